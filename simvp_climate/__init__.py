@@ -1,0 +1,47 @@
+"""Learned weather and climate forecasts on latitude-longitude grids.
+
+    import simvp_climate as sc
+
+Names are loaded when first used: importing the package costs neither torch nor cartopy.
+"""
+
+import importlib
+
+_HOME = {
+    "Forecaster": "forecaster",
+    "SimVPv2": "networks.simvp_v2",
+    "SimVPv2Config": "networks.simvp_v2",
+    "Task": "task",
+    "TrainConfig": "training",
+    "acc": "verification.metrics",
+    "bias": "verification.metrics",
+    "climatology": "verification.baselines",
+    "latitude_weights": "grid",
+    "mae": "verification.metrics",
+    "open_dataset": "data.store",
+    "open_sample": "data.store",
+    "persistence": "verification.baselines",
+    "plot": None,
+    "rmse": "verification.metrics",
+    "score": "verification.metrics",
+    "small_scale_variance": "verification.metrics",
+    "train": "training",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("simvp-climate")
+    if name not in _HOME:
+        raise AttributeError(f"module 'simvp_climate' has no attribute {name!r}")
+    if _HOME[name] is None:
+        return importlib.import_module(f"simvp_climate.{name}")
+    value = getattr(importlib.import_module(f"simvp_climate.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,1 @@
+"""Gridded Earth data: opening, naming, orienting, reading, normalizing. Labels only, never torch."""

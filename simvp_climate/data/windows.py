@@ -1,0 +1,143 @@
+"""Time: steps, lead and valid times, and the gap-aware index of windows."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+_CALENDAR_STEP = re.compile(r"(\d*)(MS|ME|M)")
+
+
+def parse_step(step: str) -> pd.Timedelta | int:
+    """Return a time step: a `pandas.Timedelta`, or an int for a number of calendar months.
+
+    "6h" and "1D" are durations; "1MS" (or "1ME", "3MS") are calendar months, which differ in length.
+
+    Raises
+    ------
+    ValueError
+        If the text is neither, or the step is not positive.
+    """
+    if months := _CALENDAR_STEP.fullmatch(str(step)):
+        value = int(months[1] or 1)
+    else:
+        try:
+            # "D" alone is a unit to pandas, not a duration
+            value = pd.Timedelta(step if str(step)[:1].isdigit() else f"1{step}")
+        except ValueError as error:
+            raise ValueError(
+                f"step={step!r} is not a time step: write a duration such as '6h' or '1D', or calendar "
+                "months such as '1MS'"
+            ) from error
+    if value <= (0 if isinstance(value, int) else pd.Timedelta(0)):
+        raise ValueError(f"step={step!r} must be longer than zero")
+    return value
+
+
+def lead_times(step: str, horizon: int) -> xr.DataArray:
+    """Return the lead times of `horizon` steps, the first one step after the initialization.
+
+    timedelta64[ns] for durations; for calendar steps a number of months with `units: months`.
+    """
+    size = parse_step(step)
+    count = np.arange(1, horizon + 1)
+    if isinstance(size, int):
+        return xr.DataArray(count * size, dims="lead_time", attrs={"units": "months"})
+    return xr.DataArray(count * size.to_timedelta64().astype("timedelta64[ns]"), dims="lead_time")
+
+
+def valid_times(init_time: xr.DataArray, lead_time: xr.DataArray) -> xr.DataArray:
+    """Return the times that are forecast: init_time plus lead_time, dims (init_time, lead_time).
+
+    Whole numbers of lead time need the attribute `units: months`. A month after the last day of a month
+    is the last day of the next one.
+    """
+    inits = pd.Index(init_time.values)
+    if np.issubdtype(lead_time.dtype, np.timedelta64):
+        columns = [inits + pd.Timedelta(lead) for lead in lead_time.values]
+    elif lead_time.attrs.get("units") == "months":
+        columns = [_add_months(inits, int(lead)) for lead in lead_time.values]
+    else:
+        raise ValueError(
+            f"lead_time has dtype {lead_time.dtype} and units {lead_time.attrs.get('units')!r}: it must be a "
+            "timedelta64, or whole months with the attribute units='months'"
+        )
+    return xr.DataArray(
+        np.stack([np.asarray(column) for column in columns], axis=1), dims=("init_time", "lead_time")
+    )
+
+
+def _add_months(times: pd.Index, months: int) -> pd.Index:
+    """Return times some months later; the end of a month stays the end of a month."""
+    if len(times) and times.is_month_end.all():
+        return times + pd.offsets.MonthEnd(months)
+    return times + pd.DateOffset(months=months)
+
+
+def check_times(times: pd.Index, name: str) -> None:
+    """Raise ValueError unless the times of a series increase strictly; `name` is said in the message."""
+    if len(times) == 0:
+        raise ValueError(f"{name} has no times: is the period you selected inside the data?")
+    if not times.is_monotonic_increasing:
+        first = int(np.argmax(times[1:] < times[:-1]))
+        raise ValueError(
+            f"the times of {name} are not in order: {times[first + 1]} comes after {times[first]}. "
+            "Sort them: ds.sortby('time')"
+        )
+    if not times.is_unique:
+        twice = times[times.duplicated()][0]
+        raise ValueError(
+            f"the time {twice} appears more than once in {name}. Keep one: ds.drop_duplicates('time')"
+        )
+
+
+def data_step(times: pd.Index, step: str) -> pd.Timedelta | int:
+    """Return the most common step of a series, in the kind (duration or months) of `step`."""
+    ordinals = _ordinals(times, parse_step(step))
+    differences, counts = np.unique(np.asarray(ordinals[1:] - ordinals[:-1]), return_counts=True)
+    common = differences[counts.argmax()]
+    return int(common) if isinstance(parse_step(step), int) else pd.Timedelta(common)
+
+
+def find_windows(times: pd.Index, step: str, history: int, horizon: int, name: str) -> np.ndarray:
+    """Return every gap-free window of a series: positions in `times`, shape (window, history + horizon).
+
+    A window is `history + horizon` times exactly one step apart; the last history time is its
+    initialization. With `horizon=0` only the histories. Windows never span a gap, because each time is
+    looked up by its value.
+
+    Raises
+    ------
+    ValueError
+        If the step is no multiple of the data's step, or no window fits; `name` is said in the message.
+    """
+    check_times(times, name)
+    size, length = parse_step(step), history + horizon
+    if len(times) > 1:
+        own = data_step(times, step)
+        if size % own != (0 if isinstance(size, int) else pd.Timedelta(0)):
+            raise ValueError(
+                f"step={step!r} is not a multiple of the step of {name}, {_words(own)}: choose a multiple of it"
+            )
+    ordinals = _ordinals(times, size)
+    positions = np.stack(
+        [ordinals.get_indexer(ordinals + (k - history + 1) * size) for k in range(length)], axis=1
+    )
+    found = positions[(positions >= 0).all(axis=1)].astype(np.int64)
+    if not len(found):
+        raise ValueError(
+            f"{name} has no window of {length} states (history {history} + horizon {horizon}) that are "
+            f"{step} apart: it has {len(times)} times from {times[0]} to {times[-1]}. Give a longer series, "
+            "or a shorter history or horizon; windows never span a gap in time"
+        )
+    return found
+
+
+def _ordinals(times: pd.Index, size: pd.Timedelta | int) -> pd.Index:
+    """Return times as values that one step can be added to: themselves, or months counted from year 0."""
+    return pd.Index(times.year * 12 + times.month) if isinstance(size, int) else times
+
+
+def _words(step: pd.Timedelta | int) -> str:
+    return f"{step} months" if isinstance(step, int) else str(step)

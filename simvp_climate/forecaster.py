@@ -1,0 +1,319 @@
+"""The trained forecaster: a Dataset in, a labelled forecast out. Here numbers become labels."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import safetensors
+import safetensors.torch
+import torch
+import xarray as xr
+
+from simvp_climate import layouts
+from simvp_climate.data import reader
+from simvp_climate.data.conventions import orient, rename, restore, same_grid
+from simvp_climate.data.normalizer import Normalizer
+from simvp_climate.data.variables import same_units
+from simvp_climate.data.windows import check_times, find_windows, lead_times, parse_step, valid_times
+from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, rollout
+from simvp_climate.task import Task
+
+_FORMAT = "simvp_climate forecaster 1"
+_BATCH_BYTES = 2**28  # states in and out of one network call
+
+
+@dataclass(frozen=True, eq=False)
+class Forecaster:
+    """A trained network with all that it takes to forecast: task, statistics, grid, provenance.
+
+    Call it with a Dataset; `train` and `Forecaster.load` make one.
+
+    Attributes
+    ----------
+    task, network, normalizer
+        What is forecast, with what, in which statistics.
+    latitude, longitude
+        The grid it was trained on, in ascending order, degrees.
+    provenance
+        How it was trained: periods, settings, versions, loss per epoch.
+    """
+
+    task: Task
+    network: SimVPv2
+    normalizer: Normalizer
+    latitude: np.ndarray
+    longitude: np.ndarray
+    provenance: dict
+
+    def __call__(
+        self,
+        dataset: xr.Dataset,
+        init_times: Iterable | None = None,
+        every: str | None = None,
+        horizon: int | None = None,
+    ) -> xr.Dataset:
+        """Return forecasts as a labelled Dataset in physical units.
+
+        Parameters
+        ----------
+        dataset
+            Holds at least `history` states up to each initialization; no truth is needed. Any lat-lon
+            convention; nothing after an initialization is looked at.
+        init_times
+            Initializations, each a time of `dataset` with a full history. Default: the last time alone.
+        every
+            Instead of `init_times`: every initialization with a full history at multiples of this from
+            00 UTC, for example "12h"; for calendar steps a number of months.
+        horizon
+            Number of steps; by default the task's. Longer than one call of the network is rolled out.
+
+        Returns
+        -------
+        xarray.Dataset
+            The task's variables on (init_time, lead_time, [level,] latitude, longitude), with the names,
+            order, coordinate values and units of `dataset`, and `valid_time(init_time, lead_time)`, so that
+            `forecast - dataset.sel(time=forecast.valid_time)` is complete. `to_netcdf` gives a CF file.
+
+        Raises
+        ------
+        ValueError
+            If the data do not fit what was trained (grid, variables, units), a history is incomplete, a
+            value in it is missing, or no initialization fits.
+        """
+        horizon = self.task.horizon if horizon is None else horizon
+        if not isinstance(horizon, int) or horizon < 1:
+            raise ValueError(f"horizon={horizon!r} must be a whole number of steps, at least 1")
+        inside = orient(rename(dataset, self.task.variables, self.task.levels))
+        self.check(inside)
+        histories = self._histories(inside, init_times, every)
+        inits = inside.indexes["time"][histories[:, -1]]
+        states = np.concatenate(list(self._states(inside, histories, horizon)))
+        forecast = self._label(states, inits, horizon, inside)
+        return layouts.encode(restore(forecast, like=dataset))
+
+    def check(self, inside: xr.Dataset) -> None:
+        """Raise ValueError, naming what differs, unless an oriented Dataset is what was trained on."""
+        grid = xr.Dataset(coords={"latitude": self.latitude, "longitude": self.longitude})
+        try:
+            same_grid(grid, inside)
+        except ValueError as error:
+            raise ValueError(
+                f"the data are on another grid than the forecaster was trained on: {error}"
+            ) from error
+        found = reader.channels(inside)
+        if found != self.normalizer.channels:
+            raise ValueError(
+                f"the data have the channels {[str(c) for c in found]}, the forecaster was trained on "
+                f"{[str(c) for c in self.normalizer.channels]}: give the same variables and levels"
+            )
+        for channel, trained in zip(self.normalizer.channels, self.normalizer.units, strict=True):
+            units = inside[channel.variable].attrs.get("units", "")
+            if units and trained and not same_units(units, trained):
+                raise ValueError(
+                    f"{channel.variable} is in {units!r}, the forecaster was trained in {trained!r}: convert the "
+                    "data, and set attrs['units']"
+                )
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the forecaster to one safetensors file that `load` reads; it holds no code.
+
+        Raises
+        ------
+        FileExistsError
+            If the path exists and is not a forecaster.
+        """
+        path = Path(path)
+        if path.exists() and _read_metadata(path) is None:
+            raise FileExistsError(
+                f"{str(path)!r} exists and is not a forecaster of simvp_climate: nothing was overwritten. "
+                "Choose another path"
+            )
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        arrays = {
+            "latitude": self.latitude,
+            "longitude": self.longitude,
+            "mean": self.normalizer.mean,
+            "std": self.normalizer.std,
+            "change_std": self.normalizer.change_std,
+        }
+        tensors |= {name: torch.tensor(np.asarray(array)) for name, array in arrays.items()}
+        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        header = {
+            "task": dataclasses.asdict(self.task),
+            "model": dataclasses.asdict(self.network.config),
+            "channels": [[channel.variable, channel.level] for channel in self.normalizer.channels],
+            "units": self.normalizer.units,
+            "provenance": self.provenance,
+        }
+        unfinished = path.with_name(path.name + ".unfinished")
+        safetensors.torch.save_file(
+            tensors, unfinished, {"format": _FORMAT, "forecaster": json.dumps(header)}
+        )
+        os.replace(unfinished, path)
+
+    @staticmethod
+    def load(path: str | os.PathLike, device: str = "auto") -> "Forecaster":
+        """Return the forecaster saved at `path`, on a device ("auto": a GPU if there is one).
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is not a forecaster.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise FileNotFoundError(f"{str(path)!r} does not exist")
+        header = _read_metadata(path)
+        if header is None:
+            raise ValueError(f"{str(path)!r} is not a forecaster saved by simvp_climate ({_FORMAT!r})")
+        tensors = safetensors.torch.load_file(path)
+        task = Task(**header["task"])
+        channels = tuple(reader.Channel(*channel) for channel in header["channels"])
+        network = SimVPv2(SimVPv2Config(**header["model"]), history=task.history, channels=len(channels))
+        weights = {n.removeprefix("network."): v for n, v in tensors.items() if n.startswith("network.")}
+        network.load_state_dict(weights)
+        network.to(device=choose_device(device), memory_format=torch.channels_last)
+        statistics = {name: tensors[name].numpy() for name in ("mean", "std", "change_std")}
+        return Forecaster(
+            task=task,
+            network=network.eval(),
+            normalizer=Normalizer(channels=channels, units=tuple(header["units"]), **statistics),
+            latitude=tensors["latitude"].numpy(),
+            longitude=tensors["longitude"].numpy(),
+            provenance=header["provenance"],
+        )
+
+    def _histories(self, inside: xr.Dataset, init_times: Iterable | None, every: str | None) -> np.ndarray:
+        """Return the positions of the history of each initialization, shape (init, history)."""
+        times = inside.indexes["time"]
+        if init_times is not None and every is not None:
+            raise ValueError(f"give init_times or every={every!r}, not both")
+        found = find_windows(times, self.task.step, self.task.history, 0, "the dataset")
+        if every is not None:
+            chosen = found[_multiples(times[found[:, -1]], every)]
+            if not len(chosen):
+                raise ValueError(
+                    f"every={every!r} fits none of the {len(found)} times with a full history, "
+                    f"{times[found[0, -1]]} to {times[found[-1, -1]]}: multiples are counted from 00 UTC"
+                )
+            return chosen
+        wanted = times[-1:] if init_times is None else pd.Index(np.atleast_1d(np.asarray(init_times)))
+        if isinstance(times, pd.DatetimeIndex):  # dates may come as text
+            wanted = pd.DatetimeIndex(wanted)
+        check_times(wanted, "init_times")
+        rows = pd.Index(found[:, -1]).get_indexer(times.get_indexer(wanted))
+        if (rows < 0).any():
+            missing = wanted[rows < 0][0]
+            raise ValueError(
+                f"no forecast can start at {missing}: it takes {self.task.history} states {self.task.step} apart "
+                f"up to then, without a gap. Full histories: {len(found)}, the first at {times[found[0, -1]]}, "
+                f"the last at {times[found[-1, -1]]}"
+            )
+        return found[rows]
+
+    @torch.no_grad()
+    def _states(self, inside: xr.Dataset, histories: np.ndarray, horizon: int) -> Iterable[np.ndarray]:
+        """Yield forecasts in physical units, float32, (init, lead, channel, latitude, longitude)."""
+        device = next(self.network.parameters()).device
+        mean = torch.as_tensor(self.normalizer.mean, dtype=torch.float32, device=device)[:, None, None]
+        std = torch.as_tensor(self.normalizer.std, dtype=torch.float32, device=device)[:, None, None]
+        state_bytes = 4 * len(mean) * self.latitude.size * self.longitude.size
+        batch = max(1, _BATCH_BYTES // (state_bytes * (self.task.history + horizon)))
+        for start in range(0, len(histories), batch):
+            positions, rows = np.unique(histories[start : start + batch], return_inverse=True)
+            states = reader.read(inside, positions)
+            reader.check_finite(states, inside, positions)
+            x_BTCHW = torch.from_numpy(states[rows.reshape(-1, histories.shape[1])]).to(device)
+            y_BTCHW = rollout(self.network, (x_BTCHW - mean) / std, horizon)
+            yield (y_BTCHW * std + mean).cpu().numpy()
+
+    def _label(self, states: np.ndarray, inits: pd.Index, horizon: int, inside: xr.Dataset) -> xr.Dataset:
+        """Return the states as a Dataset under the names and on the grid used inside."""
+        lead_time = lead_times(self.task.step, horizon)
+        coordinates = {
+            "init_time": ("init_time", inits),
+            "lead_time": lead_time,
+            "latitude": inside["latitude"],
+            "longitude": inside["longitude"],
+        }
+        if "level" in inside.dims:
+            coordinates["level"] = inside["level"]
+        variables, channel = {}, 0
+        for name, variable in inside.data_vars.items():
+            levels = ["level"] if "level" in variable.dims else []
+            count = inside.sizes["level"] if levels else 1
+            part = states[:, :, channel : channel + count]
+            dims = ("init_time", "lead_time", *levels, "latitude", "longitude")
+            variables[name] = (dims, part if levels else part[:, :, 0], variable.attrs)
+            channel += count
+        forecast = xr.Dataset(variables, coordinates)
+        forecast = forecast.assign_coords(valid_time=valid_times(forecast["init_time"], lead_time))
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return forecast.assign_attrs(
+            Conventions="CF-1.8",
+            title=f"Forecast of {', '.join(self.task.variables)} by SimVPv2",
+            source=f"SimVPv2 (simvp_climate {version('simvp-climate')}), trained {self.provenance['training']}",
+            history=f"{now} forecast by simvp_climate {version('simvp-climate')}",
+            references="Tan et al., SimVPv2, arXiv:2211.12509",
+            system="SimVPv2",
+        )
+
+
+def choose_device(device: str) -> str:
+    """Return "cuda", "mps" or "cpu": what was asked for, or for "auto" a GPU if there is one."""
+    if device != "auto":
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def describe(
+    task: Task,
+    model: SimVPv2Config,
+    config: object,
+    training: list[xr.Dataset],
+    validation: list[xr.Dataset] | None,
+) -> dict:
+    """Return the provenance of a training run, as plain values."""
+    return {
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "versions": {name: version(name) for name in ("simvp-climate", "torch", "xarray", "numpy")},
+        "task": json.loads(json.dumps(dataclasses.asdict(task))),
+        "model": dataclasses.asdict(model),
+        "config": dataclasses.asdict(config),
+        "training": _period(training),
+        "validation": "none: the last weights were kept" if validation is None else _period(validation),
+    }
+
+
+def _period(series: list[xr.Dataset]) -> str:
+    periods = [f"{one.indexes['time'][0]} to {one.indexes['time'][-1]}" for one in series]
+    return ", ".join(dict.fromkeys(periods))
+
+
+def _multiples(inits: pd.Index, every: str) -> np.ndarray:
+    """Say which times are multiples of `every` from 00 UTC of the first day (or from January)."""
+    size = parse_step(every)
+    if isinstance(size, int):
+        return np.asarray((inits.year * 12 + inits.month - 1) % size == 0)
+    return np.asarray((inits - inits[:1].normalize()[0]) % size == pd.Timedelta(0))
+
+
+def _read_metadata(path: Path) -> dict | None:
+    """Return the header of a saved forecaster, or None if the file is something else."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (safetensors.SafetensorError, OSError):
+        return None
+    return json.loads(metadata["forecaster"]) if metadata.get("format") == _FORMAT else None

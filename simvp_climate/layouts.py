@@ -1,0 +1,64 @@
+"""The outward form of a forecast: coordinates and attributes by the CF conventions, encodings on the variables.
+
+With the encodings set here a plain `forecast.to_netcdf(path)` writes a file that xarray, iris and NCO read
+back identically (CF 1.8: float64 times, no fill value on coordinates).
+"""
+
+import numpy as np
+import xarray as xr
+from xarray.coding.times import infer_calendar_name
+
+from simvp_climate.data.conventions import find_axes
+from simvp_climate.data.variables import lookup
+
+_INIT = {"standard_name": "forecast_reference_time", "long_name": "initialization time"}
+_LEAD = {"standard_name": "forecast_period", "long_name": "time since initialization"}
+_VALID = {"standard_name": "time", "long_name": "time for which the forecast is valid"}
+_LATITUDE = {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"}
+_LONGITUDE = {"standard_name": "longitude", "units": "degrees_east", "axis": "X"}
+_TIME_ENCODING = {"dtype": "float64", "_FillValue": None}
+
+
+def encode(forecast: xr.Dataset) -> xr.Dataset:
+    """Return the forecast with CF attributes and encodings, whatever its horizontal names.
+
+    Attributes that the data brought stay; what is missing and known by name is added.
+    """
+    axes = find_axes(forecast)
+    forecast = forecast.copy()
+    known = {
+        "init_time": _INIT,
+        "lead_time": _LEAD,
+        "valid_time": _VALID,
+        axes.latitude: _LATITUDE,
+        axes.longitude: _LONGITUDE,
+    }
+    for name, attributes in known.items():
+        forecast[name].attrs = {**attributes, **forecast[name].attrs}
+        forecast[name].encoding = {"_FillValue": None}
+    for name in ("init_time", "valid_time"):
+        forecast[name].encoding = {
+            "units": "hours since 1970-01-01 00:00:00",
+            "calendar": infer_calendar_name(forecast[name]),
+            **_TIME_ENCODING,
+        }
+    if np.issubdtype(forecast["lead_time"].dtype, np.timedelta64):
+        forecast["lead_time"].encoding = {"units": "hours", **_TIME_ENCODING}
+    if axes.level is not None:
+        forecast[axes.level].encoding = {"_FillValue": None}
+    for name, variable in forecast.data_vars.items():
+        variable.attrs = {**_known_attributes(name), **variable.attrs}
+        variable.encoding = {"zlib": True, "complevel": 1, "shuffle": True, "_FillValue": np.float32("nan")}
+    forecast.encoding = {"unlimited_dims": {"init_time"}}
+    return forecast
+
+
+def _known_attributes(name: str) -> dict[str, str]:
+    """Return what the vocabulary knows of a variable; never its units, which only the data can tell."""
+    known = lookup(name)
+    if known is None:
+        return {}
+    variable, level = known
+    where = "" if level is None else f" at {level:g} hPa"
+    named = {"standard_name": variable.standard_name} if variable.standard_name else {}
+    return {**named, "long_name": variable.long_name.replace("_", " ") + where}

@@ -1,0 +1,85 @@
+"""Windows as shuffled tensors: here labels become numbers.
+
+Shape suffixes: N time of all series one after another, C channel, H latitude, W longitude; B window of a
+batch, T time of a window.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from simvp_climate.data import reader
+from simvp_climate.data.windows import find_windows
+from simvp_climate.task import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """The states of one or several series in memory, and the windows into them.
+
+    Attributes
+    ----------
+    states
+        Physical units, float32, (N, C, H, W).
+    positions
+        Times of each window as positions in `states`, (window, history + horizon); no window crosses
+        from one series to the next, nor a gap in time.
+    """
+
+    states: np.ndarray
+    positions: np.ndarray
+
+
+def load_windows(task: Task, series: Sequence[xr.Dataset], name: str) -> Windows:
+    """Read every series (oriented Datasets) and index its windows; `name` is said in errors.
+
+    Raises
+    ------
+    MemoryError
+        If the states do not fit into the memory that is free.
+    ValueError
+        If a series has no window, or a value that a window would read is missing.
+    """
+    count = sum(one.sizes["time"] for one in series)
+    shape = (len(reader.channels(series[0])), series[0].sizes["latitude"], series[0].sizes["longitude"])
+    _check_memory(4 * count * int(np.prod(shape)), name)
+    states = np.empty((count, *shape), dtype=np.float32)
+    positions, start = [], 0
+    for number, one in enumerate(series):
+        label = name if len(series) == 1 else f"{name}[{number}]"
+        windows = find_windows(one.indexes["time"], task.step, task.history, task.horizon, label)
+        used = np.zeros(one.sizes["time"], dtype=bool)
+        used[windows] = True
+        for times, block in reader.blocks(one):
+            needed = np.flatnonzero(used[times])
+            reader.check_finite(block[needed], one, times.start + needed)
+            states[start + times.start : start + times.stop] = block
+        positions.append(windows + start)
+        start += one.sizes["time"]
+    return Windows(states, np.concatenate(positions))
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the order of the windows in an epoch: a function of seed and epoch alone, so that it resumes."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def batches(states_NCHW: Tensor, windows: np.ndarray, batch_size: int) -> Iterator[Tensor]:
+    """Yield batches (B, T, C, H, W) of whole windows, in the order given, on the device of the states."""
+    for start in range(0, len(windows), batch_size):
+        positions_BT = torch.from_numpy(windows[start : start + batch_size]).to(states_NCHW.device)
+        yield states_NCHW[positions_BT]
+
+
+def _check_memory(needed: int, name: str) -> None:
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > 0.8 * free:
+        raise MemoryError(
+            f"the states of {name} take {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free: this "
+            "version holds the series in memory. Choose fewer variables, levels or years, or a coarser grid"
+        )

@@ -1,0 +1,1 @@
+"""Baselines and metrics: labels only, never torch."""

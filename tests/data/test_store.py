@@ -1,0 +1,213 @@
+"""Small stores as WeatherBench 1, WeatherBench 2 and the Climate Data Store write them."""
+
+import warnings
+
+import numcodecs
+import numpy as np
+import pytest
+import xarray as xr
+
+from simvp_climate.data import store
+from simvp_climate.data.conventions import orient, restore
+from simvp_climate.data.store import open_dataset, open_sample
+
+TIMES = xr.date_range("2000-01-01", periods=8, freq="6h", use_cftime=False)
+LATITUDES = np.arange(-90 + 45 / 2, 90, 45)
+LEVELS = np.array([50, 500, 850])
+
+
+def values(*shape):
+    return np.arange(np.prod(shape), dtype="f4").reshape(shape)
+
+
+def weatherbench_2():
+    longitude = np.rad2deg(np.linspace(0, 2 * np.pi, 12, endpoint=False))  # carries rounding noise, as theirs
+    return xr.Dataset(
+        {
+            "geopotential": (
+                ("time", "level", "longitude", "latitude"),
+                values(8, 3, 12, 4),
+                {"short_name": "z"},
+            ),
+            "2m_temperature": (("time", "longitude", "latitude"), values(8, 12, 4), {"units": "K"}),
+            "land_sea_mask": (("longitude", "latitude"), values(12, 4)),
+        },
+        {"time": TIMES, "level": LEVELS, "longitude": longitude, "latitude": LATITUDES},
+    )
+
+
+def weatherbench_1(name, times=TIMES, level=None):
+    coords = {"time": times, "lat": LATITUDES, "lon": np.arange(0, 360, 45.0)}
+    if level is not None:
+        coords["level"] = np.int32(level)
+    return xr.Dataset({name: (("time", "lat", "lon"), values(len(times), 4, 8))}, coords)
+
+
+def era5():
+    dims = ("valid_time", "pressure_level", "latitude", "longitude")
+    attrs = {"standard_name": "air_pressure", "units": "hPa"}
+    return xr.Dataset(
+        {"vo": (dims, values(8, 1, 5, 8))},
+        {
+            "valid_time": TIMES,
+            "pressure_level": ("pressure_level", [850.0], attrs),
+            "latitude": np.linspace(90, -90, 5),
+            "longitude": np.arange(-180, 180, 45.0),
+            "expver": ("valid_time", ["0001"] * 8),
+            "number": 0,
+        },
+    )
+
+
+def write_weatherbench_2(path, zarr_format=2, consolidated=True):
+    ds = weatherbench_2()
+    compressor = numcodecs.Blosc("lz4", 5, 1, 0)
+    encoding = {"time": {"units": "hours since 1959-01-01", "dtype": "int64"}}
+    for name, variable in ds.data_vars.items():
+        if "time" in variable.dims:
+            encoding[name] = {"chunks": (3, *variable.shape[1:])}
+            if zarr_format == 2:
+                encoding[name]["compressors"] = compressor
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part in the Zarr format 3")
+        ds.to_zarr(path, zarr_format=zarr_format, consolidated=consolidated, encoding=encoding)
+    return ds
+
+
+@pytest.mark.parametrize(("zarr_format", "consolidated"), [(2, True), (2, False), (3, False), (3, True)])
+def test_zarr_of_weatherbench_2(tmp_path, zarr_format, consolidated):
+    path = tmp_path / "era5.zarr"
+    raw = write_weatherbench_2(path, zarr_format, consolidated)
+    ds = open_dataset(path, ["z500", "t2m", "lsm"])
+    assert ds["z500"].dims == ("time", "longitude", "latitude")
+    assert not any(variable._in_memory for variable in ds.variables.values() if variable.ndim > 1)
+    assert all(variable.chunks is None for variable in ds.variables.values())
+    np.testing.assert_array_equal(ds["z500"], raw["geopotential"].sel(level=500))
+    np.testing.assert_array_equal(ds["t2m"], raw["2m_temperature"])
+    assert ds["longitude"].values.tobytes() == raw["longitude"].values.tobytes()
+    back = restore(orient(ds), like=xr.open_zarr(path, chunks=None, consolidated=consolidated))
+    np.testing.assert_array_equal(
+        back["t2m"], raw["2m_temperature"].transpose("time", "latitude", "longitude")
+    )
+
+
+def test_levels_of_weatherbench_2(tmp_path):
+    raw = write_weatherbench_2(tmp_path / "era5.zarr")
+    ds = open_dataset(tmp_path / "era5.zarr", ["geopotential", "t2m"], levels=[850, 50])
+    assert ds["level"].values.tolist() == [850, 50]
+    oriented = orient(ds)
+    assert oriented["geopotential"].dims == ("time", "level", "longitude", "latitude")  # as in the file
+    assert not oriented["geopotential"].variable._in_memory
+    np.testing.assert_array_equal(ds["geopotential"], raw["geopotential"].isel(level=[2, 0]))
+    np.testing.assert_array_equal(oriented["geopotential"], ds["geopotential"])
+
+
+def test_netcdf_of_weatherbench_1(tmp_path):
+    raw = weatherbench_1("z", level=500)
+    raw.to_netcdf(tmp_path / "geopotential_500hPa_2000_45deg.nc")
+    ds = open_dataset(tmp_path / "geopotential_500hPa_2000_45deg.nc", ["z500"])
+    assert set(ds.coords) == {"time", "latitude", "longitude"}
+    assert not ds["z500"].variable._in_memory
+    np.testing.assert_array_equal(ds["z500"], raw["z"])
+
+
+def test_folder_of_weatherbench_1(tmp_path):
+    for folder, name, level in [
+        ("geopotential_500", "z", 500),
+        ("temperature_850", "t", 850),
+        ("2m", "t2m", None),
+    ]:
+        (tmp_path / folder).mkdir()
+        for year in (1999, 2000):
+            times = xr.date_range(f"{year}-01-01", periods=3, freq="6h", use_cftime=False)
+            ds = weatherbench_1(name, times, level).assign_attrs(history=f"{folder} {year}")
+            ds.to_netcdf(tmp_path / folder / f"{folder}_{year}_45deg.nc")
+    ds = open_dataset(tmp_path, ["z500", "t850", "t2m"])
+    assert ds.sizes == {"time": 6, "latitude": 4, "longitude": 8}
+    np.testing.assert_array_equal(ds["t850"][3:], weatherbench_1("t", TIMES[:3])["t"])
+    pattern = str(tmp_path / "geopotential_500" / "*_45deg.nc")
+    assert open_dataset(pattern, ["z500"]).identical(
+        ds[["z500"]].assign_attrs(history="geopotential_500 1999")
+    )
+    files = sorted((tmp_path / "2m").iterdir())
+    assert open_dataset(files, ["2m_temperature"]).sizes["time"] == 6
+
+
+def test_files_of_different_grids_are_not_joined(tmp_path):
+    weatherbench_1("t2m", TIMES[:4]).to_netcdf(tmp_path / "a.nc")
+    shifted = weatherbench_1("t2m", TIMES[4:])
+    shifted.assign_coords(lat=shifted["lat"] + 1e-9).to_netcdf(tmp_path / "b.nc")
+    with pytest.raises(ValueError, match=r"2 files from .*a.nc.* cannot be joined.*to the last digit"):
+        open_dataset(tmp_path, ["t2m"])
+
+
+def test_netcdf_of_the_climate_data_store(tmp_path):
+    era5().to_netcdf(tmp_path / "vo.nc")
+    ds = open_dataset(tmp_path / "vo.nc", ["vo"])
+    assert ds["vo"].dims == ("time", "latitude", "longitude")
+    assert set(ds.coords) == {"time", "latitude", "longitude"}
+    np.testing.assert_array_equal(ds["vo"], era5()["vo"].isel(pressure_level=0))
+    assert ds["longitude"].values[0] == -180
+    assert orient(ds)["longitude"].values[0] == 0
+
+
+def test_what_was_opened_can_be_written(tmp_path):
+    ds = era5()
+    ds.encoding["unlimited_dims"] = {"valid_time"}
+    ds.to_netcdf(tmp_path / "vo.nc")
+    open_dataset(tmp_path / "vo.nc", ["vo850"]).to_netcdf(tmp_path / "again.nc")
+    write_weatherbench_2(tmp_path / "era5.zarr")
+    open_dataset(tmp_path / "era5.zarr", ["z500"]).to_zarr(tmp_path / "again.zarr", zarr_format=2)
+    with xr.open_dataset(tmp_path / "again.nc") as again:
+        np.testing.assert_array_equal(again["vo850"], ds["vo"][:, 0])
+        assert again.encoding["unlimited_dims"] == {"time"}
+
+
+def test_a_dataset_passes_through():
+    raw = weatherbench_2()
+    ds = open_dataset(raw, ["geopotential_500"])
+    np.testing.assert_array_equal(ds["geopotential_500"], raw["geopotential"].sel(level=500))
+    assert open_dataset(ds, ["geopotential_500"]).identical(ds)
+
+
+def test_leads_are_durations(tmp_path):
+    ds = weatherbench_1("t2m").rename(time="init_time").expand_dims(lead_time=TIMES[1:3] - TIMES[0])
+    ds.to_netcdf(tmp_path / "forecast.nc")
+    ds = open_dataset(tmp_path / "forecast.nc", ["t2m"])
+    assert ds["lead_time"].dtype.kind == "m"
+
+
+def test_missing_paths_name_what_is_there(tmp_path, monkeypatch):
+    write_weatherbench_2(tmp_path / "era5_5.625deg.zarr")
+    with pytest.raises(
+        FileNotFoundError, match=r"nothing at '/.*era5_5.6deg.zarr'. Did you mean 'era5_5.625deg.zarr'"
+    ):
+        open_dataset(tmp_path / "era5_5.6deg.zarr", ["z500"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"'{tmp_path}/xyz'.*holds era5_5.625deg.zarr"):
+        open_dataset("xyz", ["z500"])
+    with pytest.raises(FileNotFoundError, match=f"The path exists up to '{tmp_path}'"):
+        open_dataset("data/here/era5.zarr", ["z500"])
+    with pytest.raises(FileNotFoundError, match=r"no file matches '.*\*.nc'"):
+        open_dataset("*.nc", ["z500"])
+    with pytest.raises(FileNotFoundError, match=r"nothing at .*a.nc"):
+        open_dataset(["a.nc", "b.nc"], ["z500"])
+
+
+def test_folders_and_lists_without_data(tmp_path):
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(
+        ValueError, match=r"neither a Zarr store .* nor one with NetCDF files .* It holds notes.txt"
+    ):
+        open_dataset(tmp_path, ["z500"])
+    with pytest.raises(ValueError, match="empty list of files"):
+        open_dataset([], ["z500"])
+
+
+@pytest.mark.skipif(not store._SAMPLE.exists(), reason="the sample is not built")
+def test_sample():
+    ds = open_sample()
+    assert list(ds) == ["z500", "t2m"]
+    assert ds.sizes["latitude"] == 32 and ds.sizes["longitude"] == 64
+    assert 4.5e4 < ds["z500"].isel(time=0).mean() < 6e4
+    assert open_sample(["orography"])["orography"].dims == ("latitude", "longitude")

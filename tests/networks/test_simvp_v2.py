@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from simvp_climate.networks.openstl import rename_weights
+from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, rollout
+
+GOLDEN = Path(__file__).parents[1] / "goldens" / "small_t2m.pt"
+
+
+def small(padding="zeros", predict="state", channels=2, **changes):
+    torch.manual_seed(0)
+    sizes = dict(hidden_space=4, hidden_time=12, blocks=3, mlp_ratio=2.0, drop_path=0.0)
+    config = SimVPv2Config(**{**sizes, **changes}, padding=padding, predict=predict)
+    network = SimVPv2(config, history=3, channels=channels).eval()
+    for name, value in network.named_parameters():
+        # the initial layer scales and biases would hide the blocks
+        if "scale" in name or "bias" in name:
+            torch.nn.init.normal_(value, 0.5, 0.3)
+    return network
+
+
+def test_golden_of_openstl():
+    golden = torch.load(GOLDEN, weights_only=True)
+    config = SimVPv2Config(16, 64, 2, 4, 8.0, drop_path=0.0, padding="zeros", predict="state")
+    network = SimVPv2(config, history=12, channels=1).eval()
+    missing = network.load_state_dict(rename_weights(golden["state_dict"]), strict=False)
+    assert missing.missing_keys == ["change_scale_TC"] and not missing.unexpected_keys
+    with torch.no_grad():
+        output = network(golden["input"])
+    assert (output - golden["output_eval"]).abs().max() <= 2e-5
+
+
+def test_foreign_weights_are_refused():
+    with pytest.raises(ValueError, match="'hid.enc.0.conv1.weight' is not a weight of OpenSTL's SimVPv2"):
+        rename_weights({"hid.enc.0.conv1.weight": torch.zeros(1)})
+
+
+@pytest.mark.parametrize(
+    ("history", "channels", "hidden_time", "published"),
+    [(12, 1, 256, 12_758_305), (12, 2, 256, 12_758_626), (4, 12, 256, 9_964_268), (4, 12, 512, 37_868_780)],
+)
+def test_parameter_counts_are_the_published_ones(history, channels, hidden_time, published):
+    config = SimVPv2Config(hidden_time=hidden_time, padding="zeros")
+    network = SimVPv2(config, history=history, channels=channels)
+    assert sum(value.numel() for value in network.parameters()) == published
+
+
+@pytest.mark.parametrize(("layers", "stride"), [(2, 2), (4, 4)])
+def test_output_turns_with_longitude(layers, stride):
+    network = small("periodic", spatial_layers=layers)
+    x = torch.randn(2, 3, 2, 8, 16)
+    with torch.no_grad():
+        for shift in (stride, 3 * stride):
+            turned = network(x.roll(shift, -1))
+            torch.testing.assert_close(turned, network(x).roll(shift, -1), rtol=1e-5, atol=1e-5)
+        zeros = small("zeros", spatial_layers=layers)
+        assert (zeros(x.roll(stride, -1)) - zeros(x).roll(stride, -1)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("padding", ["zeros", "periodic"])
+@pytest.mark.parametrize("size", [(25, 53), (7, 5), (1, 1), (8, 6)])
+def test_any_grid_size(padding, size):
+    network = small(padding, spatial_layers=4)
+    x = torch.randn(1, 3, 2, *size)
+    assert network(x).shape == x.shape
+    assert network(x).isfinite().all()
+
+
+def test_change_is_added_to_the_last_state():
+    state, change = small(predict="state"), small(predict="change")
+    change.load_state_dict(state.state_dict())
+    change.change_scale_TC.fill_(2.0)
+    x = torch.randn(2, 3, 2, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(change(x), x[:, -1:] + 2 * state(x))
+
+
+def test_drop_path_is_off_in_evaluation_and_zero_means_none():
+    network = small(drop_path=0.0).train()
+    assert all(block.drop_path == 0 for block in network.translator.blocks)
+    dropping = small(drop_path=0.9)
+    assert [round(block.drop_path, 3) for block in dropping.translator.blocks] == [0.01, 0.455, 0.9]
+    x = torch.randn(4, 3, 2, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(dropping(x), dropping(x))
+        dropping.train()
+        assert not torch.equal(dropping(x), dropping(x))
+
+
+@pytest.mark.parametrize("horizon", [2, 3, 7])
+def test_rollout_feeds_forecasts_back(horizon):
+    def next_three(x_BTCHW):
+        return x_BTCHW[:, -1:] + torch.arange(1, 4).view(1, 3, 1, 1, 1)
+
+    x = torch.tensor([8.0, 9, 10]).view(1, 3, 1, 1, 1)
+    assert rollout(next_three, x, horizon).flatten().tolist() == list(range(11, 11 + horizon))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_space": 5}, "hidden_space=5 must be an even whole number"),
+        ({"spatial_layers": 3}, "spatial_layers=3 must be an even whole number"),
+        ({"blocks": 1}, "blocks=1"),
+        ({"mlp_ratio": 0}, "mlp_ratio=0"),
+        ({"drop_path": 1.0}, "drop_path=1.0"),
+        ({"padding": "circular"}, "padding='circular' must be 'auto', 'zeros' or 'periodic'"),
+        ({"predict": "tendency"}, "predict='tendency' must be 'change' or 'state'"),
+    ],
+)
+def test_bad_configurations(changes, message):
+    with pytest.raises(ValueError, match=message):
+        SimVPv2Config(**changes)
+
+
+def test_auto_padding_must_be_resolved():
+    with pytest.raises(ValueError, match="resolved by train"):
+        SimVPv2(SimVPv2Config(), history=2, channels=1)
+
+
+def test_wrong_input_shape_is_named():
+    with pytest.raises(ValueError, match="history=3 and channels=2"):
+        small()(torch.zeros(1, 4, 2, 8, 8))

@@ -1,0 +1,231 @@
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from conftest import GLOBAL, quick, tiny_model, waves
+
+from simvp_climate.forecaster import Forecaster
+from simvp_climate.task import Task
+from simvp_climate.training import train
+
+
+def test_form_of_a_forecast(forecaster):
+    forecast = forecaster(waves(), every="12h")
+    assert forecast["t2m"].dims == ("init_time", "lead_time", "latitude", "longitude")
+    assert list(forecast.data_vars) == ["z500", "t2m"]
+    assert forecast["init_time"].dt.hour.isin([0, 12]).all()
+    # the first init has a full history of 3 states, the last is the last 12-hourly time of the data
+    assert forecast["init_time"].values[0] == np.datetime64("2001-01-01T12")
+    assert forecast["init_time"].values[-1] == np.datetime64("2001-01-15T12")
+    assert forecast["lead_time"].values.tolist() == [
+        np.timedelta64(h, "h").astype("m8[ns]") for h in (6, 12, 18)
+    ]
+    expected = forecast["init_time"].values[:, None] + forecast["lead_time"].values
+    np.testing.assert_array_equal(forecast["valid_time"], expected)
+    assert (
+        forecast["t2m"].attrs["units"] == "K" and forecast["t2m"].attrs["standard_name"] == "air_temperature"
+    )
+    assert 200 < forecast["t2m"].mean() < 330 and 4e4 < forecast["z500"].mean() < 6e4
+
+
+def test_default_is_one_forecast_from_the_last_time(forecaster):
+    ds = waves()
+    forecast = forecaster(ds)
+    assert forecast["init_time"].values.tolist() == [ds["time"].values[-1].astype(int)]
+    np.testing.assert_array_equal(forecaster(ds, init_times=[ds.indexes["time"][-1]])["t2m"], forecast["t2m"])
+
+
+def test_blind_future(forecaster):
+    ds = waves()
+    init = ds["time"].values[30]
+    blind = ds.where(ds["time"] <= init)
+    xr.testing.assert_equal(forecaster(blind, init_times=[init]), forecaster(ds, init_times=[init]))
+
+
+def test_save_load_forecast_is_identical(forecaster, tmp_path):
+    forecaster.save(tmp_path / "f.safetensors")
+    loaded = Forecaster.load(tmp_path / "f.safetensors", device="cpu")
+    ds = waves()
+    first, second = forecaster(ds, every="1D"), loaded(ds, every="1D")
+    xr.testing.assert_identical(first.assign_attrs(history=""), second.assign_attrs(history=""))
+    assert loaded.task == forecaster.task and loaded.provenance == forecaster.provenance
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_saving_never_overwrites_what_is_not_ours(forecaster, tmp_path):
+    (tmp_path / "thesis.pdf").write_text("do not lose me")
+    with pytest.raises(
+        FileExistsError, match="is not a forecaster of simvp_climate: nothing was overwritten"
+    ):
+        forecaster.save(tmp_path / "thesis.pdf")
+    assert (tmp_path / "thesis.pdf").read_text() == "do not lose me"
+    with pytest.raises(ValueError, match="is not a forecaster saved by"):
+        Forecaster.load(tmp_path / "thesis.pdf")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        Forecaster.load(tmp_path / "none")
+    forecaster.save(tmp_path / "f")
+    forecaster.save(tmp_path / "f")
+
+
+@pytest.mark.parametrize("every", ["6h", "12h", "1D", "2D"])
+def test_every_counts_from_00_utc(forecaster, every):
+    inits = forecaster(waves(start="2001-01-01T06"), every=every).indexes["init_time"]
+    assert ((inits - pd.Timestamp("2001-01-01")) % pd.Timedelta(every) == pd.Timedelta(0)).all()
+
+
+def test_longer_horizons_roll_out_and_shorter_ones_are_cut(forecaster):
+    ds = waves()
+    long, task, short = (forecaster(ds, horizon=steps) for steps in (7, 3, 1))
+    assert long.sizes["lead_time"] == 7 and short.sizes["lead_time"] == 1
+    np.testing.assert_allclose(long["t2m"][:, :3], task["t2m"], rtol=1e-6)
+    np.testing.assert_allclose(short["t2m"], task["t2m"][:, :1], rtol=1e-6)
+    # a rollout is the forecast from the forecast
+    fed = task.isel(init_time=0).swap_dims(lead_time="valid_time").rename(valid_time="time")
+    fed = fed.drop_vars(["lead_time", "init_time"])
+    again = forecaster(fed[["z500", "t2m"]])
+    np.testing.assert_allclose(again["z500"][0], long["z500"][0, 3:6], rtol=1e-5)
+
+
+def test_inits_in_batches_are_the_inits_alone(forecaster, monkeypatch):
+    together = forecaster(waves(), every="1D")
+    monkeypatch.setattr("simvp_climate.forecaster._BATCH_BYTES", 1)
+    np.testing.assert_allclose(forecaster(waves(), every="1D")["t2m"], together["t2m"], rtol=1e-6)
+
+
+LATITUDE, LONGITUDE = GLOBAL
+NOISY = np.rad2deg(np.linspace(0, 2 * np.pi, 16, endpoint=False))
+GRIDS = {
+    "global": (LATITUDE, LONGITUDE, ("time", "latitude", "longitude")),
+    "descending": (LATITUDE[::-1], LONGITUDE, ("time", "lat", "lon")),
+    "-180..180": (LATITUDE, LONGITUDE - 180, ("time", "latitude", "longitude")),
+    "noisy": (LATITUDE, NOISY, ("time", "latitude", "longitude")),
+    "regional": (np.arange(60.0, 20, -2.5), np.arange(-20, 30, 2.5, dtype="f4"), ("time", "lat", "lon")),
+}
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_guarantee_on_names_and_coordinates(grid, tmp_path):
+    ds = waves(*GRIDS[grid][:2], names=GRIDS[grid][2])
+    task = Task(["z500", "t2m"], history=2, horizon=2)
+    f = train(task, ds.isel(time=slice(0, 40)), valid=None, model=tiny_model(), config=quick(), device="cpu")
+    forecast = f(ds.isel(time=slice(0, 56)), every="12h")
+    difference = forecast - ds.sel(time=forecast.valid_time)
+    assert list(difference.data_vars) == ["z500", "t2m"]
+    assert difference.sizes == forecast.sizes
+    assert all(value.notnull().all() for value in difference.values())
+    for axis in GRIDS[grid][2][1:]:
+        assert forecast[axis].dtype == ds[axis].dtype
+        assert forecast[axis].values.tobytes() == ds[axis].values.tobytes()
+
+
+@pytest.mark.parametrize("grid", ["descending", "-180..180", "noisy"])
+def test_the_convention_of_the_data_does_not_change_the_forecast(forecaster, grid):
+    latitude, longitude, names = GRIDS[grid]
+    ds = waves(latitude, longitude, names=names)
+    forecast = forecaster(ds).rename({names[1]: "latitude", names[2]: "longitude"})
+    forecast = forecast.assign_coords(longitude=np.round(forecast["longitude"] % 360, 6)).sortby(
+        ["latitude", "longitude"]
+    )
+    np.testing.assert_allclose(forecast["z500"], forecaster(waves())["z500"], rtol=1e-5)
+
+
+def test_longitude_before_latitude_and_levels_in_pascal():
+    ds = waves()
+    levels = xr.concat([ds["z500"], ds["z500"] * 0.3], pd.Index([50000.0, 85000.0], name="plev"))
+    levels["plev"].attrs.update(units="Pa", standard_name="air_pressure")
+    ds = ds[["t2m"]].assign(geopotential=levels.transpose("time", "plev", "longitude", "latitude"))
+    task = Task(["geopotential", "t2m"], levels=[850, 500], history=2, horizon=2)
+    f = train(task, ds.isel(time=slice(0, 40)), valid=None, model=tiny_model(), config=quick(), device="cpu")
+    assert [str(channel) for channel in f.normalizer.channels] == [
+        "geopotential at level 850",
+        "geopotential at level 500",
+        "t2m",
+    ]
+    forecast = f(ds)
+    assert forecast["geopotential"].dims == ("init_time", "lead_time", "plev", "latitude", "longitude")
+    assert forecast["plev"].values.tolist() == [85000, 50000] and forecast["plev"].attrs["units"] == "Pa"
+    assert forecast["geopotential"].sel(plev=85000).mean() == pytest.approx(0.3 * 4.9e4, rel=0.1)
+
+
+def test_a_plain_to_netcdf_is_a_cf_file(forecaster, tmp_path):
+    import netCDF4
+
+    forecast = forecaster(waves(), every="1D")
+    forecast.to_netcdf(tmp_path / "forecast.nc")
+    with xr.open_dataset(tmp_path / "forecast.nc") as back:
+        xr.testing.assert_identical(back.load(), forecast)
+    with netCDF4.Dataset(tmp_path / "forecast.nc") as file:
+        assert file.Conventions == "CF-1.8"
+        assert file.dimensions["init_time"].isunlimited()
+        for name, standard_name in {
+            "init_time": "forecast_reference_time",
+            "lead_time": "forecast_period",
+            "valid_time": "time",
+            "latitude": "latitude",
+            "longitude": "longitude",
+            "t2m": "air_temperature",
+            "z500": "geopotential",
+        }.items():
+            assert file[name].standard_name == standard_name
+            assert ("_FillValue" in file[name].ncattrs()) == (name in ("t2m", "z500"))
+        assert file["init_time"].dtype == file["lead_time"].dtype == np.float64
+        assert file["init_time"].units == "hours since 1970-01-01" and file["lead_time"].units == "hours"
+        assert "valid_time" in file["t2m"].coordinates
+
+
+def test_calendar_steps(tmp_path):
+    ds = waves(times=30)
+    ds = ds.assign_coords(time=pd.date_range("1990-01-01", periods=30, freq="MS", unit="ns"))
+    task = Task(["t2m"], history=3, horizon=2, step="1MS")
+    f = train(task, ds, valid=None, model=tiny_model(), config=quick(), device="cpu")
+    forecast = f(ds, horizon=4)
+    assert (
+        forecast["lead_time"].values.tolist() == [1, 2, 3, 4]
+        and forecast["lead_time"].attrs["units"] == "months"
+    )
+    assert forecast["valid_time"].dt.strftime("%Y-%m").values.tolist() == [
+        ["1992-07", "1992-08", "1992-09", "1992-10"]
+    ]
+    inside = f(ds, every="1MS").isel(init_time=slice(0, -2))
+    assert (inside - ds[["t2m"]].sel(time=inside.valid_time))["t2m"].notnull().all()
+    forecast.to_netcdf(tmp_path / "monthly.nc")
+
+
+def hole(ds):
+    ds = ds.copy(deep=True)
+    ds["t2m"][-1, 2, 3] = np.nan
+    return ds
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        (lambda ds: ds.isel(latitude=slice(0, 4)), {}, "on another grid than the forecaster was trained on: the grids differ"),
+        (lambda ds: ds.assign_coords(longitude=ds["longitude"] + 1), {}, "longitude 0 is 0 against 1"),
+        (lambda ds: ds.drop_vars("z500"), {}, "no variable 'z500'"),
+        (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="degC")), {}, "t2m is in 'degC', the forecaster was trained in 'K'"),
+        (hole, {}, "t2m is nan at 2001-01-15 18:00:00"),
+        (lambda ds: ds.isel(time=slice(0, 2)), {}, "no window of 3 states"),
+        (lambda ds: ds.drop_isel(time=-2), {}, "no forecast can start at 2001-01-15 18:00:00: it takes 3 states"),
+        (lambda ds: ds, {"init_times": ["2001-01-03T01"]}, "no forecast can start at 2001-01-03 01:00:00"),
+        (lambda ds: ds, {"init_times": ["2001-01-03"], "every": "12h"}, "not both"),
+        (lambda ds: ds, {"horizon": 0}, "horizon=0 must be a whole number of steps"),
+        (lambda ds: ds.isel(time=slice(1, 4)), {"every": "12h"}, "every='12h' fits none of the 1 times"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused(forecaster, change, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        forecaster(change(waves()), **arguments)
+
+
+def test_other_spellings_of_the_units_pass(forecaster):
+    ds = waves()
+    ds["z500"].attrs["units"] = "m**2 s**-2"
+    assert forecaster(ds)["z500"].attrs["units"] == "m**2 s**-2"
+
+
+def test_a_forecaster_is_frozen(forecaster):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        forecaster.task = None

@@ -1,0 +1,31 @@
+import dataclasses
+
+import pytest
+
+from simvp_climate.task import Task
+
+
+def test_lists_become_tuples_and_pseudo_names_expand():
+    task = Task(["z500", "uv10"], levels=[500, 850])
+    assert task.variables == ("z500", "u10", "v10")
+    assert task.levels == (500, 850)
+    assert hash(task) == hash(dataclasses.replace(task))
+    assert (task.history, task.horizon, task.step) == (12, 12, "6h")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"variables": "t2m"}, r"\['t2m'\]"),
+        ({"variables": []}, "at least one|empty"),
+        ({"variables": ["t2m", "t2m"]}, "more than once|twice|t2m"),
+        ({"variables": ["z"], "levels": [500, 500]}, "levels names .500. more than once"),
+        ({"variables": ["t2m"], "history": 0}, "history=0 must be a whole number of steps, at least 1"),
+        ({"variables": ["t2m"], "horizon": 2.5}, "horizon=2.5"),
+        ({"variables": ["t2m"], "step": "six"}, "step='six' is not a time step"),
+        ({"variables": ["t2m"], "step": "-6h"}, "step='-6h'"),
+    ],
+)
+def test_bad_tasks_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Task(**arguments)

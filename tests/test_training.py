@@ -1,0 +1,235 @@
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from conftest import quick, tiny_model, waves
+
+from simvp_climate.data.store import open_dataset
+from simvp_climate.forecaster import Forecaster
+from simvp_climate.loader import epoch_order, load_windows
+from simvp_climate.task import Task
+from simvp_climate.training import train
+
+TASK = Task(["z500", "t2m"], history=2, horizon=2)
+
+
+def weights(forecaster):
+    return forecaster.network.state_dict()
+
+
+def assert_same_weights(first, second):
+    assert weights(first).keys() == weights(second).keys()
+    for name, value in weights(first).items():
+        torch.testing.assert_close(value, weights(second)[name], rtol=0, atol=0, msg=name)
+
+
+def run(dataset=None, *, valid=None, task=TASK, model=None, config=None, **more):
+    dataset = waves(times=30) if dataset is None else dataset
+    model = model or (None if "start_from" in more else tiny_model())
+    return train(task, dataset, valid=valid, model=model, config=config or quick(), device="cpu", **more)
+
+
+def test_overfits_four_windows():
+    rng = np.random.default_rng(0)
+    ds = waves(times=7)
+    # noise cannot be forecast, only learned by heart
+    ds = ds + xr.zeros_like(ds).map(lambda x: x + rng.normal(size=x.shape).astype("f4") * 50)
+    ds["t2m"] = 280 + ds["t2m"] * 0.1
+    config = quick(epochs=250, batch_size=4, learning_rate=1e-2, weight_decay=0.0, average=0.0)
+    model = tiny_model(hidden_space=16, hidden_time=32)
+    losses = [epoch["loss"] for epoch in run(ds, model=model, config=config).provenance["epochs"]]
+    assert len(load_windows(TASK, [ds], "ds").positions) == 4
+    assert losses[-1] < 0.02 * losses[0]
+
+
+def test_same_seed_same_weights():
+    model = tiny_model(drop_path=0.3)
+    first, again = run(model=model), run(model=model)
+    assert_same_weights(first, again)
+    other = run(model=model, config=quick(seed=1))
+    assert not torch.equal(weights(first)["readout.weight"], weights(other)["readout.weight"])
+
+
+def test_the_random_numbers_of_the_caller_are_left_alone():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    run()
+    torch.testing.assert_close(torch.rand(3), expected)
+
+
+def test_statistics_come_from_training_times_alone():
+    train_ds = waves(times=30)
+    valid = waves(times=20, start="2001-03-01") * 3
+    alone, with_valid = run(train_ds), run(train_ds, valid=valid)
+    np.testing.assert_array_equal(alone.normalizer.mean, with_valid.normalizer.mean)
+    np.testing.assert_array_equal(alone.normalizer.std, with_valid.normalizer.std)
+    weight = np.cos(np.deg2rad(train_ds["latitude"]))
+    expected = train_ds["t2m"].astype("f8").weighted(weight).mean().item()
+    assert alone.normalizer.mean[1] == pytest.approx(expected, rel=1e-6)
+    expected = train_ds["t2m"].astype("f8").weighted(weight).std().item()
+    assert alone.normalizer.std[1] == pytest.approx(expected, rel=1e-4)
+
+
+def test_best_epoch_is_kept_on_valid():
+    valid = waves(times=12, start="2001-03-01")
+    forecaster = run(valid=valid, config=quick(epochs=4, learning_rate=0.05, average=0.0))
+    epochs = forecaster.provenance["epochs"]
+    assert len(epochs) == 4 and all("valid_loss" in epoch for epoch in epochs)
+    best = int(np.argmin([epoch["valid_loss"] for epoch in epochs]))
+    # the schedule depends on the number of epochs, so the same run is cut by its validation instead
+    assert forecaster.provenance["validation"].startswith("2001-03-01")
+    assert 0 <= best < 4
+    assert run().provenance["validation"] == "none: the last weights were kept"
+
+
+def test_a_dataset_that_was_changed_trains_on_its_own_values(tmp_path):
+    waves().to_zarr(tmp_path / "store.zarr", consolidated=False)
+    lazy = open_dataset(tmp_path / "store.zarr", ["z500", "t2m"])
+    shifted = run((lazy - 100).isel(time=slice(0, 30)))
+    plain = run(lazy.isel(time=slice(0, 30)))
+    np.testing.assert_allclose(shifted.normalizer.mean, plain.normalizer.mean - 100, rtol=1e-5)
+    np.testing.assert_allclose(shifted.normalizer.std, plain.normalizer.std, rtol=1e-3)
+
+
+def test_a_list_of_series_is_windowed_one_by_one():
+    first, second = waves(times=10), waves(times=10, start="2001-05-01")
+    windows = load_windows(TASK, [first, second], "dataset")
+    assert len(windows.positions) == 2 * 7
+    assert not any(9 in row and 10 in row for row in windows.positions.tolist())
+    assert windows.states.shape == (20, 2, 8, 16)
+    assert len(run([first, second]).provenance["epochs"]) == 1
+
+
+def test_every_window_once_an_epoch_and_another_order_each():
+    first, second = epoch_order(50, seed=3, epoch=0), epoch_order(50, seed=3, epoch=1)
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert (first != second).any()
+    np.testing.assert_array_equal(first, epoch_order(50, seed=3, epoch=0))
+
+
+def test_a_stopped_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    model, config = tiny_model(drop_path=0.2), quick(epochs=3)
+    valid = waves(times=12, start="2001-03-01")
+    whole = run(valid=valid, model=model, config=config, directory=tmp_path / "whole")
+
+    import simvp_climate.training as training
+
+    saves = []
+    save = training._save
+
+    def save_once_then_die(*arguments):
+        save(*arguments)
+        saves.append(1)
+        if len(saves) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_save", save_once_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        run(valid=valid, model=model, config=config, directory=tmp_path / "part")
+    monkeypatch.undo()
+    resumed = run(valid=valid, model=model, config=config, directory=tmp_path / "part")
+    assert_same_weights(whole, resumed)
+    assert whole.provenance["epochs"] == resumed.provenance["epochs"]
+    assert_same_weights(whole, Forecaster.load(tmp_path / "part" / "forecaster.safetensors", "cpu"))
+
+
+def test_a_directory_of_another_run_is_refused(tmp_path):
+    run(directory=tmp_path / "run")
+    with pytest.raises(ValueError, match="holds another run. Different are: .*learning_rate"):
+        run(directory=tmp_path / "run", config=quick(learning_rate=0.5))
+    with pytest.raises(ValueError, match="holds another run. Different are: data_sha256"):
+        run(waves(times=30) + 1, directory=tmp_path / "run")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("do not lose me")
+    with pytest.raises(FileExistsError, match="holds files but no training state"):
+        run(directory=tmp_path / "mine")
+
+
+def test_fine_tuning_starts_from_the_weights_and_statistics():
+    start = run()
+    longer = Task(["z500", "t2m"], history=2, horizon=4)
+    tuned = run(task=longer, start_from=start, config=quick(learning_rate=1e-9))
+    np.testing.assert_array_equal(tuned.normalizer.mean, start.normalizer.mean)
+    torch.testing.assert_close(weights(tuned)["readout.weight"], weights(start)["readout.weight"])
+    with pytest.raises(ValueError, match="history=3, start_from has 2"):
+        run(task=Task(["z500", "t2m"], history=3), start_from=start)
+    with pytest.raises(ValueError, match="is not the network of start_from"):
+        run(start_from=start, model=tiny_model(blocks=3))
+
+
+def test_padding_follows_the_grid():
+    assert run().network.config.padding == "periodic"
+    assert run(waves(times=30).isel(longitude=slice(0, 9))).network.config.padding == "zeros"
+
+
+def hole(ds, when=5):
+    ds = ds.copy(deep=True)
+    ds["t2m"][when, 2, 3] = np.nan
+    return ds
+
+
+def land(ds):
+    ds = ds.copy(deep=True)
+    ds["t2m"][:, 2, 3] = np.nan
+    return ds
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (hole, r"t2m is nan at 2001-01-02 06:00:00, latitude -33.75, longitude 67.5, inside a window"),
+        (land, "masked variables .* are not supported by this version"),
+        (
+            lambda ds: ds.assign(t2m=ds["t2m"] * 0 + 273),
+            "t2m is constant .value 273. over the training period",
+        ),
+        (lambda ds: ds.isel(time=slice(0, 3)), "dataset has no window of 4 states"),
+        (lambda ds: ds.drop_vars("t2m"), "no variable 't2m'.*which has .'z500'"),
+        (lambda ds: ds.isel(time=[1, 0, 2, 3, 4, 5]), "not in order"),
+        (lambda ds: ds.expand_dims(number=2), "number.*to train on all give a list of series"),
+        (lambda ds: ds.mean("time"), "time"),
+    ],
+)
+def test_bad_data_is_refused_before_training(change, message):
+    with pytest.raises(ValueError, match=message):
+        run(change(waves(times=30)))
+
+
+def test_missing_values_that_no_window_reads_are_ignored():
+    ds = waves(times=30)
+    alone = hole(ds, when=12).drop_isel(time=[10, 14])  # three times left between two gaps: no window of four
+    assert len(run(alone).provenance["epochs"]) == 1
+
+
+def test_wrong_step_grid_and_overlap_are_refused():
+    ds = waves(times=30)
+    with pytest.raises(ValueError, match="step='9h' is not a multiple of the step of dataset"):
+        run(ds, task=Task(["t2m"], history=2, horizon=2, step="9h"))
+    with pytest.raises(ValueError, match="training and validation share 10 times, 2001-01-06"):
+        run(ds, valid=ds.isel(time=slice(20, None)))
+    with pytest.raises(ValueError, match="grids differ"):
+        run(ds, valid=waves(times=12, start="2001-03-01").isel(latitude=slice(0, 5)))
+    with pytest.raises(ValueError, match="of type Path|of type PosixPath|of type str"):
+        run("era5.zarr")
+
+
+def test_bad_settings_are_named():
+    for changes, message in [
+        ({"epochs": 0}, "epochs=0"),
+        ({"learning_rate": -1}, "learning_rate=-1"),
+        ({"average": 1.0}, "average=1.0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            quick(**changes)
+
+
+def test_a_loss_that_explodes_is_an_error():
+    with pytest.raises(FloatingPointError, match="lower TrainConfig.learning_rate"):
+        run(config=quick(epochs=30, learning_rate=1e30, gradient_clip=1e30))
+
+
+def test_several_processes_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(RuntimeError, match="WORLD_SIZE=4: this version trains in one process"):
+        run()
