@@ -104,9 +104,7 @@ class Forecaster:
         try:
             same_grid(grid, inside)
         except ValueError as error:
-            raise ValueError(
-                f"the data are on another grid than the forecaster was trained on: {error}"
-            ) from error
+            raise ValueError(f"the data are on another grid than the forecaster was trained on: {error}") from error
         found = reader.channels(inside)
         if found != self.normalizer.channels:
             raise ValueError(
@@ -153,9 +151,7 @@ class Forecaster:
             "provenance": self.provenance,
         }
         unfinished = path.with_name(path.name + ".unfinished")
-        safetensors.torch.save_file(
-            tensors, unfinished, {"format": _FORMAT, "forecaster": json.dumps(header)}
-        )
+        safetensors.torch.save_file(tensors, unfinished, {"format": _FORMAT, "forecaster": json.dumps(header)})
         os.replace(unfinished, path)
 
     @staticmethod

@@ -94,11 +94,7 @@ def _check_latitude(degrees: np.ndarray, name: str) -> None:
     if not len(degrees) or not np.isfinite(degrees).all():
         raise ValueError(f"{name} is empty or has values that are not finite: {degrees}")
     if np.abs(degrees).max() > 90 + _TOLERANCE:
-        raise ValueError(
-            f"{name} reaches {degrees[np.abs(degrees).argmax()]:g}: latitudes are degrees from -90 to 90"
-        )
+        raise ValueError(f"{name} reaches {degrees[np.abs(degrees).argmax()]:g}: latitudes are degrees from -90 to 90")
     steps = np.diff(degrees)
     if not ((steps > 0).all() or (steps < 0).all()):
-        raise ValueError(
-            f"{name} must increase or decrease strictly, but has {degrees}. Sort it: ds.sortby({name!r})"
-        )
+        raise ValueError(f"{name} must increase or decrease strictly, but has {degrees}. Sort it: ds.sortby({name!r})")

@@ -161,9 +161,7 @@ def maps(
         three[1].set_title("Truth", fontsize=size)
         three[2].set_title(f"Forecast minus truth, RMSE {_rmse_text(difference, predicted)}", fontsize=size)
         _color_bar(figure, mesh, three[:2], label, (predicted, observed), size)
-        _color_bar(
-            figure, mesh_of_difference, three[2:], _labeled("Difference", predicted), (difference,), size
-        )
+        _color_bar(figure, mesh_of_difference, three[2:], _labeled("Difference", predicted), (difference,), size)
 
     start = _values(forecast, "init_time")[init_index]
     default = f"From {_date(start, calendar)}, valid {_date(valid, calendar)}"
@@ -308,9 +306,7 @@ def _choose_rows(
                 raise ValueError(f"level={value:g} not in forecast: {level_name} has {known.tolist()}.")
             rows.append((name, value))
     if len(rows) > _MAX_ROWS:
-        raise ValueError(
-            f"{len(rows)} rows of maps are more than {_MAX_ROWS}: choose with variable=... or level=..."
-        )
+        raise ValueError(f"{len(rows)} rows of maps are more than {_MAX_ROWS}: choose with variable=... or level=...")
     return rows
 
 
@@ -491,9 +487,7 @@ def _check_same_variable(forecast: xr.Dataset, truth: xr.Dataset, name: str) -> 
         raise ValueError(f"variable {name!r} not in truth: it has {list(truth.data_vars)}.")
     units = [dataset[name].attrs.get("units") for dataset in (forecast, truth)]
     if None not in units and _pretty(units[0]) != _pretty(units[1]):
-        raise ValueError(
-            f"{name!r} is in {units[0]!r} in forecast and in {units[1]!r} in truth: convert one of them."
-        )
+        raise ValueError(f"{name!r} is in {units[0]!r} in forecast and in {units[1]!r} in truth: convert one of them.")
 
 
 def _at_points_of(field: xr.DataArray, other: xr.DataArray) -> xr.DataArray:

@@ -178,9 +178,7 @@ def train(
             directory=_claim(directory),
             fingerprint=_fingerprint(provenance, train_windows, start_from),
         )
-        history = _fit(
-            fabric, network, task, config, normalizer, weights_H, train_windows, valid_windows, run
-        )
+        history = _fit(fabric, network, task, config, normalizer, weights_H, train_windows, valid_windows, run)
     forecaster = Forecaster(
         task=task,
         network=network.eval(),
@@ -215,9 +213,7 @@ def _fit(
 ) -> list[dict]:
     """Train the network in place, leave the kept weights in it, and return the losses per epoch."""
     network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     wrapped, optimizer = fabric.setup(network, optimizer)
     device = fabric.device
     scale = _Scale(normalizer, weights_H, task.horizon, device)
@@ -250,9 +246,7 @@ def _fit(
         network.train()
         order = loader.epoch_order(count, config.seed, epoch)[: steps * config.batch_size]
         losses = []
-        for step, x_BTCHW in enumerate(
-            loader.batches(states_NCHW, train_windows.positions[order], config.batch_size)
-        ):
+        for step, x_BTCHW in enumerate(loader.batches(states_NCHW, train_windows.positions[order], config.batch_size)):
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * _schedule(epoch * steps + step, total, config.warmup)
             loss = _loss(wrapped, scale, x_BTCHW, task)
@@ -327,9 +321,7 @@ def _validate(
     current = _copy(network)
     network.load_state_dict(weights)
     network.eval()
-    spread = np.linspace(
-        0, len(windows.positions) - 1, min(config.validation_windows, len(windows.positions))
-    )
+    spread = np.linspace(0, len(windows.positions) - 1, min(config.validation_windows, len(windows.positions)))
     positions = windows.positions[spread.round().astype(int)]
     total = 0.0
     for x_BTCHW in loader.batches(torch.from_numpy(windows.states), positions, config.batch_size):
@@ -366,9 +358,7 @@ def _choose_model(model: SimVPv2Config | None, start_from: Forecaster | None) ->
         return model or SimVPv2Config()
     own = start_from.network.config
     if model is not None and dataclasses.replace(model, padding=own.padding) != own:
-        raise ValueError(
-            f"model={model} is not the network of start_from, {own}: leave model out when you fine-tune"
-        )
+        raise ValueError(f"model={model} is not the network of start_from, {own}: leave model out when you fine-tune")
     return own
 
 
@@ -410,17 +400,13 @@ def _check_no_overlap(training: list[xr.Dataset], validation: list[xr.Dataset]) 
                 )
 
 
-def _take_over(
-    start: Forecaster, task: Task, model: SimVPv2Config, fit: Normalizer, grid: xr.Dataset
-) -> Normalizer:
+def _take_over(start: Forecaster, task: Task, model: SimVPv2Config, fit: Normalizer, grid: xr.Dataset) -> Normalizer:
     """Return the statistics of a forecaster to fine-tune, after checking that the task and data fit it."""
     same = ("variables", "levels", "history", "step")
     different = [name for name in same if getattr(task, name) != getattr(start.task, name)]
     if different:
         raise ValueError(
-            "; ".join(
-                f"{n}={getattr(task, n)!r}, start_from has {getattr(start.task, n)!r}" for n in different
-            )
+            "; ".join(f"{n}={getattr(task, n)!r}, start_from has {getattr(start.task, n)!r}" for n in different)
             + ". Fine-tuning may change the horizon, the data and the schedule, nothing else of the task"
         )
     start.check(grid)
@@ -470,9 +456,7 @@ def _resume(run: _Run) -> dict | None:
     saved = torch.load(run.directory / _STATE, weights_only=True, map_location="cpu")
     if saved["fingerprint"] != run.fingerprint:
         before, now = json.loads(saved["fingerprint"]), json.loads(run.fingerprint)
-        changed = [
-            f"{k}: {before.get(k)} there, {now.get(k)} now" for k in now if before.get(k) != now.get(k)
-        ]
+        changed = [f"{k}: {before.get(k)} there, {now.get(k)} now" for k in now if before.get(k) != now.get(k)]
         raise ValueError(
             f"directory={str(run.directory)!r} holds another run. Different are: {'; '.join(changed)}. Choose "
             "another directory, or call with the settings of that run to resume it"

@@ -19,14 +19,10 @@ def test_form_of_a_forecast(forecaster):
     # the first init has a full history of 3 states, the last is the last 12-hourly time of the data
     assert forecast["init_time"].values[0] == np.datetime64("2001-01-01T12")
     assert forecast["init_time"].values[-1] == np.datetime64("2001-01-15T12")
-    assert forecast["lead_time"].values.tolist() == [
-        np.timedelta64(h, "h").astype("m8[ns]") for h in (6, 12, 18)
-    ]
+    assert forecast["lead_time"].values.tolist() == [np.timedelta64(h, "h").astype("m8[ns]") for h in (6, 12, 18)]
     expected = forecast["init_time"].values[:, None] + forecast["lead_time"].values
     np.testing.assert_array_equal(forecast["valid_time"], expected)
-    assert (
-        forecast["t2m"].attrs["units"] == "K" and forecast["t2m"].attrs["standard_name"] == "air_temperature"
-    )
+    assert forecast["t2m"].attrs["units"] == "K" and forecast["t2m"].attrs["standard_name"] == "air_temperature"
     assert 200 < forecast["t2m"].mean() < 330 and 4e4 < forecast["z500"].mean() < 6e4
 
 
@@ -56,9 +52,7 @@ def test_save_load_forecast_is_identical(forecaster, tmp_path):
 
 def test_saving_never_overwrites_what_is_not_ours(forecaster, tmp_path):
     (tmp_path / "thesis.pdf").write_text("do not lose me")
-    with pytest.raises(
-        FileExistsError, match="is not a forecaster of simvp_climate: nothing was overwritten"
-    ):
+    with pytest.raises(FileExistsError, match="is not a forecaster of simvp_climate: nothing was overwritten"):
         forecaster.save(tmp_path / "thesis.pdf")
     assert (tmp_path / "thesis.pdf").read_text() == "do not lose me"
     with pytest.raises(ValueError, match="is not a forecaster saved by"):
@@ -181,13 +175,8 @@ def test_calendar_steps(tmp_path):
     task = Task(["t2m"], history=3, horizon=2, step="1MS")
     f = train(task, ds, valid=None, model=tiny_model(), config=quick(), device="cpu")
     forecast = f(ds, horizon=4)
-    assert (
-        forecast["lead_time"].values.tolist() == [1, 2, 3, 4]
-        and forecast["lead_time"].attrs["units"] == "months"
-    )
-    assert forecast["valid_time"].dt.strftime("%Y-%m").values.tolist() == [
-        ["1992-07", "1992-08", "1992-09", "1992-10"]
-    ]
+    assert forecast["lead_time"].values.tolist() == [1, 2, 3, 4] and forecast["lead_time"].attrs["units"] == "months"
+    assert forecast["valid_time"].dt.strftime("%Y-%m").values.tolist() == [["1992-07", "1992-08", "1992-09", "1992-10"]]
     inside = f(ds, every="1MS").isel(init_time=slice(0, -2))
     assert (inside - ds[["t2m"]].sel(time=inside.valid_time))["t2m"].notnull().all()
     forecast.to_netcdf(tmp_path / "monthly.nc")
@@ -202,10 +191,10 @@ def hole(ds):
 @pytest.mark.parametrize(
     ("change", "arguments", "message"),
     [
-        (lambda ds: ds.isel(latitude=slice(0, 4)), {}, "on another grid than the forecaster was trained on: the grids differ"),
+        (lambda ds: ds.isel(latitude=slice(0, 4)), {}, "on another grid than .*: the grids differ"),
         (lambda ds: ds.assign_coords(longitude=ds["longitude"] + 1), {}, "longitude 0 is 0 against 1"),
         (lambda ds: ds.drop_vars("z500"), {}, "no variable 'z500'"),
-        (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="degC")), {}, "t2m is in 'degC', the forecaster was trained in 'K'"),
+        (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="degC")), {}, "t2m is in 'degC', .* trained in 'K'"),
         (hole, {}, "t2m is nan at 2001-01-15 18:00:00"),
         (lambda ds: ds.isel(time=slice(0, 2)), {}, "no window of 3 states"),
         (lambda ds: ds.drop_isel(time=-2), {}, "no forecast can start at 2001-01-15 18:00:00: it takes 3 states"),

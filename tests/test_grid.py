@@ -6,9 +6,7 @@ from simvp_climate.grid import closes_longitude, latitude_weights
 
 
 def axis(values, name="latitude"):
-    return xr.DataArray(
-        np.asarray(values, dtype=float), dims=name, coords={name: np.asarray(values)}, name=name
-    )
+    return xr.DataArray(np.asarray(values, dtype=float), dims=name, coords={name: np.asarray(values)}, name=name)
 
 
 def pole_free(count):
@@ -31,9 +29,7 @@ def test_a_row_at_the_pole_is_half_a_cell():
     assert weights.values[0] == pytest.approx(0.00518, abs=5e-6)
 
 
-@pytest.mark.parametrize(
-    "degrees", [np.linspace(-90, 90, 121), pole_free(64).values], ids=["poles", "pole-free"]
-)
+@pytest.mark.parametrize("degrees", [np.linspace(-90, 90, 121), pole_free(64).values], ids=["poles", "pole-free"])
 def test_weights_integrate_over_the_sphere(degrees):
     latitude = axis(degrees)
     weights = latitude_weights(latitude)
@@ -53,9 +49,7 @@ def test_the_edge_rows_of_a_region_are_ordinary_cells():
 
 def test_uneven_rows_share_the_area_at_their_midpoints():
     # by hand: the edges are -15, 15, 60 and 90, where 120 is cut
-    expected = np.array(
-        [np.sin(np.deg2rad(15)) * 2, np.sqrt(3) / 2 - np.sin(np.deg2rad(15)), 1 - np.sqrt(3) / 2]
-    )
+    expected = np.array([np.sin(np.deg2rad(15)) * 2, np.sqrt(3) / 2 - np.sin(np.deg2rad(15)), 1 - np.sqrt(3) / 2])
     np.testing.assert_allclose(latitude_weights(axis([0, 30, 90])), expected / expected.mean(), rtol=1e-14)
 
 

@@ -76,9 +76,7 @@ def pixels(figure, dpi=100):
 def colors_at(figure, axes, lon, lat, dpi=100):
     """The colors of the picture at points of a map."""
     image = pixels(figure, dpi)
-    x, y, _ = axes.projection.transform_points(
-        ccrs.PlateCarree(), np.asarray(lon, float), np.asarray(lat, float)
-    ).T
+    x, y, _ = axes.projection.transform_points(ccrs.PlateCarree(), np.asarray(lon, float), np.asarray(lat, float)).T
     column, row = axes.transData.transform(np.stack([x, y], axis=-1)).astype(int).T
     return image[row, column]
 
@@ -125,9 +123,7 @@ def test_one_hot_cell_is_drawn_where_it_is(grid):
 def test_no_seam_and_no_gap_round_the_globe(first, center):
     lat, lon = GLOBE[0], GLOBE[1] + first
     truth = analysis(lat, lon, 0, steps=2)
-    figure = plot.maps(
-        perfect_forecast(truth, inits=1, leads=1), projection=ccrs.Robinson(central_longitude=center)
-    )
+    figure = plot.maps(perfect_forecast(truth, inits=1, leads=1), projection=ccrs.Robinson(central_longitude=center))
     # the open Pacific, Atlantic, Africa: every tenth of a degree along latitudes with few coasts
     every = np.arange(center - 179.9, center + 179.95, 0.1)
     for latitude in (-52.3, 3.1, 46.7):

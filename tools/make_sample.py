@@ -79,9 +79,7 @@ def geopotential_at(pressure: float) -> Callable[[xr.Dataset], np.ndarray]:
     return field
 
 
-def hydrostatic(
-    target: float, log_pressure: np.ndarray, geopotential: np.ndarray, virtual: np.ndarray
-) -> np.ndarray:
+def hydrostatic(target: float, log_pressure: np.ndarray, geopotential: np.ndarray, virtual: np.ndarray) -> np.ndarray:
     """Interpolate geopotential along the first axis (downward) to the logarithm of a pressure.
 
     The hydrostatic equation gives the slope at each level, d(geopotential) / d(log pressure) = -R T_virtual.
@@ -170,9 +168,7 @@ class Simulation:
         boundary = Path(jcm.__file__).parent / "data/bc/t30/clim"
         grid = get_speedy_coords(spectral_truncation=TRUNCATION)
         self.terrain = TerrainData.from_file(str(boundary / "terrain.nc"), coords=grid)
-        self.forcing = ForcingData.from_file(
-            str(boundary / "forcing.nc"), coords=grid, align_mode="wrap_year"
-        )
+        self.forcing = ForcingData.from_file(str(boundary / "forcing.nc"), coords=grid, align_mode="wrap_year")
         # The model's own diffusion, del^4, takes too much out of the weather at this resolution.
         diffusion = DiffusionFilter(
             div_timescale=2 * HOUR,

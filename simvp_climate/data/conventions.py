@@ -59,9 +59,7 @@ def find_axes(dataset: xr.Dataset) -> Axes:
     return Axes(_time(dataset, roles["time"]), latitude, longitude, _level(dataset, roles["vertical"]))
 
 
-def rename(
-    dataset: xr.Dataset, variables: Iterable[str], levels: Sequence[float] | None = None
-) -> xr.Dataset:
+def rename(dataset: xr.Dataset, variables: Iterable[str], levels: Sequence[float] | None = None) -> xr.Dataset:
     """Return the variables asked for, under these names and in this order.
 
     Dimensions are called `time`, `latitude`, `longitude`, `level`; their order is that of the file.
@@ -115,8 +113,7 @@ def rename(
         found[name] = variable
     if levels is not None and not has_levels:
         raise ValueError(
-            f"levels={list(levels)} is given, but none of {list(names)} has a level dimension."
-            " Leave levels out"
+            f"levels={list(levels)} is given, but none of {list(names)} has a level dimension. Leave levels out"
         )
     dims = dict.fromkeys(dim for variable in found.values() for dim in variable.dims)
     coords = {dim: dataset.coords[dim].variable for dim in dims if dim in dataset.coords}
@@ -126,9 +123,7 @@ def rename(
         for name in (*_FORECAST_DIMS, "valid_time"):
             if name in dataset.coords and set(dataset[name].dims) <= set(dims):
                 coords[name] = dataset.coords[name].variable
-    new_names = {
-        getattr(axes, field.name): field.name for field in fields(axes) if getattr(axes, field.name) in dims
-    }
+    new_names = {getattr(axes, field.name): field.name for field in fields(axes) if getattr(axes, field.name) in dims}
     result = xr.Dataset(found, coords, dataset.attrs).rename(new_names)
     result.encoding = dict(dataset.encoding)
     if "unlimited_dims" in result.encoding:  # to_netcdf fails on one that is not there
@@ -140,9 +135,9 @@ def rename(
 def orient(dataset: xr.Dataset) -> xr.Dataset:
     """Return a renamed Dataset on the canonical grid.
 
-    Latitude ascends. Longitude ascends without a jump: globally from 0 to under 360; a region begins after its largest gap,
-    so that one across Greenwich or the date line stays in one piece and runs beyond 360. Levels stay in the
-    order given, in hPa. Coordinates are float64.
+    Latitude ascends. Longitude ascends without a jump: globally from 0 to under 360; a region begins after its
+    largest gap, so that one across Greenwich or the date line stays in one piece and runs beyond 360. Levels
+    stay in the order given, in hPa. Coordinates are float64.
 
     Nothing is read. The order of the dimensions stays: xarray reads a lazy variable that was transposed
     point by point, which is slow, so whoever needs an order transposes what is loaded.
@@ -238,9 +233,7 @@ def _roles(dataset: xr.Dataset) -> dict[str, list[str]]:
     """Return the coordinates that could be latitude, longitude, time or vertical."""
     coords = dataset.coords.to_dataset()
     # text cannot be an axis (expver), and to look whether it holds dates would read it
-    coords = coords.drop_vars(
-        [n for n, c in coords.coords.items() if c.dtype.kind in "OUST" and n not in coords.dims]
-    )
+    coords = coords.drop_vars([n for n, c in coords.coords.items() if c.dtype.kind in "OUST" and n not in coords.dims])
     guessed = coords.cf.guess_coord_axis()
     roles = {}
     for role in ("latitude", "longitude"):
@@ -278,8 +271,7 @@ def _why_no_grid(dataset: xr.Dataset, roles: dict[str, list[str]], found: dict[s
     others["latitude"] += [  # two-dimensional ones are often not marked as coordinates
         name
         for name, variable in dataset.data_vars.items()
-        if variable.attrs.get("standard_name") == "latitude"
-        or str(name).lower() in ("lat", "latitude", "xlat")
+        if variable.attrs.get("standard_name") == "latitude" or str(name).lower() in ("lat", "latitude", "xlat")
     ]
     own = "Latitude and longitude must each have a dimension of their own"
     for name in [*others["latitude"], *others["longitude"]]:
@@ -299,9 +291,7 @@ def _why_no_grid(dataset: xr.Dataset, roles: dict[str, list[str]], found: dict[s
         name, dim = others[role][0], dataset[others[role][0]].dims[0]
         return f"{name!r} must be the coordinate of its dimension {dim!r}: ds.swap_dims({dim}={name!r})"
     if roles[role]:
-        return (
-            f"{roles[role][0]!r} is a single value, a dimension is needed: ds.expand_dims({roles[role][0]!r})"
-        )
+        return f"{roles[role][0]!r} is a single value, a dimension is needed: ds.expand_dims({roles[role][0]!r})"
     return (
         f"no {role} found: the dimensions are {list(dataset.dims)}, the coordinates"
         f" {list(dataset.coords)}. If one of them is the {role}, say so:"
@@ -314,9 +304,7 @@ def _check_latitude(name: str, values: np.ndarray) -> None:
     values = values.astype(np.float64)
     wrong = values[~(np.abs(values) <= 90 + _TOLERANCE)]
     if wrong.size:
-        raise ValueError(
-            f"{name!r} contains {wrong[0]:g}: latitudes are degrees north, within -90..90. {_REGRID}"
-        )
+        raise ValueError(f"{name!r} contains {wrong[0]:g}: latitudes are degrees north, within -90..90. {_REGRID}")
     steps = np.diff(values)
     if not ((steps > 0).all() or (steps < 0).all()):
         at = int(np.argmax(np.sign(steps) != np.sign(steps[0]))) if steps[0] else 0
@@ -353,11 +341,7 @@ def _is_forecast(dataset: xr.Dataset) -> bool:
 def _time(dataset: xr.Dataset, marked: list[str]) -> str | None:
     if _is_forecast(dataset):
         return None
-    names = [
-        name
-        for name, index in dataset.indexes.items()
-        if isinstance(index, pd.DatetimeIndex | xr.CFTimeIndex)
-    ]
+    names = [name for name, index in dataset.indexes.items() if isinstance(index, pd.DatetimeIndex | xr.CFTimeIndex)]
     names = names or [name for name in marked if name in dataset.dims]
     if len(names) > 1:
         names = [n for n in names if n == "time"] or [n for n in names if n in marked] or names
@@ -378,8 +362,7 @@ def _level(dataset: xr.Dataset, vertical: list[str]) -> str | None:
         names = [name for name in names if _is_pressure(dataset[name].variable, name)] or names
     if len(names) > 1:
         raise ValueError(
-            f"several dimensions could be the level: {names}. Drop what is not needed:"
-            f" ds.drop_dims({names[1]!r})"
+            f"several dimensions could be the level: {names}. Drop what is not needed: ds.drop_dims({names[1]!r})"
         )
     return names[0] if names else None
 
@@ -407,9 +390,7 @@ def _level_index(variable: xr.Variable, level: float) -> int:
     at = int(np.abs(values - level).argmin())
     if abs(values[at] - level) > 1e-3:
         there = ", ".join(f"{value:g}" for value in values)
-        raise ValueError(
-            f"level {level:g} hPa is not in {variable.dims[0]!r}, which has {there}. Ask for one of these"
-        )
+        raise ValueError(f"level {level:g} hPa is not in {variable.dims[0]!r}, which has {there}. Ask for one of these")
     return at
 
 
@@ -506,9 +487,7 @@ def _the_only(dataset: xr.Dataset, name: str, candidates: list[str]) -> str:
 def _check_renamed(dataset: xr.Dataset) -> None:
     missing = [dim for dim in ("latitude", "longitude") if dim not in dataset.dims]
     if missing:
-        raise ValueError(
-            f"dimensions {missing} are missing, there are {list(dataset.dims)}: rename the dataset first"
-        )
+        raise ValueError(f"dimensions {missing} are missing, there are {list(dataset.dims)}: rename the dataset first")
 
 
 def _canonical_latitude(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

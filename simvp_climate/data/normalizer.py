@@ -71,9 +71,7 @@ def fit_normalizer(
     some = windows[:: max(1, len(windows) // 1000)]
     leads = [min(history + lead, windows.shape[1] - 1) for lead in range(history)]
     change = [
-        _area_mean(
-            ((states[window[lead]] - states[window[history - 1]])[None] ** 2 for window in some), weights
-        )
+        _area_mean(((states[window[lead]] - states[window[history - 1]])[None] ** 2 for window in some), weights)
         for lead in leads
     ]
     return Normalizer(channels, units, mean, np.sqrt(variance), np.maximum(np.sqrt(change), 1e-12))

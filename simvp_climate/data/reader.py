@@ -46,11 +46,7 @@ def channels(dataset: xr.Dataset) -> tuple[Channel, ...]:
 def read(dataset: xr.Dataset, times: slice | np.ndarray) -> np.ndarray:
     """Return the states at some times: float32, shape (time, channel, latitude, longitude)."""
     # loaded before it is transposed: xarray reads a lazy transposed array point by point
-    part = (
-        dataset.isel(time=times)
-        .load()
-        .transpose("time", "level", "latitude", "longitude", missing_dims="ignore")
-    )
+    part = dataset.isel(time=times).load().transpose("time", "level", "latitude", "longitude", missing_dims="ignore")
     stacked = [
         variable.values.reshape(part.sizes["time"], -1, part.sizes["latitude"], part.sizes["longitude"])
         for variable in part.data_vars.values()

@@ -89,9 +89,7 @@ def _spellings() -> dict[str, Variable]:
     by_short_name = {variable.short_name: variable for variable in VARIABLES}
     shared = Counter(variable.standard_name for variable in VARIABLES)
     # A standard name that several variables share (air_temperature: t and t2m) says too little.
-    names = {
-        v.standard_name: v for v in VARIABLES if v.standard_name is not None and shared[v.standard_name] == 1
-    }
+    names = {v.standard_name: v for v in VARIABLES if v.standard_name is not None and shared[v.standard_name] == 1}
     names |= {variable.long_name: variable for variable in VARIABLES}
     names |= {alias: by_short_name[short_name] for alias, short_name in _ALIASES.items()}
     return names | by_short_name

@@ -63,9 +63,7 @@ def valid_times(init_time: xr.DataArray, lead_time: xr.DataArray) -> xr.DataArra
             f"lead_time has dtype {lead_time.dtype} and units {lead_time.attrs.get('units')!r}: it must be a "
             "timedelta64, or whole months with the attribute units='months'"
         )
-    return xr.DataArray(
-        np.stack([np.asarray(column) for column in columns], axis=1), dims=("init_time", "lead_time")
-    )
+    return xr.DataArray(np.stack([np.asarray(column) for column in columns], axis=1), dims=("init_time", "lead_time"))
 
 
 def _add_months(times: pd.Index, months: int) -> pd.Index:
@@ -87,9 +85,7 @@ def check_times(times: pd.Index, name: str) -> None:
         )
     if not times.is_unique:
         twice = times[times.duplicated()][0]
-        raise ValueError(
-            f"the time {twice} appears more than once in {name}. Keep one: ds.drop_duplicates('time')"
-        )
+        raise ValueError(f"the time {twice} appears more than once in {name}. Keep one: ds.drop_duplicates('time')")
 
 
 def data_step(times: pd.Index, step: str) -> pd.Timedelta | int:
@@ -121,9 +117,7 @@ def find_windows(times: pd.Index, step: str, history: int, horizon: int, name: s
                 f"step={step!r} is not a multiple of the step of {name}, {_words(own)}: choose a multiple of it"
             )
     ordinals = _ordinals(times, size)
-    positions = np.stack(
-        [ordinals.get_indexer(ordinals + (k - history + 1) * size) for k in range(length)], axis=1
-    )
+    positions = np.stack([ordinals.get_indexer(ordinals + (k - history + 1) * size) for k in range(length)], axis=1)
     found = positions[(positions >= 0).all(axis=1)].astype(np.int64)
     if not len(found):
         raise ValueError(

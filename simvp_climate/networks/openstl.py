@@ -30,8 +30,7 @@ def rename_weights(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     last = max((int(key.split(".")[2]) for key in state_dict if key.startswith("hid.enc.")), default=0)
     return {
-        _rename(key, last): value.float() if value.is_floating_point() else value
-        for key, value in state_dict.items()
+        _rename(key, last): value.float() if value.is_floating_point() else value for key, value in state_dict.items()
     }
 
 
@@ -45,9 +44,7 @@ def _rename(key: str, last_block: int) -> str:
         return f"readout.{match[1]}"
     if match := re.fullmatch(r"hid\.enc\.(\d+)\.reduction\.(\w+)", key):
         return f"translator.{'widen' if int(match[1]) == last_block else 'narrow'}.{match[2]}"
-    if match := re.fullmatch(r"hid\.enc\.(\d+)\.block\.(.+?)(?:\.(weight|bias|running_\w+|num_\w+))?", key):
-        if name := _BLOCK.get(match[2]):
-            return f"translator.blocks.{match[1]}.{name}" + (f".{match[3]}" if match[3] else "")
-    raise ValueError(
-        f"{key!r} is not a weight of OpenSTL's SimVPv2 with the gated attention translator (gSTA)"
-    )
+    match = re.fullmatch(r"hid\.enc\.(\d+)\.block\.(.+?)(?:\.(weight|bias|running_\w+|num_\w+))?", key)
+    if match and match[2] in _BLOCK:
+        return f"translator.blocks.{match[1]}.{_BLOCK[match[2]]}" + (f".{match[3]}" if match[3] else "")
+    raise ValueError(f"{key!r} is not a weight of OpenSTL's SimVPv2 with the gated attention translator (gSTA)")

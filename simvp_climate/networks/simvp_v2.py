@@ -108,9 +108,7 @@ class SimVPv2(nn.Module):
             for layer, half in enumerate(halves)
         )
         self.translator = Translator(history * width, config, periodic)
-        self.decoder = nn.ModuleList(
-            SpaceLayer(width, width, periodic, upsample=half) for half in reversed(halves)
-        )
+        self.decoder = nn.ModuleList(SpaceLayer(width, width, periodic, upsample=half) for half in reversed(halves))
         self.readout = nn.Conv2d(width, channels, 1)
         # multiplies the predicted change; training sets it to the typical change per lead and channel
         self.register_buffer("change_scale_TC", torch.ones(history, channels))
@@ -127,9 +125,7 @@ class SimVPv2(nn.Module):
         skip_NSHW = z_NSHW = self.encoder[0](z_NSHW)
         for layer in self.encoder[1:]:
             z_NSHW = layer(z_NSHW)
-        z_BDhw = z_NSHW.reshape(
-            B, -1, *z_NSHW.shape[-2:]
-        )  # time-major: all channels of the first state first
+        z_BDhw = z_NSHW.reshape(B, -1, *z_NSHW.shape[-2:])  # time-major: all channels of the first state first
         z_NSHW = self.translator(z_BDhw).reshape(z_NSHW.shape)
         for layer in self.decoder[:-1]:
             z_NSHW = layer(z_NSHW)

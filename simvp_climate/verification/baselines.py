@@ -109,9 +109,7 @@ def climatology(train: xr.Dataset, *, window_days: int | None = None) -> xr.Data
     if not train.sizes["time"]:
         raise ValueError("the training dataset has no times: is the period you selected inside the data?")
     names = [
-        name
-        for name, variable in train.data_vars.items()
-        if "time" in variable.dims and variable.dtype.kind in "fiub"
+        name for name, variable in train.data_vars.items() if "time" in variable.dims and variable.dtype.kind in "fiub"
     ]
     if not names:
         raise ValueError(f"no variable of the dataset has numbers along time: {list(train.data_vars)}")

@@ -353,9 +353,7 @@ def _single(
     return _finished(sums["forecast", metric], _METRICS[metric], pairs, per_init)
 
 
-def _match(
-    forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset | None, needs_init: bool = False
-) -> _Pairs:
+def _match(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset | None, needs_init: bool = False) -> _Pairs:
     """Bring all to one grid and find the truth of every pair."""
     if not forecast.data_vars:
         raise ValueError("the forecast has no variables")
@@ -467,9 +465,7 @@ def _comparable(
     for name, variable in forecast.data_vars.items():
         first, second = variable.attrs.get("units"), other[name].attrs.get("units")
         if first is not None and second is not None and not same_units(first, second):
-            raise ValueError(
-                f"{name} has units {first!r} in the forecast but {second!r} in the {role}: convert one"
-            )
+            raise ValueError(f"{name} has units {first!r} in the forecast but {second!r} in the {role}: convert one")
     return other
 
 

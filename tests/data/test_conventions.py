@@ -90,9 +90,7 @@ def test_refuses_curvilinear_grids():
 
 
 def test_refuses_unstructured_grids():
-    cells = xr.Dataset(
-        {"x": ("cell", np.zeros(5))}, {"lat": ("cell", np.arange(5.0)), "lon": ("cell", np.arange(5.0))}
-    )
+    cells = xr.Dataset({"x": ("cell", np.zeros(5))}, {"lat": ("cell", np.arange(5.0)), "lon": ("cell", np.arange(5.0))})
     with pytest.raises(ValueError, match=r"share the dimension 'cell'.*reduced Gaussian.*earthkit-regrid"):
         find_axes(cells)
     with pytest.raises(ValueError, match="share the dimension 'cell'"):
@@ -341,9 +339,7 @@ def test_orient_needs_renamed_dimensions():
 NOISY = np.rad2deg(np.linspace(0, 2 * np.pi, 12, endpoint=False))
 
 
-@pytest.mark.parametrize(
-    "latitude", [LATITUDES, LATITUDES[::-1], LATITUDES.astype("f4"), np.array([-90.0, 0, 90])]
-)
+@pytest.mark.parametrize("latitude", [LATITUDES, LATITUDES[::-1], LATITUDES.astype("f4"), np.array([-90.0, 0, 90])])
 @pytest.mark.parametrize(
     "longitude",
     [

@@ -86,9 +86,7 @@ def test_zarr_of_weatherbench_2(tmp_path, zarr_format, consolidated):
     np.testing.assert_array_equal(ds["t2m"], raw["2m_temperature"])
     assert ds["longitude"].values.tobytes() == raw["longitude"].values.tobytes()
     back = restore(orient(ds), like=xr.open_zarr(path, chunks=None, consolidated=consolidated))
-    np.testing.assert_array_equal(
-        back["t2m"], raw["2m_temperature"].transpose("time", "latitude", "longitude")
-    )
+    np.testing.assert_array_equal(back["t2m"], raw["2m_temperature"].transpose("time", "latitude", "longitude"))
 
 
 def test_levels_of_weatherbench_2(tmp_path):
@@ -126,9 +124,7 @@ def test_folder_of_weatherbench_1(tmp_path):
     assert ds.sizes == {"time": 6, "latitude": 4, "longitude": 8}
     np.testing.assert_array_equal(ds["t850"][3:], weatherbench_1("t", TIMES[:3])["t"])
     pattern = str(tmp_path / "geopotential_500" / "*_45deg.nc")
-    assert open_dataset(pattern, ["z500"]).identical(
-        ds[["z500"]].assign_attrs(history="geopotential_500 1999")
-    )
+    assert open_dataset(pattern, ["z500"]).identical(ds[["z500"]].assign_attrs(history="geopotential_500 1999"))
     files = sorted((tmp_path / "2m").iterdir())
     assert open_dataset(files, ["2m_temperature"]).sizes["time"] == 6
 
@@ -179,9 +175,7 @@ def test_leads_are_durations(tmp_path):
 
 def test_missing_paths_name_what_is_there(tmp_path, monkeypatch):
     write_weatherbench_2(tmp_path / "era5_5.625deg.zarr")
-    with pytest.raises(
-        FileNotFoundError, match=r"nothing at '/.*era5_5.6deg.zarr'. Did you mean 'era5_5.625deg.zarr'"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"nothing at '/.*era5_5.6deg.zarr'. Did you mean 'era5_5.625deg.zarr'"):
         open_dataset(tmp_path / "era5_5.6deg.zarr", ["z500"])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=f"'{tmp_path}/xyz'.*holds era5_5.625deg.zarr"):
@@ -196,9 +190,7 @@ def test_missing_paths_name_what_is_there(tmp_path, monkeypatch):
 
 def test_folders_and_lists_without_data(tmp_path):
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(
-        ValueError, match=r"neither a Zarr store .* nor one with NetCDF files .* It holds notes.txt"
-    ):
+    with pytest.raises(ValueError, match=r"neither a Zarr store .* nor one with NetCDF files .* It holds notes.txt"):
         open_dataset(tmp_path, ["z500"])
     with pytest.raises(ValueError, match="empty list of files"):
         open_dataset([], ["z500"])

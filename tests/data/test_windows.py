@@ -66,9 +66,7 @@ def test_step_must_be_a_multiple():
 
 
 def test_too_short_a_series_says_what_it_has():
-    with pytest.raises(
-        ValueError, match=r"no window of 24 states \(history 12 \+ horizon 12\).*it has 5 times"
-    ):
+    with pytest.raises(ValueError, match=r"no window of 24 states \(history 12 \+ horizon 12\).*it has 5 times"):
         find_windows(hours(0, 6, 12, 18, 24), "6h", 12, 12, "x")
 
 

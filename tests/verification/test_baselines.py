@@ -39,9 +39,7 @@ class TestPersistence:
 
     def test_minus_the_truth_is_full_and_aligned(self):
         ds = series(days("2000-01-01", "2000-01-05"))
-        forecast = persistence(
-            ds, ["2000-01-01", "2000-01-02"], [np.timedelta64(1, "D"), np.timedelta64(3, "D")]
-        )
+        forecast = persistence(ds, ["2000-01-01", "2000-01-02"], [np.timedelta64(1, "D"), np.timedelta64(3, "D")])
         error = forecast - ds.sel(time=forecast.valid_time)
         np.testing.assert_array_equal(error.t2m[:, :, 0, 0], [[-1, -3], [-1, -3]])
 
@@ -241,9 +239,7 @@ class TestOtherClimatologies:
     def test_half_hours_have_labels_of_their_own(self):
         clim = climatology(series(days("2000-01-01", "2000-01-02T23:30", "30min")))
         assert clim.hour.values[:3].tolist() == [0, 0.5, 1]
-        picked = climatology_at(
-            clim, xr.DataArray(np.array(["2000-05-01T00:30"], "datetime64[ns]"), dims="x")
-        )
+        picked = climatology_at(clim, xr.DataArray(np.array(["2000-05-01T00:30"], "datetime64[ns]"), dims="x"))
         assert picked.t2m[0, 0, 0] == (1 + 49) / 2
 
     @pytest.mark.parametrize("freq", ["MS", "D"])
@@ -267,9 +263,7 @@ class TestClimatologyAt:
         # a store may hold only the days that are needed, in any order
         clim = clim.sel(dayofyear=[1, 366, 60])
         valid = xr.DataArray(
-            np.array(
-                [["2020-12-31T12", "2021-01-01T00"], ["2021-03-01T12", "2020-02-29T00"]], "datetime64[ns]"
-            ),
+            np.array([["2020-12-31T12", "2021-01-01T00"], ["2021-03-01T12", "2020-02-29T00"]], "datetime64[ns]"),
             dims=("init_time", "lead_time"),
             coords={"lead_time": [1, 2]},
         )

@@ -77,9 +77,7 @@ class TestGoldens:
             if name == "bias":  # it may be near zero
                 same = {key: record[key] for key in ("variable", "level", "lead_hours")}
                 scale = next(
-                    r["value"]
-                    for r in expected["expected"]
-                    if r["metric"] == "rmse" and same.items() <= r.items()
+                    r["value"] for r in expected["expected"] if r["metric"] == "rmse" and same.items() <= r.items()
                 )
             else:
                 scale = abs(record["value"])
@@ -192,17 +190,13 @@ class TestByHand:
         np.testing.assert_allclose(rmse(right.drop_vars("valid_time"), truth).t2m, 0, atol=1e-12)
 
     def test_monthly_leads(self):
-        truth = truth_on(times=24).assign_coords(
-            time=pd.date_range("2000-01-01", periods=24, freq="MS").to_numpy()
-        )
+        truth = truth_on(times=24).assign_coords(time=pd.date_range("2000-01-01", periods=24, freq="MS").to_numpy())
         leads = xr.DataArray([1, 3], dims="lead_time", attrs={"units": "months"})
         forecast = persistence(truth, truth.time[:4], leads)
         table = score(forecast, truth, climatology(truth), allow_overlap=True)
         error = truth.t2m.values[[0, 1, 2, 3]] - truth.t2m.values[[3, 4, 5, 6]]
         expected = np.sqrt((error**2).mean(axis=(0, 2)) @ latitude_weights(truth).values / 32)
-        np.testing.assert_allclose(
-            table.t2m.sel(system="forecast", metric="rmse", lead_time=3), expected, rtol=1e-12
-        )
+        np.testing.assert_allclose(table.t2m.sel(system="forecast", metric="rmse", lead_time=3), expected, rtol=1e-12)
         assert table.lead_time.attrs["units"] == "months"
 
 
@@ -212,9 +206,7 @@ class TestConventions:
         {
             "longitude first": lambda ds: ds.transpose("longitude", ..., "latitude"),
             "descending": lambda ds: ds.isel(latitude=slice(None, None, -1)),
-            "from -180": lambda ds: ds.assign_coords(longitude=(ds.longitude + 180) % 360 - 180).sortby(
-                "longitude"
-            ),
+            "from -180": lambda ds: ds.assign_coords(longitude=(ds.longitude + 180) % 360 - 180).sortby("longitude"),
             "short names": lambda ds: ds.rename(latitude="lat", longitude="lon"),
             "noise": lambda ds: ds.assign_coords(longitude=ds.longitude + 6e-14),
             "chunks": lambda ds: ds.chunk(latitude=5),
@@ -258,9 +250,7 @@ class TestConventions:
         forecast, truth, _ = (ds[["temperature"]] for ds in golden)
         for one in (forecast.sel(level=[850]), forecast.sel(level=850)):
             result = rmse(one, truth.sel(level=[850])).temperature
-            np.testing.assert_allclose(
-                np.ravel(result), rmse(forecast, truth).temperature.sel(level=850), rtol=1e-12
-            )
+            np.testing.assert_allclose(np.ravel(result), rmse(forecast, truth).temperature.sel(level=850), rtol=1e-12)
             assert ("level" in result.dims) == ("level" in one.dims)
             with pytest.raises(ValueError, match="level 850 hPa is not in"):
                 rmse(one, truth.sel(level=[500]))
@@ -293,9 +283,7 @@ class TestErrors:
     def test_no_truth_at_all_names_both_periods(self):
         truth = truth_on()
         forecast = forecast_of(truth)
-        with pytest.raises(
-            ValueError, match=r"2018-01-01T06:00:00 to 2018-01-02T12.*1 times from 2018-01-03"
-        ):
+        with pytest.raises(ValueError, match=r"2018-01-01T06:00:00 to 2018-01-02T12.*1 times from 2018-01-03"):
             rmse(forecast, truth.isel(time=[8]))
 
     def test_a_time_that_appears_twice(self):
@@ -487,9 +475,7 @@ class TestScore:
             error = truth.t2m.values[inits] - truth.t2m.values[np.array(inits) + step]
             expected = np.sqrt((error**2).mean(axis=(0, 2)) @ weights)
             for system in ("forecast", "persistence"):
-                value = table.t2m.sel(
-                    system=system, metric="rmse", lead_time=pd.Timedelta(lead).to_timedelta64()
-                )
+                value = table.t2m.sel(system=system, metric="rmse", lead_time=pd.Timedelta(lead).to_timedelta64())
                 assert float(value) == pytest.approx(expected, rel=1e-12)
         assert np.isnan(table.t2m.sel(lead_time=np.timedelta64(48, "h"))).all()
         alone = score(forecast, gappy, metrics=["rmse"], persistence=False)

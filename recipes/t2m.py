@@ -1,0 +1,37 @@
+"""2 m temperature, 6-hourly to 5 days, from 2 m temperature and 500 hPa geopotential.
+
+RESULT
+"""
+
+from pathlib import Path
+
+import numpy as np
+import typer
+
+import simvp_climate as sc
+
+
+def main(data: str = "", out: Path = Path("t2m"), valid: str = "2003-09", test: str = "2004-01", epochs: int = 2):
+    """Train until `valid`, choose the epoch until `test`, forecast and score the rest."""
+    ds = sc.open_dataset(data, ["t2m", "z500"]) if data else sc.open_sample(["t2m", "z500"])
+    before_valid, before_test = ds.time < np.datetime64(valid), ds.time < np.datetime64(test)
+    training, validation, testing = (ds.sel(time=m) for m in (before_valid, ~before_valid & before_test, ~before_test))
+
+    forecaster = sc.train(
+        sc.Task(["t2m", "z500"], history=4, horizon=4, step="6h"),
+        training,
+        valid=validation,
+        model=sc.SimVPv2Config(hidden_space=16, hidden_time=96, blocks=4, drop_path=0.0),
+        config=sc.TrainConfig(epochs=epochs, learning_rate=2e-3),
+        directory=out / "training",
+    )
+    forecast = forecaster(testing, every="12h", horizon=20)
+    scores = sc.score(forecast, testing, climatology=sc.climatology(training))
+    forecast.to_netcdf(out / "forecast.nc")
+    scores.to_netcdf(out / "scores.nc")
+    sc.plot.scores(scores).savefig(out / "scores.png")
+    sc.plot.maps(forecast, testing, variable="t2m", lead="3D").savefig(out / "maps.png")
+    print(scores["t2m"].sel(metric="rmse").to_pandas().round(2))
+
+
+typer.run(main)

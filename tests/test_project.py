@@ -1,0 +1,154 @@
+"""What holds the house together: layers, dependencies, what is shown is run."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "simvp_climate"
+
+# which rooms a room may import; a package name stands for all its modules
+ALLOWED = {
+    "task": {"data.variables", "data.windows"},
+    "grid": set(),
+    "data": {"data", "grid"},
+    "networks": {"networks"},
+    "loader": {"data", "task"},
+    "training": {"data", "grid", "loader", "networks", "forecaster", "task"},
+    "forecaster": {"data", "loader", "networks", "layouts", "task"},
+    "layouts": {"data"},
+    "verification": {"verification", "data", "grid"},
+    "plot": {"data", "grid"},
+}
+TORCH_ROOMS = {"networks", "loader", "training", "forecaster"}
+
+
+def imports(path: Path) -> set[str]:
+    """All modules that a file imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: relative import"
+            # "from simvp_climate.data import reader" may name a module or a thing inside one
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+MODULES = {
+    path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): path
+    for path in PACKAGE.rglob("*.py")
+    if path.name not in ("__init__.py", "__main__.py")
+}
+
+
+def own_imports(module: str) -> set[str]:
+    names = {name.removeprefix("simvp_climate.") for name in imports(MODULES[module]) if "simvp_climate." in name}
+    return names & MODULES.keys()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_layers(module):
+    room = module.split(".")[0]
+    for imported in own_imports(module):
+        assert any(imported == name or imported.startswith(f"{name}.") for name in ALLOWED[room]), imported
+    outside = {name.split(".")[0] for name in imports(MODULES[module])}
+    if room not in TORCH_ROOMS:
+        assert not outside & {"torch", "lightning_fabric", "safetensors"}
+    if room == "networks":
+        assert not outside & {"xarray", "pandas", "dask"}
+    if room != "plot":
+        assert not outside & {"matplotlib", "cartopy"}
+
+
+def test_imports_have_no_cycles():
+    above: list[str] = []
+
+    def visit(module):
+        assert module not in above, " -> ".join([*above, module])
+        above.append(module)
+        for imported in own_imports(module):
+            visit(imported)
+        above.pop()
+
+    for module in MODULES:
+        visit(module)
+
+
+@pytest.mark.parametrize("shown", [PACKAGE / "__main__.py", *sorted((ROOT / "recipes").glob("*.py"))], ids=str)
+def test_what_users_copy_uses_the_public_api_alone(shown):
+    assert {name for name in imports(shown) if name.startswith("simvp_climate")} == {"simvp_climate"}
+
+
+def test_importing_the_package_is_cheap():
+    code = (
+        "import sys, simvp_climate; simvp_climate.open_dataset; simvp_climate.Task; simvp_climate.rmse;"
+        "heavy = {'torch', 'matplotlib', 'cartopy', 'lightning_fabric'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_names_exist_and_say_what_they_do():
+    import simvp_climate as sc
+
+    for name in sc.__all__:
+        assert getattr(sc, name).__doc__, name
+    assert set(sc.__all__) <= set(dir(sc))
+    assert sc.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    with pytest.raises(AttributeError, match="no attribute 'forecats'"):
+        sc.forecats  # noqa: B018
+
+
+def test_environment_yml_names_the_dependencies_of_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    # what conda-forge calls them
+    names = {"torch": "pytorch", "netCDF4": "netcdf4", "cf-xarray": "cf_xarray", "matplotlib": "matplotlib-base"}
+    expected = {f"python{project['requires-python']}"}
+    for requirement in project["dependencies"]:
+        name, bound = re.fullmatch(r"([\w-]+)(.*)", requirement).groups()
+        expected.add(names.get(name, name) + bound)
+    lines = (ROOT / "environment.yml").read_text().split("dependencies:")[1].splitlines()
+    listed = {line.strip().removeprefix("- ") for line in lines if line.strip()} - {"pip", "pip:"}
+    assert listed == expected
+
+
+def test_constraints_pin_every_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    wanted = project["dependencies"] + project["optional-dependencies"]["test"]
+    assert {re.match(r"[\w-]+", requirement)[0].lower() for requirement in wanted} <= pinned
+
+
+def test_the_example_of_the_readme_runs(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    example = next(block for block in blocks if "sc.train(" in block)
+    command = [sys.executable, "-W", "error", "-c", "import torch; torch.set_num_threads(1)\n" + example]
+    subprocess.run(command, cwd=tmp_path, check=True, env={"MPLBACKEND": "agg", "HOME": str(tmp_path)})
+    assert {path.name for path in tmp_path.iterdir()} >= {"forecast.nc", "scores.png", "maps.png"}
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.py")), ids=lambda path: path.stem)
+def test_recipes_run_on_any_store(recipe, tmp_path):
+    from conftest import waves
+
+    waves(times=160).to_zarr(tmp_path / "store.zarr", consolidated=False)
+    command = [sys.executable, "-W", "error", str(recipe), "--data", str(tmp_path / "store.zarr")]
+    command += ["--out", str(tmp_path / "out"), "--valid", "2001-01-20", "--test", "2001-01-30", "--epochs", "1"]
+    subprocess.run(command, check=True, env={"MPLBACKEND": "agg", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"})
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "forecast.nc",
+        "forecaster.safetensors",
+        "maps.png",
+        "scores.nc",
+        "scores.png",
+    }
