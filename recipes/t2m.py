@@ -23,7 +23,7 @@ def main(data: str = "", out: Path = Path("t2m"), valid: str = "2003-09", test: 
         valid=validation,
         model=sc.SimVPv2Config(hidden_space=16, hidden_time=96, blocks=4, drop_path=0.0),
         config=sc.TrainConfig(epochs=epochs, learning_rate=2e-3),
-        directory=out / "training",
+        directory=out,
     )
     forecast = forecaster(testing, every="12h", horizon=20)
     scores = sc.score(forecast, testing, climatology=sc.climatology(training))

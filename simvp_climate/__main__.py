@@ -34,8 +34,9 @@ def demo(
 
     The sample is a simulated climate, not observations. Exit status 0 when all files are written.
     """
-    if out.exists() and not out.is_dir():
-        raise typer.BadParameter(f"{out} is a file: choose a folder", param_hint="--out")
+    ours = out / "forecaster.safetensors"
+    if out.exists() and not (ours.exists() or (out.is_dir() and not any(out.iterdir()))):
+        raise typer.BadParameter(f"{out} exists and is not a folder of this demo: choose another", param_hint="--out")
     out.mkdir(parents=True, exist_ok=True)
 
     ds = sc.open_sample()
@@ -50,7 +51,7 @@ def demo(
     forecast = forecaster(test, every="12h", horizon=20)
     scores = sc.score(forecast, test, climatology=sc.climatology(train))
 
-    forecaster.save(out / "forecaster.safetensors")
+    forecaster.save(ours)
     _write(out / "forecast.nc", forecast.to_netcdf)
     _write(out / "scores.nc", scores.to_netcdf)
     _write(out / "scores.csv", scores.to_dataframe().to_csv)

@@ -151,4 +151,5 @@ def test_recipes_run_on_any_store(recipe, tmp_path):
         "maps.png",
         "scores.nc",
         "scores.png",
+        "training.pt",
     }

@@ -52,8 +52,10 @@ def rmse(
         False: a missing value in a pair makes the result NaN. True: a cell counts where forecast and truth
         are both there, in the sum and in the sum of the weights.
 
-    Returns ------- Dataset in memory with the variables of the forecast, in their units, dims (lead_time[,
-    level]) and any other dimension of the forecast.
+    Returns
+    -------
+    Dataset in memory with the variables of the forecast, in their units, dims (lead_time[, level]) and any other
+    dimension of the forecast.
 
     Raises
     ------
@@ -193,10 +195,11 @@ def score(
     allow_overlap
         Whether the climatology may come from a period with verified times in it.
 
-    Returns ------- Dataset in memory with the variables of the forecast, dims (system, metric, lead_time[,
-    level]) and the number of initializations in the coordinate `pairs(lead_time)`. The attribute `units` of
-    a variable is the unit of its rmse, mae and bias; acc and small_scale_variance have none. The acc of
-    climatology is NaN.
+    Returns
+    -------
+    Dataset in memory with the variables of the forecast, dims (system, metric, lead_time[, level]) and the number
+    of initializations in the coordinate `pairs(lead_time)`. The attribute `units` of a variable is the unit of its
+    rmse, mae and bias; acc and small_scale_variance have none. The acc of climatology is NaN.
 
     Raises
     ------
