@@ -11,10 +11,13 @@ import typer
 import simvp_climate as sc
 
 
-def main(data: str = "", out: Path = Path("z500"), valid: str = "2003-09", test: str = "2004-01", epochs: int = 2):
-    """Train until `valid`, choose the epoch until `test`, forecast and score the rest."""
+def main(data: str = "", out: Path = Path("z500"), valid: str = "", test: str = "", epochs: int = 2):
+    """Train until the date `valid`, choose the epoch until `test`, forecast and score the rest."""
+    if data and not (valid and test):
+        raise typer.BadParameter("say where validation and test begin: --valid 2016-01 --test 2017-01")
     ds = sc.open_dataset(data, ["z500"]) if data else sc.open_sample(["z500"])
-    before_valid, before_test = ds.time < np.datetime64(valid), ds.time < np.datetime64(test)
+    before_valid = ds.time < np.datetime64(valid or "2003-09")
+    before_test = ds.time < np.datetime64(test or "2004-01")
     training, validation, testing = (ds.sel(time=m) for m in (before_valid, ~before_valid & before_test, ~before_test))
 
     forecaster = sc.train(

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,14 @@ class Forecaster:
     longitude: np.ndarray
     provenance: dict
 
+    def __repr__(self):
+        size = sum(value.numel() for value in self.network.parameters()) / 1e6
+        return (
+            f"<Forecaster of {', '.join(self.task.variables)}: {self.task.horizon} steps of {self.task.step} from "
+            f"{self.task.history}, grid {self.latitude.size} x {self.longitude.size}, {size:.2g} M parameters, "
+            f"trained {self.provenance['training']}>"
+        )
+
     def __call__(
         self,
         dataset: xr.Dataset,
@@ -70,7 +79,7 @@ class Forecaster:
             Initializations, each a time of `dataset` with a full history. Default: the last time alone.
         every
             Instead of `init_times`: every initialization with a full history at multiples of this from
-            00 UTC, for example "12h"; for calendar steps a number of months.
+            00 UTC (of 1970-01-01), for example "12h"; for calendar steps a number of months from January.
         horizon
             Number of steps; by default the task's. Longer than one call of the network is rolled out.
 
@@ -88,14 +97,15 @@ class Forecaster:
             value in it is missing, or no initialization fits.
         """
         horizon = self.task.horizon if horizon is None else horizon
-        if not isinstance(horizon, int) or horizon < 1:
+        if not isinstance(horizon, Integral) or horizon < 1:
             raise ValueError(f"horizon={horizon!r} must be a whole number of steps, at least 1")
+        if not isinstance(dataset, xr.Dataset):
+            raise ValueError(f"the forecaster takes an xarray.Dataset, not {type(dataset).__name__}: see open_dataset")
         inside = orient(rename(dataset, self.task.variables, self.task.levels))
         self.check(inside)
         histories = self._histories(inside, init_times, every)
         inits = inside.indexes["time"][histories[:, -1]]
-        states = np.concatenate(list(self._states(inside, histories, horizon)))
-        forecast = self._label(states, inits, horizon, inside)
+        forecast = self._label(self._states(inside, histories, int(horizon)), inits, int(horizon), inside)
         return layouts.encode(restore(forecast, like=dataset))
 
     def check(self, inside: xr.Dataset) -> None:
@@ -195,6 +205,11 @@ class Forecaster:
             raise ValueError(f"give init_times or every={every!r}, not both")
         found = find_windows(times, self.task.step, self.task.history, 0, "the dataset")
         if every is not None:
+            if isinstance(parse_step(every), int) != isinstance(parse_step(self.task.step), int):
+                raise ValueError(
+                    f"every={every!r} and step={self.task.step!r}: one counts months, the other does not. Give both "
+                    "in months, both as durations, or the init_times themselves"
+                )
             chosen = found[_multiples(times[found[:, -1]], every)]
             if not len(chosen):
                 raise ValueError(
@@ -217,20 +232,23 @@ class Forecaster:
         return found[rows]
 
     @torch.no_grad()
-    def _states(self, inside: xr.Dataset, histories: np.ndarray, horizon: int) -> Iterable[np.ndarray]:
-        """Yield forecasts in physical units, float32, (init, lead, channel, latitude, longitude)."""
+    def _states(self, inside: xr.Dataset, histories: np.ndarray, horizon: int) -> np.ndarray:
+        """Return forecasts in physical units, float32, (init, lead, channel, latitude, longitude)."""
         device = next(self.network.parameters()).device
         mean = torch.as_tensor(self.normalizer.mean, dtype=torch.float32, device=device)[:, None, None]
         std = torch.as_tensor(self.normalizer.std, dtype=torch.float32, device=device)[:, None, None]
         state_bytes = 4 * len(mean) * self.latitude.size * self.longitude.size
         batch = max(1, _BATCH_BYTES // (state_bytes * (self.task.history + horizon)))
+        shape = (len(histories), horizon, len(mean), self.latitude.size, self.longitude.size)
+        forecasts = np.empty(shape, dtype=np.float32)
         for start in range(0, len(histories), batch):
             positions, rows = np.unique(histories[start : start + batch], return_inverse=True)
             states = reader.read(inside, positions)
             reader.check_finite(states, inside, positions)
             x_BTCHW = torch.from_numpy(states[rows.reshape(-1, histories.shape[1])]).to(device)
             y_BTCHW = rollout(self.network, (x_BTCHW - mean) / std, horizon)
-            yield (y_BTCHW * std + mean).cpu().numpy()
+            forecasts[start : start + batch] = (y_BTCHW * std + mean).cpu().numpy()
+        return forecasts
 
     def _label(self, states: np.ndarray, inits: pd.Index, horizon: int, inside: xr.Dataset) -> xr.Dataset:
         """Return the states as a Dataset under the names and on the grid used inside."""
@@ -252,7 +270,8 @@ class Forecaster:
             variables[name] = (dims, part if levels else part[:, :, 0], variable.attrs)
             channel += count
         forecast = xr.Dataset(variables, coordinates)
-        forecast = forecast.assign_coords(valid_time=valid_times(forecast["init_time"], lead_time))
+        valid_time = valid_times(forecast["init_time"], lead_time, known=inside.indexes["time"])
+        forecast = forecast.assign_coords(valid_time=valid_time)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return forecast.assign_attrs(
             Conventions="CF-1.8",
@@ -265,12 +284,17 @@ class Forecaster:
 
 
 def choose_device(device: str) -> str:
-    """Return "cuda", "mps" or "cpu": what was asked for, or for "auto" a GPU if there is one."""
-    if device != "auto":
-        return device
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    """Return "cuda", "mps" or "cpu": what was asked for, or for "auto" a GPU if there is one.
+
+    Raises ValueError if it is unknown or not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return next(name for name, available in there.items() if available)
+    if not there.get(device):
+        usable = [name for name, available in there.items() if available]
+        raise ValueError(f"device={device!r} is not to be had here: choose 'auto' or one of {usable}")
+    return device
 
 
 def describe(
@@ -288,7 +312,7 @@ def describe(
         "model": dataclasses.asdict(model),
         "config": dataclasses.asdict(config),
         "training": _period(training),
-        "validation": "none: the last weights were kept" if validation is None else _period(validation),
+        "validation": "none: the weights of the last epoch were kept" if validation is None else _period(validation),
     }
 
 
@@ -298,11 +322,12 @@ def _period(series: list[xr.Dataset]) -> str:
 
 
 def _multiples(inits: pd.Index, every: str) -> np.ndarray:
-    """Say which times are multiples of `every` from 00 UTC of the first day (or from January)."""
+    """Say which times are multiples of `every` from 00 UTC of 1970-01-01, in their calendar (or from January)."""
     size = parse_step(every)
     if isinstance(size, int):
         return np.asarray((inits.year * 12 + inits.month - 1) % size == 0)
-    return np.asarray((inits - inits[:1].normalize()[0]) % size == pd.Timedelta(0))
+    epoch = inits[0].replace(year=1970, month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
+    return np.asarray((inits - epoch) % size == pd.Timedelta(0))
 
 
 def _read_metadata(path: Path) -> dict | None:

@@ -16,7 +16,13 @@ _LEAD = {"standard_name": "forecast_period", "long_name": "time since initializa
 _VALID = {"standard_name": "time", "long_name": "time for which the forecast is valid"}
 _LATITUDE = {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"}
 _LONGITUDE = {"standard_name": "longitude", "units": "degrees_east", "axis": "X"}
+_LEVEL = {"standard_name": "air_pressure", "units": "hPa", "positive": "down", "axis": "Z"}
 _TIME_ENCODING = {"dtype": "float64", "_FillValue": None}
+
+# true of the analysis, untrue of its forecast; readers mask what lies outside a valid range
+_STALE = {"valid_range", "valid_min", "valid_max", "actual_range", "statistic"}
+# sums or means over a time before the valid time; all other known variables hold at that time
+_NOT_INSTANTANEOUS = {"tp", "tp6h", "tp24h", "tisr"}
 
 
 def encode(forecast: xr.Dataset) -> xr.Dataset:
@@ -38,19 +44,30 @@ def encode(forecast: xr.Dataset) -> xr.Dataset:
         forecast[name].encoding = {"_FillValue": None}
     for name in ("init_time", "valid_time"):
         forecast[name].encoding = {
-            "units": "hours since 1970-01-01 00:00:00",
+            "units": f"{_unit(forecast['valid_time'])} since 1970-01-01 00:00:00",
             "calendar": infer_calendar_name(forecast[name]),
             **_TIME_ENCODING,
         }
     if np.issubdtype(forecast["lead_time"].dtype, np.timedelta64):
-        forecast["lead_time"].encoding = {"units": "hours", **_TIME_ENCODING}
+        forecast["lead_time"].encoding = {"units": _unit(forecast["valid_time"]), **_TIME_ENCODING}
     if axes.level is not None:
-        forecast[axes.level].encoding = {"_FillValue": None}
+        level = forecast[axes.level]
+        # the vocabulary's levels are hPa unless the data say otherwise
+        level.attrs = {**(_LEVEL if level.attrs.get("units", "hPa") == "hPa" else {}), **level.attrs}
+        level.encoding = {"_FillValue": None}
     for name, variable in forecast.data_vars.items():
-        variable.attrs = {**_known_attributes(name), **variable.attrs}
+        kept = {key: value for key, value in variable.attrs.items() if key not in _STALE}
+        variable.attrs = {**_known_attributes(name), **kept}
         variable.encoding = {"zlib": True, "complevel": 1, "shuffle": True, "_FillValue": np.float32("nan")}
     forecast.encoding = {"unlimited_dims": {"init_time"}}
     return forecast
+
+
+def _unit(times: xr.DataArray) -> str:
+    """Return the largest unit in which the times are exact as float64: ten minutes are no binary part of an hour."""
+    if (times.dt.second != 0).any():
+        return "seconds"
+    return "minutes" if (times.dt.minute % 15 != 0).any() else "hours"
 
 
 def _known_attributes(name: str) -> dict[str, str]:
@@ -61,4 +78,6 @@ def _known_attributes(name: str) -> dict[str, str]:
     variable, level = known
     where = "" if level is None else f" at {level:g} hPa"
     named = {"standard_name": variable.standard_name} if variable.standard_name else {}
+    if variable.short_name not in _NOT_INSTANTANEOUS:
+        named["cell_methods"] = "time: point"
     return {**named, "long_name": variable.long_name.replace("_", " ") + where}

@@ -4,9 +4,9 @@ Shape suffixes: N time of all series one after another, C channel, H latitude, W
 batch, T time of a window.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -40,14 +40,11 @@ def load_windows(task: Task, series: Sequence[xr.Dataset], name: str) -> Windows
 
     Raises
     ------
-    MemoryError
-        If the states do not fit into the memory that is free.
     ValueError
         If a series has no window, or a value that a window would read is missing.
     """
     count = sum(one.sizes["time"] for one in series)
     shape = (len(reader.channels(series[0])), series[0].sizes["latitude"], series[0].sizes["longitude"])
-    _check_memory(4 * count * int(np.prod(shape)), name)
     states = np.empty((count, *shape), dtype=np.float32)
     positions, start = [], 0
     for number, one in enumerate(series):
@@ -76,10 +73,28 @@ def batches(states_NCHW: Tensor, windows: np.ndarray, batch_size: int) -> Iterat
         yield states_NCHW[positions_BT]
 
 
-def _check_memory(needed: int, name: str) -> None:
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > 0.8 * free:
+def check_memory(series: Sequence[xr.Dataset]) -> None:
+    """Raise MemoryError unless the states of all series fit into the memory that is free, where that is known."""
+    needed = sum(
+        4 * one.sizes["time"] * len(reader.channels(one)) * one.sizes["latitude"] * one.sizes["longitude"]
+        for one in series
+    )
+    free = _free_memory()
+    if free is not None and needed > 0.8 * free:
         raise MemoryError(
-            f"the states of {name} take {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free: this "
-            "version holds the series in memory. Choose fewer variables, levels or years, or a coarser grid"
+            f"the states take {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free: this version holds the "
+            "series in memory. Choose fewer variables, levels or years, or a coarser grid"
         )
+
+
+def _free_memory() -> int | None:
+    """Return the bytes that can still be had: of the machine, or of the job's share (cgroup) if that is less."""
+    found = []
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        found.append(1024 * int(lines["MemAvailable"].split()[0]))
+        limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
+        found.append(limit - used)
+    except (OSError, KeyError, ValueError):  # not Linux, or no limit
+        pass
+    return min(found, default=None)

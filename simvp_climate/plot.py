@@ -31,7 +31,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from simvp_climate.data.conventions import find_axes
+from simvp_climate.data.conventions import find_axes, rename
 from simvp_climate.grid import closes_longitude, latitude_weights
 
 _SEQUENTIAL, _DIVERGING = "viridis", "RdBu_r"  # both can be read with color-blind eyes
@@ -117,6 +117,9 @@ def maps(
     if truth is None:
         init_index, valid, _ = _choose_init(forecast, init, lead_index, lead_text, None)
     else:
+        names = list(dict.fromkeys(name for name, _ in rows))
+        if not set(names) <= set(truth.data_vars):
+            truth = rename(truth, names)  # the file's own names are as good
         truth_axes = find_axes(truth)
         truth_times = _time_values(truth, truth_axes.time)
         init_index, valid, truth_index = _choose_init(forecast, init, lead_index, lead_text, truth_times)

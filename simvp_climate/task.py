@@ -1,6 +1,7 @@
 """What is to be forecast: the one place that says variables, levels, lengths and step."""
 
 from dataclasses import dataclass
+from numbers import Integral
 
 from simvp_climate.data import variables as vocabulary
 from simvp_climate.data.windows import parse_step
@@ -32,7 +33,7 @@ class Task:
     """
 
     variables: tuple[str, ...]
-    levels: tuple[int, ...] | None = None
+    levels: tuple[float, ...] | None = None
     history: int = 12
     horizon: int = 12
     step: str = "6h"
@@ -43,7 +44,7 @@ class Task:
         # lists are what people type; tuples are what can be compared and hashed
         object.__setattr__(self, "variables", tuple(vocabulary.expand(self.variables)))
         if self.levels is not None:
-            object.__setattr__(self, "levels", tuple(self.levels))
+            object.__setattr__(self, "levels", tuple(float(level) for level in self.levels))
         if not self.variables:
             raise ValueError("variables is empty: name at least one, for example ['t2m']")
         for name, values in (("variables", self.variables), ("levels", self.levels or ())):
@@ -51,6 +52,7 @@ class Task:
                 raise ValueError(f"{name} names {twice} more than once")
         for name in ("history", "horizon"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, Integral) or value < 1:
                 raise ValueError(f"{name}={value!r} must be a whole number of steps, at least 1")
+            object.__setattr__(self, name, int(value))
         parse_step(self.step)

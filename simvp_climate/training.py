@@ -23,6 +23,8 @@ from simvp_climate import loader
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import orient, rename, same_grid
 from simvp_climate.data.normalizer import Normalizer, fit_normalizer
+from simvp_climate.data.variables import same_units
+from simvp_climate.data.windows import find_windows, shared_period
 from simvp_climate.forecaster import Forecaster, choose_device, describe
 from simvp_climate.grid import closes_longitude, latitude_weights
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, rollout
@@ -114,7 +116,8 @@ def train(
         here alone.
     valid
         The validation period, which must share no time with `dataset`: the weights of the best epoch on
-        it are kept. `None` must be said: then the last weights are kept.
+        it are kept. `None` must be said: then those of the last epoch are kept. In both cases the weights are
+        their running average, see `TrainConfig.average`.
     model
         Size and kind of the network; by default `SimVPv2Config()`, or that of `start_from`.
     config
@@ -139,11 +142,18 @@ def train(
         field, training and validation periods that overlap, different grids, an unusable directory.
     """
     config = config or TrainConfig()
+    for name, value, kind in (("task", task, Task), ("config", config, TrainConfig)):
+        if not isinstance(value, kind):
+            raise ValueError(f"{name}={value!r} is a {type(value).__name__}: give a {kind.__name__}(...)")
     model = _choose_model(model, start_from)
+    accelerator = choose_device(device)
+    _refuse_many_processes()
+    run_directory = _claim(directory)
     training = _inside(task, dataset, "dataset")
     validation = None if valid is None else _inside(task, valid, "valid")
-    _check_grids(training + (validation or []))
-    _check_no_overlap(training, validation or [])
+    _check_alike(training + (validation or []))
+    _check_no_overlap(task, training, validation or [])
+    loader.check_memory(training + (validation or []))
     grid = training[0]
     if model.padding == "auto":
         padding = "periodic" if closes_longitude(grid["longitude"].values) else "zeros"
@@ -158,26 +168,25 @@ def train(
     )
     normalizer = fit if start_from is None else _take_over(start_from, task, model, fit, grid)
 
-    accelerator, precision = choose_device(device), config.precision
+    precision = config.precision
     if precision == "auto":
         gpu = accelerator == "cuda" and torch.cuda.is_bf16_supported()
         precision = "bf16-mixed" if gpu else "32-true"
     config = dataclasses.replace(config, precision=precision)
-    _refuse_many_processes()
     fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
 
     # a seed of our own, without touching the random numbers of whoever called
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[fabric.device] if accelerator == "cuda" else []):
         torch.manual_seed(config.seed)
         network = SimVPv2(model, history=task.history, channels=len(normalizer.channels))
         network.change_scale_TC.copy_(torch.from_numpy(normalizer.change_std / normalizer.std))
         if start_from is not None:
             network.load_state_dict(start_from.network.state_dict())
         provenance = describe(task, model, config, training, validation)
-        run = _Run(
-            directory=_claim(directory),
-            fingerprint=_fingerprint(provenance, train_windows, start_from),
-        )
+        run = _Run(run_directory, "")
+        if run_directory is not None:
+            windows = [train_windows] if valid_windows is None else [train_windows, valid_windows]
+            run = _Run(run_directory, _fingerprint(provenance, normalizer, grid, windows, start_from))
         history = _fit(fabric, network, task, config, normalizer, weights_H, train_windows, valid_windows, run)
     forecaster = Forecaster(
         task=task,
@@ -217,7 +226,7 @@ def _fit(
     wrapped, optimizer = fabric.setup(network, optimizer)
     device = fabric.device
     scale = _Scale(normalizer, weights_H, task.horizon, device)
-    states_NCHW = torch.from_numpy(train_windows.states).to(device)
+    states_NCHW = _place(torch.from_numpy(train_windows.states), device)
     kept = _copy(network)
 
     count = len(train_windows.positions)
@@ -227,7 +236,7 @@ def _fit(
     if saved := _resume(run):
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
-        average, kept = saved["average"], saved["kept"]
+        average, kept = ({n: v.to(device) for n, v in saved[name].items()} for name in ("average", "kept"))
         history, best, first = saved["history"], saved["best"], len(saved["history"])
     else:
         average = _copy(network)
@@ -249,7 +258,7 @@ def _fit(
         for step, x_BTCHW in enumerate(loader.batches(states_NCHW, train_windows.positions[order], config.batch_size)):
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * _schedule(epoch * steps + step, total, config.warmup)
-            loss = _loss(wrapped, scale, x_BTCHW, task)
+            loss = _loss(wrapped, scale, x_BTCHW.to(device), task)
             optimizer.zero_grad()
             fabric.backward(loss)
             fabric.clip_gradients(wrapped, optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False)
@@ -269,6 +278,11 @@ def _fit(
             kept = average
         else:
             record["valid_loss"] = _validate(wrapped, network, average, scale, valid_windows, task, config)
+            if not math.isfinite(record["valid_loss"]):
+                raise FloatingPointError(
+                    f"the loss on valid is {record['valid_loss']} in epoch {epoch + 1}: are its values in the units "
+                    "and range of the training data?"
+                )
             if record["valid_loss"] < best:
                 best, kept = record["valid_loss"], {name: value.clone() for name, value in average.items()}
             bar.set_description(f"training, epoch {epoch + 1}, validation {record['valid_loss']:.4f}")
@@ -325,9 +339,17 @@ def _validate(
     positions = windows.positions[spread.round().astype(int)]
     total = 0.0
     for x_BTCHW in loader.batches(torch.from_numpy(windows.states), positions, config.batch_size):
-        total += len(x_BTCHW) * float(_loss(wrapped, scale, x_BTCHW.to(scale.std_C11.device), task))
+        x_BTCHW = x_BTCHW.to(scale.std_C11.device)
+        total += len(x_BTCHW) * float(_loss(wrapped, scale, x_BTCHW, task))
     network.load_state_dict(current)
     return total / len(positions)
+
+
+def _place(states_NCHW: Tensor, device: torch.device) -> Tensor:
+    """Return the states on the device if they leave half of its memory free, else where they are."""
+    if device.type == "cuda" and states_NCHW.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+        return states_NCHW.to(device)
+    return states_NCHW
 
 
 def _schedule(step: int, total: int, warmup: float) -> float:
@@ -378,7 +400,8 @@ def _inside(task: Task, dataset: xr.Dataset | Sequence[xr.Dataset], name: str) -
     return inside
 
 
-def _check_grids(series: list[xr.Dataset]) -> None:
+def _check_alike(series: list[xr.Dataset]) -> None:
+    """Refuse series that differ in grid, channels or units."""
     for one in series[1:]:
         same_grid(series[0], one)
         if reader.channels(one) != reader.channels(series[0]):
@@ -386,16 +409,25 @@ def _check_grids(series: list[xr.Dataset]) -> None:
                 f"the series differ in their channels: {[str(c) for c in reader.channels(series[0])]} and "
                 f"{[str(c) for c in reader.channels(one)]}. Select the same levels in each"
             )
+        for name in one.data_vars:
+            units = [dataset[name].attrs.get("units", "") for dataset in (series[0], one)]
+            if all(units) and not same_units(*units):
+                raise ValueError(
+                    f"{name} is in {units[0]!r} in one series and in {units[1]!r} in another (training, validation or "
+                    "member): convert it, and set attrs['units']"
+                )
 
 
-def _check_no_overlap(training: list[xr.Dataset], validation: list[xr.Dataset]) -> None:
+def _check_no_overlap(task: Task, training: list[xr.Dataset], validation: list[xr.Dataset]) -> None:
     for one in training:
+        times = one.indexes["time"]
+        windows = find_windows(times, task.step, task.history, task.horizon, "dataset")
         for other in validation:
-            shared = one.indexes["time"].intersection(other.indexes["time"])
+            shared = shared_period(times, windows, other.indexes["time"])
             if len(shared):
                 raise ValueError(
-                    f"training and validation share {len(shared)} times, {shared[0]} to {shared[-1]}: the best "
-                    "epoch would be chosen on training data. Split by time: "
+                    f"training and validation overlap: {len(shared)} validation times, {shared[0]} to {shared[-1]}, "
+                    "lie within training windows, and the best epoch would be chosen on training data. Split by time: "
                     "train, valid = ds.sel(time=slice(None, '2015')), ds.sel(time='2016')"
                 )
 
@@ -428,7 +460,8 @@ def _claim(directory: str | os.PathLike | None) -> Path | None:
     path = Path(directory)
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"directory={str(path)!r} is a file: choose a folder")
-    if path.is_dir() and any(path.iterdir()) and not (path / _STATE).exists():
+    foreign = path.is_dir() and {entry.name for entry in path.iterdir()} - {f"{_STATE}.unfinished"}
+    if foreign and not (path / _STATE).exists():
         raise FileExistsError(
             f"directory={str(path)!r} holds files but no training state ({_STATE}) of ours: choose an empty or "
             "new folder, nothing is overwritten"
@@ -437,26 +470,48 @@ def _claim(directory: str | os.PathLike | None) -> Path | None:
     return path
 
 
-def _fingerprint(provenance: dict, windows: loader.Windows, start_from: Forecaster | None) -> str:
+def _fingerprint(
+    provenance: dict,
+    normalizer: Normalizer,
+    grid: xr.Dataset,
+    windows: list[loader.Windows],
+    start_from: Forecaster | None,
+) -> str:
     """Return a text that two runs share exactly if one may go on where the other stopped."""
-    digest = hashlib.sha256(np.ascontiguousarray(windows.positions))
-    digest.update(np.ascontiguousarray(windows.states))
+    arrays = [grid["latitude"].values, grid["longitude"].values]
+    arrays += [array for part in windows for array in (part.positions, part.states)]
     if start_from is not None:
-        for value in start_from.network.state_dict().values():
-            digest.update(value.cpu().contiguous().numpy())
-    kept = {name: value for name, value in provenance.items() if name != "created"}
-    return json.dumps({**kept, "data_sha256": digest.hexdigest()}, sort_keys=True)
+        arrays += [value.cpu().numpy() for value in start_from.network.state_dict().values()]
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    settings = {
+        f"{group}.{name}": value
+        for group in ("task", "model", "config")
+        for name, value in provenance[group].items()
+        if name != "progress"  # changes nothing
+    }
+    settings |= {"training": provenance["training"], "validation": provenance["validation"]}
+    settings |= {"channels": [str(channel) for channel in normalizer.channels], "units": normalizer.units}
+    return json.dumps({**settings, "data_sha256": digest.hexdigest()}, sort_keys=True)
 
 
 def _resume(run: _Run) -> dict | None:
     """Return the saved state of this run, if there is one; refuse that of another run."""
     if run.directory is None or not (run.directory / _STATE).exists():
         return None
-    # weights_only: loading runs no code
-    saved = torch.load(run.directory / _STATE, weights_only=True, map_location="cpu")
+    try:
+        # weights_only: loading runs no code
+        saved = torch.load(run.directory / _STATE, weights_only=True, map_location="cpu")
+    except Exception as error:
+        raise ValueError(
+            f"{str(run.directory / _STATE)!r} cannot be read as a training state: it is damaged or not ours. Move it "
+            "away to start anew"
+        ) from error
     if saved["fingerprint"] != run.fingerprint:
         before, now = json.loads(saved["fingerprint"]), json.loads(run.fingerprint)
-        changed = [f"{k}: {before.get(k)} there, {now.get(k)} now" for k in now if before.get(k) != now.get(k)]
+        names = sorted({name for name in before.keys() | now.keys() if before.get(name) != now.get(name)})
+        changed = [f"{name} ({before.get(name)} there, {now.get(name)} now)" for name in names]
         raise ValueError(
             f"directory={str(run.directory)!r} holds another run. Different are: {'; '.join(changed)}. Choose "
             "another directory, or call with the settings of that run to resume it"

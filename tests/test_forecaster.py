@@ -63,10 +63,19 @@ def test_saving_never_overwrites_what_is_not_ours(forecaster, tmp_path):
     forecaster.save(tmp_path / "f")
 
 
-@pytest.mark.parametrize("every", ["6h", "12h", "1D", "2D"])
+@pytest.mark.parametrize("every", ["6h", "12h", "1D", "36h"])
 def test_every_counts_from_00_utc(forecaster, every):
     inits = forecaster(waves(start="2001-01-01T06"), every=every).indexes["init_time"]
-    assert ((inits - pd.Timestamp("2001-01-01")) % pd.Timedelta(every) == pd.Timedelta(0)).all()
+    assert len(inits) >= 9 and inits[0] < pd.Timestamp("2001-01-04")
+    assert ((inits - pd.Timestamp("1970-01-01")) % pd.Timedelta(every) == pd.Timedelta(0)).all()
+
+
+def test_every_in_other_calendars(forecaster):
+    ds = waves()
+    ds = ds.assign_coords(time=xr.date_range("2001-02-25", periods=60, freq="6h", calendar="noleap", use_cftime=True))
+    forecast = forecaster(ds.isel(time=slice(0, 56)), every="1D")
+    assert {time.hour for time in forecast["init_time"].values} == {0} and forecast.sizes["init_time"] == 13
+    assert (forecast - ds.sel(time=forecast.valid_time))["t2m"].notnull().all()
 
 
 def test_longer_horizons_roll_out_and_shorter_ones_are_cut(forecaster):
@@ -182,6 +191,32 @@ def test_calendar_steps(tmp_path):
     forecast.to_netcdf(tmp_path / "monthly.nc")
 
 
+def test_times_that_are_no_binary_part_of_an_hour_survive_the_file(tmp_path):
+    ds = waves(times=30)
+    ds = ds.assign_coords(time=pd.date_range("2001-01-01", periods=30, freq="10min", unit="ns"))
+    task = Task(["t2m"], history=2, horizon=2, step="10min")
+    f = train(task, ds, valid=None, model=tiny_model(), config=quick(), device="cpu")
+    forecast = f(ds, every="10min")
+    forecast.to_netcdf(tmp_path / "f.nc")
+    with xr.open_dataset(tmp_path / "f.nc") as back:
+        xr.testing.assert_identical(back.load(), forecast)
+
+
+def test_attributes_that_are_untrue_of_a_forecast_are_dropped(forecaster):
+    ds = waves()
+    ds["t2m"].attrs.update(valid_range=[0, 1], actual_range=[0, 1], comment="kept")
+    attrs = forecaster(ds)["t2m"].attrs
+    assert attrs["comment"] == "kept" and attrs["cell_methods"] == "time: point"
+    assert not {"valid_range", "actual_range"} & attrs.keys()
+
+
+def test_a_forecast_survives_zarr(forecaster, tmp_path):
+    forecast = forecaster(waves(), every="1D")
+    forecast.to_zarr(tmp_path / "f.zarr", consolidated=False)
+    with xr.open_zarr(tmp_path / "f.zarr", consolidated=False) as back:
+        xr.testing.assert_identical(back.load(), forecast)
+
+
 def hole(ds):
     ds = ds.copy(deep=True)
     ds["t2m"][-1, 2, 3] = np.nan
@@ -202,6 +237,9 @@ def hole(ds):
         (lambda ds: ds, {"init_times": ["2001-01-03"], "every": "12h"}, "not both"),
         (lambda ds: ds, {"horizon": 0}, "horizon=0 must be a whole number of steps"),
         (lambda ds: ds.isel(time=slice(1, 4)), {"every": "12h"}, "every='12h' fits none of the 1 times"),
+        (lambda ds: ds, {"every": "1MS"}, "every='1MS' and step='6h': one counts months"),
+        (lambda ds: ds, {"every": 6}, "6 is not a time step"),
+        (lambda ds: ds["t2m"], {}, "takes an xarray.Dataset, not DataArray"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused(forecaster, change, arguments, message):

@@ -37,7 +37,8 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name}: relative import"
             # "from simvp_climate.data import reader" may name a module or a thing inside one
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {node.module} - {"simvp_climate"}
     return found
 
 
@@ -59,6 +60,7 @@ def test_layers(module):
     for imported in own_imports(module):
         assert any(imported == name or imported.startswith(f"{name}.") for name in ALLOWED[room]), imported
     outside = {name.split(".")[0] for name in imports(MODULES[module])}
+    assert "simvp_climate" not in imports(MODULES[module]), "the whole package is for its users"
     if room not in TORCH_ROOMS:
         assert not outside & {"torch", "lightning_fabric", "safetensors"}
     if room == "networks":
@@ -84,6 +86,7 @@ def test_imports_have_no_cycles():
 @pytest.mark.parametrize("shown", [PACKAGE / "__main__.py", *sorted((ROOT / "recipes").glob("*.py"))], ids=str)
 def test_what_users_copy_uses_the_public_api_alone(shown):
     assert {name for name in imports(shown) if name.startswith("simvp_climate")} == {"simvp_climate"}
+    assert not {name.split(".")[0] for name in imports(shown)} & {"torch", "matplotlib", "cartopy"}
 
 
 def test_importing_the_package_is_cheap():

@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from simvp_climate.task import Task
@@ -9,6 +10,7 @@ def test_lists_become_tuples_and_pseudo_names_expand():
     task = Task(["z500", "uv10"], levels=[500, 850])
     assert task.variables == ("z500", "u10", "v10")
     assert task.levels == (500, 850)
+    assert Task(["z"], levels=np.array([850, 500]), history=np.int64(3)) == Task(["z"], [850.0, 500.0], 3)
     assert hash(task) == hash(dataclasses.replace(task))
     assert (task.history, task.horizon, task.step) == (12, 12, "6h")
 
@@ -19,11 +21,13 @@ def test_lists_become_tuples_and_pseudo_names_expand():
         ({"variables": "t2m"}, r"\['t2m'\]"),
         ({"variables": []}, "at least one|empty"),
         ({"variables": ["t2m", "t2m"]}, "more than once|twice|t2m"),
-        ({"variables": ["z"], "levels": [500, 500]}, "levels names .500. more than once"),
+        ({"variables": ["z"], "levels": [500, 500]}, "levels names .500.0. more than once"),
         ({"variables": ["t2m"], "history": 0}, "history=0 must be a whole number of steps, at least 1"),
         ({"variables": ["t2m"], "horizon": 2.5}, "horizon=2.5"),
-        ({"variables": ["t2m"], "step": "six"}, "step='six' is not a time step"),
-        ({"variables": ["t2m"], "step": "-6h"}, "step='-6h'"),
+        ({"variables": ["t2m"], "step": 6}, "6 is not a time step.* as text"),
+        ({"variables": ["t2m"], "step": "6"}, "'6' is not a time step"),
+        ({"variables": ["t2m"], "step": "six"}, "'six' is not a time step"),
+        ({"variables": ["t2m"], "step": "-6h"}, "'-6h' is not a time step"),
     ],
 )
 def test_bad_tasks_are_refused(arguments, message):

@@ -73,14 +73,27 @@ def test_statistics_come_from_training_times_alone():
 
 def test_best_epoch_is_kept_on_valid():
     valid = waves(times=12, start="2001-03-01")
-    forecaster = run(valid=valid, config=quick(epochs=4, learning_rate=0.05, average=0.0))
+    # waves that travel west: what is learned from those that travel east makes it worse
+    valid = valid.isel(time=slice(None, None, -1)).assign_coords(time=valid["time"])
+    forecaster = run(valid=valid, config=quick(epochs=4, learning_rate=0.02, average=0.0))
     epochs = forecaster.provenance["epochs"]
-    assert len(epochs) == 4 and all("valid_loss" in epoch for epoch in epochs)
-    best = int(np.argmin([epoch["valid_loss"] for epoch in epochs]))
-    # the schedule depends on the number of epochs, so the same run is cut by its validation instead
+    losses = [epoch["valid_loss"] for epoch in epochs]
+    assert len(losses) == 4 and min(losses) < losses[-1], "the case must have its best epoch before the last"
+    # the error of the returned forecaster in units of the typical change is the loss of the best epoch
+    forecast = forecaster(valid, init_times=valid["time"].values[1:-2])
+    statistics = forecaster.normalizer
+    weight = np.cos(np.deg2rad(valid["latitude"]))
+    error = [
+        (((forecast - valid.sel(time=forecast.valid_time))[name] / statistics.change_std[lead, channel]) ** 2)
+        .isel(lead_time=lead)
+        .weighted(weight)
+        .mean()
+        for channel, name in enumerate(["z500", "t2m"])
+        for lead in range(2)
+    ]
+    assert float(np.mean(error)) == pytest.approx(min(losses), rel=1e-3)
     assert forecaster.provenance["validation"].startswith("2001-03-01")
-    assert 0 <= best < 4
-    assert run().provenance["validation"] == "none: the last weights were kept"
+    assert run().provenance["validation"] == "none: the weights of the last epoch were kept"
 
 
 def test_a_dataset_that_was_changed_trains_on_its_own_values(tmp_path):
@@ -138,8 +151,19 @@ def test_a_directory_of_another_run_is_refused(tmp_path):
     run(directory=tmp_path / "run")
     with pytest.raises(ValueError, match="holds another run. Different are: .*learning_rate"):
         run(directory=tmp_path / "run", config=quick(learning_rate=0.5))
-    with pytest.raises(ValueError, match="holds another run. Different are: data_sha256"):
-        run(waves(times=30) + 1, directory=tmp_path / "run")
+    half = waves(times=30)
+    half = half.assign_coords(latitude=half["latitude"] / 2)
+    for changed in (waves(times=30).map(lambda x: x + 1, keep_attrs=True), half):
+        with pytest.raises(ValueError, match=r"holds another run. Different are: data_sha256 \(\w+ there, \w+ now\)\."):
+            run(changed, directory=tmp_path / "run")
+    with pytest.raises(ValueError, match="Different are: .*validation"):
+        run(valid=waves(times=12, start="2001-03-01"), directory=tmp_path / "run")
+    (tmp_path / "run" / "training.pt").write_text("damaged")
+    with pytest.raises(ValueError, match="cannot be read as a training state"):
+        run(directory=tmp_path / "run")
+    (tmp_path / "died").mkdir()
+    (tmp_path / "died" / "training.pt.unfinished").write_text("half a state")
+    run(directory=tmp_path / "died")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("do not lose me")
     with pytest.raises(FileExistsError, match="holds files but no training state"):
@@ -206,8 +230,22 @@ def test_wrong_step_grid_and_overlap_are_refused():
     ds = waves(times=30)
     with pytest.raises(ValueError, match="step='9h' is not a multiple of the step of dataset"):
         run(ds, task=Task(["t2m"], history=2, horizon=2, step="9h"))
-    with pytest.raises(ValueError, match="training and validation share 10 times, 2001-01-06"):
+    with pytest.raises(ValueError, match="training and validation overlap: 10 validation times, 2001-01-06"):
         run(ds, valid=ds.isel(time=slice(20, None)))
+    with pytest.raises(ValueError, match="training and validation overlap"):  # though they share no time
+        run(
+            ds.isel(time=slice(0, None, 2)),
+            valid=ds.isel(time=slice(1, None, 2)),
+            task=Task(["t2m"], None, 2, 2, "12h"),
+        )
+    celsius = waves(times=12, start="2001-03-01")
+    celsius["t2m"] = (celsius["t2m"] - 273.15).assign_attrs(units="degC")
+    with pytest.raises(ValueError, match="t2m is in 'K' in one series and in 'degC' in another"):
+        run(ds, valid=celsius)
+    with pytest.raises(ValueError, match="config={'epochs': 3} is a dict: give a TrainConfig"):
+        run(ds, config={"epochs": 3})
+    with pytest.raises(ValueError, match="device='gpu' is not to be had here: choose 'auto' or one of"):
+        train(TASK, ds, valid=None, device="gpu")
     with pytest.raises(ValueError, match="grids differ"):
         run(ds, valid=waves(times=12, start="2001-03-01").isel(latitude=slice(0, 5)))
     with pytest.raises(ValueError, match="of type Path|of type PosixPath|of type str"):
@@ -227,6 +265,17 @@ def test_bad_settings_are_named():
 def test_a_loss_that_explodes_is_an_error():
     with pytest.raises(FloatingPointError, match="lower TrainConfig.learning_rate"):
         run(config=quick(epochs=30, learning_rate=1e30, gradient_clip=1e30))
+
+
+def test_a_validation_loss_that_is_no_number_is_an_error():
+    with pytest.raises(FloatingPointError, match="the loss on valid is .* units and range"):
+        run(valid=waves(times=12, start="2001-03-01") * 1e30)
+
+
+def test_memory_is_checked_before_reading(monkeypatch):
+    monkeypatch.setattr("simvp_climate.loader._free_memory", lambda: 1000)
+    with pytest.raises(MemoryError, match=r"the states take 0.0 GiB and 0.0 GiB are free: .* fewer variables"):
+        run()
 
 
 def test_several_processes_are_refused(monkeypatch):

@@ -96,7 +96,7 @@ def _open_zarr(path: str) -> xr.Dataset:
     # Without chunks=None xarray takes dask. Which of consolidated or not is found out from the store, because
     # open_zarr warns before it falls back.
     consolidated = None if "://" in path else _is_consolidated(Path(path))
-    return xr.open_zarr(path, chunks=None, consolidated=consolidated, decode_timedelta=True)
+    return _decode_leads(xr.open_zarr(path, chunks=None, consolidated=consolidated, decode_timedelta=False))
 
 
 def _open_files(files: Sequence[str | os.PathLike]) -> xr.Dataset:
@@ -104,11 +104,11 @@ def _open_files(files: Sequence[str | os.PathLike]) -> xr.Dataset:
         raise ValueError("an empty list of files is given: name at least one")
     names = [str(file) for file in files]
     if len(names) == 1:
-        return xr.open_dataset(names[0], chunks=None, decode_timedelta=True)
+        return _decode_leads(xr.open_dataset(names[0], chunks=None, decode_timedelta=False))
     # The files may differ in attributes (history) and must agree in their grids to the last bit: xarray would
     # otherwise fill with NaN where labels differ in the last digit.
     try:
-        return xr.open_mfdataset(
+        joined = xr.open_mfdataset(
             names,
             combine="by_coords",
             data_vars="minimal",
@@ -117,7 +117,7 @@ def _open_files(files: Sequence[str | os.PathLike]) -> xr.Dataset:
             join="exact",
             combine_attrs="override",
             preprocess=_name_level,
-            decode_timedelta=True,
+            decode_timedelta=False,
         )
     except ValueError as error:
         raise ValueError(
@@ -125,6 +125,17 @@ def _open_files(files: Sequence[str | os.PathLike]) -> xr.Dataset:
             " must have the same latitudes and longitudes to the last digit, and every variable the same"
             " times. Otherwise join them with xarray and pass the Dataset"
         ) from error
+    return _decode_leads(joined)
+
+
+def _decode_leads(dataset: xr.Dataset) -> xr.Dataset:
+    """Decode the durations among the coordinates, which are lead times; a variable in days stays a number."""
+    leads = {
+        name: xr.conventions.decode_cf_variable(name, coordinate.variable, decode_timedelta=True)
+        for name, coordinate in dataset.coords.items()
+        if coordinate.attrs.get("units") in ("days", "hours", "minutes", "seconds")
+    }
+    return dataset.assign_coords(leads) if leads else dataset
 
 
 def _name_level(dataset: xr.Dataset) -> xr.Dataset:

@@ -1,12 +1,14 @@
 """Time: steps, lead and valid times, and the gap-aware index of windows."""
 
 import re
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 _CALENDAR_STEP = re.compile(r"(\d*)(MS|ME|M)")
+_DURATION = re.compile(r"(\d+(\.\d+)?)?\s*[A-Za-z]+")
 
 
 def parse_step(step: str) -> pd.Timedelta | int:
@@ -19,19 +21,21 @@ def parse_step(step: str) -> pd.Timedelta | int:
     ValueError
         If the text is neither, or the step is not positive.
     """
-    if months := _CALENDAR_STEP.fullmatch(str(step)):
+    rule = f"{step!r} is not a time step: write a duration such as '6h' or '1D', or calendar months such as '1MS'"
+    if not isinstance(step, str):
+        raise ValueError(f"{rule}, as text")
+    if months := _CALENDAR_STEP.fullmatch(step):
         value = int(months[1] or 1)
+    elif not _DURATION.fullmatch(step):  # a bare number would be nanoseconds to pandas
+        raise ValueError(rule)
     else:
         try:
             # "D" alone is a unit to pandas, not a duration
-            value = pd.Timedelta(step if str(step)[:1].isdigit() else f"1{step}")
+            value = pd.Timedelta(step if step[0].isdigit() else f"1{step}")
         except ValueError as error:
-            raise ValueError(
-                f"step={step!r} is not a time step: write a duration such as '6h' or '1D', or calendar "
-                "months such as '1MS'"
-            ) from error
+            raise ValueError(rule) from error
     if value <= (0 if isinstance(value, int) else pd.Timedelta(0)):
-        raise ValueError(f"step={step!r} must be longer than zero")
+        raise ValueError(f"{step!r} as a time step must be longer than zero")
     return value
 
 
@@ -47,17 +51,18 @@ def lead_times(step: str, horizon: int) -> xr.DataArray:
     return xr.DataArray(count * size.to_timedelta64().astype("timedelta64[ns]"), dims="lead_time")
 
 
-def valid_times(init_time: xr.DataArray, lead_time: xr.DataArray) -> xr.DataArray:
+def valid_times(init_time: xr.DataArray, lead_time: xr.DataArray, known: pd.Index | None = None) -> xr.DataArray:
     """Return the times that are forecast: init_time plus lead_time, dims (init_time, lead_time).
 
-    Whole numbers of lead time need the attribute `units: months`. A month after the last day of a month
-    is the last day of the next one.
+    Whole numbers of lead time need the attribute `units: months`. Monthly data are stamped on the first, the
+    last or a middle day of the month: where `known`, the times of the data, has one in the month that is
+    meant, it is that one; else the same day, and after the last day of a month the last day.
     """
-    inits = pd.Index(init_time.values)
+    inits = init_time.to_index()
     if np.issubdtype(lead_time.dtype, np.timedelta64):
         columns = [inits + pd.Timedelta(lead) for lead in lead_time.values]
     elif lead_time.attrs.get("units") == "months":
-        columns = [_add_months(inits, int(lead)) for lead in lead_time.values]
+        columns = [_add_months(inits, int(lead), known) for lead in lead_time.values]
     else:
         raise ValueError(
             f"lead_time has dtype {lead_time.dtype} and units {lead_time.attrs.get('units')!r}: it must be a "
@@ -66,11 +71,26 @@ def valid_times(init_time: xr.DataArray, lead_time: xr.DataArray) -> xr.DataArra
     return xr.DataArray(np.stack([np.asarray(column) for column in columns], axis=1), dims=("init_time", "lead_time"))
 
 
-def _add_months(times: pd.Index, months: int) -> pd.Index:
-    """Return times some months later; the end of a month stays the end of a month."""
-    if len(times) and times.is_month_end.all():
-        return times + pd.offsets.MonthEnd(months)
-    return times + pd.DateOffset(months=months)
+def _add_months(times: pd.Index, months: int, known: pd.Index | None) -> pd.Index:
+    """Return times some months later, those of `known` in that month if it has one."""
+    ends = all(time.day == _last_day(time) for time in times)
+    later = [_month_later(time, months, ends) for time in times]
+    if known is not None:
+        found = _ordinals(known, 1).get_indexer(_ordinals(times, 1) + months)
+        later = [known[at] if at >= 0 else time for at, time in zip(found, later, strict=True)]
+    return type(times)(later)
+
+
+def _month_later(time: pd.Timestamp, months: int, end: bool) -> pd.Timestamp:
+    """Return a time (of pandas or cftime) on the same day months later, or on the last day of that month."""
+    year, month = divmod(time.year * 12 + time.month - 1 + months, 12)
+    first = time.replace(day=1).replace(year=year, month=month + 1)
+    return first.replace(day=_last_day(first) if end else min(time.day, _last_day(first)))
+
+
+def _last_day(time: pd.Timestamp) -> int:
+    """Return the number of days in the month of a time (of pandas or cftime)."""
+    return ((time.replace(day=1) + timedelta(days=32)).replace(day=1) - timedelta(days=1)).day
 
 
 def check_times(times: pd.Index, name: str) -> None:
@@ -110,13 +130,18 @@ def find_windows(times: pd.Index, step: str, history: int, horizon: int, name: s
     """
     check_times(times, name)
     size, length = parse_step(step), history + horizon
+    ordinals = _ordinals(times, size)
+    if not ordinals.is_unique:
+        raise ValueError(
+            f"step={step!r} counts months, and {name} has several times in a month: average them first, "
+            "ds.resample(time='1MS').mean()"
+        )
     if len(times) > 1:
         own = data_step(times, step)
         if size % own != (0 if isinstance(size, int) else pd.Timedelta(0)):
             raise ValueError(
                 f"step={step!r} is not a multiple of the step of {name}, {_words(own)}: choose a multiple of it"
             )
-    ordinals = _ordinals(times, size)
     positions = np.stack([ordinals.get_indexer(ordinals + (k - history + 1) * size) for k in range(length)], axis=1)
     found = positions[(positions >= 0).all(axis=1)].astype(np.int64)
     if not len(found):
@@ -131,6 +156,19 @@ def find_windows(times: pd.Index, step: str, history: int, horizon: int, name: s
 def _ordinals(times: pd.Index, size: pd.Timedelta | int) -> pd.Index:
     """Return times as values that one step can be added to: themselves, or months counted from year 0."""
     return pd.Index(times.year * 12 + times.month) if isinstance(size, int) else times
+
+
+def shared_period(times: pd.Index, windows: np.ndarray, others: pd.Index) -> pd.Index:
+    """Return those of the other times that lie within a window, from its first to its last time."""
+    if type(times) is not type(others):
+        raise ValueError(
+            f"the calendars differ: {type(times).__name__} and {type(others).__name__}. Bring all series to one, "
+            "ds.convert_calendar('standard')"
+        )
+    # windows are in order and of equal length: the last to begin before a time is the last to end after it
+    latest = np.searchsorted(times[windows[:, 0]], others, side="right") - 1
+    inside = (latest >= 0) & (others <= times[windows[latest, -1]])
+    return others[inside]
 
 
 def _words(step: pd.Timedelta | int) -> str:

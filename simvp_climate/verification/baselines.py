@@ -41,7 +41,7 @@ def persistence(
     ValueError
         If the dataset lacks a `time` or one of the init times, or lead times have no unit.
     """
-    _need_time(dataset)
+    dataset = _with_time(dataset)
     index = dataset.indexes["time"]
     wanted = _as_index(init_times, index)
     positions = index.get_indexer(wanted)
@@ -66,7 +66,7 @@ def persistence(
     forecast = forecast.transpose("init_time", "lead_time", ..., *last)
     forecast["init_time"].attrs = {"standard_name": "forecast_reference_time"}
     forecast["lead_time"].attrs = {**lead_time.attrs, "standard_name": "forecast_period"}
-    valid_time = valid_times(forecast.init_time, forecast.lead_time)
+    valid_time = valid_times(forecast.init_time, forecast.lead_time, known=index)
     return forecast.assign_coords(valid_time=valid_time.assign_attrs(standard_name="time"))
 
 
@@ -105,7 +105,7 @@ def climatology(train: xr.Dataset, *, window_days: int | None = None) -> xr.Data
         If there is no time or no variable along it, or `window_days` is not odd and positive or does not
         apply.
     """
-    _need_time(train)
+    train = _with_time(train)
     if not train.sizes["time"]:
         raise ValueError("the training dataset has no times: is the period you selected inside the data?")
     names = [
@@ -201,12 +201,15 @@ def climatology_at(climatology: xr.Dataset, valid_time: xr.DataArray) -> xr.Data
     return picked.transpose(*order, missing_dims="ignore").assign_coords(valid_time.coords)
 
 
-def _need_time(dataset: xr.Dataset) -> None:
-    if "time" not in dataset.indexes:
+def _with_time(dataset: xr.Dataset) -> xr.Dataset:
+    """Return the dataset with its time dimension called `time`, whatever the file calls it."""
+    name = "time" if "time" in dataset.indexes else find_axes(dataset).time
+    if name not in dataset.indexes:
         raise ValueError(
-            f"the dataset has no dimension 'time' with times, but {tuple(dataset.dims)}: open it with "
-            "open_dataset, or rename its time dimension, ds.rename({'valid_time': 'time'})"
+            f"the dataset has no dimension with times, but {tuple(dataset.dims)}: open it with "
+            "open_dataset, or rename its time dimension to 'time', ds.rename(...)"
         )
+    return dataset if name == "time" else dataset.drop_vars("time", errors="ignore").rename({name: "time"})
 
 
 def _as_index(times: xr.DataArray | Iterable | str, like: pd.Index) -> pd.Index:

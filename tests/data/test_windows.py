@@ -9,6 +9,7 @@ from simvp_climate.data.windows import (
     find_windows,
     lead_times,
     parse_step,
+    shared_period,
     valid_times,
 )
 
@@ -51,6 +52,37 @@ def test_months_are_steps_though_they_differ_in_length():
     gap = times.delete(2)
     with pytest.raises(ValueError, match="x has no window of 3 states"):
         find_windows(gap, "1MS", 2, 1, "x")
+
+
+def test_monthly_data_are_found_whatever_day_they_are_stamped_on():
+    middle = pd.DatetimeIndex(["2001-01-16T12", "2001-02-15", "2001-03-16T12", "2001-04-16"])
+    inits = xr.DataArray(middle[:2].values, dims="init_time", coords={"init_time": middle[:2].values})
+    valid = valid_times(inits, lead_times("1MS", 3), known=middle)
+    assert valid.values[0].tolist() == middle[1:].values.tolist()
+    assert pd.Timestamp(valid.values[1, 2]) == pd.Timestamp("2001-05-15")  # beyond the data: the same day
+
+
+@pytest.mark.parametrize("calendar", ["360_day", "noleap"])
+def test_months_of_other_calendars(calendar):
+    times = xr.date_range("2001-01-01", periods=14, freq="MS", calendar=calendar, use_cftime=True)
+    assert len(find_windows(times, "1MS", 2, 1, "x")) == 12
+    inits = xr.DataArray(times[:2], dims="init_time", coords={"init_time": times[:2]})
+    valid = valid_times(inits, lead_times("1MS", 12))
+    assert valid.values[1].tolist() == times[2:].tolist()
+
+
+def test_months_need_one_time_a_month():
+    with pytest.raises(ValueError, match="x has several times in a month: average them first"):
+        find_windows(hours(0, 6, 12, 18), "1MS", 1, 1, "x")
+
+
+def test_periods_overlap_only_within_windows():
+    times = pd.date_range("2001-01-01", periods=8, freq="1D").delete([3, 4])
+    windows = find_windows(times, "1D", 1, 1, "x")
+    others = pd.DatetimeIndex(["2000-12-31", "2001-01-01", "2001-01-02T06", "2001-01-04", "2001-01-05", "2001-01-07"])
+    assert shared_period(times, windows, others).tolist() == others[[1, 2, 5]].tolist()
+    with pytest.raises(ValueError, match="the calendars differ"):
+        shared_period(times, windows, xr.date_range("2001", periods=2, calendar="noleap", use_cftime=True))
 
 
 def test_other_calendars():

@@ -251,8 +251,13 @@ class TestOtherClimatologies:
     def test_no_times(self):
         with pytest.raises(ValueError, match="no times"):
             climatology(series(days("2000-01-01", "2000-01-05")).isel(time=slice(0, 0)))
-        with pytest.raises(ValueError, match="no dimension 'time'"):
-            climatology(series(days("2000-01-01", "2000-01-05")).rename(time="valid_time"))
+        with pytest.raises(ValueError, match="no dimension with times"):
+            climatology(series(days("2000-01-01", "2000-01-05")).isel(time=0))
+
+    def test_time_may_have_the_name_of_the_file(self):
+        plain = series(days("2000-01-01", "2000-01-05"))
+        raw = plain.rename(time="valid_time")
+        xr.testing.assert_identical(climatology(raw), climatology(plain))
 
 
 class TestClimatologyAt:
