@@ -196,10 +196,38 @@ def test_folders_and_lists_without_data(tmp_path):
         open_dataset([], ["z500"])
 
 
-@pytest.mark.skipif(not store._SAMPLE.exists(), reason="the sample is not built")
 def test_sample():
     ds = open_sample()
     assert list(ds) == ["z500", "t2m"]
     assert ds.sizes["latitude"] == 32 and ds.sizes["longitude"] == 64
     assert 4.5e4 < ds["z500"].isel(time=0).mean() < 6e4
     assert open_sample(["orography"])["orography"].dims == ("latitude", "longitude")
+
+
+def test_the_sample_says_that_it_is_simulated_and_has_no_gap():
+    ds = open_sample()
+    assert "SIMULATED" in ds.attrs["title"] and "SIMULATED" in ds.attrs["comment"]
+    steps = np.diff(ds["time"].values)
+    assert len(steps) == 4863 and (steps == np.timedelta64(6, "h")).all()
+    assert ds["z500"].dtype == ds["t2m"].dtype == np.float32
+    assert ds["t2m"].attrs["units"] == "K" and ds["z500"].attrs["units"] == "m2 s-2"
+    some = ds.isel(time=slice(None, None, 304)).load()
+    # the stated precision: steps of 4 m2 s-2 and 1/32 K
+    assert (some["z500"] % 4 == 0).all() and (some["t2m"] * 32 % 1 == 0).all()
+    assert 4.4e4 < some["z500"].min() and some["z500"].max() < 6.1e4
+    assert 180 < some["t2m"].min() and some["t2m"].max() < 340
+
+
+def test_days_as_units_are_numbers_in_a_variable_and_durations_in_a_lead(tmp_path):
+    ds = xr.Dataset(
+        {"frost_days": (("lead", "latitude", "longitude"), np.ones((2, 4, 3)), {"units": "days"})},
+        {"lead": ("lead", [6, 12], {"units": "hours"}), "latitude": LATITUDES, "longitude": [0.0, 120, 240]},
+    )
+    ds.to_netcdf(tmp_path / "f.nc")
+    back = store._open(tmp_path / "f.nc")
+    assert back["frost_days"].dtype == np.float64 and back["frost_days"].attrs["units"] == "days"
+    assert back["lead"].values[0] == np.timedelta64(6, "h")
+
+
+def test_the_sample_is_small_enough_to_travel_in_the_wheel():
+    assert sum(file.stat().st_size for file in store._SAMPLE.rglob("*") if file.is_file()) < 16e6
