@@ -14,7 +14,8 @@ import simvp_climate as sc
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 # chosen on the validation months of the sample, for five minutes on two cores
-MODEL = dict(hidden_space=16, hidden_time=96, spatial_layers=2, blocks=4, mlp_ratio=8, drop_path=0.0)
+MODEL = dict(hidden_space=32, hidden_time=128, spatial_layers=4, blocks=4, mlp_ratio=4, drop_path=0.0)
+TRAINING = dict(epochs=2, learning_rate=3e-3, average=0.98, validation_windows=64)
 
 
 @app.callback()
@@ -46,7 +47,7 @@ def demo(
 
     task = sc.Task(["z500", "t2m"], history=4, horizon=4)
     forecaster = sc.train(
-        task, train, valid=valid, model=sc.SimVPv2Config(**MODEL), config=sc.TrainConfig(epochs=1), device=device
+        task, train, valid=valid, model=sc.SimVPv2Config(**MODEL), config=sc.TrainConfig(**TRAINING), device=device
     )
     forecast = forecaster(test, every="12h", horizon=20)
     scores = sc.score(forecast, test, climatology=sc.climatology(train))

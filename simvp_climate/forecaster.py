@@ -27,7 +27,7 @@ from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, rollout
 from simvp_climate.task import Task
 
 _FORMAT = "simvp_climate forecaster 1"
-_BATCH_BYTES = 2**28  # states in and out of one network call
+_BATCH_BYTES = 2**24  # states in and out of one network call; its own activations take about 50 times that
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,30 +295,6 @@ def choose_device(device: str) -> str:
         usable = [name for name, available in there.items() if available]
         raise ValueError(f"device={device!r} is not to be had here: choose 'auto' or one of {usable}")
     return device
-
-
-def describe(
-    task: Task,
-    model: SimVPv2Config,
-    config: object,
-    training: list[xr.Dataset],
-    validation: list[xr.Dataset] | None,
-) -> dict:
-    """Return the provenance of a training run, as plain values."""
-    return {
-        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "versions": {name: version(name) for name in ("simvp-climate", "torch", "xarray", "numpy")},
-        "task": json.loads(json.dumps(dataclasses.asdict(task))),
-        "model": dataclasses.asdict(model),
-        "config": dataclasses.asdict(config),
-        "training": _period(training),
-        "validation": "none: the weights of the last epoch were kept" if validation is None else _period(validation),
-    }
-
-
-def _period(series: list[xr.Dataset]) -> str:
-    periods = [f"{one.indexes['time'][0]} to {one.indexes['time'][-1]}" for one in series]
-    return ", ".join(dict.fromkeys(periods))
 
 
 def _multiples(inits: pd.Index, every: str) -> np.ndarray:

@@ -4,13 +4,13 @@ Shape suffixes: B window of a batch, T time, C channel, H latitude, W longitude;
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import UTC, datetime
+from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -19,18 +19,17 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from simvp_climate import loader
+from simvp_climate import checkpoint, loader
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import orient, rename, same_grid
 from simvp_climate.data.normalizer import Normalizer, fit_normalizer
 from simvp_climate.data.variables import same_units
 from simvp_climate.data.windows import find_windows, shared_period
-from simvp_climate.forecaster import Forecaster, choose_device, describe
+from simvp_climate.forecaster import Forecaster, choose_device
 from simvp_climate.grid import closes_longitude, latitude_weights
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, rollout
 from simvp_climate.task import Task
 
-_STATE = "training.pt"  # everything a stopped run needs to go on
 _RESULT = "forecaster.safetensors"
 
 
@@ -148,7 +147,7 @@ def train(
     model = _choose_model(model, start_from)
     accelerator = choose_device(device)
     _refuse_many_processes()
-    run_directory = _claim(directory)
+    run_directory = None if directory is None else checkpoint.claim(directory)
     training = _inside(task, dataset, "dataset")
     validation = None if valid is None else _inside(task, valid, "valid")
     _check_alike(training + (validation or []))
@@ -163,10 +162,12 @@ def train(
     valid_windows = None if validation is None else loader.load_windows(task, validation, "valid")
     weights_H = latitude_weights(grid["latitude"]).values
     units = tuple(grid[channel.variable].attrs.get("units", "") for channel in reader.channels(grid))
-    fit = fit_normalizer(
-        reader.channels(grid), units, train_windows.states, train_windows.positions, weights_H, task.history
-    )
-    normalizer = fit if start_from is None else _take_over(start_from, task, model, fit, grid)
+    if start_from is None:
+        normalizer = fit_normalizer(
+            reader.channels(grid), units, train_windows.states, train_windows.positions, weights_H, task.history
+        )
+    else:
+        normalizer = _take_over(start_from, task, grid)
 
     precision = config.precision
     if precision == "auto":
@@ -182,11 +183,15 @@ def train(
         network.change_scale_TC.copy_(torch.from_numpy(normalizer.change_std / normalizer.std))
         if start_from is not None:
             network.load_state_dict(start_from.network.state_dict())
-        provenance = describe(task, model, config, training, validation)
-        run = _Run(run_directory, "")
+        provenance = _describe(task, model, config, normalizer, training, validation)
+        run = checkpoint.Run(run_directory, "")
         if run_directory is not None:
-            windows = [train_windows] if valid_windows is None else [train_windows, valid_windows]
-            run = _Run(run_directory, _fingerprint(provenance, normalizer, grid, windows, start_from))
+            parts = [train_windows] if valid_windows is None else [train_windows, valid_windows]
+            arrays = [grid["latitude"].values, grid["longitude"].values]
+            arrays += [array for part in parts for array in (part.positions, part.states)]
+            if start_from is not None:
+                arrays += [value.cpu().numpy() for value in start_from.network.state_dict().values()]
+            run = checkpoint.Run(run_directory, checkpoint.fingerprint(provenance, arrays))
         history = _fit(fabric, network, task, config, normalizer, weights_H, train_windows, valid_windows, run)
     forecaster = Forecaster(
         task=task,
@@ -201,14 +206,6 @@ def train(
     return forecaster
 
 
-@dataclass(frozen=True)
-class _Run:
-    """Where the state of a run is kept, if anywhere, and what tells it from other runs."""
-
-    directory: Path | None
-    fingerprint: str
-
-
 def _fit(
     fabric: Fabric,
     network: SimVPv2,
@@ -218,7 +215,7 @@ def _fit(
     weights_H: np.ndarray,
     train_windows: loader.Windows,
     valid_windows: loader.Windows | None,
-    run: _Run,
+    run: checkpoint.Run,
 ) -> list[dict]:
     """Train the network in place, leave the kept weights in it, and return the losses per epoch."""
     network.to(memory_format=torch.channels_last)
@@ -233,7 +230,7 @@ def _fit(
     steps = max(1, count // config.batch_size)
     total = steps * config.epochs
     history, best, first = [], math.inf, 0
-    if saved := _resume(run):
+    if saved := checkpoint.resume(run):
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
         average, kept = ({n: v.to(device) for n, v in saved[name].items()} for name in ("average", "kept"))
@@ -287,7 +284,7 @@ def _fit(
                 best, kept = record["valid_loss"], {name: value.clone() for name, value in average.items()}
             bar.set_description(f"training, epoch {epoch + 1}, validation {record['valid_loss']:.4f}")
         history.append(record)
-        _save(run, network, optimizer, average, kept, history, best)
+        checkpoint.save(run, network, optimizer, average, kept, history, best)
     bar.close()
     network.load_state_dict(kept)
     return history
@@ -432,7 +429,7 @@ def _check_no_overlap(task: Task, training: list[xr.Dataset], validation: list[x
                 )
 
 
-def _take_over(start: Forecaster, task: Task, model: SimVPv2Config, fit: Normalizer, grid: xr.Dataset) -> Normalizer:
+def _take_over(start: Forecaster, task: Task, grid: xr.Dataset) -> Normalizer:
     """Return the statistics of a forecaster to fine-tune, after checking that the task and data fit it."""
     same = ("variables", "levels", "history", "step")
     different = [name for name in same if getattr(task, name) != getattr(start.task, name)]
@@ -445,100 +442,36 @@ def _take_over(start: Forecaster, task: Task, model: SimVPv2Config, fit: Normali
     return start.normalizer
 
 
+def _describe(
+    task: Task,
+    model: SimVPv2Config,
+    config: TrainConfig,
+    normalizer: Normalizer,
+    training: list[xr.Dataset],
+    validation: list[xr.Dataset] | None,
+) -> dict:
+    """Return the provenance of a training run, as plain values."""
+    return {
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "versions": {name: version(name) for name in ("simvp-climate", "torch", "xarray", "numpy")},
+        "task": json.loads(json.dumps(dataclasses.asdict(task))),  # lists, as a file gives them back
+        "model": dataclasses.asdict(model),
+        "config": dataclasses.asdict(config),
+        "channels": [str(channel) for channel in normalizer.channels],
+        "units": list(normalizer.units),
+        "training": _period(training),
+        "validation": "none: the weights of the last epoch were kept" if validation is None else _period(validation),
+    }
+
+
+def _period(series: list[xr.Dataset]) -> str:
+    periods = [f"{one.indexes['time'][0]} to {one.indexes['time'][-1]}" for one in series]
+    return ", ".join(dict.fromkeys(periods))
+
+
 def _refuse_many_processes() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RuntimeError(
             f"WORLD_SIZE={os.environ['WORLD_SIZE']}: this version trains in one process on one device. "
             "Start it without torchrun"
         )
-
-
-def _claim(directory: str | os.PathLike | None) -> Path | None:
-    """Return the directory of a run, made if needed; refuse one that holds something else."""
-    if directory is None:
-        return None
-    path = Path(directory)
-    if path.exists() and not path.is_dir():
-        raise FileExistsError(f"directory={str(path)!r} is a file: choose a folder")
-    foreign = path.is_dir() and {entry.name for entry in path.iterdir()} - {f"{_STATE}.unfinished"}
-    if foreign and not (path / _STATE).exists():
-        raise FileExistsError(
-            f"directory={str(path)!r} holds files but no training state ({_STATE}) of ours: choose an empty or "
-            "new folder, nothing is overwritten"
-        )
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def _fingerprint(
-    provenance: dict,
-    normalizer: Normalizer,
-    grid: xr.Dataset,
-    windows: list[loader.Windows],
-    start_from: Forecaster | None,
-) -> str:
-    """Return a text that two runs share exactly if one may go on where the other stopped."""
-    arrays = [grid["latitude"].values, grid["longitude"].values]
-    arrays += [array for part in windows for array in (part.positions, part.states)]
-    if start_from is not None:
-        arrays += [value.cpu().numpy() for value in start_from.network.state_dict().values()]
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array))
-    settings = {
-        f"{group}.{name}": value
-        for group in ("task", "model", "config")
-        for name, value in provenance[group].items()
-        if name != "progress"  # changes nothing
-    }
-    settings |= {"training": provenance["training"], "validation": provenance["validation"]}
-    settings |= {"channels": [str(channel) for channel in normalizer.channels], "units": normalizer.units}
-    return json.dumps({**settings, "data_sha256": digest.hexdigest()}, sort_keys=True)
-
-
-def _resume(run: _Run) -> dict | None:
-    """Return the saved state of this run, if there is one; refuse that of another run."""
-    if run.directory is None or not (run.directory / _STATE).exists():
-        return None
-    try:
-        # weights_only: loading runs no code
-        saved = torch.load(run.directory / _STATE, weights_only=True, map_location="cpu")
-    except Exception as error:
-        raise ValueError(
-            f"{str(run.directory / _STATE)!r} cannot be read as a training state: it is damaged or not ours. Move it "
-            "away to start anew"
-        ) from error
-    if saved["fingerprint"] != run.fingerprint:
-        before, now = json.loads(saved["fingerprint"]), json.loads(run.fingerprint)
-        names = sorted({name for name in before.keys() | now.keys() if before.get(name) != now.get(name)})
-        changed = [f"{name} ({before.get(name)} there, {now.get(name)} now)" for name in names]
-        raise ValueError(
-            f"directory={str(run.directory)!r} holds another run. Different are: {'; '.join(changed)}. Choose "
-            "another directory, or call with the settings of that run to resume it"
-        )
-    return saved
-
-
-def _save(
-    run: _Run,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: dict[str, Tensor],
-    kept: dict[str, Tensor],
-    history: list[dict],
-    best: float,
-) -> None:
-    if run.directory is None:
-        return
-    state = {
-        "fingerprint": run.fingerprint,
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "average": average,
-        "kept": kept,
-        "history": history,
-        "best": best,
-    }
-    unfinished = run.directory / f"{_STATE}.unfinished"
-    torch.save(state, unfinished)
-    os.replace(unfinished, run.directory / _STATE)

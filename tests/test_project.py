@@ -19,13 +19,14 @@ ALLOWED = {
     "data": {"data", "grid"},
     "networks": {"networks"},
     "loader": {"data", "task"},
-    "training": {"data", "grid", "loader", "networks", "forecaster", "task"},
+    "checkpoint": set(),
+    "training": {"checkpoint", "data", "grid", "loader", "networks", "forecaster", "task"},
     "forecaster": {"data", "loader", "networks", "layouts", "task"},
     "layouts": {"data"},
     "verification": {"verification", "data", "grid"},
     "plot": {"data", "grid"},
 }
-TORCH_ROOMS = {"networks", "loader", "training", "forecaster"}
+TORCH_ROOMS = {"networks", "loader", "checkpoint", "training", "forecaster"}
 
 
 def imports(path: Path) -> set[str]:

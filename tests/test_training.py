@@ -4,6 +4,7 @@ import torch
 import xarray as xr
 from conftest import quick, tiny_model, waves
 
+from simvp_climate import checkpoint
 from simvp_climate.data.store import open_dataset
 from simvp_climate.forecaster import Forecaster
 from simvp_climate.loader import epoch_order, load_windows
@@ -126,10 +127,8 @@ def test_a_stopped_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     valid = waves(times=12, start="2001-03-01")
     whole = run(valid=valid, model=model, config=config, directory=tmp_path / "whole")
 
-    import simvp_climate.training as training
-
     saves = []
-    save = training._save
+    save = checkpoint.save
 
     def save_once_then_die(*arguments):
         save(*arguments)
@@ -137,7 +136,7 @@ def test_a_stopped_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
         if len(saves) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_save", save_once_then_die)
+    monkeypatch.setattr(checkpoint, "save", save_once_then_die)
     with pytest.raises(KeyboardInterrupt):
         run(valid=valid, model=model, config=config, directory=tmp_path / "part")
     monkeypatch.undo()
