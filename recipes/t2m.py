@@ -24,8 +24,8 @@ def main(data: str = "", out: Path = Path("t2m"), valid: str = "", test: str = "
         sc.Task(["t2m", "z500"], history=4, horizon=4, step="6h"),
         training,
         valid=validation,
-        model=sc.SimVPv2Config(hidden_space=16, hidden_time=96, blocks=4, drop_path=0.0),
-        config=sc.TrainConfig(epochs=epochs, learning_rate=2e-3),
+        model=sc.SimVPv2Config(16, 96, spatial_layers=4, blocks=4, mlp_ratio=4, drop_path=0.0),
+        config=sc.TrainConfig(epochs=epochs, batch_size=12, learning_rate=3e-3),
         directory=out,
     )
     forecast = forecaster(testing, every="12h", horizon=20)
