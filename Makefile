@@ -4,8 +4,8 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-# glibc returns large blocks to the system at once and fetches them again at every training step;
-# keeping them saves up to a quarter of the time on a CPU
+# glibc gives large blocks back to the system and asks for them again at every training step, tens of
+# thousands of page faults each; told to keep them it has none
 export MALLOC_MMAP_THRESHOLD_ = 4000000000
 export MALLOC_TRIM_THRESHOLD_ = 8000000000
 

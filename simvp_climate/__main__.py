@@ -36,7 +36,8 @@ def demo(
     The sample is a simulated climate, not observations. Exit status 0 when all files are written.
     """
     ours = out / "forecaster.safetensors"
-    if out.exists() and not (ours.exists() or (out.is_dir() and not any(out.iterdir()))):
+    empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    if not empty and (not ours.exists() or (out / "training.pt").exists()):  # the latter: a run of train()
         raise typer.BadParameter(f"{out} exists and is not a folder of this demo: choose another", param_hint="--out")
     out.mkdir(parents=True, exist_ok=True)
 

@@ -22,7 +22,7 @@ class Run:
     fingerprint: str
 
 
-def claim(directory: str | os.PathLike | None) -> Path | None:
+def claim(directory: str | os.PathLike) -> Path:
     """Return the directory of a run, made if needed.
 
     Raises
@@ -30,8 +30,6 @@ def claim(directory: str | os.PathLike | None) -> Path | None:
     FileExistsError
         If it is a file, or holds something else than a run.
     """
-    if directory is None:
-        return None
     path = Path(directory)
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"directory={str(path)!r} is a file: choose a folder")

@@ -20,7 +20,7 @@ import xarray as xr
 from simvp_climate import layouts
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import orient, rename, restore, same_grid
-from simvp_climate.data.normalizer import Normalizer
+from simvp_climate.data.normalizer import Normalizer, check_plausible
 from simvp_climate.data.variables import same_units
 from simvp_climate.data.windows import check_times, find_windows, lead_times, parse_step, valid_times
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, rollout
@@ -88,7 +88,9 @@ class Forecaster:
         xarray.Dataset
             The task's variables on (init_time, lead_time, [level,] latitude, longitude), with the names,
             order, coordinate values and units of `dataset`, and `valid_time(init_time, lead_time)`, so that
-            `forecast - dataset.sel(time=forecast.valid_time)` is complete. `to_netcdf` gives a CF file.
+            `forecast - dataset.sel(time=forecast.valid_time)` is complete, if the dataset calls the variables as
+            the task does and its time `time`; `open_dataset(dataset, task.variables)` sees to both.
+            `to_netcdf` gives a CF file.
 
         Raises
         ------
@@ -138,6 +140,8 @@ class Forecaster:
             If the path exists and is not a forecaster.
         """
         path = Path(path)
+        if not path.absolute().parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {str(path.absolute().parent)!r}: make it first")
         if path.exists() and _read_metadata(path) is None:
             raise FileExistsError(
                 f"{str(path)!r} exists and is not a forecaster of simvp_climate: nothing was overwritten. "
@@ -220,6 +224,11 @@ class Forecaster:
         wanted = times[-1:] if init_times is None else pd.Index(np.atleast_1d(np.asarray(init_times)))
         if isinstance(times, pd.DatetimeIndex):  # dates may come as text
             wanted = pd.DatetimeIndex(wanted)
+        elif not isinstance(wanted[0], times.date_type):
+            raise ValueError(
+                f"init_times has {wanted[0]!r}, the dataset the calendar {times.calendar!r}: take them from the data, "
+                "for example ds.time[10:20]"
+            )
         check_times(wanted, "init_times")
         rows = pd.Index(found[:, -1]).get_indexer(times.get_indexer(wanted))
         if (rows < 0).any():
@@ -245,6 +254,7 @@ class Forecaster:
             positions, rows = np.unique(histories[start : start + batch], return_inverse=True)
             states = reader.read(inside, positions)
             reader.check_finite(states, inside, positions)
+            check_plausible(self.normalizer, states, "the dataset")
             x_BTCHW = torch.from_numpy(states[rows.reshape(-1, histories.shape[1])]).to(device)
             y_BTCHW = rollout(self.network, (x_BTCHW - mean) / std, horizon)
             forecasts[start : start + batch] = (y_BTCHW * std + mean).cpu().numpy()

@@ -20,7 +20,7 @@ _LEVEL = {"standard_name": "air_pressure", "units": "hPa", "positive": "down", "
 _TIME_ENCODING = {"dtype": "float64", "_FillValue": None}
 
 # true of the analysis, untrue of its forecast; readers mask what lies outside a valid range
-_STALE = {"valid_range", "valid_min", "valid_max", "actual_range", "statistic"}
+_STALE = {"valid_range", "valid_min", "valid_max", "actual_range", "statistic", "precision", "dataset"}
 # sums or means over a time before the valid time; all other known variables hold at that time
 _NOT_INSTANTANEOUS = {"tp", "tp6h", "tp24h", "tisr"}
 
@@ -56,7 +56,9 @@ def encode(forecast: xr.Dataset) -> xr.Dataset:
         level.attrs = {**(_LEVEL if level.attrs.get("units", "hPa") == "hPa" else {}), **level.attrs}
         level.encoding = {"_FillValue": None}
     for name, variable in forecast.data_vars.items():
-        kept = {key: value for key, value in variable.attrs.items() if key not in _STALE}
+        kept = {
+            key: value for key, value in variable.attrs.items() if key not in _STALE and not key.startswith("GRIB_")
+        }
         variable.attrs = {**_known_attributes(name), **kept}
         variable.encoding = {"zlib": True, "complevel": 1, "shuffle": True, "_FillValue": np.float32("nan")}
     forecast.encoding = {"unlimited_dims": {"init_time"}}

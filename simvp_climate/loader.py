@@ -94,7 +94,9 @@ def _free_memory() -> int | None:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         found.append(1024 * int(lines["MemAvailable"].split()[0]))
         limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
-        found.append(limit - used)
+        # files in the cache count as used, but make way
+        cache = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+        found.append(limit - used + int(cache["inactive_file"]))
     except (OSError, KeyError, ValueError):  # not Linux, or no limit
         pass
     return min(found, default=None)

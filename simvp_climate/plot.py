@@ -118,8 +118,14 @@ def maps(
         init_index, valid, _ = _choose_init(forecast, init, lead_index, lead_text, None)
     else:
         names = list(dict.fromkeys(name for name, _ in rows))
-        if not set(names) <= set(truth.data_vars):
-            truth = rename(truth, names)  # the file's own names are as good
+        single = {
+            d for n in names if n in truth for d in truth[n].dims if truth.sizes[d] == 1 and d not in forecast.dims
+        }
+        if not set(names) <= set(truth.data_vars) or single - {find_axes(truth).time}:
+            try:
+                truth = rename(truth, names)  # the file's own names and its one level are as good
+            except ValueError as error:
+                raise ValueError(f"truth: {error}") from error
         truth_axes = find_axes(truth)
         truth_times = _time_values(truth, truth_axes.time)
         init_index, valid, truth_index = _choose_init(forecast, init, lead_index, lead_text, truth_times)
@@ -130,7 +136,7 @@ def maps(
         predicted = _field(forecast, name, axes, value, at, "forecast")
         observed = None
         if truth is not None:
-            _check_same_variable(forecast, truth, name)
+            _check_same_units(forecast, truth, name)
             observed = _field(truth, name, truth_axes, value, {truth_axes.time: truth_index}, "truth")
             observed = _at_points_of(predicted, observed)
         pictures.append((predicted, observed))
@@ -485,9 +491,7 @@ def _field(dataset: xr.Dataset, name: str, axes: object, level: object, at: dict
     )
 
 
-def _check_same_variable(forecast: xr.Dataset, truth: xr.Dataset, name: str) -> None:
-    if name not in truth.data_vars:
-        raise ValueError(f"variable {name!r} not in truth: it has {list(truth.data_vars)}.")
+def _check_same_units(forecast: xr.Dataset, truth: xr.Dataset, name: str) -> None:
     units = [dataset[name].attrs.get("units") for dataset in (forecast, truth)]
     if None not in units and _pretty(units[0]) != _pretty(units[1]):
         raise ValueError(f"{name!r} is in {units[0]!r} in forecast and in {units[1]!r} in truth: convert one of them.")
@@ -660,7 +664,7 @@ def _color_bar(
     )
     bar.set_label(label, fontsize=size)
     bar.ax.tick_params(labelsize=0.9 * size)
-    bar.ax.xaxis.set_major_locator(MaxNLocator(5 if len(panels) == 1 else 7))
+    bar.ax.xaxis.set_major_locator(MaxNLocator(4 if len(panels) == 1 else 5))
 
 
 def _range(*fields: xr.DataArray) -> tuple[float, float]:

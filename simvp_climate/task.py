@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from numbers import Integral
 
+import numpy as np
+
 from simvp_climate.data import variables as vocabulary
 from simvp_climate.data.windows import parse_step
 
@@ -44,6 +46,8 @@ class Task:
         # lists are what people type; tuples are what can be compared and hashed
         object.__setattr__(self, "variables", tuple(vocabulary.expand(self.variables)))
         if self.levels is not None:
+            if not np.iterable(self.levels):
+                raise ValueError(f"levels={self.levels!r}: give a list of pressures in hPa, [{self.levels!r}]")
             object.__setattr__(self, "levels", tuple(float(level) for level in self.levels))
         if not self.variables:
             raise ValueError("variables is empty: name at least one, for example ['t2m']")

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from simvp_climate import checkpoint, loader
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import orient, rename, same_grid
-from simvp_climate.data.normalizer import Normalizer, fit_normalizer
+from simvp_climate.data.normalizer import Normalizer, check_plausible, fit_normalizer
 from simvp_climate.data.variables import same_units
 from simvp_climate.data.windows import find_windows, shared_period
 from simvp_climate.forecaster import Forecaster, choose_device
@@ -114,8 +114,8 @@ def train(
         models). No window crosses a gap in time or from one series to the next. Normalization comes from
         here alone.
     valid
-        The validation period, which must share no time with `dataset`: the weights of the best epoch on
-        it are kept. `None` must be said: then those of the last epoch are kept. In both cases the weights are
+        The validation period, of which no time may lie within a training window: the weights of the best epoch
+        on it are kept. `None` must be said: then those of the last epoch are kept. In both cases the weights are
         their running average, see `TrainConfig.average`.
     model
         Size and kind of the network; by default `SimVPv2Config()`, or that of `start_from`.
@@ -138,12 +138,25 @@ def train(
     ------
     ValueError
         Before any training: for data that do not fit the task, missing values inside a window, a constant
-        field, training and validation periods that overlap, different grids, an unusable directory.
+        field, training and validation periods that overlap, different grids or units, a directory that holds
+        another run.
+    FileExistsError
+        If the directory holds something else than a run.
+    MemoryError
+        If the series do not fit into the memory that is free.
+    FloatingPointError
+        During training, if the loss is no longer finite.
     """
     config = config or TrainConfig()
-    for name, value, kind in (("task", task, Task), ("config", config, TrainConfig)):
+    for name, value, kind in (
+        ("task", task, Task),
+        ("model", model or SimVPv2Config(), SimVPv2Config),
+        ("config", config, TrainConfig),
+        ("start_from", start_from, Forecaster | None),
+    ):
         if not isinstance(value, kind):
-            raise ValueError(f"{name}={value!r} is a {type(value).__name__}: give a {kind.__name__}(...)")
+            wanted = "Forecaster, Forecaster.load(path)" if name == "start_from" else f"{kind.__name__}(...)"
+            raise ValueError(f"{name} is a {type(value).__name__}: give a {wanted}")
     model = _choose_model(model, start_from)
     accelerator = choose_device(device)
     _refuse_many_processes()
@@ -169,6 +182,10 @@ def train(
     else:
         normalizer = _take_over(start_from, task, grid)
 
+    if start_from is not None:
+        check_plausible(normalizer, train_windows.states[train_windows.positions[0]], "dataset")
+    if valid_windows is not None:
+        check_plausible(normalizer, valid_windows.states[valid_windows.positions[0]], "valid")
     precision = config.precision
     if precision == "auto":
         gpu = accelerator == "cuda" and torch.cuda.is_bf16_supported()
@@ -227,7 +244,8 @@ def _fit(
     kept = _copy(network)
 
     count = len(train_windows.positions)
-    steps = max(1, count // config.batch_size)
+    batch = min(config.batch_size, count)
+    steps = count // batch
     total = steps * config.epochs
     history, best, first = [], math.inf, 0
     if saved := checkpoint.resume(run):
@@ -239,8 +257,8 @@ def _fit(
         average = _copy(network)
 
     bar = tqdm(
-        total=total * config.batch_size,
-        initial=first * steps * config.batch_size,
+        total=total * batch,
+        initial=first * steps * batch,
         unit="windows",
         desc="training",
         disable=not config.progress,
@@ -250,9 +268,9 @@ def _fit(
         # a fresh stream per epoch: a resumed run draws the same numbers
         torch.manual_seed(config.seed * 1_000_003 + epoch + 1)
         network.train()
-        order = loader.epoch_order(count, config.seed, epoch)[: steps * config.batch_size]
+        order = loader.epoch_order(count, config.seed, epoch)[: steps * batch]
         losses = []
-        for step, x_BTCHW in enumerate(loader.batches(states_NCHW, train_windows.positions[order], config.batch_size)):
+        for step, x_BTCHW in enumerate(loader.batches(states_NCHW, train_windows.positions[order], batch)):
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * _schedule(epoch * steps + step, total, config.warmup)
             loss = _loss(wrapped, scale, x_BTCHW.to(device), task)

@@ -1,14 +1,19 @@
 import dataclasses
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 from conftest import GLOBAL, quick, tiny_model, waves
 
+from simvp_climate import plot
+from simvp_climate.data.store import open_dataset
 from simvp_climate.forecaster import Forecaster
 from simvp_climate.task import Task
 from simvp_climate.training import train
+
+matplotlib.use("agg")
 
 
 def test_form_of_a_forecast(forecaster):
@@ -240,11 +245,30 @@ def hole(ds):
         (lambda ds: ds, {"every": "1MS"}, "every='1MS' and step='6h': one counts months"),
         (lambda ds: ds, {"every": 6}, "6 is not a time step"),
         (lambda ds: ds["t2m"], {}, "takes an xarray.Dataset, not DataArray"),
+        (lambda ds: ds.assign(t2m=(ds["t2m"] - 273.15).drop_attrs()), {}, "t2m of the dataset averages .* units"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused(forecaster, change, arguments, message):
     with pytest.raises(ValueError, match=message):
         forecaster(change(waves()), **arguments)
+
+
+def test_a_level_of_one_and_a_time_of_another_name(tmp_path):
+    ds = waves()[["t2m"]].rename(time="valid_time", t2m="vo").expand_dims(pressure_level=[850.0], axis=1)
+    ds["pressure_level"].attrs.update(units="hPa", standard_name="air_pressure", positive="down")
+    task = Task(["vo"], history=2, horizon=2)
+    f = train(task, ds.isel(valid_time=slice(0, 40)), valid=None, model=tiny_model(), config=quick(), device="cpu")
+    forecast = f(ds.isel(valid_time=slice(0, 56)), every="1D")
+    named = open_dataset(ds, task.variables)
+    difference = forecast - named.sel(time=forecast.valid_time)
+    assert difference["vo"].dims == ("init_time", "lead_time", "latitude", "longitude")
+    assert difference["vo"].notnull().all()
+    assert len(plot.maps(forecast, ds).axes) > 3
+
+
+def test_no_folder_is_said(forecaster, tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere': make it first"):
+        forecaster.save(tmp_path / "nowhere" / "f.safetensors")
 
 
 def test_other_spellings_of_the_units_pass(forecaster):

@@ -281,7 +281,7 @@ def test_truth_that_does_not_fit_is_named():
             "no truth at lead +18 h: the forecast is valid at 4 times from 2018-01-01 18 UTC",
         ),
         (truth.isel(time=0, drop=True), "and no time"),
-        (truth.rename(t2m="t"), "variable 't2m' not in truth: it has ['t']"),
+        (truth.rename(t2m="t"), "truth: no variable 't2m' in this dataset, which has ['t']"),
         (celsius, "'t2m' is in 'K' in forecast and in 'degC' in truth"),
         (truth.isel(latitude=slice(0, 16)), "truth has no latitude 2.8125 (16 of 32"),
     ]:

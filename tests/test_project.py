@@ -147,7 +147,16 @@ def test_recipes_run_on_any_store(recipe, tmp_path):
 
     waves(times=160).to_zarr(tmp_path / "store.zarr", consolidated=False)
     command = [sys.executable, "-W", "error", str(recipe), "--data", str(tmp_path / "store.zarr")]
-    command += ["--out", str(tmp_path / "out"), "--valid", "2001-01-20", "--test", "2001-01-30", "--epochs", "1"]
+    command += [
+        "--out",
+        str(tmp_path / "out"),
+        "--train-until",
+        "2001-01-19",
+        "--valid-until",
+        "2001-01-29",
+        "--epochs",
+        "1",
+    ]
     subprocess.run(command, check=True, env={"MPLBACKEND": "agg", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"})
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "forecast.nc",

@@ -21,6 +21,7 @@ def test_lists_become_tuples_and_pseudo_names_expand():
         ({"variables": "t2m"}, r"\['t2m'\]"),
         ({"variables": []}, "at least one|empty"),
         ({"variables": ["t2m", "t2m"]}, "more than once|twice|t2m"),
+        ({"variables": ["z"], "levels": 500}, r"levels=500: give a list of pressures in hPa, \[500\]"),
         ({"variables": ["z"], "levels": [500, 500]}, "levels names .500.0. more than once"),
         ({"variables": ["t2m"], "history": 0}, "history=0 must be a whole number of steps, at least 1"),
         ({"variables": ["t2m"], "horizon": 2.5}, "horizon=2.5"),

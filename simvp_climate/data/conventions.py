@@ -479,7 +479,9 @@ def _the_only(dataset: xr.Dataset, name: str, candidates: list[str]) -> str:
     if candidates:
         raise ValueError(f"{name!r} could be any of {candidates}. Ask for one of these names")
     # what it is called elsewhere is closer to the mark than how it is spelled
-    near = difflib.get_close_matches(name, there, n=3, cutoff=0.5)
+    known = [lookup(n) for n in there]
+    short = [f"{k[0].short_name}{k[1] or ''}" for k in known if k is not None]
+    near = difflib.get_close_matches(name, list(dict.fromkeys([*there, *short])), n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     raise ValueError(f"no variable {name!r} in this dataset, which has {there}.{hint}")
 

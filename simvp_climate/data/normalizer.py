@@ -77,6 +77,22 @@ def fit_normalizer(
     return Normalizer(channels, units, mean, np.sqrt(variance), np.maximum(np.sqrt(change), 1e-12))
 
 
+def check_plausible(normalizer: Normalizer, states: np.ndarray, name: str) -> None:
+    """Raise ValueError if states (time, channel, latitude, longitude) cannot be in the units that were trained.
+
+    Data often lose their units attribute on the way; kelvin read as degrees Celsius are 20 standard deviations off.
+    """
+    means = states.mean(axis=(0, 2, 3), dtype=np.float64)
+    for channel, units, mean, trained, std in zip(
+        normalizer.channels, normalizer.units, means, normalizer.mean, normalizer.std, strict=True
+    ):
+        if abs(mean - trained) > 10 * std:
+            raise ValueError(
+                f"{channel} of {name} averages {mean:.4g}, it was trained on {trained:.4g} with a standard deviation "
+                f"of {std:.3g} {units}: are the units the same?"
+            )
+
+
 def _area_mean(blocks: Iterable[np.ndarray], weights: np.ndarray) -> np.ndarray:
     """Return the area-weighted mean per channel over blocks of (time, channel, latitude, longitude)."""
     total, area = 0.0, 0.0

@@ -80,7 +80,7 @@ def check_finite(states: np.ndarray, dataset: xr.Dataset, times: np.ndarray) -> 
     if len(states) > 1 and not np.isfinite(states[:, channel, row, column]).any():
         raise ValueError(
             message + f"The cell has no value at any of the {len(states)} times read: masked variables "
-            "(sea surface temperature, soil moisture) are not supported by this version. Choose a region "
+            "(sea surface temperature, soil moisture) are not supported yet. Choose a region "
             "without missing cells, or fill them"
         )
     raise ValueError(

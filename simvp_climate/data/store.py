@@ -96,7 +96,12 @@ def _open_zarr(path: str) -> xr.Dataset:
     # Without chunks=None xarray takes dask. Which of consolidated or not is found out from the store, because
     # open_zarr warns before it falls back.
     consolidated = None if "://" in path else _is_consolidated(Path(path))
-    return _decode_leads(xr.open_zarr(path, chunks=None, consolidated=consolidated, decode_timedelta=False))
+    dataset = _decode_leads(xr.open_zarr(path, chunks=None, consolidated=consolidated, decode_timedelta=False))
+    for variable in dataset.variables.values():
+        # codecs of one Zarr format cannot be written in the other: left here they would break a later to_zarr
+        for name in ("compressors", "filters", "serializer", "shards"):
+            variable.encoding.pop(name, None)
+    return dataset
 
 
 def _open_files(files: Sequence[str | os.PathLike]) -> xr.Dataset:
@@ -104,7 +109,13 @@ def _open_files(files: Sequence[str | os.PathLike]) -> xr.Dataset:
         raise ValueError("an empty list of files is given: name at least one")
     names = [str(file) for file in files]
     if len(names) == 1:
-        return _decode_leads(xr.open_dataset(names[0], chunks=None, decode_timedelta=False))
+        try:
+            return _decode_leads(xr.open_dataset(names[0], chunks=None, decode_timedelta=False))
+        except ValueError as error:
+            raise ValueError(
+                f"{names[0]!r} is not a file that can be opened here: it is neither NetCDF nor a Zarr store. Open it "
+                "with xarray (GRIB: engine='cfgrib') and pass the Dataset"
+            ) from error
     # The files may differ in attributes (history) and must agree in their grids to the last bit: xarray would
     # otherwise fill with NaN where labels differ in the last digit.
     try:

@@ -139,9 +139,9 @@ def find_windows(times: pd.Index, step: str, history: int, horizon: int, name: s
     if len(times) > 1:
         own = data_step(times, step)
         if size % own != (0 if isinstance(size, int) else pd.Timedelta(0)):
-            raise ValueError(
-                f"step={step!r} is not a multiple of the step of {name}, {_words(own)}: choose a multiple of it"
-            )
+            monthly = not isinstance(own, int) and pd.Timedelta(days=28) <= own <= pd.Timedelta(days=31)
+            way_out = "the data look monthly, choose '1MS'" if monthly else "choose a multiple of it"
+            raise ValueError(f"step={step!r} is not a multiple of the step of {name}, {_words(own)}: {way_out}")
     positions = np.stack([ordinals.get_indexer(ordinals + (k - history + 1) * size) for k in range(length)], axis=1)
     found = positions[(positions >= 0).all(axis=1)].astype(np.int64)
     if not len(found):
@@ -172,4 +172,7 @@ def shared_period(times: pd.Index, windows: np.ndarray, others: pd.Index) -> pd.
 
 
 def _words(step: pd.Timedelta | int) -> str:
-    return f"{step} months" if isinstance(step, int) else str(step)
+    if isinstance(step, int):
+        return f"{step} months"
+    hours = step / pd.Timedelta(hours=1)
+    return f"{hours / 24:g}D" if hours >= 24 else f"{hours:g}h"

@@ -56,7 +56,7 @@ def persistence(
     changing = [name for name, variable in dataset.data_vars.items() if "time" in variable.dims]
     # coordinates along time describe the analysis, not the time that is forecast
     passing = [name for name, coordinate in dataset.coords.items() if "time" in coordinate.dims]
-    analysis = dataset[changing].isel(time=positions)
+    analysis = dataset[changing].isel(time=positions).drop_encoding()  # it speaks of the file that was read
     analysis = analysis.drop_vars([name for name in passing if name != "time"], errors="ignore")
     # only dask arrays can be repeated and transposed unread
     analysis = analysis.assign({n: v.compute() for n, v in analysis.data_vars.items() if v.chunks is None})

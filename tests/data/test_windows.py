@@ -91,10 +91,16 @@ def test_other_calendars():
 
 
 def test_step_must_be_a_multiple():
-    with pytest.raises(ValueError, match=r"step='9h' is not a multiple of the step of x, 0 days 06:00:00"):
+    with pytest.raises(ValueError, match=r"step='9h' is not a multiple of the step of x, 6h"):
         find_windows(hours(0, 6, 12, 18, 24), "9h", 1, 1, "x")
     with pytest.raises(ValueError, match="step='1h' is not a multiple"):
         find_windows(hours(0, 6, 12, 18, 24), "1h", 1, 1, "x")
+
+
+def test_monthly_data_with_a_duration_are_told_of_months():
+    times = pd.date_range("2001-01-01", periods=14, freq="MS")
+    with pytest.raises(ValueError, match="of x, 31D: the data look monthly, choose '1MS'"):
+        find_windows(times, "6h", 1, 1, "x")
 
 
 def test_too_short_a_series_says_what_it_has():
