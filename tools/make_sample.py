@@ -297,7 +297,7 @@ def global_attributes(data: xr.Dataset) -> dict[str, str]:
         "The sea surface temperature is the same every year, and there is no diurnal cycle. "
         f"Precision: {rounding}.",
         "history": "made by tools/make_sample.py of simvp-climate",
-        "references": "https://pypi.org/project/jcm",
+        "references": "the Python package jcm, version 3.0.0",
         "license": "Apache-2.0",
         "acknowledgement": "computed with jcm (Apache-2.0), a JAX version of the SPEEDY model",
     }
