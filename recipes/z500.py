@@ -8,7 +8,7 @@ Result to expect on the bundled sample, a SIMULATED climate (test period January
     72 h                    410          703          628
     120 h                   574          778          627
 
-Measured on 2026-11-23 with `python recipes/z500.py` on one core of a 2.8 GHz Xeon in about 6 minutes.
+Measured on 2026-11-23 with `python recipes/z500.py`, on one core of a 2.8 GHz Xeon.
 """
 
 from pathlib import Path
