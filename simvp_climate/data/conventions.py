@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from simvp_climate.data.variables import Variable, expand, lookup, same_units
+from simvp_climate.data.variables import Variable, expand, lookup, same_units, substitute
 from simvp_climate.grid import closes_longitude
 
 # degrees; float32 or linspace noise is far below, grid spacing far above
@@ -75,8 +75,8 @@ def rename(dataset: xr.Dataset, variables: Iterable[str], levels: Sequence[float
         Any Dataset on a regular latitude-longitude grid, whatever its dimensions and variables are called.
     variables
         Names as in the file, or WeatherBench or CF names for them: `"z500"` finds `z500`,
-        `geopotential_500` or level 500 hPa of `geopotential` or `z` and is flat; `"uv10"` stands for `u10`,
-        `v10`.
+        `geopotential_500` or level 500 hPa of `geopotential` or `z` and is flat, or else the geopotential
+        height, in its own units; `"uv10"` stands for `u10`, `v10`.
     levels
         Pressures in hPa, whatever the unit in the file, of the variables that have levels, in this order;
         those without ignore it. None keeps all levels, and makes variables flat where the file has a single
@@ -436,17 +436,14 @@ def _resolve(dataset: xr.Dataset, name: str, axes: Axes) -> tuple[str, int | Non
         candidates = [n for n in names if name in _described_as(dataset, n)]
         return _the_only(dataset, name, candidates), None
     variable, level = meaning
-    same = [n for n in names if lookup(str(n)) == meaning]
-    if same:
-        return _the_only(dataset, name, same), None
-    by_name = [n for n in names if lookup(str(n)) == (variable, None)]
-    candidates = by_name or [n for n in names if _says_it_is(dataset, n, variable, axes)]
-    if level is None:
-        return _the_only(dataset, name, candidates), None
-    # z may also be the surface geopotential: only a variable with levels can be meant
-    with_levels = [n for n in candidates if axes.level in dataset[n].dims]
-    if with_levels:
-        return _the_only(dataset, name, with_levels), level
+    candidates, named = _candidates(dataset, names, variable, level, axes)
+    other = substitute(variable)
+    if not named and other is not None:
+        others, named = _candidates(dataset, names, other, level, axes)
+        candidates = candidates or others
+    if level is None or named:
+        chosen = _the_only(dataset, name, named)
+        return chosen, level if axes.level in dataset[chosen].dims else None
     single = single_level(dataset)
     if candidates and single is None:
         raise ValueError(
@@ -456,6 +453,18 @@ def _resolve(dataset: xr.Dataset, name: str, axes: Axes) -> tuple[str, int | Non
     if candidates and abs(single - level) > 1e-3:
         raise ValueError(f"{name!r} is asked for, but {candidates[0]!r} is on {single:g} hPa in this file")
     return _the_only(dataset, name, candidates), None
+
+
+def _candidates(
+    dataset: xr.Dataset, names: list[str], variable: Variable, level: int | None, axes: Axes
+) -> tuple[list[str], list[str]]:
+    """Return what is this variable, on whatever level, and which of it has the level asked for or all levels."""
+    whole = [n for n in names if lookup(str(n)) == (variable, None) or _says_it_is(dataset, n, variable, axes)]
+    if level is None:
+        return whole, whole
+    # z may also be the surface geopotential: only a variable with levels can be meant, or one named after its level
+    flat = [n for n in names if lookup(str(n)) == (variable, level)]
+    return whole, flat + [n for n in whole if axes.level in dataset[n].dims]
 
 
 def _described_as(dataset: xr.Dataset, name: str) -> list[str]:

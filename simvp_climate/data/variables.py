@@ -1,12 +1,13 @@
 """The vocabulary: what the variables of WeatherBench and ERA5 are called, their units and plausible ranges.
 
-Units are in UDUNITS spelling. Nothing here converts a value.
+Units are in UDUNITS spelling. Nothing here converts a value; `conversion` says how it would be done.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ _RAIN = "lwe_thickness_of_precipitation_amount"
 # Ranges hold for 1 to 1000 hPa. Lower bounds below zero for q, r and tp: ERA5 has such values after packing.
 VARIABLES = (
     Variable("z", "geopotential", "geopotential", "m2 s-2", (-2e4, 6e5), True),
+    Variable("gh", "geopotential_height", "geopotential_height", "m", (-2e3, 6.1e4), True),
     Variable("t", "temperature", "air_temperature", "K", (130, 350), True),
     Variable("u", "u_component_of_wind", "eastward_wind", "m s-1", (-250, 250), True),
     Variable("v", "v_component_of_wind", "northward_wind", "m s-1", (-250, 250), True),
@@ -77,10 +79,13 @@ VARIABLES = (
 # The same quantity in the same units: GRIB short names and CMIP names.
 _ALIASES = {
     "2t": "t2m", "2d": "d2m", "10u": "u10", "10v": "v10", "100u": "u100", "100v": "v100",
-    "ta": "t", "ua": "u", "va": "v", "hus": "q", "wap": "w",
+    "zg": "gh", "ta": "t", "ua": "u", "va": "v", "hus": "q", "wap": "w",
     "tas": "t2m", "uas": "u10", "vas": "v10", "psl": "msl", "ps": "sp", "ts": "skt", "orog": "orography",
     "mean_sea_level": "msl", "toa_incoming_solar_radiation": "tisr", "ci": "siconc",
 }  # fmt: skip
+
+# One tells the other: geopotential height is geopotential over standard gravity.
+_SUBSTITUTES = {"z": "gh", "gh": "z"}
 
 _PSEUDO_NAMES = {"uv10": ("u10", "v10")}
 
@@ -118,6 +123,12 @@ def lookup(name: str) -> tuple[Variable, int | None] | None:
     return variable, level
 
 
+def substitute(variable: Variable) -> Variable | None:
+    """Return the variable that tells the same in other units, or None: geopotential and geopotential height."""
+    name = _SUBSTITUTES.get(variable.short_name)
+    return None if name is None else _BY_NAME[name]
+
+
 def expand(names: Iterable[str]) -> tuple[str, ...]:
     """Return the names with pseudo-names replaced by what they stand for: `"uv10"` gives `"u10"`, `"v10"`.
 
@@ -146,6 +157,59 @@ def same_units(first: str, second: str) -> bool:
     return _factors(first) == _factors(second)
 
 
+def conversion(name: str, source: str, target: str) -> tuple[float, float] | None:
+    """Return factor and offset so that `target_value = factor * source_value + offset`, or None.
+
+    Only what is exact by definition is converted: units that differ by a power of ten or in hours, days and
+    seconds (hPa and Pa, % and 1, mm and m, g kg-1 and kg kg-1), and degC and K. For geopotential and geopotential
+    height, whatever they are called, also m (or gpm) and m2 s-2, by standard gravity, 9.80665 m s-2. For
+    precipitation also kg m-2 and m, by 1000 kg m-3, as ERA5 and the CF conventions count water.
+
+    Parameters
+    ----------
+    name
+        What the variable is called, in any spelling that `lookup` knows; other names are fine, too.
+    source, target
+        Units, in any spelling that `same_units` knows.
+    """
+    (bases, scale, zero), (target_bases, target_scale, target_zero) = _to_base(source), _to_base(target)
+    difference = Counter(bases)
+    difference.subtract(target_bases)
+    factor = scale / target_scale
+    left = {base: exponent for base, exponent in difference.items() if exponent}
+    if left:
+        known = lookup(name)
+        short_name = None if known is None else known[0].short_name
+        for names, quantity, amount in _EQUIVALENTS:
+            for direction in (1, -1):
+                if short_name in names and left == {base: direction * power for base, power in quantity.items()}:
+                    return float(factor * amount**direction), 0.0
+        return None
+    return float(factor), float((zero - target_zero) / target_scale)
+
+
+# What a quantity is multiplied by on the way from the second unit to the first, as source over target.
+_EQUIVALENTS = (
+    (("z", "gh"), {"m": 1, "s": -2}, Fraction(100000, 980665)),  # source m2 s-2, target m
+    (("tp", "tp6h", "tp24h"), {"kg": 1, "m": -3}, Fraction(1, 1000)),  # source kg m-2, target m
+)
+
+
+def _to_base(units: str) -> tuple[dict[str, int], Fraction, Fraction]:
+    """Return exponents of base units, and scale and zero point: value in base = scale * value + zero."""
+    found = _factors(units)
+    if found == {"degC": 1}:
+        return {"K": 1}, Fraction(1), Fraction("273.15")
+    bases: Counter[str] = Counter()
+    scale = Fraction(1)
+    for unit, exponent in found.items():
+        amount, parts = _MULTIPLES.get(unit, (Fraction(1), {unit: 1}))
+        scale *= amount**exponent
+        for base, power in parts.items():
+            bases[base] += exponent * power
+    return {base: exponent for base, exponent in bases.items() if exponent}, scale, Fraction(0)
+
+
 _UNIT_NAMES = {
     "kelvin": "K", "degk": "K", "degreek": "K", "degrees_kelvin": "K", "degree_kelvin": "K",
     "degc": "degC", "celsius": "degC", "degree_celsius": "degC", "degrees_celsius": "degC", "deg_c": "degC",
@@ -154,6 +218,8 @@ _UNIT_NAMES = {
     "millibar": "hPa", "millibars": "hPa", "mbar": "hPa", "mb": "hPa",
     "meter": "m", "meters": "m", "metre": "m", "metres": "m", "second": "s", "seconds": "s", "sec": "s",
     "joule": "J", "joules": "J", "watt": "W", "watts": "W", "newton": "N", "percent": "%",
+    "gpm": "m", "geopotential meter": "m", "hours": "h", "hour": "h", "hr": "h", "days": "d", "day": "d",
+    "gram": "g", "grams": "g", "millimeter": "mm", "millimeters": "mm", "millimetre": "mm", "millimetres": "mm",
 }  # fmt: skip
 _DIMENSIONLESS = {
     "", "1", "-", "~", "0 - 1", "0-1", "(0 - 1)", "(0-1)", "dimensionless", "unitless", "none", "fraction",
@@ -165,6 +231,19 @@ _DERIVED = {
     "Pa": {"kg": 1, "m": -1, "s": -2},
     "J": {"kg": 1, "m": 2, "s": -2},
     "W": {"kg": 1, "m": 2, "s": -3},
+}
+# Named units that are multiples of others: the factor, and of what.
+_MULTIPLES = {
+    "hPa": (Fraction(100), _DERIVED["Pa"]),
+    "kPa": (Fraction(1000), _DERIVED["Pa"]),
+    "%": (Fraction(1, 100), {}),
+    "mm": (Fraction(1, 1000), {"m": 1}),
+    "cm": (Fraction(1, 100), {"m": 1}),
+    "dam": (Fraction(10), {"m": 1}),
+    "km": (Fraction(1000), {"m": 1}),
+    "g": (Fraction(1, 1000), {"kg": 1}),
+    "h": (Fraction(3600), {"s": 1}),
+    "d": (Fraction(86400), {"s": 1}),
 }
 
 

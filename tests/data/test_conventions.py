@@ -256,6 +256,41 @@ def test_surface_geopotential_is_not_taken_for_a_level():
     np.testing.assert_array_equal(rename(ds, ["z500"])["z500"], ds["geopotential"].isel(level=0))
 
 
+@pytest.mark.parametrize(("held", "asked"), [("zg", "z500"), ("gh", "geopotential_500"), ("geopotential", "gh500")])
+def test_geopotential_and_its_height_stand_for_each_other(held, asked):
+    ds = on_levels([500, 850], name=held)
+    ds[held].attrs["units"] = "of the file"
+    found = rename(ds, [asked])[asked]
+    np.testing.assert_array_equal(found, ds[held].isel(level=0))
+    assert found.attrs["units"] == "of the file"
+    whole = rename(ds, ["geopotential", "gh"])
+    np.testing.assert_array_equal(whole["geopotential"], whole["gh"])
+
+
+def test_geopotential_is_not_its_height_where_both_are_there():
+    ds = on_levels([500, 850]).assign(gh=on_levels([500, 850])["z"] / 9.8)
+    np.testing.assert_array_equal(rename(ds, ["geopotential_500"])["geopotential_500"], ds["z"].isel(level=0))
+    np.testing.assert_array_equal(rename(ds, ["zg500"])["zg500"], ds["gh"].isel(level=0))
+    surface = field(name="z")["z"]  # no level: not the geopotential at 500 hPa
+    ds = on_levels([500, 850], name="gh").assign(z=surface)
+    np.testing.assert_array_equal(rename(ds, ["z500"])["z500"], ds["gh"].isel(level=0))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "asked", "both"),
+    [
+        (field(name="tas").assign({"2m_temperature": field()["x"]}), "t2m", r"\['tas', '2m_temperature'\]"),
+        (on_levels([500]).assign(geopotential_500=field()["x"]), "z500", r"\['geopotential_500', 'z'\]"),
+        (field(name="msl").assign(p=field()["x"].assign_attrs(short_name="msl")), "psl", r"\['msl', 'p'\]"),
+    ],
+)
+def test_one_variable_by_two_names_is_refused_and_either_name_is_the_way_out(dataset, asked, both):
+    with pytest.raises(ValueError, match=f"{asked!r} could be any of {both}. Ask for one of these names"):
+        rename(dataset, [asked])
+    for name in dataset.data_vars:
+        np.testing.assert_array_equal(rename(dataset, [name])[name].squeeze(), dataset[name].squeeze())
+
+
 def test_members_stay():
     ds = field(name="t2m").expand_dims(number=[0, 1])
     assert rename(ds, ["t2m"])["t2m"].sizes["number"] == 2

@@ -1,6 +1,6 @@
 import pytest
 
-from simvp_climate.data.variables import VARIABLES, expand, lookup, same_units
+from simvp_climate.data.variables import VARIABLES, conversion, expand, lookup, same_units, substitute
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,10 @@ from simvp_climate.data.variables import VARIABLES, expand, lookup, same_units
         ("geopotential_500", "z", 500),
         ("geopotential_500hPa", "z", 500),
         ("t850", "t", 850),
+        ("gh500", "gh", 500),
+        ("zg", "gh", None),  # CMIP
+        ("zg500", "gh", 500),
+        ("geopotential_height", "gh", None),
         ("u_component_of_wind_50", "u", 50),
         ("u10", "u10", None),  # wind at 10 m, not at 10 hPa
         ("u100", "u100", None),  # likewise in ERA5
@@ -90,6 +94,7 @@ def test_expand_refuses(names, message):
         ("(0 - 1)", "1"),
         ("K m**2 kg**-1 s**-1", "K m2 kg-1 s-1"),
         ("m of water equivalent", "m"),
+        ("gpm", "m"),
     ],
 )
 def test_same_units_knows_spellings(first, second):
@@ -111,3 +116,56 @@ def test_same_units_knows_spellings(first, second):
 )
 def test_same_units_tells_apart(first, second):
     assert not same_units(first, second)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "target", "factor", "offset"),
+    [
+        ("t2m", "K", "degK", 1, 0),
+        ("t2m", "degC", "K", 1, 273.15),
+        ("anything", "K", "celsius", 1, -273.15),
+        ("msl", "hPa", "Pa", 100, 0),
+        ("msl", "Pa", "millibars", 0.01, 0),
+        ("tcc", "%", "1", 0.01, 0),
+        ("siconc", "(0 - 1)", "percent", 100, 0),
+        ("tp", "mm", "m", 0.001, 0),
+        ("tp", "kg m-2", "mm", 1, 0),
+        ("total_precipitation_6hr", "m", "kg m**-2", 1000, 0),
+        ("tp", "kg m-2 s-1", "mm d-1", 86400, 0),
+        ("q", "g kg-1", "kg kg**-1", 0.001, 0),
+        ("q", "1", "g/kg", 1000, 0),
+        ("z500", "m", "m2 s-2", 9.80665, 0),
+        ("zg500", "gpm", "m**2 s**-2", 9.80665, 0),
+        ("geopotential", "m2 s-2", "dam", 1 / 98.0665, 0),
+        ("u10", "km h-1", "m s-1", 1 / 3.6, 0),
+    ],
+)
+def test_conversion_is_exact(name, source, target, factor, offset):
+    assert conversion(name, source, target) == (factor, offset)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "target"),
+    [
+        ("t2m", "K", "Pa"),
+        ("orography", "m", "m2 s-2"),  # a height above the geoid, no geopotential height
+        ("tcwv", "kg m-2", "mm"),  # vapor is no water in a gauge
+        ("t2m", "furlongs", "K"),
+        ("tisr", "J m-2", "W m-2"),  # over how long?
+    ],
+)
+def test_conversion_does_not_guess(name, source, target):
+    assert conversion(name, source, target) is None
+    assert conversion(name, target, source) is None
+
+
+def test_a_conversion_and_its_reverse_cancel():
+    for name, source, target in [("t2m", "degC", "K"), ("z500", "m", "m2 s-2"), ("tp", "kg m-2", "m")]:
+        (factor, offset), (back, back_offset) = conversion(name, source, target), conversion(name, target, source)
+        assert back * (factor * 7.5 + offset) + back_offset == pytest.approx(7.5, rel=1e-14)
+
+
+def test_geopotential_and_its_height_stand_for_each_other():
+    assert substitute(lookup("z500")[0]).short_name == "gh"
+    assert substitute(lookup("zg")[0]).short_name == "z"
+    assert substitute(lookup("t")[0]) is None
