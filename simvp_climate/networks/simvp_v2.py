@@ -4,8 +4,9 @@ Architecture after C. Tan, Z. Gao, S. Li and S. Z. Li, "SimVPv2: Towards Simple 
 Predictive Learning" (arXiv:2211.12509), as built in OpenSTL: every state is encoded alone, the encoded
 states are stacked along the channels and translated together, and every state is decoded alone.
 
-Shape suffixes: B batch, T time, C channel of the data, S hidden channel of space, D channel of the
-translator, H latitude, W longitude; h and w are H and W after downsampling; N stands for B * T.
+Shape suffixes: B batch, T time, C channel of the data, F channel of the forcings, S hidden channel of space,
+D channel of the translator, H latitude, W longitude; h and w are H and W after downsampling; N stands for
+B * T.
 """
 
 import math
@@ -83,7 +84,10 @@ class SimVPv2(nn.Module):
     history
         Number of states in, and out.
     channels
-        Channels per state.
+        Channels per state, in and out.
+    forcings
+        Channels of further inputs per state, which are not forecast: what is known of every time (insolation,
+        orography). They enter the encoder beside the state. With 0 the network is the published one.
 
     Raises
     ------
@@ -91,20 +95,20 @@ class SimVPv2(nn.Module):
         If the padding is still "auto".
     """
 
-    def __init__(self, config: SimVPv2Config, *, history: int, channels: int):
+    def __init__(self, config: SimVPv2Config, *, history: int, channels: int, forcings: int = 0):
         super().__init__()
         if config.padding == "auto":
             raise ValueError(
                 "padding='auto' is resolved by train() from the grid; to build the network alone say 'periodic' "
                 "(the longitudes go round the globe) or 'zeros'"
             )
-        self.config, self.history, self.channels = config, history, channels
+        self.config, self.history, self.channels, self.forcings = config, history, channels, forcings
         width, periodic = config.hidden_space, config.padding == "periodic"
         # every second layer changes the resolution, counted from the coarse end in the decoder
         halves = [layer % 2 == 1 for layer in range(config.spatial_layers)]
         self.stride = 2 ** sum(halves)
         self.encoder = nn.ModuleList(
-            SpaceLayer(channels if layer == 0 else width, width, periodic, stride=2 if half else 1)
+            SpaceLayer(channels + forcings if layer == 0 else width, width, periodic, stride=2 if half else 1)
             for layer, half in enumerate(halves)
         )
         self.translator = Translator(history * width, config, periodic)
@@ -113,15 +117,19 @@ class SimVPv2(nn.Module):
         # multiplies the predicted change; training sets it to the typical change per lead and channel
         self.register_buffer("change_scale_TC", torch.ones(history, channels))
 
-    def forward(self, x_BTCHW: Tensor) -> Tensor:
-        """Return the next `history` states, shape as the input."""
+    def forward(self, x_BTCHW: Tensor, f_BTFHW: Tensor | None = None) -> Tensor:
+        """Return the next `history` states, shape as `x_BTCHW`; `f_BTFHW` if the network has forcings."""
         B, T, C, H, W = x_BTCHW.shape
         if (self.history, self.channels) != (T, C):
             raise ValueError(
                 f"input of shape {tuple(x_BTCHW.shape)}: dimensions 1 and 2 must be history={self.history} and "
                 f"channels={self.channels}"
             )
-        z_NSHW = _pad_to_multiple(x_BTCHW.flatten(0, 1), self.stride, self.config.padding == "periodic")
+        inputs_BTCHW = x_BTCHW
+        if self.forcings or f_BTFHW is not None:
+            self._check_forcings(x_BTCHW, f_BTFHW)
+            inputs_BTCHW = torch.cat([x_BTCHW, f_BTFHW], dim=2)
+        z_NSHW = _pad_to_multiple(inputs_BTCHW.flatten(0, 1), self.stride, self.config.padding == "periodic")
         skip_NSHW = z_NSHW = self.encoder[0](z_NSHW)
         for layer in self.encoder[1:]:
             z_NSHW = layer(z_NSHW)
@@ -135,12 +143,49 @@ class SimVPv2(nn.Module):
             y_BTCHW = x_BTCHW[:, -1:] + y_BTCHW * self.change_scale_TC[:, :, None, None]
         return y_BTCHW
 
+    def _check_forcings(self, x_BTCHW: Tensor, f_BTFHW: Tensor | None) -> None:
+        B, T, _, H, W = x_BTCHW.shape
+        if not self.forcings:
+            raise ValueError(
+                f"forcings of shape {tuple(f_BTFHW.shape)} were given, but the network was built without: leave "
+                f"them out, or build it with forcings={f_BTFHW.shape[2]}"
+            )
+        wanted = (B, T, self.forcings, H, W)
+        if f_BTFHW is None:
+            raise ValueError(
+                f"the network has forcings={self.forcings}: give f_BTFHW of shape {wanted} beside the input"
+            )
+        if f_BTFHW.shape != wanted:
+            raise ValueError(
+                f"forcings of shape {tuple(f_BTFHW.shape)} beside an input of shape {tuple(x_BTCHW.shape)}: they "
+                f"must have the shape {wanted}"
+            )
 
-def rollout(network: nn.Module, x_BTCHW: Tensor, horizon: int) -> Tensor:
-    """Return `horizon` states after `x_BTCHW`, feeding forecasts back in as often as it takes."""
-    states, history = [], x_BTCHW.shape[1]
-    while len(states) * history < horizon:
-        x_BTCHW = network(x_BTCHW)
+
+def rollout(network: nn.Module, x_BTCHW: Tensor, horizon: int, f_BTFHW: Tensor | None = None) -> Tensor:
+    """Return `horizon` states after `x_BTCHW`, feeding forecasts back in as often as it takes.
+
+    A call of the network emits as many states as it takes in, so there are ceil(horizon / history) calls. Call
+    k, from 0, gets the forcings `f_BTFHW[:, k * history : (k + 1) * history]`: what belongs to its input states.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many forcings along T as states in all the calls' inputs.
+    """
+    history = x_BTCHW.shape[1]
+    calls = math.ceil(horizon / history)
+    if f_BTFHW is not None and f_BTFHW.shape[1] != calls * history:
+        raise ValueError(
+            f"forcings of shape {tuple(f_BTFHW.shape)} for {calls} calls of {history} states each: dimension 1 must "
+            f"be {calls * history}"
+        )
+    states = []
+    for call in range(calls):
+        if f_BTFHW is None:
+            x_BTCHW = network(x_BTCHW)
+        else:
+            x_BTCHW = network(x_BTCHW, f_BTFHW[:, call * history : (call + 1) * history])
         states.append(x_BTCHW)
     return torch.cat(states, dim=1)[:, :horizon]
 

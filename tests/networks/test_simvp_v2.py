@@ -9,11 +9,11 @@ from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, rollout
 GOLDEN = Path(__file__).parents[1] / "goldens" / "small_t2m.pt"
 
 
-def small(padding="zeros", predict="state", channels=2, **changes):
+def small(padding="zeros", predict="state", channels=2, forcings=0, **changes):
     torch.manual_seed(0)
     sizes = dict(hidden_space=4, hidden_time=12, blocks=3, mlp_ratio=2.0, drop_path=0.0)
     config = SimVPv2Config(**{**sizes, **changes}, padding=padding, predict=predict)
-    network = SimVPv2(config, history=3, channels=channels).eval()
+    network = SimVPv2(config, history=3, channels=channels, forcings=forcings).eval()
     for name, value in network.named_parameters():
         # the initial layer scales and biases would hide the blocks
         if "scale" in name or "bias" in name:
@@ -123,3 +123,95 @@ def test_auto_padding_must_be_resolved():
 def test_wrong_input_shape_is_named():
     with pytest.raises(ValueError, match="history=3 and channels=2"):
         small()(torch.zeros(1, 4, 2, 8, 8))
+
+
+def test_forcings_widen_the_first_convolution_alone():
+    without, with_five = (SimVPv2(SimVPv2Config(padding="zeros"), history=4, channels=12, forcings=n) for n in (0, 5))
+    count = {name: value.numel() for name, value in without.state_dict().items()}
+    wider = {name: value.numel() - count[name] for name, value in with_five.state_dict().items()}
+    # 5 inputs, 32 outputs, a 3 x 3 kernel
+    assert {name: more for name, more in wider.items() if more} == {"encoder.0.conv.weight": 5 * 32 * 9}
+
+
+def test_no_forcings_is_the_network_of_before():
+    torch.manual_seed(3)
+    default = SimVPv2(SimVPv2Config(hidden_time=12, blocks=2, padding="zeros"), history=3, channels=2)
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    zero = SimVPv2(SimVPv2Config(hidden_time=12, blocks=2, padding="zeros"), history=3, channels=2, forcings=0)
+    assert torch.equal(torch.rand(1), after)
+    assert sum(value.numel() for value in default.parameters()) == sum(value.numel() for value in zero.parameters())
+    x = torch.randn(1, 3, 2, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(default.eval()(x), zero.eval()(x, None))
+
+
+@pytest.mark.parametrize("padding", ["zeros", "periodic"])
+@pytest.mark.parametrize("predict", ["change", "state"])
+def test_forecasts_depend_on_the_forcings_of_every_frame(padding, predict):
+    network = small(padding, predict, forcings=4)
+    x, f = torch.randn(2, 3, 2, 7, 9), torch.randn(2, 3, 4, 7, 9)
+    with torch.no_grad():
+        output = network(x, f)
+        assert output.shape == x.shape
+        for frame in range(3):
+            for channel in range(4):
+                other = f.clone()
+                other[:, frame, channel] += 1
+                assert (network(x, other) - output).abs().max() > 1e-5
+        # samples do not see each other
+        other = f.clone()
+        other[0] += 1
+        torch.testing.assert_close(network(x, other)[1], output[1])
+        if padding == "periodic":
+            x, f = torch.randn(1, 3, 2, 8, 16), torch.randn(1, 3, 4, 8, 16)
+            turned = network(x.roll(2, -1), f.roll(2, -1))
+            torch.testing.assert_close(turned, network(x, f).roll(2, -1), rtol=1e-5, atol=1e-5)
+
+
+def test_zero_weights_for_the_forcings_give_the_network_without():
+    without, with_two = small(), small(forcings=2)
+    weights = without.state_dict()
+    weights["encoder.0.conv.weight"] = torch.nn.functional.pad(weights["encoder.0.conv.weight"], (0, 0, 0, 0, 0, 2))
+    with_two.load_state_dict(weights)
+    x = torch.randn(1, 3, 2, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(with_two(x, torch.randn(1, 3, 2, 8, 8)), without(x))
+
+
+@pytest.mark.parametrize(("horizon", "calls"), [(2, 1), (3, 1), (4, 2), (7, 3)])
+def test_rollout_hands_every_call_its_forcings(horizon, calls):
+    seen = []
+
+    def add_forcing(x_BTCHW, f_BTFHW):
+        seen.append(f_BTFHW.flatten().tolist())
+        return x_BTCHW[:, -1:] + f_BTFHW.cumsum(1)
+
+    x = torch.tensor([8.0, 9, 10]).view(1, 3, 1, 1, 1)
+    f = torch.arange(1.0, 3 * calls + 1).view(1, 3 * calls, 1, 1, 1)
+    output = rollout(add_forcing, x, horizon, f)
+    assert seen == [[1, 2, 3], [4, 5, 6], [7, 8, 9]][:calls]
+    # 10 and the triangular numbers
+    assert output.flatten().tolist() == [11, 13, 16, 20, 25, 31, 38, 46, 55][:horizon]
+
+
+def test_rollout_with_forcings_of_the_wrong_length():
+    x, f = torch.zeros(1, 3, 2, 8, 8), torch.zeros(1, 3, 2, 8, 8)
+    with pytest.raises(ValueError, match="2 calls of 3 states each: dimension 1 must be 6"):
+        rollout(small(forcings=2), x, 4, f)
+
+
+@pytest.mark.parametrize(
+    ("forcings", "shape", "message"),
+    [
+        (4, None, "has forcings=4: give f_BTFHW of shape \\(1, 3, 4, 8, 8\\)"),
+        (0, (1, 3, 4, 8, 8), "built without: leave them out, or build it with forcings=4"),
+        (4, (1, 3, 2, 8, 8), "must have the shape \\(1, 3, 4, 8, 8\\)"),
+        (4, (1, 2, 4, 8, 8), "must have the shape"),
+        (4, (2, 3, 4, 8, 8), "must have the shape"),
+        (4, (1, 3, 4, 8, 9), "must have the shape"),
+    ],
+)
+def test_forcings_of_the_wrong_shape_are_named(forcings, shape, message):
+    with pytest.raises(ValueError, match=message):
+        small(forcings=forcings)(torch.zeros(1, 3, 2, 8, 8), None if shape is None else torch.zeros(shape))
