@@ -1,15 +1,20 @@
 """Small stores as WeatherBench 1, WeatherBench 2 and the Climate Data Store write them."""
 
+import os
+import pickle
+import tempfile
 import warnings
+from pathlib import Path
 
 import numcodecs
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 from simvp_climate.data import store
 from simvp_climate.data.conventions import orient, restore
-from simvp_climate.data.store import open_dataset, open_sample
+from simvp_climate.data.store import CheckedStore, MissingChunkError, open_dataset, open_sample
 
 TIMES = xr.date_range("2000-01-01", periods=8, freq="6h", use_cftime=False)
 LATITUDES = np.arange(-90 + 45 / 2, 90, 45)
@@ -231,3 +236,172 @@ def test_days_as_units_are_numbers_in_a_variable_and_durations_in_a_lead(tmp_pat
 
 def test_the_sample_is_small_enough_to_travel_in_the_wheel():
     assert sum(file.stat().st_size for file in store._SAMPLE.rglob("*") if file.is_file()) < 16e6
+
+
+# ---- chunks that are not there
+
+
+def sparse(path, zarr_format, separator, shards=None):
+    """A store of 6 times with chunks of 2, and what holds the chunk or shard of times 2 and 3."""
+    ds = xr.Dataset(
+        {"t2m": (("time", "latitude", "longitude"), values(6, 4, 8) + 1)},
+        {"time": TIMES[:6], "latitude": LATITUDES, "longitude": np.arange(0, 360, 45.0)},
+    )
+    group = zarr.open_group(path, mode="w", zarr_format=zarr_format)
+    kind = {"name": "v2" if zarr_format == 2 else "default", "separator": separator}
+    options = {"dimension_names": ds["t2m"].dims} if zarr_format == 3 else {}
+    array = group.create_array(
+        "t2m", shape=(6, 4, 8), dtype="f4", chunks=(1 if shards else 2, 4, 8), shards=shards, fill_value=np.nan,
+        chunk_key_encoding=kind, **options,
+    )  # fmt: skip
+    array[:] = ds["t2m"].values
+    if zarr_format == 2:
+        array.attrs["_ARRAY_DIMENSIONS"] = list(ds["t2m"].dims)
+    ds.drop_vars("t2m").to_zarr(path, mode="a", zarr_format=zarr_format, consolidated=False)
+    chunk = separator.join(["1", "0", "0"])
+    return ds["t2m"].values, f"t2m/c{separator}{chunk}" if zarr_format == 3 else f"t2m/{chunk}"
+
+
+@pytest.mark.parametrize(
+    ("zarr_format", "separator", "shards"),
+    [(2, ".", None), (2, "/", None), (3, "/", None), (3, ".", None), (3, "/", (2, 4, 8))],
+)
+def test_a_chunk_that_is_not_there_is_an_error_that_names_it_and_its_times(tmp_path, zarr_format, separator, shards):
+    expected, key = sparse(tmp_path / "s.zarr", zarr_format, separator, shards)
+    ds = open_dataset(tmp_path / "s.zarr", ["t2m"])
+    np.testing.assert_array_equal(ds["t2m"], expected)  # also from the part of it that will be lost
+    (tmp_path / "s.zarr" / key).unlink()
+    ds = open_dataset(tmp_path / "s.zarr", ["t2m"])
+    assert not ds["t2m"].variable._in_memory and ds["t2m"].chunks is None
+    np.testing.assert_array_equal(ds["t2m"][:2], expected[:2])
+    np.testing.assert_array_equal(ds["t2m"][4:, 1], expected[4:, 1])
+    message = (
+        rf"s.zarr' has no chunk \(1, 0, 0\) of 't2m' \('{key}'\), which holds time 2000-01-01 12:00:00 to"
+        r" 2000-01-01 18:00:00. The store is incomplete.*open_dataset\(..., missing_chunks=\"fill\"\)"
+    )
+    for part in (ds["t2m"], ds["t2m"][2], ds["t2m"][::-1, 0, ::3], ds["t2m"][3:5, [0, 2]]):
+        with pytest.raises(MissingChunkError, match=message):
+            part.load()
+    filled = open_dataset(tmp_path / "s.zarr", ["t2m"], missing_chunks="fill")["t2m"]
+    assert np.isnan(filled[2:4]).all()
+    np.testing.assert_array_equal(filled[[0, 1, 4, 5]], expected[[0, 1, 4, 5]])
+
+
+def test_a_lost_chunk_of_a_coordinate_is_an_error(tmp_path):
+    sparse(tmp_path / "s.zarr", 2, ".")
+    (tmp_path / "s.zarr" / "latitude" / "0").unlink()
+    with pytest.raises(MissingChunkError, match=r"no chunk \(0,\) of 'latitude' \('latitude/0'\)\. The store is"):
+        open_dataset(tmp_path / "s.zarr", ["t2m"])
+
+
+def test_the_policy_can_be_read_off_the_array(tmp_path):
+    sparse(tmp_path / "s.zarr", 3, "/")
+    for policy in ("error", "fill"):
+        ds = pickle.loads(pickle.dumps(open_dataset(tmp_path / "s.zarr", ["t2m"], missing_chunks=policy)))
+        array = ds["t2m"].variable._data
+        while not hasattr(array, "get_array"):
+            array = array.array
+        found = array.get_array().store
+        assert isinstance(found, CheckedStore) and found.missing_chunks == policy
+        assert isinstance(found._store, zarr.storage.LocalStore)
+        assert "which holds time 2000-01-02 00:00:00 to" in str(found.missing("t2m/c/2/0/0"))
+        assert ds.encoding["source"] == str(tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize(
+    ("data", "policy", "message"),
+    [
+        (weatherbench_1("t2m"), "fill", "for Zarr stores only, a Dataset is given"),
+        (weatherbench_1("t2m"), "nan", 'missing_chunks=\'nan\': "error" or "fill" is needed'),
+    ],
+)
+def test_a_policy_that_has_no_meaning_is_refused(tmp_path, data, policy, message):
+    with pytest.raises(ValueError, match=message):
+        open_dataset(data, ["t2m"], missing_chunks=policy)
+    data.to_netcdf(tmp_path / "a.nc")
+    with pytest.raises(ValueError, match="for Zarr stores only, and .*a.nc' is none|'nan'"):
+        open_dataset(tmp_path / "a.nc", ["t2m"], missing_chunks=policy)
+
+
+# ---- files that are damaged, strange or closed
+
+
+def test_damaged_files_are_named(tmp_path):
+    weatherbench_1("t2m").to_netcdf(tmp_path / "a.nc")
+    whole = (tmp_path / "a.nc").read_bytes()
+    (tmp_path / "b.nc").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "c.nc").write_bytes(b"<html>404 not found</html>")
+    for files in ("b.nc", ["a.nc", "b.nc"]):
+        files = tmp_path / files if isinstance(files, str) else [tmp_path / file for file in files]
+        with pytest.raises(ValueError, match=r"b.nc' is damaged or cut short .*copy or download it again"):
+            open_dataset(files, ["t2m"])
+    for files in ("c.nc", ["a.nc", "c.nc"]):
+        files = tmp_path / files if isinstance(files, str) else [tmp_path / file for file in files]
+        with pytest.raises(ValueError, match=r"c.nc' is not a file that can be opened here: it is neither NetCDF nor"):
+            open_dataset(files, ["t2m"])
+    (tmp_path / "d.grib").write_bytes(b"GRIB" + bytes(100))
+    with pytest.raises(ValueError, match=r"d.grib' is damaged or cut short"):
+        open_dataset(tmp_path / "d.grib", ["t2m"])
+
+
+@pytest.mark.parametrize("calendars", [("standard", "noleap"), ("noleap", "360_day")])
+def test_files_of_different_calendars_are_not_joined(tmp_path, calendars):
+    for year, calendar in enumerate(calendars):
+        times = xr.date_range(f"200{year}-01-01", periods=3, calendar=calendar)
+        weatherbench_1("t2m", times).to_netcdf(tmp_path / f"{year}.nc")
+    with pytest.raises(ValueError, match=r"2 files from .*0.nc' to .*1.nc' have different calendars.*convert_calendar"):
+        open_dataset(tmp_path, ["t2m"])
+
+
+def test_several_stores_are_not_joined_in_silence(tmp_path):
+    write_weatherbench_2(tmp_path / "1.zarr")
+    write_weatherbench_2(tmp_path / "2.zarr")
+    for paths in (str(tmp_path / "*.zarr"), [tmp_path / "1.zarr", tmp_path / "2.zarr"]):
+        with pytest.raises(ValueError, match=r"2 paths are given and some are Zarr stores .*xr.concat"):
+            open_dataset(paths, ["t2m"])
+    assert open_dataset(str(tmp_path / "1*.zarr"), ["t2m"]).sizes["time"] == 8
+
+
+@pytest.fixture
+def nobody(tmp_path):
+    """Files that the test makes are closed to others; become one of these where the tests run as root."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder == Path(tempfile.gettempdir()):
+            break
+        folder.chmod(0o755)
+    before = os.geteuid()
+
+    def become():
+        if before == 0:
+            os.seteuid(65534)
+
+    yield become
+    os.seteuid(before)
+
+
+@pytest.mark.parametrize("kind", ["store", "metadata", "file", "folder"])
+def test_what_may_not_be_read_is_said_so(tmp_path, nobody, kind):
+    path = tmp_path / ("a.nc" if kind == "file" else "a.zarr")
+    closed = path / ".zmetadata" if kind == "metadata" else path
+    if kind == "file":
+        weatherbench_1("t2m").to_netcdf(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        write_weatherbench_2(path)
+    closed.chmod(0)
+    try:
+        nobody()
+        with pytest.raises(PermissionError, match=rf"{path.name}.* is there, but this user may not read it.*chmod"):
+            open_dataset(path, ["t2m"])
+    finally:
+        os.seteuid(os.getuid())
+        closed.chmod(0o755)
+
+
+def test_times_out_of_order_stay_as_they_come(tmp_path):
+    ds = weatherbench_1("t2m").isel(time=[1, 0, 2, 2, 5])
+    ds.to_netcdf(tmp_path / "a.nc")
+    found = open_dataset(tmp_path / "a.nc", ["t2m"])
+    assert found["time"].values.tolist() == ds["time"].values.tolist()
+    np.testing.assert_array_equal(found["t2m"], ds["t2m"])
