@@ -29,7 +29,7 @@ class Server:
     url
         Where the folder is: `"http://127.0.0.1:54321"`.
     requests
-        How many requests were answered or failed so far; of each kind in `by_status`.
+        How many requests were answered or failed so far; of each kind in `by_status`, of each path in `paths`.
     failures
         How many of them failed on purpose.
     """
@@ -183,6 +183,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._send(path, status, headers, data, body, cut=fate == "truncated")
 
     def _send(self, path, status, headers, data, body, cut=False) -> None:
+        # before it is sent: who has the answer may ask for the count
+        self.server.told._count(path, "truncated" if cut else str(status.value))
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(data))}.items():
             self.send_header(name, value)
@@ -193,7 +195,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.end_headers()
         self.close_connection = self.close_connection or cut
-        self.server.told._count(path, "truncated" if cut else str(status.value))
 
 
 def _range(wanted: str, size: int) -> tuple[int, int]:

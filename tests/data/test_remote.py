@@ -1,13 +1,26 @@
 """Stores read over the network, from servers on loopback."""
 
 import http.client
+import importlib.util
+import socket
 import time
 import urllib.error
 import urllib.request
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
+import boto3
+import numpy as np
+import obstore
 import pytest
+import xarray as xr
+import zarr
 from http_server import serve
+from moto.server import ThreadedMotoServer
+
+from simvp_climate.data import store
+from simvp_climate.data.store import MissingChunkError, open_dataset
 
 # ---- the server that the tests read from
 
@@ -76,3 +89,285 @@ def test_the_server_fails_as_told_and_the_same_way_each_time(tmp_path):
     assert set(found) == {1000, 503, "IncompleteRead", "RemoteDisconnected"}
     assert failures == sum(outcome != 1000 for outcome in found) and 8 <= failures <= 30
     assert outcomes() == (found, failures)
+
+
+# ---- stores over HTTP
+
+TIMES = xr.date_range("2000-01-01", periods=24, freq="6h", use_cftime=False)
+
+
+def write(path, zarr_format=2, consolidated=True):
+    """A store of 24 chunks of one time, and what it holds."""
+    values = np.random.default_rng(0).standard_normal((24, 8, 16)).astype("f4")
+    ds = xr.Dataset(
+        {"t2m": (("time", "latitude", "longitude"), values)},
+        {"time": TIMES, "latitude": np.arange(-78.75, 90, 22.5), "longitude": np.arange(0, 360, 22.5)},
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part in the Zarr format 3")
+        ds.to_zarr(path, zarr_format=zarr_format, consolidated=consolidated, encoding={"t2m": {"chunks": (1, 8, 16)}})
+    return values
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Wait little between attempts: tests know that nothing will change."""
+    monkeypatch.setitem(store._RETRY, "backoff", {"init_backoff": timedelta(seconds=0.01), "base": 1.1})
+
+
+@pytest.fixture(autouse=True)
+def zarr_as_it_was():
+    with zarr.config.set({"async.concurrency": zarr.config.get("async.concurrency")}):
+        yield
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_store_over_http(tmp_path, zarr_format):
+    values = write(tmp_path / "a.zarr", zarr_format)
+    with serve(tmp_path) as server:
+        ds = open_dataset(f"{server.url}/a.zarr", ["t2m"])
+        opened = server.requests
+        assert not ds["t2m"].variable._in_memory and ds.encoding["source"] == f"{server.url}/a.zarr"
+        np.testing.assert_array_equal(ds["t2m"][5, ::-1], values[5, ::-1])
+        assert server.requests == opened + 1  # one chunk
+        np.testing.assert_array_equal(ds["t2m"], values)
+
+
+def test_many_requests_are_in_flight(tmp_path):
+    values = write(tmp_path / "a.zarr")
+    with serve(tmp_path, latency=0.2) as server:
+        ds = open_dataset(f"{server.url}/a.zarr", ["t2m"])
+        start = time.perf_counter()
+        np.testing.assert_array_equal(ds["t2m"], values)
+        assert time.perf_counter() - start < 0.6  # at zarr's ten at once: three times 0.2 s
+
+
+def test_the_users_own_number_of_requests_stays(tmp_path):
+    write(tmp_path / "a.zarr")
+    with serve(tmp_path) as server:
+        open_dataset(f"{server.url}/a.zarr", ["t2m"])
+        assert zarr.config.get("async.concurrency") == 64
+        zarr.config.set({"async.concurrency": 4})
+        open_dataset(f"{server.url}/a.zarr", ["t2m"])
+        assert zarr.config.get("async.concurrency") == 4
+
+
+def test_a_slow_and_faulty_server_gives_the_same_values(tmp_path, impatient):
+    values = write(tmp_path / "a.zarr")
+    with serve(tmp_path, latency=0.05, failure_rate=0.05, seed=3) as server:
+        ds = open_dataset(f"{server.url}/a.zarr", ["t2m"])
+        for _ in range(4):
+            np.testing.assert_array_equal(ds["t2m"], values)  # read anew each time
+        assert server.failures >= 3
+    with serve(tmp_path, failure_rate=0.4, seed=3) as server:
+        np.testing.assert_array_equal(open_dataset(f"{server.url}/a.zarr", ["t2m"])["t2m"], values)
+        assert server.by_status["truncated"] >= 5 and server.by_status["dropped"] >= 2
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_chunk_that_the_server_has_not_is_an_error(tmp_path, zarr_format):
+    write(tmp_path / "a.zarr", zarr_format)
+    key = "t2m/3.0.0" if zarr_format == 2 else "t2m/c/3/0/0"
+    (tmp_path / "a.zarr" / key).unlink()
+    with serve(tmp_path) as server:
+        url = f"{server.url}/a.zarr"
+        with pytest.raises(MissingChunkError, match=rf"{url}' has no chunk \(3, 0, 0\) of 't2m' .*2000-01-01 18:00:00"):
+            open_dataset(url, ["t2m"]).load()
+        assert np.isnan(open_dataset(url, ["t2m"], missing_chunks="fill")["t2m"][3]).all()
+
+
+def test_a_server_that_goes_away_is_an_error_in_bounded_time(tmp_path, impatient):
+    write(tmp_path / "a.zarr")
+    with serve(tmp_path) as server:
+        ds = open_dataset(f"{server.url}/a.zarr", ["t2m"])
+        server.gone()
+        start = time.perf_counter()
+        host = server.url.removeprefix("http://")
+        with pytest.raises(
+            ConnectionError, match=rf"a.zarr' cannot be read: nothing listens at '{host}'.*server is down"
+        ):
+            ds.load()
+        with pytest.raises(ConnectionError, match=f"nothing listens at '{host}'"):
+            open_dataset(f"{server.url}/a.zarr", ["t2m"])
+        assert time.perf_counter() - start < 10
+
+
+def test_how_long_a_server_may_be_away():
+    """Long enough for a restart, not for ever."""
+    assert timedelta(seconds=30) <= store._RETRY["retry_timeout"] <= timedelta(minutes=2)
+    assert store._TIMEOUTS["read_timeout"] <= timedelta(seconds=30)
+
+
+def test_a_server_that_does_not_answer_is_an_error_in_bounded_time(impatient, monkeypatch):
+    monkeypatch.setitem(store._TIMEOUTS, "read_timeout", timedelta(seconds=0.2))
+    monkeypatch.setitem(store._RETRY, "retry_timeout", timedelta(seconds=1))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/a.zarr"
+        start = time.perf_counter()
+        with pytest.raises(ConnectionError, match="does not answer in time"):
+            open_dataset(url, ["t2m"])
+        assert time.perf_counter() - start < 10
+
+
+def test_a_host_without_an_address(impatient, monkeypatch):
+    monkeypatch.setitem(store._RETRY, "max_retries", 1)
+    with pytest.raises(ConnectionError, match=r"the host 'nowhere.invalid' has no address: check its spelling"):
+        open_dataset("https://nowhere.invalid/a.zarr", ["t2m"])
+
+
+def test_what_is_not_there_or_cannot_be_listed(tmp_path):
+    write(tmp_path / "a.zarr", consolidated=False)
+    with serve(tmp_path) as server:
+        with pytest.raises(FileNotFoundError, match=r"no Zarr store at 'http://.*/b.zarr'.*spelling"):
+            open_dataset(f"{server.url}/b.zarr", ["t2m"])
+        with pytest.raises(ValueError, match=r"no consolidated metadata.*zarr.consolidate_metadata\(path\)"):
+            open_dataset(f"{server.url}/a.zarr", ["t2m"])
+
+
+def test_files_elsewhere_are_to_be_downloaded(tmp_path, capfd):
+    xr.Dataset({"t2m": ("x", [1.0])}).to_netcdf(tmp_path / "a.nc")
+    with serve(tmp_path) as server:
+        with pytest.raises(OSError, match=r"a.nc' cannot be opened .*OPeNDAP server.*Download the file first"):
+            open_dataset(f"{server.url}/a.nc", ["t2m"])
+        with pytest.raises(ValueError, match=r"is GRIB, which is read from local paths only"):
+            open_dataset(f"{server.url}/a.grib2", ["t2m"])
+
+
+# ---- the same through fsspec, and without anything
+
+
+def hide(monkeypatch, *hidden):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in hidden else find(name))
+
+
+def test_without_obstore_fsspec_reads(tmp_path, monkeypatch):
+    values = write(tmp_path / "a.zarr")
+    hide(monkeypatch, "obstore")
+    with serve(tmp_path) as server:
+        ds = open_dataset(f"{server.url}/a.zarr", ["t2m"])
+        np.testing.assert_array_equal(ds["t2m"][4:], values[4:])
+        assert isinstance(store._zarr_store(f"{server.url}/a.zarr"), zarr.storage.FsspecStore)
+        server.gone()
+        with pytest.raises(ConnectionError, match="nothing listens at"):
+            ds["t2m"].load()
+
+
+def test_without_obstore_a_cut_body_is_an_error_not_data(tmp_path, monkeypatch):
+    values = write(tmp_path / "a.zarr")
+    hide(monkeypatch, "obstore")
+    with serve(tmp_path) as server:
+        ds = open_dataset(f"{server.url}/a.zarr", ["t2m"])
+        server.failure_rate = 0.5
+        outcomes = set()
+        for time in range(24):
+            try:
+                np.testing.assert_array_equal(ds["t2m"][time], values[time])
+                outcomes.add("data")
+            except ConnectionError:
+                outcomes.add("error")
+        assert outcomes == {"data", "error"} and server.by_status["truncated"] >= 1
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/a.zarr", "s3://bucket/a.zarr"])
+def test_without_a_reader_the_extra_is_named(monkeypatch, url):
+    hide(monkeypatch, "obstore")
+
+    def missing(*args, **options):
+        raise ImportError("Install gcsfs")
+
+    monkeypatch.setattr(zarr.storage.FsspecStore, "from_url", missing)
+    with pytest.raises(ImportError, match=r"needs a package that is not installed.*'simvp-climate\[cloud\]'"):
+        open_dataset(url, ["t2m"])
+
+
+def test_unknown_addresses_are_named():
+    with pytest.raises(ValueError, match=r"'htps://host/a.zarr' cannot be opened.*Known are http, https, gs, s3"):
+        open_dataset("htps://host/a.zarr", ["t2m"])
+
+
+# ---- Google's and Amazon's
+
+
+@pytest.fixture
+def no_credentials(monkeypatch):
+    for names in store._CREDENTIALS.values():
+        for name in names:
+            monkeypatch.delenv(name, raising=False)
+
+
+def test_weatherbench_on_google_is_read_anonymously(tmp_path, monkeypatch, no_credentials):
+    values = write(tmp_path / "era5.zarr")
+    asked = []
+
+    def from_url(url, **options):
+        asked.append((url, options))
+        return obstore.store.LocalStore(tmp_path / "era5.zarr")
+
+    monkeypatch.setattr(obstore.store, "from_url", from_url)
+    url = "gs://weatherbench2/datasets/era5/era5.zarr"
+    np.testing.assert_array_equal(open_dataset(url, ["t2m"])["t2m"], values)
+    ((address, options),) = asked
+    assert address == url and options["config"] == {"skip_signature": True}
+    assert options["retry_config"]["max_retries"] >= 5 and not options["client_options"]["allow_http"]
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/home/me/key.json")
+    open_dataset(url, ["t2m"])
+    assert asked[1][1]["config"] is None
+
+
+def test_google_itself_is_asked_where_the_url_says(no_credentials):
+    found = store._object_store("gs://weatherbench2/datasets/era5/a.zarr")
+    assert isinstance(found, obstore.store.GCSStore)
+    assert (found.config["bucket"], found.prefix) == ("weatherbench2", "datasets/era5/a.zarr")
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """A server that speaks S3, on loopback."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def upload(endpoint, folder, access="public-read"):
+    client = boto3.client(
+        "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="k", aws_secret_access_key="s"
+    )
+    client.create_bucket(Bucket="climate")
+    for file in folder.rglob("*"):
+        if file.is_file():
+            client.upload_file(str(file), "climate", f"{folder.name}/{file.relative_to(folder)}", {"ACL": access})
+    client.close()
+
+
+@pytest.mark.parametrize("consolidated", [True, False])
+@pytest.mark.parametrize("credentials", [True, False])
+def test_a_store_on_s3(tmp_path, s3, monkeypatch, no_credentials, consolidated, credentials):
+    values = write(tmp_path / f"{consolidated}.zarr", 2, consolidated)
+    upload(s3, tmp_path / f"{consolidated}.zarr")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
+    if credentials:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    ds = open_dataset(f"s3://climate/{consolidated}.zarr", ["2m_temperature"])
+    np.testing.assert_array_equal(ds["2m_temperature"], values)
+    with pytest.raises(FileNotFoundError, match="no Zarr store at 's3://climate/other.zarr'"):
+        open_dataset("s3://climate/other.zarr", ["t2m"])
+
+
+def test_an_s3_server_that_is_not_there(monkeypatch, impatient, no_credentials):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(
+        ConnectionError, match=r"'s3://climate/a.zarr' cannot be read: nothing listens at '127.0.0.1:9'"
+    ):
+        open_dataset("s3://climate/a.zarr", ["t2m"])
+
+
+def test_a_closed_bucket_is_said_so(tmp_path, s3, monkeypatch, no_credentials):
+    write(tmp_path / "private.zarr")
+    upload(s3, tmp_path / "private.zarr", "private")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
+    with pytest.raises(PermissionError, match=r"'s3://climate/private.zarr' may not be read .*AWS_ACCESS_KEY_ID"):
+        open_dataset("s3://climate/private.zarr", ["t2m"])
