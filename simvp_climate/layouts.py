@@ -21,6 +21,8 @@ _TIME_ENCODING = {"dtype": "float64", "_FillValue": None}
 
 # true of the analysis, untrue of its forecast; readers mask what lies outside a valid range
 _STALE = {"valid_range", "valid_min", "valid_max", "actual_range", "statistic", "precision", "dataset"}
+_BOUNDS = "valid_time_bnds"
+_GRIB_METHODS = {"accum": "sum", "avg": "mean", "max": "maximum", "min": "minimum"}
 # sums or means over a time before the valid time; all other known variables hold at that time
 _NOT_INSTANTANEOUS = {"tp", "tp6h", "tp24h", "tisr"}
 
@@ -28,7 +30,9 @@ _NOT_INSTANTANEOUS = {"tp", "tp6h", "tp24h", "tisr"}
 def encode(forecast: xr.Dataset) -> xr.Dataset:
     """Return the forecast with CF attributes and encodings, whatever its horizontal names.
 
-    Attributes that the data brought stay; what is missing and known by name is added.
+    Attributes that the data brought stay; what is missing and known by name is added. Means and sums over time
+    keep their `cell_methods`, and the bounds of their valid times if the forecast has them:
+    `valid_time_bnds(init_time, lead_time, bnds)`.
     """
     axes = find_axes(forecast)
     forecast = forecast.copy()
@@ -41,15 +45,24 @@ def encode(forecast: xr.Dataset) -> xr.Dataset:
     }
     for name, attributes in known.items():
         forecast[name].attrs = {**attributes, **forecast[name].attrs}
+        if forecast[name].attrs.get("bounds") not in forecast.variables:
+            forecast[name].attrs.pop("bounds", None)  # they stayed with the data
         forecast[name].encoding = {"_FillValue": None}
-    for name in ("init_time", "valid_time"):
+    times = ["init_time", "valid_time"]
+    unit = _unit(forecast["valid_time"])
+    if _BOUNDS in forecast.coords:
+        forecast["valid_time"].attrs["bounds"] = _BOUNDS
+        forecast[_BOUNDS].attrs = {}  # by CF they are those of the valid time
+        times.append(_BOUNDS)
+        unit = min(unit, _unit(forecast[_BOUNDS]), key=("seconds", "minutes", "hours").index)
+    for name in times:
         forecast[name].encoding = {
-            "units": f"{_unit(forecast['valid_time'])} since 1970-01-01 00:00:00",
+            "units": f"{unit} since 1970-01-01 00:00:00",
             "calendar": infer_calendar_name(forecast[name]),
             **_TIME_ENCODING,
         }
     if np.issubdtype(forecast["lead_time"].dtype, np.timedelta64):
-        forecast["lead_time"].encoding = {"units": _unit(forecast["valid_time"]), **_TIME_ENCODING}
+        forecast["lead_time"].encoding = {"units": unit, **_TIME_ENCODING}
     if axes.level is not None:
         level = forecast[axes.level]
         # the vocabulary's levels are hPa unless the data say otherwise
@@ -59,7 +72,10 @@ def encode(forecast: xr.Dataset) -> xr.Dataset:
         kept = {
             key: value for key, value in variable.attrs.items() if key not in _STALE and not key.startswith("GRIB_")
         }
-        variable.attrs = {**_known_attributes(name), **kept}
+        known = _known_attributes(name)
+        if method := _GRIB_METHODS.get(variable.attrs.get("GRIB_stepType", "instant")):
+            known["cell_methods"] = f"time: {method}"
+        variable.attrs = {**known, **kept}
         variable.encoding = {"zlib": True, "complevel": 1, "shuffle": True, "_FillValue": np.float32("nan")}
     forecast.encoding = {"unlimited_dims": {"init_time"}}
     return forecast

@@ -23,9 +23,12 @@ from simvp_climate.grid import closes_longitude
 # degrees; float32 or linspace noise is far below, grid spacing far above
 _TOLERANCE = 1e-3
 _FORECAST_DIMS = ("init_time", "lead_time")
+# what WeatherBench 2, GRIB and climpred call it
+_LEAD_NAMES = ("prediction_timedelta", "step", "lead", "forecast_period")
+_MEMBER_NAMES = ("number", "member", "members", "realization", "realisation", "ensemble", "ens", "ensemble_member")
 _REGRID = (
-    "Regrid to a regular latitude-longitude grid first, for example with xESMF, CDO (remapbil, remapcon) or"
-    " earthkit-regrid"
+    "Regrid to a regular latitude-longitude grid first, for example with CDO (cdo remapcon,r360x180 in.nc out.nc),"
+    " xESMF or earthkit-regrid"
 )
 
 
@@ -66,8 +69,9 @@ def rename(dataset: xr.Dataset, variables: Iterable[str], levels: Sequence[float
 
     No value, order, longitude range, calendar or unit changes, and nothing is read: lazy stays lazy.
     Attributes and encodings stay. Coordinates other than those of the dimensions are dropped (`number`,
-    `expver`, `step`), except the `valid_time` of a forecast. Dimensions of other kinds, such as ensemble
-    members, stay as they are.
+    `expver`, `step`), except the bounds of the time and the `valid_time` of a forecast. A time and a dimension
+    of leads (`prediction_timedelta` in WeatherBench 2, `step` in GRIB) become `init_time` and `lead_time`, with
+    a `valid_time`. Dimensions of other kinds, such as ensemble members, stay as they are.
 
     Parameters
     ----------
@@ -89,6 +93,7 @@ def rename(dataset: xr.Dataset, variables: Iterable[str], levels: Sequence[float
         them, a variable is not on the grid, or as for `find_axes`.
     """
     names = expand(variables)
+    dataset = _as_forecast(dataset)
     axes = find_axes(dataset)
     levels = _check_levels(levels)
     kept = None  # which of the file's levels stay where a variable keeps its levels
@@ -123,6 +128,9 @@ def rename(dataset: xr.Dataset, variables: Iterable[str], levels: Sequence[float
         for name in (*_FORECAST_DIMS, "valid_time"):
             if name in dataset.coords and set(dataset[name].dims) <= set(dims):
                 coords[name] = dataset.coords[name].variable
+    for name in (axes.time, *_FORECAST_DIMS, "valid_time"):
+        if name in coords:
+            coords |= _bounds(dataset, name)
     new_names = {getattr(axes, field.name): field.name for field in fields(axes) if getattr(axes, field.name) in dims}
     result = xr.Dataset(found, coords, dataset.attrs).rename(new_names)
     result.encoding = dict(dataset.encoding)
@@ -217,6 +225,49 @@ def same_grid(first: xr.Dataset, second: xr.Dataset, tolerance: float = _TOLERAN
         _check_same_axis(axis, first[axis].values, second[axis].values, tolerance)
 
 
+def find_member(dataset: xr.Dataset) -> str | None:
+    """Return what the dimension of ensemble members is called, or None if there is none.
+
+    It is known by the CF standard name `realization`, else by its usual names (`number`, `member`, ...).
+
+    Raises
+    ------
+    ValueError
+        If several dimensions could be it.
+    """
+    names = sorted(
+        str(dim)
+        for dim in dataset.dims
+        if str(dim).lower() in _MEMBER_NAMES
+        or (dim in dataset.coords and dataset[dim].attrs.get("standard_name") == "realization")
+    )
+    if len(names) > 1:
+        raise ValueError(
+            f"several dimensions could be the ensemble members: {names}. Select from all but one: ds.isel({names[1]}=0)"
+        )
+    return names[0] if names else None
+
+
+def bounds_offsets(dataset: xr.Dataset) -> tuple[pd.Timedelta, pd.Timedelta] | None:
+    """Return how far the lower and the upper bound of each time are from it, upper and lower ordered by time.
+
+    A day's mean at noon has (-12 h, 12 h), six hours' precipitation at their end (-6 h, 0 h). None if the
+    Dataset, as `rename` returns it, has no time bounds, or if these offsets differ from time to time, as they
+    do for months.
+    """
+    if "time" not in dataset.dims:
+        return None
+    bounds = [variable.values for variable in _bounds(dataset, "time").values()]
+    if not bounds or not dataset.sizes["time"]:
+        return None
+    times = dataset.indexes["time"]
+    offsets = {
+        tuple(sorted(pd.Timedelta(bound - time) for bound in pair))
+        for time, pair in zip(times, _stamps(bounds[0]), strict=True)
+    }
+    return offsets.pop() if len(offsets) == 1 else None
+
+
 def single_level(dataset: xr.Dataset) -> float | None:
     """Return the pressure in hPa that all of a Dataset is on, or None.
 
@@ -227,6 +278,42 @@ def single_level(dataset: xr.Dataset) -> float | None:
         if variable.ndim == 0 and _is_pressure(variable, name):
             return float(_level_values(variable))
     return None
+
+
+def _as_forecast(dataset: xr.Dataset) -> xr.Dataset:
+    """Give the times of a forecast, whoever made it, their names inside; anything else stays."""
+    leads = [
+        dim
+        for dim in dataset.dims
+        if dim in dataset.coords
+        and dataset[dim].dtype.kind == "m"
+        and (dim in _LEAD_NAMES or dataset[dim].attrs.get("standard_name") == "forecast_period")
+    ]
+    if len(leads) != 1 or set(_FORECAST_DIMS) & set(dataset.variables):
+        return dataset
+    init = find_axes(dataset).time or ("time" if "time" in dataset.coords and dataset["time"].ndim == 0 else None)
+    if init is None or dataset[init].dtype.kind != "M":
+        return dataset
+    result = dataset.rename({leads[0]: "lead_time", init: "init_time"})
+    if "valid_time" in result.coords:
+        return result
+    return result.assign_coords(valid_time=result["init_time"] + result["lead_time"])
+
+
+def _bounds(dataset: xr.Dataset, name: str) -> dict[str, xr.Variable]:
+    """Return the bounds of a time by their name, if it has some: its dimensions and one of length 2."""
+    time = dataset[name].variable
+    bounds = time.attrs.get("bounds", time.encoding.get("bounds"))
+    if bounds not in dataset.variables:
+        return {}
+    variable = dataset.variables[bounds]
+    whole = variable.dims[:-1] == time.dims and variable.shape[-1] == 2
+    return {bounds: variable} if whole else {}
+
+
+def _stamps(bounds: np.ndarray) -> Iterable[Iterable]:
+    """Return dates that can be subtracted, of either kind: numpy's or cftime's."""
+    return bounds if bounds.dtype == object else [[pd.Timestamp(date) for date in pair] for pair in bounds]
 
 
 def _roles(dataset: xr.Dataset) -> dict[str, list[str]]:

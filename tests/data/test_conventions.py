@@ -1,9 +1,19 @@
 import dask
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
-from simvp_climate.data.conventions import Axes, find_axes, orient, rename, restore, same_grid
+from simvp_climate.data.conventions import (
+    Axes,
+    bounds_offsets,
+    find_axes,
+    find_member,
+    orient,
+    rename,
+    restore,
+    same_grid,
+)
 
 TIMES = xr.date_range("2000-01-01", periods=3, freq="6h", use_cftime=False)
 LATITUDES = np.arange(-67.5, 90, 45)  # 4
@@ -83,7 +93,7 @@ def curvilinear(**attrs):
 
 
 def test_refuses_curvilinear_grids():
-    with pytest.raises(ValueError, match=r"'lat' has the dimensions .*curvilinear.*xESMF, CDO"):
+    with pytest.raises(ValueError, match=r"'lat' has the dimensions .*curvilinear.*CDO .cdo remapcon.*, xESMF"):
         find_axes(curvilinear())
     with pytest.raises(ValueError, match="curvilinear"):
         find_axes(curvilinear().reset_coords())
@@ -460,3 +470,121 @@ def test_same_grid_allows_noise_and_another_turn():
 def test_same_grid_says_where_grids_differ(other, message):
     with pytest.raises(ValueError, match=message):
         same_grid(field(), other)
+
+
+# ---- forecasts of others, members, bounds of times
+
+
+def forecast_of(init, lead, lead_attrs=None):
+    ds = field("lat", "lon", name="t2m").rename(time=init).expand_dims({lead: TIMES - TIMES[0]}, axis=1)
+    ds[lead].attrs = lead_attrs or {}
+    return ds
+
+
+@pytest.mark.parametrize(
+    ("init", "lead", "attrs"),
+    [
+        ("time", "prediction_timedelta", {}),  # WeatherBench 2
+        ("time", "step", {"standard_name": "forecast_period"}),  # GRIB
+        ("forecast_reference_time", "hours_ahead", {"standard_name": "forecast_period"}),
+    ],
+)
+def test_forecasts_of_others_get_the_names_inside(init, lead, attrs):
+    ds = forecast_of(init, lead, attrs)
+    found = rename(ds, ["t2m"])
+    assert found["t2m"].dims == ("init_time", "lead_time", "latitude", "longitude")
+    assert found["valid_time"].dims == ("init_time", "lead_time")
+    assert found["valid_time"].values[1, 2] == TIMES[1] + (TIMES[2] - TIMES[0])
+    np.testing.assert_array_equal(found["t2m"], ds["t2m"])
+    assert rename(found, ["t2m"]).identical(found)
+
+
+def test_one_forecast_of_grib_has_its_init_time_as_a_scalar():
+    ds = forecast_of("time", "step").isel(time=1)
+    ds = ds.assign_coords(valid_time=ds["time"] + ds["step"])
+    found = rename(ds, ["t2m"])
+    assert found.sizes["lead_time"] == 3 and found["init_time"].values == TIMES[1]
+    assert found["valid_time"].values.tolist() == ds["valid_time"].values.tolist()
+
+
+def test_durations_that_are_no_leads_stay():
+    ds = field().expand_dims(window=TIMES - TIMES[0])
+    assert rename(ds, ["x"])["x"].dims == ("window", "time", "latitude", "longitude")
+
+
+@pytest.mark.parametrize(
+    ("dim", "attrs", "found"),
+    [
+        ("number", {}, "number"),
+        ("member", {}, "member"),
+        ("realization", {}, "realization"),
+        ("Ensemble", {}, "Ensemble"),
+        ("run", {"standard_name": "realization"}, "run"),
+        ("scenario", {}, None),
+    ],
+)
+def test_member_dimension(dim, attrs, found):
+    ds = field(name="t2m").expand_dims({dim: [0, 1]})
+    ds[dim].attrs = attrs
+    assert find_member(ds) == found
+    assert find_member(rename(ds, ["t2m"])) == found
+    assert find_member(ds.isel({dim: 0})) is None
+
+
+def test_two_member_dimensions_are_refused():
+    with pytest.raises(ValueError, match=r"several dimensions could be the ensemble members: \['member', 'number'\]"):
+        find_member(field().expand_dims(member=[0, 1]).expand_dims(number=[0, 1]))
+
+
+def averaged(lower, upper, times=TIMES, time="time"):
+    """Means of the time from `lower` to `upper` hours before each time."""
+    ds = field(name="tp", time=time).assign_coords({time: times})
+    ds["tp"].attrs = {"cell_methods": "time: mean (interval: 6 hours)", "units": "m"}
+    pairs = [[t + pd.Timedelta(lower, "h"), t + pd.Timedelta(upper, "h")] for t in times]
+    ds[f"{time}_bnds"] = ((time, "bnds"), pairs)
+    ds[time].attrs["bounds"] = f"{time}_bnds"
+    return ds
+
+
+@pytest.mark.parametrize("time", ["time", "valid_time"])
+def test_bounds_of_the_times_stay_and_go_along(time):
+    ds = averaged(-6, 0, time=time)
+    found = rename(ds, ["tp"])
+    name = f"{time}_bnds"
+    assert found["time"].attrs["bounds"] == name and found.coords[name].dims == ("time", "bnds")
+    assert found["tp"].attrs["cell_methods"] == "time: mean (interval: 6 hours)"
+    assert list(found.data_vars) == ["tp"]
+    for part in (found.isel(time=[2]), found.sel(time=[TIMES[2]]), orient(found).isel(time=[2])):
+        assert part[name].values.tolist() == [[TIMES[1].value, TIMES[2].value]]
+    assert restore(orient(found), like=ds)["tp"].dims == (time, "latitude", "longitude")
+    assert rename(found, ["tp"]).identical(found)
+
+
+def test_bounds_of_nothing_are_not_kept():
+    ds = averaged(-6, 0)
+    ds["x"] = ds["tp"].isel(time=0, drop=True)
+    assert "time_bnds" not in rename(ds, ["x"]).coords
+    ds["time"].attrs["bounds"] = "elsewhere"
+    assert set(rename(ds, ["tp"]).coords) == {"time", "latitude", "longitude"}
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(-6, 0), (-12, 12), (0, 1)])
+def test_offsets_of_bounds(lower, upper):
+    expected = (pd.Timedelta(lower, "h"), pd.Timedelta(upper, "h"))
+    assert bounds_offsets(rename(averaged(lower, upper), ["tp"])) == expected
+    assert bounds_offsets(rename(averaged(upper, lower), ["tp"])) == expected
+    noleap = xr.date_range("2000-02-27", periods=3, calendar="noleap", use_cftime=True)
+    assert bounds_offsets(rename(averaged(lower, upper, noleap), ["tp"])) == expected
+
+
+def test_offsets_that_vary_or_are_not_there_are_none():
+    months = averaged(0, 24 * 31, xr.date_range("2001-01-01", periods=3, freq="MS", use_cftime=False))
+    months["time_bnds"][1, 1] = np.datetime64("2001-03-01")
+    assert bounds_offsets(rename(months, ["tp"])) is None
+    assert bounds_offsets(field()) is None
+    assert bounds_offsets(field().isel(time=0)) is None
+
+
+def test_times_out_of_order_stay():
+    ds = field(name="t2m").isel(time=[2, 0, 1, 1])
+    assert rename(ds, ["t2m"])["time"].values.tolist() == ds["time"].values.tolist()
