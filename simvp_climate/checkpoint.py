@@ -1,5 +1,6 @@
 """The state of a training run on disk, so that a stopped run goes on exactly where it stopped."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -11,7 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from simvp_climate.loader import Plan
+
 _STATE = "training.pt"
+_PARTS = ("fingerprint", "network", "optimizer", "average", "kept", "history", "best", "plans")
 
 
 @dataclass(frozen=True)
@@ -43,22 +47,41 @@ def claim(directory: str | os.PathLike) -> Path:
     return path
 
 
-def fingerprint(provenance: dict, arrays: Iterable[np.ndarray]) -> str:
+def fingerprint(provenance: dict, digests: list[str], arrays: Iterable[np.ndarray]) -> str:
     """Return a text that two runs share exactly if one may go on where the other stopped.
 
-    `arrays` are the data and, for fine-tuning, the weights at the start.
+    `digests` tell the states from others; `arrays` are grid, windows and, for fine-tuning, the weights at the start.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(" ".join(digests).encode())
     for array in arrays:
         digest.update(np.ascontiguousarray(array))
     settings = {
         f"{group}.{name}": value
         for group in ("task", "model", "config")
         for name, value in provenance[group].items()
-        if name != "progress"  # changes nothing
+        if name not in ("progress", "memory", "engine")  # change no number: the order is kept in `plans`
     }
     others = {name: provenance[name] for name in ("training", "validation", "channels", "units")}
     return json.dumps({**settings, **others, "data_sha256": digest.hexdigest()}, sort_keys=True)
+
+
+def plans(directory: Path | None) -> list[Plan | None] | None:
+    """Return how a saved run reads its training and its validation windows, or None if there is none."""
+    if directory is None or not (directory / _STATE).exists():
+        return None
+    return [None if plan is None else Plan(**plan) for plan in _load(directory)["plans"]]
+
+
+def _load(directory: Path) -> dict:
+    try:
+        # weights_only: loading runs no code
+        saved = torch.load(directory / _STATE, weights_only=True, map_location="cpu")
+        return {name: saved[name] for name in _PARTS}
+    except Exception as error:
+        raise ValueError(
+            f"{str(directory / _STATE)!r} cannot be read as a training state: it is damaged or not ours. Move it "
+            "away to start anew"
+        ) from error
 
 
 def resume(run: Run) -> dict | None:
@@ -71,14 +94,7 @@ def resume(run: Run) -> dict | None:
     """
     if run.directory is None or not (run.directory / _STATE).exists():
         return None
-    try:
-        # weights_only: loading runs no code
-        saved = torch.load(run.directory / _STATE, weights_only=True, map_location="cpu")
-    except Exception as error:
-        raise ValueError(
-            f"{str(run.directory / _STATE)!r} cannot be read as a training state: it is damaged or not ours. Move it "
-            "away to start anew"
-        ) from error
+    saved = _load(run.directory)
     if saved["fingerprint"] != run.fingerprint:
         before, now = json.loads(saved["fingerprint"]), json.loads(run.fingerprint)
         names = sorted({name for name in before.keys() | now.keys() if before.get(name) != now.get(name)})
@@ -98,6 +114,7 @@ def save(
     kept: dict[str, Tensor],
     history: list[dict],
     best: float,
+    plans: list[Plan | None],
 ) -> None:
     """Write the state under a temporary name and rename it; do nothing for a run without a directory."""
     if run.directory is None:
@@ -110,6 +127,7 @@ def save(
         "kept": kept,
         "history": history,
         "best": best,
+        "plans": [None if plan is None else dataclasses.asdict(plan) for plan in plans],
     }
     unfinished = run.directory / f"{_STATE}.unfinished"
     torch.save(state, unfinished)

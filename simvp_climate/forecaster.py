@@ -17,16 +17,19 @@ import safetensors.torch
 import torch
 import xarray as xr
 
-from simvp_climate import layouts
+from simvp_climate import layouts, loader
 from simvp_climate.data import reader
-from simvp_climate.data.conventions import orient, rename, restore, same_grid
+from simvp_climate.data.conventions import find_member, orient, rename, restore, same_grid
+from simvp_climate.data.forcings import COORDINATE_CHANNELS
+from simvp_climate.data.forcings import channels as forcing_channels
 from simvp_climate.data.normalizer import Normalizer, check_plausible
-from simvp_climate.data.variables import same_units
+from simvp_climate.data.variables import conversion, same_units
 from simvp_climate.data.windows import check_times, find_windows, lead_times, parse_step, valid_times
+from simvp_climate.grid import latitude_weights
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, rollout
 from simvp_climate.task import Task
 
-_FORMAT = "simvp_climate forecaster 1"
+_FORMAT = "simvp_climate forecaster 2"
 _BATCH_BYTES = 2**24  # states in and out of one network call; its own activations take about 50 times that
 
 
@@ -42,6 +45,8 @@ class Forecaster:
         What is forecast, with what, in which statistics.
     latitude, longitude
         The grid it was trained on, in ascending order, degrees.
+    statics
+        The fields without time among `task.forcings`, (field, latitude, longitude), as in the training data.
     provenance
         How it was trained: periods, settings, versions, loss per epoch.
     """
@@ -51,6 +56,7 @@ class Forecaster:
     normalizer: Normalizer
     latitude: np.ndarray
     longitude: np.ndarray
+    statics: np.ndarray
     provenance: dict
 
     def __repr__(self):
@@ -74,7 +80,9 @@ class Forecaster:
         ----------
         dataset
             Holds at least `history` states up to each initialization; no truth is needed. Any lat-lon
-            convention; nothing after an initialization is looked at.
+            convention; nothing after an initialization is looked at. Units may differ from those trained on where
+            the conversion is exact (degC and K, hPa and Pa, geopotential height and geopotential). With a dimension
+            of ensemble members each is forecast.
         init_times
             Initializations, each a time of `dataset` with a full history. Default: the last time alone.
         every
@@ -86,17 +94,20 @@ class Forecaster:
         Returns
         -------
         xarray.Dataset
-            The task's variables on (init_time, lead_time, [level,] latitude, longitude), with the names,
-            order, coordinate values and units of `dataset`, and `valid_time(init_time, lead_time)`, so that
-            `forecast - dataset.sel(time=forecast.valid_time)` is complete, if the dataset calls the variables as
-            the task does and its time `time`; `open_dataset(dataset, task.variables)` sees to both.
+            The task's variables on (init_time, lead_time, [member,] [level,] latitude, longitude), with the names,
+            order, coordinate values and units of `dataset`, NaN where the training data never had a value, and
+            `valid_time(init_time, lead_time)`, so that `forecast - dataset.sel(time=forecast.valid_time)` is
+            complete, if the dataset calls the variables as the task does and its time `time`;
+            `open_dataset(dataset, task.variables)` sees to both.
             `to_netcdf` gives a CF file.
 
         Raises
         ------
         ValueError
-            If the data do not fit what was trained (grid, variables, units), a history is incomplete, a
-            value in it is missing, or no initialization fits.
+            If the data do not fit what was trained (grid, variables, units that cannot be converted), a history is
+            incomplete, a value in it is missing, or no initialization fits.
+        OSError
+            If the data cannot be read.
         """
         horizon = self.task.horizon if horizon is None else horizon
         if not isinstance(horizon, Integral) or horizon < 1:
@@ -104,10 +115,18 @@ class Forecaster:
         if not isinstance(dataset, xr.Dataset):
             raise ValueError(f"the forecaster takes an xarray.Dataset, not {type(dataset).__name__}: see open_dataset")
         inside = orient(rename(dataset, self.task.variables, self.task.levels))
-        self.check(inside)
         histories = self._histories(inside, init_times, every)
         inits = inside.indexes["time"][histories[:, -1]]
-        forecast = self._label(self._states(inside, histories, int(horizon)), inits, int(horizon), inside)
+        member = find_member(inside)
+        series = [inside] if member is None else [inside.isel({member: at}) for at in range(inside.sizes[member])]
+        forecasts = []
+        for one in series:
+            self.check(one)
+            forecasts.append(self._label(self._states(one, histories, int(horizon)), inits, int(horizon), one))
+        forecast = forecasts[0]
+        if member is not None:
+            along = inside[member] if member in inside.coords else member
+            forecast = xr.concat(forecasts, along, combine_attrs="override", coords="minimal", compat="override")
         return layouts.encode(restore(forecast, like=dataset))
 
     def check(self, inside: xr.Dataset) -> None:
@@ -123,13 +142,25 @@ class Forecaster:
                 f"the data have the channels {[str(c) for c in found]}, the forecaster was trained on "
                 f"{[str(c) for c in self.normalizer.channels]}: give the same variables and levels"
             )
+        self._conversions(inside)
+
+    def _conversions(self, inside: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """Return factor and offset that carry each channel to the units trained on, (channel, 1, 1)."""
+        found = []
         for channel, trained in zip(self.normalizer.channels, self.normalizer.units, strict=True):
             units = inside[channel.variable].attrs.get("units", "")
-            if units and trained and not same_units(units, trained):
+            if not units or not trained or same_units(units, trained):
+                found.append((1.0, 0.0))
+                continue
+            factors = conversion(channel.variable, units, trained)
+            if factors is None:
                 raise ValueError(
-                    f"{channel.variable} is in {units!r}, the forecaster was trained in {trained!r}: convert the "
-                    "data, and set attrs['units']"
+                    f"{channel.variable} is in {units!r}, the forecaster was trained in {trained!r}, and there is no "
+                    "exact way from one to the other: convert the data, and set attrs['units']"
                 )
+            found.append(factors)
+        factor, offset = np.array(found, dtype=np.float64).T[:, :, None, None]
+        return factor, offset
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the forecaster to one safetensors file that `load` reads; it holds no code.
@@ -154,6 +185,10 @@ class Forecaster:
             "mean": self.normalizer.mean,
             "std": self.normalizer.std,
             "change_std": self.normalizer.change_std,
+            "mask": self.normalizer.mask,
+            "log_scale": self.normalizer.log_scale,
+            "bounds": self.normalizer.bounds,
+            "statics": self.statics,
         }
         tensors |= {name: torch.tensor(np.asarray(array)) for name, array in arrays.items()}
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -188,17 +223,22 @@ class Forecaster:
         tensors = safetensors.torch.load_file(path)
         task = Task(**header["task"])
         channels = tuple(reader.Channel(*channel) for channel in header["channels"])
-        network = SimVPv2(SimVPv2Config(**header["model"]), history=task.history, channels=len(channels))
+        forcings = 2 * len(forcing_channels(task.forcings)) + len(tensors["statics"])
+        forcings += len(COORDINATE_CHANNELS) if "coordinates" in task.forcings else 0
+        config = SimVPv2Config(**header["model"])
+        network = SimVPv2(config, history=task.history, channels=len(channels), forcings=forcings)
         weights = {n.removeprefix("network."): v for n, v in tensors.items() if n.startswith("network.")}
         network.load_state_dict(weights)
         network.to(device=choose_device(device), memory_format=torch.channels_last)
-        statistics = {name: tensors[name].numpy() for name in ("mean", "std", "change_std")}
+        names = ("mean", "std", "change_std", "mask", "log_scale", "bounds")
+        statistics = {name: tensors[name].numpy() for name in names}
         return Forecaster(
             task=task,
             network=network.eval(),
             normalizer=Normalizer(channels=channels, units=tuple(header["units"]), **statistics),
             latitude=tensors["latitude"].numpy(),
             longitude=tensors["longitude"].numpy(),
+            statics=tensors["statics"].numpy(),
             provenance=header["provenance"],
         )
 
@@ -244,20 +284,29 @@ class Forecaster:
     def _states(self, inside: xr.Dataset, histories: np.ndarray, horizon: int) -> np.ndarray:
         """Return forecasts in physical units, float32, (init, lead, channel, latitude, longitude)."""
         device = next(self.network.parameters()).device
-        mean = torch.as_tensor(self.normalizer.mean, dtype=torch.float32, device=device)[:, None, None]
-        std = torch.as_tensor(self.normalizer.std, dtype=torch.float32, device=device)[:, None, None]
-        state_bytes = 4 * len(mean) * self.latitude.size * self.longitude.size
-        batch = max(1, _BATCH_BYTES // (state_bytes * (self.task.history + horizon)))
-        shape = (len(histories), horizon, len(mean), self.latitude.size, self.longitude.size)
+        scale = loader.Scale(self.normalizer, device)
+        weights = latitude_weights(inside["latitude"]).values
+        forcings = loader.Forcings(self.task, self.latitude, self.longitude, self.statics, weights, device)
+        factor, offset = self._conversions(inside)
+        converted = (factor != 1).any() or (offset != 0).any()
+        source = reader.open_source(inside)
+        inits = inside.indexes["time"][histories[:, -1]]
+        calls = -(-horizon // self.task.history)
+        batch = max(1, _BATCH_BYTES // (source.state_bytes * (self.task.history + horizon)))
+        shape = (len(histories), horizon, len(source.channels), self.latitude.size, self.longitude.size)
         forecasts = np.empty(shape, dtype=np.float32)
         for start in range(0, len(histories), batch):
             positions, rows = np.unique(histories[start : start + batch], return_inverse=True)
-            states = reader.read(inside, positions)
-            reader.check_finite(states, inside, positions)
+            states = reader.read(source, positions)
+            reader.check_finite(states, inside, positions, self.normalizer.mask)
+            if converted:
+                states = (states * factor + offset).astype(np.float32)
             check_plausible(self.normalizer, states, "the dataset")
             x_BTCHW = torch.from_numpy(states[rows.reshape(-1, histories.shape[1])]).to(device)
-            y_BTCHW = rollout(self.network, (x_BTCHW - mean) / std, horizon)
-            forecasts[start : start + batch] = (y_BTCHW * std + mean).cpu().numpy()
+            f_BTFHW = forcings(inits[start : start + batch], calls)
+            y_BTCHW = scale.physical(rollout(self.network, scale.normalize(x_BTCHW), horizon, f_BTFHW).float())
+            states = y_BTCHW.cpu().numpy()
+            forecasts[start : start + batch] = (states - offset) / factor if converted else states
         return forecasts
 
     def _label(self, states: np.ndarray, inits: pd.Index, horizon: int, inside: xr.Dataset) -> xr.Dataset:

@@ -1,93 +1,524 @@
-"""Windows as shuffled tensors: here labels become numbers.
+"""Windows as shuffled tensors, normalized on the device: here labels become numbers.
 
 Shape suffixes: N time of all series one after another, C channel, H latitude, W longitude; B window of a
-batch, T time of a window.
+batch, T time of a window; F forcing.
 """
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
-import xarray as xr
 from torch import Tensor
 
-from simvp_climate.data import reader
-from simvp_climate.data.windows import find_windows
+from simvp_climate.data import forcings, reader
+from simvp_climate.data.normalizer import Normalizer
+from simvp_climate.data.reader import Request, Source
+from simvp_climate.data.windows import parse_step, shift
 from simvp_climate.task import Task
+
+_RING = 4  # batches that are filled in turn
+_SHARE = 0.6  # of the free memory that the states may take
+_STREAM_BYTES = 2**32  # enough for thousands of windows of any grid to be mixed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How windows are read: it decides their order, so a run that goes on keeps it.
+
+    Attributes
+    ----------
+    tier
+        "memory": all states are decoded once and kept; every epoch is a random order of all windows.
+        "stream": stretches of `segment` windows in a row are read in random order, and `group` of them are mixed
+        at a time.
+    segment, group
+        Windows in a stretch, and stretches in a group; 0 for "memory".
+    """
+
+    tier: str
+    segment: int = 0
+    group: int = 0
 
 
 @dataclass(frozen=True, eq=False)
-class Windows:
-    """The states of one or several series in memory, and the windows into them.
+class Batch:
+    """Windows of one step of training.
 
     Attributes
     ----------
     states
-        Physical units, float32, (N, C, H, W).
-    positions
-        Times of each window as positions in `states`, (window, history + horizon); no window crosses
-        from one series to the next, nor a gap in time.
+        In physical units, float32, (B, T, C, H, W).
+    windows
+        Which windows these are, counted over all series, (B,).
     """
 
-    states: np.ndarray
-    positions: np.ndarray
+    states: Tensor
+    windows: np.ndarray
 
 
-def load_windows(task: Task, series: Sequence[xr.Dataset], name: str) -> Windows:
-    """Read every series (oriented Datasets) and index its windows; `name` is said in errors.
+def choose_plan(
+    sources: Sequence[Source],
+    windows: Sequence[np.ndarray],
+    batch_size: int,
+    memory: int | str = "auto",
+    share: float = 1.0,
+) -> Plan:
+    """Return how to read some windows within a number of bytes.
+
+    Parameters
+    ----------
+    memory
+        Bytes that the states may take. "auto": 60 % of the memory that is free; states that do not fit are
+        streamed through at most 4 GiB.
+    share
+        The part of this that these windows may take.
+
+    Raises
+    ------
+    MemoryError
+        If not even one stretch as long as a stored chunk fits.
+    """
+    budget = memory
+    if memory == "auto":
+        free = free_memory()
+        budget = _STREAM_BYTES if free is None else _SHARE * free
+    budget = int(budget * share)
+    state = sources[0].state_bytes
+    ring = _RING * min(batch_size, sum(map(len, windows))) * windows[0].shape[1] * state
+    if sum(len(np.unique(positions)) for positions in windows) * state + ring <= budget:
+        return Plan("memory")
+    if memory == "auto":
+        budget = min(budget, _STREAM_BYTES)
+    # what a stretch reads beyond its own length: the rest of its last windows, up to the end of a chunk
+    span = max(int((positions[:, -1] - positions[:, 0]).max()) for positions in windows)
+    chunk = max(source.chunk for source in sources)
+    longest = max(map(len, windows))
+    # a tenth is read twice: the price of a chunk that two stretches share, against worse mixing
+    segment = min(10 * -(-span // chunk) * chunk, -(-longest // chunk) * chunk)
+    while segment > chunk and 2 * (segment + span) * state + ring > budget:
+        segment -= chunk
+    group = (budget - ring) // (2 * (segment + span) * state)
+    if group < 1:
+        needed = 2 * (segment + span) * state + ring
+        raise MemoryError(
+            f"memory={memory!r} gives {budget / 2**20:.0f} MiB, and to stream these windows takes "
+            f"{needed / 2**20:.0f}: two stretches of {segment + span} states (chunks hold {chunk} times, windows reach "
+            f"over {span + 1}) and {_RING} batches of {batch_size}. Give more, take a smaller batch_size, or write the "
+            "data once in smaller chunks: sc.cache(ds, path)"
+        )
+    return Plan("stream", segment, int(group))
+
+
+def room_for(sources: Sequence[Source], windows: Sequence[np.ndarray]) -> np.ndarray:
+    """Return an empty array for all states that windows use, (N, C, H, W), float32.
+
+    Raises
+    ------
+    MemoryError
+        If they do not fit into the memory that is free: a run that was begun on a larger machine.
+    """
+    count = sum(len(np.unique(positions)) for positions in windows)
+    needed, free = count * sources[0].state_bytes, free_memory()
+    if free is not None and needed > 0.9 * free:
+        raise MemoryError(
+            f"the states take {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. This run keeps them in "
+            "memory, which decides the order of its windows: go on where there is as much, or start anew"
+        )
+    return np.empty((count, *sources[0].shape), dtype=np.float32)
+
+
+class WindowStream:
+    """Windows of one or several series in a reproducible random order, read once an epoch or kept in memory.
+
+    The order is a function of seed, epoch, world and plan alone: never of threads, engine or where the run was
+    stopped. Every window comes once an epoch, on one of the ranks. Batches are of nearly equal size, and every rank
+    has the same number of them, so that no window is left out and no rank waits.
+
+    Memory when streaming, beside that of the interpreter: two groups, one read in the background while the other is
+    used, of at most `group` x (`segment` + reach of a window - 1) states; four batches; and the chunks being decoded,
+    at most 16 tasks of 16 MiB. `bound` is the sum. A batch's tensor is filled anew three batches later.
+
+    One process: threads only, no workers. To fork while it runs is refused, because threads do not survive it.
+
+    Parameters
+    ----------
+    sources, windows
+        The series, and for each the positions of its windows, (window, T).
+    batch_size
+        Largest number of windows in a batch.
+    plan
+        See `choose_plan`.
+    seed
+        Of the order.
+    rank, world
+        Which of how many processes this is.
+    shuffle
+        False gives the windows in order.
+    states
+        For a plan in memory the states if they were read already, (N, C, H, W): all times that windows use, series
+        after series; otherwise they are read here.
+    device
+        Where states in memory lie, and batches of them come from.
 
     Raises
     ------
     ValueError
-        If a series has no window, or a value that a window would read is missing.
+        If a rank would have no window, or an empty batch.
     """
-    count = sum(one.sizes["time"] for one in series)
-    shape = (len(reader.channels(series[0])), series[0].sizes["latitude"], series[0].sizes["longitude"])
-    states = np.empty((count, *shape), dtype=np.float32)
-    positions, start = [], 0
-    for number, one in enumerate(series):
-        label = name if len(series) == 1 else f"{name}[{number}]"
-        windows = find_windows(one.indexes["time"], task.step, task.history, task.horizon, label)
-        used = np.zeros(one.sizes["time"], dtype=bool)
-        used[windows] = True
-        for times, block in reader.blocks(one):
-            needed = np.flatnonzero(used[times])
-            reader.check_finite(block[needed], one, times.start + needed)
-            states[start + times.start : start + times.stop] = block
-        positions.append(windows + start)
-        start += one.sizes["time"]
-    return Windows(states, np.concatenate(positions))
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        windows: Sequence[np.ndarray],
+        *,
+        batch_size: int,
+        plan: Plan,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        shuffle: bool = True,
+        states: np.ndarray | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        self.sources, self.windows, self.plan = list(sources), list(windows), plan
+        self.seed, self.rank, self.world, self.shuffle = seed, rank, world, shuffle
+        self.count = sum(map(len, windows))
+        self.device = torch.device(device)
+        self.decoded_steps = 0  # times decoded so far, whole chunks of the longest kind
+        self._pid = os.getpid()
+        shares = np.diff(_shares(self.count, world))
+        self.batches = -(-int(shares.max()) // batch_size)
+        if shares.min() < self.batches:
+            raise ValueError(
+                f"{self.count} windows over {world} processes in batches of {batch_size} leave a process with an empty "
+                "batch: take fewer processes or a larger batch_size"
+            )
+        self._first = np.cumsum([0, *map(len, windows)])  # of each series among all windows
+        self._share = int(shares[rank])
+        self._states, self._positions = None, None
+        self._ring: list[Tensor] = []
+        self._buffers: list[np.ndarray] = []
+        if plan.tier == "memory":
+            self._keep(states)
+        else:
+            self._segments = [
+                (number, begin, end)
+                for number, (source, positions) in enumerate(zip(self.sources, self.windows, strict=True))
+                for begin, end in _cut(len(positions), plan.segment, source.phase(int(positions[0, 0])))
+            ]
+
+    def __len__(self) -> int:
+        """Return the number of batches an epoch has, on every rank."""
+        return self.batches
+
+    @property
+    def length(self) -> int:
+        """Number of states in a window."""
+        return self.windows[0].shape[1]
+
+    @property
+    def batch_size(self) -> int:
+        """Number of windows in the largest batch of this rank."""
+        return -(-self._share // self.batches)
+
+    @property
+    def bound(self) -> int:
+        """Bytes that this holds at most, the interpreter and its libraries not counted."""
+        state = self.sources[0].state_bytes
+        ring = _RING * self.batch_size * self.length * state
+        if self.plan.tier == "memory":
+            return len(self._states) * state + ring
+        flying = min(16 * 2**24, self._group_states() * state)
+        return 2 * self._group_states() * state + ring + flying
+
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch, from `first_batch` on: what is before it is not read."""
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                "these windows were opened in another process: threads that read do not survive a fork. Open the data "
+                "in the process that uses them, and start processes by spawn"
+            )
+        sizes = np.diff(_shares(self._share, self.batches))
+        skipped = int(sizes[:first_batch].sum())
+        parts = self._from_memory(epoch, skipped) if self.plan.tier == "memory" else self._from_store(epoch, skipped)
+        try:
+            yield from self._fill(parts, sizes, first_batch)
+        finally:
+            parts.close()  # waits for the read in the background
+
+    def _fill(self, parts: Iterator, sizes: np.ndarray, first_batch: int) -> Iterator[Batch]:
+        """Yield batches of the sizes wanted from parts (windows, their rows, the states)."""
+        current, at = None, 0
+        for number in range(first_batch, self.batches):
+            size = int(sizes[number])
+            windows = np.empty(size, dtype=np.int64)
+            states = None
+            filled = 0
+            while filled < size:
+                if current is None or at == len(current[0]):
+                    current, at = next(parts), 0
+                ids, rows, states_NX = current
+                take = min(size - filled, len(ids) - at)
+                windows[filled : filled + take] = ids[at : at + take]
+                if states is None:
+                    states = self._target(number, size, states_NX)
+                rest = states[filled * self.length : (filled + take) * self.length]
+                _gather(states_NX, rows[at : at + take].reshape(-1), rest)
+                filled += take
+                at += take
+            yield Batch(states.view(size, self.length, *self.sources[0].shape), windows)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the windows of this rank in the order in which an epoch gives them, nothing read."""
+        if self.plan.tier == "memory":
+            return self._shuffled_all(epoch)
+        return np.concatenate([ids for ids, _ in self._groups(epoch)])
+
+    def _target(self, number: int, size: int, states_NX: Tensor) -> Tensor:
+        if states_NX.device.type != "cpu":
+            return torch.empty((size * self.length, states_NX.shape[1]), device=states_NX.device)
+        if not self._ring:
+            shape = (self.batch_size * self.length, states_NX.shape[1])
+            pinned = torch.cuda.is_available()
+            self._ring = [torch.empty(shape, pin_memory=pinned) for _ in range(_RING)]
+        return self._ring[number % _RING][: size * self.length]
+
+    def _keep(self, states: np.ndarray | None) -> None:
+        """Hold all states that windows use, and where in them the windows are."""
+        self._positions, used_all, first = [], [], 0
+        for positions in self.windows:
+            used, rows = np.unique(positions, return_inverse=True)
+            self._positions.append(rows.reshape(positions.shape) + first)
+            used_all.append(used)
+            first += len(used)
+        self._positions = np.concatenate(self._positions)
+        if states is None:
+            states = np.empty((first, *self.sources[0].shape), dtype=np.float32)
+            at = 0
+            for source, used in zip(self.sources, used_all, strict=True):
+                parts = [(a, b, at + begin) for a, b, begin in reader.runs(used)]
+                reader.fetch([Request(source, a, b, states[begin : begin + b - a]) for a, b, begin in parts])
+                at += len(used)
+            self.decoded_steps += first
+        self._states = torch.from_numpy(states.reshape(first, -1))
+        if self.device.type == "cuda" and self._states.nbytes < torch.cuda.mem_get_info(self.device)[0] / 2:
+            self._states = self._states.to(self.device)
+
+    def _shuffled_all(self, epoch: int) -> np.ndarray:
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.count) if self.shuffle else None
+        order = np.arange(self.count) if order is None else order
+        first, last = _shares(self.count, self.world)[self.rank : self.rank + 2]
+        return order[first:last]
+
+    def _from_memory(self, epoch: int, skipped: int) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
+        ids = self._shuffled_all(epoch)[skipped:]
+        yield ids, self._positions[ids], self._states
+
+    def _groups(self, epoch: int) -> Iterator[tuple[np.ndarray, list[tuple[int, int, int]]]]:
+        """Yield for each group of this rank its windows in order, and its stretches (series, begin, end)."""
+        segments = self._segments
+        if self.shuffle:
+            segments = [segments[i] for i in np.random.default_rng([self.seed, epoch]).permutation(len(segments))]
+        first, last = _shares(self.count, self.world)[self.rank : self.rank + 2]
+        own, at = [], 0
+        for number, begin, end in segments:
+            # the part of the stretch that falls to this rank
+            low, high = max(begin, begin + first - at), min(end, begin + last - at)
+            if low < high:
+                own.append((number, low, high))
+            at += end - begin
+        for place in range(0, len(own), self.plan.group):
+            stretches = own[place : place + self.plan.group]
+            ids = np.concatenate([self._first[number] + np.arange(low, high) for number, low, high in stretches])
+            if self.shuffle:
+                ids = np.random.default_rng([self.seed, epoch, self.rank, place]).permutation(ids)
+            yield ids, stretches
+
+    def _group_states(self) -> int:
+        """Return the largest number of states that a group may hold."""
+        reach = 0
+        for number, begin, end in self._segments:
+            positions = self.windows[number]
+            dense = int(positions[end - 1, -1] - positions[begin, 0]) + 1
+            reach = max(reach, min(dense, (end - begin) * self.length))
+        return reach * min(self.plan.group, len(self._segments))
+
+    def _from_store(self, epoch: int, skipped: int) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
+        """Yield the groups of an epoch; the next one is read in the background while one is used."""
+        if not self._buffers:
+            shape = (self._group_states(), *self.sources[0].shape)
+            # kept from epoch to epoch: memory that is new to the process costs more than the copy into it
+            self._buffers = [np.empty(shape, dtype=np.float32) for _ in range(2)]
+        groups = self._groups(epoch)
+        first = next(groups)
+        while skipped >= len(first[0]):
+            skipped -= len(first[0])
+            first = next(groups)
+        with ThreadPoolExecutor(1, thread_name_prefix="windows") as ahead:
+            waiting, turn = ahead.submit(self._read_group, *first, self._buffers[0]), 1
+            while waiting is not None:
+                ids, rows, states_NX = waiting.result()
+                following = next(groups, None)
+                waiting = following and ahead.submit(self._read_group, *following, self._buffers[turn % 2])
+                turn += 1
+                yield ids[skipped:], rows[skipped:], states_NX
+                skipped = 0
+
+    def _read_group(
+        self, ids: np.ndarray, stretches: list[tuple[int, int, int]], buffer: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, Tensor]:
+        """Read the states of some stretches, and return the windows, their rows in the states, and the states."""
+        requests, ordered, rows, at = [], [], [], 0
+        for number, low, high in stretches:
+            source, positions = self.sources[number], self.windows[number][low:high]
+            used = np.unique(positions)
+            for start, stop, begin in reader.runs(used):
+                requests.append(Request(source, start, stop, buffer[at + begin : at + begin + stop - start]))
+                self.decoded_steps += source.decoded(start, stop)
+            ordered.append(self._first[number] + np.arange(low, high))
+            rows.append(np.searchsorted(used, positions) + at)
+            at += len(used)
+        reader.fetch(requests)
+        ordered, rows = np.concatenate(ordered), np.concatenate(rows)
+        sorter = np.argsort(ordered)
+        rows = rows[sorter[np.searchsorted(ordered, ids, sorter=sorter)]]
+        return ids, rows, torch.from_numpy(buffer[:at].reshape(at, -1))
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """Return the order of the windows in an epoch: a function of seed and epoch alone, so that it resumes."""
-    return np.random.default_rng([seed, epoch]).permutation(count)
+class Forcings:
+    """What the network sees beside the states, on the device: nothing of it is read while it trains or forecasts.
+
+    For every input state the forcings at its time, those at the time that is forecast from its place, and the
+    fields that do not change.
+
+    Parameters
+    ----------
+    task
+        Names the forcings.
+    latitude, longitude
+        Of the grid inside, degrees.
+    statics
+        The fields named in `task.forcings` that have no time, in that order, (field, H, W), in their own units.
+    weights
+        Area weights with mean one, (H,).
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        latitude: np.ndarray,
+        longitude: np.ndarray,
+        statics: np.ndarray,
+        weights: np.ndarray,
+        device: torch.device,
+    ):
+        self.task, self.latitude, self.device = task, latitude, device
+        self.changing = len(forcings.channels(task.forcings))
+        self.clipped = [int(at) for at in np.flatnonzero(forcings.clipped(task.forcings))]
+        fields = []
+        if "coordinates" in task.forcings:
+            fields.append(forcings.coordinate_fields(latitude, longitude))
+        if len(statics):
+            mean = (statics * weights[:, None]).mean(axis=(1, 2), keepdims=True)
+            deviation = np.sqrt(((statics - mean) ** 2 * weights[:, None]).mean(axis=(1, 2), keepdims=True))
+            fields.append((statics - mean) / np.maximum(deviation, 1e-12))
+        shape = (0, len(latitude), len(longitude))
+        fixed = np.concatenate(fields) if fields else np.empty(shape)
+        self.fixed_FHW = torch.as_tensor(fixed, dtype=torch.float32, device=device)
+        east = np.deg2rad(longitude)
+        waves = np.stack([np.ones_like(east), np.cos(east), np.sin(east)])
+        self.waves_3W = torch.as_tensor(waves, dtype=torch.float32, device=device)
+
+    def __len__(self) -> int:
+        """Return the number of channels that the network sees beside the state."""
+        return 2 * self.changing + len(self.fixed_FHW)
+
+    def __call__(self, inits: pd.Index, calls: int) -> Tensor | None:
+        """Return the forcings of forecasts of `calls` network calls from some initializations, (B, T, F, H, W)."""
+        if not len(self):
+            return None
+        history = self.task.history
+        parts = []
+        if self.changing:
+            steps = range(1 - history, calls * history + 1)
+            times = [shift(inits, self.task.step, step) for step in steps]
+            unique, inverse = np.unique(np.stack([np.asarray(one) for one in times], axis=1), return_inverse=True)
+            rows = forcings.harmonics(
+                self.task.forcings, type(inits)(unique), self.latitude, parse_step(self.task.step)
+            )
+            fields_NFHW = torch.as_tensor(rows, device=self.device) @ self.waves_3W
+            for channel in self.clipped:
+                fields_NFHW[:, channel].clamp_(min=0)
+            fields_BTFHW = fields_NFHW[torch.as_tensor(inverse.reshape(len(inits), -1), device=self.device)]
+            parts = [fields_BTFHW[:, : calls * history], fields_BTFHW[:, history:]]
+        if len(self.fixed_FHW):
+            parts.append(self.fixed_FHW.expand(len(inits), calls * history, *self.fixed_FHW.shape))
+        return torch.cat(parts, dim=2)
 
 
-def batches(states_NCHW: Tensor, windows: np.ndarray, batch_size: int) -> Iterator[Tensor]:
-    """Yield batches (B, T, C, H, W) of whole windows, in the order given, on the device of the states."""
-    for start in range(0, len(windows), batch_size):
-        positions_BT = torch.from_numpy(windows[start : start + batch_size]).to(states_NCHW.device)
-        yield states_NCHW[positions_BT]
+class Scale:
+    """What carries states to the numbers that the network sees, and back, on the device.
+
+    The logarithm where it is learned, then mean and standard deviation per channel; cells without values are 0, the
+    mean. Back again a forecast is held within the bounds of its variable and has no value where the data had none.
+    """
+
+    def __init__(self, normalizer: Normalizer, device: torch.device):
+        def tensor(values: np.ndarray) -> Tensor:
+            return torch.as_tensor(values, dtype=torch.float32, device=device)
+
+        self.mean_C11 = tensor(normalizer.mean)[:, None, None]
+        self.std_C11 = tensor(normalizer.std)[:, None, None]
+        self.mask_CHW = torch.as_tensor(normalizer.mask, device=device) if normalizer.mask.any() else None
+        self.logged = [(int(at), float(normalizer.log_scale[at])) for at in np.flatnonzero(normalizer.log_scale)]
+        bounded = np.isfinite(normalizer.bounds).any()
+        self.bounds_2C11 = tensor(normalizer.bounds.T)[:, :, None, None] if bounded else None
+
+    def normalize(self, x_BTCHW: Tensor) -> Tensor:
+        """Return states in physical units as the network sees them."""
+        if self.logged:
+            x_BTCHW = x_BTCHW.clone()
+            for at, scale in self.logged:
+                x_BTCHW[:, :, at] = torch.log1p(x_BTCHW[:, :, at].clamp(min=0) / scale)
+        x_BTCHW = (x_BTCHW - self.mean_C11) / self.std_C11
+        return x_BTCHW if self.mask_CHW is None else x_BTCHW.masked_fill(self.mask_CHW, 0)
+
+    def physical(self, y_BTCHW: Tensor) -> Tensor:
+        """Return what the network gives in physical units."""
+        y_BTCHW = y_BTCHW * self.std_C11 + self.mean_C11
+        for at, scale in self.logged:
+            y_BTCHW[:, :, at] = torch.expm1(y_BTCHW[:, :, at]) * scale
+        if self.bounds_2C11 is not None:
+            y_BTCHW = torch.clamp(y_BTCHW, self.bounds_2C11[0], self.bounds_2C11[1])
+        return y_BTCHW if self.mask_CHW is None else y_BTCHW.masked_fill(self.mask_CHW, torch.nan)
 
 
-def check_memory(series: Sequence[xr.Dataset]) -> None:
-    """Raise MemoryError unless the states of all series fit into the memory that is free, where that is known."""
-    needed = sum(
-        4 * one.sizes["time"] * len(reader.channels(one)) * one.sizes["latitude"] * one.sizes["longitude"]
-        for one in series
-    )
-    free = _free_memory()
-    if free is not None and needed > 0.8 * free:
-        raise MemoryError(
-            f"the states take {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free: this version holds the "
-            "series in memory. Choose fewer variables, levels or years, or a coarser grid"
-        )
+def _gather(states_NX: Tensor, rows: np.ndarray, out: Tensor) -> None:
+    """Copy some rows of the states into `out`."""
+    if states_NX.device.type == "cpu":
+        # "clip" copies straight into the buffer, where "raise" would take one of its own
+        np.take(states_NX.numpy(), rows, axis=0, out=out.numpy(), mode="clip")
+    else:
+        torch.index_select(states_NX, 0, torch.from_numpy(rows).to(states_NX.device), out=out)
 
 
-def _free_memory() -> int | None:
+def _shares(count: int, parts: int) -> np.ndarray:
+    """Return where each of some parts of nearly equal size begins, and the end of the last."""
+    return np.cumsum([0, *(count // parts + (part < count % parts) for part in range(parts))])
+
+
+def _cut(count: int, length: int, phase: int) -> list[tuple[int, int]]:
+    """Return stretches (begin, end) of some windows; all but the first begin where a chunk does."""
+    begins = [0, *range(length - phase % length, count, length)]
+    return list(zip(begins, [*begins[1:], count], strict=True))
+
+
+def free_memory() -> int | None:
     """Return the bytes that can still be had: of the machine, or of the job's share (cgroup) if that is less."""
     found = []
     try:

@@ -1,7 +1,8 @@
 """What is to be forecast: the one place that says variables, levels, lengths and step."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -27,11 +28,21 @@ class Task:
         cut, a longer one is rolled out, in training as in forecasting.
     step
         Time between states: "6h", "1D", or calendar months "1MS". A multiple of the data's own step.
+    forcings
+        What is known at any time and helps: "insolation" (at the top of the atmosphere; for steps of a day or
+        more its daily mean), "time_of_day", "time_of_year", "coordinates"; and fields without time by their name
+        in the training data ("orography", "land_sea_mask"). The network sees them at its input times and at the
+        times that it forecasts.
+    transforms
+        How variables are bent or bounded, by name: "log" for precipitation (log(1 + x / 0.01 mm) is learned, and
+        no forecast is negative), `("log", scale)` for others, in their units; `(low, high)` holds forecasts within
+        bounds, `None` for none: `{"tp": "log", "tcc": (0, 1), "q": (0, None)}`. Kept as pairs.
 
     Raises
     ------
     ValueError
-        If a length is below one, a name appears twice, or the step cannot be read.
+        If a length is below one, a name appears twice, the step cannot be read, or a transform is unknown or
+        that of a variable that is not forecast.
     """
 
     variables: tuple[str, ...]
@@ -39,6 +50,8 @@ class Task:
     history: int = 12
     horizon: int = 12
     step: str = "6h"
+    forcings: tuple[str, ...] = ()
+    transforms: Mapping[str, object] | tuple[tuple[str, object], ...] = ()
 
     def __post_init__(self):
         if isinstance(self.variables, str):
@@ -60,3 +73,34 @@ class Task:
                 raise ValueError(f"{name}={value!r} must be a whole number of steps, at least 1")
             object.__setattr__(self, name, int(value))
         parse_step(self.step)
+        if isinstance(self.forcings, str):
+            raise ValueError(f"forcings={self.forcings!r} is a string: give a list, [{self.forcings!r}]")
+        object.__setattr__(self, "forcings", tuple(self.forcings))
+        if twice := sorted({name for name in self.forcings if self.forcings.count(name) > 1}):
+            raise ValueError(f"forcings names {twice} more than once")
+        if both := sorted(set(self.forcings) & set(self.variables)):
+            raise ValueError(f"{both} are both variables to forecast and forcings: they can be one of these")
+        pairs = self.transforms.items() if isinstance(self.transforms, Mapping) else self.transforms
+        # lists are what a file gives back
+        pairs = tuple((name, tuple(how) if isinstance(how, list) else how) for name, how in pairs)
+        object.__setattr__(self, "transforms", pairs)
+        for name, how in pairs:
+            if name not in self.variables:
+                raise ValueError(f"transforms has {name!r}, which is none of the variables {list(self.variables)}")
+            _check_transform(name, how)
+
+
+def _check_transform(name: str, how: object) -> None:
+    if how == "log":
+        return
+    if isinstance(how, Sequence) and not isinstance(how, str) and len(how) == 2:
+        first, second = how
+        if first == "log" and isinstance(second, Real) and second > 0:
+            return
+        numbers = [value for value in how if value is not None]
+        if numbers and all(isinstance(value, Real) for value in numbers) and (len(numbers) < 2 or first < second):
+            return
+    raise ValueError(
+        f"transforms={{{name!r}: {how!r}}} is none: write 'log', ('log', scale) with a scale above 0, or bounds "
+        "(low, high) with low < high, one of which may be None"
+    )

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from lightning_fabric import Fabric
@@ -21,8 +22,17 @@ from tqdm.auto import tqdm
 
 from simvp_climate import checkpoint, loader
 from simvp_climate.data import reader
-from simvp_climate.data.conventions import orient, rename, same_grid
-from simvp_climate.data.normalizer import Normalizer, check_plausible, fit_normalizer
+from simvp_climate.data.conventions import find_member, orient, rename, same_grid
+from simvp_climate.data.forcings import FORCINGS, static_names
+from simvp_climate.data.normalizer import (
+    Normalizer,
+    Survey,
+    check_mean,
+    check_units,
+    check_varies,
+    survey,
+    transforms_of,
+)
 from simvp_climate.data.variables import same_units
 from simvp_climate.data.windows import find_windows, shared_period
 from simvp_climate.forecaster import Forecaster, choose_device
@@ -57,6 +67,13 @@ class TrainConfig:
         Number of windows, evenly spread, on which the best epoch is chosen.
     precision
         As Lightning Fabric calls it ("32-true", "bf16-mixed"); "auto" is bfloat16 on a GPU that has it.
+    memory
+        Bytes that the states may take; "auto" is 60 % of what is free. States that fit are decoded once and kept;
+        others are streamed, in an order that depends on this, see `loader.Plan`. A run that is resumed keeps its
+        order.
+    engine
+        What reads Zarr on a local disk: "auto" takes tensorstore where it is installed, "zarr" and
+        "tensorstore" say which. It changes no number.
     seed
         Of the initial weights, the order of the windows and the skipped blocks.
     progress
@@ -72,6 +89,8 @@ class TrainConfig:
     average: float = 0.99
     validation_windows: int = 256
     precision: str = "auto"
+    memory: int | str = "auto"
+    engine: str = "auto"
     seed: int = 0
     progress: bool = True
 
@@ -85,6 +104,10 @@ class TrainConfig:
         for name in ("warmup", "average"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r} must lie in [0, 1)")
+        if self.memory != "auto" and (not isinstance(self.memory, int) or self.memory < 1):
+            raise ValueError(f"memory={self.memory!r} must be 'auto' or a number of bytes")
+        if self.engine not in reader.ENGINES:
+            raise ValueError(f"engine={self.engine!r} must be one of {reader.ENGINES}")
         if self.weight_decay < 0:
             raise ValueError(f"weight_decay={self.weight_decay!r} must not be negative")
 
@@ -111,8 +134,9 @@ def train(
         What to forecast.
     dataset
         The training years, in any lat-lon convention; or a list of series (ensemble members, climate
-        models). No window crosses a gap in time or from one series to the next. Normalization comes from
-        here alone.
+        models), or with a dimension of members. No window crosses a gap in time or from one series to the next.
+        Normalization comes from here alone. Cells that never have a value (sea surface temperature on land) are
+        masked by themselves.
     valid
         The validation period, of which no time may lie within a training window: the weights of the best epoch
         on it are kept. `None` must be said: then those of the last epoch are kept. In both cases the weights are
@@ -139,11 +163,13 @@ def train(
     ValueError
         Before any training: for data that do not fit the task, missing values inside a window, a constant
         field, training and validation periods that overlap, different grids or units, a directory that holds
-        another run.
+        another run. During it, if the store changes.
     FileExistsError
         If the directory holds something else than a run.
     MemoryError
-        If the series do not fit into the memory that is free.
+        If not even a stream through the windows fits into the memory that is free.
+    OSError
+        If the data cannot be read; the message names variable and times.
     FloatingPointError
         During training, if the loss is no longer finite.
     """
@@ -165,27 +191,32 @@ def train(
     validation = None if valid is None else _inside(task, valid, "valid")
     _check_alike(training + (validation or []))
     _check_no_overlap(task, training, validation or [])
-    loader.check_memory(training + (validation or []))
+    statics = _statics(task, dataset, training[0], start_from)
     grid = training[0]
     if model.padding == "auto":
         padding = "periodic" if closes_longitude(grid["longitude"].values) else "zeros"
         model = dataclasses.replace(model, padding=padding)
 
-    train_windows = loader.load_windows(task, training, "dataset")
-    valid_windows = None if validation is None else loader.load_windows(task, validation, "valid")
     weights_H = latitude_weights(grid["latitude"]).values
     units = tuple(grid[channel.variable].attrs.get("units", "") for channel in reader.channels(grid))
+    log_scale, bounds = transforms_of(reader.channels(grid), units, task.transforms)
+    plans = checkpoint.plans(run_directory)
+    train_part = _read(task, training, "dataset", weights_H, log_scale, config, plans and plans[0], 0.75)
+    valid_part = None
+    if validation is not None:
+        valid_part = _read(task, validation, "valid", weights_H, log_scale, config, plans and plans[1], 0.25)
     if start_from is None:
-        normalizer = fit_normalizer(
-            reader.channels(grid), units, train_windows.states, train_windows.positions, weights_H, task.history
+        found = train_part.survey
+        check_units(reader.channels(grid), units, found.mean, log_scale)
+        check_varies(found, reader.channels(grid))
+        normalizer = Normalizer(
+            reader.channels(grid), units, found.mean, found.std, found.change_std, found.mask, log_scale, bounds
         )
     else:
         normalizer = _take_over(start_from, task, grid)
-
-    if start_from is not None:
-        check_plausible(normalizer, train_windows.states[train_windows.positions[0]], "dataset")
-    if valid_windows is not None:
-        check_plausible(normalizer, valid_windows.states[valid_windows.positions[0]], "valid")
+        _check_same_data(normalizer, train_part, "dataset")
+    if valid_part is not None:
+        _check_same_data(normalizer, valid_part, "valid")
     precision = config.precision
     if precision == "auto":
         gpu = accelerator == "cuda" and torch.cuda.is_bf16_supported()
@@ -196,31 +227,148 @@ def train(
     # a seed of our own, without touching the random numbers of whoever called
     with torch.random.fork_rng(devices=[fabric.device] if accelerator == "cuda" else []):
         torch.manual_seed(config.seed)
-        network = SimVPv2(model, history=task.history, channels=len(normalizer.channels))
+        latitude, longitude = grid["latitude"].values, grid["longitude"].values
+        forcings = loader.Forcings(task, latitude, longitude, statics, weights_H, fabric.device)
+        network = SimVPv2(model, history=task.history, channels=len(normalizer.channels), forcings=len(forcings))
         network.change_scale_TC.copy_(torch.from_numpy(normalizer.change_std / normalizer.std))
         if start_from is not None:
             network.load_state_dict(start_from.network.state_dict())
         provenance = _describe(task, model, config, normalizer, training, validation)
         run = checkpoint.Run(run_directory, "")
         if run_directory is not None:
-            parts = [train_windows] if valid_windows is None else [train_windows, valid_windows]
-            arrays = [grid["latitude"].values, grid["longitude"].values]
-            arrays += [array for part in parts for array in (part.positions, part.states)]
+            parts = [train_part] if valid_part is None else [train_part, valid_part]
+            arrays = [latitude, longitude, statics]
+            arrays += [positions for part in parts for positions in part.windows]
             if start_from is not None:
                 arrays += [value.cpu().numpy() for value in start_from.network.state_dict().values()]
-            run = checkpoint.Run(run_directory, checkpoint.fingerprint(provenance, arrays))
-        history = _fit(fabric, network, task, config, normalizer, weights_H, train_windows, valid_windows, run)
+            digests = [part.survey.digest for part in parts]
+            run = checkpoint.Run(run_directory, checkpoint.fingerprint(provenance, digests, arrays))
+        history = _fit(fabric, network, task, config, normalizer, weights_H, forcings, train_part, valid_part, run)
     forecaster = Forecaster(
         task=task,
         network=network.eval(),
         normalizer=normalizer,
-        latitude=grid["latitude"].values,
-        longitude=grid["longitude"].values,
+        latitude=latitude,
+        longitude=longitude,
+        statics=statics,
         provenance={**provenance, "epochs": history},
     )
     if run.directory is not None:
         forecaster.save(run.directory / _RESULT)
     return forecaster
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """The training or the validation windows, surveyed.
+
+    `inits` are the initialization times of all windows, series after series; `states` those read already, or None.
+    """
+
+    name: str
+    sources: list[reader.Source]
+    windows: list[np.ndarray]
+    inits: pd.Index
+    plan: loader.Plan
+    survey: Survey
+    states: np.ndarray | None
+    identities: list[str | None]
+
+    def check_unchanged(self) -> None:
+        """Raise ValueError if what is stored is not what was surveyed."""
+        if self.plan.tier == "memory":
+            return
+        for number, (source, identity) in enumerate(zip(self.sources, self.identities, strict=True)):
+            if reader.identity(source) != identity:
+                raise ValueError(
+                    f"the store of {self.name} (series {number}) changed under the run: files in it have another size "
+                    "or time of change than when the statistics were computed. Let nothing write to the data while "
+                    "they train; start the run anew in another directory"
+                )
+
+
+def _read(
+    task: Task,
+    series: list[xr.Dataset],
+    name: str,
+    weights_H: np.ndarray,
+    log_scale: np.ndarray,
+    config: TrainConfig,
+    plan: loader.Plan | None,
+    share: float,
+) -> _Part:
+    """Index the windows of some series, decide how they are read, and survey what they use."""
+    sources = [reader.open_source(one, config.engine) for one in series]
+    windows = []
+    for number, one in enumerate(series):
+        label = name if len(series) == 1 else f"{name}[{number}]"
+        windows.append(find_windows(one.indexes["time"], task.step, task.history, task.horizon, label))
+    if name == "valid":
+        windows = _spread(windows, config.validation_windows)
+    inits = [one.indexes["time"][w[:, task.history - 1]] for one, w in zip(series, windows, strict=True)]
+    # series without a window among those chosen
+    used = [number for number, positions in enumerate(windows) if len(positions)]
+    sources, windows, inits = ([part[number] for number in used] for part in (sources, windows, inits))
+    batch = min(config.batch_size, sum(map(len, windows)))
+    if plan is None:
+        plan = loader.choose_plan(sources, windows, batch, config.memory, share)
+    identities = [reader.identity(source) if plan.tier == "stream" else None for source in sources]
+    states = loader.room_for(sources, windows) if plan.tier == "memory" else None
+    found = survey(sources, windows, weights_H, task.history, log_scale, keep=states)
+    return _Part(name, sources, windows, inits[0].append(inits[1:]), plan, found, states, identities)
+
+
+def _spread(windows: list[np.ndarray], count: int) -> list[np.ndarray]:
+    """Return `count` of the windows, evenly spread over all series."""
+    first = np.cumsum([0, *map(len, windows)])
+    chosen = np.unique(np.linspace(0, first[-1] - 1, min(count, first[-1])).round().astype(int))
+    return [
+        positions[chosen[(chosen >= begin) & (chosen < end)] - begin]
+        for positions, begin, end in zip(windows, first[:-1], first[1:], strict=True)
+    ]
+
+
+def _check_same_data(normalizer: Normalizer, part: _Part, name: str) -> None:
+    """Refuse data that lack values where the training data had them, or cannot be in the same units."""
+    lost = part.survey.mask & ~normalizer.mask
+    if lost.any():
+        channel, row, column = np.argwhere(lost)[0]
+        time = int(part.windows[0][0, 0])
+        raise ValueError(
+            reader.missing_value(part.sources[0].dataset, time, channel, row, column, np.nan)
+            + f"{name} has no value there at any time, the training data have. Give both the same mask: {name} = "
+            f"{name}.where(train.notnull().any('time'))"
+        )
+    check_mean(normalizer, part.survey.mean, name)
+
+
+def _statics(task: Task, dataset: object, grid: xr.Dataset, start_from: Forecaster | None) -> np.ndarray:
+    """Return the fields without time that the task names, (field, latitude, longitude), float64."""
+    names = static_names(task.forcings)
+    shape = (0, grid.sizes["latitude"], grid.sizes["longitude"])
+    if start_from is not None:
+        return start_from.statics
+    first = dataset if isinstance(dataset, xr.Dataset) else dataset[0]
+    fields = []
+    for name in names:
+        try:
+            field = orient(rename(first, [name]))[name]
+        except ValueError as error:
+            raise ValueError(
+                f"forcings={task.forcings} names {name!r}, which is neither built in ({', '.join(FORCINGS)}) nor found "
+                f"in the training data: {error}"
+            ) from error
+        if more := sorted(set(field.dims) - {"latitude", "longitude"}):
+            raise ValueError(
+                f"{name!r} in forcings has the dimensions {more} beside latitude and longitude: fields that change "
+                "cannot be known at the times that are forecast. Choose one state of it, "
+                f"ds[{name!r}].isel({more[0]}=0), or add it to Task.variables"
+            )
+        values = field.transpose("latitude", "longitude").values.astype(np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name!r} in forcings has missing values: fill them, for example ds[{name!r}].fillna(0)")
+        fields.append(values)
+    return np.stack(fields) if fields else np.empty(shape)
 
 
 def _fit(
@@ -230,8 +378,9 @@ def _fit(
     config: TrainConfig,
     normalizer: Normalizer,
     weights_H: np.ndarray,
-    train_windows: loader.Windows,
-    valid_windows: loader.Windows | None,
+    forcings: loader.Forcings,
+    train_part: _Part,
+    valid_part: _Part | None,
     run: checkpoint.Run,
 ) -> list[dict]:
     """Train the network in place, leave the kept weights in it, and return the losses per epoch."""
@@ -239,13 +388,31 @@ def _fit(
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     wrapped, optimizer = fabric.setup(network, optimizer)
     device = fabric.device
-    scale = _Scale(normalizer, weights_H, task.horizon, device)
-    states_NCHW = _place(torch.from_numpy(train_windows.states), device)
+    loss_of = _Loss(normalizer, weights_H, forcings, task, device)
+    stream = loader.WindowStream(
+        train_part.sources,
+        train_part.windows,
+        batch_size=config.batch_size,
+        plan=train_part.plan,
+        seed=config.seed,
+        states=train_part.states,
+        device=device,
+    )
+    valid_stream = None
+    if valid_part is not None:
+        valid_stream = loader.WindowStream(
+            valid_part.sources,
+            valid_part.windows,
+            batch_size=config.batch_size,
+            plan=valid_part.plan,
+            shuffle=False,
+            states=valid_part.states,
+            device=device,
+        )
     kept = _copy(network)
+    plans = [train_part.plan, None if valid_part is None else valid_part.plan]
 
-    count = len(train_windows.positions)
-    batch = min(config.batch_size, count)
-    steps = count // batch
+    steps = len(stream)
     total = steps * config.epochs
     history, best, first = [], math.inf, 0
     if saved := checkpoint.resume(run):
@@ -257,8 +424,8 @@ def _fit(
         average = _copy(network)
 
     bar = tqdm(
-        total=total * batch,
-        initial=first * steps * batch,
+        total=stream.count * config.epochs,
+        initial=first * stream.count,
         unit="windows",
         desc="training",
         disable=not config.progress,
@@ -268,19 +435,19 @@ def _fit(
         # a fresh stream per epoch: a resumed run draws the same numbers
         torch.manual_seed(config.seed * 1_000_003 + epoch + 1)
         network.train()
-        order = loader.epoch_order(count, config.seed, epoch)[: steps * batch]
+        train_part.check_unchanged()
         losses = []
-        for step, x_BTCHW in enumerate(loader.batches(states_NCHW, train_windows.positions[order], batch)):
+        for step, batch in enumerate(stream.epoch(epoch)):
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * _schedule(epoch * steps + step, total, config.warmup)
-            loss = _loss(wrapped, scale, x_BTCHW.to(device), task)
+            loss = loss_of(wrapped, batch, train_part.inits)
             optimizer.zero_grad()
             fabric.backward(loss)
             fabric.clip_gradients(wrapped, optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False)
             optimizer.step()
             _update_average(average, network, config.average, epoch * steps + step)
             losses.append(loss.detach())
-            bar.update(len(x_BTCHW))
+            bar.update(len(batch.windows))
             if step % 5 == 0:
                 bar.set_postfix(loss=f"{loss.item():.4f}")
         record = {"loss": float(torch.stack(losses).mean())}
@@ -289,10 +456,10 @@ def _fit(
                 f"the loss became {record['loss']} in epoch {epoch + 1}: lower TrainConfig.learning_rate "
                 f"(now {config.learning_rate:g}) or TrainConfig.gradient_clip (now {config.gradient_clip:g})"
             )
-        if valid_windows is None:
+        if valid_part is None:
             kept = average
         else:
-            record["valid_loss"] = _validate(wrapped, network, average, scale, valid_windows, task, config)
+            record["valid_loss"] = _validate(wrapped, network, average, loss_of, valid_stream, valid_part)
             if not math.isfinite(record["valid_loss"]):
                 raise FloatingPointError(
                     f"the loss on valid is {record['valid_loss']} in epoch {epoch + 1}: are its values in the units "
@@ -302,38 +469,43 @@ def _fit(
                 best, kept = record["valid_loss"], {name: value.clone() for name, value in average.items()}
             bar.set_description(f"training, epoch {epoch + 1}, validation {record['valid_loss']:.4f}")
         history.append(record)
-        checkpoint.save(run, network, optimizer, average, kept, history, best)
+        checkpoint.save(run, network, optimizer, average, kept, history, best, plans)
     bar.close()
     network.load_state_dict(kept)
     return history
 
 
-class _Scale:
-    """Normalization and the weighted error, on the device."""
+class _Loss:
+    """The weighted squared error of forecasts of a batch, on the device."""
 
-    def __init__(self, normalizer: Normalizer, weights_H: np.ndarray, horizon: int, device: torch.device):
+    def __init__(
+        self,
+        normalizer: Normalizer,
+        weights_H: np.ndarray,
+        forcings: loader.Forcings,
+        task: Task,
+        device: torch.device,
+    ):
         def tensor(values: np.ndarray) -> Tensor:
             return torch.as_tensor(values, dtype=torch.float32, device=device)
 
-        self.mean_C11 = tensor(normalizer.mean)[:, None, None]
-        self.std_C11 = tensor(normalizer.std)[:, None, None]
-        self.weights_H1 = tensor(weights_H)[:, None]
+        self.scale, self.forcings, self.task, self.device = loader.Scale(normalizer, device), forcings, task, device
+        # cells without values have no weight; the mean over the others is one for every channel
+        area_CHW = np.where(normalizer.mask, 0, weights_H[:, None])
+        self.weights_CHW = tensor(area_CHW / area_CHW.mean(axis=(1, 2), keepdims=True))
         # leads of later calls have settled near the change of the last lead of the first
         change_TC = tensor(normalizer.change_std / normalizer.std)
-        leads = torch.arange(horizon, device=device).clamp(max=len(change_TC) - 1)
+        leads = torch.arange(task.horizon, device=device).clamp(max=len(change_TC) - 1)
         self.change_TC11 = change_TC[leads][:, :, None, None]
 
-    def normalize(self, x_BTCHW: Tensor) -> Tensor:
-        return (x_BTCHW - self.mean_C11) / self.std_C11
-
-    def error(self, forecast_BTCHW: Tensor, truth_BTCHW: Tensor) -> Tensor:
-        return (((forecast_BTCHW - truth_BTCHW) / self.change_TC11) ** 2 * self.weights_H1).mean()
-
-
-def _loss(network: nn.Module, scale: _Scale, x_BTCHW: Tensor, task: Task) -> Tensor:
-    x_BTCHW = scale.normalize(x_BTCHW)
-    forecast_BTCHW = rollout(network, x_BTCHW[:, : task.history], task.horizon)
-    return scale.error(forecast_BTCHW.float(), x_BTCHW[:, task.history :])
+    def __call__(self, network: nn.Module, batch: loader.Batch, inits: pd.Index) -> Tensor:
+        """Return the mean over leads, channels and area, in units of the typical change of each lead and channel."""
+        history, horizon = self.task.history, self.task.horizon
+        x_BTCHW = self.scale.normalize(batch.states.to(self.device, non_blocking=True))
+        f_BTFHW = self.forcings(inits[batch.windows], -(-horizon // history))
+        forecast_BTCHW = rollout(network, x_BTCHW[:, :history], horizon, f_BTFHW).float()
+        error_BTCHW = (forecast_BTCHW - x_BTCHW[:, history:]) / self.change_TC11
+        return (error_BTCHW**2 * self.weights_CHW).mean()
 
 
 @torch.no_grad()
@@ -341,30 +513,20 @@ def _validate(
     wrapped: nn.Module,
     network: SimVPv2,
     weights: dict[str, Tensor],
-    scale: _Scale,
-    windows: loader.Windows,
-    task: Task,
-    config: TrainConfig,
+    loss_of: _Loss,
+    stream: loader.WindowStream,
+    part: _Part,
 ) -> float:
-    """Return the loss of some weights over evenly spread validation windows."""
+    """Return the loss of some weights over the validation windows."""
+    part.check_unchanged()
     current = _copy(network)
     network.load_state_dict(weights)
     network.eval()
-    spread = np.linspace(0, len(windows.positions) - 1, min(config.validation_windows, len(windows.positions)))
-    positions = windows.positions[spread.round().astype(int)]
     total = 0.0
-    for x_BTCHW in loader.batches(torch.from_numpy(windows.states), positions, config.batch_size):
-        x_BTCHW = x_BTCHW.to(scale.std_C11.device)
-        total += len(x_BTCHW) * float(_loss(wrapped, scale, x_BTCHW, task))
+    for batch in stream.epoch(0):
+        total += len(batch.windows) * float(loss_of(wrapped, batch, part.inits))
     network.load_state_dict(current)
-    return total / len(positions)
-
-
-def _place(states_NCHW: Tensor, device: torch.device) -> Tensor:
-    """Return the states on the device if they leave half of its memory free, else where they are."""
-    if device.type == "cuda" and states_NCHW.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
-        return states_NCHW.to(device)
-    return states_NCHW
+    return total / stream.count
 
 
 def _schedule(step: int, total: int, warmup: float) -> float:
@@ -409,7 +571,13 @@ def _inside(task: Task, dataset: xr.Dataset | Sequence[xr.Dataset], name: str) -
             )
     if not series:
         raise ValueError(f"{name} is an empty list: give at least one series")
-    inside = [orient(rename(one, task.variables, task.levels)) for one in series]
+    inside = []
+    for one in series:
+        oriented = orient(rename(one, task.variables, task.levels))
+        member = find_member(oriented)
+        inside += (
+            [oriented] if member is None else [oriented.isel({member: at}) for at in range(oriented.sizes[member])]
+        )
     for one in inside:
         reader.channels(one)  # refuses what has no time, or a dimension too many
     return inside
@@ -449,7 +617,7 @@ def _check_no_overlap(task: Task, training: list[xr.Dataset], validation: list[x
 
 def _take_over(start: Forecaster, task: Task, grid: xr.Dataset) -> Normalizer:
     """Return the statistics of a forecaster to fine-tune, after checking that the task and data fit it."""
-    same = ("variables", "levels", "history", "step")
+    same = ("variables", "levels", "history", "step", "forcings", "transforms")
     different = [name for name in same if getattr(task, name) != getattr(start.task, name)]
     if different:
         raise ValueError(

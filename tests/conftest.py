@@ -49,6 +49,14 @@ def quick(**changes) -> TrainConfig:
     return TrainConfig(**{**settings, **changes})
 
 
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path_factory, monkeypatch):
+    """The user's cache folder of a test: nothing is left in that of whoever runs it."""
+    folder = tmp_path_factory.mktemp("user_cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def forecaster():
     """A forecaster of both variables on the global grid, hardly trained."""

@@ -234,7 +234,8 @@ def hole(ds):
         (lambda ds: ds.isel(latitude=slice(0, 4)), {}, "on another grid than .*: the grids differ"),
         (lambda ds: ds.assign_coords(longitude=ds["longitude"] + 1), {}, "longitude 0 is 0 against 1"),
         (lambda ds: ds.drop_vars("z500"), {}, "no variable 'z500'"),
-        (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="degC")), {}, "t2m is in 'degC', .* trained in 'K'"),
+        (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="Pa")), {}, "t2m is in 'Pa', .* trained in 'K'"),
+        (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="degC")), {}, "t2m of the dataset averages 5.*units"),
         (hole, {}, "t2m is nan at 2001-01-15 18:00:00"),
         (lambda ds: ds.isel(time=slice(0, 2)), {}, "no window of 3 states"),
         (lambda ds: ds.drop_isel(time=-2), {}, "no forecast can start at 2001-01-15 18:00:00: it takes 3 states"),
@@ -254,15 +255,15 @@ def test_bad_input_is_refused(forecaster, change, arguments, message):
 
 
 def test_a_level_of_one_and_a_time_of_another_name(tmp_path):
-    ds = waves()[["t2m"]].rename(time="valid_time", t2m="vo").expand_dims(pressure_level=[850.0], axis=1)
+    ds = waves()[["t2m"]].rename(time="valid_time", t2m="theta").expand_dims(pressure_level=[850.0], axis=1)
     ds["pressure_level"].attrs.update(units="hPa", standard_name="air_pressure", positive="down")
-    task = Task(["vo"], history=2, horizon=2)
+    task = Task(["theta"], history=2, horizon=2)
     f = train(task, ds.isel(valid_time=slice(0, 40)), valid=None, model=tiny_model(), config=quick(), device="cpu")
     forecast = f(ds.isel(valid_time=slice(0, 56)), every="1D")
     named = open_dataset(ds, task.variables)
     difference = forecast - named.sel(time=forecast.valid_time)
-    assert difference["vo"].dims == ("init_time", "lead_time", "latitude", "longitude")
-    assert difference["vo"].notnull().all()
+    assert difference["theta"].dims == ("init_time", "lead_time", "latitude", "longitude")
+    assert difference["theta"].notnull().all()
     assert len(plot.maps(forecast, ds).axes) > 3
 
 

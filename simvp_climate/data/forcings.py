@@ -40,6 +40,11 @@ def channels(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(channel for name in names for channel in _CHANNELS.get(name, ()))
 
 
+def static_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return those names that are none of ours: fields without time that the dataset must have."""
+    return tuple(name for name in names if name not in FORCINGS)
+
+
 def clipped(names: Sequence[str]) -> np.ndarray:
     """Return for each of `channels(names)` whether its field is cut below at 0, dtype bool."""
     return np.array([channel == "insolation" for channel in channels(names)], bool)

@@ -1,13 +1,28 @@
-"""The statistics that carry physical units to numbers of order one, taken from the training years only."""
+"""The statistics that carry physical units to numbers of order one, taken from the training years only.
 
-from collections.abc import Iterable
+One pass over the times that windows use reads each stored chunk once, finds the missing values on the way, and can
+keep the states it read.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from simvp_climate.data.reader import Channel
+from simvp_climate.data import reader
+from simvp_climate.data.reader import Channel, Request, Source
+from simvp_climate.data.variables import conversion, lookup
 
-_BLOCK = 512  # times per block of the sums: bounds the float64 copies
+_BLOCK_BYTES = 2**25  # of the two blocks of a pass, one read while the other is summed
+_CACHED_BYTES = 2**20  # summed at once: stays in the processor's cache
+_CHANGES = 1000  # windows fix a typical change to a few percent; it is a scale, not a result
+_LOG_METERS = 1e-5  # of water: a hundredth of a millimeter, below what counts as rain
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,9 +34,16 @@ class Normalizer:
     channels, units
         What the channels are, and the units they were trained in ("" if the data gave none).
     mean, std
-        Area-weighted mean and standard deviation over the training times, shape (channel,).
+        Area-weighted mean and standard deviation over the training times, shape (channel,); of the logarithm where
+        that is taken. Cells without values do not count.
     change_std
         Root mean square of the change from the initialization to each lead, shape (lead, channel).
+    mask
+        Where no training time has a value, shape (channel, latitude, longitude).
+    log_scale
+        Where above 0, log(1 + value / log_scale) is learned instead of the value; shape (channel,).
+    bounds
+        Smallest and largest value that a forecast may have, shape (channel, 2), in `units`.
     """
 
     channels: tuple[Channel, ...]
@@ -29,52 +51,166 @@ class Normalizer:
     mean: np.ndarray
     std: np.ndarray
     change_std: np.ndarray
+    mask: np.ndarray
+    log_scale: np.ndarray
+    bounds: np.ndarray
 
 
-def fit_normalizer(
-    channels: tuple[Channel, ...],
-    units: tuple[str, ...],
-    states: np.ndarray,
-    windows: np.ndarray,
-    weights: np.ndarray,
-    history: int,
-) -> Normalizer:
-    """Return the statistics of the states that the training windows touch.
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What one pass over some series found.
 
-    Parameters
+    Attributes
     ----------
-    states
-        Training states in physical units, (time, channel, latitude, longitude).
-    windows
-        Positions in `states`, (window, history + horizon); times in no window are not looked at.
-    weights
-        Area weights with mean one, (latitude,).
-    history
-        Number of states in before the forecast; also the number of leads that one network call emits.
+    mean, std, change_std, mask
+        As in `Normalizer`.
+    digest
+        A text that tells these states from others.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    change_std: np.ndarray
+    mask: np.ndarray
+    digest: str
+
+
+def transforms_of(
+    channels: Sequence[Channel], units: Sequence[str], transforms: Sequence[tuple[str, object]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return `log_scale` and `bounds` of a `Normalizer` for the transforms of a task.
 
     Raises
     ------
     ValueError
-        If a channel is constant over the training period.
+        If "log" is asked for a variable that is no precipitation, or whose unit is not known.
     """
-    used = np.split(np.unique(windows), range(_BLOCK, np.unique(windows).size, _BLOCK))
-    mean = _area_mean((states[times] for times in used), weights)
-    # the mean is taken off first: squares of geopotential in float32 would drown its variance
-    variance = _area_mean(((states[times] - mean[:, None, None]) ** 2 for times in used), weights)
-    for channel, value, spread in zip(channels, mean, variance, strict=True):
-        if spread <= (1e-6 * abs(value)) ** 2:
+    log_scale = np.zeros(len(channels))
+    bounds = np.tile([-np.inf, np.inf], (len(channels), 1))
+    for at, (channel, unit) in enumerate(zip(channels, units, strict=True)):
+        match dict(transforms).get(channel.variable):
+            case None:
+                pass
+            case "log":
+                scale = conversion(channel.variable, "m", unit) if _is_precipitation(channel.variable) else None
+                if scale is None:
+                    raise ValueError(
+                        f"transforms={{{channel.variable!r}: 'log'}} knows what counts as none for precipitation in "
+                        f"units of length only, and {channel.variable!r} is in {unit!r}. Say it, in these units: "
+                        "('log', 0.01)"
+                    )
+                log_scale[at], bounds[at, 0] = _LOG_METERS * scale[0], 0
+            case ("log", scale):
+                log_scale[at], bounds[at, 0] = scale, 0
+            case (low, high):
+                bounds[at] = [-np.inf if low is None else low, np.inf if high is None else high]
+    return log_scale, bounds
+
+
+def _is_precipitation(name: str) -> bool:
+    known = lookup(name)
+    return known is not None and known[0].standard_name == "lwe_thickness_of_precipitation_amount"
+
+
+def survey(
+    sources: Sequence[Source],
+    windows: Sequence[np.ndarray],
+    weights: np.ndarray,
+    history: int,
+    log_scale: np.ndarray,
+    *,
+    keep: np.ndarray | None = None,
+    remember: bool = True,
+) -> Survey:
+    """Read every time that a window uses, once and in order, and return the statistics.
+
+    The means and squares are summed over rows in float32 after a typical state was taken off (squares of geopotential
+    would drown its variance), and over everything else in float64. Takes two blocks of 32 MiB (or of a chunk and the
+    reach of a forecast, where that is more) beside the states that it keeps.
+
+    Parameters
+    ----------
+    sources, windows
+        The series, and for each the positions of its windows, (window, history + horizon).
+    weights
+        Area weights with mean one, (latitude,).
+    history
+        Number of states in before the forecast; also the number of leads that one network call emits.
+    log_scale
+        As in `Normalizer`.
+    keep
+        Where to put the states, (used times of all series, channel, latitude, longitude), float32.
+    remember
+        Whether to look for the outcome in the user's cache folder, and to leave it there. It is known by
+        what is stored and which part is used (`reader.identity`). With `keep` the states are read all the same.
+
+    Raises
+    ------
+    ValueError
+        If a cell has a value at some of the times only; the message names time and cell.
+    """
+    path = _cache_path(sources, windows, weights, history, log_scale) if remember else None
+    if path is not None and keep is None and (known := _recall(path)) is not None:
+        return known
+    found = _Sums(sources[0].shape, weights, log_scale)
+    every = max(1, sum(map(len, windows)) // _CHANGES)
+    begin, first = 0, 0
+    for number, (source, positions) in enumerate(zip(sources, windows, strict=True)):
+        used, inverse = np.unique(positions, return_inverse=True)
+        chosen = inverse.reshape(positions.shape)[-begin % every :: every]
+        begin += len(positions)
+        part = None if keep is None else keep[first : first + len(used)]
+        first += len(used)
+        leads = [min(history + lead, positions.shape[1] - 1) for lead in range(history)]
+        pairs = chosen[:, [history - 1, *leads]]
+        for start, states, block in _blocks(source, used, pairs, part):
+            found.add(block, (number, used[start : start + len(block)]))
+            inside = (pairs[:, -1] >= start) & (pairs[:, -1] < start + len(block))
+            found.add_changes(pairs[inside], states, start + len(block) - len(states))
+    mask = found.mask(sources)
+    mean, variance = found.moments(mask)
+    result = Survey(mean, np.sqrt(variance), found.change_std(mask), mask, found.digest.hexdigest())
+    if path is not None:
+        _leave(path, result)
+    return result
+
+
+def check_varies(found: Survey, channels: Sequence[Channel]) -> None:
+    """Raise ValueError if a channel never changes, or has no value at all."""
+    for at, channel in enumerate(channels):
+        if found.mask[at].all():
             raise ValueError(
-                f"{channel} is constant (value {value:g}) over the training period: there is nothing to learn. "
-                "Leave it out of Task.variables, or check the data"
+                f"{channel} has no value at any time that a window uses: leave it out of Task.variables, or check the "
+                "data"
             )
-    # a thousand windows fix a typical change to a few percent; it is a scale, not a result
-    some = windows[:: max(1, len(windows) // 1000)]
-    leads = [min(history + lead, windows.shape[1] - 1) for lead in range(history)]
-    change = [
-        _area_mean(((states[window[lead]] - states[window[history - 1]])[None] ** 2 for window in some), weights)
-        for lead in leads
-    ]
-    return Normalizer(channels, units, mean, np.sqrt(variance), np.maximum(np.sqrt(change), 1e-12))
+        if found.std[at] <= 1e-6 * abs(found.mean[at]):
+            raise ValueError(
+                f"{channel} is constant (value {found.mean[at]:g}) over the training period: there is nothing to "
+                "learn. Leave it out of Task.variables, or check the data"
+            )
+
+
+def check_units(channels: Sequence[Channel], units: Sequence[str], mean: np.ndarray, log_scale: np.ndarray) -> None:
+    """Raise ValueError if units, or means in these units, cannot be those of the variable by the vocabulary."""
+    for channel, unit, average, logged in zip(channels, units, mean, log_scale, strict=True):
+        known = lookup(channel.variable)
+        if known is None or not unit:
+            continue
+        factors = conversion(channel.variable, unit, known[0].units)
+        if factors is None:
+            raise ValueError(
+                f"{channel.variable} has the units {unit!r}, which are none of {known[0].long_name} "
+                f"({known[0].units}). If the attribute is wrong, set it: ds[{channel.variable!r}].attrs['units'] = "
+                f"{known[0].units!r}; if the variable is another one, give it another name"
+            )
+        low, high = known[0].valid_range
+        value = factors[0] * average + factors[1]
+        if not logged and not low <= value <= high:
+            raise ValueError(
+                f"{channel} averages {average:.4g} {unit}: {known[0].long_name} lies between {low:g} and {high:g} "
+                f"{known[0].units}. Is the attribute units right? Values of fill (-9999, 1e20) that were not decoded "
+                "look like this too: then set attrs['_FillValue'] and decode, xarray.decode_cf(ds)"
+            )
 
 
 def check_plausible(normalizer: Normalizer, states: np.ndarray, name: str) -> None:
@@ -82,7 +218,13 @@ def check_plausible(normalizer: Normalizer, states: np.ndarray, name: str) -> No
 
     Data often lose their units attribute on the way; kelvin read as degrees Celsius are 20 standard deviations off.
     """
-    means = states.mean(axis=(0, 2, 3), dtype=np.float64)
+    values = np.where(normalizer.mask, np.nan, _logged(states[:1], normalizer.log_scale))
+    means = np.nanmean(values, axis=(0, 2, 3), dtype=np.float64)
+    check_mean(normalizer, means, name)
+
+
+def check_mean(normalizer: Normalizer, means: np.ndarray, name: str) -> None:
+    """Raise ValueError if means per channel are too far from those trained on for the same units."""
     for channel, units, mean, trained, std in zip(
         normalizer.channels, normalizer.units, means, normalizer.mean, normalizer.std, strict=True
     ):
@@ -93,10 +235,180 @@ def check_plausible(normalizer: Normalizer, states: np.ndarray, name: str) -> No
             )
 
 
-def _area_mean(blocks: Iterable[np.ndarray], weights: np.ndarray) -> np.ndarray:
-    """Return the area-weighted mean per channel over blocks of (time, channel, latitude, longitude)."""
-    total, area = 0.0, 0.0
-    for block in blocks:
-        total = total + np.einsum("tcyx,y->c", block.astype(np.float64), weights)
-        area += len(block) * block.shape[3] * weights.sum()
-    return total / area
+class _Sums:
+    """Sums over states as they come by, per channel."""
+
+    def __init__(self, shape: tuple[int, int, int], weights: np.ndarray, log_scale: np.ndarray):
+        self.shape, self.weights, self.log_scale = shape, weights.astype(np.float64), log_scale
+        self.origin: np.ndarray | None = None  # taken off every state, (channel, 1, 1)
+        self.count = 0
+        self.sum, self.squares = np.zeros(shape[0]), np.zeros(shape[0])
+        self.changes: list[np.ndarray] = []
+        self.missing: np.ndarray | None = None  # number of times without a value, per cell
+        self.first_missing: np.ndarray | None = None  # series and time of the first of these, per cell
+        self.digest = hashlib.sha256()
+
+    def add(self, block: np.ndarray, where: tuple[int, np.ndarray]) -> None:
+        """Add the states (time, channel, latitude, longitude) of a series at some times."""
+        if self.origin is None:
+            first = _logged(block[:1], self.log_scale)[0]
+            valid = np.isfinite(first)
+            total = np.where(valid, first, 0).sum(axis=(1, 2), dtype=np.float64)
+            self.origin = (total / np.maximum(valid.sum(axis=(1, 2)), 1)).astype(np.float32)[:, None, None]
+            self.digest.update(self.origin.tobytes())
+        size = max(1, _CACHED_BYTES // (4 * int(np.prod(self.shape))))
+        for start in range(0, len(block), size):
+            states = block[start : start + size]
+            anomaly = _logged(states, self.log_scale) - self.origin
+            rows = anomaly.sum(axis=-1)
+            if not np.isfinite(rows).all():
+                self._note_missing(states, where[0], where[1][start : start + size])
+                anomaly = np.nan_to_num(anomaly, nan=0.0)
+                rows = anomaly.sum(axis=-1)
+            squares = np.einsum("tcyx,tcyx->tcy", anomaly, anomaly)
+            per_state = (rows * self.weights).sum(axis=-1)
+            # sums by row tell data apart at a tenth of the cost of a hash of every value
+            self.digest.update(np.concatenate([rows, squares], axis=1).tobytes())
+            self.sum += per_state.sum(axis=0)
+            self.squares += (squares * self.weights).sum(axis=(0, 2))
+            self.count += len(states)
+
+    def add_changes(self, pairs: np.ndarray, states: np.ndarray, offset: int) -> None:
+        """Add the squared changes of windows; `pairs` are positions of the initialization and of each lead."""
+        for pair in pairs - offset:
+            init = _logged(states[pair[:1]], self.log_scale)
+            change = np.nan_to_num(_logged(states[pair[1:]], self.log_scale) - init, nan=0.0)
+            rows = np.einsum("tcyx,tcyx->tcy", change, change)
+            self.changes.append((rows * self.weights).sum(axis=-1))
+
+    def _note_missing(self, states: np.ndarray, series: int, times: np.ndarray) -> None:
+        missing = ~np.isfinite(states)
+        if self.missing is None:
+            self.missing = np.zeros(self.shape, dtype=np.int64)
+            self.first_missing = np.zeros((2, *self.shape), dtype=np.int64)
+        new = missing.any(axis=0) & (self.missing == 0)
+        self.first_missing[0][new] = series
+        self.first_missing[1][new] = times[missing.argmax(axis=0)[new]]
+        self.missing += missing.sum(axis=0)
+
+    def mask(self, sources: Sequence[Source]) -> np.ndarray:
+        """Return where there is never a value; refuse cells that have one at some times only."""
+        if self.missing is None:
+            return np.zeros(self.shape, dtype=bool)
+        moving = (self.missing > 0) & (self.missing < self.count)
+        if moving.any():
+            channel, row, column = np.argwhere(moving)[0]
+            series, time = self.first_missing[:, channel, row, column]
+            source, times = sources[series], self.missing[channel, row, column]
+            value = reader.read(source, np.array([time]))[0, channel, row, column]
+            raise ValueError(
+                reader.missing_value(source.dataset, time, channel, row, column, value)
+                + f"The cell has none at {times} of the {self.count} times read, and {int(moving[channel].sum())} "
+                "cells are like it: cells that never have a value are masked by themselves, a mask that moves in "
+                "time is not. " + reader.fill_or_drop(source.dataset, channel)
+            )
+        return self.missing == self.count
+
+    def _area(self, mask: np.ndarray) -> np.ndarray:
+        """Return the summed weights of the cells with values, per channel."""
+        return np.maximum(((~mask).sum(axis=2) * self.weights).sum(axis=1), 1e-300)
+
+    def moments(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and variance per channel."""
+        area = self._area(mask) * self.count
+        mean = self.sum / area
+        return mean + self.origin[:, 0, 0].astype(np.float64), np.maximum(self.squares / area - mean**2, 0)
+
+    def change_std(self, mask: np.ndarray) -> np.ndarray:
+        """Return the root mean square change, (lead, channel)."""
+        # scales, with a floor that keeps what never changes from a division by zero
+        return np.maximum(np.sqrt(np.mean(self.changes, axis=0) / self._area(mask)), 1e-12)
+
+
+def _logged(states: np.ndarray, log_scale: np.ndarray) -> np.ndarray:
+    """Return states with the logarithm taken where it is learned."""
+    if not log_scale.any():
+        return states
+    states = states.copy()
+    for channel in np.flatnonzero(log_scale):
+        states[:, channel] = np.log1p(np.maximum(states[:, channel], 0) / np.float32(log_scale[channel]))
+    return states
+
+
+def _blocks(
+    source: Source, used: np.ndarray, pairs: np.ndarray, keep: np.ndarray | None
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield (where the block begins in `used`, states up to its end, the block) over all used times in order.
+
+    The states hold the block and, before it, as many as the changes of `pairs` reach back. The next block is read
+    in the background.
+    """
+    reach = int((pairs[:, -1] - pairs[:, 0]).max(initial=0))
+    size = max(1, _BLOCK_BYTES // source.state_bytes, min(reach, len(used)))
+    size = -(-size // source.chunk) * source.chunk
+    # blocks end where chunks end, so that no chunk is read for two of them
+    bounds = [0, *range(size - source.phase(int(used[0])), len(used), size), len(used)]
+    size = min(size, len(used))
+    if keep is None:
+        buffers = [np.empty((reach + size, *source.shape), dtype=np.float32) for _ in range(min(2, len(bounds) - 1))]
+        blocks = [buffers[i % 2][reach : reach + bounds[i + 1] - bounds[i]] for i in range(len(bounds) - 1)]
+    else:
+        blocks = [keep[start:stop] for start, stop in itertools.pairwise(bounds)]
+
+    def fill(number: int) -> None:
+        times = used[bounds[number] : bounds[number + 1]]
+        fetch = [Request(source, a, b, blocks[number][at : at + b - a]) for a, b, at in reader.runs(times)]
+        reader.fetch(fetch)
+
+    with ThreadPoolExecutor(1) as ahead:
+        waiting = ahead.submit(fill, 0)
+        for number, start in enumerate(bounds[:-1]):
+            waiting.result()
+            if keep is not None:
+                states = keep[: bounds[number + 1]]
+            else:
+                states = buffers[number % 2][: reach + len(blocks[number])]
+                if number and reach:  # the end of the block before, which is overwritten from now on
+                    before = reach + bounds[number] - bounds[number - 1]
+                    states[:reach] = buffers[(number - 1) % 2][before - reach : before]
+            if number + 2 < len(bounds):
+                waiting = ahead.submit(fill, number + 1)
+            yield start, states, blocks[number]
+
+
+def _cache_path(
+    sources: Sequence[Source],
+    windows: Sequence[np.ndarray],
+    weights: np.ndarray,
+    history: int,
+    log_scale: np.ndarray,
+) -> Path | None:
+    """Return where the outcome of a pass is kept, or None for data that are not known by what is stored."""
+    stamps = [reader.identity(source) for source in sources]
+    if None in stamps:
+        return None
+    digest = hashlib.sha256(json.dumps([1, stamps, history]).encode())
+    for array in (weights, log_scale, *windows):
+        digest.update(np.ascontiguousarray(array))
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simvp_climate"
+    return folder / f"statistics-{digest.hexdigest()[:32]}.npz"
+
+
+def _recall(path: Path) -> Survey | None:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("mean", "std", "change_std", "mask")}
+            return Survey(**arrays, digest=str(file["digest"]))
+    except (OSError, ValueError, KeyError, EOFError):  # none there, or damaged: it is made anew
+        return None
+
+
+def _leave(path: Path, found: Survey) -> None:
+    arrays = {name: getattr(found, name) for name in ("mean", "std", "change_std", "mask")}
+    unfinished = path.with_name(f"{path.stem}-{os.getpid()}.unfinished.npz")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(unfinished, **arrays, digest=np.array(found.digest))
+        os.replace(unfinished, path)
+    except OSError:  # a home that cannot be written to costs a second pass, nothing else
+        unfinished.unlink(missing_ok=True)

@@ -71,6 +71,12 @@ def valid_times(init_time: xr.DataArray, lead_time: xr.DataArray, known: pd.Inde
     return xr.DataArray(np.stack([np.asarray(column) for column in columns], axis=1), dims=("init_time", "lead_time"))
 
 
+def shift(times: pd.Index, step: str, count: int) -> pd.Index:
+    """Return times `count` steps later, or earlier if it is negative, in their calendar."""
+    size = parse_step(step)
+    return _add_months(times, count * size, None) if isinstance(size, int) else times + count * size
+
+
 def _add_months(times: pd.Index, months: int, known: pd.Index | None) -> pd.Index:
     """Return times some months later, those of `known` in that month if it has one."""
     ends = all(time.day == _last_day(time) for time in times)

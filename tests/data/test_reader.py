@@ -1,0 +1,170 @@
+"""Blocks of states: whatever the store looks like and whoever reads it, the values are those of xarray."""
+
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from simvp_climate.data import reader
+from simvp_climate.data.conventions import orient, rename
+from simvp_climate.data.store import open_dataset
+
+ENGINES = ("zarr", "tensorstore")
+RAW = np.random.default_rng(0).normal(size=(23, 3, 4, 6)).astype("f4")
+
+
+def dataset(latitude_ascends: bool = True, west: float = 0) -> xr.Dataset:
+    latitude = np.linspace(-60, 60, 4)
+    coords = {
+        "time": pd.date_range("2001", periods=len(RAW), freq="6h"),
+        "level": ("level", [300, 500, 850], {"units": "hPa"}),
+        "latitude": latitude if latitude_ascends else latitude[::-1],
+        "longitude": np.arange(6) * 60.0 + west,
+    }
+    return xr.Dataset(
+        {
+            "z": (("time", "level", "latitude", "longitude"), RAW, {"units": "m2 s-2"}),
+            "t2m": (("time", "latitude", "longitude"), RAW[:, 0] + 280, {"units": "K"}),
+        },
+        coords,
+    )
+
+
+def stored(ds: xr.Dataset, path, zarr_format: int = 2, packed: bool = False, chunk: int = 5) -> xr.Dataset:
+    encoding = {name: {"chunks": tuple(chunk if d == "time" else ds.sizes[d] for d in ds[name].dims)} for name in ds}
+    if packed:
+        encoding["z"] |= {"dtype": "i2", "scale_factor": 1e-3, "_FillValue": -32768}
+    ds.to_zarr(path, zarr_format=zarr_format, consolidated=False, encoding=encoding)
+    return xr.open_zarr(path, chunks=None, consolidated=False)
+
+
+def expected(ds: xr.Dataset) -> np.ndarray:
+    """The states by xarray alone."""
+    states = [
+        variable.transpose("time", ..., "latitude", "longitude").values.reshape(ds.sizes["time"], -1, 4, 6)
+        for variable in ds.data_vars.values()
+    ]
+    return np.concatenate(states, axis=1).astype("f4")
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("order", ["level latitude longitude time", "time longitude latitude level"])
+@pytest.mark.parametrize(("ascends", "west"), [(True, 0), (False, 0), (False, -180)])
+def test_both_engines_read_what_xarray_reads(tmp_path, packed, zarr_format, order, ascends, west):
+    lazy = stored(dataset(ascends, west).transpose(*order.split()), tmp_path / "s.zarr", zarr_format, packed)
+    cases = [lazy, lazy.isel(time=slice(3, 19)), lazy.isel(time=slice(1, None, 2)), lazy.isel(time=[3, 4, 5, 9, 11])]
+    for case in cases:
+        for names, levels in ((["z", "t2m"], [850, 300]), (["z500", "t2m"], None)):
+            inside = orient(rename(case, names, levels))
+            wanted = expected(orient(rename(case.compute(), names, levels)))
+            for engine in ENGINES:
+                source = reader.open_source(inside, engine)
+                for times in (np.arange(source.times), np.arange(1, 4), np.array([0, 2, 3])):
+                    np.testing.assert_array_equal(reader.read(source, times), wanted[times])
+
+
+def test_tensorstore_is_taken_by_itself_for_untouched_views(tmp_path):
+    lazy = orient(rename(stored(dataset(), tmp_path / "s.zarr"), ["z500", "t2m"]))
+    assert all(store is not None for store in reader.open_source(lazy).stores)
+    assert all(store is None for store in reader.open_source(lazy, "zarr").stores)
+    changed = lazy - 1
+    assert all(store is None for store in reader.open_source(changed).stores)
+    np.testing.assert_array_equal(reader.read(reader.open_source(changed), np.arange(3)), expected(changed)[:3])
+    with pytest.raises(ValueError, match="engine='tensorstore' reads untouched lazy views .* 'z500' is none"):
+        reader.open_source(changed, "tensorstore")
+    with pytest.raises(ValueError, match="engine='fast' must be one of"):
+        reader.open_source(lazy, "fast")
+
+
+def test_dask_and_numbers_in_memory():
+    ds = dataset()
+    for one in (ds, ds.chunk(time=4)):
+        inside = orient(rename(one, ["z", "t2m"]))
+        np.testing.assert_array_equal(
+            reader.read(reader.open_source(inside), np.arange(2, 9)), expected(orient(rename(ds, ["z", "t2m"])))[2:9]
+        )
+
+
+def test_netcdf(tmp_path):
+    dataset(False).to_netcdf(tmp_path / "s.nc")
+    with xr.open_dataset(tmp_path / "s.nc", chunks=None) as lazy:
+        inside = orient(rename(lazy, ["z500", "t2m"]))
+        source = reader.open_source(inside)
+        wanted = expected(orient(rename(dataset(False), ["z500", "t2m"])))
+        np.testing.assert_array_equal(reader.read(source, np.arange(source.times)), wanted)
+        assert reader.identity(source) is not None
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_damaged_chunk_is_named_with_its_times(tmp_path, engine, zarr_format):
+    stored(dataset(), tmp_path / "s.zarr", zarr_format)
+    chunk = tmp_path / "s.zarr" / ("t2m/1.0.0" if zarr_format == 2 else "t2m/c/1/0/0")
+    os.truncate(chunk, 40)
+    source = reader.open_source(orient(open_dataset(tmp_path / "s.zarr", ["z500", "t2m"])), engine)
+    message = "'t2m' .*s.zarr.* cannot be read at the times 2001-01-02 06:00:00 to 2001-01-03 06:00:00 .one chunk, 5"
+    with pytest.raises(OSError, match=message):
+        reader.read(source, np.arange(23))
+    reader.read(source, np.arange(0, 5))  # what is whole can be read
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_missing_chunk_is_an_error_unless_it_is_meant(tmp_path, engine):
+    stored(dataset(), tmp_path / "s.zarr")
+    (tmp_path / "s.zarr" / "t2m" / "2.0.0").unlink()
+    source = reader.open_source(orient(open_dataset(tmp_path / "s.zarr", ["t2m"])), engine)
+    with pytest.raises(OSError, match=r"2001-01-03 12:00:00 to 2001-01-04 12:00:00(?s:.*)2.0.0"):
+        reader.read(source, np.arange(23))
+    meant = open_dataset(tmp_path / "s.zarr", ["t2m"], missing_chunks="fill")
+    states = reader.read(reader.open_source(orient(meant), engine), np.arange(23))
+    assert np.isnan(states[10:15]).all() and np.isfinite(states[:10]).all()
+
+
+def test_what_is_stored_has_an_identity(tmp_path):
+    lazy = stored(dataset(), tmp_path / "s.zarr")
+
+    def now(part: xr.Dataset) -> str | None:
+        return reader.identity(reader.open_source(orient(rename(part, ["t2m"])), "zarr"))
+
+    first = now(lazy)
+    assert first == now(lazy) != now(lazy.isel(time=slice(1, None)))
+    assert now(lazy - 1) is None and now(lazy.chunk(time=3)) is None
+    chunk = tmp_path / "s.zarr" / "t2m" / "2.0.0"
+    os.utime(chunk, (1, 1))
+    assert now(lazy) != first
+
+
+def test_chunks_as_they_are_seen_from_a_part_of_the_series(tmp_path):
+    lazy = stored(dataset(), tmp_path / "s.zarr", chunk=5)
+
+    def source(**by) -> reader.Source:
+        return reader.open_source(orient(rename(lazy.isel(by), ["t2m"])), "zarr")
+
+    whole, later, thinned = source(), source(time=slice(3, None)), source(time=slice(0, None, 2))
+    assert (whole.chunk, whole.phase(0), whole.phase(7)) == (5, 0, 2)
+    assert (later.chunk, later.phase(0), later.phase(2)) == (5, 3, 0)
+    assert later.chunk_numbers(0, 0, 4).tolist() == [0, 0, 1, 1]
+    assert (thinned.chunk, thinned.phase(0)) == (2, 0)
+    assert whole.decoded(4, 6) == 10
+
+
+def test_runs_without_a_gap():
+    assert reader.runs(np.array([2, 3, 4, 7, 9, 10])) == [(2, 5, 0), (7, 8, 3), (9, 11, 4)]
+    assert reader.runs(np.array([], dtype=int)) == []
+
+
+def test_values_that_are_missing_are_named():
+    inside = orient(rename(dataset(), ["z", "t2m"]))
+    states = expected(inside)
+    states[4, 3, 1, 2] = np.nan
+    with pytest.raises(ValueError, match="t2m is nan at 2001-01-02 00:00:00, latitude -20, longitude 120, inside"):
+        reader.check_finite(states, inside, np.arange(23))
+    mask = np.zeros(states.shape[1:], bool)
+    mask[3, 1, 2] = True
+    reader.check_finite(states, inside, np.arange(23), mask)
+    states[4, 3, 1, 3] = np.inf
+    with pytest.raises(ValueError, match="t2m is inf at .* longitude 180"):
+        reader.check_finite(states, inside, np.arange(23), mask)
