@@ -22,6 +22,7 @@ _HOME = {
     "open_sample": "data.store",
     "persistence": "verification.baselines",
     "plot": None,
+    "regrid": "grid",
     "rmse": "verification.metrics",
     "score": "verification.metrics",
     "small_scale_variance": "verification.metrics",
