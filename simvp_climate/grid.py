@@ -142,31 +142,35 @@ def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.
     if not 0 <= min_valid <= 1:
         raise ValueError(f"min_valid={min_valid!r} must lie in [0, 1]: it is a part of a cell's area")
     target = _named_grid(grid) if isinstance(grid, str) else grid
-    weights, coords, outdated = {}, {}, set()
-    for role, overlap in (("latitude", _overlap_of_rows), ("longitude", _overlap_of_columns)):
-        old, new = _axis(dataset, role, "the dataset"), _axis(target, role, "the target grid")
-        before, after = old.values.astype(np.float64), new.values.astype(np.float64)
-        weights[old.name] = overlap(before, after)
-        if _spacing(after) < 0.99 * _spacing(before):
-            warnings.warn(
-                f"the target is finer than the dataset ({_spacing(after):g} against {_spacing(before):g} degrees of "
-                f"{role}): area means add no detail, one old value fills several cells. For a smooth field "
-                "interpolate instead: ds.interp(...)",
-                stacklevel=2,
-            )
-        outdated |= {old.attrs.get("bounds"), old.encoding.get("bounds")}
-        # what describes the old values
-        kept = {k: v for k, v in old.attrs.items() if k not in ("bounds", "actual_range", "valid_min", "valid_max")}
-        coords[old.name] = xr.Variable(old.dims, new.values, kept)
-    variables = {}
-    for name, variable in dataset.variables.items():
-        if not set(weights) & set(variable.dims):
-            variables[name] = variable
-        elif name in dataset.data_vars and name not in outdated:
-            variables[name] = _average(str(name), variable, weights, min_valid)
-    variables |= coords
-    kept = [name for name in dataset.coords if name in variables]
-    return xr.Dataset(variables, attrs=dataset.attrs).set_coords(kept)
+    old = {role: _axis(dataset, role, "the dataset") for role in _UNITS}
+    new = {role: _axis(target, role, "the target grid") for role in _UNITS}
+    degrees = {role: (old[role].values.astype(np.float64), new[role].values.astype(np.float64)) for role in _UNITS}
+    weights = {
+        old["latitude"].name: _overlap_of_rows(*degrees["latitude"]),
+        old["longitude"].name: _overlap_of_columns(*degrees["longitude"]),
+    }
+    if finer := [role for role, (before, after) in degrees.items() if _spacing(after) < 0.99 * _spacing(before)]:
+        before, after = (_spacing(values) for values in degrees[finer[0]])
+        warnings.warn(
+            f"the target is finer than the dataset ({after:g} against {before:g} degrees of {finer[0]}): area means "
+            "add no detail, one old value fills several cells. For a smooth field interpolate instead: ds.interp(...)",
+            stacklevel=2,
+        )
+    on_grid = [name for name, variable in dataset.variables.items() if set(weights) & set(variable.dims)]
+    bounds = {axis.attrs.get("bounds") or axis.encoding.get("bounds") for axis in old.values()}
+    averages = {
+        name: _average(str(name), dataset[name].variable, weights, min_valid)
+        for name in on_grid
+        if name in dataset.data_vars and name not in bounds
+    }
+    coords = {}
+    for role, axis in old.items():
+        # what describes the old values goes
+        kept = {k: v for k, v in axis.attrs.items() if k not in ("bounds", "actual_range", "valid_min", "valid_max")}
+        coords[axis.name] = xr.Variable(axis.dims, new[role].values, kept)
+    result = dataset.drop_vars(on_grid).assign(averages).assign_coords(coords)
+    ordered = {name: result.variables[name] for name in dataset.data_vars if name in result}
+    return xr.Dataset(ordered, result.coords, dataset.attrs)
 
 
 def _average(name: str, variable: xr.Variable, weights: dict[str, np.ndarray], min_valid: float) -> xr.Variable:
