@@ -1,6 +1,7 @@
 """Latitude-longitude grids: area weights (the one definition), do longitudes go round the globe, regridding."""
 
 import difflib
+import re
 import warnings
 
 import numpy as np
@@ -13,6 +14,11 @@ _UNITS = {
     "latitude": ("degrees_north", "degree_north", "degrees_N", "degree_N"),
     "longitude": ("degrees_east", "degree_east", "degrees_E", "degree_E"),
 }
+# attributes that describe the grid and the values on it, GRIB's as cfgrib hands them on
+_ABOUT_GRID = re.compile(
+    r"actual_range|bounds|cell_measures|stored_direction"
+    r"|GRIB_(N[xyV]|grid.*|numberOfPoints|.*InDegrees|.*Scans.*|.*PointsAreConsecutive)"
+)
 _OTHER_REGRIDDERS = "xESMF, CDO (remapcon) or earthkit-regrid can regrid it to a regular latitude-longitude grid"
 
 # WeatherBench's grids: columns, rows, whether the outer rows lie on the poles
@@ -119,9 +125,10 @@ def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.
     -------
     Dataset with the variables, names, attributes and dimension order of `dataset`, and the latitudes and
     longitudes of `grid` under their old names. Floating types stay; integers and booleans become floating.
-    Variables without latitude or longitude stay as they are; bounds of the old cells and other coordinates
-    on the old grid are left out. Everything is averaged: right for temperature and for precipitation in
-    mm, wrong for what belongs to a whole cell, such as its area or kilograms in it.
+    Variables without latitude or longitude stay as they are; bounds of the old cells, other coordinates on
+    the old grid and attributes that describe it are left out. Everything is averaged: right for
+    temperature and for precipitation in mm, wrong for what belongs to a whole cell, such as its area or
+    kilograms in it.
 
     Raises
     ------
@@ -163,11 +170,10 @@ def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.
         for name in on_grid
         if name in dataset.data_vars and name not in bounds
     }
-    coords = {}
-    for role, axis in old.items():
-        # what describes the old values goes
-        kept = {k: v for k, v in axis.attrs.items() if k not in ("bounds", "actual_range", "valid_min", "valid_max")}
-        coords[axis.name] = xr.Variable(axis.dims, new[role].values, kept)
+    coords = {
+        axis.name: xr.Variable(axis.dims, new[role].values, _kept_attrs(axis.attrs, "valid_min", "valid_max"))
+        for role, axis in old.items()
+    }
     result = dataset.drop_vars(on_grid).assign(averages).assign_coords(coords)
     ordered = {name: result.variables[name] for name in dataset.data_vars if name in result}
     return xr.Dataset(ordered, result.coords, dataset.attrs)
@@ -199,7 +205,12 @@ def _average(name: str, variable: xr.Variable, weights: dict[str, np.ndarray], m
     # the sum of the weights of half a cell may come out a little under a half
     threshold = min(1 - min_valid + 1e-4, 1)
     result = apply_weights(data, matrices, skipna=variable.dtype.kind == "f", nan_threshold=threshold)
-    return xr.Variable(result.dims, result.data, variable.attrs).astype(data.dtype)
+    return xr.Variable(result.dims, result.data, _kept_attrs(variable.attrs)).astype(data.dtype)
+
+
+def _kept_attrs(attrs: dict, *others: str) -> dict:
+    """Return the attributes that are still true on another grid, and none of `others`."""
+    return {key: value for key, value in attrs.items() if not _ABOUT_GRID.fullmatch(key) and key not in others}
 
 
 def _overlap_of_rows(old: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -243,7 +254,7 @@ def _columns(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(degrees % 360)
     ascending = (degrees % 360)[order]
     gaps = np.diff(ascending, append=ascending[0] + 360)
-    before, after = np.roll(gaps, 1), gaps.copy()
+    before, after = gaps, gaps  # round the globe they are all the same
     if not closes_longitude(degrees):
         # begin after the largest gap; the outer cells extend as far outward as inward
         start = gaps.argmax() + 1

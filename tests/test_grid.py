@@ -202,10 +202,11 @@ PAIRS = [
 def test_the_area_mean_and_a_constant_stay(latitude, columns, grid, first):
     ds = globe(latitude, columns, first=first)
     assert area_mean(regrid(ds, grid)) == pytest.approx(area_mean(ds), abs=1e-15)
-    np.testing.assert_allclose(regrid(globe(latitude, columns, 287.5, first), grid).t, 287.5, rtol=1e-13)
+    np.testing.assert_allclose(regrid(globe(latitude, columns, 287.5, first), grid, min_valid=1).t, 287.5, rtol=1e-13)
     single = globe(latitude, columns, first=first, dtype=np.float32) + np.float32(280)
     assert area_mean(regrid(single, grid)) == pytest.approx(area_mean(single), rel=1e-6)
-    np.testing.assert_allclose(regrid(globe(latitude, columns, 287.5, first, "f4"), grid).t, 287.5, rtol=1e-6)
+    constant = globe(latitude, columns, 287.5, first, "f4")
+    np.testing.assert_allclose(regrid(constant, grid, min_valid=1).t, 287.5, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -263,6 +264,15 @@ def test_missing_values_are_left_out(min_valid, expected):
         np.testing.assert_allclose(result, [expected] * 2)
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("rows", range(6, 103, 6))
+def test_just_half_is_enough_whatever_the_rounding(rows, dtype):
+    # the middle row of three reaches as far south as north
+    ds = globe(without(rows), 14, np.where(without(rows) < 0, 1, np.nan)[:, None], dtype=dtype)
+    result = regrid(ds, globe(without(3), 7, 0)).t
+    np.testing.assert_allclose(result, np.array([[1], [1], [np.nan]]) * np.ones(7), rtol=1e-6)
+
+
 def test_a_cell_with_missing_values_has_the_mean_of_the_others():
     values = np.arange(1.0, 17).reshape(4, 4)
     values[0, 0] = np.nan
@@ -276,7 +286,7 @@ def test_a_cell_with_missing_values_has_the_mean_of_the_others():
 def test_what_stays_and_what_goes():
     ds = globe(without(8), 16).expand_dims(time=3, number=2).astype("f4")
     ds = ds.assign_attrs(title="x").assign_coords(season=("time", list("abc")), step=6, unused=("n", [1]))
-    ds["t"].attrs["units"] = "K"
+    ds["t"].attrs = {"units": "K", "GRIB_paramId": 130, "GRIB_Nx": 16, "GRIB_jDirectionIncrementInDegrees": 22.5}
     ds["zonal"] = ("time", "latitude"), np.ones((3, 8))
     ds["land"] = ("latitude", "longitude"), np.arange(16) < np.arange(8)[:, None]
     ds["lat_bnds"] = ("latitude", "nv"), np.zeros((8, 2))
@@ -287,7 +297,11 @@ def test_what_stays_and_what_goes():
     assert list(result.data_vars) == ["t", "zonal", "land", "scalar"]
     assert set(result.coords) == {"season", "step", "unused", "latitude", "longitude"}
     assert result.t.dims == ("time", "number", "latitude", "longitude") == ds.t.dims
-    assert result.t.dtype == "f4" and result.t.attrs == {"units": "K"} and result.attrs == {"title": "x"}
+    assert (
+        result.t.dtype == "f4"
+        and result.t.attrs == {"units": "K", "GRIB_paramId": 130}
+        and result.attrs == {"title": "x"}
+    )
     assert result.latitude.attrs == {"units": "degrees_north"}
     np.testing.assert_allclose(result.zonal, np.ones((3, 4)))
     assert result.zonal.dims == ("time", "latitude")
@@ -328,6 +342,18 @@ def test_a_regional_dataset_across_the_seam():
         regrid(europe, grid_of([22.5, 33.75], [345, 0, 15]))
     with pytest.raises(ValueError, match="latitude -90 to 90"):
         regrid(europe, "5.625deg")
+
+
+def test_a_target_that_goes_nearly_round_begins_anywhere():
+    ds = globe(without(4), 8)
+    longitude = np.arange(72) * 5 + 2.5
+    with pytest.warns(UserWarning, match="finer"):
+        whole = regrid(ds, grid_of(without(4), longitude)).t
+        for left_out in range(72):
+            others = np.delete(longitude, left_out)
+            np.testing.assert_allclose(
+                regrid(ds, grid_of(without(4), others)).t, whole.sel(longitude=others), rtol=1e-13
+            )
 
 
 def test_the_outer_rows_of_a_gaussian_grid_reach_to_the_poles():
