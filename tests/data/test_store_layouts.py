@@ -1,0 +1,457 @@
+"""What the field has: small stores in the byte layout of the large ones, opened, selected from and compared.
+
+The Zarr stores are written file by file, so that no library of ours decides how they look.
+"""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import eccodes
+import numcodecs
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from simvp_climate.data import store
+from simvp_climate.data.conventions import bounds_offsets, find_member, orient, rename
+from simvp_climate.data.store import MissingChunkError, open_dataset
+
+LEVELS_13 = [50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000]
+RANDOM = np.random.default_rng(0)
+
+
+def noise(*shape):
+    return RANDOM.standard_normal(shape).astype("f4")
+
+
+# ---- Zarr format 2, byte by byte
+
+_BLOSC = {"blocksize": 0, "clevel": 5, "cname": "lz4", "id": "blosc", "shuffle": 1}
+
+
+def to_json(value):
+    return json.dumps(value, indent=4, sort_keys=True, separators=(",", ": "))
+
+
+def write_zarr_2(path: Path, arrays: dict, attrs: dict | None = None, absent=()) -> None:
+    """Write arrays {name: (dims, values, chunks, attributes)} with consolidated metadata, without `absent` chunks."""
+    metadata = {".zgroup": {"zarr_format": 2}, ".zattrs": attrs or {}}
+    compressor = numcodecs.get_codec(_BLOSC)
+    for name, (dims, values, chunks, attributes) in arrays.items():
+        metadata[f"{name}/.zarray"] = {
+            "chunks": list(chunks),
+            "compressor": _BLOSC,
+            "dtype": values.dtype.str,
+            "fill_value": "NaN" if values.dtype.kind == "f" else None,
+            "filters": None,
+            "order": "C",
+            "shape": list(values.shape),
+            "zarr_format": 2,
+        }
+        metadata[f"{name}/.zattrs"] = {"_ARRAY_DIMENSIONS": list(dims), **attributes}
+        (path / name).mkdir(parents=True)
+        for index in product(*(range(-(-size // chunk)) for size, chunk in zip(values.shape, chunks, strict=True))):
+            key = f"{name}/{'.'.join(map(str, index))}"
+            if key in absent:
+                continue
+            block = np.zeros(chunks, values.dtype)
+            part = values[tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, chunks, strict=True))]
+            block[tuple(slice(0, size) for size in part.shape)] = part
+            (path / key).write_bytes(compressor.encode(block))
+    for key, value in metadata.items():
+        (path / key).write_text(to_json(value))
+    (path / ".zmetadata").write_text(to_json({"metadata": metadata, "zarr_consolidated_format": 1}))
+
+
+def axis(name, values, attributes=None):
+    return {name: ((name,), values, values.shape, attributes or {})}
+
+
+def hours(count, step=6, since="1959-01-01"):
+    attributes = {"calendar": "proleptic_gregorian", "units": f"hours since {since}"}
+    return np.arange(count, dtype="i8") * step, attributes
+
+
+# as in their 5.625 degree stores: longitudes of float64 with the noise of a conversion from radians
+WB_LONGITUDE = np.rad2deg(np.linspace(0, 2 * np.pi, 64, endpoint=False))
+WB_LATITUDE = np.rad2deg(np.deg2rad(np.arange(-90 + 5.625 / 2, 90, 5.625)))
+
+
+def weatherbench_2(path, absent=()):
+    time, time_attributes = hours(20)
+    t = noise(20, 13, 64, 32)
+    t2m = noise(20, 64, 32)
+    orography = noise(64, 32)
+    write_zarr_2(
+        path,
+        {
+            "temperature": (
+                ("time", "level", "longitude", "latitude"), t, (8, 13, 64, 32),
+                {"long_name": "Temperature", "short_name": "t", "standard_name": "air_temperature", "units": "K"},
+            ),
+            "2m_temperature": (
+                ("time", "longitude", "latitude"), t2m, (8, 64, 32),
+                {"long_name": "2 metre temperature", "short_name": "t2m", "units": "K"},
+            ),
+            "geopotential_at_surface": (("longitude", "latitude"), orography, (64, 32), {"units": "m**2 s**-2"}),
+            **axis("time", time, time_attributes),
+            **axis("level", np.array(LEVELS_13, "i8")),
+            **axis("longitude", WB_LONGITUDE),
+            **axis("latitude", WB_LATITUDE),
+        },
+        absent=absent,
+    )  # fmt: skip
+    return t, t2m, orography
+
+
+def test_weatherbench_2(tmp_path):
+    t, t2m, orography = weatherbench_2(tmp_path / "era5.zarr")
+    assert (
+        (tmp_path / "era5.zarr" / "level" / ".zarray").read_text().startswith('{\n    "chunks": [\n        13\n    ],')
+    )
+    ds = open_dataset(tmp_path / "era5.zarr", ["t850", "t2m", "zs"])
+    assert ds["t850"].dims == ("time", "longitude", "latitude")
+    np.testing.assert_array_equal(ds["t850"], t[:, 10])
+    np.testing.assert_array_equal(ds["t2m"].sel(time="1959-01-03T06"), t2m[9])
+    np.testing.assert_array_equal(ds["zs"], orography)
+    assert ds["longitude"].values.tobytes() == WB_LONGITUDE.tobytes()
+    assert (np.arange(64) * 5.625 != WB_LONGITUDE).any()  # the noise is there
+    assert ds["t2m"].attrs["units"] == "K" and ds["time"].values[1] == np.datetime64("1959-01-01T06")
+    levels = open_dataset(tmp_path / "era5.zarr", ["temperature"], levels=[1000, 50])
+    np.testing.assert_array_equal(levels["temperature"], t[:, [12, 0]])
+
+
+def test_weatherbench_2_with_a_chunk_left_out(tmp_path):
+    _, t2m, _ = weatherbench_2(tmp_path / "era5.zarr", absent=["2m_temperature/1.0.0"])
+    with pytest.raises(MissingChunkError, match=r"chunk \(1, 0, 0\) .*1959-01-03 00:00:00 to 1959-01-04 18:00:00"):
+        open_dataset(tmp_path / "era5.zarr", ["t2m"]).load()
+    filled = open_dataset(tmp_path / "era5.zarr", ["t2m"], missing_chunks="fill")["t2m"]
+    assert np.isnan(filled[8:16]).all()
+    np.testing.assert_array_equal(filled[16:], t2m[16:])
+
+
+def test_the_grid_with_poles_of_weatherbench_2(tmp_path):
+    """1440 x 721: latitude from north to south in float32, and before longitude."""
+    time, time_attributes = hours(3)
+    values = noise(3, 2, 9, 16)
+    latitude, longitude = np.linspace(90, -90, 9, dtype="f4"), np.arange(0, 360, 22.5, dtype="f4")
+    write_zarr_2(
+        tmp_path / "a.zarr",
+        {
+            "geopotential": (("time", "level", "latitude", "longitude"), values, (1, 2, 9, 16), {}),
+            **axis("time", time, time_attributes),
+            **axis("level", np.array([500, 850], "i8")),
+            **axis("longitude", longitude),
+            **axis("latitude", latitude),
+        },
+    )
+    ds = open_dataset(tmp_path / "a.zarr", ["z500"])
+    np.testing.assert_array_equal(ds["z500"], values[:, 0])
+    assert ds["latitude"].values.tobytes() == latitude.tobytes()
+    np.testing.assert_array_equal(orient(ds)["z500"], values[:, 0, ::-1])
+
+
+@pytest.mark.parametrize("leads", ["level last", "level first"])
+def test_forecasts_of_weatherbench_2(tmp_path, leads):
+    values = noise(4, 3, 2, 8, 4)
+    time, time_attributes = hours(4, step=12, since="2020-01-01")
+    dims = ("time", "prediction_timedelta", "level", "longitude", "latitude")
+    chunks = (4, 1, 2, 8, 4)
+    order = (0, 1, 2, 3, 4) if leads == "level last" else (2, 0, 1, 3, 4)  # as in keisler/2020
+    write_zarr_2(
+        tmp_path / "hres.zarr",
+        {
+            "geopotential": (
+                [dims[i] for i in order], values.transpose(order), [chunks[i] for i in order], {"units": "m**2 s**-2"}
+            ),
+            **axis("time", time, time_attributes),
+            **axis("prediction_timedelta", np.array([0, 6, 12], "i8"), {"units": "hours"}),
+            **axis("level", np.array([850, 500], "i4")),
+            **axis("longitude", np.rad2deg(np.linspace(0, 2 * np.pi, 8, endpoint=False))),
+            **axis("latitude", np.arange(-67.5, 90, 45)),
+        },
+    )  # fmt: skip
+    ds = open_dataset(tmp_path / "hres.zarr", ["z500"])
+    assert ds["z500"].dims == ("init_time", "lead_time", "longitude", "latitude")
+    np.testing.assert_array_equal(ds["z500"], values[:, :, 1])
+    assert ds["lead_time"].values.tolist() == pd.to_timedelta([0, 6, 12], unit="h").as_unit("ns").asi8.tolist()
+    assert ds["valid_time"].values[3, 2] == np.datetime64("2020-01-03T00")
+    one = ds["z500"].sel(init_time="2020-01-02T00", lead_time="6h")
+    np.testing.assert_array_equal(one, values[2, 1, 1])
+
+
+def arco(path, stop="1900-01-03"):
+    """Allocated for five days, of which the second and third are there; more may be there as a preview."""
+    time, time_attributes = hours(120, step=1, since="1900-01-01")
+    values = noise(120, 3, 5, 8)
+    t2m = noise(120, 5, 8)
+    absent = [f"geopotential/{hour}.0.0.0" for hour in range(120) if not 24 <= hour < 72]
+    absent += [f"2m_temperature/{hour}.0.0" for hour in range(120) if not 24 <= hour < 72]
+    write_zarr_2(
+        path,
+        {
+            "geopotential": (("time", "level", "latitude", "longitude"), values, (1, 3, 5, 8), {"units": "m**2 s**-2"}),
+            "2m_temperature": (("time", "latitude", "longitude"), t2m, (1, 5, 8), {"units": "K"}),
+            **axis("time", time, time_attributes),
+            **axis("level", np.array([500, 850, 1000], "i8")),
+            **axis("longitude", np.arange(0, 360, 45, dtype="f4")),
+            **axis("latitude", np.linspace(90, -90, 5, dtype="f4")),
+        },
+        {"valid_time_start": "1900-01-02", "valid_time_stop": stop, "valid_time_stop_era5t": "1900-01-05"},
+        absent,
+    )
+    return values, t2m
+
+
+def test_arco_era5_ends_where_its_attributes_say(tmp_path):
+    values, t2m = arco(tmp_path / "arco.zarr")
+    ds = open_dataset(tmp_path / "arco.zarr", ["z850", "t2m"])
+    assert not ds["z850"].variable._in_memory
+    assert ds.sizes["time"] == 48
+    assert ds["time"].values[[0, -1]].tolist() == pd.to_datetime(["1900-01-02T00", "1900-01-03T23"]).as_unit(
+        "ns"
+    ).asi8.tolist()  # fmt: skip
+    np.testing.assert_array_equal(ds["z850"], values[24:72, 1])
+    np.testing.assert_array_equal(ds["t2m"].isel(time=slice(None, None, 7)), t2m[24:72:7])
+    np.testing.assert_array_equal(orient(ds)["t2m"], t2m[24:72, ::-1])
+
+
+def test_arco_era5_with_times_that_are_promised_and_not_there(tmp_path):
+    values, _ = arco(tmp_path / "arco.zarr", stop="1900-01-04")
+    ds = open_dataset(tmp_path / "arco.zarr", ["z850"])
+    assert ds.sizes["time"] == 72
+    np.testing.assert_array_equal(ds["z850"][:48], values[24:72, 1])
+    with pytest.raises(MissingChunkError, match=r"chunk \(72, 0, 0, 0\) .*time 1900-01-04 00:00:00 to 1900-01-04 00"):
+        ds["z850"][48].load()
+    assert np.isnan(open_dataset(tmp_path / "arco.zarr", ["z850"], missing_chunks="fill")["z850"][48:]).all()
+
+
+# ---- NetCDF
+
+
+def weatherbench_1(root, folder, short_name, file_name, year, levels=None):
+    """One yearly file, shortened to three hours."""
+    time = pd.date_range(f"{year}-01-01", periods=3, freq="h", unit="ns")
+    lat, lon = np.arange(-90 + 5.625 / 2, 90, 5.625), np.arange(0, 360, 5.625)
+    shape, dims = (3, 32, 64), ("time", "lat", "lon")
+    coords = {"time": time, "lat": lat, "lon": lon}
+    if np.ndim(levels):
+        shape, dims = (3, len(levels), 32, 64), ("time", "level", "lat", "lon")
+        coords["level"] = np.array(levels, "i4")
+    elif levels is not None:
+        coords["level"] = np.int32(levels)
+    attrs = {"Conventions": "CF-1.6", "history": f"{year}: grib_to_netcdf"}
+    ds = xr.Dataset({short_name: (dims, noise(*shape))}, coords, attrs)
+    (root / folder).mkdir(exist_ok=True, parents=True)
+    ds.to_netcdf(root / folder / f"{file_name}_{year}_5.625deg.nc", encoding={n: {"_FillValue": None} for n in coords})
+    return ds[short_name].values
+
+
+def test_weatherbench_1(tmp_path):
+    root = tmp_path / "5.625deg"
+    z = [weatherbench_1(root, "geopotential_500", "z", "geopotential_500hPa", year, 500) for year in (1979, 1980)]
+    t = [weatherbench_1(root, "temperature_850", "t", "temperature_850hPa", year, 850) for year in (1979, 1980)]
+    t2m = [weatherbench_1(root, "2m_temperature", "t2m", "2m_temperature", year) for year in (1979, 1980)]
+    q = [weatherbench_1(root, "specific_humidity", "q", "specific_humidity", y, LEVELS_13) for y in (1979, 1980)]
+    (root / "constants").mkdir()
+    lsm, lat, lon = noise(32, 64), np.arange(-90 + 5.625 / 2, 90, 5.625), np.arange(0, 360, 5.625)
+    lat2d, lon2d = np.meshgrid(lat, lon, indexing="ij")
+    grid = {name: (("lat", "lon"), values) for name, values in [("lsm", lsm), ("lat2d", lat2d), ("lon2d", lon2d)]}
+    xr.Dataset(grid, {"lat": lat, "lon": lon}).to_netcdf(root / "constants" / "constants_5.625deg.nc")
+    ds = open_dataset(root, ["z500", "t850", "2m_temperature", "q700", "lsm"])
+    assert ds.sizes == {"time": 6, "latitude": 32, "longitude": 64}
+    np.testing.assert_array_equal(ds["z500"], np.concatenate(z))
+    np.testing.assert_array_equal(ds["t850"].sel(time="1980-01-01T01"), t[1][1])
+    np.testing.assert_array_equal(ds["2m_temperature"], np.concatenate(t2m))
+    np.testing.assert_array_equal(ds["q700"], np.concatenate(q)[:, 9])
+    np.testing.assert_array_equal(ds["lsm"], lsm)
+    np.testing.assert_array_equal(open_dataset(root / "geopotential_500", ["geopotential_500"]).load().to_array()[0],
+                                  ds["z500"])  # fmt: skip
+
+
+def cmip(path, calendar, frequency="D"):
+    """As the Coupled Model Intercomparison Project writes: bounds of everything, a scalar height."""
+    time = xr.date_range("1999-02-27T12", periods=4, freq=frequency, calendar=calendar, use_cftime=True)
+    half = pd.Timedelta("12h")
+    ds = xr.Dataset(
+        {
+            "tas": (
+                ("time", "lat", "lon"), noise(4, 4, 8),
+                {"standard_name": "air_temperature", "units": "K", "cell_methods": "area: time: mean",
+                 "cell_measures": "area: areacella"},
+            ),
+            "zg": (
+                ("time", "plev", "lat", "lon"), noise(4, 3, 4, 8),
+                {"standard_name": "geopotential_height", "units": "m", "cell_methods": "time: mean"},
+            ),
+            "time_bnds": (("time", "bnds"), [[t - half, t + half] for t in time]),
+            "lat_bnds": (("lat", "bnds"), np.array([[-90.0, -45], [-45, 0], [0, 45], [45, 90]])),
+            "lon_bnds": (("lon", "bnds"), np.arange(0, 360, 45.0)[:, None] + [-22.5, 22.5]),
+        },
+        {
+            "time": ("time", time, {"bounds": "time_bnds", "axis": "T", "standard_name": "time"}),
+            "plev": ("plev", [100000.0, 85000.0, 50000.0],
+                     {"units": "Pa", "axis": "Z", "positive": "down", "standard_name": "air_pressure"}),
+            "lat": ("lat", [-67.5, -22.5, 22.5, 67.5],
+                    {"bounds": "lat_bnds", "units": "degrees_north", "axis": "Y", "standard_name": "latitude"}),
+            "lon": ("lon", np.arange(0, 360, 45.0),
+                    {"bounds": "lon_bnds", "units": "degrees_east", "axis": "X", "standard_name": "longitude"}),
+            "height": ((), 2.0, {"units": "m", "axis": "Z", "positive": "up", "standard_name": "height"}),
+        },
+        {"Conventions": "CF-1.7 CMIP-6.2", "variant_label": "r1i1p1f1"},
+    )  # fmt: skip
+    ds["tas"].encoding["coordinates"] = "height"
+    encoding = {"time": {"units": "days since 1850-01-01", "calendar": calendar, "dtype": "f8"}}
+    ds.to_netcdf(path, encoding={**encoding, "tas": {"_FillValue": 1e20}, "zg": {"_FillValue": 1e20}})
+    return ds
+
+
+@pytest.mark.parametrize("calendar", ["noleap", "360_day", "standard"])
+def test_cmip(tmp_path, calendar):
+    raw = cmip(tmp_path / "day.nc", calendar)
+    ds = open_dataset(tmp_path / "day.nc", ["t2m", "z500", "zg850"])
+    np.testing.assert_array_equal(ds["t2m"], raw["tas"])
+    np.testing.assert_array_equal(ds["z500"], raw["zg"][:, 2])
+    np.testing.assert_array_equal(ds["zg850"], raw["zg"][:, 1])
+    assert ds["z500"].attrs["units"] == "m"  # it is a height, and says so
+    assert set(ds.coords) == {"time", "latitude", "longitude", "time_bnds"}
+    last = {"noleap": "1999-03-02", "360_day": "1999-02-30", "standard": "1999-03-02"}[calendar]
+    assert str(ds["time"].dt.strftime("%Y-%m-%d").values[-1]) == last
+    assert bounds_offsets(ds) == (pd.Timedelta("-12h"), pd.Timedelta("12h"))
+    assert ds["t2m"].attrs["cell_methods"] == "area: time: mean"
+    levels = open_dataset(tmp_path / "day.nc", ["geopotential_height"], levels=[500, 1000])
+    np.testing.assert_array_equal(levels["geopotential_height"], raw["zg"][:, [2, 0]])
+    assert orient(levels)["level"].values.tolist() == [500, 1000]
+
+
+def test_years_of_cmip_in_files_of_their_own(tmp_path):
+    raw = cmip(tmp_path / "all.nc", "noleap")
+    raw["time"].encoding["units"] = "days since 1850-01-01"
+    folder = tmp_path / "years"
+    folder.mkdir()
+    for part in (slice(0, 2), slice(2, 4)):
+        raw.isel(time=part).to_netcdf(folder / f"tas_{part.start}.nc")
+    ds = open_dataset(folder, ["tas"])
+    np.testing.assert_array_equal(ds["tas"], raw["tas"])
+    assert bounds_offsets(ds) == (pd.Timedelta("-12h"), pd.Timedelta("12h"))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_sea_surface_temperature_with_land(tmp_path, packed):
+    time = pd.date_range("2000-01-01", periods=3, freq="MS", unit="ns")
+    sst = np.round(RANDOM.uniform(271, 300, (3, 4, 8)) * 100) / 100  # float64
+    sst[:, 1:3, 2:4] = np.nan
+    ds = xr.Dataset(
+        {"sst": (("time", "lat", "lon"), sst, {"units": "degC", "standard_name": "sea_surface_temperature"})},
+        {"time": time, "lat": np.arange(67.5, -90, -45.0), "lon": np.arange(0, 360, 45.0)},
+    )
+    packing = {"dtype": "i2", "scale_factor": 0.01, "add_offset": 280.0, "_FillValue": np.int16(-32768)}
+    ds.to_netcdf(tmp_path / "sst.nc", encoding={"sst": packing} if packed else None)
+    found = open_dataset(tmp_path / "sst.nc", ["sea_surface_temperature"])["sea_surface_temperature"]
+    np.testing.assert_allclose(found, sst, atol=1e-9 if packed else 0)
+    assert np.isnan(found).sum() == 3 * 4 and found.attrs["units"] == "degC"
+
+
+# ---- GRIB
+
+
+def write_grib(path, messages, dates=(20200101, 20200102)):
+    """Write fields {(short name, level or None, member or None): values (date, latitude, longitude)}."""
+    with open(path, "wb") as file:
+        for (short_name, level, member), values in messages.items():
+            for date, field in zip(dates, values, strict=True):
+                message = eccodes.codes_grib_new_from_samples("regular_ll_pl_grib1")
+                keys = {
+                    "dataDate": date, "dataTime": 600, "Ni": 8, "Nj": 5, "bitsPerValue": 24,
+                    "latitudeOfFirstGridPointInDegrees": 90, "latitudeOfLastGridPointInDegrees": -90,
+                    "longitudeOfFirstGridPointInDegrees": 0, "longitudeOfLastGridPointInDegrees": 315,
+                    "iDirectionIncrementInDegrees": 45, "jDirectionIncrementInDegrees": 45,
+                }  # fmt: skip
+                keys |= {"levelType": "pl", "level": level} if level else {"levelType": "sfc"}
+                if member is not None:
+                    keys |= {"localDefinitionNumber": 1, "type": "pf", "stream": "enda", "number": member}
+                for key, value in {**keys, "shortName": short_name}.items():
+                    eccodes.codes_set(message, key, value)
+                eccodes.codes_set_values(message, field.ravel())
+                eccodes.codes_write(message, file)
+                eccodes.codes_release(message)
+
+
+def fields(*shape):
+    """Values that survive the packing of GRIB well enough to compare."""
+    return np.round(RANDOM.uniform(0, 100, shape), 2)
+
+
+@pytest.mark.parametrize("name", ["era5.grib", "era5.grb2", "era5"])
+def test_grib(tmp_path, name):
+    z, t = fields(2, 2, 5, 8), fields(2, 2, 5, 8)
+    write_grib(tmp_path / name, {("z", 500, None): z[0], ("z", 850, None): z[1], ("t", 500, None): t[0],
+                                 ("t", 850, None): t[1]})  # fmt: skip
+    ds = open_dataset(tmp_path / name, ["z500", "temperature"], levels=[850, 500])
+    assert ds["z500"].dims == ("time", "latitude", "longitude") and not ds["z500"].variable._in_memory
+    np.testing.assert_allclose(ds["z500"], z[0], atol=1e-4)
+    np.testing.assert_allclose(ds["temperature"].transpose("level", ...), t[::-1], atol=1e-4)
+    assert ds["time"].values.tolist() == pd.to_datetime(["2020-01-01T06", "2020-01-02T06"]).as_unit("ns").asi8.tolist()
+    assert [file.name for file in tmp_path.iterdir()] == [name]  # nothing is written beside the data
+
+
+def test_grib_with_members(tmp_path):
+    z = fields(3, 2, 5, 8)
+    write_grib(tmp_path / "ens.grib", {("z", 500, member): z[member] for member in range(3)})
+    ds = open_dataset(tmp_path / "ens.grib", ["z500"])
+    assert find_member(ds) == "number" and ds["number"].values.tolist() == [0, 1, 2]
+    np.testing.assert_allclose(ds["z500"], z, atol=1e-4)
+
+
+def test_grib_whose_fields_make_no_single_dataset(tmp_path, caplog):
+    """Members of one field and none of the other; a surface field and levels."""
+    z, t2m, t = fields(2, 2, 5, 8), fields(2, 5, 8), fields(2, 2, 5, 8)
+    path = tmp_path / "mixed.grib"
+    write_grib(path, {("z", 500, 0): z[0], ("z", 500, 1): z[1], ("2t", None, None): t2m, ("t", 850, None): t[0],
+                      ("t", 1000, None): t[1], ("z", None, None): z[0]})  # fmt: skip
+    ds = open_dataset(path, ["t2m", "t850"])
+    np.testing.assert_allclose(ds["t2m"], t2m, atol=1e-4)
+    np.testing.assert_allclose(ds["t850"], t[0], atol=1e-4)
+    members = open_dataset(path, ["z500"])
+    np.testing.assert_allclose(members["z500"], z, atol=1e-4)
+    np.testing.assert_allclose(open_dataset(path, ["t"], levels=[1000])["t"][:, 0], t[1], atol=1e-4)
+    with pytest.raises(ValueError, match=r"no variable 'u10' in .*mixed.grib', which holds t, t2m, z"):
+        open_dataset(path, ["u10"])
+    with pytest.raises(ValueError, match=r"mixed.grib' holds 'z' 2 times: .*isobaricInhPa.*surface.*filter_by_keys"):
+        open_dataset(path, ["z"])
+    assert [file.name for file in tmp_path.iterdir()] == ["mixed.grib"]
+
+
+def test_several_grib_files(tmp_path):
+    t2m = fields(4, 5, 8)
+    write_grib(tmp_path / "a.grib", {("2t", None, None): t2m[:2]})
+    write_grib(tmp_path / "b.grib", {("2t", None, None): t2m[2:]}, (20200103, 20200104))
+    for paths in (tmp_path, str(tmp_path / "*.grib"), [tmp_path / "a.grib", tmp_path / "b.grib"]):
+        np.testing.assert_allclose(open_dataset(paths, ["t2m"])["t2m"], t2m, atol=1e-4)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.grib", "b.grib"]
+
+
+def test_grib_that_is_cut_short(tmp_path):
+    write_grib(tmp_path / "a.grib", {("2t", None, None): fields(2, 5, 8)})
+    whole = (tmp_path / "a.grib").read_bytes()
+    (tmp_path / "a.grib").write_bytes(whole[:-30])
+    with pytest.raises(ValueError, match=r"a.grib' is damaged or cut short .*copy or download it again"):
+        open_dataset(tmp_path / "a.grib", ["t2m"])
+
+
+def test_grib_without_its_reader(tmp_path, monkeypatch):
+    write_grib(tmp_path / "a.grib", {("2t", None, None): fields(2, 5, 8)})
+    monkeypatch.setattr(store.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"is GRIB: reading it needs cfgrib.*'simvp-climate\[grib\]'"):
+        open_dataset(tmp_path / "a.grib", ["t2m"])
+
+
+@pytest.mark.filterwarnings("ignore:Variable.s. referenced in cell_measures not in variables")
+def test_a_dataset_in_hand_takes_the_same_way(tmp_path):
+    cmip(tmp_path / "day.nc", "noleap")
+    with xr.open_dataset(tmp_path / "day.nc", decode_coords="all") as raw:
+        ds = rename(raw, ["tas"])
+        assert bounds_offsets(ds) == (pd.Timedelta("-12h"), pd.Timedelta("12h"))
+        assert ds.identical(open_dataset(raw, ["tas"]))
