@@ -563,9 +563,10 @@ def _says_it_is(dataset: xr.Dataset, name: str, variable: Variable, axes: Axes) 
     """Whether attributes say so, and neither the name nor the shape speaks against it."""
     if lookup(str(name)) not in (None, (variable, None)):
         return False  # geopotential_500 is not "geopotential", whatever its standard_name
-    if variable.on_levels and axes.level not in dataset[name].dims and single_level(dataset) is None:
-        return False  # a relative_humidity without a level is the one at 2 m
-    return any(lookup(text) == (variable, None) for text in _described_as(dataset, name))
+    if not any(lookup(text) == (variable, None) for text in _described_as(dataset, name)):
+        return False
+    # a relative_humidity without a level is the one at 2 m
+    return not variable.on_levels or axes.level in dataset[name].dims or single_level(dataset) is not None
 
 
 def _the_only(dataset: xr.Dataset, name: str, candidates: list[str]) -> str:
