@@ -1,0 +1,180 @@
+"""Whatever mix of conventions a field comes in: the same numbers inside, and exactly what was given back out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simvp_climate.data.conventions import find_axes, orient, rename, restore
+
+few = settings(derandomize=True, deadline=None, max_examples=40)
+
+# Of each axis a few values that float32 holds exactly.
+LATITUDES = {
+    "global": np.arange(-78.75, 90, 22.5),
+    "with poles": np.linspace(-90, 90, 9),
+    "north": np.arange(20.0, 60, 5),
+}
+LONGITUDES = {
+    "global": np.arange(0, 360, 22.5),
+    "one sided": np.arange(30.0, 70, 5),
+    "Greenwich": np.arange(340.0, 381, 5),  # to 20 degrees east
+    "date line": np.arange(150.0, 211, 7.5),
+}
+LEVELS = np.array([500.0, 850, 1000])
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How a field may come: everything that a Dataset may choose."""
+
+    latitudes: str
+    longitudes: str
+    south_to_north: bool
+    start: int  # which of the longitudes comes first; only where they go all around
+    lowest: int  # longitudes are from here to 360 more
+    west_to_east: bool
+    names: tuple[str, str, str, str]  # time, latitude, longitude, level
+    by_attributes: bool  # whether names need attributes to be understood
+    order: tuple[int, ...]
+    in_pascal: bool
+    level_order: tuple[int, ...]
+    calendar: str
+    precision: str
+
+
+@st.composite
+def conventions(draw):
+    longitudes = draw(st.sampled_from(sorted(LONGITUDES)))
+    by_attributes = draw(st.booleans())
+    names = ("when", "rows", "columns", "pressure") if by_attributes else (
+        draw(st.sampled_from(["time", "valid_time"])),
+        *draw(st.sampled_from([("lat", "lon"), ("latitude", "longitude"), ("Latitude", "Longitude")])),
+        draw(st.sampled_from(["level", "plev", "pressure_level", "isobaricInhPa"])),
+    )  # fmt: skip
+    return Convention(
+        latitudes=draw(st.sampled_from(sorted(LATITUDES))),
+        longitudes=longitudes,
+        south_to_north=draw(st.booleans()),
+        start=draw(st.integers(0, 15)) if longitudes == "global" else 0,
+        lowest=draw(st.sampled_from([0, -180, -360])),
+        west_to_east=draw(st.booleans()),
+        names=names,
+        by_attributes=by_attributes,
+        order=tuple(draw(st.permutations(range(4)))),
+        in_pascal=draw(st.booleans()),
+        level_order=tuple(draw(st.permutations(range(3)))),
+        calendar=draw(st.sampled_from(["standard", "noleap", "360_day"])),
+        precision=draw(st.sampled_from(["f4", "f8"])),
+    )
+
+
+def numbers(latitudes, longitudes):
+    """A field (time, level, latitude, longitude) in which no two numbers are the same."""
+    shape = (2, 3, len(LATITUDES[latitudes]), len(LONGITUDES[longitudes]))
+    return np.arange(np.prod(shape), dtype="f4").reshape(shape)
+
+
+def written(c: Convention) -> xr.Dataset:
+    """Return the same field as this convention would have it."""
+    values, longitude = numbers(c.latitudes, c.longitudes), LONGITUDES[c.longitudes]
+    rows = slice(None) if c.south_to_north else slice(None, None, -1)
+    columns = np.roll(np.arange(len(longitude)), -c.start)
+    columns = columns if c.west_to_east else columns[::-1]
+    levels = list(c.level_order)
+    values = values[:, levels][:, :, rows][..., columns]
+    lon = (longitude[columns] - c.lowest) % 360 + c.lowest
+    time, lat_name, lon_name, level = c.names
+    coords = {
+        time: xr.date_range(
+            "2000-02-28", periods=2, freq="6h", calendar=c.calendar, use_cftime=c.calendar != "standard"
+        ),
+        lat_name: LATITUDES[c.latitudes][rows].astype(c.precision),
+        lon_name: lon.astype(c.precision),
+        level: LEVELS[levels] * (100 if c.in_pascal else 1),
+    }
+    ds = xr.Dataset({"t": ((time, level, lat_name, lon_name), values)}, coords)
+    ds[level].attrs["units"] = "Pa" if c.in_pascal else "hPa"
+    if c.by_attributes:
+        ds[lat_name].attrs["standard_name"] = "latitude"
+        ds[lon_name].attrs["units"] = "degrees_east"
+        ds[level].attrs["standard_name"] = "air_pressure"
+        ds[time].attrs["standard_name"] = "time"
+    ds["t"].attrs = {"units": "K", "note": "kept"}
+    return ds.transpose(*(ds["t"].dims[i] for i in c.order))
+
+
+DIMS = ("time", "level", "latitude", "longitude")
+
+
+@few
+@given(conventions())
+def test_inside_all_conventions_are_one(c):
+    inside = orient(rename(written(c), ["temperature"], levels=LEVELS))
+    np.testing.assert_array_equal(inside["temperature"].transpose(*DIMS), numbers(c.latitudes, c.longitudes))
+    np.testing.assert_array_equal(inside["latitude"], LATITUDES[c.latitudes])
+    np.testing.assert_array_equal(inside["longitude"], LONGITUDES[c.longitudes])
+    np.testing.assert_array_equal(inside["level"], LEVELS)
+
+
+@few
+@given(conventions())
+def test_rename_changes_names_alone(c):
+    ds = written(c)
+    renamed = rename(ds, ["t"])
+    back = renamed.rename(dict(zip(("time", "latitude", "longitude", "level"), c.names, strict=True)))
+    assert back.identical(ds)
+
+
+@few
+@given(conventions())
+def test_there_and_back_is_what_was_given_bit_for_bit(c):
+    ds = written(c)
+    back = restore(orient(rename(ds, ["t"])), like=ds)
+    time, latitude, longitude, level = c.names
+    expected = ds.transpose(time, level, latitude, longitude)
+    assert back.identical(expected)
+    for name in c.names:
+        assert back[name].dtype == ds[name].dtype
+        assert back[name].values.tobytes() == ds[name].values.tobytes()
+    assert (back - ds).sizes == ds.sizes  # nothing is lost where labels must agree
+
+
+@few
+@given(conventions(), st.sampled_from([500, 850, 1000]))
+def test_a_level_in_the_name_is_that_level(c, level):
+    found = orient(rename(written(c), [f"t{level}"]))[f"t{level}"]
+    expected = numbers(c.latitudes, c.longitudes)[:, [500, 850, 1000].index(level)]
+    np.testing.assert_array_equal(found.transpose("time", "latitude", "longitude"), expected)
+    assert "level" not in found.coords
+
+
+@few
+@given(conventions())
+def test_what_was_renamed_is_understood_again(c):
+    """Renamed data are data: their axes are found, and a second renaming does nothing."""
+    renamed = rename(written(c), ["t"])
+    axes = find_axes(renamed)
+    assert (axes.time, axes.latitude, axes.longitude, axes.level) == ("time", "latitude", "longitude", "level")
+    assert rename(renamed, ["t"]).identical(renamed)
+
+
+@few
+@given(conventions(), st.randoms(use_true_random=False))
+def test_noise_in_the_last_digits_changes_no_order(c, random):
+    """Longitudes from radians, or through float32: values go where they belong, labels come back as given."""
+    ds = written(c)
+    _, latitude, longitude, _ = c.names
+    noisy = {}
+    for name in (latitude, longitude):
+        noise = np.array([random.uniform(-1e-6, 1e-6) for _ in range(ds.sizes[name])])
+        noisy[name] = (name, ds[name].values.astype("f8") + noise, ds[name].attrs)
+    noisy[latitude] = (latitude, np.clip(noisy[latitude][1], -90, 90), ds[latitude].attrs)
+    ds = ds.assign_coords(noisy)
+    inside = orient(rename(ds, ["t"], levels=LEVELS))
+    np.testing.assert_array_equal(inside["t"].transpose(*DIMS), numbers(c.latitudes, c.longitudes))
+    back = restore(inside, like=ds)
+    for name in (latitude, longitude):
+        assert back[name].values.tobytes() == ds[name].values.tobytes()
