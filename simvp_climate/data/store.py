@@ -113,7 +113,8 @@ class MissingChunkError(ValueError):
 class CheckedStore(WrapperStore[Store]):
     """A Zarr store, read only, in which a data chunk that is absent is an error or said to be meant.
 
-    Zarr itself returns the fill value: an unfinished download reads as a field of NaN or zeros.
+    Zarr itself returns the fill value: an unfinished download reads as a field of NaN or zeros. In a sharded array
+    what counts are the shards; what is absent inside one was left out on purpose by whoever wrote it.
 
     Attributes
     ----------
@@ -121,12 +122,15 @@ class CheckedStore(WrapperStore[Store]):
         `"error"`: reading an absent chunk raises MissingChunkError; `"fill"`: it gives the fill value.
     path
         Where the store is, for messages.
+    filled
+        The keys of the absent chunks for which the fill value was given so far.
     """
 
     def __init__(self, store: Store, path: str = "", missing_chunks: Literal["error", "fill"] = "error"):
         super().__init__(store)
         self.path = path or str(store)
         self.missing_chunks = missing_chunks
+        self.filled: set[str] = set()
         # array -> its dimensions and the shape of its chunks; dimension -> its times. Known once xarray has opened it.
         self._chunks: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
         self._times: dict[str, pd.Index] = {}
@@ -151,7 +155,8 @@ class CheckedStore(WrapperStore[Store]):
         array, position, times = self._describe(key)
         return MissingChunkError(
             f"{self.path!r} has no chunk {position} of {array!r} ({key!r}){times}. The store is incomplete: copy or"
-            " download it again. If it means fill values by absence, as ARCO-ERA5 and sparse stores do, say so:"
+            " download it again. If it means fill values by absence, as ARCO-ERA5 and sparse stores do and those whose"
+            " writer left out chunks without a single value (all land in an ocean model), say so:"
             ' open_dataset(..., missing_chunks="fill")'
         )
 
@@ -195,8 +200,11 @@ class CheckedStore(WrapperStore[Store]):
             yield key, found
 
     def _check(self, key: str) -> None:
-        if self.missing_chunks == "error" and key.rsplit("/", 1)[-1] not in _METADATA:
+        if key.rsplit("/", 1)[-1] in _METADATA:
+            return
+        if self.missing_chunks == "error":
             raise self.missing(key)
+        self.filled.add(key)
 
 
 _METADATA = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
@@ -282,8 +290,10 @@ def _open_zarr(path: str, missing_chunks: Literal["error", "fill"]) -> xr.Datase
             f"{path!r} has no consolidated metadata, and a web server does not list what is in a store. Whoever"
             " wrote it can add them: zarr.consolidate_metadata(path)"
         )
-    # Without chunks=None xarray takes dask.
-    raw = xr.open_zarr(store, chunks=None, consolidated=consolidated, decode_timedelta=False)
+    try:
+        raw = _open_group(store, consolidated)
+    except MissingChunkError:
+        raw = _open_without_zeros(store, consolidated)
     store.learn(raw)
     dataset = _clip(_decode_leads(raw))
     for variable in dataset.variables.values():
@@ -292,6 +302,28 @@ def _open_zarr(path: str, missing_chunks: Literal["error", "fill"]) -> xr.Datase
             variable.encoding.pop(name, None)
     dataset.encoding["source"] = path
     return dataset
+
+
+def _open_group(store: CheckedStore, consolidated: bool) -> xr.Dataset:
+    # Without chunks=None xarray takes dask.
+    return xr.open_zarr(store, chunks=None, consolidated=consolidated, decode_timedelta=False)
+
+
+def _open_without_zeros(store: CheckedStore, consolidated: bool) -> xr.Dataset:
+    """Open a store with a lost chunk of a coordinate, if what it held is beyond doubt.
+
+    Zarr leaves out chunks that hold the fill value alone, and that is 0 in coordinates: of a store that grew one
+    time at a time the first time is not there. Where it makes an even axis it was 0.
+    """
+    store.missing_chunks = "fill"
+    raw = _open_group(store, consolidated)
+    store.missing_chunks = "error"
+    for key in sorted(store.filled):
+        name = key.split("/")[0]
+        index = raw.indexes.get(name)
+        if index is None or len(index) < 3 or not index.is_unique or (index[1:] - index[:-1]).nunique() != 1:
+            raise store.missing(key)
+    return raw
 
 
 def _clip(dataset: xr.Dataset) -> xr.Dataset:

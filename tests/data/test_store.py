@@ -294,6 +294,26 @@ def test_a_lost_chunk_of_a_coordinate_is_an_error(tmp_path):
         open_dataset(tmp_path / "s.zarr", ["t2m"])
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_store_that_grew_time_by_time_lacks_a_chunk_of_zero_and_opens(tmp_path, zarr_format):
+    ds = weatherbench_1("t2m", TIMES[:4])
+    for time in range(4):
+        mode = {"append_dim": "time"} if time else {"encoding": {"time": {"units": "hours since 2000-01-01"}}}
+        ds.isel(time=[time]).to_zarr(tmp_path / "s.zarr", zarr_format=zarr_format, consolidated=False, **mode)
+    prefix = "c/" if zarr_format == 3 else ""
+    assert not (tmp_path / "s.zarr" / "time" / f"{prefix}0").exists()  # 0 hours since the first
+    found = open_dataset(tmp_path / "s.zarr", ["t2m"])
+    assert found["time"].values.tolist() == ds["time"].values.tolist()
+    np.testing.assert_array_equal(found["t2m"], ds["t2m"])
+    data = "t2m/c/1/0/0" if zarr_format == 3 else "t2m/1.0.0"
+    (tmp_path / "s.zarr" / data).unlink()
+    with pytest.raises(MissingChunkError, match="no chunk .1, 0, 0. of 't2m'.*time 2000-01-01 06"):
+        open_dataset(tmp_path / "s.zarr", ["t2m"]).load()
+    (tmp_path / "s.zarr" / "time" / f"{prefix}2").unlink()  # not 0: the axis is not even
+    with pytest.raises(MissingChunkError, match="of 'time'"):
+        open_dataset(tmp_path / "s.zarr", ["t2m"])
+
+
 def test_the_policy_can_be_read_off_the_array(tmp_path):
     sparse(tmp_path / "s.zarr", 3, "/")
     for policy in ("error", "fill"):
