@@ -32,6 +32,8 @@ class Server:
         How many requests were answered or failed so far; of each kind in `by_status`, of each path in `paths`.
     failures
         How many of them failed on purpose.
+    most_at_once
+        The largest number of requests that waited for their answers at the same time.
     """
 
     def __init__(self, folder: Path, latency: float, failure_rate: float, seed: int):
@@ -42,6 +44,8 @@ class Server:
         self.by_status: Counter[str] = Counter()
         self.paths: Counter[str] = Counter()
         self.failures = 0
+        self.most_at_once = 0
+        self._waiting = 0
         self._attempts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._http = _HTTPServer(("127.0.0.1", 0), _Handler)
@@ -72,6 +76,14 @@ class Server:
                 return "answered"
             self.failures += 1
             return chance.choice(("unavailable", "truncated", "dropped"))
+
+    def _wait(self) -> None:
+        with self._lock:
+            self._waiting += 1
+            self.most_at_once = max(self.most_at_once, self._waiting)
+        time.sleep(self.latency)
+        with self._lock:
+            self._waiting -= 1
 
     def _count(self, path: str, status: str) -> None:
         with self._lock:
@@ -149,7 +161,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         told = self.server.told
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path).strip("/")
         wanted = self.headers.get("Range", "")
-        time.sleep(told.latency)
+        told._wait()
         fate = told._fate(f"{self.command} {path} {wanted}")
         if fate == "dropped":
             told._count(path, fate)

@@ -12,6 +12,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import pandas as pd
+import pyproj  # noqa: F401  (before eccodes, which xarray loads: its own PROJ library would take the place of this one)
 import xarray as xr
 import zarr
 from zarr.abc.store import ByteRequest, Store

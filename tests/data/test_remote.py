@@ -65,7 +65,8 @@ def test_the_server_keeps_connections_and_waits_for_many_requests_at_once(tmp_pa
         start = time.perf_counter()
         with ThreadPoolExecutor(20) as pool:
             list(pool.map(twice, range(20)))
-        assert 0.2 <= time.perf_counter() - start < 1  # one after the other it would be 4 s
+        assert 0.2 <= time.perf_counter() - start < 2  # one after the other it would be 4 s
+        assert server.most_at_once > 10
 
 
 def test_the_server_fails_as_told_and_the_same_way_each_time(tmp_path):
@@ -136,10 +137,8 @@ def test_a_store_over_http(tmp_path, zarr_format):
 def test_many_requests_are_in_flight(tmp_path):
     values = write(tmp_path / "a.zarr")
     with serve(tmp_path, latency=0.2) as server:
-        ds = open_dataset(f"{server.url}/a.zarr", ["t2m"])
-        start = time.perf_counter()
-        np.testing.assert_array_equal(ds["t2m"], values)
-        assert time.perf_counter() - start < 0.6  # at zarr's ten at once: three times 0.2 s
+        np.testing.assert_array_equal(open_dataset(f"{server.url}/a.zarr", ["t2m"])["t2m"], values)
+        assert server.most_at_once > 20  # of 24; zarr left to itself makes ten
 
 
 def test_the_users_own_number_of_requests_stays(tmp_path):

@@ -4,10 +4,11 @@ The Zarr stores are written file by file, so that no library of ours decides how
 """
 
 import json
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 
-import eccodes
 import numcodecs
 import numpy as np
 import pandas as pd
@@ -359,6 +360,8 @@ def test_sea_surface_temperature_with_land(tmp_path, packed):
 
 def write_grib(path, messages, dates=(20200101, 20200102)):
     """Write fields {(short name, level or None, member or None): values (date, latitude, longitude)}."""
+    import eccodes  # not at the top: the store sees to it that it comes after pyproj
+
     with open(path, "wb") as file:
         for (short_name, level, member), values in messages.items():
             for date, field in zip(dates, values, strict=True):
@@ -455,3 +458,12 @@ def test_a_dataset_in_hand_takes_the_same_way(tmp_path):
         ds = rename(raw, ["tas"])
         assert bounds_offsets(ds) == (pd.Timedelta("-12h"), pd.Timedelta("12h"))
         assert ds.identical(open_dataset(raw, ["tas"]))
+
+
+def test_maps_can_be_drawn_after_data_were_opened():
+    """Eccodes brings a PROJ library that would leave that of cartopy without its data base."""
+    code = (
+        "import warnings; warnings.simplefilter('error');"
+        "import simvp_climate as sc; sc.open_sample(); import eccodes, pyproj; pyproj.CRS.from_epsg(4326)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
