@@ -15,6 +15,7 @@ _HOME = {
     "TrainConfig": "training",
     "acc": "verification.metrics",
     "bias": "verification.metrics",
+    "check": "data.check",
     "climatology": "verification.baselines",
     "latitude_weights": "grid",
     "mae": "verification.metrics",
