@@ -1,5 +1,6 @@
-"""The command line: `python -m simvp_climate demo`. Thin: it uses the public API only."""
+"""The command line: `python -m simvp_climate demo` and `check`. Thin: it uses the public API only."""
 
+import html
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,52 @@ def demo(
         print(_table(scores, variable))
     print(f"Simulated climate, {test.time.values[0]:.10} to {test.time.values[-1]:.10}: {_verdict(scores)}.")
     print(f"Written to {out}/: {', '.join(sorted(path.name for path in out.iterdir()))}")
+
+
+@app.command()
+def check(
+    path: Annotated[str, typer.Argument(help="A Zarr store, NetCDF file, folder or pattern, local or remote.")],
+    variables: Annotated[str, typer.Option(help="z500,t2m and so on. Default: all on the grid with time.")] = "",
+    levels: Annotated[str, typer.Option(help="Pressures in hPa: 500,850.")] = "",
+    history: Annotated[int, typer.Option(help="States in.", min=1)] = 12,
+    horizon: Annotated[int, typer.Option(help="States out.", min=1)] = 12,
+    step: Annotated[str, typer.Option(help="6h, 1D, 1MS. Default: that of the data.")] = "",
+    report: Annotated[Path | None, typer.Option("--html", help="Write the report here as well.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
+) -> None:
+    """Say what is wrong with data, each with its fix, and what they will cost.
+
+    Example: python -m simvp_climate check era5.zarr --variables z500,t2m --history 4 --horizon 4
+
+    Exit status 0 if there are no errors, 1 if there are, 2 if the data cannot be opened.
+    """
+    try:
+        found = _check(path, variables, levels, history, horizon, step)
+    except (OSError, ValueError, ImportError) as error:
+        raise typer.BadParameter(str(error)) from error
+    print(found)
+    if report is not None:
+        page = f"<!DOCTYPE html><html><head><meta charset='utf-8'><title>check {html.escape(path)}</title></head>"
+        text = f"{page}<body style='font-family:sans-serif'>{found._repr_html_()}</body></html>"
+        _write(report, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+    counted = ("error", "warning") if strict else ("error",)
+    raise typer.Exit(int(any(finding.severity in counted for finding in found.findings)))
+
+
+def _check(path: str, variables: str, levels: str, history: int, horizon: int, step: str):
+    """Check as the options say; what they leave open comes from the data."""
+    names = [name.strip() for name in variables.split(",") if name.strip()]
+    pressures = [float(level) for level in levels.split(",") if level.strip()] or None
+    found = None
+    if not names or not step:
+        found = sc.check(path)
+        if (history, horizon, step, pressures, names) == (12, 12, "", None, []):
+            return found
+        names = names or [one["name"] for one in found.summary.get("variables", [])]
+        step = step or found.summary.get("time", {}).get("step") or "6h"
+        if not names or "grid" not in found.summary:
+            return found
+    return sc.check(path, sc.Task(names, pressures, history, horizon, step))
 
 
 def _write(path: Path, write: Callable) -> None:

@@ -10,7 +10,7 @@ import html
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,7 @@ _STATES = 48  # of a variable that are looked at
 _PER_CHUNK = 8  # of them out of one chunk: the others there cost nothing, but tell little
 _TINY, _HUGE = 2**16, 2**28  # bytes of a chunk that are too few and too many
 _MATTERS = 2**28  # bytes an epoch reads above which a bad layout is felt
+_GIVEN = "a Dataset"
 _DIMS = ("time", "level", "latitude", "longitude")
 _MEMBERS = ("number", "member", "realization", "realisation", "ensemble", "ens", "member_id", "sample")
 # what libraries and people write for "no value": netCDF's own defaults, CMIP, GrADS, Ferret, hand-made ones
@@ -152,7 +153,7 @@ def check(
     """Look for everything in a data set that would stop a training, spoil it or slow it, and say the remedy.
 
     Metadata and coordinates are read in full. Of the values of each variable at most 64 MB are decoded (whole
-    chunks count; at least two chunks, none above 512 MB) and at most 48 times looked at, evenly spread, with
+    chunks count; at least two chunks, none above 512 MB) and about 50 times looked at, evenly spread, with
     the first and the last two: faults between them are not seen. Nothing is changed, and bad data never make
     it raise.
 
@@ -179,7 +180,7 @@ def check(
         If it is neither a path nor a Dataset.
     """
     findings: list[Finding] = []
-    summary: dict[str, object] = {"source": "a Dataset"}
+    summary: dict[str, object] = {"source": _GIVEN}
     if not isinstance(dataset, xr.Dataset):
         if not isinstance(dataset, str | os.PathLike | list | tuple):
             kind = type(dataset).__name__
@@ -196,11 +197,9 @@ def check(
         level = dataset[axes.level].variable
         values = _level_values(level) if level.dtype.kind in "fiu" else []
         summary["levels"] = {"name": axes.level, "values": [float(value) for value in values]}
-    kept = []
     for one in fields:
         _check_units(one, findings)
-        one = _check_dims(one, dataset, findings)
-        kept.append(one)
+        _check_dims(one, dataset, findings)
         try:
             _check_values(one, dataset, axes, series, findings, summary)
         except Exception as error:  # codecs and remote stores fail in their own ways
@@ -213,9 +212,8 @@ def check(
                     "Fetch the file or the store again: a chunk is missing or damaged",
                 )
             )
-    for one in kept:
         _check_layout(one, dataset, axes, series, findings, summary)
-    _check_memory(kept, series, findings, summary)
+    _check_memory(fields, series, findings, summary)
     return _report(findings, summary)
 
 
@@ -229,7 +227,7 @@ def _report(findings: list[Finding], summary: dict[str, object]) -> Report:
     merged: dict[tuple, list[str]] = {}
     for one in findings:
         merged.setdefault((one.severity, one.code, one.what, one.fix), []).append(one.where)
-    found = [Finding(key[0], key[1], _listed(places), *key[2:]) for key, places in merged.items()]
+    found = [Finding(key[0], key[1], _listed(dict.fromkeys(places)), *key[2:]) for key, places in merged.items()]
     return Report(tuple(sorted(found, key=lambda one: SEVERITIES.index(one.severity))), summary)
 
 
@@ -382,6 +380,15 @@ def _check_spacing(latitude: np.ndarray, longitude: np.ndarray, axes: Axes, find
         first, last = (latitude[0], latitude[-1]) if axis == "latitude" else (values[0], values[-1])
         fix = f"ds = ds.interp({name}=np.linspace({first:g}, {last:g}, {count}))"
         findings.append(Finding("warning", f"{axis}-uneven", name, what, fix))
+    step, first, last = np.median(np.diff(inside["longitude"])), *inside["longitude"].values[[0, -1]]
+    absent = round((360 - (last - first)) / step) - 1 if len(longitude) > 2 else 0
+    if 1 <= absent <= len(longitude) / 8:
+        what = (
+            f"{absent} columns between {last:g} and {first:g} degrees east are missing to go round the globe: it is "
+            "taken for a region, with an edge there"
+        )
+        fix = "Fetch the missing columns: with them the network sees across the seam"
+        findings.append(Finding("warning", "longitude-open", axes.longitude, what, fix))
 
 
 def _seam(longitude: np.ndarray, inside: np.ndarray, closed: bool) -> str:
@@ -478,7 +485,7 @@ def _check_windows(
     step = task.step if task is not None else own or "6h"
     history, horizon = (task.history, task.horizon) if task is not None else (12, 12)
     calendar = times.calendar if isinstance(times, xr.CFTimeIndex) else "standard"
-    gaps = _check_steps(times, name, own, findings) if own else 0
+    gaps, times = _check_steps(times, name, own, findings) if own else (0, times)
     _check_calendar(times, name, calendar, findings)
     summary["time"] = {
         "name": name,
@@ -515,8 +522,8 @@ def _own_step(times: pd.Index) -> str | None:
     return f"{max(seconds, 1)}s"
 
 
-def _check_steps(times: pd.Index, name: str, step: str, findings: list[Finding]) -> int:
-    """Note times off the beat, and gaps; return the number of gaps."""
+def _check_steps(times: pd.Index, name: str, step: str, findings: list[Finding]) -> tuple[int, pd.Index]:
+    """Note times off the beat, and gaps; return the number of gaps, and the times without jitter."""
     size = parse_step(step)
     if isinstance(size, int):
         months = np.asarray(times.year * 12 + times.month)
@@ -529,13 +536,14 @@ def _check_steps(times: pd.Index, name: str, step: str, findings: list[Finding])
         at = int(off.argmax())
         between = f"from {times[at]} to {times[at + 1]}"
         if (np.abs(ratio - np.maximum(np.round(ratio), 1)) < 0.05).all():
-            unit = {"D": "h", "h": "min"}.get(step[-1], "s")
+            beat = next(u for u in ("1h", "10min", "1min", "1s") if _rounds(times, u, size) or u == "1s")
             what = (
                 f"{off.sum()} of {len(ratio)} steps differ from {step} by a little, the first {between}: windows find "
                 "each time by its exact value"
             )
-            fix = f'ds = ds.assign_coords({name}=ds["{name}"].dt.round("1{unit}"))'
+            fix = f'ds = ds.assign_coords({name}=ds["{name}"].dt.round("{beat}"))'
             findings.append(Finding("error", "time-jitter", name, what, fix))
+            return 0, times.round(beat)
         else:
             what = f"{off.sum()} of {len(ratio)} steps are no multiple of {step}, the most common, the first {between}"
             fix = f'ds = ds.resample({name}="{_coarsest(times)}").mean()'
@@ -543,7 +551,13 @@ def _check_steps(times: pd.Index, name: str, step: str, findings: list[Finding])
     gaps = np.flatnonzero(~off & (np.round(ratio) > 1.5))
     if len(gaps):
         findings.append(_gaps(times, name, step, gaps, np.round(ratio)))
-    return len(gaps)
+    return len(gaps), times
+
+
+def _rounds(times: pd.Index, beat: str, step: pd.Timedelta) -> bool:
+    """Whether rounding moves no time by much."""
+    moved = np.asarray((times.round(beat) - times) / step, dtype=np.float64)
+    return bool(np.abs(moved).max() < 0.05)
 
 
 def _coarsest(times: pd.Index) -> str:
@@ -566,7 +580,7 @@ def _gaps(times: pd.Index, name: str, step: str, gaps: np.ndarray, ratio: np.nda
         )
         return Finding("warning", "calendar-leap", name, what, 'ds = ds.convert_calendar("noleap")')
     more = f" and {len(gaps) - 3} more" if len(gaps) > 3 else ""
-    what = f"{len(gaps)} gaps, {lost} times of step {step} are missing: {listed}{more}. No window crosses a gap"
+    what = f"{lost} times of step {step} are missing in {len(gaps)} places: {listed}{more}. No window crosses a gap"
     fix = (
         "Fetch the missing times. Training goes on without them; gaps of a step or two can be filled:\n"
         f'ds = ds.resample({name}="{step}").interpolate("linear")'
@@ -723,7 +737,8 @@ def _find_field(
     elif on_levels and dataset.sizes[axes.level] == 1:
         values = (float(_level_values(dataset[axes.level].variable)[0]),)
     else:
-        values = (single_level(dataset),)
+        in_name = [found[1] for text in (name, source) if (found := lookup(text)) and found[1]]
+        values = (float(in_name[0]) if in_name else single_level(dataset),)
     if on_levels:
         share = _level_share(dataset, axes.level, source, values)
     meaning = _meaning(dataset, name, source)
@@ -769,7 +784,7 @@ def _check_name(name: str, source: str, meaning: Variable | None, findings: list
         return
     known = [spelling for variable in VARIABLES for spelling in (variable.long_name, variable.short_name)]
     near = difflib.get_close_matches(str(source), known, n=1, cutoff=0.75)
-    what = f"{source!r} is no name of the vocabulary: it can be trained on, but units and range are not checked"
+    what = "no name of the vocabulary: it can be trained on, but neither its units nor its range are checked"
     fix = f'ds = ds.rename({{"{source}": "{near[0]}"}})  # if that is what it is' if near else "Nothing to do"
     findings.append(Finding("note", "unknown-name", source, what, fix))
 
@@ -807,9 +822,11 @@ def _described(source: str, variable, one: _Field | None) -> dict[str, object]:
     return facts
 
 
-def _check_dims(one: _Field, dataset: xr.Dataset, findings: list[Finding]) -> _Field:
-    """Note dimensions that a state has not; return the field at the first of each kind but members."""
+def _check_dims(one: _Field, dataset: xr.Dataset, findings: list[Finding]) -> None:
+    """Note dimensions that a state has not."""
     data = one.data
+    if one.axes.time is None:  # said before
+        return
     if "time" not in data.dims:
         what = f"it has no time ({_listed(data.dims)}): a field that never changes is no forecast"
         fix = f"Leave {one.name!r} out of Task.variables"
@@ -825,7 +842,6 @@ def _check_dims(one: _Field, dataset: xr.Dataset, findings: list[Finding]) -> _F
             what = f"a dimension {dim!r} of size {size} beside time, level, latitude and longitude"
             fix = f"ds = ds.isel({dim}=0)  # or the mean: ds.mean({dim!r})"
             findings.append(Finding("error", "extra-dimension", one.source, what, fix))
-    return one
 
 
 # ---- units and values
@@ -848,8 +864,7 @@ def _check_units(one: _Field, findings: list[Finding]) -> None:
         findings.append(Finding("note", "integer", one.source, what, "Nothing to do, if these are the true values"))
     elif one.data.dtype == np.float64 and np.dtype(one.data.encoding.get("dtype") or "f8") == np.float64:
         what = "float64: training uses float32, so half of what is read and kept is of no use"
-        fix = f'ds["{one.source}"] = ds["{one.source}"].astype("float32")'
-        findings.append(Finding("note", "float64", one.source, what, fix))
+        findings.append(Finding("note", "float64", one.source, what, 'ds = ds.astype("float32")'))
     units = attrs.get("units")
     if units is None:
         guess = meaning.units if meaning else "..."
@@ -882,14 +897,19 @@ def _conversion(meaning: Variable, units: str | None) -> tuple[float, float] | N
 
 @dataclass(frozen=True, eq=False)
 class _Sample:
-    """States of one variable: (state, level, latitude, longitude); their positions among all times."""
+    """States of one variable: (state, level, latitude, longitude); their positions among all times; the grid."""
 
     values: np.ndarray
     positions: np.ndarray
     times: pd.Index
+    latitude: np.ndarray
+    longitude: np.ndarray
 
     def when(self, state: int) -> str:
         return _when(self.times[self.positions[state]])
+
+    def cell(self, row: int, column: int) -> str:
+        return f"latitude {self.latitude[row]:g}, longitude {self.longitude[column]:g}"
 
 
 def _check_values(
@@ -909,10 +929,10 @@ def _check_values(
         what = f"one chunk holds {_bytes(_chunk_bytes(one))}: its values were not looked at"
         findings.append(Finding("note", "not-sampled", one.source, what, "Nothing to do, but look yourself"))
         return
-    sample = _Sample(_read(one, positions), positions, series.times)
     latitude, longitude = dataset[axes.latitude].values, dataset[axes.longitude].values
+    sample = _Sample(_read(one, positions), positions, series.times, latitude, longitude)
     sample = _check_fills(one, sample, findings)
-    _check_infinite(one, sample, latitude, longitude, findings)
+    _check_infinite(one, sample, findings)
     missing = np.isnan(sample.values)
     summary.setdefault("missing", {})[one.source] = float(missing.mean())
     summary["sampled"] = max(len(positions), int(summary.get("sampled", 0)))
@@ -920,9 +940,10 @@ def _check_values(
     if series.windows is not None:
         used[:] = False
         used[series.windows] = True
-    live = _check_missing(one, sample, used[positions], latitude, longitude, findings)
+    live = _check_missing(one, sample, used[positions], findings)
+    # what is dead has been said, its values tell nothing more
+    sample = replace(sample, values=_check_variation(one, sample, live, findings))
     _check_range(one, sample, findings)
-    _check_variation(one, sample, live, findings)
 
 
 def _positions(one: _Field, count: int) -> np.ndarray:
@@ -997,7 +1018,7 @@ def _check_fills(one: _Field, sample: _Sample, findings: list[Finding]) -> _Samp
         what = f"{said}: a fill value that was not decoded is taken for data"
         fix = "\n".join(f'ds["{one.source}"] = ds["{one.source}"].where({_but(one, value)})' for value, _ in found)
         findings.append(Finding("error", "fill-values", one.source, what, fix))
-    return _Sample(values, sample.positions, sample.times)
+    return replace(sample, values=values)
 
 
 def _but(one: _Field, fill: float) -> str:
@@ -1015,28 +1036,19 @@ def _plausible(one: _Field, value: float) -> bool:
     return lowest <= value * conversion[0] + conversion[1] <= highest
 
 
-def _check_infinite(
-    one: _Field, sample: _Sample, latitude: np.ndarray, longitude: np.ndarray, findings: list[Finding]
-) -> None:
+def _check_infinite(one: _Field, sample: _Sample, findings: list[Finding]) -> None:
     wrong = np.isinf(sample.values)
     if wrong.any():
         state, _, row, column = np.argwhere(wrong)[0]
         what = (
             f"{wrong.sum()} infinite values in the sample, the first at {sample.when(state)}, "
-            f"{_cell(latitude, longitude, row, column)}"
+            f"{sample.cell(row, column)}"
         )
         fix = f'ds["{one.source}"] = ds["{one.source}"].where(np.isfinite(ds["{one.source}"]))'
         findings.append(Finding("error", "infinite", one.source, what, fix))
 
 
-def _check_missing(
-    one: _Field,
-    sample: _Sample,
-    used: np.ndarray,
-    latitude: np.ndarray,
-    longitude: np.ndarray,
-    findings: list[Finding],
-) -> np.ndarray:
+def _check_missing(one: _Field, sample: _Sample, used: np.ndarray, findings: list[Finding]) -> np.ndarray:
     """Note masks and values missing now and then; return which levels have values."""
     missing = np.isnan(sample.values)
     live = ~missing.all(axis=(0, 2, 3))
@@ -1076,7 +1088,7 @@ def _check_missing(
         value = sample.values[there][live][level, row, column]
         what = (
             f"{moving.any(axis=0).sum()} cells are missing at some times only; the first, "
-            f"{_cell(latitude, longitude, row, column)}, at {sample.when(at)}, but is {value:g} at {sample.when(there)}"
+            f"{sample.cell(row, column)}, at {sample.when(at)}, but is {value:g} at {sample.when(there)}"
         )
         name = f'ds["{one.source}"]'
         fix = (
@@ -1091,7 +1103,7 @@ def _check_missing(
         )
         fix = "Nothing to do: they are kept out of statistics, loss and scores"
         findings.append(Finding("note", "mask", one.source, what, fix))
-        _check_poles(one, mask.all(axis=0), latitude, findings)
+        _check_poles(one, mask.all(axis=0), sample.latitude, findings)
     return live
 
 
@@ -1127,22 +1139,36 @@ def _check_range(one: _Field, sample: _Sample, findings: list[Finding]) -> None:
     values = f"values from {extremes[0]:.4g} to {extremes[1]:.4g}"
     bounds = (np.array([lowest, highest]) - conversion[1]) / conversion[0]
     if fitting:
-        what = f"{values} are said to be in {stated!r}, but {meaning.long_name} is like this in {fitting[0]!r}"
+        _drop(findings, one.source, "units-other", "units-missing")
         fix = f'ds["{one.source}"].attrs["units"] = "{fitting[0]}"'
-        findings.append(Finding("error", "units-mislabeled", one.source, what, fix))
+        if units is None:
+            what = f"no attribute `units`; {values} can be {meaning.long_name} in {fitting[0]!r}"
+            findings.append(Finding("warning", "units-missing", one.source, what, fix))
+        else:
+            what = (
+                f"{values} are said to be in {stated!r}, but such values of {meaning.long_name} are in {fitting[0]!r}"
+            )
+            findings.append(Finding("error", "units-mislabeled", one.source, what, fix))
         return
     state, level, row, column = np.unravel_index(
         int(np.argmax(np.where(finite, np.abs(sample.values - bounds.mean()), -1))), sample.values.shape
     )
     what = (
         f"{values} {stated}; {meaning.long_name} lies within {bounds[0]:.4g} to {bounds[1]:.4g}. The worst, "
-        f"{sample.values[state, level, row, column]:.4g}, is at {sample.when(state)}, row {row}, column {column}"
+        f"{sample.values[state, level, row, column]:.4g}, is at {sample.when(state)}, {sample.cell(row, column)}"
     )
     fix = (
         "See whether units, scale_factor or the variable are wrong, or take out what cannot be:\n"
         f'ds["{one.source}"] = ds["{one.source}"].clip({bounds[0]:.6g}, {bounds[1]:.6g})'
     )
-    findings.append(Finding("error", "range", one.source, what, fix))
+    beyond = max(bounds[0] - extremes[0], extremes[1] - bounds[1]) / np.ptp(bounds)
+    severity = "error" if beyond > 0.2 else "warning"  # the ranges are wide, not laws
+    findings.append(Finding(severity, "range", one.source, what, fix))
+
+
+def _drop(findings: list[Finding], where: str, *codes: str) -> None:
+    """Take back what was said of a variable before more was known."""
+    findings[:] = [one for one in findings if one.where != where or one.code not in codes]
 
 
 def _fits(
@@ -1171,12 +1197,12 @@ def _fits(
     return True
 
 
-def _check_variation(one: _Field, sample: _Sample, live: np.ndarray, findings: list[Finding]) -> None:
-    """Note fields, levels and times at which nothing changes."""
+def _check_variation(one: _Field, sample: _Sample, live: np.ndarray, findings: list[Finding]) -> np.ndarray:
+    """Note fields, levels and times at which nothing changes; return the values without these."""
     values = np.where(np.isfinite(sample.values), sample.values, np.nan)
-    live = live & np.isfinite(values).any(axis=(0, 2, 3))
-    if not live.any():
-        return
+    live = np.flatnonzero(live & np.isfinite(values).any(axis=(0, 2, 3)))
+    if not len(live):
+        return values
     highest, lowest = np.nanmax(values[:, live], axis=(0, 2, 3)), np.nanmin(values[:, live], axis=(0, 2, 3))
     flat = highest - lowest <= 1e-6 * np.abs(highest)
     count = len(sample.positions)
@@ -1186,15 +1212,16 @@ def _check_variation(one: _Field, sample: _Sample, live: np.ndarray, findings: l
         what = f"it is {highest[0]:g} in all cells at all {count} times looked at: there is nothing to learn"
         fix = f'ds = ds.drop_vars("{one.source}")  # and out of Task.variables'
         findings.append(Finding(severity, "constant", one.source, what, fix))
-        return
+        return np.full_like(values, np.nan)
     if flat.any():
-        levels = [one.levels[at] for at in np.flatnonzero(live)[flat]]
+        levels = [one.levels[at] for at in live[flat]]
         findings.append(_dead_levels(one, levels, f"the same value ({highest[flat][0]:g}) everywhere"))
-    changing = values[:, live][:, ~flat]
-    if not changing.shape[1] or count < 2:
-        return
-    _check_standstill(one, sample, changing, findings)
-    _check_blanks(one, sample, changing, may_be_zero, findings)
+        values[:, live[flat]] = np.nan
+    changing = values[:, live[~flat]]
+    if changing.shape[1] and count > 1:
+        _check_standstill(one, sample, changing, findings)
+        values[_check_blanks(one, sample, changing, may_be_zero, findings)] = np.nan
+    return values
 
 
 def _dead_levels(one: _Field, levels: list[float | None], what: str) -> Finding:
@@ -1238,7 +1265,7 @@ def _check_standstill(one: _Field, sample: _Sample, values: np.ndarray, findings
         f"{sample.when(at)} and {sample.when(at + 1)}: values were repeated to fill a gap, or stand still"
     )
     fix = f'ds = ds.where(ds["{name}"] != np.datetime64("{sample.when(at + 1)}"), drop=True)  # and the others'
-    findings.append(Finding("error", "stuck", one.source, what, fix))
+    findings.append(Finding("warning", "repeated", one.source, what, fix))
 
 
 def _first_standing(one: _Field, sample: _Sample, start: int):
@@ -1256,16 +1283,18 @@ def _first_standing(one: _Field, sample: _Sample, start: int):
     return sample.times[standing]
 
 
-def _check_blanks(one: _Field, sample: _Sample, values: np.ndarray, may_be_zero: bool, findings: list[Finding]) -> None:
-    """Note states that have one value in all cells, between others that have not."""
-    blank = _is_flat(values).any(axis=1)
+def _check_blanks(
+    one: _Field, sample: _Sample, values: np.ndarray, may_be_zero: bool, findings: list[Finding]
+) -> np.ndarray:
+    """Note states that have one value in all cells, between others that have not; return which."""
+    flat = _is_flat(values) & ~np.isnan(values).all(axis=(2, 3))
+    blank = flat.any(axis=1)
     if not blank.any() or blank.all():
-        return
+        return np.zeros_like(blank)
     at = int(blank.argmax())
-    level = int(_is_flat(values)[at].argmax())
-    value = float(np.nanmax(values[at, level]))
+    value = float(np.nanmax(values[at, int(flat[at].argmax())]))
     if value == 0 and (may_be_zero or one.meaning is None):
-        return
+        return np.zeros_like(blank)
     what = f"all cells are {value:g} at {blank.sum()} of {len(blank)} times looked at, the first is {sample.when(at)}"
     name = f'ds["{one.source}"]'
     fix = (
@@ -1273,13 +1302,14 @@ def _check_blanks(one: _Field, sample: _Sample, values: np.ndarray, may_be_zero:
         "  # windows skip the gap"
     )
     findings.append(Finding("error", "blank-times", one.source, what, fix))
+    return blank
 
 
 def _is_flat(values: np.ndarray) -> np.ndarray:
-    """Return which states (state, level) have one value in all cells that have any."""
+    """Return which states (state, level) have one value in all cells that have any, or none."""
     highest = np.max(values, axis=(2, 3), where=~np.isnan(values), initial=-np.inf)
     lowest = np.min(values, axis=(2, 3), where=~np.isnan(values), initial=np.inf)
-    return highest == lowest
+    return highest <= lowest
 
 
 def _equal(first: np.ndarray, second: np.ndarray) -> bool:
@@ -1295,8 +1325,9 @@ def _stored_chunks(variable: xr.Variable) -> dict[str, int]:
     A variable out of `rename` has other dimension names than its store, and maybe no level: sizes go by
     position where the names do not fit.
     """
-    chunks = {str(dim): int(size) for dim, size in (variable.encoding.get("preferred_chunks") or {}).items()
-              if isinstance(size, int | np.integer)}  # fmt: skip
+    chunks = {str(dim): size for dim, size in (variable.encoding.get("preferred_chunks") or {}).items()}
+    if not all(isinstance(size, int | np.integer) for size in chunks.values()):
+        return {}
     if not chunks and variable.encoding.get("chunksizes"):
         return dict(zip(variable.dims, map(int, variable.encoding["chunksizes"]), strict=False))
     if set(variable.dims) <= set(chunks):
@@ -1345,6 +1376,7 @@ def _check_layout(
     cells = raw.sizes[axes.latitude] * raw.sizes[axes.longitude]
     state = cells * levels * itemsize
     per_window = touched * np.prod([-(-raw.sizes[dim] // size) for dim, size in area.items()])
+    per_window *= max(1.0, levels * level / chunks.get(axes.level, levels * level))
     facts |= {
         "chunk_bytes": chunk,
         "levels_decoded_per_level": float(level),
@@ -1459,8 +1491,10 @@ def _free_memory() -> int | None:
 def _split(message: str) -> tuple[str, str]:
     """Return a message of this package as what is wrong and the way out, its last sentence."""
     what, dot, way_out = message.rpartition(". ")
-    if not dot:
-        return message.rstrip("."), "See the message"
+    if not dot:  # a line of code after a colon is one as well
+        what, _, way_out = message.rpartition(", ")
+        if "ds." not in way_out:
+            return message.rstrip("."), "See above"
     return what.rstrip("."), way_out
 
 
@@ -1479,10 +1513,6 @@ def _when(time) -> str:
     return text.removesuffix(" 00:00")
 
 
-def _cell(latitude: np.ndarray, longitude: np.ndarray, row: int, column: int) -> str:
-    return f"latitude {latitude[row]:g}, longitude {longitude[column]:g}"
-
-
 def _sizes(chunks: Mapping[str, int]) -> str:
     return " x ".join(f"{size} {dim}" for dim, size in chunks.items())
 
@@ -1499,7 +1529,7 @@ def _facts(summary: Mapping[str, object]) -> list[tuple[str, list[str]]]:
     """Return the facts as lines under headings."""
     writers = (
         ("variables", _variables_words),
-        ("left out", lambda s: [_listed(s["left_out"])] if "left_out" in s else []),
+        ("left out", lambda s: [f"{_listed(s['left_out'])} (no time, or not on the grid)"] if "left_out" in s else []),
         ("not used", lambda s: [_listed(s["ignored_coordinates"])] if "ignored_coordinates" in s else []),
         ("grid", _grid_words),
         ("levels", _level_words),
@@ -1545,7 +1575,10 @@ def _grid_words(summary: Mapping[str, object]) -> list[str]:
         f"{longitude['name']}: {longitude['size']} columns from {longitude['first']:g} to {longitude['last']:g}, "
         f"{_every(longitude['spacing'])}; {kind}"
     )
-    return [rows, columns]
+    lines = [rows, columns]
+    if latitude["size"] % 4 or longitude["size"] % 4:
+        lines.append(f"{latitude['size']} x {longitude['size']} cells: padded inside the network, and cut again")
+    return lines
 
 
 def _every(spacing: float | None) -> str:
@@ -1635,8 +1668,13 @@ def _as_text(report: Report) -> str:
             # what can be pasted is never broken
             lines += [lead + line] if _is_code(line) else _wrapped(line, lead, " " * 10)
     if any("ds" in one.fix for one in report.findings):
-        lines += ["", "In the fixes ds is the Dataset that was checked, sc is simvp_climate."]
+        lines += ["", f"In the fixes ds is {_what_ds_is(report)}, sc is simvp_climate."]
     return "\n".join(lines)
+
+
+def _what_ds_is(report: Report) -> str:
+    given = report.summary.get("source") == _GIVEN
+    return "the Dataset that was checked" if given else "what xarray opens at the path"
 
 
 def _wrapped(text: str, first: str, other: str) -> list[str]:
@@ -1670,5 +1708,5 @@ def _as_html(report: Report) -> str:
     )
     return (
         f"<div><p><b>check</b>: {html.escape(_headline(report))}</p><table>{facts}</table><table>{found}</table>"
-        "<p>In the fixes <code>ds</code> is the Dataset that was checked, <code>sc</code> is simvp_climate.</p></div>"
+        f"<p>In the fixes <code>ds</code> is {_what_ds_is(report)}, <code>sc</code> is simvp_climate.</p></div>"
     )

@@ -1,0 +1,605 @@
+"""Faults are planted one at a time: each must be found by its name, and its fix must mend it."""
+
+from html.parser import HTMLParser
+
+import dask.array
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from conftest import GLOBAL, waves
+
+import simvp_climate as sc
+from simvp_climate.data import check as module
+from simvp_climate.data.check import Finding, Report, check
+
+TASK = sc.Task(["z500", "t2m"], history=3, horizon=3)
+
+
+def on_levels(levels=(500, 700, 850), times=60):
+    """Geopotential of the standard atmosphere with the waves on it."""
+    base = waves(times=times)["z500"]
+    heights = 9.80665 * 44330.8 * (1 - (np.array(levels) / 1013.25) ** 0.190263)
+    values = np.stack([base.values - 5e4 + height for height in heights], axis=1).astype("f4")
+    dims = ("time", "level", "latitude", "longitude")
+    level = ("level", list(levels), {"units": "hPa"})
+    return xr.Dataset({"z": (dims, values, {"units": "m2 s-2"})}, {**base.coords, "level": level})
+
+
+def codes(report, *severities):
+    return [finding.code for finding in report.findings if not severities or finding.severity in severities]
+
+
+def found(report, code):
+    return next(finding for finding in report.findings if finding.code == code)
+
+
+def mended(ds, fix):
+    """Paste the fix."""
+    names = {"ds": ds.copy(), "xr": xr, "np": np, "sc": sc}
+    code = "\n".join(line for line in fix.splitlines() if module._is_code(line))
+    assert code
+    exec(code, names)
+    return names["ds"]
+
+
+# ---- clean data: nothing but notes
+
+
+CLEAN = {
+    "global": waves(),
+    "descending, -180..180": waves(GLOBAL[0][::-1], np.arange(-180, 180, 22.5)),
+    "region across Greenwich": waves(np.arange(40, 60, 2.5), np.arange(-10, 10, 2.5)),
+    "other names": waves(names=("valid_time", "lat", "lon")),
+    "poles": waves(np.arange(-90, 91, 22.5)),
+    "float64": waves().astype("f8"),
+    "longitude first": waves().transpose("time", "longitude", "latitude"),
+    "noisy longitudes": waves(longitude=GLOBAL[1] + 1e-6 * np.sin(np.arange(16))),
+    "levels": on_levels(),
+    "dask": waves().chunk(time=10),
+    "no leap days": waves(times=366 * 4).convert_calendar("noleap"),
+}
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_clean_data_have_no_error_and_no_warning(name):
+    report = check(CLEAN[name])
+    assert codes(report, "error", "warning") == [] and report.ok
+
+
+def test_clean_data_with_a_task_and_after_open_dataset():
+    assert codes(check(waves(), TASK)) == []
+    opened = sc.open_dataset(on_levels(), ["z500"])
+    assert codes(check(opened, sc.Task(["z500"], history=2, horizon=2))) == []
+    assert codes(check(on_levels(), sc.Task(["z"], levels=[850, 500], history=2, horizon=2))) == []
+    assert codes(check(sc.open_sample(), TASK), "error", "warning") == []
+
+
+def test_monthly_data_are_counted_in_months():
+    ds = waves(times=72).assign_coords(time=pd.date_range("2000-01-01", periods=72, freq="MS", unit="ns"))
+    report = check(ds)
+    assert codes(report) == [] and report.summary["time"]["step"] == "1MS"
+    assert report.summary["windows"]["count"] == {"all": 49}  # 72 - 24 + 1
+    later = ds.assign_coords(time=pd.date_range("2000-01-31", periods=72, freq="ME", unit="ns"))
+    assert codes(check(later)) == [] and check(later).summary["time"]["step"] == "1MS"
+
+
+# ---- grid and time: mended by what the report says, and looked at behind the fault
+
+
+def shuffled_times(ds):
+    return ds.isel(time=[*range(20), 21, 20, *range(22, 60)])
+
+
+def with_cell(value, ds=None, **where):
+    ds = waves() if ds is None else ds
+    ds = ds.copy(deep=True)
+    ds["t2m"][where] = value
+    return ds
+
+
+def undecoded(ds):
+    packed = (
+        ((ds["t2m"] - 280) / 0.01).round().astype("i2").assign_attrs(units="K", scale_factor=0.01, add_offset=280.0)
+    )
+    return ds.assign(t2m=packed)
+
+
+def two_halves(ds):
+    return ds.assign_coords(time=ds["time"].where(np.arange(60) < 50, ds["time"] + np.timedelta64(36, "h")))
+
+
+def hourly_noise(ds):
+    noise = np.where(np.arange(60) % 7 == 3, 40, 0).astype("m8[s]").astype("m8[ns]")
+    return ds.assign_coords(time=ds["time"] + noise)
+
+
+def no_leap_day(ds=None):
+    times = pd.date_range("2000-02-01", "2000-04-01", freq="D", unit="ns")
+    ds = waves(times=len(times)).assign_coords(time=times)
+    return ds.isel(time=times != "2000-02-29")
+
+
+MENDED = {
+    # code: (dataset, severity, what the finding names, what the fix names)
+    "latitude-order": (waves().isel(latitude=[0, 1, 3, 2, 4, 5, 6, 7]), "error", "-11.25", 'sortby("latitude")'),
+    "longitude-repeats": (waves(longitude=np.arange(0, 361, 22.5)), "error", "0 and 360", "slice(0, -1)"),
+    "latitude-values": (
+        xr.concat([waves(), waves(np.array([999.0]))], "latitude"), "error", "999", "isel(latitude="
+    ),
+    "radians": (
+        waves().assign_coords(latitude=np.deg2rad(GLOBAL[0]), longitude=np.deg2rad(GLOBAL[1])),
+        "error", "radians", "rad2deg",
+    ),
+    "longitude-uneven": (waves(longitude=np.array([0, 5, 10, 15, 25.0, 30])), "warning", "15 and 25", "interp"),
+    "latitude-uneven": (waves().isel(latitude=[0, 1, 2, 4, 5, 6, 7]), "warning", "-33.75 and 11.25", "interp"),
+    "time-order": (shuffled_times(waves()), "error", "2001-01-06 comes after 2001-01-06 06:00", 'sortby("time")'),
+    "time-duplicates": (
+        waves().isel(time=[0, 1, 1, *range(2, 60)]), "error", "2001-01-01 06:00", 'drop_duplicates("time")'
+    ),
+    "time-missing": (
+        waves().assign_coords(time=waves()["time"].where(np.arange(60) != 59)), "error", "position 59", "notnull"
+    ),
+    "time-gaps": (two_halves(waves()), "warning", "6 times of step 6h are missing in 1 places: after 2001-01-13 06:00", "resample"),
+    "time-jitter": (hourly_noise(waves()), "error", "by a little", 'dt.round("1h")'),
+    "calendar-leap": (no_leap_day(), "warning", "29 February", 'convert_calendar("noleap")'),
+    "time-values": (
+        waves().assign_coords(time=("time", np.arange(60), {"units": "hours since 2001-01-01"})),
+        "error", "not decoded", "xr.decode_cf(ds)",
+    ),
+    "forecast": (
+        waves().rename(time="init_time").expand_dims(lead_time=pd.to_timedelta([6], unit="h")),
+        "error", "forecasts", "isel(lead_time=0",
+    ),
+    "not-decoded": (undecoded(waves()), "error", "scale_factor=0.01", "xr.decode_cf(ds)"),
+    "fill-values": (
+        with_cell(9.96921e36, time=slice(None), latitude=2, longitude=slice(3, 5)),
+        "error", "9.96921e+36", ".where(abs(",
+    ),
+    "infinite": (
+        with_cell(np.inf, latitude=3, time=slice(None), longitude=4),
+        "error", "latitude -11.25, longitude 90", "isfinite",
+    ),
+    "nan-moving": (
+        with_cell(np.nan, latitude=3, longitude=4, time=slice(0, 30)),
+        "error", "latitude -11.25, longitude 90, at 2001-01-01", 'notnull().all("time")',
+    ),
+    "nan-times": (with_cell(np.nan, time=slice(0, 9)), "error", "the first is 2001-01-01", 'dropna("time"'),
+    "blank-times": (with_cell(0, time=slice(0, 9)), "error", "the first is 2001-01-01", 'isel(time='),
+    "constant": (waves().assign(t2m=xr.zeros_like(waves()["t2m"])), "error", "0 in all cells", 'drop_vars("t2m")'),
+    "stuck": (
+        waves().assign(t2m=waves()["t2m"].where(waves()["time"] < waves()["time"][37], waves()["t2m"][37])),
+        "error", "from 2001-01-10 06:00 to the end", 'slice(None, "2001-01-10 06:00")',
+    ),
+    "units-missing": (
+        waves().assign(t2m=waves()["t2m"].drop_attrs()), "warning", "no attribute", '.attrs["units"] = "K"'
+    ),
+    "units-wrong": (
+        waves().assign(t2m=waves()["t2m"].assign_attrs(units="m s-1")), "error", "'m s-1'", '.attrs["units"] = "K"'
+    ),
+    "units-mislabeled": (
+        waves().assign(t2m=waves()["t2m"].assign_attrs(units="degC")), "error", "'degC'", '.attrs["units"] = "K"'
+    ),
+    "range": (
+        with_cell(500, latitude=2, longitude=2), "error", "500, is at 2001-01-01, latitude -33.75, lon", "clip("
+    ),
+    "not-numbers": (waves().assign(t2m=waves()["t2m"].astype(str)), "error", "numbers are needed", 'astype("float32")'),
+    "two-names": (
+        waves().assign({"2m_temperature": waves()["t2m"]}), "warning", "t2m, 2m_temperature", "drop_vars(['2m_temp"
+    ),
+    "extra-dimension": (
+        waves().expand_dims(scenario=[1, 2]), "error", "'scenario' of size 2", "isel(scenario=0)"
+    ),
+    "masked-poles": (
+        (lambda ds: ds.where(ds["latitude"] < 90))(waves(np.arange(-90, 91, 22.5))),
+        "warning", "row at 90 degrees", "isel(latitude=slice(0, -1))",
+    ),
+    "float64": (waves().astype("f8"), "note", "float64", 'astype("float32")'),
+    "unknown-name": (waves().rename(t2m="2m_temprature"), "note", "vocabulary", '"2m_temperature"'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", MENDED)
+def test_fault_is_found_and_its_fix_mends_it(code):
+    ds, severity, named, fix = MENDED[code]
+    report = check(ds)
+    one = found(report, code)
+    assert one.severity == severity and named in one.what and fix in one.fix
+    assert report.ok == (not codes(report, "error"))
+    # one fault, one alarm
+    assert codes(report, "error", "warning") == [code] * (severity != "note")
+    after = check(mended(ds, one.fix))
+    assert code not in codes(after)
+    assert codes(after, "error") == []
+
+
+def test_faults_hide_no_faults_behind_them():
+    ds = shuffled_times(waves().isel(latitude=[0, 1, 3, 2, 4, 5, 6, 7]))
+    ds = ds.assign(t2m=ds["t2m"].assign_attrs(units="degC"))
+    assert set(codes(check(ds), "error")) == {"latitude-order", "time-order", "units-mislabeled"}
+
+
+# ---- what cannot be mended in a line: found, named, and the way out
+
+
+def curvilinear(ds):
+    y, x = np.meshgrid(GLOBAL[0], GLOBAL[1], indexing="ij")
+    ds = ds.rename(latitude="j", longitude="i").drop_vars(["j", "i"])
+    return ds.assign_coords(lat=(("j", "i"), y), lon=(("j", "i"), x))
+
+
+def unstructured(ds):
+    ds = ds.stack(cell=("latitude", "longitude")).reset_index("cell")
+    return ds.rename(latitude="lat", longitude="lon")
+
+
+def mixed_calendars():
+    first = xr.date_range("2000-01-01", periods=30, freq="6h", calendar="noleap", use_cftime=True)
+    second = xr.date_range("2000-02-01", periods=30, freq="6h", calendar="360_day", use_cftime=True)
+    return waves().assign_coords(time=np.array([*first, *second], dtype=object))
+
+
+@pytest.mark.parametrize(
+    ("ds", "code", "named", "fix"),
+    [
+        (curvilinear(waves()), "curvilinear", "('j', 'i')", "cdo remapbil"),
+        (unstructured(waves()), "unstructured", "'cell'", "cdo remapbil"),
+        (waves().rename(latitude="rows").drop_vars("rows"), "no-grid", "no latitude", "standard_name"),
+        (waves().assign_coords(latitude=GLOBAL[0] * 1e5), "latitude-values", "-7.875e+06", "cdo remapbil"),
+        (waves().assign_coords(latitude=list("abcdefgh")), "latitude-values", "'a'", "assign_coords(latitude"),
+        (mixed_calendars(), "calendar-mixed", "360_day, noleap", "convert_calendar"),
+        (waves().isel(time=0), "no-time", "latitude, longitude", "assign_coords(time"),
+        (
+            waves()[["t2m"]].mean("time").assign_coords(time=waves()["time"]),
+            "no-variables",
+            "no variable",
+            "right file",
+        ),
+        (waves().isel(time=slice(0, 9)), "too-short", "24 states", "history=4, horizon=5, step='6h'"),
+        (waves().assign(t2m=waves()["t2m"] * np.nan), "all-missing", "no value", "Leave 't2m' out"),
+        (waves().assign(t2m=waves()["t2m"][20] + 0 * waves()["t2m"]), "static", "never changes", "static field"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_fault_without_a_line_that_mends_it(ds, code, named, fix):
+    report = check(ds)
+    one = found(report, code)
+    assert one.severity == "error" and not report.ok
+    assert named in one.what and fix in one.fix
+
+
+HANDLED = {
+    "longitude-seam": (waves(longitude=np.arange(-180, 180, 22.5)), "from -180 to 157.5"),
+    "members": (waves().expand_dims(number=[0, 1, 2]), "3 members along 'number'"),
+    "integer": (waves().assign(t2m=waves()["t2m"].round().astype("i4").assign_attrs(units="K")), "int32"),
+    "mask": (waves().where(waves()["longitude"] > 100), "31.2 % of the cells"),  # 5 of 16 columns
+    "calendar": (waves().convert_calendar("noleap"), "noleap"),
+    "units-other": (waves()[["t2m"]].assign(t2m=(waves()["t2m"] - 273.15).assign_attrs(units="degC")), "'degC'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", HANDLED)
+def test_what_is_handled_is_a_note(code):
+    ds, named = HANDLED[code]
+    report = check(ds)
+    assert codes(report) == [code] and report.ok
+    assert report.findings[0].severity == "note" and named in report.findings[0].what
+
+
+def test_globe_without_its_last_column():
+    report = check(waves(longitude=np.arange(0, 320, 22.5)))
+    assert codes(report) == ["longitude-open"] and "1 columns between 315 and 0" in report.findings[0].what
+
+
+def test_the_notes_of_units_and_members_can_be_pasted():
+    celsius = HANDLED["units-other"][0]
+    assert found(check(celsius), "units-other").fix.endswith('ds["t2m"] + 273.15')
+    names = {"ds": HANDLED["members"][0]}
+    exec(found(check(names["ds"]), "members").fix, names)
+    assert len(names["series"]) == 3 and codes(check(names["series"][0])) == []
+
+
+# ---- units and values
+
+
+@pytest.mark.parametrize(
+    ("units", "factor", "guess"),
+    [("m2 s-2", 1 / 9.80665, "m"), ("m2 s-2", 1 / 98.0665, "dam"), ("m", 1, "m2 s-2"), ("gpm", 1, "m2 s-2")],
+)
+@pytest.mark.parametrize("name", ["z500", "z"])
+def test_geopotential_and_height_are_told_apart(units, factor, guess, name):
+    ds = waves() if name == "z500" else on_levels()
+    ds = ds.assign({name: (ds[name] * factor).assign_attrs(units=units)})[[name]]
+    one = found(check(ds), "units-mislabeled")
+    assert one.fix == f'ds["{name}"].attrs["units"] = "{guess}"'
+    assert codes(check(mended(ds, one.fix)), "error") == []
+
+
+def test_values_without_units_are_guessed_from_the_range():
+    ds = waves().assign(t2m=waves()["t2m"].drop_attrs() - 273.15)
+    assert codes(check(ds)) == ["units-missing"]
+    assert check(ds).findings[0].fix == 'ds["t2m"].attrs["units"] = "degC"'
+
+
+@pytest.mark.parametrize("fill", [-9999, -999, 1e20, 32767, -32767, 9.96921e36, 3.4028235e38])
+@pytest.mark.parametrize("name", ["t2m", "unheard_of"])
+def test_fill_values(fill, name):
+    ds = with_cell(fill, latitude=slice(0, 2)).rename(t2m=name)
+    report = check(ds)
+    assert codes(report, "error") == ["fill-values"] and "25 % of the values" in report.findings[0].what
+    assert codes(check(mended(ds, report.findings[0].fix)), "error") == []
+
+
+def test_numbers_that_look_like_fill_values_are_left_alone():
+    ds = waves()[["z500"]].rename(z500="other")
+    ds["other"] = ds["other"] * 0 + np.linspace(-20000, 20000, 60)[:, None, None] + GLOBAL[0][:, None]
+    ds["other"][10, 0, 0] = -9999
+    assert codes(check(ds), "error", "warning") == []
+
+
+def test_missing_values_outside_all_windows_are_ignored():
+    ds = waves()
+    ds["t2m"][59] = np.nan
+    ds = ds.isel(time=[*range(40), 59])
+    assert codes(check(ds, TASK), "error", "warning") == ["time-gaps"]
+
+
+def test_rain_may_be_zero_for_a_while():
+    wet = np.maximum(waves()["t2m"] - 293, 0) / 1000
+    wet[20:30] = 0
+    ds = wet.assign_attrs(units="m").to_dataset(name="tp")
+    assert codes(check(ds)) == []
+    dry = found(check(ds * 0 + ds.assign(tp=0 * ds["tp"])), "constant")
+    assert dry.severity == "warning"
+
+
+def test_standstill_is_found_to_the_step():
+    ds = waves(times=1500)
+    ds["t2m"][1111:] = ds["t2m"][1111].values
+    assert f"from {str(ds['time'].values[1111])[:10]}" in found(check(ds), "stuck").what
+
+
+def test_states_repeated_to_fill_a_gap():
+    ds = waves()
+    ds["t2m"][21:24] = ds["t2m"][20].values
+    one = found(check(ds), "repeated")
+    assert one.severity == "warning" and "2001-01-06 and 2001-01-06 06:00" in one.what
+
+
+def test_dead_level():
+    ds = on_levels()
+    ds["z"][:, 1] = 0
+    one = found(check(ds), "dead-level")
+    assert "level 700" in one.what and "ds.sel(level=[500, 850])" in one.fix
+    assert codes(check(ds), "error") == ["dead-level"]
+    assert codes(check(ds, sc.Task(["z"], [500, 850], history=2, horizon=2))) == []
+
+
+# ---- against a task
+
+
+@pytest.mark.parametrize(
+    ("ds", "task", "code", "named", "fix"),
+    [
+        (waves(), dict(variables=["t2n"]), "unknown-variable", "'t2n'", "'t2m'"),
+        (waves(), dict(variables=["soup"]), "unknown-variable", "'soup'", "z500, t2m"),
+        (on_levels(), dict(variables=["z"], levels=[500, 300]), "level-missing", "no level 300", "levels=[500]"),
+        (on_levels(), dict(variables=["z300"]), "level-missing", "300 hPa", "500, 700, 850"),
+        (waves(), dict(variables=["t2m"], levels=[500]), "levels-unused", "levels=[500.0]", "Leave levels out"),
+        (
+            waves().rename(t2m="2t").assign(tas=waves()["t2m"]),
+            dict(variables=["2m_temperature"]), "two-names", "['2t', 'tas']", "one of these names",
+        ),
+        (
+            waves().assign(orography=waves()["t2m"][0].drop_vars("time").assign_attrs(units="m")),
+            dict(variables=["orography"]), "no-time-dimension", "no time", "Leave 'orography' out",
+        ),
+        (waves().mean("longitude").assign(z500=waves()["z500"]), dict(variables=["t2m"]), "off-grid", "lacks", "Leave"),
+        (waves(), dict(variables=["t2m"], step="4h"), "step", "'4h' is not a multiple", "step='6h'"),
+        (waves(), dict(variables=["t2m"], step="1MS"), "step", "counts months", "resample"),
+        (waves(), dict(variables=["t2m"], step="5D"), "too-short", "5D apart", "history=1, horizon=2, step='5D'"),
+    ],
+)  # fmt: skip
+def test_what_a_task_asks_for_and_is_not_there(ds, task, code, named, fix):
+    report = check(ds, sc.Task(**task))
+    one = found(report, code)
+    assert one.severity == "error" and named in one.what and fix in one.fix
+    assert codes(report, "error", "warning") == [code]
+
+
+def test_windows_per_split():
+    splits = {"train": slice("2001-01-01", "2001-01-05"), "valid": slice("2001-01-06", "2001-01-07")}
+    report = check(waves(), TASK, splits=splits)
+    assert report.ok and report.summary["windows"]["count"] == {"all": 55, "train": 15, "valid": 3}  # 20 - 5, 8 - 5
+    bad = {
+        "train": slice("2001-01-01", "2001-01-05"),
+        "valid": slice("2001-01-05", "2001-01-06"),
+        "test": slice("1999"),
+    }
+    report = check(waves(), TASK, splits=bad)
+    assert codes(report, "error") == ["split", "split-overlap"]
+    assert "'test'" in found(report, "split").what
+    assert "4 times, from 2001-01-05 to 2001-01-05 18:00" in found(report, "split-overlap").what
+
+
+# ---- layout, cost, memory
+
+
+def stored(tmp_path, ds, chunks):
+    encoding = {name: {"chunks": chunks[: variable.ndim]} for name, variable in ds.data_vars.items()}
+    ds.drop_encoding().to_zarr(tmp_path / "store.zarr", consolidated=False, encoding=encoding)
+    return xr.open_zarr(tmp_path / "store.zarr", consolidated=False, chunks=None)
+
+
+def test_read_amplification_by_hand(tmp_path):
+    ds = stored(tmp_path, on_levels(), (10, 3, 8, 16))
+    layout = check(ds, sc.Task(["z500"], history=2, horizon=2)).summary["layout"]["z"]
+    # windows begin at 0..56; 3 of 10 begin 1 to 3 before an edge and touch two chunks of 10 times and 3 levels
+    touched = np.mean([(start + 3) // 10 - start // 10 + 1 for start in range(57)])
+    assert layout["window_amplification"] == pytest.approx(touched * 10 / 4 * 3)
+    assert layout["epoch_amplification"] == 3 and layout["levels_decoded_per_level"] == 3
+    assert layout["chunk_bytes"] == 10 * 3 * 8 * 16 * 4 and layout["epoch_bytes"] == 60 * 3 * 8 * 16 * 4
+    both = check(ds, sc.Task(["z"], [850, 500], history=2, horizon=2)).summary["layout"]["z"]
+    assert both["epoch_amplification"] == pytest.approx(1.5)
+
+
+def test_levels_in_one_chunk(tmp_path):
+    levels = (50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000)
+    ds = stored(tmp_path, on_levels(levels), (10, 13, 8, 16))
+    task = sc.Task(["z500"], history=2, horizon=2)
+    for dataset in (ds, sc.open_dataset(ds, ["z500"]), ds.rename(latitude="lat").sel(level=500).rename(z="z500")):
+        one = found(check(dataset, task), "chunk-levels")
+        assert "13 levels and 1 is wanted" in one.what and "13 times its size" in one.what
+        assert "sc.cache(" in one.fix and one.severity == "note"  # 0.8 MB: nobody would feel it
+    assert codes(check(ds, sc.Task(["z"], history=2, horizon=2))) == []
+
+
+def big(chunks, shape=(4000, 181, 360), dims=("time", "latitude", "longitude"), dask_chunks=None):
+    """A large field that is made when it is read, said to be stored in some chunks."""
+
+    def make(block_info=None):
+        (t0, t1), *_, (y0, y1), (x0, x1) = block_info[None]["array-location"]
+        t, y, x = np.ogrid[t0:t1, y0:y1, x0:x1]
+        return (280 + np.sin(t / 9 + x / 20) + y / 100).astype("f4").reshape(block_info[None]["chunk-shape"])
+
+    sizes = dict(zip(dims, shape, strict=True))
+    pieces = dask_chunks or tuple(min(chunk, size) for chunk, size in zip(chunks, shape, strict=True))
+    data = dask.array.map_blocks(make, chunks=dask.array.core.normalize_chunks(pieces, shape), dtype="f4")
+    coords = {
+        "time": pd.date_range("2000-01-01", periods=sizes["time"], freq="6h", unit="ns"),
+        "latitude": np.linspace(-90, 90, sizes["latitude"]),
+        "longitude": np.arange(sizes["longitude"]) * 1.0,
+    }
+    ds = xr.Dataset({"t2m": (dims, data, {"units": "K"})}, coords)
+    ds["t2m"].encoding = {"chunks": chunks, "preferred_chunks": dict(zip(dims, chunks, strict=True))}
+    return ds
+
+
+def test_chunks_that_hold_far_more_than_the_region(tmp_path):
+    ds = big((100, 181, 360)).isel(latitude=slice(100, 140), longitude=slice(0, 40))
+    one = found(check(ds), "chunk-space")
+    # 181 x 360 cells decoded for 40 x 40: 40.7; 4000 x 181 x 360 x 4 bytes
+    assert one.severity == "warning" and "40.7 times" in one.what and "1.04 GB" in one.what and "sc.cache" in one.fix
+
+
+def test_whole_series_in_one_chunk():
+    report = check(big((4000, 181, 360), dask_chunks=(50, 181, 360)).drop_encoding())
+    assert "chunk-huge" not in codes(report)
+    ds = big((4000, 181, 360))
+    one = found(check(ds), "chunk-huge")
+    assert "1.04 GB" in one.what and "sc.cache" in one.fix
+    assert found(check(ds), "not-sampled").severity == "note"  # that chunk is not decoded for a look
+
+
+def test_tiny_chunks():
+    one = found(check(big((1, 61, 120), dask_chunks=(100, 181, 360))), "chunk-tiny")
+    # 3 x 3 pieces of 61 x 120 cells (the last row of pieces is not full), 24 states to a window
+    assert one.severity == "warning" and "36,000 chunks" in one.what and "a window takes 216 of them" in one.what
+
+
+def test_dask_chunks_that_cut_stored_ones(tmp_path):
+    ds = stored(tmp_path, waves(), (20, 8, 16)).chunk(time=15)
+    one = found(check(ds), "dask-chunks")
+    assert "of 15 along 'time' cut the stored chunks of 20" in one.what and "3 of these" in one.what  # at 15, 30, 45
+    assert codes(check(mended(ds, one.fix)), "warning") == []
+    small = found(check(big((1, 20, 40), dask_chunks=(1, 60, 120))), "dask-chunks")
+    assert "36,000 dask chunks of" in small.what or "dask spends" in small.what
+
+
+def test_memory(monkeypatch):
+    monkeypatch.setattr(module, "_free_memory", lambda: 60_000)
+    report = check(waves(), TASK)
+    one = found(report, "memory")
+    assert report.summary["memory"] == {"states_bytes": 2 * 60 * 8 * 16 * 4, "free_bytes": 60_000}
+    assert one.severity == "warning" and "61.4 kB" in one.what and "60 kB" in one.what and "ds.sel(time=" in one.fix
+    monkeypatch.setattr(module, "_free_memory", lambda: None)
+    assert codes(check(waves(), TASK)) == []
+
+
+def test_no_more_is_decoded_than_said():
+    ds, read = big((10, 181, 360)), []
+    counted = ds["t2m"].data.map_blocks(
+        lambda block: read.append(block.nbytes) or block, dtype="f4", meta=np.empty(0, "f4")
+    )
+    ds["t2m"] = (ds["t2m"].dims, counted, ds["t2m"].attrs, ds["t2m"].encoding)
+    report = check(ds)
+    assert report.ok and 10 < report.summary["sampled"] <= 60
+    assert sum(read) <= 2**26 * 1.1  # of 1.04 GB
+
+
+def test_a_damaged_chunk_is_a_finding(tmp_path):
+    ds = stored(tmp_path, waves(), (20, 8, 16))
+    chunk = sorted(path for path in (tmp_path / "store.zarr" / "t2m" / "c").rglob("*") if path.is_file())[0]
+    chunk.write_bytes(b"not a chunk")
+    one = found(check(ds), "unreadable")
+    assert one.where == "t2m" and one.severity == "error" and "again" in one.fix
+
+
+# ---- the report
+
+
+def test_a_path_is_opened(tmp_path):
+    waves().to_netcdf(tmp_path / "data.nc")
+    report = check(tmp_path / "data.nc")
+    assert codes(report) == [] and report.summary["source"].endswith("data.nc")
+    assert [one["name"] for one in report.summary["variables"]] == ["z500", "t2m"]
+    with pytest.raises(FileNotFoundError, match="nothing at"):
+        check(tmp_path / "other.nc")
+    with pytest.raises(TypeError, match="DataArray"):
+        check(waves()["t2m"])
+
+
+def test_summary_of_a_region():
+    report = check(waves(np.arange(60, 39, -2.5), np.arange(-10, 10, 2.5)))
+    latitude, longitude = report.summary["grid"]["latitude"], report.summary["grid"]["longitude"]
+    assert latitude["descending"] and latitude["spacing"] == 2.5 and latitude["rows_at_poles"] == []
+    assert not longitude["global"] and longitude["across_greenwich"]
+    assert "9 rows from 60 to 40 (descending)" in str(report)
+    assert check(CLEAN["poles"]).summary["grid"]["latitude"]["rows_at_poles"] == ["south", "north"]
+
+
+def test_text_is_readable():
+    ds = two_halves(waves().assign(t2m=waves()["t2m"].assign_attrs(units="degC")))
+    text = str(check(ds))
+    assert text == repr(check(ds))
+    lines = text.splitlines()
+    assert lines[0] == "check: 1 error, 1 warning"
+    assert max(map(len, lines)) <= 100
+    assert lines.index("ERROR     units-mislabeled: t2m") < lines.index("WARNING   time-gaps: time")
+    assert '     fix  ds["t2m"].attrs["units"] = "K"' in lines
+    assert str(check(waves())).splitlines()[0] == "check: nothing found"
+
+
+class Tags(HTMLParser):
+    """Collects the text, and fails where tags are not closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text = [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("br", "meta"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_html_is_well_formed_and_escapes():
+    ds = waves().rename(t2m="<script>&")
+    ds["<script>&"].attrs["units"] = "<b>"
+    page = check(ds)._repr_html_()
+    tags = Tags()
+    tags.feed(page)
+    tags.close()
+    assert tags.open == [] and "<script>" not in page and "<b>:" not in page
+    assert any("<script>&" in text for text in tags.text)
+
+
+def test_report_holds_what_it_is_given():
+    note = Finding("note", "a", "b", "c", "d")
+    assert Report((note,)).ok and not Report((note, Finding("error", "a", "b", "c", "d"))).ok
+    assert str(Report((note,))).startswith("check: 1 note")
