@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from conftest import waves
 
 from simvp_climate.__main__ import _table, _verdict
 
@@ -69,6 +70,55 @@ def test_the_demo_writes_what_it_says(tmp_path):
         "scores.png",
     }
     assert "beats persistence" in result.stdout and "120 h" in result.stdout
+
+
+def check(*options):
+    command = [sys.executable, "-W", "error", "-m", "simvp_climate", "check", *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_check_of_clean_data(tmp_path):
+    waves().to_zarr(tmp_path / "store.zarr", consolidated=False)
+    result = check(tmp_path / "store.zarr")
+    assert result.returncode == 0 and result.stderr == ""
+    assert result.stdout.startswith("check: nothing found\n")
+    assert "37 of 12 states in and 12 out, 6h apart" in result.stdout
+    result = check(tmp_path / "store.zarr", "--variables", "t2m", "--history", "3", "--horizon", "2", "--step", "12h")
+    assert result.returncode == 0 and "52 of 3 states in and 2 out, 12h apart" in result.stdout  # 60 - 2 * 4
+    assert "z500" not in result.stdout
+
+
+def test_check_says_by_its_status_what_it_found(tmp_path):
+    gap = waves().isel(time=[*range(30), *range(32, 60)])
+    gap.to_netcdf(tmp_path / "warning.nc")
+    gap.assign(t2m=gap["t2m"].assign_attrs(units="degC")).to_netcdf(tmp_path / "error.nc")
+    assert check(tmp_path / "warning.nc").returncode == 0
+    assert check(tmp_path / "warning.nc", "--strict").returncode == 1
+    result = check(tmp_path / "error.nc", "--html", tmp_path / "report.html", "--history", 4)
+    assert result.returncode == 1 and 'ds["t2m"].attrs["units"] = "K"' in result.stdout
+    assert "4 states in and 12 out" in result.stdout
+    page = (tmp_path / "report.html").read_text()
+    assert page.startswith("<!DOCTYPE html>") and "units-mislabeled" in page
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["error.nc", "report.html", "warning.nc"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["nowhere.zarr"], "there is nothing at"),
+        (["store.nc", "--levels", "500,x"], "could not convert string to float"),
+        (["store.nc", "--step", "sometimes"], "is not a time step"),
+        (["store.nc", "--history", "0"], "history"),
+    ],
+)
+def test_check_that_cannot_be_done(tmp_path, options, words):
+    waves().to_netcdf(tmp_path / "store.nc")
+    result = check(tmp_path / options[0], *options[1:])
+    assert (
+        result.returncode == 2
+        and words.split()
+        == [word for word in re.findall(r"\w+", result.stderr) if word in words.split()][: len(words.split())]
+    )
 
 
 @pytest.mark.slow

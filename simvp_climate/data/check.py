@@ -187,15 +187,34 @@ def check(
             raise TypeError(f"a {kind} cannot be checked: give a path or a Dataset (a DataArray: .to_dataset())")
         summary["source"] = str(dataset)
         dataset = _opened(dataset)
+    if task is not None and not hasattr(task, "variables"):
+        raise TypeError(f"task={task!r} is no Task: write sc.Task([...], history=..., horizon=...)")
+    try:
+        _look(dataset, task, splits, findings, summary)
+    except Exception as error:  # whatever the data are, what was found so far is worth more than a traceback
+        what = f"looking stopped at something unforeseen: {type(error).__name__}: {_short(error)}"
+        findings.append(Finding("error", "unforeseen", "data", what, "Mend what else was found, and check again"))
+    return _report(findings, summary)
+
+
+def _look(
+    dataset: xr.Dataset,
+    task,
+    splits: Mapping[str, slice] | None,
+    findings: list[Finding],
+    summary: dict[str, object],
+) -> None:
+    """Look at everything, from the outside in; add to the findings and the summary."""
     dataset, axes = _check_grid(dataset, findings, summary)
     if axes is None:
-        return _report(findings, summary)
+        return
     dataset, times = _check_times(dataset, axes, findings)
     series = _check_windows(times, axes.time, task, splits, findings, summary) if times is not None else None
+    if axes.level is not None and not _levels_usable(dataset, axes.level, findings):
+        return
     fields = _check_variables(dataset, axes, task, findings, summary)
-    if axes.level is not None:
-        level = dataset[axes.level].variable
-        values = _level_values(level) if level.dtype.kind in "fiu" else []
+    if axes.level is not None and fields:
+        values = _level_values(dataset[axes.level].variable)
         summary["levels"] = {"name": axes.level, "values": [float(value) for value in values]}
     for one in fields:
         _check_units(one, findings)
@@ -214,7 +233,6 @@ def check(
             )
         _check_layout(one, dataset, axes, series, findings, summary)
     _check_memory(fields, series, findings, summary)
-    return _report(findings, summary)
 
 
 def _opened(path: str | os.PathLike | Sequence[str | os.PathLike]) -> xr.Dataset:
@@ -251,6 +269,14 @@ def _check_grid(
                 return dataset, None
             dataset = mended
     if axes is None:
+        return dataset, None
+    empty = [name for name in (axes.latitude, axes.longitude) if dataset.sizes[name] == 0]
+    if empty:
+        what = "it has no values: what was selected is not in the data"
+        fix = f'Select within ds["{empty[0]}"] as it is; a slice goes in the order of the file: slice(60, 40)'
+        findings.append(
+            Finding("error", f"no-{'latitude' if empty[0] == axes.latitude else 'longitude'}", empty[0], what, fix)
+        )
         return dataset, None
     dataset = _check_radians(dataset, axes, findings)
     latitude = dataset[axes.latitude].values.astype(np.float64)
@@ -380,8 +406,10 @@ def _check_spacing(latitude: np.ndarray, longitude: np.ndarray, axes: Axes, find
         first, last = (latitude[0], latitude[-1]) if axis == "latitude" else (values[0], values[-1])
         fix = f"ds = ds.interp({name}=np.linspace({first:g}, {last:g}, {count}))"
         findings.append(Finding("warning", f"{axis}-uneven", name, what, fix))
+    if len(longitude) < 2:
+        return
     step, first, last = np.median(np.diff(inside["longitude"])), *inside["longitude"].values[[0, -1]]
-    absent = round((360 - (last - first)) / step) - 1 if len(longitude) > 2 else 0
+    absent = round((360 - (last - first)) / step) - 1
     if 1 <= absent <= len(longitude) / 8:
         what = (
             f"{absent} columns between {last:g} and {first:g} degrees east are missing to go round the globe: it is "
@@ -580,7 +608,8 @@ def _gaps(times: pd.Index, name: str, step: str, gaps: np.ndarray, ratio: np.nda
         )
         return Finding("warning", "calendar-leap", name, what, 'ds = ds.convert_calendar("noleap")')
     more = f" and {len(gaps) - 3} more" if len(gaps) > 3 else ""
-    what = f"{lost} times of step {step} are missing in {len(gaps)} places: {listed}{more}. No window crosses a gap"
+    places = "1 place" if len(gaps) == 1 else f"{len(gaps)} places"
+    what = f"{lost} times of step {step} are missing in {places}: {listed}{more}. No window crosses a gap"
     fix = (
         "Fetch the missing times. Training goes on without them; gaps of a step or two can be filled:\n"
         f'ds = ds.resample({name}="{step}").interpolate("linear")'
@@ -694,6 +723,21 @@ def _check_variables(
     if scalars:
         summary["ignored_coordinates"] = scalars
     return fields
+
+
+def _levels_usable(dataset: xr.Dataset, name: str, findings: list[Finding]) -> bool:
+    """Note levels that are no numbers, or are there twice."""
+    values = dataset[name].values
+    if values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+        what = f"levels must be numbers, these are {_listed(values)}"
+        fix = f"ds = ds.assign_coords({name}=[...])  # pressures in hPa"
+    elif len(np.unique(values)) < len(values):
+        what = f"a level is there more than once: {_listed(values)}"
+        fix = f'ds = ds.drop_duplicates("{name}")'
+    else:
+        return True
+    findings.append(Finding("error", "level-values", name, what, fix))
+    return False
 
 
 def _usable(dataset: xr.Dataset, axes: Axes) -> list[str]:

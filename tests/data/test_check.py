@@ -140,7 +140,9 @@ MENDED = {
     "time-missing": (
         waves().assign_coords(time=waves()["time"].where(np.arange(60) != 59)), "error", "position 59", "notnull"
     ),
-    "time-gaps": (two_halves(waves()), "warning", "6 times of step 6h are missing in 1 places: after 2001-01-13 06:00", "resample"),
+    "time-gaps": (
+        two_halves(waves()), "warning", "6 times of step 6h are missing in 1 place: after 2001-01-13 06", "resample"
+    ),
     "time-jitter": (hourly_noise(waves()), "error", "by a little", 'dt.round("1h")'),
     "calendar-leap": (no_leap_day(), "warning", "29 February", 'convert_calendar("noleap")'),
     "time-values": (
@@ -184,6 +186,7 @@ MENDED = {
         with_cell(500, latitude=2, longitude=2), "error", "500, is at 2001-01-01, latitude -33.75, lon", "clip("
     ),
     "not-numbers": (waves().assign(t2m=waves()["t2m"].astype(str)), "error", "numbers are needed", 'astype("float32")'),
+    "level-values": (on_levels().assign_coords(level=[500, 700, 700]), "error", "700, 700", 'drop_duplicates("level")'),
     "two-names": (
         waves().assign({"2m_temperature": waves()["t2m"]}), "warning", "t2m, 2m_temperature", "drop_vars(['2m_temp"
     ),
@@ -547,6 +550,45 @@ def test_a_path_is_opened(tmp_path):
         check(tmp_path / "other.nc")
     with pytest.raises(TypeError, match="DataArray"):
         check(waves()["t2m"])
+
+
+ODD = {
+    "nothing": xr.Dataset(),
+    "one row": waves().isel(latitude=[3]),
+    "one column": waves().isel(longitude=[3]),
+    "one cell": waves().isel(latitude=[3], longitude=[3]),
+    "one time": waves().isel(time=[3]),
+    "two times": waves().isel(time=[3, 4]),
+    "no time at all": waves().isel(time=[]),
+    "no row at all": waves().isel(latitude=[]),
+    "no latitude": waves().isel(latitude=0),
+    "years": waves().assign_coords(time=pd.date_range("1900", periods=60, freq="YS", unit="ns")),
+    "days of 360": waves().convert_calendar("360_day", align_on="date"),
+    "seconds": waves().assign_coords(time=pd.date_range("2000", periods=60, freq="7s", unit="ns")),
+    "all times the same": waves().assign_coords(time=waves()["time"][[0] * 60].values),
+    "text levels": on_levels().assign_coords(level=["a", "b", "c"]),
+    "levels twice": on_levels().assign_coords(level=[500, 500, 850]),
+    "levels missing": on_levels().assign_coords(level=[500, np.nan, 850]),
+    "complex": waves().astype("c8"),
+    "bool": waves() > 280,
+    "objects": waves().astype(object),
+    "dates": waves().assign(t2m=waves()["t2m"].astype("i8").astype("M8[ns]")),
+    "strange attributes": waves().map(lambda v: v.assign_attrs(units=3, scale_factor=[1, 2])),
+    "all infinite": waves() / 0,
+    "all missing": waves() * np.nan,
+    "huge": waves().astype("f8") * 1e300,
+    "latitude missing": waves().assign_coords(latitude=[np.nan] * 8),
+    "longitude missing": waves().assign_coords(longitude=[np.nan] * 16),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("task", [None, TASK, sc.Task(["z"], [500, 300], history=2, horizon=2, step="1MS")])
+def test_whatever_the_data_are_there_is_a_report(name, task):
+    report = check(ODD[name], task, splits={"train": slice("2001"), "other": "nonsense"})
+    assert "unforeseen" not in codes(report), report.findings
+    assert str(report).startswith("check: ") and report._repr_html_().endswith("</div>")
+    assert not report.ok
 
 
 def test_summary_of_a_region():
