@@ -11,6 +11,7 @@ import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -137,11 +138,18 @@ class _Field:
 
 @dataclass(frozen=True, eq=False)
 class _Series:
-    """The times, mended; the step as text; windows as positions, None where there are none."""
+    """The times, mended; windows as positions, None where there are none."""
 
     times: pd.Index
-    step: str
     windows: np.ndarray | None
+
+    @cached_property
+    def used(self) -> np.ndarray:
+        """Which times are in a window; all, where there is none."""
+        used = np.full(len(self.times), self.windows is None)
+        if self.windows is not None:
+            used[self.windows] = True
+        return used
 
 
 def check(
@@ -533,7 +541,7 @@ def _check_windows(
     counts = {"all": 0 if windows is None else len(windows)}
     counts |= _check_splits(times, name, (step, history, horizon), splits or {}, findings)
     summary["windows"] = {"history": history, "horizon": horizon, "step": step, "count": counts}
-    return _Series(times, step, windows)
+    return _Series(times, windows)
 
 
 def _own_step(times: pd.Index) -> str | None:
@@ -635,7 +643,7 @@ def _no_windows(times: pd.Index, name: str, step: str, lengths: tuple[int, int],
     if "has no window" not in message:
         own = _own_step(times)
         return Finding("error", "step", name, what, f"step={own!r} in the Task is possible.\n{way_out}")
-    run = _longest_run(times, step)
+    run = _longest_run(times, step, sum(lengths) - 1)
     if run < 2:
         return Finding("error", "too-short", name, what, f"A longer series: two states {step} apart are the least")
     history = min(lengths[0], run // 2)
@@ -643,9 +651,9 @@ def _no_windows(times: pd.Index, name: str, step: str, lengths: tuple[int, int],
     return Finding("error", "too-short", name, f"{what}. The longest run without a gap has {run} states", fix)
 
 
-def _longest_run(times: pd.Index, step: str) -> int:
-    """Return the number of states in the longest series of times one step apart, 0 if that cannot be told."""
-    low, high = 1, len(times)
+def _longest_run(times: pd.Index, step: str, longest: int) -> int:
+    """Return the number of states in the longest series of times one step apart, known to be at most `longest`."""
+    low, high = 1, min(len(times), longest)
     while low < high:  # whether there is a window only falls with its length
         middle = (low + high + 1) // 2
         try:
@@ -980,11 +988,7 @@ def _check_values(
     missing = np.isnan(sample.values)
     summary.setdefault("missing", {})[one.source] = float(missing.mean())
     summary["sampled"] = max(len(positions), int(summary.get("sampled", 0)))
-    used = np.ones(len(series.times), dtype=bool)
-    if series.windows is not None:
-        used[:] = False
-        used[series.windows] = True
-    live = _check_missing(one, sample, used[positions], findings)
+    live = _check_missing(one, sample, series.used[positions], findings)
     # what is dead has been said, its values tell nothing more
     sample = replace(sample, values=_check_variation(one, sample, live, findings))
     _check_range(one, sample, findings)
@@ -1413,7 +1417,7 @@ def _check_layout(
     area = {dim: chunks.get(dim, 1) for dim in (axes.latitude, axes.longitude)}
     space = np.prod([-(-raw.sizes[dim] // size) * size / raw.sizes[dim] for dim, size in area.items()])
     level = _levels_per_level(one, raw, chunks, axes)
-    used = np.unique(series.windows)
+    used = np.flatnonzero(series.used)
     rows = len(np.unique(used // length)) * length
     chunk = int(np.prod(list(chunks.values()))) * itemsize
     levels = one.data.sizes.get("level", 1)
