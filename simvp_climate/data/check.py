@@ -7,6 +7,7 @@ looking goes on.
 
 import difflib
 import html
+import json
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -239,7 +240,7 @@ def _look(
                     "Fetch the file or the store again: a chunk is missing or damaged",
                 )
             )
-        _check_layout(one, dataset, axes, series, findings, summary)
+        _check_layout(one, dataset, axes, series, _cache_lines(fields, task), findings, summary)
     _check_memory(fields, series, findings, summary)
 
 
@@ -1020,10 +1021,11 @@ def _chunk_bytes(one: _Field) -> int:
 
 
 def _time_chunk(one: _Field) -> int:
-    chunks = one.data.chunksizes.get("time") if one.data.chunks is not None else None
-    if chunks:
-        return int(max(chunks))
-    return int(_stored_chunks(one.data).get("time", 1))
+    """Return how many times are read at once; dask passes a selection on to a store, but not to a computation."""
+    stored = _stored_chunks(one.data).get("time") or (1 if one.data.encoding.get("contiguous") else None)
+    if stored is None and one.data.chunks is not None:
+        stored = max(one.data.chunksizes["time"])
+    return int(stored or 1)
 
 
 def _read(one: _Field, positions: np.ndarray) -> np.ndarray:
@@ -1395,6 +1397,7 @@ def _check_layout(
     dataset: xr.Dataset,
     axes: Axes,
     series: _Series | None,
+    cache: str,
     findings: list[Finding],
     summary: dict[str, object],
 ) -> None:
@@ -1433,7 +1436,7 @@ def _check_layout(
         "epoch_bytes": int(rows * space * level * state),
         "chunks_per_window": float(per_window),
     }
-    _check_chunks(one, raw, chunks, facts, findings)
+    _check_chunks(one, raw, chunks, facts, cache, findings)
 
 
 def _levels_per_level(one: _Field, raw: xr.Variable, chunks: dict[str, int], axes: Axes) -> float:
@@ -1445,14 +1448,15 @@ def _levels_per_level(one: _Field, raw: xr.Variable, chunks: dict[str, int], axe
 
 
 def _check_chunks(
-    one: _Field, raw: xr.Variable, chunks: dict[str, int], facts: dict[str, object], findings: list[Finding]
+    one: _Field,
+    raw: xr.Variable,
+    chunks: dict[str, int],
+    facts: dict[str, object],
+    cache: str,
+    findings: list[Finding],
 ) -> None:
     epoch, factor, share = facts["epoch_bytes"], facts["epoch_amplification"], facts["levels_decoded_per_level"]
     felt = "warning" if epoch > _MATTERS else "note"
-    cache = (
-        f'sc.cache(sc.open_dataset(ds, ["{one.name}"]), "cache.zarr")\n'
-        f'ds = sc.open_dataset("cache.zarr", ["{one.name}"])'
-    )
     if share >= 2:
         wanted = one.data.sizes.get("level", 1)
         what = (
@@ -1479,6 +1483,16 @@ def _check_chunks(
             f"{facts['chunks_per_window']:.0f} of them, and opening each costs more than decoding it"
         )
         findings.append(Finding("warning", "chunk-tiny", one.source, what, cache))
+
+
+def _cache_lines(fields: list[_Field], task) -> str:
+    """Return the code that writes what is wanted once, in a layout that reads fast."""
+    names = json.dumps([one.name for one in fields])
+    levels = "" if task is None or task.levels is None else f", {[float(level) for level in task.levels]}"
+    return (
+        f'sc.cache(sc.open_dataset(ds, {names}{levels}), "cache.zarr")\n'
+        f'ds = sc.open_dataset("cache.zarr", {names}{levels})'
+    )
 
 
 def _check_dask(one: _Field, raw: xr.Variable, stored: dict[str, int], findings: list[Finding]) -> None:

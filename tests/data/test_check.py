@@ -471,6 +471,9 @@ def test_levels_in_one_chunk(tmp_path):
         assert "13 levels and 1 is wanted" in one.what and "13 times its size" in one.what
         assert "sc.cache(" in one.fix and one.severity == "note"  # 0.8 MB: nobody would feel it
     assert codes(check(ds, sc.Task(["z"], history=2, horizon=2))) == []
+    few = found(check(ds, sc.Task(["z"], [500, 850], history=2, horizon=2)), "chunk-levels")
+    assert few.fix.startswith('sc.cache(sc.open_dataset(ds, ["z"], [500.0, 850.0]), "cache.zarr")')
+    assert "13 levels and 2 are wanted" in few.what and "6.5 times its size" in few.what
 
 
 def big(chunks, shape=(4000, 181, 360), dims=("time", "latitude", "longitude"), dask_chunks=None):
