@@ -19,7 +19,7 @@ import xarray as xr
 
 from simvp_climate import layouts, loader
 from simvp_climate.data import reader
-from simvp_climate.data.conventions import find_member, orient, rename, restore, same_grid
+from simvp_climate.data.conventions import bounds_offsets, find_member, orient, rename, restore, same_grid
 from simvp_climate.data.forcings import COORDINATE_CHANNELS
 from simvp_climate.data.forcings import channels as forcing_channels
 from simvp_climate.data.normalizer import Normalizer, check_plausible
@@ -331,6 +331,12 @@ class Forecaster:
         forecast = xr.Dataset(variables, coordinates)
         valid_time = valid_times(forecast["init_time"], lead_time, known=inside.indexes["time"])
         forecast = forecast.assign_coords(valid_time=valid_time)
+        if offsets := bounds_offsets(inside):  # of sums and means over a time before or around the valid time
+            edges = [
+                valid_time + offset.to_numpy() if valid_time.dtype.kind == "M" else valid_time + offset.to_pytimedelta()
+                for offset in offsets
+            ]
+            forecast = forecast.assign_coords(valid_time_bnds=xr.concat(edges, "bnds").transpose(..., "bnds"))
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return forecast.assign_attrs(
             Conventions="CF-1.8",

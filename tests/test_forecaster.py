@@ -4,6 +4,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
 from conftest import GLOBAL, quick, tiny_model, waves
 
@@ -12,6 +13,7 @@ from simvp_climate.data.store import open_dataset
 from simvp_climate.forecaster import Forecaster
 from simvp_climate.task import Task
 from simvp_climate.training import train
+from simvp_climate.verification.metrics import score
 
 matplotlib.use("agg")
 
@@ -281,3 +283,189 @@ def test_other_spellings_of_the_units_pass(forecaster):
 def test_a_forecaster_is_frozen(forecaster):
     with pytest.raises(dataclasses.FrozenInstanceError):
         forecaster.task = None
+
+
+def small(ds, variables=("z500", "t2m"), valid=None, **settings):
+    """A forecaster trained for one epoch on the first 40 times."""
+    task = Task(list(variables), history=2, horizon=2, **settings)
+    return train(task, ds.isel(time=slice(0, 40)), valid=valid, model=tiny_model(), config=quick(), device="cpu")
+
+
+class TestMasks:
+    def ocean(self, **more):
+        ds = waves(**more)
+        land = (ds["latitude"] > 40) & (ds["longitude"] < 100)
+        return ds.assign(t2m=ds["t2m"].where(~land))
+
+    def test_cells_that_never_have_a_value_need_no_setting_and_have_none_in_the_forecast(self):
+        ds = self.ocean()
+        made = small(ds)
+        forecast = made(ds.isel(time=slice(0, 56)), every="12h")
+        difference = forecast - ds.sel(time=forecast.valid_time)
+        land = ds["t2m"].isel(time=0).isnull()
+        assert land.sum() == 2 * 5
+        assert (difference["t2m"].isnull() == land).all() and difference["z500"].notnull().all()
+        assert np.isfinite(made.provenance["epochs"][0]["loss"])
+
+    def test_what_the_mask_hides_changes_nothing(self):
+        """The same weights whatever sign and size the filled cells would have had."""
+        ds = self.ocean()
+        first, second = small(ds), small(waves().where(self.ocean()["t2m"].notnull()))
+        assert first.normalizer.mean[1] == second.normalizer.mean[1]
+        whole = small(waves())
+        assert abs(first.normalizer.mean[1] - whole.normalizer.mean[1]) > 0.1, "the mask must matter for the test"
+        assert first.normalizer.mean[1] == pytest.approx(
+            ds["t2m"].isel(time=slice(0, 40)).astype("f8").weighted(np.cos(np.deg2rad(ds["latitude"]))).mean().item(),
+            rel=1e-6,
+        )
+
+    def test_it_is_saved(self, tmp_path):
+        ds = self.ocean()
+        made = small(ds)
+        made.save(tmp_path / "f.safetensors")
+        again = Forecaster.load(tmp_path / "f.safetensors", "cpu")
+        xr.testing.assert_equal(made(ds), again(ds))
+
+    def test_a_hole_beside_the_mask_is_an_error(self):
+        ds = self.ocean()
+        made = small(ds)
+        ds["t2m"][-1, 0, 0] = np.nan
+        with pytest.raises(ValueError, match="t2m is nan at 2001-01-15 18:00:00, latitude -78.75, longitude 0"):
+            made(ds)
+
+    def test_a_mask_that_only_valid_has_is_an_error(self):
+        with pytest.raises(ValueError, match=r"(?s)t2m is nan .*valid has no value there at any time, the training"):
+            small(waves(), valid=self.ocean(times=10, start="2001-02-01"))
+
+    def test_a_field_of_the_mask_alone_scores(self):
+        ds = self.ocean()
+        scores = score(small(ds)(ds, every="12h"), ds)
+        assert scores["t2m"].sel(metric="rmse").notnull().all()
+
+
+class TestMembers:
+    def ensemble(self, name="number", **more):
+        members = [waves(**more) + 0.1 * number for number in range(3)]
+        for one in members:
+            one["z500"].attrs["units"], one["t2m"].attrs["units"] = "m2 s-2", "K"
+        return xr.concat(members, xr.DataArray([0, 5, 9], dims=name, name=name))
+
+    @pytest.mark.parametrize("name", ["number", "realization"])
+    def test_a_dimension_of_members_trains_and_comes_back(self, name):
+        ds = self.ensemble(name)
+        made = small(ds)
+        forecast = made(ds.isel(time=slice(0, 56)), every="1D")
+        assert forecast["t2m"].dims == ("init_time", "lead_time", name, "latitude", "longitude")
+        assert forecast[name].values.tolist() == [0, 5, 9]
+        difference = forecast - ds.sel(time=forecast.valid_time)
+        assert difference["t2m"].notnull().all() and difference["t2m"].sizes == forecast["t2m"].sizes
+        alone = made(ds.isel({name: 1, "time": slice(0, 56)}, drop=True), every="1D")
+        xr.testing.assert_allclose(alone["t2m"], forecast["t2m"].isel({name: 1}, drop=True), rtol=1e-5)
+
+    def test_it_is_the_same_as_a_list_of_series(self):
+        ds = self.ensemble()
+        first = small(ds)
+        task, series = first.task, [ds.isel(number=at, time=slice(0, 40), drop=True) for at in range(3)]
+        second = train(task, series, valid=None, model=tiny_model(), config=quick(), device="cpu")
+        for name, value in first.network.state_dict().items():
+            torch.testing.assert_close(value, second.network.state_dict()[name], rtol=0, atol=0)
+
+
+class TestUnits:
+    def test_degrees_celsius_in_and_out(self, forecaster):
+        ds = waves()
+        celsius = ds.assign(t2m=(ds["t2m"] - 273.15).assign_attrs(units="degC"))
+        kelvin, other = forecaster(ds, every="1D"), forecaster(celsius, every="1D")
+        assert other["t2m"].attrs["units"] == "degC"
+        np.testing.assert_allclose(other["t2m"] + 273.15, kelvin["t2m"], atol=2e-3)
+        xr.testing.assert_allclose(other["z500"], kelvin["z500"], rtol=1e-6)
+
+    @pytest.mark.parametrize("units", ["m", "gpm"])
+    def test_geopotential_height_for_geopotential(self, forecaster, units):
+        ds = waves()
+        height = ds.assign(zg500=(ds["z500"] / 9.80665).assign_attrs(units=units)).drop_vars("z500")
+        given, other = forecaster(ds, every="1D"), forecaster(height, every="1D")
+        assert other["z500"].attrs["units"] == units
+        np.testing.assert_allclose(other["z500"] * 9.80665, given["z500"], rtol=1e-5)
+
+    def test_no_exact_way_is_an_error(self, forecaster):
+        ds = waves()
+        ds["z500"].attrs["units"] = "K"
+        with pytest.raises(ValueError, match="z500 is in 'K', the forecaster was trained in 'm2 s-2', and there is no"):
+            forecaster(ds)
+
+
+class TestForcings:
+    def data(self):
+        ds = waves()
+        height = (("latitude", "longitude"), np.random.default_rng(0).random((8, 16)) * 1000, {"units": "m"})
+        return ds.assign(orography=height)
+
+    def test_they_reach_the_network_and_are_saved(self, tmp_path):
+        ds = self.data()
+        names = ["insolation", "time_of_day", "time_of_year", "coordinates", "orography"]
+        made = small(ds, forcings=names)
+        assert made.network.forcings == 2 * (1 + 2 + 2) + 3 + 1
+        forecast = made(waves(), every="1D", horizon=5)  # the data that are forecast need no orography
+        made.save(tmp_path / "f.safetensors")
+        xr.testing.assert_equal(forecast, Forecaster.load(tmp_path / "f.safetensors", "cpu")(ds, every="1D", horizon=5))
+        dull = dataclasses.replace(made, statics=made.statics * np.linspace(0, 1, 16))
+        assert abs(dull(waves(), every="1D", horizon=5)["t2m"] - forecast["t2m"]).max() > 1e-5
+
+    def test_beyond_the_end_of_the_data(self):
+        ds = self.data()
+        forecast = small(ds, forcings=["insolation"])(ds, horizon=9)
+        assert forecast["t2m"].notnull().all() and forecast.valid_time[0, -1] > ds.time[-1]
+
+    def test_names_that_cannot_be(self):
+        with pytest.raises(ValueError, match="names 'orografy', which is neither built in .* no variable 'orografy'"):
+            small(self.data(), forcings=["orografy"])
+        ds = waves().rename(z500="sst")
+        with pytest.raises(ValueError, match="'sst' in forcings has the dimensions .'time'. .* cannot be known"):
+            small(ds, variables=["t2m"], forcings=["sst"])
+        ds = self.data()
+        ds["orography"][0, 0] = np.nan
+        with pytest.raises(ValueError, match="'orography' in forcings has missing values"):
+            small(ds, forcings=["orography"])
+
+
+class TestTransforms:
+    def rain(self):
+        ds = waves()
+        wet = (ds["t2m"] - 280).clip(min=0) / 1e4
+        return ds.assign(tp=wet.assign_attrs(units="m"), tcc=(ds["t2m"] / 320).clip(0, 1).assign_attrs(units="1"))
+
+    def test_rain_is_never_negative_and_clouds_within_bounds(self, tmp_path):
+        ds = self.rain()
+        made = small(ds, variables=["tp", "tcc"], transforms={"tp": "log", "tcc": (0.8, 0.9)})
+        forecast = made(ds, every="1D")
+        assert forecast["tp"].min() >= 0
+        assert forecast["tcc"].min() >= 0.8 and forecast["tcc"].max() <= np.float32(0.9)
+        # of the order of what was learned: the logarithm is undone
+        assert 0.3 < forecast["tp"].mean() / ds["tp"].mean() < 3
+        made.save(tmp_path / "f.safetensors")
+        again = Forecaster.load(tmp_path / "f.safetensors", "cpu")
+        assert again.task == made.task
+        xr.testing.assert_equal(again(ds, every="1D"), forecast)
+
+    def test_in_other_units(self):
+        ds = self.rain()
+        made = small(ds, variables=["tp"], transforms={"tp": "log"})
+        millimeters = ds.assign(tp=(ds["tp"] * 1000).assign_attrs(units="mm"))
+        np.testing.assert_allclose(made(millimeters)["tp"], made(ds)["tp"] * 1000, rtol=1e-3, atol=1e-6)
+
+
+def test_sums_over_a_time_keep_their_bounds(tmp_path):
+    ds = waves()[["t2m"]].rename(t2m="tp")
+    ds["tp"] = ((ds["tp"] - 200) / 1e4).assign_attrs(units="m", cell_methods="time: sum (interval: 1 hour)")
+    ends = ds["time"].values
+    bounds = np.stack([ends - np.timedelta64(6, "h"), ends], axis=1)
+    ds = ds.assign_coords(time_bnds=(("time", "bnds"), bounds))
+    ds["time"].attrs["bounds"] = "time_bnds"
+    forecast = small(ds, variables=["tp"])(ds, every="1D")
+    forecast.to_netcdf(tmp_path / "f.nc")
+    with xr.open_dataset(tmp_path / "f.nc", decode_timedelta=True) as back:
+        assert back["tp"].attrs["cell_methods"] == "time: sum (interval: 1 hour)"
+        back = back.set_coords("valid_time_bnds")
+        assert (back["valid_time_bnds"].isel(bnds=1) == back["valid_time"]).all()
+        assert (back["valid_time"] - back["valid_time_bnds"].isel(bnds=0) == np.timedelta64(6, "h")).all()

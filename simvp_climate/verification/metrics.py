@@ -49,8 +49,9 @@ def rmse(
         "area": area of the cells (`latitude_weights`); "cos": cosine of the latitude, as WeatherBench 1;
         None: every cell counts the same.
     skipna
-        False: a missing value in a pair makes the result NaN. True: a cell counts where forecast and truth
-        are both there, in the sum and in the sum of the weights.
+        False: cells without a value in forecast and truth at any time (a mask, as land for the sea surface
+        temperature) are left out; any other missing value in a pair makes the result NaN. True: a cell counts where
+        forecast and truth are both there, in the sum and in the sum of the weights.
 
     Returns
     -------
@@ -60,7 +61,7 @@ def rmse(
     Raises
     ------
     ValueError
-        If variables are missing from the truth, units or grids differ, or no pair has a truth.
+        If variables are missing from the truth, units or grids differ, no pair has a truth, or a mask moves.
     """
     return _single("rmse", forecast, truth, None, weights, skipna)
 
@@ -252,7 +253,7 @@ def score(
         verified_start=_iso(verified.min()),
         verified_end=_iso(verified.max()),
         weights=str(weights),
-        missing_values="left out" if skipna else "propagated",
+        missing_values="left out" if skipna else "left out where never there, else propagated",
         **{
             key: climatology.attrs[key]
             for key in ("climatology_method", "climatology_start", "climatology_end")
@@ -546,12 +547,15 @@ def _sums(
     """
     row_weights = _row_weights(pairs.grid["latitude"], weights)
     columns: dict[tuple[str, str], dict[int, list[xr.Dataset]]] = {}
+    masked: xr.Dataset | None = None
     # misaligned labels must fail, xarray's default would drop them
     with xr.set_options(arithmetic_join="exact"):
         for inits, leads in _blocks(pairs):
             block = _read(pairs, inits, leads, _of_persistence in systems.values())
             fields = {name: of(block) for name, of in systems.items()}
             truth = block.truth
+            if not skipna:
+                masked = _mask(fields[next(iter(fields))], truth, masked, pairs)
             if skipna and len(fields) > 1:
                 # the same cells for every system
                 common = truth.notnull()
@@ -561,7 +565,7 @@ def _sums(
                 truth = truth.where(common)
             for name, field in fields.items():
                 for label, metric in metrics.items():
-                    parts = _weighted(metric.fields(field, truth, block.climatology), row_weights, skipna)
+                    parts = _weighted(metric.fields(field, truth, block.climatology), row_weights, skipna, masked)
                     column = columns.setdefault((name, label), {}).setdefault(leads.start, [])
                     column.append(parts.where(block.complete, 0))
     return {
@@ -570,7 +574,23 @@ def _sums(
     }
 
 
-def _weighted(fields: tuple[xr.Dataset, ...], row_weights: xr.DataArray, skipna: bool) -> xr.Dataset:
+def _mask(forecast: xr.Dataset, truth: xr.Dataset, before: xr.Dataset | None, pairs: _Pairs) -> xr.Dataset:
+    """Return the cells that have a value in no pair so far; refuse those that have one now and had none before."""
+    found = (forecast.isnull() & truth.isnull()).all(("init_time", "lead_time"))
+    if before is None or found.equals(before):
+        return found
+    for name, variable in before.data_vars.items():
+        if (variable & ~found[name]).any():
+            raise ValueError(
+                f"the mask of {name!r} moves: {int((variable & ~found[name]).sum())} cells have no value in the first "
+                "pairs and one in later ones. Say what is to count: skipna=True leaves out what is missing in each pair"
+            )
+    return before
+
+
+def _weighted(
+    fields: tuple[xr.Dataset, ...], row_weights: xr.DataArray, skipna: bool, masked: xr.Dataset | None = None
+) -> xr.Dataset:
     """Return weighted sums of the fields over the grid, and the sum of the weights, along `part`."""
 
     def total(field: xr.DataArray) -> xr.DataArray:
@@ -584,10 +604,15 @@ def _weighted(fields: tuple[xr.Dataset, ...], row_weights: xr.DataArray, skipna:
         sums = [field.where(valid, 0).map(total) for field in fields]
         divisor = valid.astype(np.float64).map(total)
     else:
-        sums = [field.map(total) for field in fields]
         # one grid stands for all pairs
-        others = {dim: 0 for dim in fields[0].dims if dim not in _SPACE}
-        divisor = xr.zeros_like(sums[0]) + xr.ones_like(fields[0].isel(others, drop=True)).map(total)
+        others = {dim: 0 for dim in fields[0].dims if dim not in (*_SPACE, "level")}
+        valid = xr.ones_like(fields[0].isel(others, drop=True))
+        # what is made of whole rows (a spectrum) has no cells that could be left out
+        if masked is not None and "longitude" in fields[0].dims and any(part.any() for part in masked.values()):
+            valid = valid.where(~masked, 0)
+            fields = tuple(field.where(~masked, 0) for field in fields)
+        sums = [field.map(total) for field in fields]
+        divisor = xr.zeros_like(sums[0]) + valid.map(total)
     return _concat([*sums, divisor], "part")
 
 

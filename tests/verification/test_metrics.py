@@ -331,6 +331,34 @@ class TestMissingValues:
         # by hand: (1 * 2 + 3 * 1) / 3
         np.testing.assert_allclose(mae(forecast, truth, skipna=True).t2m, 5 / 3, rtol=1e-12)
 
+    @pytest.mark.parametrize("block_bytes", [2**25, 1])
+    def test_a_mask_needs_no_setting(self, golden, monkeypatch, block_bytes):
+        monkeypatch.setattr(metrics, "_BLOCK_BYTES", block_bytes)
+        forecast, truth, clim = (ds[["2m_temperature"]] for ds in golden)
+        sea = xr.DataArray(np.random.default_rng(0).random((32, 64)) > 0.4, dims=("latitude", "longitude"))
+        masked = forecast.where(sea), truth.where(sea)
+        for by_itself, told in (
+            (rmse(*masked), rmse(*masked, skipna=True)),
+            (acc(*masked, clim), acc(*masked, clim, skipna=True)),
+            (acc(*masked, clim, kind="per_init"), acc(*masked, clim, kind="per_init", skipna=True)),
+            # the climatology has values where the others have none
+            (
+                score(*masked, clim).sel(system="climatology"),
+                score(*masked, clim, skipna=True).sel(system="climatology"),
+            ),
+        ):
+            assert np.isfinite(
+                by_itself["2m_temperature"].sel(metric="rmse") if "metric" in by_itself.dims else 1
+            ).all()
+            xr.testing.assert_allclose(by_itself.drop_attrs(), told.drop_attrs(), rtol=1e-12)
+
+    def test_a_mask_that_moves_is_loud(self, monkeypatch):
+        monkeypatch.setattr(metrics, "_BLOCK_BYTES", 1)
+        truth = truth_on()
+        ice = truth.where((truth.latitude > -80) | (truth.time > truth.time[2]))
+        with pytest.raises(ValueError, match="the mask of 't2m' moves: .* cells have no value in the first pairs"):
+            rmse(forecast_of(ice), ice)
+
     def test_an_infinite_forecast_stays_loud(self):
         truth = truth_on()
         forecast = forecast_of(truth)
@@ -431,7 +459,7 @@ class TestScore:
             "verified_start": "2018-01-01T06:00:00",
             "verified_end": "2018-01-02T12:00:00",
             "weights": "area",
-            "missing_values": "propagated",
+            "missing_values": "left out where never there, else propagated",
             "climatology_method": "mean by hour",
             "climatology_start": "2017-01-01T00:00:00",
             "climatology_end": "2017-01-03T18:00:00",
