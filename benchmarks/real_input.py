@@ -1,6 +1,8 @@
 """The public API unchanged on a real series: RMSE by lead beside persistence and climatology.
 
-    python benchmarks/real_input.py DATA.zarr air --epochs 8
+    python benchmarks/real_input.py air.zarr air --epochs 8
+    python benchmarks/real_input.py sst.nc sst --step 1MS --history 12 --leads 12 --forcings time_of_year
+    python benchmarks/real_input.py t2m.grib t2m --step 1h --history 12 --leads 24 --forcings insolation,coordinates
 
 The last fifth of the series is the test period and is looked at once, here. Validation is the last eighth of
 what comes before it.
@@ -14,25 +16,31 @@ import simvp_climate as sc
 
 
 def main(
-    data: Annotated[str, typer.Argument(help="Zarr store or NetCDF file.")],
+    data: Annotated[str, typer.Argument(help="Zarr store, NetCDF or GRIB file.")],
     variable: Annotated[str, typer.Argument(help="Variable to forecast.")],
     epochs: Annotated[int, typer.Option(help="Passes over the training windows.")] = 8,
+    step: Annotated[str, typer.Option(help="Time between states.")] = "6h",
+    history: Annotated[int, typer.Option(help="States in, and out of one call of the network.")] = 4,
+    leads: Annotated[int, typer.Option(help="Steps to forecast.")] = 12,
+    forcings: Annotated[str, typer.Option(help="Names, separated by commas.")] = "",
+    learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = 2e-3,
     valid_only: Annotated[bool, typer.Option(help="Score on the validation period; leave the test alone.")] = False,
 ):
-    """Train, forecast every 6 hours, print a table."""
+    """Train, forecast at every step, print a table."""
     ds = sc.open_dataset(data, [variable])
     test_start = ds.sizes["time"] * 4 // 5
     valid_start = test_start * 7 // 8
     train, valid = ds.isel(time=slice(0, valid_start)), ds.isel(time=slice(valid_start, test_start))
     judged = valid if valid_only else ds.isel(time=slice(test_start, None))
+    names = [name for name in forcings.split(",") if name]
     forecaster = sc.train(
-        sc.Task([variable], history=4, horizon=4),
+        sc.Task([variable], history=history, horizon=history, step=step, forcings=names),
         train,
         valid=valid,
         model=sc.SimVPv2Config(hidden_space=16, hidden_time=64, blocks=4, mlp_ratio=4, drop_path=0.1),
-        config=sc.TrainConfig(epochs=epochs, learning_rate=2e-3),
+        config=sc.TrainConfig(epochs=epochs, learning_rate=learning_rate),
     )
-    forecast = forecaster(judged, every="6h", horizon=12)
+    forecast = forecaster(judged, every=step, horizon=leads)
     scores = sc.score(forecast, judged, climatology=sc.climatology(train), metrics=["rmse"])
     table = scores[variable].sel(metric="rmse").transpose("lead_time", "system").to_pandas()
     print(f"\n{variable} [{scores[variable].attrs['units']}], {'validation' if valid_only else 'test'} period")
