@@ -16,6 +16,7 @@ _HOME = {
     "acc": "verification.metrics",
     "bias": "verification.metrics",
     "check": "data.check",
+    "cache": "data.cache",
     "climatology": "verification.baselines",
     "latitude_weights": "grid",
     "mae": "verification.metrics",
