@@ -511,7 +511,8 @@ def _fit_packing(ranges: Iterable[tuple[float, float]]) -> _Packing:
 def _write(name: str, array: Path, layout: _Layout, packing: _Packing, piece: xr.Variable, start: int) -> dict:
     """Write a block, file by file to bound the memory, and return the largest error."""
     values = piece.transpose(*layout.dims).values
-    out = zarr.open_array(array, mode="r+", config={"write_empty_chunks": True})
+    # a chunk that is not there is one that got lost
+    out = zarr.open_array(array, mode="r+").with_config({"write_empty_chunks": True})
     error = 0.0
     for begin in range(0, len(values), layout.unit):
         part = values[begin : begin + layout.unit]

@@ -84,7 +84,7 @@ def test_everything_is_kept(tmp_path, capsys):
     assert result["z"].attrs["cache_max_abs_error"] == 0 and not result["z"].variable._in_memory
     assert result["z"].chunks is None and result["z"].encoding["chunks"] == (40, 1, 3, 4)
     opened = open_dataset(tmp_path / "c.zarr", ["z"], levels=[850])
-    np.testing.assert_array_equal(opened["z"], ds["z"].sel(level=850))
+    np.testing.assert_array_equal(opened["z"], ds["z"].sel(level=[850]))
     assert [path.name for path in tmp_path.iterdir()] == ["c.zarr"]
     result.to_zarr(tmp_path / "again.zarr", zarr_format=2)
     np.testing.assert_array_equal(xr.open_zarr(tmp_path / "again.zarr")["z"], ds["z"])
@@ -172,7 +172,7 @@ def test_only_the_same_dataset_and_settings_go_on(tmp_path, blocks_of_eight):
     with pytest.raises(OSError, match="planted"):
         cache(failing, tmp_path / "c.zarr", **settings)
     changed = {
-        r"contents, time, shape is \[40\] there, \[36\] here": ds.isel(time=slice(36)),
+        r"contents, z, shape is \[40, 3, 4\] there, \[36, 3, 4\] here": ds.isel(time=slice(36)),
         r"contents, z, values \(checksum\) is": ds.assign(z=ds["z"] + 1),
         r"contents, t is only here": ds.assign(t=ds["z"]),
         r"contents, z, attributes, units is 'm2 s-2' there, 'm' here": ds.assign(z=ds["z"].assign_attrs(units="m")),
@@ -303,7 +303,7 @@ def test_shards_hold_many_chunks(tmp_path):
 def client():
     distributed = pytest.importorskip("distributed")
     with (
-        distributed.LocalCluster(2, processes=False, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=2, processes=False, threads_per_worker=1, dashboard_address=None) as cluster,
         distributed.Client(cluster) as client,
     ):
         yield client
@@ -321,7 +321,7 @@ def test_workers_write_the_same_bytes(tmp_path, blocks_of_eight, client, source,
     submitted, submit = [], client.submit
     monkeypatch.setattr(client, "submit", lambda *args, **options: submitted.append(args) or submit(*args, **options))
     cache(ds, tmp_path / "workers.zarr", **settings)
-    assert len(submitted) == 2 * 5
+    assert len(submitted) == 2 * 3  # shards of 16 times, read twice
     with monkeypatch.context() as alone:
         alone.setattr(module, "_client", lambda: None)
         cache(ds, tmp_path / "alone.zarr", **settings)
