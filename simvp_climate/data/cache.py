@@ -74,8 +74,9 @@ def cache(
     long), which end where the chunks of the source end, so that each is read once; if a selection of times
     begins inside a chunk, once more per block. `z500` and `z850` out of one array with levels are two passes,
     `geopotential` with levels=[500, 850] is one. Memory: a block and 8 times a chunk (or shard) of the cache,
-    beside the chunks that are being decoded. If there is a dask.distributed client, its workers write the
-    blocks: they must see the same file system, and each thread of theirs needs that memory.
+    beside the chunks that are being decoded, some ten at a time (measured with chunks of 10 MB: 0.5 GB in all).
+    If there is a dask.distributed client, its workers write the blocks: they must see the same file system, and
+    each thread of theirs needs that memory.
 
     Parameters
     ----------
@@ -84,9 +85,9 @@ def cache(
     path
         A folder on a file system (not a bucket) that does not exist yet.
     dtype
-        "float32"; "float16" (11 bits, for values around zero: 5e4 is kept to within 16); or "int16": 65534
-        equal steps from the smallest to the largest value of a variable, all levels on one scale, for which
-        the dataset is read twice.
+        "float32"; "float16" (11 bits, for values around zero: 5e4 is kept to within 16; they come back as
+        float16); or "int16": 65534 equal steps from the smallest to the largest value of a variable, all levels
+        on one scale, for which the dataset is read twice; they come back as float64.
     chunk_bytes
         Size of a chunk before compression, about.
     shard_bytes
