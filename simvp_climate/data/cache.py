@@ -538,6 +538,8 @@ def _largest_error(name: str, values: np.ndarray, decoded: np.ndarray, dtype: st
 
 def _finish(building: Path, target: Path, errors: dict[str, float], made_from: dict) -> None:
     """Say in the store how it was made, and move it to its place."""
+    for file in (building / "store").rglob("*.partial"):
+        file.unlink()  # left by zarr-python where a run was killed while it wrote a chunk
     store = zarr.open_group(building / "store", mode="r+")
     for name, error in errors.items():
         store[name].update_attributes({_ERROR: error})
