@@ -1,0 +1,539 @@
+"""The loader against its limit and its peers, in one table, on generated stores.
+
+    python benchmarks/loader.py --quick                      two minutes, small stores
+    python benchmarks/loader.py --data /tmp/stores           the whole table, about half an hour, 3 GB of disk
+
+Cases: a is WeatherBench's 5.625 degree grid, 10 years 6-hourly, 4 variables, windows of 8; b is 1.40625 degree,
+a year hourly, windows of 24; c is 0.25 degree, 100 steps of 2 variables, one step per chunk, windows of 3. The
+files come from the page cache. Values are waves and noise, rounded so that they compress about as ERA5 does.
+
+Each number is measured in a process of its own, the rows take turns, and the table shows medians. Peers that
+are not installed are left out: `pip install xbatcher` for one; `--insitubatch PYTHON` names a Python (3.12 or
+newer) that has the other.
+
+Columns: windows per second of wall time and of CPU time (all threads and child processes); MB/s of float32
+delivered; amplification, what an epoch decodes over what the dataset holds; memory, the largest resident size
+above that before the first read, and the bound that the loader states.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+MB = 1e6
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A store, the windows in it, and the memory that streaming may take."""
+
+    variables: tuple[str, ...]
+    times: int
+    latitudes: int
+    longitudes: int
+    chunk: int
+    history: int
+    horizon: int
+    batch: int
+    step: str
+    memory: int  # of the states in flight
+
+    @property
+    def length(self) -> int:
+        return self.history + self.horizon
+
+    @property
+    def state_bytes(self) -> int:
+        return 4 * len(self.variables) * self.latitudes * self.longitudes
+
+    @property
+    def windows(self) -> int:
+        return self.times - self.length + 1
+
+
+CASES = {
+    "a": Case(("z500", "t850", "t2m", "u10"), 14610, 32, 64, 100, 4, 4, 32, "6h", 300 * 2**20),
+    "b": Case(("t2m",), 8760, 128, 256, 100, 12, 12, 16, "1h", 800 * 2**20),
+    "c": Case(("z500", "t2m"), 100, 721, 1440, 1, 2, 1, 4, "6h", 1100 * 2**20),
+}
+QUICK = {
+    "a": dataclasses.replace(CASES["a"], times=4000, memory=80 * 2**20),
+    "b": dataclasses.replace(CASES["b"], times=1500, memory=150 * 2**20),
+    "c": dataclasses.replace(CASES["c"], times=30, memory=600 * 2**20),
+}
+
+
+# ---- stores
+
+
+def write_store(path: Path, case: Case) -> None:
+    """Write waves that travel east, and noise, as Zarr format 2 with Blosc-lz4, like WeatherBench 2."""
+    import numcodecs
+    import xarray as xr
+    import zarr
+
+    latitude = np.linspace(-90, 90, case.latitudes + 1)[:-1] + 90 / case.latitudes
+    longitude = np.arange(case.longitudes) * 360 / case.longitudes
+    time = xr.date_range("2000-01-01", periods=case.times, freq=case.step, use_cftime=False)
+    coords = xr.Dataset(coords={"time": time, "latitude": latitude, "longitude": longitude})
+    unfinished = path.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    coords.to_zarr(unfinished, zarr_format=2, consolidated=False)
+    rng = np.random.default_rng(0)
+    y, x = np.deg2rad(latitude)[None, :, None], np.deg2rad(longitude)[None, None, :]
+    for number, name in enumerate(case.variables):
+        array = zarr.create_array(
+            unfinished / name,
+            shape=(case.times, case.latitudes, case.longitudes),
+            chunks=(case.chunk, case.latitudes, case.longitudes),
+            dtype="f4",
+            compressors=numcodecs.Blosc("lz4", 5, numcodecs.Blosc.SHUFFLE),
+            zarr_format=2,
+            attributes={"_ARRAY_DIMENSIONS": ["time", "latitude", "longitude"], "units": "K"},
+        )
+        for start in range(0, case.times, case.chunk):
+            t = np.arange(start, min(start + case.chunk, case.times))[:, None, None]
+            wave = 290 - 30 * np.sin(y) ** 2 + 8 * np.cos(y) * np.sin((3 + number) * x - t / 20)
+            noise = rng.standard_normal(wave.shape, dtype="f4")
+            array[start : start + len(t)] = np.round((wave + 0.5 * noise) * 512) / 512
+    zarr.consolidate_metadata(unfinished)  # over HTTP nobody can list what there is
+    unfinished.rename(path)
+
+
+# ---- what the rows do: each takes a store and yields batches, without end
+
+
+def order(case: Case) -> Iterator[np.ndarray]:
+    """Yield the first positions of the windows of random batches."""
+    rng = np.random.default_rng(1)
+    while True:
+        shuffled = rng.permutation(case.windows)
+        for start in range(0, case.windows - case.batch + 1, case.batch):
+            yield shuffled[start : start + case.batch]
+
+
+def ram(path: Path, case: Case) -> Iterator[np.ndarray]:
+    """The limit: all states in memory, windows gathered into four buffers that are used in turn."""
+    import zarr
+
+    states = np.empty((case.times, case.state_bytes // 4), dtype="f4")
+    width = case.latitudes * case.longitudes
+    for number, name in enumerate(case.variables):
+        array = zarr.open_array(path / name, mode="r")
+        for start in range(0, case.times, 1000):
+            part = array[start : start + 1000]
+            states[start : start + len(part), number * width : (number + 1) * width] = part.reshape(len(part), -1)
+    ring = [np.empty((case.batch * case.length, states.shape[1]), dtype="f4") for _ in range(4)]
+    for number, first in enumerate(order(case)):
+        out = ring[number % 4]
+        # mode: numpy would gather into a buffer of its own first, to leave `out` alone if a position is wrong
+        np.take(states, (first[:, None] + np.arange(case.length)).ravel(), axis=0, out=out, mode="clip")
+        yield out.reshape(case.batch, case.length, -1)
+
+
+def xarray_samples(path: Path, case: Case, chunks: dict | None) -> Iterator[np.ndarray]:
+    """Every window on its own through xarray, as a Dataset's __getitem__ would."""
+    import xarray as xr
+
+    ds = xr.open_zarr(path, chunks=chunks)
+    for first in order(case):
+        batch = []
+        for start in first:
+            window = ds.isel(time=slice(start, start + case.length)).load()
+            batch.append(np.stack([window[name].values for name in case.variables], axis=1))
+        yield np.stack(batch)
+
+
+def xbatcher_samples(path: Path, case: Case) -> Iterator[np.ndarray]:
+    """xbatcher's recipe for torch: a generator of windows, its MapDataset, a shuffling DataLoader."""
+    import torch
+    import xarray as xr
+    import xbatcher
+    from xbatcher.loaders.torch import MapDataset
+
+    ds = xr.open_zarr(path, chunks={}).to_array("channel").transpose("time", ...)
+    sizes = {"time": case.length, **{dim: ds.sizes[dim] for dim in ("channel", "latitude", "longitude")}}
+    generator = xbatcher.BatchGenerator(
+        ds, input_dims=sizes, input_overlap={"time": case.length - 1}, preload_batch=False
+    )
+    loader = torch.utils.data.DataLoader(MapDataset(generator), batch_size=case.batch, shuffle=True)
+    while True:
+        yield from loader
+
+
+def insitubatch_views(path: Path, case: Case) -> Iterator[np.ndarray]:
+    """insitubatch: the states of a window are views of one array with an offset, stacked."""
+    from insitubatch import InSituDataset, obstore_store, open_geometries, split_by_chunk
+
+    store = obstore_store(f"file://{path}")
+    plain = open_geometries(store, variables=list(case.variables))
+    views = {
+        f"{name} {lead}": dataclasses.replace(geometry, offset=lead, path=name)
+        for name, geometry in plain.items()
+        for lead in range(case.length)
+    }
+    split = split_by_chunk(plain[case.variables[0]], fractions=(1.0, 0.0, 0.0))
+    dataset = InSituDataset(store, split, geometries=views, batch_size=case.batch)
+    epoch = 0
+    while True:
+        dataset.set_epoch(epoch)
+        for batch in dataset.train:
+            leads = [[batch.arrays[f"{name} {lead}"] for name in case.variables] for lead in range(case.length)]
+            yield np.stack([np.stack(variables, axis=1) for variables in leads], axis=1)
+        epoch += 1
+
+
+# ---- this package: the one place that knows how its loader is called
+
+
+def open_windows(path: Path | str, case: Case, engine: str):
+    from simvp_climate.data.conventions import orient
+    from simvp_climate.data.reader import open_source
+    from simvp_climate.data.store import open_dataset
+    from simvp_climate.data.windows import find_windows
+
+    ds = orient(open_dataset(path, case.variables))
+    windows = find_windows(ds.indexes["time"], case.step, case.history, case.horizon, "the data")
+    return open_source(ds, engine), windows
+
+
+def open_stream(source, windows: np.ndarray, case: Case, memory: int):
+    from simvp_climate.loader import WindowStream, choose_plan
+
+    plan = choose_plan([source], [windows], case.batch, memory)
+    return WindowStream([source], [windows], batch_size=case.batch, plan=plan, seed=0)
+
+
+def our_statistics(source, windows: np.ndarray, case: Case) -> None:
+    from simvp_climate.data.normalizer import survey
+
+    weights, logged = np.ones(case.latitudes), np.zeros(len(case.variables))
+    survey([source], [windows], weights, case.history, logged, remember=False)
+
+
+# ---- measuring, in a process of its own
+
+
+def cpu_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def peak_bytes() -> int:
+    """Return the largest resident size of this process; unlike ru_maxrss it knows nothing of the parent."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+
+
+def count_reads() -> dict[str, int]:
+    """Count from now on the chunks that zarr-python reads from local stores."""
+    from zarr.storage import LocalStore
+
+    counted = {"chunks": 0}
+    get = LocalStore.get
+
+    async def counting(self, key, *args, **options):
+        counted["chunks"] += not key.rsplit("/")[-1].startswith((".z", "zarr.json"))
+        return await get(self, key, *args, **options)
+
+    LocalStore.get = counting
+    return counted
+
+
+def rate(batches: Iterator, case: Case, seconds: float, least: int) -> dict:
+    """Take batches for some seconds, and at least so many, after a first one; return the rates."""
+    next(batches)
+    wall, cpu, count = time.perf_counter(), cpu_seconds(), 0
+    while time.perf_counter() - wall < seconds or count < least:
+        next(batches)
+        count += 1
+    wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
+    windows = count * case.batch
+    return {"windows": windows, "wall": windows / wall, "cpu": windows / cpu}
+
+
+def measure_peer(batches: Iterator, case: Case, seconds: float) -> dict:
+    """Measure random batches after a first one, for some seconds."""
+    counted, before = count_reads(), peak_bytes()
+    next(batches)
+    wall, cpu, count = time.perf_counter(), cpu_seconds(), 0
+    while count == 0 or time.perf_counter() - wall < seconds:
+        next(batches)
+        count += 1
+    wall, cpu, windows = time.perf_counter() - wall, cpu_seconds() - cpu, count * case.batch
+    # the first batch was read too
+    decoded = counted["chunks"] * case.chunk / len(case.variables) / (windows + case.batch)
+    return {
+        "wall": windows / wall,
+        "cpu": windows / cpu,
+        "amplification": decoded * case.windows / case.times,
+        "extra": peak_bytes() - before,
+    }
+
+
+def measure_stream(path: Path | str, case: Case, engine: str, memory: int, seconds: float) -> dict:
+    """Measure whole epochs after the first one, which fills memory that is new to the process."""
+    source, windows = open_windows(path, case, engine)
+    before = peak_bytes()
+    stream = open_stream(source, windows, case, memory)
+    for _ in stream.epoch(0):
+        pass
+    counted, decoded = count_reads(), stream.decoded_steps
+    wall, cpu, epochs = time.perf_counter(), cpu_seconds(), 0
+    while epochs == 0 or time.perf_counter() - wall < seconds:
+        epochs += 1
+        for _ in stream.epoch(epochs):
+            pass
+    wall, cpu, windows = time.perf_counter() - wall, cpu_seconds() - cpu, epochs * case.windows
+    # counted where files are opened, or by the loader itself where that is not done in Python
+    times = counted["chunks"] * case.chunk / len(case.variables) if engine == "zarr" else stream.decoded_steps - decoded
+    return {
+        "wall": windows / wall,
+        "cpu": windows / cpu,
+        "amplification": times / epochs / case.times,
+        "extra": peak_bytes() - before,
+        "bound": stream.bound,
+        "tier": stream.plan.tier,
+    }
+
+
+def measure_statistics(work: Callable[[], None]) -> dict:
+    before, wall, cpu = peak_bytes(), time.perf_counter(), cpu_seconds()
+    work()
+    return {
+        "wall": time.perf_counter() - wall,
+        "cpu": cpu_seconds() - cpu,
+        "extra": peak_bytes() - before,
+    }
+
+
+OWN = ("simvp_climate.loader", "simvp_climate.data.store")
+IMPORTED = {"xbatcher": ("xbatcher.loaders.torch",), "insitubatch": ("insitubatch",), "RAM gather (limit)": ()}
+PEERS = {
+    "xarray, no dask": lambda path, case: xarray_samples(path, case, None),
+    "xarray, dask": lambda path, case: xarray_samples(path, case, {}),
+    "xbatcher": xbatcher_samples,
+    "insitubatch": insitubatch_views,
+    "RAM gather (limit)": ram,
+}
+OURS = {
+    "stream, zarr": ("zarr", None),
+    "stream, tensorstore": ("tensorstore", None),
+    "in memory": ("auto", 2**40),
+}
+
+
+def measure(row: str, path: str, case: Case, seconds: float) -> dict:
+    """Do one measurement in this process."""
+    for library in ("dask.array", "xarray", "zarr", "torch", "tensorstore", *IMPORTED.get(row, OWN)):
+        with contextlib.suppress(ImportError):  # what a run has in memory anyway; a row complains itself
+            importlib.import_module(library)
+    if row in PEERS:
+        return measure_peer(PEERS[row](Path(path), case), case, seconds)
+    if row in OURS:
+        engine, memory = OURS[row]
+        return measure_stream(Path(path), case, engine, memory or case.memory, seconds)
+    if row.startswith("http"):
+        return measure_stream(path, case, "auto", case.memory, 0)
+    if row == "statistics":
+        opened = open_windows(path, case, "auto")
+        return measure_statistics(lambda: our_statistics(*opened, case))
+    import dask
+    import xarray as xr
+
+    # the best of dask's ways: both in one graph, which reads every chunk once
+    ds = xr.open_zarr(path, chunks={})
+    return measure_statistics(lambda: dask.compute(ds.mean(), ds.std()))
+
+
+# ---- the table
+
+
+def in_a_process(python: str, *arguments: str) -> dict:
+    """Run this file with some arguments, and return what it prints."""
+    done = subprocess.run([python, __file__, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        return {"failed": done.stderr.strip().splitlines()[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@contextlib.contextmanager
+def server(folder: Path, latency: float) -> Iterator[str]:
+    """Serve a folder from a process of its own, and give the address."""
+    command = [sys.executable, __file__, "--row", "serve", "--path", str(folder), "--seconds", str(latency)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+    try:
+        yield running.stdout.readline().strip()
+    finally:
+        running.stdin.close()  # which it waits for
+        running.wait()
+
+
+def serve(folder: str, latency: float) -> None:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from http_server import serve as serve_files
+
+    with serve_files(folder, latency=latency) as running:
+        print(running.url, flush=True)
+        sys.stdin.read()
+
+
+def run_case(name: str, case: Case, path: Path, options: dict) -> dict[str, dict]:
+    """Measure all rows of a case, in turns, and return the medians."""
+    rows = [
+        "RAM gather (limit)",
+        *OURS,
+        "xarray, no dask",
+        "xarray, dask",
+        "xbatcher",
+        "statistics",
+        "statistics, dask",
+    ]
+    if options["insitubatch"]:
+        rows.insert(-2, "insitubatch")
+    results = {row: [] for row in [*rows, "http, no latency", "http, 50 ms"]}
+
+    def take(row: str, where: str) -> None:
+        python = options["insitubatch"] if row == "insitubatch" else sys.executable
+        quick = ["--quick"] if options["quick"] else []
+        seconds = ["--seconds", str(options["seconds"])]
+        found = in_a_process(python, "--row", row, "--cases", name, "--path", where, *seconds, *quick)
+        results[row].append(found)
+        print(f"{name} {row}: {json.dumps(found)}", file=sys.stderr)
+
+    for _ in range(options["repeats"]):
+        for row in rows:
+            take(row, str(path))
+        if name == "a":
+            for row, latency in [("http, no latency", 0.0), ("http, 50 ms", 0.05)]:
+                with server(path.parent, latency) as url:
+                    take(row, f"{url}/{path.name}")
+    return {row: median(found) for row, found in results.items() if found}
+
+
+def median(found: list[dict]) -> dict:
+    failed = [one for one in found if "failed" in one]
+    if failed:
+        return failed[0]
+    return {
+        key: one if isinstance(one, str) else statistics.median(each[key] for each in found)
+        for key, one in found[0].items()
+    }
+
+
+def print_case(name: str, case: Case, path: Path, results: dict[str, dict]) -> None:
+    stored = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    raw = case.times * case.state_bytes
+    print(
+        f"\n{name}: {len(case.variables)} x {case.times} x {case.latitudes} x {case.longitudes}, {case.chunk} per chunk,"
+        f" {raw / MB:.0f} MB ({raw / stored:.2f} times the files), windows of {case.length} "
+        f"({case.length * case.state_bytes / MB:.2f} MB), batches of {case.batch}"
+    )
+    limit, xbatcher = (results.get(row, {}).get("cpu") for row in ("RAM gather (limit)", "xbatcher"))
+    columns = [
+        "windows/s",
+        "per CPU-s",
+        "MB/s",
+        "of RAM/CPU-s",
+        "x xbatcher",
+        "amplification",
+        "memory",
+        "bound",
+        "ratio",
+    ]
+    print(f"{'':22}" + "".join(f"{column:>14}" for column in columns))
+    for row, found in results.items():
+        if row.startswith("statistics"):
+            continue
+        if "failed" in found:
+            print(f"{row:22}  {found['failed'][:110]}")
+            continue
+        bound = found.get("bound")
+        cells = [
+            f"{found['wall']:.0f}",
+            f"{found['cpu']:.0f}",
+            f"{found['wall'] * case.length * case.state_bytes / MB:.0f}",
+            f"{found['cpu'] / limit:.2f}" if limit else "",
+            f"{found['cpu'] / xbatcher:.1f}" if xbatcher else "",
+            "" if row == "insitubatch" else f"{found['amplification']:.2f}",
+            f"{found['extra'] / MB:.0f} MB",
+            f"{bound / MB:.0f} MB" if bound else "",
+            f"{found['extra'] / bound:.2f}" if bound else "",
+        ]
+        print(f"{row:22}" + "".join(f"{cell:>14}" for cell in cells))
+    ours, dask = results["statistics"], results["statistics, dask"]
+    if "failed" in ours or "failed" in dask:
+        print(f"statistics: {ours.get('failed', '')} {dask.get('failed', '')}")
+        return
+    print(
+        f"statistics: {ours['cpu']:.2f} CPU-s, {ours['wall']:.2f} s, +{ours['extra'] / MB:.0f} MB; dask "
+        f"{dask['cpu']:.2f} CPU-s, {dask['wall']:.2f} s, +{dask['extra'] / MB:.0f} MB; ratio of CPU "
+        f"{ours['cpu'] / dask['cpu']:.2f}"
+    )
+    near, far = results.get("http, no latency", {}), results.get("http, 50 ms", {})
+    if "wall" in near and "wall" in far:
+        print(f"http: with 50 ms latency {far['wall'] / near['wall']:.2f} of the rate without")
+
+
+def main(
+    cases: Annotated[str, typer.Option(help="Which cases, for example a,b.")] = "a,b,c",
+    quick: Annotated[bool, typer.Option(help="Small stores.")] = False,
+    data: Annotated[Path | None, typer.Option(help="Folder for the stores, kept; else a temporary one.")] = None,
+    repeats: Annotated[int, typer.Option(help="Turns of all rows.")] = 3,
+    seconds: Annotated[float, typer.Option(help="Length of a measurement.")] = 5.0,
+    insitubatch: Annotated[str, typer.Option(help="A Python that has insitubatch.")] = "",
+    row: Annotated[str, typer.Option(hidden=True)] = "",
+    path: Annotated[str, typer.Option(hidden=True)] = "",
+):
+    """Print the table."""
+    sizes = QUICK if quick else CASES
+    if row == "serve":
+        serve(path, seconds)
+        return
+    if row == "write":
+        write_store(Path(path), sizes[cases])
+        print("{}")
+        return
+    if row:
+        print(json.dumps(measure(row, path, sizes[cases], seconds)))
+        return
+    options = {"insitubatch": insitubatch, "quick": quick, "seconds": seconds, "repeats": repeats}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = data or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in cases.split(","):
+            store = (folder / f"{name}{'_quick' if quick else ''}.zarr").absolute()
+            if not store.exists():
+                failed = in_a_process(
+                    sys.executable,
+                    "--row",
+                    "write",
+                    "--cases",
+                    name,
+                    "--path",
+                    str(store),
+                    *(["--quick"] if quick else []),
+                ).get("failed")
+                if failed:
+                    raise SystemExit(failed)
+            print_case(name, sizes[name], store, run_case(name, sizes[name], store, options))
+    print(f"\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end; medians of {repeats}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
