@@ -160,18 +160,21 @@ def xarray_samples(path: Path, case: Case, chunks: dict | None) -> Iterator[np.n
 
 
 def xbatcher_samples(path: Path, case: Case) -> Iterator[np.ndarray]:
-    """xbatcher's recipe for torch: a generator of windows, its MapDataset, a shuffling DataLoader."""
+    """xbatcher's recipe for torch: a generator of windows, its MapDataset, a shuffling DataLoader.
+
+    In this process, with its own threads from dask.
+    """
     import torch
     import xarray as xr
     import xbatcher
     from xbatcher.loaders.torch import MapDataset
 
-    ds = xr.open_zarr(path, chunks={}).to_array("channel").transpose("time", ...)
-    sizes = {"time": case.length, **{dim: ds.sizes[dim] for dim in ("channel", "latitude", "longitude")}}
-    generator = xbatcher.BatchGenerator(
-        ds, input_dims=sizes, input_overlap={"time": case.length - 1}, preload_batch=False
-    )
-    loader = torch.utils.data.DataLoader(MapDataset(generator), batch_size=case.batch, shuffle=True)
+    ds = xr.open_zarr(path, chunks={})
+    sizes = {"time": case.length, "latitude": case.latitudes, "longitude": case.longitudes}
+    generator = xbatcher.BatchGenerator(ds, sizes, {"time": case.length - 1}, preload_batch=False)
+    # its own to_tensor takes one variable only
+    windows = MapDataset(generator, transform=lambda window: torch.from_numpy(window.to_array().values))
+    loader = torch.utils.data.DataLoader(windows, batch_size=case.batch, shuffle=True, drop_last=True)
     while True:
         yield from loader
 
@@ -440,8 +443,8 @@ def print_case(name: str, case: Case, path: Path, results: dict[str, dict]) -> N
     stored = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     raw = case.times * case.state_bytes
     print(
-        f"\n{name}: {len(case.variables)} x {case.times} x {case.latitudes} x {case.longitudes}, {case.chunk} per chunk,"
-        f" {raw / MB:.0f} MB ({raw / stored:.2f} times the files), windows of {case.length} "
+        f"\n{name}: {len(case.variables)} x {case.times} x {case.latitudes} x {case.longitudes}, {case.chunk} per "
+        f"chunk, {raw / MB:.0f} MB ({raw / stored:.2f} times the files), windows of {case.length} "
         f"({case.length * case.state_bytes / MB:.2f} MB), batches of {case.batch}"
     )
     limit, xbatcher = (results.get(row, {}).get("cpu") for row in ("RAM gather (limit)", "xbatcher"))
