@@ -116,11 +116,13 @@ def cache(
     made_from = _made_from(dataset, samples, settings)
     if target.exists():
         _check_finished(target, made_from)
-        shutil.rmtree(building, ignore_errors=True)  # there if a run died right after the move
+        if (building / "made_from.json").exists():
+            shutil.rmtree(building)  # a run died right after the move
         return _open(target)
-    building.mkdir(exist_ok=True)
-    _check_unfinished(building, made_from)
+    if building.exists():
+        _check_unfinished(building, made_from)
     _check_room(target, building, fields, samples, dtype)
+    building.mkdir(exist_ok=True)
     _write_json(building / "made_from.json", made_from)
     (building / "blocks").mkdir(exist_ok=True)
     blocks = [_Block(name, times) for name, layout in layouts.items() for times in layout.blocks]

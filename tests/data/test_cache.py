@@ -341,6 +341,7 @@ def test_a_full_disk_is_told_before(tmp_path, monkeypatch):
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(OSError, match=r"c.zarr' needs about \d{4} bytes .* more, and 1000 bytes .* are free"):
         cache(noise(), tmp_path / "c.zarr", progress=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_wrong_arguments(tmp_path):
