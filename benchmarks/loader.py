@@ -103,6 +103,7 @@ def write_store(path: Path, case: Case) -> None:
             chunks=(case.chunk, case.latitudes, case.longitudes),
             dtype="f4",
             compressors=numcodecs.Blosc("lz4", 5, numcodecs.Blosc.SHUFFLE),
+            fill_value=np.nan,  # as xarray writes it; zarr-python's own 0 would make a missing value of every zero
             zarr_format=2,
             attributes={"_ARRAY_DIMENSIONS": ["time", "latitude", "longitude"], "units": "K"},
         )
