@@ -1,7 +1,7 @@
 """The loader against its limit and its peers, in one table, on generated stores.
 
     python benchmarks/loader.py --quick                      two minutes, small stores
-    python benchmarks/loader.py --data /tmp/stores           the whole table, about half an hour, 3 GB of disk
+    python benchmarks/loader.py --data stores                the whole table, about half an hour, 3 GB of disk
 
 Cases: a is WeatherBench's 5.625 degree grid, 10 years 6-hourly, 4 variables, windows of 8; b is 1.40625 degree,
 a year hourly, windows of 24; c is 0.25 degree, 100 steps of 2 variables, one step per chunk, windows of 3. The

@@ -98,8 +98,8 @@ def choose_plan(
     span = max(int((positions[:, -1] - positions[:, 0]).max()) for positions in windows)
     chunk = max(source.chunk for source in sources)
     longest = max(map(len, windows))
-    # a tenth is read twice: the price of a chunk that two stretches share, against worse mixing
-    segment = min(10 * -(-span // chunk) * chunk, -(-longest // chunk) * chunk)
+    # less than a tenth is read twice: the price of a chunk that two stretches share, against worse mixing
+    segment = min(12 * -(-span // chunk) * chunk, -(-longest // chunk) * chunk)
     while segment > chunk and 2 * (segment + span) * state + ring > budget:
         segment -= chunk
     group = (budget - ring) // (2 * (segment + span) * state)
@@ -141,7 +141,7 @@ class WindowStream:
 
     Memory when streaming, beside that of the interpreter: two groups, one read in the background while the other is
     used, of at most `group` x (`segment` + reach of a window - 1) states; four batches; and the chunks being decoded,
-    at most 16 tasks of 16 MiB. `bound` is the sum. A batch's tensor is filled anew three batches later.
+    at most 8 tasks of 8 MiB (or of a chunk). `bound` is the sum. A batch's tensor is filled anew three batches later.
 
     One process: threads only, no workers. To fork while it runs is refused, because threads do not survive it.
 
@@ -233,7 +233,7 @@ class WindowStream:
         ring = _RING * self.batch_size * self.length * state
         if self.plan.tier == "memory":
             return len(self._states) * state + ring
-        flying = min(16 * 2**24, self._group_states() * state)
+        flying = min(8 * 2**23, self._group_states() * state)
         return 2 * self._group_states() * state + ring + flying
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
@@ -284,8 +284,10 @@ class WindowStream:
             return torch.empty((size * self.length, states_NX.shape[1]), device=states_NX.device)
         if not self._ring:
             shape = (self.batch_size * self.length, states_NX.shape[1])
-            pinned = torch.cuda.is_available()
-            self._ring = [torch.empty(shape, pin_memory=pinned) for _ in range(_RING)]
+            if torch.cuda.is_available():
+                self._ring = [torch.empty(shape, pin_memory=True) for _ in range(_RING)]
+            else:  # by NumPy, which asks for huge pages: a copy into them takes two thirds of the time
+                self._ring = [torch.from_numpy(np.empty(shape, dtype=np.float32)) for _ in range(_RING)]
         return self._ring[number % _RING][: size * self.length]
 
     def _keep(self, states: np.ndarray | None) -> None:

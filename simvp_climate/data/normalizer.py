@@ -19,9 +19,10 @@ from simvp_climate.data import reader
 from simvp_climate.data.reader import Channel, Request, Source
 from simvp_climate.data.variables import conversion, lookup
 
-_BLOCK_BYTES = 2**25  # of the two blocks of a pass, one read while the other is summed
-_CACHED_BYTES = 2**20  # summed at once: stays in the processor's cache
-_CHANGES = 1000  # windows fix a typical change to a few percent; it is a scale, not a result
+_BLOCK_BYTES = 2**24  # of the two blocks of a pass, one read while the other is summed
+_CACHED_BYTES = 2**19  # summed at once: stays in the processor's cache
+# windows that fix a typical change to a few percent (a scale, not a result): more where a field has few cells
+_CHANGES, _CHANGED_CELLS = (100, 1000), 1000 * 32 * 64
 _LOG_METERS = 1e-5  # of water: a hundredth of a millimeter, below what counts as rain
 
 
@@ -125,7 +126,7 @@ def survey(
     """Read every time that a window uses, once and in order, and return the statistics.
 
     The means and squares are summed over rows in float32 after a typical state was taken off (squares of geopotential
-    would drown its variance), and over everything else in float64. Takes two blocks of 32 MiB (or of a chunk and the
+    would drown its variance), and over everything else in float64. Takes two blocks of 16 MiB (or of a chunk and the
     reach of a forecast, where that is more) beside the states that it keeps.
 
     Parameters
@@ -153,7 +154,8 @@ def survey(
     if path is not None and keep is None and (known := _recall(path)) is not None:
         return known
     found = _Sums(sources[0].shape, weights, log_scale)
-    every = max(1, sum(map(len, windows)) // _CHANGES)
+    cells = sources[0].shape[1] * sources[0].shape[2]
+    every = max(1, sum(map(len, windows)) // int(np.clip(_CHANGED_CELLS // cells, *_CHANGES)))
     begin, first = 0, 0
     for number, (source, positions) in enumerate(zip(sources, windows, strict=True)):
         used, inverse = np.unique(positions, return_inverse=True)
@@ -247,6 +249,7 @@ class _Sums:
         self.missing: np.ndarray | None = None  # number of times without a value, per cell
         self.first_missing: np.ndarray | None = None  # series and time of the first of these, per cell
         self.digest = hashlib.sha256()
+        self.scratch = np.empty(max(_CACHED_BYTES // 4, shape[2]), dtype=np.float32)
 
     def add(self, block: np.ndarray, where: tuple[int, np.ndarray]) -> None:
         """Add the states (time, channel, latitude, longitude) of a series at some times."""
@@ -256,33 +259,51 @@ class _Sums:
             total = np.where(valid, first, 0).sum(axis=(1, 2), dtype=np.float64)
             self.origin = (total / np.maximum(valid.sum(axis=(1, 2)), 1)).astype(np.float32)[:, None, None]
             self.digest.update(self.origin.tobytes())
-        size = max(1, _CACHED_BYTES // (4 * int(np.prod(self.shape))))
-        for start in range(0, len(block), size):
-            states = block[start : start + size]
-            anomaly = _logged(states, self.log_scale) - self.origin
-            rows = anomaly.sum(axis=-1)
-            if not np.isfinite(rows).all():
-                self._note_missing(states, where[0], where[1][start : start + size])
-                anomaly = np.nan_to_num(anomaly, nan=0.0)
-                rows = anomaly.sum(axis=-1)
-            squares = np.einsum("tcyx,tcyx->tcy", anomaly, anomaly)
-            per_state = (rows * self.weights).sum(axis=-1)
-            # sums by row tell data apart at a tenth of the cost of a hash of every value
-            self.digest.update(np.concatenate([rows, squares], axis=1).tobytes())
-            self.sum += per_state.sum(axis=0)
-            self.squares += (squares * self.weights).sum(axis=(0, 2))
-            self.count += len(states)
+        states = _logged(block, self.log_scale)
+        rows, squares = np.empty((2, *block.shape[:3]), dtype=np.float32)
+        missing = False
+        for times, channel, band in self._pieces(len(block)):
+            part = states[times, channel, band]
+            anomaly = self.scratch[: part.size].reshape(part.shape)
+            np.subtract(part, self.origin[channel], out=anomaly)
+            anomaly.sum(axis=-1, out=rows[times, channel, band])
+            if not np.isfinite(rows[times, channel, band]).all():
+                missing = True
+                np.nan_to_num(anomaly, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+                anomaly.sum(axis=-1, out=rows[times, channel, band])
+            np.einsum("tyx,tyx->ty", anomaly, anomaly, out=squares[times, channel, band])
+        if missing:
+            self._note_missing(block, *where)
+        # sums by row tell data apart at a tenth of the cost of a hash of every value
+        self.digest.update(np.concatenate([rows, squares], axis=1).tobytes())
+        self.sum += (rows * self.weights).sum(axis=(0, 2))
+        self.squares += (squares * self.weights).sum(axis=(0, 2))
+        self.count += len(block)
 
     def add_changes(self, pairs: np.ndarray, states: np.ndarray, offset: int) -> None:
         """Add the squared changes of windows; `pairs` are positions of the initialization and of each lead."""
         for pair in pairs - offset:
-            init = _logged(states[pair[:1]], self.log_scale)
-            change = np.nan_to_num(_logged(states[pair[1:]], self.log_scale) - init, nan=0.0)
-            rows = np.einsum("tcyx,tcyx->tcy", change, change)
+            init = _logged(states[pair[:1]], self.log_scale)[0]
+            rows = np.empty((len(pair) - 1, *self.shape[:2]), dtype=np.float32)
+            for lead, at in enumerate(pair[1:]):
+                change = np.subtract(_logged(states[at : at + 1], self.log_scale)[0], init)
+                if self.missing is not None:
+                    np.nan_to_num(change, copy=False, nan=0.0)
+                np.einsum("cyx,cyx->cy", change, change, out=rows[lead])
             self.changes.append((rows * self.weights).sum(axis=-1))
 
+    def _pieces(self, count: int) -> Iterator[tuple[slice, int, slice]]:
+        """Yield times, channel and rows of pieces that stay in the processor's cache."""
+        _, height, width = self.shape
+        tall = max(1, min(height, _CACHED_BYTES // (4 * width)))
+        long = max(1, _CACHED_BYTES // (4 * width * tall)) if tall == height else 1
+        for channel in range(self.shape[0]):
+            for time in range(0, count, long):
+                for row in range(0, height, tall):
+                    yield slice(time, time + long), channel, slice(row, row + tall)
+
     def _note_missing(self, states: np.ndarray, series: int, times: np.ndarray) -> None:
-        missing = ~np.isfinite(states)
+        missing = ~np.isfinite(states)  # of the values as they came
         if self.missing is None:
             self.missing = np.zeros(self.shape, dtype=np.int64)
             self.first_missing = np.zeros((2, *self.shape), dtype=np.int64)

@@ -19,11 +19,12 @@ import zarr
 from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.coding.common import _ElementwiseFunctionArray
 from xarray.core import indexing
+from zarr.core.buffer.cpu import NDBuffer
 from zarr.storage import LocalStore, WrapperStore
 
 ENGINES = ("auto", "zarr", "tensorstore")
-_TASK_BYTES = 2**24  # decoded by one task of the default engine: a few chunks, so that two cores share a block
-_TASKS = 16  # at once; each has many requests in flight where the store is remote
+_TASK_BYTES = 2**23  # read by one task: a few chunks, so that the cores share a block
+_TASKS = 8  # at once, or as many as there are cores; each has many requests in flight where the store is remote
 
 
 @dataclass(frozen=True)
@@ -237,7 +238,7 @@ def fetch(requests: Sequence[Request]) -> None:
     OSError
         If something cannot be read: the message names the variable, the chunk and its times.
     """
-    tasks, reads = [], []
+    tasks, reads, remote = [], [], False
     for request in requests:
         first = 0
         for number, variable in enumerate(request.source.dataset.data_vars.values()):
@@ -250,12 +251,14 @@ def fetch(requests: Sequence[Request]) -> None:
             if store is not None and (read := _read_straight(view, store, request.start, request.stop, out)):
                 reads.append((source, number, request.start, request.stop, read))
                 continue
+            remote = remote or (view is not None and view.array is not None and local_folder(view.array) is None)
             for start, stop in _pieces(source, number, request.start, request.stop):
                 tasks.append((source, number, start, stop, out[start - request.start : stop - request.start]))
     if len(tasks) == 1:
         _run(*tasks[0])
     elif tasks:
-        with ThreadPoolExecutor(min(_TASKS, len(tasks))) as pool:
+        at_once = _TASKS if remote else min(_TASKS, os.cpu_count() or 1)
+        with ThreadPoolExecutor(min(at_once, len(tasks))) as pool:
             # the list waits for all, and passes on the first error
             list(pool.map(lambda task: _run(*task), tasks))
     for source, number, start, stop, read in reads:
@@ -486,6 +489,12 @@ def _read_variable(source: Source, number: int, start: int, stop: int, out: np.n
         np.copyto(_as_stored(out, variable.dims), variable.isel(time=slice(start, stop)).values, casting="unsafe")
         return
     wanted, order = _selection(view, start, stop)
+    straight = not view.decode and not any(isinstance(by, np.ndarray) for by in [*wanted, *order])
+    if store is None and straight and view.array is not None and view.array.dtype == np.float32:
+        # decoded into the buffer itself: an array in between costs as much again
+        target = _as_stored(out, view.dims)[tuple(slice(None) if by is None else by for by in order)]
+        view.array.get_basic_selection(tuple(wanted), out=NDBuffer(target))
+        return
     if store is None:
         values = view.stored[tuple(wanted)].values
     else:
