@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+import numpy as np
 import pandas as pd
 import pyproj  # noqa: F401  (before eccodes, which xarray loads: its own PROJ library would take the place of this one)
 import xarray as xr
 import zarr
-from zarr.abc.store import ByteRequest, Store
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.codecs import BloscCodec, ShardingCodec, ShardingCodecIndexLocation
 from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, WrapperStore
 
 from simvp_climate.data.conventions import rename, single_level
@@ -72,7 +75,7 @@ def open_dataset(
         If a package is needed that is not installed; it names the extra.
     ValueError
         If what is there is neither Zarr nor NetCDF nor GRIB, is damaged, or as for `rename`. Later, when a chunk
-        is read that is not there: MissingChunkError, a ValueError.
+        is read that is not there or not whole: MissingChunkError and DamagedChunkError, both ValueErrors.
     """
     if missing_chunks not in ("error", "fill"):
         raise ValueError(f'missing_chunks={missing_chunks!r}: "error" or "fill" is needed')
@@ -111,11 +114,19 @@ class MissingChunkError(ValueError):
     """A chunk that a Zarr store should have and does not."""
 
 
+class DamagedChunkError(ValueError):
+    """A chunk of a Zarr store that is shorter or longer than it says itself."""
+
+
 class CheckedStore(WrapperStore[Store]):
     """A Zarr store, read only, in which a data chunk that is absent is an error or said to be meant.
 
     Zarr itself returns the fill value: an unfinished download reads as a field of NaN or zeros. In a sharded array
     what counts are the shards; what is absent inside one was left out on purpose by whoever wrote it.
+
+    A chunk that is cut short is an error too. Codecs see that by themselves, but for two: Blosc reads on in whatever
+    memory comes next, so that its chunks are measured here against the length in their headers; and an empty
+    shard is to zarr as good as none.
 
     Attributes
     ----------
@@ -135,11 +146,17 @@ class CheckedStore(WrapperStore[Store]):
         # array -> its dimensions and the shape of its chunks; dimension -> its times. Known once xarray has opened it.
         self._chunks: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
         self._times: dict[str, pd.Index] = {}
+        # array -> how it is packed. Known before, so that coordinates are measured too.
+        self._arrays: dict[str, ArrayV2Metadata | ArrayV3Metadata] = {}
 
     def _with_store(self, store: Store) -> "CheckedStore":
         copy = CheckedStore(store, self.path, self.missing_chunks)
-        copy._chunks, copy._times = self._chunks, self._times
+        copy._chunks, copy._times, copy._arrays = self._chunks, self._times, self._arrays
         return copy
+
+    def learn_codecs(self, group: zarr.Group) -> None:
+        """Take from the group that is opened from this store how its arrays are packed."""
+        self._arrays = {name: array.metadata for name, array in group.arrays()}
 
     def learn(self, dataset: xr.Dataset) -> None:
         """Take from a Dataset, as xarray opened it from this store, which times the chunks cover."""
@@ -161,10 +178,17 @@ class CheckedStore(WrapperStore[Store]):
             ' open_dataset(..., missing_chunks="fill")'
         )
 
+    def damaged(self, key: str, found: int, wanted: int) -> DamagedChunkError:
+        """Return the error for a chunk that has another number of bytes than it should; it names the times."""
+        array, position, times = self._describe(key)
+        return DamagedChunkError(
+            f"the chunk {position} of {array!r} in {self.path!r} ({key!r}){times}, is damaged: {found} bytes are there"
+            f" where {wanted} should be. Its download or its writing did not end: copy or download it again"
+        )
+
     def _describe(self, key: str) -> tuple[str, str, str]:
         """Return the array, the position of the chunk, and which times it covers."""
-        of = [name for name in self._chunks if key.startswith(f"{name}/")]
-        array = max(of, key=len) if of else re.split(r"/c?[\d./]*$", key)[0]
+        array = self._array_of(key)
         position = [int(number) for number in re.findall(r"\d+", key[len(array) :])]
         times = ""
         dims, shape = self._chunks.get(array, ((), ()))
@@ -174,6 +198,10 @@ class CheckedStore(WrapperStore[Store]):
                 times = f", which holds {dim} {covered[0]} to {covered[-1]}"
         return array, str(tuple(position)), times
 
+    def _array_of(self, key: str) -> str:
+        of = [name for name in self._arrays if key.startswith(f"{name}/")]
+        return max(of, key=len) if of else re.split(r"/c?[\d./]*$", key)[0]
+
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Return what is at a key, as zarr asks for it."""
         try:
@@ -182,8 +210,7 @@ class CheckedStore(WrapperStore[Store]):
             if "://" in self.path and not isinstance(error, FileNotFoundError):
                 raise _unreachable(self.path, error) from error
             raise
-        if found is None:
-            self._check(key)
+        self._check(key, found, byte_range)
         return found
 
     async def get_partial_values(
@@ -195,17 +222,64 @@ class CheckedStore(WrapperStore[Store]):
     async def _get_many(
         self, requests: Iterable[tuple[str, BufferPrototype, ByteRequest | None]]
     ) -> AsyncGenerator[tuple[str, Buffer | None], None]:
+        requests = list(requests)
+        ranges = {key: byte_range for key, _, byte_range in requests}
         async for key, found in self._store._get_many(requests):
-            if found is None:
-                self._check(key)
+            self._check(key, found, ranges[key])
             yield key, found
 
-    def _check(self, key: str) -> None:
+    def _check(self, key: str, found: Buffer | None, byte_range: ByteRequest | None) -> None:
+        """Raise an error if a chunk, or the part asked for, is not there or not whole."""
         if key.rsplit("/", 1)[-1] in _METADATA:
             return
-        if self.missing_chunks == "error":
-            raise self.missing(key)
-        self.filled.add(key)
+        if found is None:
+            if self.missing_chunks == "error":
+                raise self.missing(key)
+            self.filled.add(key)
+            return
+        match byte_range:
+            case None:
+                wanted = _whole(self._arrays.get(self._array_of(key)), found)
+            case RangeByteRequest(start, end):
+                wanted = end - start
+            case SuffixByteRequest(wanted):
+                pass
+            case _:
+                return
+        if len(found) != wanted:
+            raise self.damaged(key, len(found), wanted)
+
+
+def _is_blosc(codec: object) -> bool:
+    # format 3, format 2, and what numcodecs puts into format 3
+    return (
+        isinstance(codec, BloscCodec)
+        or getattr(codec, "codec_id", "") == "blosc"
+        or getattr(codec, "codec_name", "") == "numcodecs.blosc"
+    )
+
+
+def _whole(array: ArrayV2Metadata | ArrayV3Metadata | None, chunk: Buffer) -> int:
+    """Return how many bytes a chunk of an array has if it is whole; where it does not say so itself, what is there."""
+    codec = None
+    if isinstance(array, ArrayV2Metadata):
+        codec = array.compressor or (array.filters or [None])[-1]
+    elif array is not None:
+        codec = array.codecs[-1]
+    if _is_blosc(codec):
+        return max(16, int.from_bytes(chunk[12:16].to_bytes(), "little"))
+    if isinstance(codec, ShardingCodec) and codec.index_location is ShardingCodecIndexLocation.start:
+        return max(len(chunk), _end_of_shard(array, codec, chunk))
+    return max(1, len(chunk))
+
+
+def _end_of_shard(array: ArrayV3Metadata, codec: ShardingCodec, shard: Buffer) -> int:
+    """Return where a shard ends by the index at its beginning, which is whole although the end may be cut off."""
+    length = 16 * int(np.prod(np.array(array.chunk_grid.chunk_shape) // codec.chunk_shape))
+    if len(shard) < length:
+        return length
+    index = np.frombuffer(shard[:length].to_bytes(), "<u8").reshape(-1, 2)
+    return max((offset + size for offset, size in index.tolist() if size < 2**63), default=length)
 
 
 _METADATA = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
@@ -291,6 +365,7 @@ def _open_zarr(path: str, missing_chunks: Literal["error", "fill"]) -> xr.Datase
             f"{path!r} has no consolidated metadata, and a web server does not list what is in a store. Whoever"
             " wrote it can add them: zarr.consolidate_metadata(path)"
         )
+    store.learn_codecs(group)
     try:
         raw = _open_group(store, consolidated)
     except MissingChunkError:

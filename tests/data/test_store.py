@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from zarr.codecs import BloscCodec
 
 from simvp_climate.data import store
 from simvp_climate.data.conventions import orient, restore
-from simvp_climate.data.store import CheckedStore, MissingChunkError, open_dataset, open_sample
+from simvp_climate.data.store import CheckedStore, DamagedChunkError, MissingChunkError, open_dataset, open_sample
 
 TIMES = xr.date_range("2000-01-01", periods=8, freq="6h", use_cftime=False)
 LATITUDES = np.arange(-90 + 45 / 2, 90, 45)
@@ -238,10 +239,10 @@ def test_the_sample_is_small_enough_to_travel_in_the_wheel():
     assert sum(file.stat().st_size for file in store._SAMPLE.rglob("*") if file.is_file()) < 16e6
 
 
-# ---- chunks that are not there
+# ---- chunks that are not there, or not whole
 
 
-def sparse(path, zarr_format, separator, shards=None):
+def sparse(path, zarr_format, separator, shards=None, compressor="auto"):
     """A store of 6 times with chunks of 2, and what holds the chunk or shard of times 2 and 3."""
     ds = xr.Dataset(
         {"t2m": (("time", "latitude", "longitude"), values(6, 4, 8) + 1)},
@@ -252,7 +253,7 @@ def sparse(path, zarr_format, separator, shards=None):
     options = {"dimension_names": ds["t2m"].dims} if zarr_format == 3 else {}
     array = group.create_array(
         "t2m", shape=(6, 4, 8), dtype="f4", chunks=(1 if shards else 2, 4, 8), shards=shards, fill_value=np.nan,
-        chunk_key_encoding=kind, **options,
+        chunk_key_encoding=kind, compressors=compressor, **options,
     )  # fmt: skip
     array[:] = ds["t2m"].values
     if zarr_format == 2:
@@ -292,6 +293,55 @@ def test_a_lost_chunk_of_a_coordinate_is_an_error(tmp_path):
     (tmp_path / "s.zarr" / "latitude" / "0").unlink()
     with pytest.raises(MissingChunkError, match=r"no chunk \(0,\) of 'latitude' \('latitude/0'\)\. The store is"):
         open_dataset(tmp_path / "s.zarr", ["t2m"])
+
+
+def blosc(path):
+    """A store of two chunks that Blosc packed, and the file of the second."""
+    coords = {"time": TIMES[:4], "latitude": LATITUDES, "longitude": np.arange(0, 360, 45.0)}
+    ds = xr.Dataset({"t2m": (("time", "latitude", "longitude"), values(4, 4, 8))}, coords)
+    encoding = {"t2m": {"chunks": (2, 4, 8)}, "latitude": {}}
+    for one in encoding.values():
+        one["compressors"] = numcodecs.Blosc("lz4")
+    ds.to_zarr(path, zarr_format=2, consolidated=False, encoding=encoding)
+    return path / "t2m" / "1.0.0"
+
+
+def test_what_a_damaged_chunk_is_said_to_be(tmp_path):
+    chunk = blosc(tmp_path / "s.zarr")
+    whole = chunk.read_bytes()
+    size = len(whole)
+    for there in (whole[:-1], whole[: size // 2], whole + b"\0\0"):
+        chunk.write_bytes(there)
+        message = (
+            rf"^the chunk \(1, 0, 0\) of 't2m' in '.*s.zarr' \('t2m/1.0.0'\), which holds time 2000-01-01 12:00:00 to"
+            rf" 2000-01-01 18:00:00, is damaged: {len(there)} bytes are there where {size} should be. .* download it"
+            " again$"
+        )
+        for missing_chunks in ("error", "fill"):
+            with pytest.raises(DamagedChunkError, match=message):
+                open_dataset(tmp_path / "s.zarr", ["t2m"], missing_chunks=missing_chunks).load()
+
+
+def test_a_coordinate_that_is_cut_is_an_error(tmp_path):
+    blosc(tmp_path / "s.zarr")
+    chunk = tmp_path / "s.zarr" / "latitude" / "0"
+    os.truncate(chunk, chunk.stat().st_size - 8)
+    with pytest.raises(DamagedChunkError, match=r"chunk \(0,\) of 'latitude' .* is damaged: \d+ bytes are there"):
+        open_dataset(tmp_path / "s.zarr", ["t2m"])
+
+
+@pytest.mark.parametrize("left", [0, 20, 100, 0.5, -1], ids=str)
+@pytest.mark.parametrize("compressor", [None, BloscCodec(cname="lz4")], ids=str)
+def test_a_shard_that_begins_with_its_index_may_not_end_early(tmp_path, left, compressor):
+    shards = {"shape": (2, 4, 8), "index_location": "start"}
+    expected, key = sparse(tmp_path / "s.zarr", 3, "/", shards, compressor)
+    np.testing.assert_array_equal(open_dataset(tmp_path / "s.zarr", ["t2m"])["t2m"], expected)
+    shard = tmp_path / "s.zarr" / key
+    size = shard.stat().st_size
+    os.truncate(shard, left if left in (0, 20, 100) else int(size * left) if left > 0 else size + left)
+    for part in (slice(None), slice(3, 4)):
+        with pytest.raises(DamagedChunkError, match="2000-01-01 18:00:00, is damaged"):
+            open_dataset(tmp_path / "s.zarr", ["t2m"])["t2m"][part].load()
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
