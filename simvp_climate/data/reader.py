@@ -19,6 +19,7 @@ import zarr
 from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.coding.common import _ElementwiseFunctionArray
 from xarray.core import indexing
+from zarr.abc.store import Store
 from zarr.core.buffer.cpu import NDBuffer
 from zarr.storage import LocalStore, WrapperStore
 
@@ -534,10 +535,15 @@ def _explain(source: Source, number: int, start: int, stop: int, error: Exceptio
                 error, first = one, at
                 last = start + int(np.flatnonzero(numbers == numbers[begin])[-1])
                 break
-    where = "" if view is None or view.array is None else f" of the store {view.array.store}"
+    where = "" if view is None or view.array is None else f" of the store {_address(view.array.store)}"
     chunk = "" if first == start and last == stop - 1 and len(times) > 1 else "one chunk, "
     return OSError(
         f"{name!r}{where} cannot be read at the times {times[first]} to {times[last]} ({chunk}{last - first + 1} "
         f"times): {type(error).__name__}: {error}. Nothing of it was used. If the file is damaged, copy it again; if "
         "the store is remote, see whether it can still be reached, and start again"
     )
+
+
+def _address(store: Store) -> str:
+    """Return where a store is, as it was given to `open_dataset` if it was."""
+    return repr(store.path) if isinstance(store, WrapperStore) and hasattr(store, "path") else str(store)
