@@ -55,8 +55,8 @@ def find_axes(dataset: xr.Dataset) -> Axes:
         no latitude at all), if latitudes are not strictly monotonic or longitudes repeat modulo 360, or if
         several dimensions could be the time or the level.
     """
-    roles = _roles(dataset)
-    latitude, longitude = _horizontal(dataset, roles)
+    roles = find_roles(dataset)
+    latitude, longitude = horizontal(dataset, roles)
     _check_latitude(latitude, dataset[latitude].values)
     _check_longitude(longitude, dataset[longitude].values)
     return Axes(_time(dataset, roles["time"]), latitude, longitude, _level(dataset, roles["vertical"]))
@@ -101,7 +101,7 @@ def rename(dataset: xr.Dataset, variables: Iterable[str], levels: Sequence[float
         kept = [_level_index(dataset[axes.level].variable, level) for level in levels]
     found, has_levels = {}, False
     for name in names:
-        source, level = _resolve(dataset, name, axes)
+        source, level = resolve(dataset, name, axes)
         variable = dataset.variables[source]
         _check_on_grid(name, source, variable.dims, axes)
         if level is not None:
@@ -172,7 +172,7 @@ def orient(dataset: xr.Dataset) -> xr.Dataset:
         attrs = dict(standard_name="air_pressure", units="hPa", positive="down", axis="Z")
         coords["level"] = (
             "level",
-            _level_values(level),
+            level_values(level),
             attrs if _is_pressure(level, "level") else level.attrs,
         )
     return result.assign_coords(coords)
@@ -205,7 +205,7 @@ def restore(forecast: xr.Dataset, like: xr.Dataset) -> xr.Dataset:
     if "level" in forecast.dims:
         if axes.level is None:
             raise ValueError("the forecast has a level dimension, the Dataset it is to look like has none")
-        wanted = _level_values(forecast["level"].variable)
+        wanted = level_values(forecast["level"].variable)
         level = like[axes.level].variable
         names["level"] = axes.level
         coords[axes.level] = level.isel({axes.level: [_level_index(level, value) for value in wanted]})
@@ -273,10 +273,10 @@ def single_level(dataset: xr.Dataset) -> float | None:
 
     Files of WeatherBench 1 on one level carry it as a scalar coordinate.
     """
-    for name in _roles(dataset)["vertical"]:
+    for name in find_roles(dataset)["vertical"]:
         variable = dataset[name].variable
         if variable.ndim == 0 and _is_pressure(variable, name):
-            return float(_level_values(variable))
+            return float(level_values(variable))
     return None
 
 
@@ -316,7 +316,7 @@ def _stamps(bounds: np.ndarray) -> Iterable[Iterable]:
     return bounds if bounds.dtype == object else [[pd.Timestamp(date) for date in pair] for pair in bounds]
 
 
-def _roles(dataset: xr.Dataset) -> dict[str, list[str]]:
+def find_roles(dataset: xr.Dataset) -> dict[str, list[str]]:
     """Return the coordinates that could be latitude, longitude, time or vertical."""
     coords = dataset.coords.to_dataset()
     # text cannot be an axis (expver), and to look whether it holds dates would read it
@@ -334,7 +334,8 @@ def _roles(dataset: xr.Dataset) -> dict[str, list[str]]:
     return roles
 
 
-def _horizontal(dataset: xr.Dataset, roles: dict[str, list[str]]) -> tuple[str, str]:
+def horizontal(dataset: xr.Dataset, roles: dict[str, list[str]]) -> tuple[str, str]:
+    """Return which of these coordinates are the latitude and the longitude, or raise ValueError saying why none is."""
     found = {}
     for role in ("latitude", "longitude"):
         names = [name for name in roles[role] if dataset[name].dims == (name,)]
@@ -463,7 +464,7 @@ def _is_pressure(variable: xr.Variable, name: str) -> bool:
     return same_units(units, "Pa") or same_units(units, "hPa")
 
 
-def _level_values(variable: xr.Variable) -> np.ndarray:
+def level_values(variable: xr.Variable) -> np.ndarray:
     """Return levels in hPa; those that are no pressures as they are."""
     values = np.asarray(variable.values, dtype=np.float64)
     units = variable.attrs.get("units")
@@ -473,7 +474,7 @@ def _level_values(variable: xr.Variable) -> np.ndarray:
 
 
 def _level_index(variable: xr.Variable, level: float) -> int:
-    values = _level_values(variable)
+    values = level_values(variable)
     at = int(np.abs(values - level).argmin())
     if abs(values[at] - level) > 1e-3:
         there = ", ".join(f"{value:g}" for value in values)
@@ -501,7 +502,7 @@ def _check_on_grid(name: str, source: str, dims: tuple[str, ...], axes: Axes) ->
 def _at_level(dataset: xr.Dataset, source: str, level: int, axes: Axes) -> xr.Variable:
     variable = dataset.variables[source]
     if axes.level not in variable.dims:
-        return variable  # its only level, see _resolve
+        return variable  # its only level, see resolve
     if not _is_pressure(dataset[axes.level].variable, axes.level):
         units = dataset[axes.level].attrs.get("units", "no unit")
         raise ValueError(
@@ -512,7 +513,7 @@ def _at_level(dataset: xr.Dataset, source: str, level: int, axes: Axes) -> xr.Va
     return variable.isel({axes.level: _level_index(dataset[axes.level].variable, level)})
 
 
-def _resolve(dataset: xr.Dataset, name: str, axes: Axes) -> tuple[str, int | None]:
+def resolve(dataset: xr.Dataset, name: str, axes: Axes) -> tuple[str, int | None]:
     """Return which variable of the file is meant, and which level of it in hPa if it is one of several."""
     # orography and the like are coordinates in some files
     names = [other for other in dataset.variables if other not in dataset.dims]

@@ -85,7 +85,7 @@ def open_dataset(
         return rename(path_or_dataset, variables, levels)
     variables = expand(variables)
     try:
-        return rename(_open(path_or_dataset, variables, missing_chunks), variables, levels)
+        return rename(open_raw(path_or_dataset, variables, missing_chunks), variables, levels)
     except PermissionError as error:
         if error.errno is None:  # it says why already
             raise
@@ -286,7 +286,7 @@ _METADATA = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
 _ONLY_FOR_ZARR = 'missing_chunks="fill" is for Zarr stores only'
 
 
-def _open(
+def open_raw(
     path: str | os.PathLike | Sequence[str | os.PathLike],
     variables: Sequence[str],
     missing_chunks: Literal["error", "fill"] = "error",

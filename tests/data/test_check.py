@@ -13,7 +13,8 @@ from conftest import GLOBAL, waves
 
 import simvp_climate as sc
 from simvp_climate.data import check as module
-from simvp_climate.data.check import Finding, Report, check
+from simvp_climate.data.check import check
+from simvp_climate.data.report import Finding, Report, is_code
 
 TASK = sc.Task(["z500", "t2m"], history=3, horizon=3)
 
@@ -39,7 +40,7 @@ def found(report, code):
 def mended(ds, fix):
     """Paste the fix."""
     names = {"ds": ds.copy(), "xr": xr, "np": np, "sc": sc}
-    code = "\n".join(line for line in fix.splitlines() if module._is_code(line))
+    code = "\n".join(line for line in fix.splitlines() if is_code(line))
     assert code
     exec(code, names)
     return names["ds"]

@@ -230,7 +230,7 @@ def test_days_as_units_are_numbers_in_a_variable_and_durations_in_a_lead(tmp_pat
         {"lead": ("lead", [6, 12], {"units": "hours"}), "latitude": LATITUDES, "longitude": [0.0, 120, 240]},
     )
     ds.to_netcdf(tmp_path / "f.nc")
-    back = store._open(tmp_path / "f.nc", ["frost_days"])
+    back = store.open_raw(tmp_path / "f.nc", ["frost_days"])
     assert back["frost_days"].dtype == np.float64 and back["frost_days"].attrs["units"] == "days"
     assert back["lead"].values[0] == np.timedelta64(6, "h")
 

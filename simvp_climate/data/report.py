@@ -1,0 +1,237 @@
+"""What a check found, as text for a terminal and as HTML for Jupyter."""
+
+import html
+import textwrap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+SEVERITIES = ("error", "warning", "note")
+GIVEN = "a Dataset"
+_WIDTH = 100
+_COLORS = {"error": "#b3261e", "warning": "#8a5a00", "note": "#3b6ea5"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found in the data.
+
+    Attributes
+    ----------
+    severity
+        "error": training would refuse or be wrong. "warning": it works, but costs or hurts. "note": worth
+        knowing; it is handled.
+    code
+        One word for scripts, such as "time-gaps".
+    where
+        The variable or coordinate.
+    what
+        What was found, with the values.
+    fix
+        Python or a command to paste, or what to do; `ds` is the Dataset checked, `sc` this package.
+    """
+
+    severity: str
+    code: str
+    where: str
+    what: str
+    fix: str
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What `check` found: readable when printed, and as a table in Jupyter.
+
+    Attributes
+    ----------
+    findings
+        Errors first, then warnings, then notes.
+    summary
+        Facts as plain values (text, numbers, lists, dicts): source, variables, grid, time, missing, layout,
+        memory, windows. What could not be found out is absent.
+    """
+
+    findings: tuple[Finding, ...]
+    summary: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no error."""
+        return not any(finding.severity == "error" for finding in self.findings)
+
+    def __str__(self):
+        lines = [f"check: {_headline(self)}", ""]
+        for topic, texts in _facts(self.summary):
+            for number, text in enumerate(texts):
+                lines += _wrapped(text, f"{topic if number == 0 else '':<10}", " " * 12)
+        for one in self.findings:
+            lines += ["", *_wrapped(f"{one.code}: {one.where}", f"{one.severity.upper():<10}", " " * 12)]
+            lines += _wrapped(one.what, " " * 10, " " * 12)
+            for number, line in enumerate(one.fix.splitlines()):
+                lead = f"{'fix' if number == 0 else '':>8}  "
+                # what can be pasted is never broken
+                lines += [lead + line] if is_code(line) else _wrapped(line, lead, " " * 10)
+        if any("ds" in one.fix for one in self.findings):
+            lines += ["", f"In the fixes ds is {_what_ds_is(self)}, sc is simvp_climate."]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self):
+        facts = "".join(
+            f"<tr><th style='text-align:left;vertical-align:top'>{html.escape(topic)}</th>"
+            f"<td style='text-align:left'>{'<br>'.join(html.escape(text) for text in texts)}</td></tr>"
+            for topic, texts in _facts(self.summary)
+        )
+        found = "".join(
+            f"<tr><td style='vertical-align:top;color:{_COLORS[one.severity]}'><b>{one.severity}</b></td>"
+            f"<td style='text-align:left'><b>{html.escape(one.code)}</b>: {html.escape(one.where)}<br>"
+            f"{html.escape(one.what)}<pre style='margin:0.3em 0'>{html.escape(one.fix)}</pre></td></tr>"
+            for one in self.findings
+        )
+        return (
+            f"<div><p><b>check</b>: {html.escape(_headline(self))}</p><table>{facts}</table><table>{found}</table>"
+            f"<p>In the fixes <code>ds</code> is {_what_ds_is(self)}, <code>sc</code> is simvp_climate.</p></div>"
+        )
+
+
+def gathered(findings: Iterable[Finding], summary: Mapping[str, object]) -> Report:
+    """Return the report, the gravest first; the same finding for several variables is one finding."""
+    merged: dict[tuple, list[str]] = {}
+    for one in findings:
+        merged.setdefault((one.severity, one.code, one.what, one.fix), []).append(one.where)
+    found = [Finding(key[0], key[1], listed(dict.fromkeys(places)), *key[2:]) for key, places in merged.items()]
+    return Report(tuple(sorted(found, key=lambda one: SEVERITIES.index(one.severity))), summary)
+
+
+def is_code(line: str) -> bool:
+    """Return whether a line is a command or Python, to be pasted as it is."""
+    if line.startswith("cdo "):
+        return True
+    try:
+        compile(line, "fix", "exec")
+    except SyntaxError:
+        return False
+    return True
+
+
+def listed(names: Iterable) -> str:
+    """Return the first eight of some names as words."""
+    names = [str(name) for name in names]
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def sizes(chunks: Mapping[str, int]) -> str:
+    """Return the sizes of dimensions as words."""
+    return " x ".join(f"{size} {dim}" for dim, size in chunks.items())
+
+
+def in_bytes(count: float) -> str:
+    """Return a number of bytes in the unit that suits it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _headline(report: Report) -> str:
+    counts = [sum(one.severity == severity for one in report.findings) for severity in SEVERITIES]
+    words = [f"{n} {severity}{'' if n == 1 else 's'}" for n, severity in zip(counts, SEVERITIES, strict=True) if n]
+    return ", ".join(words) or "nothing found"
+
+
+def _what_ds_is(report: Report) -> str:
+    given = report.summary.get("source") == GIVEN
+    return "the Dataset that was checked" if given else "what xarray opens at the path"
+
+
+def _wrapped(text: str, first: str, other: str) -> list[str]:
+    return textwrap.wrap(
+        text, _WIDTH, initial_indent=first, subsequent_indent=other, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _facts(summary: Mapping[str, object]) -> list[tuple[str, list[str]]]:
+    """Return the facts as lines under headings."""
+    writers = {
+        "source": ("data", lambda source: [source]),
+        "variables": ("variables", lambda variables: [_variable_words(one) for one in variables]),
+        "left_out": ("left out", lambda names: [f"{listed(names)} (no time, or not on the grid)"]),
+        "grid": ("grid", _grid_words),
+        "time": ("time", _time_words),
+        "missing": ("missing", _missing_words),
+        "layout": ("layout", _layout_words),
+        "memory": ("memory", _memory_words),
+        "windows": ("windows", _window_words),
+    }
+    return [(topic, write(summary[key])) for key, (topic, write) in writers.items() if summary.get(key)]
+
+
+def _variable_words(one: Mapping[str, object]) -> str:
+    name = one["name"] if one["asked_as"] == one["name"] else f"{one['asked_as']} (in the file: {one['name']})"
+    dtype = one["dtype"]
+    if one["stored_dtype"] not in (None, dtype):
+        dtype += f" stored as {one['stored_dtype']}"
+    units = one["units"] if one["units"] is not None else "no units"
+    known = one["vocabulary"] or "not in the vocabulary"
+    if one.get("levels"):
+        known += " at " + ", ".join(f"{level:g}" for level in one["levels"]) + " hPa"
+    return f"{name}: {sizes(one['dims'])}; {dtype}; {units}; {known}"
+
+
+def _grid_words(grid: Mapping[str, Mapping]) -> list[str]:
+    latitude, longitude = grid["latitude"], grid["longitude"]
+    order = "descending" if latitude["descending"] else "ascending"
+    poles = " and ".join(latitude["rows_at_poles"])
+    kind = "global" if longitude["global"] else "regional"
+    kind += ", across Greenwich" if longitude["across_greenwich"] else ""
+    return [
+        f"{latitude['name']}: {latitude['size']} rows from {latitude['first']:g} to {latitude['last']:g} ({order}), "
+        f"{_every(latitude['spacing'])}; {f'rows at the {poles} pole' if poles else 'no row at a pole'}",
+        f"{longitude['name']}: {longitude['size']} columns from {longitude['first']:g} to {longitude['last']:g}, "
+        f"{_every(longitude['spacing'])}; {kind}",
+    ]
+
+
+def _every(spacing: float | None) -> str:
+    return f"every {spacing:g} degrees" if spacing else "unevenly spaced"
+
+
+def _time_words(time: Mapping[str, object]) -> list[str]:
+    calendar = f"{time['calendar']} calendar" + (" (cftime)" if time["cftime"] else "")
+    gaps = {0: "no gaps", 1: "1 gap"}.get(time["gaps"], f"{time['gaps']} gaps")
+    return [
+        f"{time['name']}: {time['count']} times from {time['first']} to {time['last']}, step {time['step']}; "
+        f"{calendar}; {gaps}"
+    ]
+
+
+def _missing_words(shares: Mapping[str, float]) -> list[str]:
+    some = [f"{name} {100 * share:.3g} %" for name, share in shares.items() if share]
+    return [f"{', '.join(some) or 'no value'} (of the sample)"]
+
+
+def _layout_words(layout: Mapping[str, Mapping]) -> list[str]:
+    lines: dict[str, list[str]] = {}
+    for name, one in layout.items():
+        words = f"chunks {sizes(one['stored'])}" if one["stored"] else "no chunks known"
+        if "dask" in one:
+            words += f"; dask chunks {sizes(one['dask'])}"
+        if "chunk_bytes" in one:
+            words += (
+                f" ({in_bytes(one['chunk_bytes'])}); one window decodes {one['window_amplification']:.3g} x its size, "
+                f"an epoch in order {one['epoch_amplification']:.3g} x the data ({in_bytes(one['epoch_bytes'])})"
+            )
+        lines.setdefault(words, []).append(name)
+    return [f"{listed(names)}: {words}" for words, names in lines.items()]
+
+
+def _memory_words(memory: Mapping[str, int | None]) -> list[str]:
+    free = "" if memory["free_bytes"] is None else f"; {in_bytes(memory['free_bytes'])} are free"
+    return [f"all states take {in_bytes(memory['states_bytes'])} as float32{free}"]
+
+
+def _window_words(windows: Mapping[str, object]) -> list[str]:
+    lengths = f"{windows['history']} states in and {windows['horizon']} out, {windows['step']} apart"
+    splits = [f"{name} {count}" for name, count in windows["count"].items() if name != "all"]
+    return [f"{windows['count']['all']} of {lengths}" + (f"; by split: {', '.join(splits)}" if splits else "")]
