@@ -106,8 +106,8 @@ def choose_plan(
     if group < 1:
         needed = 2 * (segment + span) * state + ring
         raise MemoryError(
-            f"memory={memory!r} gives {budget / 2**20:.0f} MiB, and to stream these windows takes "
-            f"{needed / 2**20:.0f}: two stretches of {segment + span} states (chunks hold {chunk} times, windows reach "
+            f"memory={memory!r} gives {budget / 2**20:.3g} MiB, and to stream these windows takes "
+            f"{needed / 2**20:.3g}: two stretches of {segment + span} states (chunks hold {chunk} times, windows reach "
             f"over {span + 1}) and {_RING} batches of {batch_size}. Give more, take a smaller batch_size, or write the "
             "data once in smaller chunks: sc.cache(ds, path)"
         )

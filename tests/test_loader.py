@@ -142,7 +142,7 @@ def test_the_plan_keeps_within_the_memory_given():
         assert plan.tier == "stream"
         held = 2 * stream._group_states() * state + 4 * 8 * LENGTH * state
         assert held <= memory and held <= stream.bound
-    with pytest.raises(MemoryError, match="memory=17000 gives 0 MiB, and to stream these windows takes"):
+    with pytest.raises(MemoryError, match="memory=17000 gives 0.0162 MiB, and to stream these windows takes"):
         choose_plan(sources, windows, 8, memory=17_000)
 
 

@@ -1,10 +1,13 @@
+import dataclasses
+import os
+
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 from conftest import quick, tiny_model, waves
 
-from simvp_climate import checkpoint
+from simvp_climate import checkpoint, loader
 from simvp_climate.data.store import open_dataset
 from simvp_climate.forecaster import Forecaster
 from simvp_climate.task import Task
@@ -126,6 +129,61 @@ def test_a_stopped_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert_same_weights(whole, resumed)
     assert whole.provenance["epochs"] == resumed.provenance["epochs"]
     assert_same_weights(whole, Forecaster.load(tmp_path / "part" / "forecaster.safetensors", "cpu"))
+
+
+def stored(tmp_path, times=60):
+    chunks = {name: {"chunks": (5, 8, 16)} for name in ("z500", "t2m")}
+    waves(times=times).to_zarr(tmp_path / "s.zarr", consolidated=False, encoding=chunks)
+    return open_dataset(tmp_path / "s.zarr", ["z500", "t2m"])
+
+
+STREAMED = 220_000  # bytes: less than 60 states of 1 kB and four batches take
+
+
+def test_a_streamed_run_goes_on_where_it_stopped_whatever_memory_there_is(tmp_path, monkeypatch):
+    ds = stored(tmp_path)
+    config = quick(epochs=3, memory=STREAMED)
+    plans = []
+    choose = loader.choose_plan
+    monkeypatch.setattr(loader, "choose_plan", lambda *a: plans.append(choose(*a)) or plans[-1])
+    whole = run(ds, config=config, directory=tmp_path / "whole")
+    assert plans[0].tier == "stream"
+    assert_same_weights(whole, run(ds, config=dataclasses.replace(config, engine="zarr")))
+
+    saves, save = [], checkpoint.save
+
+    def save_once_then_die(*arguments):
+        save(*arguments)
+        saves.append(1)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_once_then_die)
+        with pytest.raises(KeyboardInterrupt):
+            run(ds, config=config, directory=tmp_path / "part")
+    # more memory: the order of the windows is kept
+    resumed = run(ds, config=dataclasses.replace(config, memory="auto"), directory=tmp_path / "part")
+    assert_same_weights(whole, resumed)
+    assert whole.provenance["epochs"] == resumed.provenance["epochs"]
+
+
+def test_streamed_and_kept_runs_see_the_same_windows(tmp_path):
+    ds = stored(tmp_path)
+    kept, streamed = run(ds), run(ds, config=quick(memory=STREAMED))
+    np.testing.assert_allclose(kept.normalizer.mean, streamed.normalizer.mean, rtol=1e-12)
+    first, second = (f.provenance["epochs"][0]["loss"] for f in (kept, streamed))
+    assert first == pytest.approx(second, rel=0.05) and first != second
+
+
+def test_a_store_that_changes_under_the_run_is_an_error(tmp_path, monkeypatch):
+    ds = stored(tmp_path)
+    chunk = next(
+        path for path in (tmp_path / "s.zarr" / "t2m").rglob("*") if path.is_file() and path.name != "zarr.json"
+    )
+    save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda *arguments: (save(*arguments), os.utime(chunk, (1, 1))))
+    with pytest.raises(ValueError, match="the store of dataset .series 0. changed under the run"):
+        run(ds, config=quick(epochs=2, memory=STREAMED))
 
 
 def test_a_directory_of_another_run_is_refused(tmp_path):
@@ -256,7 +314,7 @@ def test_a_validation_loss_that_is_no_number_is_an_error():
 
 
 def test_memory_that_is_too_little_is_named():
-    with pytest.raises(MemoryError, match=r"memory=1000 gives 0 MiB, and to stream these windows takes"):
+    with pytest.raises(MemoryError, match=r"memory=1000 gives 0.000715 MiB, and to stream these windows takes"):
         run(config=quick(memory=1000))
 
 
