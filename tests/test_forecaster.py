@@ -7,6 +7,8 @@ import pytest
 import torch
 import xarray as xr
 from conftest import GLOBAL, quick, tiny_model, waves
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from simvp_climate import plot
 from simvp_climate.data.store import open_dataset
@@ -283,6 +285,55 @@ def test_other_spellings_of_the_units_pass(forecaster):
 def test_a_forecaster_is_frozen(forecaster):
     with pytest.raises(dataclasses.FrozenInstanceError):
         forecaster.task = None
+
+
+@settings(derandomize=True, deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    north_first=st.booleans(),
+    west=st.sampled_from([0, -180]),
+    seam=st.integers(0, 15),
+    names=st.sampled_from([("time", "latitude", "longitude"), ("time", "lat", "lon")]),
+    order=st.permutations(range(3)),
+    celsius=st.booleans(),
+    by_name=st.booleans(),
+    calendar=st.sampled_from(["standard", "noleap", "360_day"]),
+    dask=st.booleans(),
+)  # fmt: skip
+def test_the_guarantee_holds_for_any_mix_of_conventions(
+    forecaster, north_first, west, seam, names, order, celsius, by_name, calendar, dask
+):
+    """`forecast - ds.sel(time=forecast.valid_time)` is full and aligned, and the values are the canonical run's."""
+    plain = waves()
+    canonical = forecaster(plain.isel(time=slice(0, 56)), every="1D")
+    ds = plain.roll(longitude=seam, roll_coords=True)
+    if north_first:
+        ds = ds.isel(latitude=slice(None, None, -1))
+    ds = ds.assign_coords(longitude=(ds["longitude"] - west) % 360 + west)
+    if celsius:
+        ds["t2m"] = (ds["t2m"] - 273.15).assign_attrs(units="degC")
+    if calendar != "standard":
+        when = xr.date_range("2001-01-01", periods=60, freq="6h", calendar=calendar, use_cftime=True)
+        ds = ds.assign_coords(time=when)
+    ds = ds.rename(dict(zip(("time", "latitude", "longitude"), names, strict=True)))
+    ds = ds.transpose(*(names[at] for at in order))
+    if by_name:
+        ds = ds.rename(t2m="2m_temperature", z500="geopotential_500hPa")
+    if dask:
+        ds = ds.chunk({names[0]: 7})
+    given_names = open_dataset(ds, forecaster.task.variables).rename({"latitude": names[1], "longitude": names[2]})
+    forecast = forecaster(ds.isel(time=slice(0, 56)), every="1D")
+    difference = forecast - given_names.sel(time=forecast.valid_time)
+    for name in ("z500", "t2m"):
+        assert difference[name].dims == ("init_time", "lead_time", *names[1:])
+        assert difference[name].shape == canonical[name].shape and difference[name].notnull().all()
+    assert forecast["t2m"].attrs["units"] == ("degC" if celsius else "K")
+    for axis in names[1:]:
+        np.testing.assert_array_equal(forecast[axis], ds[axis])
+    back = forecast.rename({names[1]: "latitude", names[2]: "longitude"})
+    back = back.assign_coords(longitude=back["longitude"] % 360).sortby(["latitude", "longitude"])
+    for name, tolerance in (("z500", 0), ("t2m", 3e-3 if celsius else 0)):
+        expected = canonical[name].values - (273.15 if celsius and name == "t2m" else 0)
+        np.testing.assert_allclose(back[name].values, expected, rtol=0 if tolerance else 1e-6, atol=tolerance)
 
 
 def small(ds, variables=("z500", "t2m"), valid=None, **settings):
