@@ -532,7 +532,7 @@ def _explain(source: Source, number: int, start: int, stop: int, error: Exceptio
             try:
                 _read_variable(source, number, at, at + 1, out if source.levels_of(number) else out[:, 0])
             except Exception as one:
-                error, first = one, at
+                error, first = _plainer(view, source.stores[number], at, one), at
                 last = start + int(np.flatnonzero(numbers == numbers[begin])[-1])
                 break
     where = "" if view is None or view.array is None else f" of the store {_address(view.array.store)}"
@@ -542,6 +542,17 @@ def _explain(source: Source, number: int, start: int, stop: int, error: Exceptio
         f"times): {type(error).__name__}: {error}. Nothing of it was used. If the file is damaged, copy it again; if "
         "the store is remote, see whether it can still be reached, and start again"
     )
+
+
+def _plainer(view: View, store: object | None, time: int, error: Exception) -> Exception:
+    """Return the error of zarr-python where tensorstore failed, if it fails too: it knows what the store is told."""
+    if store is None:
+        return error
+    try:
+        view.stored[tuple(_selection(view, time, time + 1)[0])].load()
+    except ValueError as other:
+        return other
+    return error
 
 
 def _address(store: Store) -> str:
