@@ -545,13 +545,13 @@ def _explain(source: Source, number: int, start: int, stop: int, error: Exceptio
 
 
 def _plainer(view: View, store: object | None, time: int, error: Exception) -> Exception:
-    """Return the error of zarr-python where tensorstore failed, if it fails too: it knows what the store is told."""
+    """Return the error of a checked store where tensorstore failed, if there is one: it says the way out."""
     if store is None:
         return error
     try:
         view.stored[tuple(_selection(view, time, time + 1)[0])].load()
-    except ValueError as other:
-        return other
+    except Exception as other:
+        return other if isinstance(other, ValueError) else error
     return error
 
 
