@@ -6,9 +6,17 @@ import distributed
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
+from conftest import quick, tiny_model
 
 import simvp_climate as sc
+from simvp_climate import checkpoint
+from simvp_climate.data import reader
+from simvp_climate.data.conventions import orient
+from simvp_climate.data.normalizer import survey
+from simvp_climate.data.windows import find_windows
+from simvp_climate.grid import latitude_weights
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +81,56 @@ def test_regrid(client, chunks):
     # columns of 45 degrees: that at 0 holds the whole column 0, those at 45 and 90 each half of column 3
     missing = sc.regrid(on_workers(ds, **chunks), target, min_valid=1).t2m.isnull().isel(time=[0, 5]).compute()
     assert np.argwhere(missing.values).tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 1], [1, 1, 2]]
+
+
+TASK = sc.Task(["t2m"], history=2, horizon=2)
+
+
+def warm(freq="6h"):
+    """A month and a half, every value there but those of one cell."""
+    ds = series(freq).isel(time=slice(0, 180))
+    return ds.assign(t2m=ds["t2m"].where(ds["t2m"].notnull() | (ds["t2m"].latitude == ds.latitude[0]), 280))
+
+
+@pytest.mark.parametrize("chunks", [{"time": 50}, {"time": 7, "latitude": 5}, {"time": -1, "longitude": 3}], ids=str)
+def test_statistics(client, chunks):
+    ds = warm()
+    found = []
+    for one in (ds, on_workers(ds, **chunks)):
+        source = reader.open_source(orient(one))
+        assert reader.identity(source) is None, "nothing is remembered that cannot be told apart"
+        windows = find_windows(one.indexes["time"], "6h", 2, 2, "ds")
+        found.append(survey([source], [windows], latitude_weights(one["latitude"]).values, 2, np.zeros(1)))
+    here, there = found
+    assert here.digest == there.digest
+    for name in ("mean", "std", "change_std", "mask"):
+        np.testing.assert_array_equal(getattr(here, name), getattr(there, name))
+    assert np.argwhere(there.mask).tolist() == [[0, 0, 0]]
+    ds["t2m"][9, 5, 5] += 0.01
+    other = reader.open_source(orient(on_workers(ds, **chunks)))
+    assert survey([other], [windows], latitude_weights(ds["latitude"]).values, 2, np.zeros(1)).digest != here.digest
+
+
+@pytest.mark.parametrize("memory", ["auto", 140_000], ids=["kept", "streamed"])
+def test_training(client, memory, tmp_path):
+    ds = warm()
+    model, config = tiny_model(), quick(epochs=2, memory=memory)
+
+    def run(one, name):
+        valid = one.isel(time=slice(150, 156))
+        settings = dict(model=model, config=config, device="cpu", directory=tmp_path / name)
+        return sc.train(TASK, one.isel(time=slice(0, 120)), valid=valid, **settings)
+
+    here = run(ds, "run")
+    tier = "memory" if memory == "auto" else "stream"
+    assert checkpoint.plans(tmp_path / "run")[0].tier == tier
+    there = run(on_workers(ds, time=5), "there")
+    assert checkpoint.plans(tmp_path / "there")[0].tier == tier
+    np.testing.assert_array_equal(here.normalizer.mean, there.normalizer.mean)
+    if memory == "auto":  # in a stream the order of the windows follows the chunks
+        assert here.provenance["epochs"] == there.provenance["epochs"]
+        for name, value in here.network.state_dict().items():
+            assert torch.equal(value, there.network.state_dict()[name]), name
+    xr.testing.assert_identical(here(ds.isel(time=slice(0, 9))), here(on_workers(ds.isel(time=slice(0, 9)), time=4)))
+    # one run, which goes on with either
+    assert run(on_workers(ds, time=5), "run").provenance["epochs"] == here.provenance["epochs"]
