@@ -207,7 +207,7 @@ def train(
         valid_part = _read(task, validation, "valid", weights_H, log_scale, config, plans and plans[1], 0.25)
     if start_from is None:
         found = train_part.survey
-        check_units(reader.channels(grid), units, found.mean, log_scale)
+        check_units(found, reader.channels(grid), units, log_scale)
         check_varies(found, reader.channels(grid))
         normalizer = Normalizer(
             reader.channels(grid), units, found.mean, found.std, found.change_std, found.mask, log_scale, bounds
@@ -450,6 +450,7 @@ def _fit(
             bar.update(len(batch.windows))
             if step % 5 == 0:
                 bar.set_postfix(loss=f"{loss.item():.4f}")
+        train_part.check_unchanged()  # what was read since the last look
         record = {"loss": float(torch.stack(losses).mean())}
         if not math.isfinite(record["loss"]):
             raise FloatingPointError(
@@ -587,6 +588,12 @@ def _check_alike(series: list[xr.Dataset]) -> None:
     """Refuse series that differ in grid, channels or units."""
     for one in series[1:]:
         same_grid(series[0], one)
+        calendars = [dataset["time"].dt.calendar for dataset in (series[0], one)]
+        if calendars[0] != calendars[1]:
+            raise ValueError(
+                f"the calendars differ: {calendars[0]} and {calendars[1]} (training, validation or member). Bring all "
+                "series to one, ds.convert_calendar('standard')"
+            )
         if reader.channels(one) != reader.channels(series[0]):
             raise ValueError(
                 f"the series differ in their channels: {[str(c) for c in reader.channels(series[0])]} and "

@@ -404,6 +404,8 @@ def _check_latitude(name: str, values: np.ndarray) -> None:
 
 
 def _check_longitude(name: str, values: np.ndarray) -> None:
+    if not values.size:
+        raise ValueError(f"{name} is empty: is the region you selected inside the data?")
     values = values.astype(np.float64)
     wrong = values[~((values >= -360 - _TOLERANCE) & (values <= 720))]
     if wrong.size:

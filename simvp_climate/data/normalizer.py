@@ -26,6 +26,9 @@ _CHANGES, _CHANGED_CELLS = (100, 1000), 1000 * 32 * 64
 _LOG_METERS = 1e-5  # of water: a hundredth of a millimeter, below what counts as rain
 
 
+_ARRAYS = ("mean", "std", "change_std", "mask", "low", "high")  # of a survey, as it is remembered
+
+
 @dataclass(frozen=True, eq=False)
 class Normalizer:
     """Statistics per channel.
@@ -65,6 +68,8 @@ class Survey:
     ----------
     mean, std, change_std, mask
         As in `Normalizer`.
+    low, high
+        Smallest and largest value, shape (channel,); of the logarithm where that is taken.
     digest
         A text that tells these states from others.
     """
@@ -73,6 +78,8 @@ class Survey:
     std: np.ndarray
     change_std: np.ndarray
     mask: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
     digest: str
 
 
@@ -171,7 +178,8 @@ def survey(
             found.add_changes(pairs[inside], states, start + len(block) - len(states))
     mask = found.mask(sources)
     mean, variance = found.moments(mask)
-    result = Survey(mean, np.sqrt(variance), found.change_std(mask), mask, found.digest.hexdigest())
+    low, high = found.extremes()
+    result = Survey(mean, np.sqrt(variance), found.change_std(mask), mask, low, high, found.digest.hexdigest())
     if path is not None:
         _leave(path, result)
     return result
@@ -192,11 +200,11 @@ def check_varies(found: Survey, channels: Sequence[Channel]) -> None:
             )
 
 
-def check_units(channels: Sequence[Channel], units: Sequence[str], mean: np.ndarray, log_scale: np.ndarray) -> None:
-    """Raise ValueError if units, or means in these units, cannot be those of the variable by the vocabulary."""
-    for channel, unit, average, logged in zip(channels, units, mean, log_scale, strict=True):
+def check_units(found: Survey, channels: Sequence[Channel], units: Sequence[str], log_scale: np.ndarray) -> None:
+    """Raise ValueError if units, or values in these units, cannot be those of the variable by the vocabulary."""
+    for at, (channel, unit) in enumerate(zip(channels, units, strict=True)):
         known = lookup(channel.variable)
-        if known is None or not unit:
+        if known is None or not unit or found.mask[at].all():
             continue
         factors = conversion(channel.variable, unit, known[0].units)
         if factors is None:
@@ -205,14 +213,15 @@ def check_units(channels: Sequence[Channel], units: Sequence[str], mean: np.ndar
                 f"({known[0].units}). If the attribute is wrong, set it: ds[{channel.variable!r}].attrs['units'] = "
                 f"{known[0].units!r}; if the variable is another one, give it another name"
             )
-        low, high = known[0].valid_range
-        value = factors[0] * average + factors[1]
-        if not logged and not low <= value <= high:
-            raise ValueError(
-                f"{channel} averages {average:.4g} {unit}: {known[0].long_name} lies between {low:g} and {high:g} "
-                f"{known[0].units}. Is the attribute units right? Values of fill (-9999, 1e20) that were not decoded "
-                "look like this too: then set attrs['_FillValue'] and decode, xarray.decode_cf(ds)"
-            )
+        lowest, highest = known[0].valid_range
+        values = {"averages": found.mean[at], "goes down to": found.low[at], "goes up to": found.high[at]}
+        for word, value in values.items():
+            if not log_scale[at] and not lowest <= factors[0] * value + factors[1] <= highest:
+                raise ValueError(
+                    f"{channel} {word} {value:.4g} {unit}: {known[0].long_name} lies between {lowest:g} and "
+                    f"{highest:g} {known[0].units}. Is the attribute units right? Values of fill (-9999, 1e20) that "
+                    "were not decoded look like this too: then set attrs['_FillValue'] and decode, xarray.decode_cf(ds)"
+                )
 
 
 def check_plausible(normalizer: Normalizer, states: np.ndarray, name: str) -> None:
@@ -245,6 +254,7 @@ class _Sums:
         self.origin: np.ndarray | None = None  # taken off every state, (channel, 1, 1)
         self.count = 0
         self.sum, self.squares = np.zeros(shape[0]), np.zeros(shape[0])
+        self.low, self.high = np.full(shape[0], np.inf), np.full(shape[0], -np.inf)
         self.changes: list[np.ndarray] = []
         self.missing: np.ndarray | None = None  # number of times without a value, per cell
         self.first_missing: np.ndarray | None = None  # series and time of the first of these, per cell
@@ -266,6 +276,8 @@ class _Sums:
             part = states[times, channel, band]
             anomaly = self.scratch[: part.size].reshape(part.shape)
             np.subtract(part, self.origin[channel], out=anomaly)
+            self.low[channel] = np.fmin(self.low[channel], np.fmin.reduce(anomaly, axis=None))
+            self.high[channel] = np.fmax(self.high[channel], np.fmax.reduce(anomaly, axis=None))
             anomaly.sum(axis=-1, out=rows[times, channel, band])
             if not np.isfinite(rows[times, channel, band]).all():
                 missing = True
@@ -286,7 +298,8 @@ class _Sums:
             init = _logged(states[pair[:1]], self.log_scale)[0]
             rows = np.empty((len(pair) - 1, *self.shape[:2]), dtype=np.float32)
             for lead, at in enumerate(pair[1:]):
-                change = np.subtract(_logged(states[at : at + 1], self.log_scale)[0], init)
+                with np.errstate(invalid="ignore"):  # infinities are refused when all is read
+                    change = _logged(states[at : at + 1], self.log_scale)[0] - init
                 if self.missing is not None:
                     np.nan_to_num(change, copy=False, nan=0.0)
                 np.einsum("cyx,cyx->cy", change, change, out=rows[lead])
@@ -339,6 +352,11 @@ class _Sums:
         area = self._area(mask) * self.count
         mean = self.sum / area
         return mean + self.origin[:, 0, 0].astype(np.float64), np.maximum(self.squares / area - mean**2, 0)
+
+    def extremes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the smallest and the largest value per channel."""
+        origin = self.origin[:, 0, 0].astype(np.float64)
+        return self.low + origin, self.high + origin
 
     def change_std(self, mask: np.ndarray) -> np.ndarray:
         """Return the root mean square change, (lead, channel)."""
@@ -408,7 +426,7 @@ def _cache_path(
     stamps = [reader.identity(source) for source in sources]
     if None in stamps:
         return None
-    digest = hashlib.sha256(json.dumps([1, stamps, history]).encode())
+    digest = hashlib.sha256(json.dumps([2, stamps, history]).encode())
     for array in (weights, log_scale, *windows):
         digest.update(np.ascontiguousarray(array))
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simvp_climate"
@@ -418,14 +436,14 @@ def _cache_path(
 def _recall(path: Path) -> Survey | None:
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("mean", "std", "change_std", "mask")}
+            arrays = {name: file[name] for name in _ARRAYS}
             return Survey(**arrays, digest=str(file["digest"]))
     except (OSError, ValueError, KeyError, EOFError):  # none there, or damaged: it is made anew
         return None
 
 
 def _leave(path: Path, found: Survey) -> None:
-    arrays = {name: getattr(found, name) for name in ("mean", "std", "change_std", "mask")}
+    arrays = {name: getattr(found, name) for name in _ARRAYS}
     unfinished = path.with_name(f"{path.stem}-{os.getpid()}.unfinished.npz")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,8 @@ from zarr.abc.store import Store
 from zarr.core.buffer.cpu import NDBuffer
 from zarr.storage import LocalStore, WrapperStore
 
+from simvp_climate.data.store import CheckedStore
+
 ENGINES = ("auto", "zarr", "tensorstore")
 _TASK_BYTES = 2**23  # read by one task: a few chunks, so that the cores share a block
 _TASKS = 8  # at once, or as many as there are cores; each has many requests in flight where the store is remote
@@ -391,13 +393,28 @@ def _view(variable: xr.Variable) -> View | None:
     key = tuple(int(by) if isinstance(by, np.integer) else by for by in data.key.tuple)
     if sum(not isinstance(by, int) for by in key) != len(variable.dims):
         return None
-    stored = indexing.LazilyIndexedArray(data.array)
+    array, below = None, data.array
+    if type(below) is ZarrArrayWrapper:
+        array = _checked(below.get_array())
+        below = ZarrArrayWrapper(array)
+    stored = indexing.LazilyIndexedArray(below)
     for func in decode:
         stored = _ElementwiseFunctionArray(stored, func, variable.dtype)
     names = [f"axis_{axis}" for axis in range(len(key))]
-    array = data.array.get_array() if type(data.array) is ZarrArrayWrapper else None
     view = View(xr.Variable(names, stored), key, variable.dims, array, tuple(decode))
     return view if "time" in variable.dims else None
+
+
+def _checked(array: zarr.Array) -> zarr.Array:
+    """Return an array whose chunks are refused if they are cut, also where the user opened the store.
+
+    What is absent then has fill values, as for whoever opens a store with xarray.
+    """
+    if isinstance(array.store, CheckedStore):
+        return array
+    store = CheckedStore(array.store, missing_chunks="fill")
+    store.arrays = {array.path: array.metadata}
+    return zarr.open_array(store, path=array.path, mode="r")
 
 
 def _open_tensorstore(tensorstore: ModuleType, view: View) -> object | None:

@@ -3,6 +3,7 @@
 import difflib
 import glob
 import importlib.util
+import json
 import os
 import re
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -147,16 +148,16 @@ class CheckedStore(WrapperStore[Store]):
         self._chunks: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
         self._times: dict[str, pd.Index] = {}
         # array -> how it is packed. Known before, so that coordinates are measured too.
-        self._arrays: dict[str, ArrayV2Metadata | ArrayV3Metadata] = {}
+        self.arrays: dict[str, ArrayV2Metadata | ArrayV3Metadata] = {}
 
     def _with_store(self, store: Store) -> "CheckedStore":
         copy = CheckedStore(store, self.path, self.missing_chunks)
-        copy._chunks, copy._times, copy._arrays = self._chunks, self._times, self._arrays
+        copy._chunks, copy._times, copy.arrays = self._chunks, self._times, self.arrays
         return copy
 
     def learn_codecs(self, group: zarr.Group) -> None:
         """Take from the group that is opened from this store how its arrays are packed."""
-        self._arrays = {name: array.metadata for name, array in group.arrays()}
+        self.arrays = {name: array.metadata for name, array in group.arrays()}
 
     def learn(self, dataset: xr.Dataset) -> None:
         """Take from a Dataset, as xarray opened it from this store, which times the chunks cover."""
@@ -199,7 +200,7 @@ class CheckedStore(WrapperStore[Store]):
         return array, str(tuple(position)), times
 
     def _array_of(self, key: str) -> str:
-        of = [name for name in self._arrays if key.startswith(f"{name}/")]
+        of = [name for name in self.arrays if key.startswith(f"{name}/")]
         return max(of, key=len) if of else re.split(r"/c?[\d./]*$", key)[0]
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
@@ -239,7 +240,7 @@ class CheckedStore(WrapperStore[Store]):
             return
         match byte_range:
             case None:
-                wanted = _whole(self._arrays.get(self._array_of(key)), found)
+                wanted = _whole(self.arrays.get(self._array_of(key)), found)
             case RangeByteRequest(start, end):
                 wanted = end - start
             case SuffixByteRequest(wanted):
@@ -358,6 +359,8 @@ def _open_zarr(path: str, missing_chunks: Literal["error", "fill"]) -> xr.Datase
             f"there is no Zarr store at {path!r}: it has neither .zgroup nor zarr.json. Check the path for a spelling"
             " mistake; a store is a folder and often ends in .zarr"
         ) from error
+    except json.JSONDecodeError as error:
+        raise _damaged_metadata(path, error) from error
     # Left to itself open_zarr warns before it falls back.
     consolidated = group.metadata.consolidated_metadata is not None
     if not consolidated and path.startswith(("http://", "https://")):
@@ -365,9 +368,11 @@ def _open_zarr(path: str, missing_chunks: Literal["error", "fill"]) -> xr.Datase
             f"{path!r} has no consolidated metadata, and a web server does not list what is in a store. Whoever"
             " wrote it can add them: zarr.consolidate_metadata(path)"
         )
-    store.learn_codecs(group)
     try:
+        store.learn_codecs(group)
         raw = _open_group(store, consolidated)
+    except json.JSONDecodeError as error:
+        raise _damaged_metadata(path, error) from error
     except MissingChunkError:
         raw = _open_without_zeros(store, consolidated)
     store.learn(raw)
@@ -378,6 +383,13 @@ def _open_zarr(path: str, missing_chunks: Literal["error", "fill"]) -> xr.Datase
             variable.encoding.pop(name, None)
     dataset.encoding["source"] = path
     return dataset
+
+
+def _damaged_metadata(path: str, error: json.JSONDecodeError) -> ValueError:
+    return ValueError(
+        f"the metadata of the Zarr store {path!r} (.zgroup, .zarray, .zattrs, .zmetadata or zarr.json) are damaged: "
+        f"{error}. Copy or download the store again"
+    )
 
 
 def _open_group(store: CheckedStore, consolidated: bool) -> xr.Dataset:

@@ -145,6 +145,12 @@ def expand(names: Iterable[str]) -> tuple[str, ...]:
     twice = [name for name, count in Counter(expanded).items() if count > 1]
     if twice:
         raise ValueError(f"{twice[0]!r} is asked for twice in {list(expanded)}: name each variable once")
+    known = {}
+    for name in expanded:
+        meaning = lookup(name)
+        if meaning is not None and meaning in known:
+            raise ValueError(f"{known[meaning]!r} and {name!r} are one variable: name it once")
+        known[meaning] = name
     return expanded
 
 

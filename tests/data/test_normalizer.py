@@ -7,7 +7,7 @@ import xarray as xr
 
 from simvp_climate.data import normalizer, reader
 from simvp_climate.data.conventions import orient
-from simvp_climate.data.normalizer import check_units, check_varies, survey, transforms_of
+from simvp_climate.data.normalizer import Survey, check_units, check_varies, survey, transforms_of
 from simvp_climate.data.reader import Channel
 from simvp_climate.data.windows import find_windows
 from simvp_climate.grid import latitude_weights
@@ -184,14 +184,39 @@ def test_transforms_by_name():
         transforms_of((Channel("rain"),), ("dBZ",), [("rain", "log")])
 
 
-def test_units_and_means_are_held_against_the_vocabulary():
+def test_units_and_values_are_held_against_the_vocabulary():
     channels, log = (Channel("t2m"), Channel("mine")), np.zeros(2)
-    check_units(channels, ("K", "furlong"), np.array([288.0, 1e9]), log)
-    check_units(channels, ("degC", ""), np.array([15.0, 0.0]), log)
+
+    def checked(units, mean, low, high):
+        found = Survey(
+            np.array([mean, 0.0]),
+            None,
+            None,
+            np.zeros((2, 1, 1), bool),
+            np.array([low, 0.0]),
+            np.array([high, 0.0]),
+            "",
+        )
+        check_units(found, channels, (units, ""), log)
+
+    checked("K", 288, 220, 320)
+    checked("degC", 15, -60, 45)
     with pytest.raises(ValueError, match="t2m averages 15 K: 2m_temperature lies between 170 and 345 K"):
-        check_units(channels, ("K", ""), np.array([15.0, 0.0]), log)
+        checked("K", 15, -60, 45)
+    with pytest.raises(ValueError, match="t2m goes down to -9999 K: 2m_temperature lies between 170 and 345 K"):
+        checked("K", 288, -9999, 320)
+    with pytest.raises(ValueError, match="t2m goes up to 1e.20 K"):
+        checked("K", 288, 220, 1e20)
     with pytest.raises(ValueError, match="t2m has the units 'm s-1', which are none of 2m_temperature"):
-        check_units(channels, ("m s-1", ""), np.array([15.0, 0.0]), log)
+        checked("m s-1", 15, 0, 30)
+
+
+def test_the_extremes_are_those_of_the_values():
+    ds = series(offset=300)
+    ds["a"][:, 0, 0] = np.nan
+    found = surveyed(ds)
+    np.testing.assert_allclose(found.low, ds.min().to_array(), rtol=1e-6)
+    np.testing.assert_allclose(found.high, ds.max().to_array(), rtol=1e-6)
 
 
 def test_channels_without_anything_to_learn():
