@@ -5,31 +5,22 @@ Where a fault would hide the ones behind it (unsorted times), it is noted, mende
 looking goes on.
 """
 
+import bisect
 import difflib
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from simvp_climate.data.conventions import (
-    Axes,
-    find_axes,
-    find_member,
-    find_roles,
-    horizontal,
-    level_values,
-    orient,
-    rename,
-    resolve,
-    single_level,
-)
-from simvp_climate.data.report import GIVEN, Finding, Report, gathered, in_bytes, listed, sizes
+from simvp_climate.data import conventions
+from simvp_climate.data.conventions import Axes, level_values
+from simvp_climate.data.report import GIVEN, Finding, Report, gathered, in_bytes, listed, short, sizes, when
 from simvp_climate.data.store import open_raw
 from simvp_climate.data.variables import VARIABLES, Variable, conversion, lookup, same_units
 from simvp_climate.data.windows import data_step, find_windows, parse_step
@@ -63,13 +54,6 @@ class _Notes:
     def add(self, severity: str, code: str, where: object, what: str, fix: str) -> None:
         self.findings.append(Finding(severity, code, str(where), what, fix))
 
-    def codes(self, where: object) -> set[str]:
-        return {one.code for one in self.findings if one.where == where}
-
-    def take_back(self, where: object, *codes: str) -> None:
-        """Forget what was said before more was known."""
-        self.findings = [one for one in self.findings if one.where != where or one.code not in codes]
-
 
 @dataclass(frozen=True, eq=False)
 class _Field:
@@ -100,18 +84,11 @@ class _Field:
 
 @dataclass(frozen=True, eq=False)
 class _Series:
-    """The times, mended; windows as positions, None where there are none."""
+    """The times, mended; windows as positions, None where there are none; which times windows use, else all."""
 
     times: pd.Index
     windows: np.ndarray | None
-
-    @cached_property
-    def used(self) -> np.ndarray:
-        """Which times are in a window; all, where there is none."""
-        used = np.full(len(self.times), self.windows is None)
-        if self.windows is not None:
-            used[self.windows] = True
-        return used
+    used: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +102,7 @@ class _Sample:
     longitude: np.ndarray
 
     def when(self, state: int) -> str:
-        return _when(self.times[self.positions[state]])
+        return when(self.times[self.positions[state]])
 
     def place(self, state: int, row: int, column: int) -> str:
         return f"{self.when(state)}, latitude {self.latitude[row]:g}, longitude {self.longitude[column]:g}"
@@ -178,7 +155,7 @@ def check(
     try:
         _look(dataset, task, splits or {}, notes)
     except Exception as error:  # whatever the data are, what was found so far is worth more than a traceback
-        what = f"looking stopped at something unforeseen: {_short(error)}"
+        what = f"looking stopped at something unforeseen: {short(error)}"
         notes.add("error", "unforeseen", "data", what, "Mend what else was found, and check again")
     return gathered(notes.findings, notes.summary)
 
@@ -193,12 +170,12 @@ def _look(dataset: xr.Dataset, task, splits: Mapping[str, slice], notes: _Notes)
     fields = _check_variables(dataset, axes, task, notes)
     for one in fields:
         _check_dims(one, dataset, notes)
-        _check_units(one, notes)
         try:
-            _check_values(one, dataset, series, notes)
+            if _check_units(one, notes) and series is not None and "time" in one.data.dims:
+                _check_values(one, dataset, series, notes)
         except Exception as error:  # codecs and remote stores fail in their own ways
             fix = "Fetch the file or the store again: a chunk is missing or damaged"
-            notes.add("error", "unreadable", one.source, f"reading it failed: {_short(error)}", fix)
+            notes.add("error", "unreadable", one.source, f"reading it failed: {short(error)}", fix)
         _check_layout(one, series, _cache_line(fields, task), notes)
     _check_memory(fields, series, notes)
 
@@ -209,7 +186,7 @@ def _look(dataset: xr.Dataset, task, splits: Mapping[str, slice], notes: _Notes)
 def _check_grid(dataset: xr.Dataset, notes: _Notes) -> tuple[xr.Dataset, Axes | None]:
     """Return the Dataset with its grid mended, and its axes; None where there is no grid to go on with."""
     try:
-        latitude, longitude = horizontal(dataset, find_roles(dataset))
+        latitude, longitude = conventions.horizontal(dataset, conventions.find_roles(dataset))
     except Exception as error:
         notes.add("error", "no-grid", "grid", *_split(error))
         return dataset, None
@@ -218,12 +195,12 @@ def _check_grid(dataset: xr.Dataset, notes: _Notes) -> tuple[xr.Dataset, Axes | 
         if dataset is None:
             return xr.Dataset(), None
     try:
-        axes = find_axes(dataset)
+        axes = conventions.find_axes(dataset)
     except Exception as error:
         notes.add("error", "axes", "coordinates", *_split(error))
         return dataset, None
     rows, columns = (dataset[name].values.astype(np.float64) for name in (axes.latitude, axes.longitude))
-    inside = orient(xr.Dataset(coords={"latitude": rows, "longitude": columns}))["longitude"].values
+    inside = conventions.orient(xr.Dataset(coords={"latitude": rows, "longitude": columns}))["longitude"].values
     closed = closes_longitude(columns)
     _check_spacing(axes.latitude, "latitude", np.sort(rows), 0.5, notes)  # a Gaussian grid is nearly even
     _check_spacing(axes.longitude, "longitude", inside, 0.02, notes)
@@ -253,23 +230,18 @@ def _check_degrees(dataset: xr.Dataset, name: str, axis: str, notes: _Notes) -> 
         notes.add("error", f"{axis}-values", name, what, f"ds = ds.assign_coords({name}=degrees)")
         return None
     if not len(values):
-        what = "it has no values: what was selected is not in the data"
         fix = f'Select within ds["{name}"] as it is; a slice goes in the order of the file: slice(60, 40)'
-        notes.add("error", f"{axis}-values", name, what, fix)
+        notes.add("error", f"{axis}-values", name, "it has no values: what was selected is not in the data", fix)
         return None
     bad = ~((values >= lowest - 1e-3) & (values <= highest + 1e-3))
     if bad.any():
         at = int(bad.argmax())
-        what = (
-            f"{bad.sum()} of {len(values)} values are no degrees, the first at position {at}: {values[at]:g}; "
-            f"{axis}s lie within {lowest}..{highest}"
-        )
-        some = bad.mean() < 0.5
+        what = f"{bad.sum()} of {len(values)} values are outside of {lowest}..{highest}, the first is {values[at]:g}"
         fix = f'ds = ds.isel({name}=(abs(ds["{name}"]) <= {highest}).values)'
-        if not some:
+        if bad.mean() > 0.5:
             fix = "cdo remapbil,r144x73 in.nc regular.nc\nIf these are meters of a map projection, regrid first"
         notes.add("error", f"{axis}-values", name, what, fix)
-        if not some:
+        if bad.mean() > 0.5:
             return None
         dataset, values = dataset.isel({name: ~bad}), values[~bad]
     if axis == "latitude":
@@ -296,10 +268,8 @@ def _check_spacing(name: str, axis: str, values: np.ndarray, tolerance: float, n
     if len(steps) < 2 or np.abs(steps / np.median(steps) - 1).max() <= tolerance:
         return
     at = int(np.abs(steps - np.median(steps)).argmax())
-    what = (
-        f"most neighbors are {np.median(steps):g} degrees apart, but {values[at]:g} and {values[at + 1]:g} are "
-        f"{steps[at]:g}: some are missing, or the grid is stretched. The network takes all cells for equally wide"
-    )
+    what = f"most neighbors are {np.median(steps):g} degrees apart, but {values[at]:g} and {values[at + 1]:g} are "
+    what += f"{steps[at]:g}: the network takes all cells for equally wide"
     count = round((values[-1] - values[0]) / np.median(steps)) + 1
     fix = f"ds = ds.interp({name}=np.linspace({values[0]:g}, {values[-1]:g}, {count}))"
     notes.add("warning", f"{axis}-uneven", name, what, fix)
@@ -307,23 +277,19 @@ def _check_spacing(name: str, axis: str, values: np.ndarray, tolerance: float, n
 
 def _check_seam(name: str, columns: np.ndarray, inside: np.ndarray, closed: bool, notes: _Notes) -> None:
     """Note where the longitudes begin other than inside, and a globe that does not close."""
-    start, stop = columns[0], columns[-1]
     what = None
     if not closed and inside.min() < 360 <= inside.max():
         west, east = inside[0] - 360, inside[-1] - 360
         what = f"the region crosses Greenwich (from {west:g} to {east:g} degrees east): it is kept in one piece"
     elif not np.allclose(columns % 360, inside % 360):
-        what = f"from {start:g} to {stop:g}: inside it is sorted" + (", from 0 to under 360" if closed else "")
+        what = f"from {columns[0]:g} to {columns[-1]:g}: inside it is from {inside[0]:g} to {inside[-1]:g}"
     if what:
         fix = f"{_NOTHING}: handled inside, and a forecast comes back on the longitudes of the data"
         notes.add("note", "longitude-seam", name, what, fix)
     absent = round((360 - np.ptp(inside)) / np.median(np.diff(inside))) - 1 if len(inside) > 1 else 0
     if 1 <= absent <= len(inside) / 8:
-        what = (
-            f"{absent} columns between {inside[-1]:g} and {inside[0]:g} degrees east are missing to go round the "
-            "globe: it is taken for a region, with an edge there"
-        )
-        notes.add("warning", "longitude-open", name, what, "Fetch them: with them the network sees across the seam")
+        what = f"{absent} columns between {inside[-1]:g} and {inside[0]:g} degrees are missing to go round the globe"
+        notes.add("warning", "longitude-open", name, what, "Fetch them: without them the network sees an edge there")
 
 
 def _described_axis(name: str, values: np.ndarray, ascending: np.ndarray) -> dict[str, object]:
@@ -359,13 +325,13 @@ def _check_times(dataset: xr.Dataset, name: str | None, notes: _Notes) -> tuple[
         dataset, times = dataset.isel({name: ~missing}), times[~missing]
     if not times.is_monotonic_increasing:
         at = int(np.argmax(times[1:] < times[:-1]))
-        what = f"{_when(times[at + 1])} comes after {_when(times[at])} (position {at + 1} of {len(times)})"
+        what = f"{when(times[at + 1])} comes after {when(times[at])} (position {at + 1} of {len(times)})"
         notes.add("error", "time-order", name, what, f'ds = ds.sortby("{name}")')
         order = np.argsort(times, kind="stable")
         dataset, times = dataset.isel({name: order}), times[order]
     if not times.is_unique:
         again = times.duplicated()
-        what = f"{again.sum()} times are there more than once, the first is {_when(times[again][0])}"
+        what = f"{again.sum()} times are there more than once, the first is {when(times[again][0])}"
         notes.add("error", "time-duplicates", name, what, f'ds = ds.drop_duplicates("{name}")')
         dataset, times = dataset.isel({name: ~again}), times[~again]
     if not len(times):
@@ -400,33 +366,26 @@ def _check_windows(times: pd.Index, name: str, task, splits: Mapping[str, slice]
     step = task.step if task is not None else own or "6h"
     history, horizon = (task.history, task.horizon) if task is not None else (12, 12)
     times, gaps = _check_steps(times, name, own, notes) if own else (times, 0)
-    calendar = times.calendar if isinstance(times, xr.CFTimeIndex) else "standard"
-    if isinstance(times, xr.CFTimeIndex):
-        _note_calendar(times, name, calendar, notes)
-    notes.summary["time"] = {
-        "name": name,
-        "first": _when(times[0]),
-        "last": _when(times[-1]),
-        "count": len(times),
-        "step": own,
-        "calendar": calendar,
-        "cftime": isinstance(times, xr.CFTimeIndex),
-        "gaps": gaps,
-    }
+    facts = {"name": name, "first": when(times[0]), "last": when(times[-1]), "count": len(times), "step": own}
+    facts |= {"gaps": gaps, "calendar": "standard", "cftime": isinstance(times, xr.CFTimeIndex)}
+    if facts["cftime"]:
+        facts["calendar"] = times.calendar
+        _note_calendar(times, name, notes)
+    notes.summary["time"] = facts
     counts = {"all": 0} | dict.fromkeys(splits, 0)
     notes.summary["windows"] = {"history": history, "horizon": horizon, "step": step, "count": counts}
     try:
         find_windows(times, step, 1, 0, "the data")  # a state by itself fails for its step alone
     except ValueError as error:
-        what, way_out = _split(error)
-        notes.add("error", "step", name, what, f"step={own!r} in the Task is possible. {way_out}")
-        return _Series(times, None)
-    windows = None
+        notes.add("error", "step", name, str(error), f"step={own!r} in the Task is possible")
+        return _Series(times, None, np.full(len(times), True))
+    windows, used = None, np.full(len(times), True)
     try:
         windows = find_windows(times, step, history, horizon, "the data")
         counts["all"] = len(windows)
+        used = np.isin(np.arange(len(times)), windows)
     except ValueError as error:
-        run = _longest_run(times, step, history + horizon - 1)
+        run = _longest_run(times, step)
         what = f"{_split(error)[0]}. The longest run without a gap has {run} states"
         shorter = min(history, run // 2)
         fix = f"sc.Task(variables, history={shorter}, horizon={min(horizon, run - shorter)}, step={step!r})"
@@ -434,7 +393,7 @@ def _check_windows(times: pd.Index, name: str, task, splits: Mapping[str, slice]
             fix = f"A longer series: two states {step} apart are the least"
         notes.add("error", "too-short", name, what, fix)
     _check_splits(times, name, (step, history, horizon), splits, notes)
-    return _Series(times, windows)
+    return _Series(times, windows, used)
 
 
 def _own_step(times: pd.Index) -> str | None:
@@ -445,11 +404,8 @@ def _own_step(times: pd.Index) -> str | None:
     if pd.Timedelta(days=28) <= common <= pd.Timedelta(days=366) and (times.day == times.day[0]).mean() > 0.5:
         return f"{data_step(times, '1MS')}MS"
     seconds = max(1, round(common.total_seconds()))
-    size, unit = next((size, unit) for size, unit in _LENGTHS if seconds % size == 0)
-    return f"{seconds // size}{unit}"
-
-
-_LENGTHS = ((86400, "D"), (3600, "h"), (60, "min"), (1, "s"))
+    lengths = {"D": 86400, "h": 3600, "min": 60, "s": 1}
+    return next(f"{seconds // size}{unit}" for unit, size in lengths.items() if seconds % size == 0)
 
 
 def _check_steps(times: pd.Index, name: str, step: str, notes: _Notes) -> tuple[pd.Index, int]:
@@ -466,14 +422,9 @@ def _check_steps(times: pd.Index, name: str, step: str, notes: _Notes) -> tuple[
         at = int(off.argmax())
         between = f"the first from {times[at]} to {times[at + 1]}"
         if (np.abs(ratio - np.maximum(whole, 1)) < 0.05).all():
-            beat = next(
-                unit for unit in ("1h", "10min", "1min", "1s")
-                if unit == "1s" or np.abs(np.asarray(times.round(unit) - times) / size).max() < 0.05
-            )  # fmt: skip
-            what = (
-                f"{off.sum()} of {len(ratio)} steps differ from {step} by a little, {between}: windows find each time "
-                "by its exact value"
-            )
+            moved = {beat: np.abs(np.asarray(times.round(beat) - times) / size).max() for beat in ("1h", "1min", "1s")}
+            beat = next((beat for beat, share in moved.items() if share < 0.05), "1s")
+            what = f"{off.sum()} of {len(ratio)} steps differ from {step} by a little, {between}: no window has them"
             fix = f'ds = ds.assign_coords({name}=ds["{name}"].dt.round("{beat}"))'
             notes.add("error", "time-jitter", name, what, fix)
             return times.round(beat), 0
@@ -483,7 +434,7 @@ def _check_steps(times: pd.Index, name: str, step: str, notes: _Notes) -> tuple[
     if len(gaps):
         places = "1 place" if len(gaps) == 1 else f"{len(gaps)} places"
         ends = [(times[at], times[at + 1]) for at in gaps]
-        where = "; ".join(f"after {_when(last)} until {_when(following)}" for last, following in ends[:3])
+        where = "; ".join(f"after {when(last)} until {when(following)}" for last, following in ends[:3])
         where += f" and {len(gaps) - 3} more" if len(gaps) > 3 else ""
         lost = int((whole[gaps] - 1).sum())
         what = f"{lost} times of step {step} are missing in {places}: {where}. No window crosses a gap"
@@ -495,27 +446,24 @@ def _check_steps(times: pd.Index, name: str, step: str, notes: _Notes) -> tuple[
     return times, len(gaps)
 
 
-def _note_calendar(times: xr.CFTimeIndex, name: str, calendar: str, notes: _Notes) -> None:
-    if calendar in ("standard", "gregorian", "proleptic_gregorian") and 1700 < times[0].year < 2250:
-        what = f"cftime dates in the {calendar} calendar: handled, but slower and without pandas"
+def _note_calendar(times: xr.CFTimeIndex, name: str, notes: _Notes) -> None:
+    what = f"calendar {times.calendar}: handled; the forecast is in it too, and data to compare with must be"
+    fix = f"{_NOTHING}. To bring other data to it: other.convert_calendar({times.calendar!r})"
+    if times.calendar in ("standard", "gregorian", "proleptic_gregorian") and 1700 < times[0].year < 2250:
+        what = f"cftime dates in the {times.calendar} calendar: handled, but slower and without pandas"
         fix = 'ds = ds.convert_calendar("standard", use_cftime=False)'
-    else:
-        what = f"calendar {calendar}: handled; the forecast is in it too, and data to compare with must be"
-        fix = f"{_NOTHING}. To bring other data to it: other.convert_calendar({calendar!r})"
     notes.add("note", "calendar", name, what, fix)
 
 
-def _longest_run(times: pd.Index, step: str, longest: int) -> int:
-    """Return the number of states in the longest series of times one step apart, known to be at most `longest`."""
-    low, high = 1, min(len(times), longest)
-    while low < high:  # whether there is a window only falls with its length
-        middle = (low + high + 1) // 2
-        try:
-            find_windows(times, step, middle, 0, "the data")
-            low = middle
-        except ValueError:
-            high = middle - 1
-    return low
+def _longest_run(times: pd.Index, step: str) -> int:
+    """Return the number of states in the longest series of times one step apart."""
+    run = np.ones(len(times), dtype=int)
+    try:
+        for first, second in find_windows(times, step, 2, 0, "the data"):
+            run[second] = run[first] + 1
+    except ValueError:  # no two
+        pass
+    return int(run.max())
 
 
 def _check_splits(
@@ -531,19 +479,15 @@ def _check_splits(
             count = len(find_windows(times[chosen], *lengths, f"split {split!r}"))
             notes.summary["windows"]["count"][split] = count
         except Exception as error:  # whatever pandas says to a label
-            what = _split(error)[0] if isinstance(error, ValueError) else f"split {split!r}: {_short(error)}"
-            fix = f"{split!r}: slice(first, last) within {_when(times[0])} to {_when(times[-1])}, and long enough"
+            what = _split(error)[0] if isinstance(error, ValueError) else f"split {split!r}: {short(error)}"
+            fix = f"{split!r}: slice(first, last) within {when(times[0])} to {when(times[-1])}, and long enough"
             notes.add("error", "split", name, what, fix)
-    for at, first in enumerate(members):
-        for second in list(members)[at + 1 :]:
-            both = sorted(members[first] & members[second])
-            if both:
-                what = (
-                    f"{first!r} and {second!r} share {len(both)} times, from {_when(times[both[0]])} to "
-                    f"{_when(times[both[-1]])}: scores would be too good"
-                )
-                fix = "Give periods that do not overlap; labels such as '2015' include the whole year"
-                notes.add("error", "split-overlap", name, what, fix)
+    for first, second in itertools.combinations(members, 2):
+        if both := sorted(members[first] & members[second]):
+            period = f"from {when(times[both[0]])} to {when(times[both[-1]])}"
+            what = f"{first!r} and {second!r} share {len(both)} times, {period}: scores would be too good"
+            fix = "Give periods that do not overlap; labels such as '2015' include the whole year"
+            notes.add("error", "split-overlap", name, what, fix)
 
 
 # ---- variables
@@ -551,7 +495,11 @@ def _check_splits(
 
 def _check_variables(dataset: xr.Dataset, axes: Axes, task, notes: _Notes) -> list[_Field]:
     """Return the variables to look at: those of the task, or all on the grid that have time."""
-    if axes.level is not None and not _levels_usable(dataset[axes.level], notes):
+    levels = dataset.indexes.get(axes.level, pd.Index([], dtype=float))
+    if levels.dtype.kind not in "fiu" or levels.hasnans or not levels.is_unique:
+        what = f"levels must be numbers, each once; these are {listed(levels)}"
+        fix = f'ds = ds.drop_duplicates("{axes.level}")  # or ds.assign_coords({axes.level}=[...]) in hPa'
+        notes.add("error", "level-values", axes.level, what, fix)
         return []
     usable = _usable(dataset, axes)
     names, levels = (usable, None) if task is None else (list(task.variables), task.levels)
@@ -563,32 +511,16 @@ def _check_variables(dataset: xr.Dataset, axes: Axes, task, notes: _Notes) -> li
     if levels is not None and len(fields) == len(names) and not any("level" in one.data.dims for one in fields):
         what = f"levels={list(levels)} is asked for, but none of {listed(names)} has levels"
         notes.add("error", "levels-unused", "levels", what, "Leave levels out of the Task")
-    sources = [one.source for one in fields]
+    sources = list(dict.fromkeys(one.source for one in fields))
     for source in sources:
-        same = _synonyms(usable, source)
-        if len(same) > 1 and source == next(name for name in same if name in sources):
+        same = _synonyms(sources, source)
+        if len(same) > 1 and source == same[0]:
             what = f"{listed(same)} are names of one quantity: training on both says everything twice"
-            fix = f"ds = ds.drop_vars({[name for name in same if name != source]})"
-            notes.add("warning", "two-names", listed(same), what, fix)
+            notes.add("warning", "two-names", listed(same), what, f"ds = ds.drop_vars({same[1:]})")
     notes.summary["variables"] = [_described(one) for one in fields]
     if task is None:
         notes.summary["left_out"] = [str(name) for name in dataset.data_vars if name not in sources]
     return fields
-
-
-def _levels_usable(levels: xr.DataArray, notes: _Notes) -> bool:
-    """Note levels that are no numbers, or are there twice."""
-    values = levels.values
-    if values.dtype.kind not in "fiu" or not np.isfinite(values).all():
-        what = f"levels must be numbers, these are {listed(values)}"
-        fix = f"ds = ds.assign_coords({levels.name}=[...])  # pressures in hPa"
-    elif len(np.unique(values)) < len(values):
-        what = f"a level is there more than once: {listed(values)}"
-        fix = f'ds = ds.drop_duplicates("{levels.name}")'
-    else:
-        return True
-    notes.add("error", "level-values", levels.name, what, fix)
-    return False
 
 
 def _usable(dataset: xr.Dataset, axes: Axes) -> list[str]:
@@ -606,14 +538,14 @@ def _find_field(
     dataset: xr.Dataset, axes: Axes, name: str, levels: Sequence[float] | None, notes: _Notes
 ) -> _Field | None:
     try:
-        source, level = resolve(dataset, name, axes)
+        source, level = conventions.resolve(dataset, name, axes)
     except ValueError as error:
         code = "two-names" if len(_synonyms(_usable(dataset, axes), name)) > 1 else "unknown-variable"
         notes.add("error", code, name, *_split(error, f"Choose from {listed(dataset.data_vars)}"))
         return None
     on_levels = axes.level is not None and axes.level in dataset[source].dims
     try:
-        renamed = rename(dataset, [name], levels if on_levels and level is None else None)
+        renamed = conventions.rename(dataset, [name], levels if on_levels and level is None else None)
     except ValueError as error:
         on_grid = {axes.latitude, axes.longitude} <= set(dataset[source].dims)
         notes.add("error", "level-missing" if on_grid else "off-grid", name, *_split(error))
@@ -625,7 +557,7 @@ def _find_field(
         values = (float(level if level is not None else level_values(dataset[axes.level].variable)[0]),)
     else:
         named = next((meaning[1] for text in (name, source) if (meaning := lookup(text)) and meaning[1]), None)
-        values = (single_level(dataset) if named is None else float(named),)
+        values = (conventions.single_level(dataset) if named is None else float(named),)
     chunks = _stored_chunks(data)
     share = float(np.prod([size for dim, size in chunks.items() if dim not in data.dims] or [1]))
     if "level" in chunks and on_levels:
@@ -649,13 +581,14 @@ def _stored_chunks(variable: xr.Variable) -> dict[str, int]:
     The store may call its dimensions otherwise, and have a level that was selected from: sizes go by position then.
     """
     chunks = {str(dim): size for dim, size in (variable.encoding.get("preferred_chunks") or {}).items()}
-    if set(variable.dims) <= set(chunks) or not chunks:
-        return chunks if all(isinstance(size, int) for size in chunks.values()) else {}
-    dropped = []
-    if len(chunks) == variable.ndim + 1:
-        dropped = [dim for dim in chunks if dim.lower().startswith(("lev", "plev", "pres", "isobaric"))][:1]
+    if not all(isinstance(size, int) for size in chunks.values()):
+        return {}
+    if set(variable.dims) <= set(chunks):
+        return chunks
+    vertical = [dim for dim in chunks if dim.lower().startswith(("lev", "plev", "pres", "isobaric"))]
+    dropped = vertical[: len(chunks) - variable.ndim] if len(chunks) > variable.ndim else []
     kept = [size for dim, size in chunks.items() if dim not in dropped]
-    if len(kept) != variable.ndim or not all(isinstance(size, int) for size in chunks.values()):
+    if len(kept) != variable.ndim:
         return {}
     return dict(zip(variable.dims, kept, strict=True)) | {dim: chunks[dim] for dim in dropped}
 
@@ -682,7 +615,10 @@ def _check_dims(one: _Field, dataset: xr.Dataset, notes: _Notes) -> None:
         what = f"it has no time ({listed(one.data.dims)}): a field that never changes is no forecast"
         fix = f"Leave {one.name!r} out of Task.variables, or name it in Task.forcings"
         notes.add("error", "no-time-dimension", one.source, what, fix)
-    member = find_member(dataset)
+    try:
+        member = conventions.find_member(dataset)
+    except ValueError:  # several: one may stay
+        member = None
     for dim in [dim for dim in one.data.dims if dim not in _DIMS]:
         size = one.data.sizes[dim]
         if dim == member:
@@ -697,14 +633,15 @@ def _check_dims(one: _Field, dataset: xr.Dataset, notes: _Notes) -> None:
 # ---- units and values
 
 
-def _check_units(one: _Field, notes: _Notes) -> None:
+def _check_units(one: _Field, notes: _Notes) -> bool:
+    """Return whether the values are numbers to look at."""
     attrs, meaning = one.data.attrs, one.meaning
     packed = [key for key in ("scale_factor", "add_offset", "_FillValue", "missing_value") if key in attrs]
     if packed:
         said = ", ".join(f"{key}={attrs[key]}" for key in packed)
-        what = f"packed values that were not decoded ({said})"
-        notes.add("error", "not-decoded", one.source, what, "ds = xr.decode_cf(ds)")
-    if one.data.dtype.kind not in "fiu":
+        notes.add("error", "not-decoded", one.source, f"packed values, not decoded ({said})", "ds = xr.decode_cf(ds)")
+    numbers = one.data.dtype.kind in "fiu"
+    if not numbers:
         what = f"it holds {one.data.dtype}, numbers are needed"
         notes.add("error", "not-numbers", one.source, what, f'{one.ds} = {one.ds}.astype("float32")')
     units = attrs.get("units")
@@ -713,23 +650,18 @@ def _check_units(one: _Field, notes: _Notes) -> None:
         fix = f'{one.ds}.attrs["units"] = "{meaning.units if meaning else "..."}"  # what the values really are in'
         notes.add("warning", "units-missing", one.source, what, fix)
     elif meaning is not None and one.conversion is None:
-        what = (
-            f"units {units!r} are not known to go into those of {meaning.long_name}, {meaning.units!r}: its range is "
-            "not checked, and data in other units will not be converted"
-        )
+        what = f"units {units!r} cannot be converted to {meaning.units!r}, those of {meaning.long_name}: not checked"
         fix = f'{one.ds}.attrs["units"] = "{meaning.units}"  # if the values are'
         notes.add("warning", "units-wrong", one.source, what, fix)
     elif meaning is not None and not same_units(str(units), meaning.units):
         what = f"units {units!r}, WeatherBench has {meaning.units!r}: kept as they are, also in the forecast"
         fix = f"{_NOTHING}: a forecaster trained on either converts the other"
         notes.add("note", "units-other", one.source, what, fix)
+    return numbers and not packed
 
 
-def _check_values(one: _Field, dataset: xr.Dataset, series: _Series | None, notes: _Notes) -> None:
+def _check_values(one: _Field, dataset: xr.Dataset, series: _Series, notes: _Notes) -> None:
     """Look at a sample of the values."""
-    untold = "not-decoded" in notes.codes(one.source) or one.data.dtype.kind not in "fiu"
-    if series is None or untold or "time" not in one.data.dims:
-        return
     positions = _positions(one, len(series.times))
     if not len(positions):
         what = f"one chunk holds {in_bytes(_bytes_at_once(one))}: its values were not looked at"
@@ -797,13 +729,16 @@ def _read(one: _Field, positions: np.ndarray) -> np.ndarray:
 def _check_fills(one: _Field, sample: _Sample, notes: _Notes) -> _Sample:
     """Note numbers that stand for no value, and return the sample without them."""
     values, said, fixes = sample.values, [], []
+    factor, offset = one.conversion or (np.nan, 0)
+    lowest, highest = one.meaning.valid_range if one.meaning else (0, 0)
     for side in (np.max, np.min) * 2:
         finite = values[np.isfinite(values)]
         extreme = float(side(finite)) if finite.size else np.nan
         rest = finite[finite != extreme]
         if not np.isclose(abs(extreme), _FILLS, rtol=1e-5, atol=0).any():
             continue
-        if (rest.size and np.abs(extreme - rest).min() <= np.ptp(rest)) or _plausible(one, extreme):
+        near = rest.size and np.abs(extreme - rest).min() <= np.ptp(rest)
+        if near or lowest <= extreme * factor + offset <= highest:
             continue
         said.append(f"{extreme:.7g} ({100 * (finite.size - rest.size) / values.size:.2g} % of the values)")
         whole = abs(extreme) < 1e7 and extreme == int(extreme)
@@ -814,13 +749,6 @@ def _check_fills(one: _Field, sample: _Sample, notes: _Notes) -> _Sample:
         what = f"{', '.join(said)}: a fill value that was not decoded is taken for data"
         notes.add("error", "fill-values", one.source, what, "\n".join(fixes))
     return replace(sample, values=values)
-
-
-def _plausible(one: _Field, value: float) -> bool:
-    if one.conversion is None:
-        return False
-    factor, offset = one.conversion
-    return one.meaning.valid_range[0] <= value * factor + offset <= one.meaning.valid_range[1]
 
 
 def _check_missing(one: _Field, sample: _Sample, used: np.ndarray, notes: _Notes) -> None:
@@ -836,10 +764,8 @@ def _check_missing(one: _Field, sample: _Sample, used: np.ndarray, notes: _Notes
     missing = missing[:, live]
     empty = used & missing.all(axis=(2, 3)).any(axis=1)
     if empty.any():
-        what = (
-            f"all cells are missing at {empty.sum()} of {len(used)} times looked at, the first is "
-            f"{sample.when(int(empty.argmax()))}"
-        )
+        first = sample.when(int(empty.argmax()))
+        what = f"all cells are missing at {empty.sum()} of {len(used)} times looked at, the first is {first}"
         fix = f'ds = ds.dropna("{one.axes.time}", how="all", subset=["{one.source}"])  # windows skip the gap'
         notes.add("error", "nan-times", one.source, what, fix)
     states = np.flatnonzero(used & ~empty)
@@ -852,14 +778,10 @@ def _check_missing(one: _Field, sample: _Sample, used: np.ndarray, notes: _Notes
         level, row, column = np.argwhere(moving)[0]
         moves = missing[:, level, row, column]
         gone, there = states[int(moves.argmax())], states[int((~moves).argmax())]
-        what = (
-            f"{moving.any(axis=0).sum()} cells are missing at some times only; the first at "
-            f"{sample.place(gone, row, column)}, but not at {sample.when(there)}"
-        )
-        fix = (
-            "Fill them, or mask these cells at all times:\n"
-            f'{one.ds} = {one.ds}.where({one.ds}.notnull().all("{one.axes.time}"))'
-        )
+        place = f"{sample.place(gone, row, column)}, but not at {sample.when(there)}"
+        what = f"{moving.any(axis=0).sum()} cells are missing at some times only; the first at {place}"
+        fix = "Fill them, or mask these cells at all times:\n"
+        fix += f'{one.ds} = {one.ds}.where({one.ds}.notnull().all("{one.axes.time}"))'
         notes.add("error", "nan-moving", one.source, what, fix)
     if mask.any():
         what = f"the same {100 * mask.mean():.1f} % of the cells are missing at all times: a mask (land, ice, ground)"
@@ -906,9 +828,7 @@ def _check_variation(one: _Field, sample: _Sample, notes: _Notes) -> np.ndarray:
         at = int(blanks.argmax())
         value = float(np.nanmax(changing[at, int(blank[at].argmax())]))
         if value or not (may_be_zero or one.meaning is None):
-            what = (
-                f"all cells are {value:g} at {blanks.sum()} of {count} times looked at, the first is {sample.when(at)}"
-            )
+            what = f"all cells are {value:g} at {blanks.sum()} of {count} times looked at, first at {sample.when(at)}"
             grid = f'["{one.axes.latitude}", "{one.axes.longitude}"]'
             fix = f"ds = ds.isel({one.axes.time}=({one.ds}.std({grid}) > 0).values)  # windows skip the gap"
             notes.add("error", "blank-times", one.source, what, fix)
@@ -919,46 +839,27 @@ def _check_variation(one: _Field, sample: _Sample, notes: _Notes) -> np.ndarray:
 def _check_standstill(one: _Field, sample: _Sample, values: np.ndarray, patterned: np.ndarray, notes: _Notes) -> None:
     """Note states that repeat the one before."""
     count, name = len(values), one.axes.time
-    same = np.array([patterned[at] and _equal(values[at], values[at + 1]) for at in range(count - 1)])
+    same = patterned[:-1] & [np.array_equal(*pair, equal_nan=True) for pair in itertools.pairwise(values)]
     if same.all():
         what = f"it never changes in time (the same at all {count} times looked at)"
-        fix = f"Leave {one.name!r} out of Task.variables: it is a static field, which Task.forcings takes"
+        fix = f"Leave {one.name!r} out of Task.variables: it is a static field. To name it in Task.forcings:\n"
+        fix += f"{one.ds} = {one.ds}.isel({name}=0, drop=True)"
         notes.add("error", "static", one.source, what, fix)
     elif same[-1]:
         start = len(same) - int(np.argmin(same[::-1]))  # first sampled state of the run that lasts to the end
-        since = _when(_first_standing(one, sample, start))
-        what = (
-            f"it stands still from {since} to the end, {sample.when(-1)} (the same at all {count - start} times "
-            "looked at)"
+        last = _read(one, sample.positions[-1:])
+        between = range(int(sample.positions[start - 1]) + 1, int(sample.positions[start]))
+        at = bisect.bisect_left(  # a dozen reads
+            between, True, key=lambda at: np.array_equal(_read(one, np.array([at])), last, equal_nan=True)
         )
+        since = when(sample.times[between.start + at])
+        what = f"it stands still from {since} to the end, {sample.when(-1)} ({count - start} times looked at)"
         notes.add("error", "stuck", one.source, what, f'ds = ds.sel({name}=slice(None, "{since}"))')
     elif same.any():
         first, second = sample.when(int(same.argmax())), sample.when(int(same.argmax()) + 1)
-        what = (
-            f"{same.sum()} of {len(same)} pairs of times looked at hold the same state, the first {first} and {second}:"
-            " values were repeated to fill a gap, or stand still"
-        )
+        what = f"{same.sum()} of {len(same)} neighbors in the sample are the same state, the first {first} and {second}"
         fix = f'ds = ds.drop_sel({name}="{second}")  # and the others'
         notes.add("warning", "repeated", one.source, what, fix)
-
-
-def _first_standing(one: _Field, sample: _Sample, start: int):
-    """Return the first time from which a field stands still, at or before a sampled state, in at most 12 reads."""
-    last = _read(one, sample.positions[-1:])
-    moving, standing = int(sample.positions[start - 1]), int(sample.positions[start])
-    for _ in range(12):
-        if standing - moving < 2:
-            break
-        middle = (moving + standing) // 2
-        if _equal(_read(one, np.array([middle])), last):
-            standing = middle
-        else:
-            moving = middle
-    return sample.times[standing]
-
-
-def _equal(first: np.ndarray, second: np.ndarray) -> bool:
-    return np.array_equal(first, second, equal_nan=True)
 
 
 def _check_range(one: _Field, sample: _Sample, notes: _Notes) -> None:
@@ -973,7 +874,8 @@ def _check_range(one: _Field, sample: _Sample, notes: _Notes) -> None:
         factors = conversion(meaning.short_name, other, meaning.units)
         if factors is None or same_units(other, stated) or not _fits(one, values, factors):
             continue
-        notes.take_back(one.source, "units-other", "units-missing")
+        said_before = ("units-other", "units-missing")
+        notes.findings = [n for n in notes.findings if n.where != one.source or n.code not in said_before]
         fix = f'{one.ds}.attrs["units"] = "{other}"'
         if units is None:
             what = f"no attribute `units`; {said} can be {meaning.long_name} in {other!r}"
@@ -985,14 +887,10 @@ def _check_range(one: _Field, sample: _Sample, notes: _Notes) -> None:
     factor, offset = one.conversion
     low, high = ((bound - offset) / factor for bound in meaning.valid_range)
     worst = np.unravel_index(int(np.nanargmax(np.abs(values - (low + high) / 2))), values.shape)
-    what = (
-        f"{said} {stated}; {meaning.long_name} lies within {low:.4g} to {high:.4g}. The worst, {values[worst]:.4g}, is "
-        f"at {sample.place(worst[0], *worst[2:])}"
-    )
-    fix = (
-        "See whether units, scale_factor or the variable are wrong, or take out what cannot be:\n"
-        f"{one.ds} = {one.ds}.clip({low:.6g}, {high:.6g})"
-    )
+    what = f"{said} {stated}; {meaning.long_name} lies within {low:.4g} to {high:.4g}. The worst, "
+    what += f"{values[worst]:.4g}, is at {sample.place(worst[0], *worst[2:])}"
+    fix = "See whether units, scale_factor or the variable are wrong, or take out what cannot be:\n"
+    fix += f"{one.ds} = {one.ds}.clip({low:.6g}, {high:.6g})"
     beyond = max(low - np.nanmin(values), np.nanmax(values) - high) / (high - low)
     # the ranges are wide, not laws
     notes.add("error" if beyond > 0.2 else "warning", "range", one.source, what, fix)
@@ -1059,10 +957,8 @@ def _check_layout(one: _Field, series: _Series | None, cache: str, notes: _Notes
         what = f"{said} are {in_bytes(chunk)} decoded each: a single state costs one of them in memory"
         notes.add("warning", "chunk-huge", one.source, what, cache)
     if chunk < _TINY and facts["chunks_per_window"] >= 8 and np.prod(list(counts.values())) >= 1000:
-        what = (
-            f"{np.prod(list(counts.values())):,} {said}, {in_bytes(chunk)} each: a window takes "
-            f"{facts['chunks_per_window']:.0f} of them, and opening each costs more than decoding it"
-        )
+        what = f"{np.prod(list(counts.values())):,} {said}, {in_bytes(chunk)} each: a window takes "
+        what += f"{facts['chunks_per_window']:.0f} of them, and opening each costs more than decoding it"
         notes.add("warning", "chunk-tiny", one.source, what, cache)
 
 
@@ -1075,48 +971,43 @@ def _cache_line(fields: list[_Field], task) -> str:
 
 def _check_dask(one: _Field, notes: _Notes) -> None:
     """Note dask chunks that cut stored chunks, or are too many."""
-    in_zarr = "chunks" in one.data.encoding  # files joined end in the middle of a chunk, and nothing is cut by that
-    for dim, pieces in one.data.chunksizes.items():
-        size = one.chunks.get(dim, 0) if in_zarr else 0
-        cut = sum(edge % size != 0 for edge in np.cumsum(pieces)[:-1]) if size else 0
-        if cut:
-            name = getattr(one.axes, dim, dim)
-            what = (
-                f"dask chunks of {listed(dict.fromkeys(pieces[:4]))} along {name!r} cut the stored chunks of {size}: "
-                f"{cut} of these are read twice"
-            )
-            fix = f"ds = ds.chunk({{{name!r}: {size}}})  # or open without dask: xr.open_zarr(path, chunks=None)"
-            notes.add("warning", "dask-chunks", one.source, what, fix)
-            return
-    count = np.prod([len(pieces) for pieces in one.data.chunks])
-    if count >= 1000 and one.data.nbytes / count < _TINY:
-        what = f"{count:,} dask chunks of {in_bytes(one.data.nbytes / count)}: dask spends about 1 ms on each"
+    pieces, count = one.data.chunksizes, np.prod([len(cut) for cut in one.data.chunks])
+    said = f"dask chunks of {sizes({dim: max(cut) for dim, cut in pieces.items()})}"
+    # files joined end in the middle of a chunk, and nothing is cut by that
+    stored = one.chunks if "chunks" in one.data.encoding else {}
+    cut = [dim for dim in pieces if dim in stored and (np.cumsum(pieces[dim])[:-1] % stored[dim]).any()]
+    if cut:
+        whole = {getattr(one.axes, dim, dim): stored[dim] for dim in cut}
+        what = f"{said} cut the stored chunks of {sizes(whole)}, which are read twice then"
+        fix = f"ds = ds.chunk({whole})  # or open without dask: xr.open_zarr(path, chunks=None)"
+    elif count >= 1000 and one.data.nbytes / count < _TINY:
+        what = f"{count:,} {said}, {in_bytes(one.data.nbytes / count)} each: dask spends about 1 ms on each"
         fix = "Open without dask: xr.open_zarr(path, chunks=None), xr.open_dataset(path)"
-        notes.add("warning", "dask-chunks", one.source, what, fix)
+    else:
+        return
+    notes.add("warning", "dask-chunks", one.source, what, fix)
 
 
 def _check_memory(fields: list[_Field], series: _Series | None, notes: _Notes) -> None:
     """Compare the memory that all states need, or a stream of them, with what is free."""
     fields = [one for one in fields if "time" in one.data.dims]
-    needed = sum(4 * one.data.size for one in fields)
-    free = _free_memory()
     if not fields or series is None:
         return
-    notes.summary["memory"] = {"states_bytes": int(needed), "free_bytes": free}
+    needed, free = int(sum(4 * one.data.size for one in fields)), _free_memory()
+    notes.summary["memory"] = {"states_bytes": needed, "free_bytes": free}
     if free is None or needed <= 0.6 * free:  # what training keeps in memory
         return
     # two stretches as long as the longest chunk, and what a window reaches beyond it
     reach = 0 if series.windows is None else int((series.windows[:, -1] - series.windows[:, 0]).max())
-    length = min(len(series.times), max(_times_at_once(one) for one in fields) + reach)
-    streamed = 2 * length * needed // len(series.times)
+    streamed = 2 * (max(_times_at_once(one) for one in fields) + reach) * needed // len(series.times)
     what = f"all states are {in_bytes(needed)} as float32, {in_bytes(free)} of memory are free: "
     if streamed <= 0.6 * free:
         fix = f"{_NOTHING}. To have them stay: fewer variables, levels or years"
         notes.add("note", "memory", "all variables", f"{what}they are read anew every epoch", fix)
-    else:
-        what += f"they do not stay there, and to stream them takes {in_bytes(streamed)} at least"
-        fix = 'ds = sc.regrid(ds, "5.625deg")\nor fewer variables and levels, or a copy in smaller chunks: sc.cache'
-        notes.add("warning", "memory", "all variables", what, fix)
+        return
+    what += f"they do not stay there, and to stream them takes {in_bytes(streamed)} at least"
+    fix = 'ds = sc.regrid(ds, "5.625deg")\nor fewer variables and levels, or a copy in smaller chunks: sc.cache'
+    notes.add("warning", "memory", "all variables", what, fix)
 
 
 def _free_memory() -> int | None:
@@ -1135,12 +1026,3 @@ def _split(error: Exception, otherwise: str = "Mend it as said above") -> tuple[
     """Return an error of this package as what is wrong and the way out, which is its last sentence."""
     what, dot, way_out = str(error).rpartition(". ")
     return (what, way_out) if dot else (str(error), otherwise)
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= 600 else f"{text[:600]}..."
-
-
-def _when(time) -> str:
-    return str(time)[:16].removesuffix(" 00:00")

@@ -134,6 +134,16 @@ def in_bytes(count: float) -> str:
     return f"{count:.3g} TB"
 
 
+def when(time: object) -> str:
+    """Return a time to the minute, without midnight."""
+    return str(time)[:16].removesuffix(" 00:00")
+
+
+def short(error: Exception) -> str:
+    """Return an error on one line."""
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 600, placeholder="...")
+
+
 def _headline(report: Report) -> str:
     counts = [sum(one.severity == severity for one in report.findings) for severity in SEVERITIES]
     words = [f"{n} {severity}{'' if n == 1 else 's'}" for n, severity in zip(counts, SEVERITIES, strict=True) if n]
