@@ -139,7 +139,7 @@ def check(
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is nothing at the path or it cannot be opened.
+        If there is nothing at the path, or it cannot be opened or makes no single Dataset.
     TypeError
         If it is neither a path nor a Dataset, or `task` is no Task.
     """
@@ -149,6 +149,9 @@ def check(
     if isinstance(dataset, str | os.PathLike | list | tuple):
         notes.summary["source"] = str(dataset)
         dataset = open_raw(dataset, () if task is None else task.variables)
+        if not dataset.variables:  # GRIB fields that make no single Dataset are left out where none is named
+            what = f"the fields in {str(notes.summary['source'])!r} make no single Dataset"
+            raise ValueError(f"{what}: name some that do, sc.check(path, sc.Task([...]))")
     if not isinstance(dataset, xr.Dataset):
         kind = type(dataset).__name__
         raise TypeError(f"a {kind} cannot be checked: give a path or a Dataset (a DataArray: .to_dataset())")
@@ -168,6 +171,9 @@ def _look(dataset: xr.Dataset, task, splits: Mapping[str, slice], notes: _Notes)
     dataset, times = _check_times(dataset, axes.time, notes)
     series = None if times is None else _check_windows(times, axes.time, task, splits, notes)
     fields = _check_variables(dataset, axes, task, notes)
+    levels = "" if task is None or task.levels is None else f", {list(task.levels)}"
+    wanted = f"sc.open_dataset(ds, {json.dumps([one.name for one in fields])}{levels})"
+    cache = f'ds = sc.cache({wanted}, "cache.zarr")'  # once, in a layout that reads fast
     for one in fields:
         _check_dims(one, dataset, notes)
         try:
@@ -176,7 +182,7 @@ def _look(dataset: xr.Dataset, task, splits: Mapping[str, slice], notes: _Notes)
         except Exception as error:  # codecs and remote stores fail in their own ways
             fix = "Fetch the file or the store again: a chunk is missing or damaged"
             notes.add("error", "unreadable", one.source, f"reading it failed: {short(error)}", fix)
-        _check_layout(one, series, _cache_line(fields, task), notes)
+        _check_layout(one, series, cache, notes)
     _check_memory(fields, series, notes)
 
 
@@ -205,18 +211,12 @@ def _check_grid(dataset: xr.Dataset, notes: _Notes) -> tuple[xr.Dataset, Axes | 
     _check_spacing(axes.latitude, "latitude", np.sort(rows), 0.5, notes)  # a Gaussian grid is nearly even
     _check_spacing(axes.longitude, "longitude", inside, 0.02, notes)
     _check_seam(axes.longitude, columns, inside, closed, notes)
-    notes.summary["grid"] = {
-        "latitude": {
-            **_described_axis(axes.latitude, rows, np.sort(rows)),
-            "descending": bool(rows[0] > rows[-1]),
-            "rows_at_poles": [pole for pole, row in (("south", rows.min()), ("north", rows.max())) if abs(row) > 89.99],
-        },
-        "longitude": {
-            **_described_axis(axes.longitude, columns, inside),
-            "global": closed,
-            "across_greenwich": not closed and bool(inside.max() >= 360),
-        },
-    }
+    poles = [pole for pole, row in (("south", rows.min()), ("north", rows.max())) if abs(row) > 89.99]
+    latitude = _described_axis(axes.latitude, rows, np.sort(rows))
+    latitude |= {"descending": bool(rows[0] > rows[-1]), "rows_at_poles": poles}
+    longitude = _described_axis(axes.longitude, columns, inside)
+    longitude |= {"global": closed, "across_greenwich": not closed and bool(inside.max() >= 360)}
+    notes.summary["grid"] = {"latitude": latitude, "longitude": longitude}
     return dataset, axes
 
 
@@ -391,7 +391,8 @@ def _check_windows(times: pd.Index, name: str, task, splits: Mapping[str, slice]
         fix = f"sc.Task(variables, history={shorter}, horizon={min(horizon, run - shorter)}, step={step!r})"
         if run < 2:
             fix = f"A longer series: two states {step} apart are the least"
-        notes.add("error", "too-short", name, what, fix)
+        # without a task the lengths are but a guess
+        notes.add("warning" if task is None and run > 1 else "error", "too-short", name, what, fix)
     _check_splits(times, name, (step, history, horizon), splits, notes)
     return _Series(times, windows, used)
 
@@ -466,9 +467,7 @@ def _longest_run(times: pd.Index, step: str) -> int:
     return int(run.max())
 
 
-def _check_splits(
-    times: pd.Index, name: str, lengths: tuple[str, int, int], splits: Mapping[str, slice], notes: _Notes
-) -> None:
+def _check_splits(times: pd.Index, name: str, lengths: tuple, splits: Mapping[str, slice], notes: _Notes) -> None:
     """Count the windows in each split, and note what they share."""
     members: dict[str, set[int]] = {}
     positions = xr.DataArray(np.arange(len(times)), dims="time", coords={"time": times.rename("time")})
@@ -534,9 +533,7 @@ def _synonyms(names: Sequence[str], name: str) -> list[str]:
     return [] if meaning is None else [other for other in names if lookup(other) == meaning]
 
 
-def _find_field(
-    dataset: xr.Dataset, axes: Axes, name: str, levels: Sequence[float] | None, notes: _Notes
-) -> _Field | None:
+def _find_field(dataset: xr.Dataset, axes: Axes, name: str, levels: tuple | None, notes: _Notes) -> _Field | None:
     try:
         source, level = conventions.resolve(dataset, name, axes)
     except ValueError as error:
@@ -595,15 +592,10 @@ def _stored_chunks(variable: xr.Variable) -> dict[str, int]:
 
 def _described(one: _Field) -> dict[str, object]:
     stored = one.data.encoding.get("dtype")
-    facts = {
-        "name": one.source,
-        "asked_as": one.name,
-        "dims": {str(dim): int(size) for dim, size in one.data.sizes.items()},
-        "dtype": str(one.data.dtype),
-        "stored_dtype": None if stored is None else str(np.dtype(stored)),
-        "units": one.data.attrs.get("units"),
-        "vocabulary": None if one.meaning is None else one.meaning.long_name,
-    }
+    dims = {str(dim): int(size) for dim, size in one.data.sizes.items()}
+    facts = {"name": one.source, "asked_as": one.name, "dims": dims, "units": one.data.attrs.get("units")}
+    facts |= {"dtype": str(one.data.dtype), "stored_dtype": None if stored is None else str(np.dtype(stored))}
+    facts |= {"vocabulary": None if one.meaning is None else one.meaning.long_name}
     return facts if one.levels == (None,) else {**facts, "levels": list(one.levels)}
 
 
@@ -960,13 +952,6 @@ def _check_layout(one: _Field, series: _Series | None, cache: str, notes: _Notes
         what = f"{np.prod(list(counts.values())):,} {said}, {in_bytes(chunk)} each: a window takes "
         what += f"{facts['chunks_per_window']:.0f} of them, and opening each costs more than decoding it"
         notes.add("warning", "chunk-tiny", one.source, what, cache)
-
-
-def _cache_line(fields: list[_Field], task) -> str:
-    """Return the code that writes what is wanted once, in a layout that reads fast."""
-    names = json.dumps([one.name for one in fields])
-    levels = "" if task is None or task.levels is None else f", {list(task.levels)}"
-    return f'ds = sc.cache(sc.open_dataset(ds, {names}{levels}), "cache.zarr")'
 
 
 def _check_dask(one: _Field, notes: _Notes) -> None:

@@ -8,6 +8,7 @@ import dask.array
 import numpy as np
 import pandas as pd
 import pytest
+import test_store_layouts as layouts
 import xarray as xr
 from conftest import GLOBAL, quick, tiny_model, waves
 
@@ -253,7 +254,6 @@ def mixed_calendars():
             "no variable",
             "right file",
         ),
-        (waves().isel(time=slice(0, 9)), "too-short", "24 states", "history=4, horizon=5, step='6h'"),
         (waves().assign(t2m=waves()["t2m"] * np.nan), "all-missing", "no value", "Leave 't2m' out"),
         (waves().assign(t2m=waves()["t2m"][20] + 0 * waves()["t2m"]), "static", "never changes", "static field"),
     ],
@@ -281,6 +281,14 @@ def test_what_is_handled_is_a_note(code):
     report = check(ds)
     assert codes(report) == [code] and report.ok
     assert report.findings[0].severity == "note" and named in report.findings[0].what
+
+
+def test_a_series_that_is_too_short():
+    ds = waves().isel(time=slice(0, 9))
+    one = found(check(ds), "too-short")
+    assert one.severity == "warning" and "24 states" in one.what and "history=4, horizon=5, step='6h'" in one.fix
+    assert found(check(ds, sc.Task(["t2m"])), "too-short").severity == "error"
+    assert codes(check(ds, sc.Task(["t2m"], history=4, horizon=5, step="6h"))) == []
 
 
 def test_cftime_where_it_is_not_needed():
@@ -560,6 +568,63 @@ def test_a_damaged_chunk_is_a_finding(tmp_path):
     chunk.write_bytes(b"not a chunk")
     one = found(check(ds), "unreadable")
     assert one.where == "t2m" and one.severity == "error" and "again" in one.fix
+
+
+# ---- the layouts of the field
+
+
+LAYOUTS = {
+    # name: (what writes it, of which the task takes, codes)
+    "WeatherBench 2": (layouts.weatherbench_2, ["temperature", "t2m"], []),
+    "ARCO-ERA5": (layouts.arco, ["t2m"], []),
+    "CMIP noleap": (lambda path: layouts.cmip(path, "noleap"), ["tas"], ["calendar"]),
+    "CMIP 360_day": (lambda path: layouts.cmip(path, "360_day"), ["tas"], ["calendar"]),
+    "CMIP standard": (lambda path: layouts.cmip(path, "standard"), ["tas"], []),
+    "sea surface temperature": (lambda path: masked(path), ["sst"], ["mask"]),
+}
+
+
+def masked(path):
+    """Packed, in float64, land at 4 of 32 cells."""
+    sst = layouts.noise(6, 4, 8).astype("f8")
+    sst[:, 1:3, 2:4] = np.nan
+    coords = {"time": pd.date_range("2000-01-01", periods=6, freq="MS", unit="ns")}
+    coords |= {"lat": np.arange(67.5, -90, -45.0), "lon": np.arange(0, 360, 45.0)}
+    ds = xr.Dataset({"sst": (("time", "lat", "lon"), sst, {"units": "K"})}, coords)
+    ds.to_netcdf(
+        path, encoding={"sst": {"dtype": "i2", "scale_factor": 0.01, "add_offset": 280.0, "_FillValue": -32768}}
+    )
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts_of_the_field_are_clean(name, tmp_path, monkeypatch):
+    write, variables, handled = LAYOUTS[name]
+    monkeypatch.setattr(layouts, "noise", lambda *shape: 280 + np.random.default_rng(0).standard_normal(shape, "f4"))
+    write(tmp_path / "data")
+    step = {"CMIP": "1D", "sea ": "1MS", "ARCO": "1h"}.get(name[:4], "6h")
+    report = check(tmp_path / "data", sc.Task(variables, history=2, horizon=2, step=step))
+    assert codes(report) == handled
+
+
+def test_a_folder_of_weatherbench_1_is_clean(tmp_path, monkeypatch):
+    monkeypatch.setattr(layouts, "noise", lambda *shape: 280 + np.random.default_rng(0).standard_normal(shape, "f4"))
+    for year in (1979, 1980):
+        layouts.weatherbench_1(tmp_path, "2m_temperature", "t2m", "2m_temperature", year)
+        layouts.weatherbench_1(tmp_path, "temperature_850", "t", "temperature_850hPa", year, 850)
+    report = check(tmp_path, sc.Task(["t2m", "t850"], history=1, horizon=2, step="1h"))
+    # a year of these is three hours long, and they say no units
+    assert set(codes(report)) == {"time-gaps", "units-missing"}
+    assert report.summary["windows"]["count"] == {"all": 2}
+
+
+def test_grib_whose_fields_make_no_single_dataset(tmp_path):
+    t2m = 280 + layouts.fields(2, 5, 8) / 100
+    messages = {("2t", None, None): t2m, ("t", 850, None): t2m, ("z", 500, 0): t2m, ("z", 500, 1): t2m}
+    layouts.write_grib(tmp_path / "mixed.grib", messages)
+    report = check(tmp_path / "mixed.grib", sc.Task(["t2m", "t850"], history=1, horizon=1, step="1D"))
+    assert codes(report) == []
+    with pytest.raises(ValueError, match="make no single Dataset: name some"):
+        check(tmp_path / "mixed.grib")
 
 
 # ---- the report
