@@ -226,12 +226,11 @@ def _check_degrees(dataset: xr.Dataset, name: str, axis: str, notes: _Notes) -> 
     try:
         values = dataset[name].values.astype(np.float64)
     except (TypeError, ValueError):
-        what = f"it holds {dataset[name].dtype} ({dataset[name].values[0]!r}), not degrees"
-        notes.add("error", f"{axis}-values", name, what, f"ds = ds.assign_coords({name}=degrees)")
-        return None
+        values = np.empty(0)
     if not len(values):
-        fix = f'Select within ds["{name}"] as it is; a slice goes in the order of the file: slice(60, 40)'
-        notes.add("error", f"{axis}-values", name, "it has no values: what was selected is not in the data", fix)
+        what = f"it holds no degrees but {listed(dataset[name].values) or 'nothing: what was selected is not there'}"
+        fix = f"ds = ds.assign_coords({name}=[...])  # or select what is there, in the order of the file: slice(60, 40)"
+        notes.add("error", f"{axis}-values", name, what, fix)
         return None
     bad = ~((values >= lowest - 1e-3) & (values <= highest + 1e-3))
     if bad.any():
@@ -306,13 +305,12 @@ def _described_axis(name: str, values: np.ndarray, ascending: np.ndarray) -> dic
 def _check_times(dataset: xr.Dataset, name: str | None, notes: _Notes) -> tuple[xr.Dataset, pd.Index | None]:
     """Return the Dataset with its times in order, each once, and these times."""
     if name is None:
+        code, fix = "no-time", _new_times("time")
+        what = f"no dimension holds times; the dimensions are {listed(dataset.dims)}"
         if {"init_time", "lead_time"} & set(dataset.dims):
             what = "init_time and lead_time: these are forecasts, a network is trained on a series in time"
-            fix = 'ds = ds.isel(lead_time=0, drop=True).rename(init_time="time")'
-            notes.add("error", "forecast", "time", what, fix)
-        else:
-            what = f"no dimension holds times; the dimensions are {listed(dataset.dims)}"
-            notes.add("error", "no-time", "time", what, _new_times("time"))
+            code, fix = "forecast", 'ds = ds.isel(lead_time=0, drop=True).rename(init_time="time")'
+        notes.add("error", code, "time", what, fix)
         return dataset, None
     times = dataset.indexes.get(name)
     if not isinstance(times, pd.DatetimeIndex | xr.CFTimeIndex):
@@ -991,7 +989,10 @@ def _check_memory(fields: list[_Field], series: _Series | None, notes: _Notes) -
         notes.add("note", "memory", "all variables", f"{what}they are read anew every epoch", fix)
         return
     what += f"they do not stay there, and to stream them takes {in_bytes(streamed)} at least"
-    fix = 'ds = sc.regrid(ds, "5.625deg")\nor fewer variables and levels, or a copy in smaller chunks: sc.cache'
+    fix = "Fewer variables or levels, or a copy in smaller chunks: sc.cache(ds, path)"
+    grid = notes.summary["grid"]
+    if grid["longitude"]["global"] and grid["latitude"]["size"] > 64:
+        fix += '\nor a coarser grid:\nds = sc.regrid(ds, "5.625deg")'
     notes.add("warning", "memory", "all variables", what, fix)
 
 

@@ -245,7 +245,7 @@ def mixed_calendars():
         (unstructured(waves()), "no-grid", "unstructured", "cdo remapcon"),
         (waves().rename(latitude="rows").drop_vars("rows"), "no-grid", "no latitude", "standard_name"),
         (waves().assign_coords(latitude=GLOBAL[0] * 1e5), "latitude-values", "-7.875e+06", "cdo remapbil"),
-        (waves().assign_coords(latitude=list("abcdefgh")), "latitude-values", "'a'", "assign_coords(latitude"),
+        (waves().assign_coords(latitude=list("abcdefgh")), "latitude-values", "a, b, c", "assign_coords(latitude"),
         (mixed_calendars(), "calendar-mixed", "360_day, noleap", "convert_calendar"),
         (waves().isel(time=0), "no-time", "latitude, longitude", "assign_coords(time"),
         (
@@ -482,6 +482,8 @@ def test_levels_in_one_chunk(tmp_path):
     assert codes(check(ds, sc.Task(["z"], history=2, horizon=2))) == []
     few = found(check(ds, sc.Task(["z"], [500, 850], history=2, horizon=2)), "chunk-levels")
     assert few.fix == 'ds = sc.cache(sc.open_dataset(ds, ["z"], [500.0, 850.0]), "cache.zarr")'
+    wanted = few.fix.removeprefix("ds = sc.cache(").removesuffix(', "cache.zarr")')
+    assert eval(wanted, {"ds": ds, "sc": sc})["level"].values.tolist() == [500, 850]
     assert "13 levels and 2 are wanted" in few.what and "6.5 times its size" in few.what
 
 
@@ -547,6 +549,9 @@ def test_memory(monkeypatch):
     one = found(check(waves(), TASK), "memory")
     # two stretches of a window of 6 states: 12 of 1 kB
     assert one.severity == "warning" and "takes 12.3 kB" in one.what
+    assert "regrid" not in one.fix  # it is coarse already
+    fine = waves(np.arange(-90, 90.1, 2), np.arange(0, 360, 2), times=12)
+    assert mended(fine, found(check(fine, TASK), "memory").fix).sizes == {"time": 12, "latitude": 32, "longitude": 64}
     monkeypatch.setattr(module, "_free_memory", lambda: None)
     assert codes(check(waves(), TASK)) == []
 
