@@ -1,8 +1,10 @@
 """Faults are planted one at a time: each must be found by its name, and its fix must mend it."""
 
 import json
+import re
 import tracemalloc
 from html.parser import HTMLParser
+from pathlib import Path
 
 import dask.array
 import numpy as np
@@ -471,7 +473,7 @@ def test_read_amplification_by_hand(tmp_path):
     assert both["epoch_amplification"] == pytest.approx(1.5)
 
 
-def test_levels_in_one_chunk(tmp_path):
+def test_levels_in_one_chunk(tmp_path, monkeypatch):
     levels = (50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000)
     ds = stored(tmp_path, on_levels(levels), (10, 13, 8, 16))
     task = sc.Task(["z500"], history=2, horizon=2)
@@ -482,8 +484,10 @@ def test_levels_in_one_chunk(tmp_path):
     assert codes(check(ds, sc.Task(["z"], history=2, horizon=2))) == []
     few = found(check(ds, sc.Task(["z"], [500, 850], history=2, horizon=2)), "chunk-levels")
     assert few.fix == 'ds = sc.cache(sc.open_dataset(ds, ["z"], [500.0, 850.0]), "cache.zarr")'
-    wanted = few.fix.removeprefix("ds = sc.cache(").removesuffix(', "cache.zarr")')
-    assert eval(wanted, {"ds": ds, "sc": sc})["level"].values.tolist() == [500, 850]
+    monkeypatch.chdir(tmp_path)
+    written = mended(ds, few.fix)
+    assert written["level"].values.tolist() == [500, 850] and (tmp_path / "cache.zarr").is_dir()
+    assert codes(check(written, sc.Task(["z"], [500, 850], history=2, horizon=2))) == []
     assert "13 levels and 2 are wanted" in few.what and "6.5 times its size" in few.what
 
 
@@ -745,6 +749,11 @@ def test_html_is_well_formed_and_escapes():
     tags.close()
     assert tags.open == [] and "<script>" not in page and "<b>:" not in page
     assert any("<script>&" in text for text in tags.text)
+
+
+def test_what_is_advised_exists():
+    advised = set(re.findall(r"\bsc\.(\w+)\(", Path(module.__file__).read_text()))
+    assert {"Task", "cache", "open_dataset", "regrid"} <= advised <= set(sc.__all__)
 
 
 def test_report_holds_what_it_is_given():
