@@ -151,7 +151,7 @@ def check(
         dataset = open_raw(dataset, () if task is None else task.variables)
         if not dataset.variables:  # GRIB fields that make no single Dataset are left out where none is named
             what = f"the fields in {str(notes.summary['source'])!r} make no single Dataset"
-            raise ValueError(f"{what}: name some that do, sc.check(path, sc.Task([...]))")
+            raise ValueError(f"{what}: name some that do (--variables), sc.check(path, sc.Task([...]))")
     if not isinstance(dataset, xr.Dataset):
         kind = type(dataset).__name__
         raise TypeError(f"a {kind} cannot be checked: give a path or a Dataset (a DataArray: .to_dataset())")
@@ -217,7 +217,15 @@ def _check_grid(dataset: xr.Dataset, notes: _Notes) -> tuple[xr.Dataset, Axes | 
     longitude = _described_axis(axes.longitude, columns, inside)
     longitude |= {"global": closed, "across_greenwich": not closed and bool(inside.max() >= 360)}
     notes.summary["grid"] = {"latitude": latitude, "longitude": longitude}
-    return dataset, axes
+    forecast = conventions.as_forecast(dataset).dims
+    if not {"init_time", "lead_time"} & set(forecast):
+        return dataset, axes
+    lead = next((dim for dim in dataset.dims if dim == "lead_time" or dim not in (*forecast, axes.time)), None)
+    fix = "ds = ds" + (f".isel({lead}=0, drop=True)" if lead else "")
+    fix += '.rename(init_time="time")' if "init_time" in dataset.dims else ""
+    what = f"dimensions {listed(dataset.dims)}: these are forecasts, a network is trained on a series in time"
+    notes.add("error", "forecast", "time", what, fix)
+    return dataset, None
 
 
 def _check_degrees(dataset: xr.Dataset, name: str, axis: str, notes: _Notes) -> xr.Dataset | None:
@@ -305,12 +313,8 @@ def _described_axis(name: str, values: np.ndarray, ascending: np.ndarray) -> dic
 def _check_times(dataset: xr.Dataset, name: str | None, notes: _Notes) -> tuple[xr.Dataset, pd.Index | None]:
     """Return the Dataset with its times in order, each once, and these times."""
     if name is None:
-        code, fix = "no-time", _new_times("time")
         what = f"no dimension holds times; the dimensions are {listed(dataset.dims)}"
-        if {"init_time", "lead_time"} & set(dataset.dims):
-            what = "init_time and lead_time: these are forecasts, a network is trained on a series in time"
-            code, fix = "forecast", 'ds = ds.isel(lead_time=0, drop=True).rename(init_time="time")'
-        notes.add("error", code, "time", what, fix)
+        notes.add("error", "no-time", "time", what, _new_times("time"))
         return dataset, None
     times = dataset.indexes.get(name)
     if not isinstance(times, pd.DatetimeIndex | xr.CFTimeIndex):
@@ -724,9 +728,9 @@ def _check_fills(one: _Field, sample: _Sample, notes: _Notes) -> _Sample:
     for side in (np.max, np.min) * 2:
         finite = values[np.isfinite(values)]
         extreme = float(side(finite)) if finite.size else np.nan
-        rest = finite[finite != extreme]
         if not np.isclose(abs(extreme), _FILLS, rtol=1e-5, atol=0).any():
             continue
+        rest = finite[finite != extreme]
         near = rest.size and np.abs(extreme - rest).min() <= np.ptp(rest)
         if near or lowest <= extreme * factor + offset <= highest:
             continue
@@ -782,7 +786,7 @@ def _check_missing(one: _Field, sample: _Sample, used: np.ndarray, notes: _Notes
 def _note_dead_levels(one: _Field, dead: np.ndarray, what: str, notes: _Notes) -> None:
     named = ", ".join(f"{level:g}" for level, out in zip(one.levels, dead, strict=True) if out)
     keep = ", ".join(f"{level:g}" for level, out in zip(one.levels, dead, strict=True) if not out)
-    fix = f"levels=[{keep}] in the Task, or ds = ds.sel({one.axes.level}=[{keep}])"
+    fix = f"levels=[{keep}] in the Task" if keep else f"Leave {one.name!r} out of the Task"
     notes.add("error", "dead-level", one.source, f"level {named} has {what} at all times looked at", fix)
 
 

@@ -93,7 +93,7 @@ def rename(dataset: xr.Dataset, variables: Iterable[str], levels: Sequence[float
         them, a variable is not on the grid, or as for `find_axes`.
     """
     names = expand(variables)
-    dataset = _as_forecast(dataset)
+    dataset = as_forecast(dataset)
     axes = find_axes(dataset)
     levels = _check_levels(levels)
     kept = None  # which of the file's levels stay where a variable keeps its levels
@@ -280,7 +280,7 @@ def single_level(dataset: xr.Dataset) -> float | None:
     return None
 
 
-def _as_forecast(dataset: xr.Dataset) -> xr.Dataset:
+def as_forecast(dataset: xr.Dataset) -> xr.Dataset:
     """Give the times of a forecast, whoever made it, their names inside; anything else stays."""
     leads = [
         dim

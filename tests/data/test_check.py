@@ -398,7 +398,7 @@ def test_dead_level():
     ds = on_levels()
     ds["z"][:, 1] = 0
     one = found(check(ds), "dead-level")
-    assert "level 700" in one.what and "ds.sel(level=[500, 850])" in one.fix
+    assert "level 700" in one.what and one.fix == "levels=[500, 850] in the Task"
     assert codes(check(ds), "error") == ["dead-level"]
     assert codes(check(ds, sc.Task(["z"], [500, 850], history=2, horizon=2))) == []
     ds["z"][:, 1] = np.nan
@@ -613,6 +613,15 @@ def test_layouts_of_the_field_are_clean(name, tmp_path, monkeypatch):
     step = {"CMIP": "1D", "sea ": "1MS", "ARCO": "1h"}.get(name[:4], "6h")
     report = check(tmp_path / "data", sc.Task(variables, history=2, horizon=2, step=step))
     assert codes(report) == handled
+
+
+def test_forecasts_are_known_by_any_names():
+    lead = {"prediction_timedelta": pd.to_timedelta([6, 12], unit="h").as_unit("ns")}
+    ds = waves().expand_dims(lead)
+    report = check(ds)
+    assert codes(report) == ["forecast"] and codes(check(mended(ds, report.findings[0].fix))) == []
+    one = found(check(ds.isel(prediction_timedelta=0, drop=True).rename(time="init_time")), "forecast")
+    assert one.fix == 'ds = ds.rename(init_time="time")'
 
 
 def test_a_folder_of_weatherbench_1_is_clean(tmp_path, monkeypatch):
