@@ -104,7 +104,7 @@ def _check(path: str, variables: str, levels: str, history: int, horizon: int, s
     pressures = [float(level) for level in levels.split(",") if level.strip()] or None
     found = None
     if not names or not step:
-        found = sc.check(path)
+        found = sc.check(path, sc.Task(names, pressures, history, horizon) if names else None)
         if (history, horizon, step, pressures, names) == (12, 12, "", None, []):
             return found
         names = names or [one["name"] for one in found.summary.get("variables", [])]

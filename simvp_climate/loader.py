@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -85,7 +84,7 @@ def choose_plan(
     """
     budget = memory
     if memory == "auto":
-        free = free_memory()
+        free = reader.free_memory()
         budget = _STREAM_BYTES if free is None else _SHARE * free
     budget = int(budget * share)
     state = sources[0].state_bytes
@@ -123,7 +122,7 @@ def room_for(sources: Sequence[Source], windows: Sequence[np.ndarray]) -> np.nda
         If they do not fit into the memory that is free: a run that was begun on a larger machine.
     """
     count = sum(len(np.unique(positions)) for positions in windows)
-    needed, free = count * sources[0].state_bytes, free_memory()
+    needed, free = count * sources[0].state_bytes, reader.free_memory()
     if free is not None and needed > 0.9 * free:
         raise MemoryError(
             f"the states take {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. This run keeps them in "
@@ -518,18 +517,3 @@ def _cut(count: int, length: int, phase: int) -> list[tuple[int, int]]:
     """Return stretches (begin, end) of some windows; all but the first begin where a chunk does."""
     begins = [0, *range(length - phase % length, count, length)]
     return list(zip(begins, [*begins[1:], count], strict=True))
-
-
-def free_memory() -> int | None:
-    """Return the bytes that can still be had: of the machine, or of the job's share (cgroup) if that is less."""
-    found = []
-    try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        found.append(1024 * int(lines["MemAvailable"].split()[0]))
-        limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
-        # files in the cache count as used, but make way
-        cache = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
-        found.append(limit - used + int(cache["inactive_file"]))
-    except (OSError, KeyError, ValueError):  # not Linux, or no limit
-        pass
-    return min(found, default=None)

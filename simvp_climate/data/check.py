@@ -12,13 +12,12 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from simvp_climate.data import conventions
+from simvp_climate.data import conventions, reader
 from simvp_climate.data.conventions import Axes, level_values
 from simvp_climate.data.report import GIVEN, Finding, Report, gathered, in_bytes, listed, short, sizes, when
 from simvp_climate.data.store import open_raw
@@ -980,7 +979,7 @@ def _check_memory(fields: list[_Field], series: _Series | None, notes: _Notes) -
     fields = [one for one in fields if "time" in one.data.dims]
     if not fields or series is None:
         return
-    needed, free = int(sum(4 * one.data.size for one in fields)), _free_memory()
+    needed, free = int(sum(4 * one.data.size for one in fields)), reader.free_memory()
     notes.summary["memory"] = {"states_bytes": needed, "free_bytes": free}
     if free is None or needed <= 0.6 * free:  # what training keeps in memory
         return
@@ -998,15 +997,6 @@ def _check_memory(fields: list[_Field], series: _Series | None, notes: _Notes) -
     if grid["longitude"]["global"] and grid["latitude"]["size"] > 64:
         fix += '\nor a coarser grid:\nds = sc.regrid(ds, "5.625deg")'
     notes.add("warning", "memory", "all variables", what, fix)
-
-
-def _free_memory() -> int | None:
-    """Return the bytes of memory free for use, or None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return None
 
 
 # ---- words

@@ -349,6 +349,21 @@ def identity(source: Source) -> str | None:
     return found.hexdigest()
 
 
+def free_memory() -> int | None:
+    """Return the bytes that can still be had: of the machine, or of the job's share (cgroup) if that is less."""
+    found = []
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        found.append(1024 * int(lines["MemAvailable"].split()[0]))
+        limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
+        # files in the cache count as used, but make way
+        cache = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+        found.append(limit - used + int(cache["inactive_file"]))
+    except (OSError, KeyError, ValueError):  # not Linux, or no limit
+        pass
+    return min(found, default=None)
+
+
 def _stamp(path: str) -> str:
     """Return the names, sizes and times of change of a file or of all files in a folder."""
     if os.path.isfile(path):
