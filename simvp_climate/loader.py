@@ -4,6 +4,7 @@ Shape suffixes: N time of all series one after another, C channel, H latitude, W
 batch, T time of a window; F forcing.
 """
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from simvp_climate.task import Task
 
 _RING = 4  # batches that are filled in turn
 _SHARE = 0.6  # of the free memory that the states may take
+_FILL_BYTES = 2**26  # read at once into the states that are kept
 _STREAM_BYTES = 2**32  # enough for thousands of windows of any grid to be mixed
 
 
@@ -232,7 +234,8 @@ class WindowStream:
         ring = _RING * self.batch_size * self.length * state
         if self.plan.tier == "memory":
             return len(self._states) * state + ring
-        flying = min(8 * 2**23, self._group_states() * state)
+        task = max(max(2**23, source.chunk * source.state_bytes // len(source.views)) for source in self.sources)
+        flying = min(8 * task, self._group_states() * state)
         return 2 * self._group_states() * state + ring + flying
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
@@ -302,8 +305,12 @@ class WindowStream:
             states = np.empty((first, *self.sources[0].shape), dtype=np.float32)
             at = 0
             for source, used in zip(self.sources, used_all, strict=True):
-                parts = [(a, b, at + begin) for a, b, begin in reader.runs(used)]
-                reader.fetch([Request(source, a, b, states[begin : begin + b - a]) for a, b, begin in parts])
+                for start, stop, begin in reader.runs(used):
+                    # block by block: all at once would hold all decoded chunks beside the states
+                    bounds = [*range(start, stop, max(source.chunk, _FILL_BYTES // source.state_bytes)), stop]
+                    for low, high in itertools.pairwise(bounds):
+                        place = at + begin + low - start
+                        reader.fetch([Request(source, low, high, states[place : place + high - low])])
                 at += len(used)
             self.decoded_steps += first
         self._states = torch.from_numpy(states.reshape(first, -1))

@@ -383,8 +383,8 @@ def _blocks(
     in the background.
     """
     reach = int((pairs[:, -1] - pairs[:, 0]).max(initial=0))
-    size = max(1, _BLOCK_BYTES // source.state_bytes, min(reach, len(used)))
-    size = -(-size // source.chunk) * source.chunk
+    size = max(1, _BLOCK_BYTES // source.state_bytes)
+    size = max(1, size // source.chunk, -(-reach // source.chunk)) * source.chunk
     # blocks end where chunks end, so that no chunk is read for two of them
     bounds = [0, *range(size - source.phase(int(used[0])), len(used), size), len(used)]
     size = min(size, len(used))
