@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -17,7 +18,6 @@ import numpy as np
 import xarray as xr
 import zarr
 from xarray.backends.zarr import ZarrArrayWrapper
-from xarray.coding.common import _ElementwiseFunctionArray
 from xarray.core import indexing
 from zarr.abc.store import Store
 from zarr.core.buffer.cpu import NDBuffer
@@ -27,6 +27,7 @@ from simvp_climate.data.store import CheckedStore
 
 ENGINES = ("auto", "zarr", "tensorstore")
 _TASK_BYTES = 2**23  # read by one task: a few chunks, so that the cores share a block
+_DECODED_BYTES = 2**28  # of large chunks at once
 _TASKS = 8  # at once, or as many as there are cores; each has many requests in flight where the store is remote
 
 
@@ -100,6 +101,32 @@ class Source:
         numbers = self.chunk_numbers(number, start, stop)
         return int(len(np.unique(numbers)) * max(1, unit // abs(stored.step) if isinstance(stored, range) else unit))
 
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of the largest stored chunk when it is decoded: all that is in it, wanted or not."""
+        sizes = [0]
+        for number, view in enumerate(self.views):
+            if view is not None and view.chunks is not None:
+                sizes.append(int(np.prod(view.chunks)) * view.stored.dtype.itemsize)
+            elif view is None:
+                variable = self.dataset[list(self.dataset.data_vars)[number]]
+                if variable.chunks is not None:
+                    sizes.append(int(np.prod([max(one) for one in variable.chunks])) * variable.dtype.itemsize)
+        return max(sizes)
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes of what is being decoded at once, at most: tasks of 8 MiB, or of a chunk where that is more."""
+        task = max(_TASK_BYTES, self.chunk_bytes)
+        return task * self.at_once
+
+    @property
+    def at_once(self) -> int:
+        """Number of tasks that read at once: fewer where chunks are large."""
+        remote = any(v is not None and v.array is not None and local_folder(v.array) is None for v in self.views)
+        most = _TASKS if remote else min(_TASKS, os.cpu_count() or 1)
+        return max(1, min(most, _DECODED_BYTES // max(1, self.chunk_bytes)))
+
     def levels_of(self, number: int) -> int:
         """Number of levels of a variable, 0 if it has no such dimension."""
         return self.dataset[list(self.dataset.data_vars)[number]].sizes.get("level", 0)
@@ -117,9 +144,7 @@ class Source:
             return max(variable.chunksizes.get("time", (1,))), range(self.times)
         by = view.key[view.time_axis]
         stored = range(*by.indices(view.stored.shape[view.time_axis])) if isinstance(by, slice) else by
-        if view.array is None:
-            return 1, stored
-        return (view.array.shards or view.array.chunks)[view.time_axis], stored
+        return 1 if view.chunks is None else view.chunks[view.time_axis], stored
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +161,8 @@ class View:
         Of the variable: the stored axes without those at a single position.
     array
         The Zarr array below, or None for other files.
+    chunks
+        Shape of what is stored and decoded in one piece (a chunk, or the shard with many), None where not known.
     decode
         What xarray does to the stored numbers, in order: filling, scaling.
     """
@@ -143,7 +170,8 @@ class View:
     stored: xr.Variable
     key: tuple[int | slice | np.ndarray, ...]
     dims: tuple[str, ...]
-    array: object | None
+    array: zarr.Array | None
+    chunks: tuple[int, ...] | None
     decode: tuple[Callable, ...]
 
     @property
@@ -200,8 +228,9 @@ def open_source(dataset: xr.Dataset, engine: str = "auto") -> Source:
         raise ValueError(f"engine={engine!r} must be one of {ENGINES}")
     found = channels(dataset)
     views = tuple(_view(variable.variable) for variable in dataset.data_vars.values())
+    plain = Source(dataset, found, views, (None,) * len(views))
     if engine == "zarr":
-        return Source(dataset, found, views, (None,) * len(views))
+        return plain
     try:
         import tensorstore
     except ModuleNotFoundError as error:
@@ -209,8 +238,8 @@ def open_source(dataset: xr.Dataset, engine: str = "auto") -> Source:
             raise ModuleNotFoundError(
                 "engine='tensorstore' needs tensorstore: pip install 'simvp-climate[fast]', or take engine='auto'"
             ) from error
-        return Source(dataset, found, views, (None,) * len(views))
-    stores = tuple(None if view is None else _open_tensorstore(tensorstore, view) for view in views)
+        return plain
+    stores = tuple(None if view is None else _open_tensorstore(tensorstore, view, plain.at_once) for view in views)
     if engine == "tensorstore" and None in stores:
         name = list(dataset.data_vars)[stores.index(None)]
         raise ValueError(
@@ -241,7 +270,7 @@ def fetch(requests: Sequence[Request]) -> None:
     OSError
         If something cannot be read: the message names the variable, the chunk and its times.
     """
-    tasks, reads, remote = [], [], False
+    tasks, reads = [], []
     for request in requests:
         first = 0
         for number, variable in enumerate(request.source.dataset.data_vars.values()):
@@ -254,13 +283,12 @@ def fetch(requests: Sequence[Request]) -> None:
             if store is not None and (read := _read_straight(view, store, request.start, request.stop, out)):
                 reads.append((source, number, request.start, request.stop, read))
                 continue
-            remote = remote or (view is not None and view.array is not None and local_folder(view.array) is None)
             for start, stop in _pieces(source, number, request.start, request.stop):
                 tasks.append((source, number, start, stop, out[start - request.start : stop - request.start]))
     if len(tasks) == 1:
         _run(*tasks[0])
     elif tasks:
-        at_once = _TASKS if remote else min(_TASKS, os.cpu_count() or 1)
+        at_once = min(request.source.at_once for request in requests)
         with ThreadPoolExecutor(min(at_once, len(tasks))) as pool:
             # the list waits for all, and passes on the first error
             list(pool.map(lambda task: _run(*task), tasks))
@@ -331,22 +359,31 @@ def identity(source: Source) -> str | None:
     For files on a local disk: names, sizes and times of change of the files (of each chunk), and which part of them
     is meant. For remote stores: the address and the metadata, so that a chunk overwritten in place is not noticed.
     """
-    found = hashlib.sha256()
-    for name, view in zip(source.dataset.data_vars, source.views, strict=True):
-        if view is None:
+    stamps = {name: stored_identity(variable.variable) for name, variable in source.dataset.data_vars.items()}
+    if None in stamps.values():
+        return None
+    return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()
+
+
+def stored_identity(variable: xr.Variable) -> str | None:
+    """Return what `identity` says, for one variable, as opened and perhaps selected from."""
+    view = _view(variable)
+    if view is None:
+        return None
+    if view.array is None:
+        path = variable.encoding.get("source")
+        if path is None or not os.path.isfile(path):
             return None
-        if view.array is None:
-            path = source.dataset[name].encoding.get("source")
-            if path is None or not os.path.isfile(path):
-                return None
-            stamp = _stamp(path)
-        else:
-            folder = local_folder(view.array)
-            metadata = json.dumps(view.array.metadata.to_dict(), default=str, sort_keys=True)
-            stamp = f"{metadata} {view.array.store} {view.array.path}" if folder is None else _stamp(str(folder))
-        key = [by.tolist() if isinstance(by, np.ndarray) else str(by) for by in view.key]
-        found.update(f"{name} {stamp} {key} {view.decode}".encode())
-    return found.hexdigest()
+        stamp = _stamp(path)
+    else:
+        folder = local_folder(view.array)
+        metadata = json.dumps(view.array.metadata.to_dict(), default=str, sort_keys=True)
+        address = f"{metadata} {_address(view.array.store)} {view.array.path}"
+        stamp = address if folder is None else _stamp(str(folder))
+    key = [by.tolist() if isinstance(by, np.ndarray) else str(by) for by in view.key]
+    # functions by name: their addresses differ from process to process
+    decode = [(one.func.__qualname__, sorted((k, str(v)) for k, v in one.keywords.items())) for one in view.decode]
+    return hashlib.sha256(f"{stamp} {key} {decode}".encode()).hexdigest()
 
 
 def free_memory() -> int | None:
@@ -355,13 +392,30 @@ def free_memory() -> int | None:
     try:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         found.append(1024 * int(lines["MemAvailable"].split()[0]))
-        limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
-        # files in the cache count as used, but make way
-        cache = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
-        found.append(limit - used + int(cache["inactive_file"]))
-    except (OSError, KeyError, ValueError):  # not Linux, or no limit
-        pass
-    return min(found, default=None)
+        groups = Path("/proc/self/cgroup").read_text().splitlines()
+    except (OSError, KeyError, ValueError):  # not Linux
+        return min(found, default=None)
+    for group in groups:
+        _, controllers, path = group.split(":", 2)
+        if controllers == "":  # version 2: every group above has a limit of its own
+            root, names = Path("/sys/fs/cgroup"), ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            root = Path("/sys/fs/cgroup/memory")
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        folder = root / path.lstrip("/")
+        for one in [folder, *folder.parents]:
+            if one == root.parent:
+                break
+            try:
+                limit, used = int((one / names[0]).read_text()), int((one / names[1]).read_text())
+                # files in the cache count as used, but make way
+                lines = dict(line.split() for line in (one / "memory.stat").read_text().splitlines())
+                found.append(limit - used + int(lines[names[2]]))
+            except (OSError, KeyError, ValueError):  # no limit ("max"), or not to be seen from inside a container
+                continue
+    return min(found)
 
 
 def _stamp(path: str) -> str:
@@ -397,8 +451,11 @@ def _view(variable: xr.Variable) -> View | None:
     data = variable._data
     while type(data) in (indexing.MemoryCachedArray, indexing.CopyOnWriteArray):
         data = data.array
-    decode = []
-    while type(data) is _ElementwiseFunctionArray:
+    decode, elementwise = [], None
+    while type(data).__name__ == "_ElementwiseFunctionArray":  # by name: it may move from one xarray to the next
+        if not isinstance(data.func, partial):
+            return None
+        elementwise = type(data)
         decode.insert(0, data.func)
         data = data.array
     if type(data) is not indexing.LazilyIndexedArray:
@@ -414,9 +471,11 @@ def _view(variable: xr.Variable) -> View | None:
         below = ZarrArrayWrapper(array)
     stored = indexing.LazilyIndexedArray(below)
     for func in decode:
-        stored = _ElementwiseFunctionArray(stored, func, variable.dtype)
+        stored = elementwise(stored, func, variable.dtype)
     names = [f"axis_{axis}" for axis in range(len(key))]
-    view = View(xr.Variable(names, stored), key, variable.dims, array, tuple(decode))
+    chunks = variable.encoding.get("chunksizes") if array is None else array.shards or array.chunks
+    chunks = tuple(chunks) if chunks is not None and len(chunks) == len(key) else None
+    view = View(xr.Variable(names, stored), key, variable.dims, array, chunks, tuple(decode))
     return view if "time" in variable.dims else None
 
 
@@ -432,7 +491,7 @@ def _checked(array: zarr.Array) -> zarr.Array:
     return zarr.open_array(store, path=array.path, mode="r")
 
 
-def _open_tensorstore(tensorstore: ModuleType, view: View) -> object | None:
+def _open_tensorstore(tensorstore: ModuleType, view: View, at_once: int) -> object | None:
     """Return the array of a view opened with tensorstore, or None if that is not on a local disk or not read by it."""
     folder = None if view.array is None else local_folder(view.array)
     if folder is None:
@@ -444,6 +503,8 @@ def _open_tensorstore(tensorstore: ModuleType, view: View) -> object | None:
         "fill_missing_data_reads": getattr(view.array.store, "missing_chunks", "fill") == "fill",
         "recheck_cached_data": False,
         "recheck_cached_metadata": False,
+        # fewer at once where chunks are large, as for the other engine
+        "context": {"data_copy_concurrency": {"limit": at_once}, "file_io_concurrency": {"limit": max(4, at_once)}},
     }
     try:
         return tensorstore.open(spec, open=True, read=True).result()

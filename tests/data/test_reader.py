@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 
 import numcodecs
 import numpy as np
@@ -227,3 +229,48 @@ def test_values_that_are_missing_are_named():
     states[4, 3, 1, 3] = np.inf
     with pytest.raises(ValueError, match="t2m is inf at .* longitude 180"):
         reader.check_finite(states, inside, np.arange(23), mask)
+
+
+def test_chunks_of_netcdf_are_known(tmp_path):
+    dataset().to_netcdf(
+        tmp_path / "s.nc", encoding={"z": {"chunksizes": (5, 3, 4, 6)}, "t2m": {"chunksizes": (7, 4, 6)}}
+    )
+    with xr.open_dataset(tmp_path / "s.nc", chunks=None) as lazy:
+        source = reader.open_source(orient(rename(lazy.isel(time=slice(2, None)), ["z500", "t2m"])))
+        assert (source.chunk, source.phase(0)) == (7, 2)
+        assert source.chunk_bytes == 5 * 3 * 4 * 6 * 4
+
+
+def test_a_chunk_counts_with_all_that_is_in_it(tmp_path):
+    lazy = stored(dataset(), tmp_path / "s.zarr", chunk=5)
+    source = reader.open_source(orient(rename(lazy, ["z500"])), "zarr")
+    assert source.chunk_bytes == 5 * 3 * 4 * 6 * 4 > 5 * source.state_bytes
+
+
+def test_the_identity_is_the_same_in_every_process(tmp_path):
+    """Also of packed data, whose decoding is a function with an address of its own."""
+    stored(dataset(), tmp_path / "s.zarr", packed=True)
+    code = f"""
+import xarray as xr
+from simvp_climate.data import reader
+print(reader.stored_identity(xr.open_zarr({str(tmp_path / "s.zarr")!r}, chunks=None, consolidated=False)["z"].variable))
+"""
+    seen = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}
+    assert len(seen) == 1 and len(seen.pop().strip()) == 64
+
+
+def test_the_memory_of_the_job_counts(monkeypatch, tmp_path):
+    """Version 2 of cgroups, nested as Slurm does it: the tightest limit above the process."""
+    job = tmp_path / "sys/fs/cgroup/slurm/job_1/step_0"
+    job.mkdir(parents=True)
+    (job.parent / "memory.max").write_text("1000000")
+    (job.parent / "memory.current").write_text("300000")
+    (job.parent / "memory.stat").write_text("anon 200000\ninactive_file 50000\n")
+    (job / "memory.max").write_text("max")
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 8000 kB\n")
+    (tmp_path / "proc/self/cgroup").write_text("0::/slurm/job_1/step_0\n")
+    monkeypatch.setattr(reader, "Path", lambda *parts: tmp_path.joinpath(*(part.lstrip("/") for part in parts)))
+    assert reader.free_memory() == 750_000
+    (tmp_path / "proc/self/cgroup").write_text("5:cpu:/\n")
+    assert reader.free_memory() == 8000 * 1024
