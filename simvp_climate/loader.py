@@ -75,7 +75,7 @@ def choose_plan(
     ----------
     memory
         Bytes that the states may take. "auto": 60 % of the memory that is free; states that do not fit are
-        streamed through at most 4 GiB.
+        streamed through at most 4 GiB, or as much of it as the length of the chunks makes necessary.
     share
         The part of this that these windows may take.
 
@@ -93,24 +93,29 @@ def choose_plan(
     ring = _RING * min(batch_size, sum(map(len, windows))) * windows[0].shape[1] * state
     if sum(len(np.unique(positions)) for positions in windows) * state + ring <= budget:
         return Plan("memory")
-    if memory == "auto":
-        budget = min(budget, _STREAM_BYTES)
     # what a stretch reads beyond its own length: the rest of its last windows, up to the end of a chunk
     span = max(int((positions[:, -1] - positions[:, 0]).max()) for positions in windows)
     chunk = max(source.chunk for source in sources)
     longest = max(map(len, windows))
+
+    def needed(segment: int) -> int:
+        return 2 * (segment + span) * state + ring
+
     # less than a tenth is read twice: the price of a chunk that two stretches share, against worse mixing
     segment = min(12 * -(-span // chunk) * chunk, -(-longest // chunk) * chunk)
-    while segment > chunk and 2 * (segment + span) * state + ring > budget:
+    most = min(budget, _STREAM_BYTES) if memory == "auto" else budget
+    while segment > chunk and needed(segment) > most:
         segment -= chunk
-    group = (budget - ring) // (2 * (segment + span) * state)
+    if needed(segment) > most:  # chunks that are longer than what is thought enough
+        most = budget
+    group = (most - ring) // (needed(segment) - ring)
     if group < 1:
-        needed = 2 * (segment + span) * state + ring
+        part = "" if share == 1 else f" ({share:.0%} of it, the rest is for the other period)"
         raise MemoryError(
-            f"memory={memory!r} gives {budget / 2**20:.3g} MiB, and to stream these windows takes "
-            f"{needed / 2**20:.3g}: two stretches of {segment + span} states (chunks hold {chunk} times, windows reach "
-            f"over {span + 1}) and {_RING} batches of {batch_size}. Give more, take a smaller batch_size, or write the "
-            "data once in smaller chunks: sc.cache(ds, path)"
+            f"memory={memory!r} gives {budget / 2**20:.3g} MiB{part}, and to stream these windows takes "
+            f"{needed(segment) / 2**20:.3g}: two stretches of {segment + span} states (chunks hold {chunk} times, "
+            f"windows reach over {span + 1}) and {_RING} batches of {batch_size}. Give more, take a smaller "
+            "batch_size, or write the data once in smaller chunks: sc.cache(ds, path)"
         )
     return Plan("stream", segment, int(group))
 
@@ -141,8 +146,10 @@ class WindowStream:
     has the same number of them, so that no window is left out and no rank waits.
 
     Memory when streaming, beside that of the interpreter: two groups, one read in the background while the other is
-    used, of at most `group` x (`segment` + reach of a window - 1) states; four batches; and the chunks being decoded,
-    at most 8 tasks of 8 MiB (or of a chunk). `bound` is the sum. A batch's tensor is filled anew three batches later.
+    used, of at most `group` x (`segment` + reach of a window - 1) states; and four batches. These `choose_plan` keeps
+    within the memory given. On top come the chunks being decoded (`Source.in_flight`: a task of 8 MiB for each core,
+    eight for a remote store; whole chunks where these are larger, with all levels that are in them, 256 MiB or one
+    chunk in all). `bound` is the sum of all. A batch's tensor is filled anew three batches later.
 
     One process: threads only, no workers. To fork while it runs is refused, because threads do not survive it.
 
@@ -234,9 +241,7 @@ class WindowStream:
         ring = _RING * self.batch_size * self.length * state
         if self.plan.tier == "memory":
             return len(self._states) * state + ring
-        task = max(max(2**23, source.chunk * source.state_bytes // len(source.views)) for source in self.sources)
-        flying = min(8 * task, self._group_states() * state)
-        return 2 * self._group_states() * state + ring + flying
+        return 2 * self._group_states() * state + ring + max(source.in_flight for source in self.sources)
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, from `first_batch` on: what is before it is not read."""

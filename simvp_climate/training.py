@@ -28,12 +28,13 @@ from simvp_climate.data.normalizer import (
     Normalizer,
     Survey,
     check_mean,
+    check_transforms,
     check_units,
     check_varies,
     survey,
     transforms_of,
 )
-from simvp_climate.data.variables import same_units
+from simvp_climate.data.variables import conversion, same_units
 from simvp_climate.data.windows import find_windows, shared_period
 from simvp_climate.forecaster import Forecaster, choose_device
 from simvp_climate.grid import closes_longitude, latitude_weights
@@ -68,9 +69,9 @@ class TrainConfig:
     precision
         As Lightning Fabric calls it ("32-true", "bf16-mixed"); "auto" is bfloat16 on a GPU that has it.
     memory
-        Bytes that the states may take; "auto" is 60 % of what is free. States that fit are decoded once and kept;
-        others are streamed, in an order that depends on this, see `loader.Plan`. A run that is resumed keeps its
-        order.
+        Bytes that the states may take, a quarter of them those of the validation period; "auto" is 60 % of what is
+        free. Chunks being decoded come on top. States that fit are decoded once and kept; others are streamed, in an
+        order that depends on this, see `loader.Plan`. A run that is resumed keeps its order.
     engine
         What reads Zarr on a local disk: "auto" takes tensorstore where it is installed, "zarr" and
         "tensorstore" say which. It changes no number.
@@ -201,14 +202,16 @@ def train(
     units = tuple(grid[channel.variable].attrs.get("units", "") for channel in reader.channels(grid))
     log_scale, bounds = transforms_of(reader.channels(grid), units, task.transforms)
     plans = checkpoint.plans(run_directory)
-    train_part = _read(task, training, "dataset", weights_H, log_scale, config, plans and plans[0], 0.75)
+    share = 1.0 if validation is None else 0.75  # of the memory, for the training period
+    train_part = _read(task, training, "dataset", weights_H, log_scale, config, plans and plans[0], share)
     valid_part = None
     if validation is not None:
-        valid_part = _read(task, validation, "valid", weights_H, log_scale, config, plans and plans[1], 0.25)
+        valid_part = _read(task, validation, "valid", weights_H, log_scale, config, plans and plans[1], 1 - share)
     if start_from is None:
         found = train_part.survey
         check_units(found, reader.channels(grid), units, log_scale)
         check_varies(found, reader.channels(grid))
+        check_transforms(found, reader.channels(grid), units, log_scale, bounds)
         normalizer = Normalizer(
             reader.channels(grid), units, found.mean, found.std, found.change_std, found.mask, log_scale, bounds
         )
@@ -609,9 +612,10 @@ def _check_alike(series: list[xr.Dataset]) -> None:
 
 
 def _check_no_overlap(task: Task, training: list[xr.Dataset], validation: list[xr.Dataset]) -> None:
-    for one in training:
+    for number, one in enumerate(training):
         times = one.indexes["time"]
-        windows = find_windows(times, task.step, task.history, task.horizon, "dataset")
+        label = "dataset" if len(training) == 1 else f"dataset[{number}]"
+        windows = find_windows(times, task.step, task.history, task.horizon, label)
         for other in validation:
             shared = shared_period(times, windows, other.indexes["time"])
             if len(shared):
@@ -632,6 +636,15 @@ def _take_over(start: Forecaster, task: Task, grid: xr.Dataset) -> Normalizer:
             + ". Fine-tuning may change the horizon, the data and the schedule, nothing else of the task"
         )
     start.check(grid)
+    for channel, trained in zip(start.normalizer.channels, start.normalizer.units, strict=True):
+        units = grid[channel.variable].attrs.get("units", "")
+        if units and trained and not same_units(units, trained):
+            factor, offset = conversion(channel.variable, units, trained)
+            name = channel.variable
+            raise ValueError(
+                f"{name} is in {units!r}, start_from was trained in {trained!r}, whose statistics are kept: convert, "
+                f"ds[{name!r}] = (ds[{name!r}] * {factor:g} + {offset:g}).assign_attrs(units={trained!r})"
+            )
     return start.normalizer
 
 

@@ -107,7 +107,7 @@ def test_a_store_that_changes_stops_the_training(tmp_path, monkeypatch, engine, 
     path = stored(tmp_path / "s.zarr", waves(times=120))
     change_at(monkeypatch, path, epoch, 1)
     with pytest.raises(ValueError) as error:
-        train(sc.open_dataset(path, ["z500", "t2m"]), epochs=3, memory=300_000, engine=engine)
+        train(sc.open_dataset(path, ["z500", "t2m"]), epochs=3, memory=225_000, engine=engine)
     says(error, "the store of dataset", "changed under the run", "another size or time of change", "start the run anew")
 
 
@@ -115,14 +115,14 @@ def test_a_store_that_changes_in_the_last_epoch_is_no_result(tmp_path, monkeypat
     path = stored(tmp_path / "s.zarr", waves(times=120))
     change_at(monkeypatch, path, 2, 0)
     with pytest.raises(ValueError, match="changed under the run"):
-        train(sc.open_dataset(path, ["z500", "t2m"]), epochs=3, memory=300_000)
+        train(sc.open_dataset(path, ["z500", "t2m"]), epochs=3, memory=225_000)
 
 
 def test_a_store_that_changed_before_it_is_resumed_is_another_run(tmp_path):
     path = stored(tmp_path / "s.zarr", waves(times=120))
 
     def run():
-        ds, config = sc.open_dataset(path, ["z500", "t2m"]), quick(memory=300_000)
+        ds, config = sc.open_dataset(path, ["z500", "t2m"]), quick(memory=225_000)
         settings = dict(valid=None, model=tiny_model(), config=config, device="cpu")
         return sc.train(TASK, ds, directory=tmp_path / "run", **settings)
 

@@ -146,6 +146,21 @@ def test_the_plan_keeps_within_the_memory_given():
         choose_plan(sources, windows, 8, memory=17_000)
 
 
+def test_chunks_that_are_longer_than_what_is_thought_enough(monkeypatch):
+    """Hourly files of a year: by itself it takes what one stretch of them needs, if that is free."""
+    monkeypatch.setattr(loader, "_STREAM_BYTES", 10_000)
+    monkeypatch.setattr(reader, "free_memory", lambda: 1_000_000)
+    ds = counted(6000).chunk(time=2000)
+    sources, windows = parts(ds)
+    plan = choose_plan(sources, windows, 2)
+    assert plan == Plan("stream", 2000, 1)
+    monkeypatch.setattr(reader, "free_memory", lambda: 500_000)
+    with pytest.raises(
+        MemoryError, match=r"gives 0.143 MiB \(50% of it, the rest is for the other period\), .* 2000 times"
+    ):
+        choose_plan(sources, windows, 2, share=0.5)
+
+
 def test_memory_stays_within_the_bound_for_a_store_that_is_larger(tmp_path):
     """A store of 240 MB through a bound of about 60 MB, measured from outside."""
     code = f"""

@@ -137,7 +137,7 @@ def stored(tmp_path, times=60):
     return open_dataset(tmp_path / "s.zarr", ["z500", "t2m"])
 
 
-STREAMED = 220_000  # bytes: less than 60 states of 1 kB and four batches take
+STREAMED = 165_000  # bytes: less than 60 states of 1 kB and four batches take
 
 
 def test_a_streamed_run_goes_on_where_it_stopped_whatever_memory_there_is(tmp_path, monkeypatch):
@@ -219,6 +219,15 @@ def test_fine_tuning_starts_from_the_weights_and_statistics():
         run(task=Task(["z500", "t2m"], history=3), start_from=start)
     with pytest.raises(ValueError, match="is not the network of start_from"):
         run(start_from=start, model=tiny_model(blocks=3))
+    celsius = waves(times=30)
+    celsius["t2m"] = (celsius["t2m"] - 273.15).assign_attrs(units="degC")
+    with pytest.raises(ValueError, match=r"t2m is in 'degC', start_from was trained in 'K', .*\* 1 \+ 273.15"):
+        run(celsius, start_from=start)
+
+
+def test_the_series_that_is_too_short_is_named():
+    with pytest.raises(ValueError, match=r"dataset\[1\] has no window of 4 states"):
+        run([waves(times=30), waves(times=3, start="2001-05-01")])
 
 
 def test_padding_follows_the_grid():
@@ -314,7 +323,7 @@ def test_a_validation_loss_that_is_no_number_is_an_error():
 
 
 def test_memory_that_is_too_little_is_named():
-    with pytest.raises(MemoryError, match=r"memory=1000 gives 0.000715 MiB, and to stream these windows takes"):
+    with pytest.raises(MemoryError, match=r"memory=1000 gives 0.000954 MiB, and to stream these windows takes"):
         run(config=quick(memory=1000))
 
 

@@ -69,7 +69,7 @@ class Survey:
     mean, std, change_std, mask
         As in `Normalizer`.
     low, high
-        Smallest and largest value, shape (channel,); of the logarithm where that is taken.
+        Smallest and largest value, shape (channel,), in the units of the data.
     digest
         A text that tells these states from others.
     """
@@ -178,8 +178,8 @@ def survey(
             found.add_changes(pairs[inside], states, start + len(block) - len(states))
     mask = found.mask(sources)
     mean, variance = found.moments(mask)
-    low, high = found.extremes()
-    result = Survey(mean, np.sqrt(variance), found.change_std(mask), mask, low, high, found.digest.hexdigest())
+    spreads = np.sqrt(variance), found.change_std(mask)
+    result = Survey(mean, *spreads, mask, found.low, found.high, found.digest.hexdigest())
     if path is not None:
         _leave(path, result)
     return result
@@ -215,13 +215,36 @@ def check_units(found: Survey, channels: Sequence[Channel], units: Sequence[str]
             )
         lowest, highest = known[0].valid_range
         values = {"averages": found.mean[at], "goes down to": found.low[at], "goes up to": found.high[at]}
+        if log_scale[at]:
+            del values["averages"]
         for word, value in values.items():
-            if not log_scale[at] and not lowest <= factors[0] * value + factors[1] <= highest:
+            if not lowest <= factors[0] * value + factors[1] <= highest:
                 raise ValueError(
                     f"{channel} {word} {value:.4g} {unit}: {known[0].long_name} lies between {lowest:g} and "
                     f"{highest:g} {known[0].units}. Is the attribute units right? Values of fill (-9999, 1e20) that "
                     "were not decoded look like this too: then set attrs['_FillValue'] and decode, xarray.decode_cf(ds)"
                 )
+
+
+def check_transforms(
+    found: Survey, channels: Sequence[Channel], units: Sequence[str], log_scale: np.ndarray, bounds: np.ndarray
+) -> None:
+    """Raise ValueError if the data lie beyond the bounds of their transform, or below what has a logarithm.
+
+    A tenth of a standard deviation (for logarithms a hundredth of the largest value) is let pass: packing leaves it.
+    """
+    for at, (channel, unit) in enumerate(zip(channels, units, strict=True)):
+        low, high, slack = found.low[at], found.high[at], 0.1 * found.std[at]
+        if log_scale[at] and low < -0.01 * high:
+            raise ValueError(
+                f"transforms takes the logarithm of {channel.variable!r}, which goes down to {low:.4g} {unit}: it "
+                f"is for values from 0 up, such as precipitation. Leave {channel.variable!r} out of it"
+            )
+        if not log_scale[at] and not (bounds[at, 0] - slack <= low and high <= bounds[at, 1] + slack):
+            raise ValueError(
+                f"transforms holds {channel.variable!r} within {bounds[at, 0]:g} and {bounds[at, 1]:g}, and the "
+                f"training data go from {low:.4g} to {high:.4g} {unit}: are the bounds in the units of the data?"
+            )
 
 
 def check_plausible(normalizer: Normalizer, states: np.ndarray, name: str) -> None:
@@ -258,6 +281,7 @@ class _Sums:
         self.changes: list[np.ndarray] = []
         self.missing: np.ndarray | None = None  # number of times without a value, per cell
         self.first_missing: np.ndarray | None = None  # series and time of the first of these, per cell
+        self.infinite: np.ndarray | None = None  # whether a value was infinite, which is no way to say missing
         self.digest = hashlib.sha256()
         self.scratch = np.empty(max(_CACHED_BYTES // 4, shape[2]), dtype=np.float32)
 
@@ -274,10 +298,11 @@ class _Sums:
         missing = False
         for times, channel, band in self._pieces(len(block)):
             part = states[times, channel, band]
+            raw = block[times, channel, band]
+            self.low[channel] = np.fmin(self.low[channel], np.fmin.reduce(raw, axis=None))
+            self.high[channel] = np.fmax(self.high[channel], np.fmax.reduce(raw, axis=None))
             anomaly = self.scratch[: part.size].reshape(part.shape)
             np.subtract(part, self.origin[channel], out=anomaly)
-            self.low[channel] = np.fmin(self.low[channel], np.fmin.reduce(anomaly, axis=None))
-            self.high[channel] = np.fmax(self.high[channel], np.fmax.reduce(anomaly, axis=None))
             anomaly.sum(axis=-1, out=rows[times, channel, band])
             if not np.isfinite(rows[times, channel, band]).all():
                 missing = True
@@ -320,6 +345,8 @@ class _Sums:
         if self.missing is None:
             self.missing = np.zeros(self.shape, dtype=np.int64)
             self.first_missing = np.zeros((2, *self.shape), dtype=np.int64)
+            self.infinite = np.zeros(self.shape, dtype=bool)
+        self.infinite |= np.isinf(states).any(axis=0)
         new = missing.any(axis=0) & (self.missing == 0)
         self.first_missing[0][new] = series
         self.first_missing[1][new] = times[missing.argmax(axis=0)[new]]
@@ -330,8 +357,8 @@ class _Sums:
         if self.missing is None:
             return np.zeros(self.shape, dtype=bool)
         moving = (self.missing > 0) & (self.missing < self.count)
-        if moving.any():
-            channel, row, column = np.argwhere(moving)[0]
+        if (moving | self.infinite).any():
+            channel, row, column = np.argwhere(moving | self.infinite)[0]
             series, time = self.first_missing[:, channel, row, column]
             source, times = sources[series], self.missing[channel, row, column]
             value = reader.read(source, np.array([time]))[0, channel, row, column]
@@ -352,11 +379,6 @@ class _Sums:
         area = self._area(mask) * self.count
         mean = self.sum / area
         return mean + self.origin[:, 0, 0].astype(np.float64), np.maximum(self.squares / area - mean**2, 0)
-
-    def extremes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the smallest and the largest value per channel."""
-        origin = self.origin[:, 0, 0].astype(np.float64)
-        return self.low + origin, self.high + origin
 
     def change_std(self, mask: np.ndarray) -> np.ndarray:
         """Return the root mean square change, (lead, channel)."""

@@ -7,7 +7,7 @@ import xarray as xr
 
 from simvp_climate.data import normalizer, reader
 from simvp_climate.data.conventions import orient
-from simvp_climate.data.normalizer import Survey, check_units, check_varies, survey, transforms_of
+from simvp_climate.data.normalizer import Survey, check_transforms, check_units, check_varies, survey, transforms_of
 from simvp_climate.data.reader import Channel
 from simvp_climate.data.windows import find_windows
 from simvp_climate.grid import latitude_weights
@@ -217,6 +217,28 @@ def test_the_extremes_are_those_of_the_values():
     found = surveyed(ds)
     np.testing.assert_allclose(found.low, ds.min().to_array(), rtol=1e-6)
     np.testing.assert_allclose(found.high, ds.max().to_array(), rtol=1e-6)
+
+
+def test_transforms_are_held_against_the_data():
+    def checked(name, units, low, high, how, std=1.0):
+        found = Survey(np.zeros(1), np.array([std]), None, None, np.array([low]), np.array([high]), "")
+        scale, bounds = transforms_of((Channel(name),), (units,), [(name, how)])
+        check_transforms(found, (Channel(name),), (units,), scale, bounds)
+
+    checked("tcc", "1", -0.001, 1.001, (0, 1), std=0.3)
+    checked("q", "kg kg-1", -1e-6, 0.02, (0, None), std=5e-3)
+    checked("tp", "m", -1e-4, 0.1, "log")
+    with pytest.raises(ValueError, match="holds 'tcc' within 0 and 1, and the training data go from 0 to 100 %"):
+        checked("tcc", "%", 0, 100, (0, 1), std=30)
+    with pytest.raises(ValueError, match="logarithm of 'u10', which goes down to -20 m s-1"):
+        checked("u10", "m s-1", -20, 20, ("log", 1.0))
+
+
+def test_a_cell_that_is_always_infinite_is_no_mask():
+    ds = series()
+    ds["a"][:, 1, 1] = np.inf
+    with pytest.raises(ValueError, match="a is inf at 2001-01-01 00:00:00, latitude -25, longitude 60"):
+        surveyed(ds)
 
 
 def test_channels_without_anything_to_learn():
