@@ -116,9 +116,8 @@ class Source:
 
     @property
     def in_flight(self) -> int:
-        """Bytes of what is being decoded at once, at most: tasks of 8 MiB, or of a chunk where that is more."""
-        task = max(_TASK_BYTES, self.chunk_bytes)
-        return task * self.at_once
+        """Bytes of what is being decoded at once, at most: tasks of 8 MiB, or of a chunk as stored and decoded."""
+        return self.at_once * max(_TASK_BYTES, 2 * self.chunk_bytes)
 
     @property
     def at_once(self) -> int:
@@ -280,7 +279,9 @@ def fetch(requests: Sequence[Request]) -> None:
                 out = out[:, 0]
             first += count
             source, view, store = request.source, request.source.views[number], request.source.stores[number]
-            if store is not None and (read := _read_straight(view, store, request.start, request.stop, out)):
+            # tensorstore orders small chunks by itself, and would hold all large ones at once
+            many = store is not None and source.chunk_bytes <= _TASK_BYTES
+            if many and (read := _read_straight(view, store, request.start, request.stop, out)):
                 reads.append((source, number, request.start, request.stop, read))
                 continue
             for start, stop in _pieces(source, number, request.start, request.stop):
@@ -504,7 +505,7 @@ def _open_tensorstore(tensorstore: ModuleType, view: View, at_once: int) -> obje
         "recheck_cached_data": False,
         "recheck_cached_metadata": False,
         # fewer at once where chunks are large, as for the other engine
-        "context": {"data_copy_concurrency": {"limit": at_once}, "file_io_concurrency": {"limit": max(4, at_once)}},
+        "context": {"data_copy_concurrency": {"limit": at_once}, "file_io_concurrency": {"limit": at_once}},
     }
     try:
         return tensorstore.open(spec, open=True, read=True).result()
@@ -582,6 +583,9 @@ def _read_variable(source: Source, number: int, start: int, stop: int, out: np.n
         # read before it is transposed: xarray reads a lazy transposed array point by point
         np.copyto(_as_stored(out, variable.dims), variable.isel(time=slice(start, stop)).values, casting="unsafe")
         return
+    if store is not None and (read := _read_straight(view, store, start, stop, out)):
+        read.result()
+        return
     wanted, order = _selection(view, start, stop)
     straight = not view.decode and not any(isinstance(by, np.ndarray) for by in [*wanted, *order])
     if store is None and straight and view.array is not None and view.array.dtype == np.float32:
@@ -606,6 +610,10 @@ def _read_variable(source: Source, number: int, start: int, stop: int, out: np.n
 def _pieces(source: Source, number: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
     """Yield a stretch of times in pieces that end where chunks end, each of about `_TASK_BYTES`."""
     state = source.state_bytes // len(source.channels) * max(1, source.levels_of(number))
+    view = source.views[number]
+    if view is not None and view.chunks is not None:  # what is decoded with it counts
+        chunk = int(np.prod(view.chunks)) * view.stored.dtype.itemsize
+        state = max(state, chunk // view.chunks[view.time_axis])
     ends = [start + int(end) for end in np.flatnonzero(np.diff(source.chunk_numbers(number, start, stop))) + 1]
     for end in [*ends, stop]:
         if (end - start) * state >= _TASK_BYTES or end == stop:
