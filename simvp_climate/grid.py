@@ -19,6 +19,8 @@ _ABOUT_GRID = re.compile(
     r"actual_range|bounds|cell_measures|stored_direction"
     r"|GRIB_(N[xyV]|grid.*|numberOfPoints|.*InDegrees|.*Scans.*|.*PointsAreConsecutive)"
 )
+# what climate models and forecasts in HEALPix call the dimension of its cells
+_CELLS = {"cell", "cells", "ncells", "healpix", "healpix_index", "hpx", "pix", "pixel", "ipix", "npix", "values"}
 _OTHER_REGRIDDERS = "xESMF, CDO (remapcon) or earthkit-regrid can regrid it to a regular latitude-longitude grid"
 
 # WeatherBench's grids: columns, rows, whether the outer rows lie on the poles
@@ -95,6 +97,28 @@ def closes_longitude(longitude: xr.DataArray | np.ndarray) -> bool:
     return bool(np.abs(gaps - 360 / len(degrees)).max() < _TOLERANCE)
 
 
+def why_healpix(dataset: xr.Dataset) -> str | None:
+    """Return the words that refuse a HEALPix grid, or None if nothing says that it is one.
+
+    What says so is the word in the names or texts of attributes (`grid_mapping_name`, `healpix_nside`,
+    `GRIB_gridType`), or a dimension with a usual name and 12 * nside**2 cells, nside a power of two.
+    """
+    told = any(
+        "healpix" in str(key).lower() or (isinstance(value, str) and "healpix" in value.lower())
+        for variable in dataset.variables.values()
+        for key, value in variable.attrs.items()
+        if str(key).startswith(("grid", "GRIB_grid", "healpix", "crs"))
+    )
+    whole = {12 * 4**order for order in range(1, 16)}
+    cells = [dim for dim, size in dataset.sizes.items() if str(dim).lower() in _CELLS and (told or size in whole)]
+    if not cells:
+        return None
+    return (
+        f"the {dataset.sizes[cells[0]]} cells of dimension {cells[0]!r} look like a HEALPix grid, which has no rows "
+        "and columns. Regrid to a regular latitude-longitude grid first, for example with earthkit-regrid or earth2grid"
+    )
+
+
 def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.5) -> xr.Dataset:
     """Return the dataset on another latitude-longitude grid, every value the area mean over its cell.
 
@@ -135,9 +159,9 @@ def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.
     ImportError
         If xarray-regrid is not installed.
     ValueError
-        If the name is not known, the dataset or the target has no regular latitude-longitude grid, a cell
-        of the target reaches beyond the dataset, or a variable holds text, dates or classes (CF
-        `flag_values`), which have no mean.
+        If `grid` is neither a name nor a Dataset, the name is not known, the dataset or the target has no
+        regular latitude-longitude grid, a cell of the target reaches beyond the dataset, or a variable holds
+        text, dates or classes (CF `flag_values`), which have no mean.
 
     Warns
     -----
@@ -148,6 +172,11 @@ def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.
         raise ValueError(f"a {type(dataset).__name__} was given, a Dataset is needed: array.to_dataset(name='t2m')")
     if not 0 <= min_valid <= 1:
         raise ValueError(f"min_valid={min_valid!r} must lie in [0, 1]: it is a part of a cell's area")
+    if not isinstance(grid, str | xr.Dataset):
+        raise ValueError(
+            f"grid={grid!r} is neither a name nor a Dataset: names are {', '.join(_SIZES)} and sizes such as '64x32'; "
+            "for any other grid give a Dataset with its latitude and longitude"
+        )
     target = _named_grid(grid) if isinstance(grid, str) else grid
     old = {role: _axis(dataset, role, "the dataset") for role in _UNITS}
     new = {role: _axis(target, role, "the target grid") for role in _UNITS}
@@ -319,6 +348,8 @@ def _axis(dataset: xr.Dataset, role: str, owner: str) -> xr.DataArray:
         raise ValueError(f"several dimensions of {owner} could be the {role}: {names}. Keep one grid: ds[[...]]")
     if not names and found:
         raise ValueError(_why_not_regular(role, owner, *next(iter(found.items()))))
+    if not names and (healpix := why_healpix(dataset)):
+        raise ValueError(f"no {role} found in {owner}: {healpix}")
     if not names:
         raise ValueError(
             f"no {role} found: {owner} has the coordinates {list(dataset.coords)}. If one of them is the {role}, say "

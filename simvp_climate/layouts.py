@@ -22,17 +22,19 @@ _TIME_ENCODING = {"dtype": "float64", "_FillValue": None}
 # true of the analysis, untrue of its forecast; readers mask what lies outside a valid range
 _STALE = {"valid_range", "valid_min", "valid_max", "actual_range", "statistic", "precision", "dataset"}
 _BOUNDS = "valid_time_bnds"
+# "instant" is not among them: a daily mean of such data, made with xarray, has it still
 _GRIB_METHODS = {"accum": "sum", "avg": "mean", "max": "maximum", "min": "minimum"}
-# sums or means over a time before the valid time; all other known variables hold at that time
-_NOT_INSTANTANEOUS = {"tp", "tp6h", "tp24h", "tisr"}
+# GRIB's coding and what a cache says of its values
+_STALE_BEGINNINGS = ("GRIB_", "cache_")
 
 
 def encode(forecast: xr.Dataset) -> xr.Dataset:
     """Return the forecast with CF attributes and encodings, whatever its horizontal names.
 
-    Attributes that the data brought stay; what is missing and known by name is added. Means and sums over time
-    keep their `cell_methods`, and the bounds of their valid times if the forecast has them:
-    `valid_time_bnds(init_time, lead_time, bnds)`.
+    Attributes that the data brought stay; what is missing and known by name is added. `cell_methods` are those of
+    the data, or say what GRIB says of sums, means and extremes over time; no name tells whether values hold at a
+    time or are means. Means and sums over time keep the bounds of their valid times if the forecast has
+    them: `valid_time_bnds(init_time, lead_time, bnds)`.
     """
     axes = find_axes(forecast)
     forecast = forecast.copy()
@@ -70,10 +72,12 @@ def encode(forecast: xr.Dataset) -> xr.Dataset:
         level.encoding = {"_FillValue": None}
     for name, variable in forecast.data_vars.items():
         kept = {
-            key: value for key, value in variable.attrs.items() if key not in _STALE and not key.startswith("GRIB_")
+            key: value
+            for key, value in variable.attrs.items()
+            if key not in _STALE and not key.startswith(_STALE_BEGINNINGS)
         }
         known = _known_attributes(name)
-        if method := _GRIB_METHODS.get(variable.attrs.get("GRIB_stepType", "instant")):
+        if method := _GRIB_METHODS.get(variable.attrs.get("GRIB_stepType")):
             known["cell_methods"] = f"time: {method}"
         variable.attrs = {**known, **kept}
         variable.encoding = {"zlib": True, "complevel": 1, "shuffle": True, "_FillValue": np.float32("nan")}
@@ -96,6 +100,4 @@ def _known_attributes(name: str) -> dict[str, str]:
     variable, level = known
     where = "" if level is None else f" at {level:g} hPa"
     named = {"standard_name": variable.standard_name} if variable.standard_name else {}
-    if variable.short_name not in _NOT_INSTANTANEOUS:
-        named["cell_methods"] = "time: point"
     return {**named, "long_name": variable.long_name.replace("_", " ") + where}

@@ -150,7 +150,8 @@ def train(
         Where to keep the state after every epoch. Called again with the same arguments, a stopped run goes
         on where it stopped; with others it is refused. The result lies there as `forecaster.safetensors`.
     start_from
-        A forecaster to fine-tune: its weights, statistics and network are the start.
+        A forecaster to fine-tune: its weights and network are the start, and its statistics, mask and fields
+        without time are kept.
     device
         "auto" (a GPU if there is one), "cpu", "cuda", "mps".
 

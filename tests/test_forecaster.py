@@ -215,7 +215,7 @@ def test_attributes_that_are_untrue_of_a_forecast_are_dropped(forecaster):
     ds = waves()
     ds["t2m"].attrs.update(valid_range=[0, 1], actual_range=[0, 1], comment="kept")
     attrs = forecaster(ds)["t2m"].attrs
-    assert attrs["comment"] == "kept" and attrs["cell_methods"] == "time: point"
+    assert attrs["comment"] == "kept" and "cell_methods" not in attrs
     assert not {"valid_range", "actual_range"} & attrs.keys()
 
 
@@ -383,6 +383,11 @@ class TestMasks:
         ds["t2m"][-1, 0, 0] = np.nan
         with pytest.raises(ValueError, match="t2m is nan at 2001-01-15 18:00:00, latitude -78.75, longitude 0"):
             made(ds)
+
+    def test_another_mask_than_in_training_is_an_error(self):
+        made = small(waves())
+        with pytest.raises(ValueError, match="t2m is nan .* no value at any of the 2 times read, and had values in tr"):
+            made(self.ocean())
 
     def test_a_mask_that_only_valid_has_is_an_error(self):
         with pytest.raises(ValueError, match=r"(?s)t2m is nan .*valid has no value there at any time, the training"):

@@ -1,9 +1,11 @@
+import re
 import sys
 
 import numpy as np
 import pytest
 import xarray as xr
 
+from simvp_climate.data.conventions import find_axes
 from simvp_climate.grid import closes_longitude, latitude_weights, regrid
 
 
@@ -420,6 +422,29 @@ def unstructured():
     return xr.Dataset({"t": ("cell", [1.0, 2])}, {"lat": ("cell", [1.0, 2]), "lon": ("cell", [1.0, 2])})
 
 
+def healpix(size=48, dim="cell", **attrs):
+    return xr.Dataset({"t": (dim, np.zeros(size)), "crs": ((), 0, attrs)})
+
+
+@pytest.mark.parametrize(
+    ("dataset", "refused"),
+    [
+        (healpix(grid_mapping_name="healpix", healpix_nside=2), True),
+        (healpix(47, "values", GRIB_gridType="healpix"), True),  # a part of the globe
+        (healpix(196608), True),  # nothing but its size, nside 128
+        (healpix(192, "time"), False),
+        (healpix(108), False),  # 12 * 3**2
+        (healpix(100, title="not from HEALPix"), False),
+    ],
+)
+def test_healpix_is_to_be_regridded_elsewhere(dataset, refused):
+    words = "cells of dimension .* look like a HEALPix grid.*Regrid to a regular latitude-longitude grid first"
+    for call in (lambda: regrid(dataset, "5.625deg"), lambda: find_axes(dataset)):
+        with pytest.raises(ValueError, match="no latitude found") as caught:
+            call()
+        assert bool(re.search(words, str(caught.value))) == refused
+
+
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
@@ -445,6 +470,9 @@ def test_the_target_is_checked_too():
         regrid(globe(without(4), 8), curvilinear())
     with pytest.raises(ValueError, match="the target grid has 1 longitudes"):
         regrid(globe(without(4), 8), grid_of([0, 10], [5]))
+    for none in (3, None, globe(without(2), 4).t):
+        with pytest.raises(ValueError, match="is neither a name nor a Dataset: names are 5.625deg, "):
+            regrid(globe(without(4), 8), none)
     with pytest.raises(ValueError, match="min_valid=50"):
         regrid(globe(without(4), 8), globe(without(2), 4, 0), min_valid=50)
 

@@ -54,9 +54,10 @@ def test_means_and_sums_keep_their_bounds_and_methods_in_a_file(tmp_path, calend
 @pytest.mark.parametrize(
     ("name", "attrs", "methods"),
     [
-        ("t2m", {}, "time: point"),
+        ("t2m", {}, None),  # may be a daily mean
         ("t2m", {"cell_methods": "time: mean"}, "time: mean"),
-        ("t2m", {"GRIB_stepType": "instant"}, "time: point"),
+        ("t2m", {"GRIB_stepType": "instant"}, None),  # stays with daily means made of them
+        ("t2m", {"cell_methods": "time: point"}, "time: point"),
         ("mean_flux", {"GRIB_stepType": "avg"}, "time: mean"),
         ("tp", {"GRIB_stepType": "accum"}, "time: sum"),
         ("t2m", {"GRIB_stepType": "max"}, "time: maximum"),
@@ -66,6 +67,16 @@ def test_means_and_sums_keep_their_bounds_and_methods_in_a_file(tmp_path, calend
 )
 def test_cell_methods_say_what_the_data_said(name, attrs, methods):
     assert encode(forecast(name, **attrs))[name].attrs.get("cell_methods") == methods
+
+
+def test_what_a_cache_says_of_its_values_is_not_said_of_a_forecast():
+    attrs = {"cache_max_abs_error": 0.5, "units": "K", "cacheable": "yes"}
+    assert encode(forecast("t2m", **attrs))["t2m"].attrs == {
+        "standard_name": "air_temperature",
+        "long_name": "2m temperature",
+        "units": "K",
+        "cacheable": "yes",
+    }
 
 
 def test_bounds_that_stayed_with_the_data_are_not_pointed_at():

@@ -34,6 +34,8 @@ import xarray as xr
 import zarr
 from tqdm.auto import tqdm
 
+from simvp_climate.data import reader
+
 _DTYPES = ("float32", "float16", "int16")
 _BLOCK_BYTES = 2**26  # read at once; up to four times that if a chunk of the source is then read but once
 _MISSING = -32768
@@ -41,6 +43,7 @@ _MISSING = -32768
 _STEPS = 65534
 _ERROR = "cache_max_abs_error"
 _MADE_FROM = "cache_made_from"
+_STORED = "stored (identity)"
 
 
 def cache(
@@ -68,7 +71,10 @@ def cache(
     stops (time limit, full disk), the same call goes on where it stopped, and the store is the same to the
     byte. A finished store that was made from the same dataset with the same settings is returned as it is. The
     same are datasets that agree in names, attributes, coordinates, the path they were opened from, and the
-    values at their first, middle and last time.
+    values at their first, middle and last time, and whose files (each chunk's) have the size and the time of
+    change that they had. Files count where a dataset comes as `open_dataset` opened it from a local disk; of
+    remote stores, datasets in memory and those out of arithmetic or dask the values at other times are not
+    compared.
 
     Time is read in blocks of about 64 MB of one variable (up to 256 MB where the chunks of the source are as
     long), which end where the chunks of the source end, so that each is read once; if a selection of times
@@ -298,6 +304,7 @@ def _made_from(dataset: xr.Dataset, samples: dict[str, np.ndarray], settings: di
             "shape": list(variable.shape),
             "dtype": str(variable.dtype),
             "attributes": variable.attrs,
+            _STORED: reader.stored_identity(variable) if name in samples else None,
             "values (checksum)": _checksum(values),
         }
     record = {
@@ -351,6 +358,14 @@ def _difference(before: dict, now: dict, where: str = "") -> str | None:
     """Say what the first difference of two records is."""
     for key in [*before, *(key for key in now if key not in before)]:
         label = f"{where}{key}"
+        if key == _STORED:
+            # where one is not known, the values of the samples decide
+            if None not in (before.get(key), now.get(key)) and before[key] != now[key]:
+                return (
+                    f"the files of the source changed since ({where.removeprefix('contents, ').removesuffix(', ')}: "
+                    "size or time of change of a file, or the part that is taken)"
+                )
+            continue
         if key not in before or key not in now:
             return f"{label} is only {'here' if key in now else 'there'}"
         if isinstance(before[key], dict) and isinstance(now[key], dict):

@@ -18,7 +18,7 @@ import pandas as pd
 import xarray as xr
 
 from simvp_climate.data.variables import Variable, expand, lookup, same_units, substitute
-from simvp_climate.grid import closes_longitude
+from simvp_climate.grid import closes_longitude, why_healpix
 
 # degrees; float32 or linspace noise is far below, grid spacing far above
 _TOLERANCE = 1e-3
@@ -51,8 +51,8 @@ def find_axes(dataset: xr.Dataset) -> Axes:
     Raises
     ------
     ValueError
-        If there is no regular latitude-longitude grid (curvilinear, unstructured or reduced Gaussian grids,
-        no latitude at all), if latitudes are not strictly monotonic or longitudes repeat modulo 360, or if
+        If there is no regular latitude-longitude grid (curvilinear, unstructured, HEALPix or reduced Gaussian
+        grids, no latitude at all), if latitudes are not strictly monotonic or longitudes repeat modulo 360, or if
         several dimensions could be the time or the level.
     """
     roles = find_roles(dataset)
@@ -380,6 +380,8 @@ def _why_no_grid(dataset: xr.Dataset, roles: dict[str, list[str]], found: dict[s
         return f"{name!r} must be the coordinate of its dimension {dim!r}: ds.swap_dims({dim}={name!r})"
     if roles[role]:
         return f"{roles[role][0]!r} is a single value, a dimension is needed: ds.expand_dims({roles[role][0]!r})"
+    if healpix := why_healpix(dataset):
+        return f"no {role} found: {healpix}"
     return (
         f"no {role} found: the dimensions are {list(dataset.dims)}, the coordinates"
         f" {list(dataset.coords)}. If one of them is the {role}, say so:"

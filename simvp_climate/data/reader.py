@@ -23,7 +23,7 @@ from zarr.abc.store import Store
 from zarr.core.buffer.cpu import NDBuffer
 from zarr.storage import LocalStore, WrapperStore
 
-from simvp_climate.data.store import CheckedStore
+from simvp_climate.data.store import CheckedStore, DamagedChunkError, MissingChunkError
 
 ENGINES = ("auto", "zarr", "tensorstore")
 _TASK_BYTES = 2**23  # read by one task: a few chunks, so that the cores share a block
@@ -323,18 +323,22 @@ def check_finite(states: np.ndarray, dataset: xr.Dataset, times: np.ndarray, mas
     `mask` (channel, latitude, longitude) are not looked at.
     """
     # a sum is finite unless a value is not, and far faster than a look at every value
-    if np.isfinite(states.sum(dtype=np.float32)):
-        return
+    with np.errstate(invalid="ignore", over="ignore"):
+        if np.isfinite(states.sum(dtype=np.float32)):
+            return
     wrong = ~np.isfinite(states)
     if mask is not None:
         wrong &= ~mask
     if not wrong.any():
         return
     when, channel, row, column = np.argwhere(wrong)[0]
-    raise ValueError(
-        missing_value(dataset, times[when], channel, row, column, states[when, channel, row, column])
-        + fill_or_drop(dataset, channel)
-    )
+    message = missing_value(dataset, times[when], channel, row, column, states[when, channel, row, column])
+    if mask is not None and len(states) > 1 and wrong[:, channel, row, column].all():
+        raise ValueError(
+            f"{message}The cell has no value at any of the {len(states)} times read, and had values in training: give "
+            "data with the mask of the training data, or fill the cell"
+        )
+    raise ValueError(message + fill_or_drop(dataset, channel))
 
 
 def missing_value(dataset: xr.Dataset, time: int, channel: int, row: int, column: int, value: float) -> str:
@@ -638,10 +642,16 @@ def _explain(source: Source, number: int, start: int, stop: int, error: Exceptio
                 break
     where = "" if view is None or view.array is None else f" of the store {_address(view.array.store)}"
     chunk = "" if first == start and last == stop - 1 and len(times) > 1 else "one chunk, "
-    return OSError(
+    message = (
         f"{name!r}{where} cannot be read at the times {times[first]} to {times[last]} ({chunk}{last - first + 1} "
-        f"times): {type(error).__name__}: {error}. Nothing of it was used. If the file is damaged, copy it again; if "
-        "the store is remote, see whether it can still be reached, and start again"
+        f"times): {type(error).__name__}: {error}"
+    )
+    message = f"{message}. Nothing of it was used"
+    if isinstance(error, MissingChunkError | DamagedChunkError):  # they say the way out
+        return OSError(message)
+    return OSError(
+        f"{message}. If the file is damaged, copy it again; if the store is remote, see whether it can still be reached, "
+        "and start again"
     )
 
 

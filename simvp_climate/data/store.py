@@ -2,10 +2,13 @@
 
 import difflib
 import glob
+import http.client
 import importlib.util
 import json
 import os
 import re
+import urllib.error
+import urllib.request
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -293,6 +296,12 @@ def open_raw(
     missing_chunks: Literal["error", "fill"] = "error",
 ) -> xr.Dataset:
     """Return what is at a path under the file's own names; it holds the variables, if anything does."""
+    for one in [path] if isinstance(path, str | os.PathLike) else path:
+        if isinstance(one, str) and not one.strip():
+            raise ValueError(
+                f"the path {one!r} is empty: is a variable of the shell or of the script not set? The working folder is"
+                " '.'"
+            )
     store = _zarr_path(path)
     if store is not None:
         return _open_zarr(store, missing_chunks)
@@ -436,15 +445,17 @@ def _zarr_store(path: str) -> Store:
         # without credentials, as `_object_store` does
         options = {"gs": {"token": "anon"}, "s3": {"anon": True}} if _is_anonymous(scheme) else {}
         return FsspecStore.from_url(path, storage_options=options.get(scheme), read_only=True)
-    except ImportError as error:
-        raise ImportError(
-            f"{path!r} is remote: reading it needs a package that is not installed ({error}). Install it with"
-            f" {_CLOUD_EXTRA}"
-        ) from error
-    except ValueError as error:
-        raise ValueError(
-            f"{path!r} cannot be opened: {error}. Known are {', '.join(_CLOUD)} and local paths"
-        ) from error
+    except Exception as error:  # each file system of fsspec has errors of its own
+        if scheme not in _CLOUD or isinstance(error, ValueError):
+            raise ValueError(
+                f"{path!r} cannot be opened: {error}. Known are {', '.join(_CLOUD)} and local paths"
+            ) from error
+        if isinstance(error, ImportError):
+            raise ImportError(
+                f"{path!r} is remote: reading it needs a package that is not installed ({error}). Install it with"
+                f" {_CLOUD_EXTRA}"
+            ) from error
+        raise
 
 
 _CLOUD = ("http", "https", "gs", "s3")
@@ -494,9 +505,12 @@ def _unreachable(path: str, error: Exception) -> Exception:
             f"{path!r} may not be read ({first}). Public stores are read without credentials; for others put them"
             " into the environment: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS"
         )
-    host = urlsplit(os.environ.get("AWS_ENDPOINT_URL", path) if path.startswith("s3://") else path).netloc
+    host = _host(path)
     if re.search("dns error|failed to lookup|Name or service not known|name resolution", text, re.IGNORECASE):
         why = f"the host {host!r} has no address: check its spelling, and the network"
+        if urlsplit(path).scheme == "s3":
+            bucket = urlsplit(path).netloc
+            why += f". {bucket!r} is the name of a bucket; if it is on another server, set AWS_ENDPOINT_URL to that"
     elif re.search("Connection ?refused|Connect call failed", text):
         why = f"nothing listens at {host!r}: the server is down, or the port is wrong"
     elif re.search("time(d )?out", text, re.IGNORECASE):
@@ -504,6 +518,19 @@ def _unreachable(path: str, error: Exception) -> Exception:
     else:
         why = "the server failed again and again: wait until it is well, or copy the store to a local disk"
     return ConnectionError(f"{path!r} cannot be read: {why}. {first}")
+
+
+def _host(path: str) -> str:
+    """Return the server that is asked for a path; in addresses of Google's and S3's the first name is a bucket."""
+    match urlsplit(path).scheme:
+        case "s3":
+            endpoint = os.environ.get("AWS_ENDPOINT_URL")
+            region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+            return urlsplit(endpoint).netloc or endpoint if endpoint else f"s3.{region}.amazonaws.com"
+        case "gs":
+            return "storage.googleapis.com"
+        case _:
+            return urlsplit(path).netloc
 
 
 def _is_file_url(url: str) -> bool:
@@ -516,6 +543,9 @@ def _open_files(files: Sequence[str | os.PathLike], engine: str | None = None) -
     options = {"decode_timedelta": False, "engine": engine}
     if engine == "cfgrib":
         options["backend_kwargs"] = _GRIB_OPTIONS
+    for name in names:
+        if name.startswith(("http://", "https://")):
+            _check_opendap(name)
     try:
         if len(names) == 1:
             return _decode_leads(xr.open_dataset(names[0], chunks=None, **options))
@@ -561,6 +591,24 @@ def _open_files(files: Sequence[str | os.PathLike], engine: str | None = None) -
             " must have the same latitudes and longitudes to the last digit, and every variable the same"
             " times. Otherwise join them with xarray and pass the Dataset"
         ) from error
+
+
+def _check_opendap(url: str) -> None:
+    """Raise OSError if a server says that it has no NetCDF file to be read in parts.
+
+    The NetCDF library would print a syntax error to the terminal, for the page that came instead. All other troubles
+    (passwords, certificates, addresses with a part behind #) are left to it.
+    """
+    if urlsplit(url).fragment:
+        return
+    try:
+        with urllib.request.urlopen(f"{url.split('?')[0]}.dds", timeout=20):
+            pass
+    except urllib.error.HTTPError as error:
+        if error.code in (404, 410):
+            raise _damaged(url, error) from error
+    except (OSError, http.client.HTTPException):
+        pass
 
 
 def _damaged(path: str, error: Exception) -> Exception:

@@ -100,9 +100,15 @@ def _last_day(time: pd.Timestamp) -> int:
 
 
 def check_times(times: pd.Index, name: str) -> None:
-    """Raise ValueError unless the times of a series increase strictly; `name` is said in the message."""
+    """Raise ValueError unless the times of a series are all there and increase; `name` is said in the message."""
     if len(times) == 0:
         raise ValueError(f"{name} has no times: is the period you selected inside the data?")
+    missing = np.asarray(times.isna())
+    if missing.any():
+        raise ValueError(
+            f"{missing.sum()} of the {len(times)} times of {name} are missing (NaT), the first at position "
+            f"{missing.argmax()}. Drop them: ds.isel(time=ds['time'].notnull().values)"
+        )
     if not times.is_monotonic_increasing:
         first = int(np.argmax(times[1:] < times[:-1]))
         raise ValueError(

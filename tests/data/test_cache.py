@@ -1,12 +1,17 @@
 """Caches: the same values, in few reads, whatever happens on the way."""
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import netCDF4
 import numcodecs
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 import simvp_climate.data.cache as module
 from simvp_climate.data.cache import cache
@@ -198,6 +203,79 @@ def test_where_it_was_opened_is_part_of_it(tmp_path):
     cache(open_dataset(tmp_path / "a.nc", ["z"]), tmp_path / "c.zarr", progress=False)
     with pytest.raises(ValueError, match="path is '.*a.nc' there, '.*b.nc' here"):
         cache(open_dataset(tmp_path / "b.nc", ["z"]), tmp_path / "c.zarr", progress=False)
+
+
+def packed(path, values):
+    """A store of 800 times whose numbers are packed, so that xarray decodes them."""
+    encoding = {"z": {"chunks": (100, 3, 4), "dtype": "int16", "scale_factor": 0.5, "_FillValue": -9}}
+    noise(800).assign(z=lambda ds: ds["z"].copy(data=values)).to_zarr(path, mode="w", zarr_format=2, encoding=encoding)
+
+
+def change_in_the_middle(path):
+    array = zarr.open_array(path / "z", mode="r+")
+    array[200:300] = array[200:300] + 1  # the first, middle and last time stay
+
+
+@pytest.mark.parametrize("kind", ["zarr", "netcdf"])
+def test_a_source_that_changed_where_no_sample_is_is_another(tmp_path, kind):
+    values = np.zeros((800, 3, 4), "f4")
+    path, target = tmp_path / "source", tmp_path / "c.zarr"
+    if kind == "zarr":
+        packed(path, values)
+    else:
+        noise(800).to_netcdf(path)
+    before = cache(open_dataset(path, ["z"]), target, progress=False)
+    assert cache(open_dataset(path, ["z"]), target, progress=False).identical(before)
+    if kind == "zarr":
+        change_in_the_middle(path)
+    else:
+        with netCDF4.Dataset(path, "r+") as file:
+            file["z"][200:300] = 0
+    message = r"c.zarr' was made from .*: the files of the source changed since \(z: .*Open it with open_dataset"
+    with pytest.raises(ValueError, match=message):
+        cache(open_dataset(path, ["z"]), target, progress=False)
+
+
+def test_old_and_new_are_not_mixed_after_a_kill(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 100 * GLOBE)
+    path, settings = tmp_path / "source", dict(chunk_bytes=100 * GLOBE, progress=False)
+    packed(path, np.zeros((800, 3, 4), "f4"))
+    write, begun = module._write, []
+
+    def die(*arguments):
+        begun.append(1)
+        if len(begun) == 4:
+            raise OSError("the planted failure")
+        return write(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_write", die)
+        with pytest.raises(OSError, match="planted"):
+            cache(open_dataset(path, ["z"]), tmp_path / "c.zarr", **settings)
+    change_in_the_middle(path)
+    with pytest.raises(ValueError, match=r"c.zarr.unfinished' was begun .*the files of the source changed since"):
+        cache(open_dataset(path, ["z"]), tmp_path / "c.zarr", **settings)
+
+
+def test_another_process_knows_the_source_again(tmp_path):
+    packed(tmp_path / "source", np.zeros((800, 3, 4), "f4"))
+    cache(open_dataset(tmp_path / "source", ["z"]), tmp_path / "c.zarr", progress=False)
+    code = "import sys, simvp_climate as sc; sc.cache(sc.open_dataset(sys.argv[1], ['z']), sys.argv[2], progress=False)"
+    arguments = [str(tmp_path / name) for name in ("source", "c.zarr")]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+
+
+def test_where_files_are_not_known_the_samples_decide(tmp_path):
+    """Also in caches from before files were looked at."""
+    packed(tmp_path / "source", np.zeros((800, 3, 4), "f4"))
+    ds = open_dataset(tmp_path / "source", ["z"])
+    before = cache(ds, tmp_path / "c.zarr", progress=False)
+    assert cache(ds.load(), tmp_path / "c.zarr", progress=False).identical(before)
+    record = json.loads(before.attrs["cache_made_from"])
+    assert record["contents"]["z"].pop("stored (identity)")
+    zarr.open_group(tmp_path / "c.zarr", mode="r+").update_attributes({"cache_made_from": json.dumps(record)})
+    again = cache(open_dataset(tmp_path / "source", ["z"]), tmp_path / "c.zarr", progress=False)
+    xr.testing.assert_equal(again, before)
 
 
 def test_what_others_made_is_not_touched(tmp_path):

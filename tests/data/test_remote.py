@@ -229,6 +229,7 @@ def test_files_elsewhere_are_to_be_downloaded(tmp_path, capfd):
             open_dataset(f"{server.url}/a.nc", ["t2m"])
         with pytest.raises(ValueError, match=r"is GRIB, which is read from local paths only"):
             open_dataset(f"{server.url}/a.grib2", ["t2m"])
+    assert capfd.readouterr().err == ""
 
 
 # ---- the same through fsspec, and without anything
@@ -282,6 +283,9 @@ def test_without_a_reader_the_extra_is_named(monkeypatch, url):
 def test_unknown_addresses_are_named():
     with pytest.raises(ValueError, match=r"'htps://host/a.zarr' cannot be opened.*Known are http, https, gs, s3"):
         open_dataset("htps://host/a.zarr", ["t2m"])
+    for url in ("ftp://nowhere.invalid/a.zarr", "az://container/a.zarr"):
+        with pytest.raises(ValueError, match=rf"'{url}' cannot be opened.*Known are http, https, gs, s3 and local"):
+            open_dataset(url, ["t2m"])
 
 
 # ---- Google's and Amazon's
@@ -361,6 +365,20 @@ def test_an_s3_server_that_is_not_there(monkeypatch, impatient, no_credentials):
         ConnectionError, match=r"'s3://climate/a.zarr' cannot be read: nothing listens at '127.0.0.1:9'"
     ):
         open_dataset("s3://climate/a.zarr", ["t2m"])
+
+
+def test_a_bucket_is_not_called_a_host(monkeypatch):
+    for name in ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    error = OSError("dns error: failed to lookup address information")
+    text = str(store._unreachable("s3://climate/a.zarr", error))
+    assert "the host 's3.us-east-1.amazonaws.com' has no address" in text
+    assert "'climate' is the name of a bucket; if it is on another server, set AWS_ENDPOINT_URL" in text
+    assert "'storage.googleapis.com' has no address" in str(store._unreachable("gs://climate/a.zarr", error))
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    assert "'s3.eu-west-1.amazonaws.com'" in str(store._unreachable("s3://climate/a.zarr", error))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://minio.local:9000")
+    assert "the host 'minio.local:9000' has no address" in str(store._unreachable("s3://climate/a.zarr", error))
 
 
 def test_a_closed_bucket_is_said_so(tmp_path, s3, monkeypatch, no_credentials):

@@ -202,6 +202,15 @@ def test_folders_and_lists_without_data(tmp_path):
         open_dataset([], ["z500"])
 
 
+def test_an_empty_path_is_not_the_working_folder(tmp_path, monkeypatch):
+    weatherbench_1("t2m").to_netcdf(tmp_path / "a.nc")
+    monkeypatch.chdir(tmp_path)
+    for path in ("", " ", ["a.nc", ""]):
+        with pytest.raises(ValueError, match=r"the path ' ?' is empty.*The working folder is '\.'"):
+            open_dataset(path, ["t2m"])
+    assert open_dataset(".", ["t2m"]).sizes["time"] == len(TIMES)
+
+
 def test_sample():
     ds = open_sample()
     assert list(ds) == ["z500", "t2m"]

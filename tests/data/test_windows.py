@@ -113,6 +113,10 @@ def test_too_short_a_series_says_what_it_has():
     [
         (hours(), "x has no times"),
         (hours(0, 12, 6), "not in order: 2001-01-01 06:00:00 comes after 2001-01-01 12:00:00"),
+        (
+            hours(0, 6, 0, 12, 0).where([True, True, False, True, False]),
+            r"2 of the 5 times of x are missing \(NaT\), the first at position 2. Drop them: ds.isel\(time=",
+        ),
         (hours(0, 6, 6), "2001-01-01 06:00:00 appears more than once in x"),
     ],
 )
@@ -146,3 +150,10 @@ def test_calendar_leads_are_months():
     ]
     with pytest.raises(ValueError, match="units='months'"):
         valid_times(starts, xr.DataArray([1, 2], dims="lead_time"))
+
+
+def test_the_advice_for_missing_times_helps():
+    ds = xr.Dataset({"a": ("time", [1.0, 2.0, 3.0])}, {"time": hours(0, 0, 6).where([True, False, True])})
+    kept = ds.isel(time=ds["time"].notnull().values)
+    check_times(kept.indexes["time"], "x")
+    assert kept["a"].values.tolist() == [1, 3]
