@@ -147,9 +147,9 @@ class WindowStream:
 
     Memory when streaming, beside that of the interpreter: two groups, one read in the background while the other is
     used, of at most `group` x (`segment` + reach of a window - 1) states; and four batches. These `choose_plan` keeps
-    within the memory given. On top come the chunks being decoded (`Source.in_flight`: a task of 8 MiB for each core,
-    eight for a remote store; whole chunks where these are larger, with all levels that are in them, 256 MiB or one
-    chunk in all). `bound` is the sum of all. A batch's tensor is filled anew three batches later.
+    within the memory given. On top come the chunks being decoded (`Source.in_flight`): 64 MiB, or more where chunks are
+    large: these count whole, as stored and decoded, with all levels that are in them, and up to 256 MiB of them (or
+    one) are decoded at once. `bound` is the sum of all. A batch's tensor is filled anew three batches later.
 
     One process: threads only, no workers. To fork while it runs is refused, because threads do not survive it.
 

@@ -116,8 +116,8 @@ class Source:
 
     @property
     def in_flight(self) -> int:
-        """Bytes of what is being decoded at once, at most: tasks of 8 MiB, or of a chunk as stored and decoded."""
-        return self.at_once * max(_TASK_BYTES, 2 * self.chunk_bytes)
+        """Bytes of what is being decoded at once, at most: 64 MiB, or some large chunks as stored and decoded."""
+        return max(_TASKS * _TASK_BYTES, self.at_once * 2 * self.chunk_bytes)
 
     @property
     def at_once(self) -> int:
@@ -650,8 +650,8 @@ def _explain(source: Source, number: int, start: int, stop: int, error: Exceptio
     if isinstance(error, MissingChunkError | DamagedChunkError):  # they say the way out
         return OSError(message)
     return OSError(
-        f"{message}. If the file is damaged, copy it again; if the store is remote, see whether it can still be reached, "
-        "and start again"
+        f"{message}. If the file is damaged, copy it again; if the store is remote, see whether it can still be "
+        "reached, and start again"
     )
 
 
