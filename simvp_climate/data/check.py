@@ -6,28 +6,31 @@ looking goes on.
 """
 
 import bisect
+import contextlib
 import difflib
 import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from simvp_climate.data import conventions, reader
+from simvp_climate.data import conventions, reader, report
 from simvp_climate.data.conventions import Axes, level_values
-from simvp_climate.data.report import GIVEN, Finding, Report, gathered, in_bytes, listed, short, sizes, when
+from simvp_climate.data.forcings import FORCINGS, harmonics, static_names
+from simvp_climate.data.normalizer import transforms_of
+from simvp_climate.data.report import GIVEN, Notes, Report, gathered, in_bytes, listed, short, sizes, split_error, when
 from simvp_climate.data.store import open_raw
 from simvp_climate.data.variables import VARIABLES, Variable, conversion, lookup, same_units
 from simvp_climate.data.windows import data_step, find_windows, parse_step
 from simvp_climate.grid import closes_longitude
 
-_BUDGET = 2**26  # decoded bytes of a variable that are looked at
+_BUDGET = 2**26  # decoded bytes of a variable that are looked at: all of it, where it has no more
 _LARGEST_CHUNK = 2**29  # bytes: one chunk above this is not decoded for a look
-_STATES = 48  # of a variable that are looked at
+_STATES = 48  # of a larger variable that are looked at
 _PER_CHUNK = 8  # of them out of one chunk: the others there cost nothing, but tell little
 _TINY, _HUGE = 2**16, 2**28  # bytes of a chunk that are too few and too many
 _MATTERS = 2**28  # bytes an epoch reads above which a bad layout is felt
@@ -41,17 +44,6 @@ _UNITS = ("K", "degC", "m2 s-2", "m", "dam", "mm", "Pa", "hPa", "kg kg-1", "g kg
 _MAY_BE_ZERO = ("tp", "tp6h", "tp24h", "tcc", "tisr", "siconc", "lsm")
 _NOTHING = "Nothing to do"
 _EXPECTED_NAMES = [name for variable in VARIABLES for name in (variable.long_name, variable.short_name)]
-
-
-@dataclass
-class _Notes:
-    """What was found so far."""
-
-    findings: list[Finding] = field(default_factory=list)
-    summary: dict[str, object] = field(default_factory=dict)
-
-    def add(self, severity: str, code: str, where: object, what: str, fix: str) -> None:
-        self.findings.append(Finding(severity, code, str(where), what, fix))
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,17 +108,17 @@ def check(
     """Look for everything in a data set that would stop a training, spoil it or slow it, and say the remedy.
 
     Metadata and coordinates are read in full. Of the values of each variable at most 64 MB are decoded (whole
-    chunks count; at least two chunks, none above 512 MB) and about 50 times looked at, evenly spread, with
-    the first and the last two: faults between them are not seen. Nothing is changed, and bad data never make
-    it raise.
+    chunks count; at least two chunks, none above 512 MB): all states of variables that are no larger; of others
+    about 50 times, evenly spread, with the first and the last two, and faults between them are not seen. Nothing
+    is changed, and bad data never make it raise.
 
     Parameters
     ----------
     dataset
         A Dataset as it was opened, or one of `open_dataset`; or what `open_dataset` takes as a path.
     task
-        The `Task` whose variables, levels, step and windows are checked. None: all variables on the grid that
-        have time, at the most common step of the data, with 12 states in and 12 out.
+        The `Task` whose variables, levels, step, windows, forcings and transforms are checked. None: all variables
+        on the grid that have time, at the most common step of the data, with 12 states in and 12 out.
     splits
         Periods as slices of time labels, `{"train": slice("1979", "2015"), "valid": slice("2016", "2016")}`:
         their windows are counted, and overlaps are found.
@@ -142,7 +134,7 @@ def check(
     TypeError
         If it is neither a path nor a Dataset, or `task` is no Task.
     """
-    notes = _Notes(summary={"source": GIVEN})
+    notes = Notes(summary={"source": GIVEN})
     if task is not None and not hasattr(task, "variables"):
         raise TypeError(f"task={task!r} is no Task: write sc.Task([...], history=..., horizon=...)")
     if isinstance(dataset, str | os.PathLike | list | tuple):
@@ -151,6 +143,11 @@ def check(
         if not dataset.variables:  # GRIB fields that make no single Dataset are left out where none is named
             what = f"the fields in {str(notes.summary['source'])!r} make no single Dataset"
             raise ValueError(f"{what}: name some that do (--variables), sc.check(path, sc.Task([...]))")
+        if "source" not in dataset.encoding:  # several files: named as by open_dataset, which the fixes start from
+            notes.summary["joined"] = True
+            with contextlib.suppress(ValueError):  # no grid: said later
+                axes = conventions.find_axes(dataset)
+                dataset = dataset.rename({n: dim for dim in _DIMS if (n := getattr(axes, dim)) not in (None, dim)})
     if not isinstance(dataset, xr.Dataset):
         kind = type(dataset).__name__
         raise TypeError(f"a {kind} cannot be checked: give a path or a Dataset (a DataArray: .to_dataset())")
@@ -162,7 +159,7 @@ def check(
     return gathered(notes.findings, notes.summary)
 
 
-def _look(dataset: xr.Dataset, task, splits: Mapping[str, slice], notes: _Notes) -> None:
+def _look(dataset: xr.Dataset, task, splits: Mapping[str, slice], notes: Notes) -> None:
     """Look at everything, from the outside in."""
     dataset, axes = _check_grid(dataset, notes)
     if axes is None:
@@ -176,24 +173,27 @@ def _look(dataset: xr.Dataset, task, splits: Mapping[str, slice], notes: _Notes)
     for one in fields:
         _check_dims(one, dataset, notes)
         try:
+            bounds = _check_transform(one, task, notes)
             if _check_units(one, notes) and series is not None and "time" in one.data.dims:
-                _check_values(one, dataset, series, notes)
+                _check_values(one, dataset, series, bounds, notes)
         except Exception as error:  # codecs and remote stores fail in their own ways
             fix = "Fetch the file or the store again: a chunk is missing or damaged"
             notes.add("error", "unreadable", one.source, f"reading it failed: {short(error)}", fix)
         _check_layout(one, series, cache, notes)
     _check_memory(fields, series, notes)
+    if task is not None:
+        _check_forcings(dataset, axes, task, notes)
 
 
 # ---- grid
 
 
-def _check_grid(dataset: xr.Dataset, notes: _Notes) -> tuple[xr.Dataset, Axes | None]:
+def _check_grid(dataset: xr.Dataset, notes: Notes) -> tuple[xr.Dataset, Axes | None]:
     """Return the Dataset with its grid mended, and its axes; None where there is no grid to go on with."""
     try:
         latitude, longitude = conventions.horizontal(dataset, conventions.find_roles(dataset))
     except Exception as error:
-        notes.add("error", "no-grid", "grid", *_split(error))
+        notes.add("error", "no-grid", "grid", *split_error(error))
         return dataset, None
     for name, axis in ((latitude, "latitude"), (longitude, "longitude")):
         dataset = _check_degrees(dataset, name, axis, notes)
@@ -202,7 +202,7 @@ def _check_grid(dataset: xr.Dataset, notes: _Notes) -> tuple[xr.Dataset, Axes | 
     try:
         axes = conventions.find_axes(dataset)
     except Exception as error:
-        notes.add("error", "axes", "coordinates", *_split(error))
+        notes.add("error", "axes", "coordinates", *split_error(error))
         return dataset, None
     rows, columns = (dataset[name].values.astype(np.float64) for name in (axes.latitude, axes.longitude))
     inside = conventions.orient(xr.Dataset(coords={"latitude": rows, "longitude": columns}))["longitude"].values
@@ -211,23 +211,20 @@ def _check_grid(dataset: xr.Dataset, notes: _Notes) -> tuple[xr.Dataset, Axes | 
     _check_spacing(axes.longitude, "longitude", inside, 0.02, notes)
     _check_seam(axes.longitude, columns, inside, closed, notes)
     poles = [pole for pole, row in (("south", rows.min()), ("north", rows.max())) if abs(row) > 89.99]
-    latitude = _described_axis(axes.latitude, rows, np.sort(rows))
+    latitude = report.described_axis(axes.latitude, rows, np.sort(rows))
     latitude |= {"descending": bool(rows[0] > rows[-1]), "rows_at_poles": poles}
-    longitude = _described_axis(axes.longitude, columns, inside)
+    longitude = report.described_axis(axes.longitude, columns, inside)
     longitude |= {"global": closed, "across_greenwich": not closed and bool(inside.max() >= 360)}
     notes.summary["grid"] = {"latitude": latitude, "longitude": longitude}
     forecast = conventions.as_forecast(dataset).dims
     if not {"init_time", "lead_time"} & set(forecast):
         return dataset, axes
-    lead = next((dim for dim in dataset.dims if dim == "lead_time" or dim not in (*forecast, axes.time)), None)
-    fix = "ds = ds" + (f".isel({lead}=0, drop=True)" if lead else "")
-    fix += '.rename(init_time="time")' if "init_time" in dataset.dims else ""
     what = f"dimensions {listed(dataset.dims)}: these are forecasts, a network is trained on a series in time"
-    notes.add("error", "forecast", "time", what, fix)
+    notes.add("error", "forecast", "time", what, report.series_of_forecasts(dataset, axes.time))
     return dataset, None
 
 
-def _check_degrees(dataset: xr.Dataset, name: str, axis: str, notes: _Notes) -> xr.Dataset | None:
+def _check_degrees(dataset: xr.Dataset, name: str, axis: str, notes: Notes) -> xr.Dataset | None:
     """Return the Dataset with one axis in order, or None if there is none left."""
     lowest, highest = {"latitude": (-90, 90), "longitude": (-360, 720)}[axis]
     try:
@@ -269,7 +266,7 @@ def _check_degrees(dataset: xr.Dataset, name: str, axis: str, notes: _Notes) -> 
     return dataset
 
 
-def _check_spacing(name: str, axis: str, values: np.ndarray, tolerance: float, notes: _Notes) -> None:
+def _check_spacing(name: str, axis: str, values: np.ndarray, tolerance: float, notes: Notes) -> None:
     steps = np.diff(values)
     if len(steps) < 2 or np.abs(steps / np.median(steps) - 1).max() <= tolerance:
         return
@@ -281,11 +278,11 @@ def _check_spacing(name: str, axis: str, values: np.ndarray, tolerance: float, n
     notes.add("warning", f"{axis}-uneven", name, what, fix)
 
 
-def _check_seam(name: str, columns: np.ndarray, inside: np.ndarray, closed: bool, notes: _Notes) -> None:
+def _check_seam(name: str, columns: np.ndarray, inside: np.ndarray, closed: bool, notes: Notes) -> None:
     """Note where the longitudes begin other than inside, and a globe that does not close."""
     what = None
     if not closed and inside.min() < 360 <= inside.max():
-        west, east = inside[0] - 360, inside[-1] - 360
+        west, east = (inside[[0, -1]] + 180) % 360 - 180
         what = f"the region crosses Greenwich (from {west:g} to {east:g} degrees east): it is kept in one piece"
     elif not np.allclose(columns % 360, inside % 360):
         what = f"from {columns[0]:g} to {columns[-1]:g}: inside it is from {inside[0]:g} to {inside[-1]:g}"
@@ -294,22 +291,15 @@ def _check_seam(name: str, columns: np.ndarray, inside: np.ndarray, closed: bool
         notes.add("note", "longitude-seam", name, what, fix)
     absent = round((360 - np.ptp(inside)) / np.median(np.diff(inside))) - 1 if len(inside) > 1 else 0
     if 1 <= absent <= len(inside) / 8:
-        what = f"{absent} columns between {inside[-1]:g} and {inside[0]:g} degrees are missing to go round the globe"
+        what = f"{absent} columns between {inside[-1] % 360:g} and {inside[0] % 360:g} degrees are missing "
+        what += "to go round the globe"
         notes.add("warning", "longitude-open", name, what, "Fetch them: without them the network sees an edge there")
-
-
-def _described_axis(name: str, values: np.ndarray, ascending: np.ndarray) -> dict[str, object]:
-    steps = np.diff(ascending)
-    even = len(steps) and np.ptp(steps) < 1e-2 * np.median(steps)
-    spacing = round(float(np.median(steps)), 6) if even else None
-    ends = {"first": float(values[0]), "last": float(values[-1])}
-    return {"name": name, "size": len(values), **ends, "spacing": spacing}
 
 
 # ---- time
 
 
-def _check_times(dataset: xr.Dataset, name: str | None, notes: _Notes) -> tuple[xr.Dataset, pd.Index | None]:
+def _check_times(dataset: xr.Dataset, name: str | None, notes: Notes) -> tuple[xr.Dataset, pd.Index | None]:
     """Return the Dataset with its times in order, each once, and these times."""
     if name is None:
         what = f"no dimension holds times; the dimensions are {listed(dataset.dims)}"
@@ -317,7 +307,10 @@ def _check_times(dataset: xr.Dataset, name: str | None, notes: _Notes) -> tuple[
         return dataset, None
     times = dataset.indexes.get(name)
     if not isinstance(times, pd.DatetimeIndex | xr.CFTimeIndex):
-        _note_no_dates(dataset, name, times, notes)
+        values, units = dataset[name].values, dataset[name].attrs.get("units")
+        what = f"it holds no dates but {values.dtype}" + (f", the first is {values[0]!r}" if len(values) else "")
+        what += f" in {units!r}: not decoded" if units else ""
+        notes.add("error", "time-values", name, what, "ds = xr.decode_cf(ds)" if units else _new_times(name))
         return dataset, None
     missing = np.asarray(times.isna())
     if missing.any():
@@ -346,33 +339,17 @@ def _new_times(name: str) -> str:
     return f'ds = ds.assign_coords({name}=xr.date_range("2000-01-01", periods=ds.sizes["{name}"], freq="6h"))'
 
 
-def _note_no_dates(dataset: xr.Dataset, name: str, times: pd.Index | None, notes: _Notes) -> None:
-    """Say what is wrong with an axis called time that holds no dates."""
-    values = [] if times is None else list(times[:10_000])
-    calendars = sorted({value.calendar for value in values if hasattr(value, "calendar")})
-    if len(calendars) > 1:
-        fix = 'ds = xr.concat([a.convert_calendar("standard"), b.convert_calendar("standard")], "time")'
-        what = f"its times are in several calendars: {listed(calendars)}"
-        notes.add("error", "calendar-mixed", name, what, fix)
-        return
-    units = dataset[name].attrs.get("units")
-    what = f"it holds no dates but {dataset[name].dtype}" + (f", the first is {values[0]!r}" if values else "")
-    what += f" in {units!r}: not decoded" if units else ""
-    notes.add("error", "time-values", name, what, "ds = xr.decode_cf(ds)" if units else _new_times(name))
-
-
-def _check_windows(times: pd.Index, name: str, task, splits: Mapping[str, slice], notes: _Notes) -> _Series:
+def _check_windows(times: pd.Index, name: str, task, splits: Mapping[str, slice], notes: Notes) -> _Series:
     """Check steps, gaps and calendar, count the windows, and return the series."""
     own = _own_step(times)
     step = task.step if task is not None else own or "6h"
     history, horizon = (task.history, task.horizon) if task is not None else (12, 12)
     times, gaps = _check_steps(times, name, own, notes) if own else (times, 0)
     facts = {"name": name, "first": when(times[0]), "last": when(times[-1]), "count": len(times), "step": own}
-    facts |= {"gaps": gaps, "calendar": "standard", "cftime": isinstance(times, xr.CFTimeIndex)}
-    if facts["cftime"]:
-        facts["calendar"] = times.calendar
+    facts |= {"gaps": gaps, "calendar": getattr(times, "calendar", "standard")}
+    if isinstance(times, xr.CFTimeIndex):
         _note_calendar(times, name, notes)
-    notes.summary["time"] = facts
+    notes.summary["time"] = facts | {"cftime": isinstance(times, xr.CFTimeIndex)}
     counts = {"all": 0} | dict.fromkeys(splits, 0)
     notes.summary["windows"] = {"history": history, "horizon": horizon, "step": step, "count": counts}
     try:
@@ -387,7 +364,7 @@ def _check_windows(times: pd.Index, name: str, task, splits: Mapping[str, slice]
         used = np.isin(np.arange(len(times)), windows)
     except ValueError as error:
         run = _longest_run(times, step)
-        what = f"{_split(error)[0]}. The longest run without a gap has {run} states"
+        what = f"{split_error(error)[0]}. The longest run without a gap has {run} states"
         shorter = min(history, run // 2)
         fix = f"sc.Task(variables, history={shorter}, horizon={min(horizon, run - shorter)}, step={step!r})"
         if run < 2:
@@ -410,7 +387,7 @@ def _own_step(times: pd.Index) -> str | None:
     return next(f"{seconds // size}{unit}" for unit, size in lengths.items() if seconds % size == 0)
 
 
-def _check_steps(times: pd.Index, name: str, step: str, notes: _Notes) -> tuple[pd.Index, int]:
+def _check_steps(times: pd.Index, name: str, step: str, notes: Notes) -> tuple[pd.Index, int]:
     """Note times off the beat, and gaps; return the times without jitter, and the number of gaps."""
     size = parse_step(step)
     if isinstance(size, int):
@@ -448,7 +425,7 @@ def _check_steps(times: pd.Index, name: str, step: str, notes: _Notes) -> tuple[
     return times, len(gaps)
 
 
-def _note_calendar(times: xr.CFTimeIndex, name: str, notes: _Notes) -> None:
+def _note_calendar(times: xr.CFTimeIndex, name: str, notes: Notes) -> None:
     what = f"calendar {times.calendar}: handled; the forecast is in it too, and data to compare with must be"
     fix = f"{_NOTHING}. To bring other data to it: other.convert_calendar({times.calendar!r})"
     if times.calendar in ("standard", "gregorian", "proleptic_gregorian") and 1700 < times[0].year < 2250:
@@ -468,7 +445,7 @@ def _longest_run(times: pd.Index, step: str) -> int:
     return int(run.max())
 
 
-def _check_splits(times: pd.Index, name: str, lengths: tuple, splits: Mapping[str, slice], notes: _Notes) -> None:
+def _check_splits(times: pd.Index, name: str, lengths: tuple, splits: Mapping[str, slice], notes: Notes) -> None:
     """Count the windows in each split, and note what they share."""
     members: dict[str, set[int]] = {}
     positions = xr.DataArray(np.arange(len(times)), dims="time", coords={"time": times.rename("time")})
@@ -479,7 +456,7 @@ def _check_splits(times: pd.Index, name: str, lengths: tuple, splits: Mapping[st
             count = len(find_windows(times[chosen], *lengths, f"split {split!r}"))
             notes.summary["windows"]["count"][split] = count
         except Exception as error:  # whatever pandas says to a label
-            what = _split(error)[0] if isinstance(error, ValueError) else f"split {split!r}: {short(error)}"
+            what = split_error(error)[0] if isinstance(error, ValueError) else f"split {split!r}: {short(error)}"
             fix = f"{split!r}: slice(first, last) within {when(times[0])} to {when(times[-1])}, and long enough"
             notes.add("error", "split", name, what, fix)
     for first, second in itertools.combinations(members, 2):
@@ -493,7 +470,7 @@ def _check_splits(times: pd.Index, name: str, lengths: tuple, splits: Mapping[st
 # ---- variables
 
 
-def _check_variables(dataset: xr.Dataset, axes: Axes, task, notes: _Notes) -> list[_Field]:
+def _check_variables(dataset: xr.Dataset, axes: Axes, task, notes: Notes) -> list[_Field]:
     """Return the variables to look at: those of the task, or all on the grid that have time."""
     levels = dataset.indexes.get(axes.level, pd.Index([], dtype=float))
     if levels.dtype.kind not in "fiu" or levels.hasnans or not levels.is_unique:
@@ -511,15 +488,11 @@ def _check_variables(dataset: xr.Dataset, axes: Axes, task, notes: _Notes) -> li
     if levels is not None and len(fields) == len(names) and not any("level" in one.data.dims for one in fields):
         what = f"levels={list(levels)} is asked for, but none of {listed(names)} has levels"
         notes.add("error", "levels-unused", "levels", what, "Leave levels out of the Task")
-    sources = list(dict.fromkeys(one.source for one in fields))
-    for source in sources:
-        same = _synonyms(sources, source)
-        if len(same) > 1 and source == same[0]:
-            what = f"{listed(same)} are names of one quantity: training on both says everything twice"
-            notes.add("warning", "two-names", listed(same), what, f"ds = ds.drop_vars({same[1:]})")
-    notes.summary["variables"] = [_described(one) for one in fields]
+    notes.summary["variables"] = [
+        report.described_variable(one.source, one.name, one.data, one.levels, one.meaning) for one in fields
+    ]
     if task is None:
-        notes.summary["left_out"] = [str(name) for name in dataset.data_vars if name not in sources]
+        notes.summary["left_out"] = [str(name) for name in dataset.data_vars if name not in names]
     return fields
 
 
@@ -528,25 +501,20 @@ def _usable(dataset: xr.Dataset, axes: Axes) -> list[str]:
     return [str(name) for name, variable in dataset.data_vars.items() if needed <= set(variable.dims)]
 
 
-def _synonyms(names: Sequence[str], name: str) -> list[str]:
-    """Return those of the names that mean the same as one."""
-    meaning = lookup(name)
-    return [] if meaning is None else [other for other in names if lookup(other) == meaning]
-
-
-def _find_field(dataset: xr.Dataset, axes: Axes, name: str, levels: tuple | None, notes: _Notes) -> _Field | None:
+def _find_field(dataset: xr.Dataset, axes: Axes, name: str, levels: tuple | None, notes: Notes) -> _Field | None:
     try:
         source, level = conventions.resolve(dataset, name, axes)
     except ValueError as error:
-        code = "two-names" if len(_synonyms(_usable(dataset, axes), name)) > 1 else "unknown-variable"
-        notes.add("error", code, name, *_split(error, f"Choose from {listed(dataset.data_vars)}"))
+        meant = [one for one in _usable(dataset, axes) if lookup(one) == lookup(name) is not None]
+        code = "two-names" if len(meant) > 1 else "unknown-variable"
+        notes.add("error", code, name, *split_error(error, f"Choose from {listed(dataset.data_vars)}"))
         return None
     on_levels = axes.level is not None and axes.level in dataset[source].dims
     try:
         renamed = conventions.rename(dataset, [name], levels if on_levels and level is None else None)
     except ValueError as error:
         on_grid = {axes.latitude, axes.longitude} <= set(dataset[source].dims)
-        notes.add("error", "level-missing" if on_grid else "off-grid", name, *_split(error))
+        notes.add("error", "level-missing" if on_grid else "off-grid", name, *split_error(error))
         return None
     data = renamed[name].variable
     if "level" in data.dims:
@@ -591,16 +559,7 @@ def _stored_chunks(variable: xr.Variable) -> dict[str, int]:
     return dict(zip(variable.dims, kept, strict=True)) | {dim: chunks[dim] for dim in dropped}
 
 
-def _described(one: _Field) -> dict[str, object]:
-    stored = one.data.encoding.get("dtype")
-    dims = {str(dim): int(size) for dim, size in one.data.sizes.items()}
-    facts = {"name": one.source, "asked_as": one.name, "dims": dims, "units": one.data.attrs.get("units")}
-    facts |= {"dtype": str(one.data.dtype), "stored_dtype": None if stored is None else str(np.dtype(stored))}
-    facts |= {"vocabulary": None if one.meaning is None else one.meaning.long_name}
-    return facts if one.levels == (None,) else {**facts, "levels": list(one.levels)}
-
-
-def _check_dims(one: _Field, dataset: xr.Dataset, notes: _Notes) -> None:
+def _check_dims(one: _Field, dataset: xr.Dataset, notes: Notes) -> None:
     """Note dimensions that a state has not."""
     if one.axes.time is None:  # said before
         return
@@ -626,7 +585,7 @@ def _check_dims(one: _Field, dataset: xr.Dataset, notes: _Notes) -> None:
 # ---- units and values
 
 
-def _check_units(one: _Field, notes: _Notes) -> bool:
+def _check_units(one: _Field, notes: Notes) -> bool:
     """Return whether the values are numbers to look at."""
     attrs, meaning = one.data.attrs, one.meaning
     packed = [key for key in ("scale_factor", "add_offset", "_FillValue", "missing_value") if key in attrs]
@@ -653,7 +612,7 @@ def _check_units(one: _Field, notes: _Notes) -> bool:
     return numbers and not packed
 
 
-def _check_values(one: _Field, dataset: xr.Dataset, series: _Series, notes: _Notes) -> None:
+def _check_values(one: _Field, dataset: xr.Dataset, series: _Series, bounds: tuple, notes: Notes) -> None:
     """Look at a sample of the values."""
     positions = _positions(one, len(series.times))
     if not len(positions):
@@ -669,11 +628,12 @@ def _check_values(one: _Field, dataset: xr.Dataset, series: _Series, notes: _Not
         what = f"{infinite.sum()} infinite values in the sample, the first at {sample.place(state, row, column)}"
         notes.add("error", "infinite", one.source, what, f"{one.ds} = {one.ds}.where(np.isfinite({one.ds}))")
     notes.summary.setdefault("missing", {})[one.source] = float(np.isnan(sample.values).mean())
-    notes.summary["sampled"] = max(len(positions), int(notes.summary.get("sampled", 0)))
+    notes.summary["sampled"] = min(len(positions), int(notes.summary.get("sampled", len(positions))))
     _check_missing(one, sample, series.used[positions], notes)
     # what is dead has been said then, its values tell nothing more
     sample = replace(sample, values=_check_variation(one, sample, notes))
     _check_range(one, sample, notes)
+    _check_bounds(one, sample, *bounds, notes)
 
 
 def _positions(one: _Field, count: int) -> np.ndarray:
@@ -684,6 +644,8 @@ def _positions(one: _Field, count: int) -> np.ndarray:
     length = min(_times_at_once(one), count)
     wanted = int(np.clip(_BUDGET // max(cost, 1), 2, _STATES))
     rows = -(-count // length)
+    if rows * cost <= _BUDGET:
+        return np.arange(count)
     chosen = np.unique(np.linspace(0, rows - 1, min(rows, wanted)).round().astype(int))
     per_row = max(2, min(_PER_CHUNK if len(chosen) > 1 else _STATES, _STATES // len(chosen)))
     positions = {0, count - 1}
@@ -711,7 +673,9 @@ def _read(one: _Field, positions: np.ndarray) -> np.ndarray:
     """Return states of a field: (state, level, latitude, longitude)."""
     data = one.data.isel({dim: 0 for dim in one.data.dims if dim not in _DIMS})
     rows, parts = positions // _times_at_once(one), []
-    for row in np.unique(rows):  # one read for each chunk
+    if positions[-1] - positions[0] < len(positions):  # without a hole: one read, of many chunks at once
+        rows = np.zeros_like(rows)
+    for row in np.unique(rows):  # else one for each chunk
         inside = positions[rows == row]
         block = data.isel(time=slice(int(inside[0]), int(inside[-1]) + 1)).load()
         parts.append(block.transpose("time", ..., "latitude", "longitude").values[inside - inside[0]])
@@ -719,7 +683,7 @@ def _read(one: _Field, positions: np.ndarray) -> np.ndarray:
     return values.reshape(len(positions), -1, *values.shape[-2:]).astype(np.result_type(values, np.float32), copy=False)
 
 
-def _check_fills(one: _Field, sample: _Sample, notes: _Notes) -> _Sample:
+def _check_fills(one: _Field, sample: _Sample, notes: Notes) -> _Sample:
     """Note numbers that stand for no value, and return the sample without them."""
     values, said, fixes = sample.values, [], []
     factor, offset = one.conversion or (np.nan, 0)
@@ -744,7 +708,7 @@ def _check_fills(one: _Field, sample: _Sample, notes: _Notes) -> _Sample:
     return replace(sample, values=values)
 
 
-def _check_missing(one: _Field, sample: _Sample, used: np.ndarray, notes: _Notes) -> None:
+def _check_missing(one: _Field, sample: _Sample, used: np.ndarray, notes: Notes) -> None:
     """Note masks, and values missing now and then in what windows use."""
     missing = np.isnan(sample.values)
     live = ~missing.all(axis=(0, 2, 3))
@@ -782,14 +746,14 @@ def _check_missing(one: _Field, sample: _Sample, used: np.ndarray, notes: _Notes
         notes.add("note", "mask", one.source, what, fix)
 
 
-def _note_dead_levels(one: _Field, dead: np.ndarray, what: str, notes: _Notes) -> None:
+def _note_dead_levels(one: _Field, dead: np.ndarray, what: str, notes: Notes) -> None:
     named = ", ".join(f"{level:g}" for level, out in zip(one.levels, dead, strict=True) if out)
     keep = ", ".join(f"{level:g}" for level, out in zip(one.levels, dead, strict=True) if not out)
     fix = f"levels=[{keep}] in the Task" if keep else f"Leave {one.name!r} out of the Task"
     notes.add("error", "dead-level", one.source, f"level {named} has {what} at all times looked at", fix)
 
 
-def _check_variation(one: _Field, sample: _Sample, notes: _Notes) -> np.ndarray:
+def _check_variation(one: _Field, sample: _Sample, notes: Notes) -> np.ndarray:
     """Note fields, levels and times at which nothing changes; return the values without these."""
     values = np.where(np.isfinite(sample.values), sample.values, np.nan)
     live = ~np.isnan(values).all(axis=(0, 2, 3))
@@ -829,7 +793,7 @@ def _check_variation(one: _Field, sample: _Sample, notes: _Notes) -> np.ndarray:
     return values
 
 
-def _check_standstill(one: _Field, sample: _Sample, values: np.ndarray, patterned: np.ndarray, notes: _Notes) -> None:
+def _check_standstill(one: _Field, sample: _Sample, values: np.ndarray, patterned: np.ndarray, notes: Notes) -> None:
     """Note states that repeat the one before."""
     count, name = len(values), one.axes.time
     same = patterned[:-1] & [np.array_equal(*pair, equal_nan=True) for pair in itertools.pairwise(values)]
@@ -855,7 +819,7 @@ def _check_standstill(one: _Field, sample: _Sample, values: np.ndarray, patterne
         notes.add("warning", "repeated", one.source, what, fix)
 
 
-def _check_range(one: _Field, sample: _Sample, notes: _Notes) -> None:
+def _check_range(one: _Field, sample: _Sample, notes: Notes) -> None:
     """Note values that cannot be in the units they are said to be in."""
     meaning, values = one.meaning, sample.values
     if one.conversion is None or not np.isfinite(values).any() or _fits(one, values, one.conversion):
@@ -906,16 +870,80 @@ def _fits(one: _Field, values: np.ndarray, factors: tuple[float, float]) -> bool
     return True
 
 
+# ---- what a task says of its variables and beside them
+
+
+def _check_transform(one: _Field, task, notes: Notes) -> tuple[object, float, float]:
+    """Return how the task bends or bounds a variable, and the least and the largest value of a forecast."""
+    how, units = None if task is None else dict(task.transforms).get(one.name), str(one.data.attrs.get("units", ""))
+    try:
+        bounds = transforms_of([reader.Channel(one.name)], [units], [(one.name, how)] if how else ())[1]
+        return how, *bounds[0].tolist()
+    except ValueError as error:
+        notes.add("error", "transform", one.source, *split_error(error))
+        return None, -np.inf, np.inf
+
+
+def _check_bounds(one: _Field, sample: _Sample, how: object, low: float, high: float, notes: Notes) -> None:
+    """Note values that no forecast could have; packing alone makes some that are a little outside."""
+    values = sample.values
+    if how is None or not np.isfinite(values).any():
+        return
+    least, most = float(np.nanmin(values)), float(np.nanmax(values))
+    slack = 1e-3 * (most - least)
+    outside = (values < low - slack) | (values > high + slack)
+    if not outside.any():
+        return
+    state, _, row, column = np.argwhere(outside)[0]
+    what = f"transforms={{{one.name!r}: {how!r}}} keeps forecasts within {low:g} to {high:g}, but values go from "
+    what += f"{least:.4g} to {most:.4g} {one.data.attrs.get('units', '')}; {100 * outside.mean():.3g} % are outside, "
+    what += f"the first at {sample.place(state, row, column)}. Every forecast would be cut"
+    fix = f"Leave {one.name!r} out of transforms, or give bounds in the units of the data"
+    factor, offset = one.conversion or (1, 0)
+    ends = [(end - offset) / factor for end in (low, high)]  # of (0, 1) for %
+    if ends[0] - slack <= least and most <= ends[1] + slack:
+        said = ", ".join(f"{end:.6g}" if np.isfinite(end) else "None" for end in ends)
+        fix = f"transforms={{{one.name!r}: ({said})}} in the Task: bounds are in the units of the data"
+    notes.add("error", "bounds", one.source, what, fix)
+
+
+def _check_forcings(dataset: xr.Dataset, axes: Axes, task, notes: Notes) -> None:
+    """Note forcings that are not there, change with time or have no value somewhere."""
+    try:
+        harmonics(task.forcings, pd.DatetimeIndex([]), np.empty(0), parse_step(task.step))
+    except ValueError as error:
+        notes.add("error", "forcing-time-of-day", "forcings", *str(error).split(": ", 1))
+    for name in static_names(task.forcings):
+        try:
+            source = conventions.resolve(dataset, name, axes)[0]
+            field = conventions.rename(dataset, [name])[name]
+            more = [dim for dim in field.dims if dim not in ("latitude", "longitude")]
+            missing = np.zeros(1) if more else ~np.isfinite(field.values.astype(np.float64))
+        except Exception as error:  # not there, or not to be read
+            near = difflib.get_close_matches(name, FORCINGS, n=1)
+            what, fix = split_error(error, f"Choose from {listed(dataset.data_vars)}")
+            what = f"in forcings, not built in ({', '.join(FORCINGS)}) and not to be had of the data: {what}"
+            notes.add("error", "forcing-unknown", name, what, f"Did you mean {near[0]!r}?" if near else fix)
+            continue
+        if more:
+            what = f"in forcings, but with {listed(more)}: what changes is not known at the times that are forecast"
+            one = ", ".join(f"{getattr(axes, dim, dim)}=0" for dim in more)
+            fix = f'Name it in Task.variables, or if it hardly changes:\nds["{source}"] = ds["{source}"].isel({one}, '
+            notes.add("error", "forcing-changes", source, what, f"{fix}drop=True)")
+        elif missing.any():
+            what = f"in forcings, but {missing.sum()} of its {missing.size} cells have no value"
+            notes.add("error", "forcing-missing", source, what, f'ds["{source}"] = ds["{source}"].fillna(0)')
+
+
 # ---- layout, cost, memory
 
 
-def _check_layout(one: _Field, series: _Series | None, cache: str, notes: _Notes) -> None:
+def _check_layout(one: _Field, series: _Series | None, cache: str, notes: Notes) -> None:
     """Note a chunk layout that costs, and what reading one window and one epoch takes."""
     facts: dict[str, object] = {"stored": one.chunks or None}
     notes.summary.setdefault("layout", {})[one.source] = facts
     if one.data.chunks is not None:
         facts["dask"] = {str(dim): int(max(cut)) for dim, cut in one.data.chunksizes.items()}
-        _check_dask(one, notes)
     if not one.chunks or series is None or series.windows is None or "time" not in one.data.dims:
         return
     counts = {dim: -(-size // one.chunks[dim]) for dim, size in one.data.sizes.items()}
@@ -955,26 +983,7 @@ def _check_layout(one: _Field, series: _Series | None, cache: str, notes: _Notes
         notes.add("warning", "chunk-tiny", one.source, what, cache)
 
 
-def _check_dask(one: _Field, notes: _Notes) -> None:
-    """Note dask chunks that cut stored chunks, or are too many."""
-    pieces, count = one.data.chunksizes, np.prod([len(cut) for cut in one.data.chunks])
-    said = f"dask chunks of {sizes({dim: max(cut) for dim, cut in pieces.items()})}"
-    # files joined end in the middle of a chunk, and nothing is cut by that
-    stored = one.chunks if "chunks" in one.data.encoding else {}
-    cut = [dim for dim in pieces if dim in stored and (np.cumsum(pieces[dim])[:-1] % stored[dim]).any()]
-    if cut:
-        whole = {getattr(one.axes, dim, dim): stored[dim] for dim in cut}
-        what = f"{said} cut the stored chunks of {sizes(whole)}, which are read twice then"
-        fix = f"ds = ds.chunk({whole})  # or open without dask: xr.open_zarr(path, chunks=None)"
-    elif count >= 1000 and one.data.nbytes / count < _TINY:
-        what = f"{count:,} {said}, {in_bytes(one.data.nbytes / count)} each: dask spends about 1 ms on each"
-        fix = "Open without dask: xr.open_zarr(path, chunks=None), xr.open_dataset(path)"
-    else:
-        return
-    notes.add("warning", "dask-chunks", one.source, what, fix)
-
-
-def _check_memory(fields: list[_Field], series: _Series | None, notes: _Notes) -> None:
+def _check_memory(fields: list[_Field], series: _Series | None, notes: Notes) -> None:
     """Compare the memory that all states need, or a stream of them, with what is free."""
     fields = [one for one in fields if "time" in one.data.dims]
     if not fields or series is None:
@@ -997,12 +1006,3 @@ def _check_memory(fields: list[_Field], series: _Series | None, notes: _Notes) -
     if grid["longitude"]["global"] and grid["latitude"]["size"] > 64:
         fix += '\nor a coarser grid:\nds = sc.regrid(ds, "5.625deg")'
     notes.add("warning", "memory", "all variables", what, fix)
-
-
-# ---- words
-
-
-def _split(error: Exception, otherwise: str = "Mend it as said above") -> tuple[str, str]:
-    """Return an error of this package as what is wrong and the way out, which is its last sentence."""
-    what, dot, way_out = str(error).rpartition(". ")
-    return (what, way_out) if dot else (str(error), otherwise)

@@ -1,9 +1,15 @@
-"""What a check found, as text for a terminal and as HTML for Jupyter."""
+"""What a check found: facts as plain values, fixes, and all of it as text for a terminal and as HTML for Jupyter."""
 
 import html
+import json
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
+import xarray as xr
+
+from simvp_climate.data.variables import Variable
 
 SEVERITIES = ("error", "warning", "note")
 GIVEN = "a Dataset"
@@ -94,6 +100,17 @@ class Report:
         )
 
 
+@dataclass
+class Notes:
+    """What was found so far."""
+
+    findings: list[Finding] = field(default_factory=list)
+    summary: dict[str, object] = field(default_factory=dict)
+
+    def add(self, severity: str, code: str, where: object, what: str, fix: str) -> None:
+        self.findings.append(Finding(severity, code, str(where), what, fix))
+
+
 def gathered(findings: Iterable[Finding], summary: Mapping[str, object]) -> Report:
     """Return the report, the gravest first; the same finding for several variables is one finding."""
     merged: dict[tuple, list[str]] = {}
@@ -101,6 +118,46 @@ def gathered(findings: Iterable[Finding], summary: Mapping[str, object]) -> Repo
         merged.setdefault((one.severity, one.code, one.what, one.fix), []).append(one.where)
     found = [Finding(key[0], key[1], listed(dict.fromkeys(places)), *key[2:]) for key, places in merged.items()]
     return Report(tuple(sorted(found, key=lambda one: SEVERITIES.index(one.severity))), summary)
+
+
+def described_axis(name: str, values: np.ndarray, ascending: np.ndarray) -> dict[str, object]:
+    """Return the facts about an axis; the spacing is None where it is uneven."""
+    steps = np.diff(ascending)
+    even = len(steps) and np.ptp(steps) < 1e-2 * np.median(steps)
+    spacing = round(float(np.median(steps)), 6) if even else None
+    ends = {"first": float(values[0]), "last": float(values[-1])}
+    return {"name": name, "size": len(values), **ends, "spacing": spacing}
+
+
+def described_variable(
+    source: str, name: str, data: xr.Variable, levels: tuple, meaning: Variable | None
+) -> dict[str, object]:
+    """Return the facts about a variable that is called `source` in the data and was asked for as `name`."""
+    stored = data.encoding.get("dtype")
+    dims = {str(dim): int(size) for dim, size in data.sizes.items()}
+    facts = {"name": source, "asked_as": name, "dims": dims, "units": data.attrs.get("units")}
+    facts |= {"dtype": str(data.dtype), "stored_dtype": None if stored is None else str(np.dtype(stored))}
+    facts |= {"vocabulary": None if meaning is None else meaning.long_name}
+    return facts if levels == (None,) else {**facts, "levels": list(levels)}
+
+
+def series_of_forecasts(dataset: xr.Dataset, time: str | None) -> str:
+    """Return the fix that makes a series of forecasts: one lead, at the times for which its values are valid."""
+    init = next((name for name in ("init_time", time, "time") if name in dataset.coords), None)
+    leads = [str(name) for name, coord in dataset.coords.items() if name == "lead_time" or coord.dtype.kind == "m"]
+    lead = max(leads, key=lambda name: name in dataset.dims, default="lead_time")
+    axis, lines = (init if init in dataset.dims else lead), []
+    if axis == init and lead in dataset.dims:
+        dataset, lines = dataset.isel({lead: 0}), [f"ds = ds.isel({lead}=0)"]
+    extra = [name for name in dict.fromkeys((init, lead, "valid_time")) if name in dataset.coords and name != axis]
+    valid = f'(ds["{init}"] + ds["{lead}"])'  # only durations can be added
+    known = init is not None and lead in dataset.coords and dataset[lead].dtype.kind == "m"
+    if "valid_time" in extra and dataset["valid_time"].dims == (axis,):
+        valid, known = 'ds["valid_time"]', True
+    lines += [f"ds = ds.assign_coords({axis}={valid}.values)"] if known else []
+    lines += [f"ds = ds.drop_vars({json.dumps(extra)})"] if extra else []
+    lines += [f'ds = ds.rename({axis}="time")'] if axis != "time" else []
+    return "\n".join(lines if known else [*lines, "Then add the lead to the times: nothing in the data says it"])
 
 
 def is_code(line: str) -> bool:
@@ -144,15 +201,27 @@ def short(error: Exception) -> str:
     return textwrap.shorten(f"{type(error).__name__}: {error}", 600, placeholder="...")
 
 
+def split_error(error: Exception, otherwise: str = "Mend it as said above") -> tuple[str, str]:
+    """Return an error of this package as what is wrong and the way out, which is its last sentence."""
+    what, dot, way_out = str(error).rpartition(". ")
+    return (what, way_out) if dot else (str(error), otherwise)
+
+
 def _headline(report: Report) -> str:
     counts = [sum(one.severity == severity for one in report.findings) for severity in SEVERITIES]
     words = [f"{n} {severity}{'' if n == 1 else 's'}" for n, severity in zip(counts, SEVERITIES, strict=True) if n]
-    return ", ".join(words) or "nothing found"
+    looked, count = report.summary.get("sampled"), report.summary.get("time", {}).get("count")
+    part = f" in {looked} of {count} states; the others were not looked at" if looked and looked < count else ""
+    return (", ".join(words) or "nothing found") + part
 
 
 def _what_ds_is(report: Report) -> str:
-    given = report.summary.get("source") == GIVEN
-    return "the Dataset that was checked" if given else "what xarray opens at the path"
+    if report.summary.get("source") == GIVEN:
+        return "the Dataset that was checked"
+    if not report.summary.get("joined"):
+        return "what xarray opens at the path"
+    names = [one["name"] for one in report.summary.get("variables", ())]
+    return f"sc.open_dataset(path, {json.dumps(names) if names else '[...]'})"
 
 
 def _wrapped(text: str, first: str, other: str) -> list[str]:

@@ -191,9 +191,6 @@ MENDED = {
     ),
     "not-numbers": (waves().assign(t2m=waves()["t2m"].astype(str)), "error", "numbers are needed", 'astype("float32")'),
     "level-values": (on_levels().assign_coords(level=[500, 700, 700]), "error", "700, 700", 'drop_duplicates("level")'),
-    "two-names": (
-        waves().assign({"2m_temperature": waves()["t2m"]}), "warning", "t2m, 2m_temperature", "drop_vars(['2m_temp"
-    ),
     "extra-dimension": (
         waves().expand_dims(scenario=[1, 2]), "error", "'scenario' of size 2", "isel(scenario=0)"
     ),
@@ -235,12 +232,6 @@ def unstructured(ds):
     return ds.rename(latitude="lat", longitude="lon")
 
 
-def mixed_calendars():
-    first = xr.date_range("2000-01-01", periods=30, freq="6h", calendar="noleap", use_cftime=True)
-    second = xr.date_range("2000-02-01", periods=30, freq="6h", calendar="360_day", use_cftime=True)
-    return waves().assign_coords(time=np.array([*first, *second], dtype=object))
-
-
 @pytest.mark.parametrize(
     ("ds", "code", "named", "fix"),
     [
@@ -249,7 +240,6 @@ def mixed_calendars():
         (waves().rename(latitude="rows").drop_vars("rows"), "no-grid", "no latitude", "standard_name"),
         (waves().assign_coords(latitude=GLOBAL[0] * 1e5), "latitude-values", "-7.875e+06", "cdo remapbil"),
         (waves().assign_coords(latitude=list("abcdefgh")), "latitude-values", "a, b, c", "assign_coords(latitude"),
-        (mixed_calendars(), "calendar-mixed", "360_day, noleap", "convert_calendar"),
         (waves().isel(time=0), "no-time", "latitude, longitude", "assign_coords(time"),
         (
             waves()[["t2m"]].mean("time").assign_coords(time=waves()["time"]),
@@ -303,6 +293,29 @@ def test_cftime_where_it_is_not_needed():
 def test_a_region_across_greenwich_is_named():
     one = found(check(CLEAN["region cut at Greenwich"]), "longitude-seam")
     assert "crosses Greenwich (from -10 to 7.5 degrees east)" in one.what
+    # 14 of 16 columns, across Greenwich and the date line
+    both = found(check(waves(longitude=np.arange(123.75, 430, 22.5) % 360)), "longitude-seam")
+    assert "crosses Greenwich (from 123.75 to 56.25 degrees east)" in both.what
+
+
+def test_small_data_are_looked_at_whole():
+    ds = waves(times=200)
+    ds["t2m"][101] = 0
+    ds["z500"][55:58] = ds["z500"][54].values
+    report = check(ds)
+    assert report.summary["sampled"] == 200 and set(codes(report)) == {"blank-times", "repeated"}
+    assert "at 1 of 200 times looked at, first at 2001-01-26 06:00" in found(report, "blank-times").what
+    assert "3 of 199 neighbors" in found(report, "repeated").what
+
+
+def test_nothing_found_says_where(monkeypatch):
+    monkeypatch.setattr(module, "_BUDGET", 2**14)  # 16 of the 200 states of 512 bytes
+    report = check(waves(times=200))
+    looked = report.summary["sampled"]
+    assert 32 <= looked < 200
+    assert (
+        str(report).splitlines()[0] == f"check: nothing found in {looked} of 200 states; the others were not looked at"
+    )
 
 
 def test_globe_without_its_last_column():
@@ -381,7 +394,9 @@ def test_rain_may_be_zero_for_a_while():
     assert dry.severity == "warning"
 
 
-def test_standstill_is_found_to_the_step():
+@pytest.mark.parametrize("budget", [2**26, 2**19])  # 1500 states of 512 bytes: all of them, or some
+def test_standstill_is_found_to_the_step(budget, monkeypatch):
+    monkeypatch.setattr(module, "_BUDGET", budget)
     ds = waves(times=1500)
     ds["t2m"][1111:] = ds["t2m"][1111].values
     assert f"from {str(ds['time'].values[1111])[:10]}" in found(check(ds), "stuck").what
@@ -436,6 +451,83 @@ def test_what_a_task_asks_for_and_is_not_there(ds, task, code, named, fix):
     one = found(report, code)
     assert one.severity == "error" and named in one.what and fix in one.fix
     assert codes(report, "error", "warning") == [code]
+
+
+STATIC = waves().assign(
+    orography=waves()["t2m"][0].drop_vars("time").assign_attrs(units="m"),
+    land=waves()["t2m"][0].drop_vars("time").where(waves()["latitude"] > 0),
+    sst=waves()["t2m"] + 1,
+    names=xr.full_like(waves()["t2m"][0].drop_vars("time"), "a", dtype=object),
+)
+
+
+@pytest.mark.parametrize(
+    ("forcings", "step", "code", "named", "fix"),
+    [
+        (["orografy"], "6h", "forcing-unknown", "time_of_year, coordinates", "'orography'"),
+        (["insulation"], "6h", "forcing-unknown", "'insulation'", "Did you mean 'insolation'?"),
+        (["soup"], "6h", "forcing-unknown", "'soup'", "Choose from z500"),
+        (["names"], "6h", "forcing-unknown", "could not convert", "Choose from"),
+        (["sst"], "6h", "forcing-changes", "with time", 'ds["sst"] = ds["sst"].isel(time=0, drop=True)'),
+        (["land"], "6h", "forcing-missing", "64 of its 128 cells", 'ds["land"] = ds["land"].fillna(0)'),
+        (["time_of_day"], "1D", "forcing-time-of-day", "the step is 1 days", "leave it out of forcings"),
+        (["insolation", "time_of_day"], "2D", "forcing-time-of-day", "2 days", "leave it out"),
+    ],
+)
+def test_forcings_that_training_refuses(forcings, step, code, named, fix):
+    task = sc.Task(["t2m"], history=2, horizon=2, step=step, forcings=forcings)
+    one = found(check(STATIC, task), code)
+    assert codes(check(STATIC, task)) == [code]
+    assert one.severity == "error" and named in one.what and fix in one.fix
+    with pytest.raises(ValueError, match="forcing|could not convert"):
+        sc.train(task, STATIC, valid=None, model=tiny_model(), config=quick(), device="cpu")
+    if code in ("forcing-changes", "forcing-missing"):
+        assert codes(check(mended(STATIC, one.fix), task)) == []
+
+
+def test_time_of_day_of_monthly_data():
+    ds = waves(times=72).assign_coords(time=pd.date_range("2000-01-01", periods=72, freq="MS", unit="ns"))
+    task = sc.Task(["t2m"], history=2, horizon=2, step="1MS", forcings=["time_of_day"])
+    assert codes(check(ds, task)) == ["forcing-time-of-day"]
+
+
+def test_forcings_and_transforms_that_are_fine():
+    forcings = ["orography", "insolation", "time_of_day", "time_of_year", "coordinates"]
+    task = sc.Task(["t2m"], history=2, horizon=2, forcings=forcings, transforms={"t2m": (None, 400)})
+    assert codes(check(STATIC, task)) == []
+    assert codes(check(clouds("1"), sc.Task(["tcc"], history=2, horizon=2, transforms={"tcc": (0, 1)}))) == []
+    # packing leaves a little beyond the bounds
+    humid = waves()[["t2m"]].rename(t2m="q") / 1e5
+    humid["q"][3, 2, 1] = -1e-9
+    humid["q"].attrs["units"] = "kg kg-1"
+    assert codes(check(humid, sc.Task(["q"], history=2, horizon=2, transforms={"q": (0, None)}))) == []
+
+
+def clouds(units):
+    share = (waves()["t2m"] - 250) / 50  # 0.1 to 0.9
+    return (share * {"1": 1, "%": 100}[units]).assign_attrs(units=units).to_dataset(name="tcc")
+
+
+def rain(units):
+    return (np.maximum(waves()["t2m"] - 280, 0) / 1000).assign_attrs(units=units).to_dataset(name="tp")
+
+
+@pytest.mark.parametrize(
+    ("ds", "transforms", "code", "named", "fix"),
+    [
+        (clouds("%"), {"tcc": (0, 1)}, "bounds", "100 % are outside", "{'tcc': (0, 100)} in the Task"),
+        (clouds("%"), {"tcc": (None, 1)}, "bounds", "(None, 1)", "{'tcc': (None, 100)} in the Task"),
+        (waves(), {"t2m": (300, 310)}, "bounds", "2001-01-01, latitude -78.75, longitude 0", "Leave 't2m' out"),
+        (waves() - waves().mean(), {"t2m": ("log", 1)}, "bounds", "within 0 to inf", "Leave 't2m' out"),
+        (waves(), {"t2m": "log"}, "transform", "'t2m' is in 'K'", "('log', 0.01)"),
+        (rain("buckets"), {"tp": "log"}, "transform", "'tp' is in 'buckets'", "('log', 0.01)"),
+        (rain("m").map(lambda v: v - 0.001), {"tp": "log"}, "bounds", "within 0 to inf", "Leave 'tp' out"),
+    ],
+)
+def test_transforms_that_cannot_be_meant(ds, transforms, code, named, fix):
+    report = check(ds, sc.Task(list(transforms), history=2, horizon=2, transforms=transforms))
+    one = found(report, code)
+    assert one.severity == "error" and named in one.what and fix in one.fix
 
 
 def test_windows_per_split():
@@ -535,15 +627,6 @@ def test_tiny_chunks():
     assert one.severity == "warning" and "36,000 chunks" in one.what and "a window takes 216 of them" in one.what
 
 
-def test_dask_chunks_that_cut_stored_ones(tmp_path):
-    ds = stored(tmp_path, waves(), (20, 8, 16)).chunk(time=15)
-    one = found(check(ds), "dask-chunks")
-    assert "15 time x" in one.what and "cut the stored chunks of 20 time" in one.what
-    assert codes(check(mended(ds, one.fix)), "warning") == []
-    small = found(check(big((1, 20, 40), dask_chunks=(1, 60, 120))), "dask-chunks")
-    assert "48,000 dask chunks of" in small.what and "dask spends" in small.what  # 4 x 3 x 4000
-
-
 def test_memory(monkeypatch):
     monkeypatch.setattr(reader, "free_memory", lambda: 60_000)
     report = check(waves(), TASK)
@@ -621,8 +704,48 @@ def test_forecasts_are_known_by_any_names():
     ds = waves().expand_dims(lead)
     report = check(ds)
     assert codes(report) == ["forecast"] and codes(check(mended(ds, report.findings[0].fix))) == []
+    # a lead that is not said cannot be added
     one = found(check(ds.isel(prediction_timedelta=0, drop=True).rename(time="init_time")), "forecast")
-    assert one.fix == 'ds = ds.rename(init_time="time")'
+    assert one.fix.splitlines()[0] == 'ds = ds.rename(init_time="time")' and "add the lead" in one.fix
+
+
+TRUTH = waves(times=80)
+
+
+def forecasts(init="init_time", lead="lead_time"):
+    """Perfect forecasts 12 and 18 hours ahead."""
+    leads = pd.to_timedelta([12, 18], unit="h").as_unit("ns")
+    shifted = [TRUTH.assign_coords(time=TRUTH["time"] - ahead).isel(time=slice(3, None)) for ahead in leads]
+    ds = xr.concat([one.isel(time=slice(0, 70)) for one in shifted], pd.Index(leads, name=lead), join="inner")
+    return ds.rename({"time": init} if init != "time" else {})
+
+
+def with_valid_time(ds):
+    return ds.assign_coords(valid_time=ds["init_time"] + ds["lead_time"])
+
+
+FORECASTS = {
+    "of this package": with_valid_time(forecasts()),
+    "without valid_time": forecasts(),
+    "WeatherBench 2": forecasts("time", "prediction_timedelta"),
+    "GRIB": with_valid_time(forecasts()).rename(init_time="time", lead_time="step"),
+    "leads are numbers": with_valid_time(forecasts()).assign_coords(lead_time=[2, 3]),
+    "one lead": with_valid_time(forecasts()).isel(lead_time=1),
+    "one lead, no valid_time": forecasts().isel(lead_time=1),
+    "one start": with_valid_time(forecasts()).isel(init_time=5),
+}
+
+
+@pytest.mark.parametrize("name", FORECASTS)
+def test_a_series_of_forecasts_is_at_the_times_it_is_valid_for(name):
+    ds = FORECASTS[name]
+    series = mended(ds, found(check(ds), "forecast").fix)
+    assert set(series.coords) == {"time", "latitude", "longitude"}
+    assert series["t2m"].dims == ("time", "latitude", "longitude")
+    for variable in ("t2m", "z500"):  # joined by time: equal to the truth at the same time
+        there = TRUTH[variable].sel(time=series["time"].values)
+        np.testing.assert_array_equal(series[variable].values, there.values)
+    assert "forecast" not in codes(check(series))
 
 
 def test_a_folder_of_weatherbench_1_is_clean(tmp_path, monkeypatch):
@@ -634,6 +757,16 @@ def test_a_folder_of_weatherbench_1_is_clean(tmp_path, monkeypatch):
     # a year of these is three hours long, and they say no units
     assert set(codes(report)) == {"time-gaps", "units-missing"}
     assert report.summary["windows"]["count"] == {"all": 2}
+    last = str(report).splitlines()[-1]
+    assert last == 'In the fixes ds is sc.open_dataset(path, ["t2m", "t850"]), sc is simvp_climate.'
+    # the fixes can be pasted behind that line, whatever the files call the grid
+    files = sorted(tmp_path.rglob("2m_temperature_1980*.nc"))
+    blank = xr.load_dataset(files[0])
+    blank["t2m"][0] = 0
+    blank.to_netcdf(files[0])
+    one = found(check(tmp_path, sc.Task(["t2m", "t850"], history=1, horizon=2, step="1h")), "blank-times")
+    ds = sc.open_dataset(tmp_path, ["t2m", "t850"]).load()
+    assert "latitude" in one.fix and mended(ds, one.fix).sizes["time"] == ds.sizes["time"] - 1
 
 
 def test_grib_whose_fields_make_no_single_dataset(tmp_path):
