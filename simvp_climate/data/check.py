@@ -139,7 +139,7 @@ def check(
         raise TypeError(f"task={task!r} is no Task: write sc.Task([...], history=..., horizon=...)")
     if isinstance(dataset, str | os.PathLike | list | tuple):
         notes.summary["source"] = str(dataset)
-        dataset = open_raw(dataset, () if task is None else task.variables)
+        dataset = open_raw(dataset, () if task is None else (*task.variables, *static_names(task.forcings)))
         if not dataset.variables:  # GRIB fields that make no single Dataset are left out where none is named
             what = f"the fields in {str(notes.summary['source'])!r} make no single Dataset"
             raise ValueError(f"{what}: name some that do (--variables), sc.check(path, sc.Task([...]))")

@@ -775,6 +775,9 @@ def test_grib_whose_fields_make_no_single_dataset(tmp_path):
     layouts.write_grib(tmp_path / "mixed.grib", messages)
     report = check(tmp_path / "mixed.grib", sc.Task(["t2m", "t850"], history=1, horizon=1, step="1D"))
     assert codes(report) == []
+    # a forcing is looked for in all of the file
+    task = sc.Task(["t2m"], history=1, horizon=1, step="1D", forcings=["t850"])
+    assert codes(check(tmp_path / "mixed.grib", task)) == ["forcing-changes"]
     with pytest.raises(ValueError, match="make no single Dataset: name some"):
         check(tmp_path / "mixed.grib")
 
