@@ -96,7 +96,8 @@ class Report:
         )
         return (
             f"<div><p><b>check</b>: {html.escape(_headline(self))}</p><table>{facts}</table><table>{found}</table>"
-            f"<p>In the fixes <code>ds</code> is {html.escape(_what_ds_is(self))}, <code>sc</code> is simvp_climate.</p></div>"
+            f"<p>In the fixes <code>ds</code> is {html.escape(_what_ds_is(self))}, "
+            "<code>sc</code> is simvp_climate.</p></div>"
         )
 
 
