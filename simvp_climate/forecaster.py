@@ -290,6 +290,10 @@ class Forecaster:
         factor, offset = self._conversions(inside)
         converted = (factor != 1).any() or (offset != 0).any()
         source = reader.open_source(inside)
+        unlabeled = [
+            bool(trained) and not inside[channel.variable].attrs.get("units")
+            for channel, trained in zip(self.normalizer.channels, self.normalizer.units, strict=True)
+        ]
         inits = inside.indexes["time"][histories[:, -1]]
         calls = -(-horizon // self.task.history)
         batch = max(1, _BATCH_BYTES // (source.state_bytes * (self.task.history + horizon)))
@@ -301,7 +305,7 @@ class Forecaster:
             reader.check_finite(states, inside, positions, self.normalizer.mask)
             if converted:
                 states = (states * factor + offset).astype(np.float32)
-            check_plausible(self.normalizer, states, "the dataset")
+            check_plausible(self.normalizer, states, "the dataset", unlabeled)
             x_BTCHW = torch.from_numpy(states[rows.reshape(-1, histories.shape[1])]).to(device)
             f_BTFHW = forcings(inits[start : start + batch], calls)
             y_BTCHW = scale.physical(rollout(self.network, scale.normalize(x_BTCHW), horizon, f_BTFHW).float())

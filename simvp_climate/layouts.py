@@ -9,7 +9,7 @@ import xarray as xr
 from xarray.coding.times import infer_calendar_name
 
 from simvp_climate.data.conventions import find_axes
-from simvp_climate.data.variables import lookup
+from simvp_climate.data.variables import lookup, same_units, substitute
 
 _INIT = {"standard_name": "forecast_reference_time", "long_name": "initialization time"}
 _LEAD = {"standard_name": "forecast_period", "long_name": "time since initialization"}
@@ -76,7 +76,7 @@ def encode(forecast: xr.Dataset) -> xr.Dataset:
             for key, value in variable.attrs.items()
             if key not in _STALE and not key.startswith(_STALE_BEGINNINGS)
         }
-        known = _known_attributes(name)
+        known = _known_attributes(name, variable.attrs.get("units", ""))
         if method := _GRIB_METHODS.get(variable.attrs.get("GRIB_stepType")):
             known["cell_methods"] = f"time: {method}"
         variable.attrs = {**known, **kept}
@@ -92,12 +92,15 @@ def _unit(times: xr.DataArray) -> str:
     return "minutes" if (times.dt.minute % 15 != 0).any() else "hours"
 
 
-def _known_attributes(name: str) -> dict[str, str]:
+def _known_attributes(name: str, units: str) -> dict[str, str]:
     """Return what the vocabulary knows of a variable; never its units, which only the data can tell."""
     known = lookup(name)
     if known is None:
         return {}
     variable, level = known
+    other = substitute(variable)
+    if other is not None and same_units(units, other.units):  # geopotential height by the name of geopotential
+        variable = other
     where = "" if level is None else f" at {level:g} hPa"
     named = {"standard_name": variable.standard_name} if variable.standard_name else {}
     return {**named, "long_name": variable.long_name.replace("_", " ") + where}

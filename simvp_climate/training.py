@@ -27,7 +27,7 @@ from simvp_climate.data.forcings import FORCINGS, static_names
 from simvp_climate.data.normalizer import (
     Normalizer,
     Survey,
-    check_mean,
+    check_moments,
     check_transforms,
     check_units,
     check_varies,
@@ -192,6 +192,7 @@ def train(
     training = _inside(task, dataset, "dataset")
     validation = None if valid is None else _inside(task, valid, "valid")
     _check_alike(training + (validation or []))
+    _check_labels(training)
     _check_no_overlap(task, training, validation or [])
     statics = _statics(task, dataset, training[0], start_from)
     grid = training[0]
@@ -343,7 +344,9 @@ def _check_same_data(normalizer: Normalizer, part: _Part, name: str) -> None:
             + f"{name} has no value there at any time, the training data have. Give both the same mask: {name} = "
             f"{name}.where(train.notnull().any('time'))"
         )
-    check_mean(normalizer, part.survey.mean, name)
+    check_moments(normalizer, part.survey.mean, part.survey.std, name)
+    n = normalizer
+    check_transforms(part.survey, n.channels, n.units, n.log_scale, n.bounds, name)
 
 
 def _statics(task: Task, dataset: object, grid: xr.Dataset, start_from: Forecaster | None) -> np.ndarray:
@@ -352,15 +355,15 @@ def _statics(task: Task, dataset: object, grid: xr.Dataset, start_from: Forecast
     shape = (0, grid.sizes["latitude"], grid.sizes["longitude"])
     if start_from is not None:
         return start_from.statics
-    first = dataset if isinstance(dataset, xr.Dataset) else dataset[0]
+    series = [dataset] if isinstance(dataset, xr.Dataset) else list(dataset)
     fields = []
     for name in names:
         try:
-            field = orient(rename(first, [name]))[name]
+            field, *others = [orient(rename(one, [name]))[name] for one in series]
         except ValueError as error:
             raise ValueError(
                 f"forcings={task.forcings} names {name!r}, which is neither built in ({', '.join(FORCINGS)}) nor found "
-                f"in the training data: {error}"
+                f"in all of the training data: {error}"
             ) from error
         if more := sorted(set(field.dims) - {"latitude", "longitude"}):
             raise ValueError(
@@ -371,6 +374,12 @@ def _statics(task: Task, dataset: object, grid: xr.Dataset, start_from: Forecast
         values = field.transpose("latitude", "longitude").values.astype(np.float64)
         if not np.isfinite(values).all():
             raise ValueError(f"{name!r} in forcings has missing values: fill them, for example ds[{name!r}].fillna(0)")
+        for number, other in enumerate(others, start=1):
+            if not np.array_equal(other.transpose("latitude", "longitude").values.astype(np.float64), values):
+                raise ValueError(
+                    f"{name!r} in forcings is another field in dataset[{number}] than in dataset[0]: one run has one. "
+                    "Leave it out of forcings, or train on the series one by one"
+                )
         fields.append(values)
     return np.stack(fields) if fields else np.empty(shape)
 
@@ -612,6 +621,17 @@ def _check_alike(series: list[xr.Dataset]) -> None:
                 )
 
 
+def _check_labels(series: list[xr.Dataset]) -> None:
+    """Refuse a list of series of which some say their units and some do not: two scales would mix unseen."""
+    for name in series[0].data_vars:
+        said = [one[name].attrs.get("units", "") for one in series]
+        if any(said) and not all(said):
+            raise ValueError(
+                f"{name} has no attribute units in dataset[{said.index('')}], and {max(said)!r} in another: say the "
+                f"units of each, ds[{name!r}].attrs['units']"
+            )
+
+
 def _check_no_overlap(task: Task, training: list[xr.Dataset], validation: list[xr.Dataset]) -> None:
     for number, one in enumerate(training):
         times = one.indexes["time"]
@@ -641,10 +661,9 @@ def _take_over(start: Forecaster, task: Task, grid: xr.Dataset) -> Normalizer:
         units = grid[channel.variable].attrs.get("units", "")
         if units and trained and not same_units(units, trained):
             factor, offset = conversion(channel.variable, units, trained)
-            name = channel.variable
             raise ValueError(
-                f"{name} is in {units!r}, start_from was trained in {trained!r}, whose statistics are kept: convert, "
-                f"ds[{name!r}] = (ds[{name!r}] * {factor:g} + {offset:g}).assign_attrs(units={trained!r})"
+                f"{channel.variable} is in {units!r}, start_from was trained in {trained!r}, whose statistics are "
+                f"kept: convert it, (variable * {factor:g} + {offset:g}).assign_attrs(units={trained!r})"
             )
     return start.normalizer
 

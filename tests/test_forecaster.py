@@ -442,6 +442,7 @@ class TestUnits:
         height = ds.assign(zg500=(ds["z500"] / 9.80665).assign_attrs(units=units)).drop_vars("z500")
         given, other = forecaster(ds, every="1D"), forecaster(height, every="1D")
         assert other["z500"].attrs["units"] == units
+        assert other["z500"].attrs["standard_name"] == "geopotential_height"
         np.testing.assert_allclose(other["z500"] * 9.80665, given["z500"], rtol=1e-5)
 
     def test_no_exact_way_is_an_error(self, forecaster):

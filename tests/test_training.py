@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 from conftest import quick, tiny_model, waves
 
-from simvp_climate import checkpoint, loader
+from simvp_climate import checkpoint, loader, training
 from simvp_climate.data.store import open_dataset
 from simvp_climate.forecaster import Forecaster
 from simvp_climate.task import Task
@@ -230,6 +230,49 @@ def test_the_series_that_is_too_short_is_named():
         run([waves(times=30), waves(times=3, start="2001-05-01")])
 
 
+def fractions(times=30, start="2001-01-01"):
+    ds = waves(times=times, start=start)
+    cover = ((ds["t2m"] - 240) / 60).clip(0, 1).assign_attrs(units="1")
+    return ds[[]].assign(tcc=cover)
+
+
+def test_scales_that_are_not_said_do_not_mix():
+    task = Task(["tcc"], history=2, horizon=2)
+    percent = fractions()
+    percent["tcc"] = (percent["tcc"] * 100).assign_attrs(units="%")
+    later = fractions(12, "2001-03-01").drop_attrs()
+    with pytest.raises(ValueError, match=r"tcc has no attribute units in dataset\[1\], and '%' in another"):
+        run([percent, later], task=task)
+    for change in ({"valid": later}, {"start_from": run(percent, task=task)}):
+        dataset = percent if "valid" in change else later
+        with pytest.raises(ValueError, match="tcc of .* averages 0.6.*, it was trained on 6.*are the units the same"):
+            run(dataset, task=task, **change)
+    with pytest.raises(ValueError, match="tcc of the dataset averages 0.58"):
+        run(percent, task=task)(later)
+
+
+def test_bounds_hold_for_valid_and_fine_tuning_too():
+    task = Task(["tcc"], history=2, horizon=2, transforms={"tcc": (0, 1)})
+    double = fractions(12, "2001-03-01") * 1.5
+    double["tcc"].attrs["units"] = "1"
+    with pytest.raises(ValueError, match="holds 'tcc' within 0 and 1, and valid goes from"):
+        run(fractions(), task=task, valid=double)
+    with pytest.raises(ValueError, match="holds 'tcc' within 0 and 1, and dataset goes from"):
+        run(double, task=task, start_from=run(fractions(), task=task))
+
+
+def test_series_with_another_field_without_time_are_refused():
+    ds = waves(times=30)
+    hills = xr.DataArray(np.random.default_rng(0).random((8, 16)), dims=("latitude", "longitude"))
+    task = Task(["z500", "t2m"], history=2, horizon=2, forcings=["orography"])
+    first, second = ds.assign(orography=hills), ds.assign(orography=hills[::-1].values + 0 * hills)
+    assert len(run([first, first], task=task).statics) == 1
+    with pytest.raises(ValueError, match=r"'orography' in forcings is another field in dataset\[1\] than in dataset"):
+        run([first, second], task=task)
+    with pytest.raises(ValueError, match="nor found in all of the training data"):
+        run([first, ds], task=task)
+
+
 def test_padding_follows_the_grid():
     assert run().network.config.padding == "periodic"
     assert run(waves(times=30).isel(longitude=slice(0, 9))).network.config.padding == "zeros"
@@ -314,11 +357,17 @@ def test_a_loss_that_explodes_is_an_error():
         run(config=quick(epochs=30, learning_rate=1e30, gradient_clip=1e30))
 
 
-def test_a_validation_loss_that_is_no_number_is_an_error():
-    with pytest.raises(FloatingPointError, match="the loss on valid is .* units and range"):
-        # beyond what float32 can square, at a plausible mean
-        valid = waves(times=12, start="2001-03-01")
-        valid["t2m"][3:5, 0, :2] = [1e30, -1e30]
+def test_a_validation_loss_that_is_no_number_is_an_error(monkeypatch):
+    valid = waves(times=12, start="2001-03-01")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_validate", lambda *arguments: np.nan)
+        with pytest.raises(
+            FloatingPointError, match="the loss on valid is nan in epoch 1: are its values in the units"
+        ):
+            run(valid=valid)
+    # beyond what float32 can square, at a plausible mean
+    valid["t2m"][3:5, 0, :2] = [1e30, -1e30]
+    with pytest.raises(ValueError, match="t2m of valid averages .* with a standard deviation of inf"):
         run(valid=valid)
 
 

@@ -829,7 +829,10 @@ def _check_range(one: _Field, sample: _Sample, notes: Notes) -> None:
     said = f"values from {np.nanmin(values):.4g} to {np.nanmax(values):.4g}"
     for other in _UNITS:
         factors = conversion(meaning.short_name, other, meaning.units)
-        if factors is None or same_units(other, stated) or not _fits(one, values, factors):
+        # a mass in a mass is no fraction of anything else, though both have no dimension
+        if factors is None or ("kg" in other) != ("kg" in meaning.units):
+            continue
+        if same_units(other, stated) or not _fits(one, values, factors):
             continue
         said_before = ("units-other", "units-missing")
         notes.findings = [n for n in notes.findings if n.where != one.source or n.code not in said_before]

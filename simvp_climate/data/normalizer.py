@@ -227,7 +227,12 @@ def check_units(found: Survey, channels: Sequence[Channel], units: Sequence[str]
 
 
 def check_transforms(
-    found: Survey, channels: Sequence[Channel], units: Sequence[str], log_scale: np.ndarray, bounds: np.ndarray
+    found: Survey,
+    channels: Sequence[Channel],
+    units: Sequence[str],
+    log_scale: np.ndarray,
+    bounds: np.ndarray,
+    name: str = "dataset",
 ) -> None:
     """Raise ValueError if the data lie beyond the bounds of their transform, or below what has a logarithm.
 
@@ -242,30 +247,31 @@ def check_transforms(
             )
         if not log_scale[at] and not (bounds[at, 0] - slack <= low and high <= bounds[at, 1] + slack):
             raise ValueError(
-                f"transforms holds {channel.variable!r} within {bounds[at, 0]:g} and {bounds[at, 1]:g}, and the "
-                f"training data go from {low:.4g} to {high:.4g} {unit}: are the bounds in the units of the data?"
+                f"transforms holds {channel.variable!r} within {bounds[at, 0]:g} and {bounds[at, 1]:g}, and "
+                f"{name} goes from {low:.4g} to {high:.4g} {unit}: are the bounds in the units of the data?"
             )
 
 
-def check_plausible(normalizer: Normalizer, states: np.ndarray, name: str) -> None:
+def check_plausible(normalizer: Normalizer, states: np.ndarray, name: str, unlabeled: Sequence[bool]) -> None:
     """Raise ValueError if states (time, channel, latitude, longitude) cannot be in the units that were trained.
 
     Data often lose their units attribute on the way; kelvin read as degrees Celsius are 20 standard deviations off.
+    Channels that are `unlabeled` (without units, where the training data had some) must also vary about as much.
     """
-    values = np.where(normalizer.mask, np.nan, _logged(states[:1], normalizer.log_scale))
-    means = np.nanmean(values, axis=(0, 2, 3), dtype=np.float64)
-    check_mean(normalizer, means, name)
+    values = np.where(normalizer.mask, np.nan, _logged(states[:8], normalizer.log_scale)).astype(np.float64)
+    spread = np.where(unlabeled, np.nanstd(values, axis=(0, 2, 3)), normalizer.std)
+    check_moments(normalizer, np.nanmean(values, axis=(0, 2, 3)), spread, name)
 
 
-def check_mean(normalizer: Normalizer, means: np.ndarray, name: str) -> None:
-    """Raise ValueError if means per channel are too far from those trained on for the same units."""
-    for channel, units, mean, trained, std in zip(
-        normalizer.channels, normalizer.units, means, normalizer.mean, normalizer.std, strict=True
-    ):
-        if abs(mean - trained) > 10 * std:
+def check_moments(normalizer: Normalizer, means: np.ndarray, spreads: np.ndarray, name: str) -> None:
+    """Raise ValueError if means or spreads per channel are too far from those trained on for the same units."""
+    for at, (channel, units) in enumerate(zip(normalizer.channels, normalizer.units, strict=True)):
+        mean, std = normalizer.mean[at], normalizer.std[at]
+        if abs(means[at] - mean) > 10 * std or not std / 20 < spreads[at] < 20 * std:
             raise ValueError(
-                f"{channel} of {name} averages {mean:.4g}, it was trained on {trained:.4g} with a standard deviation "
-                f"of {std:.3g} {units}: are the units the same?"
+                f"{channel} of {name} averages {means[at]:.4g} with a standard deviation of {spreads[at]:.3g}, it was "
+                f"trained on {mean:.4g} with a standard deviation of {std:.3g} {units}: are the units the same? "
+                f"Say them: ds[{channel.variable!r}].attrs['units']"
             )
 
 

@@ -228,7 +228,7 @@ def test_transforms_are_held_against_the_data():
     checked("tcc", "1", -0.001, 1.001, (0, 1), std=0.3)
     checked("q", "kg kg-1", -1e-6, 0.02, (0, None), std=5e-3)
     checked("tp", "m", -1e-4, 0.1, "log")
-    with pytest.raises(ValueError, match="holds 'tcc' within 0 and 1, and the training data go from 0 to 100 %"):
+    with pytest.raises(ValueError, match="holds 'tcc' within 0 and 1, and dataset goes from 0 to 100 %"):
         checked("tcc", "%", 0, 100, (0, 1), std=30)
     with pytest.raises(ValueError, match="logarithm of 'u10', which goes down to -20 m s-1"):
         checked("u10", "m s-1", -20, 20, ("log", 1.0))
