@@ -143,6 +143,22 @@ def test_the_example_of_the_readme_runs(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} >= {"forecast.nc", "scores.png", "maps.png"}
 
 
+def test_the_lines_on_your_own_data_run(monkeypatch, capsys):
+    from conftest import waves
+
+    import simvp_climate as sc
+
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    lines = next(block for block in blocks if "sc.check(" in block)
+    opened = []
+    # the paths of the examples are elsewhere: what is done with the data is run
+    monkeypatch.setattr(
+        sc, "open_dataset", lambda path, names: opened.append(path) or waves()[list(names)], raising=False
+    )
+    exec(lines, {"sc": sc})
+    assert len(opened) == 2 and "check: nothing found" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.py")), ids=lambda path: path.stem)
 def test_recipes_run_on_any_store(recipe, tmp_path):
     from conftest import waves
