@@ -1,8 +1,9 @@
 """The public API unchanged on a real series: RMSE by lead beside persistence and climatology.
 
     python benchmarks/real_input.py air.zarr air --epochs 8
-    python benchmarks/real_input.py sst.nc sst --step 1MS --history 12 --leads 12 --forcings time_of_year
-    python benchmarks/real_input.py t2m.grib t2m --step 1h --history 12 --leads 24 --forcings insolation,coordinates
+    python benchmarks/real_input.py sst.nc sst --step 1MS --history 12 --leads 12 --forcings time_of_year --epochs 12
+    python benchmarks/real_input.py t2m.grib t2m --step 1h --history 12 --leads 24 --epochs 6 \\
+        --forcings insolation,time_of_day,coordinates
 
 The last fifth of the series is the test period and is looked at once, here. Validation is the last eighth of
 what comes before it.

@@ -345,8 +345,8 @@ def _check_same_data(normalizer: Normalizer, part: _Part, name: str) -> None:
             f"{name}.where(train.notnull().any('time'))"
         )
     check_moments(normalizer, part.survey.mean, part.survey.std, name)
-    n = normalizer
-    check_transforms(part.survey, n.channels, n.units, n.log_scale, n.bounds, name)
+    channels, units = normalizer.channels, normalizer.units
+    check_transforms(part.survey, channels, units, normalizer.log_scale, normalizer.bounds, name)
 
 
 def _statics(task: Task, dataset: object, grid: xr.Dataset, start_from: Forecaster | None) -> np.ndarray:
