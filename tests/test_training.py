@@ -251,6 +251,15 @@ def test_scales_that_are_not_said_do_not_mix():
         run(percent, task=task)(later)
 
 
+def test_a_season_that_varies_little_is_valid_where_it_says_its_units():
+    calm = fractions(12, "2001-03-01")
+    calm["tcc"] = (calm["tcc"] * 0 + 0.6).assign_attrs(units="1")
+    task = Task(["tcc"], history=2, horizon=2)
+    assert np.isfinite(run(fractions(), task=task, valid=calm).provenance["epochs"][0]["valid_loss"])
+    with pytest.raises(ValueError, match="tcc of valid averages 0.6 with a standard deviation of .*are the units the"):
+        run(fractions(), task=task, valid=calm.drop_attrs())
+
+
 def test_bounds_hold_for_valid_and_fine_tuning_too():
     task = Task(["tcc"], history=2, horizon=2, transforms={"tcc": (0, 1)})
     double = fractions(12, "2001-03-01") * 1.5
