@@ -10,11 +10,15 @@ B * T.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+PADDINGS = ("zeros", "periodic", "sphere")
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class SimVPv2Config:
     drop_path
         Probability that the last block is skipped for a sample in training; earlier blocks less.
     padding
-        "zeros" (as published), "periodic" (longitude closes round the globe, zeros at the poles), or "auto",
+        What a convolution sees beyond the edge. "zeros" (as published); "periodic": longitude closes round the
+        globe, zeros at the poles; "sphere": also beyond a pole lie the values of the opposite meridian; or "auto",
         which training resolves from the grid.
     predict
         "state" (as published), or "change": the output is added to the last input state.
@@ -66,8 +71,8 @@ class SimVPv2Config:
             raise ValueError(f"mlp_ratio={self.mlp_ratio!r} must be greater than 0")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path={self.drop_path!r} must lie in [0, 1)")
-        if self.padding not in ("auto", "zeros", "periodic"):
-            raise ValueError(f"padding={self.padding!r} must be 'auto', 'zeros' or 'periodic'")
+        if self.padding not in ("auto", *PADDINGS):
+            raise ValueError(f"padding={self.padding!r} must be 'auto' or one of {PADDINGS}")
         if self.predict not in ("change", "state"):
             raise ValueError(f"predict={self.predict!r} must be 'change' or 'state'")
 
@@ -80,45 +85,70 @@ class SimVPv2(nn.Module):
     Parameters
     ----------
     config
-        Size and kind; its padding must be resolved ("zeros" or "periodic").
+        Size and kind; its padding must be resolved.
     history
         Number of states in, and out.
     channels
-        Channels per state, in and out.
+        Channels per state that goes in.
     forcings
         Channels of further inputs per state, which are not forecast: what is known of every time (insolation,
         orography). They enter the encoder beside the state. With 0 the network is the published one.
+    outputs
+        Channels per state that comes out; as many as go in by default.
+    shared
+        How many of the first channels are the same in and out: these are what a change is added to, and what a
+        rollout feeds back. By default as many as can be.
+
+    Attributes
+    ----------
+    recompute
+        Whether training computes what lies inside a block or a layer a second time in the backward pass instead of
+        keeping it: less memory for more time, the same numbers. False at first.
 
     Raises
     ------
     ValueError
-        If the padding is still "auto".
+        If the padding is still "auto", or more channels are shared than there are.
     """
 
-    def __init__(self, config: SimVPv2Config, *, history: int, channels: int, forcings: int = 0):
+    def __init__(
+        self,
+        config: SimVPv2Config,
+        *,
+        history: int,
+        channels: int,
+        forcings: int = 0,
+        outputs: int | None = None,
+        shared: int | None = None,
+    ):
         super().__init__()
         if config.padding == "auto":
             raise ValueError(
-                "padding='auto' is resolved by train() from the grid; to build the network alone say 'periodic' "
-                "(the longitudes go round the globe) or 'zeros'"
+                "padding='auto' is resolved by train() from the grid; to build the network alone say 'sphere' or "
+                "'periodic' (the longitudes go round the globe), or 'zeros'"
             )
+        outputs = channels if outputs is None else outputs
+        shared = min(channels, outputs) if shared is None else shared
+        if not 0 <= shared <= min(channels, outputs):
+            raise ValueError(f"shared={shared} of channels={channels} in and outputs={outputs} out: give at most both")
         self.config, self.history, self.channels, self.forcings = config, history, channels, forcings
-        width, periodic = config.hidden_space, config.padding == "periodic"
+        self.outputs, self.shared, self.recompute = outputs, shared, False
+        width, padding = config.hidden_space, config.padding
         # every second layer changes the resolution, counted from the coarse end in the decoder
         halves = [layer % 2 == 1 for layer in range(config.spatial_layers)]
         self.stride = 2 ** sum(halves)
         self.encoder = nn.ModuleList(
-            SpaceLayer(channels + forcings if layer == 0 else width, width, periodic, stride=2 if half else 1)
+            SpaceLayer(channels + forcings if layer == 0 else width, width, padding, stride=2 if half else 1)
             for layer, half in enumerate(halves)
         )
-        self.translator = Translator(history * width, config, periodic)
-        self.decoder = nn.ModuleList(SpaceLayer(width, width, periodic, upsample=half) for half in reversed(halves))
-        self.readout = nn.Conv2d(width, channels, 1)
+        self.translator = Translator(history * width, config, padding)
+        self.decoder = nn.ModuleList(SpaceLayer(width, width, padding, upsample=half) for half in reversed(halves))
+        self.readout = nn.Conv2d(width, outputs, 1)
         # multiplies the predicted change; training sets it to the typical change per lead and channel
-        self.register_buffer("change_scale_TC", torch.ones(history, channels))
+        self.register_buffer("change_scale_TC", torch.ones(history, shared))
 
     def forward(self, x_BTCHW: Tensor, f_BTFHW: Tensor | None = None) -> Tensor:
-        """Return the next `history` states, shape as `x_BTCHW`; `f_BTFHW` if the network has forcings."""
+        """Return the next `history` states, (B, T, outputs, H, W); give `f_BTFHW` if the network has forcings."""
         B, T, C, H, W = x_BTCHW.shape
         if (self.history, self.channels) != (T, C):
             raise ValueError(
@@ -129,19 +159,25 @@ class SimVPv2(nn.Module):
         if self.forcings or f_BTFHW is not None:
             self._check_forcings(x_BTCHW, f_BTFHW)
             inputs_BTCHW = torch.cat([x_BTCHW, f_BTFHW], dim=2)
-        z_NSHW = _pad_to_multiple(inputs_BTCHW.flatten(0, 1), self.stride, self.config.padding == "periodic")
-        skip_NSHW = z_NSHW = self.encoder[0](z_NSHW)
+        again = self.recompute and self.training
+        z_NSHW = _pad_to_multiple(inputs_BTCHW.flatten(0, 1), self.stride, self.config.padding)
+        skip_NSHW = z_NSHW = _call(self.encoder[0], z_NSHW, again)
         for layer in self.encoder[1:]:
-            z_NSHW = layer(z_NSHW)
+            z_NSHW = _call(layer, z_NSHW, again)
         z_BDhw = z_NSHW.reshape(B, -1, *z_NSHW.shape[-2:])  # time-major: all channels of the first state first
-        z_NSHW = self.translator(z_BDhw).reshape(z_NSHW.shape)
+        z_NSHW = self.translator(z_BDhw, again).reshape(z_NSHW.shape)
         for layer in self.decoder[:-1]:
-            z_NSHW = layer(z_NSHW)
-        y_NCHW = self.readout(self.decoder[-1](z_NSHW + skip_NSHW))
-        y_BTCHW = y_NCHW[..., :H, :W].reshape(B, T, C, H, W)
-        if self.config.predict == "change":
-            y_BTCHW = x_BTCHW[:, -1:] + y_BTCHW * self.change_scale_TC[:, :, None, None]
-        return y_BTCHW
+            z_NSHW = _call(layer, z_NSHW, again)
+        y_NCHW = self.readout(_call(self.decoder[-1], z_NSHW + skip_NSHW, again))
+        y_BTCHW = y_NCHW[..., :H, :W].reshape(B, T, self.outputs, H, W)
+        if self.config.predict == "state":
+            return y_BTCHW
+        changed_BTCHW = (
+            x_BTCHW[:, -1:, : self.shared] + y_BTCHW[:, :, : self.shared] * self.change_scale_TC[:, :, None, None]
+        )
+        if self.shared == self.outputs:
+            return changed_BTCHW
+        return torch.cat([changed_BTCHW, y_BTCHW[:, :, self.shared :]], dim=2)
 
     def _check_forcings(self, x_BTCHW: Tensor, f_BTFHW: Tensor | None) -> None:
         B, T, _, H, W = x_BTCHW.shape
@@ -167,13 +203,15 @@ def rollout(network: nn.Module, x_BTCHW: Tensor, horizon: int, f_BTFHW: Tensor |
 
     A call of the network emits as many states as it takes in, so there are ceil(horizon / history) calls. Call
     k, from 0, gets the forcings `f_BTFHW[:, k * history : (k + 1) * history]`: what belongs to its input states.
+    Of channels that come out, the first are fed back, as many as go in.
 
     Raises
     ------
     ValueError
-        If there are not as many forcings along T as states in all the calls' inputs.
+        If there are not as many forcings along T as states in all the calls' inputs, or fewer channels come out
+        than a second call takes in.
     """
-    history = x_BTCHW.shape[1]
+    history, channels = x_BTCHW.shape[1:3]
     calls = math.ceil(horizon / history)
     if f_BTFHW is not None and f_BTFHW.shape[1] != calls * history:
         raise ValueError(
@@ -183,49 +221,51 @@ def rollout(network: nn.Module, x_BTCHW: Tensor, horizon: int, f_BTFHW: Tensor |
     states = []
     for call in range(calls):
         if f_BTFHW is None:
-            x_BTCHW = network(x_BTCHW)
+            y_BTCHW = network(x_BTCHW)
         else:
-            x_BTCHW = network(x_BTCHW, f_BTFHW[:, call * history : (call + 1) * history])
-        states.append(x_BTCHW)
+            y_BTCHW = network(x_BTCHW, f_BTFHW[:, call * history : (call + 1) * history])
+        states.append(y_BTCHW)
+        if call + 1 < calls and y_BTCHW.shape[2] < channels:
+            raise ValueError(
+                f"a horizon of {horizon} takes {calls} calls of {history} states each, and of the {channels} channels "
+                f"that go in only {y_BTCHW.shape[2]} come out: take a horizon of at most {history}"
+            )
+        x_BTCHW = y_BTCHW[:, :, :channels]
     return torch.cat(states, dim=1)[:, :horizon]
 
 
 class Conv(nn.Conv2d):
-    """A "same" convolution whose longitude closes round the globe if `periodic`; latitude sees zeros."""
+    """A "same" convolution over a field that goes on beyond its edges as `beyond` says, see `SimVPv2Config.padding`."""
 
     def __init__(
         self,
         inputs: int,
         outputs: int,
         kernel: int,
-        periodic: bool,
+        beyond: str,
         *,
         stride: int = 1,
         dilation: int = 1,
         groups: int = 1,
     ):
         reach = dilation * (kernel - 1) // 2
-        super().__init__(
-            inputs,
-            outputs,
-            kernel,
-            stride=stride,
-            dilation=dilation,
-            groups=groups,
-            padding=(reach, 0 if periodic else reach),
-        )
-        self.wrap = reach if periodic else 0
+        # what is not continued here, torch fills with zeros
+        zeros = (0 if beyond == "sphere" else reach, 0 if beyond != "zeros" else reach)
+        super().__init__(inputs, outputs, kernel, stride=stride, dilation=dilation, groups=groups, padding=zeros)
+        self.reach, self.beyond = reach, beyond
 
     def forward(self, x_NSHW: Tensor) -> Tensor:
-        return super().forward(_wrap_longitude(x_NSHW, self.wrap, self.wrap))
+        if self.reach:
+            x_NSHW = _continue(x_NSHW, self.beyond, rows=(self.reach,) * 2, columns=(self.reach,) * 2)
+        return super().forward(x_NSHW)
 
 
 class SpaceLayer(nn.Module):
     """Convolution, group norm, SiLU; halves the grid with `stride=2`, doubles it with `upsample`."""
 
-    def __init__(self, inputs: int, outputs: int, periodic: bool, *, stride: int = 1, upsample: bool = False):
+    def __init__(self, inputs: int, outputs: int, padding: str, *, stride: int = 1, upsample: bool = False):
         super().__init__()
-        self.conv = Conv(inputs, outputs * 4 if upsample else outputs, 3, periodic, stride=stride)
+        self.conv = Conv(inputs, outputs * 4 if upsample else outputs, 3, padding, stride=stride)
         self.upsample = upsample
         self.norm = nn.GroupNorm(2, outputs)
         nn.init.trunc_normal_(self.conv.weight, std=0.02)
@@ -241,60 +281,66 @@ class SpaceLayer(nn.Module):
 class Translator(nn.Module):
     """Attention blocks over the stacked states; the first and the last work at the stack's own width."""
 
-    def __init__(self, stack: int, config: SimVPv2Config, periodic: bool):
+    def __init__(self, stack: int, config: SimVPv2Config, padding: str):
         super().__init__()
         hidden, count = config.hidden_time, config.blocks
         # the published schedule starts at 0.01 even where drop_path is 0; here 0 means none
         drops = torch.linspace(min(0.01, config.drop_path), config.drop_path, count).tolist()
         widths = [stack] + [hidden] * (count - 1)
         self.blocks = nn.ModuleList(
-            GatedAttentionBlock(width, config.mlp_ratio, drop, periodic)
+            GatedAttentionBlock(width, config.mlp_ratio, drop, padding)
             for width, drop in zip(widths, drops, strict=True)
         )
         self.narrow = nn.Conv2d(stack, hidden, 1) if stack != hidden else nn.Identity()
         self.widen = nn.Conv2d(hidden, stack, 1) if stack != hidden else nn.Identity()
 
-    def forward(self, z_BDhw: Tensor) -> Tensor:
-        z_BDhw = self.narrow(self.blocks[0](z_BDhw))
+    def forward(self, z_BDhw: Tensor, recompute: bool) -> Tensor:
+        z_BDhw = self.narrow(self.blocks[0](z_BDhw, recompute))
         for block in self.blocks[1:]:
-            z_BDhw = block(z_BDhw)
+            z_BDhw = block(z_BDhw, recompute)
         return self.widen(z_BDhw)
 
 
 class GatedAttentionBlock(nn.Module):
     """Gated attention over a wide neighborhood, then mixing of the channels, each added to its input."""
 
-    def __init__(self, width: int, mlp_ratio: float, drop_path: float, periodic: bool):
+    def __init__(self, width: int, mlp_ratio: float, drop_path: float, padding: str):
         super().__init__()
         wide = int(width * mlp_ratio)
         self.drop_path = drop_path
         self.norm_attention = nn.BatchNorm2d(width)
-        self.enter = Conv(width, width, 1, periodic)
+        self.enter = Conv(width, width, 1, padding)
         # a 21 x 21 neighborhood as a dense 5 x 5 and a dilated 7 x 7
-        self.near = Conv(width, width, 5, periodic, groups=width)
-        self.far = Conv(width, width, 7, periodic, dilation=3, groups=width)
-        self.value_and_gate = Conv(width, 2 * width, 1, periodic)
-        self.leave = Conv(width, width, 1, periodic)
+        self.near = Conv(width, width, 5, padding, groups=width)
+        self.far = Conv(width, width, 7, padding, dilation=3, groups=width)
+        self.value_and_gate = Conv(width, 2 * width, 1, padding)
+        self.leave = Conv(width, width, 1, padding)
         self.scale_attention = nn.Parameter(torch.full((width,), 0.01))
         self.norm_mix = nn.BatchNorm2d(width)
-        self.expand = Conv(width, wide, 1, periodic)
-        self.spread = Conv(wide, wide, 3, periodic, groups=wide)
-        self.shrink = Conv(wide, width, 1, periodic)
+        self.expand = Conv(width, wide, 1, padding)
+        self.spread = Conv(wide, wide, 3, padding, groups=wide)
+        self.shrink = Conv(wide, width, 1, padding)
         self.scale_mix = nn.Parameter(torch.full((width,), 0.01))
         for conv in (module for module in self.modules() if isinstance(module, Conv)):
             fan_out = conv.kernel_size[0] * conv.kernel_size[1] * conv.out_channels // conv.groups
             nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_out))
             nn.init.zeros_(conv.bias)
 
-    def forward(self, x_BDhw: Tensor) -> Tensor:
-        normed_BDhw = self.norm_attention(x_BDhw)
+    def forward(self, x_BDhw: Tensor, recompute: bool) -> Tensor:
+        # the norms stay outside of what is recomputed: a second pass would move their running statistics twice
+        a_BDhw = _call(self.attend, self.norm_attention(x_BDhw), recompute)
+        x_BDhw = x_BDhw + self._drop(self.scale_attention[:, None, None] * a_BDhw)
+        m_BDhw = _call(self.mix, self.norm_mix(x_BDhw), recompute)
+        return x_BDhw + self._drop(self.scale_mix[:, None, None] * m_BDhw)
+
+    def attend(self, normed_BDhw: Tensor) -> Tensor:
         a_BDhw = self.far(self.near(F.gelu(self.enter(normed_BDhw))))
         value_BDhw, gate_BDhw = self.value_and_gate(a_BDhw).chunk(2, dim=1)
         # the inner shortcut adds the normalized input, as published
-        a_BDhw = self.leave(torch.sigmoid(gate_BDhw) * value_BDhw) + normed_BDhw
-        x_BDhw = x_BDhw + self._drop(self.scale_attention[:, None, None] * a_BDhw)
-        m_BDhw = self.shrink(F.gelu(self.spread(self.expand(self.norm_mix(x_BDhw)))))
-        return x_BDhw + self._drop(self.scale_mix[:, None, None] * m_BDhw)
+        return self.leave(torch.sigmoid(gate_BDhw) * value_BDhw) + normed_BDhw
+
+    def mix(self, normed_BDhw: Tensor) -> Tensor:
+        return self.shrink(F.gelu(self.spread(self.expand(normed_BDhw))))
 
     def _drop(self, branch_BDhw: Tensor) -> Tensor:
         """Skip the branch for some samples in training (stochastic depth), keeping its expectation."""
@@ -305,22 +351,42 @@ class GatedAttentionBlock(nn.Module):
         return branch_BDhw * (mask_B111 / keep).to(branch_BDhw.dtype)
 
 
-def _wrap_longitude(x_NSHW: Tensor, left: int, right: int) -> Tensor:
-    """Continue the last axis periodically; by more than one turn on a tiny grid."""
-    if not left and not right:
+def _call(module: Callable[[Tensor], Tensor], x: Tensor, recompute: bool) -> Tensor:
+    return checkpoint(module, x, use_reentrant=False) if recompute else module(x)
+
+
+def _continue(x_NSHW: Tensor, beyond: str, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+    """Continue a field by some rows (before, after) and columns, as far as `beyond` says what lies there.
+
+    Along a meridian a sphere goes on across the pole, down the opposite one. Of an odd number of longitudes the
+    nearest one is taken.
+    """
+    height, width = x_NSHW.shape[-2:]
+    if beyond == "sphere" and any(rows):
+        if max(rows) <= height:
+            over = [x_NSHW[..., : rows[0], :], x_NSHW[..., height - rows[1] :, :]]
+            over = [part.flip(-2).roll(width // 2, -1) for part in over]
+            x_NSHW = torch.cat([over[0], x_NSHW, over[1]], dim=-2)
+        else:  # a tiny grid: round the meridian more than once
+            at = torch.arange(-rows[0], height + rows[1], device=x_NSHW.device) % (2 * height)
+            circle = torch.cat([x_NSHW, x_NSHW.flip(-2).roll(width // 2, -1)], dim=-2)
+            x_NSHW = circle.index_select(-2, at)
+    if beyond == "zeros" or not any(columns):
         return x_NSHW
-    width = x_NSHW.shape[-1]
-    if max(left, right) <= width:
-        return torch.cat([x_NSHW[..., width - left :], x_NSHW, x_NSHW[..., :right]], dim=-1)
-    columns = torch.arange(-left, width + right, device=x_NSHW.device) % width
-    return x_NSHW.index_select(-1, columns)
+    if max(columns) <= width:
+        return torch.cat([x_NSHW[..., width - columns[0] :], x_NSHW, x_NSHW[..., : columns[1]]], dim=-1)
+    at = torch.arange(-columns[0], width + columns[1], device=x_NSHW.device) % width
+    return x_NSHW.index_select(-1, at)
 
 
-def _pad_to_multiple(x_NCHW: Tensor, multiple: int, periodic: bool) -> Tensor:
-    """Add rows in the north and columns in the east up to a multiple: edge values, or the wrapped ones."""
+def _pad_to_multiple(x_NCHW: Tensor, multiple: int, beyond: str) -> Tensor:
+    """Add rows in the north and columns in the east up to a multiple: what lies there, or the edge again."""
     rows, columns = (-x_NCHW.shape[-2] % multiple, -x_NCHW.shape[-1] % multiple)
     if columns:
-        x_NCHW = _wrap_longitude(x_NCHW, 0, columns) if periodic else _repeat_edge(x_NCHW, columns, -1)
+        if beyond == "zeros":
+            x_NCHW = _repeat_edge(x_NCHW, columns, -1)
+        else:
+            x_NCHW = _continue(x_NCHW, beyond, (0, 0), (0, columns))
     return _repeat_edge(x_NCHW, rows, -2) if rows else x_NCHW
 
 

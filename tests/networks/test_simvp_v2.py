@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from simvp_climate.networks.openstl import rename_weights
-from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, rollout
+from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, _continue, rollout
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "small_t2m.pt"
 
@@ -47,9 +47,10 @@ def test_parameter_counts_are_the_published_ones(history, channels, hidden_time,
     assert sum(value.numel() for value in network.parameters()) == published
 
 
+@pytest.mark.parametrize("padding", ["periodic", "sphere"])
 @pytest.mark.parametrize(("layers", "stride"), [(2, 2), (4, 4)])
-def test_output_turns_with_longitude(layers, stride):
-    network = small("periodic", spatial_layers=layers)
+def test_output_turns_with_longitude(layers, stride, padding):
+    network = small(padding, spatial_layers=layers)
     x = torch.randn(2, 3, 2, 8, 16)
     with torch.no_grad():
         for shift in (stride, 3 * stride):
@@ -59,7 +60,7 @@ def test_output_turns_with_longitude(layers, stride):
         assert (zeros(x.roll(stride, -1)) - zeros(x).roll(stride, -1)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("padding", ["zeros", "periodic"])
+@pytest.mark.parametrize("padding", ["zeros", "periodic", "sphere"])
 @pytest.mark.parametrize("size", [(25, 53), (7, 5), (1, 1), (8, 6)])
 def test_any_grid_size(padding, size):
     network = small(padding, spatial_layers=4)
@@ -106,7 +107,7 @@ def test_rollout_feeds_forecasts_back(horizon):
         ({"blocks": 1}, "blocks=1"),
         ({"mlp_ratio": 0}, "mlp_ratio=0"),
         ({"drop_path": 1.0}, "drop_path=1.0"),
-        ({"padding": "circular"}, "padding='circular' must be 'auto', 'zeros' or 'periodic'"),
+        ({"padding": "circular"}, "padding='circular' must be 'auto' or one of"),
         ({"predict": "tendency"}, "predict='tendency' must be 'change' or 'state'"),
     ],
 )
@@ -146,7 +147,7 @@ def test_no_forcings_is_the_network_of_before():
         assert torch.equal(default.eval()(x), zero.eval()(x, None))
 
 
-@pytest.mark.parametrize("padding", ["zeros", "periodic"])
+@pytest.mark.parametrize("padding", ["zeros", "periodic", "sphere"])
 @pytest.mark.parametrize("predict", ["change", "state"])
 def test_forecasts_depend_on_the_forcings_of_every_frame(padding, predict):
     network = small(padding, predict, forcings=4)
@@ -215,3 +216,59 @@ def test_rollout_with_forcings_of_the_wrong_length():
 def test_forcings_of_the_wrong_shape_are_named(forcings, shape, message):
     with pytest.raises(ValueError, match=message):
         small(forcings=forcings)(torch.zeros(1, 3, 2, 8, 8), None if shape is None else torch.zeros(shape))
+
+
+@pytest.mark.parametrize("rows", [(2, 3), (9, 8), (21, 30)])
+def test_a_field_goes_on_across_the_pole(rows):
+    # x, y, z of a point: latitudes beyond 90 degrees are those of the opposite meridian by themselves
+    height, width, before, after = 8, 12, *rows
+    latitude = (torch.arange(-before, height + after, dtype=torch.float64) + 0.5) * torch.pi / height - torch.pi / 2
+    longitude = torch.arange(-5, width + 2, dtype=torch.float64) * 2 * torch.pi / width
+    y, x = torch.meshgrid(latitude, longitude, indexing="ij")
+    whole = (2 * y.cos() * x.cos() - 3 * y.cos() * x.sin() + y.sin())[None, None]
+    inside = whole[..., before : before + height, 5 : 5 + width]
+    torch.testing.assert_close(_continue(inside, "sphere", rows, (5, 2)), whole)
+
+
+def test_recomputing_changes_no_number():
+    plain, again = (small("sphere", drop_path=0.4).train() for _ in range(2))
+    again.recompute = True
+    x = torch.randn(2, 3, 2, 8, 8)
+    for network in (plain, again):
+        torch.manual_seed(5)
+        network(x).square().sum().backward()
+    for (name, one), two in zip(plain.named_parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(two.grad, one.grad, msg=name)
+    for name, value in plain.named_buffers():
+        torch.testing.assert_close(dict(again.named_buffers())[name], value, msg=name)
+
+
+class TestOtherChannelsOut:
+    config = SimVPv2Config(hidden_space=4, hidden_time=12, blocks=2, padding="zeros", predict="change")
+    x = torch.randn(2, 3, 3, 8, 8)
+
+    def test_fewer_and_more(self):
+        for outputs in (1, 2, 5):
+            network = SimVPv2(self.config, history=3, channels=3, outputs=outputs).eval()
+            assert network(self.x).shape == (2, 3, outputs, 8, 8)
+            assert network.shared == min(3, outputs)
+
+    def test_a_change_is_added_to_the_shared_ones_alone(self):
+        network = SimVPv2(self.config, history=3, channels=3, outputs=4, shared=2).eval()
+        torch.nn.init.zeros_(network.readout.weight)
+        network.readout.bias.data = torch.tensor([1.0, 2, 3, 4])
+        y = network(self.x)
+        torch.testing.assert_close(y[:, 2, :2], self.x[:, -1, :2] + torch.tensor([1.0, 2])[:, None, None])
+        assert (y[:, :, 2] == 3).all() and (y[:, :, 3] == 4).all()
+
+    def test_a_rollout_feeds_back_what_goes_in(self):
+        more = SimVPv2(self.config, history=3, channels=3, outputs=4).eval()
+        assert rollout(more, self.x, 7).shape == (2, 7, 4, 8, 8)
+        fewer = SimVPv2(self.config, history=3, channels=3, outputs=2).eval()
+        assert rollout(fewer, self.x, 3).shape == (2, 3, 2, 8, 8)
+        with pytest.raises(ValueError, match="horizon of 4 takes 2 calls .* of the 3 channels .* only 2 come out"):
+            rollout(fewer, self.x, 4)
+
+    def test_more_shared_than_there_are(self):
+        with pytest.raises(ValueError, match="shared=3 of channels=3 in and outputs=2 out"):
+            SimVPv2(self.config, history=3, channels=3, outputs=2, shared=3)
