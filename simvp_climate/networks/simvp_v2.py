@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from simvp_climate.networks.depthwise import continue_beyond, depthwise
+
 PADDINGS = ("zeros", "periodic", "sphere")
 
 
@@ -237,27 +239,23 @@ def rollout(network: nn.Module, x_BTCHW: Tensor, horizon: int, f_BTFHW: Tensor |
 class Conv(nn.Conv2d):
     """A "same" convolution over a field that goes on beyond its edges as `beyond` says, see `SimVPv2Config.padding`."""
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int,
-        beyond: str,
-        *,
-        stride: int = 1,
-        dilation: int = 1,
-        groups: int = 1,
-    ):
-        reach = dilation * (kernel - 1) // 2
-        # what is not continued here, torch fills with zeros
-        zeros = (0 if beyond == "sphere" else reach, 0 if beyond != "zeros" else reach)
-        super().__init__(inputs, outputs, kernel, stride=stride, dilation=dilation, groups=groups, padding=zeros)
-        self.reach, self.beyond = reach, beyond
+    def __init__(self, inputs: int, outputs: int, kernel: int, beyond: str, *, stride: int = 1):
+        super().__init__(inputs, outputs, kernel, stride=stride)
+        self.reach, self.beyond = (kernel - 1) // 2, beyond
 
     def forward(self, x_NSHW: Tensor) -> Tensor:
-        if self.reach:
-            x_NSHW = _continue(x_NSHW, self.beyond, rows=(self.reach,) * 2, columns=(self.reach,) * 2)
-        return super().forward(x_NSHW)
+        return super().forward(continue_beyond(x_NSHW, self.beyond, (self.reach,) * 2, (self.reach,) * 2))
+
+
+class DepthwiseConv(nn.Conv2d):
+    """The same for a kernel per channel."""
+
+    def __init__(self, channels: int, kernel: int, beyond: str, *, dilation: int = 1):
+        super().__init__(channels, channels, kernel, dilation=dilation, groups=channels)
+        self.beyond = beyond
+
+    def forward(self, x_BDhw: Tensor) -> Tensor:
+        return depthwise(x_BDhw, self.weight, self.bias, self.dilation[0], self.beyond)
 
 
 class SpaceLayer(nn.Module):
@@ -309,19 +307,19 @@ class GatedAttentionBlock(nn.Module):
         wide = int(width * mlp_ratio)
         self.drop_path = drop_path
         self.norm_attention = nn.BatchNorm2d(width)
-        self.enter = Conv(width, width, 1, padding)
+        self.enter = nn.Conv2d(width, width, 1)
         # a 21 x 21 neighborhood as a dense 5 x 5 and a dilated 7 x 7
-        self.near = Conv(width, width, 5, padding, groups=width)
-        self.far = Conv(width, width, 7, padding, dilation=3, groups=width)
-        self.value_and_gate = Conv(width, 2 * width, 1, padding)
-        self.leave = Conv(width, width, 1, padding)
+        self.near = DepthwiseConv(width, 5, padding)
+        self.far = DepthwiseConv(width, 7, padding, dilation=3)
+        self.value_and_gate = nn.Conv2d(width, 2 * width, 1)
+        self.leave = nn.Conv2d(width, width, 1)
         self.scale_attention = nn.Parameter(torch.full((width,), 0.01))
         self.norm_mix = nn.BatchNorm2d(width)
-        self.expand = Conv(width, wide, 1, padding)
-        self.spread = Conv(wide, wide, 3, padding, groups=wide)
-        self.shrink = Conv(wide, width, 1, padding)
+        self.expand = nn.Conv2d(width, wide, 1)
+        self.spread = DepthwiseConv(wide, 3, padding)
+        self.shrink = nn.Conv2d(wide, width, 1)
         self.scale_mix = nn.Parameter(torch.full((width,), 0.01))
-        for conv in (module for module in self.modules() if isinstance(module, Conv)):
+        for conv in (module for module in self.modules() if isinstance(module, nn.Conv2d)):
             fan_out = conv.kernel_size[0] * conv.kernel_size[1] * conv.out_channels // conv.groups
             nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_out))
             nn.init.zeros_(conv.bias)
@@ -355,30 +353,6 @@ def _call(module: Callable[[Tensor], Tensor], x: Tensor, recompute: bool) -> Ten
     return checkpoint(module, x, use_reentrant=False) if recompute else module(x)
 
 
-def _continue(x_NSHW: Tensor, beyond: str, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
-    """Continue a field by some rows (before, after) and columns, as far as `beyond` says what lies there.
-
-    Along a meridian a sphere goes on across the pole, down the opposite one. Of an odd number of longitudes the
-    nearest one is taken.
-    """
-    height, width = x_NSHW.shape[-2:]
-    if beyond == "sphere" and any(rows):
-        if max(rows) <= height:
-            over = [x_NSHW[..., : rows[0], :], x_NSHW[..., height - rows[1] :, :]]
-            over = [part.flip(-2).roll(width // 2, -1) for part in over]
-            x_NSHW = torch.cat([over[0], x_NSHW, over[1]], dim=-2)
-        else:  # a tiny grid: round the meridian more than once
-            at = torch.arange(-rows[0], height + rows[1], device=x_NSHW.device) % (2 * height)
-            circle = torch.cat([x_NSHW, x_NSHW.flip(-2).roll(width // 2, -1)], dim=-2)
-            x_NSHW = circle.index_select(-2, at)
-    if beyond == "zeros" or not any(columns):
-        return x_NSHW
-    if max(columns) <= width:
-        return torch.cat([x_NSHW[..., width - columns[0] :], x_NSHW, x_NSHW[..., : columns[1]]], dim=-1)
-    at = torch.arange(-columns[0], width + columns[1], device=x_NSHW.device) % width
-    return x_NSHW.index_select(-1, at)
-
-
 def _pad_to_multiple(x_NCHW: Tensor, multiple: int, beyond: str) -> Tensor:
     """Add rows in the north and columns in the east up to a multiple: what lies there, or the edge again."""
     rows, columns = (-x_NCHW.shape[-2] % multiple, -x_NCHW.shape[-1] % multiple)
@@ -386,7 +360,7 @@ def _pad_to_multiple(x_NCHW: Tensor, multiple: int, beyond: str) -> Tensor:
         if beyond == "zeros":
             x_NCHW = _repeat_edge(x_NCHW, columns, -1)
         else:
-            x_NCHW = _continue(x_NCHW, beyond, (0, 0), (0, columns))
+            x_NCHW = continue_beyond(x_NCHW, beyond, (0, 0), (0, columns))
     return _repeat_edge(x_NCHW, rows, -2) if rows else x_NCHW
 
 

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from simvp_climate.networks.depthwise import continue_beyond
 from simvp_climate.networks.openstl import rename_weights
-from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, _continue, rollout
+from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, rollout
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "small_t2m.pt"
 
@@ -227,7 +228,7 @@ def test_a_field_goes_on_across_the_pole(rows):
     y, x = torch.meshgrid(latitude, longitude, indexing="ij")
     whole = (2 * y.cos() * x.cos() - 3 * y.cos() * x.sin() + y.sin())[None, None]
     inside = whole[..., before : before + height, 5 : 5 + width]
-    torch.testing.assert_close(_continue(inside, "sphere", rows, (5, 2)), whole)
+    torch.testing.assert_close(continue_beyond(inside, "sphere", rows, (5, 2)), whole)
 
 
 def test_recomputing_changes_no_number():
