@@ -12,7 +12,7 @@ _HOME = {
     "SimVPv2": "networks.simvp_v2",
     "SimVPv2Config": "networks.simvp_v2",
     "Task": "task",
-    "TrainConfig": "training",
+    "TrainConfig": "settings",
     "acc": "verification.metrics",
     "bias": "verification.metrics",
     "cache": "data.cache",

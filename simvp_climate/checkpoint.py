@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from simvp_climate.loader import Plan
+from simvp_climate.settings import FREE
 
 _STATE = "training.pt"
 _PARTS = ("fingerprint", "network", "optimizer", "average", "kept", "history", "best", "plans")
@@ -59,7 +60,7 @@ def fingerprint(provenance: dict, digests: list[str], arrays: Iterable[np.ndarra
         f"{group}.{name}": value
         for group in ("task", "model", "config")
         for name, value in provenance[group].items()
-        if name not in ("progress", "memory", "engine")  # change no number: the order is kept in `plans`
+        if name not in FREE  # the order of the windows is kept in `plans`
     }
     others = {name: provenance[name] for name in ("training", "validation", "channels", "units")}
     return json.dumps({**settings, **others, "data_sha256": digest.hexdigest()}, sort_keys=True)

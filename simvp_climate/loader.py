@@ -207,7 +207,7 @@ class WindowStream:
                 "batch: take fewer processes or a larger batch_size"
             )
         self._first = np.cumsum([0, *map(len, windows)])  # of each series among all windows
-        self._share = int(shares[rank])
+        self.sizes = np.diff(_shares(int(shares[rank]), self.batches))  # windows in each batch of this rank
         self._states, self._positions = None, None
         self._ring: list[Tensor] = []
         self._buffers: list[np.ndarray] = []
@@ -232,7 +232,7 @@ class WindowStream:
     @property
     def batch_size(self) -> int:
         """Number of windows in the largest batch of this rank."""
-        return -(-self._share // self.batches)
+        return int(self.sizes.max())
 
     @property
     def bound(self) -> int:
@@ -250,19 +250,18 @@ class WindowStream:
                 "these windows were opened in another process: threads that read do not survive a fork. Open the data "
                 "in the process that uses them, and start processes by spawn"
             )
-        sizes = np.diff(_shares(self._share, self.batches))
-        skipped = int(sizes[:first_batch].sum())
+        skipped = int(self.sizes[:first_batch].sum())
         parts = self._from_memory(epoch, skipped) if self.plan.tier == "memory" else self._from_store(epoch, skipped)
         try:
-            yield from self._fill(parts, sizes, first_batch)
+            yield from self._fill(parts, first_batch)
         finally:
             parts.close()  # waits for the read in the background
 
-    def _fill(self, parts: Iterator, sizes: np.ndarray, first_batch: int) -> Iterator[Batch]:
-        """Yield batches of the sizes wanted from parts (windows, their rows, the states)."""
+    def _fill(self, parts: Iterator, first_batch: int) -> Iterator[Batch]:
+        """Yield batches from parts (windows, their rows, the states)."""
         current, at = None, 0
         for number in range(first_batch, self.batches):
-            size = int(sizes[number])
+            size = int(self.sizes[number])
             windows = np.empty(size, dtype=np.int64)
             states = None
             filled = 0

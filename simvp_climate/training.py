@@ -38,79 +38,12 @@ from simvp_climate.data.variables import conversion, same_units
 from simvp_climate.data.windows import find_windows, shared_period
 from simvp_climate.forecaster import Forecaster, choose_device
 from simvp_climate.grid import closes_longitude, latitude_weights
-from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, rollout
+from simvp_climate.loss import Loss
+from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
+from simvp_climate.settings import TrainConfig
 from simvp_climate.task import Task
 
 _RESULT = "forecaster.safetensors"
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train.
-
-    Parameters
-    ----------
-    epochs
-        Passes over all training windows.
-    batch_size
-        Windows per step.
-    learning_rate
-        Peak of the schedule: a linear warm-up, then half a cosine down to zero.
-    warmup
-        Share of all steps spent on the warm-up.
-    weight_decay
-        Of AdamW, on all weights.
-    gradient_clip
-        Largest norm of the gradient.
-    average
-        Decay of the running average of the weights that is validated and kept; 0 keeps the weights themselves.
-    validation_windows
-        Number of windows, evenly spread, on which the best epoch is chosen.
-    precision
-        As Lightning Fabric calls it ("32-true", "bf16-mixed"); "auto" is bfloat16 on a GPU that has it.
-    memory
-        Bytes that the states may take, a quarter of them those of the validation period; "auto" is 60 % of what is
-        free. Chunks being decoded come on top. States that fit are decoded once and kept; others are streamed, in an
-        order that depends on this, see `loader.Plan`. A run that is resumed keeps its order.
-    engine
-        What reads Zarr on a local disk: "auto" takes tensorstore where it is installed, "zarr" and
-        "tensorstore" say which. It changes no number.
-    seed
-        Of the initial weights, the order of the windows and the skipped blocks.
-    progress
-        Whether to show a progress bar.
-    """
-
-    epochs: int = 50
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    gradient_clip: float = 1.0
-    average: float = 0.99
-    validation_windows: int = 256
-    precision: str = "auto"
-    memory: int | str = "auto"
-    engine: str = "auto"
-    seed: int = 0
-    progress: bool = True
-
-    def __post_init__(self):
-        for name in ("epochs", "batch_size", "validation_windows"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be a whole number of at least 1")
-        for name in ("learning_rate", "gradient_clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be greater than 0")
-        for name in ("warmup", "average"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r} must lie in [0, 1)")
-        if self.memory != "auto" and (not isinstance(self.memory, int) or self.memory < 1):
-            raise ValueError(f"memory={self.memory!r} must be 'auto' or a number of bytes")
-        if self.engine not in reader.ENGINES:
-            raise ValueError(f"engine={self.engine!r} must be one of {reader.ENGINES}")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay={self.weight_decay!r} must not be negative")
 
 
 def train(
@@ -126,8 +59,8 @@ def train(
 ) -> Forecaster:
     """Train a SimVPv2 on a dataset and return the forecaster.
 
-    The loss is the area-weighted squared error, each channel and lead in units of its typical change, so
-    that no variable and no lead drowns the others.
+    The loss is the area-weighted squared error, each channel and lead in units of its typical change, unless
+    `config` says otherwise.
 
     Parameters
     ----------
@@ -185,15 +118,20 @@ def train(
         if not isinstance(value, kind):
             wanted = "Forecaster, Forecaster.load(path)" if name == "start_from" else f"{kind.__name__}(...)"
             raise ValueError(f"{name} is a {type(value).__name__}: give a {wanted}")
+    if config.patience is not None and valid is None:
+        raise ValueError(f"patience={config.patience} waits for a better validation loss, and valid=None: give valid")
     model = _choose_model(model, start_from)
+    leads = config.leads(task)
     accelerator = choose_device(device)
+    if config.precision == "16-mixed" and accelerator != "cuda":
+        raise ValueError(f"precision='16-mixed' needs a CUDA GPU, the device is {accelerator!r}: take 'bf16-mixed'")
     _refuse_many_processes()
     run_directory = None if directory is None else checkpoint.claim(directory)
     training = _inside(task, dataset, "dataset")
     validation = None if valid is None else _inside(task, valid, "valid")
     _check_alike(training + (validation or []))
     _check_labels(training)
-    _check_no_overlap(task, training, validation or [])
+    _check_no_overlap(task, leads, training, validation or [])
     statics = _statics(task, dataset, training[0], start_from)
     grid = training[0]
     if model.padding == "auto":
@@ -307,7 +245,7 @@ def _read(
     windows = []
     for number, one in enumerate(series):
         label = name if len(series) == 1 else f"{name}[{number}]"
-        windows.append(find_windows(one.indexes["time"], task.step, task.history, task.horizon, label))
+        windows.append(find_windows(one.indexes["time"], task.step, task.history, config.leads(task), label))
     if name == "valid":
         windows = _spread(windows, config.validation_windows)
     inits = [one.indexes["time"][w[:, task.history - 1]] for one, w in zip(series, windows, strict=True)]
@@ -401,10 +339,12 @@ def _fit(
 ) -> list[dict]:
     """Train the network in place, leave the kept weights in it, and return the losses per epoch."""
     network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    network.recompute = config.recompute
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
+    optimizer = kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     wrapped, optimizer = fabric.setup(network, optimizer)
     device = fabric.device
-    loss_of = _Loss(normalizer, weights_H, forcings, task, device)
+    loss_of = Loss(config, task, normalizer, weights_H, forcings, device)
     stream = loader.WindowStream(
         train_part.sources,
         train_part.windows,
@@ -428,8 +368,10 @@ def _fit(
     kept = _copy(network)
     plans = [train_part.plan, None if valid_part is None else valid_part.plan]
 
-    steps = len(stream)
+    steps = -(-len(stream) // config.accumulate)
     total = steps * config.epochs
+    leads, most_leads = task.horizon, config.leads(task)
+    longer_from = total if config.rollout == 1 else total - max(1, round(config.rollout_share * total))
     history, best, first = [], math.inf, 0
     if saved := checkpoint.resume(run):
         network.load_state_dict(saved["network"])
@@ -447,36 +389,44 @@ def _fit(
         disable=not config.progress,
         mininterval=1,
     )
+    if _is_stale(history, config.patience):
+        first = config.epochs
     for epoch in range(first, config.epochs):
         # a fresh stream per epoch: a resumed run draws the same numbers
         torch.manual_seed(config.seed * 1_000_003 + epoch + 1)
         network.train()
         train_part.check_unchanged()
         losses = []
-        for step, batch in enumerate(stream.epoch(epoch)):
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * _schedule(epoch * steps + step, total, config.warmup)
-            loss = loss_of(wrapped, batch, train_part.inits)
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            fabric.clip_gradients(wrapped, optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False)
-            optimizer.step()
-            _update_average(average, network, config.average, epoch * steps + step)
+        for number, batch in enumerate(stream.epoch(epoch)):
+            step, part = epoch * steps + number // config.accumulate, number % config.accumulate
+            if part == 0:
+                leads = task.horizon if step < longer_from else most_leads
+                _set_schedule(optimizer, config, step, total)
+                optimizer.zero_grad()
+                windows = stream.sizes[number : number + config.accumulate].sum()
+            loss = loss_of(wrapped, batch, train_part.inits, leads)
+            fabric.backward(loss * (len(batch.windows) / windows))
             losses.append(loss.detach())
             bar.update(len(batch.windows))
+            if part + 1 < config.accumulate and number + 1 < len(stream):
+                continue
+            if config.gradient_clip is not None:
+                fabric.clip_gradients(wrapped, optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False)
+            optimizer.step()
+            _update_average(average, network, config.average, step)
             if step % 5 == 0:
                 bar.set_postfix(loss=f"{loss.item():.4f}")
         train_part.check_unchanged()  # what was read since the last look
-        record = {"loss": float(torch.stack(losses).mean())}
+        record = {"loss": float(np.average(torch.stack(losses).tolist(), weights=stream.sizes))}
         if not math.isfinite(record["loss"]):
             raise FloatingPointError(
                 f"the loss became {record['loss']} in epoch {epoch + 1}: lower TrainConfig.learning_rate "
-                f"(now {config.learning_rate:g}) or TrainConfig.gradient_clip (now {config.gradient_clip:g})"
+                f"(now {config.learning_rate:g}) or TrainConfig.gradient_clip (now {config.gradient_clip})"
             )
         if valid_part is None:
             kept = average
         else:
-            record["valid_loss"] = _validate(wrapped, network, average, loss_of, valid_stream, valid_part)
+            record["valid_loss"] = _validate(wrapped, network, average, loss_of, valid_stream, valid_part, most_leads)
             if not math.isfinite(record["valid_loss"]):
                 raise FloatingPointError(
                     f"the loss on valid is {record['valid_loss']} in epoch {epoch + 1}: are its values in the units "
@@ -487,42 +437,11 @@ def _fit(
             bar.set_description(f"training, epoch {epoch + 1}, validation {record['valid_loss']:.4f}")
         history.append(record)
         checkpoint.save(run, network, optimizer, average, kept, history, best, plans)
+        if _is_stale(history, config.patience):
+            break
     bar.close()
     network.load_state_dict(kept)
     return history
-
-
-class _Loss:
-    """The weighted squared error of forecasts of a batch, on the device."""
-
-    def __init__(
-        self,
-        normalizer: Normalizer,
-        weights_H: np.ndarray,
-        forcings: loader.Forcings,
-        task: Task,
-        device: torch.device,
-    ):
-        def tensor(values: np.ndarray) -> Tensor:
-            return torch.as_tensor(values, dtype=torch.float32, device=device)
-
-        self.scale, self.forcings, self.task, self.device = loader.Scale(normalizer, device), forcings, task, device
-        # cells without values have no weight; the mean over the others is one for every channel
-        area_CHW = np.where(normalizer.mask, 0, weights_H[:, None])
-        self.weights_CHW = tensor(area_CHW / area_CHW.mean(axis=(1, 2), keepdims=True))
-        # leads of later calls have settled near the change of the last lead of the first
-        change_TC = tensor(normalizer.change_std / normalizer.std)
-        leads = torch.arange(task.horizon, device=device).clamp(max=len(change_TC) - 1)
-        self.change_TC11 = change_TC[leads][:, :, None, None]
-
-    def __call__(self, network: nn.Module, batch: loader.Batch, inits: pd.Index) -> Tensor:
-        """Return the mean over leads, channels and area, in units of the typical change of each lead and channel."""
-        history, horizon = self.task.history, self.task.horizon
-        x_BTCHW = self.scale.normalize(batch.states.to(self.device, non_blocking=True))
-        f_BTFHW = self.forcings(inits[batch.windows], -(-horizon // history))
-        forecast_BTCHW = rollout(network, x_BTCHW[:, :history], horizon, f_BTFHW).float()
-        error_BTCHW = (forecast_BTCHW - x_BTCHW[:, history:]) / self.change_TC11
-        return (error_BTCHW**2 * self.weights_CHW).mean()
 
 
 @torch.no_grad()
@@ -530,9 +449,10 @@ def _validate(
     wrapped: nn.Module,
     network: SimVPv2,
     weights: dict[str, Tensor],
-    loss_of: _Loss,
+    loss_of: Loss,
     stream: loader.WindowStream,
     part: _Part,
+    leads: int,
 ) -> float:
     """Return the loss of some weights over the validation windows."""
     part.check_unchanged()
@@ -541,17 +461,45 @@ def _validate(
     network.eval()
     total = 0.0
     for batch in stream.epoch(0):
-        total += len(batch.windows) * float(loss_of(wrapped, batch, part.inits))
+        total += len(batch.windows) * float(loss_of(wrapped, batch, part.inits, leads))
     network.load_state_dict(current)
     return total / stream.count
 
 
-def _schedule(step: int, total: int, warmup: float) -> float:
+def _is_stale(history: list[dict], patience: int | None) -> bool:
+    """Say whether as many epochs as `patience` have passed since the best one."""
+    losses = [record["valid_loss"] for record in history if "valid_loss" in record]
+    return patience is not None and len(losses) - 1 - int(np.argmin(losses or [0])) >= patience
+
+
+def _set_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, total: int) -> None:
+    """Set the learning rate of a step, and for "one-cycle" the first beta."""
+    rate, beta = (_cosine(step, total, config.warmup), 0.9)
+    if config.schedule == "one-cycle":
+        rate, beta = _one_cycle(step, total, config.warmup)
+    for group in optimizer.param_groups:
+        group["lr"] = config.learning_rate * rate
+        group["betas"] = (beta, group["betas"][1])
+
+
+def _cosine(step: int, total: int, warmup: float) -> float:
     """Return the learning rate as a share of its peak: linear up, half a cosine down."""
     up = max(1, round(warmup * total))
     if step < up:
         return (step + 1) / up
     return 0.5 * (1 + math.cos(math.pi * (step - up) / max(1, total - up)))
+
+
+def _one_cycle(step: int, total: int, warmup: float) -> tuple[float, float]:
+    """Return the learning rate as a share of its peak, and the first beta, as `torch.optim.lr_scheduler.OneCycleLR`."""
+    up = max(0.0, warmup * total - 1)
+    if step < up:
+        done, (rate, beta), (last_rate, last_beta) = step / up, (1 / 25, 0.95), (1, 0.85)
+    else:
+        done = (step - up) / max(1, total - 1 - up)
+        (rate, beta), (last_rate, last_beta) = (1, 0.85), (1 / 25 / 1e4, 0.95)
+    left = 0.5 * (1 + math.cos(math.pi * done))
+    return last_rate + (rate - last_rate) * left, last_beta + (beta - last_beta) * left
 
 
 def _copy(network: nn.Module) -> dict[str, Tensor]:
@@ -635,11 +583,11 @@ def _check_labels(series: list[xr.Dataset]) -> None:
             )
 
 
-def _check_no_overlap(task: Task, training: list[xr.Dataset], validation: list[xr.Dataset]) -> None:
+def _check_no_overlap(task: Task, leads: int, training: list[xr.Dataset], validation: list[xr.Dataset]) -> None:
     for number, one in enumerate(training):
         times = one.indexes["time"]
         label = "dataset" if len(training) == 1 else f"dataset[{number}]"
-        windows = find_windows(times, task.step, task.history, task.horizon, label)
+        windows = find_windows(times, task.step, task.history, leads, label)
         for other in validation:
             shared = shared_period(times, windows, other.indexes["time"])
             if len(shared):
@@ -685,7 +633,7 @@ def _describe(
         "versions": {name: version(name) for name in ("simvp-climate", "torch", "xarray", "numpy")},
         "task": json.loads(json.dumps(dataclasses.asdict(task))),  # lists, as a file gives them back
         "model": dataclasses.asdict(model),
-        "config": dataclasses.asdict(config),
+        "config": json.loads(json.dumps(dataclasses.asdict(config))),
         "channels": [str(channel) for channel in normalizer.channels],
         "units": list(normalizer.units),
         "training": _period(training),

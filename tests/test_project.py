@@ -18,15 +18,17 @@ ALLOWED = {
     "grid": set(),
     "data": {"data", "grid"},
     "networks": {"networks"},
+    "settings": {"data", "task"},
     "loader": {"data", "task"},
-    "checkpoint": {"loader"},
-    "training": {"checkpoint", "data", "grid", "loader", "networks", "forecaster", "task"},
+    "loss": {"data", "loader", "networks", "settings", "task"},
+    "checkpoint": {"loader", "settings"},
+    "training": {"checkpoint", "data", "grid", "loader", "loss", "networks", "forecaster", "settings", "task"},
     "forecaster": {"data", "grid", "loader", "networks", "layouts", "task"},
     "layouts": {"data"},
     "verification": {"verification", "data", "grid"},
     "plot": {"data", "grid"},
 }
-TORCH_ROOMS = {"networks", "loader", "checkpoint", "training", "forecaster"}
+TORCH_ROOMS = {"networks", "loader", "loss", "checkpoint", "training", "forecaster"}
 
 
 def imports(path: Path) -> set[str]:

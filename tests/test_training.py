@@ -351,14 +351,116 @@ def test_wrong_step_grid_and_overlap_are_refused():
         run("era5.zarr")
 
 
-def test_bad_settings_are_named():
-    for changes, message in [
-        ({"epochs": 0}, "epochs=0"),
-        ({"learning_rate": -1}, "learning_rate=-1"),
-        ({"average": 1.0}, "average=1.0"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            quick(**changes)
+def test_the_learning_rate_of_one_cycle_is_that_of_torch():
+    total, config = 37, quick(schedule="one-cycle", warmup=0.3, learning_rate=0.02)
+    ours, theirs = (torch.optim.AdamW([torch.zeros(1, requires_grad=True)], betas=(0.9, 0.99)) for _ in range(2))
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(theirs, max_lr=0.02, total_steps=total, pct_start=0.3)
+    rates = []
+    for step in range(total):
+        training._set_schedule(ours, config, step, total)
+        rates.append(ours.param_groups[0]["lr"])
+        assert rates[-1] == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-9)
+        assert ours.param_groups[0]["betas"] == pytest.approx(theirs.param_groups[0]["betas"], rel=1e-9)
+        theirs.step()
+        if step + 1 < total:
+            scheduler.step()
+    assert max(rates) < 0.0201 and np.argmax(rates) == 10
+
+
+def test_the_learning_rate_of_cosine_goes_up_linearly_and_down_to_zero():
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    rates = []
+    for step in range(104):
+        training._set_schedule(optimizer, quick(warmup=4 / 104, learning_rate=1.0), step, 104)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1])
+    # half a cosine over 100 steps: 0.5 in its middle, 0 after its end
+    assert rates[54] == pytest.approx(0.5) and rates[4] == 1 and 0 < rates[-1] < 1e-3
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one-cycle"])
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_the_shortest_schedules_are_finite(schedule, epochs):
+    config = quick(schedule=schedule, batch_size=99, epochs=epochs)
+    assert np.isfinite(run(config=config).provenance["epochs"][-1]["loss"])
+
+
+def test_accumulated_batches_are_one_batch(monkeypatch):
+    # as in forecasting, batch normalization looks at no other window
+    monkeypatch.setattr(training.SimVPv2, "train", lambda self, mode=True: torch.nn.Module.train(self, False))
+    one = quick(batch_size=27, epochs=3, learning_rate=1e-2)
+    many = dataclasses.replace(one, batch_size=8, accumulate=4)  # of 7, 7, 7 and 6 windows
+    whole, parts = run(config=one), run(config=many)
+    start = run(config=dataclasses.replace(one, learning_rate=1e-30, weight_decay=0.0))
+    moved = (weights(whole)["readout.weight"] - weights(start)["readout.weight"]).abs().max()
+    assert moved > 1e-3
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(value, weights(parts)[name], rtol=0, atol=1e-5, msg=name)
+    for first, second in zip(whole.provenance["epochs"], parts.provenance["epochs"], strict=True):
+        assert first["loss"] == pytest.approx(second["loss"], rel=1e-4)
+    # three batches a step: the last step of an epoch has one
+    assert np.isfinite(run(config=dataclasses.replace(many, accumulate=3)).provenance["epochs"][-1]["loss"])
+
+
+def test_the_rollout_comes_last_and_is_validated_throughout(monkeypatch):
+    seen = {True: [], False: []}
+    call = training.Loss.__call__
+
+    def note(self, network, batch, inits, leads):
+        seen[torch.is_grad_enabled()].append((leads, batch.states.shape[1]))
+        return call(self, network, batch, inits, leads)
+
+    monkeypatch.setattr(training.Loss, "__call__", note)
+    config = quick(epochs=2, rollout=3, rollout_share=0.4)  # 23 windows of 8 states: three batches of 8
+    valid = waves(times=12, start="2001-03-01")
+    forecaster = run(valid=valid, config=config)
+    assert seen[True] == [(2, 8)] * 4 + [(6, 8)] * 2
+    assert seen[False] == [(6, 8)] * 2
+    assert forecaster.task.horizon == 2
+    with pytest.raises(ValueError, match="dataset has no window of 8 states"):
+        run(waves(times=7), config=config)
+
+
+def test_training_stops_when_validation_gets_no_better(tmp_path):
+    valid = waves(times=12, start="2001-03-01")
+    valid = valid.isel(time=slice(None, None, -1)).assign_coords(time=valid["time"])
+    config = quick(epochs=12, learning_rate=0.02, average=0.0, patience=2)
+    forecaster = run(valid=valid, config=config, directory=tmp_path / "run")
+    losses = [epoch["valid_loss"] for epoch in forecaster.provenance["epochs"]]
+    assert len(losses) == np.argmin(losses) + 3 < 12
+    again = run(valid=valid, config=config, directory=tmp_path / "run")
+    assert again.provenance["epochs"] == forecaster.provenance["epochs"]
+    assert_same_weights(again, forecaster)
+    with pytest.raises(ValueError, match="patience=2 waits for a better validation loss, and valid=None"):
+        run(config=config)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "adam", "weight_decay": 0.0, "gradient_clip": None},
+        {"schedule": "one-cycle"},
+        {"loss_scale": "state", "area_weighted": False},
+        {"precision": "bf16-mixed"},
+        {"lead_weights": (1.0, 0.5), "variable_weights": {"z500": 2.0}},
+        {"rollout": 2, "rollout_share": 1.0},
+    ],
+    ids=str,
+)
+def test_every_kind_of_training_learns(changes):
+    config = quick(epochs=8, learning_rate=1e-2, **changes)
+    forecaster = run(config=config)
+    losses = [epoch["loss"] for epoch in forecaster.provenance["epochs"]]
+    assert losses[-1] < 0.8 * losses[0]
+    stored = forecaster.provenance["config"]
+    for name, value in changes.items():
+        wanted = {(1.0, 0.5): [1.0, 0.5]}.get(value, value) if name != "variable_weights" else [["z500", 2.0]]
+        assert stored[name] == wanted
+
+
+def test_half_precision_with_scaled_gradients_needs_a_gpu():
+    with pytest.raises(ValueError, match="precision='16-mixed' needs a CUDA GPU, the device is 'cpu': take 'bf16-mixe"):
+        run(config=quick(precision="16-mixed"))
 
 
 def test_a_loss_that_explodes_is_an_error():
