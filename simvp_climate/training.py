@@ -8,34 +8,25 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 
 import numpy as np
-import pandas as pd
 import torch
 import xarray as xr
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from simvp_climate import checkpoint, loader
+from simvp_climate import checkpoint, loader, periods, transfer
 from simvp_climate.data import reader
-from simvp_climate.data.conventions import find_member, orient, rename, same_grid
-from simvp_climate.data.forcings import FORCINGS, static_names
 from simvp_climate.data.normalizer import (
     Normalizer,
-    Survey,
-    check_moments,
     check_transforms,
     check_units,
     check_varies,
-    survey,
     transforms_of,
 )
-from simvp_climate.data.variables import conversion, same_units
-from simvp_climate.data.windows import find_windows, shared_period
 from simvp_climate.forecaster import Forecaster, choose_device
 from simvp_climate.grid import closes_longitude, latitude_weights
 from simvp_climate.loss import Loss
@@ -120,19 +111,19 @@ def train(
             raise ValueError(f"{name} is a {type(value).__name__}: give a {wanted}")
     if config.patience is not None and valid is None:
         raise ValueError(f"patience={config.patience} waits for a better validation loss, and valid=None: give valid")
-    model = _choose_model(model, start_from)
+    model = transfer.choose_model(model, start_from)
     leads = config.leads(task)
     accelerator = choose_device(device)
     if config.precision == "16-mixed" and accelerator != "cuda":
         raise ValueError(f"precision='16-mixed' needs a CUDA GPU, the device is {accelerator!r}: take 'bf16-mixed'")
     _refuse_many_processes()
     run_directory = None if directory is None else checkpoint.claim(directory)
-    training = _inside(task, dataset, "dataset")
-    validation = None if valid is None else _inside(task, valid, "valid")
-    _check_alike(training + (validation or []))
-    _check_labels(training)
-    _check_no_overlap(task, leads, training, validation or [])
-    statics = _statics(task, dataset, training[0], start_from)
+    training = periods.open_series(task, dataset, "dataset")
+    validation = None if valid is None else periods.open_series(task, valid, "valid")
+    periods.check_alike(training + (validation or []))
+    periods.check_labels(training)
+    periods.check_no_overlap(task, leads, training, validation or [])
+    statics = periods.read_statics(task, dataset, training[0]) if start_from is None else start_from.statics
     grid = training[0]
     if model.padding == "auto":
         padding = "periodic" if closes_longitude(grid["longitude"].values) else "zeros"
@@ -143,10 +134,12 @@ def train(
     log_scale, bounds = transforms_of(reader.channels(grid), units, task.transforms)
     plans = checkpoint.plans(run_directory)
     share = 1.0 if validation is None else 0.75  # of the memory, for the training period
-    train_part = _read(task, training, "dataset", weights_H, log_scale, config, plans and plans[0], share)
+    train_part = periods.read(task, training, "dataset", weights_H, log_scale, config, plans and plans[0], share)
     valid_part = None
     if validation is not None:
-        valid_part = _read(task, validation, "valid", weights_H, log_scale, config, plans and plans[1], 1 - share)
+        valid_part = periods.read(
+            task, validation, "valid", weights_H, log_scale, config, plans and plans[1], 1 - share
+        )
     if start_from is None:
         found = train_part.survey
         check_units(found, reader.channels(grid), units, log_scale)
@@ -156,10 +149,10 @@ def train(
             reader.channels(grid), units, found.mean, found.std, found.change_std, found.mask, log_scale, bounds
         )
     else:
-        normalizer = _take_over(start_from, task, grid)
-        _check_same_data(normalizer, train_part, "dataset")
+        normalizer = transfer.take_over(start_from, task, grid)
+        periods.check_same_data(normalizer, train_part, "dataset")
     if valid_part is not None:
-        _check_same_data(normalizer, valid_part, "valid")
+        periods.check_same_data(normalizer, valid_part, "valid")
     precision = config.precision
     if precision == "auto":
         gpu = accelerator == "cuda" and torch.cuda.is_bf16_supported()
@@ -201,130 +194,6 @@ def train(
     return forecaster
 
 
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """The training or the validation windows, surveyed.
-
-    `inits` are the initialization times of all windows, series after series; `states` those read already, or None.
-    """
-
-    name: str
-    sources: list[reader.Source]
-    windows: list[np.ndarray]
-    inits: pd.Index
-    plan: loader.Plan
-    survey: Survey
-    states: np.ndarray | None
-    identities: list[str | None]
-
-    def check_unchanged(self) -> None:
-        """Raise ValueError if what is stored is not what was surveyed."""
-        if self.plan.tier == "memory":
-            return
-        for number, (source, identity) in enumerate(zip(self.sources, self.identities, strict=True)):
-            if reader.identity(source) != identity:
-                raise ValueError(
-                    f"the store of {self.name} (series {number}) changed under the run: files in it have another size "
-                    "or time of change than when the statistics were computed. Let nothing write to the data while "
-                    "they train; start the run anew in another directory"
-                )
-
-
-def _read(
-    task: Task,
-    series: list[xr.Dataset],
-    name: str,
-    weights_H: np.ndarray,
-    log_scale: np.ndarray,
-    config: TrainConfig,
-    plan: loader.Plan | None,
-    share: float,
-) -> _Part:
-    """Index the windows of some series, decide how they are read, and survey what they use."""
-    sources = [reader.open_source(one, config.engine) for one in series]
-    windows = []
-    for number, one in enumerate(series):
-        label = name if len(series) == 1 else f"{name}[{number}]"
-        windows.append(find_windows(one.indexes["time"], task.step, task.history, config.leads(task), label))
-    if name == "valid":
-        windows = _spread(windows, config.validation_windows)
-    inits = [one.indexes["time"][w[:, task.history - 1]] for one, w in zip(series, windows, strict=True)]
-    # series without a window among those chosen
-    used = [number for number, positions in enumerate(windows) if len(positions)]
-    sources, windows, inits = ([part[number] for number in used] for part in (sources, windows, inits))
-    batch = min(config.batch_size, sum(map(len, windows)))
-    if plan is None:
-        plan = loader.choose_plan(sources, windows, batch, config.memory, share)
-    identities = [reader.identity(source) if plan.tier == "stream" else None for source in sources]
-    states = loader.room_for(sources, windows) if plan.tier == "memory" else None
-    found = survey(sources, windows, weights_H, task.history, log_scale, keep=states)
-    return _Part(name, sources, windows, inits[0].append(inits[1:]), plan, found, states, identities)
-
-
-def _spread(windows: list[np.ndarray], count: int) -> list[np.ndarray]:
-    """Return `count` of the windows, evenly spread over all series."""
-    first = np.cumsum([0, *map(len, windows)])
-    chosen = np.unique(np.linspace(0, first[-1] - 1, min(count, first[-1])).round().astype(int))
-    return [
-        positions[chosen[(chosen >= begin) & (chosen < end)] - begin]
-        for positions, begin, end in zip(windows, first[:-1], first[1:], strict=True)
-    ]
-
-
-def _check_same_data(normalizer: Normalizer, part: _Part, name: str) -> None:
-    """Refuse data that lack values where the training data had them, or cannot be in the same units."""
-    lost = part.survey.mask & ~normalizer.mask
-    if lost.any():
-        channel, row, column = np.argwhere(lost)[0]
-        time = int(part.windows[0][0, 0])
-        raise ValueError(
-            reader.missing_value(part.sources[0].dataset, time, channel, row, column, np.nan)
-            + f"{name} has no value there at any time, the training data have. Give both the same mask: {name} = "
-            f"{name}.where(train.notnull().any('time'))"
-        )
-    channels, units = normalizer.channels, normalizer.units
-    unlabeled = [not part.sources[0].dataset[channel.variable].attrs.get("units") for channel in channels]
-    # a season without snow or rain may vary little: only of data that do not say their units is that held against them
-    spread = np.where(unlabeled, part.survey.std, np.maximum(part.survey.std, normalizer.std))
-    check_moments(normalizer, part.survey.mean, spread, name)
-    check_transforms(part.survey, channels, units, normalizer.log_scale, normalizer.bounds, name)
-
-
-def _statics(task: Task, dataset: object, grid: xr.Dataset, start_from: Forecaster | None) -> np.ndarray:
-    """Return the fields without time that the task names, (field, latitude, longitude), float64."""
-    names = static_names(task.forcings)
-    shape = (0, grid.sizes["latitude"], grid.sizes["longitude"])
-    if start_from is not None:
-        return start_from.statics
-    series = [dataset] if isinstance(dataset, xr.Dataset) else list(dataset)
-    fields = []
-    for name in names:
-        try:
-            field, *others = [orient(rename(one, [name]))[name] for one in series]
-        except ValueError as error:
-            raise ValueError(
-                f"forcings={task.forcings} names {name!r}, which is neither built in ({', '.join(FORCINGS)}) nor found "
-                f"in all of the training data: {error}"
-            ) from error
-        if more := sorted(set(field.dims) - {"latitude", "longitude"}):
-            raise ValueError(
-                f"{name!r} in forcings has the dimensions {more} beside latitude and longitude: fields that change "
-                "cannot be known at the times that are forecast. Choose one state of it, "
-                f"ds[{name!r}].isel({more[0]}=0), or add it to Task.variables"
-            )
-        values = field.transpose("latitude", "longitude").values.astype(np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name!r} in forcings has missing values: fill them, for example ds[{name!r}].fillna(0)")
-        for number, other in enumerate(others, start=1):
-            if not np.array_equal(other.transpose("latitude", "longitude").values.astype(np.float64), values):
-                raise ValueError(
-                    f"{name!r} in forcings is another field in dataset[{number}] than in dataset[0]: one run has one. "
-                    "Leave it out of forcings, or train on the series one by one"
-                )
-        fields.append(values)
-    return np.stack(fields) if fields else np.empty(shape)
-
-
 def _fit(
     fabric: Fabric,
     network: SimVPv2,
@@ -333,8 +202,8 @@ def _fit(
     normalizer: Normalizer,
     weights_H: np.ndarray,
     forcings: loader.Forcings,
-    train_part: _Part,
-    valid_part: _Part | None,
+    train_part: periods.Part,
+    valid_part: periods.Part | None,
     run: checkpoint.Run,
 ) -> list[dict]:
     """Train the network in place, leave the kept weights in it, and return the losses per epoch."""
@@ -451,7 +320,7 @@ def _validate(
     weights: dict[str, Tensor],
     loss_of: Loss,
     stream: loader.WindowStream,
-    part: _Part,
+    part: periods.Part,
     leads: int,
 ) -> float:
     """Return the loss of some weights over the validation windows."""
@@ -517,108 +386,6 @@ def _update_average(average: dict[str, Tensor], network: nn.Module, decay: float
             average[name].copy_(value)
 
 
-def _choose_model(model: SimVPv2Config | None, start_from: Forecaster | None) -> SimVPv2Config:
-    if start_from is None:
-        return model or SimVPv2Config()
-    own = start_from.network.config
-    if model is not None and dataclasses.replace(model, padding=own.padding) != own:
-        raise ValueError(f"model={model} is not the network of start_from, {own}: leave model out when you fine-tune")
-    return own
-
-
-def _inside(task: Task, dataset: xr.Dataset | Sequence[xr.Dataset], name: str) -> list[xr.Dataset]:
-    """Return the series under the names and on the orientation used inside."""
-    series = [dataset] if isinstance(dataset, xr.Dataset) else list(dataset)
-    for one in series:
-        if not isinstance(one, xr.Dataset):
-            raise ValueError(
-                f"{name} is of type {type(one).__name__}: give an xarray.Dataset (open_dataset returns one)"
-            )
-    if not series:
-        raise ValueError(f"{name} is an empty list: give at least one series")
-    inside = []
-    for one in series:
-        oriented = orient(rename(one, task.variables, task.levels))
-        member = find_member(oriented)
-        inside += (
-            [oriented] if member is None else [oriented.isel({member: at}) for at in range(oriented.sizes[member])]
-        )
-    for one in inside:
-        reader.channels(one)  # refuses what has no time, or a dimension too many
-    return inside
-
-
-def _check_alike(series: list[xr.Dataset]) -> None:
-    """Refuse series that differ in grid, channels or units."""
-    for one in series[1:]:
-        same_grid(series[0], one)
-        calendars = [dataset["time"].dt.calendar for dataset in (series[0], one)]
-        if calendars[0] != calendars[1]:
-            raise ValueError(
-                f"the calendars differ: {calendars[0]} and {calendars[1]} (training, validation or member). Bring all "
-                "series to one, ds.convert_calendar('standard')"
-            )
-        if reader.channels(one) != reader.channels(series[0]):
-            raise ValueError(
-                f"the series differ in their channels: {[str(c) for c in reader.channels(series[0])]} and "
-                f"{[str(c) for c in reader.channels(one)]}. Select the same levels in each"
-            )
-        for name in one.data_vars:
-            units = [dataset[name].attrs.get("units", "") for dataset in (series[0], one)]
-            if all(units) and not same_units(*units):
-                raise ValueError(
-                    f"{name} is in {units[0]!r} in one series and in {units[1]!r} in another (training, validation or "
-                    "member): convert it, and set attrs['units']"
-                )
-
-
-def _check_labels(series: list[xr.Dataset]) -> None:
-    """Refuse a list of series of which some say their units and some do not: two scales would mix unseen."""
-    for name in series[0].data_vars:
-        said = [one[name].attrs.get("units", "") for one in series]
-        if any(said) and not all(said):
-            raise ValueError(
-                f"{name} has no attribute units in dataset[{said.index('')}], and {max(said)!r} in another: say the "
-                f"units of each, ds[{name!r}].attrs['units']"
-            )
-
-
-def _check_no_overlap(task: Task, leads: int, training: list[xr.Dataset], validation: list[xr.Dataset]) -> None:
-    for number, one in enumerate(training):
-        times = one.indexes["time"]
-        label = "dataset" if len(training) == 1 else f"dataset[{number}]"
-        windows = find_windows(times, task.step, task.history, leads, label)
-        for other in validation:
-            shared = shared_period(times, windows, other.indexes["time"])
-            if len(shared):
-                raise ValueError(
-                    f"training and validation overlap: {len(shared)} validation times, {shared[0]} to {shared[-1]}, "
-                    "lie within training windows, and the best epoch would be chosen on training data. Split by time: "
-                    "train, valid = ds.sel(time=slice(None, '2015')), ds.sel(time='2016')"
-                )
-
-
-def _take_over(start: Forecaster, task: Task, grid: xr.Dataset) -> Normalizer:
-    """Return the statistics of a forecaster to fine-tune, after checking that the task and data fit it."""
-    same = ("variables", "levels", "history", "step", "forcings", "transforms")
-    different = [name for name in same if getattr(task, name) != getattr(start.task, name)]
-    if different:
-        raise ValueError(
-            "; ".join(f"{n}={getattr(task, n)!r}, start_from has {getattr(start.task, n)!r}" for n in different)
-            + ". Fine-tuning may change the horizon, the data and the schedule, nothing else of the task"
-        )
-    start.check(grid)
-    for channel, trained in zip(start.normalizer.channels, start.normalizer.units, strict=True):
-        units = grid[channel.variable].attrs.get("units", "")
-        if units and trained and not same_units(units, trained):
-            factor, offset = conversion(channel.variable, units, trained)
-            raise ValueError(
-                f"{channel.variable} is in {units!r}, start_from was trained in {trained!r}, whose statistics are "
-                f"kept: convert it, (variable * {factor:g} + {offset:g}).assign_attrs(units={trained!r})"
-            )
-    return start.normalizer
-
-
 def _describe(
     task: Task,
     model: SimVPv2Config,
@@ -628,6 +395,7 @@ def _describe(
     validation: list[xr.Dataset] | None,
 ) -> dict:
     """Return the provenance of a training run, as plain values."""
+    unseen = "none: the weights of the last epoch were kept"
     return {
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "versions": {name: version(name) for name in ("simvp-climate", "torch", "xarray", "numpy")},
@@ -636,14 +404,11 @@ def _describe(
         "config": json.loads(json.dumps(dataclasses.asdict(config))),
         "channels": [str(channel) for channel in normalizer.channels],
         "units": list(normalizer.units),
-        "training": _period(training),
-        "validation": "none: the weights of the last epoch were kept" if validation is None else _period(validation),
+        "training": periods.describe(training),
+        "validation": "none: the weights of the last epoch were kept"
+        if validation is None
+        else periods.describe(validation),
     }
-
-
-def _period(series: list[xr.Dataset]) -> str:
-    periods = [f"{one.indexes['time'][0]} to {one.indexes['time'][-1]}" for one in series]
-    return ", ".join(dict.fromkeys(periods))
 
 
 def _refuse_many_processes() -> None:

@@ -22,13 +22,27 @@ ALLOWED = {
     "loader": {"data", "task"},
     "loss": {"data", "loader", "networks", "settings", "task"},
     "checkpoint": {"loader", "settings"},
-    "training": {"checkpoint", "data", "grid", "loader", "loss", "networks", "forecaster", "settings", "task"},
+    "periods": {"data", "loader", "settings", "task"},
+    "transfer": {"data", "forecaster", "networks", "task"},
+    "training": {
+        "checkpoint",
+        "data",
+        "forecaster",
+        "grid",
+        "loader",
+        "loss",
+        "networks",
+        "periods",
+        "settings",
+        "task",
+        "transfer",
+    },
     "forecaster": {"data", "grid", "loader", "networks", "layouts", "task"},
     "layouts": {"data"},
     "verification": {"verification", "data", "grid"},
     "plot": {"data", "grid"},
 }
-TORCH_ROOMS = {"networks", "loader", "loss", "checkpoint", "training", "forecaster"}
+TORCH_ROOMS = {"networks", "loader", "loss", "periods", "transfer", "checkpoint", "training", "forecaster"}
 
 
 def imports(path: Path) -> set[str]:
