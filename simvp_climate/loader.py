@@ -143,7 +143,9 @@ class WindowStream:
 
     The order is a function of seed, epoch, world and plan alone: never of threads, engine or where the run was
     stopped. Every window comes once an epoch, on one of the ranks. Batches are of nearly equal size, and every rank
-    has the same number of them, so that no window is left out and no rank waits.
+    has the same number of them, so that no window is left out and no rank waits. From memory the batches of all ranks
+    together are those that one rank would have with `world` times the `batch_size`; from a stream each rank has
+    stretches of its own, so that none is read twice.
 
     Memory when streaming, beside that of the interpreter: two groups, one read in the background while the other is
     used, of at most `group` x (`segment` + reach of a window - 1) states; and four batches. These `choose_plan` keeps
@@ -207,7 +209,14 @@ class WindowStream:
                 "batch: take fewer processes or a larger batch_size"
             )
         self._first = np.cumsum([0, *map(len, windows)])  # of each series among all windows
-        self.sizes = np.diff(_shares(int(shares[rank]), self.batches))  # windows in each batch of this rank
+        if plan.tier == "memory":
+            # a part of each batch of all ranks together: these are then the same for any number of ranks
+            first = _shares(self.count, self.batches)
+            own = [_shares(int(size), world)[rank : rank + 2] for size in np.diff(first)]
+            self._own = [slice(*(begin + part)) for begin, part in zip(first, own, strict=False)]
+            self.sizes = np.array([part.stop - part.start for part in self._own])  # windows in each batch of this rank
+        else:
+            self.sizes = np.diff(_shares(int(shares[rank]), self.batches))
         self._states, self._positions = None, None
         self._ring: list[Tensor] = []
         self._buffers: list[np.ndarray] = []
@@ -324,8 +333,7 @@ class WindowStream:
     def _shuffled_all(self, epoch: int) -> np.ndarray:
         order = np.random.default_rng([self.seed, epoch]).permutation(self.count) if self.shuffle else None
         order = np.arange(self.count) if order is None else order
-        first, last = _shares(self.count, self.world)[self.rank : self.rank + 2]
-        return order[first:last]
+        return np.concatenate([order[part] for part in self._own])
 
     def _from_memory(self, epoch: int, skipped: int) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
         ids = self._shuffled_all(epoch)[skipped:]

@@ -212,6 +212,24 @@ def test_the_engines_give_the_same_batches(tmp_path):
         np.testing.assert_array_equal(first.windows, second.windows)
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_ranks_from_memory_share_the_batches_of_one(shuffle):
+    sources, windows = parts(counted(53))
+
+    def batches(world, batch_size):
+        streams = [
+            WindowStream(
+                sources, windows, batch_size=batch_size, plan=Plan("memory"), rank=rank, world=world, shuffle=shuffle
+            )
+            for rank in range(world)
+        ]
+        ranks = [[batch.windows for batch in stream.epoch(2)] for stream in streams]
+        return [np.concatenate(step).tolist() for step in zip(*ranks, strict=True)]
+
+    assert batches(2, 3) == batches(1, 6)
+    assert batches(3, 4) == batches(1, 12)
+
+
 def test_too_few_windows_for_the_ranks_are_refused():
     sources, windows = parts(counted(8))
     with pytest.raises(ValueError, match="5 windows over 2 processes in batches of 1 leave a process with an empty"):
