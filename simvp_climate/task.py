@@ -1,5 +1,6 @@
 """What is to be forecast: the one place that says variables, levels, lengths and step."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -33,6 +34,12 @@ class Task:
         more its daily mean), "time_of_day", "time_of_year", "coordinates"; and fields without time by their name
         in the training data ("orography", "land_sea_mask"). The network sees them at its input times and at the
         times that it forecasts.
+    inputs
+        Variables that the network sees in the history and does not forecast. What they will be is not known, so
+        nothing can be rolled out: `horizon` is then at most `history`.
+    diagnostics
+        Variables that are forecast and not seen in the history, such as precipitation: a forecast needs none of them
+        in its Dataset.
     transforms
         How variables are bent or bounded, by name: "log" for precipitation (log(1 + x / 0.01 mm) is learned, and
         no forecast is negative), `("log", scale)` for others, in their units; `(low, high)` holds forecasts within
@@ -51,6 +58,8 @@ class Task:
     horizon: int = 12
     step: str = "6h"
     forcings: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    diagnostics: tuple[str, ...] = ()
     transforms: Mapping[str, object] | tuple[tuple[str, object], ...] = ()
 
     def __post_init__(self):
@@ -58,36 +67,64 @@ class Task:
             raise ValueError(f"variables={self.variables!r} is a string: give a list, [{self.variables!r}]")
         # lists are what people type; tuples are what can be compared and hashed
         object.__setattr__(self, "variables", tuple(vocabulary.expand(self.variables)))
+        for name in ("inputs", "diagnostics"):
+            if isinstance(getattr(self, name), str):
+                raise ValueError(f"{name}={getattr(self, name)!r} is a string: give a list, [{getattr(self, name)!r}]")
+            object.__setattr__(self, name, tuple(vocabulary.expand(getattr(self, name))) if getattr(self, name) else ())
         if self.levels is not None:
             if not np.iterable(self.levels):
                 raise ValueError(f"levels={self.levels!r}: give a list of pressures in hPa, [{self.levels!r}]")
             object.__setattr__(self, "levels", tuple(float(level) for level in self.levels))
         if not self.variables:
             raise ValueError("variables is empty: name at least one, for example ['t2m']")
-        for name, values in (("variables", self.variables), ("levels", self.levels or ())):
+        roles = ("variables", "inputs", "diagnostics")
+        for name in (*roles, "levels"):
+            values = getattr(self, name) or ()
             if twice := sorted({value for value in values if values.count(value) > 1}):
                 raise ValueError(f"{name} names {twice} more than once")
+        for first, second in itertools.combinations(roles, 2):
+            if both := sorted(set(getattr(self, first)) & set(getattr(self, second))):
+                raise ValueError(
+                    f"{both} are in both {first} and {second}: variables are seen and forecast, inputs are only seen, "
+                    "diagnostics only forecast"
+                )
         for name in ("history", "horizon"):
             value = getattr(self, name)
             if not isinstance(value, Integral) or value < 1:
                 raise ValueError(f"{name}={value!r} must be a whole number of steps, at least 1")
             object.__setattr__(self, name, int(value))
+        if self.inputs and self.horizon > self.history:
+            raise ValueError(
+                f"horizon={self.horizon} takes more than one call of the network, which emits history={self.history} "
+                f"states, and of inputs={list(self.inputs)} no later state is known: take a horizon of at most "
+                f"{self.history}, a longer history, or forecast them too (variables)"
+            )
         parse_step(self.step)
         if isinstance(self.forcings, str):
             raise ValueError(f"forcings={self.forcings!r} is a string: give a list, [{self.forcings!r}]")
         object.__setattr__(self, "forcings", tuple(self.forcings))
         if twice := sorted({name for name in self.forcings if self.forcings.count(name) > 1}):
             raise ValueError(f"forcings names {twice} more than once")
-        if both := sorted(set(self.forcings) & set(self.variables)):
+        if both := sorted(set(self.forcings) & set(self.names)):
             raise ValueError(f"{both} are both variables to forecast and forcings: they can be one of these")
         pairs = self.transforms.items() if isinstance(self.transforms, Mapping) else self.transforms
         # lists are what a file gives back
         pairs = tuple((name, tuple(how) if isinstance(how, list) else how) for name, how in pairs)
         object.__setattr__(self, "transforms", pairs)
         for name, how in pairs:
-            if name not in self.variables:
-                raise ValueError(f"transforms has {name!r}, which is none of the variables {list(self.variables)}")
+            if name not in self.names:
+                raise ValueError(f"transforms has {name!r}, which is none of the variables {list(self.names)}")
             _check_transform(name, how)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All variables in the order of the channels: seen and forecast, only seen, only forecast."""
+        return (*self.variables, *self.inputs, *self.diagnostics)
+
+    @property
+    def forecast(self) -> tuple[str, ...]:
+        """The variables that a forecast has."""
+        return (*self.variables, *self.diagnostics)
 
 
 def _check_transform(name: str, how: object) -> None:

@@ -15,6 +15,12 @@ def test_lists_become_tuples_and_pseudo_names_expand():
     assert (task.history, task.horizon, task.step) == (12, 12, "6h")
 
 
+def test_roles_of_variables():
+    task = Task(["z500"], inputs=["uv10"], diagnostics=["tp"], transforms={"tp": "log"})
+    assert task.names == ("z500", "u10", "v10", "tp")
+    assert task.forecast == ("z500", "tp")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -25,6 +31,11 @@ def test_lists_become_tuples_and_pseudo_names_expand():
         ({"variables": ["z"], "levels": [500, 500]}, "levels names .500.0. more than once"),
         ({"variables": ["t2m"], "history": 0}, "history=0 must be a whole number of steps, at least 1"),
         ({"variables": ["t2m"], "horizon": 2.5}, "horizon=2.5"),
+        ({"variables": ["t2m"], "inputs": "z500"}, r"inputs='z500' is a string: give a list, \['z500'\]"),
+        ({"variables": ["t2m"], "inputs": ["t2m"]}, "'t2m'. are in both variables and inputs"),
+        ({"variables": ["t2m"], "inputs": ["u10"], "diagnostics": ["u10"]}, "both inputs and diagnostics"),
+        ({"variables": ["t2m"], "inputs": ["u10"], "history": 4, "horizon": 5}, "horizon=5 takes more than one call"),
+        ({"variables": ["t2m"], "diagnostics": ["tp"], "forcings": ["tp"]}, "both variables to forecast and forcings"),
         ({"variables": ["t2m"], "step": 6}, "6 is not a time step.* as text"),
         ({"variables": ["t2m"], "step": "6"}, "'6' is not a time step"),
         ({"variables": ["t2m"], "step": "six"}, "'six' is not a time step"),
