@@ -166,8 +166,7 @@ class SimVPv2(nn.Module):
         skip_NSHW = z_NSHW = _call(self.encoder[0], z_NSHW, again)
         for layer in self.encoder[1:]:
             z_NSHW = _call(layer, z_NSHW, again)
-        z_BDhw = z_NSHW.reshape(B, -1, *z_NSHW.shape[-2:])  # time-major: all channels of the first state first
-        z_NSHW = self.translator(z_BDhw, again).reshape(z_NSHW.shape)
+        z_NSHW = _unstack(self.translator(_stack(z_NSHW, B), again), T)
         for layer in self.decoder[:-1]:
             z_NSHW = _call(layer, z_NSHW, again)
         y_NCHW = self.readout(_call(self.decoder[-1], z_NSHW + skip_NSHW, again))
@@ -351,6 +350,20 @@ class GatedAttentionBlock(nn.Module):
 
 def _call(module: Callable[[Tensor], Tensor], x: Tensor, recompute: bool) -> Tensor:
     return checkpoint(module, x, use_reentrant=False) if recompute else module(x)
+
+
+def _stack(z_NShw: Tensor, batch: int) -> Tensor:
+    """Put the states of a window along the channels, those of the first one first; channels stay last in memory."""
+    N, S, h, w = z_NShw.shape
+    z_BThwS = z_NShw.permute(0, 2, 3, 1).reshape(batch, N // batch, h, w, S)
+    return z_BThwS.permute(0, 2, 3, 1, 4).reshape(batch, h, w, N // batch * S).permute(0, 3, 1, 2)
+
+
+def _unstack(z_BDhw: Tensor, states: int) -> Tensor:
+    """Undo `_stack`."""
+    B, D, h, w = z_BDhw.shape
+    z_BhwTS = z_BDhw.permute(0, 2, 3, 1).reshape(B, h, w, states, D // states)
+    return z_BhwTS.permute(0, 3, 1, 2, 4).reshape(B * states, h, w, D // states).permute(0, 3, 1, 2)
 
 
 def _pad_to_multiple(x_NCHW: Tensor, multiple: int, beyond: str) -> Tensor:
