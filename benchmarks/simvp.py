@@ -1,0 +1,163 @@
+"""SimVPv2 against its predecessor SimVP, in one table: sizes, training step, inference.
+
+    python benchmarks/simvp.py                          both shapes, a few minutes on two cores
+    python benchmarks/simvp.py --batch 16 --repeats 20  where there is a GPU: that of the published configurations
+
+Shapes: Moving MNIST with the widths of the paper (10 frames of 64 x 64), and OpenSTL's t2m (12 hours on 32 x 64
+cells). On the CPU, and on a GPU where there is one. Both networks compute in float32, in both memory formats, and all
+four take turns; of each network the faster format counts, by medians. A training step is forward, mean squared error,
+backward and Adam; inference is without gradients. Nothing is compiled.
+
+Multiply-adds are those of the convolutions of one forecast. The claims are those of the paper (arXiv:2211.12509) for
+SimVPv2 over SimVP.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+import typer
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from simvp_climate.networks.simvp_v1 import SimVPv1, SimVPv1Config
+from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
+
+FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A shape of data, and the widths of both networks for it."""
+
+    history: int
+    channels: int
+    latitudes: int
+    longitudes: int
+    hidden_space: int
+    hidden_time: int
+    spatial_layers: int
+    blocks: int
+
+    @property
+    def state(self) -> tuple[int, ...]:
+        return self.history, self.channels, self.latitudes, self.longitudes
+
+    def build(self, version: str) -> nn.Module:
+        torch.manual_seed(0)
+        sizes = (self.hidden_space, self.hidden_time, self.spatial_layers, self.blocks)
+        if version == "v1":
+            return SimVPv1(SimVPv1Config(*sizes), history=self.history, channels=self.channels)
+        config = SimVPv2Config(*sizes, drop_path=0.0, padding="zeros", predict="state")
+        return SimVPv2(config, history=self.history, channels=self.channels)
+
+
+CASES = {
+    "Moving MNIST": Case(10, 1, 64, 64, 64, 512, 4, 8),
+    "t2m": Case(12, 1, 32, 64, 32, 256, 2, 8),
+}
+
+
+def multiply_adds(network: nn.Module, case: Case) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(torch.zeros(1, *case.state))
+    return counter.get_total_flops() // 2
+
+
+def seconds(work: Callable[[], object], device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def training_step(network: nn.Module, x_BTCHW: torch.Tensor) -> Callable[[], None]:
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+
+    def step() -> None:
+        network.train()
+        optimizer.zero_grad()
+        (network(x_BTCHW) - x_BTCHW).square().mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def inference(network: nn.Module, x_BTCHW: torch.Tensor) -> Callable[[], None]:
+    def forecast() -> None:
+        network.eval()
+        with torch.inference_mode():
+            network(x_BTCHW)
+
+    return forecast
+
+
+def measure(case: Case, device: str, batch: int, repeats: int) -> dict[str, dict[str, tuple[float, str]]]:
+    """Return for training and inference the median seconds of each version in its faster format, and which it is."""
+    x_BTCHW = torch.randn(batch, *case.state, device=device)
+    works = {"training": {}, "inference": {}}
+    for version in ("v1", "v2"):
+        for name, layout in FORMATS.items():
+            network = case.build(version).to(device, memory_format=layout)
+            works["training"][version, name] = training_step(network, x_BTCHW)
+            works["inference"][version, name] = inference(network, x_BTCHW)
+    found = {}
+    for kind, rows in works.items():
+        times = {row: [] for row in rows}
+        for turn in range(repeats + 1):
+            for row, work in rows.items():
+                taken = seconds(work, device)
+                if turn:  # the first turn warms up
+                    times[row].append(taken)
+        medians = {row: statistics.median(each) for row, each in times.items()}
+        found[kind] = {version: min((medians[version, name], name) for name in FORMATS) for version in ("v1", "v2")}
+    return found
+
+
+def print_case(name: str, case: Case, device: str, batch: int, repeats: int) -> None:
+    found = measure(case, device, batch, repeats)
+    networks = {version: case.build(version) for version in ("v1", "v2")}
+    size = {version: sum(value.numel() for value in network.parameters()) for version, network in networks.items()}
+    work = {version: multiply_adds(network, case) for version, network in networks.items()}
+    train, infer = found["training"], found["inference"]
+    rate = {version: batch / taken for version, (taken, _) in infer.items()}
+    print(f"\n{name} on {device}, batch {batch}")
+    print(f"{'':28}{'v1':>12}{'v2':>12}{'v2 / v1':>10}   claimed")
+    for label, v1, v2, digits, claim in (
+        ("parameters, M", size["v1"] / 1e6, size["v2"] / 1e6, 2, ""),
+        ("multiply-adds, G", work["v1"] / 1e9, work["v2"] / 1e9, 2, "fewer"),
+        ("training step, s", train["v1"][0], train["v2"][0], 3, "about 0.5"),
+        ("forecasts per s", rate["v1"], rate["v2"], 2, "1.6"),
+    ):
+        print(f"{label:28}{v1:12.{digits}f}{v2:12.{digits}f}{v2 / v1:10.2f}   {claim}")
+    formats = [f"{kind} {version} {found[kind][version][1]}" for kind in found for version in ("v1", "v2")]
+    print(f"faster format: {', '.join(formats)}")
+
+
+def main(
+    cases: Annotated[str, typer.Option(help="Which shapes, separated by commas.")] = ",".join(CASES),
+    batch: Annotated[int, typer.Option(help="Samples in a step.", min=1)] = 2,
+    repeats: Annotated[int, typer.Option(help="Turns of all rows, after one to warm up.", min=1)] = 5,
+    threads: Annotated[int, typer.Option(help="Threads on the CPU; 0: as PyTorch chooses.", min=0)] = 0,
+):
+    """Print the table."""
+    if threads:
+        torch.set_num_threads(threads)
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        for name in cases.split(","):
+            print_case(name, CASES[name], device, batch, repeats)
+    print(
+        f"\n{torch.get_num_threads()} threads, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end, torch "
+        f"{torch.__version__}; medians of {repeats}"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
