@@ -67,9 +67,9 @@ class Setup:
         return replace(self, **parts, **own)
 
 
-# 0.7 M parameters: a sixteenth of the published size, so that a CPU trains it in minutes
+# 0.72 M parameters, an eighteenth of the published size, so that a CPU trains it in minutes
 SIZE = dict(hidden_space=16, hidden_time=96, spatial_layers=2, blocks=4, mlp_ratio=8.0)
-TRAIN = dict(epochs=2, batch_size=8, precision="bf16-mixed", progress=False, validation_windows=128)
+TRAIN = dict(epochs=1, batch_size=8, precision="bf16-mixed", progress=False, validation_windows=128)
 
 # as published: OpenSTL's t2m configuration, with its optimizer, learning rate and schedule
 PUBLISHED = Setup(
@@ -101,22 +101,23 @@ OURS = Setup(
     sc.TrainConfig(**TRAIN, learning_rate=2e-3),
 )
 
+# the translator on a quarter of the cells, half the time: there are many runs
+SMALL = OURS.but(spatial_layers=4)
 ABLATION = {
-    "all on": OURS,
-    "padding: zeros": OURS.but(padding="zeros"),
-    "padding: periodic": OURS.but(padding="periodic"),
-    "predict: state": OURS.but(predict="state"),
-    "loss: in units of the state": OURS.but(loss_scale="state"),
-    "loss: not weighted by area": OURS.but(area_weighted=False),
-    "loss: first leads count more": OURS.but(lead_weights=(1.0, 0.71, 0.58, 0.5)),
-    "loss: z500 and t2m count double": OURS.but(variable_weights={"z500": 2.0, "t2m": 2.0}),
-    "variables: z500 and t2m alone": OURS.but(variables=PAIR),
-    "forcings: fields and season": OURS.but(forcings=("coordinates", "time_of_year", *FIELDS)),
-    "average: none": OURS.but(average=0.0),
-    "drop path: 0.1": OURS.but(drop_path=0.1),
-    "rollout: two calls at the end": OURS.but(rollout=2),
-    "history: 2": OURS.but(history=2),
-    "history: 12": OURS.but(history=12),
+    "all on": SMALL,
+    "padding: zeros": SMALL.but(padding="zeros"),
+    "padding: periodic": SMALL.but(padding="periodic"),
+    "predict: state": SMALL.but(predict="state"),
+    "loss: in units of the state": SMALL.but(loss_scale="state"),
+    "loss: not weighted by area": SMALL.but(area_weighted=False),
+    "loss: first leads count more": SMALL.but(lead_weights=(1.0, 0.71, 0.58, 0.5)),
+    "variables: z500 and t2m alone": SMALL.but(variables=PAIR),
+    "forcings: fields and season": SMALL.but(forcings=("coordinates", "time_of_year", *FIELDS)),
+    "average: none": SMALL.but(average=0.0),
+    "drop path: 0.1": SMALL.but(drop_path=0.1),
+    "rollout: two calls at the end": SMALL.but(rollout=2),
+    "history: 2": SMALL.but(history=2),
+    "history: 12": SMALL.but(history=12),
 }
 TUNING = {
     f"learning rate {rate:g}, {schedule}, batches of {batch}": TUNED.but(
@@ -136,9 +137,9 @@ TUNING["all five variables"] = TUNED.but(variables=ALL)
 TUNING["drop path 0.1"] = TUNED.but(drop_path=0.1)
 # equal CPU time: epochs of the rivals, whose steps take less, are rounded up
 HEADLINE = {
-    "ours": OURS.but(epochs=4, rollout=2),
-    "published, tuned": TUNED.but(epochs=6),
-    "as published": PUBLISHED.but(epochs=7),
+    "ours": OURS.but(epochs=2, rollout=2),
+    "published, tuned": TUNED.but(epochs=3),
+    "as published": PUBLISHED.but(epochs=3),
 }
 AIR = Setup(
     ("air",),
@@ -148,7 +149,7 @@ AIR = Setup(
     sc.TrainConfig(**TRAIN, learning_rate=2e-3),
 )
 FORCINGS = {
-    name: AIR.but(forcings=forcings, epochs=5)
+    name: AIR.but(forcings=forcings, epochs=4)
     for name, forcings in {
         "none": (),
         "insolation": ("insolation",),
