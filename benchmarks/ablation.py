@@ -24,6 +24,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -159,6 +160,7 @@ FORCINGS = {
 }
 PARTS = {"ablation": ABLATION, "tuning": TUNING, "headline": HEADLINE, "forcings": FORCINGS}
 
+Folder = Annotated[Path, typer.Option()]
 app = typer.Typer(add_completion=False, help=__doc__.splitlines()[0])
 
 
@@ -292,31 +294,31 @@ def run_all(part: str, data: Path, out: Path, seeds: int, jobs: int, names: list
 
 
 @app.command()
-def ablation(data: Path, out: Path, seeds: int = 3, jobs: int = 2, only: list[str] | None = None):
+def ablation(data: Folder, out: Folder, seeds: int = 3, jobs: int = 2, only: list[str] | None = None):
     """Train with each setting on and off."""
     run_all("ablation", data, out, seeds, jobs, only or [])
 
 
 @app.command()
-def tuning(data: Path, out: Path, seeds: int = 1, jobs: int = 2, only: list[str] | None = None):
+def tuning(data: Folder, out: Folder, seeds: int = 1, jobs: int = 2, only: list[str] | None = None):
     """Tune the published configuration."""
     run_all("tuning", data, out, seeds, jobs, only or [])
 
 
 @app.command()
-def headline(data: Path, out: Path, seeds: int = 3, jobs: int = 2, only: list[str] | None = None):
+def headline(data: Folder, out: Folder, seeds: int = 3, jobs: int = 2, only: list[str] | None = None):
     """Train and test the three systems."""
     run_all("headline", data, out, seeds, jobs, only or [])
 
 
 @app.command()
-def forcings(ncep: Path, out: Path, seeds: int = 3, jobs: int = 2, only: list[str] | None = None):
+def forcings(ncep: Folder, out: Folder, seeds: int = 3, jobs: int = 2, only: list[str] | None = None):
     """Train on a real series with and without forcings."""
     run_all("forcings", ncep, out, seeds, jobs, only or [])
 
 
 @app.command()
-def drift(data: Path, out: Path, days: int = 90):
+def drift(data: Folder, out: Folder, days: int = 90):
     """Roll what `headline` trained out over a season, from four times of the test year."""
     for path in sorted(out.glob("headline-*.safetensors")):
         forecaster = sc.Forecaster.load(path, device="cpu")
@@ -337,7 +339,7 @@ def drift(data: Path, out: Path, days: int = 90):
 
 
 @app.command()
-def table(out: Path):
+def table(out: Folder):
     """Print what there is."""
     for part in PARTS:
         if any(out.glob(f"{part}-*.json")):

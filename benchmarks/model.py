@@ -8,8 +8,8 @@
 the plain network with channels_last, bfloat16 autocast and torch.compile, which any user can write (on a CPU it needs a
 C++ compiler). Shapes: t2m at 5.625 degrees (12 states in and out, 32 x 64, batches of 16) and at 1.40625 degrees (128 x
 256, batches of 1 on a CPU), both of the published size (12.8 M parameters). A training step is forward, backward,
-clipping and the update by AdamW; those in bfloat16 also gather their batch from the loader. The variants take turns; the
-table has medians of the CPU time over the number of threads, which is the wall time of a quiet machine.
+clipping and the update by AdamW; those in bfloat16 also gather their batch from the loader. The variants take turns;
+the table has medians of the CPU time over the number of threads, which is the wall time of a quiet machine.
 """
 
 import json
