@@ -1,22 +1,28 @@
 """The state of a training run on disk, so that a stopped run goes on exactly where it stopped."""
 
 import dataclasses
+import errno
+import fcntl
 import hashlib
+import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
-from torch import Tensor, nn
 
 from simvp_climate.loader import Plan
 from simvp_climate.settings import FREE
 
-_STATE = "training.pt"
-_PARTS = ("fingerprint", "network", "optimizer", "average", "kept", "history", "best", "plans")
+RESULT = "forecaster.safetensors"
+_STATE, _HISTORY = "training.pt", "history.csv"
+_FORMAT = 2
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -27,25 +33,53 @@ class Run:
     fingerprint: str
 
 
-def claim(directory: str | os.PathLike) -> Path:
-    """Return the directory of a run, made if needed.
+@contextmanager
+def hold(directory: str | os.PathLike | None) -> Iterator[Path | None]:
+    """Give the directory of a run, made if needed, to this process alone while the context lasts.
+
+    What a process that died left unfinished is removed.
 
     Raises
     ------
     FileExistsError
         If it is a file, or holds something else than a run.
+    RuntimeError
+        If another process trains there.
     """
+    if directory is None:
+        yield None
+        return
     path = Path(directory)
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"directory={str(path)!r} is a file: choose a folder")
-    foreign = path.is_dir() and {entry.name for entry in path.iterdir()} - {f"{_STATE}.unfinished"}
+    unfinished = {f"{name}.unfinished" for name in (_STATE, _HISTORY, RESULT)}
+    foreign = path.is_dir() and {entry.name for entry in path.iterdir()} - unfinished
     if foreign and not (path / _STATE).exists():
         raise FileExistsError(
             f"directory={str(path)!r} holds files but no training state ({_STATE}) of ours: choose an empty or "
             "new folder, nothing is overwritten"
         )
     path.mkdir(parents=True, exist_ok=True)
-    return path
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        _lock(folder, path)
+        for name in unfinished:
+            (path / name).unlink(missing_ok=True)
+        yield path
+    finally:
+        os.close(folder)  # and with it the lock, which also ends with the process
+
+
+def _lock(folder: int, path: Path) -> None:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RuntimeError(
+            f"directory={str(path)!r} is in use: another process trains there. Wait until it has ended, or choose "
+            "another directory"
+        ) from error
+    except OSError:  # a file system without locks
+        pass
 
 
 def fingerprint(provenance: dict, digests: list[str], arrays: Iterable[np.ndarray]) -> str:
@@ -74,15 +108,21 @@ def plans(directory: Path | None) -> list[Plan | None] | None:
 
 
 def _load(directory: Path) -> dict:
+    path = directory / _STATE
     try:
         # weights_only: loading runs no code
-        saved = torch.load(directory / _STATE, weights_only=True, map_location="cpu")
-        return {name: saved[name] for name in _PARTS}
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        found = saved.get("format", 1)
     except Exception as error:
         raise ValueError(
-            f"{str(directory / _STATE)!r} cannot be read as a training state: it is damaged or not ours. Move it "
-            "away to start anew"
+            f"{str(path)!r} cannot be read as a training state: it is damaged or not ours. Move it away to start anew"
         ) from error
+    if found != _FORMAT:
+        raise ValueError(
+            f"{str(path)!r} is the state of a run of another version of simvp_climate (format {found}, this one reads "
+            f"{_FORMAT}): finish it with that version, or move it away to start anew"
+        )
+    return saved
 
 
 def resume(run: Run) -> dict | None:
@@ -107,29 +147,58 @@ def resume(run: Run) -> dict | None:
     return saved
 
 
-def save(
-    run: Run,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: dict[str, Tensor],
-    kept: dict[str, Tensor],
-    history: list[dict],
-    best: float,
-    plans: list[Plan | None],
-) -> None:
-    """Write the state under a temporary name and rename it; do nothing for a run without a directory."""
+def save(run: Run, plans: list[Plan | None], state: dict) -> None:
+    """Put the state of a run in the place of the one before; do nothing for a run without a directory.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, with the way out. The state from before is as it was.
+    """
     if run.directory is None:
         return
-    state = {
-        "fingerprint": run.fingerprint,
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "average": average,
-        "kept": kept,
-        "history": history,
-        "best": best,
-        "plans": [None if plan is None else dataclasses.asdict(plan) for plan in plans],
-    }
-    unfinished = run.directory / f"{_STATE}.unfinished"
-    torch.save(state, unfinished)
-    os.replace(unfinished, run.directory / _STATE)
+    kept = {"plans": [None if plan is None else dataclasses.asdict(plan) for plan in plans]}
+    buffer = io.BytesIO()  # in memory first: then what goes wrong with the disk is an OSError that says what
+    torch.save({"format": _FORMAT, "fingerprint": run.fingerprint, **kept, **state}, buffer)
+    _write(run.directory / _STATE, buffer.getbuffer())
+
+
+def write_history(run: Run, history: list[dict], more: dict[str, list[float]]) -> None:
+    """Write the history as CSV, one row for each epoch, with more columns; do nothing without a directory."""
+    if run.directory is not None:
+        table = pd.DataFrame(history).assign(**more)
+        _write(run.directory / _HISTORY, table.to_csv(index=False).encode())
+
+
+def explain(directory: Path, error: Exception) -> OSError:
+    """Return the error of a write into the directory of a run in words that say how to go on."""
+    again = "then call again with the same arguments: the run goes on from the state that was saved last"
+    number = getattr(error, "errno", None)
+    if not directory.is_dir():
+        kind, words = FileNotFoundError, "vanished while the run trains: bring it back"
+        again += " (if that is lost, it starts anew)"
+    elif number in _NO_ROOM or "No space left" in str(error):
+        kind, words = OSError, f"has no room left ({error}): free some, the new state lies beside the old one,"
+    else:
+        kind, words = OSError, f"cannot be written to ({error}): mend that,"
+    return kind(number or errno.EIO, f"directory={str(directory)!r} {words} {again}")
+
+
+def _write(path: Path, content: bytes | memoryview) -> None:
+    """Write a file under a temporary name and rename it: at any moment the old or the new one is there, whole."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name too is on the disk
+        finally:
+            os.close(folder)
+    except OSError as error:
+        with suppress(OSError):  # what went wrong before is what is said
+            unfinished.unlink(missing_ok=True)
+        raise explain(path.parent, error) from error

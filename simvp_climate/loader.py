@@ -294,6 +294,11 @@ class WindowStream:
             return self._shuffled_all(epoch)
         return np.concatenate([ids for ids, _ in self._groups(epoch)])
 
+    def windows_of(self, epoch: int, batch: int) -> np.ndarray:
+        """Return the windows of this rank in a batch of an epoch, nothing read."""
+        first = int(self.sizes[:batch].sum())
+        return self.order(epoch)[first : first + int(self.sizes[batch])]
+
     def _target(self, number: int, size: int, states_NX: Tensor) -> Tensor:
         if states_NX.device.type != "cpu":
             return torch.empty((size * self.length, states_NX.shape[1]), device=states_NX.device)

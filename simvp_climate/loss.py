@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from simvp_climate import loader
 from simvp_climate.data.normalizer import Normalizer
+from simvp_climate.data.reader import Channel
+from simvp_climate.data.windows import parse_step
 from simvp_climate.networks.simvp_v2 import rollout
 from simvp_climate.settings import TrainConfig
 from simvp_climate.task import Task
 
 
 class Loss:
-    """The weighted squared error of forecasts of a batch.
+    """The weighted squared error of forecasts of a batch, and errors in physical units.
 
     Parameters
     ----------
@@ -26,6 +28,15 @@ class Loss:
         Says in which units errors are, and what counts how much.
     weights
         Area weights with mean one, (H,).
+
+    Attributes
+    ----------
+    columns
+        Names under which the history has the errors in physical units, by (which of `shown`, channel).
+    shown
+        The leads that they are of: the first and the last of the task, from 0.
+    units
+        Of each channel.
     """
 
     def __init__(
@@ -42,9 +53,18 @@ class Loss:
 
         self.scale, self.forcings, self.device = loader.Scale(normalizer, device), forcings, device
         self.history = task.history
+        self.shown = sorted({0, task.horizon - 1})
+        self.units = normalizer.units
+        self.columns = {
+            (at, number): f"valid_rmse_{_name(channel)}_{_words(task.step, lead + 1)}"
+            for at, lead in enumerate(self.shown)
+            for number, channel in enumerate(normalizer.channels)
+        }
         # cells without values have no weight; the mean over the others is one for every channel
         area_CHW = np.where(normalizer.mask, 0, weights[:, None] if config.area_weighted else 1)
         self.area_CHW = tensor(area_CHW / area_CHW.mean(axis=(1, 2), keepdims=True))
+        area_CHW = np.where(normalizer.mask, 0, weights[:, None])
+        self.true_area_CHW = tensor(area_CHW / area_CHW.mean(axis=(1, 2), keepdims=True))
         leads = config.leads(task)
         units_TC = np.ones((1, len(normalizer.channels)))
         if config.loss_scale == "change":
@@ -78,6 +98,24 @@ class Loss:
         error_BTCHW = (forecast_BTCHW - truth_BTCHW) * (weight_T111.sqrt() / self.units_TC11[:leads])
         return (error_BTCHW**2 * self.area_CHW).mean()
 
+    def squares(self, forecast_BTCHW: Tensor, batch: loader.Batch) -> Tensor:
+        """Return squared errors in physical units at the leads `shown`, (lead, C): area means, summed over windows."""
+        truth_BTCHW = batch.states[:, [self.history + lead for lead in self.shown]].to(self.device)
+        error_BTCHW = self.scale.physical(forecast_BTCHW[:, self.shown]) - truth_BTCHW
+        if self.scale.mask_CHW is not None:
+            error_BTCHW = error_BTCHW.masked_fill(self.scale.mask_CHW, 0)
+        return (error_BTCHW**2 * self.true_area_CHW).mean(dim=(3, 4)).sum(dim=0)
+
     def __call__(self, network: nn.Module, batch: loader.Batch, inits: pd.Index, leads: int) -> Tensor:
         """Return the error of the network's forecasts of some windows over their first `leads` steps."""
         return self.error(*self.forecast(network, batch, inits, leads))
+
+
+def _name(channel: Channel) -> str:
+    return channel.variable if channel.level is None else f"{channel.variable}_{channel.level:g}"
+
+
+def _words(step: str, count: int) -> str:
+    """Return the lead after some steps: "72h", or "3M" for calendar months."""
+    size = parse_step(step) * count
+    return f"{size}M" if isinstance(size, int) else f"{size / pd.Timedelta('1h'):g}h"

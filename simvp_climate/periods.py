@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 import xarray as xr
 
 from simvp_climate import loader
@@ -104,10 +105,12 @@ def describe(series: list[xr.Dataset]) -> str:
 class Part:
     """The training or the validation windows, surveyed.
 
-    `inits` are the initialization times of all windows, series after series; `states` those read already, or None.
+    `period` is what the series cover, in words; `inits` are the initialization times of all windows, series after
+    series; `states` those read already, or None.
     """
 
     name: str
+    period: str
     sources: list[reader.Source]
     windows: list[np.ndarray]
     inits: pd.Index
@@ -115,6 +118,19 @@ class Part:
     survey: Survey
     states: np.ndarray | None
     identities: list[str | None]
+
+    def stream(self, config: TrainConfig, device: torch.device, shuffle: bool = True) -> loader.WindowStream:
+        """Return the windows as batches."""
+        return loader.WindowStream(
+            self.sources,
+            self.windows,
+            batch_size=config.batch_size,
+            plan=self.plan,
+            seed=config.seed,
+            shuffle=shuffle,
+            states=self.states,
+            device=device,
+        )
 
     def check_unchanged(self) -> None:
         """Raise ValueError if what is stored is not what was surveyed."""
@@ -157,7 +173,7 @@ def read(
     identities = [reader.identity(source) if plan.tier == "stream" else None for source in sources]
     states = loader.room_for(sources, windows) if plan.tier == "memory" else None
     found = survey(sources, windows, weights_H, task.history, log_scale, keep=states)
-    return Part(name, sources, windows, inits[0].append(inits[1:]), plan, found, states, identities)
+    return Part(name, describe(series), sources, windows, inits[0].append(inits[1:]), plan, found, states, identities)
 
 
 def _spread(windows: list[np.ndarray], count: int) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ from simvp_climate.task import Task
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 # settings that change no number of a run: it may be resumed with others
-FREE = ("progress", "memory", "engine")
+FREE = ("progress", "memory", "engine", "save_minutes")
 _WARMUP = {"cosine": 0.1, "one-cycle": 0.3}
 _ROLLOUT_SHARE = 0.25
 
@@ -80,6 +80,9 @@ class TrainConfig:
     engine
         What reads Zarr on a local disk: "auto" takes tensorstore where it is installed, "zarr" and
         "tensorstore" say which. It changes no number.
+    save_minutes
+        Minutes after which the state is saved again, beside the end of every epoch, if training has a directory; 0
+        saves it after every step.
     seed
         Of the initial weights, the order of the windows and the skipped blocks.
     progress
@@ -113,6 +116,7 @@ class TrainConfig:
     recompute: bool = False
     memory: int | str = "auto"
     engine: str = "auto"
+    save_minutes: float = 10.0
     seed: int = 0
     progress: bool = True
 
@@ -133,6 +137,7 @@ class TrainConfig:
             ("warmup", "in [0, 1)", lambda x: 0 <= x < 1),
             ("average", "in [0, 1)", lambda x: 0 <= x < 1),
             ("rollout_share", "in (0, 1]", lambda x: 0 < x <= 1),
+            ("save_minutes", "at least 0", lambda x: x >= 0),
         ):
             value = getattr(self, name)
             if value is None and name in ("gradient_clip", "warmup"):

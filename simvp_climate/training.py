@@ -1,32 +1,34 @@
 """Training: one visible loop on Lightning Fabric.
 
-Shape suffixes: B window of a batch, T time, C channel, H latitude, W longitude; N time of the whole series.
+Shape suffixes: B window of a batch, T time, C channel, H latitude.
 """
 
 import dataclasses
 import json
 import math
 import os
+import platform
+import subprocess
+import time
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import safetensors
 import torch
 import xarray as xr
 from lightning_fabric import Fabric
+from lightning_fabric.loggers import Logger
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from simvp_climate import checkpoint, loader, periods, transfer
+from simvp_climate import checkpoint, interruption, loader, periods, transfer
 from simvp_climate.data import reader
-from simvp_climate.data.normalizer import (
-    Normalizer,
-    check_transforms,
-    check_units,
-    check_varies,
-    transforms_of,
-)
+from simvp_climate.data.normalizer import Normalizer, check_transforms, check_units, check_varies, transforms_of
 from simvp_climate.forecaster import Forecaster, choose_device
 from simvp_climate.grid import closes_longitude, latitude_weights
 from simvp_climate.loss import Loss
@@ -34,7 +36,9 @@ from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 from simvp_climate.settings import TrainConfig
 from simvp_climate.task import Task
 
-_RESULT = "forecaster.safetensors"
+_LOOK = 10  # batches between two looks at the loss, for each of which the host waits for the GPU
+_LOG = 50  # steps between two lines of a logger
+_EXPLODES = 1000  # times the usual loss
 
 
 def train(
@@ -46,6 +50,7 @@ def train(
     config: TrainConfig | None = None,
     directory: str | os.PathLike | None = None,
     start_from: Forecaster | None = None,
+    logger: Logger | None = None,
     device: str = "auto",
 ) -> Forecaster:
     """Train a SimVPv2 on a dataset and return the forecaster.
@@ -71,18 +76,27 @@ def train(
     config
         How to train; by default `TrainConfig()`.
     directory
-        Where to keep the state after every epoch. Called again with the same arguments, a stopped run goes
-        on where it stopped; with others it is refused. The result lies there as `forecaster.safetensors`.
+        Where to keep the state of the run: after every epoch, every `TrainConfig.save_minutes`, and when it is
+        stopped. Called again with the same arguments, a run that was stopped or killed at any moment goes on where the
+        state was saved, and ends as if it had not been (on a CPU with the same threads to the last bit); with others
+        it is refused. One process at a time. `history.csv` there has a row for each epoch, the result is
+        `forecaster.safetensors`.
     start_from
         A forecaster to fine-tune: its weights and network are the start, and its statistics, mask and fields
         without time are kept.
+    logger
+        Any logger of Lightning Fabric (`lightning_fabric.loggers`): gets the columns of the history after every epoch,
+        and `running_loss` every 50 steps. A run that is resumed may log the steps after the saved state again.
     device
         "auto" (a GPU if there is one), "cpu", "cuda", "mps".
 
     Returns
     -------
     Forecaster
-        Ready to call, on the device it was trained on.
+        Ready to call, on the device it was trained on. `provenance["epochs"]` is the history: for each epoch `epoch`
+        (from 1), `loss` (mean over its windows), `learning_rate` (of its last step), and with `valid` the mean loss
+        `valid_loss` and the root mean squared errors at the first and the last lead of the task, area-weighted, over
+        all validation windows, in the units of the variable (`valid_rmse_z500_6h`, `valid_rmse_geopotential_500_24h`).
 
     Raises
     ------
@@ -93,22 +107,33 @@ def train(
     FileExistsError
         If the directory holds something else than a run.
     MemoryError
-        If not even a stream through the windows fits into the memory that is free.
+        If not even a stream through the windows fits into the memory that is free, or the network does not fit: the
+        message says what takes less.
     OSError
-        If the data cannot be read; the message names variable and times.
+        If the data cannot be read; the message names variable and times. If the state cannot be written (a full disk,
+        a folder that vanished); the state saved before is as it was.
+    RuntimeError
+        If another process trains in the directory.
     FloatingPointError
-        During training, if the loss is no longer finite.
+        During training, if the loss is no longer finite or explodes: beyond 1000 times the median of the last 100
+        batches of the same number of leads, once the learning rate is up. The message names the windows; the state in
+        the directory is the last good one.
+    SystemExit
+        With status 75 (EX_TEMPFAIL, "try again later") after SIGTERM or SIGUSR1, which schedulers send: the step is
+        finished and the state saved first. Run the same again to go on.
+    KeyboardInterrupt
+        After Ctrl-C, likewise; a second one does not wait.
     """
     config = config or TrainConfig()
-    for name, value, kind in (
-        ("task", task, Task),
-        ("model", model or SimVPv2Config(), SimVPv2Config),
-        ("config", config, TrainConfig),
-        ("start_from", start_from, Forecaster | None),
+    for name, value, kind, words in (
+        ("task", task, Task, "Task(...)"),
+        ("model", model or SimVPv2Config(), SimVPv2Config, "SimVPv2Config(...)"),
+        ("config", config, TrainConfig, "TrainConfig(...)"),
+        ("start_from", start_from, Forecaster | None, "Forecaster, Forecaster.load(path)"),
+        ("logger", logger, Logger | None, "logger of lightning_fabric.loggers"),
     ):
         if not isinstance(value, kind):
-            wanted = "Forecaster, Forecaster.load(path)" if name == "start_from" else f"{kind.__name__}(...)"
-            raise ValueError(f"{name} is a {type(value).__name__}: give a {wanted}")
+            raise ValueError(f"{name} is a {type(value).__name__}: give a {words}")
     if config.patience is not None and valid is None:
         raise ValueError(f"patience={config.patience} waits for a better validation loss, and valid=None: give valid")
     model = transfer.choose_model(model, start_from)
@@ -117,81 +142,87 @@ def train(
     if config.precision == "16-mixed" and accelerator != "cuda":
         raise ValueError(f"precision='16-mixed' needs a CUDA GPU, the device is {accelerator!r}: take 'bf16-mixed'")
     _refuse_many_processes()
-    run_directory = None if directory is None else checkpoint.claim(directory)
-    training = periods.open_series(task, dataset, "dataset")
-    validation = None if valid is None else periods.open_series(task, valid, "valid")
-    periods.check_alike(training + (validation or []))
-    periods.check_labels(training)
-    periods.check_no_overlap(task, leads, training, validation or [])
-    statics = periods.read_statics(task, dataset, training[0]) if start_from is None else start_from.statics
-    grid = training[0]
-    if model.padding == "auto":
-        padding = "periodic" if closes_longitude(grid["longitude"].values) else "zeros"
-        model = dataclasses.replace(model, padding=padding)
+    with checkpoint.hold(directory) as run_directory, interruption.watch() as stop:
+        training = periods.open_series(task, dataset, "dataset")
+        validation = None if valid is None else periods.open_series(task, valid, "valid")
+        periods.check_alike(training + (validation or []))
+        periods.check_labels(training)
+        periods.check_no_overlap(task, leads, training, validation or [])
+        statics = periods.read_statics(task, dataset, training[0]) if start_from is None else start_from.statics
+        grid = training[0]
+        if model.padding == "auto":
+            padding = "periodic" if closes_longitude(grid["longitude"].values) else "zeros"
+            model = dataclasses.replace(model, padding=padding)
 
-    weights_H = latitude_weights(grid["latitude"]).values
-    units = tuple(grid[channel.variable].attrs.get("units", "") for channel in reader.channels(grid))
-    log_scale, bounds = transforms_of(reader.channels(grid), units, task.transforms)
-    plans = checkpoint.plans(run_directory)
-    share = 1.0 if validation is None else 0.75  # of the memory, for the training period
-    train_part = periods.read(task, training, "dataset", weights_H, log_scale, config, plans and plans[0], share)
-    valid_part = None
-    if validation is not None:
-        valid_part = periods.read(
-            task, validation, "valid", weights_H, log_scale, config, plans and plans[1], 1 - share
-        )
-    if start_from is None:
-        found = train_part.survey
-        check_units(found, reader.channels(grid), units, log_scale)
-        check_varies(found, reader.channels(grid))
-        check_transforms(found, reader.channels(grid), units, log_scale, bounds)
-        normalizer = Normalizer(
-            reader.channels(grid), units, found.mean, found.std, found.change_std, found.mask, log_scale, bounds
-        )
-    else:
-        normalizer = transfer.take_over(start_from, task, grid)
-        periods.check_same_data(normalizer, train_part, "dataset")
-    if valid_part is not None:
-        periods.check_same_data(normalizer, valid_part, "valid")
-    precision = config.precision
-    if precision == "auto":
-        gpu = accelerator == "cuda" and torch.cuda.is_bf16_supported()
-        precision = "bf16-mixed" if gpu else "32-true"
-    config = dataclasses.replace(config, precision=precision)
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
+        weights_H = latitude_weights(grid["latitude"]).values
+        channels = reader.channels(grid)
+        units = tuple(grid[channel.variable].attrs.get("units", "") for channel in channels)
+        log_scale, bounds = transforms_of(channels, units, task.transforms)
+        plans = checkpoint.plans(run_directory) or (None, None)
+        share = 1.0 if validation is None else 0.75  # of the memory, for the training period
+        train_part = periods.read(task, training, "dataset", weights_H, log_scale, config, plans[0], share)
+        valid_part = None
+        if validation is not None:
+            valid_part = periods.read(task, validation, "valid", weights_H, log_scale, config, plans[1], 1 - share)
+        if start_from is None:
+            found = train_part.survey
+            check_units(found, channels, units, log_scale)
+            check_varies(found, channels)
+            check_transforms(found, channels, units, log_scale, bounds)
+            normalizer = Normalizer(
+                channels, units, found.mean, found.std, found.change_std, found.mask, log_scale, bounds
+            )
+        else:
+            normalizer = transfer.take_over(start_from, task, grid)
+            periods.check_same_data(normalizer, train_part, "dataset")
+        if valid_part is not None:
+            periods.check_same_data(normalizer, valid_part, "valid")
+        if config.precision == "auto":
+            gpu = accelerator == "cuda" and torch.cuda.is_bf16_supported()
+            config = dataclasses.replace(config, precision="bf16-mixed" if gpu else "32-true")
+        fabric = Fabric(accelerator=accelerator, devices=1, precision=config.precision, loggers=logger)
 
-    # a seed of our own, without touching the random numbers of whoever called
-    with torch.random.fork_rng(devices=[fabric.device] if accelerator == "cuda" else []):
-        torch.manual_seed(config.seed)
-        latitude, longitude = grid["latitude"].values, grid["longitude"].values
-        forcings = loader.Forcings(task, latitude, longitude, statics, weights_H, fabric.device)
-        network = SimVPv2(model, history=task.history, channels=len(normalizer.channels), forcings=len(forcings))
-        network.change_scale_TC.copy_(torch.from_numpy(normalizer.change_std / normalizer.std))
-        if start_from is not None:
-            network.load_state_dict(start_from.network.state_dict())
-        provenance = _describe(task, model, config, normalizer, training, validation)
-        run = checkpoint.Run(run_directory, "")
-        if run_directory is not None:
-            parts = [train_part] if valid_part is None else [train_part, valid_part]
-            arrays = [latitude, longitude, statics]
-            arrays += [positions for part in parts for positions in part.windows]
+        # a seed of our own, without touching the random numbers of whoever called
+        with torch.random.fork_rng(devices=[fabric.device] if accelerator == "cuda" else []):
+            torch.manual_seed(config.seed)
+            latitude, longitude = grid["latitude"].values, grid["longitude"].values
+            forcings = loader.Forcings(task, latitude, longitude, statics, weights_H, fabric.device)
+            network = SimVPv2(model, history=task.history, channels=len(channels), forcings=len(forcings))
+            network.change_scale_TC.copy_(torch.from_numpy(normalizer.change_std / normalizer.std))
             if start_from is not None:
-                arrays += [value.cpu().numpy() for value in start_from.network.state_dict().values()]
-            digests = [part.survey.digest for part in parts]
-            run = checkpoint.Run(run_directory, checkpoint.fingerprint(provenance, digests, arrays))
-        history = _fit(fabric, network, task, config, normalizer, weights_H, forcings, train_part, valid_part, run)
-    forecaster = Forecaster(
-        task=task,
-        network=network.eval(),
-        normalizer=normalizer,
-        latitude=latitude,
-        longitude=longitude,
-        statics=statics,
-        provenance={**provenance, "epochs": history},
-    )
-    if run.directory is not None:
-        forecaster.save(run.directory / _RESULT)
-    return forecaster
+                network.load_state_dict(start_from.network.state_dict())
+            provenance = _describe(task, model, config, normalizer, train_part, valid_part, fabric.device)
+            run = checkpoint.Run(run_directory, "")
+            if run_directory is not None:
+                parts = [train_part] if valid_part is None else [train_part, valid_part]
+                arrays = [latitude, longitude, statics]
+                arrays += [positions for part in parts for positions in part.windows]
+                if start_from is not None:
+                    arrays += [value.cpu().numpy() for value in start_from.network.state_dict().values()]
+                digests = [part.survey.digest for part in parts]
+                run = checkpoint.Run(run_directory, checkpoint.fingerprint(provenance, digests, arrays))
+            loss_of = Loss(config, task, normalizer, weights_H, forcings, fabric.device)
+            try:
+                history = _fit(fabric, network, task, config, loss_of, train_part, valid_part, run, stop)
+            except RuntimeError as error:
+                if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                    raise
+                raise MemoryError(_less_memory(config, error)) from error
+        forecaster = Forecaster(
+            task=task,
+            network=network.eval(),
+            normalizer=normalizer,
+            latitude=latitude,
+            longitude=longitude,
+            statics=statics,
+            provenance={**provenance, "epochs": history},
+        )
+        if run.directory is not None:
+            try:
+                forecaster.save(run.directory / checkpoint.RESULT)
+            except (OSError, safetensors.SafetensorError) as error:
+                raise checkpoint.explain(run.directory, error) from error
+        return forecaster
 
 
 def _fit(
@@ -199,118 +230,164 @@ def _fit(
     network: SimVPv2,
     task: Task,
     config: TrainConfig,
-    normalizer: Normalizer,
-    weights_H: np.ndarray,
-    forcings: loader.Forcings,
+    loss_of: Loss,
     train_part: periods.Part,
     valid_part: periods.Part | None,
     run: checkpoint.Run,
+    stop: interruption.Stop,
 ) -> list[dict]:
-    """Train the network in place, leave the kept weights in it, and return the losses per epoch."""
+    """Train the network in place, leave the kept weights in it, and return the history: a row for each epoch."""
     network.to(memory_format=torch.channels_last)
     network.recompute = config.recompute
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
     optimizer = kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     wrapped, optimizer = fabric.setup(network, optimizer)
-    device = fabric.device
-    loss_of = Loss(config, task, normalizer, weights_H, forcings, device)
-    stream = loader.WindowStream(
-        train_part.sources,
-        train_part.windows,
-        batch_size=config.batch_size,
-        plan=train_part.plan,
-        seed=config.seed,
-        states=train_part.states,
-        device=device,
-    )
-    valid_stream = None
-    if valid_part is not None:
-        valid_stream = loader.WindowStream(
-            valid_part.sources,
-            valid_part.windows,
-            batch_size=config.batch_size,
-            plan=valid_part.plan,
-            shuffle=False,
-            states=valid_part.states,
-            device=device,
-        )
-    kept = _copy(network)
-    plans = [train_part.plan, None if valid_part is None else valid_part.plan]
+    scaler, device = fabric.strategy.precision, fabric.device
+    stream = train_part.stream(config, device)
+    valid_stream = None if valid_part is None else valid_part.stream(config, device, shuffle=False)
 
-    steps = -(-len(stream) // config.accumulate)
+    steps = -(-len(stream) // config.accumulate)  # of an epoch
     total = steps * config.epochs
-    leads, most_leads = task.horizon, config.leads(task)
+    most_leads = config.leads(task)
     longer_from = total if config.rollout == 1 else total - max(1, round(config.rollout_share * total))
-    history, best, first = [], math.inf, 0
+
+    average, kept, best = _copy(network), _copy(network), math.inf
+    history, speeds, losses = [], [], _Losses()
     if saved := checkpoint.resume(run):
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
+        scaler.load_state_dict(saved["scaler"])
         average, kept = ({n: v.to(device) for n, v in saved[name].items()} for name in ("average", "kept"))
-        history, best, first = saved["history"], saved["best"], len(saved["history"])
-    else:
-        average = _copy(network)
+        history, speeds, best, losses.known = (saved[name] for name in ("history", "speeds", "best", "losses"))
+    saved_at = time.monotonic()
 
-    bar = tqdm(
-        total=stream.count * config.epochs,
-        initial=first * stream.count,
-        unit="windows",
-        desc="training",
-        disable=not config.progress,
-        mininterval=1,
-    )
-    if _is_stale(history, config.patience):
-        first = config.epochs
-    for epoch in range(first, config.epochs):
-        # a fresh stream per epoch: a resumed run draws the same numbers
-        torch.manual_seed(config.seed * 1_000_003 + epoch + 1)
-        network.train()
-        train_part.check_unchanged()
-        losses = []
-        for number, batch in enumerate(stream.epoch(epoch)):
-            step, part = epoch * steps + number // config.accumulate, number % config.accumulate
-            if part == 0:
-                leads = task.horizon if step < longer_from else most_leads
-                _set_schedule(optimizer, config, step, total)
-                optimizer.zero_grad()
-                windows = stream.sizes[number : number + config.accumulate].sum()
-            loss = loss_of(wrapped, batch, train_part.inits, leads)
-            fabric.backward(loss * (len(batch.windows) / windows))
-            losses.append(loss.detach())
-            bar.update(len(batch.windows))
-            if part + 1 < config.accumulate and number + 1 < len(stream):
-                continue
-            if config.gradient_clip is not None:
-                fabric.clip_gradients(wrapped, optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False)
-            optimizer.step()
-            _update_average(average, network, config.average, step)
-            if step % 5 == 0:
-                bar.set_postfix(loss=f"{loss.item():.4f}")
-        train_part.check_unchanged()  # what was read since the last look
-        record = {"loss": float(np.average(torch.stack(losses).tolist(), weights=stream.sizes))}
-        if not math.isfinite(record["loss"]):
-            raise FloatingPointError(
-                f"the loss became {record['loss']} in epoch {epoch + 1}: lower TrainConfig.learning_rate "
-                f"(now {config.learning_rate:g}) or TrainConfig.gradient_clip (now {config.gradient_clip})"
-            )
-        if valid_part is None:
-            kept = average
-        else:
-            record["valid_loss"] = _validate(wrapped, network, average, loss_of, valid_stream, valid_part, most_leads)
-            if not math.isfinite(record["valid_loss"]):
-                raise FloatingPointError(
-                    f"the loss on valid is {record['valid_loss']} in epoch {epoch + 1}: are its values in the units "
-                    "and range of the training data?"
-                )
-            if record["valid_loss"] < best:
-                best, kept = record["valid_loss"], {name: value.clone() for name, value in average.items()}
-            bar.set_description(f"training, epoch {epoch + 1}, validation {record['valid_loss']:.4f}")
-        history.append(record)
-        checkpoint.save(run, network, optimizer, average, kept, history, best, plans)
-        if _is_stale(history, config.patience):
-            break
-    bar.close()
+    def save() -> None:
+        """Keep the state of the run between two steps."""
+        if not torch.nn.utils.get_total_norm([value for value in average.values() if value.dim()]).isfinite():
+            raise FloatingPointError(f"the weights are no longer finite {where}{_hint(config, run)}")
+        state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
+        state |= {"average": average, "kept": kept, "best": best}
+        state |= {"history": history, "speeds": speeds, "losses": losses.known}
+        checkpoint.save(run, [train_part.plan, None if valid_part is None else valid_part.plan], state)
+
+    def leave() -> None:
+        """End the process, or this call, as the signal asks that came."""
+        words = f"saved in {str(run.directory)!r}. Run the same again to go on"
+        stop.leave(f"{where}, {words if run.directory else 'nothing was saved: give train a directory'}")
+
+    stop.patient = True  # from here on every step looks whether it is to be the last
+    done = len(history) * stream.count + int(stream.sizes[: len(losses.known)].sum())
+    bar = tqdm(total=stream.count * config.epochs, initial=done, unit="windows", disable=not config.progress)
+    with bar:
+        for epoch in range(len(history), config.epochs):
+            if _is_stale(history, config.patience):
+                break
+            network.train()
+            train_part.check_unchanged()
+            began, first = time.monotonic(), len(losses.known)
+            for number, batch in enumerate(stream.epoch(epoch, first), start=first):
+                step, part = epoch * steps + number // config.accumulate, number % config.accumulate
+                if part == 0:
+                    # random numbers are a function of the step: a resumed run draws the same
+                    torch.manual_seed(config.seed * 1_000_003 + step + 1)
+                    _set_schedule(optimizer, config, step, total)
+                    leads = task.horizon if step < longer_from else most_leads
+                    windows = stream.sizes[number : number + config.accumulate].sum()
+                    optimizer.zero_grad()
+                loss = loss_of(wrapped, batch, train_part.inits, leads)
+                fabric.backward(loss * (len(batch.windows) / windows))
+                losses.add(loss, leads, settled=step >= config.warmup * total)
+                bar.update(len(batch.windows))
+                if part + 1 < config.accumulate and number + 1 < len(stream):
+                    continue
+                if config.gradient_clip is not None:
+                    fabric.clip_gradients(wrapped, optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False)
+                optimizer.step()
+                _update_average(average, network, config.average, step)
+
+                where = f"in epoch {epoch + 1} of {config.epochs}, after step {step % steps + 1} of {steps}"
+                due = run.directory is not None and time.monotonic() - saved_at >= 60 * config.save_minutes
+                stopping = stop.asked is not None  # once: a signal may come at any moment
+                logs = bool(fabric.loggers) and (step + 1) % _LOG == 0
+                if due or logs or stopping or len(losses.fresh) >= _LOOK or number + 1 == len(stream):
+                    if (bad := losses.look()) is not None:
+                        value, at = bad
+                        words = _windows(train_part.inits[stream.windows_of(epoch, at)])
+                        raise FloatingPointError(f"the loss became {value:.4g} {where}, {words}{_hint(config, run)}")
+                    bar.set_postfix_str(_progress(losses.known[-1], history, loss_of))
+                if logs:
+                    fabric.log_dict({"running_loss": losses.known[-1]}, step=step + 1)
+                if due or stopping:
+                    save()
+                    saved_at = time.monotonic()
+                if stopping:
+                    leave()
+            seconds, trained = time.monotonic() - began, int(stream.sizes[first:].sum())
+            train_part.check_unchanged()  # what was read since the last look
+            where = f"in epoch {epoch + 1} of {config.epochs}, after step {steps} of {steps}"
+            record = {"epoch": epoch + 1, "loss": float(np.average(losses.known, weights=stream.sizes))}
+            record["learning_rate"] = optimizer.param_groups[0]["lr"]
+            if valid_part is None:
+                kept = average
+            else:
+                found = _validate(wrapped, network, average, loss_of, valid_stream, valid_part, most_leads, stop)
+                if stop.asked:
+                    save()
+                    leave()
+                record |= found
+                if not math.isfinite(record["valid_loss"]):
+                    raise FloatingPointError(
+                        f"the loss on valid is {record['valid_loss']} in epoch {epoch + 1}: are its values in the "
+                        "units and range of the training data?"
+                    )
+                if record["valid_loss"] < best:
+                    best, kept = record["valid_loss"], {name: value.clone() for name, value in average.items()}
+            history.append(record)
+            speeds.append(trained / max(seconds, 1e-9))
+            losses.known = []
+            where = f"after epoch {epoch + 1} of {config.epochs}"
+            save()
+            saved_at = time.monotonic()
+            checkpoint.write_history(run, history, {"windows_per_second": speeds})
+            fabric.log_dict({**record, "windows_per_second": speeds[-1]}, step=(epoch + 1) * steps)
+            if stop.asked:
+                leave()
+    checkpoint.write_history(run, history, {"windows_per_second": speeds})
+    for one in fabric.loggers:
+        one.finalize("success")
     network.load_state_dict(kept)
     return history
+
+
+class _Losses:
+    """The losses of the batches of an epoch: `known` on the host, `fresh` ones on the device, not looked at yet."""
+
+    def __init__(self):
+        self.known: list[float] = []
+        self.fresh: list[Tensor] = []
+        self.settled: list[bool] = []  # of the fresh ones: whether they say what is usual
+        self.usual: deque[float] = deque(maxlen=100)
+        self.leads = 0
+
+    def add(self, loss: Tensor, leads: int, settled: bool) -> None:
+        """Add the loss of a batch over some leads; what is usual is learned once it is `settled`."""
+        if leads != self.leads:
+            self.usual.clear()
+            self.leads = leads
+        self.fresh.append(loss.detach())
+        self.settled.append(settled)
+
+    def look(self) -> tuple[float, int] | None:
+        """Bring the losses to the host; return value and number of the first that is no number, or explodes."""
+        most = _EXPLODES * np.median(self.usual) if len(self.usual) >= 20 else math.inf
+        for value, settled in zip(torch.stack(self.fresh).tolist(), self.settled, strict=True):
+            self.known.append(value)
+            if not math.isfinite(value) or value > most:
+                return value, len(self.known) - 1
+            if settled:
+                self.usual.append(value)
+        self.fresh, self.settled = [], []
+        return None
 
 
 @torch.no_grad()
@@ -322,17 +399,24 @@ def _validate(
     stream: loader.WindowStream,
     part: periods.Part,
     leads: int,
-) -> float:
-    """Return the loss of some weights over the validation windows."""
+    stop: interruption.Stop,
+) -> dict[str, float]:
+    """Return loss and errors of some weights over the validation windows; unfinished if the run is to stop."""
     part.check_unchanged()
     current = _copy(network)
     network.load_state_dict(weights)
     network.eval()
-    total = 0.0
+    total, squares = 0.0, 0.0
     for batch in stream.epoch(0):
-        total += len(batch.windows) * float(loss_of(wrapped, batch, part.inits, leads))
+        forecast_BTCHW, truth_BTCHW = loss_of.forecast(wrapped, batch, part.inits, leads)
+        total += len(batch.windows) * float(loss_of.error(forecast_BTCHW, truth_BTCHW))
+        squares = squares + loss_of.squares(forecast_BTCHW, batch).double().cpu().numpy()
+        if stop.asked:
+            break
     network.load_state_dict(current)
-    return total / stream.count
+    rmse = np.sqrt(squares / stream.count)
+    names = {name: float(rmse[lead, channel]) for (lead, channel), name in loss_of.columns.items()}
+    return {"valid_loss": total / stream.count, **names}
 
 
 def _is_stale(history: list[dict], patience: int | None) -> bool:
@@ -386,29 +470,90 @@ def _update_average(average: dict[str, Tensor], network: nn.Module, decay: float
             average[name].copy_(value)
 
 
+def _progress(loss: float, history: list[dict], loss_of: Loss) -> str:
+    """Return what the progress bar says: the loss, and the last validation error of a few channels."""
+    words = [f"loss {loss:.4g}"]
+    if history and "valid_loss" in history[-1]:
+        last = max(lead for lead, _ in loss_of.columns)
+        for channel, units in enumerate(loss_of.units[:3]):
+            name = loss_of.columns[last, channel]
+            words.append(
+                f"{name.removeprefix('valid_rmse_').replace('_', ' ')} {history[-1][name]:.4g} {units}".strip()
+            )
+    return ", ".join(words)
+
+
+def _windows(inits: pd.Index) -> str:
+    """Return the initialization times of a batch in words."""
+    some = ", ".join(str(time) for time in inits[:4])
+    return f"in the windows initialized at {some}" + (f" and {len(inits) - 4} more" if len(inits) > 4 else "")
+
+
+def _hint(config: TrainConfig, run: checkpoint.Run) -> str:
+    """Return what helps against numbers that explode."""
+    words = f": lower TrainConfig.learning_rate (now {config.learning_rate:g})"
+    words += f" or gradient_clip (now {config.gradient_clip})"
+    if config.precision != "32-true":
+        words += f", or take precision='32-true' (now {config.precision!r})"
+    words += "; if it is always the same windows, look at their values: sc.check(ds)"
+    return words + ("" if run.directory is None else f". The state in {str(run.directory)!r} is the last good one")
+
+
+def _less_memory(config: TrainConfig, error: Exception) -> str:
+    """Return what takes less memory than a step that did not fit."""
+    ways = []
+    if config.batch_size > 1:
+        half, twice = -(-config.batch_size // 2), config.accumulate * 2
+        ways.append(f"batch_size={half} with accumulate={twice} (steps of as many windows, about half the memory)")
+    if not config.recompute:
+        ways.append("recompute=True (activations are computed again instead of kept)")
+    if config.rollout > 1:
+        ways.append(f"a shorter rollout (now {config.rollout} calls)")
+    if config.precision == "32-true":
+        ways.append("precision='bf16-mixed'")
+    ways.append("a smaller SimVPv2Config")
+    return f"a training step does not fit into memory ({str(error).splitlines()[0]}). Less take: {'; '.join(ways)}"
+
+
 def _describe(
     task: Task,
     model: SimVPv2Config,
     config: TrainConfig,
     normalizer: Normalizer,
-    training: list[xr.Dataset],
-    validation: list[xr.Dataset] | None,
+    train_part: periods.Part,
+    valid_part: periods.Part | None,
+    device: torch.device,
 ) -> dict:
     """Return the provenance of a training run, as plain values."""
+    packages = ("simvp-climate", "torch", "lightning-fabric", "numpy", "xarray", "pandas", "zarr", "safetensors")
     unseen = "none: the weights of the last epoch were kept"
     return {
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "versions": {name: version(name) for name in ("simvp-climate", "torch", "xarray", "numpy")},
-        "task": json.loads(json.dumps(dataclasses.asdict(task))),  # lists, as a file gives them back
+        "versions": {name: version(name) for name in packages},
+        "commit": _commit(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({platform.machine()})",
+        # lists, as a file gives them back
+        "task": json.loads(json.dumps(dataclasses.asdict(task))),
         "model": dataclasses.asdict(model),
         "config": json.loads(json.dumps(dataclasses.asdict(config))),
         "channels": [str(channel) for channel in normalizer.channels],
         "units": list(normalizer.units),
-        "training": periods.describe(training),
-        "validation": "none: the weights of the last epoch were kept"
-        if validation is None
-        else periods.describe(validation),
+        "training": train_part.period,
+        "training_sha256": train_part.survey.digest,
+        "validation": unseen if valid_part is None else valid_part.period,
     }
+
+
+def _commit() -> str | None:
+    """Return the git commit of this package with "-dirty" for changes since, or None where it is not in git."""
+    folder = Path(__file__).parent
+    try:
+        # a package installed below somebody's repository is not a part of it
+        subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=folder, check=True, capture_output=True)
+        describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(describe, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _refuse_many_processes() -> None:

@@ -404,13 +404,13 @@ def test_accumulated_batches_are_one_batch(monkeypatch):
 
 def test_the_rollout_comes_last_and_is_validated_throughout(monkeypatch):
     seen = {True: [], False: []}
-    call = training.Loss.__call__
+    forecast = training.Loss.forecast
 
     def note(self, network, batch, inits, leads):
         seen[torch.is_grad_enabled()].append((leads, batch.states.shape[1]))
-        return call(self, network, batch, inits, leads)
+        return forecast(self, network, batch, inits, leads)
 
-    monkeypatch.setattr(training.Loss, "__call__", note)
+    monkeypatch.setattr(training.Loss, "forecast", note)
     config = quick(epochs=2, rollout=3, rollout_share=0.4)  # 23 windows of 8 states: three batches of 8
     valid = waves(times=12, start="2001-03-01")
     forecaster = run(valid=valid, config=config)
@@ -471,7 +471,7 @@ def test_a_loss_that_explodes_is_an_error():
 def test_a_validation_loss_that_is_no_number_is_an_error(monkeypatch):
     valid = waves(times=12, start="2001-03-01")
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_validate", lambda *arguments: np.nan)
+        patch.setattr(training, "_validate", lambda *arguments: {"valid_loss": np.nan})
         with pytest.raises(
             FloatingPointError, match="the loss on valid is nan in epoch 1: are its values in the units"
         ):
