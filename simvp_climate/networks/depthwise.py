@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from simvp_climate.networks.continuation import continue_by_parts
+
 
 def depthwise(x_BCHW: Tensor, weight: Tensor, bias: Tensor, dilation: int, beyond: str) -> Tensor:
     """Return the "same" convolution of each channel with its own kernel.
@@ -52,6 +54,8 @@ def continue_beyond(x_BCHW: Tensor, beyond: str, rows: tuple[int, int], columns:
     """
     if not any(rows) and not any(columns):
         return x_BCHW
+    if torch.compiler.is_exporting():
+        return continue_by_parts(x_BCHW, beyond, rows, columns)
     return _Continue.apply(x_BCHW, beyond, rows, columns)
 
 
