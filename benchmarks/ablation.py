@@ -130,10 +130,8 @@ TUNING = {
         (4e-3, "cosine", 8),
         (2e-3, "one-cycle", 8),
         (2e-3, "cosine", 16),
-        (5e-3, "cosine", 16),
     )
 }
-TUNING["z500 and t2m, published"] = PUBLISHED
 TUNING["all five variables"] = TUNED.but(variables=ALL)
 TUNING["drop path 0.1"] = TUNED.but(drop_path=0.1)
 # equal CPU time: epochs of the rivals, whose steps take less, are rounded up

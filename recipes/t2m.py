@@ -39,6 +39,8 @@ def main(data: str = "", out: Path = Path("t2m"), train_until: str = "", valid_u
         config=sc.TrainConfig(epochs=epochs, batch_size=12, learning_rate=3e-3),
         directory=out,
     )
+    if not sc.is_first_process():  # of those that torchrun or srun started, one goes on
+        return
     forecast = forecaster(testing, every="12h", horizon=20)
     scores = sc.score(forecast, testing, climatology=sc.climatology(training))
     forecast.to_netcdf(out / "forecast.nc")

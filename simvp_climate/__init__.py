@@ -18,6 +18,7 @@ _HOME = {
     "cache": "data.cache",
     "check": "data.check",
     "climatology": "verification.baselines",
+    "is_first_process": "processes",
     "latitude_weights": "grid",
     "mae": "verification.metrics",
     "open_dataset": "data.store",

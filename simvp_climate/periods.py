@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 import xarray as xr
+from lightning_fabric import Fabric
 
 from simvp_climate import loader
 from simvp_climate.data import reader
@@ -119,17 +119,19 @@ class Part:
     states: np.ndarray | None
     identities: list[str | None]
 
-    def stream(self, config: TrainConfig, device: torch.device, shuffle: bool = True) -> loader.WindowStream:
-        """Return the windows as batches."""
+    def stream(self, config: TrainConfig, fabric: Fabric, shuffle: bool = True) -> loader.WindowStream:
+        """Return the windows of this process as batches."""
         return loader.WindowStream(
             self.sources,
             self.windows,
-            batch_size=config.batch_size,
+            batch_size=config.batch_size // fabric.world_size,
             plan=self.plan,
             seed=config.seed,
+            rank=fabric.global_rank,
+            world=fabric.world_size,
             shuffle=shuffle,
             states=self.states,
-            device=device,
+            device=fabric.device,
         )
 
     def check_unchanged(self) -> None:
@@ -154,6 +156,7 @@ def read(
     config: TrainConfig,
     plan: loader.Plan | None,
     share: float,
+    fabric: Fabric,
 ) -> Part:
     """Index the windows of some series, decide how they are read, and survey what they use."""
     sources = [reader.open_source(one, config.engine) for one in series]
@@ -168,8 +171,8 @@ def read(
     used = [number for number, positions in enumerate(windows) if len(positions)]
     sources, windows, inits = ([part[number] for number in used] for part in (sources, windows, inits))
     batch = min(config.batch_size, sum(map(len, windows)))
-    if plan is None:
-        plan = loader.choose_plan(sources, windows, batch, config.memory, share)
+    if plan is None:  # one for all processes, whatever memory each sees free
+        plan = fabric.broadcast(loader.choose_plan(sources, windows, batch, config.memory, share))
     identities = [reader.identity(source) if plan.tier == "stream" else None for source in sources]
     states = loader.room_for(sources, windows) if plan.tier == "memory" else None
     found = survey(sources, windows, weights_H, task.history, log_scale, keep=states)

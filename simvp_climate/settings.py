@@ -26,7 +26,7 @@ class TrainConfig:
     epochs
         Passes over all training windows.
     batch_size
-        Windows in a batch.
+        Windows in a batch, over all processes.
     accumulate
         Batches in a step. The gradient is that of the mean loss over all their windows, with the memory of one batch;
         batch normalization sees the batches one by one.

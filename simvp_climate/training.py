@@ -26,7 +26,7 @@ from lightning_fabric.loggers import Logger
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from simvp_climate import checkpoint, interruption, loader, periods, transfer
+from simvp_climate import checkpoint, interruption, loader, periods, processes, transfer
 from simvp_climate.data import reader
 from simvp_climate.data.normalizer import Normalizer, check_transforms, check_units, check_varies, transforms_of
 from simvp_climate.forecaster import Forecaster, choose_device
@@ -54,6 +54,10 @@ def train(
     device: str = "auto",
 ) -> Forecaster:
     """Train a SimVPv2 on a dataset and return the forecaster.
+
+    In one process, or in all those that torchrun or SLURM's srun started (one for each GPU, or on CPUs): each has a
+    part of every batch, batch norms see the whole one, and all return the same forecaster. What writes or draws after
+    it stands under `if sc.is_first_process():`. Only the first process saves.
 
     The loss is the area-weighted squared error, each channel and lead in units of its typical change, unless
     `config` says otherwise.
@@ -141,8 +145,17 @@ def train(
     accelerator = choose_device(device)
     if config.precision == "16-mixed" and accelerator != "cuda":
         raise ValueError(f"precision='16-mixed' needs a CUDA GPU, the device is {accelerator!r}: take 'bf16-mixed'")
-    _refuse_many_processes()
-    with checkpoint.hold(directory) as run_directory, interruption.watch() as stop:
+    if config.precision == "auto":
+        gpu = accelerator == "cuda" and torch.cuda.is_bf16_supported()
+        config = dataclasses.replace(config, precision="bf16-mixed" if gpu else "32-true")
+    fabric = processes.start(accelerator, config.precision, logger)
+    if config.batch_size % fabric.world_size:
+        raise ValueError(
+            f"batch_size={config.batch_size} is that of all {fabric.world_size} processes together: take a multiple "
+            f"of {fabric.world_size}"
+        )
+    own_directory = directory if fabric.is_global_zero else None  # the other processes save nothing
+    with checkpoint.hold(own_directory) as run_directory, interruption.watch() as stop:
         training = periods.open_series(task, dataset, "dataset")
         validation = None if valid is None else periods.open_series(task, valid, "valid")
         periods.check_alike(training + (validation or []))
@@ -158,12 +171,15 @@ def train(
         channels = reader.channels(grid)
         units = tuple(grid[channel.variable].attrs.get("units", "") for channel in channels)
         log_scale, bounds = transforms_of(channels, units, task.transforms)
-        plans = checkpoint.plans(run_directory) or (None, None)
-        share = 1.0 if validation is None else 0.75  # of the memory, for the training period
-        train_part = periods.read(task, training, "dataset", weights_H, log_scale, config, plans[0], share)
+        plans = fabric.broadcast(checkpoint.plans(run_directory)) or (None, None)
+        # of the memory, for the training period; processes on one machine share it
+        share = (1.0 if validation is None else 0.75) * processes.count()[1] / fabric.world_size
+        train_part = periods.read(task, training, "dataset", weights_H, log_scale, config, plans[0], share, fabric)
         valid_part = None
         if validation is not None:
-            valid_part = periods.read(task, validation, "valid", weights_H, log_scale, config, plans[1], 1 - share)
+            valid_part = periods.read(
+                task, validation, "valid", weights_H, log_scale, config, plans[1], share / 3, fabric
+            )
         if start_from is None:
             found = train_part.survey
             check_units(found, channels, units, log_scale)
@@ -177,10 +193,6 @@ def train(
             periods.check_same_data(normalizer, train_part, "dataset")
         if valid_part is not None:
             periods.check_same_data(normalizer, valid_part, "valid")
-        if config.precision == "auto":
-            gpu = accelerator == "cuda" and torch.cuda.is_bf16_supported()
-            config = dataclasses.replace(config, precision="bf16-mixed" if gpu else "32-true")
-        fabric = Fabric(accelerator=accelerator, devices=1, precision=config.precision, loggers=logger)
 
         # a seed of our own, without touching the random numbers of whoever called
         with torch.random.fork_rng(devices=[fabric.device] if accelerator == "cuda" else []):
@@ -191,7 +203,7 @@ def train(
             network.change_scale_TC.copy_(torch.from_numpy(normalizer.change_std / normalizer.std))
             if start_from is not None:
                 network.load_state_dict(start_from.network.state_dict())
-            provenance = _describe(task, model, config, normalizer, train_part, valid_part, fabric.device)
+            provenance = _describe(task, model, config, normalizer, train_part, valid_part, fabric)
             run = checkpoint.Run(run_directory, "")
             if run_directory is not None:
                 parts = [train_part] if valid_part is None else [train_part, valid_part]
@@ -200,7 +212,8 @@ def train(
                 if start_from is not None:
                     arrays += [value.cpu().numpy() for value in start_from.network.state_dict().values()]
                 digests = [part.survey.digest for part in parts]
-                run = checkpoint.Run(run_directory, checkpoint.fingerprint(provenance, digests, arrays))
+                streamed = any(part.plan.tier == "stream" for part in parts)
+                run = checkpoint.Run(run_directory, checkpoint.fingerprint(provenance, digests, arrays, streamed))
             loss_of = Loss(config, task, normalizer, weights_H, forcings, fabric.device)
             try:
                 history = _fit(fabric, network, task, config, loss_of, train_part, valid_part, run, stop)
@@ -239,12 +252,17 @@ def _fit(
     """Train the network in place, leave the kept weights in it, and return the history: a row for each epoch."""
     network.to(memory_format=torch.channels_last)
     network.recompute = config.recompute
+    network = processes.prepare(network, fabric)
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
-    optimizer = kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    # all weights in one pass; gradients that are scaled for fp16 it would not let be clipped
+    fused = fabric.device.type in ("cpu", "cuda") and config.precision != "16-mixed"
+    optimizer = kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
     wrapped, optimizer = fabric.setup(network, optimizer)
     scaler, device = fabric.strategy.precision, fabric.device
-    stream = train_part.stream(config, device)
-    valid_stream = None if valid_part is None else valid_part.stream(config, device, shuffle=False)
+    stream = train_part.stream(config, fabric)
+    valid_stream = None if valid_part is None else valid_part.stream(config, fabric, shuffle=False)
+    sizes = processes.total(fabric, torch.tensor(stream.sizes, dtype=torch.float64, device=device)).cpu().numpy()
+    alone = fabric.world_size == 1
 
     steps = -(-len(stream) // config.accumulate)  # of an epoch
     total = steps * config.epochs
@@ -252,8 +270,8 @@ def _fit(
     longer_from = total if config.rollout == 1 else total - max(1, round(config.rollout_share * total))
 
     average, kept, best = _copy(network), _copy(network), math.inf
-    history, speeds, losses = [], [], _Losses()
-    if saved := checkpoint.resume(run):
+    history, speeds, losses = [], [], _Losses(fabric, stream.sizes / sizes)
+    if saved := fabric.broadcast(checkpoint.resume(run)):
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
         scaler.load_state_dict(saved["scaler"])
@@ -276,8 +294,9 @@ def _fit(
         stop.leave(f"{where}, {words if run.directory else 'nothing was saved: give train a directory'}")
 
     stop.patient = True  # from here on every step looks whether it is to be the last
-    done = len(history) * stream.count + int(stream.sizes[: len(losses.known)].sum())
-    bar = tqdm(total=stream.count * config.epochs, initial=done, unit="windows", disable=not config.progress)
+    done = len(history) * stream.count + int(sizes[: len(losses.known)].sum())
+    shown = config.progress and fabric.is_global_zero
+    bar = tqdm(total=stream.count * config.epochs, initial=done, unit="windows", disable=not shown)
     with bar:
         for epoch in range(len(history), config.epochs):
             if _is_stale(history, config.patience):
@@ -289,16 +308,19 @@ def _fit(
                 step, part = epoch * steps + number // config.accumulate, number % config.accumulate
                 if part == 0:
                     # random numbers are a function of the step: a resumed run draws the same
-                    torch.manual_seed(config.seed * 1_000_003 + step + 1)
+                    torch.manual_seed((config.seed * 1_000_003 + step + 1) * fabric.world_size + fabric.global_rank)
                     _set_schedule(optimizer, config, step, total)
                     leads = task.horizon if step < longer_from else most_leads
-                    windows = stream.sizes[number : number + config.accumulate].sum()
+                    windows = sizes[number : number + config.accumulate].sum()
                     optimizer.zero_grad()
-                loss = loss_of(wrapped, batch, train_part.inits, leads)
-                fabric.backward(loss * (len(batch.windows) / windows))
+                more = part + 1 < config.accumulate and number + 1 < len(stream)
+                with fabric.no_backward_sync(wrapped, enabled=more):
+                    loss = loss_of(wrapped, batch, train_part.inits, leads)
+                    # gradients are averaged over the processes
+                    fabric.backward(loss * (len(batch.windows) * fabric.world_size / windows))
                 losses.add(loss, leads, settled=step >= config.warmup * total)
-                bar.update(len(batch.windows))
-                if part + 1 < config.accumulate and number + 1 < len(stream):
+                bar.update(int(sizes[number]))
+                if more:
                     continue
                 if config.gradient_clip is not None:
                     fabric.clip_gradients(wrapped, optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False)
@@ -309,7 +331,12 @@ def _fit(
                 due = run.directory is not None and time.monotonic() - saved_at >= 60 * config.save_minutes
                 stopping = stop.asked is not None  # once: a signal may come at any moment
                 logs = bool(fabric.loggers) and (step + 1) % _LOG == 0
-                if due or logs or stopping or len(losses.fresh) >= _LOOK or number + 1 == len(stream):
+                looks = logs or len(losses.fresh) >= _LOOK or number + 1 == len(stream)
+                if alone:
+                    looks |= due or stopping
+                elif looks:  # all at the same steps, where one's wish to stop is that of all
+                    stopping = processes.any_of(fabric, stopping)
+                if looks:
                     if (bad := losses.look()) is not None:
                         value, at = bad
                         words = _windows(train_part.inits[stream.windows_of(epoch, at)])
@@ -317,21 +344,23 @@ def _fit(
                     bar.set_postfix_str(_progress(losses.known[-1], history, loss_of))
                 if logs:
                     fabric.log_dict({"running_loss": losses.known[-1]}, step=step + 1)
-                if due or stopping:
+                if looks and (due or stopping):
                     save()
                     saved_at = time.monotonic()
-                if stopping:
+                if looks and stopping:
                     leave()
-            seconds, trained = time.monotonic() - began, int(stream.sizes[first:].sum())
+            seconds, trained = time.monotonic() - began, int(sizes[first:].sum())
             train_part.check_unchanged()  # what was read since the last look
             where = f"in epoch {epoch + 1} of {config.epochs}, after step {steps} of {steps}"
-            record = {"epoch": epoch + 1, "loss": float(np.average(losses.known, weights=stream.sizes))}
+            record = {"epoch": epoch + 1, "loss": float(np.average(losses.known, weights=sizes))}
             record["learning_rate"] = optimizer.param_groups[0]["lr"]
             if valid_part is None:
                 kept = average
             else:
-                found = _validate(wrapped, network, average, loss_of, valid_stream, valid_part, most_leads, stop)
-                if stop.asked:
+                found = _validate(
+                    fabric, wrapped, network, average, loss_of, valid_stream, valid_part, most_leads, stop
+                )
+                if processes.any_of(fabric, stop.asked is not None):
                     save()
                     leave()
                 record |= found
@@ -350,7 +379,7 @@ def _fit(
             saved_at = time.monotonic()
             checkpoint.write_history(run, history, {"windows_per_second": speeds})
             fabric.log_dict({**record, "windows_per_second": speeds[-1]}, step=(epoch + 1) * steps)
-            if stop.asked:
+            if processes.any_of(fabric, stop.asked is not None):
                 leave()
     checkpoint.write_history(run, history, {"windows_per_second": speeds})
     for one in fabric.loggers:
@@ -362,7 +391,8 @@ def _fit(
 class _Losses:
     """The losses of the batches of an epoch: `known` on the host, `fresh` ones on the device, not looked at yet."""
 
-    def __init__(self):
+    def __init__(self, fabric: Fabric, shares: np.ndarray):
+        self.fabric, self.shares = fabric, shares  # of each batch of an epoch, that this process has
         self.known: list[float] = []
         self.fresh: list[Tensor] = []
         self.settled: list[bool] = []  # of the fresh ones: whether they say what is usual
@@ -380,7 +410,12 @@ class _Losses:
     def look(self) -> tuple[float, int] | None:
         """Bring the losses to the host; return value and number of the first that is no number, or explodes."""
         most = _EXPLODES * np.median(self.usual) if len(self.usual) >= 20 else math.inf
-        for value, settled in zip(torch.stack(self.fresh).tolist(), self.settled, strict=True):
+        fresh = torch.stack(self.fresh)
+        if self.fabric.world_size > 1:
+            first = len(self.known)
+            shares = self.shares[first : first + len(fresh)]
+            fresh = processes.total(self.fabric, fresh * torch.as_tensor(shares, dtype=fresh.dtype).to(fresh.device))
+        for value, settled in zip(fresh.tolist(), self.settled, strict=True):
             self.known.append(value)
             if not math.isfinite(value) or value > most:
                 return value, len(self.known) - 1
@@ -392,6 +427,7 @@ class _Losses:
 
 @torch.no_grad()
 def _validate(
+    fabric: Fabric,
     wrapped: nn.Module,
     network: SimVPv2,
     weights: dict[str, Tensor],
@@ -414,9 +450,11 @@ def _validate(
         if stop.asked:
             break
     network.load_state_dict(current)
-    rmse = np.sqrt(squares / stream.count)
+    sums = processes.total(fabric, torch.tensor([total, *squares.flat], dtype=torch.float64, device=fabric.device))
+    total, *squares = (sums / stream.count).tolist()
+    rmse = np.sqrt(squares).reshape(-1, len(loss_of.units))
     names = {name: float(rmse[lead, channel]) for (lead, channel), name in loss_of.columns.items()}
-    return {"valid_loss": total / stream.count, **names}
+    return {"valid_loss": total, **names}
 
 
 def _is_stale(history: list[dict], patience: int | None) -> bool:
@@ -522,16 +560,18 @@ def _describe(
     normalizer: Normalizer,
     train_part: periods.Part,
     valid_part: periods.Part | None,
-    device: torch.device,
+    fabric: Fabric,
 ) -> dict:
     """Return the provenance of a training run, as plain values."""
     packages = ("simvp-climate", "torch", "lightning-fabric", "numpy", "xarray", "pandas", "zarr", "safetensors")
+    device = fabric.device
     unseen = "none: the weights of the last epoch were kept"
     return {
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "versions": {name: version(name) for name in packages},
         "commit": _commit(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({platform.machine()})",
+        "processes": fabric.world_size,
         # lists, as a file gives them back
         "task": json.loads(json.dumps(dataclasses.asdict(task))),
         "model": dataclasses.asdict(model),
@@ -554,11 +594,3 @@ def _commit() -> str | None:
         return subprocess.run(describe, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _refuse_many_processes() -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RuntimeError(
-            f"WORLD_SIZE={os.environ['WORLD_SIZE']}: this version trains in one process on one device. "
-            "Start it without torchrun"
-        )

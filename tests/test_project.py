@@ -19,6 +19,7 @@ ALLOWED = {
     "data": {"data", "grid"},
     "networks": {"networks"},
     "interruption": set(),
+    "processes": {"networks"},
     "settings": {"data", "task"},
     "loader": {"data", "task"},
     "loss": {"data", "loader", "networks", "settings", "task"},
@@ -35,6 +36,7 @@ ALLOWED = {
         "loss",
         "networks",
         "periods",
+        "processes",
         "settings",
         "task",
         "transfer",
@@ -44,7 +46,7 @@ ALLOWED = {
     "verification": {"verification", "data", "grid"},
     "plot": {"data", "grid"},
 }
-TORCH_ROOMS = {"networks", "loader", "loss", "periods", "transfer", "checkpoint", "training", "forecaster"}
+TORCH_ROOMS = {"networks", "loader", "loss", "periods", "processes", "transfer", "checkpoint", "training", "forecaster"}
 
 
 def imports(path: Path) -> set[str]:
