@@ -1,7 +1,6 @@
 """The trained forecaster: a Dataset in, a labelled forecast out. Here numbers become labels."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,15 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import safetensors
-import safetensors.torch
 import torch
 import xarray as xr
 
-from simvp_climate import layouts, loader
+from simvp_climate import layouts, loader, model_file
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import bounds_offsets, find_member, orient, rename, restore, same_grid
-from simvp_climate.data.forcings import COORDINATE_CHANNELS
+from simvp_climate.data.forcings import COORDINATE_CHANNELS, static_names
 from simvp_climate.data.forcings import channels as forcing_channels
 from simvp_climate.data.normalizer import Normalizer, check_plausible
 from simvp_climate.data.variables import conversion, same_units
@@ -29,7 +26,21 @@ from simvp_climate.grid import latitude_weights
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, rollout
 from simvp_climate.task import Task
 
-_FORMAT = "simvp_climate forecaster 2"
+# what a file implies that was written before a setting existed; a new one must be added here
+IMPLIED = {
+    "task": {"forcings": (), "transforms": (), "inputs": (), "diagnostics": ()},
+    "model": {},
+}
+_STATISTICS = ("mean", "std", "change_std", "mask", "log_scale", "bounds")
+_CONVENTIONS = {  # of the tensors of a file, for whoever reads it without this package
+    "states": "(batch, time, channel, latitude, longitude), latitude and longitude ascending, in degrees",
+    "history": "states in, one step apart, the last one at the initialization; the first lead is one step later",
+    "normalized": "(x - mean) / std; of log(1 + max(x, 0) / log_scale) where log_scale > 0; 0 where mask",
+    "bounds": "forecasts are held within them, in units; and have no value where mask",
+    "statics": "fields without time, in their own units; the network sees them less their area mean, over their "
+    "area-weighted standard deviation",
+    "forcings": "channels after those of the state; at_output: at the time forecast from the place of the state",
+}
 _BATCH_BYTES = 2**24  # states in and out of one network call; its own activations take about 50 times that
 
 
@@ -162,34 +173,43 @@ class Forecaster:
         factor, offset = np.array(found, dtype=np.float64).T[:, :, None, None]
         return factor, offset
 
+    @property
+    def history(self) -> pd.DataFrame:
+        """The history of the training: a row for each `epoch` from 1, a column for each number that was kept.
+
+        `loss` is the mean over the training windows, `valid_loss` that over the validation windows, `valid_rmse_...`
+        are in physical units. `attrs["units"]` has those by column, `attrs["kept"]` the epoch whose weights these are.
+        """
+        table = pd.DataFrame(self.provenance.get("epochs", [])).drop(columns="epoch", errors="ignore")
+        table.index = pd.RangeIndex(1, len(table) + 1, name="epoch")
+        units = {}
+        for channel, unit in zip(self.normalizer.channels, self.normalizer.units, strict=True):
+            name = channel.variable if channel.level is None else f"{channel.variable}_{channel.level:g}"
+            units |= {c: unit for c in table if f"{c}_".startswith(f"valid_rmse_{name}_")}
+        table.attrs["units"] = units
+        if len(table):
+            table.attrs["kept"] = int(table["valid_loss"].idxmin()) if "valid_loss" in table else len(table)
+        return table
+
     def save(self, path: str | os.PathLike) -> None:
         """Write the forecaster to one safetensors file that `load` reads; it holds no code.
 
         Raises
         ------
+        FileNotFoundError
+            If there is no such folder.
         FileExistsError
             If the path exists and is not a forecaster.
         """
-        path = Path(path)
-        if not path.absolute().parent.is_dir():
-            raise FileNotFoundError(f"there is no folder {str(path.absolute().parent)!r}: make it first")
-        if path.exists() and _read_metadata(path) is None:
+        path = _place(path)
+        if path.exists() and not model_file.is_ours(path):
             raise FileExistsError(
                 f"{str(path)!r} exists and is not a forecaster of simvp_climate: nothing was overwritten. "
                 "Choose another path"
             )
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
-        arrays = {
-            "latitude": self.latitude,
-            "longitude": self.longitude,
-            "mean": self.normalizer.mean,
-            "std": self.normalizer.std,
-            "change_std": self.normalizer.change_std,
-            "mask": self.normalizer.mask,
-            "log_scale": self.normalizer.log_scale,
-            "bounds": self.normalizer.bounds,
-            "statics": self.statics,
-        }
+        arrays = {name: getattr(self.normalizer, name) for name in _STATISTICS}
+        arrays |= {"latitude": self.latitude, "longitude": self.longitude, "statics": self.statics}
         tensors |= {name: torch.tensor(np.asarray(array)) for name, array in arrays.items()}
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         header = {
@@ -197,50 +217,33 @@ class Forecaster:
             "model": dataclasses.asdict(self.network.config),
             "channels": [[channel.variable, channel.level] for channel in self.normalizer.channels],
             "units": self.normalizer.units,
+            "forcings": _forcing_names(self.task),
+            "conventions": _CONVENTIONS,
             "provenance": self.provenance,
         }
-        unfinished = path.with_name(path.name + ".unfinished")
-        safetensors.torch.save_file(tensors, unfinished, {"format": _FORMAT, "forecaster": json.dumps(header)})
-        os.replace(unfinished, path)
+        model_file.write(path, header, tensors)
 
     @staticmethod
     def load(path: str | os.PathLike, device: str = "auto") -> "Forecaster":
         """Return the forecaster saved at `path`, on a device ("auto": a GPU if there is one).
+
+        Files of all older versions are read; no training data are needed, and nothing in a file can run.
 
         Raises
         ------
         FileNotFoundError
             If there is no such file.
         ValueError
-            If the file is not a forecaster.
+            If the file is not a forecaster, was written by a newer version, is cut short or damaged, or does not hold
+            together; the message says which.
         """
-        path = Path(path)
-        if not path.exists():
-            raise FileNotFoundError(f"{str(path)!r} does not exist")
-        header = _read_metadata(path)
-        if header is None:
-            raise ValueError(f"{str(path)!r} is not a forecaster saved by simvp_climate ({_FORMAT!r})")
-        tensors = safetensors.torch.load_file(path)
-        task = Task(**header["task"])
-        channels = tuple(reader.Channel(*channel) for channel in header["channels"])
-        forcings = 2 * len(forcing_channels(task.forcings)) + len(tensors["statics"])
-        forcings += len(COORDINATE_CHANNELS) if "coordinates" in task.forcings else 0
-        config = SimVPv2Config(**header["model"])
-        network = SimVPv2(config, history=task.history, channels=len(channels), forcings=forcings)
-        weights = {n.removeprefix("network."): v for n, v in tensors.items() if n.startswith("network.")}
-        network.load_state_dict(weights)
-        network.to(device=choose_device(device), memory_format=torch.channels_last)
-        names = ("mean", "std", "change_std", "mask", "log_scale", "bounds")
-        statistics = {name: tensors[name].numpy() for name in names}
-        return Forecaster(
-            task=task,
-            network=network.eval(),
-            normalizer=Normalizer(channels=channels, units=tuple(header["units"]), **statistics),
-            latitude=tensors["latitude"].numpy(),
-            longitude=tensors["longitude"].numpy(),
-            statics=tensors["statics"].numpy(),
-            provenance=header["provenance"],
-        )
+        path, device = Path(path), choose_device(device)
+        content = model_file.read(path)
+        try:
+            return _assemble(content, device)
+        except (KeyError, TypeError, ValueError) as error:
+            words = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"{str(path)!r} is no forecaster that can be used: {words}") from error
 
     def _histories(self, inside: xr.Dataset, init_times: Iterable | None, every: str | None) -> np.ndarray:
         """Return the positions of the history of each initialization, shape (init, history)."""
@@ -375,11 +378,121 @@ def _multiples(inits: pd.Index, every: str) -> np.ndarray:
     return np.asarray((inits - epoch) % size == pd.Timedelta(0))
 
 
-def _read_metadata(path: Path) -> dict | None:
-    """Return the header of a saved forecaster, or None if the file is something else."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (safetensors.SafetensorError, OSError):
-        return None
-    return json.loads(metadata["forecaster"]) if metadata.get("format") == _FORMAT else None
+def _place(path: str | os.PathLike) -> Path:
+    """Return the path of a file to write, in a folder that is there."""
+    path = Path(path)
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(path.absolute().parent)!r}: make it first")
+    return path
+
+
+def _assemble(content: model_file.Content, device: str) -> Forecaster:
+    """Return the forecaster of a file, after checking that its parts fit each other."""
+    header, tensors = content.header, dict(content.tensors)
+    task = Task(**_settings(content, "task", Task))
+    config = SimVPv2Config(**_settings(content, "model", SimVPv2Config))
+    channels = tuple(reader.Channel(*channel) for channel in header["channels"])
+    units = tuple(header["units"])
+    latitude, longitude = tensors["latitude"].numpy(), tensors["longitude"].numpy()
+    shape = (len(channels), latitude.size, longitude.size)
+    if content.format == 1:  # before there were masks, transforms and forcings
+        bounds = torch.tensor([-np.inf, np.inf], dtype=torch.float64).repeat(len(channels), 1)
+        tensors |= {"mask": torch.zeros(shape, dtype=torch.bool), "log_scale": torch.zeros(len(channels)).double()}
+        tensors |= {"bounds": bounds, "statics": torch.empty(0, *shape[1:])}
+    names = _forcing_names(task)
+    if content.format >= 3 and header["forcings"] != names:
+        raise ValueError(f"its network sees the forcings {header['forcings']}, and those of its task are {names}")
+    network = SimVPv2(config, history=task.history, channels=len(channels), forcings=len(names))
+    statistics = {name: tensors[name].numpy() for name in _STATISTICS}
+    statics = tensors["statics"].numpy()
+    _check_numbers(task, units, shape, latitude, longitude, statics, statistics)
+    _fill(network, {n.removeprefix("network."): v for n, v in tensors.items() if n.startswith("network.")})
+    network.to(device=device, memory_format=torch.channels_last)
+    return Forecaster(
+        task=task,
+        network=network.eval(),
+        normalizer=Normalizer(channels=channels, units=units, **statistics),
+        latitude=latitude,
+        longitude=longitude,
+        statics=statics,
+        provenance=dict(header["provenance"]),
+    )
+
+
+def _forcing_names(task: Task) -> list[str]:
+    """Return what the channels are that the network sees beside the state, in the order of `loader.Forcings`."""
+    changing = forcing_channels(task.forcings)
+    names = [f"{channel}{when}" for when in ("", "_at_output") for channel in changing]
+    names += COORDINATE_CHANNELS if "coordinates" in task.forcings else ()
+    return [*names, *static_names(task.forcings)]
+
+
+def _settings(content: model_file.Content, group: str, kind: type) -> dict:
+    """Return the fields of a Task or SimVPv2Config as a file has them, or implies them."""
+    found = content.header[group]
+    if not isinstance(found, dict):
+        raise ValueError(f"its {group} is {found!r}")
+    known = {field.name for field in dataclasses.fields(kind)}
+    if unknown := sorted(found.keys() - known):
+        raise ValueError(
+            f"its {group} has {unknown}, which simvp_climate {version('simvp-climate')} does not know; it was written "
+            f"by version {content.version}: install that or a later one"
+        )
+    if missing := sorted(known - found.keys() - IMPLIED[group].keys()):
+        raise ValueError(f"its {group} has no {missing}, and nothing says what that implies")
+    return {**{name: value for name, value in IMPLIED[group].items() if name in known}, **found}
+
+
+def _check_numbers(
+    task: Task,
+    units: tuple,
+    shape: tuple[int, int, int],
+    latitude: np.ndarray,
+    longitude: np.ndarray,
+    statics: np.ndarray,
+    statistics: dict[str, np.ndarray],
+) -> None:
+    """Raise ValueError, naming it, for what has another shape than it must, or values that nothing can be made with."""
+    count, grid = shape[0], shape[1:]
+    if len(units) != count:
+        raise ValueError(f"it has {len(units)} units for {count} channels")
+    shapes = {"mean": (count,), "std": (count,), "change_std": (task.history, count), "mask": shape}
+    shapes |= {"log_scale": (count,), "bounds": (count, 2), "latitude": grid[:1], "longitude": grid[1:]}
+    shapes["statics"] = (len(static_names(task.forcings)), *grid)
+    arrays = {**statistics, "latitude": latitude, "longitude": longitude, "statics": statics}
+    for name, wanted in shapes.items():
+        if arrays[name].shape != wanted:
+            raise ValueError(f"{name} has the shape {arrays[name].shape}, and must have {wanted}")
+    rules = {
+        "mean": ("finite", np.isfinite),
+        "std": ("finite and above 0", lambda x: np.isfinite(x) & (x > 0)),
+        "change_std": ("finite and above 0", lambda x: np.isfinite(x) & (x > 0)),
+        "mask": ("true or false", lambda x: np.array(x.dtype == bool)),
+        "log_scale": ("finite and at least 0", lambda x: np.isfinite(x) & (x >= 0)),
+        "bounds": ("a smaller and a larger number", lambda x: x[:, 0] < x[:, 1]),
+        "latitude": ("finite and ascending", lambda x: np.isfinite(x) & (np.diff(x, prepend=-np.inf) > 0)),
+        "longitude": ("finite and ascending", lambda x: np.isfinite(x) & (np.diff(x, prepend=-np.inf) > 0)),
+        "statics": ("finite", np.isfinite),
+    }
+    for name, (rule, fits) in rules.items():
+        if not fits(arrays[name]).all():
+            raise ValueError(f"{name} is not {rule}")
+
+
+def _fill(network: SimVPv2, weights: dict[str, torch.Tensor]) -> None:
+    """Put weights into a network, after checking that they are its own and numbers."""
+    wanted = network.state_dict()
+    if different := sorted(wanted.keys() ^ weights.keys()):
+        name = different[0]
+        more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
+        words = f"lacks {name!r}{more}" if name in wanted else f"has {name!r}{more}, which its model has not"
+        raise ValueError(f"its network {words}")
+    for name, value in weights.items():
+        if value.shape != wanted[name].shape:
+            shapes = f"{tuple(value.shape)}, and in its model {tuple(wanted[name].shape)}"
+            raise ValueError(f"the weight {name!r} has the shape {shapes}")
+        if value.dtype != wanted[name].dtype:
+            raise ValueError(f"the weight {name!r} is {value.dtype}, and in its model {wanted[name].dtype}")
+        if not value.isfinite().all():
+            raise ValueError(f"the weight {name!r} has values that are not finite")
+    network.load_state_dict(weights)

@@ -1,18 +1,27 @@
 import dataclasses
+import hashlib
+import json
+import os
+import pickle
+import re
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
 import xarray as xr
 from conftest import GLOBAL, quick, tiny_model, waves
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simvp_climate import plot
+from simvp_climate import forecaster as forecaster_module
+from simvp_climate import model_file, plot
 from simvp_climate.data.store import open_dataset
 from simvp_climate.forecaster import Forecaster
+from simvp_climate.networks.simvp_v2 import SimVPv2Config
 from simvp_climate.task import Task
 from simvp_climate.training import train
 from simvp_climate.verification.metrics import score
@@ -527,3 +536,217 @@ def test_sums_over_a_time_keep_their_bounds(tmp_path):
         back = back.set_coords("valid_time_bnds")
         assert (back["valid_time_bnds"].isel(bnds=1) == back["valid_time"]).all()
         assert (back["valid_time"] - back["valid_time_bnds"].isel(bnds=0) == np.timedelta64(6, "h")).all()
+
+
+GOLDENS = Path(__file__).parent / "goldens" / "forecasters"
+
+
+class TestFiles:
+    @pytest.fixture
+    def path(self, forecaster, tmp_path):
+        (tmp_path / "whole").mkdir()
+        forecaster.save(tmp_path / "whole" / "f.safetensors")
+        return tmp_path / "whole" / "f.safetensors"
+
+    def edit(self, path, to, change, *, sealed=True):
+        """Write a changed copy: `change` gets metadata, header and tensors; `sealed` makes the checksum right again."""
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+        text, tensors = metadata["forecaster"], safetensors.torch.load_file(path)
+        header = json.loads(text)
+        change(metadata, header, tensors)
+        if json.dumps(header) != text:
+            metadata["forecaster"] = json.dumps(header)
+        if sealed:
+            metadata["sha256"] = model_file._checksum(metadata, tensors)
+        to.write_bytes(safetensors.torch.save(tensors, metadata))
+        return to
+
+    @pytest.mark.parametrize("number", [1, 2])
+    def test_older_formats_forecast_as_the_version_did_that_wrote_them(self, number, tmp_path):
+        expected = np.load(GOLDENS / f"format_{number}.npz")
+        old = Forecaster.load(GOLDENS / f"format_{number}.safetensors", "cpu")
+        old.save(tmp_path / "again")
+        for made in (old, Forecaster.load(tmp_path / "again", "cpu")):
+            forecast = made(waves(), horizon=4)
+            np.testing.assert_allclose(forecast["z500"][0], expected["z500"], rtol=0, atol=1e-2)  # of about 50000
+            np.testing.assert_allclose(forecast["t2m"][0], expected["t2m"], rtol=0, atol=1e-4)
+        assert old.task.forcings == (("insolation", "time_of_day", "coordinates", "orography") if number == 2 else ())
+        assert list(old.history.columns) == ["loss", "valid_loss"]
+
+    def test_what_older_files_imply_is_said_for_every_setting(self):
+        with safetensors.safe_open(GOLDENS / "format_1.safetensors", framework="pt") as file:
+            header = json.loads(file.metadata()["forecaster"])
+        for group, kind in (("task", Task), ("model", SimVPv2Config)):
+            new = {field.name for field in dataclasses.fields(kind)} - header[group].keys()
+            assert new <= forecaster_module.IMPLIED[group].keys(), "a new setting: add what files without it imply"
+
+    def test_a_newer_format_says_to_upgrade(self, path, tmp_path):
+        newer = self.edit(
+            path, tmp_path / "f", lambda m, h, t: m.update(format="simvp_climate forecaster 4", version="9")
+        )
+        with pytest.raises(
+            ValueError, match=r"/f' was written by a newer simvp_climate \(9, format 4; .*pip install -"
+        ):
+            Forecaster.load(newer)
+
+    def test_a_setting_that_is_not_known_is_named_with_the_version_that_wrote_it(self, path, tmp_path):
+        def change(metadata, header, tensors):
+            header["model"]["wings"] = 2
+            metadata["version"] = "0.7.3"
+
+        with pytest.raises(ValueError, match=r"its model has \['wings'\], which .* written by version 0.7.3: install"):
+            Forecaster.load(self.edit(path, tmp_path / "f", change))
+
+    def test_a_setting_that_is_missing_is_what_it_implies_or_an_error(self, path, tmp_path):
+        loaded = Forecaster.load(self.edit(path, tmp_path / "f", lambda m, h, t: h["task"].pop("forcings")))
+        assert loaded.task.forcings == ()
+        with pytest.raises(ValueError, match=r"its model has no \['blocks'\], and nothing says what that implies"):
+            Forecaster.load(self.edit(path, tmp_path / "g", lambda m, h, t: h["model"].pop("blocks")))
+
+    def test_no_byte_can_be_changed(self, path, tmp_path):
+        whole = path.read_bytes()
+        header = int.from_bytes(whole[:8], "little")
+        spots = {0, 1, 7, 8, 9, 8 + header - 1, 8 + header, len(whole) // 2, len(whole) - 1}
+        spots |= {whole.index(text) + 1 for text in (b"format", b"forecaster 3", b"sha256", b"version", b"t2m", b"F32")}
+        spots |= {whole.index(b"__metadata__") + 3, *np.random.default_rng(0).integers(0, len(whole), 60).tolist()}
+        for spot in sorted(spots):
+            for bit in (1, 32):
+                damaged = bytearray(whole)
+                damaged[spot] ^= bit
+                (tmp_path / "f").write_bytes(damaged)
+                with pytest.raises(ValueError, match=re.escape(str(tmp_path / "f"))):
+                    Forecaster.load(tmp_path / "f")
+
+    @pytest.mark.parametrize("length", [0, 5, 8, 100, 5000, -1, "one more"])
+    def test_no_end_can_be_missing(self, path, tmp_path, length):
+        whole = path.read_bytes()
+        (tmp_path / "f").write_bytes(whole + b"\0" if length == "one more" else whole[:length])
+        with pytest.raises(ValueError, match="/f' is not a forecaster saved by simvp_climate, or was cut short"):
+            Forecaster.load(tmp_path / "f")
+
+    def test_nothing_in_it_runs(self, tmp_path):
+        class Trap:
+            def __reduce__(self):
+                return os.mkdir, (str(tmp_path / "it ran"),)
+
+        (tmp_path / "f").write_bytes(pickle.dumps(Trap()))
+        torch.save(Trap(), tmp_path / "g")
+        for name in ("f", "g"):
+            with pytest.raises(ValueError, match="is not a forecaster saved by simvp_climate"):
+                Forecaster.load(tmp_path / name)
+        assert not (tmp_path / "it ran").exists()
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda m, h, t: h["units"].reverse(), "/f' is damaged or was changed: its checksum is not that of"),
+            (lambda m, h, t: t["std"].mul_(1.001), "its checksum is not that of its content"),
+            (lambda m, h, t: m.pop("sha256"), "/f' has no checksum, which files of format 3 have"),
+            (lambda m, h, t: m.update(format="simvp_climate forecaster 2"), "its checksum is not"),
+            (lambda m, h, t: m.update(format="pt"), "is not a forecaster saved by simvp_climate: .* format 'pt'"),
+        ],
+    )
+    def test_an_edit_that_leaves_the_checksum_is_found(self, path, tmp_path, change, message):
+        with pytest.raises(ValueError, match=message):
+            Forecaster.load(self.edit(path, tmp_path / "f", change, sealed=False))
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda m, h, t: t["std"].fill_(0), "/f' is no forecaster that can be used: std is not finite and above 0"),
+            (lambda m, h, t: t["std"].neg_(), "std is not finite and above 0"),
+            (lambda m, h, t: t["change_std"].fill_(0), "change_std is not finite and above 0"),
+            (lambda m, h, t: t["mean"].fill_(np.nan), "mean is not finite"),
+            (lambda m, h, t: t["log_scale"].fill_(-1), "log_scale is not finite and at least 0"),
+            (lambda m, h, t: t["bounds"].fill_(0), "bounds is not a smaller and a larger number"),
+            (lambda m, h, t: t.update(mask=t["mask"].float()), "mask is not true or false"),
+            (lambda m, h, t: t.update(mask=t["mask"][:1].clone()), r"mask has the shape \(1, 8, 16\), .* \(2, 8, 16\)"),
+            (lambda m, h, t: t.update(std=t["std"][:1].clone()), r"std has the shape \(1,\), and must have \(2,\)"),
+            (lambda m, h, t: t.update(latitude=t["latitude"].flip(0)), "latitude is not finite and ascending"),
+            (lambda m, h, t: t.pop("longitude"), "it has no 'longitude'"),
+            (lambda m, h, t: t.pop("network.readout.bias"), "its network lacks 'readout.bias'"),
+            (lambda m, h, t: t.update({"network.extra": torch.ones(1)}), "its network has 'extra', which its model "),
+            (lambda m, h, t: t["network.readout.bias"].fill_(np.nan), "weight 'readout.bias' has values that are"),
+            (
+                lambda m, h, t: t.update({"network.readout.bias": torch.ones(3)}),
+                r"weight 'readout.bias' has the shape \(3,\), and in its model \(2,\)",
+            ),
+            (
+                lambda m, h, t: t.update({"network.readout.bias": torch.ones(2).double()}),
+                "weight 'readout.bias' is torch.float64, and in its model torch.float32",
+            ),
+            (lambda m, h, t: h["model"].update(blocks=3), "its network lacks 'translator.blocks.2.* more"),
+            (lambda m, h, t: h["model"].update(blocks="2"), "blocks='2' must be a whole number"),
+            (lambda m, h, t: h["task"].update(history=0), "history=0 must be a whole number of steps"),
+            (lambda m, h, t: h["task"].update(forcings=["insolation"]), r"sees the forcings \[\], and those of its"),
+            (lambda m, h, t: h.pop("channels"), "it has no 'channels'"),
+            (lambda m, h, t: h["units"].pop(), "it has 1 units for 2 channels"),
+            (lambda m, h, t: h.update(model=3), "/f' is no forecaster that can be used: "),
+            (lambda m, h, t: h.update(provenance=None), "/f' is no forecaster that can be used: "),
+        ],
+    )  # fmt: skip
+    def test_what_does_not_hold_together_is_named(self, path, tmp_path, change, message):
+        with pytest.raises(ValueError, match=message):
+            Forecaster.load(self.edit(path, tmp_path / "f", change))
+
+    @pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000, "{}"])
+    def test_a_header_that_is_none(self, path, tmp_path, text):
+        changed = self.edit(path, tmp_path / "f", lambda m, h, t: m.update(forecaster=text))
+        with pytest.raises(
+            ValueError, match="/f' (is damaged: its header cannot be read|is no forecaster that can be)"
+        ):
+            Forecaster.load(changed)
+
+    def test_the_checksum_is_over_what_the_file_says(self, path):
+        """Computed a second time, by hand."""
+        with safetensors.safe_open(path, framework="np") as file:
+            metadata, names = file.metadata(), sorted(file.keys())
+            arrays = {name: file.get_tensor(name) for name in names}
+        kinds = {
+            np.float32: "torch.float32",
+            np.float64: "torch.float64",
+            np.int64: "torch.int64",
+            np.bool_: "torch.bool",
+        }
+        about = [[name, kinds[arrays[name].dtype.type], list(arrays[name].shape)] for name in names]
+        others = [[key, metadata[key]] for key in ("forecaster", "format", "version")]
+        digest = hashlib.sha256(json.dumps([others, about]).encode())
+        for name in names:
+            digest.update(arrays[name].tobytes())
+        assert metadata["sha256"] == digest.hexdigest()
+
+    def test_a_file_that_cannot_be_written_leaves_the_one_before(self, forecaster, tmp_path, monkeypatch):
+        forecaster.save(tmp_path / "f")
+        before = (tmp_path / "f").read_bytes()
+
+        def fail(number):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="No space left"):
+            forecaster.save(tmp_path / "f")
+        assert (tmp_path / "f").read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["f"]
+
+    def test_files_of_older_formats_may_be_overwritten(self, forecaster, tmp_path):
+        (tmp_path / "f").write_bytes((GOLDENS / "format_1.safetensors").read_bytes())
+        forecaster.save(tmp_path / "f")
+        assert Forecaster.load(tmp_path / "f", "cpu").provenance == forecaster.provenance
+
+
+def test_history_is_a_table(forecaster):
+    epochs = [
+        {"epoch": 1, "loss": 3.0, "valid_loss": 2.0, "valid_rmse_z500_6h": 90.0, "valid_rmse_t2m_6h": 1.5},
+        {"epoch": 2, "loss": 2.0, "valid_loss": 1.0, "valid_rmse_z500_6h": 80.0, "valid_rmse_t2m_6h": 1.4},
+        {"epoch": 3, "loss": 1.0, "valid_loss": 1.0, "valid_rmse_z500_6h": 81.0, "valid_rmse_t2m_6h": 1.3},
+    ]
+    made = dataclasses.replace(forecaster, provenance={**forecaster.provenance, "epochs": epochs})
+    table = made.history
+    assert table.index.tolist() == [1, 2, 3] and table.index.name == "epoch"
+    assert table.columns.tolist() == ["loss", "valid_loss", "valid_rmse_z500_6h", "valid_rmse_t2m_6h"]
+    assert table.loc[2].tolist() == [2, 1, 80, 1.4]
+    assert table.attrs["units"] == {"valid_rmse_z500_6h": "m2 s-2", "valid_rmse_t2m_6h": "K"}
+    assert table.attrs["kept"] == 2  # the first of the best
+    unseen = [{"loss": 3.0}, {"loss": 4.0}]
+    last = dataclasses.replace(forecaster, provenance={**forecaster.provenance, "epochs": unseen}).history
+    assert last.attrs["kept"] == 2 and last.columns.tolist() == ["loss"]

@@ -18,8 +18,6 @@ ALLOWED = {
     "grid": set(),
     "data": {"data", "grid"},
     "networks": {"networks"},
-    "interruption": set(),
-    "processes": {"networks"},
     "settings": {"data", "task"},
     "loader": {"data", "task"},
     "loss": {"data", "loader", "networks", "settings", "task"},
@@ -31,7 +29,6 @@ ALLOWED = {
         "data",
         "forecaster",
         "grid",
-        "interruption",
         "loader",
         "loss",
         "networks",
@@ -41,12 +38,26 @@ ALLOWED = {
         "task",
         "transfer",
     },
-    "forecaster": {"data", "grid", "loader", "networks", "layouts", "task"},
+    "model_file": set(),
+    "export": {"data", "loader", "model_file", "networks", "task"},
+    "forecaster": {"data", "export", "grid", "loader", "model_file", "networks", "layouts", "task"},
     "layouts": {"data"},
     "verification": {"verification", "data", "grid"},
     "plot": {"data", "grid"},
 }
-TORCH_ROOMS = {"networks", "loader", "loss", "periods", "processes", "transfer", "checkpoint", "training", "forecaster"}
+TORCH_ROOMS = {
+    "checkpoint",
+    "export",
+    "forecaster",
+    "loader",
+    "loss",
+    "model_file",
+    "networks",
+    "periods",
+    "processes",
+    "training",
+    "transfer",
+}
 
 
 def imports(path: Path) -> set[str]:
