@@ -132,8 +132,14 @@ TUNING = {
         (2e-3, "cosine", 16),
     )
 }
+TUNING["learning rate 0.008, cosine, batches of 8"] = TUNED.but(learning_rate=8e-3)
 TUNING["all five variables"] = TUNED.but(variables=ALL)
 TUNING["drop path 0.1"] = TUNED.but(drop_path=0.1)
+for rate in (2e-3, 4e-3, 8e-3):
+    TUNING[f"ours, learning rate {rate:g}"] = OURS.but(learning_rate=rate, padding="periodic")
+TUNING["ours, learning rate 0.004, z500 and t2m alone"] = OURS.but(
+    learning_rate=4e-3, padding="periodic", variables=PAIR
+)
 # equal CPU time: epochs of the rivals, whose steps take less, are rounded up
 HEADLINE = {
     "ours": OURS.but(epochs=2, rollout=2),
