@@ -138,7 +138,7 @@ def print_case(name: str, case: Case, device: str, batch: int, repeats: int) -> 
     ):
         print(f"{label:28}{v1:12.{digits}f}{v2:12.{digits}f}{v2 / v1:10.2f}   {claim}")
     formats = [f"{kind} {version} {found[kind][version][1]}" for kind in found for version in ("v1", "v2")]
-    print(f"faster format: {', '.join(formats)}")
+    print(f"faster format: {', '.join(formats)}", flush=True)
 
 
 def main(
