@@ -6,6 +6,7 @@ import socket
 import cartopy.crs as ccrs
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -386,3 +387,87 @@ def test_a_forecast_is_not_scores():
         plot.scores(perfect_forecast(analysis(*GLOBE)))
     with pytest.raises(ValueError, match=r"26 rows of panels are more than 12"):
         plot.scores(some_scores().expand_dims(level=13 * [0]).assign_coords(level=np.arange(13)))
+
+
+# ---- history ---------------------------------------------------------------------------------------------
+
+
+def some_history(first=8.0, epochs=4):
+    """Losses that halve every epoch, those of validation until the third one."""
+    loss = first * 0.5 ** np.arange(epochs)
+    valid = np.where(np.arange(epochs) < 3, 1.5 * loss, first)
+    columns = {"learning_rate": 0 * loss, "loss": loss, "valid_loss": valid}
+    columns |= {f"valid_rmse_{name}": 100 * valid for name in ("z500_6h", "z500_24h", "t2m")}
+    table = pd.DataFrame(columns, index=pd.RangeIndex(1, epochs + 1, name="epoch"))
+    table.attrs["units"] = {"valid_rmse_z500_6h": "m2 s-2", "valid_rmse_z500_24h": "m2 s-2"}
+    return table
+
+
+def rings(axes):
+    """Where the kept epochs are marked."""
+    found = [line for line in axes.lines if line.get_linestyle() == "None" and len(line.get_xdata())]
+    return [(line.get_xdata()[0], line.get_ydata()[0]) for line in found]
+
+
+def test_a_history_is_drawn_as_it_is():
+    table = some_history()
+    figure = plot.history(table)
+    losses, z500, t2m = figure.axes
+    drawn = curves(losses)
+    assert set(drawn) == {"training", "validation", "kept"}
+    np.testing.assert_array_equal(drawn["training"].get_xdata(), [1, 2, 3, 4])
+    np.testing.assert_array_equal(drawn["training"].get_ydata(), [8, 4, 2, 1])
+    np.testing.assert_array_equal(drawn["validation"].get_ydata(), [12, 6, 3, 8])
+    assert rings(losses) == [(3, 3.0)] and losses.get_yscale() == "log"  # 1 to 12
+    assert set(curves(z500)) == {"24 h", "6 h"} and curves(z500)["24 h"].get_linestyle() == "-"
+    assert rings(z500) == [(3, 300.0), (3, 300.0)] and rings(t2m) == [(3, 300.0)]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["Loss", "RMSE [m² s⁻²]", "RMSE"]
+    assert [axes.get_title() for axes in figure.axes] == ["Training", "Validation, z500", "Validation, t2m"]
+    assert pixels(figure).size
+
+
+def test_histories_side_by_side():
+    first, second = some_history(4.0), some_history(40.0, epochs=6)
+    figure = plot.history({"zeros": first, "sphere": second.reset_index()})  # as read from a CSV file
+    losses, z500, _ = figure.axes
+    assert set(curves(losses)) == {
+        f"{name}, {part}" for name in ("zeros", "sphere") for part in ("training", "validation")
+    } | {"kept"}
+    np.testing.assert_array_equal(curves(losses)["sphere, training"].get_xdata(), [1, 2, 3, 4, 5, 6])
+    np.testing.assert_array_equal(curves(z500)["zeros, 6 h"].get_ydata(), 100 * first["valid_loss"])
+    low, high = z500.get_ylim()
+    assert low == 0 and high > 6000, "the second run must fit in"
+    for name in ("zeros", "sphere"):
+        colors = {line.get_color() for axes in figure.axes for label, line in curves(axes).items() if name in label}
+        assert len(colors) == 1
+
+
+def test_without_validation_the_last_epoch_is_kept(forecaster):
+    figure = plot.history(some_history()[["loss"]] + 30)
+    (axes,) = figure.axes
+    assert set(curves(axes)) == {"training", "kept"} and rings(axes) == [(4, 31.0)]
+    assert axes.get_yscale() == "linear"
+    drawn = curves(plot.history(forecaster).axes[0])
+    np.testing.assert_array_equal(drawn["training"].get_ydata(), [forecaster.provenance["epochs"][0]["loss"]])
+
+
+@pytest.mark.parametrize(
+    ("histories", "message"),
+    [
+        ({}, "histories is empty: give at least one"),
+        ([some_history()], "histories is a list: give a Forecaster or its history, several as a dict"),
+        ({"a": some_scores()}, "histories has 'a', which is a Dataset: give a Forecaster"),
+        (some_history()[["valid_rmse_t2m"]], "histories is a DataFrame: give a Forecaster or its history"),
+        (some_history().iloc[:0], "histories has no epoch: nothing was trained yet"),
+    ],
+)
+def test_what_is_no_history_is_said(histories, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        plot.history(histories)
+
+
+def test_histories_in_different_units_are_not_drawn_together():
+    other = some_history()
+    other.attrs["units"] = {"valid_rmse_z500_6h": "gpm"}
+    with pytest.raises(ValueError, match=r"the errors of z500 are in \['gpm', 'm2 s-2'\]: draw the runs one by one"):
+        plot.history({"a": some_history(), "b": other})
