@@ -1,17 +1,23 @@
 import dataclasses
 import os
+import re
+import subprocess
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
 from conftest import quick, tiny_model, waves
+from lightning_fabric.loggers import CSVLogger
 
 from simvp_climate import checkpoint, loader, training
 from simvp_climate.data.store import open_dataset
 from simvp_climate.forecaster import Forecaster
 from simvp_climate.task import Task
 from simvp_climate.training import train
+from simvp_climate.verification.metrics import rmse
 
 TASK = Task(["z500", "t2m"], history=2, horizon=2)
 
@@ -463,9 +469,172 @@ def test_half_precision_with_scaled_gradients_needs_a_gpu():
         run(config=quick(precision="16-mixed"))
 
 
-def test_a_loss_that_explodes_is_an_error():
-    with pytest.raises(FloatingPointError, match="lower TrainConfig.learning_rate"):
+def test_a_learning_rate_that_is_too_high_is_an_error():
+    with pytest.raises(FloatingPointError, match=r"lower TrainConfig.learning_rate \(now 1e\+30\) or gradient_clip"):
         run(config=quick(epochs=30, learning_rate=1e30, gradient_clip=1e30))
+
+
+def spoil(monkeypatch, factor, after=0):
+    """Multiply the loss of the batch with the window initialized at 2001-01-03 00:00, after some batches."""
+    call, seen = training.Loss.__call__, []
+
+    def spoiled(self, network, batch, inits, leads):
+        seen.append(1)
+        hit = pd.Timestamp("2001-01-03") in inits[batch.windows] and len(seen) > after
+        return call(self, network, batch, inits, leads) * (factor if hit else 1)
+
+    monkeypatch.setattr(training.Loss, "__call__", spoiled)
+
+
+def test_a_loss_that_is_no_number_names_the_windows_and_leaves_the_last_good_state(tmp_path, monkeypatch):
+    config = quick(epochs=3, batch_size=3, save_minutes=0)
+    whole = run(config=config)
+    spoil(monkeypatch, np.nan, after=10)  # in the second epoch of nine batches
+    with pytest.raises(FloatingPointError) as caught:
+        run(config=config, directory=tmp_path / "run")
+    message = str(caught.value)
+    assert re.search(r"the loss became nan in epoch 2 of 3, after step \d of 9, in the windows initialized at", message)
+    assert "2001-01-03 00:00:00" in message and message.count("2001-01-") == 3
+    assert "lower TrainConfig.learning_rate (now 0.001) or gradient_clip (now 1.0)" in message
+    assert "precision" not in message and "is the last good one" in message
+    monkeypatch.undo()
+    saved = torch.load(tmp_path / "run" / "training.pt", weights_only=True)
+    assert len(saved["history"]) == 1 and np.isfinite(saved["losses"]).all()
+    resumed = run(config=config, directory=tmp_path / "run")
+    assert_same_weights(whole, resumed)
+    assert whole.provenance["epochs"] == resumed.provenance["epochs"]
+
+
+@pytest.mark.parametrize(("factor", "stops"), [(2000, True), (300, False)])
+def test_a_loss_far_beyond_the_usual_is_an_error(factor, stops, monkeypatch):
+    config = quick(epochs=4, batch_size=3)
+    spoil(monkeypatch, factor, after=27)  # when the median of 24 batches after the warm-up is known
+    if not stops:
+        assert np.isfinite(run(config=config).provenance["epochs"][-1]["loss"])
+        return
+    with pytest.raises(FloatingPointError, match="the loss became .* in epoch 4 of 4, .*2001-01-03 00:00:00"):
+        run(config=config)
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
+    update, steps = training._update_average, []
+
+    def broken(average, network, decay, step):
+        steps.append(1)
+        if len(steps) == 3:  # a step whose loss was finite, and whose update was not
+            network.state_dict()["readout.weight"].fill_(torch.inf)
+        update(average, network, decay, step)
+
+    monkeypatch.setattr(training, "_update_average", broken)
+    config = quick(save_minutes=0, precision="bf16-mixed")
+    with pytest.raises(FloatingPointError, match="the weights are no longer finite in epoch 1 .*precision='32-true'"):
+        run(config=config, directory=tmp_path / "run")
+    saved = torch.load(tmp_path / "run" / "training.pt", weights_only=True)
+    assert len(saved["losses"]) == 2 and torch.isfinite(saved["network"]["readout.weight"]).all()
+
+
+def test_the_history_has_the_validation_errors_in_physical_units():
+    valid = waves(times=14, start="2001-03-01")
+    hole = np.zeros((8, 16), bool)
+    hole[2, 3:9] = True  # no values there at any time
+
+    def cut(ds):
+        return ds.assign(t2m=ds["t2m"].where(~xr.DataArray(hole, dims=("latitude", "longitude"))))
+
+    task = Task(["z500", "t2m"], history=2, horizon=3)
+    # the loss counts cells alike; the errors are those of the sphere all the same
+    forecaster = run(cut(waves(times=30)), valid=cut(valid), task=task, config=quick(area_weighted=False))
+    (epoch,) = forecaster.provenance["epochs"]
+    errors = ["valid_rmse_z500_6h", "valid_rmse_t2m_6h", "valid_rmse_z500_18h", "valid_rmse_t2m_18h"]
+    assert list(epoch) == ["epoch", "loss", "learning_rate", "valid_loss", *errors]
+    forecast = forecaster(cut(valid), init_times=valid["time"].values[1:-3])
+    expected = rmse(forecast, cut(valid))
+    for name in errors:
+        _, _, variable, lead = name.split("_")
+        assert epoch[name] == pytest.approx(float(expected[variable].sel(lead_time=lead)), rel=1e-4)
+
+
+def test_any_logger_of_fabric_gets_the_history(tmp_path):
+    logger = CSVLogger(tmp_path, flush_logs_every_n_steps=1)
+    valid = waves(times=12, start="2001-03-01")
+    forecaster = run(valid=valid, config=quick(epochs=6, batch_size=3), logger=logger)  # 54 steps
+    table = pd.read_csv(Path(logger.log_dir) / "metrics.csv").set_index("step")
+    epochs = table.dropna(subset="loss")
+    assert epochs.index.tolist() == [9, 18, 27, 36, 45, 54]
+    history = pd.DataFrame(forecaster.provenance["epochs"])
+    np.testing.assert_allclose(epochs[list(history)].values, history.values, rtol=1e-6)
+    assert (epochs["windows_per_second"] > 0).all()
+    assert table["running_loss"].dropna().index.tolist() == [50]
+    with pytest.raises(ValueError, match=r"logger is a str: give a logger of lightning_fabric.loggers"):
+        run(logger="tensorboard")
+
+
+def test_the_progress_bar_says_loss_error_and_speed(capsys):
+    run(valid=waves(times=12, start="2001-03-01"), config=quick(epochs=2, progress=True))
+    last = capsys.readouterr().err.strip().split("\r")[-1]
+    assert "54/54" in last and "windows/s" in last
+    assert re.search(r"loss [\d.]+, z500 12h [\d.]+ m2 s-2, t2m 12h [\d.]+ K", last)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+    ids=["gpu", "cpu"],
+)
+def test_a_step_that_does_not_fit_into_memory_says_what_takes_less(error, monkeypatch):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(training.Loss, "__call__", fail)
+    with pytest.raises(MemoryError, match="batch_size=4 with accumulate=2 .*; recompute=True .*; a shorter rollout"):
+        run(config=quick(rollout=2))
+    with pytest.raises(MemoryError) as caught:
+        run(config=quick(batch_size=1, recompute=True, precision="bf16-mixed"))
+    assert str(caught.value).endswith("Less take: a smaller SimVPv2Config")
+
+
+def test_other_errors_of_torch_are_not_taken_for_it(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(training.Loss, "__call__", fail)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run()
+
+
+def test_provenance_says_how_the_network_came_about(tmp_path):
+    first = run(directory=tmp_path / "run").provenance
+    assert first["versions"]["torch"] == torch.__version__ and {"zarr", "lightning-fabric"} <= first["versions"].keys()
+    assert first["device"].startswith("cpu") and first["config"]["precision"] == "32-true"
+    assert first["config"]["seed"] == 0 and first["training"] == "2001-01-01 00:00:00 to 2001-01-08 06:00:00"
+    assert first["training_sha256"] == run().provenance["training_sha256"]
+    changed = waves(times=30)
+    changed["t2m"][7, 2, 3] += 1
+    assert first["training_sha256"] != run(changed).provenance["training_sha256"]
+    assert Forecaster.load(tmp_path / "run" / "forecaster.safetensors", "cpu").provenance == first
+
+
+def test_the_commit_is_that_of_the_package_alone(tmp_path, monkeypatch):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    package = tmp_path / "package.py"
+    package.write_text("")
+    monkeypatch.setattr(training, "__file__", str(package))
+    assert training._commit() is None
+    subprocess.run([*git, "init", "-q"], check=True)
+    (tmp_path / "other.txt").write_text("")
+    subprocess.run([*git, "add", "other.txt"], check=True)
+    subprocess.run([*git, "commit", "-qm", "one"], check=True)
+    assert training._commit() is None, "a package installed inside somebody's repository"
+    subprocess.run([*git, "add", "package.py"], check=True)
+    subprocess.run([*git, "commit", "-qm", "two"], check=True)
+    assert re.fullmatch("[0-9a-f]{40}", training._commit())
+    package.write_text("changed")
+    assert re.fullmatch("[0-9a-f]{40}-dirty", training._commit())
+    monkeypatch.setenv("PATH", "")
+    assert training._commit() is None
 
 
 def test_a_validation_loss_that_is_no_number_is_an_error(monkeypatch):
