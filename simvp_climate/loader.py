@@ -486,6 +486,14 @@ class Forcings:
         return torch.cat(parts, dim=2)
 
 
+def forcing_names(task: Task) -> list[str]:
+    """Return the names of the channels of `Forcings`, in order."""
+    changing = forcings.channels(task.forcings)
+    names = [f"{name} at the {when} time" for when in ("input", "target") for name in changing]
+    names += forcings.COORDINATE_CHANNELS if "coordinates" in task.forcings else ()
+    return [*names, *forcings.static_names(task.forcings)]
+
+
 class Scale:
     """What carries states to the numbers that the network sees, and back, on the device.
 

@@ -208,13 +208,19 @@ def check_same_data(normalizer: Normalizer, part: Part, name: str) -> None:
     check_transforms(part.survey, channels, units, normalizer.log_scale, normalizer.bounds, name)
 
 
-def read_statics(task: Task, dataset: object, grid: xr.Dataset) -> np.ndarray:
-    """Return the fields without time that the task names, (field, latitude, longitude), float64."""
+def read_statics(task: Task, dataset: object, grid: xr.Dataset, known: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the fields without time that the task names, (field, latitude, longitude), float64.
+
+    Those that are `known` are not looked for in the dataset.
+    """
     names = static_names(task.forcings)
     shape = (0, grid.sizes["latitude"], grid.sizes["longitude"])
     series = [dataset] if isinstance(dataset, xr.Dataset) else list(dataset)
     fields = []
     for name in names:
+        if name in known:
+            fields.append(known[name])
+            continue
         try:
             field, *others = [orient(rename(one, [name]))[name] for one in series]
         except ValueError as error:

@@ -73,6 +73,10 @@ class TrainConfig:
         it, float32 elsewhere.
     recompute
         Compute the activations again on the way back instead of keeping them: less memory, more time.
+    statistics
+        With `start_from`, whose statistics normalize the channels that it has: "take" keeps its own (same grid and
+        units), "compute" takes those of the new data, as for all other channels; "auto" keeps them where channels, grid
+        and units are the same, and otherwise asks.
     memory
         Bytes that the states may take, a quarter of them those of the validation period; "auto" is 60 % of what is
         free. Chunks being decoded come on top. States that fit are decoded once and kept; others are streamed, in an
@@ -114,6 +118,7 @@ class TrainConfig:
     validation_windows: int = 256
     precision: str = "auto"
     recompute: bool = False
+    statistics: str = "auto"
     memory: int | str = "auto"
     engine: str = "auto"
     save_minutes: float = 10.0
@@ -150,6 +155,7 @@ class TrainConfig:
             ("schedule", tuple(_WARMUP)),
             ("loss_scale", ("change", "state")),
             ("precision", PRECISIONS),
+            ("statistics", ("auto", "take", "compute")),
             ("engine", reader.ENGINES),
         ):
             if getattr(self, name) not in choices:

@@ -86,8 +86,11 @@ def train(
         it is refused. One process at a time. `history.csv` there has a row for each epoch, the result is
         `forecaster.safetensors`.
     start_from
-        A forecaster to fine-tune: its weights and network are the start, and its statistics, mask and fields
-        without time are kept.
+        A forecaster to fine-tune: its network and weights are the start. Of the same task, on the same grid and in the
+        same units also its statistics, mask and fields without time are kept. The task may have other variables,
+        levels or forcings, and the data another grid: then `TrainConfig.statistics` says whose statistics hold. Inputs
+        and outputs are known by name and level: those that it has keep their weights, new ones start fresh, and a
+        sentence says which are which.
     logger
         Any logger of Lightning Fabric (`lightning_fabric.loggers`): gets the columns of the history after every epoch,
         and `running_loss` every 50 steps. A run that is resumed may log the steps after the saved state again.
@@ -140,6 +143,8 @@ def train(
             raise ValueError(f"{name} is a {type(value).__name__}: give a {words}")
     if config.patience is not None and valid is None:
         raise ValueError(f"patience={config.patience} waits for a better validation loss, and valid=None: give valid")
+    if config.statistics != "auto" and start_from is None:
+        raise ValueError(f"statistics={config.statistics!r} is about those of start_from: give it, or leave this out")
     model = transfer.choose_model(model, start_from)
     leads = config.leads(task)
     accelerator = choose_device(device)
@@ -161,8 +166,13 @@ def train(
         periods.check_alike(training + (validation or []))
         periods.check_labels(training)
         periods.check_no_overlap(task, leads, training, validation or [])
-        statics = periods.read_statics(task, dataset, training[0]) if start_from is None else start_from.statics
-        grid = training[0]
+        grid, known = training[0], {}
+        if start_from is not None:
+            statistics = transfer.choose_statistics(start_from, task, grid, config.statistics)
+            config = dataclasses.replace(config, statistics=statistics)
+            model = transfer.choose_padding(model, start_from, grid)
+            known = transfer.known_statics(start_from, statistics)
+        statics = periods.read_statics(task, dataset, grid, known)
         if model.padding == "auto":
             padding = "periodic" if closes_longitude(grid["longitude"].values) else "zeros"
             model = dataclasses.replace(model, padding=padding)
@@ -180,17 +190,15 @@ def train(
             valid_part = periods.read(
                 task, validation, "valid", weights_H, log_scale, config, plans[1], share / 3, fabric
             )
-        if start_from is None:
-            found = train_part.survey
+        found = train_part.survey
+        normalizer = Normalizer(channels, units, found.mean, found.std, found.change_std, found.mask, log_scale, bounds)
+        if config.statistics == "take":
+            normalizer = transfer.take_statistics(start_from, normalizer, found)
+            periods.check_same_data(normalizer, train_part, "dataset")
+        else:
             check_units(found, channels, units, log_scale)
             check_varies(found, channels)
             check_transforms(found, channels, units, log_scale, bounds)
-            normalizer = Normalizer(
-                channels, units, found.mean, found.std, found.change_std, found.mask, log_scale, bounds
-            )
-        else:
-            normalizer = transfer.take_over(start_from, task, grid)
-            periods.check_same_data(normalizer, train_part, "dataset")
         if valid_part is not None:
             periods.check_same_data(normalizer, valid_part, "valid")
 
@@ -201,9 +209,13 @@ def train(
             forcings = loader.Forcings(task, latitude, longitude, statics, weights_H, fabric.device)
             network = SimVPv2(model, history=task.history, channels=len(channels), forcings=len(forcings))
             network.change_scale_TC.copy_(torch.from_numpy(normalizer.change_std / normalizer.std))
-            if start_from is not None:
-                network.load_state_dict(start_from.network.state_dict())
             provenance = _describe(task, model, config, normalizer, train_part, valid_part, fabric)
+            if start_from is not None:
+                taken = transfer.take_weights(network, start_from, task, channels)
+                if taken["new"] or taken["left_out"] or config.statistics == "compute":
+                    fabric.print(transfer.say(taken, config.statistics))
+                parent = {name: value for name, value in start_from.provenance.items() if name != "epochs"}
+                provenance["start_from"] = {**taken, "provenance": parent}
             run = checkpoint.Run(run_directory, "")
             if run_directory is not None:
                 parts = [train_part] if valid_part is None else [train_part, valid_part]
@@ -211,6 +223,7 @@ def train(
                 arrays += [positions for part in parts for positions in part.windows]
                 if start_from is not None:
                     arrays += [value.cpu().numpy() for value in start_from.network.state_dict().values()]
+                    arrays += [normalizer.mean, normalizer.std, normalizer.change_std, normalizer.mask]
                 digests = [part.survey.digest for part in parts]
                 streamed = any(part.plan.tier == "stream" for part in parts)
                 run = checkpoint.Run(run_directory, checkpoint.fingerprint(provenance, digests, arrays, streamed))

@@ -25,7 +25,7 @@ ALLOWED = {
     "loss": {"data", "loader", "networks", "settings", "task"},
     "checkpoint": {"loader", "settings"},
     "periods": {"data", "loader", "settings", "task"},
-    "transfer": {"data", "forecaster", "networks", "task"},
+    "transfer": {"data", "forecaster", "grid", "loader", "networks", "task"},
     "training": {
         "checkpoint",
         "data",
