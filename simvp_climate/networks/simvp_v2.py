@@ -257,22 +257,66 @@ class DepthwiseConv(nn.Conv2d):
         return depthwise(x_BDhw, self.weight, self.bias, self.dilation[0], self.beyond)
 
 
+class DoublingConv(Conv):
+    """Four channels per channel that comes out: those of the 2 x 2 cells that each cell becomes."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, beyond: str):
+        super().__init__(inputs, outputs * 4, kernel, beyond)
+
+    def forward(self, x_NShw: Tensor) -> Tensor:
+        x_NShw = continue_beyond(x_NShw, self.beyond, (self.reach,) * 2, (self.reach,) * 2)
+        # a pixel shuffle would have the four cells of a channel side by side: here they come cell by cell, all
+        # channels of one together, as they lie in memory afterwards
+        weight = self.weight.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1)
+        y_NEhw = F.conv2d(x_NShw, weight, self.bias.unflatten(0, (-1, 4)).t().flatten())
+        N, E, h, w = y_NEhw.shape
+        cells_Nh2w2S = y_NEhw.permute(0, 2, 3, 1).reshape(N, h, w, 2, 2, E // 4).transpose(2, 3)
+        return cells_Nh2w2S.reshape(N, 2 * h, 2 * w, E // 4).permute(0, 3, 1, 2)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group norm whose gradient in bfloat16 on CPU is computed in float32: in channels-last memory 3 times as fast."""
+
+    def forward(self, x_NSHW: Tensor) -> Tensor:
+        if x_NSHW.device.type != "cpu" or x_NSHW.dtype != torch.bfloat16 or torch.compiler.is_compiling():
+            return super().forward(x_NSHW)
+        return _GroupNorm.apply(x_NSHW, self.weight, self.bias, self.num_groups, self.eps)
+
+
+class _GroupNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x_NSHW: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+        N, S, H, W = x_NSHW.shape
+        y_NSHW, mean, rstd = torch.native_group_norm(x_NSHW, weight, bias, N, S, H * W, groups, eps)
+        ctx.save_for_backward(x_NSHW, mean, rstd, weight)
+        ctx.groups = groups
+        return y_NSHW
+
+    @staticmethod
+    def backward(ctx, grad_NSHW: Tensor) -> tuple[Tensor | None, ...]:
+        x_NSHW, mean, rstd, weight = ctx.saved_tensors
+        N, S, H, W = x_NSHW.shape
+        x_NSHW, mean, rstd, weight = x_NSHW.float(), mean.float(), rstd.float(), weight.float()
+        grad_x, grad_weight, grad_bias = torch.ops.aten.native_group_norm_backward(
+            grad_NSHW.float(), x_NSHW, mean, rstd, weight, N, S, H * W, ctx.groups, [True, True, True]
+        )
+        return grad_x.to(grad_NSHW.dtype), grad_weight, grad_bias, None, None
+
+
 class SpaceLayer(nn.Module):
     """Convolution, group norm, SiLU; halves the grid with `stride=2`, doubles it with `upsample`."""
 
     def __init__(self, inputs: int, outputs: int, padding: str, *, stride: int = 1, upsample: bool = False):
         super().__init__()
-        self.conv = Conv(inputs, outputs * 4 if upsample else outputs, 3, padding, stride=stride)
-        self.upsample = upsample
-        self.norm = nn.GroupNorm(2, outputs)
+        self.conv = (
+            DoublingConv(inputs, outputs, 3, padding) if upsample else Conv(inputs, outputs, 3, padding, stride=stride)
+        )
+        self.norm = GroupNorm(2, outputs)
         nn.init.trunc_normal_(self.conv.weight, std=0.02)
         nn.init.zeros_(self.conv.bias)
 
     def forward(self, x_NSHW: Tensor) -> Tensor:
-        x_NSHW = self.conv(x_NSHW)
-        if self.upsample:
-            x_NSHW = F.pixel_shuffle(x_NSHW, 2)
-        return F.silu(self.norm(x_NSHW))
+        return F.silu(self.norm(self.conv(x_NSHW)))
 
 
 class Translator(nn.Module):
