@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from simvp_climate.networks.simvp_v1 import KERNELS, SimVPv1, SimVPv1Config
-from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
+from simvp_climate.networks.simvp_v2 import DoublingConv, SimVPv2, SimVPv2Config
 
 _FIRST = "enc.enc.0.conv.conv.weight"
 # what profilers, weight averaging and losses leave among the weights
@@ -257,7 +257,9 @@ def _published_names(network: SimVPv2 | SimVPv1) -> dict[str, str]:
         modules |= {f"encoder.{at}.{part}": f"enc.enc.{at}.conv.{part}" for part in ("conv", "norm")}
     for at, layer in enumerate(network.decoder):
         # an upsampling layer of theirs holds its convolution and its pixel shuffle in a sequence
-        modules |= {f"decoder.{at}.conv": f"dec.dec.{at}.conv.conv" + (".0" if layer.upsample else "")}
+        modules |= {
+            f"decoder.{at}.conv": f"dec.dec.{at}.conv.conv" + (".0" if isinstance(layer.conv, DoublingConv) else "")
+        }
         modules |= {f"decoder.{at}.norm": f"dec.dec.{at}.conv.norm"}
     for at in range(network.config.blocks):
         if isinstance(network, SimVPv2):
@@ -281,33 +283,3 @@ def _published_names(network: SimVPv2 | SimVPv1) -> dict[str, str]:
         elif name != "change_scale_TC":  # which theirs lacks
             names[name] = f"{modules[module]}.{kind}"
     return names
-
-
-def rename_weights(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return OpenSTL's SimVPv2 (gSTA) weights, float32, under the names of our `SimVPv2`.
-
-    Raises
-    ------
-    ValueError
-        If a name is not one of OpenSTL's SimVPv2 with gated attention.
-    """
-    last = max((int(key.split(".")[2]) for key in state_dict if key.startswith("hid.enc.")), default=0)
-    return {
-        _rename(key, last): value.float() if value.is_floating_point() else value for key, value in state_dict.items()
-    }
-
-
-def _rename(key: str, last_block: int) -> str:
-    if match := re.fullmatch(r"enc\.enc\.(\d+)\.conv\.(conv|norm)\.(\w+)", key):
-        return f"encoder.{match[1]}.{match[2]}.{match[3]}"
-    # an upsampling layer holds its convolution and its pixel shuffle in a sequence
-    if match := re.fullmatch(r"dec\.dec\.(\d+)\.conv\.(conv|norm)(?:\.0)?\.(\w+)", key):
-        return f"decoder.{match[1]}.{match[2]}.{match[3]}"
-    if match := re.fullmatch(r"dec\.readout\.(\w+)", key):
-        return f"readout.{match[1]}"
-    if match := re.fullmatch(r"hid\.enc\.(\d+)\.reduction\.(\w+)", key):
-        return f"translator.{'widen' if int(match[1]) == last_block else 'narrow'}.{match[2]}"
-    match = re.fullmatch(r"hid\.enc\.(\d+)\.block\.(.+?)(?:\.(weight|bias|running_\w+|num_\w+))?", key)
-    if match and match[2] in _BLOCK:
-        return f"translator.blocks.{match[1]}.{_BLOCK[match[2]]}" + (f".{match[3]}" if match[3] else "")
-    raise ValueError(f"{key!r} is not a weight of OpenSTL's SimVPv2 with the gated attention translator (gSTA)")

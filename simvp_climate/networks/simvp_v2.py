@@ -326,7 +326,7 @@ class Translator(nn.Module):
         super().__init__()
         hidden, count = config.hidden_time, config.blocks
         # the published schedule starts at 0.01 even where drop_path is 0; here 0 means none
-        drops = torch.linspace(min(0.01, config.drop_path), config.drop_path, count).tolist()
+        drops = torch.linspace(min(0.01, config.drop_path), config.drop_path, count, device="cpu").tolist()
         widths = [stack] + [hidden] * (count - 1)
         self.blocks = nn.ModuleList(
             GatedAttentionBlock(width, config.mlp_ratio, drop, padding)

@@ -1,13 +1,8 @@
-from pathlib import Path
-
 import pytest
 import torch
 
 from simvp_climate.networks.depthwise import continue_beyond
-from simvp_climate.networks.openstl import rename_weights
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, rollout
-
-GOLDEN = Path(__file__).parents[1] / "goldens" / "small_t2m.pt"
 
 
 def small(padding="zeros", predict="state", channels=2, forcings=0, **changes):
@@ -20,22 +15,6 @@ def small(padding="zeros", predict="state", channels=2, forcings=0, **changes):
         if "scale" in name or "bias" in name:
             torch.nn.init.normal_(value, 0.5, 0.3)
     return network
-
-
-def test_golden_of_openstl():
-    golden = torch.load(GOLDEN, weights_only=True)
-    config = SimVPv2Config(16, 64, 2, 4, 8.0, drop_path=0.0, padding="zeros", predict="state")
-    network = SimVPv2(config, history=12, channels=1).eval()
-    missing = network.load_state_dict(rename_weights(golden["state_dict"]), strict=False)
-    assert missing.missing_keys == ["change_scale_TC"] and not missing.unexpected_keys
-    with torch.no_grad():
-        output = network(golden["input"])
-    assert (output - golden["output_eval"]).abs().max() <= 2e-5
-
-
-def test_foreign_weights_are_refused():
-    with pytest.raises(ValueError, match="'hid.enc.0.conv1.weight' is not a weight of OpenSTL's SimVPv2"):
-        rename_weights({"hid.enc.0.conv1.weight": torch.zeros(1)})
 
 
 @pytest.mark.parametrize(
