@@ -85,8 +85,8 @@ def _lock(folder: int, path: Path) -> None:
 def fingerprint(provenance: dict, digests: list[str], arrays: Iterable[np.ndarray], streamed: bool) -> str:
     """Return a text that two runs share exactly if one may go on where the other stopped.
 
-    `digests` tell the states from others; `arrays` are grid, windows and, for fine-tuning, the weights at the start;
-    `streamed` says whether states are not kept in memory.
+    `digests` tell the states from others; `arrays` are grid and windows; `streamed` says whether states are not kept in
+    memory.
     """
     digest = hashlib.sha256(" ".join(digests).encode())
     for array in arrays:
@@ -98,6 +98,7 @@ def fingerprint(provenance: dict, digests: list[str], arrays: Iterable[np.ndarra
         if name not in FREE  # the order of the windows is kept in `plans`
     }
     others = {name: provenance[name] for name in ("training", "validation", "channels", "units")}
+    others["start_from"] = provenance.get("start_from", {}).get("sha256")
     if streamed:  # every process reads stretches of its own
         others["processes"] = provenance["processes"]
     return json.dumps({**settings, **others, "data_sha256": digest.hexdigest()}, sort_keys=True)

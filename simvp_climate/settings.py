@@ -10,7 +10,7 @@ from simvp_climate.task import Task
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 # settings that change no number of a run: it may be resumed with others
-FREE = ("progress", "memory", "engine", "save_minutes")
+FREE = ("progress", "memory", "engine", "save_minutes", "recompute")
 _WARMUP = {"cosine": 0.1, "one-cycle": 0.3}
 _ROLLOUT_SHARE = 0.25
 
@@ -72,7 +72,8 @@ class TrainConfig:
         "32-true", "bf16-mixed", or "16-mixed" with scaled gradients (GPU only); "auto" is bfloat16 on a GPU that has
         it, float32 elsewhere.
     recompute
-        Compute the activations again on the way back instead of keeping them: less memory, more time.
+        Compute the activations again on the way back instead of keeping them: less memory, more time, the same
+        numbers. A run that did not fit may go on with it.
     statistics
         With `start_from`, whose statistics normalize the channels that it has: "take" keeps its own (same grid and
         units), "compute" takes those of the new data, as for all other channels; "auto" keeps them where channels, grid

@@ -221,9 +221,6 @@ def train(
                 parts = [train_part] if valid_part is None else [train_part, valid_part]
                 arrays = [latitude, longitude, statics]
                 arrays += [positions for part in parts for positions in part.windows]
-                if start_from is not None:
-                    arrays += [value.cpu().numpy() for value in start_from.network.state_dict().values()]
-                    arrays += [normalizer.mean, normalizer.std, normalizer.change_std, normalizer.mask]
                 digests = [part.survey.digest for part in parts]
                 streamed = any(part.plan.tier == "stream" for part in parts)
                 run = checkpoint.Run(run_directory, checkpoint.fingerprint(provenance, digests, arrays, streamed))
@@ -557,7 +554,7 @@ def _less_memory(config: TrainConfig, error: Exception) -> str:
         half, twice = -(-config.batch_size // 2), config.accumulate * 2
         ways.append(f"batch_size={half} with accumulate={twice} (steps of as many windows, about half the memory)")
     if not config.recompute:
-        ways.append("recompute=True (activations are computed again instead of kept)")
+        ways.append("recompute=True (activations are computed again instead of kept; this run may go on with it)")
     if config.rollout > 1:
         ways.append(f"a shorter rollout (now {config.rollout} calls)")
     if config.precision == "32-true":

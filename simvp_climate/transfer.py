@@ -1,6 +1,7 @@
 """Fine-tuning and transfer: what a new run takes over from a trained forecaster, channel by channel, by name."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import torch
@@ -142,6 +143,8 @@ def take_statistics(start: Forecaster, own: Normalizer, found: Survey) -> Normal
 def take_weights(network: nn.Module, start: Forecaster, task: Task, channels: tuple[Channel, ...]) -> dict:
     """Copy the weights of the start into a new network, and return what was taken, what is new and what left out.
 
+    With these the digest that tells the start from others.
+
     The weights between input and output are taken whole. Of the first convolution those that belong to an input
     (channel or forcing) of the same name, of the readout those of a channel of the same name. The others of the new
     network stay as they are, and so do its scales of change, which are statistics.
@@ -160,7 +163,11 @@ def take_weights(network: nn.Module, start: Forecaster, task: Task, channels: tu
                 value[at] = theirs[name][there]
         else:
             value.copy_(theirs[name])
+    digest = hashlib.sha256()
+    for value in (*theirs.values(), *(torch.from_numpy(getattr(start.normalizer, name)) for name in _STATISTICS)):
+        digest.update(value.cpu().contiguous().numpy())
     return {
+        "sha256": digest.hexdigest(),
         "taken": [name for name in inputs if name in inputs_there],
         "new": [name for name in inputs if name not in inputs_there],
         "left_out": [name for name in inputs_there if name not in inputs],

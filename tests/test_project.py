@@ -213,6 +213,7 @@ def test_recipes_run_on_any_store(recipe, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "forecast.nc",
         "forecaster.safetensors",
+        "history.csv",
         "maps.png",
         "scores.nc",
         "scores.png",

@@ -464,6 +464,13 @@ def test_every_kind_of_training_learns(changes):
         assert stored[name] == wanted
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_activations_computed_again_are_the_same_to_the_last_bit(precision):
+    model, config = tiny_model(drop_path=0.3), quick(epochs=2, rollout=2, precision=precision)
+    kept = run(model=model, config=config)
+    assert_same_weights(kept, run(model=model, config=dataclasses.replace(config, recompute=True)))
+
+
 def test_half_precision_with_scaled_gradients_needs_a_gpu():
     with pytest.raises(ValueError, match="precision='16-mixed' needs a CUDA GPU, the device is 'cpu': take 'bf16-mixe"):
         run(config=quick(precision="16-mixed"))

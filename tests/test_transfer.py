@@ -195,7 +195,9 @@ def test_a_transfer_is_resumed_or_refused(start, tmp_path):
     again = run(windy(times=30), start_from=start, **arguments)
     assert torch.equal(weights(first)["readout.weight"], weights(again)["readout.weight"])
     other = run(windy(times=40), task=SMALL, config=quick(seed=5))
-    with pytest.raises(ValueError, match="holds another run"):
+    with pytest.raises(ValueError, match=r"Different are: start_from \(\w+ there, \w+ now\)\. Choose"):
         run(windy(times=30), start_from=other, **arguments)
     loaded = Forecaster.load(tmp_path / "run" / "forecaster.safetensors", "cpu")
     assert loaded.provenance["start_from"]["left_out"]
+    with pytest.raises(ValueError, match=r"start_from \(\w+ there, None now\)"):
+        run(windy(times=30), model=tiny_model(), **{**arguments, "config": quick()})
