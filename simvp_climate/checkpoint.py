@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -114,6 +115,9 @@ def plans(directory: Path | None) -> list[Plan | None] | None:
 def _load(directory: Path) -> dict:
     path = directory / _STATE
     try:
+        with zipfile.ZipFile(path) as archive:
+            if name := archive.testzip():  # torch does not look at the checksums
+                raise ValueError(f"the checksum of {name!r} in it is another")
         # weights_only: loading runs no code
         saved = torch.load(path, weights_only=True, map_location="cpu")
         found = saved.get("format", 1)
