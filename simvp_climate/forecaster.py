@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from simvp_climate import layouts, loader, model_file
+from simvp_climate import export, layouts, loader, model_file
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import bounds_offsets, find_member, orient, rename, restore, same_grid
 from simvp_climate.data.forcings import COORDINATE_CHANNELS, static_names
@@ -245,6 +245,86 @@ class Forecaster:
             words = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{str(path)!r} is no forecaster that can be used: {words}") from error
 
+    def export(self, path: str | os.PathLike) -> None:
+        """Write the forecaster as a program that runs without this package, on a CPU.
+
+        What comes before and after the network is inside: transforms, statistics, mask, bounds, and as many calls as
+        the task's horizon takes. A program takes states in physical units, (batch, history, channel, latitude,
+        longitude), float32, latitude and longitude ascending as trained on, of any batch size, and returns forecasts
+        (batch, horizon, channel, latitude, longitude) in the same units, NaN where the training data never had a value.
+        For a task with forcings a second input is what `forcings` returns. Names and units of the channels, the grid,
+        step, history and horizon go along as JSON.
+
+        Parameters
+        ----------
+        path
+            "name.pt2" is a program of torch:
+
+            >>> about = {"forecaster.json": ""}
+            >>> program = torch.export.load("name.pt2", extra_files=about).module()
+            >>> forecasts = program(states)  # program(states, forcings) for a task with forcings
+            >>> json.loads(about["forecaster.json"])["channels"]
+
+            "name.onnx" is one of ONNX, and takes `pip install "simvp-climate[onnx]"` to write:
+
+            >>> program = onnxruntime.InferenceSession("name.onnx")
+            >>> (forecasts,) = program.run(None, {"states": states})  # {"states": states, "forcings": forcings}
+            >>> json.loads(program.get_modelmeta().custom_metadata_map["forecaster"])["channels"]
+
+        Raises
+        ------
+        ValueError
+            If the name ends otherwise.
+        FileNotFoundError
+            If there is no such folder.
+        FileExistsError
+            If the path exists and is no such program.
+        ImportError
+            If ONNX is not installed.
+        """
+        names = _forcing_names(self.task)
+        parts = self.task, self.network, self.normalizer, self.latitude, self.longitude, names
+        export.export(_place(path), *parts)
+
+    def forcings(self, init_times: Iterable, horizon: int | None = None) -> xr.DataArray:
+        """Return what the network sees beside the states for forecasts from some times, as `export`'s programs take it.
+
+        Parameters
+        ----------
+        init_times
+            Initializations: dates as text, or an index of times of any calendar.
+        horizon
+            Number of steps; by default the task's.
+
+        Returns
+        -------
+        xarray.DataArray
+            (init_time, state, forcing, latitude, longitude), float32, no unit: as many states as all network calls take
+            in. Without forcings in the task there are none along `forcing`.
+        """
+        horizon = self.task.horizon if horizon is None else horizon
+        inits = init_times if isinstance(init_times, pd.Index) else pd.Index(np.atleast_1d(np.asarray(init_times)))
+        if not isinstance(inits, xr.CFTimeIndex):
+            inits = pd.DatetimeIndex(inits)
+        calls = -(-horizon // self.task.history)
+        made = self._forcings(torch.device("cpu"))
+        shape = (len(inits), calls * self.task.history, len(made), self.latitude.size, self.longitude.size)
+        values = made(inits, calls).numpy() if len(made) else np.zeros(shape, dtype=np.float32)
+        return xr.DataArray(
+            values,
+            dims=("init_time", "state", "forcing", "latitude", "longitude"),
+            coords={
+                "init_time": inits,
+                "forcing": _forcing_names(self.task),
+                "latitude": self.latitude,
+                "longitude": self.longitude,
+            },
+        )
+
+    def _forcings(self, device: torch.device) -> loader.Forcings:
+        weights = latitude_weights(xr.Dataset(coords={"latitude": self.latitude})).values
+        return loader.Forcings(self.task, self.latitude, self.longitude, self.statics, weights, device)
+
     def _histories(self, inside: xr.Dataset, init_times: Iterable | None, every: str | None) -> np.ndarray:
         """Return the positions of the history of each initialization, shape (init, history)."""
         times = inside.indexes["time"]
@@ -288,8 +368,7 @@ class Forecaster:
         """Return forecasts in physical units, float32, (init, lead, channel, latitude, longitude)."""
         device = next(self.network.parameters()).device
         scale = loader.Scale(self.normalizer, device)
-        weights = latitude_weights(inside["latitude"]).values
-        forcings = loader.Forcings(self.task, self.latitude, self.longitude, self.statics, weights, device)
+        forcings = self._forcings(device)
         factor, offset = self._conversions(inside)
         converted = (factor != 1).any() or (offset != 0).any()
         source = reader.open_source(inside)
