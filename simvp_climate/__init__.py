@@ -22,6 +22,7 @@ _HOME = {
     "latitude_weights": "grid",
     "mae": "verification.metrics",
     "open_dataset": "data.store",
+    "open_pretrained": "forecaster",
     "open_sample": "data.store",
     "persistence": "verification.baselines",
     "plot": None,

@@ -41,6 +41,7 @@ _CONVENTIONS = {  # of the tensors of a file, for whoever reads it without this 
     "area-weighted standard deviation",
     "forcings": "channels after those of the state; at_output: at the time forecast from the place of the state",
 }
+_PRETRAINED = Path(__file__).parent / "pretrained"
 _BATCH_BYTES = 2**24  # states in and out of one network call; its own activations take about 50 times that
 
 
@@ -432,6 +433,33 @@ class Forecaster:
             references="Tan et al., SimVPv2, arXiv:2211.12509",
             system="SimVPv2",
         )
+
+
+def open_pretrained(name: str, device: str = "auto") -> Forecaster:
+    """Return a trained forecaster that comes with the package; no network is needed.
+
+    There is "sample", trained on the simulated climate of `open_sample`: for examples and first steps, not for real
+    weather. Its data, periods, skill and limits are on a card in the package, `pretrained/sample.md`.
+
+    Parameters
+    ----------
+    name
+        Which one.
+    device
+        Where it runs; "auto": a GPU if there is one.
+
+    Raises
+    ------
+    ValueError
+        If there is none of this name; the message lists those that there are.
+    """
+    names = sorted(path.stem for path in _PRETRAINED.glob("*.safetensors"))
+    if name not in names:
+        raise ValueError(
+            f"there is no pretrained forecaster {name!r}: the package has {names}. Files of your own are opened by "
+            "Forecaster.load(path)"
+        )
+    return Forecaster.load(_PRETRAINED / f"{name}.safetensors", device)
 
 
 def choose_device(device: str) -> str:
