@@ -1,0 +1,312 @@
+"""SimVPv2 against the same network written plainly, one training step and one forecast, in one table.
+
+    python benchmarks/model.py                       the shapes of t2m and of 1.40625 degrees, as many threads as cores
+    python benchmarks/model.py --threads 1 --clock cpu     on a machine that others use too
+    python benchmarks/model.py --quick               a minute, small batches, to see that it runs
+
+The plain network is the published one as one writes it down: float32, contiguous, one module after another, with
+`torch.nn.Conv2d`, `BatchNorm2d`, `GroupNorm` and Adam as they come. Three lines make it faster, and are measured
+too: channels-last memory, bfloat16 by autocast, `torch.compile` (left out where there is no C++ compiler). Here
+stands for this package's network with the fused AdamW. All have the same weights, and before anything is timed the
+outputs and the loss of here in float32 are compared with those of the plain network.
+
+A training step is a batch from `loader.WindowStream` in memory, forward, mean squared error in float32, backward,
+optimizer. The variants take turns; the table shows medians, and how many times as fast as plain.
+"""
+
+import contextlib
+import copy
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Annotated
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from torch import Tensor, nn
+
+from simvp_climate.loader import Plan, WindowStream
+from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
+
+
+@dataclass(frozen=True)
+class Case:
+    """A shape of data and the batches that a CPU and a GPU take of it."""
+
+    name: str
+    history: int
+    channels: int
+    latitudes: int
+    longitudes: int
+    batch: int
+    batch_gpu: int
+
+
+CASES = (Case("t2m", 12, 1, 32, 64, 16, 16), Case("1.40625 deg", 12, 1, 128, 256, 1, 4))
+
+
+# ---- the published network, plainly; the names of its weights are ours, so that they can be copied
+
+
+class PlainLayer(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int, upsample: bool):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs * 4 if upsample else outputs, 3, stride, padding=1)
+        self.shuffle = nn.PixelShuffle(2) if upsample else nn.Identity()
+        self.norm = nn.GroupNorm(2, outputs)
+        self.act = nn.SiLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.norm(self.shuffle(self.conv(x))))
+
+
+class PlainBlock(nn.Module):
+    def __init__(self, width: int, wide: int, drop: float):
+        super().__init__()
+        self.drop = drop
+        self.norm_attention = nn.BatchNorm2d(width)
+        self.enter = nn.Conv2d(width, width, 1)
+        self.near = nn.Conv2d(width, width, 5, padding=2, groups=width)
+        self.far = nn.Conv2d(width, width, 7, padding=9, dilation=3, groups=width)
+        self.value_and_gate = nn.Conv2d(width, 2 * width, 1)
+        self.leave = nn.Conv2d(width, width, 1)
+        self.scale_attention = nn.Parameter(torch.full((width,), 0.01))
+        self.norm_mix = nn.BatchNorm2d(width)
+        self.expand = nn.Conv2d(width, wide, 1)
+        self.spread = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
+        self.shrink = nn.Conv2d(wide, width, 1)
+        self.scale_mix = nn.Parameter(torch.full((width,), 0.01))
+        self.act = nn.GELU()
+
+    def drop_path(self, x: Tensor) -> Tensor:
+        if not self.training or self.drop == 0:
+            return x
+        mask = torch.empty(len(x), 1, 1, 1, device=x.device).bernoulli_(1 - self.drop)
+        return x * mask.div_(1 - self.drop).to(x.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm_attention(x)
+        a = self.far(self.near(self.act(self.enter(normed))))
+        value, gate = self.value_and_gate(a).chunk(2, dim=1)
+        a = self.leave(torch.sigmoid(gate) * value) + normed
+        x = x + self.drop_path(self.scale_attention[:, None, None] * a)
+        m = self.shrink(self.act(self.spread(self.expand(self.norm_mix(x)))))
+        return x + self.drop_path(self.scale_mix[:, None, None] * m)
+
+
+class PlainTranslator(nn.Module):
+    def __init__(self, stack: int, config: SimVPv2Config):
+        super().__init__()
+        hidden = config.hidden_time
+        drops = np.linspace(min(0.01, config.drop_path), config.drop_path, config.blocks).tolist()
+        widths = [stack] + [hidden] * (config.blocks - 1)
+        self.blocks = nn.ModuleList(
+            PlainBlock(width, int(width * config.mlp_ratio), drop) for width, drop in zip(widths, drops, strict=True)
+        )
+        self.narrow = nn.Conv2d(stack, hidden, 1) if stack != hidden else nn.Identity()
+        self.widen = nn.Conv2d(hidden, stack, 1) if stack != hidden else nn.Identity()
+
+    def forward(self, z: Tensor) -> Tensor:
+        z = self.narrow(self.blocks[0](z))
+        for block in self.blocks[1:]:
+            z = block(z)
+        return self.widen(z)
+
+
+class Plain(nn.Module):
+    def __init__(self, config: SimVPv2Config, history: int, channels: int):
+        super().__init__()
+        width = config.hidden_space
+        halves = [layer % 2 == 1 for layer in range(config.spatial_layers)]
+        self.encoder = nn.ModuleList(
+            PlainLayer(width if layer else channels, width, 2 if half else 1, False)
+            for layer, half in enumerate(halves)
+        )
+        self.translator = PlainTranslator(history * width, config)
+        self.decoder = nn.ModuleList(PlainLayer(width, width, 1, half) for half in reversed(halves))
+        self.readout = nn.Conv2d(width, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, C, H, W = x.shape
+        skip = z = self.encoder[0](x.view(B * T, C, H, W))
+        for layer in self.encoder[1:]:
+            z = layer(z)
+        z = self.translator(z.reshape(B, -1, *z.shape[-2:])).reshape(z.shape)
+        for layer in self.decoder[:-1]:
+            z = layer(z)
+        return self.readout(self.decoder[-1](z + skip)).reshape(B, T, C, H, W)
+
+
+# ---- what is measured
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to run the network: a training step on a batch of windows, and a forecast."""
+
+    name: str
+    step: Callable[[Tensor], Tensor]
+    forecast: Callable[[Tensor], Tensor]
+
+
+def variant(name: str, network: nn.Module, case: Case, optimizer: torch.optim.Optimizer, bf16: bool) -> Variant:
+    device = next(network.parameters()).device
+
+    def lower() -> contextlib.AbstractContextManager:
+        return torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
+
+    def step(windows_BTCHW: Tensor) -> Tensor:
+        windows_BTCHW = windows_BTCHW.to(device, non_blocking=True)
+        network.train()
+        optimizer.zero_grad()
+        with lower():
+            y_BTCHW = network(windows_BTCHW[:, : case.history])
+        loss = F.mse_loss(y_BTCHW.float(), windows_BTCHW[:, case.history :])
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    def forecast(x_BTCHW: Tensor) -> Tensor:
+        network.eval()
+        with torch.inference_mode(), lower():
+            return network(x_BTCHW.to(device)).float()
+
+    return Variant(name, step, forecast)
+
+
+def variants(case: Case, device: str, compiled: bool) -> list[Variant]:
+    """Build all of them, with the same weights."""
+    config = SimVPv2Config(padding="zeros", predict="state")
+    torch.manual_seed(0)
+    here = SimVPv2(config, history=case.history, channels=case.channels)
+    plain = Plain(config, case.history, case.channels)
+    weights = {name: value for name, value in here.state_dict().items() if name != "change_scale_TC"}
+    plain.load_state_dict(weights)
+
+    def fast(bf16: bool) -> Variant:
+        network = copy.deepcopy(here).to(device, memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, weight_decay=0, fused=True)
+        return variant("here, bfloat16" if bf16 else "here, float32", network, case, optimizer, bf16)
+
+    def slow(name: str, bf16: bool, last: bool, compiled: bool) -> Variant:
+        network = copy.deepcopy(plain).to(device)
+        network = network.to(memory_format=torch.channels_last) if last else network
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+        return variant(name, torch.compile(network) if compiled else network, case, optimizer, bf16)
+
+    made = [
+        slow("plain, float32", False, False, False),
+        slow("plain, channels last", False, True, False),
+        slow("plain, channels last, bfloat16", True, True, False),
+    ]
+    if compiled:
+        made.append(slow("plain, the three lines", True, True, True))
+    return [*made, fast(False), fast(True)]
+
+
+def batches(case: Case, batch: int) -> Iterator[Tensor]:
+    """Yield windows for ever, from memory."""
+    length = 2 * case.history
+    shape = (case.channels, case.latitudes, case.longitudes)
+    states = np.random.default_rng(0).standard_normal((length + 4 * batch - 1, *shape), dtype=np.float32)
+    windows = np.arange(4 * batch)[:, None] + np.arange(length)
+    source = SimpleNamespace(shape=shape, state_bytes=4 * int(np.prod(shape)))
+    stream = WindowStream([source], [windows], batch_size=batch, plan=Plan("memory"), states=states)
+    epoch = 0
+    while True:
+        for found in stream.epoch(epoch):
+            yield found.states
+        epoch += 1
+
+
+def agree(plain: Variant, here: Variant, windows_BTCHW: Tensor, history: int) -> tuple[float, float]:
+    """Return the largest difference of two forecasts, and the relative difference of two losses after two steps."""
+    x_BTCHW = windows_BTCHW[:, :history]
+    difference = (plain.forecast(x_BTCHW) - here.forecast(x_BTCHW)).abs().max().item()
+    losses = []
+    for one in (plain, here):
+        torch.manual_seed(1)
+        one.step(windows_BTCHW)
+        losses.append(one.step(windows_BTCHW).item())
+    return difference, abs(losses[1] / losses[0] - 1)
+
+
+def measure(case: Case, device: str, batch: int, repeats: int, clock: Callable[[], float], compiled: bool) -> None:
+    stream = batches(case, batch)
+    made = variants(case, device, compiled)
+    plain, here = made[0], next(one for one in made if one.name == "here, float32")
+    difference, drift = agree(plain, here, next(stream), case.history)
+    if difference > 1e-4:
+        raise SystemExit(f"{case.name}: outputs of here and plain differ by up to {difference:.1e}, more than 1e-4")
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    for one in made:  # compiles, fills caches
+        one.step(next(stream))
+        one.forecast(next(stream)[:, : case.history])
+    seconds = {(one.name, what): [] for one in made for what in ("step", "forecast", "loader")}
+    for _ in range(repeats):
+        for one in made:
+            wait()
+            start = clock()
+            windows_BTCHW = next(stream)
+            loaded = clock()
+            one.step(windows_BTCHW)
+            wait()
+            stepped = clock()
+            one.forecast(windows_BTCHW[:, : case.history])
+            wait()
+            seconds[one.name, "forecast"].append(clock() - stepped)
+            seconds[one.name, "step"].append(stepped - start)
+            seconds[one.name, "loader"].append(loaded - start)
+    print(f"\n{case.name}: {case.history} x {case.channels} x {case.latitudes} x {case.longitudes}, batch {batch}")
+    print(f"outputs of here in float32 differ from plain by up to {difference:.0e}, the loss by {drift:.0e} of it\n")
+    print("| | training step, s | of it the loader, ms | times plain | forecast, s | times plain |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    median = {key: statistics.median(values) for key, values in seconds.items()}
+    for one in made:
+        step, forecast, loader = (median[one.name, what] for what in ("step", "forecast", "loader"))
+        faster = [median[plain.name, "step"] / step, median[plain.name, "forecast"] / forecast]
+        print(
+            f"| {one.name} | {step:.3f} | {loader * 1e3:.2f} | {faster[0]:.1f} | {forecast:.3f} | {faster[1]:.1f} |",
+            flush=True,
+        )
+    if compiled:
+        lines = median["plain, the three lines", "step"] / median["here, bfloat16", "step"]
+        print(f"\nhere in bfloat16 trains {lines:.2f} times as fast as the three lines")
+
+
+def main(
+    threads: Annotated[int, typer.Option(help="Of PyTorch; 0 leaves its choice.")] = 0,
+    repeats: int = 5,
+    batch: Annotated[int, typer.Option(help="Windows; 0 takes the case's own.")] = 0,
+    clock: Annotated[
+        str, typer.Option(help="wall, or cpu: processor time, for one thread on a busy machine.")
+    ] = "wall",
+    case: Annotated[str, typer.Option(help="Only the case of this name.")] = "",
+    compiled: Annotated[bool, typer.Option(help="Measure torch.compile, if there is a compiler.")] = True,
+    quick: bool = False,
+) -> None:
+    """Print a table for each case."""
+    clocks = {"wall": time.perf_counter, "cpu": time.process_time}
+    if clock not in clocks:
+        raise SystemExit(f"--clock {clock}: it must be wall or cpu")
+    if threads:
+        torch.set_num_threads(threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    compiled = compiled and (device == "cuda" or shutil.which("g++") is not None)
+    print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {clock} time, {repeats} repeats")
+    if quick:
+        measure(Case("small", 4, 1, 16, 32, 2, 2), device, batch or 2, 2, clocks[clock], compiled=False)
+        return
+    for one in CASES:
+        if case in ("", one.name):
+            size = batch or (one.batch_gpu if device == "cuda" else one.batch)
+            measure(one, device, size, repeats, clocks[clock], compiled)
+
+
+if __name__ == "__main__":
+    typer.run(main)
