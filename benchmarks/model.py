@@ -133,7 +133,7 @@ class Plain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         B, T, C, H, W = x.shape
-        skip = z = self.encoder[0](x.view(B * T, C, H, W))
+        skip = z = self.encoder[0](x.reshape(B * T, C, H, W))
         for layer in self.encoder[1:]:
             z = layer(z)
         z = self.translator(z.reshape(B, -1, *z.shape[-2:])).reshape(z.shape)
