@@ -148,10 +148,7 @@ class _Depthwise(torch.autograd.Function):
     def forward(ctx, x_BCHW: Tensor, weight: Tensor, bias: Tensor, dilation: int, beyond: str) -> Tensor:
         ctx.save_for_backward(x_BCHW, weight)
         ctx.dilation, ctx.beyond = dilation, beyond
-        reach = dilation * (weight.shape[-1] - 1) // 2
-        # padded here, always: padding by oneDNN makes it choose a slow kernel where it dilates
-        x_BCpp = _continue(x_BCHW, beyond, (reach,) * 2, (reach,) * 2)
-        return F.conv2d(x_BCpp, weight, bias, dilation=dilation, groups=len(weight))
+        return _convolve(x_BCHW, weight, bias, dilation, beyond)
 
     @staticmethod
     def backward(ctx, grad_BCHW: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
@@ -167,21 +164,33 @@ class _Depthwise(torch.autograd.Function):
         return grad_x, grad_weight, grad_bias, None, None
 
 
+def _convolve(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, beyond: str) -> Tensor:
+    reach = dilation * (weight.shape[-1] - 1) // 2
+    if beyond == "zeros" and dilation == 1:
+        x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
+        return F.conv2d(x_BCHW, weight, bias, padding=reach, groups=len(weight))
+    # padded here: padding by oneDNN makes it choose a slow kernel where it dilates
+    x_BCpp = _continue(x_BCHW, beyond, (reach,) * 2, (reach,) * 2)
+    return F.conv2d(x_BCpp, weight, bias, dilation=dilation, groups=len(weight))
+
+
 def _gradient_of_input(grad_BCHW: Tensor, weight: Tensor, dilation: int, beyond: str) -> Tensor:
     """Convolve with the turned kernel: what a value went into, by the same weights."""
+    turned = weight.flip(-2, -1)
+    if beyond != "sphere":
+        return _convolve(grad_BCHW, turned, None, dilation, beyond)
     reach = dilation * (weight.shape[-1] - 1) // 2
     # beyond a pole the gradient lands on rows that are copies, and is folded back onto their originals
-    rows = 2 * reach if beyond == "sphere" else reach
-    grad_BCpp = _continue(grad_BCHW, "zeros" if beyond == "zeros" else "periodic", (rows,) * 2, (reach,) * 2)
-    grad_BCpW = F.conv2d(grad_BCpp, weight.flip(-2, -1), dilation=dilation, groups=len(weight))
-    if beyond != "sphere":
-        return grad_BCpW
+    grad_BCpp = _continue(grad_BCHW, "periodic", (2 * reach,) * 2, (reach,) * 2)
+    grad_BCpW = F.conv2d(grad_BCpp, turned, dilation=dilation, groups=len(weight))
     return _fold(grad_BCpW, beyond, (reach,) * 2, (0, 0), grad_BCHW.shape[-2:])
 
 
 def _gradient_of_weight(x_BCHW: Tensor, grad_BCHW: Tensor, weight: Tensor, dilation: int, beyond: str) -> Tensor:
     """Correlate input and gradient, nine taps at a time."""
     kernel, (height, width) = weight.shape[-1], grad_BCHW.shape[-2:]
+    if kernel == 3 and dilation == 1 and beyond == "zeros":
+        return _nine_taps(x_BCHW.contiguous(memory_format=torch.channels_last), grad_BCHW, weight, 1)
     reach = dilation * (kernel - 1) // 2
     # taps that are `dilation` apart meet every `dilation`-th cell alone: each of these grids is a field of its own
     extra = (-height % dilation, -width % dilation)
@@ -190,7 +199,6 @@ def _gradient_of_weight(x_BCHW: Tensor, grad_BCHW: Tensor, weight: Tensor, dilat
         grad_BCHW = _continue(grad_BCHW, "zeros", (0, extra[0]), (0, extra[1]))
     x_BCpp, grad_BCHW = _every(x_BCpp, dilation), _every(grad_BCHW, dilation)
     height, width = grad_BCHW.shape[-2:]
-    channels = len(weight)
     starts = [*range(0, kernel - 2, 3)]
     starts += [kernel - 3] if starts[-1] != kernel - 3 else []
     nine = weight[..., :3, :3].contiguous()
@@ -198,20 +206,25 @@ def _gradient_of_weight(x_BCHW: Tensor, grad_BCHW: Tensor, weight: Tensor, dilat
     for row in starts:
         for column in starts:
             part = x_BCpp[..., row : row + height + 2, column : column + width + 2]
-            grad_weight[..., row : row + 3, column : column + 3] = torch.ops.aten.convolution_backward(
-                grad_BCHW,
-                part,
-                nine,
-                bias_sizes=None,
-                stride=(1, 1),
-                padding=(0, 0),
-                dilation=(1, 1),
-                transposed=False,
-                output_padding=(0, 0),
-                groups=channels,
-                output_mask=(False, True, False),
-            )[1]
+            grad_weight[..., row : row + 3, column : column + 3] = _nine_taps(part, grad_BCHW, nine, 0)
     return grad_weight
+
+
+def _nine_taps(x_BCHW: Tensor, grad_BCHW: Tensor, weight: Tensor, padding: int) -> Tensor:
+    """Return the gradient of 3 x 3 weights."""
+    return torch.ops.aten.convolution_backward(
+        grad_BCHW,
+        x_BCHW,
+        weight,
+        bias_sizes=None,
+        stride=(1, 1),
+        padding=(padding, padding),
+        dilation=(1, 1),
+        transposed=False,
+        output_padding=(0, 0),
+        groups=len(weight),
+        output_mask=(False, True, False),
+    )[1]
 
 
 def _every(x_BCHW: Tensor, step: int) -> Tensor:
