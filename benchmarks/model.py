@@ -3,6 +3,7 @@
     python benchmarks/model.py                       the shapes of t2m and of 1.40625 degrees, as many threads as cores
     python benchmarks/model.py --threads 1 --clock cpu     on a machine that others use too
     python benchmarks/model.py --quick               a minute, small batches, to see that it runs
+    python benchmarks/model.py --memory              gigabytes that training takes, and would at 721 x 1440 (Linux)
 
 The plain network is the published one as one writes it down: float32, contiguous, one module after another, with
 `torch.nn.Conv2d`, `BatchNorm2d`, `GroupNorm` and Adam as they come. Three lines make it faster, and are measured
@@ -16,11 +17,15 @@ optimizer. The variants take turns; the table shows medians, and how many times 
 
 import contextlib
 import copy
+import itertools
+import multiprocessing
 import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated
 
@@ -279,6 +284,45 @@ def measure(case: Case, device: str, batch: int, repeats: int, clock: Callable[[
         print(f"\nhere in bfloat16 trains {lines:.2f} times as fast as the three lines")
 
 
+# ---- memory
+
+
+def peak(latitudes: int, longitudes: int, bf16: bool, recompute: bool) -> float:
+    """Return the bytes that two training steps of one window add at their peak to a process with the network."""
+    torch.set_num_threads(1)
+    network = SimVPv2(SimVPv2Config(padding="sphere"), history=12, channels=1).to(memory_format=torch.channels_last)
+    network.recompute = recompute
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+    case = Case("", 12, 1, latitudes, longitudes, 1, 1)
+    one = variant("", network, case, optimizer, bf16)
+    before = _resident("VmRSS")
+    for _ in range(2):
+        one.step(torch.randn(1, 24, 1, latitudes, longitudes))
+    return _resident("VmHWM") - before
+
+
+def _resident(what: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * float(next(line for line in lines if line.startswith(what)).split()[1])
+
+
+def measure_memory() -> None:
+    sizes = ((32, 64), (64, 128), (96, 192))
+    cells = np.array([latitudes * longitudes for latitudes, longitudes in sizes], dtype=float)
+    print("| precision | recomputed |" + "".join(f" {a} x {b} |" for a, b in sizes) + " bytes per cell | 721 x 1440 |")
+    print("| --- | --- |" + " ---: |" * (len(sizes) + 2))
+    for bf16, recompute in itertools.product((False, True), (False, True)):
+        found = []
+        for size in sizes:  # each in a process of its own, which starts small
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                found.append(pool.submit(peak, *size, bf16, recompute).result())
+        slope, rest = np.polyfit(cells, found, 1)
+        columns = "".join(f" {value / 1e9:.2f} |" for value in found)
+        total = (rest + slope * 722 * 1440) / 1e9
+        kind = "bfloat16" if bf16 else "float32"
+        print(f"| {kind} | {'yes' if recompute else 'no'} |{columns} {slope:,.0f} | {total:.0f} |", flush=True)
+
+
 def main(
     threads: Annotated[int, typer.Option(help="Of PyTorch; 0 leaves its choice.")] = 0,
     repeats: int = 5,
@@ -289,8 +333,12 @@ def main(
     case: Annotated[str, typer.Option(help="Only the case of this name.")] = "",
     compiled: Annotated[bool, typer.Option(help="Measure torch.compile, if there is a compiler.")] = True,
     quick: bool = False,
+    memory: Annotated[bool, typer.Option(help="Measure the peak memory of training at growing grids instead.")] = False,
 ) -> None:
     """Print a table for each case."""
+    if memory:
+        measure_memory()
+        return
     clocks = {"wall": time.perf_counter, "cpu": time.process_time}
     if clock not in clocks:
         raise SystemExit(f"--clock {clock}: it must be wall or cpu")
