@@ -287,10 +287,12 @@ class _GroupNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x_NSHW: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         N, S, H, W = x_NSHW.shape
-        y_NSHW, mean, rstd = torch.native_group_norm(x_NSHW, weight, bias, N, S, H * W, groups, eps)
+        # for fields of fewer than 1024 cells there is a kernel that is slow on channels-last memory
+        lying = x_NSHW.contiguous() if H * W < 1024 else x_NSHW
+        y_NSHW, mean, rstd = torch.native_group_norm(lying, weight, bias, N, S, H * W, groups, eps)
         ctx.save_for_backward(x_NSHW, mean, rstd, weight)
         ctx.groups = groups
-        return y_NSHW
+        return y_NSHW.contiguous(memory_format=torch.channels_last)
 
     @staticmethod
     def backward(ctx, grad_NSHW: Tensor) -> tuple[Tensor | None, ...]:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from simvp_climate.networks.simvp_v2 import Conv, DoublingConv, GroupNorm
+from simvp_climate.networks.simvp_v2 import Conv, DoublingConv, GroupNorm, SimVPv2, SimVPv2Config
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -24,13 +24,14 @@ def test_doubling_is_a_convolution_and_a_pixel_shuffle(memory_format):
         torch.testing.assert_close(value, other)
 
 
-def test_group_norm_in_bfloat16_has_the_gradient_of_float32():
+@pytest.mark.parametrize("size", [(8, 10), (32, 40)])
+def test_group_norm_in_bfloat16_is_that_of_float32(size):
     torch.manual_seed(0)
     norm, plain = GroupNorm(2, 6), nn.GroupNorm(2, 6)
     with torch.no_grad():
         norm.weight.normal_(), norm.bias.normal_()
     plain.load_state_dict(norm.state_dict())
-    x = torch.randn(3, 6, 8, 10).bfloat16().to(memory_format=torch.channels_last).requires_grad_()
+    x = torch.randn(3, 6, *size).bfloat16().to(memory_format=torch.channels_last).requires_grad_()
     wide = x.detach().float().requires_grad_()
     expected = plain(wide)
     found = norm(x)
@@ -42,3 +43,17 @@ def test_group_norm_in_bfloat16_has_the_gradient_of_float32():
     torch.testing.assert_close(grads[0].float(), wanted[0], rtol=2**-7, atol=2**-8)
     for value, other in zip(grads[1:], wanted[1:], strict=True):
         torch.testing.assert_close(value, other, rtol=1e-5, atol=1e-5)
+
+
+def test_a_step_of_training_is_the_same_twice_to_the_bit():
+    config = SimVPv2Config(hidden_space=4, hidden_time=8, blocks=2, padding="sphere")
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        network = SimVPv2(config, history=2, channels=1).to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            y = network(torch.randn(3, 2, 1, 16, 32))
+        y.float().square().mean().backward()
+        runs.append({name: weight.grad for name, weight in network.named_parameters()})
+    for name, grad in runs[0].items():
+        assert torch.equal(grad, runs[1][name]), name
