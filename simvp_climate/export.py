@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from simvp_climate.data.normalizer import Normalizer
-from simvp_climate.loader import Scale
+from simvp_climate.loader import Scale, roles
 from simvp_climate.model_file import replace
 from simvp_climate.networks.simvp_v2 import rollout
 from simvp_climate.task import Task
@@ -27,17 +27,18 @@ _MADE_BY = "exported by simvp_climate"
 class _Program(nn.Module):
     """States in physical units to forecasts in physical units."""
 
-    def __init__(self, network: nn.Module, normalizer: Normalizer, horizon: int):
+    def __init__(self, network: nn.Module, seen: Normalizer, told: Normalizer, horizon: int):
         super().__init__()
         self.network, self.horizon = network, horizon
-        self.scale = Scale(normalizer, torch.device("cpu"))
-        for name, value in vars(self.scale).items():
-            if isinstance(value, Tensor):  # a transposed one would be saved with a warning
-                setattr(self.scale, name, value.clone(memory_format=torch.contiguous_format))
+        self.scale, self.scale_told = Scale(seen, torch.device("cpu")), Scale(told, torch.device("cpu"))
+        for scale in (self.scale, self.scale_told):
+            for name, value in vars(scale).items():
+                if isinstance(value, Tensor):  # a transposed one would be saved with a warning
+                    setattr(scale, name, value.clone(memory_format=torch.contiguous_format))
 
     def forward(self, states_BTCHW: Tensor, forcings_BTFHW: Tensor | None = None) -> Tensor:
         x_BTCHW = self.scale.normalize(states_BTCHW)
-        return self.scale.physical(rollout(self.network, x_BTCHW, self.horizon, forcings_BTFHW).float())
+        return self.scale_told.physical(rollout(self.network, x_BTCHW, self.horizon, forcings_BTFHW).float())
 
 
 def export(
@@ -57,11 +58,15 @@ def export(
         raise FileExistsError(f"{str(path)!r} exists and is no program that we exported: choose another path")
     if write is _write_onnx:
         _need_onnx()
+    found = roles(task, normalizer.channels)
+    seen, told = normalizer.select(found.seen), normalizer.select(found.told)
     calls = -(-task.horizon // task.history)
     about = {
         "made_by": f"{_MADE_BY} {version('simvp-climate')}",
-        "channels": [str(channel) for channel in normalizer.channels],
-        "units": list(normalizer.units),
+        "channels": [str(channel) for channel in seen.channels],
+        "units": list(seen.units),
+        "output_channels": [str(channel) for channel in told.channels],
+        "output_units": list(told.units),
         "forcings": forcings,
         "latitude": latitude.astype(np.float64).tolist(),
         "longitude": longitude.astype(np.float64).tolist(),
@@ -72,7 +77,7 @@ def export(
         "output": f"forecasts (batch, {task.horizon}, channel, latitude, longitude), float32, in units",
     }
     grid = latitude.size, longitude.size
-    mean_C11 = torch.as_tensor(normalizer.mean, dtype=torch.float32)[:, None, None]
+    mean_C11 = torch.as_tensor(seen.mean, dtype=torch.float32)[:, None, None]
     arguments = [mean_C11.expand(2, task.history, -1, *grid).contiguous()]
     if forcings:
         about["second_input"] = f"forcings (batch, {calls * task.history}, forcing, latitude, longitude), float32"
@@ -82,7 +87,7 @@ def export(
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch about itself
         program = torch.export.export(
-            _Program(own, normalizer, task.horizon).eval(),
+            _Program(own, seen, told, task.horizon).eval(),
             tuple(arguments),
             dynamic_shapes=[{0: batch}] * len(arguments),
         )

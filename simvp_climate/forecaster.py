@@ -74,7 +74,7 @@ class Forecaster:
     def __repr__(self):
         size = sum(value.numel() for value in self.network.parameters()) / 1e6
         return (
-            f"<Forecaster of {', '.join(self.task.variables)}: {self.task.horizon} steps of {self.task.step} from "
+            f"<Forecaster of {', '.join(self.task.forecast)}: {self.task.horizon} steps of {self.task.step} from "
             f"{self.task.history}, grid {self.latitude.size} x {self.longitude.size}, {size:.2g} M parameters, "
             f"trained {self.provenance['training']}>"
         )
@@ -106,8 +106,9 @@ class Forecaster:
         Returns
         -------
         xarray.Dataset
-            The task's variables on (init_time, lead_time, [member,] [level,] latitude, longitude), with the names,
-            order, coordinate values and units of `dataset`, NaN where the training data never had a value, and
+            The task's variables and diagnostics on (init_time, lead_time, [member,] [level,] latitude, longitude), with
+            the names, order, coordinate values and units of `dataset` (diagnostics in the units that they were trained
+            in), NaN where the training data never had a value, and
             `valid_time(init_time, lead_time)`, so that `forecast - dataset.sel(time=forecast.valid_time)` is
             complete, if the dataset calls the variables as the task does and its time `time`;
             `open_dataset(dataset, task.variables)` sees to both.
@@ -126,7 +127,12 @@ class Forecaster:
             raise ValueError(f"horizon={horizon!r} must be a whole number of steps, at least 1")
         if not isinstance(dataset, xr.Dataset):
             raise ValueError(f"the forecaster takes an xarray.Dataset, not {type(dataset).__name__}: see open_dataset")
-        inside = orient(rename(dataset, self.task.variables, self.task.levels))
+        if self.task.inputs and horizon > self.task.history:
+            raise ValueError(
+                f"horizon={horizon} takes more than one call of the network, which emits {self.task.history} states, "
+                f"and of inputs={list(self.task.inputs)} no later state is known: take at most {self.task.history}"
+            )
+        inside = orient(rename(dataset, (*self.task.variables, *self.task.inputs), self.task.levels))
         histories = self._histories(inside, init_times, every)
         inits = inside.indexes["time"][histories[:, -1]]
         member = find_member(inside)
@@ -148,18 +154,28 @@ class Forecaster:
             same_grid(grid, inside)
         except ValueError as error:
             raise ValueError(f"the data are on another grid than the forecaster was trained on: {error}") from error
-        found = reader.channels(inside)
-        if found != self.normalizer.channels:
+        found, seen = reader.channels(inside), self._seen.channels
+        if found != seen:
             raise ValueError(
                 f"the data have the channels {[str(c) for c in found]}, the forecaster was trained on "
-                f"{[str(c) for c in self.normalizer.channels]}: give the same variables and levels"
+                f"{[str(c) for c in seen]}: give the same variables and levels"
             )
         self._conversions(inside)
+
+    @property
+    def _seen(self) -> Normalizer:
+        """The statistics of what goes into the network."""
+        return self.normalizer.select(loader.roles(self.task, self.normalizer.channels).seen)
+
+    @property
+    def _told(self) -> Normalizer:
+        """The statistics of what comes out of the network."""
+        return self.normalizer.select(loader.roles(self.task, self.normalizer.channels).told)
 
     def _conversions(self, inside: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
         """Return factor and offset that carry each channel to the units trained on, (channel, 1, 1)."""
         found = []
-        for channel, trained in zip(self.normalizer.channels, self.normalizer.units, strict=True):
+        for channel, trained in zip(self._seen.channels, self._seen.units, strict=True):
             units = inside[channel.variable].attrs.get("units", "")
             if not units or not trained or same_units(units, trained):
                 found.append((1.0, 0.0))
@@ -368,32 +384,37 @@ class Forecaster:
     def _states(self, inside: xr.Dataset, histories: np.ndarray, horizon: int) -> np.ndarray:
         """Return forecasts in physical units, float32, (init, lead, channel, latitude, longitude)."""
         device = next(self.network.parameters()).device
-        scale = loader.Scale(self.normalizer, device)
+        seen, told = self._seen, self._told
+        scale, scale_told = loader.Scale(seen, device), loader.Scale(told, device)
         forcings = self._forcings(device)
         factor, offset = self._conversions(inside)
+        # back again: what is not in the data comes in the units trained in
+        own = len(told.channels) - self.network.shared
+        back_factor = np.concatenate([factor[: self.network.shared], np.ones((own, 1, 1))])
+        back_offset = np.concatenate([offset[: self.network.shared], np.zeros((own, 1, 1))])
         converted = (factor != 1).any() or (offset != 0).any()
         source = reader.open_source(inside)
         unlabeled = [
             bool(trained) and not inside[channel.variable].attrs.get("units")
-            for channel, trained in zip(self.normalizer.channels, self.normalizer.units, strict=True)
+            for channel, trained in zip(seen.channels, seen.units, strict=True)
         ]
         inits = inside.indexes["time"][histories[:, -1]]
         calls = -(-horizon // self.task.history)
         batch = max(1, _BATCH_BYTES // (source.state_bytes * (self.task.history + horizon)))
-        shape = (len(histories), horizon, len(source.channels), self.latitude.size, self.longitude.size)
+        shape = (len(histories), horizon, len(told.channels), self.latitude.size, self.longitude.size)
         forecasts = np.empty(shape, dtype=np.float32)
         for start in range(0, len(histories), batch):
             positions, rows = np.unique(histories[start : start + batch], return_inverse=True)
             states = reader.read(source, positions)
-            reader.check_finite(states, inside, positions, self.normalizer.mask)
+            reader.check_finite(states, inside, positions, seen.mask)
             if converted:
                 states = (states * factor + offset).astype(np.float32)
-            check_plausible(self.normalizer, states, "the dataset", unlabeled)
+            check_plausible(seen, states, "the dataset", unlabeled)
             x_BTCHW = torch.from_numpy(states[rows.reshape(-1, histories.shape[1])]).to(device)
             f_BTFHW = forcings(inits[start : start + batch], calls)
-            y_BTCHW = scale.physical(rollout(self.network, scale.normalize(x_BTCHW), horizon, f_BTFHW).float())
+            y_BTCHW = scale_told.physical(rollout(self.network, scale.normalize(x_BTCHW), horizon, f_BTFHW).float())
             states = y_BTCHW.cpu().numpy()
-            forecasts[start : start + batch] = (states - offset) / factor if converted else states
+            forecasts[start : start + batch] = (states - back_offset) / back_factor if converted else states
         return forecasts
 
     def _label(self, states: np.ndarray, inits: pd.Index, horizon: int, inside: xr.Dataset) -> xr.Dataset:
@@ -407,14 +428,18 @@ class Forecaster:
         }
         if "level" in inside.dims:
             coordinates["level"] = inside["level"]
-        variables, channel = {}, 0
-        for name, variable in inside.data_vars.items():
-            levels = ["level"] if "level" in variable.dims else []
-            count = inside.sizes["level"] if levels else 1
-            part = states[:, :, channel : channel + count]
-            dims = ("init_time", "lead_time", *levels, "latitude", "longitude")
-            variables[name] = (dims, part if levels else part[:, :, 0], variable.attrs)
-            channel += count
+        variables, told = {}, self._told
+        for name in self.task.forecast:
+            places = [at for at, channel in enumerate(told.channels) if channel.variable == name]
+            part, dims = states[:, :, places], ("latitude", "longitude")
+            if told.channels[places[0]].level is None:
+                part = part[:, :, 0]
+            else:
+                dims = ("level", *dims)
+                coordinates.setdefault("level", [told.channels[at].level for at in places])
+            units = told.units[places[0]]
+            attrs = inside[name].attrs if name in inside else {"units": units} if units else {}
+            variables[name] = (("init_time", "lead_time", *dims), part, attrs)
         forecast = xr.Dataset(variables, coordinates)
         valid_time = valid_times(forecast["init_time"], lead_time, known=inside.indexes["time"])
         forecast = forecast.assign_coords(valid_time=valid_time)
@@ -427,7 +452,7 @@ class Forecaster:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return forecast.assign_attrs(
             Conventions="CF-1.8",
-            title=f"Forecast of {', '.join(self.task.variables)} by SimVPv2",
+            title=f"Forecast of {', '.join(self.task.forecast)} by SimVPv2",
             source=f"SimVPv2 (simvp_climate {version('simvp-climate')}), trained {self.provenance['training']}",
             history=f"{now} forecast by simvp_climate {version('simvp-climate')}",
             references="Tan et al., SimVPv2, arXiv:2211.12509",
@@ -509,7 +534,7 @@ def _assemble(content: model_file.Content, device: str) -> Forecaster:
     names = _forcing_names(task)
     if content.format >= 3 and header["forcings"] != names:
         raise ValueError(f"its network sees the forcings {header['forcings']}, and those of its task are {names}")
-    network = SimVPv2(config, history=task.history, channels=len(channels), forcings=len(names))
+    network = loader.build_network(config, task, channels)
     statistics = {name: tensors[name].numpy() for name in _STATISTICS}
     statics = tensors["statics"].numpy()
     _check_numbers(task, units, shape, latitude, longitude, statics, statistics)

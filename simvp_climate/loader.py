@@ -19,6 +19,7 @@ from simvp_climate.data import forcings, reader
 from simvp_climate.data.normalizer import Normalizer
 from simvp_climate.data.reader import Request, Source
 from simvp_climate.data.windows import parse_step, shift
+from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 from simvp_climate.task import Task
 
 _RING = 4  # batches that are filled in turn
@@ -484,6 +485,45 @@ class Forcings:
         if len(self.fixed_FHW):
             parts.append(self.fixed_FHW.expand(len(inits), calls * history, *self.fixed_FHW.shape))
         return torch.cat(parts, dim=2)
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which channels of the states go into the network, and which come out.
+
+    Attributes
+    ----------
+    seen, told
+        Places of the channels that go in, and of those that come out. The first ones are the same.
+    shared
+        How many are the same.
+    """
+
+    seen: list[int]
+    told: list[int]
+    shared: int
+
+
+def roles(task: Task, channels: Sequence[reader.Channel]) -> Roles:
+    """Return what the channels of the states of a task are for: they are in the order of `task.names`."""
+    places = {name: [] for name in ("variables", "inputs", "diagnostics")}
+    for at, channel in enumerate(channels):
+        next(found for name, found in places.items() if channel.variable in getattr(task, name)).append(at)
+    both = places["variables"]
+    return Roles(both + places["inputs"], both + places["diagnostics"], len(both))
+
+
+def build_network(config: SimVPv2Config, task: Task, channels: Sequence[reader.Channel]) -> SimVPv2:
+    """Return the network of a task, with initial weights."""
+    found = roles(task, channels)
+    return SimVPv2(
+        config,
+        history=task.history,
+        channels=len(found.seen),
+        outputs=len(found.told),
+        shared=found.shared,
+        forcings=len(forcing_names(task)),
+    )
 
 
 def forcing_names(task: Task) -> list[str]:

@@ -52,6 +52,9 @@ class Loss:
             return torch.as_tensor(values, dtype=torch.float32, device=device)
 
         self.scale, self.forcings, self.device = loader.Scale(normalizer, device), forcings, device
+        self.roles = loader.roles(task, normalizer.channels)
+        normalizer = normalizer.select(self.roles.told)  # from here on it is about what comes out
+        self.scale_told = loader.Scale(normalizer, device)
         self.history = task.history
         self.shown = sorted({0, task.horizon - 1})
         self.units = normalizer.units
@@ -88,8 +91,9 @@ class Loss:
         x_BTCHW = batch.states[:, : self.history + leads].to(self.device, non_blocking=True)
         x_BTCHW = self.scale.normalize(x_BTCHW)
         f_BTFHW = self.forcings(inits[batch.windows], math.ceil(leads / self.history))
-        forecast_BTCHW = rollout(network, x_BTCHW[:, : self.history], leads, f_BTFHW).float()
-        return forecast_BTCHW, x_BTCHW[:, self.history :]
+        seen_BTCHW = x_BTCHW[:, : self.history, : len(self.roles.seen)]
+        forecast_BTCHW = rollout(network, seen_BTCHW, leads, f_BTFHW).float()
+        return forecast_BTCHW, _told(x_BTCHW[:, self.history :], self.roles)
 
     def error(self, forecast_BTCHW: Tensor, truth_BTCHW: Tensor) -> Tensor:
         """Return the mean over windows, leads, channels and cells, each with its unit and weight."""
@@ -101,14 +105,19 @@ class Loss:
     def squares(self, forecast_BTCHW: Tensor, batch: loader.Batch) -> Tensor:
         """Return squared errors in physical units at the leads `shown`, (lead, C): area means, summed over windows."""
         truth_BTCHW = batch.states[:, [self.history + lead for lead in self.shown]].to(self.device)
-        error_BTCHW = self.scale.physical(forecast_BTCHW[:, self.shown]) - truth_BTCHW
-        if self.scale.mask_CHW is not None:
-            error_BTCHW = error_BTCHW.masked_fill(self.scale.mask_CHW, 0)
+        error_BTCHW = self.scale_told.physical(forecast_BTCHW[:, self.shown]) - _told(truth_BTCHW, self.roles)
+        if self.scale_told.mask_CHW is not None:
+            error_BTCHW = error_BTCHW.masked_fill(self.scale_told.mask_CHW, 0)
         return (error_BTCHW**2 * self.true_area_CHW).mean(dim=(3, 4)).sum(dim=0)
 
     def __call__(self, network: nn.Module, batch: loader.Batch, inits: pd.Index, leads: int) -> Tensor:
         """Return the error of the network's forecasts of some windows over their first `leads` steps."""
         return self.error(*self.forecast(network, batch, inits, leads))
+
+
+def _told(x_BTCHW: Tensor, roles: loader.Roles) -> Tensor:
+    """Return the channels that come out; a view where these are all."""
+    return x_BTCHW if len(roles.told) == x_BTCHW.shape[2] else x_BTCHW[:, :, roles.told]
 
 
 def _name(channel: Channel) -> str:

@@ -207,8 +207,9 @@ def train(
             torch.manual_seed(config.seed)
             latitude, longitude = grid["latitude"].values, grid["longitude"].values
             forcings = loader.Forcings(task, latitude, longitude, statics, weights_H, fabric.device)
-            network = SimVPv2(model, history=task.history, channels=len(channels), forcings=len(forcings))
-            network.change_scale_TC.copy_(torch.from_numpy(normalizer.change_std / normalizer.std))
+            network = loader.build_network(model, task, channels)
+            scale_TC = torch.from_numpy(normalizer.change_std / normalizer.std)
+            network.change_scale_TC.copy_(scale_TC[:, : network.shared])
             provenance = _describe(task, model, config, normalizer, train_part, valid_part, fabric)
             if start_from is not None:
                 taken = transfer.take_weights(network, start_from, task, channels)

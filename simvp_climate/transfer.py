@@ -150,8 +150,9 @@ def take_weights(network: nn.Module, start: Forecaster, task: Task, channels: tu
     network stay as they are, and so do its scales of change, which are statistics.
     """
     own, theirs = network.state_dict(), start.network.state_dict()
-    inputs, inputs_there = ([*map(str, c), *loader.forcing_names(t)] for c, t in _both(start, task, channels))
-    by_input, by_channel = _pairs(inputs, inputs_there), _pairs(channels, start.normalizer.channels)
+    inputs, outputs = _ends(task, channels)
+    inputs_there, outputs_there = _ends(start.task, start.normalizer.channels)
+    by_input, by_channel = _pairs(inputs, inputs_there), _pairs(outputs, outputs_there)
     for name, value in own.items():
         if name == "change_scale_TC":
             continue
@@ -183,8 +184,10 @@ def say(found: dict, statistics: str) -> str:
     return "; ".join(words)
 
 
-def _both(start: Forecaster, task: Task, channels: tuple[Channel, ...]) -> list[tuple[tuple[Channel, ...], Task]]:
-    return [(channels, task), (start.normalizer.channels, start.task)]
+def _ends(task: Task, channels: tuple[Channel, ...]) -> tuple[list[str], list[str]]:
+    """Return the names of what goes into a network, and of what comes out."""
+    roles, names = loader.roles(task, channels), [str(channel) for channel in channels]
+    return [*(names[at] for at in roles.seen), *loader.forcing_names(task)], [names[at] for at in roles.told]
 
 
 def _pairs(names: list, others: list) -> list[tuple[int, int]]:

@@ -21,7 +21,7 @@ ALLOWED = {
     "interruption": set(),
     "processes": {"networks"},
     "settings": {"data", "task"},
-    "loader": {"data", "task"},
+    "loader": {"data", "networks", "task"},
     "loss": {"data", "loader", "networks", "settings", "task"},
     "checkpoint": {"loader", "settings"},
     "periods": {"data", "loader", "settings", "task"},

@@ -59,6 +59,13 @@ class Normalizer:
     log_scale: np.ndarray
     bounds: np.ndarray
 
+    def select(self, places: Sequence[int]) -> "Normalizer":
+        """Return the statistics of some channels, by their places."""
+        places = list(places)
+        fields = {name: getattr(self, name)[places] for name in ("mean", "std", "mask", "log_scale", "bounds")}
+        fields |= {name: tuple(getattr(self, name)[at] for at in places) for name in ("channels", "units")}
+        return Normalizer(change_std=self.change_std[:, places], **fields)
+
 
 @dataclass(frozen=True, eq=False)
 class Survey:

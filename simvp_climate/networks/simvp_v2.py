@@ -204,7 +204,7 @@ def rollout(network: nn.Module, x_BTCHW: Tensor, horizon: int, f_BTFHW: Tensor |
 
     A call of the network emits as many states as it takes in, so there are ceil(horizon / history) calls. Call
     k, from 0, gets the forcings `f_BTFHW[:, k * history : (k + 1) * history]`: what belongs to its input states.
-    Of channels that come out, the first are fed back, as many as go in.
+    Of channels that come out, those that also go in are fed back.
 
     Raises
     ------
@@ -226,10 +226,11 @@ def rollout(network: nn.Module, x_BTCHW: Tensor, horizon: int, f_BTFHW: Tensor |
         else:
             y_BTCHW = network(x_BTCHW, f_BTFHW[:, call * history : (call + 1) * history])
         states.append(y_BTCHW)
-        if call + 1 < calls and y_BTCHW.shape[2] < channels:
+        shared = getattr(network, "shared", y_BTCHW.shape[2])
+        if call + 1 < calls and shared < channels:
             raise ValueError(
                 f"a horizon of {horizon} takes {calls} calls of {history} states each, and of the {channels} channels "
-                f"that go in only {y_BTCHW.shape[2]} come out: take a horizon of at most {history}"
+                f"that go in only {shared} come out: take a horizon of at most {history}"
             )
         x_BTCHW = y_BTCHW[:, :, :channels]
     return torch.cat(states, dim=1)[:, :horizon]
