@@ -21,6 +21,14 @@ VALID = waves(times=12, start="2001-03-01")
 CONFIG = quick(epochs=3, batch_size=3, accumulate=2, rollout=2, save_minutes=1e6, learning_rate=1e-2)
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Ctrl-C as in a terminal: what runs in the background of a shell has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def start(directory: Path, epochs: int, seconds: float = 0) -> subprocess.Popen:
     script = Path(training_script.__file__)
     command = [sys.executable, "-W", "error", str(script), str(directory), str(epochs), str(seconds)]

@@ -661,9 +661,3 @@ def test_a_validation_loss_that_is_no_number_is_an_error(monkeypatch):
 def test_memory_that_is_too_little_is_named():
     with pytest.raises(MemoryError, match=r"memory=1000 gives 0.000954 MiB, and to stream these windows takes"):
         run(config=quick(memory=1000))
-
-
-def test_several_processes_are_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(RuntimeError, match="WORLD_SIZE=4: this version trains in one process"):
-        run()
