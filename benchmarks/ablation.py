@@ -140,6 +140,17 @@ for rate in (2e-3, 4e-3, 8e-3):
 TUNING["ours, learning rate 0.004, z500 and t2m alone"] = OURS.but(
     learning_rate=4e-3, padding="periodic", variables=PAIR
 )
+FIELDS_AND_SEASON = ("coordinates", "time_of_year", *FIELDS)
+LONG = OURS.but(padding="periodic", epochs=2, rollout=2)
+TUNING |= {
+    "ours, learning rate 0.004, two epochs, rollout": LONG.but(learning_rate=4e-3),
+    "ours, learning rate 0.008, two epochs, rollout": LONG.but(learning_rate=8e-3),
+    "ours, learning rate 0.004, two epochs, rollout, forcings": LONG.but(
+        learning_rate=4e-3, forcings=FIELDS_AND_SEASON
+    ),
+    "learning rate 0.008, three epochs": TUNED.but(learning_rate=8e-3, epochs=3),
+    "learning rate 0.004, three epochs": TUNED.but(learning_rate=4e-3, epochs=3),
+}
 # equal CPU time: epochs of the rivals, whose steps take less, are rounded up
 HEADLINE = {
     "ours": OURS.but(epochs=2, rollout=2),
