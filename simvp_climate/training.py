@@ -3,6 +3,7 @@
 Shape suffixes: B window of a batch, T time, C channel, H latitude.
 """
 
+import ctypes
 import dataclasses
 import json
 import math
@@ -261,6 +262,8 @@ def _fit(
     stop: interruption.Stop,
 ) -> list[dict]:
     """Train the network in place, leave the kept weights in it, and return the history: a row for each epoch."""
+    if fabric.device.type == "cpu":
+        _keep_memory()
     network.to(memory_format=torch.channels_last)
     network.recompute = config.recompute
     network = processes.prepare(network, fabric)
@@ -502,6 +505,17 @@ def _one_cycle(step: int, total: int, warmup: float) -> tuple[float, float]:
         (rate, beta), (last_rate, last_beta) = (1, 0.85), (1 / 25 / 1e4, 0.95)
     left = 0.5 * (1 + math.cos(math.pi * done))
     return last_rate + (rate - last_rate) * left, last_beta + (beta - last_beta) * left
+
+
+def _keep_memory() -> None:
+    """Let the C library keep what is freed: it would ask the system for every large array anew at every step.
+
+    Steps take 0.7 to 0.9 of the time, for a few percent more memory, which stays with the process. On glibc alone.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        for setting in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+            library.mallopt(setting, 2**31 - 1)
 
 
 def _copy(network: nn.Module) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """What holds the house together: layers, dependencies, what is shown is run."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -196,23 +197,26 @@ def test_the_lines_on_your_own_data_run(monkeypatch, capsys):
     assert len(opened) == 2 and "check: nothing found" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.py")), ids=lambda path: path.stem)
-def test_recipes_run_on_any_store(recipe, tmp_path):
+RECIPES = sorted((ROOT / "recipes").glob("*.py"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "processes"),
+    [(path, 1) for path in RECIPES] + [pytest.param(path, 2, marks=pytest.mark.slow) for path in RECIPES],
+    ids=lambda value: value.stem if isinstance(value, Path) else str(value),
+)
+def test_recipes_run_on_any_store(recipe, processes, tmp_path):
     from conftest import waves
 
     waves(times=160).to_zarr(tmp_path / "store.zarr", consolidated=False)
-    command = [sys.executable, "-W", "error", str(recipe), "--data", str(tmp_path / "store.zarr")]
-    command += [
-        "--out",
-        str(tmp_path / "out"),
-        "--train-until",
-        "2001-01-19",
-        "--valid-until",
-        "2001-01-29",
-        "--epochs",
-        "1",
-    ]
-    subprocess.run(command, check=True, env={"MPLBACKEND": "agg", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"})
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [sys.executable, *(launch if processes > 1 else ["-W", "error"])]
+    command += [str(recipe), "--data", str(tmp_path / "store.zarr"), "--out", str(tmp_path / "out")]
+    command += ["--train-until", "2001-01-19", "--valid-until", "2001-01-29", "--epochs", "1"]
+    environment = {"MPLBACKEND": "agg", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("SimVPv2") == 1, "one process prints the table"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "forecast.nc",
         "forecaster.safetensors",
