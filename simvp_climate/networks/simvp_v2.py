@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from simvp_climate.networks.depthwise import continue_beyond, depthwise
+from simvp_climate.networks.continuation import continue_beyond
+from simvp_climate.networks.depthwise import depthwise
 
 PADDINGS = ("zeros", "periodic", "sphere")
 

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from simvp_climate.networks.continuation import continue_by_parts
-from simvp_climate.networks.depthwise import continue_beyond
+from simvp_climate.networks.continuation import by_parts, continue_beyond
 
 
 @pytest.mark.parametrize("beyond", ["zeros", "periodic", "sphere"])
@@ -13,4 +12,4 @@ from simvp_climate.networks.depthwise import continue_beyond
 def test_it_is_what_the_network_sees_in_training(beyond, rows, columns, size):
     fields = torch.arange(2.0 * 3 * size[0] * size[1]).reshape(2, 3, *size)
     expected = continue_beyond(fields, beyond, rows, columns)
-    torch.testing.assert_close(continue_by_parts(fields, beyond, rows, columns), expected, rtol=0, atol=0)
+    torch.testing.assert_close(by_parts(fields, beyond, rows, columns), expected, rtol=0, atol=0)

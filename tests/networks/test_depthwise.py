@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from simvp_climate.networks.depthwise import continue_beyond, depthwise
+from simvp_climate.networks.continuation import continue_beyond
+from simvp_climate.networks.depthwise import depthwise
 
 
 def continued(x, beyond, rows, columns):

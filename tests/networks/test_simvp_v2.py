@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from simvp_climate.networks.depthwise import continue_beyond
+from simvp_climate.networks.continuation import continue_beyond
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, rollout
 
 
