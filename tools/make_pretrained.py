@@ -8,7 +8,6 @@ score in the card is measured here. With the same versions and number of threads
 weights come out the same.
 """
 
-import argparse
 import hashlib
 import os
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+import typer
 import xarray as xr
 
 import simvp_climate as sc
@@ -29,27 +29,22 @@ TASK = sc.Task(VARIABLES, history=4, horizon=4, step="6h")
 MODEL = sc.SimVPv2Config(
     hidden_space=16, hidden_time=96, spatial_layers=4, blocks=4, mlp_ratio=4, drop_path=0.0, padding="auto"
 )
-TRAINING = dict(batch_size=12, learning_rate=3e-3, average=0.985, validation_windows=128, precision="bf16-mixed")
+TRAINING = dict(batch_size=8, learning_rate=4e-3, rollout=2, validation_windows=128, precision="bf16-mixed")
 EPOCHS = 6
 SHOWN_HOURS = (6, 24, 72, 120)
 EVERY = "12h"  # initializations that are scored
 
 
-def main() -> None:
-    """Train, score, and write both files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the two files")
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--months", type=int, default=32, help="months to train on, the last ones; fewer for a trial")
-    arguments = parser.parse_args()
-    if not arguments.out.is_dir():
-        parser.error(f"there is no folder {str(arguments.out)!r}: make it first")
+def main(out: Path = FOLDER, epochs: int = EPOCHS, months: int = 32) -> None:
+    """Train on so many months, the last ones of the training period, score, and write both files into a folder."""
+    if not out.is_dir():
+        raise typer.BadParameter(f"there is no folder {str(out)!r}: make it first")
 
     ds = sc.open_sample(VARIABLES)
-    begin = pd.Timestamp(TRAIN[1]) - pd.DateOffset(months=arguments.months - 1)
+    begin = pd.Timestamp(TRAIN[1]) - pd.DateOffset(months=months - 1)
     train, valid, test = (ds.sel(time=slice(*period)) for period in ((begin, TRAIN[1]), VALID, TEST))
     start = time.monotonic()
-    config = sc.TrainConfig(epochs=arguments.epochs, **TRAINING)
+    config = sc.TrainConfig(epochs=epochs, **TRAINING)
     forecaster = sc.train(TASK, train, valid=valid, model=MODEL, config=config, device="cpu")
     seconds = time.monotonic() - start
 
@@ -58,15 +53,15 @@ def main() -> None:
     forecast = forecaster(test, every=EVERY, horizon=SHOWN_HOURS[-1] // 6)
     scores = sc.score(forecast, test, climatology=sc.climatology(known))
 
-    with tempfile.TemporaryDirectory(dir=arguments.out, prefix=".unfinished-") as folder:
+    with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as folder:
         model, card = (Path(folder) / f"{NAME}{suffix}" for suffix in (".safetensors", ".md"))
         forecaster.save(model)
-        command = f"python tools/make_pretrained.py --epochs {arguments.epochs} --months {arguments.months}"
+        command = f"python tools/make_pretrained.py --epochs {epochs} --months {months}"
         about = {"command": command, "seconds": seconds, "content": model.read_bytes()}
         card.write_text(write_card(forecaster, scores, test, **about), encoding="utf-8")
         for path in (model, card):
-            os.replace(path, arguments.out / path.name)
-    print((arguments.out / f"{NAME}.md").read_text(encoding="utf-8"))
+            os.replace(path, out / path.name)
+    print((out / f"{NAME}.md").read_text(encoding="utf-8"))
 
 
 def write_card(
@@ -187,4 +182,4 @@ def listed(settings: dict) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
