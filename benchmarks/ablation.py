@@ -4,6 +4,7 @@
     python benchmarks/ablation.py tuning --data gcm.zarr --out runs        the rival's learning rates, scored on 2004
     python benchmarks/ablation.py headline --data gcm.zarr --out runs      the three systems, scored on 2005
     python benchmarks/ablation.py forcings --ncep ncep.zarr --out runs     forcings where there is a day and a night
+    python benchmarks/ablation.py transfer --data gcm.zarr --ncep ncep.zarr --out runs     from simulated to real
     python benchmarks/ablation.py drift --data gcm.zarr --out runs         90 days in one go
     python benchmarks/ablation.py table --out runs                         what there is, as Markdown
 
@@ -41,13 +42,15 @@ PAIR, ALL = ("z500", "t2m"), ("z500", "t2m", "t850", "u10", "v10")
 
 @dataclass(frozen=True)
 class Setup:
-    """A run: what is forecast, by which network, trained how."""
+    """A run: what is forecast, by which network, trained how; on which share of the data, and from which start."""
 
     variables: tuple[str, ...]
     history: int
     forcings: tuple[str, ...]
     model: sc.SimVPv2Config
     config: sc.TrainConfig
+    share: float = 1.0
+    start: str | None = None
 
     @property
     def task(self) -> sc.Task:
@@ -161,7 +164,7 @@ AIR = Setup(
     ("air",),
     4,
     (),
-    sc.SimVPv2Config(**SIZE, drop_path=0.0, padding="zeros", predict="change"),
+    sc.SimVPv2Config(**SIZE, drop_path=0.0, padding="auto", predict="change"),
     sc.TrainConfig(**TRAIN, learning_rate=2e-3),
 )
 FORCINGS = {
@@ -173,7 +176,16 @@ FORCINGS = {
         "insolation, times of day and year, coordinates": ("insolation", "time_of_day", "time_of_year", "coordinates"),
     }.items()
 }
-PARTS = {"ablation": ABLATION, "tuning": TUNING, "headline": HEADLINE, "forcings": FORCINGS}
+WARM = AIR.but(forcings=("insolation",), epochs=4)
+TENTH = WARM.but(share=0.1, epochs=40)  # as many steps
+TRANSFER = {
+    "pretraining": WARM.but(epochs=2),  # on the temperature of the simulated climate, all round the globe
+    "all data, from scratch": WARM,
+    "all data, pretrained": WARM.but(start="pretraining"),
+    "a tenth, from scratch": TENTH,
+    "a tenth, pretrained": TENTH.but(start="pretraining"),
+}
+PARTS = {"ablation": ABLATION, "tuning": TUNING, "headline": HEADLINE, "forcings": FORCINGS, "transfer": TRANSFER}
 
 Folder = Annotated[Path, typer.Option()]
 app = typer.Typer(add_completion=False, help=__doc__.splitlines()[0])
@@ -237,29 +249,38 @@ def scores(forecast: xr.Dataset, truth: xr.Dataset, train: xr.Dataset) -> dict:
 
 def climate(data: Path, setup: Setup) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
     """Return the training, the validation and the test years."""
-    fields = [name for name in setup.forcings if name in FIELDS]
-    ds = sc.open_dataset(data, [*setup.variables, *fields])
+    if setup.variables == ("air",):
+        ds = sc.open_dataset(data, ["t2m"]).rename(t2m="air")
+    else:
+        ds = sc.open_dataset(data, [*setup.variables, *(name for name in setup.forcings if name in FIELDS)])
     return ds.sel(time=slice("2001", "2003")), ds.sel(time="2004"), ds.sel(time="2005")
 
 
 def air(data: Path, setup: Setup) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
-    """Return the first 60 %, the next 20 % and the last 20 % of a series."""
+    """Return the first 60 % of a series (or the last share of these), the next 20 % and the last 20 %."""
     ds = sc.open_dataset(data, setup.variables)
     first, second = (int(ds.sizes["time"] * share) for share in (0.6, 0.8))
-    return tuple(ds.isel(time=slice(*part)) for part in ((0, first), (first, second), (second, None)))
+    start = first - int(first * setup.share)
+    return tuple(ds.isel(time=slice(*part)) for part in ((start, first), (first, second), (second, None)))
 
 
 def measure(part: str, name: str, seed: int, data: Path, out: Path) -> dict:
     """Train a setup of a part once, score it, and return what was found."""
     setup = PARTS[part][name].but(seed=seed)
-    train, valid, test = (air if part == "forcings" else climate)(data, setup)
+    real = part in ("forcings", "transfer") and name != "pretraining"
+    train, valid, test = (air if real else climate)(data, setup)
+    start = None
+    if setup.start is not None:
+        start = sc.Forecaster.load(out / f"{file_name(part, setup.start, seed)}.safetensors", device="cpu")
+        setup = setup.but(statistics="compute")
     before = time.process_time()
-    forecaster = sc.train(setup.task, train, valid=valid, model=setup.model, config=setup.config, device="cpu")
+    model = None if start else setup.model
+    forecaster = sc.train(
+        setup.task, train, valid=valid, model=model, config=setup.config, start_from=start, device="cpu"
+    )
     seconds = time.process_time() - before
     forecaster.save(out / f"{file_name(part, name, seed)}.safetensors")
-    truth, every = (test, "12h") if part in ("headline", "forcings") else (valid, "2D")
-    if part == "headline":
-        every = "1D"
+    truth, every = (test, "12h") if real else (test, "1D") if part == "headline" else (valid, "2D")
     forecast = forecaster(truth, every=every, horizon=LEADS[-1] // 6)
     size = sum(value.numel() for value in forecaster.network.parameters())
     return {
@@ -330,6 +351,13 @@ def headline(data: Folder, out: Folder, seeds: int = 3, jobs: int = 2, only: lis
 def forcings(ncep: Folder, out: Folder, seeds: int = 3, jobs: int = 2, only: list[str] | None = None):
     """Train on a real series with and without forcings."""
     run_all("forcings", ncep, out, seeds, jobs, only or [])
+
+
+@app.command()
+def transfer(data: Folder, ncep: Folder, out: Folder, seeds: int = 3, jobs: int = 2):
+    """Train on a simulated climate, and go on with a real series."""
+    run_all("transfer", data, out, seeds, jobs, ["pretraining"])
+    run_all("transfer", ncep, out, seeds, jobs, [name for name in TRANSFER if name != "pretraining"])
 
 
 @app.command()

@@ -52,7 +52,7 @@ def persistence(
             f"{(positions < 0).sum()} of {len(wanted)} init times are not in the dataset, first {first}; the "
             f"nearest time there is {nearest} (it runs from {index[0]} to {index[-1]})"
         )
-    lead_time = _as_lead_time(lead_times)
+    lead_time = as_lead_time(lead_times)
     changing = [name for name, variable in dataset.data_vars.items() if "time" in variable.dims]
     # coordinates along time describe the analysis, not the time that is forecast
     passing = [name for name, coordinate in dataset.coords.items() if "time" in coordinate.dims]
@@ -225,7 +225,7 @@ def _as_index(times: xr.DataArray | Iterable | str, like: pd.Index) -> pd.Index:
     return xr.CFTimeIndex(values)
 
 
-def _as_lead_time(lead_times: xr.DataArray | Iterable | str) -> xr.DataArray:
+def as_lead_time(lead_times: xr.DataArray | Iterable | str) -> xr.DataArray:
     """Return lead times as a DataArray over lead_time: timedelta64[ns], or whole months with their unit."""
     values = np.atleast_1d(np.asarray(lead_times))
     if isinstance(lead_times, xr.DataArray) and lead_times.attrs.get("units") == "months":
@@ -306,7 +306,7 @@ def _mean(
         np.add.at(counts, place, 1)
         for position, target in zip(times, zip(*place, strict=True), strict=True):
             targets[position].append(target)
-    for block in _time_blocks(data):
+    for block in time_blocks(data):
         values = data.isel(time=block).values
         gaps = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
         if gaps.any():
@@ -330,7 +330,7 @@ def _mean(
     return xr.Variable((*dims, *data.dims[1:]), result, data.attrs)
 
 
-def _time_blocks(data: xr.DataArray) -> list[slice]:
+def time_blocks(data: xr.DataArray) -> list[slice]:
     """Return slices of time of bounded size that cut no chunk in two, as far as chunks are known."""
     length = data.sizes["time"]
     chunk = (data.chunksizes or data.encoding.get("preferred_chunks") or {}).get("time", 1)

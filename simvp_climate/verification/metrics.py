@@ -5,23 +5,17 @@ the forecast, and pools over initializations and the grid. Inputs may be lazy: t
 bounded size, and what comes out is computed. Sums are accumulated in float64.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import find_axes, orient, rename, same_grid
-from simvp_climate.data.variables import same_units
-from simvp_climate.data.windows import valid_times
+from simvp_climate.data.conventions import find_member
 from simvp_climate.grid import closes_longitude, latitude_weights
-from simvp_climate.verification.baselines import climatology_at
-
-# float64 bytes of the forecast in one block; the arithmetic holds about ten arrays of this size
-_BLOCK_BYTES = 32 * 2**20
-
-_SPACE = ("latitude", "longitude")
+from simvp_climate.verification.pairs import SPACE, Block, Pairs, blocks, match, read
 
 
 def rmse(
@@ -123,7 +117,7 @@ def acc(
     """
     if kind not in ("pooled", "per_init"):
         raise ValueError(f"kind={kind!r} is unknown: choose 'pooled' or 'per_init'")
-    return _single("acc", forecast, truth, climatology, weights, skipna, per_init=kind == "per_init")
+    return _single("acc" if kind == "pooled" else "acc_per_init", forecast, truth, climatology, weights, skipna)
 
 
 def small_scale_variance(
@@ -158,158 +152,221 @@ def small_scale_variance(
     ValueError
         As in `rmse`, or if the grid does not close in longitude or does not resolve the wavenumbers.
     """
-    pairs = _match(forecast, truth, None)
-    _check_wavenumbers(pairs.grid["longitude"], wavenumbers)
+    pairs = match(forecast, truth, None)
+    check_wavenumbers(pairs.grid["longitude"], wavenumbers)
     metrics = {"small_scale_variance": _small_scale_variance(wavenumbers)}
-    sums = _sums(pairs, {"forecast": _of_forecast}, metrics, weights, skipna)
-    return _finished(sums["forecast", "small_scale_variance"], metrics["small_scale_variance"], pairs)
+    sums = weighted_sums(pairs, metrics, row_weights(pairs.grid["latitude"], weights), skipna)
+    return _described(*_estimate(sums["", "small_scale_variance"], metrics["small_scale_variance"]), pairs)
 
 
-def score(
+def activity(
     forecast: xr.Dataset,
     truth: xr.Dataset,
-    climatology: xr.Dataset | None = None,
+    climatology: xr.Dataset,
     *,
-    metrics: Sequence[str] | None = None,
-    persistence: bool = True,
     weights: Literal["area", "cos"] | None = "area",
     skipna: bool = False,
-    allow_overlap: bool = False,
 ) -> xr.Dataset:
-    """Return the scores of a forecast beside those of persistence and climatology.
+    """Return the standard deviation of the anomalies of a forecast over that of the truth.
 
-    Every system is scored on the same pairs of init and lead: those with a truth at the valid time and, for
-    persistence, at the init time. With `skipna` also on the same cells.
+    sqrt(<a^2> / <b^2>), a and b the anomalies of forecast and truth from the climatology at the valid time. A forecast
+    that blurs what it does not know has less than 1. Arguments, result and errors as in `acc`; no unit.
+    """
+    return _single("activity", forecast, truth, climatology, weights, skipna)
+
+
+def wind_vector_rmse(
+    forecast: xr.Dataset,
+    truth: xr.Dataset,
+    components: tuple[str, str] = ("u10", "v10"),
+    *,
+    weights: Literal["area", "cos"] | None = "area",
+    skipna: bool = False,
+) -> xr.DataArray:
+    """Return the root mean square length of the error of the wind, sqrt(<du^2 + dv^2>).
 
     Parameters
     ----------
+    components
+        The variables that hold the eastward and the northward wind.
     forecast, truth, weights, skipna
-        As in `rmse`. The forecast's attribute `system` names it in the result, "forecast" if it has none.
-    climatology
-        As `climatology` gives it. Without one there is no anomaly correlation and no system "climatology".
-    metrics
-        Some of "rmse", "mae", "bias", "acc" (pooled) and "small_scale_variance" (wavenumbers 10 to 19), in
-        the order wanted. None: all that apply; the last one applies to grids round the globe with 39
-        longitudes or more.
-    persistence
-        Whether persistence is scored.
-    allow_overlap
-        Whether the climatology may come from a period with verified times in it.
+        As in `rmse`.
 
     Returns
     -------
-    Dataset in memory with the variables of the forecast, dims (system, metric, lead_time[, level]) and the number
-    of initializations in the coordinate `pairs(lead_time)`. The attribute `units` of a variable is the unit of its
-    rmse, mae and bias; acc and small_scale_variance have none. The acc of climatology is NaN.
+    DataArray `wind_vector_rmse` as one of the variables of `rmse`, in the unit of the wind.
 
     Raises
     ------
     ValueError
-        As in the functions for single metrics; if a metric is unknown or does not apply; or if verified
-        times lie in the period of the climatology.
+        As in `rmse`, or if a component is missing, or both differ in unit.
     """
-    pairs = _match(forecast, truth, climatology, needs_init=persistence)
-    chosen = _choose(metrics, pairs)
-    if climatology is not None and not allow_overlap:
-        _refuse_overlap(climatology, pairs)
-    system = str(forecast.attrs.get("system", "forecast"))
-    if system in ("persistence", "climatology"):
+    if lacking := [name for name in components if name not in forecast]:
         raise ValueError(
-            f"the forecast's attribute system={system!r} is the name of a baseline: give it another, "
-            "forecast.assign_attrs(system='my model')"
+            f"the forecast has no {' and '.join(lacking)}, but {list(forecast.data_vars)}: say components="
         )
-    systems = {system: _of_forecast}
-    if persistence:
-        systems["persistence"] = _of_persistence
-    if climatology is not None:
-        systems["climatology"] = _of_climatology
-    sums = _sums(pairs, systems, chosen, weights, skipna)
+    east, north = components
+    units = [forecast[name].attrs.get("units") for name in components]
+    if units[0] != units[1]:
+        raise ValueError(f"{east} is in {units[0]!r} and {north} in {units[1]!r}: convert one")
+    both = rmse(forecast[list(components)], truth, weights=weights, skipna=skipna)
+    # the means of both squares are over the same cells, so that their sum is the mean of the sum
+    length = np.sqrt(both[east] ** 2 + both[north] ** 2).rename("wind_vector_rmse")
+    return length.assign_attrs(long_name="root mean square length of the wind error", units=units[0] or "")
 
-    # plain text labels: pandas would make them strings that NetCDF cannot hold
-    metric_labels = xr.DataArray(np.array(list(chosen)), dims="metric", name="metric")
-    system_labels = xr.DataArray(np.array(list(systems)), dims="system", name="system")
-    result = _concat(
-        [
-            _concat([_finished(sums[name, label], chosen[label], pairs) for label in chosen], metric_labels)
-            for name in systems
-        ],
-        system_labels,
-    )
-    if climatology is not None and "acc" in chosen:
-        # its anomalies are zero, up to the rounding of the store that it came from
-        result = result.where((result.system != "climatology") | (result.metric != "acc"))
-    for name, variable in pairs.forecast.data_vars.items():
-        result[name].attrs = _attributes(variable, pairs.analysis[name], dimensionless=False)
-    verified = pairs.valid_time.values[pairs.complete]
-    counts = pairs.complete.sum(axis=0)
-    result = result.assign_coords(
-        pairs=("lead_time", counts, {"long_name": "number of initializations that were verified"})
-    )
-    result["metric"].attrs["units"] = "rmse, mae and bias: those of the variable; others: 1"
-    result = result.transpose("system", "metric", "lead_time", "level", ..., missing_dims="ignore")
-    return result.assign_attrs(
-        # a score means little without them: coarser grids give lower errors
-        grid=" x ".join(f"{pairs.grid[dim].size} {dim}s" for dim in _SPACE[::-1]),
-        verified_start=_iso(verified.min()),
-        verified_end=_iso(verified.max()),
-        weights=str(weights),
-        missing_values="left out" if skipna else "left out where never there, else propagated",
-        **{
-            key: climatology.attrs[key]
-            for key in ("climatology_method", "climatology_start", "climatology_end")
-            if climatology is not None and key in climatology.attrs
-        },
-    )
+
+def crps(
+    forecast: xr.Dataset,
+    truth: xr.Dataset,
+    *,
+    weights: Literal["area", "cos"] | None = "area",
+    skipna: bool = False,
+) -> xr.Dataset:
+    """Return the fair continuous ranked probability score of an ensemble.
+
+    <mean_k |X_k - T| - 1/2 sum_kl |X_k - X_l| / (M (M - 1))> over the M members X and the truth T: the score that an
+    ensemble with infinitely many members of the same kind would have (Ferro 2014), as WeatherBench 2 and
+    WeatherBench-X compute it. Arguments, result and errors as in `rmse`, for a forecast with a dimension of members
+    (`number`, `realization`, `member`) that is pooled; ValueError also where there is none, or a single member.
+    """
+    return _single("crps", forecast, truth, None, weights, skipna)
+
+
+def spread(
+    forecast: xr.Dataset,
+    truth: xr.Dataset,
+    *,
+    weights: Literal["area", "cos"] | None = "area",
+    skipna: bool = False,
+) -> xr.Dataset:
+    """Return the spread of an ensemble, sqrt(<variance over members>), the variance with the divisor M - 1.
+
+    The truth says which pairs count. Arguments, result and errors as in `crps`.
+    """
+    return _single("spread", forecast, truth, None, weights, skipna)
+
+
+def spread_skill_ratio(
+    forecast: xr.Dataset,
+    truth: xr.Dataset,
+    *,
+    weights: Literal["area", "cos"] | None = "area",
+    skipna: bool = False,
+) -> xr.Dataset:
+    """Return the spread of an ensemble over the error of its mean, 1 where the members are like the truth.
+
+    sqrt(<variance>) / sqrt(<(mean - T)^2 - variance / M>), so that it does not depend on the number of members M
+    (WeatherBench-X `UnbiasedSpreadSkillRatio`). Below 1 the ensemble is too sure. Arguments, result and errors as in
+    `crps`; no unit.
+    """
+    return _single("spread_skill_ratio", forecast, truth, None, weights, skipna)
+
+
+def rank_histogram(
+    forecast: xr.Dataset,
+    truth: xr.Dataset,
+    *,
+    weights: Literal["area", "cos"] | None = "area",
+    skipna: bool = False,
+) -> xr.Dataset:
+    """Return how often the truth lies above so many members: flat if the ensemble is reliable.
+
+    Arguments and errors as in `crps`. A truth that equals some members counts in equal parts for all ranks that it
+    could have.
+
+    Returns
+    -------
+    Dataset in memory with the variables of the forecast, dims (rank, lead_time[, level]), the share of each rank from 0
+    to M; the sum over the ranks is 1.
+    """
+    pairs = match(forecast, truth, None)
+    member = members_of(pairs)
+    count = pairs.forecast.sizes[member]
+    metric = Metric(lambda f: tuple(_has_rank(f, rank) for rank in range(count + 1)), lambda *means: means)
+    rows = row_weights(pairs.grid["latitude"], weights)
+    sums = weighted_sums(pairs, {"rank": metric}, rows, skipna, pool_members=True)["", "rank"]
+    shares, _ = _means(sums.sum("init_time", skipna=False))
+    ranks = xr.DataArray(np.arange(count + 1), dims="rank", name="rank", attrs={"long_name": "members below the truth"})
+    result = concat(list(shares), ranks)
+    return _described(result.transpose("rank", "lead_time", "level", ..., missing_dims="ignore"), True, pairs)
+
+
+class Fields:
+    """Forecast, truth and climatology of a block, and what several metrics make of them; all in physical units."""
+
+    def __init__(self, forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset | None, member: str | None):
+        self.truth, self.climatology, self.member = truth, climatology, member
+        self.members = forecast
+        self.forecast = forecast if member is None else forecast.mean(member, skipna=False)
+
+    @cached_property
+    def error(self) -> xr.Dataset:
+        return self.forecast - self.truth
+
+    @cached_property
+    def square(self) -> xr.Dataset:
+        return self.error**2
+
+    @cached_property
+    def anomaly(self) -> xr.Dataset:
+        return self.forecast - self.climatology
+
+    @cached_property
+    def true_anomaly(self) -> xr.Dataset:
+        return self.truth - self.climatology
+
+    @cached_property
+    def anomaly_square(self) -> xr.Dataset:
+        return self.anomaly**2
+
+    @cached_property
+    def true_anomaly_square(self) -> xr.Dataset:
+        return self.true_anomaly**2
+
+    @cached_property
+    def variance(self) -> xr.Dataset:
+        """Over the members; a forecast without has none."""
+        if self.member is None:
+            return self.forecast * np.nan
+        return self.members.var(self.member, ddof=1, skipna=False)
 
 
 @dataclass(frozen=True)
-class _Metric:
+class Metric:
     """The fields whose means a metric needs, and the metric from these means."""
 
-    fields: Callable[[xr.Dataset, xr.Dataset, xr.Dataset | None], tuple[xr.Dataset, ...]]
+    fields: Callable[[Fields], tuple[xr.Dataset, ...]]
     finish: Callable[..., xr.Dataset]
     dimensionless: bool = False
+    weighted: bool = True  # by the area of the cells, or whatever is asked for
+    per_init: bool = False  # the metric of every initialization, then the mean of these
+    needs_climatology: bool = False
+    of_ensembles: bool = False
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """Forecast and analyses of the same variables and levels, and where the truth of every pair lies."""
+def _crps(f: Fields) -> tuple[xr.Dataset, ...]:
+    if f.member is None:
+        return (abs(f.error),)
+    count = f.members.sizes[f.member]
+    distance = abs(f.members - f.truth).mean(f.member, skipna=False)
 
-    forecast: xr.Dataset  # (init_time, lead_time, ...), in the order of its file like the next two
-    analysis: xr.Dataset  # (time, ...)
-    climatology: xr.Dataset | None  # (hour, dayofyear, ...) or the like
-    grid: dict[str, xr.DataArray]  # the canonical coordinates of all three: latitude, longitude, level
-    valid_time: xr.DataArray  # (init_time, lead_time)
-    at_valid: np.ndarray  # (init, lead): positions in analysis.time
-    at_init: np.ndarray  # (init,): the same for the init time
-    complete: np.ndarray  # (init, lead): whether it is verified; where not, the three above hold fillers
-    kept: dict[str, xr.DataArray]  # scalar coordinates of the forecast, for the result
+    def half_distance_of_members(field: xr.DataArray) -> xr.DataArray:
+        # the sum of all distances from the sorted members: each is the larger one of `rank` pairs
+        ordered = np.sort(field.transpose(..., f.member).values, axis=-1)
+        factor = 2 * np.arange(1, count + 1) - count - 1
+        return field.isel({f.member: 0}, drop=True).copy(data=ordered @ (factor / (count * (count - 1))))
 
-
-@dataclass(frozen=True)
-class _Block:
-    """Some pairs in memory, in float64, all with dims (init_time, lead_time, ...)."""
-
-    forecast: xr.Dataset
-    truth: xr.Dataset
-    persistence: xr.Dataset | None
-    climatology: xr.Dataset | None
-    complete: xr.DataArray
+    return (distance - f.members.map(half_distance_of_members),)
 
 
-def _of_forecast(block: _Block) -> xr.Dataset:
-    return block.forecast
+def _has_rank(f: Fields, rank: int) -> xr.Dataset:
+    below, equal = (f.members < f.truth).sum(f.member), (f.members == f.truth).sum(f.member)
+    share = ((below <= rank) & (rank <= below + equal)) / (equal + 1)
+    # comparisons know no missing values
+    return share.where(f.forecast.notnull() & f.truth.notnull())
 
 
-def _of_persistence(block: _Block) -> xr.Dataset:
-    return block.persistence
-
-
-def _of_climatology(block: _Block) -> xr.Dataset:
-    return block.climatology
-
-
-def _small_scale_variance(wavenumbers: tuple[int, int]) -> _Metric:
+def _small_scale_variance(wavenumbers: tuple[int, int]) -> Metric:
     first, last = wavenumbers
 
     def variance(field: xr.DataArray) -> xr.DataArray:
@@ -317,264 +374,146 @@ def _small_scale_variance(wavenumbers: tuple[int, int]) -> _Metric:
         spectrum = np.fft.rfft(values.values, norm="forward")[..., first : last + 1]
         return values.isel(longitude=0, drop=True).copy(data=2 * (np.abs(spectrum) ** 2).sum(axis=-1))
 
-    return _Metric(
-        fields=lambda f, t, c: (f.map(variance), t.map(variance)),
-        finish=lambda f, t: _ratio(f, t),
+    return Metric(lambda f: (f.forecast.map(variance), f.truth.map(variance)), ratio, dimensionless=True)
+
+
+def _correlation(ab: xr.Dataset, aa: xr.Dataset, bb: xr.Dataset) -> xr.Dataset:
+    # two roots, not the root of the product, which overflows sooner
+    return ratio(ab, np.sqrt(aa) * np.sqrt(bb))
+
+
+def _anomaly_products(f: Fields) -> tuple[xr.Dataset, ...]:
+    return f.anomaly * f.true_anomaly, f.anomaly_square, f.true_anomaly_square
+
+
+def ratio(numerator: xr.Dataset, denominator: xr.Dataset) -> xr.Dataset:
+    """Return the quotient, NaN where the denominator is zero."""
+    return numerator / denominator.where(denominator != 0)
+
+
+METRICS = {
+    "rmse": Metric(lambda f: (f.square,), np.sqrt),
+    "mae": Metric(lambda f: (abs(f.error),), lambda error: error),
+    "bias": Metric(lambda f: (f.error,), lambda error: error),
+    "acc": Metric(_anomaly_products, _correlation, dimensionless=True, needs_climatology=True),
+    "acc_per_init": Metric(_anomaly_products, _correlation, dimensionless=True, needs_climatology=True, per_init=True),
+    "activity": Metric(
+        lambda f: (f.anomaly_square, f.true_anomaly_square),
+        lambda aa, bb: np.sqrt(ratio(aa, bb)),
         dimensionless=True,
-    )
-
-
-def _anomaly_products(f: xr.Dataset, t: xr.Dataset, c: xr.Dataset) -> tuple[xr.Dataset, ...]:
-    a, b = f - c, t - c
-    return a * b, a**2, b**2
-
-
-_METRICS = {
-    "rmse": _Metric(lambda f, t, c: ((f - t) ** 2,), lambda square: np.sqrt(square)),
-    "mae": _Metric(lambda f, t, c: (abs(f - t),), lambda error: error),
-    "bias": _Metric(lambda f, t, c: (f - t,), lambda error: error),
-    "acc": _Metric(
-        _anomaly_products,
-        # two roots, not the root of the product, which overflows sooner
-        lambda ab, aa, bb: _ratio(ab, np.sqrt(aa) * np.sqrt(bb)),
-        dimensionless=True,
+        needs_climatology=True,
     ),
     "small_scale_variance": _small_scale_variance((10, 19)),
+    # as OpenSTL and others print it
+    "rmse_unweighted": Metric(lambda f: (f.square,), np.sqrt, weighted=False),
+    "crps": Metric(_crps, lambda crps: crps, of_ensembles=True),
+    "spread": Metric(lambda f: (f.variance,), np.sqrt, of_ensembles=True),
+    "spread_skill_ratio": Metric(
+        # the factor makes NaN of a forecast without members
+        lambda f: (f.variance, f.square - f.variance / (f.members.sizes[f.member] if f.member else 1)),
+        # the error may come out below the share of the spread that it holds by chance
+        lambda variance, error: np.sqrt(ratio(variance, error.where(error > 0))),
+        dimensionless=True,
+        of_ensembles=True,
+    ),
 }
 
 
 def _single(
-    metric: str,
+    name: str,
     forecast: xr.Dataset,
     truth: xr.Dataset,
     climatology: xr.Dataset | None,
     weights: str | None,
     skipna: bool,
-    per_init: bool = False,
 ) -> xr.Dataset:
-    pairs = _match(forecast, truth, climatology)
-    sums = _sums(pairs, {"forecast": _of_forecast}, {metric: _METRICS[metric]}, weights, skipna)
-    return _finished(sums["forecast", metric], _METRICS[metric], pairs, per_init)
+    pairs = match(forecast, truth, climatology)
+    metric = METRICS[name]
+    if metric.of_ensembles:
+        members_of(pairs)
+    rows = row_weights(pairs.grid["latitude"], weights)
+    sums = weighted_sums(pairs, {name: metric}, rows, skipna, pool_members=metric.of_ensembles)
+    return _described(*_estimate(sums["", name], metric), pairs)
 
 
-def _match(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset | None, needs_init: bool = False) -> _Pairs:
-    """Bring all to one grid and find the truth of every pair."""
-    if not forecast.data_vars:
-        raise ValueError("the forecast has no variables")
-    times = ("init_time", "lead_time", "valid_time", "time")
-    kept = {name: c for name, c in forecast.coords.items() if c.ndim == 0 and name not in times}
-    lacking = [dim for dim in ("init_time", "lead_time") if dim not in forecast.coords]
-    if lacking:
+def members_of(pairs: Pairs) -> str:
+    """Return the dimension of the members of an ensemble, or raise ValueError if it is none."""
+    member = find_member(pairs.forecast)
+    if member is None:
         raise ValueError(
-            f"the forecast has no coordinate {' and '.join(lacking)}, but {list(forecast.coords)}: rename "
-            "them, for example forecast.rename(time='init_time', prediction_timedelta='lead_time')"
+            f"the forecast has dims {tuple(pairs.forecast.dims)} and none of ensemble members (number, realization, "
+            "member): this score is of ensembles"
         )
-    # one init or one lead that was picked is a forecast too
-    for dim in ("init_time", "lead_time"):
-        if forecast[dim].ndim == 0:
-            forecast = forecast.expand_dims(dim)
-    given = forecast.coords.get("valid_time")
-    forecast = _renamed(forecast)
-    grid = {name: c for name, c in _oriented(forecast).coords.items() if name in (*_SPACE, "level")}
-    if given is None:
-        valid_time = valid_times(forecast.init_time, forecast.lead_time)
-    else:
-        # a picked init or lead leaves it with fewer dimensions
-        shape = {dim: forecast.sizes[dim] for dim in ("init_time", "lead_time")}
-        given = given.reset_coords(drop=True).drop_vars(["init_time", "lead_time"], errors="ignore")
-        valid_time = given.expand_dims({dim: size for dim, size in shape.items() if dim not in given.dims})
-        valid_time = valid_time.transpose("init_time", "lead_time")
-    analysis = _comparable(forecast, truth, grid, kept, "truth")
-    if climatology is not None:
-        climatology = _comparable(forecast, climatology, grid, kept, "climatology")
-    if "time" not in analysis.indexes:
-        raise ValueError(f"the truth has dims {tuple(truth.dims)} and no times: give analyses along 'time'")
-    index = analysis.indexes["time"]
-    if not index.is_unique:
+    if pairs.forecast.sizes[member] < 2:
         raise ValueError(
-            f"the time {index[index.duplicated()][0]} appears more than once in the truth: keep one, "
-            "truth.drop_duplicates('time')"
+            f"the ensemble has one member along {member!r}, and no spread: score the member as a forecast, "
+            f"forecast.isel({member}=0)"
         )
-    at_valid = index.get_indexer(valid_time.values.ravel()).reshape(valid_time.shape)
-    at_init = index.get_indexer(forecast.init_time.values)
-    complete = at_valid >= 0
-    if needs_init:
-        complete &= (at_init >= 0)[:, np.newaxis]
-    if not complete.any():
-        times = np.sort(valid_time.values, axis=None)
-        message = (
-            f"no forecast can be verified: the forecast is valid from {_iso(times[0])} to {_iso(times[-1])}, "
-            f"the truth has {len(index)} times from {index.min()} to {index.max()}"
-        )
-        if needs_init:
-            first = _iso(forecast.init_time.values.min())
-            message += f"; persistence also needs it at init times, from {first} (or say persistence=False)"
-        raise ValueError(message)
-    # pairs without truth are computed with that of a neighbor and then not counted: nothing more is read
-    return _Pairs(
-        forecast=forecast,
-        analysis=analysis,
-        climatology=climatology,
-        grid=grid,
-        valid_time=valid_time.copy(data=_nearby(valid_time.values, complete)),
-        at_valid=_nearby(at_valid, complete),
-        at_init=_nearby(at_init, at_init >= 0) if needs_init else at_init,
-        complete=complete,
-        kept=kept,
-    )
+    return member
 
 
-def _renamed(forecast: xr.Dataset) -> xr.Dataset:
-    """Return a forecast with our names of the dimensions and no coordinates but those of dimensions.
-
-    Its variables are what they are called, so nothing is looked up, and a single level stays a dimension.
-    """
-    axes = find_axes(forecast)
-    for name, variable in forecast.data_vars.items():
-        if lacking := {axes.latitude, axes.longitude, "init_time", "lead_time"} - set(variable.dims):
-            raise ValueError(f"{name} in the forecast has dims {variable.dims} and lacks {sorted(lacking)}")
-    names = {axes.latitude: "latitude", axes.longitude: "longitude", axes.level: "level"}
-    names = {old: new for old, new in names.items() if old is not None and old != new}
-    return forecast.reset_coords(drop=True).rename(names)
-
-
-def _oriented(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the canonical grid of a renamed dataset, without the data."""
-    grid_dims = (*_SPACE, "level")
-    return orient(dataset.isel({dim: slice(0, 0) for dim in dataset.dims if dim not in grid_dims}))
-
-
-def _comparable(
-    forecast: xr.Dataset,
-    other: xr.Dataset,
-    grid: dict[str, xr.DataArray],
-    kept: dict[str, xr.DataArray],
-    role: str,
-) -> xr.Dataset:
-    """Return the variables and levels of the forecast in `other`, if it has them on the same grid."""
-    names = list(forecast.data_vars)
-    levels = grid["level"].values if "level" in grid else _picked_level(other, names, kept)
-    try:
-        other = rename(other, names, levels).reset_coords(drop=True)
-        oriented = _oriented(other)
-        same_grid(xr.Dataset(coords=grid), oriented)
-    except ValueError as error:
-        raise ValueError(f"the forecast cannot be compared with the {role}: {error}") from error
-    if "level" in other.dims and "level" not in grid:
-        if levels is None:
-            raise ValueError(
-                f"the {role} has levels {oriented.level.values}, the forecast has none: select one of them"
-            )
-        other = other.isel(level=0, drop=True)
-    for name, variable in forecast.data_vars.items():
-        first, second = variable.attrs.get("units"), other[name].attrs.get("units")
-        if first is not None and second is not None and not same_units(first, second):
-            raise ValueError(f"{name} has units {first!r} in the forecast but {second!r} in the {role}: convert one")
-    return other
-
-
-def _picked_level(other: xr.Dataset, names: list[str], kept: dict[str, xr.DataArray]) -> np.ndarray | None:
-    """Return the level of a forecast with one picked level, if `other` has levels to pick from."""
-    axis = find_axes(other).level
-    level = kept.get(axis, kept.get("level"))
-    if level is None or not any(axis in other[name].dims for name in names if name in other):
-        return None
-    # orient knows pressures
-    labels = ("level", np.atleast_1d(level.values), level.attrs)
-    return orient(xr.Dataset(coords={"latitude": [0.0], "longitude": [0.0], "level": labels})).level.values
-
-
-def _nearby(values: np.ndarray, usable: np.ndarray) -> np.ndarray:
-    """Return values with those that are not usable replaced by the usable one before, or the first."""
-    order = np.where(usable.ravel(), np.arange(usable.size), np.flatnonzero(usable)[0])
-    return values.ravel()[np.maximum.accumulate(order)].reshape(values.shape)
-
-
-def _blocks(pairs: _Pairs) -> Iterator[tuple[slice, slice]]:
-    """Return slices of (init, lead) whose forecasts fit in a block, whole runs of leads if possible."""
-    count, leads = pairs.complete.shape
-    one = sum(variable.size for variable in pairs.forecast.data_vars.values()) * 8 // (count * leads)
-    fitting = max(_BLOCK_BYTES // max(one, 1), 1)
-    width = min(leads, fitting)
-    height = max(fitting // width, 1)
-    for column in range(0, leads, width):
-        for row in range(0, count, height):
-            yield slice(row, min(row + height, count)), slice(column, min(column + width, leads))
-
-
-def _read(pairs: _Pairs, inits: slice, leads: slice, needs_persistence: bool) -> _Block:
-    """Read a block of pairs, each analysis in it once."""
-
-    def loaded(dataset: xr.Dataset) -> xr.Dataset:
-        # oriented only now: a lazy variable with transposed dimensions would be read point by point.
-        # The coordinates of the forecast itself: same_grid allows for noise, xarray's alignment does not
-        grid = {name: c for name, c in pairs.grid.items() if name in dataset.dims}
-        return orient(dataset.compute()).assign_coords(grid).astype(np.float64)
-
-    at_valid, at_init = pairs.at_valid[inits, leads], pairs.at_init[inits]
-    wanted = np.unique(np.append(at_valid, at_init) if needs_persistence else at_valid)
-    steps = np.unique(np.diff(wanted))
-    # files read slices faster than lists
-    positions = slice(wanted[0], wanted[-1] + 1, steps[0]) if len(steps) == 1 else wanted
-    analysis = loaded(pairs.analysis.isel(time=positions)).drop_vars("time")
-
-    def at(positions: np.ndarray) -> xr.Dataset:
-        where = xr.DataArray(np.searchsorted(wanted, positions), dims=("init_time", "lead_time"))
-        return analysis.isel(time=where).transpose("init_time", "lead_time", ...)
-
-    return _Block(
-        forecast=loaded(pairs.forecast.isel(init_time=inits, lead_time=leads)),
-        truth=at(at_valid),
-        persistence=at(at_init[:, np.newaxis].repeat(at_valid.shape[1], 1)) if needs_persistence else None,
-        climatology=None
-        if pairs.climatology is None
-        else loaded(climatology_at(pairs.climatology, pairs.valid_time[inits, leads])),
-        complete=xr.DataArray(pairs.complete[inits, leads], dims=("init_time", "lead_time")),
-    )
-
-
-def _sums(
-    pairs: _Pairs,
-    systems: dict[str, Callable[[_Block], xr.Dataset]],
-    metrics: dict[str, _Metric],
-    weights: str | None,
+def weighted_sums(
+    pairs: Pairs,
+    metrics: dict[str, Metric],
+    weights: xr.DataArray,
     skipna: bool,
+    *,
+    pool_members: bool = False,
+    made: dict[str, Callable[[Block], xr.Dataset]] | None = None,
 ) -> dict[tuple[str, str], xr.Dataset]:
     """Return, for each system and metric, weighted sums over the grid for every pair.
 
-    Dims (part, init_time, lead_time, ...): the sums of the fields of the metric and last the sum of the
-    weights, all zero where a pair is not verified. Sums of blocks, initializations or leads can be added.
+    Parameters
+    ----------
+    weights
+        Of the cells, (latitude) or (region, latitude, longitude); metrics that are not `weighted` see only whether a
+        cell is in a region.
+    pool_members
+        Whether the members of an ensemble are one forecast, their mean where the metric is none of ensembles, or each
+        is a forecast of its own.
+    made
+        Further systems by name, from a block.
+
+    Returns
+    -------
+    By (system, metric), the forecast being the system "": dims (part, init_time, lead_time, ...), the sums of the
+    fields of the metric and last the sum of the weights, all zero where a pair is not verified. Sums of blocks,
+    initializations or leads can be added.
     """
-    row_weights = _row_weights(pairs.grid["latitude"], weights)
     columns: dict[tuple[str, str], dict[int, list[xr.Dataset]]] = {}
     masked: xr.Dataset | None = None
+    even = (weights > 0).astype(np.float64) if "region" in weights.dims else xr.ones_like(weights)
     # misaligned labels must fail, xarray's default would drop them
     with xr.set_options(arithmetic_join="exact"):
-        for inits, leads in _blocks(pairs):
-            block = _read(pairs, inits, leads, _of_persistence in systems.values())
-            fields = {name: of(block) for name, of in systems.items()}
+        for inits, leads in blocks(pairs):
+            block = read(pairs, inits, leads)
+            systems = block.systems | {name: make(block) for name, make in (made or {}).items()}
+            member_of = {name: find_member(field) if pool_members else None for name, field in systems.items()}
             truth = block.truth
+            fields = {name: Fields(field, truth, block.climatology, member_of[name]) for name, field in systems.items()}
             if not skipna:
-                masked = _mask(fields[next(iter(fields))], truth, masked, pairs)
+                masked = _mask(fields[""].forecast, truth, masked)
             if skipna and len(fields) > 1:
                 # the same cells for every system
                 common = truth.notnull()
-                for field in fields.values():
-                    common = common & field.notnull()
-                fields = {name: field.where(common) for name, field in fields.items()}
-                truth = truth.where(common)
-            for name, field in fields.items():
+                for one in fields.values():
+                    common = common & one.forecast.notnull()
+                fields = {
+                    name: Fields(field.where(common), truth.where(common), block.climatology, member_of[name])
+                    for name, field in systems.items()
+                }
+            for name, one in fields.items():
                 for label, metric in metrics.items():
-                    parts = _weighted(metric.fields(field, truth, block.climatology), row_weights, skipna, masked)
+                    parts = _weighted(metric.fields(one), weights if metric.weighted else even, skipna, masked)
                     column = columns.setdefault((name, label), {}).setdefault(leads.start, [])
                     column.append(parts.where(block.complete, 0))
     return {
-        key: _concat([_concat(rows, "init_time") for rows in column.values()], "lead_time")
+        key: concat([concat(rows, "init_time") for rows in column.values()], "lead_time")
         for key, column in columns.items()
     }
 
 
-def _mask(forecast: xr.Dataset, truth: xr.Dataset, before: xr.Dataset | None, pairs: _Pairs) -> xr.Dataset:
+def _mask(forecast: xr.Dataset, truth: xr.Dataset, before: xr.Dataset | None) -> xr.Dataset:
     """Return the cells that have a value in no pair so far; refuse those that have one now and had none before."""
     found = (forecast.isnull() & truth.isnull()).all(("init_time", "lead_time"))
     if before is None or found.equals(before):
@@ -589,12 +528,12 @@ def _mask(forecast: xr.Dataset, truth: xr.Dataset, before: xr.Dataset | None, pa
 
 
 def _weighted(
-    fields: tuple[xr.Dataset, ...], row_weights: xr.DataArray, skipna: bool, masked: xr.Dataset | None = None
+    fields: tuple[xr.Dataset, ...], weights: xr.DataArray, skipna: bool, masked: xr.Dataset | None
 ) -> xr.Dataset:
     """Return weighted sums of the fields over the grid, and the sum of the weights, along `part`."""
 
     def total(field: xr.DataArray) -> xr.DataArray:
-        return xr.dot(field, row_weights, dim=[dim for dim in _SPACE if dim in field.dims])
+        return _grid_sum(field, weights)
 
     if skipna:
         # the fields of one metric must have the same cells: their means are set in relation
@@ -605,7 +544,7 @@ def _weighted(
         divisor = valid.astype(np.float64).map(total)
     else:
         # one grid stands for all pairs
-        others = {dim: 0 for dim in fields[0].dims if dim not in (*_SPACE, "level")}
+        others = {dim: 0 for dim in fields[0].dims if dim not in (*SPACE, "level")}
         valid = xr.ones_like(fields[0].isel(others, drop=True))
         # what is made of whole rows (a spectrum) has no cells that could be left out
         if masked is not None and "longitude" in fields[0].dims and any(part.any() for part in masked.values()):
@@ -613,46 +552,86 @@ def _weighted(
             fields = tuple(field.where(~masked, 0) for field in fields)
         sums = [field.map(total) for field in fields]
         divisor = xr.zeros_like(sums[0]) + valid.map(total)
-    return _concat([*sums, divisor], "part")
+    return concat([*sums, divisor], "part")
 
 
-def _finished(sums: xr.Dataset, metric: _Metric, pairs: _Pairs, per_init: bool = False) -> xr.Dataset:
-    """Return the metric from its sums: means over initializations first, unless `per_init`."""
-    totals = sums if per_init else sums.sum("init_time", skipna=False)
+def _grid_sum(field: xr.DataArray, weights: xr.DataArray) -> xr.DataArray:
+    """Return the sum over the grid of a field times weights, by region if these have one."""
+    if "region" not in weights.dims:
+        return xr.dot(field, weights, dim=[dim for dim in SPACE if dim in field.dims])
+    if "longitude" not in field.dims:
+        # a value of a whole row counts in the regions that have the row wholly or not at all
+        whole = weights.min("longitude") == weights.max("longitude")
+        weights = weights.isel(longitude=0, drop=True).where(whole.all("latitude"), 0)
+    over = [dim for dim in weights.dims if dim != "region"]
+    outside = field.sum(over, skipna=False) if not np.isfinite(field.values).all() else None
+    values = field.transpose(..., *over)
+    template = values.isel(dict.fromkeys(over, 0), drop=True)
+    cells = weights.transpose(*over, "region").values.reshape(-1, weights.sizes["region"])
+    flat = values.values.reshape(-1, cells.shape[0])
+    if outside is None:
+        found = flat @ cells
+    else:  # zero times what is missing is missing: regions without it must not see it
+        found = np.stack([flat[:, cell > 0] @ cell[cell > 0] for cell in cells.T], axis=1)
+    named = template.expand_dims(region=weights["region"], axis=-1)
+    return named.copy(data=found.reshape(named.shape)).transpose(*template.dims, "region")
+
+
+def _means(totals: xr.Dataset) -> tuple[list[xr.Dataset], xr.Dataset]:
+    """Return the means of the fields of a metric, and the sum of weights that they were divided by."""
     divisor = totals.isel(part=-1)
-    means = [_ratio(totals.isel(part=part), divisor) for part in range(totals.sizes["part"] - 1)]
-    result = metric.finish(*means)
-    if per_init:
-        counted = divisor > 0
-        result = _ratio(result.where(counted, 0).sum("init_time", skipna=False), counted.sum("init_time"))
+    return [ratio(totals.isel(part=part), divisor) for part in range(totals.sizes["part"] - 1)], divisor
+
+
+def sums_per_init(sums: xr.Dataset, metric: Metric) -> xr.Dataset:
+    """Return sums of which the means make the metric: its own, or of every initialization the metric and its count."""
+    if not metric.per_init:
+        return sums
+    means, divisor = _means(sums)
+    counted = divisor > 0
+    return concat([metric.finish(*means).where(counted, 0), counted.astype(np.float64)], "part")
+
+
+def finish(totals: xr.Dataset, metric: Metric) -> xr.Dataset:
+    """Return the metric from the sums of `sums_per_init` over initializations."""
+    means, _ = _means(totals)
+    return means[0] if metric.per_init else metric.finish(*means)
+
+
+def _estimate(sums: xr.Dataset, metric: Metric) -> tuple[xr.Dataset, bool]:
+    totals = sums_per_init(sums, metric).sum("init_time", skipna=False)
+    return finish(totals, metric), metric.dimensionless
+
+
+def _described(result: xr.Dataset, dimensionless: bool, pairs: Pairs) -> xr.Dataset:
+    """Return a result with the words and labels of the forecast."""
+    result = result.copy()
     result.attrs = {}
     for name, variable in pairs.forecast.data_vars.items():
-        result[name].attrs = _attributes(variable, pairs.analysis[name], metric.dimensionless)
+        result[name].attrs = attributes(variable, pairs.analysis[name], dimensionless)
     # levels in the words of the forecast again, whatever their unit
     labels = {"level": pairs.forecast.level} if "level" in pairs.grid else {}
-    result = result.transpose("lead_time", "level", ..., missing_dims="ignore")
+    if "rank" not in result.dims:
+        result = result.transpose("lead_time", "level", ..., missing_dims="ignore")
     return result.assign_coords(pairs.kept | labels)
 
 
-def _concat(parts: list[xr.Dataset], dim: str | xr.DataArray) -> xr.Dataset:
+def concat(parts: list[xr.Dataset], dim: str | xr.DataArray) -> xr.Dataset:
+    """Return datasets that have the same labels, one after the other along a dimension."""
     return xr.concat(parts, dim, data_vars="all", coords="minimal", compat="override", join="exact")
 
 
-def _ratio(numerator: xr.Dataset, denominator: xr.Dataset) -> xr.Dataset:
-    """Return the quotient, NaN where the denominator is zero."""
-    return numerator / denominator.where(denominator != 0)
-
-
-def _attributes(forecast: xr.DataArray, analysis: xr.DataArray, dimensionless: bool) -> dict[str, str]:
+def attributes(forecast: xr.DataArray, analysis: xr.DataArray, dimensionless: bool) -> dict[str, str]:
     """Return what a score says about its variable."""
-    attributes = {}
+    found = {}
     for key in ("long_name", "units"):
         if (value := forecast.attrs.get(key, analysis.attrs.get(key))) is not None:
-            attributes[key] = value
-    return attributes | ({"units": "1"} if dimensionless else {})
+            found[key] = value
+    return found | ({"units": "1"} if dimensionless else {})
 
 
-def _row_weights(latitude: xr.DataArray, weights: str | None) -> xr.DataArray:
+def row_weights(latitude: xr.DataArray, weights: str | None) -> xr.DataArray:
+    """Return the weights of the rows that "area", "cos" or None stand for."""
     if weights == "area":
         return latitude_weights(latitude)
     if weights == "cos":
@@ -663,28 +642,8 @@ def _row_weights(latitude: xr.DataArray, weights: str | None) -> xr.DataArray:
     raise ValueError(f"weights={weights!r} is unknown: choose 'area', 'cos' or None")
 
 
-def _choose(metrics: Sequence[str] | None, pairs: _Pairs) -> dict[str, _Metric]:
-    """Return the metrics asked for, or all that apply."""
-    if metrics is None:
-        metrics = ["rmse", "mae", "bias"]
-        metrics += ["acc"] if pairs.climatology is not None else []
-        longitude = pairs.grid["longitude"]
-        if closes_longitude(longitude) and longitude.size > 2 * 19:
-            metrics += ["small_scale_variance"]
-    if isinstance(metrics, str):
-        raise ValueError(f"metrics={metrics!r} is one string, a list is needed: [{metrics!r}]")
-    if unknown := [name for name in metrics if name not in _METRICS]:
-        raise ValueError(f"metrics {unknown} are unknown: choose from {list(_METRICS)}")
-    if not metrics:
-        raise ValueError(f"metrics is empty: choose from {list(_METRICS)}")
-    if "acc" in metrics and pairs.climatology is None:
-        raise ValueError("acc needs a climatology: score(forecast, truth, climatology(train))")
-    if "small_scale_variance" in metrics:
-        _check_wavenumbers(pairs.grid["longitude"], (10, 19))
-    return {name: _METRICS[name] for name in metrics}
-
-
-def _check_wavenumbers(longitude: xr.DataArray, wavenumbers: tuple[int, int]) -> None:
+def check_wavenumbers(longitude: xr.DataArray, wavenumbers: tuple[int, int]) -> None:
+    """Raise ValueError unless the longitudes go round the globe and resolve the wavenumbers."""
     first, last = wavenumbers
     if not 0 < first <= last:
         raise ValueError(f"wavenumbers={wavenumbers} must be a first and a last one, at least 1, in order")
@@ -698,23 +657,3 @@ def _check_wavenumbers(longitude: xr.DataArray, wavenumbers: tuple[int, int]) ->
             f"wavenumbers={wavenumbers} are not resolved by {longitude.size} longitudes: the last must be "
             f"below {longitude.size / 2:g}"
         )
-
-
-def _refuse_overlap(climatology: xr.Dataset, pairs: _Pairs) -> None:
-    """Raise if verified times lie in the period of the climatology, as far as its attributes say one."""
-    start, end = (climatology.attrs.get(f"climatology_{word}") for word in ("start", "end"))
-    if start is None or end is None:
-        return
-    # ISO text sorts like the times, also across calendars
-    inside = [text for text in map(_iso, pairs.valid_time.values[pairs.complete]) if start <= text <= end]
-    if inside:
-        raise ValueError(
-            f"the climatology is from {start} to {end}, and {len(inside)} verified times lie in it, from "
-            f"{min(inside)} to {max(inside)}: it has seen the truth. Compute it from the training years "
-            "alone, or say allow_overlap=True"
-        )
-
-
-def _iso(time: np.generic | object) -> str:
-    """Return a time as ISO text to the second."""
-    return time.isoformat() if hasattr(time, "isoformat") else str(np.datetime64(time, "s"))

@@ -7,9 +7,10 @@ import pytest
 import xarray as xr
 
 from simvp_climate.grid import latitude_weights
-from simvp_climate.verification import metrics
+from simvp_climate.verification import pairs
 from simvp_climate.verification.baselines import climatology, persistence
-from simvp_climate.verification.metrics import acc, bias, mae, rmse, score, small_scale_variance
+from simvp_climate.verification.metrics import acc, bias, mae, rmse, small_scale_variance
+from simvp_climate.verification.scores import score
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "metrics_wb64x32"
 METRICS = {
@@ -93,7 +94,7 @@ class TestGoldens:
         forecast, truth, clim = golden
         # two inits and all leads, then a part of the leads of one init
         for size in (2 * 5 * 5 * 2048 * 8, 2 * 5 * 2048 * 8):
-            monkeypatch.setattr(metrics, "_BLOCK_BYTES", size)
+            monkeypatch.setattr(pairs, "_BLOCK_BYTES", size)
             chunked = forecast.chunk(init_time=4, lead_time=2), truth.chunk(time=7), clim.chunk(hour=1)
             self.check(name, *chunked, expected)
 
@@ -301,14 +302,14 @@ class TestErrors:
         forecast = forecast_of(truth)
         with pytest.raises(ValueError, match="weights='sin'"):
             rmse(forecast, truth, weights="sin")
-        with pytest.raises(ValueError, match=r"\['crps'\] are unknown"):
-            score(forecast, truth, metrics=["rmse", "crps"])
+        with pytest.raises(ValueError, match=r"\['crpss'\] are unknown"):
+            score(forecast, truth, metrics=["rmse", "crpss"])
         with pytest.raises(ValueError, match="one string"):
             score(forecast, truth, metrics="rmse")
         with pytest.raises(ValueError, match="needs a climatology"):
             score(forecast, truth, metrics=["acc"])
-        with pytest.raises(ValueError, match="name of a baseline"):
-            score(forecast.assign_attrs(system="climatology"), truth)
+        with pytest.raises(ValueError, match="two systems are called 'climatology'"):
+            score(forecast.assign_attrs(system="climatology"), truth, climatology(truth), allow_overlap=True)
         with pytest.raises(ValueError, match="no coordinate lead_time"):
             rmse(forecast.rename(lead_time="prediction_timedelta"), truth)
 
@@ -333,7 +334,7 @@ class TestMissingValues:
 
     @pytest.mark.parametrize("block_bytes", [2**25, 1])
     def test_a_mask_needs_no_setting(self, golden, monkeypatch, block_bytes):
-        monkeypatch.setattr(metrics, "_BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(pairs, "_BLOCK_BYTES", block_bytes)
         forecast, truth, clim = (ds[["2m_temperature"]] for ds in golden)
         sea = xr.DataArray(np.random.default_rng(0).random((32, 64)) > 0.4, dims=("latitude", "longitude"))
         masked = forecast.where(sea), truth.where(sea)
@@ -353,7 +354,7 @@ class TestMissingValues:
             xr.testing.assert_allclose(by_itself.drop_attrs(), told.drop_attrs(), rtol=1e-12)
 
     def test_a_mask_that_moves_is_loud(self, monkeypatch):
-        monkeypatch.setattr(metrics, "_BLOCK_BYTES", 1)
+        monkeypatch.setattr(pairs, "_BLOCK_BYTES", 1)
         truth = truth_on()
         ice = truth.where((truth.latitude > -80) | (truth.time > truth.time[2]))
         with pytest.raises(ValueError, match="the mask of 't2m' moves: .* cells have no value in the first pairs"):
@@ -449,7 +450,10 @@ class TestScore:
         table = score(forecast, truth, climatology(earlier))
         assert table.t2m.dims == ("system", "metric", "lead_time")
         assert table.system.values.tolist() == ["SimVPv2", "persistence", "climatology"]
-        assert table.metric.values.tolist() == ["rmse", "mae", "bias", "acc", "small_scale_variance"]
+        assert table.metric.values.tolist() == [
+            *("rmse", "mae", "bias", "acc", "activity", "small_scale_variance"),
+            *("rmse_skill_vs_persistence", "rmse_skill_vs_climatology"),
+        ]
         assert np.isnan(table.t2m.sel(system="climatology", metric="acc")).all()
         assert table.t2m.notnull().sum() == table.t2m.size - 2
         np.testing.assert_allclose(table.t2m.sel(system="SimVPv2", metric="rmse"), 1)
@@ -460,6 +464,7 @@ class TestScore:
             "verified_end": "2018-01-02T12:00:00",
             "weights": "area",
             "missing_values": "left out where never there, else propagated",
+            "intervals": "none: 3 initializations are fewer than five blocks of 4",
             "climatology_method": "mean by hour",
             "climatology_start": "2017-01-01T00:00:00",
             "climatology_end": "2017-01-03T18:00:00",

@@ -1,0 +1,327 @@
+"""Baselines that learn from the training period, and so are harder to beat than persistence."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from simvp_climate.data.conventions import orient, rename, restore, same_grid
+from simvp_climate.data.windows import valid_times
+from simvp_climate.grid import latitude_weights
+from simvp_climate.verification.baselines import as_lead_time, climatology_at, persistence, time_blocks
+
+# float64 bytes of the states from which the empirical orthogonal functions are computed
+_EOF_BYTES = 2**29
+_SPACE = ("latitude", "longitude")
+
+
+@dataclass(frozen=True, eq=False)
+class DampedPersistence:
+    """The last anomaly, damped towards climatology: climatology(valid) + damping * (state - climatology(init)).
+
+    `fit_damped_persistence` makes one; call it like `persistence`, or give it to `score` among its baselines.
+
+    Attributes
+    ----------
+    climatology
+        From which the anomalies are.
+    damping
+        For each lead and cell, from 0 to 1, dims (lead_time, [level,] latitude, longitude).
+    """
+
+    climatology: xr.Dataset
+    damping: xr.Dataset
+
+    def __call__(
+        self,
+        dataset: xr.Dataset,
+        init_times: xr.DataArray | Iterable | str,
+        lead_times: xr.DataArray | Iterable | str,
+    ) -> xr.Dataset:
+        """Return the forecast; arguments, result and errors as in `persistence`.
+
+        ValueError also for a lead that nothing was fitted for, or another grid.
+        """
+        inside = _prepared(dataset, list(self.damping.data_vars), self.damping)
+        last = persistence(inside, init_times, lead_times)
+        coordinates = _grid_of(inside)
+        damping = _at_leads(self.damping, last["lead_time"]).assign_coords(coordinates)
+        now = _plain(climatology_at(self.climatology, last["init_time"])).assign_coords(coordinates)
+        then = _plain(climatology_at(self.climatology, last["valid_time"])).assign_coords(coordinates)
+        return _finished(then + damping * (last - now), last, dataset, "damped persistence")
+
+
+@dataclass(frozen=True, eq=False)
+class LinearRegression:
+    """The anomalies of all variables at a lead, linear in those at the start, in leading EOFs of both.
+
+    `fit_linear_regression` makes one; call it like `persistence`, or give it to `score` among its baselines.
+
+    Attributes
+    ----------
+    climatology
+        From which the anomalies are.
+    scale
+        Unit of the state vector for each variable, level and latitude, dims ([level,] latitude).
+    patterns
+        The empirical orthogonal functions, in these units, dims (mode, [level,] latitude, longitude).
+    operator
+        From the coefficients at the start to those at the lead, dims (lead_time, mode, start).
+    """
+
+    climatology: xr.Dataset
+    scale: xr.Dataset
+    patterns: xr.Dataset
+    operator: xr.DataArray
+
+    def __call__(
+        self,
+        dataset: xr.Dataset,
+        init_times: xr.DataArray | Iterable | str,
+        lead_times: xr.DataArray | Iterable | str,
+    ) -> xr.Dataset:
+        """Return the forecast; arguments, result and errors as in `persistence`.
+
+        ValueError also for a lead that nothing was fitted for, or another grid.
+        """
+        names = list(self.patterns.data_vars)
+        inside = _prepared(dataset, names, self.patterns)
+        last = persistence(inside, init_times, lead_times)
+        coordinates = _grid_of(inside)
+        patterns, scale = self.patterns.assign_coords(coordinates), self.scale.assign_coords(coordinates)
+        state = last.isel(lead_time=0, drop=True).drop_vars("valid_time", errors="ignore")
+        now = _plain(climatology_at(self.climatology, last["init_time"])).assign_coords(coordinates)
+        then = _plain(climatology_at(self.climatology, last["valid_time"])).assign_coords(coordinates)
+        normed = ((state - now) / scale).fillna(0)  # masked cells are no part of the state
+        start = sum(
+            xr.dot(normed[name], patterns[name], dim=[d for d in patterns[name].dims if d != "mode"]) for name in names
+        )
+        operator = _at_leads(self.operator.to_dataset(name="operator"), last["lead_time"])["operator"]
+        found = xr.dot(start.rename(mode="start"), operator, dim="start")
+        anomaly = xr.Dataset({name: xr.dot(found, patterns[name], dim="mode") for name in names}) * scale
+        return _finished(then + anomaly, last, dataset, "linear regression")
+
+
+def fit_damped_persistence(
+    train: xr.Dataset, climatology: xr.Dataset, lead_times: xr.DataArray | Iterable | str
+) -> DampedPersistence:
+    """Return damped anomaly persistence, its damping the regression of the later anomaly on the first one.
+
+    <a(t) a(t + lead)> / <a(t)^2> over the training times for each cell, kept between 0 and 1.
+
+    Parameters
+    ----------
+    train
+        The training period, with a dimension `time`; read in blocks.
+    climatology
+        Of the same period, as `climatology` gives it.
+    lead_times
+        As for `persistence`: those that will be forecast.
+
+    Raises
+    ------
+    ValueError
+        If a lead is longer than the period, or the climatology does not fit.
+    """
+    train, climatology = _inside(train, climatology)
+    lead_time = as_lead_time(lead_times)
+    products, squares = {}, {}
+    for anomalies, later in _anomalies(train, climatology, lead_time):
+        for name, values in anomalies.items():
+            there = np.isfinite(values)
+            complete = bool(there.all())
+            values = values if complete else np.where(there, values, 0)
+            for at, (first, second) in enumerate(later):
+                shape = (lead_time.size, *values.shape[1:])
+                product = products.setdefault(name, np.zeros(shape))
+                square = squares.setdefault(name, np.zeros(shape))
+                start = values[first]
+                product[at] += np.einsum("t...,t...->...", start, values[second])
+                start = start if complete else start * there[second]
+                square[at] += np.einsum("t...,t...->...", start, start)
+    damping = {}
+    for name, product in products.items():
+        with np.errstate(invalid="ignore", divide="ignore"):
+            factor = np.clip(product / squares[name], 0, 1)
+        damping[name] = (("lead_time", *train[name].dims[1:]), factor)
+    coordinates = {name: c for name, c in train.coords.items() if "time" not in c.dims} | {"lead_time": lead_time}
+    return DampedPersistence(climatology, xr.Dataset(damping, coordinates))
+
+
+def fit_linear_regression(
+    train: xr.Dataset,
+    climatology: xr.Dataset,
+    lead_times: xr.DataArray | Iterable | str,
+    *,
+    modes: int = 100,
+    ridge: float = 0.1,
+) -> LinearRegression:
+    """Return the linear regression of the state at each lead on the state at the start, in leading EOFs.
+
+    The state holds the anomalies of all variables and levels, each in units of its standard deviation and weighted by
+    area. A linear inverse model (Penland and Sardeshmukh 1995) would derive all leads from one; here each has its own
+    operator, fitted by ridge regression, and so is at least as hard to beat.
+
+    Parameters
+    ----------
+    train, climatology, lead_times
+        As for `fit_damped_persistence`.
+    modes
+        Number of empirical orthogonal functions.
+    ridge
+        Added to the variance of every coefficient, as a share of the mean variance of the coefficients.
+
+    Raises
+    ------
+    ValueError
+        If a lead is longer than the period, there are fewer times than modes, or the climatology does not fit.
+    """
+    train, climatology = _inside(train, climatology)
+    lead_time = as_lead_time(lead_times)
+    if not 1 <= modes < train.sizes["time"]:
+        raise ValueError(f"modes={modes} must be at least 1, and less than the number of times, {train.sizes['time']}")
+    if ridge < 0:
+        raise ValueError(f"ridge={ridge} must be 0 or more")
+    names = list(train.data_vars)
+    cells = sum(train[name].isel(time=0).size for name in names)
+    every = max(1, -(-train.sizes["time"] // max(min(1500, _EOF_BYTES // (8 * cells)), modes + 1)))
+    sample = train.isel(time=slice(None, None, every)).load()
+    sample = sample - _plain(climatology_at(climatology, sample["time"])).assign_coords(_grid_of(sample))
+    weight = latitude_weights(train["latitude"])
+    over = ("time", *_SPACE)
+    scale = np.sqrt((sample**2).weighted(weight).mean(over)) / np.sqrt(weight)
+    vectors = np.concatenate([_flat((sample[name] / scale[name]).transpose("time", ...)) for name in names], axis=1)
+    # from the smaller of both products: there are fewer times than cells
+    power, left = np.linalg.eigh(vectors @ vectors.T)
+    power, left = power[::-1][:modes], left[:, ::-1][:, :modes]
+    basis = (left.T @ vectors) / np.sqrt(np.maximum(power, 1e-12 * power[0]))[:, np.newaxis]
+    patterns, start = {}, 0
+    for name in names:
+        dims = [dim for dim in train[name].dims if dim != "time"]
+        shape = tuple(train.sizes[dim] for dim in dims)
+        patterns[name] = (("mode", *dims), basis[:, start : start + int(np.prod(shape))].reshape(modes, *shape))
+        start += int(np.prod(shape))
+    covariance = np.zeros((lead_time.size, modes, modes))
+    lagged = np.zeros_like(covariance)
+    for anomalies, later in _anomalies(train, climatology, lead_time):
+        parts = [
+            np.nan_to_num((values / _along(scale[name], train[name])).reshape(len(values), -1))
+            for name, values in anomalies.items()
+        ]
+        coefficients = np.concatenate(parts, axis=1) @ basis.T
+        for at, (first, second) in enumerate(later):
+            covariance[at] += coefficients[first].T @ coefficients[first]
+            lagged[at] += coefficients[first].T @ coefficients[second]
+    operator = np.empty_like(covariance)
+    for at in range(lead_time.size):
+        amount = ridge * np.trace(covariance[at]) / modes
+        operator[at] = np.linalg.solve(covariance[at] + amount * np.eye(modes), lagged[at]).T
+    coordinates = {name: c for name, c in train.coords.items() if "time" not in c.dims}
+    return LinearRegression(
+        climatology,
+        scale.drop_vars([name for name in scale.coords if name not in ("latitude", "level")]),
+        xr.Dataset(patterns, coordinates),
+        xr.DataArray(operator, dims=("lead_time", "mode", "start"), coords={"lead_time": lead_time}),
+    )
+
+
+def _along(scale: xr.DataArray, like: xr.DataArray) -> np.ndarray:
+    """Return the scale with an axis for each dimension of the data but time."""
+    dims = [dim for dim in like.dims if dim != "time"]
+    return scale.expand_dims([dim for dim in dims if dim not in scale.dims]).transpose(*dims).values
+
+
+def _flat(values: xr.DataArray) -> np.ndarray:
+    return np.nan_to_num(values.values.reshape(values.shape[0], -1))
+
+
+def _inside(train: xr.Dataset, climatology: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+    """Return both on the canonical grid, with the variables of the climatology."""
+    names = [name for name in climatology.data_vars if name in train]
+    if not names:
+        raise ValueError(
+            f"train has {list(train.data_vars)} and the climatology {list(climatology.data_vars)}: none in common. "
+            "Give climatology(train)"
+        )
+    levels = None
+    train = orient(rename(train, names, levels).reset_coords(drop=True))
+    climatology = orient(rename(climatology, names, levels).reset_coords(drop=True)).load()
+    try:
+        same_grid(train, climatology)
+    except ValueError as error:
+        raise ValueError(f"train and climatology do not fit: {error}") from error
+    if not train.indexes["time"].is_unique:
+        raise ValueError("train has a time twice: keep one, train.drop_duplicates('time')")
+    return train.transpose("time", "level", *_SPACE, missing_dims="ignore"), climatology
+
+
+def _anomalies(train: xr.Dataset, climatology: xr.Dataset, lead_time: xr.DataArray):
+    """Yield blocks of anomalies by variable, (time, ...), and for each lead which of them start and which verify."""
+    index = train.indexes["time"]
+    after = valid_times(train["time"].rename(time="init_time"), lead_time, known=index)
+    later = index.get_indexer(after.values.ravel()).reshape(after.shape)
+    counts = (later >= 0).sum(axis=0)
+    if (counts == 0).any():
+        lead = lead_time.values[np.argmax(counts == 0)]
+        raise ValueError(
+            f"the lead {lead} has no pair of times in the training period, {index[0]} to {index[-1]}: it is "
+            "too long, or no multiple of the step"
+        )
+    largest = max(train.data_vars, key=lambda name: train[name].nbytes)
+    for block in time_blocks(train[largest]):
+        stop = max(block.stop, int(later[block].max()) + 1)
+        part = train.isel(time=slice(block.start, stop)).load()
+        mean = _plain(climatology_at(climatology, part["time"])).assign_coords(_grid_of(part))
+        values = {name: (part[name] - mean[name]).transpose(*train[name].dims).values for name in train.data_vars}
+        pairs = []
+        for column in range(lead_time.size):
+            second = later[block, column]
+            first = np.flatnonzero(second >= 0)
+            pairs.append((_as_slice(first), _as_slice(second[first] - block.start)))
+        yield values, pairs
+
+
+def _as_slice(positions: np.ndarray) -> slice | np.ndarray:
+    """Return neighbors as a slice, which numpy does not copy."""
+    whole = len(positions) and positions[-1] - positions[0] + 1 == len(positions) and (np.diff(positions) == 1).all()
+    return slice(int(positions[0]), int(positions[-1]) + 1) if whole else positions
+
+
+def _prepared(dataset: xr.Dataset, names: list[str], fitted: xr.Dataset) -> xr.Dataset:
+    """Return a dataset on the canonical grid, after checking that it is the one of the fit."""
+    levels = fitted["level"].values if "level" in fitted.coords else None
+    inside = orient(rename(dataset, names, levels).reset_coords(drop=True))
+    try:
+        same_grid(fitted, inside)
+    except ValueError as error:
+        raise ValueError(f"the data are on another grid than the baseline was fitted on: {error}") from error
+    return inside
+
+
+def _grid_of(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+    return {name: dataset[name] for name in (*_SPACE, "level") if name in dataset.dims}
+
+
+def _plain(climatology: xr.Dataset) -> xr.Dataset:
+    """Return a climatology at some times without the labels that it was looked up by."""
+    return climatology.drop_vars([name for name in climatology.coords if name not in climatology.dims])
+
+
+def _at_leads(fitted: xr.Dataset, lead_time: xr.DataArray) -> xr.Dataset:
+    leads = fitted.indexes["lead_time"]
+    found = leads.get_indexer(lead_time.to_index())
+    if (found < 0).any():
+        raise ValueError(
+            f"nothing was fitted for the lead {lead_time.to_index()[found < 0][0]}: fit the baseline with this lead, "
+            f"it has {len(leads)} from {leads[0]} to {leads[-1]}"
+        )
+    return fitted.isel(lead_time=found).assign_coords(lead_time=lead_time)
+
+
+def _finished(forecast: xr.Dataset, last: xr.Dataset, dataset: xr.Dataset, system: str) -> xr.Dataset:
+    """Return a forecast with dimensions and attributes of persistence, laid out as the data handed in."""
+    for name in forecast.data_vars:
+        forecast[name] = forecast[name].transpose(*last[name].dims).assign_attrs(last[name].attrs)
+    forecast = forecast.assign_coords(valid_time=last["valid_time"]).assign_attrs(last.attrs, system=system)
+    return restore(forecast, like=dataset)

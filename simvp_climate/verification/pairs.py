@@ -1,0 +1,304 @@
+"""Which forecast belongs to which truth: every pair of initialization and lead, read in blocks of bounded size."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import xarray as xr
+
+from simvp_climate.data.conventions import find_axes, orient, rename, same_grid
+from simvp_climate.data.variables import same_units
+from simvp_climate.data.windows import valid_times
+from simvp_climate.verification.baselines import climatology_at
+
+SPACE = ("latitude", "longitude")
+
+# float64 bytes of the forecast in one block; the arithmetic holds about ten arrays of this size
+_BLOCK_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class Other:
+    """A forecast of another system, and where in it the inits and leads of the first one lie."""
+
+    forecast: xr.Dataset  # (init_time, lead_time, ...)
+    at_init: np.ndarray
+    at_lead: np.ndarray
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Forecast and analyses of the same variables and levels, and where the truth of every pair lies."""
+
+    forecast: xr.Dataset  # (init_time, lead_time, ...), in the order of its file like the next two
+    analysis: xr.Dataset  # (time, ...)
+    climatology: xr.Dataset | None  # (hour, dayofyear, ...) or the like
+    grid: dict[str, xr.DataArray]  # the canonical coordinates of all three: latitude, longitude, level
+    valid_time: xr.DataArray  # (init_time, lead_time)
+    at_valid: np.ndarray  # (init, lead): positions in analysis.time
+    at_init: np.ndarray  # (init,): the same for the init time
+    complete: np.ndarray  # (init, lead): whether it is verified; where not, the three above hold fillers
+    kept: dict[str, xr.DataArray]  # scalar coordinates of the forecast, for the result
+    others: dict[str, Other] = field(default_factory=dict)
+    made: dict[str, Callable] = field(default_factory=dict)  # baselines that are made from the state at init time
+
+    @property
+    def needs_init(self) -> bool:
+        """Whether the analysis at the init times is read."""
+        return bool(self.made)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some pairs in memory, in float64, all with dims (init_time, lead_time, ...)."""
+
+    systems: dict[str, xr.Dataset]  # the forecast by the name "", the others by theirs
+    truth: xr.Dataset
+    climatology: xr.Dataset | None
+    complete: xr.DataArray
+
+
+def match(
+    forecast: xr.Dataset,
+    truth: xr.Dataset,
+    climatology: xr.Dataset | None,
+    baselines: Mapping[str, xr.Dataset | Callable] | None = None,
+) -> Pairs:
+    """Bring all to one grid and find the truth of every pair.
+
+    `baselines` are forecasts of other systems, or functions that make them: of analyses at init times, these times and
+    the lead times, like `persistence`.
+
+    Raises
+    ------
+    ValueError
+        If variables, leads or initializations are missing, units or grids differ, or no pair has a truth.
+    """
+    if not forecast.data_vars:
+        raise ValueError("the forecast has no variables")
+    baselines = baselines or {}
+    made = {name: one for name, one in baselines.items() if not isinstance(one, xr.Dataset)}
+    times = ("init_time", "lead_time", "valid_time", "time")
+    kept = {name: c for name, c in forecast.coords.items() if c.ndim == 0 and name not in times}
+    lacking = [dim for dim in ("init_time", "lead_time") if dim not in forecast.coords]
+    if lacking:
+        raise ValueError(
+            f"the forecast has no coordinate {' and '.join(lacking)}, but {list(forecast.coords)}: rename "
+            "them, for example forecast.rename(time='init_time', prediction_timedelta='lead_time')"
+        )
+    # one init or one lead that was picked is a forecast too
+    for dim in ("init_time", "lead_time"):
+        if forecast[dim].ndim == 0:
+            forecast = forecast.expand_dims(dim)
+    given = forecast.coords.get("valid_time")
+    forecast = _renamed(forecast)
+    grid = {name: c for name, c in _oriented(forecast).coords.items() if name in (*SPACE, "level")}
+    if given is None:
+        valid_time = valid_times(forecast.init_time, forecast.lead_time)
+    else:
+        # a picked init or lead leaves it with fewer dimensions
+        shape = {dim: forecast.sizes[dim] for dim in ("init_time", "lead_time")}
+        given = given.reset_coords(drop=True).drop_vars(["init_time", "lead_time"], errors="ignore")
+        valid_time = given.expand_dims({dim: size for dim, size in shape.items() if dim not in given.dims})
+        valid_time = valid_time.transpose("init_time", "lead_time")
+    analysis = _comparable(forecast, truth, grid, kept, "the truth")
+    if climatology is not None:
+        climatology = _comparable(forecast, climatology, grid, kept, "the climatology")
+    others = {
+        name: _other(forecast, one, grid, kept, name) for name, one in baselines.items() if isinstance(one, xr.Dataset)
+    }
+    if "time" not in analysis.indexes:
+        raise ValueError(f"the truth has dims {tuple(truth.dims)} and no times: give analyses along 'time'")
+    index = analysis.indexes["time"]
+    if not index.is_unique:
+        raise ValueError(
+            f"the time {index[index.duplicated()][0]} appears more than once in the truth: keep one, "
+            "truth.drop_duplicates('time')"
+        )
+    at_valid = index.get_indexer(valid_time.values.ravel()).reshape(valid_time.shape)
+    at_init = index.get_indexer(forecast.init_time.values)
+    complete = at_valid >= 0
+    if made:
+        complete &= (at_init >= 0)[:, np.newaxis]
+    if not complete.any():
+        times = np.sort(valid_time.values, axis=None)
+        message = (
+            f"no forecast can be verified: the forecast is valid from {iso(times[0])} to {iso(times[-1])}, "
+            f"the truth has {len(index)} times from {index.min()} to {index.max()}"
+        )
+        if made:
+            message += (
+                f"; {' and '.join(made)} also needs it at init times, from {iso(forecast.init_time.values.min())}"
+                + (" (or say persistence=False)" if "persistence" in made else "")
+            )
+        raise ValueError(message)
+    # pairs without truth are computed with that of a neighbor and then not counted: nothing more is read
+    return Pairs(
+        forecast=forecast,
+        analysis=analysis,
+        climatology=climatology,
+        grid=grid,
+        valid_time=valid_time.copy(data=_nearby(valid_time.values, complete)),
+        at_valid=_nearby(at_valid, complete),
+        at_init=_nearby(at_init, at_init >= 0) if made else at_init,
+        complete=complete,
+        kept=kept,
+        others=others,
+        made=made,
+    )
+
+
+def _other(
+    forecast: xr.Dataset, other: xr.Dataset, grid: dict[str, xr.DataArray], kept: dict[str, xr.DataArray], name: str
+) -> Other:
+    """Return another system's forecast with what is needed of it; it must have all leads and initializations."""
+    found = _comparable(forecast, other, grid, kept, name)
+    positions = {}
+    for dim in ("init_time", "lead_time"):
+        if dim not in found.coords:
+            raise ValueError(f"{name} has dims {tuple(other.dims)} and no {dim}: it must be a forecast like the first")
+        if found[dim].ndim == 0:
+            found = found.expand_dims(dim)
+        wanted = forecast.indexes[dim]
+        at = positions[dim] = found.indexes[dim].get_indexer(wanted)
+        if (at < 0).any():
+            raise ValueError(
+                f"{name} lacks {(at < 0).sum()} of the {len(wanted)} {dim}s of the forecast, the first of them "
+                f"{wanted[at < 0][0]}; it has {len(found.indexes[dim])}, from {found.indexes[dim][0]} to "
+                f"{found.indexes[dim][-1]}. All systems are scored on the same pairs: take those that all have, "
+                f"forecast.sel({dim}=...)"
+            )
+    return Other(found, positions["init_time"], positions["lead_time"])
+
+
+def _renamed(forecast: xr.Dataset) -> xr.Dataset:
+    """Return a forecast with our names of the dimensions and no coordinates but those of dimensions.
+
+    Its variables are what they are called, so nothing is looked up, and a single level stays a dimension.
+    """
+    axes = find_axes(forecast)
+    for name, variable in forecast.data_vars.items():
+        if lacking := {axes.latitude, axes.longitude, "init_time", "lead_time"} - set(variable.dims):
+            raise ValueError(f"{name} in the forecast has dims {variable.dims} and lacks {sorted(lacking)}")
+    names = {axes.latitude: "latitude", axes.longitude: "longitude", axes.level: "level"}
+    names = {old: new for old, new in names.items() if old is not None and old != new}
+    return forecast.reset_coords(drop=True).rename(names)
+
+
+def _oriented(dataset: xr.Dataset) -> xr.Dataset:
+    """Return the canonical grid of a renamed dataset, without the data."""
+    grid_dims = (*SPACE, "level")
+    return orient(dataset.isel({dim: slice(0, 0) for dim in dataset.dims if dim not in grid_dims}))
+
+
+def _comparable(
+    forecast: xr.Dataset,
+    other: xr.Dataset,
+    grid: dict[str, xr.DataArray],
+    kept: dict[str, xr.DataArray],
+    role: str,
+) -> xr.Dataset:
+    """Return the variables and levels of the forecast in `other`, if it has them on the same grid."""
+    names = list(forecast.data_vars)
+    levels = grid["level"].values if "level" in grid else _picked_level(other, names, kept)
+    try:
+        other = rename(other, names, levels).reset_coords(drop=True)
+        oriented = _oriented(other)
+        same_grid(xr.Dataset(coords=grid), oriented)
+    except ValueError as error:
+        raise ValueError(f"the forecast cannot be compared with {role}: {error}") from error
+    if "level" in other.dims and "level" not in grid:
+        if levels is None:
+            raise ValueError(f"{role} has levels {oriented.level.values}, the forecast has none: select one of them")
+        other = other.isel(level=0, drop=True)
+    for name, variable in forecast.data_vars.items():
+        first, second = variable.attrs.get("units"), other[name].attrs.get("units")
+        if first is not None and second is not None and not same_units(first, second):
+            raise ValueError(f"{name} has units {first!r} in the forecast but {second!r} in {role}: convert one")
+    return other
+
+
+def _picked_level(other: xr.Dataset, names: list[str], kept: dict[str, xr.DataArray]) -> np.ndarray | None:
+    """Return the level of a forecast with one picked level, if `other` has levels to pick from."""
+    axis = find_axes(other).level
+    level = kept.get(axis, kept.get("level"))
+    if level is None or not any(axis in other[name].dims for name in names if name in other):
+        return None
+    # orient knows pressures
+    labels = ("level", np.atleast_1d(level.values), level.attrs)
+    return orient(xr.Dataset(coords={"latitude": [0.0], "longitude": [0.0], "level": labels})).level.values
+
+
+def _nearby(values: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """Return values with those that are not usable replaced by the usable one before, or the first."""
+    order = np.where(usable.ravel(), np.arange(usable.size), np.flatnonzero(usable)[0])
+    return values.ravel()[np.maximum.accumulate(order)].reshape(values.shape)
+
+
+def blocks(pairs: Pairs) -> Iterator[tuple[slice, slice]]:
+    """Return slices of (init, lead) whose forecasts fit in a block, whole runs of leads if possible."""
+    count, leads = pairs.complete.shape
+    one = sum(variable.size for variable in pairs.forecast.data_vars.values()) * 8 // (count * leads)
+    fitting = max(_BLOCK_BYTES // max(one, 1), 1)
+    width = min(leads, fitting)
+    height = max(fitting // width, 1)
+    for column in range(0, leads, width):
+        for row in range(0, count, height):
+            yield slice(row, min(row + height, count)), slice(column, min(column + width, leads))
+
+
+def read(pairs: Pairs, inits: slice, leads: slice) -> Block:
+    """Read a block of pairs, each analysis in it once."""
+
+    def loaded(dataset: xr.Dataset) -> xr.Dataset:
+        # oriented only now: a lazy variable with transposed dimensions would be read point by point.
+        # The coordinates of the forecast itself: same_grid allows for noise, xarray's alignment does not
+        grid = {name: c for name, c in pairs.grid.items() if name in dataset.dims}
+        return orient(dataset.compute()).assign_coords(grid).astype(np.float64)
+
+    at_valid, at_init = pairs.at_valid[inits, leads], pairs.at_init[inits]
+    wanted = np.unique(np.append(at_valid, at_init) if pairs.needs_init else at_valid)
+    steps = np.unique(np.diff(wanted))
+    # files read slices faster than lists
+    positions = slice(wanted[0], wanted[-1] + 1, steps[0]) if len(steps) == 1 else wanted
+    analysis = loaded(pairs.analysis.isel(time=positions))
+    nameless = analysis.drop_vars("time")
+
+    def at(positions: np.ndarray) -> xr.Dataset:
+        where = xr.DataArray(np.searchsorted(wanted, positions), dims=("init_time", "lead_time"))
+        return nameless.isel(time=where).transpose("init_time", "lead_time", ...)
+
+    forecast = loaded(pairs.forecast.isel(init_time=inits, lead_time=leads))
+    order = ("init_time", "lead_time", ...)
+    systems = {"": forecast}
+    for name, other in pairs.others.items():
+        rows, columns = other.at_init[inits], other.at_lead[leads]
+        found = loaded(other.forecast.isel(init_time=rows, lead_time=columns)).transpose(*order)
+        systems[name] = found.assign_coords(init_time=forecast["init_time"], lead_time=forecast["lead_time"])
+    starts = np.searchsorted(wanted, at_init) if pairs.needs_init else None
+    for name, make in pairs.made.items():
+        # fillers may stand in the place of times that are not there, so times repeat: each is forecast once
+        distinct, back = np.unique(starts, return_inverse=True)
+        states = analysis.isel(time=distinct)
+        found = make(states, states["time"], forecast["lead_time"]).isel(init_time=back).reset_coords(drop=True)
+        found = found[list(forecast.data_vars)].transpose(*order)
+        systems[name] = found.assign_coords(
+            init_time=forecast["init_time"], lead_time=forecast["lead_time"], **_grid_of(found, pairs.grid)
+        )
+    return Block(
+        systems=systems,
+        truth=at(at_valid),
+        climatology=None
+        if pairs.climatology is None
+        else loaded(climatology_at(pairs.climatology, pairs.valid_time[inits, leads])),
+        complete=xr.DataArray(pairs.complete[inits, leads], dims=("init_time", "lead_time")),
+    )
+
+
+def _grid_of(dataset: xr.Dataset, grid: dict[str, xr.DataArray]) -> dict[str, xr.DataArray]:
+    return {name: c for name, c in grid.items() if name in dataset.dims}
+
+
+def iso(time: np.generic | object) -> str:
+    """Return a time as ISO text to the second."""
+    return time.isoformat() if hasattr(time, "isoformat") else str(np.datetime64(time, "s"))

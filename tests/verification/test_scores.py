@@ -1,0 +1,389 @@
+import numpy as np
+import pytest
+import scores as peer
+import xarray as xr
+from arch.bootstrap import MovingBlockBootstrap
+from scores.probability import crps_for_ensemble
+
+from simvp_climate.grid import latitude_weights
+from simvp_climate.verification.baselines import climatology, persistence
+from simvp_climate.verification.bootstrap import block_length, resample
+from simvp_climate.verification.fitted import fit_damped_persistence
+from simvp_climate.verification.metrics import (
+    activity,
+    crps,
+    rank_histogram,
+    rmse,
+    spread,
+    spread_skill_ratio,
+    wind_vector_rmse,
+)
+from simvp_climate.verification.regions import region_masks
+from simvp_climate.verification.scores import fit_calibration, score, skilful_to
+
+LEADS = ["6h", "24h"]
+
+
+def weather(days=120, seed=0, start="2018-01-01", names=("t2m",), columns=8):
+    """Return random fields that change slowly, on a coarse globe, 6-hourly."""
+    random = np.random.default_rng(seed)
+    times = days * 4
+    variables = {}
+    for name in names:
+        values = np.cumsum(random.normal(size=(times, 4, columns)), axis=0)
+        values = 280 + values - 0.9 * (values - values.mean(axis=0))
+        variables[name] = (("time", "latitude", "longitude"), values, {"units": "m s-1" if name[0] in "uv" else "K"})
+    coordinates = {
+        "time": np.datetime64(start, "ns") + np.arange(times) * np.timedelta64(6, "h"),
+        "latitude": [-67.5, -22.5, 22.5, 67.5],
+        "longitude": np.arange(columns) * 360 / columns,
+    }
+    return xr.Dataset(variables, coordinates)
+
+
+def forecast_of(truth, seed=1, noise=0.3, every=2, leads=LEADS):
+    """Return the truth with noise that grows with the lead, from every second time that has a truth at all leads."""
+    forecast = persistence(truth, truth.time[:-4:every], leads)
+    right = truth.sel(time=forecast.valid_time).drop_vars("time")
+    random = np.random.default_rng(seed)
+    size = noise * np.arange(1, len(leads) + 1)[:, np.newaxis, np.newaxis]
+    changed = {name: right[name] + size * random.normal(size=right[name].shape) for name in truth}
+    return forecast.assign({name: forecast[name].copy(data=value.values) for name, value in changed.items()})
+
+
+def ensemble_of(truth, members=5, noise=0.3):
+    parts = [forecast_of(truth, seed=10 + at, noise=noise) for at in range(members)]
+    return xr.concat(parts, "number", coords="minimal", compat="override")
+
+
+class TestEnsembles:
+    def test_crps_is_that_of_a_peer(self):
+        truth, weight = weather(days=20), latitude_weights(weather(days=2))
+        forecast = ensemble_of(truth)
+        found = crps(forecast, truth).t2m
+        right = truth.t2m.sel(time=forecast.valid_time).drop_vars("time")
+        cells = crps_for_ensemble(forecast.t2m, right, "number", method="fair", preserve_dims="all")
+        expected = cells.weighted(weight).mean(("init_time", "latitude", "longitude"))
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+    def test_spread_and_ratio_by_hand(self):
+        truth = weather(days=20)
+        forecast = forecast_of(truth, noise=0.0)
+        offsets = xr.DataArray([-1.0, 0.0, 4.0], dims="number")  # mean 1, variance 7
+        forecast = forecast + offsets
+        np.testing.assert_allclose(spread(forecast, truth).t2m, np.sqrt(7))
+        # the error of the mean is 1, less than what is expected of the spread by chance
+        assert np.isnan(spread_skill_ratio(forecast, truth).t2m).all()
+        far = spread_skill_ratio(forecast + 9.0, truth).t2m
+        np.testing.assert_allclose(far, np.sqrt(7 / (100 - 7 / 3)))
+
+    def test_an_ensemble_like_the_truth_is_reliable(self):
+        truth = weather(days=60)
+        # members and truth are draws of the same kind around a center that none of them knows
+        hidden = forecast_of(truth, seed=99)
+        members = ensemble_of(truth)
+        center = (hidden - truth.sel(time=hidden.valid_time).drop_vars("time")).t2m
+        members = members.assign(t2m=members.t2m - center)
+        found = spread_skill_ratio(members, truth).t2m
+        np.testing.assert_allclose(found, 1, atol=0.03)
+        ranks = rank_histogram(members, truth).t2m
+        assert ranks.dims == ("rank", "lead_time") and ranks.sizes["rank"] == 6
+        np.testing.assert_allclose(ranks.sum("rank"), 1, rtol=1e-12)
+        np.testing.assert_allclose(ranks, 1 / 6, atol=0.015)
+
+    def test_ranks_of_ties(self):
+        truth = weather(days=3) * 0
+        forecast = forecast_of(truth, noise=0.0) + xr.DataArray([0.0, 0.0, 5.0], dims="number")
+        # the truth equals two members: ranks 0, 1 and 2 in equal parts
+        np.testing.assert_allclose(rank_histogram(forecast, truth).t2m.isel(lead_time=0), [1 / 3, 1 / 3, 1 / 3, 0])
+
+    def test_the_table_pools_the_members(self):
+        truth = weather(days=20)
+        forecast = ensemble_of(truth)
+        table = score(forecast, truth)
+        assert "number" not in table.dims
+        own = table.t2m.sel(system="forecast")
+        np.testing.assert_allclose(own.sel(metric="rmse"), rmse(forecast.mean("number"), truth).t2m, rtol=1e-12)
+        np.testing.assert_allclose(own.sel(metric="crps"), crps(forecast, truth).t2m, rtol=1e-12)
+        last = table.t2m.sel(system="persistence")
+        np.testing.assert_allclose(last.sel(metric="crps"), last.sel(metric="mae"), rtol=1e-12)
+        assert np.isnan(last.sel(metric="spread")).all()
+
+    def test_errors(self):
+        truth = weather(days=5)
+        with pytest.raises(ValueError, match="none of ensemble members"):
+            crps(forecast_of(truth), truth)
+        one = ensemble_of(truth, members=1)
+        for call in (crps, score):
+            with pytest.raises(ValueError, match=r"one member along 'number'.*isel\(number=0\)"):
+                call(one, truth)
+
+
+class TestIntervals:
+    def test_are_those_of_a_peer(self):
+        truth = weather()
+        forecast = forecast_of(truth, leads=["24h"])
+        table = score(forecast, truth, metrics=["rmse", "rmse_skill"], samples=4000, block=10)
+        weight = latitude_weights(truth).values[:, np.newaxis]
+        right = truth.t2m.sel(time=forecast.valid_time).values
+        start = truth.t2m.sel(time=forecast.init_time).values[:, np.newaxis]
+        squares = [((x - right) ** 2 * weight).mean(axis=(1, 2, 3)) for x in (forecast.t2m.values, start)]
+        found = {"rmse": lambda a, b: np.sqrt(a.mean())}
+        found["rmse_skill_vs_persistence"] = lambda a, b: 1 - np.sqrt(a.mean()) / np.sqrt(b.mean())
+        for name, statistic in found.items():
+            peer_says = MovingBlockBootstrap(10, *squares, seed=5).conf_int(statistic, 4000, method="percentile")
+            ours = table.sel(system="forecast", metric=name).isel(lead_time=0)
+            width = float(peer_says[1, 0] - peer_says[0, 0])
+            assert float(ours.t2m_low) == pytest.approx(float(peer_says[0, 0]), abs=0.06 * width)
+            assert float(ours.t2m_high) == pytest.approx(float(peer_says[1, 0]), abs=0.06 * width)
+            assert float(ours.t2m_low) < float(ours.t2m) < float(ours.t2m_high)
+
+    def test_blocks_are_neighbors_and_equally_likely(self):
+        counts = resample(50, 5, 20_000, seed=0)
+        assert counts.shape == (20_000, 50) and (counts.sum(axis=1) == 50).all()
+        # blocks start anywhere they fit: the middle is drawn oftener than the ends
+        np.testing.assert_allclose(counts[:, 4:46].mean(), 50 / 46, rtol=0.01)
+        np.testing.assert_allclose(counts[:, 0].mean(), 10 / 46, rtol=0.05)
+        assert resample(24, 5, 10, seed=0) is None
+
+    def test_a_block_holds_what_starts_while_a_forecast_runs(self):
+        init = xr.DataArray(
+            np.datetime64("2018-01-01", "ns") + np.arange(100) * np.timedelta64(12, "h"), dims="init_time"
+        )
+        lead = xr.DataArray(np.array([6, 240], "timedelta64[h]").astype("timedelta64[ns]"), dims="lead_time")
+        assert block_length(init, lead) == 20
+        assert block_length(init, lead[:1]) == 5  # the cube root
+
+    def test_cover_the_true_score_about_as_often_as_they_say(self):
+        hits, times = 0, 60
+        for seed in range(times):
+            truth = weather(days=60, seed=seed)
+            forecast = forecast_of(truth, seed=1000 + seed, leads=["6h"], noise=0.5)
+            found = score(forecast, truth, metrics=["rmse"], persistence=False, samples=300)
+            found = found.sel(system="forecast", metric="rmse").isel(lead_time=0)
+            hits += float(found.t2m_low) <= 0.5 <= float(found.t2m_high)
+        assert 50 <= hits <= 60
+
+    def test_too_few_initializations_have_none_and_it_is_said(self):
+        truth = weather(days=4)
+        table = score(forecast_of(truth), truth)
+        assert "t2m_low" not in table.coords
+        assert table.attrs["intervals"] == "none: 6 initializations are fewer than five blocks of 2"
+        assert score(forecast_of(truth), truth, confidence=None).attrs["intervals"] == "none asked for"
+
+    def test_survive_a_file(self, tmp_path):
+        truth = weather(days=30)
+        table = score(forecast_of(truth), truth)
+        table.to_netcdf(tmp_path / "scores.nc")
+        read = xr.load_dataset(tmp_path / "scores.nc", decode_timedelta=True)
+        xr.testing.assert_equal(read.t2m_low, table.t2m_low)
+
+    def test_skilful_to(self):
+        truth = weather(days=60)
+        leads = ["6h", "12h", "18h", "24h"]
+        forecast = forecast_of(truth, leads=leads, noise=0.0)
+        right = forecast.t2m.copy()
+        last = persistence(truth, forecast.init_time, leads).t2m
+        # better than persistence at two leads, then not, then again
+        share = xr.DataArray([0.5, 0.5, 1.5, 0.5], dims="lead_time")
+        forecast["t2m"] = right + share * (last - right)
+        found = skilful_to(score(forecast, truth)).t2m
+        assert found.sel(system="forecast").values == np.timedelta64(12, "h")
+        assert found.system.values.tolist() == ["forecast"]
+        with pytest.raises(ValueError, match="no rmse_skill"):
+            skilful_to(score(forecast, truth, metrics=["rmse"]))
+        with pytest.raises(ValueError, match="no intervals"):
+            skilful_to(score(forecast, truth, confidence=None))
+
+    def test_errors(self):
+        truth = weather(days=5)
+        with pytest.raises(ValueError, match=r"confidence=95"):
+            score(forecast_of(truth), truth, confidence=95)
+        with pytest.raises(ValueError, match=r"block=0"):
+            score(forecast_of(truth), truth, block=0)
+
+
+class TestSystems:
+    def test_another_model_is_scored_on_the_same_pairs(self):
+        truth = weather(days=20)
+        first, other = forecast_of(truth), forecast_of(truth, seed=5, noise=1.0)
+        # a store of WeatherBench 2, in another order, with more of everything
+        store = forecast_of(truth, seed=5, noise=1.0).drop_vars("valid_time")
+        store = store.rename(init_time="time", lead_time="prediction_timedelta").transpose("longitude", ...)
+        store = store.rename(t2m="2m_temperature")
+        table = score(first, truth, baselines={"GraphCast": store.isel(time=slice(None, None, -1))})
+        assert table.system.values.tolist() == ["forecast", "persistence", "GraphCast"]
+        np.testing.assert_allclose(table.t2m.sel(system="GraphCast", metric="rmse"), rmse(other, truth).t2m, rtol=1e-12)
+        skill = 1 - table.t2m.sel(system="forecast", metric="rmse") / table.t2m.sel(system="GraphCast", metric="rmse")
+        np.testing.assert_allclose(
+            table.t2m.sel(system="forecast", metric="rmse_skill_vs_GraphCast"), skill, rtol=1e-12
+        )
+
+    def test_what_is_made_from_the_state(self):
+        truth, train = weather(days=20), weather(days=200, seed=7, start="2016-01-01")
+        clim = climatology(train)
+        fitted = fit_damped_persistence(train, clim, LEADS)
+        forecast = forecast_of(truth)
+        table = score(forecast, truth, clim, baselines={"damped persistence": fitted})
+        alone = rmse(fitted(truth, forecast.init_time, LEADS), truth).t2m
+        np.testing.assert_allclose(table.t2m.sel(system="damped persistence", metric="rmse"), alone, rtol=1e-12)
+        assert "rmse_skill_vs_damped_persistence" in table.metric
+
+    def test_a_missing_lead_or_init_is_loud(self):
+        truth = weather(days=20)
+        forecast = forecast_of(truth)
+        with pytest.raises(ValueError, match=r"Pangu lacks 1 of the 2 lead_times .*1 days"):
+            score(forecast, truth, baselines={"Pangu": forecast.isel(lead_time=[0])})
+        with pytest.raises(ValueError, match=r"Pangu lacks 3 of the 38 init_times"):
+            score(forecast, truth, baselines={"Pangu": forecast.isel(init_time=slice(3, None))})
+        with pytest.raises(ValueError, match="cannot be compared with Pangu"):
+            score(forecast, truth, baselines={"Pangu": forecast.isel(latitude=slice(1, None))})
+        with pytest.raises(ValueError, match="two systems are called 'persistence'"):
+            score(forecast, truth, baselines={"persistence": forecast})
+
+    def test_calibration_draws_towards_climatology(self):
+        train, valid, test = (weather(seed=s, days=d, start=y) for s, d, y in
+                              ((7, 200, "2015-01-01"), (8, 60, "2016-01-01"), (9, 60, "2017-01-01")))  # fmt: skip
+        clim = climatology(train) * 0 + 280.0
+        factors = fit_calibration(forecast_of(valid, noise=1.0), valid, clim)
+        assert (factors.t2m > 0).all() and (factors.t2m < 1).all()
+        assert float(factors.t2m[0]) > float(factors.t2m[1])
+        forecast = forecast_of(test, noise=1.0)
+        table = score(forecast, test, clim, calibrated=factors)
+        drawn = forecast.assign(t2m=280 + factors.t2m * (forecast.t2m - 280))
+        own = table.t2m.sel(system="forecast, calibrated")
+        np.testing.assert_allclose(own.sel(metric="rmse"), rmse(drawn, test).t2m, rtol=1e-10)
+        assert (own.sel(metric="rmse") < table.t2m.sel(system="forecast", metric="rmse")).all()
+        assert (own.sel(metric="activity") < table.t2m.sel(system="forecast", metric="activity")).all()
+        with pytest.raises(ValueError, match="it has seen the truth"):
+            score(forecast_of(valid), valid, clim, calibrated=factors)
+        with pytest.raises(ValueError, match="give one, climatology"):
+            score(forecast, test, calibrated=factors)
+
+    def test_activity_by_hand(self):
+        truth = weather(days=20)
+        clim = climatology(truth) * 0 + 280.0
+        forecast = forecast_of(truth, noise=0.0)
+        half = forecast.assign(t2m=280 + 0.5 * (forecast.t2m - 280))
+        np.testing.assert_allclose(activity(half, truth, clim).t2m, 0.5, rtol=1e-12)
+
+    def test_unweighted_is_that_of_a_peer(self):
+        truth = weather(days=20)
+        forecast = forecast_of(truth)
+        right = truth.t2m.sel(time=forecast.valid_time).drop_vars("time")
+        expected = peer.continuous.rmse(forecast.t2m, right, preserve_dims="lead_time")
+        found = score(forecast, truth, metrics=["rmse_unweighted"]).t2m.sel(system="forecast", metric="rmse_unweighted")
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+    def test_the_length_of_the_wind_error(self):
+        truth = weather(days=5, names=("u10", "v10"))
+        forecast = forecast_of(truth, noise=0.0).assign(
+            u10=lambda ds: ds.u10 + 3.0, v10=lambda ds: ds.v10.where(ds.latitude > -99) - 4.0
+        )
+        found = wind_vector_rmse(forecast, truth)
+        np.testing.assert_allclose(found, 5.0)
+        assert found.attrs["units"] == "m s-1"
+        with pytest.raises(ValueError, match="has no v10"):
+            wind_vector_rmse(forecast.drop_vars("v10"), truth)
+
+
+class TestRegionsAndSeasons:
+    def test_a_region_is_the_score_of_its_cells(self):
+        truth = weather(days=20)
+        forecast = forecast_of(truth)
+        land = (truth.longitude < 100).expand_dims(latitude=truth.latitude)
+        table = score(
+            forecast,
+            truth,
+            regions={"all": (-90, 90, -180, 180), "north": (20, 90, 0, 360), "land": land.astype(float)},
+        )
+        assert table.t2m.dims == ("system", "metric", "lead_time", "region")
+        own = table.t2m.sel(system="forecast", metric="rmse")
+        np.testing.assert_allclose(own.sel(region="all"), rmse(forecast, truth).t2m, rtol=1e-12)
+        weight = latitude_weights(truth)
+        error = forecast.t2m - truth.t2m.sel(time=forecast.valid_time).drop_vars("time")
+        for name, part in (("north", error.isel(latitude=[2, 3])), ("land", error.isel(longitude=[0, 1, 2]))):
+            expected = np.sqrt((part**2).weighted(weight).mean(("init_time", "latitude", "longitude")))
+            np.testing.assert_allclose(own.sel(region=name), expected, rtol=1e-12)
+
+    def test_masked_cells_count_in_no_region(self):
+        truth = weather(days=20)
+        masked = truth.where(truth.latitude != 22.5)
+        forecast = forecast_of(truth).where(truth.latitude != 22.5)
+        table = score(
+            forecast, masked, metrics=["rmse"], regions={"north": (20, 90, 0, 360), "south": (-90, 0, 0, 360)}
+        )
+        own = table.t2m.sel(system="forecast", metric="rmse")
+        only = score(forecast_of(truth), truth, metrics=["rmse"], regions={"far north": (60, 90, 0, 360)})
+        only = only.t2m.sel(system="forecast", metric="rmse")
+        np.testing.assert_allclose(own.sel(region="north"), only.sel(region="far north"), rtol=1e-12)
+
+    def test_a_hole_in_one_region_leaves_the_others(self):
+        truth = weather(days=20)
+        forecast = forecast_of(truth)
+        forecast.t2m[3, 0, 3, 2] = np.nan  # in the far north
+        table = score(forecast, truth, metrics=["rmse"], regions={"north": (20, 90, 0, 360), "south": (-90, 0, 0, 360)})
+        own = table.t2m.sel(system="forecast", metric="rmse")
+        assert np.isnan(own.sel(region="north")[0]) and np.isfinite(own.sel(region="south")).all()
+
+    def test_boxes_cross_the_date_line_and_have_noise(self):
+        longitude = xr.DataArray(np.rad2deg(np.linspace(0, 2 * np.pi, 72, endpoint=False)), dims="longitude", name="x")
+        latitude = xr.DataArray(np.arange(-87.5, 90, 5), dims="latitude")
+        grid = {
+            "latitude": latitude.assign_coords(latitude=latitude),
+            "longitude": longitude.assign_coords(longitude=longitude),
+        }
+        masks = region_masks({"pacific": (-20, 20, 170, -170), "atlantic": (-90, 90, -10, 10)}, grid)
+        found = longitude.values[masks.sel(region="pacific").any("latitude")]
+        np.testing.assert_allclose(found, [170, 175, 180, 185, 190])
+        found = longitude.values[masks.sel(region="atlantic").any("latitude")]
+        np.testing.assert_allclose(found, [0, 5, 10, 350, 355])
+        named = region_masks(["tropics", "europe", "extratropics"], grid)
+        assert float(named.sel(region="tropics").sum()) == 8 * 72
+        assert float(named.sel(region="extratropics").sum()) == 28 * 72
+        with pytest.raises(ValueError, match=r"\['asia'\] are unknown"):
+            region_masks(["asia"], grid)
+        with pytest.raises(ValueError, match="no cell"):
+            region_masks({"speck": (1, 2, 1, 2)}, grid)
+        with pytest.raises(ValueError, match="south, north, west, east"):
+            region_masks({"speck": (1, 2)}, grid)
+        with pytest.raises(ValueError, match="does not fit the forecast"):
+            region_masks({"land": xr.DataArray(np.ones((3, 3)), coords={"latitude": [0, 1, 2], "longitude": [0, 1, 2]},
+                                               dims=("latitude", "longitude"))}, grid)  # fmt: skip
+
+    def test_seasons_are_of_the_valid_time(self):
+        truth = weather(days=180, start="2018-02-01")
+        forecast = forecast_of(truth, every=4)
+        table = score(forecast, truth, by="season")
+        assert table.season.values.tolist() == ["DJF", "MAM", "JJA"]
+        assert table.t2m.dims == ("system", "metric", "lead_time", "season")
+        own = table.t2m.sel(system="forecast", metric="rmse")
+        for season in ("DJF", "MAM"):
+            for lead in range(2):
+                inside = (forecast.valid_time.dt.season == season)[:, lead].values
+                part = forecast.isel(init_time=np.flatnonzero(inside), lead_time=[lead])
+                np.testing.assert_allclose(own.sel(season=season)[lead], rmse(part, truth).t2m[0], rtol=1e-12)
+                assert int(table.pairs.sel(season=season)[lead]) == inside.sum()
+        with pytest.raises(ValueError, match="by='year' is unknown"):
+            score(forecast, truth, by="year")
+
+    def test_small_scales_count_in_whole_rows_only(self):
+        truth = weather(days=10, columns=64)
+        forecast = forecast_of(truth)
+        table = score(forecast, truth, metrics=["small_scale_variance"],
+                      regions={"north": (0, 90, 0, 360), "box": (0, 90, 0, 90)})  # fmt: skip
+        own = table.t2m.sel(system="forecast", metric="small_scale_variance")
+        assert np.isfinite(own.sel(region="north")).all() and np.isnan(own.sel(region="box")).all()
+
+
+def test_a_cluster_gives_the_same():
+    from distributed import Client
+
+    truth = weather(days=30)
+    forecast, clim = forecast_of(truth), climatology(weather(days=200, seed=3, start="2015-01-01"))
+    expected = score(forecast, truth, clim, by="season")
+    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as client:
+        assert client.scheduler is not None
+        found = score(forecast.chunk(init_time=7), truth.chunk(time=11), clim.chunk(hour=1), by="season")
+    xr.testing.assert_allclose(found, expected, rtol=1e-12)
+    xr.testing.assert_allclose(found.t2m_low, expected.t2m_low, rtol=1e-12)
