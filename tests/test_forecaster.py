@@ -24,7 +24,7 @@ from simvp_climate.forecaster import Forecaster
 from simvp_climate.networks.simvp_v2 import SimVPv2Config
 from simvp_climate.task import Task
 from simvp_climate.training import train
-from simvp_climate.verification.metrics import score
+from simvp_climate.verification.scores import score
 
 matplotlib.use("agg")
 
