@@ -1,10 +1,13 @@
 """The trained forecaster: a Dataset in, a labelled forecast out. Here numbers become labels."""
 
 import dataclasses
+import hashlib
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import version
 from numbers import Integral
 from pathlib import Path
@@ -14,7 +17,7 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from simvp_climate import export, layouts, loader, model_file
+from simvp_climate import export, hindcast, layouts, loader, model_file
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import bounds_offsets, find_member, orient, rename, restore, same_grid
 from simvp_climate.data.forcings import COORDINATE_CHANNELS, static_names
@@ -122,6 +125,58 @@ class Forecaster:
         OSError
             If the data cannot be read.
         """
+        start = self._start(dataset, init_times, every, horizon)
+        return self._forecast(start, start.histories)
+
+    def hindcast(
+        self,
+        dataset: xr.Dataset,
+        init_times: Iterable | None = None,
+        every: str | None = None,
+        horizon: int | None = None,
+        *,
+        to: str | os.PathLike,
+        progress: bool = True,
+    ) -> xr.Dataset:
+        """Write forecasts from many initializations to a Zarr store, in bounded memory, and return them, lazily opened.
+
+        A few initializations at a time are forecast and written. A call that was killed goes on where it stopped when
+        it is repeated, and ends with the same store; a call whose store is complete opens it.
+
+        Parameters
+        ----------
+        dataset, init_times, every, horizon
+            As for a call of the forecaster; `init_times` or `every` must be said.
+        to
+            The store: a folder that does not exist yet, or that of the same hindcast. Until it is complete it is
+            called "<to>.unfinished".
+        progress
+            Whether a bar shows how far it is.
+
+        Returns
+        -------
+        xarray.Dataset
+            As from a call of the forecaster, read from the store when it is used. The store is Zarr format 2 with
+            consolidated metadata.
+
+        Raises
+        ------
+        FileExistsError
+            If `to`, or what is there of it, is something else or another hindcast; the message says what differs.
+        FileNotFoundError
+            If there is no folder to write it in.
+        ValueError, OSError
+            As for a call of the forecaster.
+        """
+        if init_times is None and every is None:
+            raise ValueError("say from which times: every='12h', or init_times=[...]")
+        start = self._start(dataset, init_times, every, horizon)
+        return hindcast.write(self, start, _place(to), progress)
+
+    def _start(
+        self, dataset: xr.Dataset, init_times: Iterable | None, every: str | None, horizon: int | None
+    ) -> "Start":
+        """Return what is to be forecast, after checking that it can be."""
         horizon = self.task.horizon if horizon is None else horizon
         if not isinstance(horizon, Integral) or horizon < 1:
             raise ValueError(f"horizon={horizon!r} must be a whole number of steps, at least 1")
@@ -134,18 +189,53 @@ class Forecaster:
             )
         inside = orient(rename(dataset, (*self.task.variables, *self.task.inputs), self.task.levels))
         histories = self._histories(inside, init_times, every)
-        inits = inside.indexes["time"][histories[:, -1]]
         member = find_member(inside)
         series = [inside] if member is None else [inside.isel({member: at}) for at in range(inside.sizes[member])]
-        forecasts = []
         for one in series:
             self.check(one)
-            forecasts.append(self._label(self._states(one, histories, int(horizon)), inits, int(horizon), one))
+        return Start(dataset, inside, tuple(series), member, histories, int(horizon))
+
+    def _forecast(self, start: "Start", histories: np.ndarray, read: Callable | None = None) -> xr.Dataset:
+        """Return the forecasts from some histories, laid out as the data handed in; `read` makes up other states."""
+        inits = start.inside.indexes["time"][histories[:, -1]]
+        digest, forecasts = hashlib.sha256(), []
+        for one in start.series:
+            states, digests = (read or self._states)(one, histories, start.horizon)
+            digest.update(b"".join(digests))
+            forecasts.append(self._label(states, inits, start.horizon, one))
         forecast = forecasts[0]
-        if member is not None:
-            along = inside[member] if member in inside.coords else member
+        if start.member is not None:
+            along = start.inside[start.member] if start.member in start.inside.coords else start.member
             forecast = xr.concat(forecasts, along, combine_attrs="override", coords="minimal", compat="override")
-        return layouts.encode(restore(forecast, like=dataset))
+        forecast = forecast.assign_attrs(self._origin(start.dataset), data_sha256=digest.hexdigest())
+        return layouts.encode(restore(forecast, like=start.dataset))
+
+    def _origin(self, dataset: xr.Dataset) -> dict[str, str]:
+        """Return what a file says about where its forecasts come from."""
+        found = {"forecaster_sha256": self.digest, "simvp_climate_version": version("simvp-climate")}
+        if (seed := self.provenance.get("config", {}).get("seed")) is not None:
+            found["seed"] = int(seed)
+        if (commit := self.provenance.get("commit")) is not None:
+            found["training_commit"] = commit
+        source = dataset.encoding.get("source") or next(
+            (v.encoding["source"] for v in dataset.data_vars.values() if v.encoding.get("source")), None
+        )
+        return found | ({"data_source": str(source)} if source else {})
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of task, statistics, grid and weights: two forecasters with the same one forecast the same."""
+        digest = hashlib.sha256()
+        header = {"task": dataclasses.asdict(self.task), "model": dataclasses.asdict(self.network.config)}
+        digest.update(json.dumps(header, sort_keys=True).encode())
+        digest.update(json.dumps([str(c) for c in self.normalizer.channels] + list(self.normalizer.units)).encode())
+        arrays = [getattr(self.normalizer, name) for name in _STATISTICS]
+        for array in (*arrays, self.latitude, self.longitude, self.statics):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        for name, value in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def check(self, inside: xr.Dataset) -> None:
         """Raise ValueError, naming what differs, unless an oriented Dataset is what was trained on."""
@@ -381,8 +471,11 @@ class Forecaster:
         return found[rows]
 
     @torch.no_grad()
-    def _states(self, inside: xr.Dataset, histories: np.ndarray, horizon: int) -> np.ndarray:
-        """Return forecasts in physical units, float32, (init, lead, channel, latitude, longitude)."""
+    def _states(self, inside: xr.Dataset, histories: np.ndarray, horizon: int) -> tuple[np.ndarray, list[bytes]]:
+        """Return forecasts in physical units, float32, (init, lead, channel, latitude, longitude), and digests.
+
+        These are the SHA-256 of the history of each, as it is in the data.
+        """
         device = next(self.network.parameters()).device
         seen, told = self._seen, self._told
         scale, scale_told = loader.Scale(seen, device), loader.Scale(told, device)
@@ -402,20 +495,28 @@ class Forecaster:
         calls = -(-horizon // self.task.history)
         batch = max(1, _BATCH_BYTES // (source.state_bytes * (self.task.history + horizon)))
         shape = (len(histories), horizon, len(told.channels), self.latitude.size, self.longitude.size)
-        forecasts = np.empty(shape, dtype=np.float32)
+        forecasts, digests = np.empty(shape, dtype=np.float32), []
         for start in range(0, len(histories), batch):
             positions, rows = np.unique(histories[start : start + batch], return_inverse=True)
             states = reader.read(source, positions)
             reader.check_finite(states, inside, positions, seen.mask)
+            known = [hashlib.sha256(np.ascontiguousarray(state).tobytes()).digest() for state in states]
+            rows = rows.reshape(-1, histories.shape[1])
+            digests += [hashlib.sha256(b"".join(known[at] for at in row)).digest() for row in rows]
             if converted:
                 states = (states * factor + offset).astype(np.float32)
             check_plausible(seen, states, "the dataset", unlabeled)
-            x_BTCHW = torch.from_numpy(states[rows.reshape(-1, histories.shape[1])]).to(device)
+            x_BTCHW = torch.from_numpy(states[rows]).to(device)
             f_BTFHW = forcings(inits[start : start + batch], calls)
             y_BTCHW = scale_told.physical(rollout(self.network, scale.normalize(x_BTCHW), horizon, f_BTFHW).float())
             states = y_BTCHW.cpu().numpy()
             forecasts[start : start + batch] = (states - back_offset) / back_factor if converted else states
-        return forecasts
+        return forecasts, digests
+
+    @property
+    def state_bytes(self) -> int:
+        """The bytes of one state of a forecast."""
+        return 4 * len(self._told.channels) * self.latitude.size * self.longitude.size
 
     def _label(self, states: np.ndarray, inits: pd.Index, horizon: int, inside: xr.Dataset) -> xr.Dataset:
         """Return the states as a Dataset under the names and on the grid used inside."""
@@ -458,6 +559,18 @@ class Forecaster:
             references="Tan et al., SimVPv2, arXiv:2211.12509",
             system="SimVPv2",
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What is to be forecast: the data, as handed in and as used inside, and the positions of every history."""
+
+    dataset: xr.Dataset
+    inside: xr.Dataset
+    series: tuple[xr.Dataset, ...]  # of each member
+    member: str | None
+    histories: np.ndarray  # (init, history)
+    horizon: int
 
 
 def open_pretrained(name: str, device: str = "auto") -> Forecaster:
