@@ -34,6 +34,7 @@ _HOME = {
     "plot": None,
     "rank_histogram": "verification.metrics",
     "regrid": "grid",
+    "reproduce": "provenance",
     "rmse": "verification.metrics",
     "save_valid_time": "layouts",
     "score": "verification.scores",

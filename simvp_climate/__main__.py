@@ -1,4 +1,4 @@
-"""The command line: `python -m simvp_climate demo` and `check`. Thin: it uses the public API only."""
+"""The command line: `python -m simvp_climate demo`, `check`, `reproduce`. Thin: it uses the public API only."""
 
 import html
 import os
@@ -96,6 +96,36 @@ def check(
         _write(report, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
     counted = ("error", "warning") if strict else ("error",)
     raise typer.Exit(int(any(finding.severity in counted for finding in found.findings)))
+
+
+@app.command()
+def reproduce(
+    forecast: Annotated[Path, typer.Argument(help="A forecast, NetCDF or Zarr, as written by this package.")],
+    forecaster: Annotated[Path, typer.Option(help="The file of the forecaster that made it.")],
+    data: Annotated[str, typer.Option(help="The data that it started from. Default: what the file names.")] = "",
+    tolerance: Annotated[float, typer.Option(help="In standard deviations of a variable.")] = 1e-3,
+) -> None:
+    """Make a forecast again from its data, and compare.
+
+    Example: python -m simvp_climate reproduce forecast.nc --forecaster t2m.safetensors --data era5.zarr
+
+    Exit status 0 if it is the same within the tolerance, 1 if it is not, 2 if a file cannot be opened.
+    """
+    try:
+        stored = xr.open_dataset(forecast, decode_timedelta=True, **({"engine": "zarr"} if forecast.is_dir() else {}))
+        trained = sc.Forecaster.load(forecaster)
+        source = data or stored.attrs.get("data_source", "")
+        if not source:
+            raise ValueError(f"{forecast} does not name its data: give --data")
+        inputs = [*trained.task.variables, *trained.task.inputs]
+        dataset = sc.open_dataset(source, inputs, levels=trained.task.levels)
+    except (OSError, ValueError, ImportError) as error:
+        raise typer.BadParameter(str(error)) from error
+    try:
+        print(sc.reproduce(stored, trained, dataset, tolerance=tolerance))
+    except ValueError as error:
+        print(error)
+        raise typer.Exit(1) from error
 
 
 def _check(path: str, variables: str, levels: str, history: int, horizon: int, step: str):

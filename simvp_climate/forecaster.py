@@ -7,11 +7,12 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from numbers import Integral
 from pathlib import Path
 
+import dask.array
 import numpy as np
 import pandas as pd
 import torch
@@ -19,7 +20,7 @@ import xarray as xr
 
 from simvp_climate import export, hindcast, layouts, loader, model_file
 from simvp_climate.data import reader
-from simvp_climate.data.conventions import bounds_offsets, find_member, orient, rename, restore, same_grid
+from simvp_climate.data.conventions import bounds_offsets, find_axes, find_member, orient, rename, restore, same_grid
 from simvp_climate.data.forcings import COORDINATE_CHANNELS, static_names
 from simvp_climate.data.forcings import channels as forcing_channels
 from simvp_climate.data.normalizer import Normalizer, check_plausible
@@ -45,6 +46,7 @@ _CONVENTIONS = {  # of the tensors of a file, for whoever reads it without this 
     "forcings": "channels after those of the state; at_output: at the time forecast from the place of the state",
 }
 _PRETRAINED = Path(__file__).parent / "pretrained"
+_HINDCAST_BYTES = 2**26  # of the forecasts that are made and written at a time
 _BATCH_BYTES = 2**24  # states in and out of one network call; its own activations take about 50 times that
 
 
@@ -171,7 +173,39 @@ class Forecaster:
         if init_times is None and every is None:
             raise ValueError("say from which times: every='12h', or init_times=[...]")
         start = self._start(dataset, init_times, every, horizon)
-        return hindcast.write(self, start, _place(to), progress)
+        channels, grid = len(self._told.channels), (self.latitude.size, self.longitude.size)
+        one = 4 * channels * grid[0] * grid[1] * start.horizon * len(start.series)
+        batch = max(1, _HINDCAST_BYTES // one)
+        told: dict[str, list[str]] = {}
+
+        def nothing(one: xr.Dataset, histories: np.ndarray, horizon: int) -> tuple[dask.array.Array, list[bytes]]:
+            shape, chunks = (len(histories), horizon, channels, *grid), (batch, horizon, channels, *grid)
+            return dask.array.full(shape, np.float32(np.nan), chunks=chunks, dtype=np.float32), []
+
+        def make(part: slice) -> tuple[xr.Dataset, list[str]]:
+            forecast = self._forecast(start, start.histories[part], told=told)
+            return forecast, told["digests"]
+
+        plan = self._plan(start, batch)
+        template = partial(self._forecast, start, start.histories, nothing)
+        return hindcast.write(_place(to), plan, template, make, progress)
+
+    def _plan(self, start: "Start", batch: int) -> dict:
+        """Return what makes a hindcast this one, in plain values."""
+        inits = start.inside.indexes["time"][start.histories[:, -1]]
+        axes = find_axes(start.dataset)
+        grid = [start.dataset[axis].values.tolist() for axis in (axes.latitude, axes.longitude, axes.level) if axis]
+        return {
+            "forecaster": self.digest,
+            "horizon": start.horizon,
+            "initializations": len(inits),
+            "first": str(inits[0]),
+            "last": str(inits[-1]),
+            "times": hashlib.sha256("\n".join(map(str, inits)).encode()).hexdigest(),
+            "grid": hashlib.sha256(json.dumps(grid).encode()).hexdigest(),
+            "members": len(start.series),
+            "batch": batch,
+        }
 
     def _start(
         self, dataset: xr.Dataset, init_times: Iterable | None, every: str | None, horizon: int | None
@@ -195,19 +229,33 @@ class Forecaster:
             self.check(one)
         return Start(dataset, inside, tuple(series), member, histories, int(horizon))
 
-    def _forecast(self, start: "Start", histories: np.ndarray, read: Callable | None = None) -> xr.Dataset:
-        """Return the forecasts from some histories, laid out as the data handed in; `read` makes up other states."""
+    def _forecast(
+        self,
+        start: "Start",
+        histories: np.ndarray,
+        states_of: Callable | None = None,
+        told: dict[str, list[str]] | None = None,
+    ) -> xr.Dataset:
+        """Return the forecasts from some histories, laid out as the data handed in.
+
+        `states_of` makes other states than the network's; `told` is given the digests of the data of each
+        initialization.
+        """
         inits = start.inside.indexes["time"][histories[:, -1]]
-        digest, forecasts = hashlib.sha256(), []
+        of_series, forecasts = [], []
         for one in start.series:
-            states, digests = (read or self._states)(one, histories, start.horizon)
-            digest.update(b"".join(digests))
+            states, found = (states_of or self._states)(one, histories, start.horizon)
+            of_series.append(found)
             forecasts.append(self._label(states, inits, start.horizon, one))
         forecast = forecasts[0]
         if start.member is not None:
             along = start.inside[start.member] if start.member in start.inside.coords else start.member
             forecast = xr.concat(forecasts, along, combine_attrs="override", coords="minimal", compat="override")
-        forecast = forecast.assign_attrs(self._origin(start.dataset), data_sha256=digest.hexdigest())
+        # of each initialization the data of all members, so that it can be told in parts
+        digests = [hashlib.sha256(b"".join(of_members)).hexdigest() for of_members in zip(*of_series, strict=True)]
+        if told is not None:
+            told["digests"] = digests
+        forecast = forecast.assign_attrs(self._origin(start.dataset), data_sha256=hindcast.combined(digests))
         return layouts.encode(restore(forecast, like=start.dataset))
 
     def _origin(self, dataset: xr.Dataset) -> dict[str, str]:
@@ -512,11 +560,6 @@ class Forecaster:
             states = y_BTCHW.cpu().numpy()
             forecasts[start : start + batch] = (states - back_offset) / back_factor if converted else states
         return forecasts, digests
-
-    @property
-    def state_bytes(self) -> int:
-        """The bytes of one state of a forecast."""
-        return 4 * len(self._told.channels) * self.latitude.size * self.longitude.size
 
     def _label(self, states: np.ndarray, inits: pd.Index, horizon: int, inside: xr.Dataset) -> xr.Dataset:
         """Return the states as a Dataset under the names and on the grid used inside."""

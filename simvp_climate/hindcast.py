@@ -4,28 +4,46 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import dask.array
 import numpy as np
 import xarray as xr
 import zarr
 from tqdm.auto import tqdm
 
-if TYPE_CHECKING:
-    from simvp_climate.forecaster import Forecaster, Start
-
 _RUN = "hindcast"
-# of the forecasts that are made and written at a time
-_BATCH_BYTES = 2**26
 
 
-def write(forecaster: "Forecaster", start: "Start", to: Path, progress: bool) -> xr.Dataset:
-    """Write the forecasts of a start to a store, going on where an earlier call stopped, and open it."""
-    count = len(start.histories)
-    batch = max(1, _BATCH_BYTES // (forecaster.state_bytes * start.horizon * len(start.series)))
-    plan = _plan(forecaster, start, batch)
+def write(
+    to: Path,
+    plan: dict,
+    template: Callable[[], xr.Dataset],
+    make: Callable[[slice], tuple[xr.Dataset, list[str]]],
+    progress: bool,
+) -> xr.Dataset:
+    """Write forecasts to a store, going on where an earlier call stopped, and open it.
+
+    Parameters
+    ----------
+    to
+        The store.
+    plan
+        What makes this hindcast what it is, in plain values; `initializations` of it is their number, `batch` how many
+        are made at a time.
+    template
+        Makes the whole Dataset, without values in memory.
+    make
+        Returns the forecasts of some initializations, and the digests of the data of each.
+    progress
+        Whether a bar is shown.
+
+    Raises
+    ------
+    FileExistsError
+        If what is there is not of this plan.
+    """
+    count, batch = plan["initializations"], plan["batch"]
     if to.exists():
         _check_same(_run_of(to), plan, to)
         return _open(to)
@@ -35,67 +53,33 @@ def write(forecaster: "Forecaster", start: "Start", to: Path, progress: bool) ->
     if digests is None:
         digests = []
         _save(progress_file, plan, digests)  # first of all: a store without a plan is somebody else's
-        _lay_out(forecaster, start, unfinished, batch)
-    bar = tqdm(total=count, initial=len(digests), unit="forecasts", desc=to.name, disable=not progress)
-    with bar:
+        _lay_out(template(), unfinished, batch)
+    with tqdm(total=count, initial=len(digests), unit="forecasts", desc=to.name, disable=not progress) as bar:
         while (done := len(digests)) < count:
             part = slice(done, min(done + batch, count))
-            found: list[bytes] = []
-
-            def states(one, histories, horizon, found=found):
-                values, own = forecaster._states(one, histories, horizon)
-                found.extend(own)
-                return values, own
-
-            forecast = forecaster._forecast(start, start.histories[part], states)
+            forecast, found = make(part)
             data = forecast.drop_vars([name for name, v in forecast.variables.items() if "init_time" not in v.dims])
             for variable in data.variables.values():
                 variable.encoding = {}  # those of the store hold
             data.drop_vars("init_time").to_zarr(unfinished, region={"init_time": part}, consolidated=False)
-            size = part.stop - part.start
-            digests += [hashlib.sha256(b"".join(found[at::size])).hexdigest() for at in range(size)]
+            digests += found
             _save(progress_file, plan, digests)
-            bar.update(size)
+            bar.update(len(found))
     group = zarr.open_group(unfinished, mode="a", use_consolidated=False)
-    group.attrs.update({"data_sha256": _combined(digests), _RUN: json.dumps(plan, sort_keys=True)})
+    group.attrs.update({"data_sha256": combined(digests), _RUN: json.dumps(plan, sort_keys=True)})
     zarr.consolidate_metadata(unfinished, zarr_format=2)
     os.replace(unfinished, to)
     progress_file.unlink()
     return _open(to)
 
 
-def _plan(forecaster: "Forecaster", start: "Start", batch: int) -> dict:
-    """Return what makes a hindcast this one, in plain values."""
-    inits = start.inside.indexes["time"][start.histories[:, -1]]
-    grid = {str(name): c.values.tolist() for name, c in start.dataset.coords.items() if _is_grid(name, c, start)}
-    return {
-        "forecaster": forecaster.digest,
-        "horizon": start.horizon,
-        "initializations": len(inits),
-        "first": str(inits[0]),
-        "last": str(inits[-1]),
-        "times": hashlib.sha256("\n".join(map(str, inits)).encode()).hexdigest(),
-        "grid": hashlib.sha256(json.dumps(grid, sort_keys=True, default=str).encode()).hexdigest(),
-        "batch": batch,
-    }
+def combined(digests: list[str]) -> str:
+    """Return the digest of the data of several initializations from theirs."""
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _is_grid(name: str, coordinate: xr.DataArray, start: "Start") -> bool:
-    """Whether a coordinate is one of the axes of a field; its time goes by itself."""
-    return coordinate.dims == (name,) and coordinate.dtype.kind in "fiu" and coordinate.size < 10**5
-
-
-def _lay_out(forecaster: "Forecaster", start: "Start", path: Path, batch: int) -> None:
+def _lay_out(template: xr.Dataset, path: Path, batch: int) -> None:
     """Write everything but the forecasts."""
-    channels = len(forecaster._told.channels)
-    grid = (forecaster.latitude.size, forecaster.longitude.size)
-    chunks = (batch, start.horizon, channels, *grid)
-
-    def nothing(one: xr.Dataset, histories: np.ndarray, horizon: int) -> tuple[dask.array.Array, list[bytes]]:
-        shape = (len(histories), horizon, channels, *grid)
-        return dask.array.full(shape, np.float32(np.nan), chunks=chunks, dtype=np.float32), []
-
-    template = forecaster._forecast(start, start.histories, nothing)
     encoding = {}
     for name, variable in template.data_vars.items():
         sizes = {"init_time": min(batch, template.sizes["init_time"])}
@@ -160,10 +144,6 @@ def _save(path: Path, plan: dict, digests: list[str]) -> None:
     unfinished = path.with_name(f"{path.name}.new")
     unfinished.write_text(json.dumps({"plan": plan, "digests": digests}))
     os.replace(unfinished, path)
-
-
-def _combined(digests: list[str]) -> str:
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _open(path: Path) -> xr.Dataset:

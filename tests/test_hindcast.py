@@ -10,20 +10,22 @@ import pytest
 import xarray as xr
 from conftest import waves
 
-from simvp_climate import hindcast as module
+from simvp_climate import forecaster as module
 from simvp_climate.forecaster import Forecaster
+
+BYTES = 3 * 2 * 8 * 16 * 4  # of a forecast: leads, variables, cells
 
 
 @pytest.fixture(autouse=True)
 def few_at_a_time(monkeypatch, forecaster):
     """Four initializations at a time."""
-    monkeypatch.setattr(module, "_BATCH_BYTES", 4 * 3 * forecaster.state_bytes)
+    monkeypatch.setattr(module, "_HINDCAST_BYTES", 4 * BYTES)
 
 
 def plain(dataset):
     """Return a dataset without what says when and how it was made."""
     dataset = dataset.load().copy()
-    kept = {name for name in dataset.attrs if name not in ("history", "hindcast", "data_sha256")}
+    kept = {name for name in dataset.attrs if name not in ("history", "hindcast")}
     dataset.attrs = {name: dataset.attrs[name] for name in kept}
     return dataset
 
@@ -102,12 +104,12 @@ SCRIPT = """
 import sys, time
 sys.path.insert(0, {tests!r})
 from conftest import waves
-from simvp_climate import hindcast
+from simvp_climate import forecaster as module
 from simvp_climate.forecaster import Forecaster
 import torch
 torch.set_num_threads(1)
 forecaster = Forecaster.load({model!r}, device="cpu")
-hindcast._BATCH_BYTES = 4 * 3 * forecaster.state_bytes
+module._HINDCAST_BYTES = 4 * {size}
 states = Forecaster._states
 def slow(self, *args):
     time.sleep(0.05)
@@ -122,7 +124,7 @@ print("end", flush=True)
 def test_a_killed_process(forecaster, tmp_path):
     model, to = tmp_path / "f.safetensors", tmp_path / "h.zarr"
     forecaster.save(model)
-    script = SCRIPT.format(tests=os.path.dirname(__file__), model=str(model), to=str(to))
+    script = SCRIPT.format(tests=os.path.dirname(__file__), model=str(model), to=str(to), size=BYTES)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for pause in (0.1, 0.35):
         process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment, text=True)
