@@ -519,10 +519,17 @@ class Forecaster:
         return found[rows]
 
     @torch.no_grad()
-    def _states(self, inside: xr.Dataset, histories: np.ndarray, horizon: int) -> tuple[np.ndarray, list[bytes]]:
+    def _states(
+        self,
+        inside: xr.Dataset,
+        histories: np.ndarray,
+        horizon: int,
+        perturb: Callable[[pd.Index], np.ndarray] | None = None,
+    ) -> tuple[np.ndarray, list[bytes]]:
         """Return forecasts in physical units, float32, (init, lead, channel, latitude, longitude), and digests.
 
-        These are the SHA-256 of the history of each, as it is in the data.
+        These are the SHA-256 of the history of each, as it is in the data. `perturb` returns what is added to all
+        states of the histories, (init, channel, latitude, longitude), in the units of the data.
         """
         device = next(self.network.parameters()).device
         seen, told = self._seen, self._told
@@ -551,11 +558,15 @@ class Forecaster:
             known = [hashlib.sha256(np.ascontiguousarray(state).tobytes()).digest() for state in states]
             rows = rows.reshape(-1, histories.shape[1])
             digests += [hashlib.sha256(b"".join(known[at] for at in row)).digest() for row in rows]
+            batch_inits = inits[start : start + batch]
             if converted:
                 states = (states * factor + offset).astype(np.float32)
             check_plausible(seen, states, "the dataset", unlabeled)
-            x_BTCHW = torch.from_numpy(states[rows]).to(device)
-            f_BTFHW = forcings(inits[start : start + batch], calls)
+            states = states[rows]
+            if perturb is not None:
+                states += (perturb(batch_inits) * factor).astype(np.float32)[:, np.newaxis]
+            x_BTCHW = torch.from_numpy(states).to(device)
+            f_BTFHW = forcings(batch_inits, calls)
             y_BTCHW = scale_told.physical(rollout(self.network, scale.normalize(x_BTCHW), horizon, f_BTFHW).float())
             states = y_BTCHW.cpu().numpy()
             forecasts[start : start + batch] = (states - back_offset) / back_factor if converted else states

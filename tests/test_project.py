@@ -45,6 +45,7 @@ ALLOWED = {
     "model_file": set(),
     "export": {"data", "loader", "model_file", "networks", "task"},
     "hindcast": set(),
+    "ensembles": {"data", "forecaster", "layouts", "verification"},
     "provenance": {"data", "forecaster"},
     "forecaster": {"data", "export", "grid", "hindcast", "loader", "model_file", "networks", "layouts", "task"},
     "layouts": {"data"},
