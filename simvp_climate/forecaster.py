@@ -29,6 +29,7 @@ from simvp_climate.data.windows import check_times, find_windows, lead_times, pa
 from simvp_climate.grid import latitude_weights
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, rollout
 from simvp_climate.task import Task
+from simvp_climate.verification.intervals import Intervals, fit_intervals
 
 # what a file implies that was written before a setting existed; a new one must be added here
 IMPLIED = {
@@ -189,6 +190,37 @@ class Forecaster:
         plan = self._plan(start, batch)
         template = partial(self._forecast, start, start.histories, nothing)
         return hindcast.write(_place(to), plan, template, make, progress)
+
+    def interval(
+        self,
+        level: float,
+        valid: xr.Dataset,
+        init_times: Iterable | None = None,
+        every: str | None = None,
+        horizon: int | None = None,
+    ) -> Intervals:
+        """Return intervals that hold the truth in a share `level` of cases, from forecasts of a validation period.
+
+        >>> bands = forecaster.interval(0.9, valid, every="24h")
+        >>> bands(forecaster(test, every="12h"))
+
+        Parameters
+        ----------
+        level
+            Between 0 and 1.
+        valid
+            Data that were not trained on and will not be verified, best of a whole year.
+        init_times, every, horizon
+            As for a call of the forecaster; `init_times` or `every` must be said.
+
+        Raises
+        ------
+        ValueError
+            As for a call of the forecaster, and as in `fit_intervals`.
+        """
+        if init_times is None and every is None:
+            raise ValueError("say from which times of the validation period: every='24h', or init_times=[...]")
+        return fit_intervals(self(valid, init_times, every, horizon), valid, level)
 
     def _plan(self, start: "Start", batch: int) -> dict:
         """Return what makes a hindcast this one, in plain values."""

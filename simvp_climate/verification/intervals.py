@@ -1,0 +1,216 @@
+"""Intervals around a single forecast, from how wrong such forecasts were: split-conformal prediction.
+
+Split-conformal intervals (Lei et al. 2018) hold the truth as often as they say, whatever the distribution of errors is,
+as far as the errors of the calibration period are like those to come.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from simvp_climate.data.conventions import orient, rename, restore, same_grid
+from simvp_climate.verification.pairs import iso, match, read
+
+_SPACE = ("latitude", "longitude")
+# half the width of the triangle over the year, days: a season
+_SEASON_DAYS = 61
+
+
+@dataclass(frozen=True, eq=False)
+class Intervals:
+    """Half-widths of intervals; `fit_intervals` makes them, a call puts them around a forecast.
+
+    Attributes
+    ----------
+    level
+        The share of cases in which the truth should lie inside.
+    half_width
+        For each month of the valid time, lead and cell, in the unit of the variable, dims (month, lead_time, [level,]
+        latitude, longitude); NaN in months that the calibration period has not.
+    """
+
+    level: float
+    half_width: xr.Dataset
+
+    def __call__(self, forecast: xr.Dataset) -> xr.Dataset:
+        """Return the lower and the upper end for a forecast: its layout with a dimension `bound` first.
+
+        Raises
+        ------
+        ValueError
+            If the forecast has other variables, leads or a grid than was fitted, or a month that was not.
+        """
+        names = [str(name) for name in forecast.data_vars]
+        if lacking := [name for name in names if name not in self.half_width]:
+            raise ValueError(f"nothing was fitted for {lacking}, but for {list(self.half_width.data_vars)}")
+        inside = orient(rename(forecast, names))
+        same_grid(self.half_width, inside)
+        leads = self.half_width.indexes["lead_time"]
+        found = leads.get_indexer(inside.indexes["lead_time"])
+        if (found < 0).any():
+            raise ValueError(
+                f"nothing was fitted for the lead {inside.indexes['lead_time'][found < 0][0]}, but for {len(leads)} "
+                f"from {leads[0]} to {leads[-1]}"
+            )
+        months = inside["valid_time"].dt.month.drop_vars(list(inside["valid_time"].coords))
+        there = self.half_width.attrs["months"].split()
+        if lacking := sorted({int(m) for m in np.unique(months)} - {int(m) for m in there}):
+            raise ValueError(
+                f"the forecast is valid in the months {lacking}, and the intervals were fitted on {', '.join(there)}: "
+                "fit them on a period with all months"
+            )
+        lead_places = xr.DataArray(found, dims="lead_time")
+        half = self.half_width[names].drop_vars("lead_time").isel(lead_time=lead_places).sel(month=months)
+        half = half.drop_vars("month").assign_coords(
+            {name: inside[name] for name in half.dims if name in inside.coords}
+        )
+        bounds = xr.DataArray(np.array(["lower", "upper"]), dims="bound", name="bound")
+        ends = xr.concat([inside - half, inside + half], bounds, coords="minimal", compat="override", join="exact")
+        for name in names:
+            ends[name] = ends[name].transpose("bound", *inside[name].dims).astype(forecast[name].dtype)
+            ends[name].attrs = {**forecast[name].attrs, "interval_level": self.level}
+        result = restore(ends.assign_attrs(forecast.attrs), like=forecast)
+        return result.assign({name: result[name].transpose("bound", *forecast[name].dims) for name in names})
+
+
+def fit_intervals(forecast: xr.Dataset, truth: xr.Dataset, level: float = 0.9) -> Intervals:
+    """Return intervals that hold the truth in a share `level` of cases, from errors in a held-out period.
+
+    For each cell and lead the absolute errors are divided by their seasonal mean (a triangular window of four months
+    around the day of the year, round the turn of the year), and the half-width is that mean times the
+    ceil((n + 1) * level)-th smallest of the n quotients. So intervals are wide where, when and at which lead forecasts
+    are poor.
+
+    Parameters
+    ----------
+    forecast
+        Of a period that was not trained on and will not be verified, best a whole year, as from a forecaster.
+    truth
+        Analyses of that period.
+    level
+        Between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        As in `rmse`; or if `level` is out of range, or there are too few forecasts for it.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level={level!r} must lie between 0 and 1, for example 0.9")
+    pairs = match(forecast, truth, None)
+    fewest = int(np.ceil(np.round(level / (1 - level), 9)))
+    complete = pairs.complete.sum(axis=0)
+    if (complete < fewest).any():
+        raise ValueError(
+            f"the lead {pairs.forecast.indexes['lead_time'][int(np.argmin(complete))]} has {complete.min()} verified "
+            f"forecasts, and a level of {level:g} takes at least {fewest}: forecast from more times"
+        )
+    found = {str(name): [] for name in pairs.forecast.data_vars}
+    coordinates = dict(pairs.grid)
+    days = pairs.valid_time.dt.dayofyear.values
+    middles = np.array([16, 46, 75, 106, 136, 167, 197, 228, 259, 289, 320, 350])
+    covered = sorted(set(pairs.valid_time.dt.month.values[pairs.complete].tolist()))
+    for lead in range(pairs.complete.shape[1]):
+        chosen = np.flatnonzero(pairs.complete[:, lead])
+        block = _read_lead(pairs, chosen, lead)
+        weight = _season_weights(middles[np.newaxis], days[chosen, lead][:, np.newaxis])  # (init, month)
+        for name, error in block.items():
+            sizes = abs(error.values).reshape(len(chosen), -1)
+            scale = (weight.T @ sizes) / weight.sum(axis=0)[:, np.newaxis]  # (month, cell)
+            month = pairs.valid_time.dt.month.values[chosen, lead] - 1
+            with np.errstate(invalid="ignore", divide="ignore"):
+                quotients = sizes / scale[month]
+            rank = min(int(np.ceil((len(chosen) + 1) * level)), len(chosen)) - 1
+            quantile = np.partition(np.nan_to_num(quotients), rank, axis=0)[rank]
+            half = np.where(np.isin(np.arange(1, 13), covered)[:, np.newaxis], scale * quantile, np.nan)
+            found[name].append(half.reshape(12, *error.shape[1:]))
+    variables = {}
+    for name, parts in found.items():
+        dims = [dim for dim in ("level", *_SPACE) if dim in pairs.forecast[name].dims]
+        variables[name] = (("month", "lead_time", *dims), np.stack(parts, axis=1).astype(np.float32))
+    half_width = xr.Dataset(variables, {**coordinates, "month": np.arange(1, 13)})
+    half_width = half_width.assign_coords(lead_time=pairs.forecast["lead_time"])
+    for name, variable in pairs.forecast.data_vars.items():
+        half_width[name].attrs = {"units": variable.attrs.get("units", "")}
+    verified = pairs.valid_time.values[pairs.complete]
+    half_width.attrs = {
+        "months": " ".join(map(str, covered)),
+        "fitted_start": iso(verified.min()),
+        "fitted_end": iso(verified.max()),
+    }
+    return Intervals(level, half_width)
+
+
+def coverage(intervals: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
+    """Return 1 where the truth lies inside the intervals and 0 where not, NaN where it is missing.
+
+    Parameters
+    ----------
+    intervals
+        As from a call of `Intervals`, dims (bound, init_time, lead_time, ...).
+    truth
+        Analyses with a dimension `time` in the same layout, or of which the grid can be brought to it.
+
+    Returns
+    -------
+    Dataset in memory, dims (init_time, lead_time, [level,] latitude, longitude): means over any of them are
+    coverages.
+    """
+    lower, upper, right = _sides(intervals, truth)
+    inside = ((lower <= right) & (right <= upper)).astype(np.float64)
+    return inside.where(right.notnull() & lower.notnull())
+
+
+def interval_score(intervals: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
+    """Return the interval score of every pair and cell (Gneiting and Raftery 2007): less is better.
+
+    width + 2 / (1 - level) * (how far the truth lies outside), in the unit of the variable. Arguments and dims of the
+    result as in `coverage`; the level is taken from the intervals' attribute `interval_level`.
+    """
+    lower, upper, right = _sides(intervals, truth)
+    result = upper - lower
+    for name in result.data_vars:
+        factor = 2 / (1 - intervals[name].attrs["interval_level"])
+        outside = (lower[name] - right[name]).clip(0) + (right[name] - upper[name]).clip(0)
+        result[name] = result[name] + factor * outside
+        result[name].attrs = {"units": intervals[name].attrs.get("units", "")}
+    return result
+
+
+def _sides(intervals: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
+    """Return both ends and the truth, canonical, aligned, in float64."""
+    if "bound" not in intervals.dims:
+        raise ValueError(
+            f"intervals have a dimension 'bound', this has {tuple(intervals.dims)}: call Intervals for them"
+        )
+    lower, upper = (intervals.sel(bound=end, drop=True) for end in ("lower", "upper"))
+    pairs = match(lower, truth, None)
+    if not pairs.complete.all():
+        raise ValueError(
+            f"{int((~pairs.complete).sum())} of {pairs.complete.size} pairs have no truth: take initializations whose "
+            "leads all have one"
+        )
+    names = [str(name) for name in lower.data_vars]
+    block = read(pairs, slice(None), slice(None))
+    top = orient(rename(upper, names).reset_coords(drop=True)).astype(np.float64)
+    first = block.systems[""]
+    top = top.transpose(*first[names[0]].dims, missing_dims="ignore").assign_coords(first.coords)
+    return first, top, block.truth.assign_coords(first.coords)
+
+
+def _read_lead(pairs, chosen: np.ndarray, lead: int) -> dict[str, xr.DataArray]:
+    """Return the errors of some initializations at one lead, (init_time, ...)."""
+    parts = []
+    for start in range(0, len(chosen), 64):
+        rows = chosen[start : start + 64]
+        block = read(pairs, slice(int(rows[0]), int(rows[-1]) + 1), slice(lead, lead + 1))
+        error = (block.systems[""] - block.truth).isel(lead_time=0, drop=True)
+        parts.append(error.isel(init_time=rows - rows[0]).astype(np.float32))
+    errors = xr.concat(parts, "init_time", coords="minimal", compat="override", join="exact")
+    return {str(name): errors[name].transpose("init_time", "level", *_SPACE, missing_dims="ignore") for name in errors}
+
+
+def _season_weights(middle: np.ndarray, day: np.ndarray) -> np.ndarray:
+    distance = abs(middle - day) % 365
+    return np.clip(1 - np.minimum(distance, 365 - distance) / _SEASON_DAYS, 1e-9, None)

@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+import xarray as xr
+
+from simvp_climate.verification.baselines import persistence
+from simvp_climate.verification.intervals import coverage, fit_intervals, interval_score
+
+LEADS = ["6h", "24h"]
+
+
+def year(seed, start="2001-01-01", days=365, noise=1.0):
+    """Return daily forecasts and their truth; errors grow with lead, towards the north, and in winter."""
+    random = np.random.default_rng(seed)
+    times = np.datetime64(start, "ns") + np.arange(days * 4) * np.timedelta64(6, "h")
+    latitude, longitude = np.array([-60.0, -20, 20, 60]), np.arange(8) * 45.0
+    values = 280 + random.normal(size=(len(times), 4, 8))
+    truth = xr.Dataset(
+        {"t2m": (("time", "latitude", "longitude"), values, {"units": "K"})},
+        {"time": times, "latitude": latitude, "longitude": longitude},
+    )
+    forecast = persistence(truth, truth.time[:-4:4], LEADS)
+    right = truth.t2m.sel(time=forecast.valid_time).drop_vars("time")
+    winter = 1 + 0.8 * np.cos(2 * np.pi * (forecast.valid_time.dt.dayofyear - 15) / 365)
+    size = noise * winter * xr.DataArray([1.0, 3.0], dims="lead_time") * (1 + (forecast.latitude + 60) / 120)
+    error = right.copy(data=random.standard_t(4, size=right.shape)) * size.drop_vars("valid_time", errors="ignore")
+    return forecast.assign(
+        t2m=(right + error)
+        .drop_vars("valid_time", errors="ignore")
+        .transpose(*forecast.t2m.dims)
+        .assign_attrs(units="K")
+    ), truth
+
+
+def test_hold_the_truth_as_often_as_they_say_everywhere():
+    bands = fit_intervals(*year(0), level=0.9)
+    forecast, truth = year(1, start="2002-01-01")
+    inside = coverage(bands(forecast), truth).t2m
+    assert float(inside.mean()) == pytest.approx(0.9, abs=0.01)
+    for by in ("lead_time", "latitude"):
+        np.testing.assert_allclose(inside.mean([d for d in inside.dims if d != by]), 0.9, atol=0.02)
+    seasons = inside.groupby(forecast.valid_time.dt.season[:, 0].drop_vars("lead_time")).mean(...)
+    np.testing.assert_allclose(seasons, 0.9, atol=0.03)
+    both = inside.groupby(forecast.valid_time.dt.season[:, 0].drop_vars("lead_time")).mean(["init_time", "longitude"])
+    assert float(both.min()) > 0.85 and float(both.max()) < 0.95
+
+
+def test_widths_follow_lead_season_and_place():
+    half = fit_intervals(*year(0), level=0.8).half_width.t2m
+    assert half.dims == ("month", "lead_time", "latitude", "longitude") and half.attrs["units"] == "K"
+    np.testing.assert_allclose((half[:, 1] / half[:, 0]).mean(), 3, rtol=0.1)
+    np.testing.assert_allclose((half.sel(latitude=60) / half.sel(latitude=-60)).mean(), 2, rtol=0.1)
+    assert float((half.sel(month=1) / half.sel(month=7)).mean()) > 3
+
+
+def test_score_better_than_intervals_of_one_width():
+    bands = fit_intervals(*year(0), level=0.9)
+    forecast, truth = year(1, start="2002-01-01")
+    ours = bands(forecast)
+    # the same width everywhere that covers as often
+    error = abs(forecast.t2m - truth.t2m.sel(time=forecast.valid_time).drop_vars("time"))
+    width = float(error.quantile(0.9))
+    flat = ours.copy()
+    flat["t2m"] = (forecast.t2m + xr.DataArray([-width, width], dims="bound")).transpose(*ours.t2m.dims)
+    flat["t2m"].attrs = ours.t2m.attrs
+    assert interval_score(ours, truth).t2m.mean() < 0.9 * interval_score(flat, truth).t2m.mean()
+
+
+def test_interval_score_by_hand():
+    forecast, truth = year(0, days=30, noise=0.0)
+    ends = xr.concat([forecast + 1.0, forecast + 3.0], xr.DataArray(["lower", "upper"], dims="bound", name="bound"))
+    ends["t2m"].attrs = {"units": "K", "interval_level": 0.5}
+    # two wide, and the truth one below: 2 + 2 / 0.5 * 1
+    np.testing.assert_allclose(interval_score(ends, truth).t2m, 6.0)
+    assert float(coverage(ends, truth).t2m.max()) == 0
+
+
+def test_layout_is_that_of_the_forecast():
+    bands = fit_intervals(*year(0), level=0.9)
+    forecast, _ = year(1, start="2002-01-01", days=20)
+    turned = forecast.isel(latitude=slice(None, None, -1)).rename(latitude="lat", longitude="lon")
+    found = bands(turned)
+    assert found.t2m.dims == ("bound", "init_time", "lead_time", "lat", "lon")
+    assert found.lat.values.tolist() == [60, 20, -20, -60]
+    np.testing.assert_allclose(found.t2m.values[:, :, :, ::-1], bands(forecast).t2m.values, rtol=1e-6)
+    one = bands(forecast.isel(lead_time=[1]))
+    np.testing.assert_array_equal(one.t2m, bands(forecast).t2m.isel(lead_time=[1]))
+
+
+def test_errors():
+    forecast, truth = year(0, days=60)
+    with pytest.raises(ValueError, match="level=90"):
+        fit_intervals(forecast, truth, level=90)
+    with pytest.raises(ValueError, match="has 5 verified forecasts, and a level of 0.9 takes at least 9"):
+        fit_intervals(forecast.isel(init_time=slice(0, 5)), truth)
+    bands = fit_intervals(forecast, truth)
+    summer, _ = year(1, start="2001-06-01", days=20)
+    with pytest.raises(ValueError, match=r"valid in the months \[6\], and the intervals were fitted on 1, 2, 3"):
+        bands(summer)
+    with pytest.raises(ValueError, match="nothing was fitted for the lead"):
+        bands(forecast.assign_coords(lead_time=forecast.lead_time + np.timedelta64(1, "h")))
+    with pytest.raises(ValueError, match="dimension 'bound'"):
+        coverage(forecast, truth)
+
+
+def test_from_a_forecaster(forecaster):
+    from conftest import waves
+
+    ds = waves()
+    bands = forecaster.interval(0.8, ds, every="6h")
+    assert bands.level == 0.8 and bands.half_width.sizes["lead_time"] == 3
+    found = coverage(bands(forecaster(ds.isel(time=slice(0, 40)), every="6h").isel(init_time=slice(0, 30))), ds)
+    assert float(found.t2m.mean()) == pytest.approx(0.8, abs=0.1)
