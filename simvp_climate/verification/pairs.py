@@ -101,9 +101,9 @@ def match(
         given = given.reset_coords(drop=True).drop_vars(["init_time", "lead_time"], errors="ignore")
         valid_time = given.expand_dims({dim: size for dim, size in shape.items() if dim not in given.dims})
         valid_time = valid_time.transpose("init_time", "lead_time")
-    analysis = _comparable(forecast, truth, grid, kept, "the truth")
+    analysis = comparable(forecast, truth, grid, kept, "the truth")
     if climatology is not None:
-        climatology = _comparable(forecast, climatology, grid, kept, "the climatology")
+        climatology = comparable(forecast, climatology, grid, kept, "the climatology")
     others = {
         name: _other(forecast, one, grid, kept, name) for name, one in baselines.items() if isinstance(one, xr.Dataset)
     }
@@ -152,7 +152,7 @@ def _other(
     forecast: xr.Dataset, other: xr.Dataset, grid: dict[str, xr.DataArray], kept: dict[str, xr.DataArray], name: str
 ) -> Other:
     """Return another system's forecast with what is needed of it; it must have all leads and initializations."""
-    found = _comparable(forecast, other, grid, kept, name)
+    found = comparable(forecast, other, grid, kept, name)
     positions = {}
     for dim in ("init_time", "lead_time"):
         if dim not in found.coords:
@@ -191,7 +191,7 @@ def _oriented(dataset: xr.Dataset) -> xr.Dataset:
     return orient(dataset.isel({dim: slice(0, 0) for dim in dataset.dims if dim not in grid_dims}))
 
 
-def _comparable(
+def comparable(
     forecast: xr.Dataset,
     other: xr.Dataset,
     grid: dict[str, xr.DataArray],

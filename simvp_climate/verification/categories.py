@@ -1,0 +1,337 @@
+"""Scores of categories: precipitation above a threshold, SEEPS, and terciles of slow variables."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+
+from simvp_climate.data.conventions import find_member, orient
+from simvp_climate.data.variables import conversion, same_units
+from simvp_climate.verification.baselines import climatology as mean_climatology
+from simvp_climate.verification.metrics import Metric, concat, finish, ratio, row_weights, weighted_sums
+from simvp_climate.verification.pairs import Pairs, comparable, match
+
+_DRY = {6: 1e-4, 24: 2.5e-4}  # meters in so many hours, as WeatherBench 2
+
+
+def brier(
+    forecast: xr.Dataset,
+    truth: xr.Dataset,
+    threshold: float,
+    *,
+    weights: Literal["area", "cos"] | None = "area",
+    skipna: bool = False,
+) -> xr.Dataset:
+    """Return the Brier score of exceeding a threshold, <(p - o)^2>.
+
+    p is the share of the members of an ensemble that exceed it, of a single forecast 0 or 1, and o is 1 where the truth
+    exceeds it.
+
+    Parameters
+    ----------
+    threshold
+        In the unit of the variables.
+    forecast, truth, weights, skipna
+        As in `rmse`.
+
+    Returns
+    -------
+    Dataset as from `rmse`, no unit, from 0 (right) to 1; the members are pooled.
+
+    Raises
+    ------
+    ValueError
+        As in `rmse`.
+    """
+    event = _event(threshold)
+    metric = Metric(lambda f: ((event(f)[0] - event(f)[1]) ** 2,), lambda square: square, dimensionless=True)
+    return _scored(match(forecast, truth, None), metric, weights, skipna)
+
+
+def frequency_bias(
+    forecast: xr.Dataset,
+    truth: xr.Dataset,
+    threshold: float,
+    *,
+    weights: Literal["area", "cos"] | None = "area",
+    skipna: bool = False,
+) -> xr.Dataset:
+    """Return how often a forecast exceeds a threshold over how often the truth does: 1 is right, more is too often.
+
+    Arguments, result and errors as in `brier`; NaN where the truth never exceeds it.
+    """
+    event = _event(threshold)
+    metric = Metric(lambda f: event(f), ratio, dimensionless=True)
+    return _scored(match(forecast, truth, None), metric, weights, skipna)
+
+
+def _event(threshold: float):
+    def event(f) -> tuple[xr.Dataset, xr.Dataset]:
+        """Return the probability of the forecast and the outcome, missing where the values are."""
+        above = (f.members > threshold).astype(np.float64).where(f.members.notnull())
+        if f.member is not None:
+            above = above.mean(f.member, skipna=False)
+        return above, (f.truth > threshold).astype(np.float64).where(f.truth.notnull())
+
+    return event
+
+
+def seeps_climatology(train: xr.Dataset, *, window_days: int = 61, dry: float | None = None) -> xr.Dataset:
+    """Return what SEEPS needs to know of a place: how often it is dry, and what is heavy rain when it is not.
+
+    By hour and day of the year with a triangular window, as WeatherBench 2: the probability of less than `dry`, and the
+    two-thirds quantile of what is not dry.
+
+    Parameters
+    ----------
+    train
+        Precipitation of the training years with a dimension `time`, in m, or in a unit that can be converted.
+    window_days
+        Width of the window between its zeros.
+    dry
+        In m; by default 0.25 mm for steps of a day and 0.1 mm for steps of six hours, of each hour of the data.
+
+    Returns
+    -------
+    Dataset in memory with `<variable>_dry_fraction` (no unit) and `<variable>_threshold` (m), dims (hour, dayofyear,
+    ...) and the attribute `dry`.
+
+    Raises
+    ------
+    ValueError
+        If the unit is no length, or the step says no `dry`.
+    """
+    train = train.map(_in_meters, keep_attrs=True)
+    times = train.indexes["time"]
+    if dry is None:
+        hours = int(np.median(np.diff(times)).astype("timedelta64[h]").astype(int)) if len(times) > 1 else 0
+        if hours not in _DRY:
+            raise ValueError(f"a step of {hours} h says not what is dry: give it, dry=0.25e-3 for 0.25 mm")
+        dry = _DRY[hours]
+    is_dry = (train < dry).astype(np.float32).where(train.notnull())
+    found = mean_climatology(is_dry, window_days=window_days)
+    result = {f"{name}_dry_fraction": found[name] for name in train.data_vars}
+    days, half = train["time"].dt.dayofyear.values, window_days // 2
+    length = int(found["dayofyear"].max())
+    for name in train.data_vars:
+        heavy = np.full(found[name].shape, np.nan, np.float32)
+        for at, hour in enumerate(found["hour"].values):
+            of_hour = train[name].isel(time=np.flatnonzero(train["time"].dt.hour.values == int(hour)))
+            values = of_hour.transpose("time", ...).values
+            own = days[train["time"].dt.hour.values == int(hour)]
+            for place, day in enumerate(found["dayofyear"].values):
+                distance = abs(own - day)
+                near = np.minimum(distance, length - distance) < half
+                wet = np.where(values[near] >= dry, values[near], np.nan)
+                wet_somewhere = np.isfinite(wet).any(axis=0)
+                quantile = np.full(wet.shape[1:], np.nan, np.float32)
+                if wet_somewhere.any():
+                    quantile[wet_somewhere] = np.nanquantile(wet[:, wet_somewhere], 2 / 3, axis=0)
+                heavy[at, place] = quantile
+        result[f"{name}_threshold"] = found[name].copy(data=heavy).assign_attrs(units="m")
+        result[f"{name}_dry_fraction"].attrs = {"units": "1"}
+    return xr.Dataset(result, attrs={**found.attrs, "dry": dry})
+
+
+def seeps(
+    forecast: xr.Dataset,
+    truth: xr.Dataset,
+    climatology: xr.Dataset,
+    *,
+    weights: Literal["area", "cos"] | None = "area",
+) -> xr.Dataset:
+    """Return SEEPS, the stable equitable error in probability space (Rodwell et al. 2010), of precipitation.
+
+    Dry, light and heavy by `seeps_climatology`; 0.5 times the matrix of WeatherBench 2, with p1 the dry fraction
+    averaged over hours and days. 0 is right, 1 what a forecast without skill gets. Cells count where
+    0.1 <= p1 <= 0.85. A value that equals the threshold is heavy.
+
+    Parameters
+    ----------
+    forecast, truth, weights
+        As in `rmse`, precipitation in m or a unit that can be converted.
+    climatology
+        As from `seeps_climatology`.
+
+    Returns
+    -------
+    Dataset as from `rmse`, no unit.
+
+    Raises
+    ------
+    ValueError
+        As in `rmse`, or if the climatology is of other variables or times.
+    """
+    names = [str(name) for name in forecast.data_vars]
+    if lacking := [name for name in names if f"{name}_threshold" not in climatology]:
+        raise ValueError(f"the climatology has nothing on {lacking}: make it with seeps_climatology(train)")
+    forecast, truth = (one[names].map(_in_meters, keep_attrs=True) for one in (forecast, truth))
+    both = {kind: xr.Dataset({n: climatology[f"{n}_{kind}"] for n in names}) for kind in ("dry_fraction", "threshold")}
+    # the thresholds go along as a climatology would; cells without one count no more than those without rain
+    pairs = match(forecast, truth, both["threshold"].map(lambda v: v.assign_attrs(units="m")))
+    dry = climatology.attrs["dry"]
+    p1 = both["dry_fraction"].mean([dim for dim in ("hour", "dayofyear") if dim in both["dry_fraction"].dims])
+    p1 = p1.map(lambda field: _on(pairs, field))
+
+    def error(f) -> tuple[xr.Dataset, ...]:
+        parts = {}
+        for name in names:
+            heavy, share = f.climatology[name], p1[name]
+            said, was = (
+                xr.where(one[name] < dry, 0, xr.where(one[name] >= heavy, 2, 1)) for one in (f.forecast, f.truth)
+            )
+            value = xr.zeros_like(f.truth[name])
+            matrix = {
+                (0, 1): 1 / (1 - share), (0, 2): 4 / (1 - share),
+                (1, 0): 1 / share, (1, 2): 3 / (1 - share),
+                (2, 0): 1 / share + 3 / (2 + share), (2, 1): 3 / (2 + share),
+            }  # fmt: skip
+            for (row, column), cost in matrix.items():
+                value = value + 0.5 * cost * ((said == row) & (was == column))
+            known = f.forecast[name].notnull() & f.truth[name].notnull() & heavy.notnull()
+            parts[name] = value.where(known & (share >= 0.1) & (share <= 0.85)).transpose(*f.truth[name].dims)
+        return (xr.Dataset(parts),)
+
+    metric = Metric(error, lambda mean: mean, dimensionless=True)
+    return _scored(pairs, metric, weights, skipna=True)
+
+
+def tercile_rpss(
+    forecast: xr.Dataset,
+    truth: xr.Dataset,
+    train: xr.Dataset,
+    *,
+    windows: Sequence[tuple[int, int]],
+    weights: Literal["area", "cos"] | None = "area",
+) -> xr.Dataset:
+    """Return the ranked probability skill score of terciles of means over leads, against 1/3 for each.
+
+    1 - <RPS> / <RPS of climatology>: are weekly or monthly means below, near or above normal? The terciles of each cell
+    and calendar month are those of the same means in the training period.
+
+    Parameters
+    ----------
+    forecast
+        As in `rmse`; the members of an ensemble give the probabilities, a single forecast 0 or 1.
+    truth, train
+        Analyses; the training period gives the terciles.
+    windows
+        First and last lead of each mean, in steps from 1: [(1, 28), (29, 56)] are weeks of 6-hourly leads.
+    weights
+        As in `rmse`.
+
+    Returns
+    -------
+    Dataset in memory with the variables of the forecast, dims (window[, level]), no unit: 1 is perfect, 0 no better
+    than climatology; coordinates `first_lead` and `last_lead`.
+
+    Raises
+    ------
+    ValueError
+        As in `rmse`; if a window is outside of the leads, or a month has fewer than six means in the training period.
+    """
+    leads = forecast.sizes["lead_time"]
+    if bad := [window for window in windows if not 1 <= window[0] <= window[1] <= leads]:
+        raise ValueError(f"windows has {bad[0]}: write (first, last) lead in steps from 1 to {leads}")
+    if not windows:
+        raise ValueError("windows is empty: give the first and the last lead of each mean, [(1, 28)]")
+    member = find_member(forecast)
+    parts = []
+    for first, last in windows:
+        mean = forecast.isel(lead_time=slice(first - 1, last))
+        pairs = match(mean, truth, None)
+        found = []
+        for name in pairs.forecast.data_vars:
+            right, own = _window_means(pairs, str(name))
+            edges = _terciles(train, str(name), pairs, last - first + 1)
+            month = xr.DataArray(right["month"].values, dims="init_time")
+            lower, upper = (edges.sel(edge=at, drop=True).sel(month=month).drop_vars("month") for at in (0, 1))
+
+            def cumulative(values, lower=lower, upper=upper):
+                return [(values < lower).astype(float), (values < upper).astype(float)]
+
+            said = cumulative(own)
+            said = [one.mean(member) if member is not None else one for one in said]
+            was = cumulative(right.drop_vars("month"))
+            known = right.notnull() & lower.notnull()
+            rps = sum((s - w) ** 2 for s, w in zip(said, was, strict=True)).where(known)
+            normal = sum((share - w) ** 2 for share, w in zip((1 / 3, 2 / 3), was, strict=True)).where(known)
+            weight = row_weights(pairs.grid["latitude"], weights)
+            pooled = [dim for dim in ("init_time", "latitude", "longitude") if dim in rps.dims]
+            mean_of = [one.weighted(weight).mean(pooled) for one in (rps, normal)]
+            found.append((1 - mean_of[0] / mean_of[1]).rename(str(name)))
+        parts.append(xr.merge(found, compat="override"))
+    table = concat(parts, "window")
+    lead = forecast["lead_time"].values
+    table = table.assign_coords(
+        first_lead=("window", [lead[first - 1] for first, _ in windows]),
+        last_lead=("window", [lead[last - 1] for _, last in windows]),
+    )
+    for name in table.data_vars:
+        table[name].attrs = {"units": "1", "long_name": "tercile ranked probability skill score"}
+    return table
+
+
+def _window_means(pairs: Pairs, name: str) -> tuple[xr.DataArray, xr.DataArray]:
+    """Return means over all leads of truth and forecast, (init_time, ...), with the month of the middle of each."""
+    whole = pairs.complete.all(axis=1)
+    if not whole.any():
+        raise ValueError("no initialization has a truth at all leads of the window")
+    rows = np.flatnonzero(whole)
+    at = xr.DataArray(pairs.at_valid[rows], dims=("init_time", "lead_time"))
+    right = _on(pairs, pairs.analysis[name].compute()).drop_vars("time").isel(time=at).mean("lead_time", skipna=False)
+    own = _on(pairs, pairs.forecast[name].isel(init_time=rows).compute()).mean("lead_time", skipna=False)
+    middle = pairs.valid_time.isel(init_time=rows, lead_time=pairs.complete.shape[1] // 2)
+    return right.assign_coords(month=("init_time", middle.dt.month.values)), own.drop_vars("init_time", errors="ignore")
+
+
+def _terciles(train: xr.Dataset, name: str, pairs: Pairs, length: int) -> xr.DataArray:
+    """Return the lower and the upper tercile of running means over `length` steps, dims (edge, month, ...)."""
+    own = comparable(pairs.forecast[[name]], train, pairs.grid, pairs.kept, "the training period")[name]
+    own = _on(pairs, own.compute())
+    means = own.rolling(time=length).mean().isel(time=slice(length - 1, None))
+    # the label of a running mean is its last step: the middle is half a window before
+    months = own["time"].isel(time=slice(length // 2, length // 2 + means.sizes["time"])).dt.month.values
+    edges = []
+    for number in range(1, 13):
+        chosen = np.flatnonzero(months == number)
+        if 0 < len(chosen) < 6:
+            raise ValueError(
+                f"month {number} has {len(chosen)} means of {length} steps in the training period: too few"
+            )
+        if len(chosen):
+            found = means.isel(time=chosen).quantile([1 / 3, 2 / 3], "time").rename(quantile="edge")
+        else:
+            found = means.isel(time=[0, 0]).rename(time="edge") * np.nan
+        edges.append(found.assign_coords(edge=[0, 1]).transpose("edge", ...))
+    labels = xr.DataArray(np.arange(1, 13), dims="month", name="month")
+    return xr.concat(edges, labels, coords="minimal", compat="override")
+
+
+def _in_meters(field: xr.DataArray) -> xr.DataArray:
+    units = field.attrs.get("units", "")
+    if same_units(units, "m") or not units:
+        return field
+    factors = conversion("tp", units, "m")
+    if factors is None:
+        raise ValueError(f"{field.name} is in {units!r}: convert it to m")
+    return (field * factors[0] + factors[1]).assign_attrs({**field.attrs, "units": "m"})
+
+
+def _on(pairs: Pairs, field: xr.DataArray) -> xr.DataArray:
+    """Return a field in the canonical order, with the coordinates of the forecast's grid."""
+    found = orient(field.to_dataset(name="field"))["field"]
+    return found.assign_coords(
+        {dim: pairs.grid[dim] for dim in ("latitude", "longitude", "level") if dim in found.dims}
+    )
+
+
+def _scored(pairs: Pairs, metric: Metric, weights: str | None, skipna: bool) -> xr.Dataset:
+    rows = row_weights(pairs.grid["latitude"], weights)
+    sums = weighted_sums(pairs, {"own": metric}, rows, skipna, pool_members=True)["", "own"]
+    result = finish(sums.sum("init_time", skipna=False), metric)
+    labels = {"level": pairs.forecast["level"]} if "level" in pairs.grid else {}
+    for name in result.data_vars:
+        result[name].attrs = {"units": "1"}
+    return result.transpose("lead_time", "level", ..., missing_dims="ignore").assign_coords(pairs.kept | labels)

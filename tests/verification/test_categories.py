@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+import xarray as xr
+from scores.categorical import seeps as peer_seeps
+
+from simvp_climate.grid import latitude_weights
+from simvp_climate.verification.baselines import climatology_at, persistence
+from simvp_climate.verification.categories import (
+    brier,
+    frequency_bias,
+    seeps,
+    seeps_climatology,
+    tercile_rpss,
+)
+
+
+def rain(days=400, start="2001-01-01", seed=0, units="m"):
+    """Return daily rain, dry on 40 % of days."""
+    random = np.random.default_rng(seed)
+    values = random.gamma(0.7, 5e-3, size=(days, 4, 8)) * (random.random(size=(days, 4, 8)) > 0.4)
+    return xr.Dataset(
+        {"tp24h": (("time", "latitude", "longitude"), values * (1000 if units == "mm" else 1), {"units": units})},
+        {
+            "time": np.datetime64(start, "ns") + np.arange(days) * np.timedelta64(1, "D"),
+            "latitude": [-67.5, -22.5, 22.5, 67.5],
+            "longitude": np.arange(8) * 45.0,
+        },
+    )
+
+
+class TestEvents:
+    def test_by_hand(self):
+        truth = rain(days=10) * 0
+        truth["tp24h"][:, :, :2] = 5.0  # a quarter of the cells
+        forecast = persistence(truth, truth.time[:8], ["1D"])
+        members = xr.concat([forecast, forecast * 0 + 5.0], "number", coords="minimal", compat="override")
+        # right where it rains; where it does not, half of the members say so: (1/2)^2 on three quarters
+        np.testing.assert_allclose(brier(members, truth, 1.0).tp24h, 0.75 * 0.25)
+        np.testing.assert_allclose(brier(forecast, truth, 1.0).tp24h, 0)
+        np.testing.assert_allclose(frequency_bias(members, truth, 1.0).tp24h, (0.25 + 0.75 / 2) / 0.25)
+        assert np.isnan(frequency_bias(forecast, truth, 99.0).tp24h).all()
+
+    def test_missing_values(self):
+        truth = rain(days=10)
+        forecast = persistence(truth, truth.time[:8], ["1D"])
+        forecast["tp24h"][2, 0, 1, 1] = np.nan
+        assert np.isnan(brier(forecast, truth, 1e-3).tp24h).all()
+        assert np.isfinite(brier(forecast, truth, 1e-3, skipna=True).tp24h).all()
+
+
+class TestSeeps:
+    def test_is_that_of_a_peer(self):
+        train, truth = rain(days=1200), rain(days=60, start="2005-03-01", seed=1)
+        clim = seeps_climatology(train)
+        assert clim.attrs["dry"] == 2.5e-4
+        forecast = persistence(truth, truth.time[:50], ["1D", "5D"])
+        p1 = clim.tp24h_dry_fraction.mean(("hour", "dayofyear"))
+        heavy = climatology_at(clim[["tp24h_threshold"]], forecast.valid_time).tp24h_threshold
+        right = truth.tp24h.sel(time=forecast.valid_time).drop_vars("time")
+        cells = peer_seeps(
+            forecast.tp24h.drop_vars("valid_time"), right.drop_vars("valid_time"), p1,
+            heavy.drop_vars(["valid_time", "hour", "dayofyear"], errors="ignore"), dry_light_threshold=2.5e-4,
+            mask_clim_extremes=True, lower_masked_value=0.1, upper_masked_value=0.85, preserve_dims="all",
+        )  # fmt: skip
+        expected = cells.weighted(latitude_weights(truth)).mean(("init_time", "latitude", "longitude"))
+        np.testing.assert_allclose(seeps(forecast, truth, clim).tp24h, expected, rtol=1e-7)
+
+    def test_a_right_forecast_and_one_without_skill(self):
+        train, truth = rain(days=1200), rain(days=300, start="2005-03-01", seed=1)
+        clim = seeps_climatology(train)
+        forecast = persistence(truth, truth.time[:290], ["1D"])
+        right = forecast.assign(tp24h=truth.tp24h.sel(time=forecast.valid_time).drop_vars("time"))
+        np.testing.assert_allclose(seeps(right, truth, clim).tp24h, 0)
+        # days here do not know of each other: persistence has no skill
+        np.testing.assert_allclose(seeps(forecast, truth, clim).tp24h, 1, atol=0.03)
+
+    def test_the_climatology_is_known(self):
+        clim = seeps_climatology(rain(days=1500))
+        assert float(clim.tp24h_dry_fraction.mean()) == pytest.approx(0.4 + 0.6 * 0.13, abs=0.05)
+        millimeters = seeps_climatology(rain(days=1500, units="mm"))
+        np.testing.assert_allclose(millimeters.tp24h_threshold, clim.tp24h_threshold, rtol=1e-5)
+
+    def test_errors(self):
+        with pytest.raises(ValueError, match="a step of 12 h says not what is dry"):
+            ds = rain(days=30)
+            seeps_climatology(ds.assign_coords(time=ds.time[0].values + np.arange(30) * np.timedelta64(12, "h")))
+        with pytest.raises(ValueError, match="make it with seeps_climatology"):
+            truth = rain(days=10)
+            seeps(persistence(truth, truth.time[:5], ["1D"]), truth, truth)
+
+
+class TestTerciles:
+    def slow(self, seed, days=1200, start="2001-01-01"):
+        """Return months that are warm or cold as a whole, with daily noise."""
+        random = np.random.default_rng(seed)
+        months = np.repeat(random.normal(size=(days // 30 + 2, 4, 8)), 30, axis=0)[:days]
+        values = 280 + months + 0.1 * random.normal(size=months.shape)
+        return rain(days=days, start=start).assign(
+            tp24h=(("time", "latitude", "longitude"), values, {"units": "K"})
+        ).rename(tp24h="sst")  # fmt: skip
+
+    def test_right_wrong_and_undecided(self):
+        # long enough that the middle tercile has the mean in it, in nearly every cell and month
+        train, truth = self.slow(0, days=9000, start="1971-01-01"), self.slow(1, start="2006-01-01")
+        leads = [f"{n}D" for n in range(1, 15)]
+        forecast = persistence(truth, truth.time[:1000:10], leads)
+        right = forecast.assign(sst=truth.sst.sel(time=forecast.valid_time).drop_vars("time"))
+        windows = [(1, 7), (8, 14)]
+        found = tercile_rpss(right, truth, train, windows=windows).sst
+        assert found.dims == ("window",)
+        np.testing.assert_allclose(found, 1)
+        assert found.last_lead.values[1] == np.timedelta64(14, "D")
+        opposite = right.assign(sst=560 - right.sst)
+        assert (tercile_rpss(opposite, truth, train, windows=windows).sst < -1).all()
+        # an ensemble of which each third says another tercile is climatology
+        spread = xr.concat(
+            [right * 0 + 200, right * 0 + 280.0, right * 0 + 400], "number", coords="minimal", compat="override"
+        )
+        np.testing.assert_allclose(tercile_rpss(spread, truth, train, windows=windows).sst, 0, atol=0.01)
+
+    def test_order_of_latitudes_does_not_matter(self):
+        train, truth = self.slow(0), self.slow(1, start="2006-01-01")
+        forecast = persistence(truth, truth.time[:1000:10], ["1D", "2D", "3D"])
+        plain = tercile_rpss(forecast, truth, train, windows=[(1, 3)])
+        turned = tercile_rpss(
+            forecast.isel(latitude=slice(None, None, -1)),
+            truth,
+            train.isel(latitude=slice(None, None, -1)),
+            windows=[(1, 3)],
+        )
+        np.testing.assert_allclose(turned.sst, plain.sst, rtol=1e-12)
+
+    def test_errors(self):
+        train, truth = self.slow(0), self.slow(1, start="2006-01-01")
+        forecast = persistence(truth, truth.time[:100:10], ["1D", "2D", "3D"])
+        with pytest.raises(ValueError, match=r"windows has \(1, 4\)"):
+            tercile_rpss(forecast, truth, train, windows=[(1, 4)])
+        with pytest.raises(ValueError, match="too few"):
+            tercile_rpss(forecast, truth, train.isel(time=slice(0, 35)), windows=[(1, 3)])
