@@ -54,9 +54,15 @@ _METRICS = {
     "crps": ("CRPS", True, None),
     "spread": ("Spread", True, None),
     "acc": ("ACC", False, 0.6),  # the customary end of useful skill
-    "small_scale_variance": ("Small-scale variance ratio", False, 1.0),  # below: smoother than the truth
+    "acc_per_init": ("ACC (mean over forecasts)", False, 0.6),
+    # below 1: smoother than the truth
+    "activity": ("Activity", False, 1.0),
+    "small_scale_variance": ("Small-scale variance ratio", False, 1.0),
+    "rmse_unweighted": ("RMSE, not weighted", True, None),
+    "spread_skill_ratio": ("Spread / skill", False, 1.0),
 }
-_FIRST_METRICS = ("rmse", "acc", "small_scale_variance")
+_SKILL = "rmse_skill_vs_"
+_FIRST_METRICS = ("rmse", "acc", "activity", "small_scale_variance")
 
 
 def maps(
@@ -185,9 +191,12 @@ def scores(
     *,
     metric: str | Sequence[str] | None = None,
     variables: str | Sequence[str] | None = None,
+    published: pd.DataFrame | None = None,
     width: float | None = None,
 ) -> Figure:
     """Draw scores against lead time: a line for each system, a panel for each metric and variable.
+
+    The intervals of the scores, where they have some, are shaded.
 
     Parameters
     ----------
@@ -195,10 +204,13 @@ def scores(
         Dataset with dims (system, metric, lead_time[, level, region, season]), as from `score`. The
         attribute `units` of a variable is that of its RMSE, MAE, bias, CRPS and spread.
     metric
-        A name or several. Default those of rmse, acc and small_scale_variance that have values, or all
+        A name or several. Default those of rmse, acc, activity and small_scale_variance that have values, or all
         metrics where none of these is there.
     variables
         A name or several; default all. Every level, region and season has panels of its own.
+    published
+        Scores of others to draw as dots, rows of `simvp_climate.published()`: those of the variables, metrics and the
+        grid of the scores. Look at their years and truth: those are not checked.
     width
         Of the figure in inches; default 4 for each column of panels. The text shrinks with it.
 
@@ -211,8 +223,17 @@ def scores(
     Raises
     ------
     ValueError
-        If a metric or variable is not there, or more than 12 rows of panels would be drawn.
+        If a metric or variable is not there, more than 12 rows of panels would be drawn, or nothing of `published` is
+        on the grid of the scores.
     """
+    if published is not None:
+        grid = scores.attrs.get("grid")
+        if (published["grid"] == grid).sum() == 0:
+            raise ValueError(
+                f"the scores are on {grid}, and what is published on {sorted(set(published['grid']))}: errors on "
+                "different grids cannot be compared. Regrid both forecast and truth (sc.regrid), or leave it out"
+            )
+        published = published[published["grid"] == grid]
     for dimension in ("system", "metric", "lead_time"):
         if dimension not in scores.dims:
             if dimension not in scores.coords:
@@ -254,7 +275,12 @@ def scores(
     for k, ((row, what), one) in enumerate(itertools.product(rows, metrics)):
         panel = figure.add_subplot(lines, columns, k + 1)
         _draw_scores(panel, row.sel(metric=one), leads, drawn)
-        label, has_units, reference = _METRICS.get(one, (one, False, None))
+        if published is not None:
+            _draw_published(panel, published, str(row.name), one, lead_label)
+        label, has_units, reference = _METRICS.get(one, (_skill_label(one), False, None))
+        if one.startswith(_SKILL):
+            reference = 0.0
+            panel.set_ylim(bottom=max(panel.get_ylim()[0], -0.5))  # what is far worse needs no room
         if reference is not None:
             panel.axhline(reference, color="0.6", linewidth=1, linestyle=":", zorder=0)
         panel.set_title(textwrap.fill(what, 42), fontsize=size)
@@ -818,8 +844,26 @@ def _draw_scores(panel: Axes, values: xr.DataArray, leads: np.ndarray, drawn: di
         drawn[name] = panel.plot(
             leads, line, color=color, marker=marker, linestyle=style, markersize=4, linewidth=1.6, label=name
         )[0]
+        low, high = (values.coords.get(f"{values.name}_{end}") for end in ("low", "high"))
+        if low is not None and np.isfinite(low.sel(system=name)).any():
+            ends = [one.sel(system=name).transpose("lead_time").values for one in (low, high)]
+            panel.fill_between(leads, *ends, color=color, alpha=0.15, linewidth=0)
     if not panel.lines:
         panel.text(0.5, 0.5, "no values", transform=panel.transAxes, ha="center", color="0.4")
+
+
+def _skill_label(metric: str) -> str:
+    return f"Skill over {metric.removeprefix(_SKILL).replace('_', ' ')}" if metric.startswith(_SKILL) else metric
+
+
+def _draw_published(panel: Axes, published: pd.DataFrame, variable: str, metric: str, lead_label: str) -> None:
+    """Draw what others published of a variable as dots, each with the name of its model."""
+    unit = 24 if "days" in lead_label else 1
+    chosen = published[(published["variable"] == variable) & (published["metric"] == metric)]
+    for _, row in chosen.iterrows():
+        place = (row["lead_hours"] / unit, row["value"])
+        panel.plot(*place, color="0.35", marker=".", markersize=5, linestyle="none", zorder=1)
+        panel.annotate(row["model"], place, xytext=(3, 0), textcoords="offset points", fontsize=5, color="0.35")
 
 
 def _lead_axis(scores: xr.Dataset) -> tuple[np.ndarray, str]:

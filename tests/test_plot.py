@@ -18,6 +18,9 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_rgb
 
 from simvp_climate import plot
+from simvp_climate.verification.baselines import persistence
+from simvp_climate.verification.literature import published
+from simvp_climate.verification.scores import score
 
 HOT, MIDDLE = (tuple(matplotlib.colormaps["viridis"](x)[:3]) for x in (1.0, 0.5))
 GRAY = to_rgb("0.85")
@@ -471,3 +474,50 @@ def test_histories_in_different_units_are_not_drawn_together():
     other.attrs["units"] = {"valid_rmse_z500_6h": "gpm"}
     with pytest.raises(ValueError, match=r"the errors of z500 are in \['gpm', 'm2 s-2'\]: draw the runs one by one"):
         plot.history({"a": some_history(), "b": other})
+
+
+class TestIntervalsAndOthers:
+    def table(self):
+        times = pd.date_range("2001-01-01", periods=160, freq="6h", unit="ns")
+        random = np.random.default_rng(0)
+        truth = xr.Dataset(
+            {
+                "z500": (
+                    ("time", "latitude", "longitude"),
+                    random.normal(54000, 900, (160, 32, 64)),
+                    {"units": "m2 s-2"},
+                )
+            },
+            {"time": times, "latitude": np.arange(-87.1875, 90, 5.625), "longitude": np.arange(0, 360, 5.625)},
+        )
+        leads = ["24h", "72h", "120h"]
+        forecast = persistence(truth, times[:120:2], leads).assign_attrs(system="SimVPv2")
+        forecast["z500"] = forecast.z500 * 0.5 + 27000
+        return score(forecast, truth, metrics=["rmse", "rmse_skill"], block=4)
+
+    def test_intervals_are_shaded(self):
+        table = self.table()
+        figure = plot.scores(table, metric="rmse")
+        bands = figure.axes[0].collections
+        assert len(bands) == 2
+        ends = bands[0].get_paths()[0].vertices[:, 1]
+        own = table.z500_low.sel(system="SimVPv2", metric="rmse")
+        assert ends.min() == pytest.approx(float(own.min()))
+        assert not plot.scores(table.drop_vars(["z500_low", "z500_high"]), metric="rmse").axes[0].collections
+
+    def test_skill_has_a_line_at_zero(self):
+        panel = plot.scores(self.table(), metric="rmse_skill_vs_persistence").axes[0]
+        assert panel.get_ylabel() == "Skill over persistence"
+        assert any((np.asarray(line.get_ydata()) == 0).all() and line.get_linestyle() == ":" for line in panel.lines)
+
+    def test_others_are_dots_on_the_same_grid_only(self):
+        table = self.table()
+        panel = plot.scores(table, metric="rmse", published=published()).axes[0]
+        words = {text.get_text() for text in panel.texts}
+        assert {"IFS T63", "GraphCast"} <= words
+        places = {
+            (float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in panel.lines if line.get_marker() == "."
+        }
+        assert (3.0, 267.61) in places and (5.0, 463.15) in places
+        with pytest.raises(ValueError, match="errors on different grids cannot be compared"):
+            plot.scores(table.assign_attrs(grid="72 longitudes x 36 latitudes"), published=published())

@@ -1,0 +1,147 @@
+"""What it takes to score a year of forecasts, beside the same scores computed with `scores`.
+
+    python benchmarks/verification.py --out folder
+
+A year of daily forecasts to ten days of five variables on 64 x 32 cells, random numbers in netCDF files: root mean
+square error, mean absolute error, bias and anomaly correlation of the forecast, of persistence and of climatology.
+Each in a process of its own, whose peak of memory is what it took beyond the imports. Prints ratios and the largest
+difference between the numbers of both.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+import xarray as xr
+
+VARIABLES = ("z500", "t2m", "t850", "u10", "v10")
+app = typer.Typer(add_completion=False, help=__doc__.splitlines()[0])
+
+
+def make(folder: Path, days: int) -> None:
+    """Write forecast, truth and climatology."""
+    random = np.random.default_rng(0)
+    grid = {"latitude": np.arange(-87.1875, 90, 5.625), "longitude": np.arange(64) * 5.625}
+    leads = (np.arange(1, 41) * np.timedelta64(6, "h")).astype("timedelta64[ns]")
+    inits = np.datetime64("2018-01-01", "ns") + np.arange(days) * np.timedelta64(1, "D")
+    times = np.datetime64("2018-01-01", "ns") + np.arange((days + 10) * 4) * np.timedelta64(6, "h")
+
+    def fields(dims: dict, scale: float) -> tuple:
+        shape = [len(values) for values in dims.values()] + [32, 64]
+        values = random.standard_normal(shape, dtype=np.float32) * np.float32(scale)
+        return ((*dims, "latitude", "longitude"), values, {"units": "K"})
+
+    for name, dims in {
+        "forecast": {"init_time": inits, "lead_time": leads},
+        "truth": {"time": times},
+        "climatology": {"hour": np.array([0, 6, 12, 18]), "dayofyear": np.arange(1, 367)},
+    }.items():
+        scale = 0.1 if name == "climatology" else 1.0
+        ds = xr.Dataset({v: fields(dims, scale) for v in VARIABLES}, {**dims, **grid})
+        if name == "forecast":
+            ds = ds.assign_coords(valid_time=ds.init_time + ds.lead_time)
+        ds.to_netcdf(folder / f"{name}.nc")
+
+
+def opened(folder: Path) -> list[xr.Dataset]:
+    return [xr.open_dataset(folder / f"{n}.nc", decode_timedelta=True) for n in ("forecast", "truth", "climatology")]
+
+
+def ours(folder: Path) -> xr.Dataset:
+    import simvp_climate as sc
+
+    return sc.score(*opened(folder), metrics=["rmse", "mae", "bias", "acc"], confidence=None)
+
+
+def ours_with_all(folder: Path) -> xr.Dataset:
+    """As by default: with activity, small scales, skills and intervals."""
+    import simvp_climate as sc
+
+    return sc.score(*opened(folder))
+
+
+def theirs(folder: Path) -> xr.Dataset:
+    """The same with `scores`, a variable at a time, as its documentation has it."""
+    from scores.continuous import additive_bias, mae, mse, rmse
+    from scores.functions import create_latitude_weights
+
+    forecast, truth, climatology = opened(folder)
+    weights = create_latitude_weights(forecast["latitude"])
+    options = {"preserve_dims": ["lead_time"], "weights": weights}
+    found = {}
+    for name in VARIABLES:
+        whole = forecast[name].load()
+        right = truth[name].load().sel(time=forecast["valid_time"])
+        last = truth[name].sel(time=forecast["init_time"]).drop_vars("time")
+        last = last.expand_dims(lead_time=forecast["lead_time"]).transpose(*whole.dims)
+        valid = forecast["valid_time"]
+        normal = climatology[name].load().sel(hour=valid.dt.hour, dayofyear=valid.dt.dayofyear)
+        rows = []
+        for system in (whole, last, normal.drop_vars(["hour", "dayofyear"])):
+            a, b = system - normal, right - normal
+            both = (a * b).weighted(weights).mean(["init_time", "latitude", "longitude"])
+            one, two = (mse(x, xr.zeros_like(x), **options) for x in (a, b))
+            acc = both / np.sqrt(one * two).where(one > 0)
+            parts = [f(system, right, **options) for f in (rmse, mae, additive_bias)]
+            rows.append(xr.concat([*(p.drop_vars(p.coords.keys() - {"lead_time"}) for p in parts),
+                                   acc.drop_vars(acc.coords.keys() - {"lead_time"})], "metric",
+                                  coords="minimal", compat="override"))  # fmt: skip
+        found[name] = xr.concat(rows, "system", coords="minimal", compat="override")
+    return xr.Dataset(found)
+
+
+@app.command()
+def one(kind: str, folder: Path, result: Path) -> None:
+    """Score once, in this process."""
+    function = {"ours": ours, "ours with all": ours_with_all, "scores": theirs}[kind]
+    import scores  # noqa: F401
+
+    import simvp_climate as sc
+
+    _ = sc.score  # both imported: neither's imports count
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    table = function(folder)
+    seconds = time.perf_counter() - start
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    table.to_netcdf(result.with_suffix(".nc"))
+    result.write_text(json.dumps({"seconds": seconds, "megabytes": peak}))
+
+
+@app.command()
+def compare(
+    out: Annotated[Path, typer.Option(help="Folder for the data and results.")],
+    days: Annotated[int, typer.Option(help="Of the year.")] = 365,
+    repeats: int = 3,
+) -> None:
+    """Score with both and print the ratios."""
+    out.mkdir(parents=True, exist_ok=True)
+    make(out, days)
+    best = {}
+    for _ in range(repeats):
+        for kind in ("ours", "scores", "ours with all"):
+            result = out / f"{kind}.json"
+            command = [sys.executable, __file__, "one", kind, str(out), str(result)]
+            subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+            found = json.loads(result.read_text())
+            best[kind] = min(best.get(kind, found), found, key=lambda x: x["seconds"])
+    for kind, found in best.items():
+        print(f"{kind}: {found['seconds']:.1f} s, {found['megabytes']:.0f} MB beyond the imports")
+    ours_, theirs_ = (xr.load_dataset(out / f"{kind}.nc") for kind in ("ours", "scores"))
+    worst = max(
+        float(abs(ours_[v].values - theirs_[v].values)[np.isfinite(theirs_[v].values)].max()) for v in VARIABLES
+    )
+    print(f"scores / ours: time {best['scores']['seconds'] / best['ours']['seconds']:.1f}, "
+          f"memory {best['scores']['megabytes'] / best['ours']['megabytes']:.1f}; "
+          f"largest difference of a score {worst:.1e}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,71 @@
+"""Scores that others have published, each with what it was computed on."""
+
+import pandas as pd
+
+_GRID = "64 longitudes x 32 latitudes"
+_WB1 = {
+    "grid": _GRID,
+    "years": "2017-2018",
+    "truth": "ERA5",
+    "source": "WeatherBench (Rasp et al. 2020), code and notebook 4",
+}
+_RT = {**_WB1, "source": "Rasp and Thuerey 2021, arXiv:2008.08626v2, Table 1"}
+_UNITS = {"z500": "m2 s-2", "t850": "K", "t2m": "K", "tp6h": "mm"}
+# RMSE at 72 h and 120 h; one number: the same at both
+_WB1_ROWS = {
+    "persistence": {"z500": (936.01, 1033.29), "t850": (4.293, 4.556), "t2m": (3.004, 3.271), "tp6h": (3.231, 3.236)},
+    "climatology": {"z500": (1075,), "t850": (5.512,), "t2m": (6.071,), "tp6h": (2.362,)},
+    "weekly climatology": {"z500": (815.8,), "t850": (3.503,), "t2m": (3.190,), "tp6h": (2.329,)},
+    "linear regression, direct": {
+        "z500": (693.32, 783.16),
+        "t850": (3.193, 3.441),
+        "t2m": (2.394, 2.602),
+        "tp6h": (2.366, 2.374),
+    },
+    "linear regression, iterative": {"z500": (717.83, 809.59), "t850": (3.168, 3.477)},
+    "CNN, direct": {"z500": (626.43, 756.74), "t850": (2.871, 3.371)},
+    "CNN, iterative": {"z500": (1114.61, 1558.82), "t850": (4.483, 9.694)},
+    "IFS T42": {"z500": (488.76, 742.70), "t850": (3.093, 3.831), "t2m": (3.207, 3.689)},
+    "IFS T63": {"z500": (267.61, 463.15), "t850": (1.850, 2.516), "t2m": (2.040, 2.441)},
+    "operational IFS": {"z500": (153.10, 334.10), "t850": (1.355, 2.032)},
+}
+_RT_ROWS = {
+    "ResNet, direct, ERA5 only": {"z500": (314, 561), "t850": (1.79, 2.82)},
+    "ResNet, direct, pretrained on CMIP": {"z500": (268, 523), "t850": (1.65, 2.52)},
+    "ResNet, continuous, pretrained on CMIP": {"z500": (284, 499), "t850": (1.72, 2.41)},
+}
+# others: one score each, from what their makers or maintainers wrote
+_SINGLE = (
+    ("GraphCast", "z500", 72, 113.4, _GRID, "2020", "ERA5", "WeatherBench 2, issue 231"),
+    ("Pangu-Weather", "t2m", 24, 0.56, "240 longitudes x 121 latitudes", "2020", "ERA5", "WeatherBench 2, issue 271"),
+    ("Pangu-Weather", "t2m", 24, 0.72, "1440 longitudes x 721 latitudes", "2020", "ERA5", "WeatherBench 2, issue 271"),
+    ("FuXi", "z500", 6, 19.19, "1440 longitudes x 721 latitudes", "2020", "ERA5", "WeatherBench 2, issue 184"),
+)
+
+
+def published() -> pd.DataFrame:
+    """Return root mean square errors that others have published.
+
+    Scores depend on the grid (coarser is lower), the years and the truth: a number says something beside another one on
+    the same. `plot.scores(scores, published=...)` draws those on the grid of the scores. The climatologies of
+    WeatherBench are its own, simpler ones.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each score, with the columns model, variable, metric, lead_hours, value, units, grid, years, truth and
+        source. All are weighted by area.
+    """
+    rows = []
+    for models, origin in ((_WB1_ROWS, _WB1), (_RT_ROWS, _RT)):
+        for model, variables in models.items():
+            for variable, values in variables.items():
+                for hours, value in zip((72, 120), values * (2 // len(values)), strict=True):
+                    rows.append({"model": model, "variable": variable, "lead_hours": hours, "value": value, **origin})
+    names = ("model", "variable", "lead_hours", "value", "grid", "years", "truth", "source")
+    rows += [dict(zip(names, row, strict=True)) for row in _SINGLE]
+    table = pd.DataFrame(rows)
+    table["metric"] = "rmse"
+    table["units"] = table["variable"].map(_UNITS)
+    columns = ["model", "variable", "metric", "lead_hours", "value", "units", "grid", "years", "truth", "source"]
+    return table[columns]

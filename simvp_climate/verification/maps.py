@@ -1,0 +1,127 @@
+"""Where a forecast is better than a baseline, and where that is more than chance."""
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+from simvp_climate.verification.baselines import persistence
+from simvp_climate.verification.bootstrap import block_length
+from simvp_climate.verification.pairs import blocks, match, read
+
+_FEWEST = 5
+
+
+def skill_map(
+    forecast: xr.Dataset,
+    truth: xr.Dataset,
+    baseline: xr.Dataset | Callable = persistence,
+    *,
+    block: int | None = None,
+    false_discovery_rate: float = 0.1,
+) -> xr.Dataset:
+    """Return the skill against a baseline in every cell, and where it differs from none beyond chance.
+
+    Skill is 1 - mean squared error / that of the baseline. In each cell the mean difference of both squared errors is
+    tested with Student's t over means of blocks of initializations, which hardly depend on each other. Of a thousand
+    cells without any difference fifty would pass a test at 0.05: the cells that count as significant are those of
+    Benjamini and Hochberg's rule, which keeps the expected share of false ones among them below the rate. With fields
+    that are correlated in space the rate should be twice what is wanted (Wilks 2016): 0.1 for 0.05.
+
+    Parameters
+    ----------
+    forecast, truth
+        As in `rmse`.
+    baseline
+        A forecast with the same inits and leads, or what makes one from the state at init time: `persistence`, or as
+        from `fit_damped_persistence`.
+    block
+        Number of initializations in a block; None: as for the intervals of `score`.
+    false_discovery_rate
+        Between 0 and 1.
+
+    Returns
+    -------
+    Dataset in memory with, for each variable of the forecast, `<variable>` (the skill, no unit), `<variable>_p` (the
+    p-value) and `<variable>_significant`, dims (lead_time, [level,] latitude, longitude) in canonical order. NaN and
+    false where a value is missing, or the same in all pairs. The attribute `blocks` says how many there were.
+
+    Raises
+    ------
+    ValueError
+        As in `rmse`, or if there are fewer than five blocks.
+    """
+    if not 0 < false_discovery_rate < 1:
+        raise ValueError(f"false_discovery_rate={false_discovery_rate!r} must lie between 0 and 1, for example 0.1")
+    pairs = match(forecast, truth, None, {"baseline": baseline})
+    length = block_length(pairs.forecast["init_time"], pairs.forecast["lead_time"]) if block is None else block
+    count = pairs.complete.shape[0]
+    whole = count // length if length >= 1 else 0
+    if whole < _FEWEST:
+        raise ValueError(
+            f"{count} initializations are {whole} whole blocks of {length}, and a test takes {_FEWEST}: forecast from "
+            "more times, or over shorter leads"
+        )
+    names = [str(name) for name in pairs.forecast.data_vars]
+    dims = {n: [d for d in ("level", "latitude", "longitude") if d in pairs.forecast[n].dims] for n in names}
+    shapes = {n: (pairs.complete.shape[1], *(pairs.grid[d].size for d in dims[n])) for n in names}
+    # sums over all pairs of both squares, and over the pairs of every block of their difference
+    squares = {n: np.zeros((2, *shapes[n])) for n in names}
+    sums = {n: np.zeros((whole, *shapes[n])) for n in names}
+    counts = np.zeros((whole, pairs.complete.shape[1]))
+    for inits, leads in blocks(pairs):
+        part = read(pairs, inits, leads)
+        known = part.complete.values
+        rows = np.minimum(np.arange(inits.start, inits.stop) // length, whole - 1)  # the last one takes the rest
+        np.add.at(counts, (rows[:, np.newaxis], np.arange(leads.start, leads.stop)[np.newaxis]), known)
+        for name in names:
+            right = part.truth[name].transpose("init_time", "lead_time", *dims[name]).values
+            two = [
+                (part.systems[s][name].transpose("init_time", "lead_time", *dims[name]).values - right) ** 2
+                for s in ("", "baseline")
+            ]
+            use = known.reshape(*known.shape, *(1 for _ in dims[name]))
+            two = [np.where(use, one, 0) for one in two]
+            for at in (0, 1):
+                squares[name][at][leads] += two[at].sum(axis=0)
+            for row in np.unique(rows):
+                sums[name][row][leads] += (two[1] - two[0])[rows == row].sum(axis=0)
+    result = {}
+    for name in names:
+        own, theirs = squares[name]
+        tail = (slice(None), slice(None), *(np.newaxis for _ in dims[name]))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            skill = 1 - own / np.where(theirs > 0, theirs, np.nan)
+            means = sums[name] / np.where(counts > 0, counts, np.nan)[tail]
+            p = _p_values(means)
+        significant = np.stack([_discoveries(one, false_discovery_rate) for one in p])
+        over = ("lead_time", *dims[name])
+        result[name] = (over, skill, {"units": "1", "long_name": f"skill of {name}, 1 - MSE / MSE of the baseline"})
+        result[f"{name}_p"] = (over, p, {"units": "1", "long_name": f"p-value of the difference of {name}"})
+        words = f"{name} differs from the baseline, false discovery rate {false_discovery_rate:g}"
+        result[f"{name}_significant"] = (over, significant, {"long_name": words})
+    coordinates = {**pairs.grid, "lead_time": pairs.forecast["lead_time"]}
+    attrs = {"blocks": f"{whole} blocks of {length} initializations", "false_discovery_rate": false_discovery_rate}
+    return xr.Dataset(result, coordinates, attrs)
+
+
+def _p_values(means: np.ndarray) -> np.ndarray:
+    """Return two-sided p-values of Student's t for a mean of 0 over the first axis; NaN where nothing varies."""
+    from scipy.special import stdtr
+
+    count = np.isfinite(means).sum(axis=0)
+    enough = count > 1
+    mean = np.where(enough, np.nansum(means, axis=0) / np.maximum(count, 1), np.nan)
+    spread = np.sqrt(np.nansum((means - mean) ** 2, axis=0) / np.maximum(count - 1, 1))
+    t = abs(mean) / np.where(spread > 0, spread / np.sqrt(np.maximum(count, 1)), np.nan)
+    return 2 * stdtr(np.maximum(count - 1, 1), -t)
+
+
+def _discoveries(p: np.ndarray, rate: float) -> np.ndarray:
+    """Return which hypotheses are rejected (Benjamini and Hochberg 1995) among those with a p-value."""
+    known = np.sort(p[np.isfinite(p)])
+    if not known.size:
+        return np.zeros(p.shape, bool)
+    below = np.flatnonzero(known <= rate * np.arange(1, known.size + 1) / known.size)
+    threshold = known[below[-1]] if below.size else -1.0
+    return np.where(np.isfinite(p), p, 2) <= threshold
