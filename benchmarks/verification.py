@@ -47,11 +47,12 @@ def make(folder: Path, days: int) -> None:
         ds = xr.Dataset({v: fields(dims, scale) for v in VARIABLES}, {**dims, **grid})
         if name == "forecast":
             ds = ds.assign_coords(valid_time=ds.init_time + ds.lead_time)
-        ds.to_netcdf(folder / f"{name}.nc")
+        ds.to_netcdf(folder / f"{name}.nc", engine="netcdf4")
 
 
 def opened(folder: Path) -> list[xr.Dataset]:
-    return [xr.open_dataset(folder / f"{n}.nc", decode_timedelta=True) for n in ("forecast", "truth", "climatology")]
+    names = ("forecast", "truth", "climatology")
+    return [xr.open_dataset(folder / f"{name}.nc", decode_timedelta=True, engine="netcdf4") for name in names]
 
 
 def ours(folder: Path) -> xr.Dataset:
@@ -111,7 +112,7 @@ def one(kind: str, folder: Path, result: Path) -> None:
     table = function(folder)
     seconds = time.perf_counter() - start
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    table.to_netcdf(result.with_suffix(".nc"))
+    table.to_netcdf(result.with_suffix(".nc"), engine="netcdf4")
     result.write_text(json.dumps({"seconds": seconds, "megabytes": peak}))
 
 
@@ -134,7 +135,7 @@ def compare(
             best[kind] = min(best.get(kind, found), found, key=lambda x: x["seconds"])
     for kind, found in best.items():
         print(f"{kind}: {found['seconds']:.1f} s, {found['megabytes']:.0f} MB beyond the imports")
-    ours_, theirs_ = (xr.load_dataset(out / f"{kind}.nc") for kind in ("ours", "scores"))
+    ours_, theirs_ = (xr.load_dataset(out / f"{kind}.nc", engine="netcdf4") for kind in ("ours", "scores"))
     worst = max(
         float(abs(ours_[v].values - theirs_[v].values)[np.isfinite(theirs_[v].values)].max()) for v in VARIABLES
     )

@@ -112,7 +112,8 @@ def reproduce(
     Exit status 0 if it is the same within the tolerance, 1 if it is not, 2 if a file cannot be opened.
     """
     try:
-        stored = xr.open_dataset(forecast, decode_timedelta=True, **({"engine": "zarr"} if forecast.is_dir() else {}))
+        engine = "zarr" if forecast.is_dir() else "netcdf4"
+        stored = xr.open_dataset(forecast, decode_timedelta=True, engine=engine)
         trained = sc.Forecaster.load(forecaster)
         source = data or stored.attrs.get("data_source", "")
         if not source:

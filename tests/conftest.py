@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pyproj  # noqa: F401, before ecCodes, which xarray loads: the other way round the process crashes when it ends
 import pytest
 import torch
 import xarray as xr

@@ -176,7 +176,7 @@ def seeps(
 
     def error(f) -> tuple[xr.Dataset, ...]:
         parts = {}
-        for name in names:
+        for name in f.truth.data_vars:
             heavy, share = f.climatology[name], p1[name]
             said, was = (
                 xr.where(one[name] < dry, 0, xr.where(one[name] >= heavy, 2, 1)) for one in (f.forecast, f.truth)

@@ -304,8 +304,8 @@ class Fields:
         return self.forecast - self.truth
 
     @cached_property
-    def square(self) -> xr.Dataset:
-        return self.error**2
+    def square(self) -> "Product":
+        return Product(self.error, self.error)
 
     @cached_property
     def anomaly(self) -> xr.Dataset:
@@ -316,14 +316,6 @@ class Fields:
         return self.truth - self.climatology
 
     @cached_property
-    def anomaly_square(self) -> xr.Dataset:
-        return self.anomaly**2
-
-    @cached_property
-    def true_anomaly_square(self) -> xr.Dataset:
-        return self.true_anomaly**2
-
-    @cached_property
     def variance(self) -> xr.Dataset:
         """Over the members; a forecast without has none."""
         if self.member is None:
@@ -332,10 +324,22 @@ class Fields:
 
 
 @dataclass(frozen=True)
+class Product:
+    """A field that is the product of two: its mean needs no copy of it."""
+
+    first: xr.Dataset
+    second: xr.Dataset
+
+    @property
+    def value(self) -> xr.Dataset:
+        return self.first * self.second
+
+
+@dataclass(frozen=True)
 class Metric:
     """The fields whose means a metric needs, and the metric from these means."""
 
-    fields: Callable[[Fields], tuple[xr.Dataset, ...]]
+    fields: Callable[[Fields], tuple[xr.Dataset | Product, ...]]
     finish: Callable[..., xr.Dataset]
     dimensionless: bool = False
     weighted: bool = True  # by the area of the cells, or whatever is asked for
@@ -382,8 +386,9 @@ def _correlation(ab: xr.Dataset, aa: xr.Dataset, bb: xr.Dataset) -> xr.Dataset:
     return ratio(ab, np.sqrt(aa) * np.sqrt(bb))
 
 
-def _anomaly_products(f: Fields) -> tuple[xr.Dataset, ...]:
-    return f.anomaly * f.true_anomaly, f.anomaly_square, f.true_anomaly_square
+def _anomaly_products(f: Fields) -> tuple[Product, ...]:
+    pairs = (f.anomaly, f.true_anomaly), (f.anomaly, f.anomaly), (f.true_anomaly, f.true_anomaly)
+    return tuple(Product(*pair) for pair in pairs)
 
 
 def ratio(numerator: xr.Dataset, denominator: xr.Dataset) -> xr.Dataset:
@@ -398,7 +403,7 @@ METRICS = {
     "acc": Metric(_anomaly_products, _correlation, dimensionless=True, needs_climatology=True),
     "acc_per_init": Metric(_anomaly_products, _correlation, dimensionless=True, needs_climatology=True, per_init=True),
     "activity": Metric(
-        lambda f: (f.anomaly_square, f.true_anomaly_square),
+        lambda f: (Product(f.anomaly, f.anomaly), Product(f.true_anomaly, f.true_anomaly)),
         lambda aa, bb: np.sqrt(ratio(aa, bb)),
         dimensionless=True,
         needs_climatology=True,
@@ -410,7 +415,7 @@ METRICS = {
     "spread": Metric(lambda f: (f.variance,), np.sqrt, of_ensembles=True),
     "spread_skill_ratio": Metric(
         # the factor makes NaN of a forecast without members
-        lambda f: (f.variance, f.square - f.variance / (f.members.sizes[f.member] if f.member else 1)),
+        lambda f: (f.variance, f.square.value - f.variance / (f.members.sizes[f.member] if f.member else 1)),
         # the error may come out below the share of the spread that it holds by chance
         lambda variance, error: np.sqrt(ratio(variance, error.where(error > 0))),
         dimensionless=True,
@@ -480,8 +485,9 @@ def weighted_sums(
     fields of the metric and last the sum of the weights, all zero where a pair is not verified. Sums of blocks,
     initializations or leads can be added.
     """
-    columns: dict[tuple[str, str], dict[int, list[xr.Dataset]]] = {}
-    masked: xr.Dataset | None = None
+    # by system, metric and variable, by the first lead of a block
+    columns: dict[tuple[str, str, str], dict[int, list[xr.Variable]]] = {}
+    masked: dict[str, xr.Dataset | None] = {}
     even = (weights > 0).astype(np.float64) if "region" in weights.dims else xr.ones_like(weights)
     # misaligned labels must fail, xarray's default would drop them
     with xr.set_options(arithmetic_join="exact"):
@@ -489,33 +495,57 @@ def weighted_sums(
             block = read(pairs, inits, leads)
             systems = block.systems | {name: make(block) for name, make in (made or {}).items()}
             member_of = {name: find_member(field) if pool_members else None for name, field in systems.items()}
-            truth = block.truth
-            fields = {name: Fields(field, truth, block.climatology, member_of[name]) for name, field in systems.items()}
-            if not skipna:
-                masked = _mask(fields[""].forecast, truth, masked)
-            if skipna and len(fields) > 1:
-                # the same cells for every system
-                common = truth.notnull()
-                for one in fields.values():
-                    common = common & one.forecast.notnull()
-                fields = {
-                    name: Fields(field.where(common), truth.where(common), block.climatology, member_of[name])
-                    for name, field in systems.items()
-                }
-            for name, one in fields.items():
-                for label, metric in metrics.items():
-                    parts = _weighted(metric.fields(one), weights if metric.weighted else even, skipna, masked)
-                    column = columns.setdefault((name, label), {}).setdefault(leads.start, [])
-                    column.append(parts.where(block.complete, 0))
+            # a variable at a time: what is made of it stays in the processor's cache
+            for variable in map(str, pairs.forecast.data_vars):
+                truth = block.truth[[variable]]
+                normal = None if block.climatology is None else block.climatology[[variable]]
+                own = {name: field[[variable]] for name, field in systems.items()}
+                if not skipna:
+                    first = Fields(own[""], truth, normal, member_of[""]).forecast
+                    masked[variable] = _mask(first, truth, masked.get(variable))
+                elif len(own) > 1:
+                    # the same cells for every system
+                    common = truth.notnull()
+                    for name, field in own.items():
+                        common = common & Fields(field, truth, normal, member_of[name]).forecast.notnull()
+                    own = {name: field.where(common) for name, field in own.items()}
+                    truth = truth.where(common)
+                for name, field in own.items():
+                    fields = Fields(field, truth, normal, member_of[name])
+                    for label, metric in metrics.items():
+                        cells = weights if metric.weighted else even
+                        parts = _weighted(metric.fields(fields), cells, skipna, masked.get(variable))
+                        known = block.complete.values.reshape(1, *block.complete.shape, *[1] * (parts.ndim - 3))
+                        parts = parts.copy(data=np.where(known, parts.values, 0))
+                        columns.setdefault((name, label, variable), {}).setdefault(leads.start, []).append(parts)
+    labels = {name: pairs.forecast[name] for name in ("init_time", "lead_time")} | {
+        "region": weights.coords.get("region")
+    }
+    labels |= {"level": pairs.grid.get("level")}
+    labels |= {str(name): c for name, c in pairs.forecast.coords.items() if c.dims == (name,) and name not in labels}
+    sums: dict[tuple[str, str], xr.Dataset] = {}
+    for (name, label, variable), column in columns.items():
+        rows = [xr.Variable.concat(parts, "init_time") for parts in column.values()]
+        whole = xr.Variable.concat(rows, "lead_time")
+        sums.setdefault((name, label), xr.Dataset())[variable] = whole
+    dims = {key: set(found.dims) for key, found in sums.items()}
     return {
-        key: concat([concat(rows, "init_time") for rows in column.values()], "lead_time")
-        for key, column in columns.items()
+        key: found.assign_coords(
+            {n: c.reset_coords(drop=True) for n, c in labels.items() if n in dims[key] and c is not None}
+        )
+        for key, found in sums.items()
     }
 
 
 def _mask(forecast: xr.Dataset, truth: xr.Dataset, before: xr.Dataset | None) -> xr.Dataset:
     """Return the cells that have a value in no pair so far; refuse those that have one now and had none before."""
-    found = (forecast.isnull() & truth.isnull()).all(("init_time", "lead_time"))
+    over = ("init_time", "lead_time")
+    # a sum tells faster than every cell whether anything is missing
+    if any(np.isfinite(one.sum(skipna=False).to_array()).all() for one in (forecast, truth)):
+        found = truth.isel(dict.fromkeys(over, 0), drop=True).map(lambda field: xr.zeros_like(field, dtype=bool))
+        found = found.broadcast_like(forecast.isel(dict.fromkeys(over, 0), drop=True))
+    else:
+        found = (forecast.isnull() & truth.isnull()).all(over)
     if before is None or found.equals(before):
         return found
     for name, variable in before.data_vars.items():
@@ -528,31 +558,51 @@ def _mask(forecast: xr.Dataset, truth: xr.Dataset, before: xr.Dataset | None) ->
 
 
 def _weighted(
-    fields: tuple[xr.Dataset, ...], weights: xr.DataArray, skipna: bool, masked: xr.Dataset | None
-) -> xr.Dataset:
-    """Return weighted sums of the fields over the grid, and the sum of the weights, along `part`."""
+    fields: tuple[xr.Dataset | Product, ...], weights: xr.DataArray, skipna: bool, masked: xr.Dataset | None
+) -> xr.Variable:
+    """Return weighted sums of the fields of a variable over the grid, and the sum of the weights.
 
-    def total(field: xr.DataArray) -> xr.DataArray:
-        return _grid_sum(field, weights)
-
+    Dims (part, init_time, lead_time, ...).
+    """
+    holes = masked is not None and any(part.any() for part in masked.values())
+    if not skipna and not holes and "region" not in weights.dims and isinstance(fields[0], Product):
+        sums = [_product_sum(field, weights) for field in fields]
+        total = np.full(sums[0].shape, weights.values.sum() * fields[0].first.sizes["longitude"])
+        return xr.Variable(("part", *sums[0].dims), np.stack([*(one.values for one in sums), total]))
+    arrays = []
+    for field in fields:
+        (array,) = (field.value if isinstance(field, Product) else field).values()
+        arrays.append(array)
     if skipna:
         # the fields of one metric must have the same cells: their means are set in relation
-        valid = fields[0].notnull()
-        for field in fields[1:]:
-            valid = valid & field.notnull()
-        sums = [field.where(valid, 0).map(total) for field in fields]
-        divisor = valid.astype(np.float64).map(total)
+        valid = arrays[0].notnull()
+        for array in arrays[1:]:
+            valid = valid & array.notnull()
+        sums = [_grid_sum(array.where(valid, 0), weights) for array in arrays]
+        divisor = _grid_sum(valid.astype(np.float64), weights)
     else:
         # one grid stands for all pairs
-        others = {dim: 0 for dim in fields[0].dims if dim not in (*SPACE, "level")}
-        valid = xr.ones_like(fields[0].isel(others, drop=True))
+        others = {dim: 0 for dim in arrays[0].dims if dim not in (*SPACE, "level")}
+        valid = xr.ones_like(arrays[0].isel(others, drop=True))
         # what is made of whole rows (a spectrum) has no cells that could be left out
-        if masked is not None and "longitude" in fields[0].dims and any(part.any() for part in masked.values()):
-            valid = valid.where(~masked, 0)
-            fields = tuple(field.where(~masked, 0) for field in fields)
-        sums = [field.map(total) for field in fields]
-        divisor = xr.zeros_like(sums[0]) + valid.map(total)
-    return concat([*sums, divisor], "part")
+        if holes and "longitude" in arrays[0].dims:
+            (hole,) = masked.values()
+            valid = valid.where(~hole, 0)
+            arrays = [array.where(~hole, 0) for array in arrays]
+        sums = [_grid_sum(array, weights) for array in arrays]
+        divisor = xr.zeros_like(sums[0]) + _grid_sum(valid, weights)
+    order = ("init_time", "lead_time", ...)
+    first = sums[0].variable.transpose(*order)
+    parts = [one.variable.transpose(*first.dims).values for one in (*sums, divisor)]
+    return xr.Variable(("part", *first.dims), np.stack(parts))
+
+
+def _product_sum(product: Product, weights: xr.DataArray) -> xr.Variable:
+    """Return the sum over the grid of a product times weights by latitude."""
+    (first,), (second,) = product.first.values(), product.second.values()
+    first = first.variable.transpose("init_time", "lead_time", ..., *SPACE)
+    rows = np.einsum("...x,...x->...", first.values, second.variable.transpose(*first.dims).values)
+    return xr.Variable(first.dims[:-2], rows @ weights.values)
 
 
 def _grid_sum(field: xr.DataArray, weights: xr.DataArray) -> xr.DataArray:

@@ -290,9 +290,21 @@ def read(pairs: Pairs, inits: slice, leads: slice) -> Block:
         truth=at(at_valid),
         climatology=None
         if pairs.climatology is None
-        else loaded(climatology_at(pairs.climatology, pairs.valid_time[inits, leads])),
+        else _normal(loaded, pairs.climatology, pairs.valid_time[inits, leads]),
         complete=xr.DataArray(pairs.complete[inits, leads], dims=("init_time", "lead_time")),
     )
+
+
+def _normal(
+    loaded: Callable[[xr.Dataset], xr.Dataset], climatology: xr.Dataset, valid_time: xr.DataArray
+) -> xr.Dataset:
+    """Return the climatology at some times, from the days around them: files read these faster than single times."""
+    if "dayofyear" in climatology.dims:
+        there = climatology.indexes["dayofyear"]
+        near = there.isin(np.unique(valid_time.dt.dayofyear.values))
+        if near.any():  # else the lookup says what is missing
+            climatology = climatology.isel(dayofyear=np.flatnonzero(near))
+    return climatology_at(loaded(climatology), valid_time)
 
 
 def _grid_of(dataset: xr.Dataset, grid: dict[str, xr.DataArray]) -> dict[str, xr.DataArray]:
