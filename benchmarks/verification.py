@@ -10,7 +10,6 @@ difference between the numbers of both.
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -53,6 +52,12 @@ def make(folder: Path, days: int) -> None:
 def opened(folder: Path) -> list[xr.Dataset]:
     names = ("forecast", "truth", "climatology")
     return [xr.open_dataset(folder / f"{name}.nc", decode_timedelta=True, engine="netcdf4") for name in names]
+
+
+def memory(kind: str) -> float:
+    """Return the resident memory of this process now (VmRSS) or at most (VmHWM), in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024
 
 
 def ours(folder: Path) -> xr.Dataset:
@@ -107,11 +112,11 @@ def one(kind: str, folder: Path, result: Path) -> None:
     import simvp_climate as sc
 
     _ = sc.score  # both imported: neither's imports count
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = memory("VmRSS")
     start = time.perf_counter()
     table = function(folder)
     seconds = time.perf_counter() - start
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    peak = memory("VmHWM") - before
     table.to_netcdf(result.with_suffix(".nc"), engine="netcdf4")
     result.write_text(json.dumps({"seconds": seconds, "megabytes": peak}))
 

@@ -564,11 +564,13 @@ def _weighted(
 
     Dims (part, init_time, lead_time, ...).
     """
-    holes = masked is not None and any(part.any() for part in masked.values())
-    if not skipna and not holes and "region" not in weights.dims and isinstance(fields[0], Product):
-        sums = [_product_sum(field, weights) for field in fields]
-        total = np.full(sums[0].shape, weights.values.sum() * fields[0].first.sizes["longitude"])
-        return xr.Variable(("part", *sums[0].dims), np.stack([*(one.values for one in sums), total]))
+    holes = masked is not None and any(part.values.any() for part in masked.values())
+    if not skipna and not holes and "region" not in weights.dims:
+        found = [_rows_of(field) for field in fields]
+        if all(columns for _, columns in found):  # every row has the same number of columns in it
+            sums = [rows.values @ weights.values for rows, _ in found]
+            total = np.full(sums[0].shape, weights.values.sum() * found[0][1])
+            return xr.Variable(("part", *found[0][0].dims[:-1]), np.stack([*sums, total]))
     arrays = []
     for field in fields:
         (array,) = (field.value if isinstance(field, Product) else field).values()
@@ -597,12 +599,19 @@ def _weighted(
     return xr.Variable(("part", *first.dims), np.stack(parts))
 
 
-def _product_sum(product: Product, weights: xr.DataArray) -> xr.Variable:
-    """Return the sum over the grid of a product times weights by latitude."""
-    (first,), (second,) = product.first.values(), product.second.values()
-    first = first.variable.transpose("init_time", "lead_time", ..., *SPACE)
-    rows = np.einsum("...x,...x->...", first.values, second.variable.transpose(*first.dims).values)
-    return xr.Variable(first.dims[:-2], rows @ weights.values)
+def _rows_of(field: xr.Dataset | Product) -> tuple[xr.Variable, int]:
+    """Return the sum over each row of a field of a variable, and over how many columns; 0 where it has none."""
+    if isinstance(field, Product):
+        (first,), (second,) = field.first.values(), field.second.values()
+        first = first.variable.transpose("init_time", "lead_time", ..., *SPACE)
+        second = first if first is second else second.variable.transpose(*first.dims)
+        rows = np.einsum("...x,...x->...", first.values, second.values)
+        return xr.Variable(first.dims[:-1], rows), first.sizes["longitude"]
+    (array,) = field.values()
+    if "longitude" not in array.dims:
+        return array.variable, 0
+    array = array.variable.transpose("init_time", "lead_time", ..., *SPACE)
+    return xr.Variable(array.dims[:-1], array.values.sum(axis=-1)), array.sizes["longitude"]
 
 
 def _grid_sum(field: xr.DataArray, weights: xr.DataArray) -> xr.DataArray:
