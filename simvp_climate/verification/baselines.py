@@ -12,6 +12,8 @@ from simvp_climate.data.windows import valid_times
 # bytes of one time block read at once; the sums of a climatology come on top
 _BLOCK_BYTES = 64 * 2**20
 
+_OVERALL = "all times"
+
 
 def persistence(
     dataset: xr.Dataset,
@@ -70,7 +72,7 @@ def persistence(
     return forecast.assign_coords(valid_time=valid_time.assign_attrs(standard_name="time"))
 
 
-def climatology(train: xr.Dataset, *, window_days: int | None = None) -> xr.Dataset:
+def climatology(train: xr.Dataset, *, window_days: int | None = None, method: str | None = None) -> xr.Dataset:
     """Return the mean state by time of year and time of day.
 
     By day of year and hour, as in WeatherBench 2 (`compute_rolling_stat`): for each hour that occurs in the
@@ -90,21 +92,26 @@ def climatology(train: xr.Dataset, *, window_days: int | None = None) -> xr.Data
         are left out.
     window_days
         Width of the triangle between its two zeros, odd; 61 if None. Only for climatologies by day.
+    method
+        None: the above. Others, of which the scores of WeatherBench 1 were made, are easier to beat: "weekly", the mean
+        by ISO week of the year, and "overall", one mean of all times.
 
     Returns
     -------
-    Dataset in memory with the variables and attributes of `train`, of its floating type (integers become
-    floating), dims (hour, dayofyear, ...), (month, ...) or (hour, ...). `hour` holds the hours of the day
-    (whole numbers, or fractions if times have minutes), `dayofyear` counts 1..366 (1..360 in a calendar of
-    360 days); days that no data lie near enough to are left out. The attributes `climatology_method`,
-    `climatology_start` and `climatology_end` say how and from which period.
+    Dataset in memory with the variables and attributes of `train`, of its floating type (integers become floating),
+    dims (hour, dayofyear, ...), (month, ...), (hour, ...), or by `method` (week, ...) or none of these. `hour`
+    holds the hours of the day (whole numbers, or fractions if times have minutes), `dayofyear` counts 1..366
+    (1..360 in a calendar of 360 days); days that no data lie near enough to are left out. The attributes
+    `climatology_method`, `climatology_start` and `climatology_end` say how and from which period.
 
     Raises
     ------
     ValueError
-        If there is no time or no variable along it, or `window_days` is not odd and positive or does not
-        apply.
+        If there is no time or no variable along it, `window_days` is not odd and positive or does not apply, or
+        `method` is unknown.
     """
+    if method not in (None, "weekly", "overall"):
+        raise ValueError(f"method={method!r} is unknown: choose None, 'weekly' or 'overall'")
     train = _with_time(train)
     if not train.sizes["time"]:
         raise ValueError("the training dataset has no times: is the period you selected inside the data?")
@@ -113,7 +120,7 @@ def climatology(train: xr.Dataset, *, window_days: int | None = None) -> xr.Data
     ]
     if not names:
         raise ValueError(f"no variable of the dataset has numbers along time: {list(train.data_vars)}")
-    kind = _kind(train.indexes["time"])
+    kind = {"weekly": "week", "overall": _OVERALL}.get(method) or _kind(train.indexes["time"])
     if window_days is not None and kind != "day":
         raise ValueError(
             f"window_days={window_days} is for climatologies by day of the year, but this one is a mean by "
@@ -125,7 +132,12 @@ def climatology(train: xr.Dataset, *, window_days: int | None = None) -> xr.Data
         spread = _window_matrix(window, len(labels["dayofyear"]))
         method = f"mean by hour and day of the year, triangular window of {window} days"
     else:
-        values = train.time.dt.month.values if kind == "month" else _hours(train.time)
+        values = {
+            "month": lambda: train.time.dt.month.values,
+            "week": lambda: _weeks(train.time),
+            "hour": lambda: _hours(train.time),
+            _OVERALL: lambda: np.zeros(train.sizes["time"]),
+        }[kind]()
         distinct, codes = np.unique(values, return_inverse=True)
         positions, labels = [(np.arange(len(values)), (codes,))], {kind: distinct}
         spread = None
@@ -138,9 +150,12 @@ def climatology(train: xr.Dataset, *, window_days: int | None = None) -> xr.Data
         climatology_start=_iso(train.time.min()),
         climatology_end=_iso(train.time.max()),
     )
+    if kind == _OVERALL:
+        return result.isel({_OVERALL: 0}, drop=True).assign_attrs(climatology_method=f"mean of {_OVERALL}")
     for name, text in {
         "hour": "hour of the day (UTC)",
         "dayofyear": "day of the year",
+        "week": "ISO week of the year",
         "month": "month of the year",
     }.items():
         if name in labels:
@@ -149,7 +164,7 @@ def climatology(train: xr.Dataset, *, window_days: int | None = None) -> xr.Data
 
 
 def climatology_at(climatology: xr.Dataset, valid_time: xr.DataArray) -> xr.Dataset:
-    """Return the climatology at given times, looked up by the labels hour, dayofyear or month.
+    """Return the climatology at given times, looked up by the labels hour, dayofyear, week or month.
 
     Parameters
     ----------
@@ -171,9 +186,13 @@ def climatology_at(climatology: xr.Dataset, valid_time: xr.DataArray) -> xr.Data
     parts = {
         "hour": lambda: _hours(valid_time),
         "dayofyear": lambda: valid_time.dt.dayofyear.values,
+        # few years have a week 53: its days are nearest to week 52
+        "week": lambda: np.minimum(_weeks(valid_time), climatology["week"].values.max()),
         "month": lambda: valid_time.dt.month.values,
     }
     present = [name for name in parts if name in climatology.dims]
+    if not present and climatology.attrs.get("climatology_method") == f"mean of {_OVERALL}":
+        return climatology.expand_dims(dict(valid_time.sizes)).assign_coords(valid_time.coords)
     if not present:
         raise ValueError(
             f"the climatology has dims {tuple(climatology.dims)}, but none of {tuple(parts)}: make it with "
@@ -250,6 +269,13 @@ def _kind(times: pd.Index) -> str:
         return "hour"
     # a month may be missing now and then, so the longest step says nothing
     return "month" if steps.min() >= 28 and np.median(steps) <= 31 else "day"
+
+
+def _weeks(time: xr.DataArray) -> np.ndarray:
+    """Return the ISO week of the year; of other calendars the weeks that begin on its first day, 52 of them."""
+    if time.dtype.kind == "M":
+        return time.dt.isocalendar().week.values
+    return np.minimum((time.dt.dayofyear.values - 1) // 7, 51) + 1
 
 
 def _hours(time: xr.DataArray) -> np.ndarray:

@@ -6,6 +6,7 @@ import xarray as xr
 
 from simvp_climate.verification import baselines
 from simvp_climate.verification.baselines import climatology, climatology_at, persistence
+from simvp_climate.verification.scores import score
 
 
 def series(times, values=None, **attrs):
@@ -302,3 +303,51 @@ class TestClimatologyAt:
         clim = climatology(series(times, np.arange(1, 366)), window_days=1)
         valid = xr.DataArray([cftime.DatetimeNoLeap(2010, 3, 1)], dims="x")
         assert climatology_at(clim, valid).t2m[0, 0, 0] == 60
+
+
+class TestClimatologiesOfWeatherBench1:
+    def series(self):
+        times = pd.date_range("2001-01-01", "2002-12-31", freq="1D", unit="ns")
+        week = times.isocalendar().week.to_numpy().astype(float)
+        values = np.broadcast_to(week[:, np.newaxis, np.newaxis], (len(times), 2, 3)).copy()
+        return xr.Dataset(
+            {"t2m": (("time", "latitude", "longitude"), values, {"units": "K"})},
+            {"time": times, "latitude": [-30.0, 30.0], "longitude": [0.0, 120, 240]},
+        )
+
+    def test_weekly(self):
+        ds = self.series()
+        found = climatology(ds, method="weekly")
+        assert found.t2m.dims == ("week", "latitude", "longitude") and found.sizes["week"] == 52
+        np.testing.assert_array_equal(found.t2m[:, 0, 0], np.arange(1, 53))
+        assert found.attrs["climatology_method"] == "mean by week"
+        later = ds.time + np.timedelta64(365 * 3, "D")
+        at = climatology_at(found, later)
+        # 2004 has a week 53, which neither 2001 nor 2002 has
+        np.testing.assert_array_equal(at.t2m[:, 1, 2], later.dt.isocalendar().week.clip(max=52))
+        assert (later.dt.isocalendar().week == 53).any()
+
+    def test_overall(self):
+        ds = self.series()
+        found = climatology(ds, method="overall")
+        assert found.t2m.dims == ("latitude", "longitude")
+        np.testing.assert_allclose(found.t2m, ds.t2m.mean("time"))
+        assert climatology_at(found, ds.time[:5]).t2m.dims == ("time", "latitude", "longitude")
+
+    @pytest.mark.parametrize("method", ["weekly", "overall"])
+    def test_are_scored_like_any(self, method):
+        ds = self.series()
+        truth = ds.assign_coords(time=ds.time + np.timedelta64(730, "D"))
+        truth["t2m"] = truth.t2m + 1.0
+        clim = climatology(ds, method=method)
+        table = score(persistence(truth, truth.time[:300], ["1D"]), truth, clim, metrics=["rmse"])
+        expected = truth.t2m.isel(time=slice(1, 301)) - climatology_at(clim, truth.time[1:301]).t2m
+        np.testing.assert_allclose(
+            table.t2m.sel(system="climatology", metric="rmse"), np.sqrt((expected**2).mean()), rtol=1e-12
+        )
+
+    def test_errors(self):
+        with pytest.raises(ValueError, match="method='daily' is unknown"):
+            climatology(self.series(), method="daily")
+        with pytest.raises(ValueError, match="leave window_days out"):
+            climatology(self.series(), method="weekly", window_days=31)
