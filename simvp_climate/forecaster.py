@@ -198,6 +198,7 @@ class Forecaster:
         init_times: Iterable | None = None,
         every: str | None = None,
         horizon: int | None = None,
+        climatology: xr.Dataset | None = None,
     ) -> Intervals:
         """Return intervals that hold the truth in a share `level` of cases, from forecasts of a validation period.
 
@@ -212,6 +213,8 @@ class Forecaster:
             Data that were not trained on and will not be verified, best of a whole year.
         init_times, every, horizon
             As for a call of the forecaster; `init_times` or `every` must be said.
+        climatology
+            See `fit_intervals`: around forecasts drawn towards it.
 
         Raises
         ------
@@ -220,7 +223,7 @@ class Forecaster:
         """
         if init_times is None and every is None:
             raise ValueError("say from which times of the validation period: every='24h', or init_times=[...]")
-        return fit_intervals(self(valid, init_times, every, horizon), valid, level)
+        return fit_intervals(self(valid, init_times, every, horizon), valid, level, climatology)
 
     def _plan(self, start: "Start", batch: int) -> dict:
         """Return what makes a hindcast this one, in plain values."""

@@ -4,13 +4,17 @@ Split-conformal intervals (Lei et al. 2018) hold the truth as often as they say,
 as far as the errors of the calibration period are like those to come.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import xarray as xr
 
 from simvp_climate.data.conventions import orient, rename, restore, same_grid
+from simvp_climate.verification.baselines import climatology_at
 from simvp_climate.verification.pairs import iso, match, read
+from simvp_climate.verification.scores import fit_calibration
 
 _SPACE = ("latitude", "longitude")
 # half the width of the triangle over the year, days: a season
@@ -25,6 +29,9 @@ class Intervals:
     ----------
     level
         The share of cases in which the truth should lie inside.
+    center
+        How the forecast is drawn towards climatology first, or None: where it knows little, its anomalies are too
+        large.
     half_width
         For each month of the valid time, lead and cell, in the unit of the variable, dims (month, lead_time, [level,]
         latitude, longitude); NaN in months that the calibration period has not.
@@ -32,6 +39,7 @@ class Intervals:
 
     level: float
     half_width: xr.Dataset
+    center: Callable[[xr.Dataset], xr.Dataset] | None = None
 
     def __call__(self, forecast: xr.Dataset) -> xr.Dataset:
         """Return the lower and the upper end for a forecast: its layout with a dimension `bound` first.
@@ -44,7 +52,7 @@ class Intervals:
         names = [str(name) for name in forecast.data_vars]
         if lacking := [name for name in names if name not in self.half_width]:
             raise ValueError(f"nothing was fitted for {lacking}, but for {list(self.half_width.data_vars)}")
-        inside = orient(rename(forecast, names))
+        inside = orient(rename(forecast if self.center is None else self.center(forecast), names))
         same_grid(self.half_width, inside)
         leads = self.half_width.indexes["lead_time"]
         found = leads.get_indexer(inside.indexes["lead_time"])
@@ -74,7 +82,9 @@ class Intervals:
         return result.assign({name: result[name].transpose("bound", *forecast[name].dims) for name in names})
 
 
-def fit_intervals(forecast: xr.Dataset, truth: xr.Dataset, level: float = 0.9) -> Intervals:
+def fit_intervals(
+    forecast: xr.Dataset, truth: xr.Dataset, level: float = 0.9, climatology: xr.Dataset | None = None
+) -> Intervals:
     """Return intervals that hold the truth in a share `level` of cases, from errors in a held-out period.
 
     For each cell and lead the absolute errors are divided by their seasonal mean (a triangular window of four months
@@ -90,6 +100,10 @@ def fit_intervals(forecast: xr.Dataset, truth: xr.Dataset, level: float = 0.9) -
         Analyses of that period.
     level
         Between 0 and 1.
+    climatology
+        As `climatology` gives it: intervals are put around the forecast drawn towards it (`fit_calibration`, of the
+        same period), and so are no wider than those around climatology where a forecast knows nothing. None: around the
+        forecast itself.
 
     Raises
     ------
@@ -98,6 +112,10 @@ def fit_intervals(forecast: xr.Dataset, truth: xr.Dataset, level: float = 0.9) -
     """
     if not 0 < level < 1:
         raise ValueError(f"level={level!r} must lie between 0 and 1, for example 0.9")
+    center = None
+    if climatology is not None:
+        center = partial(_drawn_in, climatology, fit_calibration(forecast, truth, climatology))
+        forecast = center(forecast)
     pairs = match(forecast, truth, None)
     fewest = int(np.ceil(np.round(level / (1 - level), 9)))
     complete = pairs.complete.sum(axis=0)
@@ -139,7 +157,29 @@ def fit_intervals(forecast: xr.Dataset, truth: xr.Dataset, level: float = 0.9) -
         "fitted_start": iso(verified.min()),
         "fitted_end": iso(verified.max()),
     }
-    return Intervals(level, half_width)
+    return Intervals(level, half_width, center)
+
+
+def _drawn_in(climatology: xr.Dataset, factors: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
+    """Return climatology + factor * anomaly, laid out as the forecast."""
+    names = [str(name) for name in forecast.data_vars]
+    levels = climatology["level"].values if "level" in climatology.coords else None
+    inside = orient(rename(forecast, names))
+    normal = orient(rename(climatology, names, levels).reset_coords(drop=True))
+    same_grid(normal, inside)
+    normal = climatology_at(normal, inside["valid_time"]).drop_vars(
+        ["hour", "dayofyear", "month", "week"], errors="ignore"
+    )
+    normal = normal.assign_coords({dim: inside[dim] for dim in (*_SPACE, "level") if dim in normal.dims})
+    factor = factors.sel(lead_time=inside["lead_time"])
+    if "level" in factor.dims:
+        factor = factor.assign_coords(level=inside["level"])
+    drawn = normal + factor * (inside - normal)
+    for name in names:
+        drawn[name] = (
+            drawn[name].transpose(*inside[name].dims).astype(inside[name].dtype).assign_attrs(inside[name].attrs)
+        )
+    return restore(drawn.assign_attrs(forecast.attrs), like=forecast)
 
 
 def coverage(intervals: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from simvp_climate.verification.baselines import persistence
+from simvp_climate.verification.baselines import climatology, persistence
 from simvp_climate.verification.intervals import coverage, fit_intervals, interval_score
 
 LEADS = ["6h", "24h"]
@@ -63,6 +63,19 @@ def test_score_better_than_intervals_of_one_width():
     flat["t2m"] = (forecast.t2m + xr.DataArray([-width, width], dims="bound")).transpose(*ours.t2m.dims)
     flat["t2m"].attrs = ours.t2m.attrs
     assert interval_score(ours, truth).t2m.mean() < 0.9 * interval_score(flat, truth).t2m.mean()
+
+
+def test_around_climatology_where_the_forecast_knows_nothing():
+    forecast, truth = year(0, noise=4.0)  # errors far larger than the weather
+    later, later_truth = year(1, start="2002-01-01", noise=4.0)
+    clim = climatology(truth)
+    plain, drawn = (fit_intervals(forecast, truth, 0.9, c)(later) for c in (None, clim))
+    assert drawn.t2m.dims == plain.t2m.dims and drawn.t2m.attrs["units"] == "K"
+    # the truth varies by 1 K, so that nothing needs to be wider than 2 * 1.64 K
+    width = drawn.t2m.sel(bound="upper") - drawn.t2m.sel(bound="lower")
+    assert float(width.mean()) == pytest.approx(3.3, abs=0.3)
+    assert float((plain.t2m.sel(bound="upper") - plain.t2m.sel(bound="lower")).mean()) > 20
+    assert float(coverage(drawn, later_truth).t2m.mean()) == pytest.approx(0.9, abs=0.02)
 
 
 def test_interval_score_by_hand():

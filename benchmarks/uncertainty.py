@@ -1,0 +1,102 @@
+"""Do intervals hold the truth as often as they say, and do ensembles spread as far as they err?
+
+    python benchmarks/uncertainty.py --data gcm.zarr --runs runs
+
+With the forecasters that `ablation.py headline` left in a folder (three seeds), on the simulated climate: fitted on
+2004, verified on 2005. Prints the coverage of 90 % intervals by season, region and lead, their interval score beside
+that of climatological intervals, and CRPS and spread over error of ensembles.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+import xarray as xr
+
+import simvp_climate as sc
+from simvp_climate.verification.baselines import climatology_at
+from simvp_climate.verification.regions import region_masks
+
+REGIONS = ("tropics", "northern extratropics", "southern extratropics", "arctic", "antarctic")
+LEADS = (24, 72, 120, 240)  # hours
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="The simulated climate.")],
+    runs: Annotated[Path, typer.Option(help="Folder of ablation.py headline.")],
+    level: float = 0.9,
+    days: Annotated[int, typer.Option(help="Days of both years that are used, from January.")] = 366,
+) -> None:
+    forecasters = [sc.Forecaster.load(path, device="cpu") for path in sorted(runs.glob("headline-ours-?.safetensors"))]
+    ds = sc.open_dataset(data, forecasters[0].task.variables)
+    train, valid, test = (ds.sel(time=years) for years in (slice("2001", "2003"), "2004", "2005"))
+    valid, test = (one.isel(time=slice(0, days * 4)) for one in (valid, test))
+    shown = ["z500", "t2m"]
+    climatology = sc.climatology(train)
+    one = forecasters[0]
+
+    def forecast(dataset: xr.Dataset) -> xr.Dataset:
+        found = one(dataset, every="24h", horizon=LEADS[-1] // 6)[shown]
+        found = found.sel(lead_time=[np.timedelta64(lead, "h") for lead in LEADS])
+        whole = found["valid_time"].max("lead_time") <= dataset["time"].max()
+        return found.isel(init_time=np.flatnonzero(whole))
+
+    before, after = forecast(valid), forecast(test)
+    bands = sc.fit_intervals(before, valid, level, climatology)
+    normal = climatology[shown]
+
+    def of_climatology(like: xr.Dataset) -> xr.Dataset:
+        found = climatology_at(normal, like["valid_time"]).drop_vars(["hour", "dayofyear"], errors="ignore")
+        laid_out = {name: found[name].transpose(*like[name].dims).assign_attrs(like[name].attrs) for name in shown}
+        return like.assign(laid_out)
+
+    theirs = sc.fit_intervals(of_climatology(before), valid, level)
+    ours, others = bands(after), theirs(of_climatology(after))
+    inside = sc.coverage(ours, test)
+    weight = sc.latitude_weights(test)
+    masks = region_masks(REGIONS, {name: inside[name] for name in ("latitude", "longitude")})
+    season = after["valid_time"].dt.season
+    for name in shown:
+        found = {}
+        for lead in range(len(LEADS)):
+            for word in ("DJF", "MAM", "JJA", "SON"):
+                rows = np.flatnonzero((season.isel(lead_time=lead) == word).values)
+                part = inside[name].isel(init_time=rows, lead_time=lead)
+                for region in REGIONS:
+                    mean = part.weighted(masks.sel(region=region) * weight).mean()
+                    found[word, region, LEADS[lead]] = float(mean)
+        values = np.array(list(found.values()))
+        worst = min(found, key=found.get), max(found, key=found.get)
+        print(
+            f"{name}: coverage {float(inside[name].weighted(weight).mean()):.3f}, by season, region and lead from "
+            f"{values.min():.3f} {worst[0]} to {values.max():.3f} {worst[1]}; "
+            f"{((values < 0.85) | (values > 0.95)).sum()} of {values.size} outside 0.85 to 0.95"
+        )
+        over = ["init_time", "latitude", "longitude"]
+        both = [sc.interval_score(x, test)[name].weighted(weight).mean(over) for x in (ours, others)]
+        for lead, (a, b) in enumerate(zip(*both, strict=True)):
+            words = f"interval score {float(a):.4g}, climatological {float(b):.4g}, ratio {float(a / b):.2f}"
+            print(f"    {LEADS[lead]} h: {words}")
+
+    every = "4D"
+    amplitude = sc.fit_amplitude(one, valid, train, lead=12, every="12D", members=6)
+    print(f"amplitude of perturbations {amplitude:.3f} (ratio 1 at 72 h on 2004)")
+    systems = {
+        "one": one(test, every=every, horizon=40),
+        f"{len(forecasters)} seeds": sc.ensemble(forecasters, test, every=every, horizon=40),
+        "10 perturbed": sc.perturbed_ensemble(one, test, train, amplitude, every=every, horizon=40),
+    }
+    hours = [np.timedelta64(lead, "h") for lead in LEADS]
+    for label, found in systems.items():
+        table = sc.score(found[shown].sel(lead_time=hours), test, climatology, confidence=None)
+        system = table["system"].values[0]
+        for name in shown:
+            rows = table[name].sel(system=system)
+            kinds = [kind for kind in ("rmse", "mae", "crps", "spread_skill_ratio") if kind in rows["metric"]]
+            words = [f"{kind} {' / '.join(f'{x:.3g}' for x in rows.sel(metric=kind).values)}" for kind in kinds]
+            print(f"{label}, {name}: {'; '.join(words)}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
