@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import as_forecast, orient, rename
+from simvp_climate.data.conventions import as_forecast, find_member, orient, rename
 from simvp_climate.data.windows import lead_times
 from simvp_climate.forecaster import Forecaster
 
@@ -33,6 +33,11 @@ def reproduce(forecast: xr.Dataset, forecaster: Forecaster, dataset: xr.Dataset,
         If the forecast does not say where it comes from, is of another forecaster, or differs by more; the message says
         by how much, and whether the data are the same.
     """
+    if (member := find_member(forecast)) is not None and member not in dataset.dims:
+        raise ValueError(
+            f"the forecast is an ensemble along {member!r}: only a single forecast can be made again. Make the ensemble "
+            "by what its attributes say, and compare"
+        )
     said = forecast.attrs.get("forecaster_sha256")
     if said is None:
         raise ValueError("the forecast has no attribute forecaster_sha256: it does not say which forecaster made it")

@@ -46,6 +46,8 @@ def test_what_differs_is_said(forecaster):
         reproduce(forecast.drop_attrs(), forecaster, ds)
     with pytest.raises(ValueError, match=r"SHA-256 000.*this one has"):
         reproduce(forecast.assign_attrs(forecaster_sha256="0" * 64), forecaster, ds)
+    with pytest.raises(ValueError, match="is an ensemble along 'number'"):
+        reproduce(forecast.expand_dims(number=[0, 1]), forecaster, ds)
     with pytest.raises(ValueError, match="no multiple of the forecaster's step"):
         leads = forecast.lead_time + np.timedelta64(1, "h")
         reproduce(forecast.assign_coords(lead_time=leads), forecaster, ds)
