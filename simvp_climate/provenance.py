@@ -35,7 +35,7 @@ def reproduce(forecast: xr.Dataset, forecaster: Forecaster, dataset: xr.Dataset,
     """
     if (member := find_member(forecast)) is not None and member not in dataset.dims:
         raise ValueError(
-            f"the forecast is an ensemble along {member!r}: only a single forecast can be made again. Make the ensemble "
+            f"the forecast is an ensemble along {member!r}: only a single one can be made again. Make the ensemble "
             "by what its attributes say, and compare"
         )
     said = forecast.attrs.get("forecaster_sha256")
