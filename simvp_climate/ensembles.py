@@ -53,6 +53,8 @@ def ensemble(
     for one in forecasters[1:]:
         if one.task != forecasters[0].task:
             raise ValueError(f"the tasks differ: {one.task} and {forecasters[0].task}")
+    if isinstance(dataset, xr.Dataset) and (member := find_member(dataset)) is not None:
+        raise ValueError(f"the dataset has members along {member!r}: pick one, ds.isel({member}=0)")
     parts = [one(dataset, init_times, every, horizon) for one in forecasters]
     return _joined(parts).assign_attrs(forecaster_sha256=" ".join(digests), system=f"{len(parts)} forecasters")
 
@@ -111,7 +113,8 @@ def perturbed_ensemble(
         if (member := find_member(one)) is not None:
             raise ValueError(f"the {name} has members along {member!r}: pick one, ds.isel({member}=0)")
     forecaster.check(inside)
-    draw = partial(_draw, reader.open_source(inside), inside.indexes["time"], seed)
+    factor, _ = forecaster._conversions(inside)  # differences know no offset
+    draw = partial(_draw, reader.open_source(inside), inside.indexes["time"], factor, seed)
     parts = []
     for member in range(members):
         sign = 0.0 if member == members - 1 and members % 2 else (-1.0) ** member
@@ -176,8 +179,8 @@ def fit_amplitude(
     return float(np.sqrt(low * high))
 
 
-def _draw(source: reader.Source, times: pd.Index, seed: int, pair: int, init: object) -> np.ndarray:
-    """Return the difference of two states of the pool, (channel, latitude, longitude)."""
+def _draw(source: reader.Source, times: pd.Index, factor: np.ndarray, seed: int, pair: int, init: object) -> np.ndarray:
+    """Return the difference of two states of the pool, (channel, latitude, longitude), in the units trained in."""
     # the time counts, not its place: any batch of initializations gets the same
     stamp = [init.year, init.month, init.day, init.hour, init.minute]
     random = np.random.default_rng([seed, pair, *stamp])
@@ -189,7 +192,7 @@ def _draw(source: reader.Source, times: pd.Index, seed: int, pair: int, init: ob
         if len(partners):
             second = random.choice(partners)
             states = reader.read(source, np.unique([first, second]))
-            return (states[0] - states[1]) * (1 if first < second else -1)
+            return (states[0] - states[1]) * factor * (1 if first < second else -1)
     raise ValueError(
         f"the pool, {times[0]} to {times[-1]}, has no two states at {init.hour} UTC within 15 days of "
         f"{init:%m-%d} that are ten days apart: give a longer one"

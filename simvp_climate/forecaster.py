@@ -239,8 +239,17 @@ class Forecaster:
             "times": hashlib.sha256("\n".join(map(str, inits)).encode()).hexdigest(),
             "grid": hashlib.sha256(json.dumps(grid).encode()).hexdigest(),
             "members": len(start.series),
+            "units": {name: str(start.inside[name].attrs.get("units", "")) for name in self.task.variables},
+            # the data are known by the states of the first and the last forecast
+            "data": [self._history_digest(one, at) for one in start.series for at in start.histories[[0, -1]]],
             "batch": batch,
         }
+
+    @staticmethod
+    def _history_digest(inside: xr.Dataset, history: np.ndarray) -> str:
+        """Return the digest of the states at some positions, as `_states` makes it."""
+        states = reader.read(reader.open_source(inside), history)
+        return hashlib.sha256(b"".join(_digest(state) for state in states)).hexdigest()
 
     def _start(
         self, dataset: xr.Dataset, init_times: Iterable | None, every: str | None, horizon: int | None
@@ -564,7 +573,7 @@ class Forecaster:
         """Return forecasts in physical units, float32, (init, lead, channel, latitude, longitude), and digests.
 
         These are the SHA-256 of the history of each, as it is in the data. `perturb` returns what is added to all
-        states of the histories, (init, channel, latitude, longitude), in the units of the data.
+        states of the histories, (init, channel, latitude, longitude), in the units trained in.
         """
         device = next(self.network.parameters()).device
         seen, told = self._seen, self._told
@@ -590,7 +599,7 @@ class Forecaster:
             positions, rows = np.unique(histories[start : start + batch], return_inverse=True)
             states = reader.read(source, positions)
             reader.check_finite(states, inside, positions, seen.mask)
-            known = [hashlib.sha256(np.ascontiguousarray(state).tobytes()).digest() for state in states]
+            known = [_digest(state) for state in states]
             rows = rows.reshape(-1, histories.shape[1])
             digests += [hashlib.sha256(b"".join(known[at] for at in row)).digest() for row in rows]
             batch_inits = inits[start : start + batch]
@@ -599,7 +608,7 @@ class Forecaster:
             check_plausible(seen, states, "the dataset", unlabeled)
             states = states[rows]
             if perturb is not None:
-                states += (perturb(batch_inits) * factor).astype(np.float32)[:, np.newaxis]
+                states += perturb(batch_inits).astype(np.float32)[:, np.newaxis]
             x_BTCHW = torch.from_numpy(states).to(device)
             f_BTFHW = forcings(batch_inits, calls)
             y_BTCHW = scale_told.physical(rollout(self.network, scale.normalize(x_BTCHW), horizon, f_BTFHW).float())
@@ -701,6 +710,10 @@ def choose_device(device: str) -> str:
         usable = [name for name, available in there.items() if available]
         raise ValueError(f"device={device!r} is not to be had here: choose 'auto' or one of {usable}")
     return device
+
+
+def _digest(state: np.ndarray) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(state).tobytes()).digest()
 
 
 def _multiples(inits: pd.Index, every: str) -> np.ndarray:

@@ -44,11 +44,12 @@ def write(
         If what is there is not of this plan.
     """
     count, batch = plan["initializations"], plan["batch"]
-    if to.exists():
-        _check_same(_run_of(to), plan, to)
-        return _open(to)
     unfinished = to.with_name(f"{to.name}.unfinished")
     progress_file = unfinished.with_name(f"{unfinished.name}.json")
+    if to.exists():
+        _check_same(_run_of(to), plan, to)
+        progress_file.unlink(missing_ok=True)  # killed between the last two steps
+        return _open(to)
     digests = _resume(unfinished, progress_file, plan)
     if digests is None:
         digests = []
@@ -101,12 +102,13 @@ def _lay_out(template: xr.Dataset, path: Path, batch: int) -> None:
 
 def _resume(path: Path, progress_file: Path, plan: dict) -> list[str] | None:
     """Return the digests of the forecasts that are written already, or None if none are."""
-    if not progress_file.exists():
-        if path.exists():
-            raise FileExistsError(
-                f"{str(path)!r} exists, and is no hindcast that was begun here: delete it, or choose another name"
-            )
+    if not path.exists():
+        progress_file.unlink(missing_ok=True)  # what it tells of is gone
         return None
+    if not progress_file.exists():
+        raise FileExistsError(
+            f"{str(path)!r} exists, and is no hindcast that was begun here: delete it, or choose another name"
+        )
     try:
         saved = json.loads(progress_file.read_text())
         before, digests = saved["plan"], saved["digests"]

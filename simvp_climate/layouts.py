@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from xarray.coding.times import infer_calendar_name
 
-from simvp_climate.data.conventions import find_axes
+from simvp_climate.data.conventions import find_axes, orient
 from simvp_climate.data.variables import lookup, same_units, substitute
 
 _INIT = {"standard_name": "forecast_reference_time", "long_name": "initialization time"}
@@ -135,23 +135,30 @@ def to_valid_time(forecast: xr.Dataset, init: object = None) -> xr.Dataset:
         If this is no forecast, the initialization is not in it, or none is named and there are several.
     """
     _check_forecast(forecast)
+    for dim in ("lead_time", "init_time"):
+        if dim not in forecast.dims:  # one that was picked
+            given = [name for name in ("valid_time", _BOUNDS) if name in forecast.coords]
+            forecast = forecast.expand_dims(dim)
+            forecast = forecast.assign_coords({name: forecast[name].expand_dims(dim) for name in given})
+    forecast = forecast.assign_coords(valid_time=forecast["valid_time"].transpose("init_time", "lead_time"))
+    inits = forecast.indexes["init_time"]
     if init is None:
-        if forecast.sizes.get("init_time", 1) != 1:
+        if len(inits) != 1:
             raise ValueError(
-                f"the forecast has {forecast.sizes['init_time']} initializations: name one, to_valid_time(forecast, "
+                f"the forecast has {len(inits)} initializations: name one, to_valid_time(forecast, "
                 "init=...), or write a file for each, save_valid_time(forecast, folder)"
             )
-        one = forecast.isel(init_time=0) if "init_time" in forecast.dims else forecast
+        one = forecast.isel(init_time=0)
     else:
         try:
             one = forecast.sel(init_time=init)
         except KeyError:
-            inits = forecast.indexes["init_time"]
             raise ValueError(
                 f"init={init!r} is not in the forecast, which has {len(inits)} from {inits[0]} to {inits[-1]}"
             ) from None
-        if "init_time" in one.dims:
+        if one.sizes.get("init_time", 1) > 1:
             raise ValueError(f"init={init!r} names {one.sizes['init_time']} initializations: name one to the hour")
+        one = one.isel(init_time=0) if "init_time" in one.dims else one
     names = {"init_time": "forecast_reference_time", "lead_time": "forecast_period", "valid_time": "time"}
     if _BOUNDS in one.coords:
         names[_BOUNDS] = "time_bnds"
@@ -246,24 +253,33 @@ def to_weatherbench2(forecast: xr.Dataset) -> xr.Dataset:
     """Return a forecast in the layout of WeatherBench 2's stores: dims (time, prediction_timedelta, ...).
 
     Variables get WeatherBench 2's names where they are known (`t2m` becomes `2m_temperature`; flat variables on a
-    level keep it in the name, `geopotential_500`), latitudes ascend, and `valid_time` goes, which follows from the
-    other two. Written with `to_zarr(path, zarr_format=2)` its own tools read it; `open_dataset` goes back.
+    level keep it in the name, `geopotential_500`), latitudes and longitudes ascend, levels are in hPa, and
+    `valid_time` goes, which follows from the other two. Written with `to_zarr(path, zarr_format=2)` its own tools
+    read it; `open_dataset` goes back.
 
     Raises
     ------
     ValueError
-        If this is no forecast, or leads are calendar months, which WeatherBench 2 does not have.
+        If this is no forecast, or leads are calendar months or valid times have bounds, which WeatherBench 2 does not
+        have.
     """
     _check_forecast(forecast)
     if not np.issubdtype(forecast["lead_time"].dtype, np.timedelta64):
         raise ValueError("leads are calendar months, and a prediction_timedelta is a duration")
     axes = find_axes(forecast)
-    names = {str(name): _store_name(str(name)) for name in forecast.data_vars}
+    if _BOUNDS in forecast.coords:
+        raise ValueError(
+            "WeatherBench 2 has no bounds of valid times: drop them, forecast.drop_vars('valid_time_bnds')"
+        )
+    names = {str(name): _store_name(str(name), v.attrs.get("units", "")) for name, v in forecast.data_vars.items()}
     names |= {"init_time": "time", "lead_time": "prediction_timedelta"}
     names |= {axes.latitude: "latitude", axes.longitude: "longitude"}
     names |= {axes.level: "level"} if axes.level else {}
-    result = forecast.drop_vars(["valid_time", _BOUNDS], errors="ignore")
-    result = result.rename({old: new for old, new in names.items() if old != new}).sortby("latitude")
+    result = forecast.drop_vars("valid_time").rename({old: new for old, new in names.items() if old != new})
+    # latitudes and longitudes ascend, from 0 to 360; levels in hPa
+    result = orient(result)
+    if "level" in result.coords and (result["level"] % 1 == 0).all():
+        result = result.assign_coords(level=result["level"].astype(np.int32))
     for variable in result.variables.values():
         variable.encoding = {}
     result.encoding = {}
@@ -292,10 +308,13 @@ def short_names(forecast: xr.Dataset) -> xr.Dataset:
     return forecast.rename({old: new for old, new in found.items() if old != new})
 
 
-def _store_name(name: str) -> str:
+def _store_name(name: str, units: str) -> str:
     known = lookup(name)
     if known is None:
         return name
+    other = substitute(known[0])
+    if other is not None and same_units(units, other.units):  # geopotential height by the name of geopotential
+        known = other, known[1]
     return known[0].long_name + ("" if known[1] is None else f"_{known[1]:g}")
 
 

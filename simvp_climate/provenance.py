@@ -6,6 +6,7 @@ import xarray as xr
 from simvp_climate.data.conventions import as_forecast, find_member, orient, rename
 from simvp_climate.data.windows import lead_times
 from simvp_climate.forecaster import Forecaster
+from simvp_climate.layouts import from_valid_time
 
 
 def reproduce(forecast: xr.Dataset, forecaster: Forecaster, dataset: xr.Dataset, *, tolerance: float = 1e-3) -> str:
@@ -46,6 +47,8 @@ def reproduce(forecast: xr.Dataset, forecaster: Forecaster, dataset: xr.Dataset,
             f"the forecast was made by a forecaster with the SHA-256 {said[:12]}..., this one has "
             f"{forecaster.digest[:12]}...: give the file that it was made with"
         )
+    if "forecast_reference_time" in forecast.coords and "forecast_period" in forecast.coords:
+        forecast = from_valid_time(forecast)
     forecast = as_forecast(forecast)
     for dim in ("init_time", "lead_time"):
         if forecast[dim].ndim == 0:

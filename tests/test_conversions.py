@@ -55,6 +55,14 @@ class TestValidTime:
         xr.testing.assert_identical(layouts.to_valid_time(one), layouts.to_valid_time(forecast, one.init_time[0]))
         xr.testing.assert_identical(layouts.to_valid_time(forecast.isel(init_time=3)), layouts.to_valid_time(one))
 
+    def test_a_picked_lead_and_dates_as_text(self, forecast):
+        one = layouts.to_valid_time(forecast.isel(lead_time=1), forecast.init_time[2])
+        np.testing.assert_array_equal(one.t2m, forecast.t2m[2, [1]])
+        whole = layouts.to_valid_time(forecast, "2001-01-04")
+        xr.testing.assert_identical(whole, layouts.to_valid_time(forecast, forecast.init_time[2]))
+        same = layouts.to_valid_time(forecast.isel(init_time=2), forecast.init_time[2])
+        xr.testing.assert_identical(same, whole)
+
     def test_errors(self, forecast, tmp_path):
         with pytest.raises(ValueError, match=r"has \d+ initializations: name one"):
             layouts.to_valid_time(forecast)
@@ -82,6 +90,17 @@ class TestWeatherBench2:
         for name in ("z500", "t2m"):
             np.testing.assert_array_equal(back[name].transpose(*forecast[name].dims), forecast[name])
         np.testing.assert_array_equal(back.valid_time, forecast.valid_time)
+
+    def test_levels_longitudes_and_heights(self, forecast):
+        level = xr.DataArray([85000.0, 50000.0], dims="level", attrs={"units": "Pa", "standard_name": "air_pressure"})
+        both = forecast.t2m.expand_dims(level=level, axis=2).assign_attrs(units="K")
+        west = forecast.assign(temperature=both).assign_coords(longitude=(forecast.longitude + 180) % 360 - 180)
+        west["z500"] = (west.z500 / 9.80665).assign_attrs(units="m")
+        store = layouts.to_weatherbench2(west.sortby("longitude"))
+        assert list(store.data_vars) == ["geopotential_height_500", "2m_temperature", "temperature"]
+        assert store.level.values.tolist() == [850, 500] and store.level.dtype == np.int32
+        np.testing.assert_allclose(store.longitude, forecast.longitude)
+        np.testing.assert_array_equal(store["2m_temperature"], forecast.t2m)
 
     def test_months_have_no_such_layout(self, forecast):
         monthly = forecast.assign_coords(lead_time=("lead_time", [1, 2, 3], {"units": "months"}))

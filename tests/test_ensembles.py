@@ -84,6 +84,10 @@ class TestPerturbed:
         first = perturbed_ensemble(forecaster, ds, pool, 0.1, every="96h", members=2)
         second = perturbed_ensemble(forecaster, celsius, cool, 0.1, every="96h", members=2)
         np.testing.assert_allclose(second.t2m + 273.15, first.t2m, atol=2e-3)
+        # states to draw from in another unit than the data
+        meters = pool.assign(z500=(pool.z500 / 9.80665).assign_attrs(units="m"))
+        third = perturbed_ensemble(forecaster, ds, meters, 0.1, every="96h", members=2)
+        np.testing.assert_allclose(third.z500, first.z500, rtol=1e-5)
 
     def test_the_spread_is_fitted_to_the_error(self, forecaster, pool):
         ds = waves()

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,6 +158,38 @@ def test_another_run_is_refused(forecaster, tmp_path, monkeypatch):
         forecaster.hindcast(ds, every="24h", to=tmp_path / "part.zarr", progress=False)
 
 
+def test_other_data_or_units_are_another_run(forecaster, tmp_path, monkeypatch):
+    ds, states, made = waves(), Forecaster._states, []
+
+    def stops(self, one, histories, horizon):
+        made.append(len(histories))
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        return states(self, one, histories, horizon)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Forecaster, "_states", stops)
+        with pytest.raises(KeyboardInterrupt):
+            forecaster.hindcast(ds, every="12h", to=tmp_path / "h.zarr", progress=False)
+    celsius = ds.assign(t2m=(ds.t2m - 273.15).assign_attrs(units="degC"))
+    with pytest.raises(FileExistsError, match="another hindcast: units"):
+        forecaster.hindcast(celsius, every="12h", to=tmp_path / "h.zarr", progress=False)
+    forecaster.hindcast(ds, every="12h", to=tmp_path / "h.zarr", progress=False)
+    other = ds.assign(t2m=(ds.t2m + 0.01).assign_attrs(ds.t2m.attrs))
+    with pytest.raises(FileExistsError, match="another hindcast: data"):
+        forecaster.hindcast(other, every="12h", to=tmp_path / "h.zarr", progress=False)
+
+
+def test_a_store_that_was_deleted_is_begun_anew(forecaster, tmp_path):
+    ds = waves()
+    found = forecaster.hindcast(ds, every="12h", to=tmp_path / "h.zarr", progress=False).load()
+    for name in ("h.zarr", "h.zarr.unfinished"):  # what a kill may leave when its store is gone
+        (tmp_path / f"{name}.json").write_text(json.dumps({"plan": {}, "digests": ["a"] * 29}))
+    shutil.rmtree(tmp_path / "h.zarr")
+    again = forecaster.hindcast(ds, every="12h", to=tmp_path / "h.zarr", progress=False)
+    np.testing.assert_array_equal(again.t2m, found.t2m)
+
+
 def test_what_is_not_ours_is_left_alone(forecaster, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
@@ -165,6 +198,7 @@ def test_what_is_not_ours_is_left_alone(forecaster, tmp_path):
     (tmp_path / "x.zarr.unfinished").mkdir()
     with pytest.raises(FileExistsError, match="no hindcast that was begun here"):
         forecaster.hindcast(waves(), every="12h", to=tmp_path / "x.zarr", progress=False)
+    (tmp_path / "y.zarr.unfinished").mkdir()
     (tmp_path / "y.zarr.unfinished.json").write_text("{")
     with pytest.raises(FileExistsError, match="cannot be read"):
         forecaster.hindcast(waves(), every="12h", to=tmp_path / "y.zarr", progress=False)

@@ -46,7 +46,7 @@ ALLOWED = {
     "export": {"data", "loader", "model_file", "networks", "task"},
     "hindcast": set(),
     "ensembles": {"data", "forecaster", "layouts", "verification"},
-    "provenance": {"data", "forecaster"},
+    "provenance": {"data", "forecaster", "layouts"},
     "forecaster": {
         "data",
         "export",

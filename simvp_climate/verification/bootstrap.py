@@ -15,7 +15,7 @@ def block_length(init_time: xr.DataArray, lead_time: xr.DataArray) -> int:
     inits = init_time.to_index()
     if len(inits) < 2:
         return 1
-    spacing = np.median(np.diff(inits).astype("timedelta64[s]").astype(np.int64))
+    spacing = np.median(np.diff(inits.sort_values()).astype("timedelta64[s]").astype(np.int64))
     last = lead_time.values.max()
     months = not np.issubdtype(lead_time.dtype, np.timedelta64)
     seconds = int(last) * 30 * 86400 if months else last.astype("timedelta64[s]").astype(np.int64)
@@ -39,7 +39,13 @@ def resample(count: int, length: int, samples: int, seed: int) -> np.ndarray | N
 
 
 def percentiles(values: xr.Dataset, confidence: float) -> tuple[xr.Dataset, xr.Dataset]:
-    """Return the lower and the upper end of the central interval along `sample`."""
+    """Return the lower and the upper end of the central interval along `sample`.
+
+    Samples without a value, such as those that drew no initialization of a season, are left out, unless they are most.
+    """
     tail = (1 - confidence) / 2
-    both = [values.quantile(q, "sample", skipna=False).drop_vars("quantile") for q in (tail, 1 - tail)]
+    enough = values.notnull().mean("sample") > 0.5
+    # where nothing is there numpy warns: zeros stand in, and are taken out again
+    values = values.where(enough, 0)
+    both = [values.quantile(q, "sample", skipna=True).drop_vars("quantile").where(enough) for q in (tail, 1 - tail)]
     return both[0], both[1]

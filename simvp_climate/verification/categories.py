@@ -1,12 +1,12 @@
 """Scores of categories: precipitation above a threshold, SEEPS, and terciles of slow variables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import find_member, orient
+from simvp_climate.data.conventions import find_member, orient, rename
 from simvp_climate.data.variables import conversion, same_units
 from simvp_climate.verification.baselines import climatology as mean_climatology
 from simvp_climate.verification.metrics import Metric, concat, finish, ratio, row_weights, weighted_sums
@@ -102,10 +102,16 @@ def seeps_climatology(train: xr.Dataset, *, window_days: int = 61, dry: float | 
     ValueError
         If the unit is no length, or the step says no `dry`.
     """
-    train = train.map(_in_meters, keep_attrs=True)
+    names = [str(name) for name, variable in train.data_vars.items() if "time" in variable.dims]
+    train = _map(rename(train, names), _in_meters)
     times = train.indexes["time"]
+    gaps = np.asarray(times[1:] - times[:-1]).astype("timedelta64[s]").astype(np.int64)
+    if gaps.sum() < 330 * 86400:
+        raise ValueError(
+            f"the training period, {times[0]} to {times[-1]}, is less than eleven months: give a longer one"
+        )
     if dry is None:
-        hours = int(np.median(np.diff(times)).astype("timedelta64[h]").astype(int)) if len(times) > 1 else 0
+        hours = int(np.median(gaps) // 3600)
         if hours not in _DRY:
             raise ValueError(f"a step of {hours} h says not what is dry: give it, dry=0.25e-3 for 0.25 mm")
         dry = _DRY[hours]
@@ -166,7 +172,7 @@ def seeps(
     names = [str(name) for name in forecast.data_vars]
     if lacking := [name for name in names if f"{name}_threshold" not in climatology]:
         raise ValueError(f"the climatology has nothing on {lacking}: make it with seeps_climatology(train)")
-    forecast, truth = (one[names].map(_in_meters, keep_attrs=True) for one in (forecast, truth))
+    forecast, truth = _map(forecast, _in_meters), _map(rename(truth, names), _in_meters)
     both = {kind: xr.Dataset({n: climatology[f"{n}_{kind}"] for n in names}) for kind in ("dry_fraction", "threshold")}
     # the thresholds go along as a climatology would; cells without one count no more than those without rain
     pairs = match(forecast, truth, both["threshold"].map(lambda v: v.assign_attrs(units="m")))
@@ -254,7 +260,8 @@ def tercile_rpss(
             said = cumulative(own)
             said = [one.mean(member) if member is not None else one for one in said]
             was = cumulative(right.drop_vars("month"))
-            known = right.notnull() & lower.notnull()
+            there = own.notnull() if member is None else own.notnull().all(member)
+            known = right.notnull() & lower.notnull() & there
             rps = sum((s - w) ** 2 for s, w in zip(said, was, strict=True)).where(known)
             normal = sum((share - w) ** 2 for share, w in zip((1 / 3, 2 / 3), was, strict=True)).where(known)
             weight = row_weights(pairs.grid["latitude"], weights)
@@ -290,6 +297,19 @@ def _terciles(train: xr.Dataset, name: str, pairs: Pairs, length: int) -> xr.Dat
     """Return the lower and the upper tercile of running means over `length` steps, dims (edge, month, ...)."""
     own = comparable(pairs.forecast[[name]], train, pairs.grid, pairs.kept, "the training period")[name]
     own = _on(pairs, own.compute())
+    if length > 1:
+        steps = np.asarray(own.indexes["time"][1:] - own.indexes["time"][:-1]).astype("timedelta64[s]")
+        leads = np.diff(pairs.valid_time.values[0])
+        wanted = np.asarray(leads).astype("timedelta64[s]")
+        usual = np.median(steps.astype(np.int64)).astype("timedelta64[s]")
+        if not (wanted == usual).all() and not (28 <= usual / np.timedelta64(1, "D") <= 31):
+            raise ValueError(
+                f"the leads of the window are {wanted[0]} apart, the times of the training period {usual}: give both "
+                "in the same steps"
+            )
+        if (steps > 1.2 * usual).any():
+            gap = own.indexes["time"][int(np.argmax(steps > 1.2 * usual))]
+            raise ValueError(f"the training period has a gap after {gap}: means would run across it")
     means = own.rolling(time=length).mean().isel(time=slice(length - 1, None))
     # the label of a running mean is its last step: the middle is half a window before
     months = own["time"].isel(time=slice(length // 2, length // 2 + means.sizes["time"])).dt.month.values
@@ -311,12 +331,19 @@ def _terciles(train: xr.Dataset, name: str, pairs: Pairs, length: int) -> xr.Dat
 
 def _in_meters(field: xr.DataArray) -> xr.DataArray:
     units = field.attrs.get("units", "")
-    if same_units(units, "m") or not units:
+    if not units:
+        raise ValueError(f"{field.name} has no units: set ds[{field.name!r}].attrs['units'], 'm' or 'mm'")
+    if same_units(units, "m"):
         return field
     factors = conversion("tp", units, "m")
     if factors is None:
         raise ValueError(f"{field.name} is in {units!r}: convert it to m")
     return (field * factors[0] + factors[1]).assign_attrs({**field.attrs, "units": "m"})
+
+
+def _map(dataset: xr.Dataset, function: Callable[[xr.DataArray], xr.DataArray]) -> xr.Dataset:
+    """Return a dataset with every variable as a function makes it, attributes included."""
+    return dataset.assign({name: function(dataset[name]) for name in dataset.data_vars})
 
 
 def _on(pairs: Pairs, field: xr.DataArray) -> xr.DataArray:

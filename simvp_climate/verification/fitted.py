@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import orient, rename, restore, same_grid
+from simvp_climate.data.conventions import find_axes, level_values, orient, rename, restore, same_grid
+from simvp_climate.data.variables import same_units
 from simvp_climate.data.windows import valid_times
 from simvp_climate.grid import latitude_weights
 from simvp_climate.verification.baselines import as_lead_time, climatology_at, persistence, time_blocks
+from simvp_climate.verification.pairs import iso, on_grid_of
 
 # float64 bytes of the states from which the empirical orthogonal functions are computed
 _EOF_BYTES = 2**29
@@ -43,12 +45,14 @@ class DampedPersistence:
 
         ValueError also for a lead that nothing was fitted for, or another grid.
         """
-        inside = _prepared(dataset, list(self.damping.data_vars), self.damping)
+        there = [name for name in self.damping.data_vars if name in dataset] or list(self.damping.data_vars)
+        inside = _prepared(dataset, there, self.damping[there])
         last = persistence(inside, init_times, lead_times)
-        coordinates = _grid_of(inside)
-        damping = _at_leads(self.damping, last["lead_time"]).assign_coords(coordinates)
-        now = _plain(climatology_at(self.climatology, last["init_time"])).assign_coords(coordinates)
-        then = _plain(climatology_at(self.climatology, last["valid_time"])).assign_coords(coordinates)
+        damping = on_grid_of(self.damping[there], inside, "the damping")
+        damping = _at_leads(damping, last["lead_time"])
+        climatology = on_grid_of(self.climatology[there], inside, "the climatology of the baseline")
+        now = _plain(climatology_at(climatology, last["init_time"]))
+        then = _plain(climatology_at(climatology, last["valid_time"]))
         return _finished(then + damping * (last - now), last, dataset, "damped persistence")
 
 
@@ -86,13 +90,22 @@ class LinearRegression:
         ValueError also for a lead that nothing was fitted for, or another grid.
         """
         names = list(self.patterns.data_vars)
+        if lacking := [name for name in names if name not in dataset]:
+            raise ValueError(
+                f"the regression starts from {names}, and {lacking} are not in the data, {list(dataset.data_vars)}: "
+                "score a forecast of all of them, or fit the regression on fewer"
+            )
         inside = _prepared(dataset, names, self.patterns)
         last = persistence(inside, init_times, lead_times)
-        coordinates = _grid_of(inside)
-        patterns, scale = self.patterns.assign_coords(coordinates), self.scale.assign_coords(coordinates)
+        patterns = on_grid_of(self.patterns, inside, "the regression")
+        scale = self.scale
+        if "level" in scale.dims:
+            scale = scale.sel(level=inside["level"], method="nearest")
+        scale = scale.assign_coords({name: inside[name] for name in scale.dims})
         state = last.isel(lead_time=0, drop=True).drop_vars("valid_time", errors="ignore")
-        now = _plain(climatology_at(self.climatology, last["init_time"])).assign_coords(coordinates)
-        then = _plain(climatology_at(self.climatology, last["valid_time"])).assign_coords(coordinates)
+        climatology = on_grid_of(self.climatology[names], inside, "the climatology of the baseline")
+        now = _plain(climatology_at(climatology, last["init_time"]))
+        then = _plain(climatology_at(climatology, last["valid_time"]))
         normed = ((state - now) / scale).fillna(0)  # masked cells are no part of the state
         start = sum(
             xr.dot(normed[name], patterns[name], dim=[d for d in patterns[name].dims if d != "mode"]) for name in names
@@ -126,11 +139,12 @@ def fit_damped_persistence(
     """
     train, climatology = _inside(train, climatology)
     lead_time = as_lead_time(lead_times)
-    products, squares = {}, {}
+    products, squares, seen = {}, {}, {}
     for anomalies, later in _anomalies(train, climatology, lead_time):
         for name, values in anomalies.items():
             there = np.isfinite(values)
             complete = bool(there.all())
+            seen[name] = seen.get(name, False) | there.any(axis=0)
             values = values if complete else np.where(there, values, 0)
             for at, (first, second) in enumerate(later):
                 shape = (lead_time.size, *values.shape[1:])
@@ -142,11 +156,14 @@ def fit_damped_persistence(
                 square[at] += np.einsum("t...,t...->...", start, start)
     damping = {}
     for name, product in products.items():
-        with np.errstate(invalid="ignore", divide="ignore"):
-            factor = np.clip(product / squares[name], 0, 1)
-        damping[name] = (("lead_time", *train[name].dims[1:]), factor)
+        known = squares[name] > 0
+        factor = np.clip(product / np.where(known, squares[name], 1), 0, 1)
+        # an anomaly that is always zero stays so; a cell that never has a value has none
+        factor = np.where(seen[name], np.where(known, factor, 0), np.nan)
+        units = {"units": train[name].attrs.get("units", "")}
+        damping[name] = (("lead_time", *train[name].dims[1:]), factor, units)
     coordinates = {name: c for name, c in train.coords.items() if "time" not in c.dims} | {"lead_time": lead_time}
-    return DampedPersistence(climatology, xr.Dataset(damping, coordinates))
+    return DampedPersistence(climatology, xr.Dataset(damping, coordinates, _period(train)))
 
 
 def fit_linear_regression(
@@ -200,7 +217,8 @@ def fit_linear_regression(
     for name in names:
         dims = [dim for dim in train[name].dims if dim != "time"]
         shape = tuple(train.sizes[dim] for dim in dims)
-        patterns[name] = (("mode", *dims), basis[:, start : start + int(np.prod(shape))].reshape(modes, *shape))
+        part = basis[:, start : start + int(np.prod(shape))].reshape(modes, *shape)
+        patterns[name] = (("mode", *dims), part, {"units": train[name].attrs.get("units", "")})
         start += int(np.prod(shape))
     covariance = np.zeros((lead_time.size, modes, modes))
     lagged = np.zeros_like(covariance)
@@ -221,9 +239,13 @@ def fit_linear_regression(
     return LinearRegression(
         climatology,
         scale.drop_vars([name for name in scale.coords if name not in ("latitude", "level")]),
-        xr.Dataset(patterns, coordinates),
+        xr.Dataset(patterns, coordinates, _period(train)),
         xr.DataArray(operator, dims=("lead_time", "mode", "start"), coords={"lead_time": lead_time}),
     )
+
+
+def _period(train: xr.Dataset) -> dict[str, str]:
+    return {"fitted_start": iso(train["time"].values.min()), "fitted_end": iso(train["time"].values.max())}
 
 
 def _along(scale: xr.DataArray, like: xr.DataArray) -> np.ndarray:
@@ -244,13 +266,8 @@ def _inside(train: xr.Dataset, climatology: xr.Dataset) -> tuple[xr.Dataset, xr.
             f"train has {list(train.data_vars)} and the climatology {list(climatology.data_vars)}: none in common. "
             "Give climatology(train)"
         )
-    levels = None
-    train = orient(rename(train, names, levels).reset_coords(drop=True))
-    climatology = orient(rename(climatology, names, levels).reset_coords(drop=True)).load()
-    try:
-        same_grid(train, climatology)
-    except ValueError as error:
-        raise ValueError(f"train and climatology do not fit: {error}") from error
+    train = orient(rename(train, names).reset_coords(drop=True))
+    climatology = on_grid_of(climatology, train, "the climatology").load()
     if not train.indexes["time"].is_unique:
         raise ValueError("train has a time twice: keep one, train.drop_duplicates('time')")
     return train.transpose("time", "level", *_SPACE, missing_dims="ignore"), climatology
@@ -290,12 +307,20 @@ def _as_slice(positions: np.ndarray) -> slice | np.ndarray:
 
 def _prepared(dataset: xr.Dataset, names: list[str], fitted: xr.Dataset) -> xr.Dataset:
     """Return a dataset on the canonical grid, after checking that it is the one of the fit."""
-    levels = fitted["level"].values if "level" in fitted.coords else None
+    has_levels = any("level" in fitted[name].dims for name in names)
+    levels = fitted["level"].values if has_levels else None
+    if has_levels and (axis := find_axes(dataset).level) in dataset.dims:
+        own = level_values(dataset[axis].variable)
+        levels = [level for level in own if np.abs(levels - level).min() < 1e-3]  # some of them will do
     inside = orient(rename(dataset, names, levels).reset_coords(drop=True))
     try:
         same_grid(fitted, inside)
     except ValueError as error:
         raise ValueError(f"the data are on another grid than the baseline was fitted on: {error}") from error
+    for name in names:
+        units, trained = inside[name].attrs.get("units"), fitted[name].attrs.get("units")
+        if units and trained and not same_units(units, trained):
+            raise ValueError(f"{name} is in {units!r}, and the baseline was fitted in {trained!r}: convert one")
     return inside
 
 

@@ -11,10 +11,10 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import orient, rename, restore, same_grid
+from simvp_climate.data.conventions import find_member, restore
 from simvp_climate.verification.baselines import climatology_at
-from simvp_climate.verification.pairs import iso, match, read
-from simvp_climate.verification.scores import fit_calibration
+from simvp_climate.verification.pairs import canonical, iso, match, on_grid_of, read, with_times
+from simvp_climate.verification.scores import fit_calibration, on_levels_of
 
 _SPACE = ("latitude", "longitude")
 # half the width of the triangle over the year, days: a season
@@ -52,9 +52,10 @@ class Intervals:
         names = [str(name) for name in forecast.data_vars]
         if lacking := [name for name in names if name not in self.half_width]:
             raise ValueError(f"nothing was fitted for {lacking}, but for {list(self.half_width.data_vars)}")
-        inside = orient(rename(forecast if self.center is None else self.center(forecast), names))
-        same_grid(self.half_width, inside)
-        leads = self.half_width.indexes["lead_time"]
+        forecast, _ = with_times(forecast)
+        inside = canonical(forecast if self.center is None else self.center(forecast))
+        half_width = on_grid_of(self.half_width[names], inside, "what the intervals were fitted on")
+        leads = half_width.indexes["lead_time"]
         found = leads.get_indexer(inside.indexes["lead_time"])
         if (found < 0).any():
             raise ValueError(
@@ -69,7 +70,7 @@ class Intervals:
                 "fit them on a period with all months"
             )
         lead_places = xr.DataArray(found, dims="lead_time")
-        half = self.half_width[names].drop_vars("lead_time").isel(lead_time=lead_places).sel(month=months)
+        half = half_width.drop_vars("lead_time").isel(lead_time=lead_places).sel(month=months)
         half = half.drop_vars("month").assign_coords(
             {name: inside[name] for name in half.dims if name in inside.coords}
         )
@@ -116,6 +117,8 @@ def fit_intervals(
     if climatology is not None:
         center = partial(_drawn_in, climatology, fit_calibration(forecast, truth, climatology))
         forecast = center(forecast)
+    if (member := find_member(forecast)) is not None:
+        raise ValueError(f"intervals are fitted on single forecasts: take the mean, forecast.mean({member!r})")
     pairs = match(forecast, truth, None)
     fewest = int(np.ceil(np.round(level / (1 - level), 9)))
     complete = pairs.complete.sum(axis=0)
@@ -135,12 +138,19 @@ def fit_intervals(
         weight = _season_weights(middles[np.newaxis], days[chosen, lead][:, np.newaxis])  # (init, month)
         for name, error in block.items():
             sizes = abs(error.values).reshape(len(chosen), -1)
+            missing = np.isnan(sizes)
+            if (missing.any(axis=0) & ~missing.all(axis=0)).any():
+                raise ValueError(
+                    f"{name} has missing values in some forecasts or analyses and not in others, at the lead "
+                    f"{pairs.forecast.indexes['lead_time'][lead]}: fit on a period without gaps"
+                )
             scale = (weight.T @ sizes) / weight.sum(axis=0)[:, np.newaxis]  # (month, cell)
             month = pairs.valid_time.dt.month.values[chosen, lead] - 1
             with np.errstate(invalid="ignore", divide="ignore"):
                 quotients = sizes / scale[month]
             rank = min(int(np.ceil((len(chosen) + 1) * level)), len(chosen)) - 1
             quantile = np.partition(np.nan_to_num(quotients), rank, axis=0)[rank]
+            quantile[missing.all(axis=0)] = np.nan  # a mask stays one
             half = np.where(np.isin(np.arange(1, 13), covered)[:, np.newaxis], scale * quantile, np.nan)
             found[name].append(half.reshape(12, *error.shape[1:]))
     variables = {}
@@ -162,24 +172,15 @@ def fit_intervals(
 
 def _drawn_in(climatology: xr.Dataset, factors: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
     """Return climatology + factor * anomaly, laid out as the forecast."""
-    names = [str(name) for name in forecast.data_vars]
-    levels = climatology["level"].values if "level" in climatology.coords else None
-    inside = orient(rename(forecast, names))
-    normal = orient(rename(climatology, names, levels).reset_coords(drop=True))
-    same_grid(normal, inside)
-    normal = climatology_at(normal, inside["valid_time"]).drop_vars(
-        ["hour", "dayofyear", "month", "week"], errors="ignore"
-    )
-    normal = normal.assign_coords({dim: inside[dim] for dim in (*_SPACE, "level") if dim in normal.dims})
-    factor = factors.sel(lead_time=inside["lead_time"])
-    if "level" in factor.dims:
-        factor = factor.assign_coords(level=inside["level"])
+    inside = canonical(forecast)
+    normal = climatology_at(on_grid_of(climatology, inside, "the climatology"), inside["valid_time"])
+    normal = normal.drop_vars([name for name in normal.coords if name not in normal.dims])
+    factor = on_levels_of(factors, inside).sel(lead_time=inside["lead_time"])
     drawn = normal + factor * (inside - normal)
-    for name in names:
-        drawn[name] = (
-            drawn[name].transpose(*inside[name].dims).astype(inside[name].dtype).assign_attrs(inside[name].attrs)
-        )
-    return restore(drawn.assign_attrs(forecast.attrs), like=forecast)
+    for name, own in inside.data_vars.items():
+        drawn[name] = drawn[name].transpose(*own.dims).astype(own.dtype).assign_attrs(own.attrs)
+    drawn = drawn.assign_coords(valid_time=inside["valid_time"])
+    return restore(drawn.assign_attrs(forecast.attrs), like=with_times(forecast)[0])
 
 
 def coverage(intervals: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
@@ -231,11 +232,11 @@ def _sides(intervals: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.Dat
             f"{int((~pairs.complete).sum())} of {pairs.complete.size} pairs have no truth: take initializations whose "
             "leads all have one"
         )
-    names = [str(name) for name in lower.data_vars]
     block = read(pairs, slice(None), slice(None))
-    top = orient(rename(upper, names).reset_coords(drop=True)).astype(np.float64)
     first = block.systems[""]
-    top = top.transpose(*first[names[0]].dims, missing_dims="ignore").assign_coords(first.coords)
+    top = canonical(upper).drop_vars("valid_time").astype(np.float64)
+    top = top.sel(init_time=first["init_time"]).assign_coords(first.coords)
+    top = top.assign({name: top[name].transpose(*own.dims) for name, own in first.data_vars.items()})
     return first, top, block.truth.assign_coords(first.coords)
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import xarray as xr
+from xarray.coding.times import infer_calendar_name
 
-from simvp_climate.data.conventions import find_axes, orient, rename, same_grid
+from simvp_climate.data.conventions import find_axes, find_member, orient, rename, same_grid
 from simvp_climate.data.variables import same_units
 from simvp_climate.data.windows import valid_times
 from simvp_climate.verification.baselines import climatology_at
@@ -74,39 +75,27 @@ def match(
     ValueError
         If variables, leads or initializations are missing, units or grids differ, or no pair has a truth.
     """
-    if not forecast.data_vars:
-        raise ValueError("the forecast has no variables")
     baselines = baselines or {}
     made = {name: one for name, one in baselines.items() if not isinstance(one, xr.Dataset)}
     times = ("init_time", "lead_time", "valid_time", "time")
     kept = {name: c for name, c in forecast.coords.items() if c.ndim == 0 and name not in times}
-    lacking = [dim for dim in ("init_time", "lead_time") if dim not in forecast.coords]
-    if lacking:
-        raise ValueError(
-            f"the forecast has no coordinate {' and '.join(lacking)}, but {list(forecast.coords)}: rename "
-            "them, for example forecast.rename(time='init_time', prediction_timedelta='lead_time')"
-        )
-    # one init or one lead that was picked is a forecast too
-    for dim in ("init_time", "lead_time"):
-        if forecast[dim].ndim == 0:
-            forecast = forecast.expand_dims(dim)
-    given = forecast.coords.get("valid_time")
+    forecast, valid_time = with_times(forecast)
+    if not forecast.indexes["init_time"].is_monotonic_increasing:  # blocks of initializations are neighbors
+        order = np.argsort(forecast["init_time"].values, kind="stable")
+        forecast, valid_time = forecast.isel(init_time=order), valid_time.isel(init_time=order)
     forecast = _renamed(forecast)
     grid = {name: c for name, c in _oriented(forecast).coords.items() if name in (*SPACE, "level")}
-    if given is None:
-        valid_time = valid_times(forecast.init_time, forecast.lead_time)
-    else:
-        # a picked init or lead leaves it with fewer dimensions
-        shape = {dim: forecast.sizes[dim] for dim in ("init_time", "lead_time")}
-        given = given.reset_coords(drop=True).drop_vars(["init_time", "lead_time"], errors="ignore")
-        valid_time = given.expand_dims({dim: size for dim, size in shape.items() if dim not in given.dims})
-        valid_time = valid_time.transpose("init_time", "lead_time")
     analysis = comparable(forecast, truth, grid, kept, "the truth")
     if climatology is not None:
         climatology = comparable(forecast, climatology, grid, kept, "the climatology")
     others = {
         name: _other(forecast, one, grid, kept, name) for name, one in baselines.items() if isinstance(one, xr.Dataset)
     }
+    extra = set(analysis.dims) - {"time", "level", *SPACE} - set(forecast.dims)
+    if (member := find_member(analysis)) is not None:
+        raise ValueError(f"the truth has members along {member!r}: pick one, truth.isel({member}=0)")
+    if extra:
+        raise ValueError(f"the truth has the dimensions {sorted(map(str, extra))} beyond time and grid: pick from them")
     if "time" not in analysis.indexes:
         raise ValueError(f"the truth has dims {tuple(truth.dims)} and no times: give analyses along 'time'")
     index = analysis.indexes["time"]
@@ -114,6 +103,12 @@ def match(
         raise ValueError(
             f"the time {index[index.duplicated()][0]} appears more than once in the truth: keep one, "
             "truth.drop_duplicates('time')"
+        )
+    if isinstance(index, xr.CFTimeIndex) != (valid_time.dtype == object):
+        calendars = [infer_calendar_name(one) for one in (valid_time, analysis["time"])]
+        raise ValueError(
+            f"the forecast has the calendar {calendars[0]!r} ({valid_time.dtype}), the truth {calendars[1]!r} "
+            f"({analysis['time'].dtype}): convert one, for example truth.convert_calendar(...)"
         )
     at_valid = index.get_indexer(valid_time.values.ravel()).reshape(valid_time.shape)
     at_init = index.get_indexer(forecast.init_time.values)
@@ -146,6 +141,64 @@ def match(
         others=others,
         made=made,
     )
+
+
+def with_times(forecast: xr.Dataset) -> tuple[xr.Dataset, xr.DataArray]:
+    """Return a forecast with both dimensions of time, and its valid times, (init_time, lead_time).
+
+    One initialization or lead that was picked is a forecast too.
+
+    Raises
+    ------
+    ValueError
+        If it has no variables, initializations or leads.
+    """
+    if not forecast.data_vars:
+        raise ValueError("the forecast has no variables")
+    if lacking := [dim for dim in ("init_time", "lead_time") if dim not in forecast.coords]:
+        raise ValueError(
+            f"the forecast has no coordinate {' and '.join(lacking)}, but {list(forecast.coords)}: rename "
+            "them, for example forecast.rename(time='init_time', prediction_timedelta='lead_time')"
+        )
+    for dim in ("init_time", "lead_time"):
+        if forecast[dim].ndim == 0:
+            forecast = forecast.expand_dims(dim)
+    given = forecast.coords.get("valid_time")
+    if given is None:
+        return forecast, valid_times(forecast.init_time, forecast.lead_time)
+    # a picked init or lead leaves it with fewer dimensions
+    shape = {dim: forecast.sizes[dim] for dim in ("init_time", "lead_time")}
+    given = given.reset_coords(drop=True).drop_vars(["init_time", "lead_time"], errors="ignore")
+    valid_time = given.expand_dims({dim: size for dim, size in shape.items() if dim not in given.dims})
+    return forecast, valid_time.transpose("init_time", "lead_time")
+
+
+def canonical(forecast: xr.Dataset) -> xr.Dataset:
+    """Return a forecast on the canonical grid, with its valid times; a single level stays a dimension."""
+    forecast, valid_time = with_times(forecast)
+    return orient(_renamed(forecast)).assign_coords(valid_time=valid_time)
+
+
+def on_grid_of(dataset: xr.Dataset, like: xr.Dataset, role: str) -> xr.Dataset:
+    """Return the variables and levels of a canonical dataset in another one, by name and by value, and on its grid.
+
+    Raises
+    ------
+    ValueError
+        If a variable or level is missing, the grid is another, or units differ; `role` says of what.
+    """
+    names = [str(name) for name in like.data_vars]
+    has_levels = any("level" in like[name].dims for name in names)
+    try:
+        found = orient(rename(dataset, names, like["level"].values if has_levels else None)).reset_coords(drop=True)
+        same_grid(like, found)
+    except ValueError as error:
+        raise ValueError(f"{role} does not fit: {error}") from error
+    for name in names:
+        first, second = like[name].attrs.get("units"), found[name].attrs.get("units")
+        if first and second and not same_units(first, second):
+            raise ValueError(f"{role} does not fit: {name} is in {second!r} and not in {first!r}. Convert one")
+    return found.assign_coords({dim: like[dim] for dim in (*SPACE, "level") if dim in found.dims})
 
 
 def _other(
@@ -280,7 +333,11 @@ def read(pairs: Pairs, inits: slice, leads: slice) -> Block:
         # fillers may stand in the place of times that are not there, so times repeat: each is forecast once
         distinct, back = np.unique(starts, return_inverse=True)
         states = analysis.isel(time=distinct)
-        found = make(states, states["time"], forecast["lead_time"]).isel(init_time=back).reset_coords(drop=True)
+        try:
+            found = make(states, states["time"], forecast["lead_time"])
+        except ValueError as error:
+            raise ValueError(f"the baseline {name!r} cannot be made of what the forecast has: {error}") from error
+        found = found.isel(init_time=back).reset_coords(drop=True)
         found = found[list(forecast.data_vars)].transpose(*order)
         systems[name] = found.assign_coords(
             init_time=forecast["init_time"], lead_time=forecast["lead_time"], **_grid_of(found, pairs.grid)

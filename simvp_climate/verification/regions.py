@@ -65,7 +65,7 @@ def region_masks(
         if isinstance(region, xr.DataArray):
             mask = _on_grid(name, region, grid)
         elif region is None:
-            mask = abs(latitude) >= 20
+            mask = abs(latitude) >= 20 - 1e-3
         else:
             mask = _in_box(name, region, latitude, longitude)
         mask = (mask & xr.ones_like(longitude, dtype=bool)).transpose("latitude", "longitude")

@@ -1,12 +1,13 @@
 """The table of scores: every system on the same pairs, beside its baselines, with intervals."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import find_member
+from simvp_climate.data.conventions import find_member, level_values, rename
 from simvp_climate.grid import closes_longitude
 from simvp_climate.verification import baselines as plain
 from simvp_climate.verification.bootstrap import block_length, percentiles, resample
@@ -24,7 +25,7 @@ from simvp_climate.verification.metrics import (
     weighted_sums,
 )
 from simvp_climate.verification.pairs import SPACE, Block, Pairs, iso, match
-from simvp_climate.verification.regions import Region, region_masks
+from simvp_climate.verification.regions import BOXES, Region, region_masks
 
 _SKILL = "rmse_skill"
 _SEASONS = ("DJF", "MAM", "JJA", "SON")
@@ -75,8 +76,8 @@ def score(
         of them: "rmse_skill_vs_persistence" and so on, blanks as underscores. None: all that apply but acc_per_init and
         rmse_unweighted; small_scale_variance applies to grids round the globe with 39 longitudes or more.
     regions
-        Names, boxes or masks, see `region_masks`: a dimension `region` more. None: the whole grid, without the
-        dimension.
+        Names, boxes or masks, see `region_masks`, and "land" and "sea" where the truth has a land-sea mask: a
+        dimension `region` more. None: the whole grid, without the dimension.
     by
         "season" or "month" of the valid time: a dimension of this name more.
     calibrated
@@ -121,10 +122,15 @@ def score(
         )
     pairs = match(forecast, truth, climatology, {**made, **(baselines or {})})
     chosen = _choose(metrics, pairs, names)
-    if climatology is not None and not allow_overlap:
-        _refuse_overlap(climatology, pairs)
+    if not allow_overlap:
+        if climatology is not None:
+            _refuse_overlap(climatology.attrs, "climatology", "the climatology", pairs)
+        for name, one in pairs.made.items():
+            fitted = getattr(one, "damping", getattr(one, "patterns", None))
+            if fitted is not None:
+                _refuse_overlap(fitted.attrs, "fitted", f"the baseline {name!r}", pairs)
     rows = row_weights(pairs.grid["latitude"], weights)
-    masks = region_masks(regions, pairs.grid)
+    masks = region_masks(_with_land(regions, truth), pairs.grid)
     made_of_block = {"climatology": lambda block: block.climatology} if climatology is not None else {}
     if calibrated is not None:
         made_of_block["calibrated"] = _calibrate_with(calibrated, pairs)
@@ -155,6 +161,12 @@ def score(
     def laid_out(part: xr.Dataset) -> xr.Dataset:
         return part.assign_coords(system=system_labels, **level).transpose(*dims, missing_dims="ignore")
 
+    if not skipna and (lacking := _missing_in(sums)):
+        warnings.warn(
+            f"the scores of {lacking} are missing where a value is missing in the forecast, the truth or a baseline: "
+            "skipna=True counts the cells where all are there",
+            stacklevel=2,
+        )
     result, *ends = [laid_out(part) for part in parts if part is not None]
     result = result.assign_coords(pairs.kept)
     result.attrs = {}
@@ -183,6 +195,43 @@ def score(
     )
 
 
+def _missing_in(sums: dict[tuple[str, str], xr.Dataset]) -> list[str]:
+    """Return the variables of which a sum over the cells of a pair is missing."""
+    found = {}
+    for (_, label), one in sums.items():
+        for name, values in one.data_vars.items():
+            # a spectrum has no value where a row is not complete, which a mask may see to
+            if (
+                label != "small_scale_variance"
+                and not METRICS[label].of_ensembles
+                and not np.isfinite(values.values).all()
+            ):
+                found[str(name)] = None
+    return list(found)
+
+
+def _with_land(
+    regions: Sequence[str] | Mapping[str, Region] | None, truth: xr.Dataset
+) -> Sequence[str] | Mapping[str, Region] | None:
+    """Return the regions with "land" and "sea" as masks, from the land-sea mask that comes with the truth."""
+    if regions is None or isinstance(regions, str | Mapping) or not {"land", "sea"} & set(regions):
+        return regions
+    try:
+        mask = rename(truth, ["land_sea_mask"])["land_sea_mask"]
+    except ValueError as error:
+        raise ValueError(
+            "the regions land and sea take a land-sea mask in the truth, and there is none: open it with the data "
+            f"(open_dataset(path, [..., 'land_sea_mask'])), or give regions={{'land': mask}} ({error})"
+        ) from error
+    if "time" in mask.dims:
+        mask = mask.isel(time=0, drop=True)
+    own = {"land": mask, "sea": 1 - mask}
+    unknown = [name for name in regions if name not in own and name not in BOXES]
+    if unknown:
+        raise ValueError(f"regions {unknown} are unknown: choose from {[*BOXES, 'land', 'sea']}")
+    return {name: own[name] if name in own else BOXES[name] for name in regions}
+
+
 def skilful_to(scores: xr.Dataset) -> xr.Dataset:
     """Return the last lead up to which a system is better than every baseline, beyond the interval.
 
@@ -195,7 +244,7 @@ def skilful_to(scores: xr.Dataset) -> xr.Dataset:
     -------
     Dataset with the variables of `scores` and the systems that are no baselines, dims (system[, level, region,
     season]): the last lead time at which, and at all leads before, the lower end of the interval of the rmse skill is
-    above 0 against every baseline; zero where that is so at no lead.
+    above 0 against every baseline; zero where that is so at no lead, NaT where there is no interval.
 
     Raises
     ------
@@ -213,10 +262,14 @@ def skilful_to(scores: xr.Dataset) -> xr.Dataset:
                 f"the scores have no intervals ({scores.attrs.get('intervals')}): score with confidence=0.95"
             )
         low = scores[f"{name}_low"].sel(metric=labels)
-        better = (low.sel(system=judged) > 0).all("metric")
+        low = low.sel(system=judged)
+        better = (low > 0).all("metric")
         until = better.astype(int).cumprod("lead_time").sum("lead_time")
         leads = np.concatenate([np.zeros(1, scores["lead_time"].dtype), scores["lead_time"].values])
-        result[name] = until.copy(data=leads[until.values]).drop_vars([c for c in until.coords if c not in until.dims])
+        values = leads[until.values]
+        if values.dtype.kind == "m":  # without an interval at the first lead nothing is known
+            values = np.where(low.isel(lead_time=0).notnull().all("metric").values, values, np.timedelta64("NaT"))
+        result[name] = until.copy(data=values).drop_vars([c for c in until.coords if c not in until.dims])
         result[name].attrs = {"long_name": f"lead up to which {name} is better than every baseline"}
     return xr.Dataset(result)
 
@@ -248,6 +301,11 @@ def fit_calibration(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dat
     sums = weighted_sums(pairs, {"acc": METRICS["acc"]}, rows, False, pool_members=True)["", "acc"]
     totals = sums.sum("init_time", skipna=False)
     factor = ratio(totals.isel(part=0), totals.isel(part=1)).clip(0, 1)
+    if lacking := [str(name) for name in factor.data_vars if factor[name].isnull().any()]:
+        raise ValueError(
+            f"forecast, truth or climatology of {lacking} has missing values in some pairs, so that nothing can be "
+            "fitted: take a period without gaps"
+        )
     verified = pairs.valid_time.values[pairs.complete]
     return factor.assign_attrs(calibration_start=iso(verified.min()), calibration_end=iso(verified.max()))
 
@@ -272,13 +330,25 @@ def _calibrate_with(factors: xr.Dataset, pairs: Pairs) -> Callable[[Block], xr.D
 
     def calibrate(block: Block) -> xr.Dataset:
         forecast = block.systems[""]
-        factor = factors.sel(lead_time=forecast["lead_time"])
-        if "level" in factor.dims:
-            factor = factor.assign_coords(level=forecast["level"])
+        factor = on_levels_of(factors, forecast).sel(lead_time=forecast["lead_time"])
         drawn = block.climatology + factor * (forecast - block.climatology)
-        return drawn.transpose(*next(iter(forecast.data_vars.values())).dims)
+        return drawn.assign({name: drawn[name].transpose(*own.dims) for name, own in forecast.data_vars.items()})
 
     return calibrate
+
+
+def on_levels_of(factors: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
+    """Return factors at the levels of a canonical forecast, by their value.
+
+    Raises ValueError if one is not there.
+    """
+    if "level" not in factors.dims:
+        return factors
+    own, wanted = level_values(factors["level"].variable), forecast["level"].values
+    distance = np.abs(own[np.newaxis] - wanted[:, np.newaxis])
+    if (distance.min(axis=1) > 1e-3).any():
+        raise ValueError(f"the calibration has the levels {own} hPa, the forecast {wanted}: fit it on the same ones")
+    return factors.isel(level=distance.argmin(axis=1)).assign_coords(level=forecast["level"])
 
 
 def _choose(metrics: Sequence[str] | None, pairs: Pairs, baselines: list[str]) -> list[str]:
@@ -412,16 +482,16 @@ def _resampled(sums: xr.Dataset, drawn: xr.DataArray) -> xr.Dataset:
     return sums.map(product).assign_coords(coordinates)
 
 
-def _refuse_overlap(climatology: xr.Dataset, pairs: Pairs) -> None:
-    """Raise if verified times lie in the period of the climatology, as far as its attributes say one."""
-    start, end = (climatology.attrs.get(f"climatology_{word}") for word in ("start", "end"))
+def _refuse_overlap(attrs: dict, prefix: str, what: str, pairs: Pairs) -> None:
+    """Raise if verified times lie in the period of a climatology or baseline, as far as its attributes say one."""
+    start, end = (attrs.get(f"{prefix}_{word}") for word in ("start", "end"))
     if start is None or end is None:
         return
     # ISO text sorts like the times, also across calendars
     inside = [text for text in map(iso, pairs.valid_time.values[pairs.complete]) if start <= text <= end]
     if inside:
         raise ValueError(
-            f"the climatology is from {start} to {end}, and {len(inside)} verified times lie in it, from "
+            f"{what} is from {start} to {end}, and {len(inside)} verified times lie in it, from "
             f"{min(inside)} to {max(inside)}: it has seen the truth. Compute it from the training years "
             "alone, or say allow_overlap=True"
         )

@@ -5,8 +5,9 @@ import xarray as xr
 
 from simvp_climate.data.conventions import find_axes
 from simvp_climate.grid import closes_longitude
+from simvp_climate.verification.baselines import climatology_at
 from simvp_climate.verification.metrics import Metric, concat, row_weights, weighted_sums
-from simvp_climate.verification.pairs import match
+from simvp_climate.verification.pairs import canonical, match, on_grid_of, with_times
 
 _RADIUS = 1000 * (6357 + 6378) / 2  # meters, as WeatherBench 2
 
@@ -125,7 +126,7 @@ def variance_by_wavenumber(forecast: xr.Dataset, truth: xr.Dataset) -> xr.Datase
     return result.assign_coords(labels).assign_attrs({})
 
 
-def drift(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset | None = None) -> xr.Dataset:
+def drift(forecast: xr.Dataset, truth: xr.Dataset | None = None, climatology: xr.Dataset | None = None) -> xr.Dataset:
     """Return the area mean of a forecast less that of the truth, by initialization and lead: does the climate drift?
 
     Parameters
@@ -133,9 +134,9 @@ def drift(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset | Non
     forecast
         Dims (init_time, lead_time, [level,] latitude, longitude).
     truth
-        As in `rmse`. Where there is none at a valid time, the result is missing, unless there is a climatology.
+        As in `rmse`; pairs without are missing in the result.
     climatology
-        As `climatology` gives it: the forecast is set against it instead of the truth, at all leads.
+        Instead of the truth, as `climatology` gives it: for rollouts longer than the analyses.
 
     Returns
     -------
@@ -144,16 +145,29 @@ def drift(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset | Non
     Raises
     ------
     ValueError
-        As in `rmse`.
+        If both or none of truth and climatology are given, or as in `rmse`.
     """
-    pairs = match(forecast, truth, climatology)
-    of = (lambda f: f.anomaly) if climatology is not None else (lambda f: f.error)
-    sums = weighted_sums(
-        pairs, {"mean": Metric(lambda f: (of(f),), lambda x: x)}, row_weights(pairs.grid["latitude"], "area"), False
-    )["", "mean"]
-    divisor = sums.isel(part=1)
-    result = sums.isel(part=0) / divisor.where(divisor != 0)
+    if (truth is None) == (climatology is None):
+        raise ValueError("give the truth or a climatology, and not both: drift(forecast, truth)")
+    if climatology is not None:
+        inside = canonical(forecast)
+        normal = on_grid_of(climatology, inside, "the climatology")
+        weight = row_weights(inside["latitude"], "area")
+        own, usual = (one.weighted(weight).mean(["latitude", "longitude"]) for one in (inside, normal.load()))
+        usual = climatology_at(usual, inside["valid_time"])
+        result = (own - usual.drop_vars([name for name in usual.coords if name not in usual.dims])).compute()
+        valid_time = inside["valid_time"]
+    else:
+        pairs = match(forecast, truth, None)
+        rows = row_weights(pairs.grid["latitude"], "area")
+        metric = Metric(lambda f: (f.error,), lambda x: x)
+        sums = weighted_sums(pairs, {"mean": metric}, rows, False)["", "mean"]
+        divisor = sums.isel(part=1)
+        result = sums.isel(part=0) / divisor.where(divisor != 0)
+        if "level" in pairs.grid:
+            result = result.assign_coords(level=pairs.forecast["level"])
+        _, valid_time = with_times(forecast)
     for name in result.data_vars:
-        result[name].attrs = {"units": pairs.forecast[name].attrs.get("units", "")}
-    labels = {name: pairs.forecast[name] for name in ("init_time", "lead_time", "level") if name in result.dims}
-    return result.assign_coords(labels)
+        result[name] = result[name].transpose("init_time", "lead_time", ...)
+        result[name].attrs = {"units": forecast[name].attrs.get("units", "")}
+    return result.assign_coords(valid_time=(("init_time", "lead_time"), valid_time.values))

@@ -65,6 +65,14 @@ class TestSeeps:
         expected = cells.weighted(latitude_weights(truth)).mean(("init_time", "latitude", "longitude"))
         np.testing.assert_allclose(seeps(forecast, truth, clim).tp24h, expected, rtol=1e-7)
 
+    def test_units_and_names_of_the_data(self):
+        train, truth = rain(days=800), rain(days=60, start="2005-03-01", seed=1)
+        forecast = persistence(truth, truth.time[:50], ["1D"])
+        expected = seeps(forecast, truth, seeps_climatology(train)).tp24h
+        millimeters = forecast.assign(tp24h=(forecast.tp24h * 1000).assign_attrs(units="mm"))
+        clim = seeps_climatology(train.rename(latitude="lat", longitude="lon").isel(lat=slice(None, None, -1)))
+        np.testing.assert_allclose(seeps(millimeters, truth, clim).tp24h, expected, rtol=1e-5)
+
     def test_a_right_forecast_and_one_without_skill(self):
         train, truth = rain(days=1200), rain(days=300, start="2005-03-01", seed=1)
         clim = seeps_climatology(train)
@@ -82,8 +90,12 @@ class TestSeeps:
 
     def test_errors(self):
         with pytest.raises(ValueError, match="a step of 12 h says not what is dry"):
-            ds = rain(days=30)
-            seeps_climatology(ds.assign_coords(time=ds.time[0].values + np.arange(30) * np.timedelta64(12, "h")))
+            ds = rain(days=800)
+            seeps_climatology(ds.assign_coords(time=ds.time[0].values + np.arange(800) * np.timedelta64(12, "h")))
+        with pytest.raises(ValueError, match="less than eleven months"):
+            seeps_climatology(rain(days=300))
+        with pytest.raises(ValueError, match="tp24h has no units"):
+            seeps_climatology(rain(days=400, units=""))
         with pytest.raises(ValueError, match="make it with seeps_climatology"):
             truth = rain(days=10)
             seeps(persistence(truth, truth.time[:5], ["1D"]), truth, truth)
@@ -129,6 +141,23 @@ class TestTerciles:
             windows=[(1, 3)],
         )
         np.testing.assert_allclose(turned.sst, plain.sst, rtol=1e-12)
+
+    def test_a_missing_forecast_does_not_count(self):
+        train, truth = self.slow(0), self.slow(1, start="2006-01-01")
+        forecast = persistence(truth, truth.time[:1000:10], ["1D", "2D", "3D"])
+        holes = forecast.where(forecast.valid_time.dt.month[:, 0].drop_vars("lead_time") != 1)
+        kept = forecast.isel(init_time=np.flatnonzero(forecast.valid_time.dt.month[:, 0] != 1))
+        found, expected = (tercile_rpss(one, truth, train, windows=[(1, 3)]).sst for one in (holes, kept))
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+    def test_steps_and_gaps(self):
+        train, truth = self.slow(0), self.slow(1, start="2006-01-01")
+        forecast = persistence(truth, truth.time[:100:10], ["5D", "10D", "15D"])
+        with pytest.raises(ValueError, match="give both in the same steps"):
+            tercile_rpss(forecast, truth, train, windows=[(1, 3)])
+        daily = persistence(truth, truth.time[:100:10], ["1D", "2D", "3D"])
+        with pytest.raises(ValueError, match="has a gap after 2001-01-05"):
+            tercile_rpss(daily, truth, train.drop_isel(time=[5, 6]), windows=[(1, 3)])
 
     def test_errors(self):
         train, truth = self.slow(0), self.slow(1, start="2006-01-01")

@@ -91,6 +91,13 @@ class TestDampedPersistence:
         assert int(fitted.damping.t2m.isnull().sum()) == 3  # the masked cell, at each lead
         assert float(fitted.damping.t2m[0].mean()) == pytest.approx(0.8, abs=0.02)
 
+    def test_a_cell_that_never_changes_has_no_anomaly_to_keep(self):
+        train = red_noise(times=300)
+        train["t2m"][:, 0] = 280.0
+        fitted = fit_damped_persistence(train, flat_climatology(train) * 0 + 280.0, LEADS)
+        assert (fitted.damping.t2m[:, 0] == 0).all()
+        assert np.isfinite(rmse(fitted(train, train.time[:50], LEADS), train).t2m).all()
+
     def test_errors(self):
         train = red_noise(times=300)
         clim = flat_climatology(train)

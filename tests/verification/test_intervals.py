@@ -99,6 +99,33 @@ def test_layout_is_that_of_the_forecast():
     np.testing.assert_array_equal(one.t2m, bands(forecast).t2m.isel(lead_time=[1]))
 
 
+def test_levels_by_value_beside_a_flat_variable():
+    forecast, truth = (on_two_levels(one) for one in year(0))
+    later, later_truth = (on_two_levels(one) for one in year(1, start="2002-01-01", days=100))
+    clim = climatology(truth)
+    bands = fit_intervals(forecast, truth, 0.9, clim)
+    plain = bands(later)
+    turned = bands(later.isel(level=[1, 0]))
+    np.testing.assert_allclose(turned.t.sel(level=[500.0, 850.0]), plain.t, rtol=1e-6)
+    width = (plain.t.sel(bound="upper") - plain.t.sel(bound="lower")).mean(["init_time", "latitude", "longitude"])
+    assert (width.sel(level=850.0) > 3 * width.sel(level=500.0)).all()
+    inside = coverage(plain, later_truth)
+    assert float(inside.t.mean()) == pytest.approx(0.9, abs=0.03)
+    assert float(inside.t2m.mean()) == pytest.approx(0.9, abs=0.03)
+    one = bands(later[["t"]].isel(level=[1]))
+    np.testing.assert_allclose(one.t.isel(level=0), plain.t.sel(level=850.0), rtol=1e-6)
+    picked = bands(later.isel(lead_time=1))
+    np.testing.assert_allclose(picked.t2m.squeeze("lead_time"), plain.t2m.isel(lead_time=1), rtol=1e-6)
+
+
+def on_two_levels(ds):
+    level = xr.DataArray([500.0, 850.0], dims="level", attrs={"units": "hPa", "standard_name": "air_pressure"})
+    small, large = 280 + 0.2 * (ds.t2m - 280), 280 + (ds.t2m - 280)
+    both = xr.concat([small, large], "level", coords="minimal", compat="override").assign_coords(level=level)
+    dims = [dim for dim in ds.t2m.dims if dim not in ("latitude", "longitude")]
+    return ds.assign(t=both.transpose(*dims, "level", "latitude", "longitude").assign_attrs(units="K"))
+
+
 def test_errors():
     forecast, truth = year(0, days=60)
     with pytest.raises(ValueError, match="level=90"):
@@ -111,6 +138,12 @@ def test_errors():
         bands(summer)
     with pytest.raises(ValueError, match="nothing was fitted for the lead"):
         bands(forecast.assign_coords(lead_time=forecast.lead_time + np.timedelta64(1, "h")))
+    with pytest.raises(ValueError, match="take the mean, forecast.mean"):
+        fit_intervals(forecast.expand_dims(number=[0, 1]), truth)
+    holes = forecast.copy(deep=True)
+    holes["t2m"][3, 0, 1, 1] = np.nan
+    with pytest.raises(ValueError, match="t2m has missing values in some forecasts"):
+        fit_intervals(holes, truth)
     with pytest.raises(ValueError, match="dimension 'bound'"):
         coverage(forecast, truth)
 

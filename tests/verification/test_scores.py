@@ -56,6 +56,17 @@ def ensemble_of(truth, members=5, noise=0.3):
     return xr.concat(parts, "number", coords="minimal", compat="override")
 
 
+def two_levels(ds):
+    """Return t2m, and a temperature on two levels of another size of anomalies."""
+    level = xr.DataArray([500.0, 850.0], dims="level", attrs={"units": "hPa", "standard_name": "air_pressure"})
+    both = xr.concat(
+        [280 + 0.3 * (ds.t2m - 280), 280 + 2 * (ds.t2m - 280)], "level", coords="minimal", compat="override"
+    )
+    dims = [dim for dim in ds.t2m.dims if dim not in ("latitude", "longitude")]
+    both = both.assign_coords(level=level).transpose(*dims, "level", "latitude", "longitude").assign_attrs(units="K")
+    return ds.assign(t=both)
+
+
 class TestEnsembles:
     def test_crps_is_that_of_a_peer(self):
         truth, weight = weather(days=20), latitude_weights(weather(days=2))
@@ -260,6 +271,63 @@ class TestSystems:
         with pytest.raises(ValueError, match="give one, climatology"):
             score(forecast, test, calibrated=factors)
 
+    def test_levels_are_matched_by_value_beside_flat_variables(self):
+        train, valid, test = (
+            two_levels(weather(seed=s, days=d, start=y))
+            for s, d, y in ((7, 200, "2015-01-01"), (8, 60, "2016-01-01"), (9, 60, "2017-01-01"))
+        )
+        clim = climatology(train)
+        fitted = fit_damped_persistence(train, clim, LEADS)
+        turned = fit_damped_persistence(train, clim.isel(level=[1, 0]), LEADS)
+        xr.testing.assert_allclose(turned.damping, fitted.damping)
+        forecast = two_levels(forecast_of(test[["t2m"]], noise=1.0))
+        factors = fit_calibration(two_levels(forecast_of(valid[["t2m"]], noise=1.0)), valid, clim)
+        plain = score(forecast, test, clim, calibrated=factors, baselines={"damped": fitted})
+        other = score(
+            forecast.isel(level=[1, 0]), test, clim.isel(level=[1, 0]), calibrated=factors, baselines={"damped": fitted}
+        )
+        for name in ("t2m", "t"):
+            np.testing.assert_allclose(
+                other[name].sel(level=[500.0, 850.0]) if name == "t" else other[name], plain[name], rtol=1e-10
+            )
+        # a part of what was fitted will do
+        part = score(forecast[["t"]].isel(level=[0]), test, clim, baselines={"damped": fitted})
+        np.testing.assert_allclose(
+            part.t.sel(system="damped", metric="rmse", level=500.0),
+            plain.t.sel(system="damped", metric="rmse", level=500.0),
+            rtol=1e-10,
+        )
+
+    def test_a_baseline_fitted_on_the_verified_year_is_refused(self):
+        train, truth = weather(days=200, seed=7, start="2016-01-01"), weather(days=20)
+        clim = climatology(train)
+        cheat = fit_damped_persistence(truth, climatology(truth), LEADS)
+        forecast = forecast_of(truth)
+        with pytest.raises(ValueError, match=r"the baseline 'damped' is from 2018-01-01T00.*it has seen the truth"):
+            score(forecast, truth, clim, baselines={"damped": cheat})
+        celsius = train.assign(t2m=(train.t2m - 273.15).assign_attrs(units="degC"))
+        with pytest.raises(
+            ValueError, match=r"the baseline 'damped' cannot be made.*'K', and the baseline was fitted in 'degC'"
+        ):
+            other = fit_damped_persistence(celsius, climatology(celsius), LEADS)
+            score(forecast, truth, clim, baselines={"damped": other})
+        with pytest.raises(ValueError, match=r"the climatology does not fit: t2m is in 'K' and not in 'degC'"):
+            fit_damped_persistence(celsius, clim, LEADS)
+
+    def test_truth_of_another_calendar_or_with_members(self):
+        truth = weather(days=20)
+        forecast = forecast_of(truth)
+        with pytest.raises(ValueError, match="calendar 'proleptic_gregorian'.*truth 'noleap'"):
+            score(forecast, truth.convert_calendar("noleap"))
+        with pytest.raises(ValueError, match="the truth has members along 'number'"):
+            score(forecast, truth.expand_dims(number=[0, 1]))
+
+    def test_the_order_of_initializations_does_not_matter(self):
+        truth = weather(days=60)
+        forecast = forecast_of(truth)
+        shuffled = forecast.isel(init_time=np.random.default_rng(0).permutation(forecast.sizes["init_time"]))
+        xr.testing.assert_allclose(score(shuffled, truth), score(forecast, truth), rtol=1e-12)
+
     def test_activity_by_hand(self):
         truth = weather(days=20)
         clim = climatology(truth) * 0 + 280.0
@@ -306,6 +374,16 @@ class TestRegionsAndSeasons:
             expected = np.sqrt((part**2).weighted(weight).mean(("init_time", "latitude", "longitude")))
             np.testing.assert_allclose(own.sel(region=name), expected, rtol=1e-12)
 
+    def test_land_and_sea_from_the_mask_of_the_truth(self):
+        truth = weather(days=20)
+        forecast = forecast_of(truth)
+        land = (truth.longitude < 100).expand_dims(latitude=truth.latitude).astype(float)
+        table = score(forecast, truth.assign(lsm=land), metrics=["rmse"], regions=["global", "land", "sea"])
+        own = score(forecast, truth, metrics=["rmse"], regions={"a": land, "b": 1 - land})
+        np.testing.assert_array_equal(table.t2m.isel(region=[1, 2]), own.t2m)
+        with pytest.raises(ValueError, match="land and sea take a land-sea mask in the truth"):
+            score(forecast, truth, regions=["land"])
+
     def test_masked_cells_count_in_no_region(self):
         truth = weather(days=20)
         masked = truth.where(truth.latitude != 22.5)
@@ -322,7 +400,10 @@ class TestRegionsAndSeasons:
         truth = weather(days=20)
         forecast = forecast_of(truth)
         forecast.t2m[3, 0, 3, 2] = np.nan  # in the far north
-        table = score(forecast, truth, metrics=["rmse"], regions={"north": (20, 90, 0, 360), "south": (-90, 0, 0, 360)})
+        with pytest.warns(UserWarning, match="scores of .'t2m'. are missing where a value is missing.*skipna=True"):
+            table = score(
+                forecast, truth, metrics=["rmse"], regions={"north": (20, 90, 0, 360), "south": (-90, 0, 0, 360)}
+            )
         own = table.t2m.sel(system="forecast", metric="rmse")
         assert np.isnan(own.sel(region="north")[0]) and np.isfinite(own.sel(region="south")).all()
 
@@ -364,6 +445,8 @@ class TestRegionsAndSeasons:
                 part = forecast.isel(init_time=np.flatnonzero(inside), lead_time=[lead])
                 np.testing.assert_allclose(own.sel(season=season)[lead], rmse(part, truth).t2m[0], rtol=1e-12)
                 assert int(table.pairs.sel(season=season)[lead]) == inside.sum()
+        rare = score(forecast, truth, by="month", metrics=["rmse"])
+        assert rare.month.values.tolist() == [2, 3, 4, 5, 6, 7] and rare.t2m_low.notnull().all()
         with pytest.raises(ValueError, match="by='year' is unknown"):
             score(forecast, truth, by="year")
 

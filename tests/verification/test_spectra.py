@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from simvp_climate.verification.baselines import persistence
+from simvp_climate.verification.baselines import climatology, persistence
 from simvp_climate.verification.spectra import drift, variance_by_wavenumber, zonal_spectrum
 
 
@@ -75,6 +75,13 @@ def test_drift():
     found = drift(forecast, truth).z500
     assert found.dims == ("init_time", "lead_time")
     np.testing.assert_allclose(found, np.tile([0.5, -2.0], (10, 1)), rtol=1e-9)
+    # beyond the analyses, against climatology
+    clim = climatology(truth) * 0 + 3.0
+    long = persistence(truth, truth.time[:10], ["90D"]) + 1.5
+    found = drift(long, climatology=clim).z500
+    np.testing.assert_allclose(found, 1.5, rtol=1e-9)
+    with pytest.raises(ValueError, match="and not both"):
+        drift(forecast, truth, clim)
 
 
 def test_errors():
