@@ -307,6 +307,84 @@ def scores(
     return figure
 
 
+def skill_map(
+    skill: xr.Dataset,
+    *,
+    variable: str | Sequence[str] | None = None,
+    lead: str | int | timedelta | np.timedelta64 | Sequence | None = None,
+    level: float | None = None,
+    projection: ccrs.Projection | None = None,
+    title: str | None = None,
+    width: float | None = None,
+) -> Figure:
+    """Draw where a forecast is better than a baseline, with dots where that is more than chance.
+
+    Parameters
+    ----------
+    skill
+        As from `simvp_climate.skill_map`.
+    variable, lead
+        One or several; default all variables, at the last lead. A row of maps for each variable, a column for each
+        lead.
+    level
+        A value of the level coordinate; needed where there are several.
+    projection, title, width
+        As in `maps`.
+
+    Returns
+    -------
+    Figure. Colors from -1 to 1, red where the baseline is better and blue where the forecast is; dots in cells that are
+    significant, of every second row and column where there are more than 60 columns.
+
+    Raises
+    ------
+    ValueError
+        If a variable, lead or level is not there.
+    """
+    known = [str(name) for name in skill.data_vars if f"{name}_significant" in skill]
+    if not known:
+        raise ValueError(f"skill has {list(skill.data_vars)}: pass what simvp_climate.skill_map returns.")
+    names = _choose(variable, known, "variable", "skill")
+    if "level" in skill.dims:
+        levels = skill["level"].values
+        if level is None and len(levels) > 1:
+            raise ValueError(f"skill has the levels {levels}: choose one, level={levels[0]:g}.")
+        level = levels[0] if level is None else level
+        if level not in levels:
+            raise ValueError(f"level {level} is not there: skill has {levels}.")
+        skill = skill.sel(level=level)
+    wanted = lead if isinstance(lead, list | tuple) else [lead]
+    leads = [_choose_lead(skill, one) for one in wanted]
+    shape = (len(names), len(leads))
+    width = (12.0 if len(leads) > 1 else 7.0) if width is None else width
+    figure = _new_figure(width)
+    size = _font_size(3 * width / max(shape[1], 2))
+    axes = find_axes(skill)
+    fields = [_field(skill, name, axes, None, {"lead_time": index}, "skill") for name in names for index, _ in leads]
+    panels = _map_panels(figure, fields[0], projection, shape, len(fields), size)
+    height = 0.95 * width / shape[1] * np.clip(panels[0].get_data_ratio() * panels[0].get_aspect(), 0.15, 1.6)
+    figure.set_size_inches(width, shape[0] * (height + 0.1 * size) + 0.1 * size)
+    places = [(name, index, text) for name in names for index, text in leads]
+    for panel, field, (name, index, text) in zip(panels, fields, places, strict=True):
+        mesh = _draw(panel, field, (-1.0, 1.0), _DIVERGING.removesuffix("_r"))  # blue: the forecast is better
+        dots = _field(skill, f"{name}_significant", axes, None, {"lead_time": index}, "skill")
+        thinned = dots.isel({dim: slice(None, None, 2) for dim in dots.dims}) if dots.sizes["longitude"] > 60 else dots
+        row, column = np.nonzero(thinned.values)
+        panel.scatter(
+            thinned["longitude"].values[column],
+            thinned["latitude"].values[row],
+            s=0.12 * size,
+            color="0.1",
+            linewidths=0,
+            transform=ccrs.PlateCarree(),
+        )
+        panel.set_title(f"{name}, {text}", fontsize=size)
+    _color_bar(figure, mesh, panels, "Skill, 1 - MSE / MSE of the baseline", tuple(fields), size)
+    figure.suptitle(skill.attrs.get("blocks", "") if title is None else title, fontsize=1.15 * size)
+    figure.get_layout_engine().execute(figure)
+    return figure
+
+
 def history(histories: object, *, width: float | None = None) -> Figure:
     """Draw how a training went: losses per epoch, and validation errors in physical units where there are some.
 

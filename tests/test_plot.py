@@ -521,3 +521,44 @@ class TestIntervalsAndOthers:
         assert (3.0, 267.61) in places and (5.0, 463.15) in places
         with pytest.raises(ValueError, match="errors on different grids cannot be compared"):
             plot.scores(table.assign_attrs(grid="72 longitudes x 36 latitudes"), published=published())
+
+
+class TestSkillMap:
+    def skill(self):
+        latitude, longitude = GLOBE
+        leads = np.array([24, 72], "m8[h]").astype("m8[ns]")
+        values = np.broadcast_to(np.linspace(-1, 1, 64), (2, 32, 64)).copy()
+        significant = np.zeros((2, 32, 64), bool)
+        significant[1, :, :8] = True
+        dims = ("lead_time", "latitude", "longitude")
+        coordinates = {"lead_time": leads, "latitude": latitude, "longitude": longitude}
+        variables = {
+            "t2m": (dims, values, {"units": "1"}),
+            "t2m_p": (dims, values),
+            "t2m_significant": (dims, significant),
+        }
+        return xr.Dataset(variables, coordinates, {"blocks": "12 blocks of 5 initializations"})
+
+    def test_dots_stand_where_it_is_significant(self):
+        figure = plot.skill_map(self.skill(), lead=["24h", "72h"])
+        first, second = figure.axes[:2]
+        dots = [
+            [c for c in panel.collections if not isinstance(c, QuadMesh) and len(c.get_offsets()) > 1]
+            for panel in (first, second)
+        ]
+        assert not dots[0] and len(dots[1]) == 1
+        places = dots[1][0].get_offsets()
+        assert len(places) == 16 * 4 and set(places[:, 0]) == set(GLOBE[1][:8:2])
+        assert first.get_title().startswith("t2m") and figure.get_suptitle() == "12 blocks of 5 initializations"
+
+    def test_blue_is_better(self):
+        panel = plot.skill_map(self.skill()).axes[0]
+        mesh = next(c for c in panel.collections if isinstance(c, QuadMesh))
+        low, high = (mesh.cmap(mesh.norm(x)) for x in (-0.9, 0.9))
+        assert low[0] > low[2] and high[2] > high[0]
+
+    def test_errors(self):
+        with pytest.raises(ValueError, match="pass what simvp_climate.skill_map returns"):
+            plot.skill_map(self.skill()[["t2m"]])
+        with pytest.raises(ValueError, match="not in forecast"):
+            plot.skill_map(self.skill(), lead="48h")
