@@ -25,7 +25,7 @@ _HOME = {
     "drift": "verification.spectra",
     "ensemble": "ensembles",
     "fit_amplitude": "ensembles",
-    "fit_calibration": "verification.scores",
+    "fit_calibration": "verification.calibration",
     "fit_damped_persistence": "verification.fitted",
     "fit_intervals": "verification.intervals",
     "fit_linear_regression": "verification.fitted",

@@ -1,17 +1,18 @@
 """Scores of categories: precipitation above a threshold, SEEPS, and terciles of slow variables."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import find_member, orient, rename
+from simvp_climate.data.conventions import find_axes, find_member, orient, rename
 from simvp_climate.data.variables import conversion, same_units
 from simvp_climate.verification.baselines import climatology as mean_climatology
-from simvp_climate.verification.metrics import Metric, concat, finish, ratio, row_weights, weighted_sums
+from simvp_climate.verification.metrics import Fields, Metric, concat, finish, ratio, row_weights, weighted_sums
 from simvp_climate.verification.pairs import Pairs, comparable, match
 
+_BAND_BYTES = 128 * 2**20  # float64, of all times of some rows; the arithmetic holds a few arrays of this size
 _DRY = {6: 1e-4, 24: 2.5e-4}  # meters in so many hours, as WeatherBench 2
 
 
@@ -44,8 +45,7 @@ def brier(
     ValueError
         As in `rmse`.
     """
-    event = _event(threshold)
-    metric = Metric(lambda f: ((event(f)[0] - event(f)[1]) ** 2,), lambda square: square, dimensionless=True)
+    metric = event_metrics(dict.fromkeys(forecast.data_vars, threshold), list(forecast.data_vars))["brier"]
     return _scored(match(forecast, truth, None), metric, weights, skipna)
 
 
@@ -61,20 +61,39 @@ def frequency_bias(
 
     Arguments, result and errors as in `brier`; NaN where the truth never exceeds it.
     """
-    event = _event(threshold)
-    metric = Metric(lambda f: event(f), ratio, dimensionless=True)
+    metric = event_metrics(dict.fromkeys(forecast.data_vars, threshold), list(forecast.data_vars))["frequency_bias"]
     return _scored(match(forecast, truth, None), metric, weights, skipna)
 
 
-def _event(threshold: float):
-    def event(f) -> tuple[xr.Dataset, xr.Dataset]:
-        """Return the probability of the forecast and the outcome, missing where the values are."""
-        above = (f.members > threshold).astype(np.float64).where(f.members.notnull())
-        if f.member is not None:
-            above = above.mean(f.member, skipna=False)
-        return above, (f.truth > threshold).astype(np.float64).where(f.truth.notnull())
+def event_metrics(thresholds: Mapping[str, float], names: list[str]) -> dict[str, Metric]:
+    """Return the metrics "brier" and "frequency_bias" of exceeding a threshold of each variable, NaN without one.
 
-    return event
+    Raises ValueError if a threshold is of none of the variables `names`, or no number.
+    """
+    if unknown := [name for name in thresholds if name not in names]:
+        raise ValueError(f"thresholds has {unknown}, the forecast {names}")
+    for name, threshold in thresholds.items():
+        if not np.isfinite(threshold):
+            raise ValueError(f"the threshold of {name} is {threshold}: give a number in its unit")
+
+    def event(f: Fields) -> tuple[xr.Dataset, xr.Dataset]:
+        """Return the probability of the forecast and the outcome, missing where the values are."""
+        (name,) = f.truth.data_vars
+        threshold = thresholds.get(str(name), np.nan)
+        above, outcome = (
+            (one > threshold).astype(np.float64).where(one.notnull() & np.isfinite(threshold))
+            for one in (f.members, f.truth)
+        )
+        return (above if f.member is None else above.mean(f.member, skipna=False)), outcome
+
+    def square(f: Fields) -> tuple[xr.Dataset]:
+        above, outcome = event(f)
+        return ((above - outcome) ** 2,)
+
+    return {
+        "brier": Metric(square, lambda mean: mean, dimensionless=True),
+        "frequency_bias": Metric(event, ratio, dimensionless=True),
+    }
 
 
 def seeps_climatology(train: xr.Dataset, *, window_days: int = 61, dry: float | None = None) -> xr.Dataset:
@@ -104,6 +123,13 @@ def seeps_climatology(train: xr.Dataset, *, window_days: int = 61, dry: float | 
     """
     names = [str(name) for name, variable in train.data_vars.items() if "time" in variable.dims]
     train = _map(rename(train, names), _in_meters)
+    latitude = find_axes(train).latitude
+    if (height := _band_height(train, latitude)) < train.sizes[latitude]:
+        rows = [slice(at, at + height) for at in range(0, train.sizes[latitude], height)]
+        parts = [
+            seeps_climatology(train.isel({latitude: one}).load(), window_days=window_days, dry=dry) for one in rows
+        ]
+        return xr.concat(parts, latitude, data_vars="all", coords="minimal", compat="override", join="exact")
     times = train.indexes["time"]
     gaps = np.asarray(times[1:] - times[:-1]).astype("timedelta64[s]").astype(np.int64)
     if gaps.sum() < 330 * 86400:
@@ -173,34 +199,63 @@ def seeps(
     if lacking := [name for name in names if f"{name}_threshold" not in climatology]:
         raise ValueError(f"the climatology has nothing on {lacking}: make it with seeps_climatology(train)")
     forecast, truth = _map(forecast, _in_meters), _map(rename(truth, names), _in_meters)
-    both = {kind: xr.Dataset({n: climatology[f"{n}_{kind}"] for n in names}) for kind in ("dry_fraction", "threshold")}
-    # the thresholds go along as a climatology would; cells without one count no more than those without rain
-    pairs = match(forecast, truth, both["threshold"].map(lambda v: v.assign_attrs(units="m")))
-    dry = climatology.attrs["dry"]
-    p1 = both["dry_fraction"].mean([dim for dim in ("hour", "dayofyear") if dim in both["dry_fraction"].dims])
-    p1 = p1.map(lambda field: _on(pairs, field))
-
-    def error(f) -> tuple[xr.Dataset, ...]:
-        parts = {}
-        for name in f.truth.data_vars:
-            heavy, share = f.climatology[name], p1[name]
-            said, was = (
-                xr.where(one[name] < dry, 0, xr.where(one[name] >= heavy, 2, 1)) for one in (f.forecast, f.truth)
-            )
-            value = xr.zeros_like(f.truth[name])
-            matrix = {
-                (0, 1): 1 / (1 - share), (0, 2): 4 / (1 - share),
-                (1, 0): 1 / share, (1, 2): 3 / (1 - share),
-                (2, 0): 1 / share + 3 / (2 + share), (2, 1): 3 / (2 + share),
-            }  # fmt: skip
-            for (row, column), cost in matrix.items():
-                value = value + 0.5 * cost * ((said == row) & (was == column))
-            known = f.forecast[name].notnull() & f.truth[name].notnull() & heavy.notnull()
-            parts[name] = value.where(known & (share >= 0.1) & (share <= 0.85)).transpose(*f.truth[name].dims)
-        return (xr.Dataset(parts),)
-
-    metric = Metric(error, lambda mean: mean, dimensionless=True)
+    pairs, metric = seeps_pairs(forecast, truth, climatology)
     return _scored(pairs, metric, weights, skipna=True)
+
+
+def seeps_pairs(
+    forecast: xr.Dataset,
+    truth: xr.Dataset,
+    climatology: xr.Dataset,
+    baselines: Mapping[str, xr.Dataset | Callable] | None = None,
+) -> tuple[Pairs, Metric]:
+    """Return the pairs of the variables of a SEEPS climatology, with its thresholds as their climatology; the metric.
+
+    Forecast, truth and baselines are in the same unit of length.
+    """
+    names = [str(name) for name in forecast.data_vars if f"{name}_threshold" in climatology]
+    if not names:
+        raise ValueError(
+            f"the climatology for SEEPS has {list(climatology.data_vars)} and nothing on {list(forecast.data_vars)}: "
+            "make it with seeps_climatology(train)"
+        )
+    factor = {name: _factor_to_meters(forecast[name]) for name in names}
+    dry = {name: climatology.attrs["dry"] / factor[name] for name in names}
+    thresholds = xr.Dataset(
+        {
+            name: (climatology[f"{name}_threshold"] / factor[name]).assign_attrs(units=forecast[name].attrs["units"])
+            for name in names
+        }
+    )
+    # the thresholds go along as a climatology would; cells without one count no more than those without rain
+    chosen = {
+        name: one[names] if isinstance(one, xr.Dataset) and set(names) <= set(one.data_vars) else one
+        for name, one in (baselines or {}).items()
+    }
+    pairs = match(forecast[names], truth, thresholds, chosen)
+    fractions = xr.Dataset({name: climatology[f"{name}_dry_fraction"] for name in names})
+    p1 = fractions.mean([dim for dim in ("hour", "dayofyear") if dim in fractions.dims])
+    p1 = p1.map(lambda field: _on(pairs, field, slice(0, pairs.grid["latitude"].size)))
+
+    def error(f: Fields) -> tuple[xr.Dataset, ...]:
+        (name,) = map(str, f.truth.data_vars)
+        heavy, share = f.climatology[name], p1[name]
+        said, was = (
+            xr.where(one[name] < dry[name], 0, xr.where(one[name] >= heavy, 2, 1)) for one in (f.forecast, f.truth)
+        )
+        value = xr.zeros_like(f.truth[name])
+        matrix = {
+            (0, 1): 1 / (1 - share), (0, 2): 4 / (1 - share),
+            (1, 0): 1 / share, (1, 2): 3 / (1 - share),
+            (2, 0): 1 / share + 3 / (2 + share), (2, 1): 3 / (2 + share),
+        }  # fmt: skip
+        for (row, column), cost in matrix.items():
+            value = value + 0.5 * cost * ((said == row) & (was == column))
+        known = f.forecast[name].notnull() & f.truth[name].notnull() & heavy.notnull()
+        value = value.where(known & (share >= 0.1) & (share <= 0.85)).transpose(*f.truth[name].dims)
+        return (xr.Dataset({name: value}),)
+
+    return pairs, Metric(error, lambda mean: mean, dimensionless=True)
 
 
 def tercile_rpss(
@@ -242,33 +297,16 @@ def tercile_rpss(
         raise ValueError(f"windows has {bad[0]}: write (first, last) lead in steps from 1 to {leads}")
     if not windows:
         raise ValueError("windows is empty: give the first and the last lead of each mean, [(1, 28)]")
-    member = find_member(forecast)
     parts = []
     for first, last in windows:
-        mean = forecast.isel(lead_time=slice(first - 1, last))
-        pairs = match(mean, truth, None)
-        found = []
-        for name in pairs.forecast.data_vars:
-            right, own = _window_means(pairs, str(name))
-            edges = _terciles(train, str(name), pairs, last - first + 1)
-            month = xr.DataArray(right["month"].values, dims="init_time")
-            lower, upper = (edges.sel(edge=at, drop=True).sel(month=month).drop_vars("month") for at in (0, 1))
-
-            def cumulative(values, lower=lower, upper=upper):
-                return [(values < lower).astype(float), (values < upper).astype(float)]
-
-            said = cumulative(own)
-            said = [one.mean(member) if member is not None else one for one in said]
-            was = cumulative(right.drop_vars("month"))
-            there = own.notnull() if member is None else own.notnull().all(member)
-            known = right.notnull() & lower.notnull() & there
-            rps = sum((s - w) ** 2 for s, w in zip(said, was, strict=True)).where(known)
-            normal = sum((share - w) ** 2 for share, w in zip((1 / 3, 2 / 3), was, strict=True)).where(known)
-            weight = row_weights(pairs.grid["latitude"], weights)
-            pooled = [dim for dim in ("init_time", "latitude", "longitude") if dim in rps.dims]
-            mean_of = [one.weighted(weight).mean(pooled) for one in (rps, normal)]
-            found.append((1 - mean_of[0] / mean_of[1]).rename(str(name)))
-        parts.append(xr.merge(found, compat="override"))
+        pairs = match(forecast.isel(lead_time=slice(first - 1, last)), truth, None)
+        training = comparable(pairs.forecast, train, pairs.grid, pairs.kept, "the training period")
+        weight = row_weights(pairs.grid["latitude"], weights)
+        count = pairs.grid["latitude"].size
+        height = min(_band_height(one, "latitude") for one in (pairs.forecast, pairs.analysis, training))
+        sums = [_ranked(pairs, training, weight, slice(at, min(at + height, count))) for at in range(0, count, height)]
+        own, normal = (sum(one.isel(part=part) for one in sums) for part in (0, 1))
+        parts.append(1 - ratio(own, normal))
     table = concat(parts, "window")
     lead = forecast["lead_time"].values
     table = table.assign_coords(
@@ -280,23 +318,51 @@ def tercile_rpss(
     return table
 
 
-def _window_means(pairs: Pairs, name: str) -> tuple[xr.DataArray, xr.DataArray]:
+def _ranked(pairs: Pairs, training: xr.Dataset, weight: xr.DataArray, rows: slice) -> xr.Dataset:
+    """Return weighted sums of the ranked probability scores of means over all leads, of the forecast and of thirds.
+
+    Over all initializations and some rows of the canonical grid; dims (part[, level]).
+    """
+    member = find_member(pairs.forecast)
+    found = {}
+    for name in map(str, pairs.forecast.data_vars):
+        right, own = _window_means(pairs, name, rows)
+        edges = _terciles(training[name], pairs, rows)
+        month = xr.DataArray(right["month"].values, dims="init_time")
+        lower, upper = (edges.sel(edge=at, drop=True).sel(month=month).drop_vars("month") for at in (0, 1))
+
+        def cumulative(values, lower=lower, upper=upper):
+            return [(values < lower).astype(float), (values < upper).astype(float)]
+
+        said = cumulative(own)
+        said = [one.mean(member) if member is not None else one for one in said]
+        was = cumulative(right.drop_vars("month"))
+        there = own.notnull() if member is None else own.notnull().all(member)
+        known = right.notnull() & lower.notnull() & there
+        rps = sum((s - w) ** 2 for s, w in zip(said, was, strict=True)).where(known)
+        normal = sum((share - w) ** 2 for share, w in zip((1 / 3, 2 / 3), was, strict=True)).where(known)
+        pooled = [dim for dim in ("init_time", "latitude", "longitude") if dim in rps.dims]
+        own_weight = weight.isel(latitude=rows)
+        found[name] = xr.concat([(one * own_weight).sum(pooled) for one in (rps, normal)], "part")
+    return xr.Dataset(found)
+
+
+def _window_means(pairs: Pairs, name: str, rows: slice) -> tuple[xr.DataArray, xr.DataArray]:
     """Return means over all leads of truth and forecast, (init_time, ...), with the month of the middle of each."""
     whole = pairs.complete.all(axis=1)
     if not whole.any():
         raise ValueError("no initialization has a truth at all leads of the window")
-    rows = np.flatnonzero(whole)
-    at = xr.DataArray(pairs.at_valid[rows], dims=("init_time", "lead_time"))
-    right = _on(pairs, pairs.analysis[name].compute()).drop_vars("time").isel(time=at).mean("lead_time", skipna=False)
-    own = _on(pairs, pairs.forecast[name].isel(init_time=rows).compute()).mean("lead_time", skipna=False)
-    middle = pairs.valid_time.isel(init_time=rows, lead_time=pairs.complete.shape[1] // 2)
+    inits = np.flatnonzero(whole)
+    at = xr.DataArray(pairs.at_valid[inits], dims=("init_time", "lead_time"))
+    right = _on(pairs, pairs.analysis[name], rows).drop_vars("time").isel(time=at).mean("lead_time", skipna=False)
+    own = _on(pairs, pairs.forecast[name].isel(init_time=inits), rows).mean("lead_time", skipna=False)
+    middle = pairs.valid_time.isel(init_time=inits, lead_time=pairs.complete.shape[1] // 2)
     return right.assign_coords(month=("init_time", middle.dt.month.values)), own.drop_vars("init_time", errors="ignore")
 
 
-def _terciles(train: xr.Dataset, name: str, pairs: Pairs, length: int) -> xr.DataArray:
-    """Return the lower and the upper tercile of running means over `length` steps, dims (edge, month, ...)."""
-    own = comparable(pairs.forecast[[name]], train, pairs.grid, pairs.kept, "the training period")[name]
-    own = _on(pairs, own.compute())
+def _terciles(training: xr.DataArray, pairs: Pairs, rows: slice) -> xr.DataArray:
+    """Return the lower and the upper tercile of running means over as many steps as leads, dims (edge, month, ...)."""
+    own, length = _on(pairs, training, rows), pairs.complete.shape[1]
     if length > 1:
         steps = np.asarray(own.indexes["time"][1:] - own.indexes["time"][:-1]).astype("timedelta64[s]")
         leads = np.diff(pairs.valid_time.values[0])
@@ -330,15 +396,20 @@ def _terciles(train: xr.Dataset, name: str, pairs: Pairs, length: int) -> xr.Dat
 
 
 def _in_meters(field: xr.DataArray) -> xr.DataArray:
+    factor = _factor_to_meters(field)
+    return field if factor == 1 else (field * factor).assign_attrs({**field.attrs, "units": "m"})
+
+
+def _factor_to_meters(field: xr.DataArray) -> float:
     units = field.attrs.get("units", "")
     if not units:
         raise ValueError(f"{field.name} has no units: set ds[{field.name!r}].attrs['units'], 'm' or 'mm'")
     if same_units(units, "m"):
-        return field
+        return 1.0
     factors = conversion("tp", units, "m")
     if factors is None:
         raise ValueError(f"{field.name} is in {units!r}: convert it to m")
-    return (field * factors[0] + factors[1]).assign_attrs({**field.attrs, "units": "m"})
+    return factors[0]
 
 
 def _map(dataset: xr.Dataset, function: Callable[[xr.DataArray], xr.DataArray]) -> xr.Dataset:
@@ -346,12 +417,23 @@ def _map(dataset: xr.Dataset, function: Callable[[xr.DataArray], xr.DataArray]) 
     return dataset.assign({name: function(dataset[name]) for name in dataset.data_vars})
 
 
-def _on(pairs: Pairs, field: xr.DataArray) -> xr.DataArray:
-    """Return a field in the canonical order, with the coordinates of the forecast's grid."""
-    found = orient(field.to_dataset(name="field"))["field"]
-    return found.assign_coords(
-        {dim: pairs.grid[dim] for dim in ("latitude", "longitude", "level") if dim in found.dims}
-    )
+def _band_height(dataset: xr.Dataset, latitude: Hashable) -> int:
+    """Return how many rows of all times are worked on at once, for what takes all times of a cell."""
+    row = sum(variable.size for variable in dataset.data_vars.values()) * 8 // dataset.sizes[latitude]
+    return max(1, _BAND_BYTES // max(row, 1))
+
+
+def _on(pairs: Pairs, field: xr.DataArray, rows: slice) -> xr.DataArray:
+    """Return some rows of a field, read, in the canonical order, with the coordinates of the forecast's grid."""
+    latitude = find_axes(field.to_dataset(name="field")).latitude
+    count = field.sizes[latitude]
+    if field[latitude].values[0] > field[latitude].values[-1]:
+        own = slice(count - rows.stop, count - rows.start)
+    else:
+        own = rows
+    found = orient(field.isel({latitude: own}).compute().to_dataset(name="field"))["field"]
+    grid = pairs.grid | {"latitude": pairs.grid["latitude"].isel(latitude=rows)}
+    return found.assign_coords({dim: grid[dim] for dim in ("latitude", "longitude", "level") if dim in found.dims})
 
 
 def _scored(pairs: Pairs, metric: Metric, weights: str | None, skipna: bool) -> xr.Dataset:

@@ -4,17 +4,21 @@ Split-conformal intervals (Lei et al. 2018) hold the truth as often as they say,
 as far as the errors of the calibration period are like those to come.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 
 from simvp_climate.data.conventions import find_member, restore
 from simvp_climate.verification.baselines import climatology_at
-from simvp_climate.verification.pairs import canonical, iso, match, on_grid_of, read, with_times
-from simvp_climate.verification.scores import fit_calibration, on_levels_of
+from simvp_climate.verification.calibration import fit_calibration, on_levels_of
+from simvp_climate.verification.metrics import Metric, concat, finish, row_weights, weighted_sums
+from simvp_climate.verification.pairs import Block, Pairs, canonical, iso, match, on_grid_of, read, with_times
+from simvp_climate.verification.regions import Region, region_masks
+from simvp_climate.verification.scores import groups, with_land
 
 _SPACE = ("latitude", "longitude")
 # half the width of the triangle over the year, days: a season
@@ -113,13 +117,10 @@ def fit_intervals(
     """
     if not 0 < level < 1:
         raise ValueError(f"level={level!r} must lie between 0 and 1, for example 0.9")
-    center = None
-    if climatology is not None:
-        center = partial(_drawn_in, climatology, fit_calibration(forecast, truth, climatology))
-        forecast = center(forecast)
     if (member := find_member(forecast)) is not None:
         raise ValueError(f"intervals are fitted on single forecasts: take the mean, forecast.mean({member!r})")
-    pairs = match(forecast, truth, None)
+    factors = None if climatology is None else fit_calibration(forecast, truth, climatology)
+    pairs = match(forecast, truth, climatology)
     fewest = int(np.ceil(np.round(level / (1 - level), 9)))
     complete = pairs.complete.sum(axis=0)
     if (complete < fewest).any():
@@ -134,7 +135,7 @@ def fit_intervals(
     covered = sorted(set(pairs.valid_time.dt.month.values[pairs.complete].tolist()))
     for lead in range(pairs.complete.shape[1]):
         chosen = np.flatnonzero(pairs.complete[:, lead])
-        block = _read_lead(pairs, chosen, lead)
+        block = _read_lead(pairs, chosen, lead, factors)
         weight = _season_weights(middles[np.newaxis], days[chosen, lead][:, np.newaxis])  # (init, month)
         for name, error in block.items():
             sizes = abs(error.values).reshape(len(chosen), -1)
@@ -167,6 +168,7 @@ def fit_intervals(
         "fitted_start": iso(verified.min()),
         "fitted_end": iso(verified.max()),
     }
+    center = None if climatology is None else partial(_drawn_in, climatology, factors)
     return Intervals(level, half_width, center)
 
 
@@ -183,70 +185,120 @@ def _drawn_in(climatology: xr.Dataset, factors: xr.Dataset, forecast: xr.Dataset
     return restore(drawn.assign_attrs(forecast.attrs), like=with_times(forecast)[0])
 
 
-def coverage(intervals: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
-    """Return 1 where the truth lies inside the intervals and 0 where not, NaN where it is missing.
+def coverage(
+    intervals: xr.Dataset,
+    truth: xr.Dataset,
+    *,
+    regions: Sequence[str] | Mapping[str, Region] | None = None,
+    by: Literal["season", "month"] | None = None,
+    weights: Literal["area", "cos"] | None = "area",
+) -> xr.Dataset:
+    """Return the share of cases in which the truth lies inside the intervals, its ends included.
 
     Parameters
     ----------
     intervals
         As from a call of `Intervals`, dims (bound, init_time, lead_time, ...).
-    truth
-        Analyses with a dimension `time` in the same layout, or of which the grid can be brought to it.
+    truth, weights
+        As in `rmse`; pairs without a truth do not count, nor do cells without a value.
+    regions, by
+        As in `score`.
 
     Returns
     -------
-    Dataset in memory, dims (init_time, lead_time, [level,] latitude, longitude): means over any of them are
-    coverages.
+    Dataset in memory with the variables of the intervals, dims (lead_time[, level, region, season]), no unit.
+
+    Raises
+    ------
+    ValueError
+        As in `rmse` and `score`, or if there is no dimension `bound`.
     """
-    lower, upper, right = _sides(intervals, truth)
-    inside = ((lower <= right) & (right <= upper)).astype(np.float64)
-    return inside.where(right.notnull() & lower.notnull())
 
+    def inside(name: str, lower: xr.DataArray, upper: xr.DataArray, right: xr.DataArray) -> xr.DataArray:
+        return ((lower <= right) & (right <= upper)).astype(np.float64).where(lower.notnull() & right.notnull())
 
-def interval_score(intervals: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
-    """Return the interval score of every pair and cell (Gneiting and Raftery 2007): less is better.
-
-    width + 2 / (1 - level) * (how far the truth lies outside), in the unit of the variable. Arguments and dims of the
-    result as in `coverage`; the level is taken from the intervals' attribute `interval_level`.
-    """
-    lower, upper, right = _sides(intervals, truth)
-    result = upper - lower
+    result = _mean_over_pairs(inside, intervals, truth, regions, by, weights)
     for name in result.data_vars:
-        factor = 2 / (1 - intervals[name].attrs["interval_level"])
-        outside = (lower[name] - right[name]).clip(0) + (right[name] - upper[name]).clip(0)
-        result[name] = result[name] + factor * outside
-        result[name].attrs = {"units": intervals[name].attrs.get("units", "")}
+        result[name].attrs = {"units": "1", "long_name": f"coverage of the intervals of {name}"}
     return result
 
 
-def _sides(intervals: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
-    """Return both ends and the truth, canonical, aligned, in float64."""
+def interval_score(
+    intervals: xr.Dataset,
+    truth: xr.Dataset,
+    *,
+    regions: Sequence[str] | Mapping[str, Region] | None = None,
+    by: Literal["season", "month"] | None = None,
+    weights: Literal["area", "cos"] | None = "area",
+) -> xr.Dataset:
+    """Return the mean interval score (Gneiting and Raftery 2007): less is better.
+
+    <width + 2 / (1 - level) * (how far the truth lies outside)>, in the unit of the variable. Arguments, dims of the
+    result and errors as in `coverage`; the level is taken from the intervals' attribute `interval_level`.
+    """
+
+    def scored(name: str, lower: xr.DataArray, upper: xr.DataArray, right: xr.DataArray) -> xr.DataArray:
+        factor = 2 / (1 - intervals[name].attrs["interval_level"])
+        return upper - lower + factor * ((lower - right).clip(0) + (right - upper).clip(0))
+
+    result = _mean_over_pairs(scored, intervals, truth, regions, by, weights)
+    for name in result.data_vars:
+        units = intervals[name].attrs.get("units", "")
+        result[name].attrs = {"units": units, "long_name": f"interval score of {name}"}
+    return result
+
+
+def _mean_over_pairs(
+    make: Callable[[str, xr.DataArray, xr.DataArray, xr.DataArray], xr.DataArray],
+    intervals: xr.Dataset,
+    truth: xr.Dataset,
+    regions: Sequence[str] | Mapping[str, Region] | None,
+    by: str | None,
+    weights: str | None,
+) -> xr.Dataset:
+    """Return the mean of what is made of both ends and the truth, in one pass over blocks of pairs."""
     if "bound" not in intervals.dims:
         raise ValueError(
             f"intervals have a dimension 'bound', this has {tuple(intervals.dims)}: call Intervals for them"
         )
     lower, upper = (intervals.sel(bound=end, drop=True) for end in ("lower", "upper"))
-    pairs = match(lower, truth, None)
-    if not pairs.complete.all():
-        raise ValueError(
-            f"{int((~pairs.complete).sum())} of {pairs.complete.size} pairs have no truth: take initializations whose "
-            "leads all have one"
-        )
-    block = read(pairs, slice(None), slice(None))
-    first = block.systems[""]
-    top = canonical(upper).drop_vars("valid_time").astype(np.float64)
-    top = top.sel(init_time=first["init_time"]).assign_coords(first.coords)
-    top = top.assign({name: top[name].transpose(*own.dims) for name, own in first.data_vars.items()})
-    return first, top, block.truth.assign_coords(first.coords)
+    pairs = match(lower, truth, None, {"upper": upper})
+    rows = row_weights(pairs.grid["latitude"], weights)
+    masks = region_masks(with_land(regions, truth), pairs.grid)
+
+    def made(block: Block) -> xr.Dataset:
+        low, high = block.systems[""], block.systems["upper"]
+        found = {}
+        for name in map(str, low.data_vars):
+            right = block.truth[name].transpose(*low[name].dims).assign_coords(low[name].coords)
+            found[name] = make(name, low[name], high[name], right).transpose(*low[name].dims)
+        return low.assign(found)
+
+    metric = Metric(lambda f: (f.forecast,), lambda mean: mean)
+    cells = rows if masks is None else masks * rows
+    sums = weighted_sums(pairs, {"mean": metric}, cells, True, made={"made": made})["made", "mean"]
+    parts = groups(by, pairs)
+    means = [
+        finish(sums.where(True if part is None else part, 0).sum("init_time", skipna=False), metric)
+        for part in parts.values()
+    ]
+    labels = {"level": pairs.forecast["level"]} if "level" in pairs.grid else {}
+    result = means[0] if by is None else concat(means, xr.DataArray(np.array(list(parts)), dims=by, name=by))
+    order = ("lead_time", "level", "region", *([by] if by else []), ...)
+    return result.transpose(*order, missing_dims="ignore").assign_coords(pairs.kept | labels)
 
 
-def _read_lead(pairs, chosen: np.ndarray, lead: int) -> dict[str, xr.DataArray]:
-    """Return the errors of some initializations at one lead, (init_time, ...)."""
+def _read_lead(pairs: Pairs, chosen: np.ndarray, lead: int, factors: xr.Dataset | None) -> dict[str, xr.DataArray]:
+    """Return the errors of some initializations at one lead, (init_time, ...), of the forecast drawn in by factors."""
     parts = []
     for start in range(0, len(chosen), 64):
         rows = chosen[start : start + 64]
         block = read(pairs, slice(int(rows[0]), int(rows[-1]) + 1), slice(lead, lead + 1))
-        error = (block.systems[""] - block.truth).isel(lead_time=0, drop=True)
+        forecast = block.systems[""]
+        if factors is not None:
+            factor = on_levels_of(factors, forecast).sel(lead_time=forecast["lead_time"])
+            forecast = block.climatology + factor * (forecast - block.climatology)
+        error = (forecast - block.truth).isel(lead_time=0, drop=True)
         parts.append(error.isel(init_time=rows - rows[0]).astype(np.float32))
     errors = xr.concat(parts, "init_time", coords="minimal", compat="override", join="exact")
     return {str(name): errors[name].transpose("init_time", "level", *_SPACE, missing_dims="ignore") for name in errors}

@@ -65,35 +65,31 @@ def skill_map(
     names = [str(name) for name in pairs.forecast.data_vars]
     dims = {n: [d for d in ("level", "latitude", "longitude") if d in pairs.forecast[n].dims] for n in names}
     shapes = {n: (pairs.complete.shape[1], *(pairs.grid[d].size for d in dims[n])) for n in names}
-    # sums over all pairs of both squares, and over the pairs of every block of their difference
-    squares = {n: np.zeros((2, *shapes[n])) for n in names}
-    sums = {n: np.zeros((whole, *shapes[n])) for n in names}
-    counts = np.zeros((whole, pairs.complete.shape[1]))
+    squares = {n: np.zeros((2, *shapes[n])) for n in names}  # sums over all pairs, of the forecast and the baseline
+    means = {n: _BlockMeans(shapes[n]) for n in names}
     for inits, leads in blocks(pairs):
         part = read(pairs, inits, leads)
         known = part.complete.values
         rows = np.minimum(np.arange(inits.start, inits.stop) // length, whole - 1)  # the last one takes the rest
-        np.add.at(counts, (rows[:, np.newaxis], np.arange(leads.start, leads.stop)[np.newaxis]), known)
         for name in names:
-            right = part.truth[name].transpose("init_time", "lead_time", *dims[name]).values
-            two = [
-                (part.systems[s][name].transpose("init_time", "lead_time", *dims[name]).values - right) ** 2
-                for s in ("", "baseline")
-            ]
+            order = ("init_time", "lead_time", *dims[name])
+            right = part.truth[name].transpose(*order).values
             use = known.reshape(*known.shape, *(1 for _ in dims[name]))
-            two = [np.where(use, one, 0) for one in two]
+            two = [
+                np.where(use, (part.systems[system][name].transpose(*order).values - right) ** 2, 0)
+                for system in ("", "baseline")
+            ]
             for at in (0, 1):
                 squares[name][at][leads] += two[at].sum(axis=0)
             for row in np.unique(rows):
-                sums[name][row][leads] += (two[1] - two[0])[rows == row].sum(axis=0)
+                own = rows == row
+                means[name].add((leads, row), (two[1] - two[0])[own].sum(axis=0), known[own].sum(axis=0))
     result = {}
     for name in names:
         own, theirs = squares[name]
-        tail = (slice(None), slice(None), *(np.newaxis for _ in dims[name]))
         with np.errstate(invalid="ignore", divide="ignore"):
             skill = 1 - own / np.where(theirs > 0, theirs, np.nan)
-            means = sums[name] / np.where(counts > 0, counts, np.nan)[tail]
-            p = _p_values(means)
+            p = means[name].p_values()
         significant = np.stack([_discoveries(one, false_discovery_rate) for one in p])
         over = ("lead_time", *dims[name])
         result[name] = (over, skill, {"units": "1", "long_name": f"skill of {name}, 1 - MSE / MSE of the baseline"})
@@ -105,16 +101,43 @@ def skill_map(
     return xr.Dataset(result, coordinates, attrs)
 
 
-def _p_values(means: np.ndarray) -> np.ndarray:
-    """Return two-sided p-values of Student's t for a mean of 0 over the first axis; NaN where nothing varies."""
-    from scipy.special import stdtr
+class _BlockMeans:
+    """Number, mean and spread of means over blocks that come one after the other, (lead, ...) each (Welford 1962)."""
 
-    count = np.isfinite(means).sum(axis=0)
-    enough = count > 1
-    mean = np.where(enough, np.nansum(means, axis=0) / np.maximum(count, 1), np.nan)
-    spread = np.sqrt(np.nansum((means - mean) ** 2, axis=0) / np.maximum(count - 1, 1))
-    t = abs(mean) / np.where(spread > 0, spread / np.sqrt(np.maximum(count, 1)), np.nan)
-    return 2 * stdtr(np.maximum(count - 1, 1), -t)
+    def __init__(self, shape: tuple[int, ...]):
+        self.number = np.zeros((shape[0], *(1 for _ in shape[1:])))
+        self.mean, self.deviations = np.zeros(shape), np.zeros(shape)
+        self.block: tuple[slice, int] | None = None
+
+    def add(self, block: tuple[slice, int], total: np.ndarray, count: np.ndarray) -> None:
+        """Add sums over some pairs of a block; those of one block follow each other."""
+        if block != self.block:
+            self._close()
+            self.block, self.total, self.count = block, np.zeros_like(total), np.zeros(len(count))
+        self.total += total
+        self.count += count
+
+    def _close(self) -> None:
+        if self.block is None:
+            return
+        leads, _ = self.block
+        count = self.count.reshape(-1, *(1 for _ in self.total.shape[1:]))
+        self.number[leads] += count > 0
+        step = np.where(count > 0, self.total / np.maximum(count, 1) - self.mean[leads], 0)
+        self.mean[leads] += step / np.maximum(self.number[leads], 1)
+        # step * (the block's mean - the new mean)
+        self.deviations[leads] += step**2 * (1 - 1 / np.maximum(self.number[leads], 1))
+        self.block = None
+
+    def p_values(self) -> np.ndarray:
+        """Return two-sided p-values of Student's t for a mean of 0; NaN where nothing varies or a value is missing."""
+        from scipy.special import stdtr
+
+        self._close()
+        freedom = np.maximum(self.number - 1, 1)
+        spread = np.sqrt(self.deviations / freedom)
+        t = abs(self.mean) / np.where(spread > 0, spread / np.sqrt(np.maximum(self.number, 1)), np.nan)
+        return np.where(self.number > 1, 2 * stdtr(freedom, -t), np.nan)
 
 
 def _discoveries(p: np.ndarray, rate: float) -> np.ndarray:

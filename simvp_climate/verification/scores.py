@@ -2,15 +2,18 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import find_member, level_values, rename
+from simvp_climate.data.conventions import find_member, rename
 from simvp_climate.grid import closes_longitude
 from simvp_climate.verification import baselines as plain
 from simvp_climate.verification.bootstrap import block_length, percentiles, resample
+from simvp_climate.verification.calibration import calibrate_with
+from simvp_climate.verification.categories import event_metrics, seeps_pairs
 from simvp_climate.verification.metrics import (
     METRICS,
     Metric,
@@ -24,10 +27,12 @@ from simvp_climate.verification.metrics import (
     sums_per_init,
     weighted_sums,
 )
-from simvp_climate.verification.pairs import SPACE, Block, Pairs, iso, match
+from simvp_climate.verification.pairs import SPACE, Pairs, iso, match
 from simvp_climate.verification.regions import BOXES, Region, region_masks
 
 _SKILL = "rmse_skill"
+# of which less is better and 0 the best: 1 - theirs over that of a baseline is a skill
+_ERRORS = ("rmse", "mae", "rmse_unweighted", "crps", "brier", "seeps")
 _SEASONS = ("DJF", "MAM", "JJA", "SON")
 _LEFT_OUT = {True: "left out", False: "left out where never there, else propagated"}
 
@@ -42,6 +47,9 @@ def score(
     regions: Sequence[str] | Mapping[str, Region] | None = None,
     by: Literal["season", "month"] | None = None,
     calibrated: xr.Dataset | None = None,
+    thresholds: Mapping[str, float] | None = None,
+    seeps_climatology: xr.Dataset | None = None,
+    vectors: Mapping[str, tuple[str, str]] | None = None,
     persistence: bool = True,
     weights: Literal["area", "cos"] | None = "area",
     skipna: bool = False,
@@ -71,10 +79,14 @@ def score(
         time, as `fit_damped_persistence` and `fit_linear_regression` return it.
     metrics
         Some of "rmse", "mae", "bias", "acc" (pooled), "acc_per_init", "activity", "small_scale_variance" (wavenumbers
-        10 to 19), "rmse_unweighted", "rmse_skill", and for ensembles "crps" (fair; of one forecast its mae), "spread",
-        "spread_skill_ratio"; in the order wanted. "rmse_skill" stands for 1 - rmse / rmse of a baseline, for each
-        of them: "rmse_skill_vs_persistence" and so on, blanks as underscores. None: all that apply but acc_per_init and
-        rmse_unweighted; small_scale_variance applies to grids round the globe with 39 longitudes or more.
+        10 to 19), "rmse_unweighted", and for ensembles "crps" (fair; of one forecast its mae), "spread",
+        "spread_skill_ratio"; with `thresholds` "brier" and "frequency_bias", with `seeps_climatology` "seeps"; in the
+        order wanted. "rmse_skill" stands for 1 - rmse / rmse of a baseline, for each of them:
+        "rmse_skill_vs_persistence" and so on, blanks as underscores; so do "mae_skill", "crps_skill" and the like.
+        "acc_difference", or that of any metric, stands for the metric less that of a baseline. Both have intervals of
+        their own, narrower than those of the two apart. None: all that apply but acc_per_init and rmse_unweighted,
+        and of the comparisons rmse_skill; small_scale_variance applies to grids round the globe with 39 longitudes or
+        more.
     regions
         Names, boxes or masks, see `region_masks`, and "land" and "sea" where the truth has a land-sea mask: a
         dimension `region` more. None: the whole grid, without the dimension.
@@ -83,6 +95,14 @@ def score(
     calibrated
         Factors as from `fit_calibration`: the forecast drawn towards climatology by them is a system more,
         named with ", calibrated".
+    thresholds
+        By variable, in its unit: what "brier" and "frequency_bias" ask whether it is exceeded. Other variables have
+        none.
+    seeps_climatology
+        As from the function `seeps_climatology`, of the variables that have a "seeps".
+    vectors
+        Variables more by name, of the eastward and the northward component each, {"wind10": ("u10", "v10")}: their rmse
+        is the root mean square length of the error; other metrics have none.
     persistence
         Whether persistence is scored.
     allow_overlap
@@ -100,9 +120,9 @@ def score(
     -------
     Dataset in memory with the variables of the forecast, dims (system, metric, lead_time[, level, region, season]) and
     the number of initializations in the coordinate `pairs(lead_time[, season])`. The attribute `units` of a variable is
-    the unit of its rmse, mae, bias, crps and spread; other metrics have none. The acc of climatology is NaN. The
-    coordinates `<variable>_low` and `<variable>_high` are the ends of the intervals, NaN where there are fewer than
-    five blocks of initializations (the attribute `intervals` says which).
+    the unit of its rmse, mae, bias, crps, spread and their differences; other metrics have none. The acc of climatology
+    is NaN. The coordinates `<variable>_low` and `<variable>_high` are the ends of the intervals, NaN where there are
+    fewer than five blocks of initializations (the attribute `intervals` says which).
 
     Raises
     ------
@@ -121,7 +141,12 @@ def score(
             f"{names}): give one of them another name, for example forecast.assign_attrs(system='my model')"
         )
     pairs = match(forecast, truth, climatology, {**made, **(baselines or {})})
-    chosen = _choose(metrics, pairs, names)
+    available = METRICS | ({} if thresholds is None else event_metrics(thresholds, list(pairs.forecast.data_vars)))
+    rainy = None
+    if seeps_climatology is not None:
+        rainy, available["seeps"] = seeps_pairs(forecast, truth, seeps_climatology, {**made, **(baselines or {})})
+    chosen = _choose(metrics, available, pairs, names)
+    _check_vectors(vectors or {}, pairs)
     if not allow_overlap:
         if climatology is not None:
             _refuse_overlap(climatology.attrs, "climatology", "the climatology", pairs)
@@ -130,27 +155,31 @@ def score(
             if fitted is not None:
                 _refuse_overlap(fitted.attrs, "fitted", f"the baseline {name!r}", pairs)
     rows = row_weights(pairs.grid["latitude"], weights)
-    masks = region_masks(_with_land(regions, truth), pairs.grid)
+    masks = region_masks(with_land(regions, truth), pairs.grid)
     made_of_block = {"climatology": lambda block: block.climatology} if climatology is not None else {}
     if calibrated is not None:
-        made_of_block["calibrated"] = _calibrate_with(calibrated, pairs)
-    computed = {name: METRICS[name] for name in chosen if name in METRICS}
-    if any(name.startswith(_SKILL) for name in chosen):
-        computed.setdefault("rmse", METRICS["rmse"])
+        made_of_block["calibrated"] = calibrate_with(calibrated, pairs)
+    computed = {column.metric: available[column.metric] for column in chosen.values()}
     cells = rows if masks is None else masks * rows
-    sums = weighted_sums(pairs, computed, cells, skipna, pool_members=True, made=made_of_block)
+    plainly = {name: metric for name, metric in computed.items() if name != "seeps"}
+    sums = weighted_sums(pairs, plainly, cells, skipna, pool_members=True, made=made_of_block) if plainly else {}
+    if "seeps" in computed:
+        own = weighted_sums(rainy, {"seeps": computed["seeps"]}, cells, True, pool_members=True)
+        sums |= _with_all(own, [*names, *made_of_block, ""], pairs)
+    for name, components in (vectors or {}).items():
+        _add_vector(sums, name, components)
     titles = {"": system, **({"calibrated": f"{system}, calibrated"} if calibrated is not None else {})}
     order = ["", *(["calibrated"] if calibrated is not None else []), *names]
 
     length = block_length(pairs.forecast["init_time"], pairs.forecast["lead_time"]) if block is None else block
     drawn = _drawn(pairs, confidence, length, samples, seed)
-    groups = _groups(by, pairs)
-    tables = [_table(sums, computed, chosen, order, names, drawn, confidence, group) for group in groups.values()]
-    complete = [pairs.complete & (True if group is None else group.values) for group in groups.values()]
+    parted = groups(by, pairs)
+    tables = [_table(sums, computed, chosen, order, drawn, confidence, group) for group in parted.values()]
+    complete = [pairs.complete & (True if group is None else group.values) for group in parted.values()]
     if by is None:
         parts, counts = tables[0], ("lead_time", complete[0].sum(axis=0))
     else:
-        labels = xr.DataArray(np.array(list(groups)), dims=by, name=by)
+        labels = xr.DataArray(np.array(list(parted)), dims=by, name=by)
         parts = [None if not part else concat(list(part), labels) for part in zip(*tables, strict=True)]
         counts = (("lead_time", by), np.stack([one.sum(axis=0) for one in complete], axis=-1))
 
@@ -161,7 +190,7 @@ def score(
     def laid_out(part: xr.Dataset) -> xr.Dataset:
         return part.assign_coords(system=system_labels, **level).transpose(*dims, missing_dims="ignore")
 
-    if not skipna and (lacking := _missing_in(sums)):
+    if not skipna and (lacking := _missing_in(sums, list(vectors or {}))):
         warnings.warn(
             f"the scores of {lacking} are missing where a value is missing in the forecast, the truth or a baseline: "
             "skipna=True counts the cells where all are there",
@@ -170,14 +199,19 @@ def score(
     result, *ends = [laid_out(part) for part in parts if part is not None]
     result = result.assign_coords(pairs.kept)
     result.attrs = {}
-    for name, variable in pairs.forecast.data_vars.items():
-        result[name].attrs = attributes(variable, pairs.analysis[name], dimensionless=False)
+    for name in result.data_vars:
+        first = (vectors or {}).get(name, (name,))[0]
+        result[name].attrs = attributes(pairs.forecast[first], pairs.analysis[first], dimensionless=False)
+        if name not in pairs.forecast:
+            result[name].attrs["long_name"] = f"vector of {' and '.join(vectors[name])}"
         for word, end in zip(("low", "high"), ends, strict=False):
             result = result.assign_coords({f"{name}_{word}": end[name].variable})
             edge = {"low": "lower", "high": "upper"}[word]
             result[f"{name}_{word}"].attrs = {"long_name": f"{edge} end of the {confidence:.0%} interval of {name}"}
     result = result.assign_coords(pairs=(*counts, {"long_name": "number of initializations that were verified"}))
-    result["metric"].attrs["units"] = "rmse, mae, bias, crps and spread: those of the variable; others: 1"
+    result["metric"].attrs["units"] = (
+        "rmse, mae, bias, crps, spread and their differences: those of the variable; others: 1"
+    )
     verified = pairs.valid_time.values[pairs.complete]
     return result.assign_attrs(
         # a score means little without them: coarser grids give lower errors
@@ -195,22 +229,62 @@ def score(
     )
 
 
-def _missing_in(sums: dict[tuple[str, str], xr.Dataset]) -> list[str]:
+def _missing_in(sums: dict[tuple[str, str], xr.Dataset], vectors: list[str]) -> list[str]:
     """Return the variables of which a sum over the cells of a pair is missing."""
     found = {}
     for (_, label), one in sums.items():
-        for name, values in one.data_vars.items():
-            # a spectrum has no value where a row is not complete, which a mask may see to
-            if (
-                label != "small_scale_variance"
-                and not METRICS[label].of_ensembles
-                and not np.isfinite(values.values).all()
-            ):
+        # a spectrum has no value where a row is not complete, which a mask may see to; some are of some variables only
+        if label not in METRICS or label == "small_scale_variance" or METRICS[label].of_ensembles:
+            continue
+        for name, values in one.drop_vars(vectors).data_vars.items():
+            if not np.isfinite(values.values).all():
                 found[str(name)] = None
     return list(found)
 
 
-def _with_land(
+def _with_all(sums: dict[tuple[str, str], xr.Dataset], systems: list[str], pairs: Pairs) -> dict:
+    """Return sums of some variables and systems with those of all others, which are missing."""
+    result = {}
+    (_, label), some = next(iter(sums.items()))
+    first = next(iter(some.data_vars))
+    for system in systems:
+        own = sums.get((system, label), some * np.nan)
+        # without the levels that another variable may have
+        result[system, label] = own.assign(
+            {name: own[first] * np.nan for name in pairs.forecast.data_vars if name not in own}
+        )[list(pairs.forecast.data_vars)]
+    return result
+
+
+def _check_vectors(vectors: Mapping[str, tuple[str, str]], pairs: Pairs) -> None:
+    for name, components in vectors.items():
+        if name in pairs.forecast:
+            raise ValueError(f"vectors: the forecast has a variable {name!r} already, choose another name")
+        if isinstance(components, str) or len(components) != 2:
+            raise ValueError(f"vectors has {name}={components!r}: give two components, ('u10', 'v10')")
+        if lacking := [one for one in components if one not in pairs.forecast]:
+            raise ValueError(f"vectors: the forecast has no {lacking}, but {list(pairs.forecast.data_vars)}")
+        units = [pairs.forecast[one].attrs.get("units") for one in components]
+        if units[0] != units[1]:
+            raise ValueError(f"{components[0]} is in {units[0]!r} and {components[1]} in {units[1]!r}: convert one")
+
+
+def _add_vector(sums: dict[tuple[str, str], xr.Dataset], name: str, components: tuple[str, str]) -> None:
+    """Add the sums of a vector's squared error to those of its components; other metrics have none."""
+    for (_, label), one in sums.items():
+        first, second = (one[component] for component in components)
+        if label not in ("rmse", "rmse_unweighted"):
+            one[name] = first * np.nan
+            continue
+        if not np.array_equal(first.isel(part=-1), second.isel(part=-1), equal_nan=True):
+            raise ValueError(
+                f"{' and '.join(components)} have missing values in different cells, so that their vector has no "
+                "error: mask both alike"
+            )
+        one[name] = xr.concat([(first + second).isel(part=[0]), first.isel(part=[1])], "part")
+
+
+def with_land(
     regions: Sequence[str] | Mapping[str, Region] | None, truth: xr.Dataset
 ) -> Sequence[str] | Mapping[str, Region] | None:
     """Return the regions with "land" and "sea" as masks, from the land-sea mask that comes with the truth."""
@@ -254,7 +328,7 @@ def skilful_to(scores: xr.Dataset) -> xr.Dataset:
     labels = [str(name) for name in scores["metric"].values if str(name).startswith(f"{_SKILL}_vs_")]
     if not labels:
         raise ValueError(f"the scores have no {_SKILL}, but {list(scores['metric'].values)}: score with a baseline")
-    judged = [system for system in scores["system"].values if _vs(str(system)) not in labels]
+    judged = [system for system in scores["system"].values if _vs(_SKILL, str(system)) not in labels]
     result = {}
     for name in scores.data_vars:
         if f"{name}_low" not in scores.coords:
@@ -274,85 +348,19 @@ def skilful_to(scores: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(result)
 
 
-def fit_calibration(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset) -> xr.Dataset:
-    """Return by how much a forecast's anomalies should be drawn towards climatology, from a validation period.
+@dataclass(frozen=True)
+class Column:
+    """What stands under a label of the dimension metric: a metric, or how it compares with that of a baseline."""
 
-    The factor that gives the least square error there, <a b> / <a^2>, a and b the anomalies of forecast and truth, for
-    each variable and lead, between 0 and 1. `score(calibrated=...)` takes it, or `climatology + factor * anomaly` makes
-    the forecast. Such a forecast has a lower error and less variance: look at its activity.
-
-    Parameters
-    ----------
-    forecast, truth, climatology
-        As in `acc`, of a period that is not the one to be scored.
-
-    Returns
-    -------
-    Dataset in memory with the variables of the forecast, dims (lead_time[, level]), no unit. The attributes
-    `calibration_start` and `calibration_end` say from which valid times.
-
-    Raises
-    ------
-    ValueError
-        As in `acc`.
-    """
-    pairs = match(forecast, truth, climatology)
-    rows = row_weights(pairs.grid["latitude"], "area")
-    sums = weighted_sums(pairs, {"acc": METRICS["acc"]}, rows, False, pool_members=True)["", "acc"]
-    totals = sums.sum("init_time", skipna=False)
-    factor = ratio(totals.isel(part=0), totals.isel(part=1)).clip(0, 1)
-    if lacking := [str(name) for name in factor.data_vars if factor[name].isnull().any()]:
-        raise ValueError(
-            f"forecast, truth or climatology of {lacking} has missing values in some pairs, so that nothing can be "
-            "fitted: take a period without gaps"
-        )
-    verified = pairs.valid_time.values[pairs.complete]
-    return factor.assign_attrs(calibration_start=iso(verified.min()), calibration_end=iso(verified.max()))
+    metric: str
+    kind: Literal["own", "skill", "difference"] = "own"
+    baseline: str = ""
 
 
-def _calibrate_with(factors: xr.Dataset, pairs: Pairs) -> Callable[[Block], xr.Dataset]:
-    start, end = (factors.attrs.get(f"calibration_{word}") for word in ("start", "end"))
-    if lacking := [name for name in pairs.forecast.data_vars if name not in factors]:
-        raise ValueError(f"calibrated has no {lacking}, but {list(factors.data_vars)}: fit it on the same variables")
-    found = factors.indexes["lead_time"].get_indexer(pairs.forecast.indexes["lead_time"])
-    if (found < 0).any():
-        raise ValueError(
-            f"calibrated has no factor for the lead {pairs.forecast.indexes['lead_time'][found < 0][0]}: fit it on "
-            "forecasts with the same leads"
-        )
-    verified = [iso(time) for time in pairs.valid_time.values[pairs.complete]]
-    if start is not None and (inside := [text for text in verified if start <= text <= end]):
-        raise ValueError(
-            f"calibrated was fitted from {start} to {end}, and {len(inside)} verified times lie in it, from "
-            f"{min(inside)}: it has seen the truth. Fit it on another period"
-        )
-    factors = factors[list(pairs.forecast.data_vars)]
-
-    def calibrate(block: Block) -> xr.Dataset:
-        forecast = block.systems[""]
-        factor = on_levels_of(factors, forecast).sel(lead_time=forecast["lead_time"])
-        drawn = block.climatology + factor * (forecast - block.climatology)
-        return drawn.assign({name: drawn[name].transpose(*own.dims) for name, own in forecast.data_vars.items()})
-
-    return calibrate
-
-
-def on_levels_of(factors: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
-    """Return factors at the levels of a canonical forecast, by their value.
-
-    Raises ValueError if one is not there.
-    """
-    if "level" not in factors.dims:
-        return factors
-    own, wanted = level_values(factors["level"].variable), forecast["level"].values
-    distance = np.abs(own[np.newaxis] - wanted[:, np.newaxis])
-    if (distance.min(axis=1) > 1e-3).any():
-        raise ValueError(f"the calibration has the levels {own} hPa, the forecast {wanted}: fit it on the same ones")
-    return factors.isel(level=distance.argmin(axis=1)).assign_coords(level=forecast["level"])
-
-
-def _choose(metrics: Sequence[str] | None, pairs: Pairs, baselines: list[str]) -> list[str]:
-    """Return the labels of the metrics asked for, or of all that apply."""
+def _choose(
+    metrics: Sequence[str] | None, available: Mapping[str, Metric], pairs: Pairs, baselines: list[str]
+) -> dict[str, Column]:
+    """Return what was asked for by label, or all that apply."""
     ensemble = find_member(pairs.forecast) is not None
     longitude = pairs.grid["longitude"]
     if metrics is None:
@@ -361,33 +369,46 @@ def _choose(metrics: Sequence[str] | None, pairs: Pairs, baselines: list[str]) -
         if closes_longitude(longitude) and longitude.size > 2 * 19:
             metrics += ["small_scale_variance"]
         metrics += [name for name, metric in METRICS.items() if metric.of_ensembles] if ensemble else []
+        metrics += [name for name in available if name not in METRICS]
         metrics += [_SKILL] if baselines else []
     if isinstance(metrics, str):
         raise ValueError(f"metrics={metrics!r} is one string, a list is needed: [{metrics!r}]")
-    known = [*METRICS, _SKILL]
-    if unknown := [name for name in metrics if name not in known]:
-        raise ValueError(f"metrics {unknown} are unknown: choose from {known}")
+    comparisons = {f"{name}_difference": Column(name, "difference") for name in available}
+    comparisons |= {f"{name}_skill": Column(name, "skill") for name in _ERRORS if name in available}
+    known = [*available, _SKILL]
+    if unknown := [name for name in metrics if name not in available and name not in comparisons]:
+        needs = {"brier": "thresholds", "frequency_bias": "thresholds", "seeps": "seeps_climatology"}
+        for name in unknown:
+            if (base := name.removesuffix("_skill").removesuffix("_difference")) in needs:
+                raise ValueError(f"{name} needs {needs[base]}: score(..., {needs[base]}=...)")
+        raise ValueError(
+            f"metrics {unknown} are unknown: choose from {known}, or compare with the baselines by "
+            "<metric>_skill and <metric>_difference"
+        )
     if not metrics:
         raise ValueError(f"metrics is empty: choose from {known}")
+    labels = {}
     for name in metrics:
-        if name in METRICS and METRICS[name].needs_climatology and pairs.climatology is None:
+        column = Column(name) if name in available else comparisons[name]
+        if available[column.metric].needs_climatology and pairs.climatology is None:
             raise ValueError(f"{name} needs a climatology: score(forecast, truth, climatology(train))")
-        if name in METRICS and METRICS[name].of_ensembles:
+        if available[column.metric].of_ensembles:
             members_of(pairs)
+        if column.kind == "own":
+            labels[name] = column
+            continue
+        if not baselines:
+            raise ValueError(f"{name} needs something to compare with: persistence=True, a climatology or baselines")
+        labels |= {_vs(name, baseline): replace(column, baseline=baseline) for baseline in baselines}
     if ensemble:
         members_of(pairs)
-    if _SKILL in metrics and not baselines:
-        raise ValueError(f"{_SKILL} needs something to compare with: persistence=True, a climatology or baselines")
-    if "small_scale_variance" in metrics:
+    if "small_scale_variance" in {column.metric for column in labels.values()}:
         check_wavenumbers(longitude, (10, 19))
-    labels = []
-    for name in metrics:
-        labels += [_vs(baseline) for baseline in baselines] if name == _SKILL else [name]
     return labels
 
 
-def _vs(baseline: str) -> str:
-    return f"{_SKILL}_vs_{baseline.replace(' ', '_')}"
+def _vs(name: str, baseline: str) -> str:
+    return f"{name}_vs_{baseline.replace(' ', '_')}"
 
 
 def _drawn(pairs: Pairs, confidence: float | None, length: int, samples: int, seed: int) -> xr.DataArray | None:
@@ -415,8 +436,11 @@ def _say(
     )
 
 
-def _groups(by: str | None, pairs: Pairs) -> dict[str | int, xr.DataArray | None]:
-    """Return which pairs are in which season or month, (init_time, lead_time); all of them by the name ""."""
+def groups(by: str | None, pairs: Pairs) -> dict[str | int, xr.DataArray | None]:
+    """Return which pairs are in which season or month, (init_time, lead_time); all of them by the name "".
+
+    Raises ValueError if `by` is neither.
+    """
     if by is None:
         return {"": None}
     if by not in ("season", "month"):
@@ -430,9 +454,8 @@ def _groups(by: str | None, pairs: Pairs) -> dict[str | int, xr.DataArray | None
 def _table(
     sums: dict[tuple[str, str], xr.Dataset],
     computed: dict[str, Metric],
-    labels: list[str],
+    columns: dict[str, Column],
     systems: list[str],
-    baselines: list[str],
     drawn: xr.DataArray | None,
     confidence: float | None,
     group: xr.DataArray | None,
@@ -448,19 +471,21 @@ def _table(
             found[system, label] = finish(own.sum("init_time", skipna=False), metric)
             if drawn is not None:
                 sampled[system, label] = finish(_resampled(own, drawn), metric)
-    for parts in (found, sampled) if drawn is not None else (found,):
-        for system in systems:
-            for baseline in baselines:
-                if (label := _vs(baseline)) in labels:
-                    parts[system, label] = 1 - ratio(parts[system, "rmse"], parts[baseline, "rmse"])
     for parts in (found, sampled):
         for key in (("climatology", "acc"), ("climatology", "acc_per_init")):
             if key in parts:  # its anomalies are zero, up to the rounding of the store that it came from
                 parts[key] = parts[key] * np.nan
+    for parts in (found, sampled) if drawn is not None else (found,):
+        for system in systems:
+            for label, column in columns.items():
+                if column.kind == "own":
+                    continue
+                own, theirs = parts[system, column.metric], parts[column.baseline, column.metric]
+                parts[system, label] = 1 - ratio(own, theirs) if column.kind == "skill" else own - theirs
 
     def stacked(of: Callable[[tuple[str, str]], xr.Dataset]) -> xr.Dataset:
-        names = xr.DataArray(np.array(labels), dims="metric", name="metric")
-        return concat([concat([of((system, label)) for label in labels], names) for system in systems], "system")
+        names = xr.DataArray(np.array(list(columns)), dims="metric", name="metric")
+        return concat([concat([of((system, label)) for label in columns], names) for system in systems], "system")
 
     table = stacked(lambda key: found[key])
     if drawn is None:

@@ -4,6 +4,7 @@ import xarray as xr
 from scores.categorical import seeps as peer_seeps
 
 from simvp_climate.grid import latitude_weights
+from simvp_climate.verification import categories
 from simvp_climate.verification.baselines import climatology_at, persistence
 from simvp_climate.verification.categories import (
     brier,
@@ -166,3 +167,19 @@ class TestTerciles:
             tercile_rpss(forecast, truth, train, windows=[(1, 4)])
         with pytest.raises(ValueError, match="too few"):
             tercile_rpss(forecast, truth, train.isel(time=slice(0, 35)), windows=[(1, 3)])
+
+    def test_in_bands_of_latitude(self, monkeypatch):
+        train, truth = self.slow(0), self.slow(1, start="2006-01-01")
+        forecast = persistence(truth, truth.time[:1000:10], ["1D", "2D", "3D"])
+        forecast = forecast.isel(latitude=slice(None, None, -1))
+        whole = tercile_rpss(forecast, truth, train, windows=[(1, 3)])
+        monkeypatch.setattr(categories, "_BAND_BYTES", 1)
+        xr.testing.assert_allclose(tercile_rpss(forecast, truth, train, windows=[(1, 3)]), whole, rtol=1e-12)
+
+
+def test_a_seeps_climatology_in_bands_of_latitude(monkeypatch):
+    train = rain(days=500)
+    whole = seeps_climatology(train)
+    monkeypatch.setattr(categories, "_BAND_BYTES", 1)
+    xr.testing.assert_identical(seeps_climatology(train), whole)
+    xr.testing.assert_identical(seeps_climatology(train.chunk(time=100)), whole)

@@ -4,10 +4,13 @@ import scores as peer
 import xarray as xr
 from arch.bootstrap import MovingBlockBootstrap
 from scores.probability import crps_for_ensemble
+from test_categories import rain
 
 from simvp_climate.grid import latitude_weights
 from simvp_climate.verification.baselines import climatology, persistence
 from simvp_climate.verification.bootstrap import block_length, resample
+from simvp_climate.verification.calibration import fit_calibration
+from simvp_climate.verification.categories import brier, frequency_bias, seeps, seeps_climatology
 from simvp_climate.verification.fitted import fit_damped_persistence
 from simvp_climate.verification.metrics import (
     activity,
@@ -19,7 +22,7 @@ from simvp_climate.verification.metrics import (
     wind_vector_rmse,
 )
 from simvp_climate.verification.regions import region_masks
-from simvp_climate.verification.scores import fit_calibration, score, skilful_to
+from simvp_climate.verification.scores import score, skilful_to
 
 LEADS = ["6h", "24h"]
 
@@ -470,3 +473,88 @@ def test_a_cluster_gives_the_same():
         found = score(forecast.chunk(init_time=7), truth.chunk(time=11), clim.chunk(hour=1), by="season")
     xr.testing.assert_allclose(found, expected, rtol=1e-12)
     xr.testing.assert_allclose(found.t2m_low, expected.t2m_low, rtol=1e-12)
+
+
+class TestOfSomeVariables:
+    def rainy(self):
+        truth = rain(days=300, start="2005-03-01", seed=1)
+        truth["t2m"] = truth.tp24h.copy(data=280 + truth.tp24h.values).assign_attrs(units="K")
+        return persistence(truth, truth.time[:290], ["1D", "3D"]), truth
+
+    def test_precipitation_in_the_table(self):
+        forecast, truth = self.rainy()
+        clim = seeps_climatology(rain(days=1200))
+        table = score(
+            forecast.assign_attrs(system="model"), truth, metrics=["rmse", "brier", "frequency_bias", "seeps",
+            "seeps_skill"], thresholds={"tp24h": 1e-3}, seeps_climatology=clim, regions=["global"], by="season",
+        )  # fmt: skip
+        plain = score(
+            forecast.assign_attrs(system="model"), truth, metrics=["rmse", "brier", "frequency_bias", "seeps"],
+            thresholds={"tp24h": 1e-3}, seeps_climatology=clim,
+        )  # fmt: skip
+        for name, expected in {
+            "brier": brier(forecast[["tp24h"]], truth, 1e-3),
+            "frequency_bias": frequency_bias(forecast[["tp24h"]], truth, 1e-3),
+            "seeps": seeps(forecast[["tp24h"]], truth, clim),
+        }.items():
+            found = plain.sel(metric=name)
+            np.testing.assert_allclose(found.tp24h.sel(system="model"), expected.tp24h, rtol=1e-12)
+            assert found.t2m.isnull().all()
+            assert (found.tp24h_low < found.tp24h).all() and (found.tp24h < found.tp24h_high).all()
+        assert table.tp24h.dims == ("system", "metric", "lead_time", "region", "season")
+        # the model is persistence
+        np.testing.assert_allclose(table.tp24h.sel(metric="seeps_skill_vs_persistence"), 0, atol=1e-12)
+
+    def test_errors_of_thresholds(self):
+        forecast, truth = self.rainy()
+        with pytest.raises(ValueError, match="brier needs thresholds: score"):
+            score(forecast, truth, metrics=["brier"])
+        with pytest.raises(ValueError, match="seeps_skill needs seeps_climatology"):
+            score(forecast, truth, metrics=["seeps_skill"])
+        with pytest.raises(ValueError, match=r"thresholds has \['tp'\], the forecast \['tp24h', 't2m'\]"):
+            score(forecast, truth, thresholds={"tp": 1e-3})
+        with pytest.raises(ValueError, match="has .* and nothing on"):
+            score(forecast, truth, seeps_climatology=xr.Dataset(attrs={"dry": 1e-3}))
+
+    def test_wind_as_a_vector(self):
+        truth = weather(names=("u10", "v10", "t2m"))
+        forecast = forecast_of(truth)
+        table = score(forecast, truth, vectors={"wind10": ("u10", "v10")}, by="month", regions=["global"])
+        plain = score(forecast, truth, vectors={"wind10": ("u10", "v10")})
+        one = plain.wind10.sel(system="forecast")
+        np.testing.assert_allclose(one.sel(metric="rmse"), wind_vector_rmse(forecast, truth), rtol=1e-12)
+        assert plain.wind10.attrs["units"] == "m s-1" and one.sel(metric="mae").isnull().all()
+        assert (plain.wind10_low.sel(metric="rmse") < plain.wind10.sel(metric="rmse")).all()
+        assert np.isfinite(table.wind10.sel(metric="rmse_skill_vs_persistence")).all()
+        with pytest.raises(ValueError, match="has no \\['u'\\]"):
+            score(forecast, truth, vectors={"wind": ("u", "v10")})
+        with pytest.raises(ValueError, match="u10 is in 'm s-1' and t2m in 'K'"):
+            score(forecast, truth, vectors={"wind": ("u10", "t2m")})
+
+
+def test_differences_to_each_baseline_have_intervals_of_their_own():
+    truth = weather(days=200)
+    clim = climatology(weather(days=400, start="2016-01-01"))
+    forecast = forecast_of(truth, noise=0.5)
+    metrics = ["rmse", "acc", "mae_skill", "acc_difference", "rmse_difference"]
+    table = score(forecast, truth, clim, metrics=metrics, block=4)
+    own, theirs = (table.t2m.sel(system=name, metric="rmse") for name in ("forecast", "persistence"))
+    found = table.sel(system="forecast", metric="rmse_difference_vs_persistence")
+    np.testing.assert_allclose(found.t2m, own - theirs)
+    both = table.sel(system=["forecast", "persistence"], metric="rmse")
+    apart = (both.t2m_high - both.t2m_low).sum("system")
+    assert (found.t2m_high - found.t2m_low < apart).all()
+    # against arch, which draws whole blocks of pairs of both systems
+    at = 1
+    errors = [
+        ((f - truth.t2m.sel(time=f.valid_time)) ** 2).weighted(latitude_weights(truth)).mean(("latitude", "longitude"))
+        for f in (forecast.t2m[:, at], persistence(truth, forecast.init_time, LEADS).t2m[:, at])
+    ]
+    drawn = MovingBlockBootstrap(4, *(one.values for one in errors), seed=3)
+    ends = drawn.conf_int(lambda a, b: np.sqrt(a.mean()) - np.sqrt(b.mean()), 2000, method="percentile", size=0.95)
+    np.testing.assert_allclose([found.t2m_low[at], found.t2m_high[at]], ends.ravel(), rtol=0.08)
+    acc = table.sel(system="forecast", metric="acc_difference_vs_persistence").t2m
+    np.testing.assert_allclose(acc, table.t2m.sel(system="forecast", metric="acc") - table.t2m.sel(
+        system="persistence", metric="acc"))  # fmt: skip
+    with pytest.raises(ValueError, match="bias_skill'\\] are unknown"):
+        score(forecast, truth, metrics=["bias_skill"])
