@@ -156,6 +156,10 @@ TUNING = {
     "ours: rate 0.008, 3 epochs, batches of 4, rollout, z500 and t2m count thrice": LONG.but(
         batch_size=4, epochs=3, rollout=2, variable_weights=THRICE
     ),
+    # for `drift`: does it help to know the season?
+    "ours: rate 0.008, 3 epochs, batches of 4, rollout, z500 and t2m count thrice, forcings": LONG.but(
+        batch_size=4, epochs=3, rollout=2, variable_weights=THRICE, forcings=FIELDS_AND_SEASON
+    ),
 }
 # what did best on 2004; equal CPU time: the steps of the rivals take less, so they have an epoch more
 HEADLINE = {
@@ -364,12 +368,12 @@ def transfer(data: Folder, ncep: Folder, out: Folder, seeds: int = 3, jobs: int 
 
 
 @app.command()
-def drift(data: Folder, out: Folder, days: int = 90):
-    """Roll what `headline` trained out over a season, from four times of the test year."""
-    for path in sorted(out.glob("headline-*.safetensors")):
+def drift(data: Folder, out: Folder, days: int = 90, runs: str = "headline-*", year: int = 2005):
+    """Roll what `headline`, or other runs, trained out over a season, from four times of a year."""
+    for path in sorted(out.glob(f"{runs}.safetensors")):
         forecaster = sc.Forecaster.load(path, device="cpu")
-        test = sc.open_dataset(data, forecaster.task.variables).sel(time="2005")
-        starts = test["time"].sel(time=["2005-01-15", "2005-04-01", "2005-07-01", "2005-10-01"])
+        test = sc.open_dataset(data, forecaster.task.variables).sel(time=str(year))
+        starts = test["time"].sel(time=[f"{year}-{day}" for day in ("01-15", "04-01", "07-01", "10-01")])
         starts = starts[starts + np.timedelta64(days, "D") <= test["time"][-1]]
         forecast = forecaster(test, init_times=starts, horizon=days * 4)
         late = forecast.isel(lead_time=slice(-120, None))  # the last 30 days
