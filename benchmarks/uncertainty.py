@@ -16,7 +16,6 @@ import xarray as xr
 
 import simvp_climate as sc
 from simvp_climate.verification.baselines import climatology_at
-from simvp_climate.verification.regions import region_masks
 
 REGIONS = ("tropics", "northern extratropics", "southern extratropics", "arctic", "antarctic")
 LEADS = (24, 72, 120, 240)  # hours
@@ -53,29 +52,22 @@ def main(
 
     theirs = sc.fit_intervals(of_climatology(before), valid, level)
     ours, others = bands(after), theirs(of_climatology(after))
-    inside = sc.coverage(ours, test)
-    weight = sc.latitude_weights(test)
-    masks = region_masks(REGIONS, {name: inside[name] for name in ("latitude", "longitude")})
-    season = after["valid_time"].dt.season
+    parts = sc.coverage(ours, test, regions=REGIONS, by="season")
+    whole = sc.coverage(ours, test)
+    both = [sc.interval_score(x, test) for x in (ours, others)]
     for name in shown:
-        found = {}
-        for lead in range(len(LEADS)):
-            for word in ("DJF", "MAM", "JJA", "SON"):
-                rows = np.flatnonzero((season.isel(lead_time=lead) == word).values)
-                part = inside[name].isel(init_time=rows, lead_time=lead)
-                for region in REGIONS:
-                    mean = part.weighted(masks.sel(region=region) * weight).mean()
-                    found[word, region, LEADS[lead]] = float(mean)
-        values = np.array(list(found.values()))
-        worst = min(found, key=found.get), max(found, key=found.get)
+        values = parts[name]
+        worst = [
+            " ".join(str(v) for v in values.where(values == edge, drop=True).stack(at=values.dims).at.values[0])
+            for edge in (values.min(), values.max())
+        ]
+        outside = int(((values < 0.85) | (values > 0.95)).sum())
         print(
-            f"{name}: coverage {float(inside[name].weighted(weight).mean()):.3f}, by season, region and lead from "
-            f"{values.min():.3f} {worst[0]} to {values.max():.3f} {worst[1]}; "
-            f"{((values < 0.85) | (values > 0.95)).sum()} of {values.size} outside 0.85 to 0.95"
+            f"{name}: coverage {float(whole[name].mean()):.3f}, by season, region and lead from "
+            f"{float(values.min()):.3f} ({worst[0]}) to {float(values.max()):.3f} ({worst[1]}); "
+            f"{outside} of {values.size} outside 0.85 to 0.95"
         )
-        over = ["init_time", "latitude", "longitude"]
-        both = [sc.interval_score(x, test)[name].weighted(weight).mean(over) for x in (ours, others)]
-        for lead, (a, b) in enumerate(zip(*both, strict=True)):
+        for lead, (a, b) in enumerate(zip(*(one[name] for one in both), strict=True)):
             words = f"interval score {float(a):.4g}, climatological {float(b):.4g}, ratio {float(a / b):.2f}"
             print(f"    {LEADS[lead]} h: {words}")
 

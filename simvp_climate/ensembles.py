@@ -1,6 +1,7 @@
 """Ensembles: several forecasters, or one that starts from perturbed states."""
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -24,6 +25,9 @@ def ensemble(
     init_times: Iterable | None = None,
     every: str | None = None,
     horizon: int | None = None,
+    *,
+    to: str | os.PathLike | None = None,
+    progress: bool = True,
 ) -> xr.Dataset:
     """Return the forecasts of several forecasters as an ensemble, for example of one trained with several seeds.
 
@@ -33,6 +37,8 @@ def ensemble(
         Two or more, of the same task.
     dataset, init_times, every, horizon
         As for a call of a forecaster.
+    to, progress
+        A store to write to in bounded memory, as `Forecaster.hindcast` does; None: the ensemble is made in memory.
 
     Returns
     -------
@@ -43,6 +49,8 @@ def ensemble(
     ------
     ValueError
         As for a call of a forecaster, or if there are fewer than two, two are the same, or tasks differ.
+    FileExistsError, FileNotFoundError
+        As in `Forecaster.hindcast`.
     """
     forecasters = list(forecasters)
     if len(forecasters) < 2:
@@ -55,8 +63,19 @@ def ensemble(
             raise ValueError(f"the tasks differ: {one.task} and {forecasters[0].task}")
     if isinstance(dataset, xr.Dataset) and (member := find_member(dataset)) is not None:
         raise ValueError(f"the dataset has members along {member!r}: pick one, ds.isel({member}=0)")
-    parts = [one(dataset, init_times, every, horizon) for one in forecasters]
-    return _joined(parts).assign_attrs(forecaster_sha256=" ".join(digests), system=f"{len(parts)} forecasters")
+    starts = [one._start(dataset, init_times, every, horizon) for one in forecasters]
+
+    def forecast(
+        histories: np.ndarray, states_of: Callable | None = None, told: dict[str, list[str]] | None = None
+    ) -> xr.Dataset:
+        both = zip(forecasters, starts, strict=True)
+        parts = [one._forecast(start, histories, states_of, told) for one, start in both]
+        return _joined(parts).assign_attrs(forecaster_sha256=" ".join(digests), system=f"{len(parts)} forecasters")
+
+    if to is None:
+        return forecast(starts[0].histories)
+    plan = {"forecaster": " ".join(digests)}
+    return forecasters[0]._write(starts[0], to, progress, forecast, len(forecasters), plan)
 
 
 def perturbed_ensemble(
@@ -70,6 +89,8 @@ def perturbed_ensemble(
     *,
     members: int = 10,
     seed: int = 0,
+    to: str | os.PathLike | None = None,
+    progress: bool = True,
 ) -> xr.Dataset:
     """Return an ensemble of one forecaster from perturbed initial states.
 
@@ -91,6 +112,8 @@ def perturbed_ensemble(
         How many, two or more.
     seed
         Of the draw. A perturbation depends on it, the member and the initialization alone.
+    to, progress
+        As in `ensemble`.
 
     Returns
     -------
@@ -102,6 +125,8 @@ def perturbed_ensemble(
     ValueError
         As for a call of the forecaster; if the data or the pool have members, or the pool has no two states that go
         together.
+    FileExistsError, FileNotFoundError
+        As in `Forecaster.hindcast`.
     """
     if members < 2:
         raise ValueError(f"members={members} must be 2 or more")
@@ -115,13 +140,35 @@ def perturbed_ensemble(
     forecaster.check(inside)
     factor, _ = forecaster._conversions(inside)  # differences know no offset
     draw = partial(_draw, reader.open_source(inside), inside.indexes["time"], factor, seed)
-    parts = []
-    for member in range(members):
-        sign = 0.0 if member == members - 1 and members % 2 else (-1.0) ** member
-        perturb = None if sign == 0 else partial(_perturbation, draw, member // 2, sign * amplitude)
-        parts.append(forecaster._forecast(start, start.histories, partial(forecaster._states, perturb=perturb)))
     words = f"{members} members, perturbed by {amplitude:g} x differences of states, seed {seed}"
-    return _joined(parts).assign_attrs(system="SimVPv2, perturbed", ensemble=words, amplitude=float(amplitude))
+    said = {"system": "SimVPv2, perturbed", "ensemble": words, "amplitude": float(amplitude)}
+
+    def forecast(
+        histories: np.ndarray, states_of: Callable | None = None, told: dict[str, list[str]] | None = None
+    ) -> xr.Dataset:
+        parts = []
+        for member in range(members):
+            sign = 0.0 if member == members - 1 and members % 2 else (-1.0) ** member
+            perturb = None if sign == 0 else partial(_perturbation, draw, member // 2, sign * amplitude)
+            own = states_of or partial(forecaster._states, perturb=perturb)
+            parts.append(forecaster._forecast(start, histories, own, told))
+        return _joined(parts).assign_attrs(said)
+
+    if to is None:
+        return forecast(start.histories)
+    times = inside.indexes["time"]
+    plan = {
+        "ensemble": words,
+        "amplitude": float(amplitude),
+        # the pool is known by its times and the first and the last of its states
+        "pool": [
+            str(times[0]),
+            str(times[-1]),
+            len(times),
+            forecaster._history_digest(inside, np.array([0, len(times) - 1])),
+        ],
+    }
+    return forecaster._write(start, to, progress, forecast, members, plan)
 
 
 def fit_amplitude(

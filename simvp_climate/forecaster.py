@@ -174,8 +174,23 @@ class Forecaster:
         if init_times is None and every is None:
             raise ValueError("say from which times: every='12h', or init_times=[...]")
         start = self._start(dataset, init_times, every, horizon)
+        return self._write(start, to, progress, partial(self._forecast, start))
+
+    def _write(
+        self,
+        start: "Start",
+        to: str | os.PathLike,
+        progress: bool,
+        forecast: Callable[..., xr.Dataset],
+        members: int = 1,
+        plan: dict | None = None,
+    ) -> xr.Dataset:
+        """Write what `forecast(histories, states_of, told)`, as `_forecast` takes them, makes to a store, and open it.
+
+        `members` is how many forecasts it makes of each initialization, `plan` what else makes this run what it is.
+        """
         channels, grid = len(self._told.channels), (self.latitude.size, self.longitude.size)
-        one = 4 * channels * grid[0] * grid[1] * start.horizon * len(start.series)
+        one = 4 * channels * grid[0] * grid[1] * start.horizon * len(start.series) * members
         batch = max(1, _HINDCAST_BYTES // one)
         told: dict[str, list[str]] = {}
 
@@ -184,12 +199,11 @@ class Forecaster:
             return dask.array.full(shape, np.float32(np.nan), chunks=chunks, dtype=np.float32), []
 
         def make(part: slice) -> tuple[xr.Dataset, list[str]]:
-            forecast = self._forecast(start, start.histories[part], told=told)
-            return forecast, told["digests"]
+            found = forecast(start.histories[part], None, told)
+            return found, told["digests"]
 
-        plan = self._plan(start, batch)
-        template = partial(self._forecast, start, start.histories, nothing)
-        return hindcast.write(_place(to), plan, template, make, progress)
+        template = partial(forecast, start.histories, nothing, None)
+        return hindcast.write(_place(to), self._plan(start, batch) | (plan or {}), template, make, progress)
 
     def interval(
         self,
@@ -204,6 +218,9 @@ class Forecaster:
 
         >>> bands = forecaster.interval(0.9, valid, every="24h")
         >>> bands(forecaster(test, every="12h"))
+
+        The forecasts are made in memory; where they are too large, `fit_intervals(forecaster.hindcast(valid, ...,
+        to="valid.zarr"), valid, level)` reads them a lead at a time.
 
         Parameters
         ----------

@@ -127,7 +127,10 @@ def _check_same(before: dict | None, plan: dict, path: Path) -> None:
         raise FileExistsError(
             f"{str(path)!r} exists and is no hindcast of simvp_climate: nothing was overwritten. Choose another name"
         )
-    if different := [f"{key} {before.get(key)} (now {plan[key]})" for key in plan if before.get(key) != plan[key]]:
+    keys = [*plan, *(key for key in before if key not in plan)]
+    if different := [
+        f"{key} {before.get(key)} (now {plan.get(key)})" for key in keys if before.get(key) != plan.get(key)
+    ]:
         raise FileExistsError(
             f"{str(path)!r} is another hindcast: {'; '.join(different)}. Nothing was overwritten: choose another name, "
             "or delete it"

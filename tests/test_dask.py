@@ -134,3 +134,21 @@ def test_training(client, memory, tmp_path):
     xr.testing.assert_equal(here(ds.isel(time=slice(0, 9))), here(on_workers(ds.isel(time=slice(0, 9)), time=4)))
     # one run, which goes on with either
     assert run(on_workers(ds, time=5), "run").provenance["epochs"] == here.provenance["epochs"]
+
+
+def test_scores(client):
+    ds = series("6h")
+    truth, train = ds.isel(time=slice(6, 200)), ds.sel(time=slice("2001-02-20", "2002-01-20"))
+    forecast = sc.persistence(truth, truth.time[:-8:2], ["6h", "24h"])
+    clim = sc.climatology(train)
+    options = dict(by="season", regions=["tropics", "global"], allow_overlap=True)
+    expected = sc.score(forecast.assign_attrs(system="model"), truth, clim, **options)
+    found = sc.score(
+        on_workers(forecast, init_time=7).assign_attrs(system="model"),
+        on_workers(truth, time=11),
+        on_workers(clim, hour=1),
+        **options,
+    )
+    assert np.isfinite(found.t2m.sel(metric="rmse")).any()
+    xr.testing.assert_allclose(found, expected, rtol=1e-12)
+    xr.testing.assert_allclose(found.t2m_low, expected.t2m_low, rtol=1e-12)

@@ -55,6 +55,48 @@ def test_refused(forecaster, other):
         ensemble([forecaster, other, forecaster], ds)
 
 
+def test_written_as_it_is_made(forecaster, other, pool, tmp_path, monkeypatch):
+    ds = waves()
+    monkeypatch.setattr("simvp_climate.forecaster._HINDCAST_BYTES", 1)  # one initialization at a time
+    calls = {
+        "seeds": lambda **to: ensemble([forecaster, other], ds, every="24h", **to),
+        "perturbed": lambda **to: perturbed_ensemble(forecaster, ds, pool, 0.3, every="24h", members=3, **to),
+    }
+    for name, call in calls.items():
+        expected = call()
+        assert expected.sizes["init_time"] > 2
+        found = call(to=tmp_path / f"{name}.zarr", progress=False)
+        xr.testing.assert_allclose(found.load(), expected, rtol=1e-5)
+        for key in ("forecaster_sha256", "data_sha256", "system"):
+            assert found.attrs[key] == expected.attrs[key]
+        assert found.number.attrs == expected.number.attrs
+    with pytest.raises(FileExistsError, match="is another hindcast: ensemble 3 members, perturbed by 0.3"):
+        perturbed_ensemble(
+            forecaster, ds, pool, 0.2, every="24h", members=3, to=tmp_path / "perturbed.zarr", progress=False
+        )
+    with pytest.raises(FileExistsError, match="is another hindcast"):
+        forecaster.hindcast(ds, every="24h", to=tmp_path / "perturbed.zarr", progress=False)
+
+
+def test_goes_on_after_a_kill(forecaster, other, tmp_path, monkeypatch):
+    ds, seen = waves(), []
+    monkeypatch.setattr("simvp_climate.forecaster._HINDCAST_BYTES", 1)
+    forecast = Forecaster._forecast
+
+    def dies(self, start, histories, states_of=None, told=None):
+        seen.append(len(histories))
+        if len(seen) == 7:  # two for the layout, two for each initialization
+            raise KeyboardInterrupt
+        return forecast(self, start, histories, states_of, told)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Forecaster, "_forecast", dies)
+        ensemble([forecaster, other], ds, every="24h", to=tmp_path / "e.zarr", progress=False)
+    assert not (tmp_path / "e.zarr").exists()
+    found = ensemble([forecaster, other], ds, every="24h", to=tmp_path / "e.zarr", progress=False)
+    xr.testing.assert_allclose(found.load(), ensemble([forecaster, other], ds, every="24h"), rtol=1e-5)
+
+
 class TestPerturbed:
     def test_pairs_lie_around_the_analysis(self, forecaster, pool):
         ds = waves()

@@ -462,19 +462,6 @@ class TestRegionsAndSeasons:
         assert np.isfinite(own.sel(region="north")).all() and np.isnan(own.sel(region="box")).all()
 
 
-def test_a_cluster_gives_the_same():
-    from distributed import Client
-
-    truth = weather(days=30)
-    forecast, clim = forecast_of(truth), climatology(weather(days=200, seed=3, start="2015-01-01"))
-    expected = score(forecast, truth, clim, by="season")
-    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as client:
-        assert client.scheduler is not None
-        found = score(forecast.chunk(init_time=7), truth.chunk(time=11), clim.chunk(hour=1), by="season")
-    xr.testing.assert_allclose(found, expected, rtol=1e-12)
-    xr.testing.assert_allclose(found.t2m_low, expected.t2m_low, rtol=1e-12)
-
-
 class TestOfSomeVariables:
     def rainy(self):
         truth = rain(days=300, start="2005-03-01", seed=1)
