@@ -18,9 +18,11 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_rgb
 
 from simvp_climate import plot
+from simvp_climate.grid import latitude_weights
 from simvp_climate.verification.baselines import persistence
 from simvp_climate.verification.literature import published
 from simvp_climate.verification.scores import score
+from simvp_climate.verification.spectra import variance_by_wavenumber, zonal_spectrum
 
 HOT, MIDDLE = (tuple(matplotlib.colormaps["viridis"](x)[:3]) for x in (1.0, 0.5))
 GRAY = to_rgb("0.85")
@@ -507,17 +509,17 @@ class TestIntervalsAndOthers:
 
     def test_skill_has_a_line_at_zero(self):
         panel = plot.scores(self.table(), metric="rmse_skill_vs_persistence").axes[0]
-        assert panel.get_ylabel() == "Skill over persistence"
+        assert panel.get_ylabel() == "RMSE skill over persistence"
         assert any((np.asarray(line.get_ydata()) == 0).all() and line.get_linestyle() == ":" for line in panel.lines)
 
-    def test_others_are_dots_on_the_same_grid_only(self):
+    def test_others_are_letters_on_the_same_grid_only(self):
         table = self.table()
         panel = plot.scores(table, metric="rmse", published=published()).axes[0]
-        words = {text.get_text() for text in panel.texts}
-        assert {"IFS T63", "GraphCast"} <= words
-        places = {
-            (float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in panel.lines if line.get_marker() == "."
-        }
+        lines = {line.get_label(): line for line in panel.lines}
+        assert {"IFS T63", "GraphCast"} <= set(lines)
+        words = {text.get_text() for text in panel.figure.legends[0].get_texts()}
+        assert {"SimVPv2", "persistence", "IFS T63", "GraphCast"} <= words
+        places = {(float(x), float(y)) for line in lines.values() for x, y in zip(*line.get_data(), strict=True)}
         assert (3.0, 267.61) in places and (5.0, 463.15) in places
         with pytest.raises(ValueError, match="errors on different grids cannot be compared"):
             plot.scores(table.assign_attrs(grid="72 longitudes x 36 latitudes"), published=published())
@@ -562,3 +564,188 @@ class TestSkillMap:
             plot.skill_map(self.skill()[["t2m"]])
         with pytest.raises(ValueError, match="not in forecast"):
             plot.skill_map(self.skill(), lead="48h")
+
+
+class TestScorecard:
+    def test_says_what_the_scores_say(self):
+        table = TestIntervalsAndOthers().table()
+        figure = plot.scorecard(table)
+        panel = figure.axes[0]
+        skill = table.z500.sel(system="SimVPv2", metric="rmse_skill_vs_persistence").values
+        assert [text.get_text() for text in panel.texts] == [f"{100 * value:.0f}" for value in skill]
+        assert [label.get_text() for label in panel.get_xticklabels()] == ["1 d", "3 d", "5 d"]
+        image = panel.images[0]
+        assert image.cmap(image.norm(0.9))[2] > image.cmap(image.norm(0.9))[0]  # blue is better
+        # better beyond chance at all leads
+        up = [line for line in panel.lines if line.get_marker() == "^"]
+        assert len(up[0].get_xdata()) == 3
+        assert figure.get_suptitle() == "SimVPv2 against persistence"
+
+    def test_sharpness_stands_beside_it(self):
+        table = TestIntervalsAndOthers().table()
+        activity = (table.sel(metric=["rmse"]) * 0 + 0.7).assign_coords(metric=["activity"])
+        both = xr.concat([table, activity], "metric")
+        panels = plot.scorecard(both).axes
+        assert panels[1].get_title() == "Activity" and panels[1].texts[0].get_text() == "0.70"
+
+    def test_regions_are_rows_and_errors(self):
+        table = TestIntervalsAndOthers().table()
+        regions = xr.concat([table, table], xr.DataArray(["tropics", "arctic"], dims="region", name="region"))
+        panel = plot.scorecard(regions, leads=["3D"]).axes[0]
+        assert [label.get_text() for label in panel.get_yticklabels()] == ["z500, tropics", "z500, arctic"]
+        assert len(panel.texts) == 2
+        with pytest.raises(ValueError, match="no rmse_skill_vs_climatology"):
+            plot.scorecard(table, "climatology")
+        with pytest.raises(ValueError, match="system='x' is not in the scores"):
+            plot.scorecard(table, system="x")
+        with pytest.raises(ValueError, match="lead='2D' not in forecast"):
+            plot.scorecard(table, leads=["2D"])
+
+
+def noisy(steps=12):
+    truth = analysis(*GLOBE, steps=steps)
+    return truth.assign(t2m=truth.t2m + np.random.default_rng(0).normal(size=truth.t2m.shape))
+
+
+class TestSpectra:
+    def test_ratios_by_lead(self):
+        truth = noisy()
+        forecast = perfect_forecast(truth)
+        found = variance_by_wavenumber(forecast.assign(t2m=280 + 2 * (forecast.t2m - 280)), truth)
+        panel = plot.spectra(found).axes[0]
+        drawn = [line for line in panel.lines if len(line.get_xdata()) == 32]
+        assert [line.get_label() for line in drawn] == ["+6 h", "+12 h", "+18 h"]
+        np.testing.assert_allclose(drawn[0].get_ydata(), 4, rtol=1e-6)
+        assert panel.get_xscale() == "log"
+
+    def test_several_spectra(self):
+        truth = noisy()
+        forecast = perfect_forecast(truth)
+        figure = plot.spectra({"model": zonal_spectrum(forecast), "truth": zonal_spectrum(truth)}, lead="6h")
+        panel = figure.axes[0]
+        assert [line.get_label() for line in panel.lines] == ["model, +6 h", "truth"]
+        spectrum = zonal_spectrum(truth).t2m.weighted(latitude_weights(truth)).mean(("time", "latitude"))
+        np.testing.assert_allclose(panel.lines[1].get_ydata(), spectrum[1:])
+        assert panel.get_ylabel() == "Energy [K² m]"
+
+    def test_errors(self):
+        with pytest.raises(ValueError, match="no zonal_wavenumber"):
+            plot.spectra(analysis(*GLOBE))
+        with pytest.raises(ValueError, match="spectra is empty"):
+            plot.spectra({})
+
+
+class TestHovmoller:
+    def test_a_wave_travels(self):
+        truth = analysis(*GLOBE, steps=12)
+        phase = np.deg2rad(GLOBE[1])[None, None, :] - np.arange(12)[:, None, None] * np.pi / 8
+        truth["t2m"] = truth.t2m.copy(data=np.broadcast_to(np.sin(phase), truth.t2m.shape))
+        figure = plot.hovmoller(perfect_forecast(truth), truth, latitudes=(0, 30), init="2018-01-01T00")
+        first, second, difference = (next(iter(panel.collections)).get_array() for panel in figure.axes[:3])
+        np.testing.assert_allclose(first, np.sin(phase[1:4, 0]), atol=1e-6)
+        np.testing.assert_allclose(second, first)
+        np.testing.assert_allclose(difference, 0, atol=1e-12)
+        low, high = figure.axes[0].get_ylim()
+        assert low > high  # time runs downwards
+        assert figure.get_suptitle() == "From 2018-01-01 00 UTC, 0°N to 30°N"
+
+    def test_analyses_anomalies_and_errors(self):
+        truth = analysis(*GLOBE, steps=12)
+        figure = plot.hovmoller(truth, anomalies=True)
+        cells = next(iter(figure.axes[0].collections)).get_array()
+        assert cells.shape == (12, 64)
+        np.testing.assert_allclose(cells.mean(axis=1), 0, atol=1e-9)
+        with pytest.raises(ValueError, match="no latitude lies in"):
+            plot.hovmoller(truth, latitudes=(95, 99))
+        with pytest.raises(ValueError, match="truth goes beside a forecast"):
+            plot.hovmoller(truth, truth)
+        with pytest.raises(ValueError, match="choose one, variable='t2m'"):
+            plot.hovmoller(truth.assign(z500=truth.t2m))
+
+
+class TestFilms:
+    def test_a_frame_for_each_lead(self, tmp_path):
+        from PIL import Image
+
+        truth = analysis(*GLOBE, steps=12)
+        film = plot.animate(perfect_forecast(truth), truth, to=tmp_path / "film.gif", progress=False, width=4)
+        assert [path.name for path in tmp_path.iterdir()] == ["film.gif"]
+        with Image.open(tmp_path / "film.gif") as image:
+            assert image.n_frames == 3
+            frames = []
+            for at in range(3):
+                image.seek(at)
+                frames.append(np.asarray(image.convert("RGB")).astype(int))
+        assert abs(frames[2] - frames[0]).max() > 50
+        assert film._fig.axes[0].get_title() == "Forecast +18 h"
+
+    def test_errors(self, tmp_path):
+        forecast = perfect_forecast(analysis(*GLOBE))
+        with pytest.raises(ValueError, match="ends in .gif or .mp4"):
+            plot.animate(forecast, to=tmp_path / "film.avi")
+        with pytest.raises(ValueError, match="there is no folder"):
+            plot.animate(forecast, to=tmp_path / "no" / "film.gif")
+        with pytest.raises(ValueError, match="a film shows one field"):
+            plot.animate(forecast.assign(z500=forecast.t2m), to=tmp_path / "film.gif")
+        with pytest.raises(ValueError, match="frames_per_second=0"):
+            plot.animate(forecast, frames_per_second=0)
+
+
+def own_axes(shape=(1, 1), projection=None):
+    figure, panels = plt.subplots(*shape, subplot_kw={"projection": projection} if projection else {})
+    plt.close(figure)
+    return figure, panels
+
+
+class TestOwnAxes:
+    def test_maps(self):
+        truth = analysis(*GLOBE)
+        figure, panels = own_axes((2, 3), ccrs.EqualEarth())
+        found = plot.maps(perfect_forecast(truth), truth, lead=["6h", "18h"], ax=panels)
+        assert found is figure
+        assert [panel.get_title() for panel in panels[:, 0]] == ["Forecast +6 h", "Forecast +18 h"]
+        with pytest.raises(ValueError, match="ax has 6 axes, and 3 are drawn"):
+            plot.maps(perfect_forecast(truth), truth, ax=panels)
+        with pytest.raises(ValueError, match="ax is no map"):
+            plot.maps(perfect_forecast(truth), ax=own_axes()[1])
+        with pytest.raises(ValueError, match="ax has a str"):
+            plot.maps(perfect_forecast(truth), ax="flat")
+
+    def test_all_others(self):
+        table = TestIntervalsAndOthers().table()
+        truth = noisy()
+        calls = [
+            lambda ax: plot.scores(table, metric="rmse", ax=ax),
+            lambda ax: plot.scorecard(table, ax=ax),
+            lambda ax: plot.spectra(variance_by_wavenumber(perfect_forecast(truth), truth), ax=ax),
+            lambda ax: plot.hovmoller(truth, ax=ax),
+            lambda ax: plot.history(some_history()[["loss", "valid_loss"]], ax=ax),
+        ]
+        for call in calls:
+            figure, panel = own_axes()
+            assert call(panel) is figure
+            assert panel.lines or panel.images or panel.collections
+            pixels(figure)
+        figure, panel = own_axes(projection=ccrs.Robinson())
+        assert plot.skill_map(TestSkillMap().skill(), ax=panel) is figure
+        assert panel.get_title().startswith("t2m")
+
+
+def test_several_leads_are_rows_of_one_forecast_with_truth_at_all():
+    truth = analysis(*GLOBE)
+    forecast = perfect_forecast(truth, inits=5).isel(lead_time=slice(0, 3))
+    longer = forecast.assign_coords(valid_time=forecast.valid_time + np.timedelta64(6, "h"))
+    figure = plot.maps(longer, truth, lead=["6h", "18h"])
+    assert [panel.get_title() for panel in figure.axes[:6:3]] == ["Forecast +6 h", "Forecast +18 h"]
+    # the truth ends at 18 UTC of the second day: the last forecast that is seen to its end starts at 18 UTC of the first
+    assert figure.get_suptitle() == "From 2018-01-01 18 UTC, valid 2018-01-02 06 UTC / 2018-01-02 18 UTC"
+
+
+def test_winds_and_anomalies_have_colors_around_zero():
+    truth = analysis(*GLOBE)
+    wind = (truth.t2m - 295).assign_attrs(units="m s-1", long_name="10 metre U wind component")
+    figure = plot.maps(perfect_forecast(truth.assign(u10=wind)), variable="u10")
+    mesh = next(c for c in figure.axes[0].collections if isinstance(c, QuadMesh))
+    assert mesh.norm.vmin == -mesh.norm.vmax and mesh.cmap.name == "RdBu_r"
+    figure = plot.maps(perfect_forecast(truth))
+    assert next(c for c in figure.axes[0].collections if isinstance(c, QuadMesh)).cmap.name == "viridis"

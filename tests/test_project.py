@@ -61,7 +61,7 @@ ALLOWED = {
     },
     "layouts": {"data"},
     "verification": {"verification", "data", "grid"},
-    "plot": {"data", "grid"},
+    "plot": {"plot", "data", "grid"},
 }
 TORCH_ROOMS = {
     "checkpoint",

@@ -1,0 +1,17 @@
+"""Pictures of forecasts, of scores and of trainings.
+
+All return matplotlib objects. A figure is made with pyplot, because only that installs the display of figures in a
+notebook, and taken off pyplot's list of open figures at once. So a notebook shows it one time, as the value of its
+cell, a script saves it with `figure.savefig(...)`, and a loop over many forecasts leaves nothing open. `ax=` draws into
+axes of your own.
+"""
+
+from simvp_climate.plot.curves import scores
+from simvp_climate.plot.movies import animate
+from simvp_climate.plot.on_maps import maps, skill_map
+from simvp_climate.plot.scorecards import scorecard
+from simvp_climate.plot.sections import hovmoller
+from simvp_climate.plot.spectral_curves import spectra
+from simvp_climate.plot.training_curves import history
+
+__all__ = ["animate", "history", "hovmoller", "maps", "scorecard", "scores", "skill_map", "spectra"]

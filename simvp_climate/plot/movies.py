@@ -1,0 +1,153 @@
+"""A forecast in motion."""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import cartopy.crs as ccrs
+import numpy as np
+import xarray as xr
+from matplotlib import animation
+from tqdm.auto import tqdm
+
+from simvp_climate.data.conventions import find_axes, rename
+from simvp_climate.plot.choices import (
+    at_points_of,
+    check_same_units,
+    choose_init,
+    choose_leads,
+    choose_rows,
+    date_text,
+    field_at,
+    lead_values,
+    time_values,
+)
+from simvp_climate.plot.geography import color_bar, colors_of, draw_cells, map_panels
+from simvp_climate.plot.style import font_size, labeled, new_figure
+
+_WRITERS = {".gif": "pillow", ".mp4": "ffmpeg"}
+
+
+def animate(
+    forecast: xr.Dataset,
+    truth: xr.Dataset | None = None,
+    *,
+    variable: str | None = None,
+    init: object | None = None,
+    level: float | None = None,
+    lead: str | timedelta | np.timedelta64 | list | None = None,
+    projection: ccrs.Projection | None = None,
+    to: str | os.PathLike | None = None,
+    frames_per_second: float = 4.0,
+    width: float | None = None,
+    progress: bool = True,
+) -> animation.FuncAnimation:
+    """Make a film of one forecast, beside the truth where it is given: a frame for each lead.
+
+    Parameters
+    ----------
+    forecast, truth, init, projection
+        As in `maps`.
+    variable, level
+        Needed where there are several.
+    lead
+        Some of the leads; default all.
+    to
+        "film.gif", or "film.mp4" where ffmpeg is installed. Written under a temporary name and renamed. None: nothing
+        is written; `HTML(animation.to_jshtml())` shows it in a notebook.
+    frames_per_second
+        Greater than 0.
+    width
+        Of the figure in inches.
+    progress
+        Whether a bar shows how far the writing is.
+
+    Returns
+    -------
+    matplotlib.animation.FuncAnimation
+
+    Raises
+    ------
+    ValueError
+        As in `maps`; if the name ends otherwise, or ffmpeg is not there.
+    """
+    if not frames_per_second > 0:
+        raise ValueError(f"frames_per_second={frames_per_second!r} must be greater than 0")
+    writer = None if to is None else _writer(Path(to))
+    axes = find_axes(forecast)
+    rows = choose_rows(forecast, axes.level, variable, level)
+    if len(rows) > 1:
+        raise ValueError(
+            f"a film shows one field, and there are {[name for name, _ in rows]}: say variable= and level="
+        )
+    name, value = rows[0]
+    every = [np.timedelta64(one) if one.dtype.kind == "m" else one for one in lead_values(forecast)[0]]
+    leads = choose_leads(forecast, every if lead is None else lead)
+    times = None
+    if truth is not None:
+        if name not in truth:
+            truth = rename(truth, [name])
+        check_same_units(forecast, truth, name)
+        truth_axes = find_axes(truth)
+        times = time_values(truth, truth_axes.time)
+    at_init, valid, places = choose_init(forecast, init, leads, times)
+
+    def fields_of(number: int) -> list[xr.DataArray]:
+        at = {"init_time": at_init, "lead_time": leads[number][0]}
+        found = [field_at(forecast, name, axes, value, at, "forecast")]
+        if truth is not None:
+            own = field_at(truth, name, truth_axes, value, {truth_axes.time: places[number]}, "truth")
+            found.append(at_points_of(found[0], own))
+        return found
+
+    first = fields_of(0)
+    # one scale for all frames, from the first, the middle and the last
+    sample = [field for number in sorted({0, len(leads) // 2, len(leads) - 1}) for field in fields_of(number)]
+    colors, scale = colors_of(*sample)
+    columns = len(first)
+    width = (10.0 if columns > 1 else 6.5) if width is None else width
+    size = font_size(3 * width / columns)
+    figure = new_figure(width)
+    panels = map_panels(figure, first[0], projection, (1, columns), columns, size)
+    height = 0.95 * width / columns * np.clip(panels[0].get_data_ratio() * panels[0].get_aspect(), 0.15, 1.6)
+    figure.set_size_inches(width, height + 0.13 * size)
+    label = labeled(first[0].attrs["what"], first[0])
+    calendar = "%Y-%m" if "month" in leads[0][1] else "%Y-%m-%d %H:%M UTC"
+    drawn: list = []
+
+    def draw(number: int) -> list:
+        for mesh in drawn:
+            mesh.remove()
+        drawn.clear()
+        for panel, field, role in zip(panels, fields_of(number), ("Forecast", "Truth"), strict=False):
+            before = set(panel.collections)
+            mesh = draw_cells(panel, field, scale, colors)
+            drawn.extend(one for one in panel.collections if one not in before)
+            text = f"{role} {leads[number][1]}" if role == "Forecast" else role
+            panel.set_title(text, fontsize=size)
+        figure.suptitle(f"Valid {date_text(valid[number], calendar)}", fontsize=1.1 * size)
+        return [mesh]
+
+    (mesh,) = draw(0)
+    color_bar(figure, mesh, panels, label, tuple(sample), size)
+    figure.get_layout_engine().execute(figure)
+    figure.set_layout_engine("none")  # the frames must not move
+    film = animation.FuncAnimation(figure, draw, frames=len(leads), interval=1000 / frames_per_second, repeat=True)
+    if to is not None:
+        to = Path(to)
+        unfinished = to.with_name(f"unfinished-{to.name}")
+        with tqdm(total=len(leads), unit="frames", desc=to.name, disable=not progress) as bar:
+            film.save(unfinished, writer=writer, fps=frames_per_second, progress_callback=lambda *_: bar.update())
+        os.replace(unfinished, to)
+    return film
+
+
+def _writer(to: Path) -> str:
+    if to.suffix.lower() not in _WRITERS:
+        raise ValueError(f"to={str(to)!r}: the name of a film ends in .gif or .mp4")
+    writer = _WRITERS[to.suffix.lower()]
+    if not animation.writers.is_available(writer):
+        raise ValueError(f"{to.name} takes {writer}, which is not installed: install it, or write a .gif")
+    if not to.parent.is_dir():
+        raise ValueError(f"there is no folder {str(to.parent)!r} to write {to.name} in")
+    return writer

@@ -1,0 +1,77 @@
+"""What all pictures share: figures, sizes, colors, and how names and units are written."""
+
+import re
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"  # both can be read with color-blind eyes
+MAX_ROWS = 12
+
+# Okabe and Ito's palette without yellow (invisible on white) and black (for the climatology).
+LINES = (
+    ("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#56B4E9", "v"), ("#E69F00", "P")
+)  # fmt: skip
+BASELINES = {"persistence": ("0.5", "x", "-"), "climatology": ("black", "", "--")}
+
+
+def new_figure(width: float, height: float = 4.0) -> Figure:
+    """Return an empty figure that pyplot shows in a notebook and does not keep."""
+    figure = plt.figure(figsize=(width, height), layout="constrained")
+    plt.close(figure)  # out of pyplot's list, still a whole figure: see the top of this file
+    return figure
+
+
+def font_size(width: float) -> float:
+    """Return the size of the text that suits a figure, from the width of three of its panels in inches."""
+    return float(np.clip(0.85 * width, 6.5, 10.0))
+
+
+def name_of(array: xr.DataArray) -> str:
+    """Return how to write what a field is: its long name, or its name."""
+    text = str(array.attrs.get("long_name") or array.name).replace("_", " ")
+    return text[:1].upper() + text[1:] if "long_name" in array.attrs else text
+
+
+def at_text(dataset: xr.Dataset, dim: str, value: object) -> str:
+    """Return how to write one value of level, region or season."""
+    if not np.issubdtype(type(value), np.number):
+        return str(value)
+    units = dataset[dim].attrs.get("units", "") if dim in dataset.coords else ""
+    return f"{value:g} {units}" if units else f"{dim} {value:g}"
+
+
+def pretty_units(units: str) -> str:
+    """Return units with raised exponents: "m2 s-2", "m**2 s**-2" and "m^2 s^-2" all become "m² s⁻²"."""
+    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    power = r"\b([A-Za-z]+)(?:\*\*|\^)?(-?\d+)\b"
+    return re.sub(power, lambda m: m.group(1) + m.group(2).translate(raised), str(units).strip())
+
+
+def units_of(array: xr.DataArray) -> str:
+    """Return the units of a field as they are written, nothing for 1."""
+    units = pretty_units(array.attrs.get("units", ""))
+    return "" if units == "1" else units
+
+
+def labeled(text: str, array: xr.DataArray) -> str:
+    """Return a text with the units of a field."""
+    units = units_of(array)
+    return f"{text} [{units}]" if units else text
+
+
+def given_panels(ax: Axes | Sequence[Axes], count: int, what: str) -> list[Axes]:
+    """Return the axes of the user, of which as many are needed as are drawn.
+
+    Raises ValueError if they are not as many, or no axes.
+    """
+    panels = list(np.asarray(ax, dtype=object).ravel())
+    if wrong := [one for one in panels if not isinstance(one, Axes)]:
+        raise ValueError(f"ax has a {type(wrong[0]).__name__}: give matplotlib axes, one or a list of them")
+    if len(panels) != count:
+        raise ValueError(f"ax has {len(panels)} axes, and {count} are drawn ({what}): give as many, or choose fewer")
+    return panels
