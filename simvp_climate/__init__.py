@@ -6,6 +6,12 @@ Names are loaded when first used: importing the package costs neither torch nor 
 """
 
 import importlib
+import importlib.util
+
+if importlib.util.find_spec("eccodes"):
+    # ecCodes, which xarray loads when it opens a file, brings a PROJ library of its own: loaded first it takes the
+    # place of pyproj's, and the process crashes when it ends
+    import pyproj  # noqa: F401
 
 _HOME = {
     "Forecaster": "forecaster",
@@ -48,6 +54,7 @@ _HOME = {
     "rmse": "verification.metrics",
     "save_valid_time": "layouts",
     "score": "verification.scores",
+    "score_table": "verification.tables",
     "seeps": "verification.categories",
     "seeps_climatology": "verification.categories",
     "short_names": "layouts",

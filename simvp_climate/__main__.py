@@ -1,8 +1,9 @@
-"""The command line: `python -m simvp_climate demo`, `check`, `reproduce`. Thin: it uses the public API only."""
+"""The command line, `simvp-climate` or `python -m simvp_climate`. Thin: it uses the public API only."""
 
 import html
 import os
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,16 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 # chosen on the validation months of the sample, for five minutes on two cores
 MODEL = dict(hidden_space=16, hidden_time=96, spatial_layers=4, blocks=4, mlp_ratio=4, drop_path=0.0)
 TRAINING = dict(epochs=2, batch_size=12, learning_rate=3e-3, average=0.985, validation_windows=64)
+
+
+class Kind(StrEnum):
+    """What `plot` draws."""
+
+    maps = "maps"
+    scores = "scores"
+    scorecard = "scorecard"
+    hovmoller = "hovmoller"
+    film = "film"
 
 
 @app.callback()
@@ -59,11 +70,11 @@ def demo(
     _write(out / "scores.nc", scores.to_netcdf)
     _write(out / "scores.csv", scores.to_dataframe().to_csv)
     _write(out / "scores.png", lambda path: sc.plot.scores(scores).savefig(path, dpi=120))
+    _write(out / "scorecard.png", lambda path: sc.plot.scorecard(scores).savefig(path, dpi=120))
     title = "Simulated climate: 3 days from 2004-02-01 00 UTC"
     maps = sc.plot.maps(forecast, test, init="2004-02-01", lead="3D", title=title)
     _write(out / "maps.png", lambda path: maps.savefig(path, dpi=120))
-    for variable in scores.data_vars:
-        print(_table(scores, variable))
+    print(sc.score_table(scores, ["rmse", "acc", "small_scale_variance"]).round(2).to_string(na_rep="-"))
     print(f"Simulated climate, {test.time.values[0]:.10} to {test.time.values[-1]:.10}: {_verdict(scores)}.")
     print(f"Written to {out}/: {', '.join(sorted(path.name for path in out.iterdir()))}")
 
@@ -99,6 +110,138 @@ def check(
 
 
 @app.command()
+def forecast(
+    forecaster: Annotated[Path, typer.Argument(help="The file of a forecaster, as Forecaster.save writes it.")],
+    data: Annotated[str, typer.Argument(help="The data to start from: Zarr, NetCDF, a folder or pattern.")],
+    out: Annotated[Path, typer.Option(help="forecast.nc, or forecast.zarr for many, written as they are made.")],
+    init: Annotated[
+        list[str] | None, typer.Option(help="A time to start from, 2018-03-01T12; may be repeated.")
+    ] = None,
+    every: Annotated[str, typer.Option(help="Or all times at multiples of this: 12h.")] = "",
+    start: Annotated[str, typer.Option(help="Leave out what is before: 2018, 2018-06.")] = "",
+    end: Annotated[str, typer.Option(help="Leave out what is after.")] = "",
+    horizon: Annotated[int | None, typer.Option(help="Steps. Default: those of the task.", min=1)] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Forecast from data, by default once from their last time, and write a CF file.
+
+    Example: simvp-climate forecast t2m.safetensors era5.zarr --every 12h --start 2018 --out hindcast.zarr
+
+    A Zarr store is written as it is made; stopped and started again it goes on. Exit status 0 when it is written, 2 if
+    a file cannot be opened or nothing can be forecast from it.
+    """
+    if out.suffix not in (".nc", ".zarr"):
+        raise typer.BadParameter(f"{out}: the name ends in .nc or .zarr", param_hint="--out")
+    if out.suffix == ".zarr" and not (init or every):
+        raise typer.BadParameter("say from which times: --every 12h, or --init", param_hint="--out")
+    try:
+        trained = sc.Forecaster.load(forecaster, device=device)
+        inputs = [*trained.task.variables, *trained.task.inputs]
+        ds = sc.open_dataset(data, inputs, levels=trained.task.levels).sel(time=slice(start or None, end or None))
+        if out.suffix == ".zarr":
+            found = trained.hindcast(ds, init or None, every or None, horizon, to=out)
+        else:
+            found = trained(ds, init or None, every or None, horizon)
+            _write(out, found.to_netcdf)
+    except (OSError, ValueError, ImportError) as error:
+        raise typer.BadParameter(str(error)) from error
+    times = found["init_time"].values
+    print(f"{out}: {len(times)} forecasts of {', '.join(map(str, found.data_vars))}, {found.sizes['lead_time']} leads, "
+          f"from {times[0]} to {times[-1]}")  # fmt: skip
+
+
+@app.command()
+def score(
+    forecasts: Annotated[list[Path], typer.Argument(help="Forecasts; those after the first are scored beside it.")],
+    truth: Annotated[str, typer.Option(help="The analyses: Zarr, NetCDF, a folder or pattern.")],
+    train: Annotated[
+        str, typer.Option(help="Years of the analyses for climatology and damped persistence, 1979:2015.")
+    ] = "",
+    regions: Annotated[str, typer.Option(help="tropics,northern extratropics and so on. Default: the globe.")] = "",
+    by: Annotated[str, typer.Option(help="season or month.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Write the scores here as NetCDF.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table here.")] = None,
+) -> None:
+    """Score forecasts beside persistence and climatology, with 95 % intervals.
+
+    Example: simvp-climate score forecast.zarr graphcast.zarr --truth era5.zarr --train 1979:2015 --out scores.nc
+
+    Exit status 0 when they are scored, 2 if a file cannot be opened or does not fit.
+    """
+    try:
+        first, *others = (_open_forecast(path) for path in forecasts)
+        names = list(map(str, first.data_vars))
+        levels = first["level"].values.tolist() if "level" in first.dims else None
+        analyses = sc.open_dataset(truth, names, levels=levels)
+        climatology, baselines = None, {}
+        if train:
+            years = train.split(":")
+            if len(years) != 2:
+                raise ValueError(f"--train {train} is no period: write first:last, for example 1979:2015")
+            training = analyses.sel(time=slice(*(year or None for year in years)))
+            climatology = sc.climatology(training)
+            baselines["damped persistence"] = sc.fit_damped_persistence(training, climatology, first["lead_time"])
+        for path, other in zip(forecasts[1:], others, strict=True):
+            baselines[path.stem] = other
+        chosen = [name.strip() for name in regions.split(",") if name.strip()] or None
+        scores = sc.score(first, analyses, climatology, baselines=baselines, regions=chosen, by=by or None)
+    except (OSError, ValueError, ImportError) as error:
+        raise typer.BadParameter(str(error)) from error
+    table = sc.score_table(scores)
+    if out is not None:
+        _write(out, scores.to_netcdf)
+    if csv is not None:
+        _write(csv, table.to_csv)
+    print(table.round(3).to_string(na_rep="-"))
+    print(f"{scores.attrs['verified_start']} to {scores.attrs['verified_end']}; intervals: {scores.attrs['intervals']}")
+
+
+@app.command()
+def plot(
+    kind: Annotated[Kind, typer.Argument(help="What to draw.")],
+    path: Annotated[Path, typer.Argument(help="A forecast for maps, film and hovmoller; scores for the others.")],
+    out: Annotated[Path, typer.Option(help="figure.png, figure.pdf; film.gif or film.mp4.")],
+    truth: Annotated[str, typer.Option(help="Analyses to draw beside a forecast.")] = "",
+    variable: Annotated[str, typer.Option(help="Default: all, or the only one.")] = "",
+    init: Annotated[str, typer.Option(help="Which forecast: 2018-03-01T12. Default: the last one.")] = "",
+    lead: Annotated[list[str] | None, typer.Option(help="3D or 12h; may be repeated. Default: the last.")] = None,
+    baseline: Annotated[str, typer.Option(help="What a scorecard compares with.")] = "persistence",
+    dpi: Annotated[int, typer.Option(help="Dots per inch.", min=20)] = 150,
+) -> None:
+    """Draw a forecast or scores.
+
+    Example: simvp-climate plot maps forecast.nc --truth era5.zarr --variable z500 --lead 3D --out maps.png
+
+    Exit status 0 when the picture is written, 2 if a file cannot be opened or does not hold what is drawn.
+    """
+    try:
+        if kind in (Kind.scores, Kind.scorecard):
+            with xr.open_dataset(path, decode_timedelta=True) as scores:
+                scores = scores.load()
+            ends = [name for name in scores.variables if str(name).endswith(("_low", "_high"))]
+            scores = scores.set_coords(ends)
+            if variable:
+                scores = scores[[variable]]
+            figure = sc.plot.scores(scores) if kind is Kind.scores else sc.plot.scorecard(scores, baseline)
+        else:
+            found = _open_forecast(path)
+            names = [variable] if variable else list(map(str, found.data_vars))
+            levels = found["level"].values.tolist() if "level" in found.dims else None
+            analyses = sc.open_dataset(truth, names, levels=levels) if truth else None
+            options = {"variable": variable or None, "init": init or None}
+            if kind is Kind.film:
+                sc.plot.animate(found, analyses, **options, lead=lead or None, to=out)
+                return
+            if kind is Kind.hovmoller:
+                figure = sc.plot.hovmoller(found, analyses, **options)
+            else:
+                figure = sc.plot.maps(found, analyses, **options, lead=lead or None)
+        _write(out, lambda unfinished: figure.savefig(unfinished, dpi=dpi))
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+@app.command()
 def reproduce(
     forecast: Annotated[Path, typer.Argument(help="A forecast, NetCDF or Zarr, as written by this package.")],
     forecaster: Annotated[Path, typer.Option(help="The file of the forecaster that made it.")],
@@ -112,8 +255,7 @@ def reproduce(
     Exit status 0 if it is the same within the tolerance, 1 if it is not, 2 if a file cannot be opened.
     """
     try:
-        engine = "zarr" if forecast.is_dir() else "netcdf4"
-        stored = xr.open_dataset(forecast, decode_timedelta=True, engine=engine)
+        stored = _open_forecast(forecast)
         trained = sc.Forecaster.load(forecaster)
         source = data or stored.attrs.get("data_source", "")
         if not source:
@@ -145,29 +287,21 @@ def _check(path: str, variables: str, levels: str, history: int, horizon: int, s
     return sc.check(path, sc.Task(names, pressures, history, horizon, step))
 
 
+def _open_forecast(path: Path) -> xr.Dataset:
+    """Open a forecast as this package, or WeatherBench 2, writes it."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    stored = xr.open_dataset(path, decode_timedelta=True, engine="zarr" if path.is_dir() else "netcdf4")
+    if "prediction_timedelta" in stored.dims:
+        return sc.open_dataset(stored, list(map(str, stored.data_vars)))
+    return stored
+
+
 def _write(path: Path, write: Callable) -> None:
     """Write under a temporary name and rename: what has the final name is whole."""
     unfinished = path.with_name(f"unfinished-{path.name}")
     write(unfinished)
     os.replace(unfinished, path)
-
-
-def _table(scores: xr.Dataset, variable: str) -> str:
-    """Return one variable's scores by lead time as text."""
-    shown = {"rmse": f"RMSE ({scores[variable].attrs['units']})", "acc": "ACC", "small_scale_variance": "small scales"}
-    days = pd.to_timedelta(scores["lead_time"].values) / pd.Timedelta("1D")
-    chosen = [index for index, day in enumerate(days) if day in (0.25, 0.5) or day % 1 == 0]
-    part = scores[variable].isel(lead_time=chosen).sel(metric=list(shown))
-    columns = {
-        (shown[metric], system): part.sel(metric=metric, system=system).values
-        for metric in shown
-        for system in part["system"].values
-        if part.sel(metric=metric, system=system).notnull().any() or metric == "acc"
-    }
-    digits = 0 if part.sel(metric="rmse").max() > 100 else 2
-    table = pd.DataFrame(columns, index=[f"{24 * days[index]:.0f} h" for index in chosen])
-    formats = {column: f"{{:.{digits if column[0].startswith('RMSE') else 2}f}}".format for column in table}
-    return f"\n{variable}\n" + table.to_string(formatters=formats, na_rep="-")
 
 
 def _verdict(scores: xr.Dataset) -> str:

@@ -28,6 +28,7 @@ from simvp_climate.data.variables import conversion, same_units
 from simvp_climate.data.windows import check_times, find_windows, lead_times, parse_step, valid_times
 from simvp_climate.grid import latitude_weights
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, rollout
+from simvp_climate.notebook import facts
 from simvp_climate.task import Task
 from simvp_climate.verification.intervals import Intervals, fit_intervals
 
@@ -84,6 +85,44 @@ class Forecaster:
             f"{self.task.history}, grid {self.latitude.size} x {self.longitude.size}, {size:.2g} M parameters, "
             f"trained {self.provenance['training']}>"
         )
+
+    def _repr_html_(self):
+        size = sum(value.numel() for value in self.network.parameters()) / 1e6
+        told = self.provenance
+        config, task = told.get("config", {}), self.task
+        statistics = [
+            f"{channel}: mean {mean:.5g}, standard deviation {std:.4g}" + (f" {unit}" if unit else "")
+            for channel, unit, mean, std in zip(
+                map(str, self.normalizer.channels), self.normalizer.units, self.normalizer.mean, self.normalizer.std,
+                strict=True,
+            )
+        ]  # fmt: skip
+        kept = f"{config.get('epochs', '?')} epochs, seed {config.get('seed', '?')}, {told.get('device', '')}"
+        rows = {
+            "forecasts": f"{', '.join(task.forecast)}: {task.horizon} steps of {task.step} from {task.history} states",
+            "forcings": ", ".join(task.forcings),
+            "grid": f"{self.latitude.size} latitudes, {self.longitude.size} longitudes, from {self.latitude[0]:g}, "
+            f"{self.longitude[0]:g} degrees",
+            "network": f"SimVPv2, {size:.2g} M parameters",
+            "trained on": f"{told.get('training', '?')} ({kept})",
+            "chosen on": str(told.get("validation") or "nothing: the last weights"),
+            "statistics": [*statistics[:8], f"and {len(statistics) - 8} more"] if len(statistics) > 9 else statistics,
+            "validation RMSE": self._skill(),
+            "made": f"{told.get('created', '?')}, simvp-climate {told.get('versions', {}).get('simvp-climate', '?')}",
+            "sha256": self.digest[:16],
+        }
+        return facts("Forecaster", rows)
+
+    def _skill(self) -> list[str]:
+        """Return the validation errors of the epoch whose weights were kept, in words."""
+        table = self.history
+        if "valid_loss" not in table or table.empty:
+            return []
+        best = table.loc[table["valid_loss"].idxmin()]
+        units = table.attrs.get("units", {})
+        names = [column for column in table if column.startswith("valid_rmse_")]
+        return [f"{name.removeprefix('valid_rmse_').replace('_', ' ')}: {best[name]:.4g} {units.get(name, '')}".strip()
+                for name in names]  # fmt: skip
 
     def __call__(
         self,

@@ -9,6 +9,7 @@ import numpy as np
 
 from simvp_climate.data import variables as vocabulary
 from simvp_climate.data.windows import parse_step
+from simvp_climate.notebook import facts
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,19 @@ class Task:
             if name not in self.names:
                 raise ValueError(f"transforms has {name!r}, which is none of the variables {list(self.names)}")
             _check_transform(name, how)
+
+    def _repr_html_(self):
+        levels = ", ".join(f"{level:g}" for level in self.levels or ())
+        rows = {
+            "forecast": ", ".join(self.forecast) + (f" at {levels} hPa" if levels else ""),
+            "from": f"{self.history} states {self.step} apart",
+            "to": f"{self.horizon} steps of {self.step}",
+            "forcings": ", ".join(self.forcings),
+            "only seen": ", ".join(self.inputs),
+            "only forecast": ", ".join(self.diagnostics),
+            "transforms": [f"{name}: {how}" for name, how in self.transforms],
+        }
+        return facts("Task", rows)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ import pytest
 import xarray as xr
 from conftest import waves
 
-from simvp_climate.__main__ import _table, _verdict
+import simvp_climate as sc
+from simvp_climate.__main__ import _verdict
 
 
 def made_up_scores():
@@ -32,18 +33,13 @@ def test_verdict():
     assert _verdict(worse) == "t2m beats persistence at 4 of 5 leads; beats climatology at no lead"
 
 
-def test_table_shows_the_leads_and_a_dash_for_the_acc_of_climatology():
-    lines = _table(made_up_scores(), "t2m").splitlines()
-    assert lines[1] == "t2m"
-    assert [line.split()[0] for line in lines[-4:]] == ["6", "12", "24", "48"]  # 36 h is left out
-    assert lines[-1].split() == ["48", "h", "7.00", "8.00", "6.00", "0.50", "0.40", "-", "0.80", "1.00", "0.10"]
-
-
-def test_help_shows_an_example():
+@pytest.mark.parametrize("command", ["demo", "check", "forecast", "score", "plot", "reproduce"])
+def test_help_shows_an_example_and_says_the_exit_status(command):
     result = subprocess.run(
-        [sys.executable, "-m", "simvp_climate", "demo", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "simvp_climate", command, "--help"], capture_output=True, text=True, check=True
     )
-    assert "Example: python -m simvp_climate demo" in result.stdout
+    words = " ".join(result.stdout.split())
+    assert f" {command} " in words.partition("Example:")[2] and "Exit status 0" in words
 
 
 @pytest.mark.parametrize("folder", [False, True])
@@ -65,11 +61,12 @@ def test_the_demo_writes_what_it_says(tmp_path):
         "forecast.nc",
         "forecaster.safetensors",
         "maps.png",
+        "scorecard.png",
         "scores.csv",
         "scores.nc",
         "scores.png",
     }
-    assert "beats persistence" in result.stdout and "120 h" in result.stdout
+    assert "beats persistence" in result.stdout and "5 d" in result.stdout
 
 
 def check(*options):
@@ -127,3 +124,77 @@ def test_the_demo_reaches_its_targets(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "z500 beats persistence at every lead; beats climatology up to day 5." in result.stdout
     assert "t2m beats persistence at every lead" in result.stdout
+
+
+def run(*options, status=0):
+    command = [sys.executable, "-W", "error", "-m", "simvp_climate", *map(str, options)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == status, result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def folder(forecaster, tmp_path_factory):
+    """A forecaster, its data, and two forecasts of it."""
+    folder = tmp_path_factory.mktemp("files")
+    waves().to_zarr(folder / "data.zarr", consolidated=False)
+    forecaster.save(folder / "f.safetensors")
+    options = ["forecast", folder / "f.safetensors", folder / "data.zarr", "--device", "cpu"]
+    run(*options, "--every", "12h", "--out", folder / "forecast.nc")
+    run(*options, "--every", "12h", "--horizon", 6, "--out", folder / "hindcast.zarr")
+    return folder
+
+
+class TestFromFileToFigure:
+    def test_a_forecast_is_that_of_the_forecaster(self, folder, forecaster):
+        expected = forecaster(waves(), every="12h")
+        with xr.open_dataset(folder / "forecast.nc", decode_timedelta=True) as found:
+            xr.testing.assert_allclose(found.load(), expected, rtol=1e-5)
+        with xr.open_zarr(folder / "hindcast.zarr", decode_timedelta=True) as found:
+            assert found.sizes["lead_time"] == 6
+        last = folder / "last.nc"
+        options = ["forecast", folder / "f.safetensors", folder / "data.zarr", "--out", last]
+        said = run(*options, "--init", str(expected.init_time.values[0])).stdout
+        assert f"{last}: 1 forecasts of" in said
+        with xr.open_dataset(last, decode_timedelta=True) as found:
+            xr.testing.assert_allclose(found.load(), expected.isel(init_time=[0]), rtol=1e-5)
+
+    def test_scores_are_those_of_score(self, folder, forecaster):
+        store = folder / "data.zarr"
+        options = ["score", folder / "forecast.nc", folder / "hindcast.zarr", "--truth", store]
+        said = run(*options, "--out", folder / "scores.nc", "--csv", folder / "scores.csv").stdout
+        assert "rmse" in said and "hindcast" in said and "persistence" in said
+        expected = sc.score(forecaster(waves(), every="12h"), waves())
+        with xr.open_dataset(folder / "scores.nc", decode_timedelta=True) as found:
+            ours = found.t2m.sel(metric="rmse", system="SimVPv2")
+            np.testing.assert_allclose(ours, expected.t2m.sel(metric="rmse", system="SimVPv2"), rtol=1e-5)
+            # the same forecaster from the same times
+            np.testing.assert_allclose(found.t2m.sel(metric="rmse", system="hindcast"), ours, rtol=1e-5)
+        assert (folder / "scores.csv").read_text().startswith("metric")
+
+    @pytest.mark.parametrize("kind", ["maps", "film", "hovmoller", "scores", "scorecard"])
+    def test_pictures(self, folder, kind):
+        out = folder / ("film.gif" if kind == "film" else f"{kind}.png")
+        if kind in ("scores", "scorecard"):
+            run("score", folder / "forecast.nc", "--truth", folder / "data.zarr", "--out", folder / "s.nc")
+            run("plot", kind, folder / "s.nc", "--out", out)
+        else:
+            options = ["--truth", folder / "data.zarr", "--variable", "t2m", "--out", out]
+            run("plot", kind, folder / "forecast.nc", *options)
+        assert out.stat().st_size > 5000
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["forecast", "f.safetensors", "data.zarr", "--out", "f.txt"], "ends in nc or zarr"),
+            (["forecast", "f.safetensors", "data.zarr", "--out", "f.zarr"], "say from which times"),
+            (["forecast", "f.safetensors", "nowhere.zarr", "--out", "f.nc"], "there is nothing at"),
+            (["score", "forecast.nc", "--truth", "data.zarr", "--train", "2001"], "is no period"),
+            (["score", "nowhere.nc", "--truth", "data.zarr"], "does not exist"),
+            (["plot", "maps", "forecast.nc", "--variable", "x", "--out", "m.png"], "not in forecast"),
+        ],
+    )
+    def test_what_cannot_be_done(self, folder, options, words):
+        paths = [folder / one if "." in one and not one.startswith("-") else one for one in options]
+        said = " ".join(re.findall(r"\w+", run(*paths, status=2).stderr))
+        assert words in said

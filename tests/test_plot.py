@@ -737,7 +737,7 @@ def test_several_leads_are_rows_of_one_forecast_with_truth_at_all():
     longer = forecast.assign_coords(valid_time=forecast.valid_time + np.timedelta64(6, "h"))
     figure = plot.maps(longer, truth, lead=["6h", "18h"])
     assert [panel.get_title() for panel in figure.axes[:6:3]] == ["Forecast +6 h", "Forecast +18 h"]
-    # the truth ends at 18 UTC of the second day: the last forecast that is seen to its end starts at 18 UTC of the first
+    # the truth ends at 18 UTC of the second day: the last forecast with all of it starts 24 hours before
     assert figure.get_suptitle() == "From 2018-01-01 18 UTC, valid 2018-01-02 06 UTC / 2018-01-02 18 UTC"
 
 

@@ -15,7 +15,8 @@ PACKAGE = ROOT / "simvp_climate"
 
 # which rooms a room may import; a package name stands for all its modules
 ALLOWED = {
-    "task": {"data.variables", "data.windows"},
+    "notebook": set(),
+    "task": {"data.variables", "data.windows", "notebook"},
     "grid": set(),
     "data": {"data", "grid"},
     "networks": {"networks"},
@@ -55,6 +56,7 @@ ALLOWED = {
         "loader",
         "model_file",
         "networks",
+        "notebook",
         "layouts",
         "task",
         "verification",

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
-import pyproj  # noqa: F401  (before eccodes, which xarray loads: its own PROJ library would take the place of this one)
 import xarray as xr
 import zarr
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
