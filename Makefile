@@ -17,6 +17,8 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy --strict --follow-imports=silent tests/typed_use.py
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: .venv/installed

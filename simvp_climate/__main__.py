@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import typer
@@ -271,7 +271,7 @@ def reproduce(
         raise typer.Exit(1) from error
 
 
-def _check(path: str, variables: str, levels: str, history: int, horizon: int, step: str):
+def _check(path: str, variables: str, levels: str, history: int, horizon: int, step: str) -> Any:
     """Check as the options say; what they leave open comes from the data."""
     names = [name.strip() for name in variables.split(",") if name.strip()]
     pressures = [float(level) for level in levels.split(",") if level.strip()] or None

@@ -246,7 +246,7 @@ def _draw(source: reader.Source, times: pd.Index, factor: np.ndarray, seed: int,
     )
 
 
-def _perturbation(draw, pair: int, amplitude: float, inits: pd.Index) -> np.ndarray:
+def _perturbation(draw: Callable, pair: int, amplitude: float, inits: pd.Index) -> np.ndarray:
     return amplitude * np.nan_to_num(np.stack([draw(pair, init) for init in inits]))
 
 

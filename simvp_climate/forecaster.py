@@ -78,7 +78,7 @@ class Forecaster:
     statics: np.ndarray
     provenance: dict
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         size = sum(value.numel() for value in self.network.parameters()) / 1e6
         return (
             f"<Forecaster of {', '.join(self.task.forecast)}: {self.task.horizon} steps of {self.task.step} from "
@@ -86,7 +86,7 @@ class Forecaster:
             f"trained {self.provenance['training']}>"
         )
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         size = sum(value.numel() for value in self.network.parameters()) / 1e6
         told = self.provenance
         config, task = told.get("config", {}), self.task

@@ -24,7 +24,7 @@ class Stop:
         Whether somebody looks at `asked` every step; without, a signal stops the run where it is.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.asked: signal.Signals | None = None
         self.patient = False
 

@@ -410,10 +410,10 @@ class WindowStream:
             rows.append(np.searchsorted(used, positions) + at)
             at += len(used)
         reader.fetch(requests)
-        ordered, rows = np.concatenate(ordered), np.concatenate(rows)
-        sorter = np.argsort(ordered)
-        rows = rows[sorter[np.searchsorted(ordered, ids, sorter=sorter)]]
-        return ids, rows, torch.from_numpy(buffer[:at].reshape(at, -1))
+        numbers, places = np.concatenate(ordered), np.concatenate(rows)
+        sorter = np.argsort(numbers)
+        places = places[sorter[np.searchsorted(numbers, ids, sorter=sorter)]]
+        return ids, places, torch.from_numpy(buffer[:at].reshape(at, -1))
 
 
 class Forcings:

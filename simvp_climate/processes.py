@@ -81,7 +81,11 @@ def prepare(network: nn.Module, fabric: Fabric) -> nn.Module:
 
 def total(fabric: Fabric, values: Tensor) -> Tensor:
     """Return the sum over all processes."""
-    return values if fabric.world_size == 1 else fabric.all_reduce(values, reduce_op="sum")
+    if fabric.world_size == 1:
+        return values
+    summed = fabric.all_reduce(values, reduce_op="sum")
+    assert isinstance(summed, Tensor)  # as a single one is handed in
+    return summed
 
 
 def any_of(fabric: Fabric, flag: bool) -> bool:

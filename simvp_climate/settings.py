@@ -126,7 +126,7 @@ class TrainConfig:
     seed: int = 0
     progress: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "rollout", "patience", "validation_windows", "seed"):
             value, least = getattr(self, name), 0 if name == "seed" else 1
             if name == "patience" and value is None:

@@ -63,7 +63,7 @@ class Task:
     diagnostics: tuple[str, ...] = ()
     transforms: Mapping[str, object] | tuple[tuple[str, object], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.variables, str):
             raise ValueError(f"variables={self.variables!r} is a string: give a list, [{self.variables!r}]")
         # lists are what people type; tuples are what can be compared and hashed
@@ -117,7 +117,7 @@ class Task:
                 raise ValueError(f"transforms has {name!r}, which is none of the variables {list(self.names)}")
             _check_transform(name, how)
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         levels = ", ".join(f"{level:g}" for level in self.levels or ())
         rows = {
             "forecast": ", ".join(self.forecast) + (f" at {levels} hPa" if levels else ""),

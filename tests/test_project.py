@@ -242,3 +242,17 @@ def test_recipes_run_on_any_store(recipe, processes, tmp_path):
         "scores.png",
         "training.pt",
     }
+
+
+def test_editors_see_what_the_table_says():
+    source = (PACKAGE / "__init__.py").read_text()
+    told = {
+        (node.module.removeprefix("simvp_climate").removeprefix("."), alias.name)
+        for block in ast.walk(ast.parse(source))
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
+        for node in block.body
+        for alias in node.names
+    }
+    import simvp_climate as sc
+
+    assert told == {(home or "", name) for name, home in sc._HOME.items()}

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import dask.array
 import numcodecs
@@ -233,7 +234,7 @@ def _check_settings(dtype: str, chunk_bytes: int, shard_bytes: int | None) -> No
 def _fields(dataset: xr.Dataset) -> dict[str, xr.Variable]:
     """Return the variables that are worth a layout: those on time, latitude and longitude."""
     wanted = ("time", "latitude", "longitude")
-    fields = {name: dataset.variables[name] for name in dataset.data_vars if {*wanted} <= {*dataset[name].dims}}
+    fields = {str(name): dataset.variables[name] for name in dataset.data_vars if {*wanted} <= {*dataset[name].dims}}
     if not fields:
         raise ValueError(
             f"no variable has the dimensions time, latitude and longitude; the dimensions are {list(dataset.dims)}. "
@@ -467,7 +468,7 @@ def _do(record: Path, work: Callable[[xr.Variable, int], dict], piece: xr.Variab
     _write_json(record, work(piece.compute(scheduler="threads"), start))
 
 
-def _client():
+def _client() -> Any:
     """Return the dask.distributed client that there is, or None."""
     if "distributed" not in sys.modules:  # then nobody made one
         return None
@@ -479,7 +480,7 @@ def _client():
         return None
 
 
-def _distribute(client, tasks: list[tuple], bar: tqdm) -> None:
+def _distribute(client: Any, tasks: list[tuple], bar: tqdm) -> None:
     """Do tasks on the workers, no more at a time than keep them busy."""
     from distributed import as_completed, wait
 
@@ -500,7 +501,7 @@ def _distribute(client, tasks: list[tuple], bar: tqdm) -> None:
         raise
 
 
-def _threads(client) -> int:
+def _threads(client: Any) -> int:
     return max(1, sum(client.nthreads().values()))
 
 

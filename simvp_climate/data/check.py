@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -101,7 +102,7 @@ class _Sample:
 
 def check(
     dataset: xr.Dataset | str | os.PathLike | Sequence[str | os.PathLike],
-    task=None,
+    task: Any = None,
     *,
     splits: Mapping[str, slice] | None = None,
 ) -> Report:
@@ -159,7 +160,7 @@ def check(
     return gathered(notes.findings, notes.summary)
 
 
-def _look(dataset: xr.Dataset, task, splits: Mapping[str, slice], notes: Notes) -> None:
+def _look(dataset: xr.Dataset, task: Any, splits: Mapping[str, slice], notes: Notes) -> None:
     """Look at everything, from the outside in."""
     dataset, axes = _check_grid(dataset, notes)
     if axes is None:
@@ -339,7 +340,7 @@ def _new_times(name: str) -> str:
     return f'ds = ds.assign_coords({name}=xr.date_range("2000-01-01", periods=ds.sizes["{name}"], freq="6h"))'
 
 
-def _check_windows(times: pd.Index, name: str, task, splits: Mapping[str, slice], notes: Notes) -> _Series:
+def _check_windows(times: pd.Index, name: str, task: Any, splits: Mapping[str, slice], notes: Notes) -> _Series:
     """Check steps, gaps and calendar, count the windows, and return the series."""
     own = _own_step(times)
     step = task.step if task is not None else own or "6h"
@@ -445,7 +446,9 @@ def _longest_run(times: pd.Index, step: str) -> int:
     return int(run.max())
 
 
-def _check_splits(times: pd.Index, name: str, lengths: tuple, splits: Mapping[str, slice], notes: Notes) -> None:
+def _check_splits(
+    times: pd.Index, name: str, lengths: tuple[str, int, int], splits: Mapping[str, slice], notes: Notes
+) -> None:
     """Count the windows in each split, and note what they share."""
     members: dict[str, set[int]] = {}
     positions = xr.DataArray(np.arange(len(times)), dims="time", coords={"time": times.rename("time")})
@@ -470,7 +473,7 @@ def _check_splits(times: pd.Index, name: str, lengths: tuple, splits: Mapping[st
 # ---- variables
 
 
-def _check_variables(dataset: xr.Dataset, axes: Axes, task, notes: Notes) -> list[_Field]:
+def _check_variables(dataset: xr.Dataset, axes: Axes, task: Any, notes: Notes) -> list[_Field]:
     """Return the variables to look at: those of the task, or all on the grid that have time."""
     levels = dataset.indexes.get(axes.level, pd.Index([], dtype=float))
     if levels.dtype.kind not in "fiu" or levels.hasnans or not levels.is_unique:
@@ -612,7 +615,9 @@ def _check_units(one: _Field, notes: Notes) -> bool:
     return numbers and not packed
 
 
-def _check_values(one: _Field, dataset: xr.Dataset, series: _Series, bounds: tuple, notes: Notes) -> None:
+def _check_values(
+    one: _Field, dataset: xr.Dataset, series: _Series, bounds: tuple[object, float, float], notes: Notes
+) -> None:
     """Look at a sample of the values."""
     positions = _positions(one, len(series.times))
     if not len(positions):
@@ -876,7 +881,7 @@ def _fits(one: _Field, values: np.ndarray, factors: tuple[float, float]) -> bool
 # ---- what a task says of its variables and beside them
 
 
-def _check_transform(one: _Field, task, notes: Notes) -> tuple[object, float, float]:
+def _check_transform(one: _Field, task: Any, notes: Notes) -> tuple[object, float, float]:
     """Return how the task bends or bounds a variable, and the least and the largest value of a forecast."""
     how, units = None if task is None else dict(task.transforms).get(one.name), str(one.data.attrs.get("units", ""))
     try:
@@ -910,7 +915,7 @@ def _check_bounds(one: _Field, sample: _Sample, how: object, low: float, high: f
     notes.add("error", "bounds", one.source, what, fix)
 
 
-def _check_forcings(dataset: xr.Dataset, axes: Axes, task, notes: Notes) -> None:
+def _check_forcings(dataset: xr.Dataset, axes: Axes, task: Any, notes: Notes) -> None:
     """Note forcings that are not there, change with time or have no value somewhere."""
     try:
         harmonics(task.forcings, pd.DatetimeIndex([]), np.empty(0), parse_step(task.step))

@@ -248,7 +248,7 @@ def find_member(dataset: xr.Dataset) -> str | None:
     return names[0] if names else None
 
 
-def bounds_offsets(dataset: xr.Dataset) -> tuple[pd.Timedelta, pd.Timedelta] | None:
+def bounds_offsets(dataset: xr.Dataset) -> tuple[pd.Timedelta, ...] | None:
     """Return how far the lower and the upper bound of each time are from it, upper and lower ordered by time.
 
     A day's mean at noon has (-12 h, 12 h), six hours' precipitation at their end (-6 h, 0 h). None if the

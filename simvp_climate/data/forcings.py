@@ -12,6 +12,7 @@ precision formulas for the Sun"): 0.01 degrees and a few seconds of time from 19
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -187,7 +188,7 @@ def _sun(days: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     )
 
 
-def _days_since_2000(times: pd.Index, clock) -> np.ndarray:
+def _days_since_2000(times: pd.Index, clock: Any) -> np.ndarray:
     """Return the days since 2000-01-01 12:00; in a model's calendar those of the same part of a mean year."""
     if isinstance(times, pd.DatetimeIndex):
         # milliseconds: nanoseconds would overflow 292 years from 2000
@@ -199,7 +200,7 @@ def _days_since_2000(times: pd.Index, clock) -> np.ndarray:
     return _MEAN_YEAR * _part_of_year(clock) - 0.5
 
 
-def _part_of_year(clock) -> np.ndarray:
+def _part_of_year(clock: Any) -> np.ndarray:
     """Return how much of its year has passed at each time, 0 to 1."""
     seconds = (clock.hour * 3600 + clock.minute * 60 + clock.second).values
     return (clock.dayofyear.values - 1 + seconds / 86400) / clock.days_in_year.values

@@ -38,7 +38,7 @@ class Channel:
     variable: str
     level: float | None = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.variable if self.level is None else f"{self.variable} at level {self.level:g}"
 
 
@@ -142,7 +142,7 @@ class Source:
             variable = self.dataset[list(self.dataset.data_vars)[number]].variable
             return max(variable.chunksizes.get("time", (1,))), range(self.times)
         by = view.key[view.time_axis]
-        stored = range(*by.indices(view.stored.shape[view.time_axis])) if isinstance(by, slice) else by
+        stored = range(*by.indices(view.stored.shape[view.time_axis])) if isinstance(by, slice) else np.asarray(by)
         return 1 if view.chunks is None else view.chunks[view.time_axis], stored
 
 

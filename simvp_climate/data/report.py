@@ -64,7 +64,7 @@ class Report:
         """Whether there is no error."""
         return not any(finding.severity == "error" for finding in self.findings)
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [f"check: {_headline(self)}", ""]
         for topic, texts in _facts(self.summary):
             for number, text in enumerate(texts):
@@ -82,7 +82,7 @@ class Report:
 
     __repr__ = __str__
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         facts = "".join(
             f"<tr><th style='text-align:left;vertical-align:top'>{html.escape(topic)}</th>"
             f"<td style='text-align:left'>{'<br>'.join(html.escape(text) for text in texts)}</td></tr>"

@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -340,10 +340,10 @@ def _files(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[str | 
         return [path]
     local = Path(path).expanduser()
     if not local.exists() and glob.has_magic(str(local)):
-        files = sorted(glob.glob(str(local), recursive=True))
-        if not files:
+        matching = sorted(glob.glob(str(local), recursive=True))
+        if not matching:
             raise FileNotFoundError(f"no file matches {str(local.absolute())!r}. {_nearby(local)}")
-        return files
+        return list(matching)
     _existing(local)
     if local.is_file():
         return [local]
@@ -355,7 +355,7 @@ def _files(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[str | 
             f" nor one with NetCDF files (*.nc) or GRIB files. It holds {_some(there)}. Give the path of the store or"
             " of the files"
         )
-    return files
+    return list(files)
 
 
 def _open_zarr(path: str, missing_chunks: Literal["error", "fill"]) -> xr.Dataset:
@@ -484,7 +484,7 @@ def _is_anonymous(scheme: str) -> bool:
     return not any(os.environ.get(name) for name in _CREDENTIALS.get(scheme, ()))
 
 
-def _object_store(url: str):
+def _object_store(url: str) -> Any:
     """Return an obstore store that tries again and does not wait for ever."""
     from obstore.store import from_url
 

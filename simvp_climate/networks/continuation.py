@@ -3,6 +3,8 @@
 Shape suffixes: B batch, C channel, H latitude, W longitude, p padded.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,12 +28,12 @@ class _Continue(torch.autograd.Function):
     """Copies into a new array, and back: slices and concatenations would touch every value several times more."""
 
     @staticmethod
-    def forward(ctx, x_BCHW: Tensor, beyond: str, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+    def forward(ctx: Any, x_BCHW: Tensor, beyond: str, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
         ctx.beyond, ctx.rows, ctx.columns, ctx.size = beyond, rows, columns, x_BCHW.shape[-2:]
         return continued(x_BCHW, beyond, rows, columns)
 
     @staticmethod
-    def backward(ctx, grad_BCpp: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad_BCpp: Tensor) -> tuple[Tensor, None, None, None]:
         return folded(grad_BCpp, ctx.beyond, ctx.rows, ctx.columns, ctx.size), None, None, None
 
 

@@ -8,6 +8,8 @@ On other devices PyTorch's own gradients are used.
 Shape suffixes: B batch, C channel, H latitude, W longitude, p padded.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -49,13 +51,13 @@ class _Depthwise(torch.autograd.Function):
     """A depth-wise convolution on CPU whose gradients are made of what oneDNN is fast at."""
 
     @staticmethod
-    def forward(ctx, x_BCHW: Tensor, weight: Tensor, bias: Tensor, dilation: int, beyond: str) -> Tensor:
+    def forward(ctx: Any, x_BCHW: Tensor, weight: Tensor, bias: Tensor, dilation: int, beyond: str) -> Tensor:
         ctx.save_for_backward(x_BCHW, weight)
         ctx.dilation, ctx.beyond = dilation, beyond
         return _convolve(x_BCHW, weight, bias, dilation, beyond)
 
     @staticmethod
-    def backward(ctx, grad_BCHW: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, grad_BCHW: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         x_BCHW, weight = ctx.saved_tensors
         grad_BCHW = grad_BCHW.contiguous(memory_format=torch.channels_last)
         grad_x = grad_weight = grad_bias = None

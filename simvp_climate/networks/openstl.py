@@ -101,7 +101,7 @@ class _Ignored:
     def __init__(self, *arguments: object):
         pass
 
-    def __setstate__(self, state: object):
+    def __setstate__(self, state: object) -> None:
         pass
 
 

@@ -43,7 +43,7 @@ class SimVPv1Config:
     spatial_layers: int = 2
     blocks: int = 8
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, multiple in (("hidden_space", 2), ("hidden_time", 1), ("spatial_layers", 2), ("blocks", 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 2 or value % multiple:

@@ -12,6 +12,7 @@ B * T.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -59,7 +60,7 @@ class SimVPv2Config:
     padding: str = "auto"
     predict: str = "change"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least, multiple in (
             ("hidden_space", 2, 2),
             ("hidden_time", 1, 1),
@@ -287,7 +288,7 @@ class GroupNorm(nn.GroupNorm):
 
 class _GroupNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x_NSHW: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+    def forward(ctx: Any, x_NSHW: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         N, S, H, W = x_NSHW.shape
         # for fields of fewer than 1024 cells there is a kernel that is slow on channels-last memory
         lying = x_NSHW.contiguous() if H * W < 1024 else x_NSHW
@@ -297,7 +298,7 @@ class _GroupNorm(torch.autograd.Function):
         return y_NSHW.contiguous(memory_format=torch.channels_last)
 
     @staticmethod
-    def backward(ctx, grad_NSHW: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_NSHW: Tensor) -> tuple[Tensor | None, ...]:
         x_NSHW, mean, rstd, weight = ctx.saved_tensors
         N, S, H, W = x_NSHW.shape
         x_NSHW, mean, rstd, weight = x_NSHW.float(), mean.float(), rstd.float(), weight.float()

@@ -126,12 +126,12 @@ def choose_init(
         valid = forecast["valid_time"]
         valid = valid.isel(lead_time=index) if "lead_time" in valid.dims else valid
         columns.append(np.atleast_1d(valid.values))
+    candidates = list(range(len(starts)))[::-1]
     if init is not None:
-        candidates = [_find_time(starts, init)]
-        if candidates == [None]:
+        found = _find_time(starts, init)
+        if found is None:
             raise ValueError(f"init={init!r} not in forecast: it has {span_text(starts)}.")
-    else:
-        candidates = list(range(len(starts)))[::-1]
+        candidates = [found]
     if truth_times is None:
         return candidates[0], [valid[candidates[0]] for valid in columns], [None] * len(columns)
     if truth_times.dtype.kind != columns[0].dtype.kind:
@@ -140,9 +140,9 @@ def choose_init(
         )
     where = {time: index for index, time in enumerate(_comparable(truth_times))}
     for candidate in candidates:
-        found = [where.get(_comparable(valid)[candidate]) for valid in columns]
-        if None not in found:
-            return candidate, [valid[candidate] for valid in columns], found
+        places = [where.get(_comparable(valid)[candidate]) for valid in columns]
+        if None not in places:
+            return candidate, [valid[candidate] for valid in columns], places
     moments = span_text(np.concatenate([valid[candidates] for valid in columns]))
     raise ValueError(
         f"no truth at lead {', '.join(text for _, text in leads)}: the forecast is valid at {moments}, truth has "

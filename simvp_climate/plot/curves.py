@@ -18,6 +18,7 @@ from simvp_climate.plot.style import (
     LINES,
     MAX_ROWS,
     at_text,
+    figure_of,
     font_size,
     given_panels,
     labeled,
@@ -134,7 +135,7 @@ def scores(
     width = 4.0 * columns if width is None else width
     size = font_size(3 * width / columns)
     given = None if ax is None else given_panels(ax, len(rows) * len(metrics), "variables times metrics")
-    figure = new_figure(width, lines * 0.72 * width / columns + 0.05 * size) if given is None else given[0].figure
+    figure = new_figure(width, lines * 0.72 * width / columns + 0.05 * size) if given is None else figure_of(given)
     leads, lead_label = lead_axis(scores)
     drawn: dict[str, object] = {}
     letters: dict[str, Line2D] = {}

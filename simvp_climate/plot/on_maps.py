@@ -25,7 +25,16 @@ from simvp_climate.plot.choices import (
     values_of,
 )
 from simvp_climate.plot.geography import color_bar, colors_of, draw_cells, map_panels, symmetric_range
-from simvp_climate.plot.style import DIVERGING, MAX_ROWS, font_size, given_panels, labeled, new_figure, units_of
+from simvp_climate.plot.style import (
+    DIVERGING,
+    MAX_ROWS,
+    figure_of,
+    font_size,
+    given_panels,
+    labeled,
+    new_figure,
+    units_of,
+)
 
 
 def maps(
@@ -131,7 +140,7 @@ def maps(
     )
     if width is None:
         width = 12.0 if columns > 1 else 7.0
-    figure = new_figure(width) if given is None else given[0].figure
+    figure = new_figure(width) if given is None else figure_of(given)
     size = font_size(3 * width / columns)
     panels = map_panels(figure, pictures[0][0], projection, (lines, columns), count, size, given)
     if given is None:
@@ -222,7 +231,7 @@ def skill_map(
     shape = (len(names), len(leads))
     width = (12.0 if len(leads) > 1 else 7.0) if width is None else width
     given = None if ax is None else given_panels(ax, shape[0] * shape[1], "variables times leads")
-    figure = new_figure(width) if given is None else given[0].figure
+    figure = new_figure(width) if given is None else figure_of(given)
     size = font_size(3 * width / max(shape[1], 2))
     axes = find_axes(skill)
     fields = [field_at(skill, name, axes, None, {"lead_time": index}, "skill") for name in names for index, _ in leads]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from simvp_climate.plot.choices import choose_leads
 from simvp_climate.plot.curves import lead_axis
-from simvp_climate.plot.style import DIVERGING, at_text, font_size, given_panels, new_figure
+from simvp_climate.plot.style import DIVERGING, at_text, figure_of, font_size, given_panels, new_figure
 
 _SHARPNESS = {"activity": "Activity", "small_scale_variance": "Small-scale variance"}
 _MOST_COLUMNS = 12
@@ -102,7 +102,7 @@ def scorecard(
     width = 0.09 * longest + count * (wide + 0.25) if width is None else width
     size = float(np.clip(font_size(width), 6.5, 9.0))
     height = 0.28 * len(rows) + 1.1
-    figure = new_figure(width, height) if given is None else given[0].figure
+    figure = new_figure(width, height) if given is None else figure_of(given)
     panels = given or [figure.add_subplot(1, count, at + 1) for at in range(count)]
     for panel, (one, text) in zip(panels, parts, strict=True):
         middle, reach = (0.0, 1.0) if one == label else (1.0, 0.5)

@@ -14,7 +14,7 @@ from simvp_climate.data.conventions import find_axes, rename
 from simvp_climate.grid import closes_longitude, latitude_weights
 from simvp_climate.plot.choices import check_same_units, choose_init, date_text, field_at, lead_values, values_of
 from simvp_climate.plot.geography import colors_of, edges_of, symmetric_range
-from simvp_climate.plot.style import DIVERGING, font_size, given_panels, labeled, new_figure
+from simvp_climate.plot.style import DIVERGING, figure_of, font_size, given_panels, labeled, new_figure
 
 
 def hovmoller(
@@ -124,7 +124,7 @@ def hovmoller(
     given = None if ax is None else given_panels(ax, len(fields), "forecast, truth and difference" if truth else "one")
     width = (11.0 if len(fields) > 1 else 5.0) if width is None else width
     size = font_size(3 * width / len(fields))
-    figure = new_figure(width, 5.0 if len(fields) == 1 else 0.42 * width) if given is None else given[0].figure
+    figure = new_figure(width, 5.0 if len(fields) == 1 else 0.42 * width) if given is None else figure_of(given)
     colors, scale = colors_of(*fields[:2])
     label = labeled(fields[0].attrs["what"], fields[0])
     positions, bars = np.arange(len(times)), []

@@ -18,6 +18,7 @@ from simvp_climate.plot.style import (
     LINES,
     MAX_ROWS,
     at_text,
+    figure_of,
     font_size,
     given_panels,
     name_of,
@@ -87,7 +88,7 @@ def spectra(
     given = None if ax is None else given_panels(ax, len(panels_of), "one for each variable and level")
     width = 4.2 * columns if width is None else width
     size = font_size(3 * width / columns)
-    figure = new_figure(width, lines * 0.78 * width / columns) if given is None else given[0].figure
+    figure = new_figure(width, lines * 0.78 * width / columns) if given is None else figure_of(given)
     for number, (name, level) in enumerate(panels_of):
         panel = figure.add_subplot(lines, columns, number + 1) if given is None else given[number]
         for (label, one), (color, _) in zip(several.items(), itertools.cycle(LINES)):

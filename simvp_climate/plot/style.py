@@ -75,3 +75,10 @@ def given_panels(ax: Axes | Sequence[Axes], count: int, what: str) -> list[Axes]
     if len(panels) != count:
         raise ValueError(f"ax has {len(panels)} axes, and {count} are drawn ({what}): give as many, or choose fewer")
     return panels
+
+
+def figure_of(panels: Sequence[Axes]) -> Figure:
+    """Return the figure that axes are in, the whole one."""
+    figure = panels[0].get_figure(root=True)
+    assert figure is not None
+    return figure

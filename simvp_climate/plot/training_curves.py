@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from simvp_climate.plot.style import LINES, MAX_ROWS, font_size, given_panels, new_figure, pretty_units
+from simvp_climate.plot.style import LINES, MAX_ROWS, figure_of, font_size, given_panels, new_figure, pretty_units
 
 
 def history(histories: object, *, width: float | None = None, ax: Axes | Sequence[Axes] | None = None) -> Figure:
@@ -53,7 +53,7 @@ def history(histories: object, *, width: float | None = None, ax: Axes | Sequenc
     width = 4.2 * across if width is None else width
     size = font_size(3 * width / across)
     given = None if ax is None else given_panels(ax, 1 + len(leads_of), "the losses and the errors of each variable")
-    figure = new_figure(width, lines * 0.72 * width / across + 0.05 * size) if given is None else given[0].figure
+    figure = new_figure(width, lines * 0.72 * width / across + 0.05 * size) if given is None else figure_of(given)
     last = max(table.index.max() for table in tables.values())
 
     panel = figure.add_subplot(lines, across, 1) if given is None else given[0]

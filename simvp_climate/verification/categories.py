@@ -331,7 +331,9 @@ def _ranked(pairs: Pairs, training: xr.Dataset, weight: xr.DataArray, rows: slic
         month = xr.DataArray(right["month"].values, dims="init_time")
         lower, upper = (edges.sel(edge=at, drop=True).sel(month=month).drop_vars("month") for at in (0, 1))
 
-        def cumulative(values, lower=lower, upper=upper):
+        def cumulative(
+            values: xr.DataArray, lower: xr.DataArray = lower, upper: xr.DataArray = upper
+        ) -> list[xr.DataArray]:
             return [(values < lower).astype(float), (values < upper).astype(float)]
 
         said = cumulative(own)

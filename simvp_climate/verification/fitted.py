@@ -1,6 +1,6 @@
 """Baselines that learn from the training period, and so are harder to beat than persistence."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -273,7 +273,7 @@ def _inside(train: xr.Dataset, climatology: xr.Dataset) -> tuple[xr.Dataset, xr.
     return train.transpose("time", "level", *_SPACE, missing_dims="ignore"), climatology
 
 
-def _anomalies(train: xr.Dataset, climatology: xr.Dataset, lead_time: xr.DataArray):
+def _anomalies(train: xr.Dataset, climatology: xr.Dataset, lead_time: xr.DataArray) -> Iterator[tuple[dict, list]]:
     """Yield blocks of anomalies by variable, (time, ...), and for each lead which of them start and which verify."""
     index = train.indexes["time"]
     after = valid_times(train["time"].rename(time="init_time"), lead_time, known=index)

@@ -404,7 +404,7 @@ METRICS = {
     "acc_per_init": Metric(_anomaly_products, _correlation, dimensionless=True, needs_climatology=True, per_init=True),
     "activity": Metric(
         lambda f: (Product(f.anomaly, f.anomaly), Product(f.true_anomaly, f.true_anomaly)),
-        lambda aa, bb: np.sqrt(ratio(aa, bb)),
+        lambda aa, bb: np.sqrt(ratio(aa, bb)),  # type: ignore[return-value]
         dimensionless=True,
         needs_climatology=True,
     ),
@@ -417,7 +417,7 @@ METRICS = {
         # the factor makes NaN of a forecast without members
         lambda f: (f.variance, f.square.value - f.variance / (f.members.sizes[f.member] if f.member else 1)),
         # the error may come out below the share of the spread that it holds by chance
-        lambda variance, error: np.sqrt(ratio(variance, error.where(error > 0))),
+        lambda variance, error: np.sqrt(ratio(variance, error.where(error > 0))),  # type: ignore[return-value]
         dimensionless=True,
         of_ensembles=True,
     ),

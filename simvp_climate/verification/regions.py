@@ -99,9 +99,9 @@ def _on_grid(name: str, mask: xr.DataArray, grid: Mapping[str, xr.DataArray]) ->
         same_grid(xr.Dataset(coords={dim: grid[dim] for dim in ("latitude", "longitude")}), found)
     except ValueError as error:
         raise ValueError(f"the mask of the region {name!r} does not fit the forecast: {error}") from error
-    found = found["region_mask"]
-    if extra := set(found.dims) - {"latitude", "longitude"}:
+    own = found["region_mask"]
+    if extra := set(own.dims) - {"latitude", "longitude"}:
         raise ValueError(
             f"the mask of the region {name!r} has the dimensions {sorted(extra)}: pick one, mask.isel(...)"
         )
-    return found.assign_coords({dim: grid[dim] for dim in ("latitude", "longitude")}) >= 0.5
+    return own.assign_coords({dim: grid[dim] for dim in ("latitude", "longitude")}) >= 0.5

@@ -1,0 +1,30 @@
+"""What a user with a type checker writes; mypy reads it in strict mode, nobody runs it."""
+
+from pathlib import Path
+
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+
+import simvp_climate as sc
+
+
+def from_data_to_figure(path: Path) -> Figure:
+    ds: xr.Dataset = sc.open_dataset(path, ["z500", "t2m"])
+    task = sc.Task(("z500", "t2m"), history=4, horizon=4, step="6h")
+    forecaster: sc.Forecaster = sc.train(
+        task,
+        ds.sel(time=slice("1979", "2015")),
+        valid=ds.sel(time="2016"),
+        model=sc.SimVPv2Config(hidden_space=16),
+        config=sc.TrainConfig(epochs=1),
+    )
+    forecaster.save(path)
+    forecast: xr.Dataset = sc.Forecaster.load(path)(ds, every="12h", horizon=20)
+    scores: xr.Dataset = sc.score(forecast, ds, climatology=sc.climatology(ds), regions=["tropics"], by="season")
+    table: pd.DataFrame = sc.score_table(scores, "rmse")
+    print(table, sc.check(ds, task).ok, forecaster.history)
+    bands: xr.Dataset = forecaster.interval(0.9, ds, every="24h")(forecast)
+    print(sc.coverage(bands, ds), sc.ensemble([forecaster, forecaster], ds))
+    sc.plot.maps(forecast, ds, lead="3D")
+    return sc.plot.scores(scores)
