@@ -12,42 +12,51 @@ Measured on 2026-11-23 with `python recipes/z500.py`, on one core of a 2.8 GHz X
 """
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 import simvp_climate as sc
 
+VARIABLES = ["z500"]
 
-def main(data: str = "", out: Path = Path("z500"), train_until: str = "", valid_until: str = "", epochs: int = 2):
+
+def main(
+    data: Annotated[str, typer.Option(help="Zarr, NetCDF, a folder or pattern. Default: the bundled sample.")] = "",
+    out: Annotated[Path, typer.Option(help="Folder for the run and what comes out of it.")] = Path("z500"),
+    epochs: Annotated[int, typer.Option(help="Passes over the training period.", min=1)] = 2,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run in --out stopped.")] = False,
+    train_until: Annotated[str, typer.Option(help="Last date to learn from. Default: 2015, as WeatherBench.")] = "",
+    valid_until: Annotated[str, typer.Option(help="Last date to choose the epoch on. Default: 2016.")] = "",
+) -> None:
     """Train until a date, choose the epoch on what follows until another, forecast and score the rest."""
-    if data and not (train_until and valid_until):
-        raise typer.BadParameter("say where to split your data, for example --train-until 2015 --valid-until 2016")
-    ds = sc.open_dataset(data, ["z500"]) if data else sc.open_sample(["z500"])
-    # both dates are included; any calendar
-    first, second = (
-        ds.sel(time=slice(None, date)).sizes["time"] for date in (train_until or "2003-08", valid_until or "2003-12")
-    )
-    training, validation, testing = (
-        ds.isel(time=slice(*part)) for part in ((0, first), (first, second), (second, None))
-    )
+    if not resume and sc.is_first_process() and out.exists() and any(out.iterdir()):
+        raise typer.BadParameter(f"{out} holds a run: go on with it by --resume, or choose another --out")
+    if not data:
+        train_until, valid_until = train_until or "2003-08", valid_until or "2003-12"
+    ds = sc.open_dataset(data, VARIABLES) if data else sc.open_sample(VARIABLES)
+    train, valid, test = sc.split(ds, train_until or None, valid_until or None)
 
     forecaster = sc.train(
-        sc.Task(["z500"], history=4, horizon=4, step="6h"),
-        training,
-        valid=validation,
+        sc.Task(VARIABLES, history=4, horizon=4, step="6h"),
+        train,
+        valid=valid,
         model=sc.SimVPv2Config(16, 96, spatial_layers=4, blocks=4, mlp_ratio=4, drop_path=0.0),
         config=sc.TrainConfig(epochs=epochs, batch_size=12, learning_rate=3e-3),
         directory=out,
+        device=device,
     )
     if not sc.is_first_process():  # of those that torchrun or srun started, one goes on
         return
-    forecast = forecaster(testing, every="12h", horizon=20)
-    scores = sc.score(forecast, testing, climatology=sc.climatology(training))
+    forecast = forecaster(test, every="12h", horizon=20)
+    scores = sc.score(forecast, test, sc.climatology(train))
     forecast.to_netcdf(out / "forecast.nc")
     scores.to_netcdf(out / "scores.nc")
     sc.plot.scores(scores).savefig(out / "scores.png")
-    sc.plot.maps(forecast, testing, variable="z500", lead="3D").savefig(out / "maps.png")
-    print(scores["z500"].sel(metric="rmse").to_pandas().round(0))
+    sc.plot.maps(forecast, test, variable="z500", lead="3D").savefig(out / "maps.png")
+    print(sc.score_table(scores, "rmse").round(1).to_string(na_rep="-"))
 
 
-typer.run(main)
+if __name__ == "__main__":
+    typer.run(main)

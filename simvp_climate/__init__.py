@@ -62,6 +62,7 @@ _HOME = {
     "skilful_to": "verification.scores",
     "skill_map": "verification.maps",
     "small_scale_variance": "verification.metrics",
+    "split": "data.splits",
     "spread": "verification.metrics",
     "spread_skill_ratio": "verification.metrics",
     "tercile_rpss": "verification.categories",
@@ -77,6 +78,7 @@ if TYPE_CHECKING:  # what editors and type checkers read: a test sees that it sa
     from simvp_climate import plot as plot
     from simvp_climate.data.cache import cache as cache
     from simvp_climate.data.check import check as check
+    from simvp_climate.data.splits import split as split
     from simvp_climate.data.store import open_dataset as open_dataset
     from simvp_climate.data.store import open_sample as open_sample
     from simvp_climate.ensembles import ensemble as ensemble

@@ -6,6 +6,8 @@ since it pins jax:
 
     pip install "simvp-climate[simulate]"
     python tools/make_sample.py sample.zarr --years 3.333 --start 2001-01-01 --spinup-days 244
+
+With --recipes also what the recipes forecast: temperature at 850 hPa, wind at 10 m, humidity, cloud and precipitation.
 """
 
 import argparse
@@ -63,6 +65,7 @@ class Variable:
     step: float  # values are rounded to multiples of it, counted from `offset`
     offset: float
     limits: tuple[float, float] = (-np.inf, np.inf)  # the spline in latitude may overshoot them
+    beyond_pole: float = 1.0  # a component of a vector changes its sign there
 
 
 def geopotential_at(pressure: float) -> Callable[[xr.Dataset], np.ndarray]:
@@ -114,7 +117,78 @@ VARIABLES = {
         offset=273.0,
     ),
 }
-ATTRIBUTES = {name: variable.attributes for name, variable in VARIABLES.items()} | {
+
+
+def temperature_at(pressure: float) -> Callable[[xr.Dataset], np.ndarray]:
+    """Return the function that interpolates temperature to a pressure in Pa, linearly in its logarithm."""
+
+    def field(output: xr.Dataset) -> np.ndarray:
+        columns = output.isel(level=np.argsort(output.level.values)).transpose("level", ...)
+        surface = REFERENCE_PRESSURE * columns["normalized_surface_pressure"].values
+        log_pressure = np.log(columns.level.values.reshape(-1, 1, 1, 1) * surface)
+        temperature, target = columns["temperature"].values, np.log(pressure)
+        above = np.clip((log_pressure < target).sum(0) - 1, 0, len(log_pressure) - 2)[None]
+        top, bottom = (np.take_along_axis(log_pressure, above + at, 0)[0] for at in (0, 1))
+        high, low = (np.take_along_axis(temperature, above + at, 0)[0] for at in (0, 1))
+        return high + np.clip((target - top) / (bottom - top), 0, 1) * (low - high)
+
+    return field
+
+
+# rain of the model is a rate at the time of the state, g m-2 s-1: over six hours, as a depth of water in m
+SIX_HOURS_OF_WATER = 6 * HOUR * 1e-3 / 1000
+FOR_RECIPES = {
+    "temperature_850": Variable(
+        temperature_at(850e2),
+        {"standard_name": "air_temperature", "long_name": "temperature at 850 hPa", "units": "K"},
+        step=1 / 32,
+        offset=273.0,
+    ),
+    "10m_u_component_of_wind": Variable(
+        lambda output: output["surface_flux.u0"].values,
+        {"standard_name": "eastward_wind", "long_name": "eastward wind near the surface", "units": "m s-1"},
+        step=1 / 64,
+        offset=0.0,
+        beyond_pole=-1.0,
+    ),
+    "10m_v_component_of_wind": Variable(
+        lambda output: output["surface_flux.v0"].values,
+        {"standard_name": "northward_wind", "long_name": "northward wind near the surface", "units": "m s-1"},
+        step=1 / 64,
+        offset=0.0,
+        beyond_pole=-1.0,
+    ),
+    "relative_humidity_1000": Variable(
+        lambda output: 100 * output["humidity.rh"].isel(level=output.level.argmax().item()).values,
+        {
+            "standard_name": "relative_humidity",
+            "long_name": "relative humidity of the lowest layer of the model, in the place of 1000 hPa",
+            "units": "%",
+        },
+        step=1 / 8,
+        offset=50.0,
+        limits=(0.0, np.inf),
+    ),
+    "total_cloud_cover": Variable(
+        lambda output: output["shortwave_rad.cloudc"].values,
+        {"standard_name": "cloud_area_fraction", "long_name": "total cloud cover", "units": "1"},
+        step=1 / 512,
+        offset=0.5,
+        limits=(0.0, 1.0),
+    ),
+    "total_precipitation_6hr": Variable(
+        lambda output: SIX_HOURS_OF_WATER * (output["condensation.precls"] + output["convection.precnv"]).values,
+        {
+            "standard_name": "lwe_thickness_of_precipitation_amount",
+            "long_name": "precipitation of six hours, by the rate at their end",
+            "units": "m",
+        },
+        step=2e-5,
+        offset=0.0,
+        limits=(0.0, 0.15),
+    ),
+}
+ATTRIBUTES = {name: variable.attributes for name, variable in (VARIABLES | FOR_RECIPES).items()} | {
     "orography": {"standard_name": "surface_altitude", "long_name": "surface height", "units": "m"},
     "land_sea_mask": {"standard_name": "land_area_fraction", "long_name": "fraction of land", "units": "1"},
     "time": {
@@ -137,8 +211,7 @@ ATTRIBUTES = {name: variable.attributes for name, variable in VARIABLES.items()}
 class Regridder:
     """Interpolate from the model's Gaussian latitudes to WeatherBench's with a cubic spline across the poles.
 
-    Beyond a pole a meridian goes on at the longitude opposite. This holds for scalars; a component of a
-    vector would also change its sign there.
+    Beyond a pole a meridian goes on at the longitude opposite, where a component of a vector changes its sign.
     """
 
     HALO = 4
@@ -151,10 +224,10 @@ class Regridder:
         extended[-self.HALO :] = 180 - latitude[-self.HALO :][::-1]
         self.weights = CubicSpline(extended, np.eye(len(extended)))(LATITUDE)
 
-    def __call__(self, values: np.ndarray) -> np.ndarray:
+    def __call__(self, values: np.ndarray, beyond_pole: float = 1.0) -> np.ndarray:
         """Turn (..., longitude, model latitude) into (..., latitude, longitude)."""
         values = np.asarray(values, dtype="float64")
-        opposite = np.roll(values, values.shape[-2] // 2, axis=-2)
+        opposite = beyond_pole * np.roll(values, values.shape[-2] // 2, axis=-2)
         south, north = opposite[..., : self.HALO][..., ::-1], opposite[..., -self.HALO :][..., ::-1]
         extended = np.concatenate([south, values, north], axis=-1)
         return np.swapaxes(extended @ self.weights.T, -1, -2)
@@ -163,8 +236,9 @@ class Regridder:
 class Simulation:
     """The model, its climatological boundary conditions, and the grid that its output is interpolated to."""
 
-    def __init__(self, begin: np.datetime64):
+    def __init__(self, begin: np.datetime64, variables: dict[str, Variable] = VARIABLES):
         """Set the model up to start at `begin`; its first output is one step of six hours later."""
+        self.variables = variables
         boundary = Path(jcm.__file__).parent / "data/bc/t30/clim"
         grid = get_speedy_coords(spectral_truncation=TRUNCATION)
         self.terrain = TerrainData.from_file(str(boundary / "terrain.nc"), coords=grid)
@@ -193,8 +267,8 @@ class Simulation:
         """Simulate so many more days and return the sample's variables on WeatherBench's grid."""
         output = self.advance(days)
         data = {}
-        for name, variable in VARIABLES.items():
-            values = np.clip(self.regrid(variable.field(output)), *variable.limits)
+        for name, variable in self.variables.items():
+            values = np.clip(self.regrid(variable.field(output), variable.beyond_pole), *variable.limits)
             if not np.isfinite(values).all():
                 raise FloatingPointError(f"the simulation has failed: {name} is not finite")
             data[name] = (("time", "latitude", "longitude"), values.astype("float32"))
@@ -208,11 +282,11 @@ class Simulation:
         return xr.Dataset({"orography": (dims, orography), "land_sea_mask": (dims, land)}).astype("float32")
 
 
-def simulate(times: pd.DatetimeIndex, spinup_days: int) -> xr.Dataset:
+def simulate(times: pd.DatetimeIndex, spinup_days: int, variables: dict[str, Variable] = VARIABLES) -> xr.Dataset:
     """Simulate the states at `times`, after a spin-up that is thrown away."""
     # The model's first output is one step after its start, so it starts one step earlier than whole days.
     begin = times[0] - pd.Timedelta(days=spinup_days) - pd.Timedelta(days=1) / STEPS_PER_DAY
-    simulation = Simulation(begin.to_datetime64())
+    simulation = Simulation(begin.to_datetime64(), variables)
     days = spinup_days + len(times) / STEPS_PER_DAY
     parts = []
     for _ in range(int(np.ceil(days / BLOCK_DAYS))):
@@ -269,7 +343,7 @@ def write(data: xr.Dataset, path: Path) -> None:
     hours = (data.indexes["time"] - pd.Timestamp(EPOCH)) // pd.Timedelta(hours=1)
     data = data.assign_coords(time=("time", hours.to_numpy("int32")))
     for name, array in data.variables.items():
-        variable = VARIABLES.get(name)
+        variable = (VARIABLES | FOR_RECIPES).get(name)
         storage = packed(array.values, variable) if variable else {"chunks": array.shape}
         attributes = {**ATTRIBUTES[name], "_ARRAY_DIMENSIONS": list(array.dims)}
         if variable:
@@ -286,7 +360,8 @@ def write(data: xr.Dataset, path: Path) -> None:
 def global_attributes(data: xr.Dataset) -> dict[str, str]:
     """Say what the sample is, and above all that it is simulated."""
     first, last = (str(moment)[:13] for moment in data.time.values[[0, -1]])
-    rounding = "; ".join(f"{name} {precision(variable)}" for name, variable in VARIABLES.items())
+    stored = {name: variable for name, variable in (VARIABLES | FOR_RECIPES).items() if name in data}
+    rounding = "; ".join(f"{name} {precision(variable)}" for name, variable in stored.items())
     return {
         "Conventions": "CF-1.11",
         "title": f"SIMULATED climate, 6-hourly on a 5.625 degree grid, {first} to {last}",
@@ -310,12 +385,14 @@ def main() -> None:
     parser.add_argument("--years", type=float, default=3.333, help="length, rounded to whole months")
     parser.add_argument("--start", default="2001-01-01", help="the first time kept, in UTC")
     parser.add_argument("--spinup-days", type=int, default=244, help="days simulated before it, and not kept")
+    parser.add_argument("--recipes", action="store_true", help="with the variables of the recipes")
     options = parser.parse_args()
     if options.out.exists():
         parser.error(f"{options.out} exists already")
     end = pd.Timestamp(options.start) + pd.DateOffset(months=round(12 * options.years))
     times = pd.date_range(options.start, end, freq=pd.Timedelta(days=1) / STEPS_PER_DAY, inclusive="left")
-    write(simulate(times, options.spinup_days), options.out)
+    variables = VARIABLES | (FOR_RECIPES if options.recipes else {})
+    write(simulate(times, options.spinup_days, variables), options.out)
     size = sum(file.stat().st_size for file in options.out.rglob("*") if file.is_file())
     print(f"{options.out}: {len(times)} states, {size / 1e6:.1f} MB")
 

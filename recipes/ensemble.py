@@ -1,0 +1,76 @@
+"""How sure is it? An ensemble of seeds, one of perturbed states, and calibrated intervals around a single forecast.
+
+@ensemble@
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import simvp_climate as sc
+
+VARIABLES = ["z500", "t2m"]
+
+
+def main(
+    data: Annotated[str, typer.Option(help="Zarr, NetCDF, a folder or pattern. Default: the bundled sample.")] = "",
+    out: Annotated[Path, typer.Option(help="Folder for the run and what comes out of it.")] = Path("ensemble"),
+    epochs: Annotated[int, typer.Option(help="Passes over the training period.", min=1)] = 1,
+    seeds: Annotated[int, typer.Option(help="Forecasters to train.", min=2)] = 3,
+    members: Annotated[int, typer.Option(help="Of the perturbed ensemble.", min=2)] = 10,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run in --out stopped.")] = False,
+    train_until: Annotated[str, typer.Option(help="Last date to learn from. Default: 2015, as WeatherBench.")] = "",
+    valid_until: Annotated[str, typer.Option(help="Last date to choose and fit on. Default: 2016.")] = "",
+) -> None:
+    """Train with several seeds, calibrate on what follows, and score ensembles and intervals on the rest."""
+    if not resume and sc.is_first_process() and out.exists() and any(out.iterdir()):
+        raise typer.BadParameter(f"{out} holds a run: go on with it by --resume, or choose another --out")
+    if not data:
+        train_until, valid_until = train_until or "2003-02", valid_until or "2003-12"
+    ds = sc.open_dataset(data, VARIABLES) if data else sc.open_sample(VARIABLES)
+    train, valid, test = sc.split(ds, train_until or None, valid_until or None)
+
+    forecasters = [
+        sc.train(
+            sc.Task(VARIABLES, history=4, horizon=4, step="6h"),
+            train,
+            valid=valid,
+            model=sc.SimVPv2Config(16, 64, spatial_layers=2, blocks=2, drop_path=0.0),
+            config=sc.TrainConfig(epochs=epochs, batch_size=8, learning_rate=4e-3, seed=seed),
+            directory=out / f"seed-{seed}",
+            device=device,
+        )
+        for seed in range(seeds)
+    ]
+    if not sc.is_first_process():  # of those that torchrun or srun started, one goes on
+        return
+    climatology, first = sc.climatology(train), forecasters[0]
+    amplitude = sc.fit_amplitude(first, valid, train, lead=12)
+    systems = {
+        f"{seeds} seeds": sc.ensemble(forecasters, test, every="2D", horizon=20),
+        f"{members} perturbed": sc.perturbed_ensemble(
+            first, test, train, amplitude, every="2D", horizon=20, members=members
+        ),
+    }
+    print(f"amplitude {amplitude:.3f}: spread and error agree at 3 days on the validation period")
+    for name, forecast in systems.items():
+        scores = sc.score(forecast.assign_attrs(system=name), test, climatology)
+        scores.to_netcdf(out / f"{name.replace(' ', '-')}.nc")
+        print(sc.score_table(scores, ["crps", "spread_skill_ratio"]).round(2).to_string(na_rep="-"))
+    sc.plot.scores(scores, metric=["crps", "spread_skill_ratio"]).savefig(out / "scores.png")
+
+    bands = first.interval(0.9, valid, every="1D", horizon=20, climatology=climatology)
+    single = first(test, every="1D", horizon=20)
+    months = set(valid["time"].dt.month.values.tolist())
+    covered = single["valid_time"].dt.month.isin(list(months)).all("lead_time")
+    if covered.any():
+        intervals = bands(single.isel(init_time=covered.values))
+        share = sc.coverage(intervals, test)
+        print("share of the truth in 90 % intervals:")
+        print(share.to_dataframe()[VARIABLES].round(3).to_string())
+
+
+if __name__ == "__main__":
+    typer.run(main)

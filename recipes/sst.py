@@ -1,0 +1,83 @@
+"""Sea surface temperature, monthly to a year ahead, with anomalies and Nino 3.4.
+
+Land is a mask: cells that never have a value are left out of statistics, loss and scores, and the forecast has none
+there. Beside the scores stands the mean anomaly over Nino 3.4 (5 S to 5 N, 170 to 120 W), with its persistence.
+
+@sst@
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+import xarray as xr
+
+import simvp_climate as sc
+
+VARIABLES = ["sst"]
+
+
+def main(
+    data: Annotated[str, typer.Option(help="Zarr, NetCDF, a folder or pattern.")],
+    out: Annotated[Path, typer.Option(help="Folder for the run and what comes out of it.")] = Path("sst"),
+    epochs: Annotated[int, typer.Option(help="Passes over the training period.", min=1)] = 20,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run in --out stopped.")] = False,
+    train_until: Annotated[str, typer.Option(help="Last date to learn from. Default: 2015, as WeatherBench.")] = "",
+    valid_until: Annotated[str, typer.Option(help="Last date to choose the epoch on. Default: 2016.")] = "",
+) -> None:
+    """Train until a date, choose the epoch on what follows until another, forecast and score the rest."""
+    if not resume and sc.is_first_process() and out.exists() and any(out.iterdir()):
+        raise typer.BadParameter(f"{out} holds a run: go on with it by --resume, or choose another --out")
+    ds = sc.open_dataset(data, VARIABLES)
+    train, valid, test = sc.split(ds, train_until or None, valid_until or None)
+
+    forecaster = sc.train(
+        sc.Task(VARIABLES, history=12, horizon=12, step="1MS", forcings=["coordinates", "time_of_year"]),
+        train,
+        valid=valid,
+        model=sc.SimVPv2Config(16, 64, spatial_layers=2, blocks=2, drop_path=0.1),
+        config=sc.TrainConfig(epochs=epochs, batch_size=4, learning_rate=2e-3),
+        directory=out,
+        device=device,
+    )
+    if not sc.is_first_process():  # of those that torchrun or srun started, one goes on
+        return
+    climatology = sc.climatology(train)
+    forecast = forecaster(test, every="1MS")
+    scores = sc.score(forecast, test, climatology)
+    forecast.to_netcdf(out / "forecast.nc")
+    scores.to_netcdf(out / "scores.nc")
+    sc.plot.scores(scores).savefig(out / "scores.png")
+    sc.plot.maps(forecast, test, lead=3).savefig(out / "maps.png")
+    print(sc.score_table(scores, ["rmse", "acc"]).round(2).to_string(na_rep="-"))
+
+    anomalies = (test.groupby("time.month") - climatology).drop_vars("month")
+    ours = forecast["sst"] - climatology["sst"].sel(month=forecast["valid_time"].dt.month).drop_vars("month")
+    kept = sc.persistence(anomalies, forecast["init_time"], forecast["lead_time"])["sst"]
+    index = {"SimVPv2": nino34(ours), "persistence": nino34(kept)}
+    found = nino34(anomalies["sst"]).to_series().reindex(forecast["valid_time"].values.ravel())
+    truth = index["SimVPv2"].copy(data=found.values.reshape(index["SimVPv2"].shape))
+    table = {}
+    for name, one in index.items():
+        table["RMSE, K", name] = (((one - truth) ** 2).mean("init_time") ** 0.5).values
+        table["correlation", name] = xr.corr(one, truth, "init_time").values
+    print("\nNino 3.4 by lead in months")
+    print(pd.DataFrame(table, index=forecast["lead_time"].values).round(2).to_string())
+    shown = anomalies.assign(sst=anomalies["sst"].assign_attrs(units="K", long_name="SST anomaly"))
+    picture = sc.plot.hovmoller(shown, latitudes=(-5, 5), title="Anomalies of the test period, 5 S to 5 N")
+    picture.savefig(out / "hovmoller.png")
+
+
+def nino34(field: xr.DataArray) -> xr.DataArray:
+    """Return the mean over 5 S to 5 N, 170 to 120 W."""
+    latitude, longitude = (next(n for n in field.dims if str(n).startswith(word)) for word in ("lat", "lon"))
+    east = field[longitude] % 360
+    inside = (abs(field[latitude]) <= 5) & (east >= 190) & (east <= 240)
+    # cells of one band of latitudes: their areas hardly differ
+    return field.where(inside).mean([latitude, longitude])
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,77 @@
+"""Precipitation of 6 hours, to 2 days, diagnosed from 500 hPa geopotential, 2 m temperature and humidity.
+
+Precipitation is only forecast, never seen: `diagnostics`. Its logarithm is learned and no forecast is negative
+("log": log(1 + x / 0.01 mm)). It is scored by its events, more than 1 mm in 6 hours, and by SEEPS, where 1 is a
+forecast without skill: the RMSE of precipitation rewards drizzle everywhere.
+
+@tp@
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import simvp_climate as sc
+
+VARIABLES = ["z500", "t2m", "r1000"]
+
+
+def main(
+    data: Annotated[str, typer.Option(help="Zarr, NetCDF, a folder or pattern.")],
+    out: Annotated[Path, typer.Option(help="Folder for the run and what comes out of it.")] = Path("tp"),
+    epochs: Annotated[int, typer.Option(help="Passes over the training period.", min=1)] = 2,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run in --out stopped.")] = False,
+    train_until: Annotated[str, typer.Option(help="Last date to learn from. Default: 2015, as WeatherBench.")] = "",
+    valid_until: Annotated[str, typer.Option(help="Last date to choose the epoch on. Default: 2016.")] = "",
+) -> None:
+    """Train until a date, choose the epoch on what follows until another, forecast and score the rest."""
+    if not resume and sc.is_first_process() and out.exists() and any(out.iterdir()):
+        raise typer.BadParameter(f"{out} holds a run: go on with it by --resume, or choose another --out")
+    ds = sc.open_dataset(data, [*VARIABLES, "tp6h"])
+    train, valid, test = sc.split(ds, train_until or None, valid_until or None)
+
+    forecaster = sc.train(
+        sc.Task(
+            VARIABLES,
+            history=4,
+            horizon=4,
+            step="6h",
+            diagnostics=["tp6h"],
+            transforms={"tp6h": "log", "r1000": (0, None)},
+        ),
+        train,
+        valid=valid,
+        model=sc.SimVPv2Config(16, 96, spatial_layers=2, blocks=4, drop_path=0.0),
+        config=sc.TrainConfig(epochs=epochs, batch_size=4, learning_rate=8e-3, rollout=2),
+        directory=out,
+        device=device,
+    )
+    if not sc.is_first_process():  # of those that torchrun or srun started, one goes on
+        return
+    forecast = forecaster(test, every="12h", horizon=12)
+    rain, truth = forecast[["tp6h"]], test[["tp6h"]]
+    millimeter = 1e-3 if ds["tp6h"].attrs["units"] == "m" else 1.0
+    scores = sc.score(
+        rain,
+        truth,
+        sc.climatology(train[["tp6h"]]),
+        metrics=["rmse", "brier", "frequency_bias", "seeps", "seeps_skill"],
+        thresholds={"tp6h": millimeter},
+        seeps_climatology=sc.seeps_climatology(train[["tp6h"]]),
+        skipna=True,
+    )
+    forecast.to_netcdf(out / "forecast.nc")
+    scores.to_netcdf(out / "scores.nc")
+    sc.plot.scores(scores, metric=["brier", "frequency_bias", "seeps"]).savefig(out / "scores.png")
+    sc.plot.maps(rain, truth, lead="12h").savefig(out / "maps.png")
+    print(
+        sc.score_table(scores, ["brier", "frequency_bias", "seeps"], ["6h", "24h", "48h"])
+        .round(3)
+        .to_string(na_rep="-")
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

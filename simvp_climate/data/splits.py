@@ -1,0 +1,63 @@
+"""Which years are learned from, which choose the epoch, and which are scored."""
+
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+_WEATHERBENCH = ("2015", "2016", "2018")  # the last years of training, validation and test (Rasp et al. 2020)
+
+
+class Splits(NamedTuple):
+    """Three periods of a Dataset that follow each other."""
+
+    train: xr.Dataset
+    valid: xr.Dataset
+    test: xr.Dataset
+
+
+def split(dataset: xr.Dataset, train_until: str | None = None, valid_until: str | None = None) -> Splits:
+    """Return the periods to train on, to choose the epoch on and to score, in this order of time.
+
+    Parameters
+    ----------
+    dataset
+        With a dimension `time`, in order.
+    train_until, valid_until
+        Dates that are included, as xarray reads them: "2015", "2003-08", "2003-08-31T12"; what follows is the test
+        period. None, both: WeatherBench's, training to 2015, validation 2016, test 2017 and 2018.
+
+    Returns
+    -------
+    Splits
+        Named tuple (train, valid, test), lazy where the data are.
+
+    Raises
+    ------
+    ValueError
+        If only one date is given, the data do not cover WeatherBench's years and none is given, or a period is empty.
+    """
+    times = dataset.indexes["time"]
+    if (train_until is None) != (valid_until is None):
+        raise ValueError(f"train_until={train_until!r} and valid_until={valid_until!r}: give both, or none")
+    last = None
+    if train_until is None:
+        years = {*np.unique(times.year).tolist()}
+        if not {2015, 2016, 2017, 2018} <= years:
+            raise ValueError(
+                f"the data, {times[0]} to {times[-1]}, do not cover WeatherBench's years 2015 to 2018: say where to "
+                "split, for example train_until='2010', valid_until='2012'"
+            )
+        train_until, valid_until, last = _WEATHERBENCH
+    if not times.is_monotonic_increasing:
+        raise ValueError("the times are not in order: ds.sortby('time')")
+    first, second = (dataset.sel(time=slice(None, date)).sizes["time"] for date in (train_until, valid_until))
+    end = dataset.sel(time=slice(None, last)).sizes["time"]
+    found = Splits(*(dataset.isel(time=slice(*part)) for part in ((0, first), (first, second), (second, end))))
+    for name, part in zip(("training", "validation", "test"), found, strict=True):
+        if not part.sizes["time"]:
+            raise ValueError(
+                f"the {name} period is empty: training until {train_until}, validation until {valid_until}, and the "
+                f"data are from {times[0]} to {times[-1]}"
+            )
+    return found
