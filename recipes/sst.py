@@ -21,7 +21,7 @@ VARIABLES = ["sst"]
 def main(
     data: Annotated[str, typer.Option(help="Zarr, NetCDF, a folder or pattern.")],
     out: Annotated[Path, typer.Option(help="Folder for the run and what comes out of it.")] = Path("sst"),
-    epochs: Annotated[int, typer.Option(help="Passes over the training period.", min=1)] = 20,
+    epochs: Annotated[int, typer.Option(help="Passes over the training period.", min=1)] = 6,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run in --out stopped.")] = False,
     train_until: Annotated[str, typer.Option(help="Last date to learn from. Default: 2015, as WeatherBench.")] = "",
@@ -37,7 +37,7 @@ def main(
         sc.Task(VARIABLES, history=12, horizon=12, step="1MS", forcings=["coordinates", "time_of_year"]),
         train,
         valid=valid,
-        model=sc.SimVPv2Config(16, 64, spatial_layers=2, blocks=2, drop_path=0.1),
+        model=sc.SimVPv2Config(16, 64, spatial_layers=4, blocks=2, drop_path=0.1),
         config=sc.TrainConfig(epochs=epochs, batch_size=4, learning_rate=2e-3),
         directory=out,
         device=device,

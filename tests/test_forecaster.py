@@ -750,3 +750,16 @@ def test_history_is_a_table(forecaster):
     unseen = [{"loss": 3.0}, {"loss": 4.0}]
     last = dataclasses.replace(forecaster, provenance={**forecaster.provenance, "epochs": unseen}).history
     assert last.attrs["kept"] == 2 and last.columns.tolist() == ["loss"]
+
+
+def test_jupyter_shows_where_a_forecaster_comes_from(forecaster):
+    page = forecaster._repr_html_()
+    best = forecaster.history.loc[forecaster.history["valid_loss"].idxmin()]
+    for words in (
+        "z500, t2m: 3 steps of 6h from 3 states",
+        forecaster.provenance["training"],
+        forecaster.digest[:16],
+        f"{forecaster.normalizer.mean[0]:.5g}",
+        f"t2m 6h: {best['valid_rmse_t2m_6h']:.4g} K",
+    ):
+        assert words in page

@@ -1,7 +1,6 @@
 """What holds the house together: layers, dependencies, what is shown is run."""
 
 import ast
-import os
 import re
 import subprocess
 import sys
@@ -211,37 +210,6 @@ def test_the_lines_on_your_own_data_run(monkeypatch, capsys):
     )
     exec(lines, {"sc": sc})
     assert len(opened) == 2 and "check: nothing found" in capsys.readouterr().out
-
-
-RECIPES = sorted((ROOT / "recipes").glob("*.py"))
-
-
-@pytest.mark.parametrize(
-    ("recipe", "processes"),
-    [(path, 1) for path in RECIPES] + [pytest.param(path, 2, marks=pytest.mark.slow) for path in RECIPES],
-    ids=lambda value: value.stem if isinstance(value, Path) else str(value),
-)
-def test_recipes_run_on_any_store(recipe, processes, tmp_path):
-    from conftest import waves
-
-    waves(times=160).to_zarr(tmp_path / "store.zarr", consolidated=False)
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [sys.executable, *(launch if processes > 1 else ["-W", "error"])]
-    command += [str(recipe), "--data", str(tmp_path / "store.zarr"), "--out", str(tmp_path / "out")]
-    command += ["--train-until", "2001-01-19", "--valid-until", "2001-01-29", "--epochs", "1"]
-    environment = {"MPLBACKEND": "agg", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("SimVPv2") == 1, "one process prints the table"
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "forecast.nc",
-        "forecaster.safetensors",
-        "history.csv",
-        "maps.png",
-        "scores.nc",
-        "scores.png",
-        "training.pt",
-    }
 
 
 def test_editors_see_what_the_table_says():

@@ -45,3 +45,11 @@ def test_roles_of_variables():
 def test_bad_tasks_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Task(**arguments)
+
+
+def test_jupyter_shows_all_that_was_said_and_nothing_else():
+    task = Task(["t"], levels=[500, 850], forcings=["insolation"], transforms={"t": (200, None)}, inputs=["<b>"])
+    page = task._repr_html_()
+    for words in ("t at 500, 850 hPa", "12 states 6h apart", "insolation", "t: (200, None)", "&lt;b&gt;"):
+        assert words in page
+    assert "only forecast" not in page and "<b>Task</b>" in page

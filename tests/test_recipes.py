@@ -1,0 +1,103 @@
+"""Every recipe runs from data to pictures, on made-up data that have all it needs."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import xarray as xr
+from recipe_data import write_sst, write_weather
+
+RECIPES = sorted((Path(__file__).resolve().parent.parent / "recipes").glob("*.py"))
+IN_CI = ("t2m", "tp")
+COMMON = {"forecaster.safetensors", "history.csv", "scores.nc", "scores.png", "training.pt"}
+MORE = {
+    "multivariate": {"forecast.nc", "maps.png", "scorecard.png"},
+    "sst": {"forecast.nc", "maps.png", "hovmoller.png"},
+    "weatherbench": {"hindcast.zarr", "scorecard.png", "spectra.png"},
+    "finetune": {"forecast.nc", "scorecard.png"},
+}
+OPTIONS = {
+    "sst": ["--train-until", "1990", "--valid-until", "1994"],
+    "weatherbench": ["--train-until", "2001-11", "--valid-until", "2001-12", "--small"],
+    "tp": ["--train-until", "2001-12", "--valid-until", "2002-01-10"],
+    "finetune": [],  # on the sample, from the pretrained forecaster
+    "ensemble": ["--train-until", "2001-10", "--valid-until", "2002-01-05", "--seeds", "2", "--members", "2"],
+}
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stores")
+    write_weather(folder / "weather.zarr")
+    write_sst(folder / "sst.nc")
+    return folder
+
+
+def run(recipe, out, *options, processes=1):
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [sys.executable, *(launch if processes > 1 else ["-W", "error"]), str(recipe), "--out", str(out)]
+    environment = {"MPLBACKEND": "agg", "HOME": str(out.parent), "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
+    return subprocess.run([*command, *map(str, options)], env=environment, capture_output=True, text=True)
+
+
+def options_of(recipe, stores):
+    data = (
+        [] if recipe.stem == "finetune" else ["--data", stores / ("sst.nc" if recipe.stem == "sst" else "weather.zarr")]
+    )
+    dates = OPTIONS.get(recipe.stem, ["--train-until", "2001-12", "--valid-until", "2002-01-15"])
+    return [*data, *dates, "--epochs", 1, "--device", "cpu"]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [pytest.param(path, id=path.stem, marks=() if path.stem in IN_CI else pytest.mark.slow) for path in RECIPES],
+)
+def test_runs_from_data_to_pictures(recipe, stores, tmp_path):
+    done = run(recipe, tmp_path / "out", *options_of(recipe, stores))
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    if recipe.stem == "ensemble":
+        assert {"seed-0", "seed-1", "2-seeds.nc", "2-perturbed.nc", "scores.png"} == names
+        assert "crps" in done.stdout and "share of the truth" in done.stdout
+        return
+    assert names == COMMON | MORE.get(recipe.stem, {"forecast.nc", "maps.png"})
+    with xr.open_dataset(tmp_path / "out" / "scores.nc", decode_timedelta=True) as scores:
+        assert "persistence" in scores.system.values
+    assert "persistence" in done.stdout
+    # what is there is not overwritten, and can be gone on with
+    refused = run(recipe, tmp_path / "out", *options_of(recipe, stores))
+    assert refused.returncode == 2 and "holds a run" in " ".join(re.findall(r"\w+", refused.stderr))
+    if recipe.stem in IN_CI:
+        again = run(recipe, tmp_path / "out", *options_of(recipe, stores), "--resume")
+        assert again.returncode == 0, again.stderr
+        assert again.stdout == done.stdout
+
+
+@pytest.mark.slow
+def test_on_two_processes(stores, tmp_path):
+    (recipe,) = (path for path in RECIPES if path.stem == "t2m")
+    done = run(recipe, tmp_path / "out", *options_of(recipe, stores), processes=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("SimVPv2") == 1, "one process prints the table"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == COMMON | {"forecast.nc", "maps.png"}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_help_and_result(recipe):
+    environment = {"PATH": os.environ["PATH"], "COLUMNS": "100"}
+    done = subprocess.run([sys.executable, recipe, "--help"], capture_output=True, text=True, env=environment)
+    for option in ("--out", "--epochs", "--device", "--resume"):
+        assert option in done.stdout
+    assert "--data" in done.stdout
+    words = recipe.read_text().split('"""')[1]
+    assert re.search(r"Measured on \d{4}-\d\d-\d\d|[Nn]ot (measured|verified) here", words)
+    assert not re.search(r"@\w+@", words)
+
+
+def test_data_without_dates_are_asked_for_them(stores, tmp_path):
+    (recipe,) = (path for path in RECIPES if path.stem == "t2m")
+    done = run(recipe, tmp_path / "out", "--data", stores / "weather.zarr")
+    assert done.returncode != 0 and "say where to split" in done.stderr
