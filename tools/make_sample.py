@@ -159,7 +159,7 @@ FOR_RECIPES = {
         beyond_pole=-1.0,
     ),
     "relative_humidity_1000": Variable(
-        lambda output: 100 * output["humidity.rh"].isel(level=output.level.argmax().item()).values,
+        lambda output: 100 * output["humidity.rh"].isel(level=int(np.argmax(output.level.values))).values,
         {
             "standard_name": "relative_humidity",
             "long_name": "relative humidity of the lowest layer of the model, in the place of 1000 hPa",

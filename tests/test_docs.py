@@ -1,0 +1,82 @@
+"""The guide builds without a warning, needs no network, and leads nowhere that is not there."""
+
+import subprocess
+import sys
+import tomllib
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+
+import simvp_climate as sc
+
+ROOT = Path(__file__).resolve().parent.parent
+FETCHED = {("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"), ("source", "src")}
+NAMED_ONLY = {"canonical", "edit", "prev", "next"}
+
+
+class Links(HTMLParser):
+    """What a page fetches, and where it leads."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.fetched, self.leads, self.ids = [], [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if "id" in attrs:
+            self.ids.add(attrs["id"])
+        if attrs.get("rel") in NAMED_ONLY:
+            return
+        for name, value in attrs.items():
+            if (tag, name) in FETCHED and value:
+                self.fetched.append(value)
+            if tag == "a" and name == "href" and value:
+                self.leads.append(value)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {path: Links(path.read_text()) for path in folder.rglob("*.html")}
+
+
+def test_pages_need_no_network(site):
+    assert len(site) > 12
+    for path, page in site.items():
+        assert not [url for url in page.fetched if urlsplit(url).netloc], path.name
+
+
+def test_links_lead_somewhere(site):
+    for path, page in site.items():
+        if path.name == "404.html":
+            continue
+        for url in page.fetched + page.leads:
+            parts = urlsplit(url)
+            if parts.scheme or parts.netloc or url.startswith("data:"):
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            target = target / "index.html" if target.is_dir() else target
+            assert target.exists(), f"{path.name}: {url}"
+            if parts.fragment and target.suffix == ".html" and target in site and parts.fragment != "__comments":
+                assert unquote(parts.fragment) in site[target].ids, f"{path.name}: {url}"
+
+
+def test_every_public_name_is_in_the_reference(site):
+    (reference,) = (page for path, page in site.items() if path.name == "api.html")
+    names = {identifier.rsplit(".", 1)[-1] for identifier in reference.ids}
+    assert {name for name in sc.__all__ if name != "plot"} <= names
+    assert set(sc.plot.__all__) <= names
+
+
+def test_the_version_is_the_same_everywhere():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == version and citation["license"] == "Apache-2.0"
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
