@@ -5,7 +5,8 @@ Forecasts are held between 0 and 1.
 @tcc@
 
 OpenSTL publishes 0.2158 for SimVPv2 (gSTA) on ERA5 at 5.625 degrees, trained on 2010 to 2015 and scored on 2017 and
-2018: a fraction, of hourly forecasts, pooled over leads of 1 to 12 h, and not weighted by latitude. Not measured here.
+2018: a fraction, of hourly forecasts, pooled over leads of 1 to 12 h, and not weighted by latitude. Not measured
+here.
 """
 
 from pathlib import Path

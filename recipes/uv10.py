@@ -4,9 +4,9 @@ Scored by component, and as a vector: wind10 is the root mean square length of t
 
 @uv10@
 
-OpenSTL publishes 1.2276 m s-1 for SimVPv2 (gSTA) on ERA5 at 5.625 degrees, trained on 2010 to 2015 and scored on 2017
-and 2018: the mean over both components, of hourly forecasts, pooled over leads of 1 to 12 h, and not weighted by
-latitude. Not measured here.
+OpenSTL publishes 1.2276 m s-1 for SimVPv2 (gSTA) on ERA5 at 5.625 degrees, trained on 2010 to 2015 and scored on
+2017 and 2018: the mean over both components, of hourly forecasts, pooled over leads of 1 to 12 h, and not weighted
+by latitude. Not measured here.
 """
 
 from pathlib import Path

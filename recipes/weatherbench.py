@@ -1,13 +1,15 @@
 """The serious one: ten fields of ERA5, orography, land and insolation in; z500 to 10 days, as WeatherBench sets it.
 
-Data: WeatherBench 2's ERA5 at 5.625 degrees (1959-2023_01_10-6h-64x32_equiangular_conservative.zarr), from its bucket
-or a copy. Trained on 1979 to 2015, the epoch chosen on 2016, scored on 2017 and 2018 every 12 hours, latitude-weighted.
+Data: WeatherBench 2's ERA5 at 5.625 degrees (1959-2023_01_10-6h-64x32_equiangular_conservative.zarr), from its
+bucket or a copy. Trained on 1979 to 2015, the epoch chosen on 2016, scored on 2017 and 2018 every 12 hours,
+latitude-weighted.
 
-To be beaten: 314 and 561 m2 s-2 of z500 at 3 and 5 days (Rasp and Thuerey 2021, trained on ERA5 alone); the stretch is
-their 268 and 499, pretrained on CMIP. Not verified here for want of the data: nothing says yet that it gets there.
+To be beaten: 314 and 561 m2 s-2 of z500 at 3 and 5 days (Rasp and Thuerey 2021, trained on ERA5 alone); the stretch
+is their 268 and 499, pretrained on CMIP. Not verified here for want of the data: nothing says yet that it gets
+there.
 
-One GPU, or several: `torchrun --nproc-per-node=4 recipes/weatherbench.py ...`. Where time is limited, repeat the same
-command with --resume. Stores that are remote, or have 13 levels in a chunk, go through `sc.cache` first.
+One GPU, or several: `torchrun --nproc-per-node=4 recipes/weatherbench.py ...`. Where time is limited, repeat the
+same command with --resume. Stores that are remote, or have 13 levels in a chunk, go through `sc.cache` first.
 """
 
 from pathlib import Path
