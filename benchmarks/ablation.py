@@ -32,7 +32,6 @@ import typer
 import xarray as xr
 
 import simvp_climate as sc
-from simvp_climate.verification.baselines import climatology_at
 
 LEADS = (24, 72, 120, 168, 240)  # hours
 SYSTEMS = ("persistence", "damped persistence", "climatology")
@@ -200,7 +199,7 @@ app = typer.Typer(add_completion=False, help=__doc__.splitlines()[0])
 
 def damped_persistence(train: xr.Dataset, climatology: xr.Dataset, persistence: xr.Dataset) -> xr.Dataset:
     """Return climatology plus the last anomaly times the share of it that is left at each lead, fit on `train`."""
-    anomaly = train - climatology_at(climatology, train["time"]).drop_vars(["hour", "dayofyear"], errors="ignore")
+    anomaly = train - sc.climatology_at(climatology, train["time"]).drop_vars(["hour", "dayofyear"], errors="ignore")
     anomaly = anomaly.load()
     weight = sc.latitude_weights(train["latitude"])
     shares = []
@@ -210,8 +209,8 @@ def damped_persistence(train: xr.Dataset, climatology: xr.Dataset, persistence: 
         first = first.drop_vars("time")
         shares.append((first * later).weighted(weight).mean() / (first**2).weighted(weight).mean())
     share = xr.concat(shares, persistence["lead_time"])
-    now = climatology_at(climatology, persistence["init_time"])
-    then = climatology_at(climatology, persistence["valid_time"])
+    now = sc.climatology_at(climatology, persistence["init_time"])
+    then = sc.climatology_at(climatology, persistence["valid_time"])
     names = ["hour", "dayofyear"]
     damped = then.drop_vars(names, errors="ignore") + share * (persistence - now.drop_vars(names, errors="ignore"))
     return damped.transpose(*next(iter(persistence.data_vars.values())).dims)
@@ -221,7 +220,7 @@ def activity(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset) -
     """Return the standard deviation of the anomalies of a forecast over that of the truth, by lead."""
 
     def spread(fields: xr.Dataset) -> xr.Dataset:
-        anomaly = fields - climatology_at(climatology, forecast["valid_time"])
+        anomaly = fields - sc.climatology_at(climatology, forecast["valid_time"])
         pooled = ("init_time", "latitude", "longitude")
         return np.sqrt((anomaly**2).weighted(sc.latitude_weights(forecast["latitude"])).mean(pooled))
 

@@ -15,7 +15,6 @@ import typer
 import xarray as xr
 
 import simvp_climate as sc
-from simvp_climate.verification.baselines import climatology_at
 
 REGIONS = ("tropics", "northern extratropics", "southern extratropics", "arctic", "antarctic")
 LEADS = (24, 72, 120, 240)  # hours
@@ -46,7 +45,7 @@ def main(
     normal = climatology[shown]
 
     def of_climatology(like: xr.Dataset) -> xr.Dataset:
-        found = climatology_at(normal, like["valid_time"]).drop_vars(["hour", "dayofyear"], errors="ignore")
+        found = sc.climatology_at(normal, like["valid_time"]).drop_vars(["hour", "dayofyear"], errors="ignore")
         laid_out = {name: found[name].transpose(*like[name].dims).assign_attrs(like[name].attrs) for name in shown}
         return like.assign(laid_out)
 

@@ -27,6 +27,7 @@ _HOME = {
     "cache": "data.cache",
     "check": "data.check",
     "climatology": "verification.baselines",
+    "climatology_at": "verification.baselines",
     "coverage": "verification.intervals",
     "crps": "verification.metrics",
     "drift": "verification.spectra",
@@ -101,6 +102,7 @@ if TYPE_CHECKING:  # what editors and type checkers read: a test sees that it sa
     from simvp_climate.task import Task as Task
     from simvp_climate.training import train as train
     from simvp_climate.verification.baselines import climatology as climatology
+    from simvp_climate.verification.baselines import climatology_at as climatology_at
     from simvp_climate.verification.baselines import persistence as persistence
     from simvp_climate.verification.calibration import fit_calibration as fit_calibration
     from simvp_climate.verification.categories import brier as brier

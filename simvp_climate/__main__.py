@@ -261,7 +261,10 @@ def reproduce(
         if not source:
             raise ValueError(f"{forecast} does not name its data: give --data")
         inputs = [*trained.task.variables, *trained.task.inputs]
-        dataset = sc.open_dataset(source, inputs, levels=trained.task.levels)
+        if source == "open_sample()":
+            dataset = sc.open_sample(inputs)
+        else:
+            dataset = sc.open_dataset(source, inputs, levels=trained.task.levels)
     except (OSError, ValueError, ImportError) as error:
         raise typer.BadParameter(str(error)) from error
     try:

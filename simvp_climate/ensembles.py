@@ -16,6 +16,7 @@ from simvp_climate.verification.metrics import spread_skill_ratio
 
 _NUMBER = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
 # states whose differences are perturbations are this far apart at least: more than weather remembers
+_POOL_BYTES = 2**30
 _APART = np.timedelta64(10, "D")
 
 
@@ -105,7 +106,8 @@ def perturbed_ensemble(
     dataset, init_times, every, horizon
         As for a call of the forecaster.
     pool
-        States to draw from, a year or more, for example the training data.
+        States to draw from, a year or more, for example the training data. Up to 1 GiB is read into memory; for larger
+        ones every state that is drawn is read from its store.
     amplitude
         As from `fit_amplitude`.
     members
@@ -133,7 +135,7 @@ def perturbed_ensemble(
     if not amplitude > 0:
         raise ValueError(f"amplitude={amplitude!r} must be greater than 0: fit_amplitude finds one")
     start = forecaster._start(dataset, init_times, every, horizon)
-    inside = orient(rename(pool, (*forecaster.task.variables, *forecaster.task.inputs), forecaster.task.levels))
+    inside = _states_of(forecaster, pool)
     for name, one in (("dataset", start.inside), ("pool", inside)):
         if (member := find_member(one)) is not None:
             raise ValueError(f"the {name} has members along {member!r}: pick one, ds.isel({member}=0)")
@@ -205,6 +207,7 @@ def fit_amplitude(
         As in `perturbed_ensemble`, or if no amplitude up to 2 gives spread enough.
     """
     lead = forecaster.task.horizon if lead is None else lead
+    pool = _states_of(forecaster, pool)  # read once
 
     def ratio(amplitude: float) -> float:
         found = perturbed_ensemble(
@@ -224,6 +227,15 @@ def fit_amplitude(
         middle = float(np.sqrt(low * high))
         low, high = (low, middle) if ratio(middle) > 1 else (middle, high)
     return float(np.sqrt(low * high))
+
+
+def _states_of(forecaster: Forecaster, pool: xr.Dataset) -> xr.Dataset:
+    """Return what a forecaster sees of a pool, oriented, in memory where it is not too large.
+
+    States are drawn one by one, and each would decode a whole chunk of a store.
+    """
+    inside = orient(rename(pool, (*forecaster.task.variables, *forecaster.task.inputs), forecaster.task.levels))
+    return inside.compute() if inside.nbytes <= _POOL_BYTES else inside
 
 
 def _draw(source: reader.Source, times: pd.Index, factor: np.ndarray, seed: int, pair: int, init: object) -> np.ndarray:

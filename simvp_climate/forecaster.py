@@ -24,6 +24,7 @@ from simvp_climate.data.conventions import bounds_offsets, find_axes, find_membe
 from simvp_climate.data.forcings import COORDINATE_CHANNELS, static_names
 from simvp_climate.data.forcings import channels as forcing_channels
 from simvp_climate.data.normalizer import Normalizer, check_plausible
+from simvp_climate.data.store import is_sample
 from simvp_climate.data.variables import conversion, same_units
 from simvp_climate.data.windows import check_times, find_windows, lead_times, parse_step, valid_times
 from simvp_climate.grid import latitude_weights
@@ -266,7 +267,8 @@ class Forecaster:
         level
             Between 0 and 1.
         valid
-            Data that were not trained on and will not be verified, best of a whole year.
+            Data that were not trained on and will not be verified, of all months that intervals are wanted for: best a
+            whole year.
         init_times, every, horizon
             As for a call of the forecaster; `init_times` or `every` must be said.
         climatology
@@ -368,6 +370,8 @@ class Forecaster:
         source = dataset.encoding.get("source") or next(
             (v.encoding["source"] for v in dataset.data_vars.values() if v.encoding.get("source")), None
         )
+        if source is not None and is_sample(source):
+            source = "open_sample()"  # wherever the package is installed
         return found | ({"data_source": str(source)} if source else {})
 
     @cached_property

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 import zarr
-from tqdm.auto import tqdm
+
+from simvp_climate.progress import tqdm
 
 _RUN = "hindcast"
 

@@ -25,7 +25,6 @@ import xarray as xr
 from lightning_fabric import Fabric
 from lightning_fabric.loggers import Logger
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from simvp_climate import checkpoint, interruption, loader, periods, processes, transfer
 from simvp_climate.data import reader
@@ -34,6 +33,7 @@ from simvp_climate.forecaster import Forecaster, choose_device
 from simvp_climate.grid import closes_longitude, latitude_weights
 from simvp_climate.loss import Loss
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
+from simvp_climate.progress import tqdm
 from simvp_climate.settings import TrainConfig
 from simvp_climate.task import Task
 

@@ -33,9 +33,9 @@ import numcodecs
 import numpy as np
 import xarray as xr
 import zarr
-from tqdm.auto import tqdm
 
 from simvp_climate.data import reader
+from simvp_climate.progress import tqdm
 
 _DTYPES = ("float32", "float16", "int16")
 _BLOCK_BYTES = 2**26  # read at once; up to four times that if a chunk of the source is then read but once

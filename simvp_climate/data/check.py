@@ -326,7 +326,8 @@ def _check_times(dataset: xr.Dataset, name: str | None, notes: Notes) -> tuple[x
         dataset, times = dataset.isel({name: order}), times[order]
     if not times.is_unique:
         again = times.duplicated()
-        what = f"{again.sum()} times are there more than once, the first is {when(times[again][0])}"
+        many = f"{again.sum()} times are" if again.sum() > 1 else "1 time is"
+        what = f"{many} there more than once, the first is {when(times[again][0])}"
         notes.add("error", "time-duplicates", name, what, f'ds = ds.drop_duplicates("{name}")')
         dataset, times = dataset.isel({name: ~again}), times[~again]
     if not len(times):

@@ -113,6 +113,11 @@ def open_sample(variables: Iterable[str] = ("z500", "t2m")) -> xr.Dataset:
     return open_dataset(_SAMPLE, variables)
 
 
+def is_sample(source: str | os.PathLike) -> bool:
+    """Return whether a path, as a Dataset's encoding names it, is that of the bundled sample."""
+    return os.path.realpath(str(source).removeprefix("file://")) == os.path.realpath(_SAMPLE)
+
+
 class MissingChunkError(ValueError):
     """A chunk that a Zarr store should have and does not."""
 

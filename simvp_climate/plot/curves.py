@@ -227,9 +227,10 @@ def _draw_skilful(panel: Axes, values: xr.DataArray, leads: np.ndarray, drawn: d
             color = drawn[name].get_color()
             place = panel.get_xaxis_transform()
             panel.plot([0, leads[count - 1]], [height, height], color=color, linewidth=3, transform=place, alpha=0.7)
+            late = leads[count - 1] > 0.8 * leads.max()
             panel.annotate(
-                "skilful", (leads[count - 1], height), xycoords=place, xytext=(3, 0), textcoords="offset points",
-                fontsize=6, color=color, va="center",
+                "skilful", (leads[count - 1], height + 0.03 * late), xycoords=place, xytext=(-3 if late else 3, 0),
+                textcoords="offset points", fontsize=7, color=color, va="center", ha="right" if late else "left",
             )  # fmt: skip
             height += 0.045
 

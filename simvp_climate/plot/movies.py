@@ -8,7 +8,6 @@ import cartopy.crs as ccrs
 import numpy as np
 import xarray as xr
 from matplotlib import animation
-from tqdm.auto import tqdm
 
 from simvp_climate.data.conventions import find_axes, rename
 from simvp_climate.plot.choices import (
@@ -24,6 +23,7 @@ from simvp_climate.plot.choices import (
 )
 from simvp_climate.plot.geography import color_bar, colors_of, draw_cells, map_panels
 from simvp_climate.plot.style import font_size, labeled, new_figure
+from simvp_climate.progress import tqdm
 
 _WRITERS = {".gif": "pillow", ".mp4": "ffmpeg"}
 
