@@ -4,10 +4,11 @@ import sys
 # what tqdm takes for a Jupyter kernel, without ipywidgets
 JUPYTER = """
 import sys, types, warnings
-kernel = types.SimpleNamespace(config={"IPKernelApp": {}})
+kernel = types.SimpleNamespace(config={})
 sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: kernel)
 sys.modules["ipywidgets"] = None
-warnings.simplefilter("error")
+sys.modules["ipykernel.zmqshell"] = None
+warnings.simplefilter("always")
 """
 
 
