@@ -35,6 +35,7 @@ import xarray as xr
 import zarr
 
 from simvp_climate.data import reader
+from simvp_climate.data.conventions import find_axes
 from simvp_climate.progress import tqdm
 
 _DTYPES = ("float32", "float16", "int16")
@@ -88,7 +89,8 @@ def cache(
     Parameters
     ----------
     dataset
-        What `open_dataset` returned, or any Dataset with dimensions time, latitude and longitude.
+        What `open_dataset` returned, or any Dataset on time, latitude and longitude: dimensions of other names (`lat`,
+        `valid_time`) are called so in the cache.
     path
         A folder on a file system (not a bucket) that does not exist yet.
     dtype
@@ -116,6 +118,9 @@ def cache(
     """
     target, building = _check_path(path)
     _check_settings(dtype, chunk_bytes, shard_bytes)
+    axes = find_axes(dataset)
+    names = {axes.time: "time", axes.latitude: "latitude", axes.longitude: "longitude"}
+    dataset = dataset.rename({old: new for old, new in names.items() if old is not None and old != new})
     fields = _fields(dataset)
     layouts = {name: _layout(field, dtype, chunk_bytes, shard_bytes) for name, field in fields.items()}
     samples = {name: _sample(field) for name, field in fields.items()}
