@@ -222,21 +222,22 @@ def save_valid_time(forecast: xr.Dataset, folder: str | os.PathLike, name: str =
     forecast
         As from a Forecaster.
     folder
-        An existing folder.
+        Is made, inside of one that exists.
     name
         Of the files; the codes of `strftime` stand for the initialization.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such folder.
+        If there is no folder to make it in.
     ValueError
         If two initializations get the same name, or as in `to_valid_time`.
     """
     _check_forecast(forecast)
     folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(folder)!r}: make it first")
+    if not folder.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(folder.parent)!r} to make {folder.name!r} in")
+    folder.mkdir(exist_ok=True)
     whole = forecast if "init_time" in forecast.dims else forecast.expand_dims("init_time")
     inits = whole.indexes["init_time"]
     paths = [folder / init.strftime(name) for init in inits]

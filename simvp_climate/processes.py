@@ -1,6 +1,7 @@
 """Several processes of one run, as torchrun or SLURM's srun starts them: each has a part of every batch."""
 
 import os
+import warnings
 
 import torch
 from lightning_fabric import Fabric
@@ -54,6 +55,10 @@ def start(accelerator: str, precision: str, logger: Logger | None) -> Fabric:
             f"{local} processes on a machine of which {torch.cuda.device_count()} GPUs are seen: start one for each "
             "(srun --gpus-per-node, not --gpus-per-task, which hides the others), or train with device='cpu'"
         )
+    # of 7 x 7 weights of one channel, whose strides mean nothing: torch says that it may cost time, and it does not
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    # what it names in its place is not public yet
+    warnings.filterwarnings("ignore", message="torch.distributed.nn.functional.all_reduce is deprecated")
     environment = TorchElasticEnvironment() if TorchElasticEnvironment.detect() else SLURMEnvironment()
     fabric = Fabric(
         accelerator=accelerator,

@@ -42,7 +42,7 @@ class TestValidTime:
     def test_round_trip_in_memory_and_through_files(self, forecast, tmp_path):
         parts = [layouts.to_valid_time(forecast, init) for init in forecast.init_time]
         xr.testing.assert_identical(layouts.from_valid_time(parts), forecast)
-        paths = layouts.save_valid_time(forecast, tmp_path)
+        paths = layouts.save_valid_time(forecast, tmp_path / "made")
         assert [path.name for path in paths[:2]] == ["forecast_20010102T00.nc", "forecast_20010103T00.nc"]
         back = layouts.from_valid_time([xr.open_dataset(path, decode_timedelta=True) for path in paths])
         xr.testing.assert_identical(back.load(), forecast)
@@ -71,7 +71,7 @@ class TestValidTime:
         with pytest.raises(ValueError, match="this is no forecast: it has no init_time and lead_time"):
             layouts.to_valid_time(waves())
         with pytest.raises(FileNotFoundError, match="no folder"):
-            layouts.save_valid_time(forecast, tmp_path / "nowhere")
+            layouts.save_valid_time(forecast, tmp_path / "nowhere" / "else")
         with pytest.raises(ValueError, match="add %d, %H"):
             layouts.save_valid_time(forecast, tmp_path, name="f_%Y.nc")
         with pytest.raises(ValueError, match="no result of to_valid_time"):
