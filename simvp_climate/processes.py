@@ -65,7 +65,7 @@ def start(accelerator: str, precision: str, logger: Logger | None) -> Fabric:
         devices=local,
         num_nodes=machines,
         # buffers are the same everywhere; to send them between the calls of a rollout would break the gradient
-        strategy=DDPStrategy(broadcast_buffers=False),
+        strategy=DDPStrategy(forward_sync_buffers=False),
         precision=precision,
         loggers=logger,
         plugins=[environment],
