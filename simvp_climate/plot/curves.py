@@ -150,7 +150,9 @@ def scores(
         if reference is not None:
             panel.axhline(reference, color="0.6", linewidth=1, linestyle=":", zorder=0)
         panel.set_title(textwrap.fill(what, 42), fontsize=size)
-        panel.set_ylabel(textwrap.fill(labeled(label, row) if has_units else label, 28), fontsize=size)
+        # letters that go along the axis of a panel
+        room = max(12, int(0.62 * 72 * 0.72 * width / columns / (0.5 * size)))
+        panel.set_ylabel(textwrap.fill(labeled(label, row) if has_units else label, room), fontsize=size)
         if k + columns >= len(rows) * len(metrics):
             panel.set_xlabel(lead_label, fontsize=size)
         panel.tick_params(labelsize=0.9 * size)
@@ -188,7 +190,15 @@ def _draw_scores(panel: Axes, values: xr.DataArray, leads: np.ndarray, drawn: di
             color, marker = LINES[others.index(name) % len(LINES)]
             style = "-"
         drawn[name] = panel.plot(
-            leads, line, color=color, marker=marker, linestyle=style, markersize=4, linewidth=1.6, label=name
+            leads,
+            line,
+            color=color,
+            marker=marker,
+            linestyle=style,
+            markersize=4,
+            linewidth=1.6,
+            label=name,
+            markevery=-(-len(leads) // 12),
         )[0]
         low, high = (values.coords.get(f"{values.name}_{end}") for end in ("low", "high"))
         if low is not None and np.isfinite(low.sel(system=name)).any():

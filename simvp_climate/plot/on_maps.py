@@ -238,7 +238,7 @@ def skill_map(
     panels = map_panels(figure, fields[0], projection, shape, len(fields), size, given)
     if given is None:
         height = 0.95 * width / shape[1] * np.clip(panels[0].get_data_ratio() * panels[0].get_aspect(), 0.15, 1.6)
-        figure.set_size_inches(width, shape[0] * (height + 0.1 * size) + 0.1 * size)
+        figure.set_size_inches(width, shape[0] * (height + 0.035 * size) + 0.12 * size)
     places = [(name, index, text) for name in names for index, text in leads]
     for panel, field, (name, index, text) in zip(panels, fields, places, strict=True):
         mesh = draw_cells(panel, field, (-1.0, 1.0), DIVERGING.removesuffix("_r"))  # blue: the forecast is better
