@@ -369,7 +369,7 @@ def test_variance_ratio_is_compared_with_one_and_selected_scores_still_draw():
     scores = some_scores().assign_coords(metric=["rmse", "acc", "small_scale_variance"])
     figure = plot.scores(scores.sel(metric="small_scale_variance"), variables="t2m")
     (axes,) = figure.axes
-    assert axes.get_ylabel() == "Small-scale variance ratio"
+    assert axes.get_ylabel().replace("\n", " ") == "Small-scale variance ratio"
     (reference,) = [line for line in axes.lines if line.get_label().startswith("_")]
     assert set(reference.get_ydata()) == {1.0}
 
@@ -509,7 +509,7 @@ class TestIntervalsAndOthers:
 
     def test_skill_has_a_line_at_zero(self):
         panel = plot.scores(self.table(), metric="rmse_skill_vs_persistence").axes[0]
-        assert panel.get_ylabel() == "RMSE skill over persistence"
+        assert " ".join(panel.get_ylabel().split()) == "RMSE skill over persistence"
         assert any((np.asarray(line.get_ydata()) == 0).all() and line.get_linestyle() == ":" for line in panel.lines)
 
     def test_others_are_letters_on_the_same_grid_only(self):
