@@ -70,7 +70,7 @@ def test_runs_from_data_to_pictures(recipe, stores, tmp_path):
     # what is there is not overwritten, and can be gone on with
     refused = run(recipe, tmp_path / "out", *options_of(recipe, stores))
     assert refused.returncode == 2 and "holds a run" in " ".join(re.findall(r"\w+", refused.stderr))
-    if recipe.stem in IN_CI:
+    if recipe.stem == "t2m":
         again = run(recipe, tmp_path / "out", *options_of(recipe, stores), "--resume")
         assert again.returncode == 0, again.stderr
         assert again.stdout == done.stdout
