@@ -22,7 +22,7 @@ VARIABLES = ["tcc", "z500", "t2m"]
 def main(
     data: Annotated[str, typer.Option(help="Zarr, NetCDF, a folder or pattern.")],
     out: Annotated[Path, typer.Option(help="Folder for the run and what comes out of it.")] = Path("tcc"),
-    epochs: Annotated[int, typer.Option(help="Passes over the training period.", min=1)] = 2,
+    epochs: Annotated[int, typer.Option(help="Passes over the training period.", min=1)] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run in --out stopped.")] = False,
     train_until: Annotated[str, typer.Option(help="Last date to learn from. Default: 2015, as WeatherBench.")] = "",
