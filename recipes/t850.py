@@ -1,6 +1,16 @@
 """Temperature at 850 hPa, 6-hourly to 5 days, from itself and 500 hPa geopotential.
 
-@t850@
+Result to expect on five years of a SIMULATED climate (jcm, a general circulation model, on the grid of the bundled
+sample; trained on 2001 to 2003, epoch chosen on 2004, scored on 2005 every 12 h, latitude-weighted):
+
+    t850 RMSE, K        SimVPv2  persistence  climatology
+    24 h                   0.53         2.24         2.76
+    72 h                   1.58         3.50         2.75
+    120 h                  2.38         3.69         2.75
+
+z500 beside it 99 / 306 / 472 m2 s-2 at 24 / 72 / 120 h, persistence 416 / 702 / 777. Measured on 2026-11-25 with
+`--train-until 2003 --valid-until 2004`, one core AMD EPYC shared with other work, 10 min 50 s of processor time in
+all.
 """
 
 from pathlib import Path
