@@ -223,7 +223,9 @@ def seeps_pairs(
     dry = {name: climatology.attrs["dry"] / factor[name] for name in names}
     thresholds = xr.Dataset(
         {
-            name: (climatology[f"{name}_threshold"] / factor[name]).assign_attrs(units=forecast[name].attrs["units"])
+            name: (climatology[f"{name}_threshold"].astype(np.float64) / factor[name]).assign_attrs(
+                units=forecast[name].attrs["units"]
+            )
             for name in names
         }
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
+from simvp_climate.data.conventions import find_member
 from simvp_climate.verification.baselines import persistence
 from simvp_climate.verification.bootstrap import block_length
 from simvp_climate.verification.pairs import blocks, match, read
@@ -53,6 +54,8 @@ def skill_map(
     """
     if not 0 < false_discovery_rate < 1:
         raise ValueError(f"false_discovery_rate={false_discovery_rate!r} must lie between 0 and 1, for example 0.1")
+    if (member := find_member(forecast)) is not None:
+        raise ValueError(f"a map of skill is of single forecasts: take the mean, forecast.mean({member!r})")
     pairs = match(forecast, truth, None, {"baseline": baseline})
     length = block_length(pairs.forecast["init_time"], pairs.forecast["lead_time"]) if block is None else block
     count = pairs.complete.shape[0]

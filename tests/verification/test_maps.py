@@ -89,3 +89,5 @@ def test_errors():
         skill_map(forecast, truth, baseline)
     with pytest.raises(ValueError, match="false_discovery_rate=5"):
         skill_map(forecast, truth, baseline, false_discovery_rate=5)
+    with pytest.raises(ValueError, match=r"take the mean, forecast.mean\('number'\)"):
+        skill_map(forecast.expand_dims(number=[0, 1]), truth, baseline)

@@ -489,6 +489,12 @@ class TestOfSomeVariables:
             assert found.t2m.isnull().all()
             assert (found.tp24h_low < found.tp24h).all() and (found.tp24h < found.tp24h_high).all()
         assert table.tp24h.dims == ("system", "metric", "lead_time", "region", "season")
+        # in another unit the same
+        millimeters = [one.assign(tp24h=(one.tp24h * 1000).assign_attrs(units="mm")) for one in (forecast, truth)]
+        found = score(
+            millimeters[0].assign_attrs(system="model"), millimeters[1], metrics=["seeps"], seeps_climatology=clim
+        )
+        np.testing.assert_allclose(found.tp24h.sel(metric="seeps"), plain.tp24h.sel(metric="seeps"), rtol=1e-9)
         # the model is persistence
         np.testing.assert_allclose(table.tp24h.sel(metric="seeps_skill_vs_persistence"), 0, atol=1e-12)
 
