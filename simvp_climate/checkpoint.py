@@ -168,7 +168,8 @@ def save(run: Run, plans: list[Plan | None], state: dict) -> None:
     kept = {"plans": [None if plan is None else dataclasses.asdict(plan) for plan in plans]}
     buffer = io.BytesIO()  # in memory first: then what goes wrong with the disk is an OSError that says what
     torch.save({"format": _FORMAT, "fingerprint": run.fingerprint, **kept, **state}, buffer)
-    _write(run.directory / _STATE, buffer.getbuffer())
+    with buffer.getbuffer() as content:  # let go of, whatever happens: else the buffer cannot be freed
+        _write(run.directory / _STATE, content)
 
 
 def write_history(run: Run, history: list[dict], more: dict[str, list[float]]) -> None:

@@ -614,7 +614,11 @@ def test_other_errors_of_torch_are_not_taken_for_it(monkeypatch):
 
 def test_provenance_says_how_the_network_came_about(tmp_path):
     first = run(directory=tmp_path / "run").provenance
-    assert first["versions"]["torch"] == torch.__version__ and {"zarr", "lightning-fabric"} <= first["versions"].keys()
+    # builds for a GPU say so after a +, which a wheel's own version may leave out
+    assert (
+        first["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+        and {"zarr", "lightning-fabric"} <= first["versions"].keys()
+    )
     assert first["device"].startswith("cpu") and first["config"]["precision"] == "32-true"
     assert first["config"]["seed"] == 0 and first["training"] == "2001-01-01 00:00:00 to 2001-01-08 06:00:00"
     assert first["training_sha256"] == run().provenance["training_sha256"]

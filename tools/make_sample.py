@@ -162,12 +162,12 @@ FOR_RECIPES = {
         lambda output: 100 * output["humidity.rh"].isel(level=int(np.argmax(output.level.values))).values,
         {
             "standard_name": "relative_humidity",
-            "long_name": "relative humidity of the lowest layer of the model, in the place of 1000 hPa",
+            "long_name": "relative humidity of the lowest layer of the model, at most 100 %, in the place of 1000 hPa",
             "units": "%",
         },
         step=1 / 8,
         offset=50.0,
-        limits=(0.0, np.inf),
+        limits=(0.0, 100.0),  # over ice the model goes far beyond
     ),
     "total_cloud_cover": Variable(
         lambda output: output["shortwave_rad.cloudc"].values,
