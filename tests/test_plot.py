@@ -711,7 +711,7 @@ class TestOwnAxes:
         with pytest.raises(ValueError, match="ax has a str"):
             plot.maps(perfect_forecast(truth), ax="flat")
 
-    def test_all_others(self):
+    def test_all_others(self, tmp_path):
         table = TestIntervalsAndOthers().table()
         truth = noisy()
         calls = [
@@ -726,6 +726,9 @@ class TestOwnAxes:
             assert call(panel) is figure
             assert panel.lines or panel.images or panel.collections
             pixels(figure)
+        figure, panel = own_axes(projection=ccrs.Robinson())
+        film = plot.animate(perfect_forecast(truth), ax=panel, to=tmp_path / "film.gif", progress=False)
+        assert film._fig is figure and (tmp_path / "film.gif").exists()
         figure, panel = own_axes(projection=ccrs.Robinson())
         assert plot.skill_map(TestSkillMap().skill(), ax=panel) is figure
         assert panel.get_title().startswith("t2m")

@@ -1,12 +1,14 @@
 """A forecast in motion."""
 
 import os
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import cartopy.crs as ccrs
 import numpy as np
 import xarray as xr
+from cartopy.mpl.geoaxes import GeoAxes
 from matplotlib import animation
 
 from simvp_climate.data.conventions import find_axes, rename
@@ -22,7 +24,7 @@ from simvp_climate.plot.choices import (
     time_values,
 )
 from simvp_climate.plot.geography import color_bar, colors_of, draw_cells, map_panels
-from simvp_climate.plot.style import font_size, labeled, new_figure
+from simvp_climate.plot.style import figure_of, font_size, given_panels, labeled, new_figure
 from simvp_climate.progress import tqdm
 
 _WRITERS = {".gif": "pillow", ".mp4": "ffmpeg"}
@@ -40,6 +42,7 @@ def animate(
     to: str | os.PathLike | None = None,
     frames_per_second: float = 4.0,
     width: float | None = None,
+    ax: GeoAxes | Sequence[GeoAxes] | None = None,
     progress: bool = True,
 ) -> animation.FuncAnimation:
     """Make a film of one forecast, beside the truth where it is given: a frame for each lead.
@@ -59,6 +62,8 @@ def animate(
         Greater than 0.
     width
         Of the figure in inches.
+    ax
+        Maps of your own to draw into: one, or with a truth two.
     progress
         Whether a bar shows how far the writing is.
 
@@ -107,10 +112,12 @@ def animate(
     columns = len(first)
     width = (10.0 if columns > 1 else 6.5) if width is None else width
     size = font_size(3 * width / columns)
-    figure = new_figure(width)
-    panels = map_panels(figure, first[0], projection, (1, columns), columns, size)
+    given = None if ax is None else given_panels(ax, columns, "forecast and truth")
+    figure = new_figure(width) if given is None else figure_of(given)
+    panels = map_panels(figure, first[0], projection, (1, columns), columns, size, given)
     height = 0.95 * width / columns * np.clip(panels[0].get_data_ratio() * panels[0].get_aspect(), 0.15, 1.6)
-    figure.set_size_inches(width, height + 0.13 * size)
+    if given is None:
+        figure.set_size_inches(width, height + 0.13 * size)
     label = labeled(first[0].attrs["what"], first[0])
     calendar = "%Y-%m" if "month" in leads[0][1] else "%Y-%m-%d %H:%M UTC"
     drawn: list = []
@@ -130,8 +137,9 @@ def animate(
 
     (mesh,) = draw(0)
     color_bar(figure, mesh, panels, label, tuple(sample), size)
-    figure.get_layout_engine().execute(figure)
-    figure.set_layout_engine("none")  # the frames must not move
+    if given is None:
+        figure.get_layout_engine().execute(figure)
+        figure.set_layout_engine("none")  # the frames must not move
     film = animation.FuncAnimation(figure, draw, frames=len(leads), interval=1000 / frames_per_second, repeat=True)
     if to is not None:
         to = Path(to)
