@@ -1,5 +1,6 @@
 """The guide builds without a warning, needs no network, and leads nowhere that is not there."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -80,3 +81,17 @@ def test_the_version_is_the_same_everywhere():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == version and citation["license"] == "Apache-2.0"
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_first_steps_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "get-started.md").read_text(), re.DOTALL)
+    assert len(blocks) == 3
+    # fewer months than a reader takes
+    whole, part = 'sc.split(ds, "2003-08", "2003-12")', 'sc.split(ds.sel(time="2001"), "2001-02", "2001-03-15")'
+    assert whole in blocks[0]
+    names: dict = {}
+    for block in blocks:
+        exec(block.replace(whole, part), names)
+    assert (tmp_path / "forecast.nc").exists()
+    assert {"SimVPv2", "persistence", "climatology"} <= set(names["scores"].system.values)
