@@ -4,7 +4,19 @@ Precipitation is only forecast, never seen: `diagnostics`. Its logarithm is lear
 ("log": log(1 + x / 0.01 mm)). It is scored by its events, more than 1 mm in 6 hours, and by SEEPS, where 1 is a
 forecast without skill: the RMSE of precipitation rewards drizzle everywhere.
 
-@tp@
+Result to expect on a SIMULATED climate (`tools/make_sample.py recipes.zarr --recipes`; trained on January 2001 to
+August 2003, epoch chosen to December 2003, scored on January to April 2004 every 12 h, area-weighted; rain by the
+rate at the end of six hours):
+
+                Brier score, > 1 mm     frequency bias          SEEPS
+    lead        SimVPv2  persistence    SimVPv2  persistence    SimVPv2  persistence
+    6 h           0.075        0.070       0.46         1.00       0.63         0.37
+    24 h          0.082        0.143       0.35         1.00       0.70         0.76
+    48 h          0.090        0.162       0.38         1.00       0.75         0.90
+
+Rain is not among the inputs, so that persistence is ahead at 6 h. A forecast of the mean of the logarithm rains too
+rarely: the frequency bias says so. Measured on 2026-11-25 with `--train-until 2003-08 --valid-until 2003-12`, one
+core AMD EPYC shared with other work, 6 min 10 s of processor time in all.
 """
 
 from pathlib import Path
