@@ -1,8 +1,18 @@
-"""Relative humidity at 1000 hPa, 6-hourly to 2 days, from itself, 500 hPa geopotential and 2 m temperature.
+"""Relative humidity at 1000 hPa, 6-hourly to 3 days, from itself, 500 hPa geopotential and 2 m temperature.
 
 Forecasts are never below zero; above 100 % there is supersaturation, so that side is left open.
 
-@r@
+Result to expect on a SIMULATED climate (`tools/make_sample.py recipes.zarr --recipes`; trained on January 2001 to
+August 2003, epoch chosen to December 2003, scored on January to April 2004 every 12 h, area-weighted; the humidity
+is that of the model's lowest layer):
+
+    r1000 RMSE, %       SimVPv2  persistence  climatology
+    24 h                    6.1         10.3         11.5
+    48 h                    8.9         13.8         11.5
+    72 h                   10.3         14.8         11.5
+
+Measured on 2026-11-25 with `--train-until 2003-08 --valid-until 2003-12`, one core AMD EPYC shared with other work,
+4 min 30 s of processor time in all.
 
 OpenSTL publishes 5.606 % for SimVPv2 (gSTA) on ERA5 at 5.625 degrees, trained on 2010 to 2015 and scored on 2017 and
 2018: of hourly forecasts, pooled over leads of 1 to 12 h, and not weighted by latitude. Not measured here.

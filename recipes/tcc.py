@@ -1,4 +1,4 @@
-"""Total cloud cover, 6-hourly to 2 days, from itself, 500 hPa geopotential and 2 m temperature.
+"""Total cloud cover, 6-hourly to 3 days, from itself, 500 hPa geopotential and 2 m temperature.
 
 Forecasts are held between 0 and 1.
 

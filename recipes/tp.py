@@ -1,4 +1,4 @@
-"""Precipitation of 6 hours, to 2 days, diagnosed from 500 hPa geopotential, 2 m temperature and humidity.
+"""Precipitation of 6 hours, to 3 days, diagnosed from 500 hPa geopotential, 2 m temperature and humidity.
 
 Precipitation is only forecast, never seen: `diagnostics`. Its logarithm is learned and no forecast is negative
 ("log": log(1 + x / 0.01 mm)). It is scored by its events, more than 1 mm in 6 hours, and by SEEPS, where 1 is a
