@@ -357,7 +357,12 @@ class Forecaster:
         digests = [hashlib.sha256(b"".join(of_members)).hexdigest() for of_members in zip(*of_series, strict=True)]
         if told is not None:
             told["digests"] = digests
-        forecast = forecast.assign_attrs(self._origin(start.dataset), data_sha256=hindcast.combined(digests))
+        forecast = forecast.assign_attrs(
+            self._origin(start.dataset),
+            init_start=str(inits.min()),
+            init_end=str(inits.max()),
+            data_sha256=hindcast.combined(digests),
+        )
         return layouts.encode(restore(forecast, like=start.dataset))
 
     def _origin(self, dataset: xr.Dataset) -> dict[str, str]:

@@ -46,7 +46,7 @@ def fit_calibration(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dat
     return factor.assign_attrs(calibration_start=iso(verified.min()), calibration_end=iso(verified.max()))
 
 
-def calibrate_with(factors: xr.Dataset, pairs: Pairs) -> Callable[[Block], xr.Dataset]:
+def calibrate_with(factors: xr.Dataset, pairs: Pairs, allow_overlap: bool = False) -> Callable[[Block], xr.Dataset]:
     """Return what draws the forecast of a block towards its climatology, by factors as from `fit_calibration`.
 
     Raises ValueError if they lack a variable or lead, or were fitted on verified times.
@@ -61,7 +61,7 @@ def calibrate_with(factors: xr.Dataset, pairs: Pairs) -> Callable[[Block], xr.Da
             "forecasts with the same leads"
         )
     verified = [iso(time) for time in pairs.valid_time.values[pairs.complete]]
-    if start is not None and (inside := [text for text in verified if start <= text <= end]):
+    if not allow_overlap and start is not None and (inside := [text for text in verified if start <= text <= end]):
         raise ValueError(
             f"calibrated was fitted from {start} to {end}, and {len(inside)} verified times lie in it, from "
             f"{min(inside)}: it has seen the truth. Fit it on another period"
@@ -84,6 +84,11 @@ def on_levels_of(factors: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
     """
     if "level" not in factors.dims:
         return factors
+    if "level" not in forecast.dims:
+        raise ValueError(
+            "the calibration was fitted on levels, and the forecast has none: fit it on the level that is scored, or "
+            "keep the dimension, forecast.sel(level=[500])"
+        )
     own, wanted = level_values(factors["level"].variable), forecast["level"].values
     distance = np.abs(own[np.newaxis] - wanted[:, np.newaxis])
     if (distance.min(axis=1) > 1e-3).any():

@@ -73,7 +73,7 @@ def event_metrics(thresholds: Mapping[str, float], names: list[str]) -> dict[str
     if unknown := [name for name in thresholds if name not in names]:
         raise ValueError(f"thresholds has {unknown}, the forecast {names}")
     for name, threshold in thresholds.items():
-        if not np.isfinite(threshold):
+        if not np.isscalar(threshold) or not np.isfinite(threshold):
             raise ValueError(f"the threshold of {name} is {threshold}: give a number in its unit")
 
     def event(f: Fields) -> tuple[xr.Dataset, xr.Dataset]:
@@ -126,10 +126,14 @@ def seeps_climatology(train: xr.Dataset, *, window_days: int = 61, dry: float | 
     latitude = find_axes(train).latitude
     if (height := _band_height(train, latitude)) < train.sizes[latitude]:
         rows = [slice(at, at + height) for at in range(0, train.sizes[latitude], height)]
-        parts = [
-            seeps_climatology(train.isel({latitude: one}).load(), window_days=window_days, dry=dry) for one in rows
-        ]
-        return xr.concat(parts, latitude, data_vars="all", coords="minimal", compat="override", join="exact")
+        bands = (train.isel({latitude: one}).load() for one in rows)
+        # a band without any value has no days either
+        there = [band for band in bands if band.to_array().notnull().any()]
+        if not there:
+            raise ValueError("the training period has no values")
+        parts = [seeps_climatology(band, window_days=window_days, dry=dry) for band in there]
+        joined = xr.concat(parts, latitude, data_vars="all", coords="minimal", compat="override", join="outer")
+        return joined.reindex({latitude: train[latitude]})
     times = train.indexes["time"]
     gaps = np.asarray(times[1:] - times[:-1]).astype("timedelta64[s]").astype(np.int64)
     if gaps.sum() < 330 * 86400:
@@ -329,7 +333,7 @@ def _ranked(pairs: Pairs, training: xr.Dataset, weight: xr.DataArray, rows: slic
     found = {}
     for name in map(str, pairs.forecast.data_vars):
         right, own = _window_means(pairs, name, rows)
-        edges = _terciles(training[name], pairs, rows)
+        edges = _terciles(training[name], pairs, rows, {int(month) for month in right["month"].values})
         month = xr.DataArray(right["month"].values, dims="init_time")
         lower, upper = (edges.sel(edge=at, drop=True).sel(month=month).drop_vars("month") for at in (0, 1))
 
@@ -364,7 +368,7 @@ def _window_means(pairs: Pairs, name: str, rows: slice) -> tuple[xr.DataArray, x
     return right.assign_coords(month=("init_time", middle.dt.month.values)), own.drop_vars("init_time", errors="ignore")
 
 
-def _terciles(training: xr.DataArray, pairs: Pairs, rows: slice) -> xr.DataArray:
+def _terciles(training: xr.DataArray, pairs: Pairs, rows: slice, used: set[int]) -> xr.DataArray:
     """Return the lower and the upper tercile of running means over as many steps as leads, dims (edge, month, ...)."""
     own, length = _on(pairs, training, rows), pairs.complete.shape[1]
     if length > 1:
@@ -386,7 +390,7 @@ def _terciles(training: xr.DataArray, pairs: Pairs, rows: slice) -> xr.DataArray
     edges = []
     for number in range(1, 13):
         chosen = np.flatnonzero(months == number)
-        if 0 < len(chosen) < 6:
+        if len(chosen) < 6 and (number in used or len(chosen)):
             raise ValueError(
                 f"month {number} has {len(chosen)} means of {length} steps in the training period: too few"
             )

@@ -237,8 +237,15 @@ def interval_score(
     result and errors as in `coverage`; the level is taken from the intervals' attribute `interval_level`.
     """
 
+    levels = {name: intervals[name].attrs.get("interval_level") for name in intervals.data_vars}
+    if lost := [name for name, level in levels.items() if level is None]:
+        raise ValueError(
+            f"{lost} have no attribute interval_level, which arithmetic drops: say it again, "
+            "intervals[name].attrs['interval_level'] = 0.9"
+        )
+
     def scored(name: str, lower: xr.DataArray, upper: xr.DataArray, right: xr.DataArray) -> xr.DataArray:
-        factor = 2 / (1 - intervals[name].attrs["interval_level"])
+        factor = 2 / (1 - levels[name])
         return upper - lower + factor * ((lower - right).clip(0) + (right - upper).clip(0))
 
     result = _mean_over_pairs(scored, intervals, truth, regions, by, weights)

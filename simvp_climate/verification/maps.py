@@ -58,7 +58,7 @@ def skill_map(
         raise ValueError(f"a map of skill is of single forecasts: take the mean, forecast.mean({member!r})")
     pairs = match(forecast, truth, None, {"baseline": baseline})
     length = block_length(pairs.forecast["init_time"], pairs.forecast["lead_time"]) if block is None else block
-    count = pairs.complete.shape[0]
+    count = int(pairs.complete.any(axis=1).sum())
     whole = count // length if length >= 1 else 0
     if whole < _FEWEST:
         raise ValueError(
@@ -70,10 +70,11 @@ def skill_map(
     shapes = {n: (pairs.complete.shape[1], *(pairs.grid[d].size for d in dims[n])) for n in names}
     squares = {n: np.zeros((2, *shapes[n])) for n in names}  # sums over all pairs, of the forecast and the baseline
     means = {n: _BlockMeans(shapes[n]) for n in names}
+    numbers = np.maximum(np.cumsum(pairs.complete.any(axis=1)) - 1, 0)  # of those that are verified
     for inits, leads in blocks(pairs):
         part = read(pairs, inits, leads)
         known = part.complete.values
-        rows = np.minimum(np.arange(inits.start, inits.stop) // length, whole - 1)  # the last one takes the rest
+        rows = np.minimum(numbers[inits] // length, whole - 1)  # the last one takes the rest
         for name in names:
             order = ("init_time", "lead_time", *dims[name])
             right = part.truth[name].transpose(*order).values

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import find_member
+from simvp_climate.data.conventions import find_member, rename
 from simvp_climate.grid import closes_longitude, latitude_weights
 from simvp_climate.verification.pairs import SPACE, Block, Pairs, blocks, match, read
 
@@ -209,6 +209,11 @@ def wind_vector_rmse(
     units = [forecast[name].attrs.get("units") for name in components]
     if units[0] != units[1]:
         raise ValueError(f"{east} is in {units[0]!r} and {north} in {units[1]!r}: convert one")
+    if skipna:  # the same cells for both
+        analyses = rename(truth, components)
+        there = {name: one[east].notnull() & one[north].notnull() for name, one in (("f", forecast), ("t", analyses))}
+        forecast = forecast[list(components)].where(there["f"])
+        truth = analyses[list(components)].where(there["t"])
     both = rmse(forecast[list(components)], truth, weights=weights, skipna=skipna)
     # the means of both squares are over the same cells, so that their sum is the mean of the sum
     length = np.sqrt(both[east] ** 2 + both[north] ** 2).rename("wind_vector_rmse")

@@ -80,6 +80,11 @@ def match(
     times = ("init_time", "lead_time", "valid_time", "time")
     kept = {name: c for name, c in forecast.coords.items() if c.ndim == 0 and name not in times}
     forecast, valid_time = with_times(forecast)
+    if (twice := forecast.indexes["init_time"].duplicated()).any():
+        raise ValueError(
+            f"the initialization {forecast.indexes['init_time'][twice][0]} is there more than once: keep one, "
+            "forecast.drop_duplicates('init_time')"
+        )
     if not forecast.indexes["init_time"].is_monotonic_increasing:  # blocks of initializations are neighbors
         order = np.argsort(forecast["init_time"].values, kind="stable")
         forecast, valid_time = forecast.isel(init_time=order), valid_time.isel(init_time=order)
@@ -205,13 +210,14 @@ def _other(
     forecast: xr.Dataset, other: xr.Dataset, grid: dict[str, xr.DataArray], kept: dict[str, xr.DataArray], name: str
 ) -> Other:
     """Return another system's forecast with what is needed of it; it must have all leads and initializations."""
+    for dim in ("init_time", "lead_time"):
+        if dim in other.coords and other[dim].ndim == 0:  # one that was picked
+            other = other.drop_vars("valid_time", errors="ignore").expand_dims(dim)
     found = comparable(forecast, other, grid, kept, name)
     positions = {}
     for dim in ("init_time", "lead_time"):
         if dim not in found.coords:
             raise ValueError(f"{name} has dims {tuple(other.dims)} and no {dim}: it must be a forecast like the first")
-        if found[dim].ndim == 0:
-            found = found.expand_dims(dim)
         wanted = forecast.indexes[dim]
         at = positions[dim] = found.indexes[dim].get_indexer(wanted)
         if (at < 0).any():

@@ -106,7 +106,7 @@ def score(
     persistence
         Whether persistence is scored.
     allow_overlap
-        Whether the climatology may come from a period with verified times in it.
+        Whether climatologies, baselines and the calibration may come from a period with verified times in it.
     confidence
         Of the intervals, which are the central percentiles of moving-block bootstrap samples of the initializations,
         the same ones for all systems. None: no intervals.
@@ -121,8 +121,9 @@ def score(
     Dataset in memory with the variables of the forecast, dims (system, metric, lead_time[, level, region, season]) and
     the number of initializations in the coordinate `pairs(lead_time[, season])`. The attribute `units` of a variable is
     the unit of its rmse, mae, bias, crps, spread and their differences; other metrics have none. The acc of climatology
-    is NaN. The coordinates `<variable>_low` and `<variable>_high` are the ends of the intervals, NaN where there are
-    fewer than five blocks of initializations (the attribute `intervals` says which).
+    is NaN, and so are its brier and frequency_bias. The coordinates `<variable>_low` and `<variable>_high` are the ends
+    of the intervals, NaN where there are fewer than five blocks of initializations (the attribute `intervals` says
+    which).
 
     Raises
     ------
@@ -135,7 +136,10 @@ def score(
     if climatology is None and calibrated is not None:
         raise ValueError("calibrated draws the forecast towards climatology: give one, climatology(train)")
     names = [*made, *(["climatology"] if climatology is not None else []), *(baselines or {})]
-    if twice := sorted({name for name in names if names.count(name) > 1 or name == system}):
+    if calibrated is not None and "calibrated" in names:
+        raise ValueError("a baseline is called 'calibrated', as the forecast that is drawn in: give it another name")
+    plainly_named = [name.replace(" ", "_") for name in names]
+    if twice := sorted({name for name in names if plainly_named.count(name.replace(" ", "_")) > 1 or name == system}):
         raise ValueError(
             f"two systems are called {twice[0]!r} (the forecast, by its attribute system, is {system!r}, the baselines "
             f"{names}): give one of them another name, for example forecast.assign_attrs(system='my model')"
@@ -147,6 +151,8 @@ def score(
         rainy, available["seeps"] = seeps_pairs(forecast, truth, seeps_climatology, {**made, **(baselines or {})})
     chosen = _choose(metrics, available, pairs, names)
     _check_vectors(vectors or {}, pairs)
+    if vectors and not {"rmse", "rmse_unweighted"} & {column.metric for column in chosen.values()}:
+        raise ValueError(f"vectors have an rmse alone, and metrics={metrics!r} asks for none: add 'rmse'")
     if not allow_overlap:
         if climatology is not None:
             _refuse_overlap(climatology.attrs, "climatology", "the climatology", pairs)
@@ -154,11 +160,16 @@ def score(
             fitted = getattr(one, "damping", getattr(one, "patterns", None))
             if fitted is not None:
                 _refuse_overlap(fitted.attrs, "fitted", f"the baseline {name!r}", pairs)
+            around = getattr(one, "climatology", None)
+            if isinstance(around, xr.Dataset):
+                _refuse_overlap(around.attrs, "climatology", f"the climatology of the baseline {name!r}", pairs)
+        if seeps_climatology is not None:
+            _refuse_overlap(seeps_climatology.attrs, "climatology", "the climatology for SEEPS", pairs)
     rows = row_weights(pairs.grid["latitude"], weights)
     masks = region_masks(with_land(regions, truth), pairs.grid)
     made_of_block = {"climatology": lambda block: block.climatology} if climatology is not None else {}
     if calibrated is not None:
-        made_of_block["calibrated"] = calibrate_with(calibrated, pairs)
+        made_of_block["calibrated"] = calibrate_with(calibrated, pairs, allow_overlap)
     computed = {column.metric: available[column.metric] for column in chosen.values()}
     cells = rows if masks is None else masks * rows
     plainly = {name: metric for name, metric in computed.items() if name != "seeps"}
@@ -174,7 +185,10 @@ def score(
     length = block_length(pairs.forecast["init_time"], pairs.forecast["lead_time"]) if block is None else block
     drawn = _drawn(pairs, confidence, length, samples, seed)
     parted = groups(by, pairs)
-    tables = [_table(sums, computed, chosen, order, drawn, confidence, group) for group in parted.values()]
+    tables = [
+        _table(sums, computed, chosen, order, drawn, confidence, group, _enough(pairs, group, length))
+        for group in parted.values()
+    ]
     complete = [pairs.complete & (True if group is None else group.values) for group in parted.values()]
     if by is None:
         parts, counts = tables[0], ("lead_time", complete[0].sum(axis=0))
@@ -190,7 +204,7 @@ def score(
     def laid_out(part: xr.Dataset) -> xr.Dataset:
         return part.assign_coords(system=system_labels, **level).transpose(*dims, missing_dims="ignore")
 
-    if not skipna and (lacking := _missing_in(sums, list(vectors or {}))):
+    if not skipna and (lacking := _missing_in(sums, list(vectors or {}), thresholds or {})):
         warnings.warn(
             f"the scores of {lacking} are missing where a value is missing in the forecast, the truth or a baseline: "
             "skipna=True counts the cells where all are there",
@@ -229,15 +243,21 @@ def score(
     )
 
 
-def _missing_in(sums: dict[tuple[str, str], xr.Dataset], vectors: list[str]) -> list[str]:
+def _missing_in(
+    sums: dict[tuple[str, str], xr.Dataset], vectors: list[str], thresholds: Mapping[str, float]
+) -> list[str]:
     """Return the variables of which a sum over the cells of a pair is missing."""
     found = {}
-    for (_, label), one in sums.items():
-        # a spectrum has no value where a row is not complete, which a mask may see to; some are of some variables only
-        if label not in METRICS or label == "small_scale_variance" or METRICS[label].of_ensembles:
+    for (system, label), one in sums.items():
+        # a spectrum has no value where a row is not complete, which a mask may see to; SEEPS leaves out what is missing
+        if label in ("small_scale_variance", "seeps"):
+            continue
+        # what has no members has no spread
+        if label in METRICS and METRICS[label].of_ensembles and (system != "" or label != "crps"):
             continue
         for name, values in one.drop_vars(vectors).data_vars.items():
-            if not np.isfinite(values.values).all():
+            asked = label in METRICS or name in thresholds
+            if asked and not np.isfinite(values.values).all():
                 found[str(name)] = None
     return list(found)
 
@@ -306,13 +326,16 @@ def with_land(
     return {name: own[name] if name in own else BOXES[name] for name in regions}
 
 
-def skilful_to(scores: xr.Dataset) -> xr.Dataset:
+def skilful_to(scores: xr.Dataset, baselines: Sequence[str] | None = None) -> xr.Dataset:
     """Return the last lead up to which a system is better than every baseline, beyond the interval.
 
     Parameters
     ----------
     scores
         As from `score`, with "rmse_skill" among its metrics and with intervals.
+    baselines
+        Which systems are to be beaten, for example not other models that were handed to `score` with the baselines:
+        these are judged too then. None: all that the scores have a skill against.
 
     Returns
     -------
@@ -328,6 +351,11 @@ def skilful_to(scores: xr.Dataset) -> xr.Dataset:
     labels = [str(name) for name in scores["metric"].values if str(name).startswith(f"{_SKILL}_vs_")]
     if not labels:
         raise ValueError(f"the scores have no {_SKILL}, but {list(scores['metric'].values)}: score with a baseline")
+    if baselines is not None:
+        wanted = [_vs(_SKILL, str(name)) for name in baselines]
+        if isinstance(baselines, str) or not wanted or set(wanted) - set(labels):
+            raise ValueError(f"baselines={baselines!r}: name some of those that there is a skill against, {labels}")
+        labels = wanted
     judged = [system for system in scores["system"].values if _vs(_SKILL, str(system)) not in labels]
     result = {}
     for name in scores.data_vars:
@@ -418,8 +446,13 @@ def _drawn(pairs: Pairs, confidence: float | None, length: int, samples: int, se
         raise ValueError(f"confidence={confidence!r} must lie between 0 and 1, for example 0.95")
     if length < 1 or samples < 2:
         raise ValueError(f"block={length!r} must be at least 1, and samples={samples!r} at least 2")
-    counts = resample(pairs.complete.shape[0], length, samples, seed)
-    return None if counts is None else xr.DataArray(counts, dims=("sample", "init_time"))
+    verified = pairs.complete.any(axis=1)
+    counts = resample(int(verified.sum()), length, samples, seed)
+    if counts is None:
+        return None
+    whole = np.zeros((samples, len(verified)))
+    whole[:, verified] = counts
+    return xr.DataArray(whole, dims=("sample", "init_time"))
 
 
 def _say(
@@ -427,12 +460,12 @@ def _say(
 ) -> str:
     if confidence is None:
         return "none asked for"
-    inits = pairs.complete.shape[0]
+    inits = int(pairs.complete.any(axis=1).sum())
     if drawn is None:
         return f"none: {inits} initializations are fewer than five blocks of {length}"
     return (
         f"{confidence:.0%}, percentiles of {samples} moving-block bootstrap samples of {inits} initializations, "
-        f"blocks of {length}, seed {seed}"
+        f"blocks of {length}, seed {seed}; none where fewer than five blocks were verified"
     )
 
 
@@ -459,6 +492,7 @@ def _table(
     drawn: xr.DataArray | None,
     confidence: float | None,
     group: xr.DataArray | None,
+    enough: xr.DataArray,
 ) -> tuple[xr.Dataset, ...]:
     """Return the scores of a group of pairs, and the ends of their intervals if samples were drawn."""
     found, sampled = {}, {}
@@ -472,8 +506,10 @@ def _table(
             if drawn is not None:
                 sampled[system, label] = finish(_resampled(own, drawn), metric)
     for parts in (found, sampled):
-        for key in (("climatology", "acc"), ("climatology", "acc_per_init")):
-            if key in parts:  # its anomalies are zero, up to the rounding of the store that it came from
+        # its anomalies are zero, up to the rounding of the store that it came from; and whether a mean exceeds a
+        # threshold is not how often the event is
+        for key in (("climatology", name) for name in ("acc", "acc_per_init", "brier", "frequency_bias")):
+            if key in parts:
                 parts[key] = parts[key] * np.nan
     for parts in (found, sampled) if drawn is not None else (found,):
         for system in systems:
@@ -490,8 +526,14 @@ def _table(
     table = stacked(lambda key: found[key])
     if drawn is None:
         return (table,)
-    ends = {key: percentiles(value, confidence) for key, value in sampled.items()}
+    ends = {key: tuple(end.where(enough) for end in percentiles(value, confidence)) for key, value in sampled.items()}
     return table, stacked(lambda key: ends[key][0]), stacked(lambda key: ends[key][1])
+
+
+def _enough(pairs: Pairs, group: xr.DataArray | None, length: int) -> xr.DataArray:
+    """Return at which leads five blocks of initializations, or more, were verified."""
+    own = pairs.complete & (True if group is None else group.values)
+    return xr.DataArray(own.sum(axis=0) >= 5 * length, dims="lead_time")
 
 
 def _resampled(sums: xr.Dataset, drawn: xr.DataArray) -> xr.Dataset:

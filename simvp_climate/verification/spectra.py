@@ -166,7 +166,9 @@ def drift(forecast: xr.Dataset, truth: xr.Dataset | None = None, climatology: xr
         result = sums.isel(part=0) / divisor.where(divisor != 0)
         if "level" in pairs.grid:
             result = result.assign_coords(level=pairs.forecast["level"])
-        _, valid_time = with_times(forecast)
+        ordered, valid_time = with_times(forecast)
+        # as the pairs are
+        valid_time = valid_time.isel(init_time=np.argsort(ordered["init_time"].values, kind="stable"))
     for name in result.data_vars:
         result[name] = result[name].transpose("init_time", "lead_time", ...)
         result[name].attrs = {"units": forecast[name].attrs.get("units", "")}

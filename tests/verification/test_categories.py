@@ -165,6 +165,9 @@ class TestTerciles:
         forecast = persistence(truth, truth.time[:100:10], ["1D", "2D", "3D"])
         with pytest.raises(ValueError, match=r"windows has \(1, 4\)"):
             tercile_rpss(forecast, truth, train, windows=[(1, 4)])
+        with pytest.raises(ValueError, match="month 9 has 0 means of 3 steps .*too few"):
+            autumn = persistence(truth, truth.sel(time="2006-09").time[:20], ["1D", "2D", "3D"])
+            tercile_rpss(autumn, truth, train.sel(time="2001").isel(time=slice(0, 180)), windows=[(1, 3)])
         with pytest.raises(ValueError, match="too few"):
             tercile_rpss(forecast, truth, train.isel(time=slice(0, 35)), windows=[(1, 3)])
 
@@ -183,3 +186,8 @@ def test_a_seeps_climatology_in_bands_of_latitude(monkeypatch):
     monkeypatch.setattr(categories, "_BAND_BYTES", 1)
     xr.testing.assert_identical(seeps_climatology(train), whole)
     xr.testing.assert_identical(seeps_climatology(train.chunk(time=100)), whole)
+    # satellites do not see the poles
+    holes = train.where(abs(train.latitude) < 60)
+    banded = seeps_climatology(holes)
+    monkeypatch.undo()
+    xr.testing.assert_allclose(banded, seeps_climatology(holes))

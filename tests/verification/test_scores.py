@@ -449,7 +449,12 @@ class TestRegionsAndSeasons:
                 np.testing.assert_allclose(own.sel(season=season)[lead], rmse(part, truth).t2m[0], rtol=1e-12)
                 assert int(table.pairs.sel(season=season)[lead]) == inside.sum()
         rare = score(forecast, truth, by="month", metrics=["rmse"])
-        assert rare.month.values.tolist() == [2, 3, 4, 5, 6, 7] and rare.t2m_low.notnull().all()
+        assert rare.month.values.tolist() == [2, 3, 4, 5, 6, 7]
+        # intervals where there are five blocks
+        length = block_length(forecast.init_time, forecast.lead_time)
+        there = rare.t2m_low.sel(metric="rmse", system="forecast").notnull().transpose(*rare.pairs.dims)
+        np.testing.assert_array_equal(there, rare.pairs >= 5 * length)
+        assert there.any() and not there.all()
         with pytest.raises(ValueError, match="by='year' is unknown"):
             score(forecast, truth, by="year")
 
@@ -551,3 +556,78 @@ def test_differences_to_each_baseline_have_intervals_of_their_own():
         system="persistence", metric="acc"))  # fmt: skip
     with pytest.raises(ValueError, match="bias_skill'\\] are unknown"):
         score(forecast, truth, metrics=["bias_skill"])
+
+
+class TestWhatAReaderFound:
+    def test_intervals_count_what_was_verified(self):
+        truth = weather(days=120)
+        forecast = forecast_of(truth)
+        few = score(forecast, truth.isel(time=slice(0, 12)), block=2)
+        assert few.t2m_low.isnull().all() if "t2m_low" in few.coords else "fewer than five blocks" in few.intervals
+        by_month = score(forecast, truth, by="month", block=40)
+        assert by_month.t2m_low.isnull().all()
+
+    def test_one_picked_lead_of_a_baseline(self):
+        truth = weather(days=40)
+        forecast = forecast_of(truth)
+        one = forecast.isel(lead_time=1)
+        found = score(one, truth, baselines={"other": forecast_of(truth, seed=4).isel(lead_time=1)})
+        whole = score(forecast, truth, baselines={"other": forecast_of(truth, seed=4)})
+        for system in ("forecast", "other"):
+            np.testing.assert_allclose(
+                found.t2m.sel(system=system, metric="rmse")[0], whole.t2m.sel(system=system, metric="rmse")[1]
+            )
+
+    def test_side_doors_for_the_truth_are_shut(self):
+        truth = weather(days=60)
+        forecast = forecast_of(truth)
+        train, seen = weather(days=400, start="2015-01-01", seed=3), climatology(weather(days=400, start="2017-06-01"))
+        damped = fit_damped_persistence(train, seen, forecast.lead_time)
+        with pytest.raises(ValueError, match="the climatology of the baseline 'damped' is from 2017-06-01"):
+            score(forecast, truth, baselines={"damped": damped})
+        rainy = rain(days=400, start="2005-01-01")
+        own = persistence(rainy, rainy.time[:300], ["1D"])
+        with pytest.raises(ValueError, match="the climatology for SEEPS is from 2005-01-01"):
+            score(own, rainy, seeps_climatology=seeps_climatology(rainy))
+        clim = climatology(train)
+        factors = fit_calibration(forecast, truth, clim)
+        with pytest.raises(ValueError, match="it has seen the truth"):
+            score(forecast, truth, clim, calibrated=factors)
+        score(forecast, truth, clim, calibrated=factors, allow_overlap=True)
+
+    def test_skilful_against_some(self):
+        truth = weather(days=200)
+        forecast, better = forecast_of(truth, noise=0.5), forecast_of(truth, seed=9, noise=0.05)
+        table = score(forecast, truth, baselines={"other": better}, block=4)
+        assert skilful_to(table).t2m.sel(system="forecast") == np.timedelta64(0)
+        found = skilful_to(table, ["persistence"]).t2m
+        assert set(found.system.values) == {"forecast", "other"}
+        assert found.sel(system="other") == np.timedelta64(24, "h")
+        with pytest.raises(ValueError, match="name some of those"):
+            skilful_to(table, ["climatology"])
+
+    def test_names_that_meet_and_missing_values(self):
+        truth = weather(days=40)
+        forecast = forecast_of(truth)
+        with pytest.raises(ValueError, match="two systems are called 'a b'"):
+            score(forecast, truth, baselines={"a b": forecast, "a_b": forecast})
+        holes = forecast.copy(deep=True)
+        holes["t2m"][3, 0, 1, 1] = np.nan
+        with pytest.warns(UserWarning, match=r"scores of \['t2m'\] are missing"):
+            score(holes, truth, metrics=["brier"], thresholds={"t2m": 280.0})
+        with pytest.raises(ValueError, match="is there more than once"):
+            score(forecast.isel(init_time=[0, 0, 1]), truth)
+        with pytest.raises(ValueError, match="vectors have an rmse alone"):
+            winds = weather(days=20, names=("u10", "v10"))
+            score(forecast_of(winds), winds, metrics=["mae"], vectors={"wind": ("u10", "v10")})
+
+    def test_wind_where_one_component_is_missing(self):
+        truth = weather(days=20, names=("u10", "v10"))
+        forecast = forecast_of(truth)
+        holes = forecast.copy(deep=True)
+        holes["u10"][:, :, 0, 0] = np.nan
+        both = holes.copy(deep=True)
+        both["v10"][:, :, 0, 0] = np.nan
+        np.testing.assert_allclose(
+            wind_vector_rmse(holes, truth, skipna=True), wind_vector_rmse(both, truth, skipna=True), rtol=1e-12
+        )

@@ -91,3 +91,11 @@ def test_errors():
         zonal_spectrum(regional)
     with pytest.raises(ValueError, match="20 longitudes do not go round"):
         variance_by_wavenumber(forecast, regional)
+
+
+def test_drift_of_shuffled_initializations():
+    truth = waves({3: 2.0}, times=40)
+    forecast = persistence(truth, truth.time[:20], ["6h", "12h"])
+    found = drift(forecast.isel(init_time=[5, 3, 9]), truth)
+    lead = found.valid_time - found.init_time
+    assert (lead == found.lead_time).all()
