@@ -76,8 +76,8 @@ def read(path: Path) -> Content:
             f"{str(path)!r} is not a forecaster saved by simvp_climate, or was cut short or damaged ({error}): take "
             "another copy of the file"
         ) from error
-    if "sha256" not in metadata and found >= 3:
-        raise ValueError(f"{str(path)!r} has no checksum, which files of format {found} have: take another copy")
+    if "sha256" not in metadata and (found >= 3 or "version" in metadata):
+        raise ValueError(f"{str(path)!r} has no checksum, which files of format 3 have: take another copy")
     if "sha256" in metadata and metadata["sha256"] != _checksum(metadata, tensors):
         raise ValueError(
             f"{str(path)!r} is damaged or was changed: its checksum is not that of its content. Take another copy of "

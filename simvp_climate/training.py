@@ -291,6 +291,8 @@ def _fit(
         scaler.load_state_dict(saved["scaler"])
         average, kept = ({n: v.to(device) for n, v in saved[name].items()} for name in ("average", "kept"))
         history, speeds, best, losses.known = (saved[name] for name in ("history", "speeds", "best", "losses"))
+        losses.usual.extend(saved.get("usual", ()))
+        losses.leads = saved.get("leads", 0)
     saved_at = time.monotonic()
 
     def save() -> None:
@@ -300,6 +302,7 @@ def _fit(
         state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
         state |= {"average": average, "kept": kept, "best": best}
         state |= {"history": history, "speeds": speeds, "losses": losses.known}
+        state |= {"usual": list(losses.usual), "leads": losses.leads}  # what an explosion is measured by
         checkpoint.save(run, [train_part.plan, None if valid_part is None else valid_part.plan], state)
 
     def leave() -> None:

@@ -643,6 +643,11 @@ class TestFiles:
             (lambda m, h, t: h["units"].reverse(), "/f' is damaged or was changed: its checksum is not that of"),
             (lambda m, h, t: t["std"].mul_(1.001), "its checksum is not that of its content"),
             (lambda m, h, t: m.pop("sha256"), "/f' has no checksum, which files of format 3 have"),
+            # nor does it help to say that it is older
+            (
+                lambda m, h, t: (m.pop("sha256"), m.update(format="simvp_climate forecaster 2")),
+                "/f' has no checksum, which files of format 3 have",
+            ),
             (lambda m, h, t: m.update(format="simvp_climate forecaster 2"), "its checksum is not"),
             (lambda m, h, t: m.update(format="pt"), "is not a forecaster saved by simvp_climate: .* format 'pt'"),
         ],

@@ -523,6 +523,24 @@ def test_a_loss_far_beyond_the_usual_is_an_error(factor, stops, monkeypatch):
         run(config=config)
 
 
+def test_what_is_usual_is_known_after_a_stop_too(tmp_path, monkeypatch):
+    config, saves, save = quick(epochs=4, batch_size=3), [], checkpoint.save
+
+    def third_save_then_die(*arguments):
+        save(*arguments)
+        saves.append(1)
+        if len(saves) == 3:  # after the third epoch, 27 batches
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", third_save_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        run(config=config, directory=tmp_path / "run")
+    monkeypatch.undo()
+    spoil(monkeypatch, 2000)
+    with pytest.raises(FloatingPointError, match="the loss became .* in epoch 4 of 4, .*2001-01-03 00:00:00"):
+        run(config=config, directory=tmp_path / "run")
+
+
 def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
     update, steps = training._update_average, []
 
