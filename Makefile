@@ -1,6 +1,6 @@
 # make demo        train on the bundled sample, forecast, score, draw (about 5 minutes on 2 cores)
-# make test        the whole test suite
-# make test-slow   also the tests that take minutes
+# make test        the tests, but for those that take minutes
+# make test-slow   all tests
 PYTHON ?= python3
 BIN = .venv/bin
 

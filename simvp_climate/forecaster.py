@@ -152,7 +152,7 @@ class Forecaster:
         Returns
         -------
         xarray.Dataset
-            The task's variables and diagnostics on (init_time, lead_time, [member,] [level,] latitude, longitude), with
+            The task's variables and diagnostics on (init_time, lead_time, [member, level,] latitude, longitude), with
             the names, order, coordinate values and units of `dataset` (diagnostics in the units that they were trained
             in), NaN where the training data never had a value, and
             `valid_time(init_time, lead_time)`, so that `forecast - dataset.sel(time=forecast.valid_time)` is
