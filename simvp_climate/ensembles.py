@@ -113,7 +113,7 @@ def perturbed_ensemble(
     members
         How many, two or more.
     seed
-        Of the draw. A perturbation depends on it, the member and the initialization alone.
+        Of the draw. A perturbation depends on it, the pair of members and the initialization alone.
     to, progress
         As in `ensemble`.
 
@@ -162,12 +162,11 @@ def perturbed_ensemble(
     plan = {
         "ensemble": words,
         "amplitude": float(amplitude),
-        # the pool is known by its times and the first and the last of its states
         "pool": [
             str(times[0]),
             str(times[-1]),
             len(times),
-            forecaster._history_digest(inside, np.array([0, len(times) - 1])),
+            forecaster._history_digest(inside, _known_by(inside)),
         ],
     }
     return forecaster._write(start, to, progress, forecast, members, plan)
@@ -236,6 +235,12 @@ def _states_of(forecaster: Forecaster, pool: xr.Dataset) -> xr.Dataset:
     """
     inside = orient(rename(pool, (*forecaster.task.variables, *forecaster.task.inputs), forecaster.task.levels))
     return inside.compute() if inside.nbytes <= _POOL_BYTES else inside
+
+
+def _known_by(inside: xr.Dataset) -> np.ndarray:
+    """Return the places of the states that a pool is known by: all where it is in memory, else 64 throughout."""
+    count = inside.sizes["time"]
+    return np.arange(count) if inside.nbytes <= _POOL_BYTES else np.unique(np.linspace(0, count - 1, 64).astype(int))
 
 
 def _draw(source: reader.Source, times: pd.Index, factor: np.ndarray, seed: int, pair: int, init: object) -> np.ndarray:

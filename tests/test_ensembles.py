@@ -74,6 +74,12 @@ def test_written_as_it_is_made(forecaster, other, pool, tmp_path, monkeypatch):
         perturbed_ensemble(
             forecaster, ds, pool, 0.2, every="24h", members=3, to=tmp_path / "perturbed.zarr", progress=False
         )
+    other_pool = pool.copy(deep=True)
+    other_pool["z500"][1:-1] = pool.z500[1:-1].values[::-1]
+    with pytest.raises(FileExistsError, match="is another hindcast: pool"):
+        perturbed_ensemble(
+            forecaster, ds, other_pool, 0.3, every="24h", members=3, to=tmp_path / "perturbed.zarr", progress=False
+        )
     with pytest.raises(FileExistsError, match="is another hindcast"):
         forecaster.hindcast(ds, every="24h", to=tmp_path / "perturbed.zarr", progress=False)
 

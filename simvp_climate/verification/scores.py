@@ -178,7 +178,7 @@ def score(
         own = weighted_sums(rainy, {"seeps": computed["seeps"]}, cells, True, pool_members=True)
         sums |= _with_all(own, [*names, *made_of_block, ""], pairs)
     for name, components in (vectors or {}).items():
-        _add_vector(sums, name, components)
+        _add_vector(sums, name, components, cells, pairs)
     titles = {"": system, **({"calibrated": f"{system}, calibrated"} if calibrated is not None else {})}
     order = ["", *(["calibrated"] if calibrated is not None else []), *names]
 
@@ -289,18 +289,32 @@ def _check_vectors(vectors: Mapping[str, tuple[str, str]], pairs: Pairs) -> None
             raise ValueError(f"{components[0]} is in {units[0]!r} and {components[1]} in {units[1]!r}: convert one")
 
 
-def _add_vector(sums: dict[tuple[str, str], xr.Dataset], name: str, components: tuple[str, str]) -> None:
+def _add_vector(
+    sums: dict[tuple[str, str], xr.Dataset],
+    name: str,
+    components: tuple[str, str],
+    cells: xr.DataArray,
+    pairs: Pairs,
+) -> None:
     """Add the sums of a vector's squared error to those of its components; other metrics have none."""
+    columns = pairs.grid["longitude"].size
+    even = (cells > 0).astype(np.float64) if "region" in cells.dims else xr.ones_like(cells)
     for (_, label), one in sums.items():
         first, second = (one[component] for component in components)
         if label not in ("rmse", "rmse_unweighted"):
             one[name] = first * np.nan
             continue
-        if not np.array_equal(first.isel(part=-1), second.isel(part=-1), equal_nan=True):
-            raise ValueError(
-                f"{' and '.join(components)} have missing values in different cells, so that their vector has no "
-                "error: mask both alike"
-            )
+        weights = cells if label == "rmse" else even
+        whole = weights.sum([dim for dim in SPACE if dim in weights.dims])
+        whole = whole if "longitude" in weights.dims else whole * columns
+        for component in (first, second):
+            counted = component.isel(part=-1)
+            # which cells are missing the sums do not say
+            if not (np.isclose(counted, 0) | np.isclose(counted / whole, 1, rtol=1e-9)).all():
+                raise ValueError(
+                    f"{' or '.join(components)} have missing values, and the sums do not say whether in the same "
+                    "cells: wind_vector_rmse(..., skipna=True) takes those where both are there"
+                )
         one[name] = xr.concat([(first + second).isel(part=[0]), first.isel(part=[1])], "part")
 
 

@@ -191,3 +191,19 @@ def test_a_seeps_climatology_in_bands_of_latitude(monkeypatch):
     banded = seeps_climatology(holes)
     monkeypatch.undo()
     xr.testing.assert_allclose(banded, seeps_climatology(holes))
+
+
+def test_a_seeps_climatology_is_that_of_weatherbench_2():
+    train = rain(days=800)
+    clim = seeps_climatology(train)
+    values, day = train.tp24h, train.time.dt.dayofyear
+    for wanted in (1, 100, 365):
+        distance = abs(day - wanted)
+        distance = np.minimum(distance, 366 - distance) if int(clim.dayofyear.max()) == 366 else np.minimum(
+            distance, 365 - distance)  # fmt: skip
+        near = values.isel(time=np.flatnonzero(distance <= 30))
+        triangle = (1 - distance / 30).isel(time=np.flatnonzero(distance <= 30))
+        found = clim.sel(dayofyear=wanted).squeeze("hour")
+        np.testing.assert_allclose(found.tp24h_dry_fraction, (near < 2.5e-4).mean("time"), rtol=1e-6)
+        heavy = near.where(near >= 2.5e-4).weighted(triangle).quantile(2 / 3, dim="time")
+        np.testing.assert_allclose(found.tp24h_threshold, heavy, rtol=1e-6)

@@ -631,3 +631,10 @@ class TestWhatAReaderFound:
         np.testing.assert_allclose(
             wind_vector_rmse(holes, truth, skipna=True), wind_vector_rmse(both, truth, skipna=True), rtol=1e-12
         )
+
+    def test_a_vector_whose_components_lack_other_cells_is_refused(self):
+        truth = weather(days=20, names=("u10", "v10"))
+        truth["u10"][:, :, 0] = np.nan
+        truth["v10"][:, :, 4] = np.nan  # as many, of the same weight
+        with pytest.raises(ValueError, match="u10 or v10 have missing values"):
+            score(forecast_of(truth), truth, vectors={"w": ("u10", "v10")}, metrics=["rmse"], skipna=True)
