@@ -23,6 +23,10 @@ from simvp_climate.settings import FREE
 RESULT = "forecaster.safetensors"
 _STATE, _HISTORY = "training.pt", "history.csv"
 _FORMAT = 2
+_DIGESTS = {  # what two digests that differ mean
+    "data_sha256": "the data (other values, grid, windows or fields without time)",
+    "start_from": "start_from (other weights or statistics)",
+}
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -43,7 +47,7 @@ def hold(directory: str | os.PathLike | None) -> Iterator[Path | None]:
     Raises
     ------
     FileExistsError
-        If it is a file, or holds something else than a run.
+        If it is a file, or holds files of the names that a run writes, and no state of one.
     RuntimeError
         If another process trains there.
     """
@@ -54,11 +58,12 @@ def hold(directory: str | os.PathLike | None) -> Iterator[Path | None]:
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"directory={str(path)!r} is a file: choose a folder")
     unfinished = {f"{name}.unfinished" for name in (_STATE, _HISTORY, RESULT)}
-    foreign = path.is_dir() and {entry.name for entry in path.iterdir()} - unfinished
-    if foreign and not (path / _STATE).exists():
+    # what others write there (a scheduler, a logger) is left alone
+    found = [name for name in (_HISTORY, RESULT) if (path / name).exists()]
+    if found and not (path / _STATE).exists():
         raise FileExistsError(
-            f"directory={str(path)!r} holds files but no training state ({_STATE}) of ours: choose an empty or "
-            "new folder, nothing is overwritten"
+            f"directory={str(path)!r} holds {' and '.join(found)}, but no training state ({_STATE}) of ours: choose "
+            "another folder, or move them away, nothing is overwritten"
         )
     path.mkdir(parents=True, exist_ok=True)
     folder = os.open(path, os.O_RDONLY)
@@ -121,6 +126,16 @@ def _load(directory: Path) -> dict:
         # weights_only: loading runs no code
         saved = torch.load(path, weights_only=True, map_location="cpu")
         found = saved.get("format", 1)
+    except OSError as error:
+        raise OSError(
+            error.errno or errno.EIO,
+            f"{str(path)!r} cannot be read now ({error}). Nothing was changed: call again when the disk answers",
+        ) from error
+    except MemoryError as error:
+        raise MemoryError(
+            f"{str(path)!r} ({path.stat().st_size / 2**20:.0f} MiB) does not fit into the memory that is free. Nothing "
+            "was changed: call again where there is more"
+        ) from error
     except Exception as error:
         raise ValueError(
             f"{str(path)!r} cannot be read as a training state: it is damaged or not ours. Move it away to start anew"
@@ -147,7 +162,12 @@ def resume(run: Run) -> dict | None:
     if saved["fingerprint"] != run.fingerprint:
         before, now = json.loads(saved["fingerprint"]), json.loads(run.fingerprint)
         names = sorted({name for name in before.keys() | now.keys() if before.get(name) != now.get(name)})
-        changed = [f"{name} ({before.get(name)} there, {now.get(name)} now)" for name in names]
+        changed = [
+            _DIGESTS[name]
+            if name in _DIGESTS and before.get(name) and now.get(name)
+            else f"{name} ({before.get(name)} there, {now.get(name)} now)"
+            for name in names
+        ]
         raise ValueError(
             f"directory={str(run.directory)!r} holds another run. Different are: {'; '.join(changed)}. Choose "
             "another directory, or call with the settings of that run to resume it"

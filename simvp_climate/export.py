@@ -38,7 +38,8 @@ class _Program(nn.Module):
 
     def forward(self, states_BTCHW: Tensor, forcings_BTFHW: Tensor | None = None) -> Tensor:
         x_BTCHW = self.scale.normalize(states_BTCHW)
-        return self.scale_told.physical(rollout(self.network, x_BTCHW, self.horizon, forcings_BTFHW).float())
+        y_BTCHW = rollout(self.network, x_BTCHW, self.horizon, forcings_BTFHW, self.scale.hold)
+        return self.scale_told.physical(y_BTCHW.float())
 
 
 def export(

@@ -676,8 +676,8 @@ class Forecaster:
                 states += perturb(batch_inits).astype(np.float32)[:, np.newaxis]
             x_BTCHW = torch.from_numpy(states).to(device)
             f_BTFHW = forcings(batch_inits, calls)
-            y_BTCHW = scale_told.physical(rollout(self.network, scale.normalize(x_BTCHW), horizon, f_BTFHW).float())
-            states = y_BTCHW.cpu().numpy()
+            y_BTCHW = rollout(self.network, scale.normalize(x_BTCHW), horizon, f_BTFHW, scale.hold)
+            states = scale_told.physical(y_BTCHW.float()).cpu().numpy()
             forecasts[start : start + batch] = (states - back_offset) / back_factor if converted else states
         return forecasts, digests
 
@@ -814,11 +814,16 @@ def _assemble(content: model_file.Content, device: str) -> Forecaster:
     names = _forcing_names(task)
     if content.format >= 3 and header["forcings"] != names:
         raise ValueError(f"its network sees the forcings {header['forcings']}, and those of its task are {names}")
-    network = loader.build_network(config, task, channels)
+    _check_channels(task, channels)
+    weights = {n.removeprefix("network."): v for n, v in tensors.items() if n.startswith("network.")}
+    if config.blocks + config.spatial_layers > len(weights):
+        raise ValueError(f"its model has {config.blocks + config.spatial_layers} layers, and {len(weights)} weights")
+    with torch.device("meta"):  # whatever sizes the header says, nothing is made of them before they are compared
+        network = loader.build_network(config, task, channels)
     statistics = {name: tensors[name].numpy() for name in _STATISTICS}
     statics = tensors["statics"].numpy()
     _check_numbers(task, units, shape, latitude, longitude, statics, statistics)
-    _fill(network, {n.removeprefix("network."): v for n, v in tensors.items() if n.startswith("network.")})
+    network = _fill(network, weights)
     network.to(device=device, memory_format=torch.channels_last)
     return Forecaster(
         task=task,
@@ -879,10 +884,10 @@ def _check_numbers(
         "mean": ("finite", np.isfinite),
         "std": ("finite and above 0", lambda x: np.isfinite(x) & (x > 0)),
         "change_std": ("finite and above 0", lambda x: np.isfinite(x) & (x > 0)),
-        "mask": ("true or false", lambda x: np.array(x.dtype == bool)),
+        "mask": ("true or false, with a cell left in every channel", _leaves_cells),
         "log_scale": ("finite and at least 0", lambda x: np.isfinite(x) & (x >= 0)),
         "bounds": ("a smaller and a larger number", lambda x: x[:, 0] < x[:, 1]),
-        "latitude": ("finite and ascending", lambda x: np.isfinite(x) & (np.diff(x, prepend=-np.inf) > 0)),
+        "latitude": ("ascending within -90 and 90", lambda x: (np.abs(x) <= 90) & (np.diff(x, prepend=-np.inf) > 0)),
         "longitude": ("finite and ascending", lambda x: np.isfinite(x) & (np.diff(x, prepend=-np.inf) > 0)),
         "statics": ("finite", np.isfinite),
     }
@@ -891,8 +896,21 @@ def _check_numbers(
             raise ValueError(f"{name} is not {rule}")
 
 
-def _fill(network: SimVPv2, weights: dict[str, torch.Tensor]) -> None:
-    """Put weights into a network, after checking that they are its own and numbers."""
+def _leaves_cells(mask: np.ndarray) -> np.ndarray:
+    return np.array(mask.dtype == bool and not mask.all(axis=(1, 2)).any())
+
+
+def _check_channels(task: Task, channels: tuple[reader.Channel, ...]) -> None:
+    """Raise ValueError unless the channels are those of the task, in its order."""
+    names = list(dict.fromkeys(channel.variable for channel in channels))
+    if names != list(task.names):
+        raise ValueError(f"its channels are of {names}, and its task names {list(task.names)}")
+    if len(set(channels)) < len(channels):
+        raise ValueError(f"its channels {[str(channel) for channel in channels]} are not all different")
+
+
+def _fill(network: SimVPv2, weights: dict[str, torch.Tensor]) -> SimVPv2:
+    """Return a network built without memory with its weights, after checking that they fit and are numbers."""
     wanted = network.state_dict()
     if different := sorted(wanted.keys() ^ weights.keys()):
         name = different[0]
@@ -907,4 +925,8 @@ def _fill(network: SimVPv2, weights: dict[str, torch.Tensor]) -> None:
             raise ValueError(f"the weight {name!r} is {value.dtype}, and in its model {wanted[name].dtype}")
         if not value.isfinite().all():
             raise ValueError(f"the weight {name!r} has values that are not finite")
+        if name.endswith("running_var") and (value < 0).any():
+            raise ValueError(f"the weight {name!r} is a variance and has values below 0")
+    network = network.to_empty(device="cpu")
     network.load_state_dict(weights)
+    return network

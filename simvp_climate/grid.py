@@ -97,6 +97,20 @@ def closes_longitude(longitude: xr.DataArray | np.ndarray) -> bool:
     return bool(np.abs(gaps - 360 / len(degrees)).max() < _TOLERANCE)
 
 
+def reaches_poles(latitude: xr.DataArray | np.ndarray) -> str:
+    """Return how the rows of a grid reach the poles: "rows" (both outermost lie on them), "between", or "no".
+
+    "between": between both outermost rows and the poles no further row would fit. Latitudes in degrees, any order.
+    """
+    degrees = np.sort(np.asarray(latitude, dtype=np.float64).ravel())
+    if np.allclose(degrees[[0, -1]], (-90, 90), rtol=0, atol=_TOLERANCE):
+        return "rows"
+    if len(degrees) < 2:
+        return "no"
+    left = degrees[0] + 90, 90 - degrees[-1]
+    return "between" if left[0] < degrees[1] - degrees[0] and left[1] < degrees[-1] - degrees[-2] else "no"
+
+
 def why_healpix(dataset: xr.Dataset) -> str | None:
     """Return the words that refuse a HEALPix grid, or None if nothing says that it is one.
 

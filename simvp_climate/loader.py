@@ -554,12 +554,23 @@ class Scale:
 
     def normalize(self, x_BTCHW: Tensor) -> Tensor:
         """Return states in physical units as the network sees them."""
-        if self.logged:
-            x_BTCHW = x_BTCHW.clone()
-            for at, scale in self.logged:
-                x_BTCHW[:, :, at] = torch.log1p(x_BTCHW[:, :, at].clamp(min=0) / scale)
-        x_BTCHW = (x_BTCHW - self.mean_C11) / self.std_C11
+        x_BTCHW = self._bent(x_BTCHW)
         return x_BTCHW if self.mask_CHW is None else x_BTCHW.masked_fill(self.mask_CHW, 0)
+
+    def _bent(self, x_CHW: Tensor) -> Tensor:
+        """Return values in physical units, (..., C, H, W), bent and normalized."""
+        if self.logged:
+            x_CHW = x_CHW.clone()
+            for at, scale in self.logged:
+                x_CHW[..., at, :, :] = torch.log1p(x_CHW[..., at, :, :].clamp(min=0) / scale)
+        return (x_CHW - self.mean_C11) / self.std_C11
+
+    def hold(self, y_BTCHW: Tensor) -> Tensor:
+        """Return forecasts, as the network gives them, as it sees states: within the bounds, 0 without values."""
+        if self.bounds_2C11 is not None:
+            low_C11, high_C11 = (self._bent(bound_C11) for bound_C11 in self.bounds_2C11)
+            y_BTCHW = torch.clamp(y_BTCHW, low_C11, high_C11)
+        return y_BTCHW if self.mask_CHW is None else y_BTCHW.masked_fill(self.mask_CHW, 0)
 
     def physical(self, y_BTCHW: Tensor) -> Tensor:
         """Return what the network gives in physical units."""

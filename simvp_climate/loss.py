@@ -53,6 +53,7 @@ class Loss:
 
         self.scale, self.forcings, self.device = loader.Scale(normalizer, device), forcings, device
         self.roles = loader.roles(task, normalizer.channels)
+        self.scale_seen = loader.Scale(normalizer.select(self.roles.seen), device)
         normalizer = normalizer.select(self.roles.told)  # from here on it is about what comes out
         self.scale_told = loader.Scale(normalizer, device)
         self.history = task.history
@@ -92,7 +93,7 @@ class Loss:
         x_BTCHW = self.scale.normalize(x_BTCHW)
         f_BTFHW = self.forcings(inits[batch.windows], math.ceil(leads / self.history))
         seen_BTCHW = x_BTCHW[:, : self.history, : len(self.roles.seen)]
-        forecast_BTCHW = rollout(network, seen_BTCHW, leads, f_BTFHW).float()
+        forecast_BTCHW = rollout(network, seen_BTCHW, leads, f_BTFHW, self.scale_seen.hold).float()
         return forecast_BTCHW, _told(x_BTCHW[:, self.history :], self.roles)
 
     def error(self, forecast_BTCHW: Tensor, truth_BTCHW: Tensor) -> Tensor:

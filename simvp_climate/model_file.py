@@ -76,7 +76,8 @@ def read(path: Path) -> Content:
             f"{str(path)!r} is not a forecaster saved by simvp_climate, or was cut short or damaged ({error}): take "
             "another copy of the file"
         ) from error
-    if "sha256" not in metadata and (found >= 3 or "version" in metadata):
+    newer = found >= 3 or "version" in metadata or '"conventions"' in metadata.get("forecaster", "")
+    if "sha256" not in metadata and newer:
         raise ValueError(f"{str(path)!r} has no checksum, which files of format 3 have: take another copy")
     if "sha256" in metadata and metadata["sha256"] != _checksum(metadata, tensors):
         raise ValueError(
@@ -117,6 +118,8 @@ def _format(path: Path, metadata: dict[str, str]) -> int:
             f"{str(path)!r} is not a forecaster saved by simvp_climate: its metadata has the format "
             f"{metadata.get('format')!r}"
         )
+    if int(number) < 1:
+        raise ValueError(f"{str(path)!r} says format {number}, which there never was: take another copy of the file")
     if int(number) > FORMAT:
         raise ValueError(
             f"{str(path)!r} was written by a newer simvp_climate ({metadata.get('version', 'unknown')}, format "

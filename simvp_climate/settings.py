@@ -26,7 +26,7 @@ class TrainConfig:
     epochs
         Passes over all training windows.
     batch_size
-        Windows in a batch, over all processes.
+        Windows in a batch, over all processes; all of them where there are fewer.
     accumulate
         Batches in a step. The gradient is that of the mean loss over all their windows, with the memory of one batch;
         batch normalization sees the batches one by one.
@@ -50,11 +50,11 @@ class TrainConfig:
     area_weighted
         Whether cells count by their area; otherwise each counts the same, as published.
     lead_weights
-        One weight above 0 for each lead of the task's horizon, of which only the ratios matter; longer leads (see
-        `rollout`) have the last one's. `None`: all the same.
+        One weight from 1e-6 to 1e6 for each lead of the task's horizon, of which only the ratios matter; longer leads
+        (see `rollout`) have the last one's. `None`: all the same.
     variable_weights
-        Weights above 0 of variables by name, of which only the ratios matter; variables that are not named have 1, and
-        each level of a variable has its weight. Kept as pairs.
+        Weights from 1e-6 to 1e6 of variables by name, of which only the ratios matter; variables that are not named
+        have 1, and each level of a variable has its weight. Kept as pairs.
     rollout
         Number of network calls through which the gradients go in the last part of training, each forecasting from the
         forecast before. 1: as many as the task's horizon takes. More must reach beyond the horizon; every window is
@@ -65,7 +65,8 @@ class TrainConfig:
     average
         Decay of the running average of the weights that is validated and kept; 0 keeps the weights themselves.
     patience
-        Epochs without a better validation loss after which training stops; `None` goes on to the end.
+        Epochs without a better validation loss after which training stops; `None` goes on to the end. With `rollout`
+        they are counted from where its part begins.
     validation_windows
         Number of windows, evenly spread, on which the best epoch is chosen.
     precision
@@ -89,7 +90,7 @@ class TrainConfig:
         Minutes after which the state is saved again, beside the end of every epoch, if training has a directory; 0
         saves it after every step.
     seed
-        Of the initial weights, the order of the windows and the skipped blocks.
+        Of the initial weights, the order of the windows and the skipped blocks; below 2**32.
     progress
         Whether to show a progress bar.
 
@@ -134,7 +135,13 @@ class TrainConfig:
             if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
             object.__setattr__(self, name, int(value))
-        if self.warmup is None:
+        if self.seed >= 2**32:
+            raise ValueError(f"seed={self.seed} must be below 2**32")
+        if self.patience is not None and self.patience >= self.epochs:
+            raise ValueError(
+                f"patience={self.patience} would be ignored in epochs={self.epochs}: take fewer, or leave it out"
+            )
+        if self.warmup is None and isinstance(self.schedule, str):
             object.__setattr__(self, "warmup", _WARMUP.get(self.schedule))
         for name, rule, fits in (
             ("learning_rate", "greater than 0", lambda x: x > 0),
@@ -185,17 +192,19 @@ class TrainConfig:
             if not isinstance(self.lead_weights, list | tuple) or not self.lead_weights:
                 raise ValueError(f"lead_weights={self.lead_weights!r} must be one number for each lead: (1.0, 0.5)")
             for weight in self.lead_weights:
-                if not _is_number(weight) or not weight > 0:
-                    raise ValueError(f"lead_weights has {weight!r}: each must be a number above 0")
+                if not _is_weight(weight):
+                    raise ValueError(f"lead_weights has {weight!r}: each must be a number from 1e-6 to 1e6")
             object.__setattr__(self, "lead_weights", tuple(float(weight) for weight in self.lead_weights))
         pairs = self.variable_weights
+        if not isinstance(pairs, Mapping | list | tuple):
+            raise ValueError(f"variable_weights={pairs!r} must name weights: {{'z500': 1.0, 't2m': 2.0}}")
         pairs = list(pairs.items() if isinstance(pairs, Mapping) else pairs)
         for pair in pairs:
             if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str):
                 raise ValueError(f"variable_weights has {pair!r}: write {{'z500': 1.0, 't2m': 2.0}}")
-            if not _is_number(pair[1]) or not pair[1] > 0:
+            if not _is_weight(pair[1]):
                 raise ValueError(
-                    f"variable_weights has {pair[1]!r} for {pair[0]!r}: it must be a number greater than 0"
+                    f"variable_weights has {pair[1]!r} for {pair[0]!r}: it must be a number from 1e-6 to 1e6"
                 )
         names = [name for name, _ in pairs]
         if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -217,6 +226,11 @@ class TrainConfig:
                 f"trained through {-(-horizon // history)} calls from the start: set rollout to at least "
                 f"{horizon // history + 1}, or leave it out"
             )
+        if self.rollout > 1 and task.inputs:
+            raise ValueError(
+                f"rollout={self.rollout} calls, and of inputs={list(task.inputs)} no later state is known to make a "
+                "second call from: leave rollout out, or forecast them too (Task.variables)"
+            )
         if self.lead_weights is not None and len(self.lead_weights) != horizon:
             raise ValueError(
                 f"lead_weights has {len(self.lead_weights)} numbers and the task horizon={horizon}: give one for each "
@@ -225,6 +239,10 @@ class TrainConfig:
         if unknown := sorted(dict(self.variable_weights).keys() - set(task.forecast)):
             raise ValueError(f"variable_weights names {unknown}, none of the variables {list(task.forecast)}")
         return horizon if self.rollout == 1 else self.rollout * history
+
+
+def _is_weight(value: object) -> bool:
+    return _is_number(value) and 1e-6 <= value <= 1e6
 
 
 def _is_number(value: object) -> bool:

@@ -1,7 +1,8 @@
 """What is to be forecast: the one place that says variables, levels, lengths and step."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import ItemsView, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 
@@ -64,17 +65,22 @@ class Task:
     transforms: Mapping[str, object] | tuple[tuple[str, object], ...] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.variables, str):
-            raise ValueError(f"variables={self.variables!r} is a string: give a list, [{self.variables!r}]")
+        for name in ("variables", "inputs", "diagnostics", "forcings"):
+            given = getattr(self, name)
+            if isinstance(given, str):
+                raise ValueError(f"{name}={given!r} is a string: give a list, [{given!r}]")
+            if (given is not None or name == "variables") and not isinstance(given, list | tuple):
+                raise ValueError(f"{name}={given!r}: give a list of names")
+            if strange := [one for one in given or () if not isinstance(one, str)]:
+                raise ValueError(f"{name} has {strange[0]!r}: give names, for example 't2m'")
         # lists are what people type; tuples are what can be compared and hashed
         object.__setattr__(self, "variables", tuple(vocabulary.expand(self.variables)))
         for name in ("inputs", "diagnostics"):
-            if isinstance(getattr(self, name), str):
-                raise ValueError(f"{name}={getattr(self, name)!r} is a string: give a list, [{getattr(self, name)!r}]")
             object.__setattr__(self, name, tuple(vocabulary.expand(getattr(self, name))) if getattr(self, name) else ())
         if self.levels is not None:
             if not np.iterable(self.levels):
                 raise ValueError(f"levels={self.levels!r}: give a list of pressures in hPa, [{self.levels!r}]")
+            self._check_levels()
             object.__setattr__(self, "levels", tuple(float(level) for level in self.levels))
         if not self.variables:
             raise ValueError("variables is empty: name at least one, for example ['t2m']")
@@ -91,7 +97,7 @@ class Task:
                 )
         for name in ("history", "horizon"):
             value = getattr(self, name)
-            if not isinstance(value, Integral) or value < 1:
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}={value!r} must be a whole number of steps, at least 1")
             object.__setattr__(self, name, int(value))
         if self.inputs and self.horizon > self.history:
@@ -101,21 +107,32 @@ class Task:
                 f"{self.history}, a longer history, or forecast them too (variables)"
             )
         parse_step(self.step)
-        if isinstance(self.forcings, str):
-            raise ValueError(f"forcings={self.forcings!r} is a string: give a list, [{self.forcings!r}]")
-        object.__setattr__(self, "forcings", tuple(self.forcings))
+        object.__setattr__(self, "forcings", tuple(self.forcings or ()))
         if twice := sorted({name for name in self.forcings if self.forcings.count(name) > 1}):
             raise ValueError(f"forcings names {twice} more than once")
         if both := sorted(set(self.forcings) & set(self.names)):
             raise ValueError(f"{both} are both variables to forecast and forcings: they can be one of these")
         pairs = self.transforms.items() if isinstance(self.transforms, Mapping) else self.transforms
+        if not isinstance(pairs, ItemsView | list | tuple) or any(len(pair) != 2 for pair in pairs):
+            raise ValueError(f"transforms={self.transforms!r}: write {{'tp': 'log', 'tcc': (0, 1)}}")
         # lists are what a file gives back
         pairs = tuple((name, tuple(how) if isinstance(how, list) else how) for name, how in pairs)
         object.__setattr__(self, "transforms", pairs)
+        if twice := sorted({name for name, _ in pairs if [other for other, _ in pairs].count(name) > 1}):
+            raise ValueError(f"transforms names {twice} more than once")
         for name, how in pairs:
             if name not in self.names:
                 raise ValueError(f"transforms has {name!r}, which is none of the variables {list(self.names)}")
             _check_transform(name, how)
+
+    def _check_levels(self) -> None:
+        levels = list(self.levels)
+        if not levels:
+            raise ValueError("levels is empty: name pressures in hPa, for example [500, 850], or leave it out")
+        for level in levels:
+            number = isinstance(level, Real) and not isinstance(level, bool)
+            if not number or not (math.isfinite(level) and level > 0):
+                raise ValueError(f"levels has {level!r}: give pressures in hPa, for example [500, 850]")
 
     def _repr_html_(self) -> str:
         levels = ", ".join(f"{level:g}" for level in self.levels or ())
@@ -146,10 +163,14 @@ def _check_transform(name: str, how: object) -> None:
         return
     if isinstance(how, Sequence) and not isinstance(how, str) and len(how) == 2:
         first, second = how
-        if first == "log" and isinstance(second, Real) and second > 0:
+        if first == "log" and isinstance(second, Real) and 0 < second < math.inf:
             return
         numbers = [value for value in how if value is not None]
-        if numbers and all(isinstance(value, Real) for value in numbers) and (len(numbers) < 2 or first < second):
+        if (
+            numbers
+            and all(isinstance(value, Real) and math.isfinite(value) for value in numbers)
+            and (len(numbers) < 2 or first < second)
+        ):
             return
     raise ValueError(
         f"transforms={{{name!r}: {how!r}}} is none: write 'log', ('log', scale) with a scale above 0, or bounds "

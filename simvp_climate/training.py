@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import time
+import warnings
 from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -30,16 +31,19 @@ from simvp_climate import checkpoint, interruption, loader, periods, processes, 
 from simvp_climate.data import reader
 from simvp_climate.data.normalizer import Normalizer, check_transforms, check_units, check_varies, transforms_of
 from simvp_climate.forecaster import Forecaster, choose_device
-from simvp_climate.grid import closes_longitude, latitude_weights
+from simvp_climate.grid import closes_longitude, latitude_weights, reaches_poles
 from simvp_climate.loss import Loss
+from simvp_climate.networks.footprint import kept_bytes
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 from simvp_climate.progress import tqdm
 from simvp_climate.settings import TrainConfig
 from simvp_climate.task import Task
 
 _LOOK = 10  # batches between two looks at the loss, for each of which the host waits for the GPU
+_TOGETHER = 1.0  # seconds after which several processes ask each other at least whether to stop
 _LOG = 50  # steps between two lines of a logger
 _EXPLODES = 1000  # times the usual loss
+_RECOMPUTE = "activations are computed again instead of kept: about half the memory; this run may go on with it"
 
 
 def train(
@@ -113,10 +117,10 @@ def train(
         field, training and validation periods that overlap, different grids or units, a directory that holds
         another run. During it, if the store changes.
     FileExistsError
-        If the directory holds something else than a run.
+        If the directory holds files of the names that a run writes, and no state of one.
     MemoryError
-        If not even a stream through the windows fits into the memory that is free, or the network does not fit: the
-        message says what takes less.
+        If not even a stream through the windows fits into the memory that is free, or a step does not: the message
+        says which batch would fit, and what else takes less.
     OSError
         If the data cannot be read; the message names variable and times. If the state cannot be written (a full disk,
         a folder that vanished); the state saved before is as it was.
@@ -144,6 +148,15 @@ def train(
             raise ValueError(f"{name} is a {type(value).__name__}: give a {words}")
     if config.patience is not None and valid is None:
         raise ValueError(f"patience={config.patience} waits for a better validation loss, and valid=None: give valid")
+    if config.validation_windows != TrainConfig.validation_windows and valid is None:
+        raise ValueError(
+            f"validation_windows={config.validation_windows} would be ignored, as valid=None: give valid, or leave "
+            "it out"
+        )
+    if config.save_minutes != TrainConfig.save_minutes and directory is None:
+        raise ValueError(
+            f"save_minutes={config.save_minutes:g} would be ignored without a directory: give one, or leave it out"
+        )
     if config.statistics != "auto" and start_from is None:
         raise ValueError(f"statistics={config.statistics!r} is about those of start_from: give it, or leave this out")
     model = transfer.choose_model(model, start_from)
@@ -174,9 +187,7 @@ def train(
             model = transfer.choose_padding(model, start_from, grid)
             known = transfer.known_statics(start_from, statistics)
         statics = periods.read_statics(task, dataset, grid, known)
-        if model.padding == "auto":
-            padding = "periodic" if closes_longitude(grid["longitude"].values) else "zeros"
-            model = dataclasses.replace(model, padding=padding)
+        model = _resolve_padding(model, grid)
 
         weights_H = latitude_weights(grid["latitude"]).values
         channels = reader.channels(grid)
@@ -250,6 +261,38 @@ def train(
         return forecaster
 
 
+def _resolve_padding(model: SimVPv2Config, grid: xr.Dataset) -> SimVPv2Config:
+    """Return the network with a padding that is said, and that the grid has.
+
+    Raises
+    ------
+    ValueError
+        If the grid does not go on where the padding says that it does.
+    """
+    latitude, longitude = grid["latitude"].values, grid["longitude"].values
+    closes, poles = closes_longitude(longitude), reaches_poles(latitude)
+    if model.padding == "auto":
+        return dataclasses.replace(model, padding="periodic" if closes else "zeros")
+    if model.padding != "zeros" and not closes:
+        raise ValueError(
+            f"padding={model.padding!r} is for longitudes that go round the globe, and these are the {longitude.size} "
+            f"from {longitude[0]:g} to {longitude[-1]:g}: take padding='zeros' or 'auto'"
+        )
+    if model.padding.startswith("sphere") and poles == "no":
+        raise ValueError(
+            f"padding={model.padding!r} goes on across the poles, and the latitudes from {latitude[0]:g} to "
+            f"{latitude[-1]:g} do not reach both: take padding='periodic' or 'auto'"
+        )
+    if model.padding == "sphere_with_poles" and poles != "rows":
+        raise ValueError(
+            f"padding='sphere_with_poles' is for rows on the poles, and the outermost rows are at {latitude[0]:g} and "
+            f"{latitude[-1]:g}: take padding='sphere'"
+        )
+    if model.padding == "sphere" and poles == "rows":
+        return dataclasses.replace(model, padding="sphere_with_poles")
+    return model
+
+
 def _fit(
     fabric: Fabric,
     network: SimVPv2,
@@ -262,6 +305,7 @@ def _fit(
     stop: interruption.Stop,
 ) -> list[dict]:
     """Train the network in place, leave the kept weights in it, and return the history: a row for each epoch."""
+    _check_memory(network, config, config.leads(task), loss_of.area_CHW.shape[-2:], fabric)
     if fabric.device.type == "cpu":
         _keep_memory()
     network.to(memory_format=torch.channels_last)
@@ -280,9 +324,15 @@ def _fit(
 
     steps = -(-len(stream) // config.accumulate)  # of an epoch
     total = steps * config.epochs
+    if config.accumulate > len(stream):
+        raise ValueError(
+            f"accumulate={config.accumulate} batches make a step, and an epoch has {len(stream)} (of {stream.count} "
+            f"windows, batch_size={config.batch_size}): take at most {len(stream)}"
+        )
     most_leads = config.leads(task)
     longer_from = total if config.rollout == 1 else total - max(1, round(config.rollout_share * total))
 
+    versions = {name: version(name) for name in ("simvp-climate", "torch")}
     average, kept, best = _copy(network), _copy(network), math.inf
     history, speeds, losses = [], [], _Losses(fabric, stream.sizes / sizes)
     if saved := fabric.broadcast(checkpoint.resume(run)):
@@ -293,16 +343,27 @@ def _fit(
         history, speeds, best, losses.known = (saved[name] for name in ("history", "speeds", "best", "losses"))
         losses.usual.extend(saved.get("usual", ()))
         losses.leads = saved.get("leads", 0)
+        if begun := {n: v for n, v in saved.get("versions", {}).items() if v != versions.get(n)}:
+            words = ", ".join(f"{name} {then} (now {versions.get(name)})" for name, then in sorted(begun.items()))
+            warnings.warn(
+                f"the run in {str(run.directory)!r} was saved by {words}: it goes on, and may end with other digits "
+                "than it would have with these",
+                stacklevel=3,
+            )
     saved_at = time.monotonic()
+
+    def check_weights() -> None:
+        if not torch.nn.utils.get_total_norm([value for value in average.values() if value.dim()]).isfinite():
+            raise FloatingPointError(f"the weights are no longer finite {where}{_hint(config, run)}")
 
     def save() -> None:
         """Keep the state of the run between two steps."""
-        if not torch.nn.utils.get_total_norm([value for value in average.values() if value.dim()]).isfinite():
-            raise FloatingPointError(f"the weights are no longer finite {where}{_hint(config, run)}")
+        check_weights()
         state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
         state |= {"average": average, "kept": kept, "best": best}
         state |= {"history": history, "speeds": speeds, "losses": losses.known}
         state |= {"usual": list(losses.usual), "leads": losses.leads}  # what an explosion is measured by
+        state |= {"versions": versions}
         checkpoint.save(run, [train_part.plan, None if valid_part is None else valid_part.plan], state)
 
     def leave() -> None:
@@ -314,9 +375,10 @@ def _fit(
     done = len(history) * stream.count + int(sizes[: len(losses.known)].sum())
     shown = config.progress and fabric.is_global_zero
     bar = tqdm(total=stream.count * config.epochs, initial=done, unit="windows", disable=not shown)
+    look_every, looked_at = _LOOK if alone else 1, time.monotonic()
     with bar:
         for epoch in range(len(history), config.epochs):
-            if _is_stale(history, config.patience):
+            if _is_stale(history, config.patience, 0 if config.rollout == 1 else longer_from // steps):
                 break
             network.train()
             train_part.check_unchanged()
@@ -348,11 +410,15 @@ def _fit(
                 due = run.directory is not None and time.monotonic() - saved_at >= 60 * config.save_minutes
                 stopping = stop.asked is not None  # once: a signal may come at any moment
                 logs = bool(fabric.loggers) and (step + 1) % _LOG == 0
-                looks = logs or len(losses.fresh) >= _LOOK or number + 1 == len(stream)
+                looks = logs or len(losses.fresh) >= look_every or number + 1 == len(stream)
                 if alone:
                     looks |= due or stopping
                 elif looks:  # all at the same steps, where one's wish to stop is that of all
-                    stopping = processes.any_of(fabric, stopping)
+                    seconds = (time.monotonic() - looked_at) / len(losses.fresh)
+                    asked = torch.tensor([float(stopping), seconds / fabric.world_size], device=device)
+                    stopping, seconds = (float(value) for value in processes.total(fabric, asked))
+                    stopping, looked_at = bool(stopping), time.monotonic()
+                    look_every = max(1, min(_LOOK, int(_TOGETHER / max(seconds, 1e-9))))
                 if looks:
                     if (bad := losses.look()) is not None:
                         value, at = bad
@@ -371,6 +437,7 @@ def _fit(
             where = f"in epoch {epoch + 1} of {config.epochs}, after step {steps} of {steps}"
             record = {"epoch": epoch + 1, "loss": float(np.average(losses.known, weights=sizes))}
             record["learning_rate"] = optimizer.param_groups[0]["lr"]
+            check_weights()  # else it would seem to be the validation data
             if valid_part is None:
                 kept = average
             else:
@@ -474,10 +541,12 @@ def _validate(
     return {"valid_loss": total, **names}
 
 
-def _is_stale(history: list[dict], patience: int | None) -> bool:
-    """Say whether as many epochs as `patience` have passed since the best one."""
-    losses = [record["valid_loss"] for record in history if "valid_loss" in record]
-    return patience is not None and len(losses) - 1 - int(np.argmin(losses or [0])) >= patience
+def _is_stale(history: list[dict], patience: int | None, first: int) -> bool:
+    """Say whether as many epochs as `patience` have passed since the best one, of those from number `first` on."""
+    if patience is None or len(history) <= first:
+        return False
+    best = int(np.argmin([record["valid_loss"] for record in history]))
+    return len(history) - 1 - max(best, first - 1) >= patience
 
 
 def _set_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, total: int) -> None:
@@ -565,6 +634,35 @@ def _hint(config: TrainConfig, run: checkpoint.Run) -> str:
     return words + ("" if run.directory is None else f". The state in {str(run.directory)!r} is the last good one")
 
 
+def _check_memory(network: SimVPv2, config: TrainConfig, leads: int, grid: tuple[int, int], fabric: Fabric) -> None:
+    """Raise MemoryError, naming a batch that fits, if what a step keeps at least does not fit into what is free."""
+    if config.recompute:
+        return
+    if fabric.device.type == "cuda":
+        free = torch.cuda.mem_get_info(fabric.device)[0]
+    else:
+        found, (world, machines) = reader.free_memory(), processes.count()
+        free = math.inf if found is None else found * machines // world
+    window = kept_bytes(network, leads, grid) * (1 if config.precision == "32-true" else 0.5)
+    windows = config.batch_size // fabric.world_size
+    if window * windows <= free:
+        return
+    most = int(free / (1.25 * window)) * fabric.world_size  # what comes and goes on top
+    ways = [f"recompute=True ({_RECOMPUTE})"]
+    if most:
+        batches = -(-config.batch_size // most)
+        ways.insert(
+            0, f"batch_size={most} with accumulate={config.accumulate * batches} (steps of about as many windows)"
+        )
+    if config.rollout > 1:
+        ways.append(f"a shorter rollout (now {config.rollout} calls)")
+    ways.append("a smaller SimVPv2Config, or a coarser grid (sc.regrid)")
+    raise MemoryError(
+        f"a step of batch_size={config.batch_size} keeps at least {window * windows / 2**30:.3g} GiB of activations "
+        f"({window / 2**30:.3g} GiB a window), and {free / 2**30:.3g} GiB are free. Less take: {'; '.join(ways)}"
+    )
+
+
 def _less_memory(config: TrainConfig, error: Exception) -> str:
     """Return what takes less memory than a step that did not fit."""
     ways = []
@@ -572,7 +670,7 @@ def _less_memory(config: TrainConfig, error: Exception) -> str:
         half, twice = -(-config.batch_size // 2), config.accumulate * 2
         ways.append(f"batch_size={half} with accumulate={twice} (steps of as many windows, about half the memory)")
     if not config.recompute:
-        ways.append("recompute=True (activations are computed again instead of kept; this run may go on with it)")
+        ways.append(f"recompute=True ({_RECOMPUTE})")
     if config.rollout > 1:
         ways.append(f"a shorter rollout (now {config.rollout} calls)")
     if config.precision == "32-true":

@@ -24,7 +24,7 @@ _STATISTICS = ("mean", "std", "log_scale", "bounds", "mask")  # per channel
 
 
 def choose_model(model: SimVPv2Config | None, start: Forecaster | None) -> SimVPv2Config:
-    """Return the network to train: that of the start, if there is one, with a padding of its own if `model` says one.
+    """Return the network to train: that of the start, if there is one; `model` may say another padding and drop path.
 
     Raises
     ------
@@ -34,9 +34,16 @@ def choose_model(model: SimVPv2Config | None, start: Forecaster | None) -> SimVP
     if start is None:
         return model or SimVPv2Config()
     own = start.network.config
-    if model is not None and dataclasses.replace(model, padding=own.padding) != own:
-        raise ValueError(f"model={model} is not the network of start_from, {own}: leave model out when you fine-tune")
-    return dataclasses.replace(own, padding="auto" if model is None else model.padding)
+    if model is None:
+        return dataclasses.replace(own, padding="auto")
+    ours, theirs = dataclasses.asdict(model), dataclasses.asdict(own)
+    if different := [name for name in ours if ours[name] != theirs[name] and name not in ("padding", "drop_path")]:
+        words = ", ".join(f"{name}={ours[name]!r} (it has {theirs[name]!r})" for name in different)
+        raise ValueError(
+            f"model is not the network of start_from: {words}. Leave model out, or take "
+            "dataclasses.replace(start.network.config, ...), of which padding and drop_path may be others"
+        )
+    return model
 
 
 def choose_padding(model: SimVPv2Config, start: Forecaster, grid: xr.Dataset) -> SimVPv2Config:
@@ -164,14 +171,16 @@ def take_weights(network: nn.Module, start: Forecaster, task: Task, channels: tu
                 value[at] = theirs[name][there]
         else:
             value.copy_(theirs[name])
+    names = list(dict.fromkeys([*inputs, *outputs]))  # of diagnostics nothing goes in
+    names_there = list(dict.fromkeys([*inputs_there, *outputs_there]))
     digest = hashlib.sha256()
     for value in (*theirs.values(), *(torch.from_numpy(getattr(start.normalizer, name)) for name in _STATISTICS)):
         digest.update(value.cpu().contiguous().numpy())
     return {
         "sha256": digest.hexdigest(),
-        "taken": [name for name in inputs if name in inputs_there],
-        "new": [name for name in inputs if name not in inputs_there],
-        "left_out": [name for name in inputs_there if name not in inputs],
+        "taken": [name for name in names if name in names_there],
+        "new": [name for name in names if name not in names_there],
+        "left_out": [name for name in names_there if name not in names],
     }
 
 

@@ -379,6 +379,41 @@ class TestMasks:
             rel=1e-6,
         )
 
+    def test_what_the_network_says_of_masked_cells_is_not_fed_back(self):
+        ds = self.ocean()
+        made = small(ds)
+        land = torch.from_numpy(made.normalizer.mask)
+        assert land.any()
+
+        class Loud(torch.nn.Module):
+            shared = 2
+
+            def __init__(self, network, by):
+                super().__init__()
+                self.network, self.by = network, torch.nn.Parameter(torch.tensor(by))
+                self.config = network.config
+
+            def forward(self, x, f=None):
+                return self.network(x, f) + self.by * land
+
+        quiet, loud = (dataclasses.replace(made, network=Loud(made.network, by)) for by in (0.0, 100.0))
+        xr.testing.assert_equal(quiet(ds, horizon=7), loud(ds, horizon=7))
+
+    def test_bounds_hold_for_what_is_fed_back(self):
+        ds, middle = waves(), 285.0
+        ds["t2m"] = ds["t2m"].clip(max=middle)
+        made = small(ds, transforms={"t2m": (None, middle)})
+        forecast = made(ds, horizon=4)
+        assert (forecast["t2m"] <= np.float32(middle)).all()
+        # the third and fourth lead are those of a forecast from what was forecast, as it stands in the file
+        chained = xr.concat(
+            [ds.isel(time=[-1]), forecast.isel(init_time=0, lead_time=[0, 1]).swap_dims(lead_time="valid_time")
+             .drop_vars(["init_time", "lead_time"]).rename(valid_time="time")[["z500", "t2m"]]], "time"
+        )  # fmt: skip
+        again = made(chained)
+        for name, size in (("z500", 5e4), ("t2m", 300)):
+            np.testing.assert_allclose(again[name][0], forecast[name][0, 2:], rtol=0, atol=2e-6 * size)
+
     def test_it_is_saved(self, tmp_path):
         ds = self.ocean()
         made = small(ds)
@@ -567,10 +602,12 @@ class TestFiles:
         expected = np.load(GOLDENS / f"format_{number}.npz")
         old = Forecaster.load(GOLDENS / f"format_{number}.safetensors", "cpu")
         old.save(tmp_path / "again")
+        # format 2 has a bound; in its time what the fourth lead is made from was not held within
+        leads = slice(0, 4 if number == 1 else 3)
         for made in (old, Forecaster.load(tmp_path / "again", "cpu")):
-            forecast = made(waves(), horizon=4)
-            np.testing.assert_allclose(forecast["z500"][0], expected["z500"], rtol=0, atol=1e-2)  # of about 50000
-            np.testing.assert_allclose(forecast["t2m"][0], expected["t2m"], rtol=0, atol=1e-4)
+            forecast = made(waves(), horizon=4).isel(init_time=0, lead_time=leads)
+            np.testing.assert_allclose(forecast["z500"], expected["z500"][leads], rtol=0, atol=1e-2)  # of about 50000
+            np.testing.assert_allclose(forecast["t2m"], expected["t2m"][leads], rtol=0, atol=1e-4)
         assert old.task.forcings == (("insolation", "time_of_day", "coordinates", "orography") if number == 2 else ())
         assert list(old.history.columns) == ["loss", "valid_loss"]
 
@@ -648,6 +685,10 @@ class TestFiles:
                 lambda m, h, t: (m.pop("sha256"), m.update(format="simvp_climate forecaster 2")),
                 "/f' has no checksum, which files of format 3 have",
             ),
+            (
+                lambda m, h, t: (m.pop("sha256"), m.pop("version"), m.update(format="simvp_climate forecaster 2")),
+                "/f' has no checksum, which files of format 3 have",
+            ),
             (lambda m, h, t: m.update(format="simvp_climate forecaster 2"), "its checksum is not"),
             (lambda m, h, t: m.update(format="pt"), "is not a forecaster saved by simvp_climate: .* format 'pt'"),
         ],
@@ -668,7 +709,17 @@ class TestFiles:
             (lambda m, h, t: t.update(mask=t["mask"].float()), "mask is not true or false"),
             (lambda m, h, t: t.update(mask=t["mask"][:1].clone()), r"mask has the shape \(1, 8, 16\), .* \(2, 8, 16\)"),
             (lambda m, h, t: t.update(std=t["std"][:1].clone()), r"std has the shape \(1,\), and must have \(2,\)"),
-            (lambda m, h, t: t.update(latitude=t["latitude"].flip(0)), "latitude is not finite and ascending"),
+            (lambda m, h, t: t.update(latitude=t["latitude"].flip(0)), "latitude is not ascending within -90 and 90"),
+            (lambda m, h, t: t["latitude"].add_(30), "latitude is not ascending within -90 and 90"),
+            (lambda m, h, t: t["mask"].fill_(True), "mask is not true or false, with a cell left in every channel"),
+            (lambda m, h, t: h["channels"][0].__setitem__(0, "q"), r"its channels are of \['q', 't2m'\], and its task"),
+            (lambda m, h, t: h["model"].update(hidden_time=10**9), r"has the shape .*, and in its model .*1000000000"),
+            (lambda m, h, t: h["model"].update(blocks=10**12), "its model has 1000000000002 layers, and"),
+            (
+                lambda m, h, t: t["network.translator.blocks.0.norm_mix.running_var"].neg_(),
+                "norm_mix.running_var' is a variance and has values below 0",
+            ),
+            (lambda m, h, t: m.update(format="simvp_climate forecaster 0"), "says format 0, which there never was"),
             (lambda m, h, t: t.pop("longitude"), "it has no 'longitude'"),
             (lambda m, h, t: t.pop("network.readout.bias"), "its network lacks 'readout.bias'"),
             (lambda m, h, t: t.update({"network.extra": torch.ones(1)}), "its network has 'extra', which its model "),

@@ -82,6 +82,19 @@ def test_the_mean_of_lead_weights_is_one_whatever_leads_are_in_use():
     assert float(loss(nn.Identity(), window, INITS, 3)) == pytest.approx(expected, rel=1e-6)
 
 
+def test_what_is_fed_back_is_held_as_in_forecasts():
+    mask = np.zeros((2, 2, 1), dtype=bool)
+    mask[0, 0] = True
+    loss, seen = loss_of(horizon=3, mask=mask), []
+
+    def network(x, f=None):
+        seen.append(x)
+        return x + 7
+
+    loss.forecast(network, batch(np.zeros((4, 2, 2))), INITS, 3)
+    assert [x[0, 0, :, :, 0].tolist() for x in seen[1:]] == [[[0, 7], [7, 7]], [[0, 14], [14, 14]]]
+
+
 def test_gradients_go_through_every_call_of_a_rollout():
     class Multiply(nn.Module):
         def __init__(self):

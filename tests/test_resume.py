@@ -1,5 +1,6 @@
 """A run that is stopped or killed at any moment, and started again, ends as if it had not been."""
 
+import dataclasses
 import random
 import signal
 import subprocess
@@ -54,7 +55,7 @@ def assert_same(whole: Forecaster, resumed: Forecaster) -> None:
 
 
 def test_killed_while_it_writes_and_stopped_by_the_scheduler(tmp_path):
-    whole = training_script.train(None, 2)
+    whole = training_script.train(tmp_path / "whole", 2)
     directory = tmp_path / "run"
     process = start(directory, 2, seconds=60)
     wait_for(process, "writing")
@@ -154,7 +155,7 @@ def test_stopped_within_epochs(memory, tmp_path, monkeypatch, capsys):
 
 def test_stopped_while_it_validates(tmp_path, monkeypatch):
     arguments = dict(valid=VALID, config=CONFIG, model=tiny_model(drop_path=0.3))
-    whole = run(**arguments)
+    whole = run(**arguments, directory=tmp_path / "whole")
     error, calls = training.Loss.error, []
 
     def stop_in_validation(self, *tensors):
@@ -207,7 +208,7 @@ def test_without_a_directory_the_message_says_that_nothing_is_saved(monkeypatch,
     steps = Interrupter(monkeypatch)
     steps.at = {2: signal.SIGTERM}
     with pytest.raises(SystemExit):
-        run(config=CONFIG)
+        run(config=dataclasses.replace(CONFIG, save_minutes=10))
     assert "after step 2 of 5, nothing was saved: give train a directory" in capsys.readouterr().err
 
 
@@ -217,7 +218,7 @@ def test_a_second_interrupt_does_not_wait(monkeypatch):
     saved = []
     monkeypatch.setattr(training.checkpoint, "save", lambda *arguments: saved.append(signal.raise_signal(2)))
     with pytest.raises(KeyboardInterrupt):
-        run(config=CONFIG)
+        run(config=dataclasses.replace(CONFIG, save_minutes=10))
     assert not saved
 
 

@@ -17,6 +17,12 @@ from simvp_climate.task import Task
         ({"accumulate": 0}, "accumulate=0"),
         ({"rollout": 0}, "rollout=0"),
         ({"patience": 0}, "patience=0"),
+        ({"epochs": 3, "patience": 3}, "patience=3 would be ignored in epochs=3"),
+        ({"seed": 2**60}, r"seed=\d+ must be below"),
+        ({"schedule": []}, r"schedule=\[\] must be one of"),
+        ({"variable_weights": None}, "variable_weights=None must name weights"),
+        ({"variable_weights": 5}, "variable_weights=5 must name"),
+        ({"lead_weights": (1, 1e300)}, "lead_weights has 1e.300: each must be a number from 1e-6 to 1e6"),
         ({"validation_windows": 0}, "validation_windows=0"),
         ({"seed": -1}, "seed=-1 must be a whole number of at least 0"),
         ({"learning_rate": -1}, "learning_rate=-1"),
@@ -61,6 +67,12 @@ def test_settings_are_kept_as_plain_values():
     assert dataclasses.replace(config) == config and hash(config) == hash(dataclasses.replace(config))
     assert (TrainConfig().warmup, TrainConfig(schedule="one-cycle").warmup) == (0.1, 0.3)
     assert TrainConfig(schedule="one-cycle", warmup=0.1).warmup == 0.1
+
+
+def test_a_rollout_of_what_is_only_seen():
+    task = Task(["t2m"], inputs=["z500"], history=4, horizon=4)
+    with pytest.raises(ValueError, match=r"rollout=2 calls, and of inputs=\['z500'\] no later state is known"):
+        quick(rollout=2).leads(task)
 
 
 def test_windows_reach_as_far_as_the_longest_rollout():

@@ -15,6 +15,8 @@ from lightning_fabric.loggers import CSVLogger
 from simvp_climate import checkpoint, loader, training
 from simvp_climate.data.store import open_dataset
 from simvp_climate.forecaster import Forecaster
+from simvp_climate.networks.footprint import kept_bytes
+from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 from simvp_climate.task import Task
 from simvp_climate.training import train
 from simvp_climate.verification.metrics import rmse
@@ -199,7 +201,7 @@ def test_a_directory_of_another_run_is_refused(tmp_path):
     half = waves(times=30)
     half = half.assign_coords(latitude=half["latitude"] / 2)
     for changed in (waves(times=30).map(lambda x: x + 1, keep_attrs=True), half):
-        with pytest.raises(ValueError, match=r"holds another run. Different are: data_sha256 \(\w+ there, \w+ now\)\."):
+        with pytest.raises(ValueError, match=r"holds another run. Different are: the data \(other values, grid, win"):
             run(changed, directory=tmp_path / "run")
     with pytest.raises(ValueError, match="Different are: .*validation"):
         run(valid=waves(times=12, start="2001-03-01"), directory=tmp_path / "run")
@@ -211,7 +213,10 @@ def test_a_directory_of_another_run_is_refused(tmp_path):
     run(directory=tmp_path / "died")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("do not lose me")
-    with pytest.raises(FileExistsError, match="holds files but no training state"):
+    run(directory=tmp_path / "mine")  # what others write into it, such as a scheduler's log, is left alone
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "do not lose me"
+    (tmp_path / "mine" / "training.pt").unlink()
+    with pytest.raises(FileExistsError, match="holds history.csv and forecaster.safetensors, but no training state"):
         run(directory=tmp_path / "mine")
 
 
@@ -286,6 +291,95 @@ def test_series_with_another_field_without_time_are_refused():
         run([first, second], task=task)
     with pytest.raises(ValueError, match="nor found in all of the training data"):
         run([first, ds], task=task)
+
+
+def test_a_step_that_does_not_fit_is_refused_before_it_begins_with_a_batch_that_fits(monkeypatch):
+    config = quick(batch_size=10)
+    sizes = {"hidden_space": 4, "hidden_time": 8, "blocks": 2, "mlp_ratio": 2.0, "drop_path": 0.0}
+    network = SimVPv2(SimVPv2Config(**sizes, padding="periodic"), history=2, channels=2)
+    window = kept_bytes(network, 2, (8, 16))
+    monkeypatch.setattr(training.reader, "free_memory", lambda: int(4.2 * 1.25 * window))
+    with pytest.raises(MemoryError, match=r"batch_size=10 keeps .* take: batch_size=4 with accumulate=3 .*recompute"):
+        run(config=config)
+    for fits in (quick(batch_size=4, accumulate=3), quick(batch_size=10, recompute=True)):
+        assert run(config=fits).provenance["epochs"]
+
+
+def test_what_a_step_keeps_grows_with_cells_and_calls():
+    network = SimVPv2(tiny_model(padding="sphere"), history=2, channels=2, forcings=1)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    one = kept_bytes(network, 2, (8, 16))
+    more = kept_bytes(network, 2, (16, 32)) - one  # of weights in another order is as much kept on any grid
+    assert kept_bytes(network, 2, (32, 64)) - one == pytest.approx(5 * more, rel=0.05)  # and wider edges count less
+    assert kept_bytes(network, 4, (16, 32)) - kept_bytes(network, 4, (8, 16)) == pytest.approx(2 * more, rel=0.1)
+    # of the first layer alone: input of norm and of SiLU, 4 channels of 2 states of 8 x 16 cells of 4 bytes each
+    assert one > 2 * 4 * 2 * 8 * 16 * 4
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]) and value.device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "message"),
+    [
+        ({"validation_windows": 9}, {}, "validation_windows=9 would be ignored, as valid=None"),
+        ({"save_minutes": 1}, {}, "save_minutes=1 would be ignored without a directory"),
+        ({"accumulate": 99}, {}, r"accumulate=99 batches make a step, and an epoch has 4 \(of 27 windows"),
+    ],
+)
+def test_settings_that_would_be_ignored(config, more, message):
+    with pytest.raises(ValueError, match=message):
+        run(config=quick(**config), **more)
+
+
+def test_patience_waits_for_the_rollout():
+    records = [{"valid_loss": loss} for loss in (3.0, 1.0, 2.0, 2.0, 2.0)]
+    stale = training._is_stale
+    assert [stale(records[:count], 2, 0) for count in range(6)] == [False, False, False, False, True, True]
+    # the rollout begins with the fourth epoch: two epochs of it are waited for
+    assert [stale(records[:count], 2, 3) for count in range(6)] == [False] * 5 + [True]
+    assert not stale(records, None, 0)
+
+
+def test_weights_that_are_not_finite_are_not_called_bad_validation_data(monkeypatch):
+    step = torch.optim.AdamW.step
+
+    def poisoned(self, *arguments):
+        step(self, *arguments)
+        with torch.no_grad():
+            self.param_groups[0]["params"][0].fill_(torch.nan)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", poisoned)
+    # one step an epoch: no loss is seen that tells
+    config = quick(batch_size=99, average=0.0)
+    with pytest.raises(FloatingPointError, match="weights are no longer finite in epoch 1 of 1.*lower TrainConfig"):
+        run(valid=waves(times=12, start="2001-03-01"), config=config)
+
+
+def test_a_run_that_another_version_began_goes_on_and_says_so(tmp_path, monkeypatch):
+    run(config=quick(epochs=2), directory=tmp_path / "run")
+    state = torch.load(tmp_path / "run" / "training.pt", weights_only=True)
+    state["versions"]["torch"] = "1.0"
+    torch.save(state, tmp_path / "run" / "training.pt")
+    with pytest.warns(UserWarning, match="was saved by torch 1.0 .now 2.*may end with other digits"):
+        run(config=quick(epochs=2), directory=tmp_path / "run")
+
+
+def test_a_padding_that_the_grid_does_not_have_is_refused():
+    region = waves(times=30).isel(longitude=slice(0, 9))
+    for padding in ("periodic", "sphere"):
+        with pytest.raises(ValueError, match=f"padding='{padding}' is for longitudes .* 9 from 0 to 180: .*'zeros'"):
+            run(region, model=tiny_model(padding=padding))
+    band = waves(times=30).isel(latitude=slice(1, 7))
+    with pytest.raises(ValueError, match="across the poles, and the latitudes from -56.25 to 56.25 do not reach both"):
+        run(band, model=tiny_model(padding="sphere"))
+    with pytest.raises(ValueError, match="outermost rows are at -78.75 and 78.75: take padding='sphere'"):
+        run(waves(times=30), model=tiny_model(padding="sphere_with_poles"))
+
+
+def test_across_poles_that_have_rows():
+    ds = waves(np.linspace(-90, 90, 9), times=30)
+    assert run(ds, model=tiny_model(padding="sphere")).network.config.padding == "sphere_with_poles"
+    assert run(waves(times=30), model=tiny_model(padding="sphere")).network.config.padding == "sphere"
 
 
 def test_padding_follows_the_grid():
@@ -495,7 +589,7 @@ def spoil(monkeypatch, factor, after=0):
 
 def test_a_loss_that_is_no_number_names_the_windows_and_leaves_the_last_good_state(tmp_path, monkeypatch):
     config = quick(epochs=3, batch_size=3, save_minutes=0)
-    whole = run(config=config)
+    whole = run(config=dataclasses.replace(config, save_minutes=10))
     spoil(monkeypatch, np.nan, after=10)  # in the second epoch of nine batches
     with pytest.raises(FloatingPointError) as caught:
         run(config=config, directory=tmp_path / "run")

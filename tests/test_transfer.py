@@ -128,6 +128,23 @@ def test_another_grid_takes_the_weights_and_its_own_statistics_and_mask(start, c
     assert part.network.config.padding == "zeros" != start.network.config.padding
 
 
+def test_drop_path_may_be_another_and_other_differences_are_named(start):
+    own = start.network.config
+    tuned = run(windy(times=30), task=SMALL, start_from=start, model=dataclasses.replace(own, drop_path=0.3))
+    assert tuned.network.config.drop_path == 0.3
+    with pytest.raises(ValueError, match=r"not the network of start_from: blocks=5 \(it has 2\)\. Leave model out"):
+        run(windy(times=30), task=SMALL, start_from=start, model=dataclasses.replace(own, blocks=5))
+
+
+def test_a_new_diagnostic_is_named(start, capsys):
+    task = dataclasses.replace(start.task, diagnostics=("tp",))
+    ds = windy(times=30)
+    ds = ds.assign(tp=abs(ds["t2m"] - 280).assign_attrs(units="mm"))
+    made = run(ds, task=task, start_from=start, config=quick(statistics="take"))
+    assert made.provenance["start_from"]["new"] == ["tp"]
+    assert "new, with fresh weights: tp" in capsys.readouterr().out
+
+
 def test_the_padding_may_be_another(start):
     model = dataclasses.replace(start.network.config, padding="zeros")
     assert run(windy(times=30), task=SMALL, start_from=start, model=model).network.config.padding == "zeros"
@@ -195,7 +212,7 @@ def test_a_transfer_is_resumed_or_refused(start, tmp_path):
     again = run(windy(times=30), start_from=start, **arguments)
     assert torch.equal(weights(first)["readout.weight"], weights(again)["readout.weight"])
     other = run(windy(times=40), task=SMALL, config=quick(seed=5))
-    with pytest.raises(ValueError, match=r"Different are: start_from \(\w+ there, \w+ now\)\. Choose"):
+    with pytest.raises(ValueError, match=r"Different are: start_from \(other weights or statistics\)\. Choose"):
         run(windy(times=30), start_from=other, **arguments)
     loaded = Forecaster.load(tmp_path / "run" / "forecaster.safetensors", "cpu")
     assert loaded.provenance["start_from"]["left_out"]

@@ -15,7 +15,7 @@ def continue_beyond(x_BCHW: Tensor, beyond: str, rows: tuple[int, int], columns:
 
     "zeros": nothing lies beyond; "periodic": longitude closes round the globe, beyond the poles lies nothing;
     "sphere": also a meridian goes on across the pole, down the opposite one (of an odd number of longitudes the
-    nearest).
+    nearest); "sphere_with_poles": the same where the outermost rows lie on the poles, which a meridian meets once.
     """
     if not any(rows) and not any(columns):
         return x_BCHW
@@ -48,25 +48,44 @@ def _pieces(count: int, before: int, after: int) -> list[tuple[slice, slice, int
     return pieces
 
 
+def _along_meridian(height: int, rows: tuple[int, int], beyond: str) -> list[tuple[slice, slice, bool]]:
+    """Cut the rows of a continued field into (where in it, which rows these are, whether on the opposite meridian).
+
+    Those of the opposite meridian come turned over.
+    """
+    # once round the sphere: up one meridian and down the other, on which rows at the poles are none of their own
+    circle, last = (2 * height, 2 * height - 1) if beyond == "sphere" else (max(2 * height - 2, 1),) * 2
+    strips = []
+    for there, here, _ in _pieces(circle, rows[0], height + rows[1] - circle):
+        begin, middle, end = here.start, min(max(here.start, height), here.stop), here.stop
+        across = there.start + middle - begin
+        if begin < middle:
+            strips.append((slice(there.start, across), slice(begin, middle), False))
+        if middle < end:
+            strips.append((slice(across, there.stop), slice(last - end + 1, last - middle + 1), True))
+    return strips
+
+
 def continued(x_BCHW: Tensor, beyond: str, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
     """Return what `continue_beyond` returns, channels last in memory, without a way back for gradients."""
     height, width = x_BCHW.shape[-2:]
     shape = (*x_BCHW.shape[:2], height + sum(rows), width + sum(columns))
     out_BCpp = torch.empty(shape, dtype=x_BCHW.dtype, device=x_BCHW.device, memory_format=torch.channels_last)
     inner = slice(columns[0], columns[0] + width)
-    for there, here, turn in _pieces(height, *rows):
-        strip = out_BCpp[..., there, inner]
-        if turn == 0:
-            strip.copy_(x_BCHW)
-        elif beyond != "sphere":
-            strip.zero_()
-        elif turn % 2 == 0:
-            strip.copy_(x_BCHW[..., here, :])
-        else:  # down the opposite meridian
-            half = width // 2
-            opposite = x_BCHW[..., height - here.stop : height - here.start, :].flip(-2)
-            strip[..., half:].copy_(opposite[..., : width - half])
-            strip[..., :half].copy_(opposite[..., width - half :])
+    if beyond in ("zeros", "periodic"):
+        out_BCpp[..., : rows[0], inner].zero_()
+        out_BCpp[..., rows[0] : rows[0] + height, inner].copy_(x_BCHW)
+        out_BCpp[..., rows[0] + height :, inner].zero_()
+    else:
+        half = width // 2
+        for there, here, opposite in _along_meridian(height, rows, beyond):
+            strip, source = out_BCpp[..., there, inner], x_BCHW[..., here, :]
+            if opposite:
+                source = source.flip(-2)
+                strip[..., half:].copy_(source[..., : width - half])
+                strip[..., :half].copy_(source[..., width - half :])
+            else:
+                strip.copy_(source)
     for there, here, turn in _pieces(width, *columns):
         if turn == 0:
             continue
@@ -89,21 +108,21 @@ def folded(
             if turn:
                 grad_BCpW[..., here] += grad_BCpp[..., there]
     grad_BCHW = grad_BCpW[..., rows[0] : rows[0] + height, :]
-    if beyond != "sphere" or not any(rows):
+    if beyond in ("zeros", "periodic") or not any(rows):
         return grad_BCHW
     if grad_BCpW.data_ptr() == grad_BCpp.data_ptr():
         grad_BCHW = grad_BCHW.clone(memory_format=torch.channels_last)
-    for there, here, turn in _pieces(height, *rows):
-        if turn == 0:
+    half = width // 2
+    for there, here, opposite in _along_meridian(height, rows, beyond):
+        if there.start == rows[0]:
             continue
-        strip = grad_BCpW[..., there, :]
-        if turn % 2 == 0:
-            grad_BCHW[..., here, :] += strip
-            continue
-        half, strip = width // 2, strip.flip(-2)
-        opposite = grad_BCHW[..., height - here.stop : height - here.start, :]
-        opposite[..., : width - half] += strip[..., half:]
-        opposite[..., width - half :] += strip[..., :half]
+        strip, origin = grad_BCpW[..., there, :], grad_BCHW[..., here, :]
+        if opposite:
+            strip = strip.flip(-2)
+            origin[..., : width - half] += strip[..., half:]
+            origin[..., width - half :] += strip[..., :half]
+        else:
+            origin += strip
     return grad_BCHW
 
 
@@ -111,26 +130,23 @@ def by_parts(x_BCHW: Tensor, beyond: str, rows: tuple[int, int], columns: tuple[
     """Return what `continued` returns, from slices: as few operations as an exported program can have."""
     if beyond == "zeros":
         return F.pad(x_BCHW, (*columns, *rows))
-    if beyond == "sphere":
-        x_BCpW = torch.cat([*_across(x_BCHW, rows[0], 0)[::-1], x_BCHW, *_across(x_BCHW, rows[1], 1)], dim=-2)
-    else:
+    if beyond == "periodic":
         x_BCpW = F.pad(x_BCHW, (0, 0, *rows))
+    else:
+        x_BCpW = torch.cat(
+            [_strip(x_BCHW, here, opposite) for _, here, opposite in _along_meridian(x_BCHW.shape[-2], rows, beyond)],
+            dim=-2,
+        )
     return torch.cat([*_around(x_BCpW, columns[0], 0)[::-1], x_BCpW, *_around(x_BCpW, columns[1], 1)], dim=-1)
 
 
-def _across(x_BCHW: Tensor, count: int, south: int) -> list[Tensor]:
-    """Return strips of `count` rows beyond a pole, the nearest first: every other one is the opposite meridian's."""
-    strips, height, half = [], x_BCHW.shape[-2], x_BCHW.shape[-1] // 2
-    while count:
-        size, opposite = min(count, height), len(strips) % 2 == 0
-        # the rows next to this edge turned over, then those next to the other edge
-        strip = x_BCHW.narrow(-2, height - size if south == opposite else 0, size)
-        if opposite:
-            strip = strip.flip(-2)
-            strip = torch.cat([strip[..., strip.shape[-1] - half :], strip[..., : strip.shape[-1] - half]], dim=-1)
-        strips.append(strip)
-        count -= size
-    return strips
+def _strip(x_BCHW: Tensor, here: slice, opposite: bool) -> Tensor:
+    """Return some rows, or what lies on the opposite meridians of them, turned over."""
+    strip_BCpW, half = x_BCHW.narrow(-2, here.start, here.stop - here.start), x_BCHW.shape[-1] // 2
+    if not opposite:
+        return strip_BCpW
+    strip_BCpW = strip_BCpW.flip(-2)
+    return torch.cat([strip_BCpW[..., x_BCHW.shape[-1] - half :], strip_BCpW[..., : x_BCHW.shape[-1] - half]], dim=-1)
 
 
 def _around(x_BCpW: Tensor, count: int, east: int) -> list[Tensor]:

@@ -37,7 +37,7 @@ def depthwise(x_BCHW: Tensor, weight: Tensor, bias: Tensor, dilation: int, beyon
         Shape as `x_BCHW`; under autocast in its precision.
     """
     device = x_BCHW.device.type
-    if torch.is_autocast_enabled(device):
+    if device != "meta" and torch.is_autocast_enabled(device):  # of tensors without values there is none
         lower = torch.get_autocast_dtype(device)
         x_BCHW, weight, bias = x_BCHW.to(lower), weight.to(lower), bias.to(lower)
     if device == "cpu" and not torch.compiler.is_compiling():
@@ -83,7 +83,7 @@ def _convolve(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
 def _gradient_of_input(grad_BCHW: Tensor, weight: Tensor, dilation: int, beyond: str) -> Tensor:
     """Convolve with the turned kernel: what a value went into, by the same weights."""
     turned = weight.flip(-2, -1)
-    if beyond != "sphere":
+    if beyond in ("zeros", "periodic"):
         return _convolve(grad_BCHW, turned, None, dilation, beyond)
     reach = dilation * (weight.shape[-1] - 1) // 2
     # beyond a pole the gradient lands on rows that are copies, and is folded back onto their originals

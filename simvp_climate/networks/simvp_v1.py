@@ -64,8 +64,8 @@ class SimVPv1Config:
 class SimVPv1(nn.Module):
     """The network: (batch, history, channels, latitude, longitude) to the same number of later states.
 
-    Any grid size is taken: what the strides do not divide is padded inside and cropped again. Beyond the edges of
-    the grid lie zeros, and the states are predicted, not their change, as published.
+    Any grid size is taken: halves are rounded up, and what a doubling makes too much is cropped again. Beyond the edges
+    of the grid lie zeros, and the states are predicted, not their change, as published.
 
     Parameters
     ----------
@@ -97,7 +97,6 @@ class SimVPv1(nn.Module):
         self.config, self.history, self.channels, self.forcings = config, history, channels, forcings
         # every second layer changes the resolution, counted from the coarse end in the decoder
         halves = [layer % 2 == 1 for layer in range(config.spatial_layers)]
-        self.stride = 2 ** sum(halves)
         self.encoder = nn.ModuleList(
             SpaceLayer(channels + forcings if layer == 0 else width, width, "zeros", stride=2 if half else 1)
             for layer, half in enumerate(halves)
@@ -121,17 +120,17 @@ class SimVPv1(nn.Module):
                 f"with forcings={self.forcings}, so they must have the shape {(B, T, self.forcings, H, W)}"
             )
         inputs_BTCHW = x_BTCHW if f_BTFHW is None else torch.cat([x_BTCHW, f_BTFHW], dim=2)
-        # rows in the north and columns in the east up to a multiple of the stride: the edge again
-        beyond = (0, -W % self.stride, 0, -H % self.stride)
-        skip_NSHW = z_NSHW = self.encoder[0](F.pad(inputs_BTCHW.flatten(0, 1), beyond, mode="replicate"))
-        for layer in self.encoder[1:]:
+        z_NSHW, sizes = inputs_BTCHW.flatten(0, 1), []
+        for layer in self.encoder:
+            sizes.append(z_NSHW.shape[-2:])
             z_NSHW = layer(z_NSHW)
+            if len(sizes) == 1:
+                skip_NSHW = z_NSHW
         z_BDhw = z_NSHW.reshape(B, -1, *z_NSHW.shape[-2:])  # time-major: all channels of the first state first
         z_NSHW = self.translator(z_BDhw).reshape(z_NSHW.shape)
         for layer in self.decoder[:-1]:
-            z_NSHW = layer(z_NSHW)
-        y_NCHW = self.readout(self.decoder[-1](z_NSHW + skip_NSHW))
-        return y_NCHW[..., :H, :W].reshape(x_BTCHW.shape)
+            z_NSHW = layer(z_NSHW, sizes.pop())
+        return self.readout(self.decoder[-1](z_NSHW + skip_NSHW)).reshape(x_BTCHW.shape)
 
 
 class InceptionTranslator(nn.Module):

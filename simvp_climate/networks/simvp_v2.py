@@ -12,6 +12,7 @@ B * T.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from simvp_climate.networks.continuation import continue_beyond
 from simvp_climate.networks.depthwise import depthwise
 
-PADDINGS = ("zeros", "periodic", "sphere")
+PADDINGS = ("zeros", "periodic", "sphere", "sphere_with_poles")
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,9 @@ class SimVPv2Config:
         Probability that the last block is skipped for a sample in training; earlier blocks less.
     padding
         What a convolution sees beyond the edge. "zeros" (as published); "periodic": longitude closes round the
-        globe, zeros at the poles; "sphere": also beyond a pole lie the values of the opposite meridian; or "auto",
-        which training resolves from the grid.
+        globe, zeros at the poles; "sphere": also beyond a pole lie the values of the opposite meridian;
+        "sphere_with_poles": the same for grids with rows on the poles, which "sphere" becomes there in training; or
+        "auto", which training resolves from the grid.
     predict
         "state" (as published), or "change": the output is added to the last input state.
     """
@@ -68,23 +70,33 @@ class SimVPv2Config:
             ("blocks", 2, 1),
         ):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least or value % multiple:
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < least or value % multiple:
                 even = "an even" if multiple == 2 else "a"
                 raise ValueError(f"{name}={value!r} must be {even} whole number of at least {least}")
-        if not self.mlp_ratio > 0:
-            raise ValueError(f"mlp_ratio={self.mlp_ratio!r} must be greater than 0")
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"drop_path={self.drop_path!r} must lie in [0, 1)")
+            object.__setattr__(self, name, int(value))
+        for name, rule, fits in (
+            ("mlp_ratio", f"of at least 1 / hidden_time = {1 / self.hidden_time:.3g}", self._mixes),
+            ("drop_path", "in [0, 1)", lambda x: 0 <= x < 1),
+        ):
+            value = getattr(self, name)
+            number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+            if not number or not fits(value):
+                raise ValueError(f"{name}={value!r} must be a number {rule}")
+            object.__setattr__(self, name, float(value))
         if self.padding not in ("auto", *PADDINGS):
             raise ValueError(f"padding={self.padding!r} must be 'auto' or one of {PADDINGS}")
         if self.predict not in ("change", "state"):
             raise ValueError(f"predict={self.predict!r} must be 'change' or 'state'")
 
+    def _mixes(self, ratio: float) -> bool:
+        """Say whether the channel mixing has a channel."""
+        return int(self.hidden_time * ratio) >= 1
+
 
 class SimVPv2(nn.Module):
     """The network: (batch, history, channels, latitude, longitude) to the same number of later states.
 
-    Any grid size is taken: what the strides do not divide is padded inside and cropped again.
+    Any grid size is taken: halves are rounded up, and what a doubling makes too much is cropped again.
 
     Parameters
     ----------
@@ -112,7 +124,7 @@ class SimVPv2(nn.Module):
     Raises
     ------
     ValueError
-        If the padding is still "auto", or more channels are shared than there are.
+        If the padding is still "auto", a number is none of the kind, or more channels are shared than there are.
     """
 
     def __init__(
@@ -132,6 +144,16 @@ class SimVPv2(nn.Module):
                 "'periodic' (the longitudes go round the globe), or 'zeros'"
             )
         outputs = channels if outputs is None else outputs
+        for name, value, least in (
+            ("history", history, 1),
+            ("channels", channels, 1),
+            ("forcings", forcings, 0),
+            ("outputs", outputs, 1),
+        ):
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
+        if int(history * config.hidden_space * config.mlp_ratio) < 1:
+            raise ValueError(f"mlp_ratio={config.mlp_ratio:g} leaves no channel of history * hidden_space to mix")
         shared = min(channels, outputs) if shared is None else shared
         if not 0 <= shared <= min(channels, outputs):
             raise ValueError(f"shared={shared} of channels={channels} in and outputs={outputs} out: give at most both")
@@ -140,7 +162,6 @@ class SimVPv2(nn.Module):
         width, padding = config.hidden_space, config.padding
         # every second layer changes the resolution, counted from the coarse end in the decoder
         halves = [layer % 2 == 1 for layer in range(config.spatial_layers)]
-        self.stride = 2 ** sum(halves)
         self.encoder = nn.ModuleList(
             SpaceLayer(channels + forcings if layer == 0 else width, width, padding, stride=2 if half else 1)
             for layer, half in enumerate(halves)
@@ -164,15 +185,17 @@ class SimVPv2(nn.Module):
             self._check_forcings(x_BTCHW, f_BTFHW)
             inputs_BTCHW = torch.cat([x_BTCHW, f_BTFHW], dim=2)
         again = self.recompute and self.training
-        z_NSHW = _pad_to_multiple(inputs_BTCHW.flatten(0, 1), self.stride, self.config.padding)
-        skip_NSHW = z_NSHW = _call(self.encoder[0], z_NSHW, again)
-        for layer in self.encoder[1:]:
-            z_NSHW = _call(layer, z_NSHW, again)
+        z_NSHW, sizes = inputs_BTCHW.flatten(0, 1), []
+        for layer in self.encoder:
+            sizes.append(z_NSHW.shape[-2:])
+            z_NSHW = _call(layer, again, z_NSHW)
+            if len(sizes) == 1:
+                skip_NSHW = z_NSHW
         z_NSHW = _unstack(self.translator(_stack(z_NSHW, B), again), T)
         for layer in self.decoder[:-1]:
-            z_NSHW = _call(layer, z_NSHW, again)
-        y_NCHW = self.readout(_call(self.decoder[-1], z_NSHW + skip_NSHW, again))
-        y_BTCHW = y_NCHW[..., :H, :W].reshape(B, T, self.outputs, H, W)
+            z_NSHW = _call(layer, again, z_NSHW, sizes.pop())
+        y_NCHW = self.readout(_call(self.decoder[-1], again, z_NSHW + skip_NSHW))
+        y_BTCHW = y_NCHW.reshape(B, T, self.outputs, H, W)
         if self.config.predict == "state":
             return y_BTCHW
         changed_BTCHW = (
@@ -201,12 +224,19 @@ class SimVPv2(nn.Module):
             )
 
 
-def rollout(network: nn.Module, x_BTCHW: Tensor, horizon: int, f_BTFHW: Tensor | None = None) -> Tensor:
+def rollout(
+    network: nn.Module,
+    x_BTCHW: Tensor,
+    horizon: int,
+    f_BTFHW: Tensor | None = None,
+    hold: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Return `horizon` states after `x_BTCHW`, feeding forecasts back in as often as it takes.
 
     A call of the network emits as many states as it takes in, so there are ceil(horizon / history) calls. Call
     k, from 0, gets the forcings `f_BTFHW[:, k * history : (k + 1) * history]`: what belongs to its input states.
-    Of channels that come out, those that also go in are fed back.
+    Of channels that come out, those that also go in are fed back, as `hold` returns them where it is given: it makes
+    of forecasts what states can be (nothing in cells without values, within bounds).
 
     Raises
     ------
@@ -235,6 +265,8 @@ def rollout(network: nn.Module, x_BTCHW: Tensor, horizon: int, f_BTFHW: Tensor |
                 f"that go in only {shared} come out: take a horizon of at most {history}"
             )
         x_BTCHW = y_BTCHW[:, :, :channels]
+        if hold is not None and call + 1 < calls:
+            x_BTCHW = hold(x_BTCHW)
     return torch.cat(states, dim=1)[:, :horizon]
 
 
@@ -320,8 +352,13 @@ class SpaceLayer(nn.Module):
         nn.init.trunc_normal_(self.conv.weight, std=0.02)
         nn.init.zeros_(self.conv.bias)
 
-    def forward(self, x_NSHW: Tensor) -> Tensor:
-        return F.silu(self.norm(self.conv(x_NSHW)))
+    def forward(self, x_NSHW: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Return fields of another resolution, of some size if it doubles them."""
+        y_NSHW = self.conv(x_NSHW)
+        if size is not None and size != y_NSHW.shape[-2:]:
+            # a view of it would be copied again and again
+            y_NSHW = y_NSHW[..., : size[0], : size[1]].contiguous(memory_format=torch.channels_last)
+        return F.silu(self.norm(y_NSHW))
 
 
 class Translator(nn.Module):
@@ -374,9 +411,9 @@ class GatedAttentionBlock(nn.Module):
 
     def forward(self, x_BDhw: Tensor, recompute: bool) -> Tensor:
         # the norms stay outside of what is recomputed: a second pass would move their running statistics twice
-        a_BDhw = _call(self.attend, self.norm_attention(x_BDhw), recompute)
+        a_BDhw = _call(self.attend, recompute, self.norm_attention(x_BDhw))
         x_BDhw = x_BDhw + self._drop(self.scale_attention[:, None, None] * a_BDhw)
-        m_BDhw = _call(self.mix, self.norm_mix(x_BDhw), recompute)
+        m_BDhw = _call(self.mix, recompute, self.norm_mix(x_BDhw))
         return x_BDhw + self._drop(self.scale_mix[:, None, None] * m_BDhw)
 
     def attend(self, normed_BDhw: Tensor) -> Tensor:
@@ -397,8 +434,9 @@ class GatedAttentionBlock(nn.Module):
         return branch_BDhw * (mask_B111 / keep).to(branch_BDhw.dtype)
 
 
-def _call(module: Callable[[Tensor], Tensor], x: Tensor, recompute: bool) -> Tensor:
-    return checkpoint(module, x, use_reentrant=False) if recompute else module(x)
+def _call(module: Callable[..., Tensor], recompute: bool, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    given = (x,) if size is None else (x, size)
+    return checkpoint(module, *given, use_reentrant=False) if recompute else module(*given)
 
 
 def _stack(z_NShw: Tensor, batch: int) -> Tensor:
@@ -413,19 +451,3 @@ def _unstack(z_BDhw: Tensor, states: int) -> Tensor:
     B, D, h, w = z_BDhw.shape
     z_BhwTS = z_BDhw.permute(0, 2, 3, 1).reshape(B, h, w, states, D // states)
     return z_BhwTS.permute(0, 3, 1, 2, 4).reshape(B * states, h, w, D // states).permute(0, 3, 1, 2)
-
-
-def _pad_to_multiple(x_NCHW: Tensor, multiple: int, beyond: str) -> Tensor:
-    """Add rows in the north and columns in the east up to a multiple: what lies there, or the edge again."""
-    rows, columns = (-x_NCHW.shape[-2] % multiple, -x_NCHW.shape[-1] % multiple)
-    if columns:
-        if beyond == "zeros":
-            x_NCHW = _repeat_edge(x_NCHW, columns, -1)
-        else:
-            x_NCHW = continue_beyond(x_NCHW, beyond, (0, 0), (0, columns))
-    return _repeat_edge(x_NCHW, rows, -2) if rows else x_NCHW
-
-
-def _repeat_edge(x_NCHW: Tensor, count: int, axis: int) -> Tensor:
-    edge = x_NCHW.narrow(axis, x_NCHW.shape[axis] - 1, 1)
-    return torch.cat([x_NCHW] + [edge] * count, dim=axis)

@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from simvp_climate.networks.continuation import by_parts, continue_beyond
+from simvp_climate.networks.simvp_v2 import PADDINGS
 
 
-@pytest.mark.parametrize("beyond", ["zeros", "periodic", "sphere"])
+@pytest.mark.parametrize("beyond", PADDINGS)
 @pytest.mark.parametrize(
     ("rows", "columns"), [((1, 1), (1, 1)), ((9, 9), (9, 9)), ((0, 0), (0, 3)), ((2, 0), (0, 0)), ((5, 13), (12, 7))]
 )

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from simvp_climate.networks.continuation import continue_beyond
 from simvp_climate.networks.depthwise import depthwise
+from simvp_climate.networks.simvp_v2 import PADDINGS
 
 
 def continued(x, beyond, rows, columns):
@@ -17,7 +18,11 @@ def continued(x, beyond, rows, columns):
         for column in range(-columns[0], width + columns[1]):
             turn, at = divmod(row, height)
             over = turn % 2 == 1
-            inside = beyond == "sphere" or turn == 0
+            if beyond == "sphere_with_poles":
+                # once round: up to the other pole, and back over the rows between the poles
+                place = row % (2 * height - 2)
+                over, at = place >= height, place if place < height else place - height + 1
+            inside = beyond.startswith("sphere") or turn == 0
             inside = inside and (beyond != "zeros" or 0 <= column < width)
             here = (column + (width - width // 2 if over and column % width < width else 0)) % width
             line = height - 1 - at if over else at
@@ -33,7 +38,7 @@ def case(kernel, size, dtype=torch.float64):
     return x, weight, torch.randn(3, dtype=dtype).requires_grad_()
 
 
-@pytest.mark.parametrize("beyond", ["zeros", "periodic", "sphere"])
+@pytest.mark.parametrize("beyond", PADDINGS)
 @pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (5, 1), (7, 3), (7, 2), (3, 3)])
 @pytest.mark.parametrize("size", [(8, 12), (7, 9), (2, 4), (16, 5)])
 def test_values_and_gradients(beyond, kernel, dilation, size):
@@ -48,7 +53,7 @@ def test_values_and_gradients(beyond, kernel, dilation, size):
         torch.testing.assert_close(found, value)
 
 
-@pytest.mark.parametrize("beyond", ["zeros", "periodic", "sphere"])
+@pytest.mark.parametrize("beyond", PADDINGS)
 @pytest.mark.parametrize(
     ("rows", "columns"), [((2, 3), (1, 4)), ((0, 0), (0, 3)), ((9, 20), (13, 25)), ((1, 0), (0, 0))]
 )

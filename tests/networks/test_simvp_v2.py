@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 import torch
 
 from simvp_climate.networks.continuation import continue_beyond
-from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, rollout
+from simvp_climate.networks.simvp_v2 import PADDINGS, SimVPv2, SimVPv2Config, rollout
 
 
 def small(padding="zeros", predict="state", channels=2, forcings=0, **changes):
@@ -27,7 +28,7 @@ def test_parameter_counts_are_the_published_ones(history, channels, hidden_time,
     assert sum(value.numel() for value in network.parameters()) == published
 
 
-@pytest.mark.parametrize("padding", ["periodic", "sphere"])
+@pytest.mark.parametrize("padding", PADDINGS[1:])
 @pytest.mark.parametrize(("layers", "stride"), [(2, 2), (4, 4)])
 def test_output_turns_with_longitude(layers, stride, padding):
     network = small(padding, spatial_layers=layers)
@@ -40,7 +41,7 @@ def test_output_turns_with_longitude(layers, stride, padding):
         assert (zeros(x.roll(stride, -1)) - zeros(x).roll(stride, -1)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("padding", ["zeros", "periodic", "sphere"])
+@pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("size", [(25, 53), (7, 5), (1, 1), (8, 6)])
 def test_any_grid_size(padding, size):
     network = small(padding, spatial_layers=4)
@@ -127,7 +128,7 @@ def test_no_forcings_is_the_network_of_before():
         assert torch.equal(default.eval()(x), zero.eval()(x, None))
 
 
-@pytest.mark.parametrize("padding", ["zeros", "periodic", "sphere"])
+@pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("predict", ["change", "state"])
 def test_forecasts_depend_on_the_forcings_of_every_frame(padding, predict):
     network = small(padding, predict, forcings=4)
@@ -199,15 +200,84 @@ def test_forcings_of_the_wrong_shape_are_named(forcings, shape, message):
 
 
 @pytest.mark.parametrize("rows", [(2, 3), (9, 8), (21, 30)])
-def test_a_field_goes_on_across_the_pole(rows):
+@pytest.mark.parametrize(("beyond", "first"), [("sphere", 0.5), ("sphere_with_poles", 0)])
+def test_a_field_goes_on_across_the_pole(rows, beyond, first):
     # x, y, z of a point: latitudes beyond 90 degrees are those of the opposite meridian by themselves
     height, width, before, after = 8, 12, *rows
-    latitude = (torch.arange(-before, height + after, dtype=torch.float64) + 0.5) * torch.pi / height - torch.pi / 2
+    spacing = torch.pi / (height - 1 + 2 * first)
+    latitude = (torch.arange(-before, height + after, dtype=torch.float64) + first) * spacing - torch.pi / 2
     longitude = torch.arange(-5, width + 2, dtype=torch.float64) * 2 * torch.pi / width
     y, x = torch.meshgrid(latitude, longitude, indexing="ij")
     whole = (2 * y.cos() * x.cos() - 3 * y.cos() * x.sin() + y.sin())[None, None]
     inside = whole[..., before : before + height, 5 : 5 + width]
-    torch.testing.assert_close(continue_beyond(inside, "sphere", rows, (5, 2)), whole)
+    torch.testing.assert_close(continue_beyond(inside, beyond, rows, (5, 2)), whole)
+
+
+@pytest.mark.parametrize("padding", PADDINGS[1:])
+@pytest.mark.parametrize("layers", [2, 4])
+def test_the_ring_of_longitudes_closes_where_the_stride_does_not_divide_it(padding, layers):
+    # without what the coarse grid says, a turn by any number of columns turns the output
+    network = small(padding, spatial_layers=layers, hidden_time=8)
+    for layer in (network.translator.widen, *(one.norm for one in network.decoder[:-1])):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    x = torch.randn(2, 3, 2, 6, 50)
+    with torch.no_grad():
+        turned = network(x[..., :49].roll(5, -1))
+        torch.testing.assert_close(turned, network(x[..., :49]).roll(5, -1), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(network(x.roll(3, -1)), network(x).roll(3, -1), rtol=1e-5, atol=1e-5)
+
+
+def test_coarse_states_are_those_of_every_second_cell_of_the_ring():
+    network = small("periodic", spatial_layers=4)
+    fine = torch.randn(1, 4, 5, 7)
+    every = network.encoder[1].conv(fine)
+    network.encoder[1].conv.stride = (1, 1)
+    torch.testing.assert_close(every, network.encoder[1].conv(fine)[..., ::2, ::2])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mlp_ratio": float("inf")}, "mlp_ratio=inf must be a number of at least 1 / hidden_time"),
+        ({"mlp_ratio": 0.01, "hidden_time": 8}, "mlp_ratio=0.01 must be a number of at least .* 0.125"),
+        ({"mlp_ratio": "8"}, "mlp_ratio='8'"),
+        ({"mlp_ratio": None}, "mlp_ratio=None"),
+        ({"drop_path": None}, r"drop_path=None must be a number in \[0, 1\)"),
+        ({"drop_path": 1}, "drop_path=1"),
+        ({"hidden_time": True}, "hidden_time=True must be a whole number"),
+        ({"blocks": 2.0}, "blocks=2.0"),
+        ({"hidden_space": 3}, "hidden_space=3 must be an even whole number"),
+    ],
+)
+def test_bad_sizes_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        SimVPv2Config(**changes)
+
+
+def test_sizes_are_kept_as_plain_values():
+    config = SimVPv2Config(hidden_time=np.int64(8), mlp_ratio=np.float32(2))
+    assert type(config.hidden_time) is int and type(config.mlp_ratio) is float
+
+
+@pytest.mark.parametrize(("name", "value"), [("history", 0), ("channels", 1.5), ("forcings", -1), ("outputs", True)])
+def test_bad_numbers_of_channels_are_named(name, value):
+    numbers = {"history": 2, "channels": 2, name: value}
+    with pytest.raises(ValueError, match=f"{name}={value} must be a whole number"):
+        SimVPv2(SimVPv2Config(padding="zeros"), **numbers)
+
+
+def test_what_is_fed_back_is_held():
+    def one_more(x):
+        return x[:, -1:] + torch.arange(1.0, 4)[:, None, None, None]
+
+    x = torch.zeros(1, 3, 1, 1, 2)
+    held = rollout(one_more, x, 7, hold=lambda y: y.clamp(max=2))
+    # the forecast itself is not held, only what the next call is given
+    assert held[0, :, 0, 0, 0].tolist() == [1, 2, 3, 3, 4, 5, 3]
+    seen = []
+    rollout(lambda y: seen.append(y) or y + 1, x, 6, hold=lambda y: y * 0)
+    assert len(seen) == 2 and (seen[1] == 0).all()
 
 
 def test_recomputing_changes_no_number():
