@@ -129,12 +129,14 @@ LONG = PERIODIC.but(learning_rate=8e-3, epochs=2)
 TUNING = {
     **{
         f"published: rate {rate:g}": TUNED.but(learning_rate=rate, batch_size=8, epochs=1)
-        for rate in (1e-3, 2e-3, 4e-3, 8e-3)
+        for rate in (1e-3, 2e-3, 4e-3, 8e-3, 16e-3)
     },
     "published: rate 0.004, 3 epochs": TUNED.but(learning_rate=4e-3, batch_size=8, epochs=3),
     "published: rate 0.008, 3 epochs": TUNED.but(batch_size=8, epochs=3),
     "published: rate 0.008, 3 epochs, batches of 4": TUNED.but(epochs=3),
     "published: rate 0.008, 4 epochs, batches of 4": TUNED.but(epochs=4),
+    "published: rate 0.016, 3 epochs, batches of 4": TUNED.but(learning_rate=16e-3, epochs=3),
+    "published: rate 0.008, 3 epochs, batches of 4, one-cycle": TUNED.but(epochs=3, schedule="one-cycle", warmup=0.3),
     "ours: rate 0.004": PERIODIC.but(learning_rate=4e-3),
     "ours: rate 0.004, z500 and t2m alone": PERIODIC.but(learning_rate=4e-3, variables=PAIR),
     "ours: rate 0.004, 2 epochs, rollout": LONG.but(learning_rate=4e-3, rollout=2),

@@ -32,6 +32,7 @@ _HOME = {
     "crps": "verification.metrics",
     "drift": "verification.spectra",
     "ensemble": "ensembles",
+    "event_frequency": "verification.categories",
     "fit_amplitude": "ensembles",
     "fit_calibration": "verification.calibration",
     "fit_damped_persistence": "verification.fitted",
@@ -106,6 +107,7 @@ if TYPE_CHECKING:  # what editors and type checkers read: a test sees that it sa
     from simvp_climate.verification.baselines import persistence as persistence
     from simvp_climate.verification.calibration import fit_calibration as fit_calibration
     from simvp_climate.verification.categories import brier as brier
+    from simvp_climate.verification.categories import event_frequency as event_frequency
     from simvp_climate.verification.categories import frequency_bias as frequency_bias
     from simvp_climate.verification.categories import seeps as seeps
     from simvp_climate.verification.categories import seeps_climatology as seeps_climatology

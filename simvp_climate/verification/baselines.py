@@ -1,6 +1,6 @@
 """What a forecast has to beat: persistence and climatology."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -110,6 +110,19 @@ def climatology(train: xr.Dataset, *, window_days: int | None = None, method: st
         If there is no time or no variable along it, `window_days` is not odd and positive or does not apply, or
         `method` is unknown.
     """
+    return calendar_mean(train, window_days, method)
+
+
+def calendar_mean(
+    train: xr.Dataset,
+    window_days: int | None = None,
+    method: str | None = None,
+    of: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
+) -> xr.Dataset:
+    """Return what `climatology` does; of some variables not of their values but of what a function makes of them.
+
+    The functions see a block of values at a time, and not which of them are missing: these are left out.
+    """
     if method not in (None, "weekly", "overall"):
         raise ValueError(f"method={method!r} is unknown: choose None, 'weekly' or 'overall'")
     train = _with_time(train)
@@ -143,7 +156,10 @@ def climatology(train: xr.Dataset, *, window_days: int | None = None, method: st
         spread = None
         method = f"mean by {kind}"
     shape = tuple(len(values) for values in labels.values())
-    variables = {name: _mean(train[name], positions, shape, spread, tuple(labels)) for name in names}
+    made = of or {}
+    variables = {
+        name: _mean(train[name], positions, shape, spread, tuple(labels), made.get(str(name))) for name in names
+    }
     coordinates = {name: c for name, c in train.coords.items() if "time" not in c.dims}
     result = xr.Dataset(variables, {**labels, **coordinates}, train.attrs).assign_attrs(
         climatology_method=method,
@@ -319,8 +335,12 @@ def _mean(
     shape: tuple[int, ...],
     spread: np.ndarray | None,
     dims: tuple[str, ...],
+    of: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> xr.Variable:
-    """Return the mean of `data` over the times that share a place, optionally spread over its last axis."""
+    """Return the mean of `data` over the times that share a place, optionally spread over its last axis.
+
+    Or the mean of what `of` makes of the values.
+    """
     data = data.transpose("time", ...)
     cells = data.shape[1:]
     sums = np.zeros((*shape, *cells))
@@ -335,6 +355,7 @@ def _mean(
     for block in time_blocks(data):
         values = data.isel(time=block).values
         gaps = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
+        values = values if of is None else of(values)
         if gaps.any():
             missing = np.zeros(sums.shape, np.float32) if missing is None else missing
             values = np.where(gaps, 0, values)

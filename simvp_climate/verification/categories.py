@@ -1,16 +1,30 @@
 """Scores of categories: precipitation above a threshold, SEEPS, and terciles of slow variables."""
 
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
+from numbers import Real
 from typing import Literal
 
 import numpy as np
 import xarray as xr
 
 from simvp_climate.data.conventions import find_axes, find_member, orient, rename
-from simvp_climate.data.variables import conversion, same_units
+from simvp_climate.data.variables import conversion, lookup, same_units
+from simvp_climate.verification.baselines import calendar_mean, persistence
 from simvp_climate.verification.baselines import climatology as mean_climatology
-from simvp_climate.verification.metrics import Fields, Metric, concat, finish, ratio, row_weights, weighted_sums
-from simvp_climate.verification.pairs import Pairs, comparable, match
+from simvp_climate.verification.metrics import (
+    Fields,
+    Metric,
+    cell_weights,
+    concat,
+    finish,
+    ratio,
+    row_weights,
+    weighted_sums,
+)
+from simvp_climate.verification.pairs import Pairs, comparable, iso, match, refuse_overlap
+from simvp_climate.verification.regions import Region
 
 _BAND_BYTES = 128 * 2**20  # float64, of all times of some rows; the arithmetic holds a few arrays of this size
 _DRY = {6: 1e-4, 24: 2.5e-4}  # meters in so many hours, as WeatherBench 2
@@ -70,11 +84,7 @@ def event_metrics(thresholds: Mapping[str, float], names: list[str]) -> dict[str
 
     Raises ValueError if a threshold is of none of the variables `names`, or no number.
     """
-    if unknown := [name for name in thresholds if name not in names]:
-        raise ValueError(f"thresholds has {unknown}, the forecast {names}")
-    for name, threshold in thresholds.items():
-        if not np.isscalar(threshold) or not np.isfinite(threshold):
-            raise ValueError(f"the threshold of {name} is {threshold}: give a number in its unit")
+    check_thresholds(thresholds, names, "the forecast")
 
     def event(f: Fields) -> tuple[xr.Dataset, xr.Dataset]:
         """Return the probability of the forecast and the outcome, missing where the values are."""
@@ -84,6 +94,8 @@ def event_metrics(thresholds: Mapping[str, float], names: list[str]) -> dict[str
             (one > threshold).astype(np.float64).where(one.notnull() & np.isfinite(threshold))
             for one in (f.members, f.truth)
         )
+        if f.probability is not None:
+            return f.probability.where(above.notnull()), outcome
         return (above if f.member is None else above.mean(f.member, skipna=False)), outcome
 
     def square(f: Fields) -> tuple[xr.Dataset]:
@@ -94,6 +106,88 @@ def event_metrics(thresholds: Mapping[str, float], names: list[str]) -> dict[str
         "brier": Metric(square, lambda mean: mean, dimensionless=True),
         "frequency_bias": Metric(event, ratio, dimensionless=True),
     }
+
+
+def check_thresholds(thresholds: Mapping[str, float], names: list[str], whose: str) -> None:
+    """Raise ValueError if thresholds are not by variable, of none of the variables `names`, or no numbers."""
+    if not isinstance(thresholds, Mapping):
+        raise ValueError(f"thresholds={thresholds!r} must say one by variable, for example {{'tp': 1e-3}}")
+    if unknown := [name for name in thresholds if name not in names]:
+        raise ValueError(f"thresholds has {unknown}, {whose} {names}")
+    for name, threshold in thresholds.items():
+        number = isinstance(threshold, Real) and not isinstance(threshold, bool)
+        if not number or not np.isfinite(threshold):
+            raise ValueError(f"the threshold of {name} is {threshold!r}: give a number in its unit")
+
+
+def event_frequency(
+    train: xr.Dataset, thresholds: Mapping[str, float], *, window_days: int | None = None
+) -> xr.Dataset:
+    """Return how often a threshold is exceeded, by time of year and time of day: the probability that climatology says.
+
+    What `climatology` makes of 1 where the value exceeds the threshold and 0 where not; missing values are left out.
+    `score(..., thresholds=..., event_frequency=...)` scores climatology with it.
+
+    Parameters
+    ----------
+    train
+        Training years with a dimension `time`, read block by block.
+    thresholds
+        By variable, in its unit: those that the forecast will be scored with.
+    window_days
+        As in `climatology`.
+
+    Returns
+    -------
+    Dataset in memory with the variables of `thresholds`, from 0 to 1, dims and attributes as from `climatology`. The
+    attributes `threshold` and `threshold_units` of a variable say of what.
+
+    Raises
+    ------
+    ValueError
+        As in `climatology`, or if a threshold is no number, or of a variable that the data have not.
+    """
+    names = [str(name) for name in train.data_vars]
+    check_thresholds(thresholds, names, "the training period has")
+    # a default holds the threshold of its own variable
+    above = {name: lambda values, over=float(threshold): values > over for name, threshold in thresholds.items()}
+    found = calendar_mean(train[list(thresholds)], window_days, None, above)
+    for name, threshold in thresholds.items():
+        units = train[name].attrs.get("units")
+        said = {} if units is None else {"threshold_units": units}
+        words = f"frequency of {name} above {threshold:g} {units or ''}".rstrip()
+        found[name] = found[name].clip(0, 1)  # off by rounding
+        found[name].attrs = {"units": "1", "long_name": words, "threshold": float(threshold), **said}
+    return found
+
+
+def check_frequency(frequency: xr.Dataset, thresholds: Mapping[str, float], forecast: xr.Dataset) -> xr.Dataset:
+    """Return the event frequency of the variables that have a threshold.
+
+    Raises ValueError if it has none of them, is of other thresholds as far as it says, or is none.
+    """
+    names = [name for name in thresholds if name in frequency]
+    if not names:
+        raise ValueError(
+            f"event_frequency has {list(frequency.data_vars)} and nothing on {list(thresholds)}: make it with "
+            "event_frequency(train, thresholds)"
+        )
+    for name in names:
+        attrs, units = frequency[name].attrs, forecast[name].attrs.get("units")
+        own, own_units = attrs.get("threshold"), attrs.get("threshold_units")
+        other_units = bool(units and own_units) and not same_units(units, own_units)
+        if own is not None and (other_units or not np.isclose(own, float(thresholds[name]), rtol=1e-6, atol=0)):
+            raise ValueError(
+                f"event_frequency of {name} is that of values above {own:g} {own_units or ''}, and the threshold is "
+                f"{thresholds[name]:g} {units or ''}: make it with event_frequency(train, thresholds)"
+            )
+        lowest, highest = float(frequency[name].min()), float(frequency[name].max())
+        if lowest < -1e-5 or highest > 1 + 1e-5:
+            raise ValueError(
+                f"event_frequency of {name} runs from {lowest:g} to {highest:g} and is no probability: make it with "
+                "event_frequency(train, thresholds)"
+            )
+    return frequency[names]
 
 
 def seeps_climatology(train: xr.Dataset, *, window_days: int = 61, dry: float | None = None) -> xr.Dataset:
@@ -210,7 +304,8 @@ def seeps(
     forecast, truth, weights
         As in `rmse`, precipitation in m or a unit that can be converted.
     climatology
-        As from `seeps_climatology`.
+        As from `seeps_climatology`, or one of WeatherBench 2's stores, which calls the same
+        `total_precipitation_24hr_seeps_threshold` and `total_precipitation_24hr_seeps_dry_fraction`.
 
     Returns
     -------
@@ -222,47 +317,69 @@ def seeps(
         As in `rmse`, or if the climatology is of other variables or times.
     """
     names = [str(name) for name in forecast.data_vars]
-    if lacking := [name for name in names if f"{name}_threshold" not in climatology]:
+    if lacking := [name for name in names if _seeps_parts(climatology, name) is None]:
         raise ValueError(f"the climatology has nothing on {lacking}: make it with seeps_climatology(train)")
     forecast, truth = _map(forecast, _in_meters), _map(rename(truth, names), _in_meters)
-    pairs, metric = seeps_pairs(forecast, truth, climatology)
+    pairs, metric = seeps_pairs(match(forecast, truth, None), climatology)
     return _scored(pairs, metric, weights, skipna=True)
 
 
-def seeps_pairs(
-    forecast: xr.Dataset,
-    truth: xr.Dataset,
-    climatology: xr.Dataset,
-    baselines: Mapping[str, xr.Dataset | Callable] | None = None,
-) -> tuple[Pairs, Metric]:
+def _seeps_parts(climatology: xr.Dataset, name: str) -> tuple[str, str, float | None] | None:
+    """Return what the threshold and the dry fraction of a variable are called, and what is dry in m, if known.
+
+    None where the climatology has nothing on the variable. The names are ours, or those of WeatherBench 2, in which
+    dry is by the hours of the sum.
+    """
+    if f"{name}_threshold" in climatology:
+        return f"{name}_threshold", f"{name}_dry_fraction", climatology.attrs.get("dry")
+    meaning = lookup(name)
+    for own in dict.fromkeys([name, *([meaning[0].long_name] if meaning else [])]):
+        if f"{own}_seeps_threshold" in climatology:
+            hours = re.search(r"(\d+)h", meaning[0].long_name if meaning else own)
+            usual = _DRY.get(int(hours[1])) if hours else None
+            return f"{own}_seeps_threshold", f"{own}_seeps_dry_fraction", climatology.attrs.get("dry", usual)
+    return None
+
+
+def seeps_pairs(pairs: Pairs, climatology: xr.Dataset) -> tuple[Pairs, Metric]:
     """Return the pairs of the variables of a SEEPS climatology, with its thresholds as their climatology; the metric.
 
     Forecast, truth and baselines are in the same unit of length.
     """
-    names = [str(name) for name in forecast.data_vars if f"{name}_threshold" in climatology]
+    parts = {str(name): _seeps_parts(climatology, str(name)) for name in pairs.forecast.data_vars}
+    parts = {name: found for name, found in parts.items() if found is not None}
+    names = list(parts)
     if not names:
         raise ValueError(
-            f"the climatology for SEEPS has {list(climatology.data_vars)} and nothing on {list(forecast.data_vars)}: "
-            "make it with seeps_climatology(train)"
+            f"the climatology for SEEPS has {list(climatology.data_vars)} and nothing on "
+            f"{list(pairs.forecast.data_vars)}: make it with seeps_climatology(train)"
         )
-    factor = {name: _factor_to_meters(forecast[name]) for name in names}
-    dry = {name: climatology.attrs["dry"] / factor[name] for name in names}
-    thresholds = xr.Dataset(
-        {
-            name: (climatology[f"{name}_threshold"].astype(np.float64) / factor[name]).assign_attrs(
-                units=forecast[name].attrs["units"]
+    forecast = pairs.forecast[names]
+    factor, dry, thresholds, fractions = {}, {}, {}, {}
+    for name, (threshold, fraction, meters) in parts.items():
+        if fraction not in climatology:
+            raise ValueError(f"the climatology for SEEPS has {threshold} and no {fraction}")
+        if meters is None:
+            raise ValueError(
+                f"the climatology for SEEPS says not what is dry for {name}: set it in m, climatology.attrs['dry'] = "
+                "0.25e-3"
             )
-            for name in names
-        }
-    )
+        factor[name] = _factor_to_meters(forecast[name])
+        dry[name] = meters / factor[name]
+        own = climatology[threshold]
+        # without units they are in m, as all precipitation of WeatherBench 2
+        own = _in_meters(own) if own.attrs.get("units") else own
+        thresholds[name] = (own.astype(np.float64) / factor[name]).assign_attrs(units=forecast[name].attrs["units"])
+        fractions[name] = climatology[fraction]
     # the thresholds go along as a climatology would; cells without one count no more than those without rain
-    chosen = {
-        name: one[names] if isinstance(one, xr.Dataset) and set(names) <= set(one.data_vars) else one
-        for name, one in (baselines or {}).items()
-    }
-    pairs = match(forecast[names], truth, thresholds, chosen)
-    fractions = xr.Dataset({name: climatology[f"{name}_dry_fraction"] for name in names})
-    p1 = fractions.mean([dim for dim in ("hour", "dayofyear") if dim in fractions.dims])
+    heavy_from = comparable(forecast, xr.Dataset(thresholds), pairs.grid, pairs.kept, "the climatology for SEEPS")
+    others = {name: replace(one, forecast=one.forecast[names]) for name, one in pairs.others.items()}
+    # what is made from the state may need all variables of it
+    whole = any(one is not persistence for one in pairs.made.values())
+    analysis = pairs.analysis if whole else pairs.analysis[names]
+    pairs = replace(pairs, forecast=forecast, analysis=analysis, climatology=heavy_from, others=others, frequency=None)
+    p1 = xr.Dataset(fractions)
+    p1 = p1.mean([dim for dim in ("hour", "dayofyear") if dim in p1.dims])
     p1 = p1.map(lambda field: _on(pairs, field, slice(0, pairs.grid["latitude"].size)))
 
     def error(f: Fields) -> tuple[xr.Dataset, ...]:
@@ -292,12 +409,17 @@ def tercile_rpss(
     train: xr.Dataset,
     *,
     windows: Sequence[tuple[int, int]],
+    regions: Sequence[str] | Mapping[str, Region] | None = None,
     weights: Literal["area", "cos"] | None = "area",
+    fair: bool = True,
+    allow_overlap: bool = False,
 ) -> xr.Dataset:
     """Return the ranked probability skill score of terciles of means over leads, against 1/3 for each.
 
     1 - <RPS> / <RPS of climatology>: are weekly or monthly means below, near or above normal? The terciles of each cell
-    and calendar month are those of the same means in the training period.
+    and calendar month are those of the same means in the training period. The RPS of an ensemble is the fair one,
+    sum_k (P_k - O_k)^2 - P_k (1 - P_k) / (M - 1) over the cumulative shares P of its M members and O of the truth: the
+    score that an ensemble with infinitely many members of the same kind would have (Ferro 2014).
 
     Parameters
     ----------
@@ -307,18 +429,26 @@ def tercile_rpss(
         Analyses; the training period gives the terciles.
     windows
         First and last lead of each mean, in steps from 1: [(1, 28), (29, 56)] are weeks of 6-hourly leads.
+    regions
+        As in `score`.
     weights
         As in `rmse`.
+    fair
+        False: the RPS of the members that there are, which punishes small ensembles. It makes no difference for a
+        single forecast, or one member.
+    allow_overlap
+        Whether verified times may lie in the training period.
 
     Returns
     -------
-    Dataset in memory with the variables of the forecast, dims (window[, level]), no unit: 1 is perfect, 0 no better
-    than climatology; coordinates `first_lead` and `last_lead`.
+    Dataset in memory with the variables of the forecast, dims (window[, level, region]), no unit: 1 is perfect, 0 no
+    better than climatology; coordinates `first_lead` and `last_lead`. A fair score of few members may be above 1.
 
     Raises
     ------
     ValueError
-        As in `rmse`; if a window is outside of the leads, or a month has fewer than six means in the training period.
+        As in `rmse`; if a window is outside of the leads, a month has fewer than six means in the training period, or
+        verified times lie in it.
     """
     leads = forecast.sizes["lead_time"]
     if bad := [window for window in windows if not 1 <= window[0] <= window[1] <= leads]:
@@ -329,13 +459,18 @@ def tercile_rpss(
     for first, last in windows:
         pairs = match(forecast.isel(lead_time=slice(first - 1, last)), truth, None)
         training = comparable(pairs.forecast, train, pairs.grid, pairs.kept, "the training period")
-        weight = row_weights(pairs.grid["latitude"], weights)
+        if not allow_overlap:
+            times = training["time"].values
+            period = {"train_start": iso(times.min()), "train_end": iso(times.max())}
+            refuse_overlap(period, "train", "the training period", pairs)
+        weight = cell_weights(pairs.grid, weights, regions, truth)
         count = pairs.grid["latitude"].size
         height = min(_band_height(one, "latitude") for one in (pairs.forecast, pairs.analysis, training))
-        sums = [_ranked(pairs, training, weight, slice(at, min(at + height, count))) for at in range(0, count, height)]
+        bands = [slice(at, min(at + height, count)) for at in range(0, count, height)]
+        sums = [_ranked(pairs, training, weight, rows, fair) for rows in bands]
         own, normal = (sum(one.isel(part=part) for one in sums) for part in (0, 1))
         parts.append(1 - ratio(own, normal))
-    table = concat(parts, "window")
+    table = concat(parts, "window").transpose("window", "level", "region", ..., missing_dims="ignore")
     lead = forecast["lead_time"].values
     table = table.assign_coords(
         first_lead=("window", [lead[first - 1] for first, _ in windows]),
@@ -346,10 +481,10 @@ def tercile_rpss(
     return table
 
 
-def _ranked(pairs: Pairs, training: xr.Dataset, weight: xr.DataArray, rows: slice) -> xr.Dataset:
+def _ranked(pairs: Pairs, training: xr.Dataset, weight: xr.DataArray, rows: slice, fair: bool) -> xr.Dataset:
     """Return weighted sums of the ranked probability scores of means over all leads, of the forecast and of thirds.
 
-    Over all initializations and some rows of the canonical grid; dims (part[, level]).
+    Over all initializations and some rows of the canonical grid; dims (part[, level, region]).
     """
     member = find_member(pairs.forecast)
     found = {}
@@ -369,7 +504,11 @@ def _ranked(pairs: Pairs, training: xr.Dataset, weight: xr.DataArray, rows: slic
         was = cumulative(right.drop_vars("month"))
         there = own.notnull() if member is None else own.notnull().all(member)
         known = right.notnull() & lower.notnull() & there
-        rps = sum((s - w) ** 2 for s, w in zip(said, was, strict=True)).where(known)
+        rps = sum((s - w) ** 2 for s, w in zip(said, was, strict=True))
+        if fair and member is not None and (count := pairs.forecast.sizes[member]) > 1:
+            # what the shares of so few members miss by chance
+            rps = rps - sum(s * (1 - s) for s in said) / (count - 1)
+        rps = rps.where(known)
         normal = sum((share - w) ** 2 for share, w in zip((1 / 3, 2 / 3), was, strict=True)).where(known)
         pooled = [dim for dim in ("init_time", "latitude", "longitude") if dim in rps.dims]
         own_weight = weight.isel(latitude=rows)

@@ -4,6 +4,7 @@ Split-conformal intervals (Lei et al. 2018) hold the truth as often as they say,
 as far as the errors of the calibration period are like those to come.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +16,20 @@ import xarray as xr
 from simvp_climate.data.conventions import find_member, restore
 from simvp_climate.verification.baselines import climatology_at
 from simvp_climate.verification.calibration import fit_calibration, on_levels_of
-from simvp_climate.verification.metrics import Metric, concat, finish, row_weights, weighted_sums
-from simvp_climate.verification.pairs import Block, Pairs, canonical, iso, match, on_grid_of, read, with_times
-from simvp_climate.verification.regions import Region, region_masks
-from simvp_climate.verification.scores import groups, with_land
+from simvp_climate.verification.metrics import Metric, cell_weights, concat, finish, weighted_sums
+from simvp_climate.verification.pairs import (
+    Block,
+    Pairs,
+    canonical,
+    iso,
+    match,
+    on_grid_of,
+    read,
+    refuse_overlap,
+    with_times,
+)
+from simvp_climate.verification.regions import Region
+from simvp_climate.verification.scores import groups
 
 _SPACE = ("latitude", "longitude")
 # half the width of the triangle over the year, days: a season
@@ -48,11 +59,15 @@ class Intervals:
     def __call__(self, forecast: xr.Dataset) -> xr.Dataset:
         """Return the lower and the upper end for a forecast: its layout with a dimension `bound` first.
 
+        The attributes `intervals_start` and `intervals_end`, with a climatology also `climatology_start` and
+        `climatology_end`, say from which period they are.
+
         Raises
         ------
         ValueError
-            If the forecast has other variables, leads or a grid than was fitted, or a month that was not.
+            If the forecast has members, other variables, leads or a grid than was fitted, or a month that was not.
         """
+        _refuse_members(forecast, "stand around")
         names = [str(name) for name in forecast.data_vars]
         if lacking := [name for name in names if name not in self.half_width]:
             raise ValueError(f"nothing was fitted for {lacking}, but for {list(self.half_width.data_vars)}")
@@ -83,8 +98,21 @@ class Intervals:
         for name in names:
             ends[name] = ends[name].transpose("bound", *inside[name].dims).astype(forecast[name].dtype)
             ends[name].attrs = {**forecast[name].attrs, "interval_level": self.level}
-        result = restore(ends.assign_attrs(forecast.attrs), like=forecast)
+        result = restore(ends.assign_attrs(forecast.attrs | self._period()), like=forecast)
         return result.assign({name: result[name].transpose("bound", *forecast[name].dims) for name in names})
+
+    def _period(self) -> dict[str, str]:
+        names = {"fitted": "intervals", "climatology": "climatology"}
+        whole = {f"{own}_{end}": f"{said}_{end}" for own, said in names.items() for end in ("start", "end")}
+        return {said: self.half_width.attrs[own] for own, said in whole.items() if own in self.half_width.attrs}
+
+
+def _refuse_members(forecast: xr.Dataset, verb: str) -> None:
+    if (member := find_member(forecast)) is not None:
+        raise ValueError(
+            f"intervals {verb} single forecasts, and this has members along {member!r}: take the mean, "
+            f"forecast.mean({member!r})"
+        )
 
 
 def fit_intervals(
@@ -117,8 +145,7 @@ def fit_intervals(
     """
     if not 0 < level < 1:
         raise ValueError(f"level={level!r} must lie between 0 and 1, for example 0.9")
-    if (member := find_member(forecast)) is not None:
-        raise ValueError(f"intervals are fitted on single forecasts: take the mean, forecast.mean({member!r})")
+    _refuse_members(forecast, "are fitted on")
     factors = None if climatology is None else fit_calibration(forecast, truth, climatology)
     pairs = match(forecast, truth, climatology)
     fewest = int(np.ceil(np.round(level / (1 - level), 9)))
@@ -168,6 +195,9 @@ def fit_intervals(
         "fitted_start": iso(verified.min()),
         "fitted_end": iso(verified.max()),
     }
+    for key in ("climatology_start", "climatology_end"):
+        if climatology is not None and key in climatology.attrs:
+            half_width.attrs[key] = climatology.attrs[key]
     center = None if climatology is None else partial(_drawn_in, climatology, factors)
     return Intervals(level, half_width, center)
 
@@ -192,6 +222,8 @@ def coverage(
     regions: Sequence[str] | Mapping[str, Region] | None = None,
     by: Literal["season", "month"] | None = None,
     weights: Literal["area", "cos"] | None = "area",
+    skipna: bool = False,
+    allow_overlap: bool = False,
 ) -> xr.Dataset:
     """Return the share of cases in which the truth lies inside the intervals, its ends included.
 
@@ -199,10 +231,12 @@ def coverage(
     ----------
     intervals
         As from a call of `Intervals`, dims (bound, init_time, lead_time, ...).
-    truth, weights
-        As in `rmse`; pairs without a truth do not count, nor do cells without a value.
+    truth, weights, skipna
+        As in `rmse`, with a warning where missing values make the result NaN.
     regions, by
         As in `score`.
+    allow_overlap
+        Whether verified times may lie in the period that the intervals were fitted on, or in that of their climatology.
 
     Returns
     -------
@@ -211,13 +245,14 @@ def coverage(
     Raises
     ------
     ValueError
-        As in `rmse` and `score`, or if there is no dimension `bound`.
+        As in `rmse` and `score`, or if there is no dimension `bound`, or verified times lie in the period of the fit.
     """
 
     def inside(name: str, lower: xr.DataArray, upper: xr.DataArray, right: xr.DataArray) -> xr.DataArray:
-        return ((lower <= right) & (right <= upper)).astype(np.float64).where(lower.notnull() & right.notnull())
+        known = lower.notnull() & upper.notnull() & right.notnull()
+        return ((lower <= right) & (right <= upper)).astype(np.float64).where(known)
 
-    result = _mean_over_pairs(inside, intervals, truth, regions, by, weights)
+    result = _mean_over_pairs(inside, intervals, truth, regions, by, weights, skipna, allow_overlap)
     for name in result.data_vars:
         result[name].attrs = {"units": "1", "long_name": f"coverage of the intervals of {name}"}
     return result
@@ -230,6 +265,8 @@ def interval_score(
     regions: Sequence[str] | Mapping[str, Region] | None = None,
     by: Literal["season", "month"] | None = None,
     weights: Literal["area", "cos"] | None = "area",
+    skipna: bool = False,
+    allow_overlap: bool = False,
 ) -> xr.Dataset:
     """Return the mean interval score (Gneiting and Raftery 2007): less is better.
 
@@ -248,7 +285,7 @@ def interval_score(
         factor = 2 / (1 - levels[name])
         return upper - lower + factor * ((lower - right).clip(0) + (right - upper).clip(0))
 
-    result = _mean_over_pairs(scored, intervals, truth, regions, by, weights)
+    result = _mean_over_pairs(scored, intervals, truth, regions, by, weights, skipna, allow_overlap)
     for name in result.data_vars:
         units = intervals[name].attrs.get("units", "")
         result[name].attrs = {"units": units, "long_name": f"interval score of {name}"}
@@ -262,6 +299,8 @@ def _mean_over_pairs(
     regions: Sequence[str] | Mapping[str, Region] | None,
     by: str | None,
     weights: str | None,
+    skipna: bool,
+    allow_overlap: bool,
 ) -> xr.Dataset:
     """Return the mean of what is made of both ends and the truth, in one pass over blocks of pairs."""
     if "bound" not in intervals.dims:
@@ -270,8 +309,9 @@ def _mean_over_pairs(
         )
     lower, upper = (intervals.sel(bound=end, drop=True) for end in ("lower", "upper"))
     pairs = match(lower, truth, None, {"upper": upper})
-    rows = row_weights(pairs.grid["latitude"], weights)
-    masks = region_masks(with_land(regions, truth), pairs.grid)
+    if not allow_overlap:
+        refuse_overlap(intervals.attrs, "intervals", "the period that the intervals were fitted on", pairs)
+        refuse_overlap(intervals.attrs, "climatology", "the climatology of the intervals", pairs)
 
     def made(block: Block) -> xr.Dataset:
         low, high = block.systems[""], block.systems["upper"]
@@ -282,8 +322,14 @@ def _mean_over_pairs(
         return low.assign(found)
 
     metric = Metric(lambda f: (f.forecast,), lambda mean: mean)
-    cells = rows if masks is None else masks * rows
-    sums = weighted_sums(pairs, {"mean": metric}, cells, True, made={"made": made})["made", "mean"]
+    cells = cell_weights(pairs.grid, weights, regions, truth)
+    sums = weighted_sums(pairs, {"mean": metric}, cells, skipna, made={"made": made})["made", "mean"]
+    if lacking := [str(name) for name, field in sums.items() if not np.isfinite(field.values).all()]:
+        warnings.warn(
+            f"the result for {lacking} is missing where a value is missing in the intervals or the truth: skipna=True "
+            "counts the cells where all are there",
+            stacklevel=3,
+        )
     parts = groups(by, pairs)
     means = [
         finish(sums.where(True if part is None else part, 0).sum("init_time", skipna=False), metric)

@@ -1,6 +1,7 @@
 """Where a forecast is better than a baseline, and where that is more than chance."""
 
 from collections.abc import Callable
+from numbers import Integral
 
 import numpy as np
 import xarray as xr
@@ -58,8 +59,10 @@ def skill_map(
         raise ValueError(f"a map of skill is of single forecasts: take the mean, forecast.mean({member!r})")
     pairs = match(forecast, truth, None, {"baseline": baseline})
     length = block_length(pairs.forecast["init_time"], pairs.forecast["lead_time"]) if block is None else block
+    if not isinstance(length, Integral) or length < 1:
+        raise ValueError(f"block={block!r} must be a whole number from 1")
     count = int(pairs.complete.any(axis=1).sum())
-    whole = count // length if length >= 1 else 0
+    whole = count // length
     if whole < _FEWEST:
         raise ValueError(
             f"{count} initializations are {whole} whole blocks of {length}, and a test takes {_FEWEST}: forecast from "

@@ -5,7 +5,7 @@ the forecast, and pools over initializations and the grid. Inputs may be lazy: t
 bounded size, and what comes out is computed. Sums are accumulated in float64.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -15,7 +15,8 @@ import xarray as xr
 
 from simvp_climate.data.conventions import find_member, rename
 from simvp_climate.grid import closes_longitude, latitude_weights
-from simvp_climate.verification.pairs import SPACE, Block, Pairs, blocks, match, read
+from simvp_climate.verification.pairs import SPACE, Block, Pairs, blocks, match, read, refuse_overlap
+from simvp_climate.verification.regions import Region, region_masks
 
 
 def rmse(
@@ -90,6 +91,7 @@ def acc(
     kind: Literal["pooled", "per_init"] = "pooled",
     weights: Literal["area", "cos"] | None = "area",
     skipna: bool = False,
+    allow_overlap: bool = False,
 ) -> xr.Dataset:
     """Return the anomaly correlation <a b> / sqrt(<a^2> <b^2>), a and b the anomalies of forecast and truth.
 
@@ -105,6 +107,8 @@ def acc(
         "pooled": the three means over initializations and cells, then one ratio, as WeatherBench-X.
         "per_init": the ratio of means over cells for every initialization, then the mean of the ratios, as
         WeatherBench 2.
+    allow_overlap
+        Whether the climatology may come from a period with verified times in it.
 
     Returns
     -------
@@ -113,11 +117,13 @@ def acc(
     Raises
     ------
     ValueError
-        As in `rmse`, or if the climatology lacks a valid time or `kind` is unknown.
+        As in `rmse`, or if the climatology lacks a valid time, or verified times lie in its period, or `kind` is
+        unknown.
     """
     if kind not in ("pooled", "per_init"):
         raise ValueError(f"kind={kind!r} is unknown: choose 'pooled' or 'per_init'")
-    return _single("acc" if kind == "pooled" else "acc_per_init", forecast, truth, climatology, weights, skipna)
+    name = "acc" if kind == "pooled" else "acc_per_init"
+    return _single(name, forecast, truth, climatology, weights, skipna, allow_overlap)
 
 
 def small_scale_variance(
@@ -166,13 +172,14 @@ def activity(
     *,
     weights: Literal["area", "cos"] | None = "area",
     skipna: bool = False,
+    allow_overlap: bool = False,
 ) -> xr.Dataset:
     """Return the standard deviation of the anomalies of a forecast over that of the truth.
 
     sqrt(<a^2> / <b^2>), a and b the anomalies of forecast and truth from the climatology at the valid time. A forecast
     that blurs what it does not know has less than 1. Arguments, result and errors as in `acc`; no unit.
     """
-    return _single("activity", forecast, truth, climatology, weights, skipna)
+    return _single("activity", forecast, truth, climatology, weights, skipna, allow_overlap)
 
 
 def wind_vector_rmse(
@@ -271,36 +278,47 @@ def rank_histogram(
     forecast: xr.Dataset,
     truth: xr.Dataset,
     *,
+    regions: Sequence[str] | Mapping[str, Region] | None = None,
     weights: Literal["area", "cos"] | None = "area",
     skipna: bool = False,
 ) -> xr.Dataset:
     """Return how often the truth lies above so many members: flat if the ensemble is reliable.
 
-    Arguments and errors as in `crps`. A truth that equals some members counts in equal parts for all ranks that it
-    could have.
+    Arguments and errors as in `crps`, `regions` as in `score`. A truth that equals some members counts in equal parts
+    for all ranks that it could have.
 
     Returns
     -------
-    Dataset in memory with the variables of the forecast, dims (rank, lead_time[, level]), the share of each rank from 0
-    to M; the sum over the ranks is 1.
+    Dataset in memory with the variables of the forecast, dims (rank, lead_time[, level, region]), the share of each
+    rank from 0 to M; the sum over the ranks is 1.
     """
     pairs = match(forecast, truth, None)
     member = members_of(pairs)
     count = pairs.forecast.sizes[member]
     metric = Metric(lambda f: tuple(_has_rank(f, rank) for rank in range(count + 1)), lambda *means: means)
-    rows = row_weights(pairs.grid["latitude"], weights)
-    sums = weighted_sums(pairs, {"rank": metric}, rows, skipna, pool_members=True)["", "rank"]
+    cells = cell_weights(pairs.grid, weights, regions, truth)
+    sums = weighted_sums(pairs, {"rank": metric}, cells, skipna, pool_members=True)["", "rank"]
     shares, _ = _means(sums.sum("init_time", skipna=False))
     ranks = xr.DataArray(np.arange(count + 1), dims="rank", name="rank", attrs={"long_name": "members below the truth"})
     result = concat(list(shares), ranks)
-    return _described(result.transpose("rank", "lead_time", "level", ..., missing_dims="ignore"), True, pairs)
+    return _described(result.transpose("rank", "lead_time", "level", "region", ..., missing_dims="ignore"), True, pairs)
 
 
 class Fields:
-    """Forecast, truth and climatology of a block, and what several metrics make of them; all in physical units."""
+    """Forecast, truth and climatology of a block, and what several metrics make of them; all in physical units.
 
-    def __init__(self, forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset | None, member: str | None):
-        self.truth, self.climatology, self.member = truth, climatology, member
+    `probability` is that of an event, of a system that says one and has no members to count.
+    """
+
+    def __init__(
+        self,
+        forecast: xr.Dataset,
+        truth: xr.Dataset,
+        climatology: xr.Dataset | None,
+        member: str | None,
+        probability: xr.Dataset | None = None,
+    ):
+        self.truth, self.climatology, self.member, self.probability = truth, climatology, member, probability
         self.members = forecast
         self.forecast = forecast if member is None else forecast.mean(member, skipna=False)
 
@@ -436,8 +454,11 @@ def _single(
     climatology: xr.Dataset | None,
     weights: str | None,
     skipna: bool,
+    allow_overlap: bool = False,
 ) -> xr.Dataset:
     pairs = match(forecast, truth, climatology)
+    if climatology is not None and not allow_overlap:
+        refuse_overlap(climatology.attrs, "climatology", "the climatology", pairs)
     metric = METRICS[name]
     if metric.of_ensembles:
         members_of(pairs)
@@ -505,6 +526,9 @@ def weighted_sums(
                 truth = block.truth[[variable]]
                 normal = None if block.climatology is None else block.climatology[[variable]]
                 own = {name: field[[variable]] for name, field in systems.items()}
+                says = {}
+                if block.frequency is not None and variable in block.frequency and "climatology" in own:
+                    says["climatology"] = block.frequency[[variable]]
                 if not skipna:
                     first = Fields(own[""], truth, normal, member_of[""]).forecast
                     masked[variable] = _mask(first, truth, masked.get(variable))
@@ -513,10 +537,12 @@ def weighted_sums(
                     common = truth.notnull()
                     for name, field in own.items():
                         common = common & Fields(field, truth, normal, member_of[name]).forecast.notnull()
+                    for probability in says.values():
+                        common = common & probability.notnull()
                     own = {name: field.where(common) for name, field in own.items()}
                     truth = truth.where(common)
                 for name, field in own.items():
-                    fields = Fields(field, truth, normal, member_of[name])
+                    fields = Fields(field, truth, normal, member_of[name], says.get(name))
                     for label, metric in metrics.items():
                         cells = weights if metric.weighted else even
                         parts = _weighted(metric.fields(fields), cells, skipna, masked.get(variable))
@@ -704,6 +730,21 @@ def row_weights(latitude: xr.DataArray, weights: str | None) -> xr.DataArray:
     if weights is None:
         return xr.ones_like(latitude, dtype=np.float64)
     raise ValueError(f"weights={weights!r} is unknown: choose 'area', 'cos' or None")
+
+
+def cell_weights(
+    grid: Mapping[str, xr.DataArray],
+    weights: str | None,
+    regions: Sequence[str] | Mapping[str, Region] | None,
+    beside: xr.Dataset,
+) -> xr.DataArray:
+    """Return the weights of the cells, (latitude), or of those in each region, (region, latitude, longitude).
+
+    `beside` may hold the land-sea mask.
+    """
+    rows = row_weights(grid["latitude"], weights)
+    masks = region_masks(regions, grid, beside)
+    return rows if masks is None else masks * rows
 
 
 def check_wavenumbers(longitude: xr.DataArray, wavenumbers: tuple[int, int]) -> None:

@@ -1,5 +1,6 @@
 """Which forecast belongs to which truth: every pair of initialization and lead, read in blocks of bounded size."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -42,6 +43,7 @@ class Pairs:
     kept: dict[str, xr.DataArray]  # scalar coordinates of the forecast, for the result
     others: dict[str, Other] = field(default_factory=dict)
     made: dict[str, Callable] = field(default_factory=dict)  # baselines that are made from the state at init time
+    frequency: xr.Dataset | None = None  # how often an event is, in the layout of the climatology, of some variables
 
     @property
     def needs_init(self) -> bool:
@@ -57,6 +59,7 @@ class Block:
     truth: xr.Dataset
     climatology: xr.Dataset | None
     complete: xr.DataArray
+    frequency: xr.Dataset | None = None
 
 
 def match(
@@ -64,11 +67,13 @@ def match(
     truth: xr.Dataset,
     climatology: xr.Dataset | None,
     baselines: Mapping[str, xr.Dataset | Callable] | None = None,
+    frequency: xr.Dataset | None = None,
 ) -> Pairs:
     """Bring all to one grid and find the truth of every pair.
 
     `baselines` are forecasts of other systems, or functions that make them: of analyses at init times, these times and
-    the lead times, like `persistence`.
+    the lead times, like `persistence`. `frequency` is a climatology of how often an event is, of some of the variables.
+    Warns of leads without any pair, and of units that only one side has.
 
     Raises
     ------
@@ -93,6 +98,9 @@ def match(
     analysis = comparable(forecast, truth, grid, kept, "the truth")
     if climatology is not None:
         climatology = comparable(forecast, climatology, grid, kept, "the climatology")
+    if frequency is not None:
+        names = [name for name in forecast.data_vars if name in frequency]
+        frequency = comparable(forecast[names], frequency, grid, kept, "the event frequency", units=False)
     others = {
         name: _other(forecast, one, grid, kept, name) for name, one in baselines.items() if isinstance(one, xr.Dataset)
     }
@@ -132,6 +140,15 @@ def match(
                 + (" (or say persistence=False)" if "persistence" in made else "")
             )
         raise ValueError(message)
+    if (without := ~complete.any(axis=0)).any():
+        leads = [lead_text(lead) for lead in forecast["lead_time"].values[without]]
+        which = ", ".join(leads) if len(leads) <= 12 else f"{leads[0]} to {leads[-1]} ({len(leads)} of them)"
+        needed = f" at the valid time, and at the init time for {' and '.join(made)}" if made else " at the valid time"
+        warnings.warn(
+            f"no forecast has a truth at the leads {which}, so that these have no score: a pair takes an analysis"
+            f"{needed}. Give analyses to {iso(valid_time.values.max())}, or leave the leads out",
+            stacklevel=3,
+        )
     # pairs without truth are computed with that of a neighbor and then not counted: nothing more is read
     return Pairs(
         forecast=forecast,
@@ -145,6 +162,7 @@ def match(
         kept=kept,
         others=others,
         made=made,
+        frequency=frequency,
     )
 
 
@@ -214,6 +232,8 @@ def _other(
         if dim in other.coords and other[dim].ndim == 0:  # one that was picked
             other = other.drop_vars("valid_time", errors="ignore").expand_dims(dim)
     found = comparable(forecast, other, grid, kept, name)
+    if (member := find_member(found)) is not None and found.sizes[member] == 1:
+        found = found.isel({member: 0}, drop=True)  # one member is a single forecast, without a spread
     positions = {}
     for dim in ("init_time", "lead_time"):
         if dim not in found.coords:
@@ -256,24 +276,44 @@ def comparable(
     grid: dict[str, xr.DataArray],
     kept: dict[str, xr.DataArray],
     role: str,
+    *,
+    units: bool = True,
 ) -> xr.Dataset:
-    """Return the variables and levels of the forecast in `other`, if it has them on the same grid."""
+    """Return the variables and levels of the forecast in `other`, if it has them on the same grid and in its units.
+
+    A warning says where only one of both has units. `units=False`: `other` is something else in a unit of its own.
+    """
     names = list(forecast.data_vars)
-    levels = grid["level"].values if "level" in grid else _picked_level(other, names, kept)
+    # some of the variables may have levels and these none
+    has_levels = "level" in grid and any("level" in variable.dims for variable in forecast.data_vars.values())
+    levels = grid["level"].values if has_levels else _picked_level(other, names, kept)
     try:
         other = rename(other, names, levels).reset_coords(drop=True)
         oriented = _oriented(other)
         same_grid(xr.Dataset(coords=grid), oriented)
     except ValueError as error:
         raise ValueError(f"the forecast cannot be compared with {role}: {error}") from error
-    if "level" in other.dims and "level" not in grid:
+    if "level" in other.dims and not has_levels:
         if levels is None:
             raise ValueError(f"{role} has levels {oriented.level.values}, the forecast has none: select one of them")
         other = other.isel(level=0, drop=True)
+    if not units:
+        return other
+    one_sided = []
     for name, variable in forecast.data_vars.items():
         first, second = variable.attrs.get("units"), other[name].attrs.get("units")
-        if first is not None and second is not None and not same_units(first, second):
+        if first is None and second is None:
+            continue
+        if first is None or second is None:
+            one_sided.append(f"{name} ({first or second!r})")
+        elif not same_units(first, second):
             raise ValueError(f"{name} has units {first!r} in the forecast but {second!r} in {role}: convert one")
+    if one_sided:
+        warnings.warn(
+            f"only one of the forecast and {role} says the units of {', '.join(one_sided)}: both are taken to be the "
+            "same. Set them where they are missing, ds['t2m'].attrs['units'] = 'K'",
+            stacklevel=4,
+        )
     return other
 
 
@@ -298,6 +338,9 @@ def blocks(pairs: Pairs) -> Iterator[tuple[slice, slice]]:
     """Return slices of (init, lead) whose forecasts fit in a block, whole runs of leads if possible."""
     count, leads = pairs.complete.shape
     one = sum(variable.size for variable in pairs.forecast.data_vars.values()) * 8 // (count * leads)
+    # baselines may be made from more variables than are scored
+    state = sum(variable.size for variable in pairs.analysis.data_vars.values()) * 8 // pairs.analysis.sizes["time"]
+    one = max(one, state)
     fitting = max(_BLOCK_BYTES // max(one, 1), 1)
     width = min(leads, fitting)
     height = max(fitting // width, 1)
@@ -355,6 +398,7 @@ def read(pairs: Pairs, inits: slice, leads: slice) -> Block:
         if pairs.climatology is None
         else _normal(loaded, pairs.climatology, pairs.valid_time[inits, leads]),
         complete=xr.DataArray(pairs.complete[inits, leads], dims=("init_time", "lead_time")),
+        frequency=None if pairs.frequency is None else _normal(loaded, pairs.frequency, pairs.valid_time[inits, leads]),
     )
 
 
@@ -377,3 +421,29 @@ def _grid_of(dataset: xr.Dataset, grid: dict[str, xr.DataArray]) -> dict[str, xr
 def iso(time: np.generic | object) -> str:
     """Return a time as ISO text to the second."""
     return time.isoformat() if hasattr(time, "isoformat") else str(np.datetime64(time, "s"))
+
+
+def lead_text(lead: object) -> str:
+    """Return a lead time as text to read, "6 h", "5 d" or "2 months"."""
+    if not isinstance(lead, np.timedelta64):
+        return f"{lead} months"
+    hours = lead / np.timedelta64(1, "h")
+    return f"{hours / 24:g} d" if hours >= 48 and hours % 24 == 0 else f"{hours:g} h"
+
+
+def refuse_overlap(attrs: Mapping, prefix: str, what: str, pairs: Pairs) -> None:
+    """Raise ValueError if verified times lie in the period of a climatology or fit, as far as its attributes say one.
+
+    They are `<prefix>_start` and `<prefix>_end`, ISO text.
+    """
+    start, end = (attrs.get(f"{prefix}_{word}") for word in ("start", "end"))
+    if start is None or end is None:
+        return
+    # ISO text sorts like the times, also across calendars
+    inside = [text for text in map(iso, pairs.valid_time.values[pairs.complete]) if start <= text <= end]
+    if inside:
+        raise ValueError(
+            f"{what} is from {start} to {end}, and {len(inside)} verified times lie in it, from "
+            f"{min(inside)} to {max(inside)}: it has seen the truth. Compute it from the training years "
+            "alone, or say allow_overlap=True"
+        )

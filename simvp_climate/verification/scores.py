@@ -1,34 +1,37 @@
 """The table of scores: every system on the same pairs, beside its baselines, with intervals."""
 
+import functools
+import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Literal
 
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import find_member, rename
+from simvp_climate.data.conventions import find_member
 from simvp_climate.grid import closes_longitude
 from simvp_climate.verification import baselines as plain
 from simvp_climate.verification.bootstrap import block_length, percentiles, resample
 from simvp_climate.verification.calibration import calibrate_with
-from simvp_climate.verification.categories import event_metrics, seeps_pairs
+from simvp_climate.verification.categories import check_frequency, event_metrics, seeps_pairs
 from simvp_climate.verification.metrics import (
     METRICS,
     Metric,
     attributes,
+    cell_weights,
     check_wavenumbers,
     concat,
     finish,
     members_of,
     ratio,
-    row_weights,
     sums_per_init,
     weighted_sums,
 )
-from simvp_climate.verification.pairs import SPACE, Pairs, iso, match
-from simvp_climate.verification.regions import BOXES, Region, region_masks
+from simvp_climate.verification.pairs import SPACE, Pairs, iso, match, refuse_overlap
+from simvp_climate.verification.regions import Region
 
 _SKILL = "rmse_skill"
 # of which less is better and 0 the best: 1 - theirs over that of a baseline is a skill
@@ -48,6 +51,7 @@ def score(
     by: Literal["season", "month"] | None = None,
     calibrated: xr.Dataset | None = None,
     thresholds: Mapping[str, float] | None = None,
+    event_frequency: xr.Dataset | None = None,
     seeps_climatology: xr.Dataset | None = None,
     vectors: Mapping[str, tuple[str, str]] | None = None,
     persistence: bool = True,
@@ -69,7 +73,7 @@ def score(
     forecast, truth, weights, skipna
         As in `rmse`. The forecast's attribute `system` names it in the result, "forecast" if it has none. An ensemble
         (dimension `number`, `realization` or `member`) is one system: its mean is scored, and in the metrics of
-        ensembles its members.
+        ensembles its members. A baseline with one member is a single forecast.
     climatology
         As `climatology` gives it. Without one there are no anomaly correlation and activity, and no system
         "climatology".
@@ -88,8 +92,8 @@ def score(
         and of the comparisons rmse_skill; small_scale_variance applies to grids round the globe with 39 longitudes or
         more.
     regions
-        Names, boxes or masks, see `region_masks`, and "land" and "sea" where the truth has a land-sea mask: a
-        dimension `region` more. None: the whole grid, without the dimension.
+        Names ("tropics", "poles"), boxes or masks, see `region_masks`, and "land", "sea" or "europe land" where the
+        truth has a land-sea mask: a dimension `region` more. None: the whole grid, without the dimension.
     by
         "season" or "month" of the valid time: a dimension of this name more.
     calibrated
@@ -98,8 +102,13 @@ def score(
     thresholds
         By variable, in its unit: what "brier" and "frequency_bias" ask whether it is exceeded. Other variables have
         none.
+    event_frequency
+        As from the function `event_frequency`, of the same thresholds: the probability that climatology is scored with
+        in "brier" and "frequency_bias", and so is compared with in "brier_skill_vs_climatology". All of these are NaN
+        for a variable without.
     seeps_climatology
-        As from the function `seeps_climatology`, of the variables that have a "seeps".
+        As from the function `seeps_climatology`, or of a store of WeatherBench 2 (see `seeps`), of the variables that
+        have a "seeps".
     vectors
         Variables more by name, of the eastward and the northward component each, {"wind10": ("u10", "v10")}: their rmse
         is the root mean square length of the error; other metrics have none.
@@ -121,15 +130,18 @@ def score(
     Dataset in memory with the variables of the forecast, dims (system, metric, lead_time[, level, region, season]) and
     the number of initializations in the coordinate `pairs(lead_time[, season])`. The attribute `units` of a variable is
     the unit of its rmse, mae, bias, crps, spread and their differences; other metrics have none. The acc of climatology
-    is NaN, and so are its brier and frequency_bias. The coordinates `<variable>_low` and `<variable>_high` are the ends
-    of the intervals, NaN where there are fewer than five blocks of initializations (the attribute `intervals` says
-    which).
+    is NaN, and so are its brier and frequency_bias without `event_frequency`. The coordinates `<variable>_low` and
+    `<variable>_high` are the ends of the intervals, NaN where fewer than five blocks of initializations have a value of
+    this variable (the attribute `intervals` says how many have any). With `skipna`, `pairs` counts the initializations
+    that have a value of any variable, and `<variable>_pairs(lead_time[, level, region, season])` those of each.
+
+    Warns where values are missing, where no forecast has a truth at a lead, and where only one side says its units.
 
     Raises
     ------
     ValueError
         As in the functions for single metrics; if a metric or region is unknown or does not apply; if a baseline lacks
-        an init or a lead; or if verified times lie in the period of the climatology.
+        an init or a lead; or if verified times lie in the period of the climatology, event frequency or a fit.
     """
     system = str(forecast.attrs.get("system", "forecast"))
     made = {"persistence": plain.persistence} if persistence else {}
@@ -144,34 +156,41 @@ def score(
             f"two systems are called {twice[0]!r} (the forecast, by its attribute system, is {system!r}, the baselines "
             f"{names}): give one of them another name, for example forecast.assign_attrs(system='my model')"
         )
-    pairs = match(forecast, truth, climatology, {**made, **(baselines or {})})
-    available = METRICS | ({} if thresholds is None else event_metrics(thresholds, list(pairs.forecast.data_vars)))
+    available = METRICS | ({} if thresholds is None else event_metrics(thresholds, list(map(str, forecast.data_vars))))
+    if event_frequency is not None:
+        if thresholds is None or climatology is None:
+            raise ValueError(
+                "event_frequency is what climatology says of the thresholds: give both, score(forecast, truth, "
+                "climatology(train), thresholds=..., event_frequency=...)"
+            )
+        event_frequency = check_frequency(event_frequency, thresholds, forecast)
+    pairs = match(forecast, truth, climatology, {**made, **(baselines or {})}, event_frequency)
     rainy = None
     if seeps_climatology is not None:
-        rainy, available["seeps"] = seeps_pairs(forecast, truth, seeps_climatology, {**made, **(baselines or {})})
+        rainy, available["seeps"] = seeps_pairs(pairs, seeps_climatology)
     chosen = _choose(metrics, available, pairs, names)
     _check_vectors(vectors or {}, pairs)
     if vectors and not {"rmse", "rmse_unweighted"} & {column.metric for column in chosen.values()}:
         raise ValueError(f"vectors have an rmse alone, and metrics={metrics!r} asks for none: add 'rmse'")
     if not allow_overlap:
         if climatology is not None:
-            _refuse_overlap(climatology.attrs, "climatology", "the climatology", pairs)
+            refuse_overlap(climatology.attrs, "climatology", "the climatology", pairs)
         for name, one in pairs.made.items():
             fitted = getattr(one, "damping", getattr(one, "patterns", None))
             if fitted is not None:
-                _refuse_overlap(fitted.attrs, "fitted", f"the baseline {name!r}", pairs)
+                refuse_overlap(fitted.attrs, "fitted", f"the baseline {name!r}", pairs)
             around = getattr(one, "climatology", None)
             if isinstance(around, xr.Dataset):
-                _refuse_overlap(around.attrs, "climatology", f"the climatology of the baseline {name!r}", pairs)
+                refuse_overlap(around.attrs, "climatology", f"the climatology of the baseline {name!r}", pairs)
         if seeps_climatology is not None:
-            _refuse_overlap(seeps_climatology.attrs, "climatology", "the climatology for SEEPS", pairs)
-    rows = row_weights(pairs.grid["latitude"], weights)
-    masks = region_masks(with_land(regions, truth), pairs.grid)
+            refuse_overlap(seeps_climatology.attrs, "climatology", "the climatology for SEEPS", pairs)
+        if event_frequency is not None:
+            refuse_overlap(event_frequency.attrs, "climatology", "the event frequency", pairs)
     made_of_block = {"climatology": lambda block: block.climatology} if climatology is not None else {}
     if calibrated is not None:
         made_of_block["calibrated"] = calibrate_with(calibrated, pairs, allow_overlap)
     computed = {column.metric: available[column.metric] for column in chosen.values()}
-    cells = rows if masks is None else masks * rows
+    cells = cell_weights(pairs.grid, weights, regions, truth)
     plainly = {name: metric for name, metric in computed.items() if name != "seeps"}
     sums = weighted_sums(pairs, plainly, cells, skipna, pool_members=True, made=made_of_block) if plainly else {}
     if "seeps" in computed:
@@ -183,13 +202,22 @@ def score(
     order = ["", *(["calibrated"] if calibrated is not None else []), *names]
 
     length = block_length(pairs.forecast["init_time"], pairs.forecast["lead_time"]) if block is None else block
-    drawn = _drawn(pairs, confidence, length, samples, seed)
+    # where missing values propagate every pair counts
+    valued = _with_values(sums) if skipna else None
+    counted = pairs.complete if valued is None else _any_of(valued)
+    drawn = _drawn(counted, confidence, length, samples, seed)
     parted = groups(by, pairs)
+    # the anomalies of climatology are zero, up to the rounding of the store that it came from; and whether a mean
+    # exceeds a threshold is not how often the event is
+    every = list(pairs.forecast.data_vars)
+    unsaid = [name for name in every if pairs.frequency is None or name not in pairs.frequency]
+    undefined = {"acc": every, "acc_per_init": every, "brier": unsaid, "frequency_bias": unsaid}
+    undefined = {} if climatology is None else undefined  # a baseline may be called so
     tables = [
-        _table(sums, computed, chosen, order, drawn, confidence, group, _enough(pairs, group, length))
+        _table(sums, computed, chosen, order, drawn, confidence, group, 5 * length, undefined)
         for group in parted.values()
     ]
-    complete = [pairs.complete & (True if group is None else group.values) for group in parted.values()]
+    complete = [counted & (True if group is None else group.values) for group in parted.values()]
     if by is None:
         parts, counts = tables[0], ("lead_time", complete[0].sum(axis=0))
     else:
@@ -223,6 +251,16 @@ def score(
             edge = {"low": "lower", "high": "upper"}[word]
             result[f"{name}_{word}"].attrs = {"long_name": f"{edge} end of the {confidence:.0%} interval of {name}"}
     result = result.assign_coords(pairs=(*counts, {"long_name": "number of initializations that were verified"}))
+    if valued is not None:
+        numbers = [
+            valued.where(True if group is None else group, False).sum("init_time", dtype=np.int64)
+            for group in parted.values()
+        ]
+        numbers = laid_out(numbers[0] if by is None else concat(numbers, labels))
+        for name in result.data_vars:
+            words = {"long_name": f"number of initializations with values of {name}"}
+            result = result.assign_coords({f"{name}_pairs": numbers[name].variable})
+            result[f"{name}_pairs"].attrs = words
     result["metric"].attrs["units"] = (
         "rmse, mae, bias, crps, spread and their differences: those of the variable; others: 1"
     )
@@ -234,7 +272,7 @@ def score(
         verified_end=iso(verified.max()),
         weights=str(weights),
         missing_values=_LEFT_OUT[skipna],
-        intervals=_say(pairs, confidence, length, samples, seed, drawn),
+        intervals=_say(counted, confidence, length, samples, seed, drawn),
         **{
             key: climatology.attrs[key]
             for key in ("climatology_method", "climatology_start", "climatology_end")
@@ -318,28 +356,6 @@ def _add_vector(
         one[name] = xr.concat([(first + second).isel(part=[0]), first.isel(part=[1])], "part")
 
 
-def with_land(
-    regions: Sequence[str] | Mapping[str, Region] | None, truth: xr.Dataset
-) -> Sequence[str] | Mapping[str, Region] | None:
-    """Return the regions with "land" and "sea" as masks, from the land-sea mask that comes with the truth."""
-    if regions is None or isinstance(regions, str | Mapping) or not {"land", "sea"} & set(regions):
-        return regions
-    try:
-        mask = rename(truth, ["land_sea_mask"])["land_sea_mask"]
-    except ValueError as error:
-        raise ValueError(
-            "the regions land and sea take a land-sea mask in the truth, and there is none: open it with the data "
-            f"(open_dataset(path, [..., 'land_sea_mask'])), or give regions={{'land': mask}} ({error})"
-        ) from error
-    if "time" in mask.dims:
-        mask = mask.isel(time=0, drop=True)
-    own = {"land": mask, "sea": 1 - mask}
-    unknown = [name for name in regions if name not in own and name not in BOXES]
-    if unknown:
-        raise ValueError(f"regions {unknown} are unknown: choose from {[*BOXES, 'land', 'sea']}")
-    return {name: own[name] if name in own else BOXES[name] for name in regions}
-
-
 def skilful_to(scores: xr.Dataset, baselines: Sequence[str] | None = None) -> xr.Dataset:
     """Return the last lead up to which a system is better than every baseline, beyond the interval.
 
@@ -415,6 +431,8 @@ def _choose(
         metrics += [_SKILL] if baselines else []
     if isinstance(metrics, str):
         raise ValueError(f"metrics={metrics!r} is one string, a list is needed: [{metrics!r}]")
+    if twice := sorted({str(name) for name in metrics if list(metrics).count(name) > 1}):
+        raise ValueError(f"metrics has {twice[0]!r} twice: name each once")
     comparisons = {f"{name}_difference": Column(name, "difference") for name in available}
     comparisons |= {f"{name}_skill": Column(name, "skill") for name in _ERRORS if name in available}
     known = [*available, _SKILL]
@@ -453,14 +471,17 @@ def _vs(name: str, baseline: str) -> str:
     return f"{name}_vs_{baseline.replace(' ', '_')}"
 
 
-def _drawn(pairs: Pairs, confidence: float | None, length: int, samples: int, seed: int) -> xr.DataArray | None:
+def _drawn(counted: np.ndarray, confidence: float | None, length: int, samples: int, seed: int) -> xr.DataArray | None:
     if confidence is None:
         return None
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence!r} must lie between 0 and 1, for example 0.95")
-    if length < 1 or samples < 2:
-        raise ValueError(f"block={length!r} must be at least 1, and samples={samples!r} at least 2")
-    verified = pairs.complete.any(axis=1)
+    whole = all(isinstance(one, Integral) and not isinstance(one, bool) for one in (length, samples, seed))
+    if not whole or length < 1 or samples < 2 or seed < 0:
+        raise ValueError(
+            f"block={length!r}, samples={samples!r} and seed={seed!r} must be whole numbers, at least 1, 2 and 0"
+        )
+    verified = counted.any(axis=1)
     counts = resample(int(verified.sum()), length, samples, seed)
     if counts is None:
         return None
@@ -470,11 +491,11 @@ def _drawn(pairs: Pairs, confidence: float | None, length: int, samples: int, se
 
 
 def _say(
-    pairs: Pairs, confidence: float | None, length: int, samples: int, seed: int, drawn: xr.DataArray | None
+    counted: np.ndarray, confidence: float | None, length: int, samples: int, seed: int, drawn: xr.DataArray | None
 ) -> str:
     if confidence is None:
         return "none asked for"
-    inits = int(pairs.complete.any(axis=1).sum())
+    inits = int(counted.any(axis=1).sum())
     if drawn is None:
         return f"none: {inits} initializations are fewer than five blocks of {length}"
     return (
@@ -506,10 +527,15 @@ def _table(
     drawn: xr.DataArray | None,
     confidence: float | None,
     group: xr.DataArray | None,
-    enough: xr.DataArray,
+    fewest: int,
+    undefined: Mapping[str, list],
 ) -> tuple[xr.Dataset, ...]:
-    """Return the scores of a group of pairs, and the ends of their intervals if samples were drawn."""
-    found, sampled = {}, {}
+    """Return the scores of a group of pairs, and the ends of their intervals if samples were drawn.
+
+    Intervals are missing where fewer initializations than `fewest` have a value, and scores of climatology where they
+    are undefined, by metric and variable.
+    """
+    found, sampled, enough = {}, {}, {}
     for system in systems:
         for label, metric in computed.items():
             own = sums[system, label]
@@ -518,13 +544,13 @@ def _table(
             own = sums_per_init(own, metric)
             found[system, label] = finish(own.sum("init_time", skipna=False), metric)
             if drawn is not None:
+                # the last part is the weight of what counts in an initialization
+                enough[system, label] = (own.isel(part=-1) > 0).sum("init_time") >= fewest
                 sampled[system, label] = finish(_resampled(own, drawn), metric)
     for parts in (found, sampled):
-        # its anomalies are zero, up to the rounding of the store that it came from; and whether a mean exceeds a
-        # threshold is not how often the event is
-        for key in (("climatology", name) for name in ("acc", "acc_per_init", "brier", "frequency_bias")):
-            if key in parts:
-                parts[key] = parts[key] * np.nan
+        for label, names in undefined.items():
+            if (key := ("climatology", label)) in parts:
+                parts[key] = parts[key].assign({name: parts[key][name] * np.nan for name in names})
     for parts in (found, sampled) if drawn is not None else (found,):
         for system in systems:
             for label, column in columns.items():
@@ -532,6 +558,8 @@ def _table(
                     continue
                 own, theirs = parts[system, column.metric], parts[column.baseline, column.metric]
                 parts[system, label] = 1 - ratio(own, theirs) if column.kind == "skill" else own - theirs
+                if drawn is not None:
+                    enough[system, label] = enough[system, column.metric] & enough[column.baseline, column.metric]
 
     def stacked(of: Callable[[tuple[str, str]], xr.Dataset]) -> xr.Dataset:
         names = xr.DataArray(np.array(list(columns)), dims="metric", name="metric")
@@ -540,14 +568,23 @@ def _table(
     table = stacked(lambda key: found[key])
     if drawn is None:
         return (table,)
-    ends = {key: tuple(end.where(enough) for end in percentiles(value, confidence)) for key, value in sampled.items()}
+    ends = {
+        key: tuple(end.where(enough[key]) for end in percentiles(value, confidence)) for key, value in sampled.items()
+    }
     return table, stacked(lambda key: ends[key][0]), stacked(lambda key: ends[key][1])
 
 
-def _enough(pairs: Pairs, group: xr.DataArray | None, length: int) -> xr.DataArray:
-    """Return at which leads five blocks of initializations, or more, were verified."""
-    own = pairs.complete & (True if group is None else group.values)
-    return xr.DataArray(own.sum(axis=0) >= 5 * length, dims="lead_time")
+def _with_values(sums: dict[tuple[str, str], xr.Dataset]) -> xr.Dataset:
+    """Return which pairs have a value of the forecast's that counts in some metric, by variable, level and region."""
+    own = [one.isel(part=-1) > 0 for (system, _), one in sums.items() if system == ""]
+    return functools.reduce(operator.or_, own)
+
+
+def _any_of(valued: xr.Dataset) -> np.ndarray:
+    """Return the pairs that have a value of any variable, (init, lead)."""
+    over = ("init_time", "lead_time")
+    parts = [one.any([dim for dim in one.dims if dim not in over]).transpose(*over) for one in valued.values()]
+    return np.logical_or.reduce([one.values for one in parts])
 
 
 def _resampled(sums: xr.Dataset, drawn: xr.DataArray) -> xr.Dataset:
@@ -561,18 +598,3 @@ def _resampled(sums: xr.Dataset, drawn: xr.DataArray) -> xr.Dataset:
 
     coordinates = {name: c for name, c in sums.coords.items() if "init_time" not in c.dims}
     return sums.map(product).assign_coords(coordinates)
-
-
-def _refuse_overlap(attrs: dict, prefix: str, what: str, pairs: Pairs) -> None:
-    """Raise if verified times lie in the period of a climatology or baseline, as far as its attributes say one."""
-    start, end = (attrs.get(f"{prefix}_{word}") for word in ("start", "end"))
-    if start is None or end is None:
-        return
-    # ISO text sorts like the times, also across calendars
-    inside = [text for text in map(iso, pairs.valid_time.values[pairs.complete]) if start <= text <= end]
-    if inside:
-        raise ValueError(
-            f"{what} is from {start} to {end}, and {len(inside)} verified times lie in it, from "
-            f"{min(inside)} to {max(inside)}: it has seen the truth. Compute it from the training years "
-            "alone, or say allow_overlap=True"
-        )

@@ -1,13 +1,16 @@
 """How much of a field is in which zonal wavenumber: does a forecast blur, and does a long one drift?"""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import xarray as xr
 
 from simvp_climate.data.conventions import find_axes
 from simvp_climate.grid import closes_longitude
 from simvp_climate.verification.baselines import climatology_at
-from simvp_climate.verification.metrics import Metric, concat, row_weights, weighted_sums
-from simvp_climate.verification.pairs import canonical, match, on_grid_of, with_times
+from simvp_climate.verification.metrics import Metric, cell_weights, concat, row_weights, weighted_sums
+from simvp_climate.verification.pairs import SPACE, canonical, match, on_grid_of, with_times
+from simvp_climate.verification.regions import Region
 
 _RADIUS = 1000 * (6357 + 6378) / 2  # meters, as WeatherBench 2
 
@@ -126,7 +129,13 @@ def variance_by_wavenumber(forecast: xr.Dataset, truth: xr.Dataset) -> xr.Datase
     return result.assign_coords(labels).assign_attrs({})
 
 
-def drift(forecast: xr.Dataset, truth: xr.Dataset | None = None, climatology: xr.Dataset | None = None) -> xr.Dataset:
+def drift(
+    forecast: xr.Dataset,
+    truth: xr.Dataset | None = None,
+    climatology: xr.Dataset | None = None,
+    *,
+    regions: Sequence[str] | Mapping[str, Region] | None = None,
+) -> xr.Dataset:
     """Return the area mean of a forecast less that of the truth, by initialization and lead: does the climate drift?
 
     Parameters
@@ -137,10 +146,12 @@ def drift(forecast: xr.Dataset, truth: xr.Dataset | None = None, climatology: xr
         As in `rmse`; pairs without are missing in the result.
     climatology
         Instead of the truth, as `climatology` gives it: for rollouts longer than the analyses.
+    regions
+        As in `score`; "land" and "sea" take a land-sea mask beside the truth or the climatology.
 
     Returns
     -------
-    Dataset in memory, dims (init_time, lead_time[, level]), in the unit of the variable.
+    Dataset in memory, dims (init_time, lead_time[, level, region]), in the unit of the variable.
 
     Raises
     ------
@@ -152,16 +163,16 @@ def drift(forecast: xr.Dataset, truth: xr.Dataset | None = None, climatology: xr
     if climatology is not None:
         inside = canonical(forecast)
         normal = on_grid_of(climatology, inside, "the climatology")
-        weight = row_weights(inside["latitude"], "area")
+        weight = cell_weights({dim: inside[dim] for dim in SPACE}, "area", regions, climatology)
         own, usual = (one.weighted(weight).mean(["latitude", "longitude"]) for one in (inside, normal.load()))
         usual = climatology_at(usual, inside["valid_time"])
         result = (own - usual.drop_vars([name for name in usual.coords if name not in usual.dims])).compute()
         valid_time = inside["valid_time"]
     else:
         pairs = match(forecast, truth, None)
-        rows = row_weights(pairs.grid["latitude"], "area")
+        cells = cell_weights(pairs.grid, "area", regions, truth)
         metric = Metric(lambda f: (f.error,), lambda x: x)
-        sums = weighted_sums(pairs, {"mean": metric}, rows, False)["", "mean"]
+        sums = weighted_sums(pairs, {"mean": metric}, cells, False)["", "mean"]
         divisor = sums.isel(part=1)
         result = sums.isel(part=0) / divisor.where(divisor != 0)
         if "level" in pairs.grid:
@@ -170,6 +181,7 @@ def drift(forecast: xr.Dataset, truth: xr.Dataset | None = None, climatology: xr
         # as the pairs are
         valid_time = valid_time.isel(init_time=np.argsort(ordered["init_time"].values, kind="stable"))
     for name in result.data_vars:
-        result[name] = result[name].transpose("init_time", "lead_time", ...)
+        order = ("init_time", "lead_time", "level", "region", ...)
+        result[name] = result[name].transpose(*order, missing_dims="ignore")
         result[name].attrs = {"units": forecast[name].attrs.get("units", "")}
     return result.assign_coords(valid_time=(("init_time", "lead_time"), valid_time.values))

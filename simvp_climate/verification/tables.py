@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from simvp_climate.verification.pairs import lead_text
+
 _METRICS = ("rmse", "acc", "activity", "small_scale_variance")
 _MOST_LEADS = 10
 
@@ -44,7 +46,7 @@ def score_table(
     chosen = _leads(scores["lead_time"], leads)
     part = scores.drop_vars([name for name in scores.coords if name not in scores.dims])
     part = part.sel(metric=metrics).isel(lead_time=chosen)
-    words = [_lead_text(lead) for lead in part["lead_time"].values]
+    words = [lead_text(lead) for lead in part["lead_time"].values]
     others = [str(dim) for dim in scores.dims if dim not in ("system", "metric", "lead_time")]
     rows: dict[tuple, dict[tuple, float]] = {}
     for name, values in part.data_vars.items():
@@ -82,17 +84,10 @@ def _leads(lead_time: xr.DataArray, leads: Sequence | None) -> list[int]:
         wanted = pd.Timedelta(lead).to_timedelta64() if values.dtype.kind == "m" else lead
         at = np.flatnonzero(values == wanted)
         if not len(at):
-            raise ValueError(f"leads has {lead!r}, the scores {[_lead_text(one) for one in values]}")
+            raise ValueError(f"leads has {lead!r}, the scores {[lead_text(one) for one in values]}")
         found.append(int(at[0]))
     return found
 
 
 def _text(label: xr.DataArray) -> str:
     return f"{label.item():g}" if label.dtype.kind in "iuf" else str(label.item())
-
-
-def _lead_text(lead: object) -> str:
-    if not isinstance(lead, np.timedelta64):
-        return f"{lead} months"
-    hours = lead / np.timedelta64(1, "h")
-    return f"{hours / 24:g} d" if hours >= 48 and hours % 24 == 0 else f"{hours:g} h"

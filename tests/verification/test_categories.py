@@ -5,14 +5,16 @@ from scores.categorical import seeps as peer_seeps
 
 from simvp_climate.grid import latitude_weights
 from simvp_climate.verification import categories
-from simvp_climate.verification.baselines import climatology_at, persistence
+from simvp_climate.verification.baselines import climatology, climatology_at, persistence
 from simvp_climate.verification.categories import (
     brier,
+    event_frequency,
     frequency_bias,
     seeps,
     seeps_climatology,
     tercile_rpss,
 )
+from simvp_climate.verification.scores import score
 
 
 def rain(days=400, start="2001-01-01", seed=0, units="m"):
@@ -47,6 +49,43 @@ class TestEvents:
         forecast["tp24h"][2, 0, 1, 1] = np.nan
         assert np.isnan(brier(forecast, truth, 1e-3).tp24h).all()
         assert np.isfinite(brier(forecast, truth, 1e-3, skipna=True).tp24h).all()
+
+
+class TestEventFrequency:
+    def test_by_hand(self):
+        # two years of months, wet in every second cell in the first year and nowhere in the second
+        times = np.arange("2001-01", "2003-01", dtype="datetime64[M]").astype("datetime64[ns]")
+        train = rain(days=24).assign_coords(time=times) * 0
+        train["tp24h"][:12, :, ::2] = 2.0
+        found = event_frequency(train, {"tp24h": 1.0}).tp24h
+        assert found.dims == ("month", "latitude", "longitude")
+        np.testing.assert_array_equal(found, np.broadcast_to([0.5, 0] * 4, (12, 4, 8)))
+        assert found.attrs["units"] == "1" and found.attrs["threshold"] == 1.0
+        assert event_frequency(train, {"tp24h": 1.0}).attrs["climatology_end"] == "2002-12-01T00:00:00"
+        # a value that equals the threshold does not exceed it; one that is missing is no dry one
+        train["tp24h"][:12, 0, 1] = np.nan
+        train["tp24h"][12:, 0, 1] = 2.0
+        found = event_frequency(train, {"tp24h": 1.0}).tp24h
+        np.testing.assert_array_equal(found[:, 0, 1], np.ones(12))
+        assert float(event_frequency(train, {"tp24h": 2.0}).tp24h.max()) == 0
+
+    def test_is_the_climatology_of_the_indicator(self):
+        train = rain(days=800)
+        found = event_frequency(train, {"tp24h": 5e-3}, window_days=31)
+        expected = climatology((train > 5e-3).astype(float), window_days=31)
+        np.testing.assert_allclose(found.tp24h, expected.tp24h, rtol=1e-6)
+        lazy = event_frequency(train.chunk(time=90), {"tp24h": 5e-3}, window_days=31)
+        xr.testing.assert_identical(lazy, found)
+
+    def test_errors(self):
+        train = rain(days=400)
+        with pytest.raises(ValueError, match=r"thresholds has \['tp'\], the training period has \['tp24h'\]"):
+            event_frequency(train, {"tp": 1e-3})
+        for wrong in ({"tp24h": "1"}, {"tp24h": True}, {"tp24h": np.nan}, {"tp24h": [1.0]}):
+            with pytest.raises(ValueError, match="the threshold of tp24h is .*: give a number in its unit"):
+                event_frequency(train, wrong)
+        with pytest.raises(ValueError, match=r"thresholds=0.001 must say one by variable, .*\{'tp': 1e-3\}"):
+            event_frequency(train, 1e-3)
 
 
 class TestSeeps:
@@ -89,6 +128,28 @@ class TestSeeps:
         millimeters = seeps_climatology(rain(days=1500, units="mm"))
         np.testing.assert_allclose(millimeters.tp24h_threshold, clim.tp24h_threshold, rtol=1e-5)
 
+    @pytest.mark.parametrize("name", ["tp24h", "total_precipitation_24hr"])
+    def test_a_climatology_in_the_names_of_weatherbench_2(self, name):
+        train, truth = rain(days=800), rain(days=60, start="2005-03-01", seed=1).rename(tp24h=name)
+        forecast = persistence(truth, truth.time[:50], ["1D"])
+        ours = seeps_climatology(train)
+        theirs = xr.Dataset(
+            {f"total_precipitation_24hr_seeps_{key}": ours[f"tp24h_{key}"].drop_attrs().transpose(
+                "hour", "dayofyear", "longitude", "latitude") for key in ("threshold", "dry_fraction")}
+        )  # fmt: skip
+        theirs["total_precipitation_24hr"] = theirs.total_precipitation_24hr_seeps_threshold * 0
+        expected = seeps(forecast.rename({name: "tp24h"}), truth.rename({name: "tp24h"}), ours).tp24h
+        np.testing.assert_array_equal(seeps(forecast, truth, theirs)[name], expected)
+        millimeters = forecast.assign({name: (forecast[name] * 1000).assign_attrs(units="mm")})
+        np.testing.assert_allclose(seeps(millimeters, truth, theirs)[name], expected, rtol=1e-6)
+        table = score(forecast, truth, metrics=["seeps"], seeps_climatology=theirs)
+        np.testing.assert_array_equal(table[name].sel(system="forecast", metric="seeps"), expected)
+        with pytest.raises(ValueError, match="and no total_precipitation_24hr_seeps_dry_fraction"):
+            seeps(forecast, truth, theirs.drop_vars("total_precipitation_24hr_seeps_dry_fraction"))
+        with pytest.raises(ValueError, match="says not what is dry for rain: set it in m"):
+            new = theirs.rename({one: one.replace("total_precipitation_24hr", "rain") for one in theirs.data_vars})
+            seeps(forecast.rename({name: "rain"}), truth.rename({name: "rain"}), new)
+
     def test_errors(self):
         with pytest.raises(ValueError, match="a step of 12 h says not what is dry"):
             ds = rain(days=800)
@@ -129,7 +190,49 @@ class TestTerciles:
         spread = xr.concat(
             [right * 0 + 200, right * 0 + 280.0, right * 0 + 400], "number", coords="minimal", compat="override"
         )
-        np.testing.assert_allclose(tercile_rpss(spread, truth, train, windows=windows).sst, 0, atol=0.01)
+        found = tercile_rpss(spread, truth, train, windows=windows, fair=False).sst
+        np.testing.assert_allclose(found, 0, atol=0.01)
+        # fair, 2 (1/3 2/3) / (3 - 1) = 2/9 less than the 4/9 of thirds: three members drawn at random say this seldom
+        np.testing.assert_allclose(tercile_rpss(spread, truth, train, windows=windows).sst, 0.5, atol=0.02)
+
+    def test_the_fair_score_of_two_members_expects_that_of_infinitely_many(self):
+        train, truth = self.slow(0, days=9000, start="1971-01-01"), self.slow(1, start="2006-01-01")
+        forecast = persistence(truth, truth.time[:100:10], ["1D", "2D", "3D"]) * 0
+        says = [200.0, 280.0, 400.0]  # below, near and above normal
+        sure = [tercile_rpss(forecast + one, truth, train, windows=[(1, 3)]).sst for one in says]
+        found = {fair: [] for fair in (True, False)}
+        for first in says:
+            for second in says:
+                both = forecast + xr.DataArray([first, second], dims="number")
+                for fair, values in found.items():
+                    values.append(tercile_rpss(both, truth, train, windows=[(1, 3)], fair=fair).sst)
+        # all nine pairs are equally likely; of infinitely many members a third says each, as three do that differ
+        thirds = forecast + xr.DataArray(says, dims="number")
+        expected = tercile_rpss(thirds, truth, train, windows=[(1, 3)], fair=False).sst
+        np.testing.assert_allclose(np.mean(found[True], axis=0), expected, rtol=1e-9)
+        assert np.mean(found[False], axis=0) < expected - 0.3
+        np.testing.assert_allclose(found[True][0], sure[0])  # members that agree are one
+        one = (forecast + 200.0).expand_dims(number=1)
+        np.testing.assert_allclose(tercile_rpss(one, truth, train, windows=[(1, 3)]).sst, sure[0])
+
+    def test_regions(self):
+        train, truth = self.slow(0), self.slow(1, start="2006-01-01")
+        forecast = persistence(truth, truth.time[:1000:10], ["1D", "2D", "3D"])
+        regions = {"north": (0, 90, 0, 360), "west": (-90, 90, 0, 90), "all": (-90, 90, 0, 360)}
+        found = tercile_rpss(forecast, truth, train, windows=[(1, 3)], regions=regions).sst
+        assert found.dims == ("window", "region")
+        north, west = (lambda ds: ds.isel(latitude=[2, 3])), (lambda ds: ds.isel(longitude=[0, 1, 2]))
+        for name, part in (("north", north), ("west", west), ("all", lambda ds: ds)):
+            expected = tercile_rpss(part(forecast), part(truth), part(train), windows=[(1, 3)]).sst
+            np.testing.assert_allclose(found.sel(region=name), expected, rtol=1e-12)
+
+    def test_a_training_period_that_saw_the_truth_is_refused(self):
+        train, truth = self.slow(0), self.slow(1, start="2006-01-01")
+        forecast = persistence(truth, truth.time[:100:10], ["1D", "2D", "3D"])
+        with pytest.raises(ValueError, match="the training period is from 2006-01-01T00.*it has seen the truth"):
+            tercile_rpss(forecast, truth, truth, windows=[(1, 3)])
+        tercile_rpss(forecast, truth, truth, windows=[(1, 3)], allow_overlap=True)
+        tercile_rpss(forecast, truth, train, windows=[(1, 3)])
 
     def test_order_of_latitudes_does_not_matter(self):
         train, truth = self.slow(0), self.slow(1, start="2006-01-01")

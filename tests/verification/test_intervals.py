@@ -5,7 +5,7 @@ import xarray as xr
 from simvp_climate.grid import latitude_weights
 from simvp_climate.verification import pairs
 from simvp_climate.verification.baselines import climatology, persistence
-from simvp_climate.verification.intervals import coverage, fit_intervals, interval_score
+from simvp_climate.verification.intervals import Intervals, coverage, fit_intervals, interval_score
 
 LEADS = ["6h", "24h"]
 
@@ -115,6 +115,46 @@ def test_interval_score_by_hand():
     assert float(coverage(ends, truth).t2m.max()) == 0
 
 
+def of_one_width(forecast):
+    """Return intervals one wide on both sides of a forecast of one month."""
+    half = forecast.isel(init_time=0, drop=True).drop_vars("valid_time") * 0 + 1.0
+    return Intervals(0.9, half.expand_dims(month=[1]).assign_attrs(months="1"))
+
+
+def test_missing_values_count_as_in_score():
+    forecast, truth = year(0, days=20, noise=0.0)
+    forecast["t2m"] = forecast.t2m + xr.where(forecast.latitude > 0, 0.5, 5.0).values[:, np.newaxis]
+    ends = of_one_width(forecast)(forecast)
+    np.testing.assert_allclose(coverage(ends, truth).t2m, 0.5)
+    np.testing.assert_allclose(interval_score(ends, truth).t2m, 0.5 * 2 + 0.5 * (2 + 20 * 4))
+    # half of the south has no truth at some times: it is inside in two thirds of what is left of these
+    holes = truth.copy(deep=True)
+    holes["t2m"][1:41, :2, :4] = np.nan
+    holes = holes.isel(time=slice(0, 41))
+    for measure, expected in ((coverage, 2 / 3), (interval_score, 2 + 20 * 4 / 3)):
+        with pytest.warns(UserWarning, match=r"the result for \['t2m'\] is missing where a value is missing.*skipna"):
+            assert measure(ends, holes.isel(time=slice(0, 21))).t2m.isnull().all()
+        np.testing.assert_allclose(measure(ends, holes, skipna=True).t2m, expected, rtol=1e-6)
+    # what is missing everywhere is a mask
+    masked, own = truth.where(truth.longitude < 180), forecast.where(forecast.longitude < 180)
+    np.testing.assert_allclose(coverage(of_one_width(own)(own), masked).t2m, 0.5)
+
+
+def test_a_period_that_was_fitted_on_is_refused():
+    forecast, truth = year(0, days=60)
+    later, later_truth = year(1, days=20, start="2002-02-01")
+    seen = climatology(later_truth)
+    for clim, words in ((None, "the period that the intervals were fitted on is from 2001-01-01T06"),
+                        (seen, "the climatology of the intervals is from 2002-02-01T00")):  # fmt: skip
+        bands = fit_intervals(forecast, truth, 0.8, clim)
+        cases = (forecast, truth) if clim is None else (later, later_truth)
+        for measure in (coverage, interval_score):
+            with pytest.raises(ValueError, match=words + ".*it has seen the truth"):
+                measure(bands(cases[0]), cases[1])
+            measure(bands(cases[0]), cases[1], allow_overlap=True)
+    assert float(coverage(fit_intervals(forecast, truth, 0.8)(later), later_truth).t2m.mean()) > 0.5
+
+
 def test_layout_is_that_of_the_forecast():
     bands = fit_intervals(*year(0), level=0.9)
     forecast, _ = year(1, start="2002-01-01", days=20)
@@ -166,8 +206,9 @@ def test_errors():
         bands(summer)
     with pytest.raises(ValueError, match="nothing was fitted for the lead"):
         bands(forecast.assign_coords(lead_time=forecast.lead_time + np.timedelta64(1, "h")))
-    with pytest.raises(ValueError, match="take the mean, forecast.mean"):
-        fit_intervals(forecast.expand_dims(number=[0, 1]), truth)
+    for call in (lambda one: fit_intervals(one, truth), bands):
+        with pytest.raises(ValueError, match="has members along 'number': take the mean, forecast.mean"):
+            call(forecast.expand_dims(number=[0, 1]))
     holes = forecast.copy(deep=True)
     holes["t2m"][3, 0, 1, 1] = np.nan
     with pytest.raises(ValueError, match="t2m has missing values in some forecasts"):
@@ -182,5 +223,6 @@ def test_from_a_forecaster(forecaster):
     ds = waves()
     bands = forecaster.interval(0.8, ds, every="6h")
     assert bands.level == 0.8 and bands.half_width.sizes["lead_time"] == 3
-    found = coverage(bands(forecaster(ds.isel(time=slice(0, 40)), every="6h").isel(init_time=slice(0, 30))), ds)
+    ends = bands(forecaster(ds.isel(time=slice(0, 40)), every="6h").isel(init_time=slice(0, 30)))
+    found = coverage(ends, ds, allow_overlap=True)
     assert float(found.t2m.mean()) == pytest.approx(0.8, abs=0.1)

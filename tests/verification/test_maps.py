@@ -87,6 +87,9 @@ def test_errors():
     forecast, baseline, truth = case(days=12)
     with pytest.raises(ValueError, match="12 initializations are 4 whole blocks of 3"):
         skill_map(forecast, truth, baseline)
+    for wrong in (2.5, 0, "3"):
+        with pytest.raises(ValueError, match=f"block={wrong!r} must be a whole number from 1"):
+            skill_map(forecast, truth, baseline, block=wrong)
     with pytest.raises(ValueError, match="false_discovery_rate=5"):
         skill_map(forecast, truth, baseline, false_discovery_rate=5)
     with pytest.raises(ValueError, match=r"take the mean, forecast.mean\('number'\)"):

@@ -9,7 +9,7 @@ import xarray as xr
 from simvp_climate.grid import latitude_weights
 from simvp_climate.verification import pairs
 from simvp_climate.verification.baselines import climatology, persistence
-from simvp_climate.verification.metrics import acc, bias, mae, rmse, small_scale_variance
+from simvp_climate.verification.metrics import acc, activity, bias, mae, rmse, small_scale_variance
 from simvp_climate.verification.scores import score
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "metrics_wb64x32"
@@ -155,7 +155,7 @@ class TestByHand:
         for factor, value in ((0.3, 1), (-2.0, -1)):
             forecast = perfect.assign(t2m=shift + factor * (perfect.t2m - shift))
             for kind in ("pooled", "per_init"):
-                result = acc(forecast, truth, clim, kind=kind).t2m
+                result = acc(forecast, truth, clim, kind=kind, allow_overlap=True).t2m
                 np.testing.assert_allclose(result, value, rtol=1e-12)
                 assert result.attrs["units"] == "1"
         assert anomaly.shape == perfect.t2m.shape
@@ -281,6 +281,15 @@ class TestErrors:
         forecast.t2m.attrs["units"], truth.t2m.attrs["units"] = "m**2 s**-2", "m2 s-2"
         np.testing.assert_allclose(rmse(forecast, truth).t2m, 1)
 
+    def test_units_that_one_side_does_not_say(self):
+        truth = truth_on()
+        forecast, nameless = forecast_of(truth, error=2.0), truth_on()
+        del nameless.t2m.attrs["units"]
+        with pytest.warns(UserWarning, match=r"only one of the forecast and the truth says the units of t2m \('K'\)"):
+            np.testing.assert_allclose(rmse(forecast, nameless).t2m, 2)
+        del forecast.t2m.attrs["units"]
+        np.testing.assert_allclose(rmse(forecast, nameless).t2m, 2)  # neither says: nothing to compare
+
     def test_no_truth_at_all_names_both_periods(self):
         truth = truth_on()
         forecast = forecast_of(truth)
@@ -351,6 +360,7 @@ class TestMissingValues:
             assert np.isfinite(
                 by_itself["2m_temperature"].sel(metric="rmse") if "metric" in by_itself.dims else 1
             ).all()
+            told = told.drop_vars("2m_temperature_pairs", errors="ignore")
             xr.testing.assert_allclose(by_itself.drop_attrs(), told.drop_attrs(), rtol=1e-12)
 
     def test_a_mask_that_moves_is_loud(self, monkeypatch):
@@ -498,7 +508,8 @@ class TestScore:
         forecast = persistence(truth, truth.time[:6], ["6h", "18h", "48h"])
         # no truth for the last inits at the longer leads, and none at the third init itself
         gappy = truth.drop_isel(time=2)
-        table = score(forecast, gappy, metrics=["rmse"])
+        with pytest.warns(UserWarning, match=r"at the leads 2 d, .*Give analyses to 2018-01-04T06:00:00"):
+            table = score(forecast, gappy, metrics=["rmse"])
         # valid 1 3 4 5 6 less init 2: 0->1, 3->4, 4->5, 5->6, and 1->2 is missing
         assert table.pairs.values.tolist() == [4, 4, 0]
         kept = {"6h": [0, 3, 4, 5], "18h": [0, 1, 3, 4]}
@@ -511,14 +522,23 @@ class TestScore:
                 value = table.t2m.sel(system=system, metric="rmse", lead_time=pd.Timedelta(lead).to_timedelta64())
                 assert float(value) == pytest.approx(expected, rel=1e-12)
         assert np.isnan(table.t2m.sel(lead_time=np.timedelta64(48, "h"))).all()
-        alone = score(forecast, gappy, metrics=["rmse"], persistence=False)
+        with pytest.warns(UserWarning, match="an analysis at the valid time. Give analyses"):
+            alone = score(forecast, gappy, metrics=["rmse"], persistence=False)
         assert alone.pairs.values.tolist() == [5, 5, 0]
 
     def test_a_pair_without_truth_needs_no_climatology(self):
         truth, clim = truth_on(times=5), climatology(truth_on(times=5).isel(time=[0, 1, 2, 4]))
         forecast = persistence(truth, truth.time[:2], ["6h", "48h"])
         clim = clim.sel(hour=[6, 12])
-        assert score(forecast, truth, clim, allow_overlap=True).pairs.values.tolist() == [2, 0]
+        with pytest.warns(UserWarning, match="no forecast has a truth at the leads 2 d"):
+            assert score(forecast, truth, clim, allow_overlap=True).pairs.values.tolist() == [2, 0]
+
+    def test_leads_without_truth_are_named(self):
+        truth = truth_on(times=8)
+        forecast = persistence(truth, truth.time[:6], ["6h", "72h", "78h"])
+        with pytest.warns(UserWarning, match="no forecast has a truth at the leads 3 d, 78 h, so that"):
+            found = rmse(forecast, truth).t2m
+        assert np.isfinite(found[0]) and np.isnan(found[1:]).all()
 
     def test_a_climatology_that_saw_the_truth_is_refused(self):
         truth = truth_on()
@@ -528,6 +548,11 @@ class TestScore:
         assert "acc" in score(forecast, truth, climatology(truth), allow_overlap=True).metric
         later = climatology(truth.assign_coords(time=truth.time + np.timedelta64(10, "D")))
         assert "acc" in score(forecast, truth, later).metric
+        for alone in (acc, activity):
+            with pytest.raises(ValueError, match=r"from 2018-01-01T00.* 6 verified times.*allow_overlap=True"):
+                alone(forecast, truth, climatology(truth))
+            alone(forecast, truth, climatology(truth), allow_overlap=True)
+            alone(forecast, truth, later)
 
     def test_lazy_in_computed_out(self):
         truth = truth_on()

@@ -7,11 +7,11 @@ from scores.probability import crps_for_ensemble
 from test_categories import rain
 
 from simvp_climate.grid import latitude_weights
-from simvp_climate.verification.baselines import climatology, persistence
+from simvp_climate.verification.baselines import climatology, climatology_at, persistence
 from simvp_climate.verification.bootstrap import block_length, resample
 from simvp_climate.verification.calibration import fit_calibration
-from simvp_climate.verification.categories import brier, frequency_bias, seeps, seeps_climatology
-from simvp_climate.verification.fitted import fit_damped_persistence
+from simvp_climate.verification.categories import brier, event_frequency, frequency_bias, seeps, seeps_climatology
+from simvp_climate.verification.fitted import fit_damped_persistence, fit_linear_regression
 from simvp_climate.verification.metrics import (
     activity,
     crps,
@@ -123,6 +123,26 @@ class TestEnsembles:
         np.testing.assert_allclose(last.sel(metric="crps"), last.sel(metric="mae"), rtol=1e-12)
         assert np.isnan(last.sel(metric="spread")).all()
 
+    def test_a_baseline_of_one_member_is_a_single_forecast(self):
+        truth = weather(days=20)
+        other = forecast_of(truth, seed=5)
+        table = score(ensemble_of(truth), truth, baselines={"one": other.expand_dims(number=1)})
+        single = score(ensemble_of(truth), truth, baselines={"one": other})
+        xr.testing.assert_identical(table, single)
+        own = table.t2m.sel(system="one")
+        np.testing.assert_allclose(own.sel(metric="crps"), own.sel(metric="mae"), rtol=1e-12)
+        assert np.isfinite(own.sel(metric="crps")).all() and own.sel(metric="spread").isnull().all()
+
+    def test_ranks_by_region(self):
+        truth = weather(days=20)
+        forecast = ensemble_of(truth)
+        regions = {"north": (0, 90, 0, 360), "west": (-90, 90, 0, 90)}
+        found = rank_histogram(forecast, truth, regions=regions).t2m
+        assert found.dims == ("rank", "lead_time", "region")
+        for name, part in (("north", {"latitude": [2, 3]}), ("west", {"longitude": [0, 1, 2]})):
+            expected = rank_histogram(forecast.isel(part), truth.isel(part)).t2m
+            np.testing.assert_allclose(found.sel(region=name), expected, rtol=1e-12)
+
     def test_errors(self):
         truth = weather(days=5)
         with pytest.raises(ValueError, match="none of ensemble members"):
@@ -213,8 +233,9 @@ class TestIntervals:
         truth = weather(days=5)
         with pytest.raises(ValueError, match=r"confidence=95"):
             score(forecast_of(truth), truth, confidence=95)
-        with pytest.raises(ValueError, match=r"block=0"):
-            score(forecast_of(truth), truth, block=0)
+        for wrong in ({"block": 0}, {"block": 2.5}, {"block": "3"}, {"samples": 10.5}, {"seed": 0.5}, {"samples": 1}):
+            with pytest.raises(ValueError, match="{}={!r}.* must be whole numbers".format(*next(iter(wrong.items())))):
+                score(forecast_of(truth), truth, **wrong)
 
 
 class TestSystems:
@@ -336,7 +357,7 @@ class TestSystems:
         clim = climatology(truth) * 0 + 280.0
         forecast = forecast_of(truth, noise=0.0)
         half = forecast.assign(t2m=280 + 0.5 * (forecast.t2m - 280))
-        np.testing.assert_allclose(activity(half, truth, clim).t2m, 0.5, rtol=1e-12)
+        np.testing.assert_allclose(activity(half, truth, clim, allow_overlap=True).t2m, 0.5, rtol=1e-12)
 
     def test_unweighted_is_that_of_a_peer(self):
         truth = weather(days=20)
@@ -435,6 +456,44 @@ class TestRegionsAndSeasons:
             region_masks({"land": xr.DataArray(np.ones((3, 3)), coords={"latitude": [0, 1, 2], "longitude": [0, 1, 2]},
                                                dims=("latitude", "longitude"))}, grid)  # fmt: skip
 
+    def test_poles_are_both_caps(self):
+        latitude = xr.DataArray(np.arange(-85.0, 90, 10), dims="latitude")
+        longitude = xr.DataArray(np.arange(0, 360, 45.0), dims="longitude")
+        grid = {"latitude": latitude.assign_coords(latitude=latitude)}
+        grid["longitude"] = longitude.assign_coords(longitude=longitude)
+        masks = region_masks(["poles", "arctic", "antarctic"], grid)
+        found = masks.sel(region="poles")
+        assert latitude.values[found.any("longitude")].tolist() == [-85, -75, -65, 65, 75, 85]
+        np.testing.assert_array_equal(found, masks.sel(region="arctic") + masks.sel(region="antarctic"))
+        # 1 - sin(60 degrees) of the sphere
+        assert float(found.weighted(latitude_weights(found)).mean()) == pytest.approx(1 - np.sqrt(3) / 2, rel=1e-12)
+
+    def test_land_and_sea_in_a_box(self):
+        truth = weather(days=20)
+        forecast = forecast_of(truth)
+        land = (truth.longitude < 100).expand_dims(latitude=truth.latitude).astype(float)
+        truth = truth.assign(lsm=land)
+        north = land * (land.latitude > 20)
+        named = score(forecast, truth, metrics=["rmse"], regions=["northern extratropics land", "poles sea"])
+        assert named.region.values.tolist() == ["northern extratropics land", "poles sea"]
+        poles = (1 - land) * (abs(land.latitude) > 60)
+        by_hand = score(forecast, truth, metrics=["rmse"], regions={"a": north, "b": poles})
+        np.testing.assert_array_equal(named.t2m, by_hand.t2m)
+        own = {"a": (20, 90, -180, 180, "land"), "b": "poles sea", "c": (0, 50, 40, 80), "d": (-50, 0, 0, 50, "land")}
+        found = score(forecast, truth, metrics=["rmse"], regions={key: own[key] for key in "ab"})
+        np.testing.assert_array_equal(found.t2m, by_hand.t2m)
+        grid = {dim: truth[dim] for dim in ("latitude", "longitude")}
+        masks = region_masks(own, grid, truth)
+        assert float(masks.sel(region="d").sum()) == 2  # one row, at 0 and 45 degrees
+        with pytest.raises(ValueError, match=r"\['europe lamd'\] are unknown"):
+            region_masks(["europe lamd"], grid, truth)
+        with pytest.raises(ValueError, match="ends with 'lake': write 'land' or 'sea'"):
+            region_masks({"a": (0, 1, 2, 3, "lake")}, grid, truth)
+        with pytest.raises(ValueError, match="land and sea take a land-sea mask"):
+            region_masks(["tropics land"], grid)
+        with pytest.raises(ValueError, match="regions has 'tropics' twice"):
+            region_masks(["tropics", "tropics"], grid)
+
     def test_seasons_are_of_the_valid_time(self):
         truth = weather(days=180, start="2018-02-01")
         forecast = forecast_of(truth, every=4)
@@ -503,8 +562,107 @@ class TestOfSomeVariables:
         # the model is persistence
         np.testing.assert_allclose(table.tp24h.sel(metric="seeps_skill_vs_persistence"), 0, atol=1e-12)
 
+    def test_climatology_says_a_probability(self):
+        forecast, truth = self.rainy()
+        train = rain(days=1200)
+        train["t2m"] = train.tp24h.copy(data=280 + train.tp24h.values).assign_attrs(units="K")
+        clim, thresholds = climatology(train), {"tp24h": 5e-3}
+        frequency = event_frequency(train, thresholds)
+        metrics = ["brier", "brier_skill", "frequency_bias"]
+        table = score(forecast, truth, clim, metrics=metrics, thresholds=thresholds, event_frequency=frequency)
+        right = (truth.tp24h > 5e-3).astype(float).sel(time=forecast.valid_time).drop_vars("time")
+        said = climatology_at(frequency, forecast.valid_time).tp24h.drop_vars(["hour", "dayofyear"], errors="ignore")
+        over, weight = ("init_time", "latitude", "longitude"), latitude_weights(truth)
+        expected = ((said - right) ** 2).weighted(weight).mean(over)
+        own = table.tp24h.sel(system="climatology")
+        np.testing.assert_allclose(own.sel(metric="brier"), expected, rtol=1e-10)
+        mean = said.weighted(weight).mean(over) / right.weighted(weight).mean(over)
+        np.testing.assert_allclose(own.sel(metric="frequency_bias"), mean, rtol=1e-10)
+        first = table.tp24h.sel(system="forecast")
+        skill = 1 - first.sel(metric="brier") / expected
+        np.testing.assert_allclose(first.sel(metric="brier_skill_vs_climatology"), skill, rtol=1e-10)
+        # days are independent: persistence has about twice the Brier score of the frequency, p (1 - p)
+        np.testing.assert_allclose(first.sel(metric="brier_skill_vs_climatology"), -1, atol=0.1)
+        edge = table.sel(system="forecast", metric="brier_skill_vs_climatology")
+        assert (edge.tp24h_low < edge.tp24h).all() and (edge.tp24h < edge.tp24h_high).all()
+        assert table.t2m.isnull().all()
+        # one that the user made is one as well
+        by_hand = climatology((train[["tp24h"]] > 5e-3).astype(float))
+        same = score(forecast, truth, clim, metrics=metrics, thresholds=thresholds, event_frequency=by_hand)
+        np.testing.assert_allclose(same.tp24h, table.tp24h, rtol=1e-6)
+        # without, nothing
+        less = score(forecast, truth, clim, metrics=metrics, thresholds=thresholds)
+        assert less.tp24h.sel(metric="brier_skill_vs_climatology").isnull().all()
+        assert less.tp24h.sel(metric="brier", system="climatology").isnull().all()
+
+    def test_climatology_says_a_probability_on_levels_and_with_gaps(self):
+        train, truth = (two_levels(weather(days=d, seed=s, start=y)) for d, s, y in (
+            (400, 3, "2015-01-01"), (60, 4, "2018-01-01")))  # fmt: skip
+        forecast, clim, thresholds = two_levels(forecast_of(truth[["t2m"]])), climatology(train), {"t2m": 280.0}
+        frequency = event_frequency(train, thresholds)
+        arguments = {"metrics": ["brier"], "thresholds": thresholds, "event_frequency": frequency}
+        whole = score(forecast, truth, clim, **arguments)
+        assert np.isfinite(whole.t2m.sel(system="climatology")).all() and whole.t.isnull().all()
+        part = score(forecast.isel(latitude=[1, 2, 3]), truth.isel(latitude=[1, 2, 3]),
+                     clim.isel(latitude=[1, 2, 3]), weights=None,
+                     **{**arguments, "event_frequency": frequency.isel(latitude=[1, 2, 3])})  # fmt: skip
+        # where the frequency is not known no system counts
+        arguments["event_frequency"] = frequency.where(frequency.latitude > -60)
+        found = score(forecast, truth, clim, weights=None, skipna=True, **arguments)
+        np.testing.assert_allclose(found.t2m, part.t2m, rtol=1e-10)
+
+    def test_a_baseline_that_is_called_climatology_has_scores(self):
+        forecast, truth = self.rainy()
+        years = [forecast.assign(tp24h=forecast.tp24h.roll(init_time=shift)) for shift in (30, 60, 90)]
+        members = xr.concat(years, "number", coords="minimal", compat="override", join="override")
+        table = score(forecast, truth, thresholds={"tp24h": 5e-3}, baselines={"climatology": members}, confidence=None,
+                      metrics=["brier", "brier_skill"])  # fmt: skip
+        own = table.tp24h.sel(system="climatology", metric="brier")
+        np.testing.assert_allclose(own, brier(members[["tp24h"]], truth, 5e-3).tp24h, rtol=1e-12)
+        assert np.isfinite(table.tp24h.sel(system="forecast", metric="brier_skill_vs_climatology")).all()
+
+    def test_errors_of_event_frequencies(self):
+        forecast, truth = self.rainy()
+        train, thresholds = rain(days=800), {"tp24h": 5e-3}
+        clim = climatology(train.assign(t2m=train.tp24h + 280).assign(t2m=lambda ds: ds.t2m.assign_attrs(units="K")))
+
+        def scored(frequency, clim=clim, thresholds=thresholds):
+            return score(forecast, truth, clim, thresholds=thresholds, event_frequency=frequency)
+
+        frequency = event_frequency(train, thresholds)
+        with pytest.raises(ValueError, match="give both, score"):
+            scored(frequency, thresholds=None)
+        with pytest.raises(ValueError, match="give both, score"):
+            scored(frequency, clim=None)
+        with pytest.raises(ValueError, match="is that of values above 0.005 m, and the threshold is 0.01 m"):
+            scored(frequency, thresholds={"tp24h": 1e-2})
+        with pytest.raises(ValueError, match=r"has \['tp24h'\] and nothing on \['t2m'\]"):
+            scored(frequency, thresholds={"t2m": 280.0})
+        with pytest.raises(ValueError, match="runs from .* and is no probability"):
+            scored(clim[["t2m"]], thresholds={"t2m": 280.0})
+        with pytest.raises(ValueError, match="the event frequency is from 2005-03-01.*it has seen the truth"):
+            scored(event_frequency(truth, thresholds))
+
+    def test_seeps_beside_a_regression_of_all_variables(self):
+        forecast, truth = self.rainy()
+        train = rain(days=800)
+        train["t2m"] = train.tp24h.copy(data=280 + train.tp24h.values).assign_attrs(units="K")
+        clim, rainy = climatology(train), seeps_climatology(train[["tp24h"]])
+        fitted = fit_linear_regression(train, clim, forecast.lead_time, modes=5)
+        table = score(forecast, truth, clim, metrics=["seeps"], seeps_climatology=rainy, baselines={"linear": fitted})
+        own = fitted(truth, forecast.init_time, forecast.lead_time)
+        np.testing.assert_allclose(
+            table.tp24h.sel(system="linear", metric="seeps"), seeps(own[["tp24h"]], truth, rainy).tp24h, rtol=1e-9
+        )
+
     def test_errors_of_thresholds(self):
         forecast, truth = self.rainy()
+        with pytest.raises(ValueError, match="the threshold of tp24h is '1': give a number in its unit"):
+            score(forecast, truth, thresholds={"tp24h": "1"})
+        with pytest.raises(ValueError, match="thresholds=1.0 must say one by variable"):
+            score(forecast, truth, thresholds=1.0)
+        with pytest.raises(ValueError, match="metrics has 'rmse' twice"):
+            score(forecast, truth, metrics=["rmse", "mae", "rmse"])
         with pytest.raises(ValueError, match="brier needs thresholds: score"):
             score(forecast, truth, metrics=["brier"])
         with pytest.raises(ValueError, match="seeps_skill needs seeps_climatology"):
@@ -566,6 +724,34 @@ class TestWhatAReaderFound:
         assert few.t2m_low.isnull().all() if "t2m_low" in few.coords else "fewer than five blocks" in few.intervals
         by_month = score(forecast, truth, by="month", block=40)
         assert by_month.t2m_low.isnull().all()
+
+    def test_pairs_and_intervals_count_times_that_have_values(self):
+        truth = weather(days=60, names=("t2m", "u10"))
+        forecast = forecast_of(truth)  # 118 initializations, blocks of 5
+        holes = truth.copy(deep=True)
+        holes["t2m"][:] = holes.t2m.where(holes.time < holes.time[41])
+        plain = score(forecast, truth, metrics=["rmse", "rmse_skill"], skipna=True, persistence=False, climatology=None,
+                      baselines={"other": forecast_of(truth, seed=4)})  # fmt: skip
+        assert plain.pairs.values.tolist() == plain.t2m_pairs.values.tolist() == [118, 118]
+        table = score(forecast, holes, metrics=["rmse", "rmse_skill"], skipna=True, persistence=False,
+                      baselines={"other": forecast_of(truth, seed=4)})  # fmt: skip
+        # 6 h after the first, third, ... of 41 times, or 24 h after
+        assert table.t2m_pairs.values.tolist() == [20, 19] and table.u10_pairs.values.tolist() == [118, 118]
+        assert table.pairs.values.tolist() == [118, 118]
+        assert table.t2m_low.isnull().all() and np.isfinite(table.t2m).any()
+        np.testing.assert_array_equal(table.u10_low, plain.u10_low)
+        # nothing else is scored: the bootstrap draws from what has values
+        alone = score(forecast[["t2m"]], holes, metrics=["rmse"], skipna=True, persistence=False)
+        assert alone.pairs.values.tolist() == [20, 19]
+        assert alone.attrs["intervals"] == "none: 20 initializations are fewer than five blocks of 5"
+        # a season and a region of its own
+        west = truth.t2m.where(truth.longitude > 100)
+        parts = score(forecast, truth.assign(t2m=west), metrics=["rmse"], skipna=True, by="month", persistence=False,
+                      regions={"west": (-90, 90, 0, 90), "all": (-90, 90, 0, 360)})  # fmt: skip
+        assert parts.t2m_pairs.dims == ("lead_time", "region", "month")
+        assert (parts.t2m_pairs.sel(region="west") == 0).all()
+        assert (parts.t2m_pairs.sel(region="all") == parts.pairs).all()
+        assert parts.t2m_pairs.attrs["long_name"] == "number of initializations with values of t2m"
 
     def test_one_picked_lead_of_a_baseline(self):
         truth = weather(days=40)

@@ -84,6 +84,22 @@ def test_drift():
         drift(forecast, truth, clim)
 
 
+def test_drift_by_region():
+    truth = waves({2: 4.0})
+    forecast = persistence(truth, truth.time[:10], ["6h", "24h"])
+    right = truth.z500.sel(time=forecast.valid_time).drop_vars("time")
+    north = xr.where(truth.latitude > 0, 1.0, -3.0)
+    forecast["z500"] = (right + north).transpose(*forecast.z500.dims)
+    regions = {"north": (0, 90, 0, 360), "south": (-90, 0, 0, 360)}
+    found = drift(forecast, truth, regions=regions).z500
+    assert found.dims == ("init_time", "lead_time", "region")
+    np.testing.assert_allclose(found, np.broadcast_to([1.0, -3.0], (10, 2, 2)), rtol=1e-9)
+    normal = climatology(truth) * 0
+    found = drift(forecast * 0 + north, climatology=normal, regions=regions).z500
+    assert found.dims == ("init_time", "lead_time", "region")
+    np.testing.assert_allclose(found, np.broadcast_to([1.0, -3.0], (10, 2, 2)), rtol=1e-9)
+
+
 def test_errors():
     regional = waves({2: 4.0}).isel(longitude=slice(0, 20))
     forecast = persistence(regional, regional.time[:4], ["6h"])
