@@ -8,7 +8,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
+import xarray as xr
 import yaml
 
 import simvp_climate as sc
@@ -106,3 +110,31 @@ def test_the_first_steps_run(tmp_path, monkeypatch):
         exec(block.replace(whole, part), names)
     assert (tmp_path / "forecast.nc").exists()
     assert {"SimVPv2", "persistence", "climatology"} <= set(names["scores"].system.values)
+
+
+def test_weights_of_openstl_become_a_forecaster(tmp_path, monkeypatch):
+    """What docs/training.md says: run with a published network's shape, and 12 hourly states of its grid."""
+    weights = torch.load(ROOT / "tests" / "goldens" / "small_t2m.pt", weights_only=True)["state_dict"]
+    monkeypatch.chdir(tmp_path)
+    torch.save(weights, "t2m.ckpt")
+    (block,) = [
+        b
+        for b in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), re.DOTALL)
+        if "openstl.load" in b
+    ]
+    latitude, longitude = np.arange(-87.1875, 90, 5.625), np.arange(0, 360, 5.625)
+    values = np.random.default_rng(0).normal(280, 20, (24, 32, 64)).astype("f4")
+    coordinates = {"time": pd.date_range("2001", periods=24, freq="1h"), "latitude": latitude, "longitude": longitude}
+    ds = xr.Dataset({"t2m": (tuple(coordinates), values, {"units": "K"})}, coordinates)
+    names = {"sc": sc, "np": np, "ds": ds, "mean": 280.0, "std": 20.0}
+    exec(block, names)
+    forecast = names["forecaster"](ds)
+    assert dict(forecast.sizes) == {"init_time": 1, "lead_time": 12, "latitude": 32, "longitude": 64}
+    # the same by hand
+    x = torch.from_numpy((values[-12:] - 280) / 20)[None, :, None]
+    with torch.no_grad():
+        by_hand = names["network"](x)[0, :, 0].numpy() * 20 + 280
+    np.testing.assert_allclose(forecast["t2m"][0], by_hand, rtol=0, atol=1e-3)
+    names["forecaster"].save("t2m.safetensors")
+    again = sc.Forecaster.load("t2m.safetensors", device="cpu")(ds)
+    np.testing.assert_array_equal(again["t2m"], forecast["t2m"])
