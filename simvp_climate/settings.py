@@ -33,7 +33,8 @@ class TrainConfig:
     optimizer
         "adamw", or "adam" (then `weight_decay` must be 0). Betas 0.9 and 0.999.
     learning_rate
-        Peak of the schedule.
+        Peak of the schedule. The default is near the published one (5e-3, Adam) and lies where the error hardly depends
+        on it (docs/ablation.md); fine-tuning takes a tenth.
     schedule
         "cosine": linearly up, then half a cosine down to zero. "one-cycle": half a cosine up from a 25th of the peak,
         another down to a 250,000th of it, and the first beta from 0.95 to 0.85 and back, as torch's `OneCycleLR`.
@@ -80,9 +81,9 @@ class TrainConfig:
         units), "compute" takes those of the new data, as for all other channels; "auto" keeps them where channels, grid
         and units are the same, and otherwise asks.
     memory
-        Bytes that the states may take, a quarter of them those of the validation period; "auto" is 60 % of what is
-        free. Chunks being decoded come on top. States that fit are decoded once and kept; others are streamed, in an
-        order that depends on this, see `loader.Plan`. A run that is resumed keeps its order.
+        Bytes that the states may take on a machine, a quarter of them those of the validation period; "auto" is 60 %
+        of what is free. Chunks being decoded come on top. States that fit are decoded once and kept; others are
+        streamed, in an order that depends on this, see `loader.Plan`. A run that is resumed keeps its order.
     engine
         What reads Zarr on a local disk: "auto" takes tensorstore where it is installed, "zarr" and
         "tensorstore" say which. It changes no number.
@@ -104,7 +105,7 @@ class TrainConfig:
     batch_size: int = 16
     accumulate: int = 1
     optimizer: str = "adamw"
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-3
     schedule: str = "cosine"
     warmup: float | None = None
     weight_decay: float = 0.01

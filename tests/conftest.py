@@ -46,7 +46,7 @@ def tiny_model(**changes) -> SimVPv2Config:
 
 
 def quick(**changes) -> TrainConfig:
-    settings = dict(epochs=1, batch_size=8, progress=False)
+    settings = dict(epochs=1, batch_size=8, learning_rate=1e-3, progress=False)
     return TrainConfig(**{**settings, **changes})
 
 
