@@ -1,6 +1,7 @@
 """Scores of categories: precipitation above a threshold, SEEPS, and terciles of slow variables."""
 
 import re
+import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
@@ -412,6 +413,7 @@ def tercile_rpss(
     regions: Sequence[str] | Mapping[str, Region] | None = None,
     weights: Literal["area", "cos"] | None = "area",
     fair: bool = True,
+    skipna: bool = False,
     allow_overlap: bool = False,
 ) -> xr.Dataset:
     """Return the ranked probability skill score of terciles of means over leads, against 1/3 for each.
@@ -431,7 +433,7 @@ def tercile_rpss(
         First and last lead of each mean, in steps from 1: [(1, 28), (29, 56)] are weeks of 6-hourly leads.
     regions
         As in `score`.
-    weights
+    weights, skipna
         As in `rmse`.
     fair
         False: the RPS of the members that there are, which punishes small ensembles. It makes no difference for a
@@ -450,7 +452,13 @@ def tercile_rpss(
         As in `rmse`; if a window is outside of the leads, a month has fewer than six means in the training period, or
         verified times lie in it.
     """
-    leads = forecast.sizes["lead_time"]
+    if "lead_time" in forecast.coords and "lead_time" not in forecast.dims:  # one that was picked
+        forecast = forecast.expand_dims("lead_time")
+    leads = forecast.sizes.get("lead_time", 0)
+    windows = list(windows)
+    for window in windows:
+        if not isinstance(window, tuple | list) or [type(step) for step in window] != [int, int]:
+            raise ValueError(f"windows has {window!r}: write pairs of whole numbers, [(first lead, last lead)]")
     if bad := [window for window in windows if not 1 <= window[0] <= window[1] <= leads]:
         raise ValueError(f"windows has {bad[0]}: write (first, last) lead in steps from 1 to {leads}")
     if not windows:
@@ -467,7 +475,7 @@ def tercile_rpss(
         count = pairs.grid["latitude"].size
         height = min(_band_height(one, "latitude") for one in (pairs.forecast, pairs.analysis, training))
         bands = [slice(at, min(at + height, count)) for at in range(0, count, height)]
-        sums = [_ranked(pairs, training, weight, rows, fair) for rows in bands]
+        sums = [_ranked(pairs, training, weight, rows, fair, skipna) for rows in bands]
         own, normal = (sum(one.isel(part=part) for one in sums) for part in (0, 1))
         parts.append(1 - ratio(own, normal))
     table = concat(parts, "window").transpose("window", "level", "region", ..., missing_dims="ignore")
@@ -476,12 +484,20 @@ def tercile_rpss(
         first_lead=("window", [lead[first - 1] for first, _ in windows]),
         last_lead=("window", [lead[last - 1] for _, last in windows]),
     )
+    if lacking := [name for name in table.data_vars if not skipna and table[name].isnull().any()]:
+        warnings.warn(
+            f"the tercile score of {lacking} is missing where a value is missing in the forecast or the truth: "
+            "skipna=True counts those that are there",
+            stacklevel=2,
+        )
     for name in table.data_vars:
         table[name].attrs = {"units": "1", "long_name": "tercile ranked probability skill score"}
     return table
 
 
-def _ranked(pairs: Pairs, training: xr.Dataset, weight: xr.DataArray, rows: slice, fair: bool) -> xr.Dataset:
+def _ranked(
+    pairs: Pairs, training: xr.Dataset, weight: xr.DataArray, rows: slice, fair: bool, skipna: bool
+) -> xr.Dataset:
     """Return weighted sums of the ranked probability scores of means over all leads, of the forecast and of thirds.
 
     Over all initializations and some rows of the canonical grid; dims (part[, level, region]).
@@ -508,11 +524,16 @@ def _ranked(pairs: Pairs, training: xr.Dataset, weight: xr.DataArray, rows: slic
         if fair and member is not None and (count := pairs.forecast.sizes[member]) > 1:
             # what the shares of so few members miss by chance
             rps = rps - sum(s * (1 - s) for s in said) / (count - 1)
-        rps = rps.where(known)
-        normal = sum((share - w) ** 2 for share, w in zip((1 / 3, 2 / 3), was, strict=True)).where(known)
+        normal = sum((share - w) ** 2 for share, w in zip((1 / 3, 2 / 3), was, strict=True))
+        left_out = ~known if skipna else ~known.any("init_time")  # a cell that never has a value is a mask
         pooled = [dim for dim in ("init_time", "latitude", "longitude") if dim in rps.dims]
         own_weight = weight.isel(latitude=rows)
-        found[name] = xr.concat([(one * own_weight).sum(pooled) for one in (rps, normal)], "part")
+        sums = []
+        for one in (rps, normal):
+            # what is missing and of no weight is not seen
+            values = one.where(known).where(~left_out & (own_weight != 0), 0)
+            sums.append((values * own_weight).sum(pooled, skipna=False))
+        found[name] = xr.concat(sums, "part")
     return xr.Dataset(found)
 
 
@@ -556,7 +577,9 @@ def _terciles(training: xr.DataArray, pairs: Pairs, rows: slice, used: set[int])
                 f"month {number} has {len(chosen)} means of {length} steps in the training period: too few"
             )
         if len(chosen):
-            found = means.isel(time=chosen).quantile([1 / 3, 2 / 3], "time").rename(quantile="edge")
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "All-NaN slice encountered")  # a mask
+                found = means.isel(time=chosen).quantile([1 / 3, 2 / 3], "time").rename(quantile="edge")
         else:
             found = means.isel(time=[0, 0]).rename(time="edge") * np.nan
         edges.append(found.assign_coords(edge=[0, 1]).transpose("edge", ...))

@@ -170,8 +170,17 @@ def score(
         rainy, available["seeps"] = seeps_pairs(pairs, seeps_climatology)
     chosen = _choose(metrics, available, pairs, names)
     _check_vectors(vectors or {}, pairs)
-    if vectors and not {"rmse", "rmse_unweighted"} & {column.metric for column in chosen.values()}:
+    asked = {column.metric for column in chosen.values()}
+    if vectors and not {"rmse", "rmse_unweighted"} & asked:
         raise ValueError(f"vectors have an rmse alone, and metrics={metrics!r} asks for none: add 'rmse'")
+    for name, given, wanted in (
+        ("thresholds", thresholds, ("brier", "frequency_bias")),
+        ("seeps_climatology", seeps_climatology, ("seeps",)),
+    ):
+        if given is not None and not asked & set(wanted):
+            raise ValueError(f"{name} would be ignored, as metrics={metrics!r} asks for none of {wanted}: add one")
+    if block is not None and confidence is None:
+        raise ValueError(f"block={block} would be ignored, as confidence=None asks for no intervals: leave one out")
     if not allow_overlap:
         if climatology is not None:
             refuse_overlap(climatology.attrs, "climatology", "the climatology", pairs)

@@ -173,6 +173,38 @@ class TestTerciles:
             tp24h=(("time", "latitude", "longitude"), values, {"units": "K"})
         ).rename(tp24h="sst")  # fmt: skip
 
+    def test_one_lead_that_was_picked(self):
+        train, truth = self.slow(0, days=3000, start="1971-01-01"), self.slow(1, start="2006-01-01")
+        forecast = persistence(truth, truth.time[:1000:10], ["1D", "2D"])
+        picked = tercile_rpss(forecast.isel(lead_time=1), truth, train, windows=[(1, 1)])
+        beside = tercile_rpss(forecast.isel(lead_time=[1]), truth, train, windows=[(1, 1)])
+        np.testing.assert_array_equal(picked.sst, beside.sst)
+        with pytest.raises(ValueError, match="lead"):
+            tercile_rpss(forecast.isel(lead_time=1), truth, train, windows=[(1, 2)])
+
+    def test_a_missing_truth_is_not_left_out_silently(self):
+        train, truth = self.slow(0, days=3000, start="1971-01-01"), self.slow(1, start="2006-01-01")
+        forecast = persistence(truth, truth.time[:1000:10], ["1D", "2D"])
+        holes = truth.copy(deep=True)
+        holes["sst"][dict(time=11, latitude=0, longitude=0)] = np.nan  # verified once, in the north alone
+        north, south = (0, 90, 0, 360), (-90, 0, 0, 360)
+        regions = {"here": north, "there": south}
+        if float(truth.latitude[0]) < 0:
+            regions = {"here": south, "there": north}
+        arguments = dict(windows=[(1, 2)], regions=regions)
+        whole = tercile_rpss(forecast, truth, train, **arguments)
+        with pytest.warns(UserWarning, match=r"tercile score of \['sst'\] is missing .*: skipna=True"):
+            found = tercile_rpss(forecast, holes, train, **arguments)
+        assert np.isnan(found.sst.sel(region="here")).all()
+        np.testing.assert_array_equal(found.sst.sel(region="there"), whole.sst.sel(region="there"))
+        some = tercile_rpss(forecast, holes, train, skipna=True, **arguments)
+        assert np.isfinite(some.sst).all() and (some.sst.sel(region="here") != whole.sst.sel(region="here")).all()
+        # a cell that never has a value is a mask
+        sea = [one.where(one.longitude > 50) for one in (forecast, truth, train)]
+        assert np.isfinite(tercile_rpss(*sea, **arguments).sst).all()
+        with pytest.raises(ValueError, match="windows has 1: write pairs of whole numbers"):
+            tercile_rpss(forecast, truth, train, windows=(1, 2))
+
     def test_right_wrong_and_undecided(self):
         # long enough that the middle tercile has the mean in it, in nearly every cell and month
         train, truth = self.slow(0, days=9000, start="1971-01-01"), self.slow(1, start="2006-01-01")
@@ -251,7 +283,8 @@ class TestTerciles:
         forecast = persistence(truth, truth.time[:1000:10], ["1D", "2D", "3D"])
         holes = forecast.where(forecast.valid_time.dt.month[:, 0].drop_vars("lead_time") != 1)
         kept = forecast.isel(init_time=np.flatnonzero(forecast.valid_time.dt.month[:, 0] != 1))
-        found, expected = (tercile_rpss(one, truth, train, windows=[(1, 3)]).sst for one in (holes, kept))
+        found = tercile_rpss(holes, truth, train, windows=[(1, 3)], skipna=True).sst
+        expected = tercile_rpss(kept, truth, train, windows=[(1, 3)]).sst
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
     def test_steps_and_gaps(self):

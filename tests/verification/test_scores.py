@@ -725,6 +725,14 @@ class TestWhatAReaderFound:
         by_month = score(forecast, truth, by="month", block=40)
         assert by_month.t2m_low.isnull().all()
 
+    def test_what_no_metric_uses_is_an_error(self):
+        truth = weather(days=60)
+        forecast = forecast_of(truth)
+        with pytest.raises(ValueError, match=r"thresholds would be ignored, as metrics=\['rmse'\] asks for none of"):
+            score(forecast, truth, metrics=["rmse"], thresholds={"t2m": 280.0})
+        with pytest.raises(ValueError, match="block=3 would be ignored, as confidence=None asks for no intervals"):
+            score(forecast, truth, confidence=None, block=3)
+
     def test_pairs_and_intervals_count_times_that_have_values(self):
         truth = weather(days=60, names=("t2m", "u10"))
         forecast = forecast_of(truth)  # 118 initializations, blocks of 5
