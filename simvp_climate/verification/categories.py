@@ -293,6 +293,7 @@ def seeps(
     climatology: xr.Dataset,
     *,
     weights: Literal["area", "cos"] | None = "area",
+    allow_overlap: bool = False,
 ) -> xr.Dataset:
     """Return SEEPS, the stable equitable error in probability space (Rodwell et al. 2010), of precipitation.
 
@@ -307,6 +308,8 @@ def seeps(
     climatology
         As from `seeps_climatology`, or one of WeatherBench 2's stores, which calls the same
         `total_precipitation_24hr_seeps_threshold` and `total_precipitation_24hr_seeps_dry_fraction`.
+    allow_overlap
+        Whether verified times may lie in its period.
 
     Returns
     -------
@@ -315,13 +318,15 @@ def seeps(
     Raises
     ------
     ValueError
-        As in `rmse`, or if the climatology is of other variables or times.
+        As in `rmse`, or if the climatology is of other variables or times, or of a period with verified times in it.
     """
     names = [str(name) for name in forecast.data_vars]
     if lacking := [name for name in names if _seeps_parts(climatology, name) is None]:
         raise ValueError(f"the climatology has nothing on {lacking}: make it with seeps_climatology(train)")
     forecast, truth = _map(forecast, _in_meters), _map(rename(truth, names), _in_meters)
     pairs, metric = seeps_pairs(match(forecast, truth, None), climatology)
+    if not allow_overlap:
+        refuse_overlap(climatology.attrs, "climatology", "the climatology for SEEPS", pairs)
     return _scored(pairs, metric, weights, skipna=True)
 
 

@@ -162,6 +162,13 @@ class TestSeeps:
             truth = rain(days=10)
             seeps(persistence(truth, truth.time[:5], ["1D"]), truth, truth)
 
+    def test_a_climatology_that_saw_the_truth_is_refused(self):
+        truth = rain(days=400, start="2001-01-01")
+        forecast, clim = persistence(truth, truth.time[:5], ["1D"]), seeps_climatology(truth)
+        with pytest.raises(ValueError, match="climatology for SEEPS.*2001"):
+            seeps(forecast, truth, clim)
+        assert seeps(forecast, truth, clim, allow_overlap=True).sizes == {"lead_time": 1}
+
 
 class TestTerciles:
     def slow(self, seed, days=1200, start="2001-01-01"):
