@@ -1,8 +1,10 @@
 """Several processes of one run: what they give is what one gives, and what srun or torchrun say is understood."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ TESTS = Path(__file__).parent
 # the script of a user: no word of processes but the last condition
 SCRIPT = """
 import sys
+import time
 sys.path.insert(0, sys.argv[1])
 from conftest import quick, tiny_model, waves
 import simvp_climate as sc
@@ -89,3 +92,62 @@ def test_what_the_launchers_say(monkeypatch, environment, expected, first):
         monkeypatch.setenv(name, value)
     assert processes.count() == expected
     assert processes.is_first_process() is first
+
+
+STOPPED = """
+import sys
+import time
+sys.path.insert(0, sys.argv[1])
+from conftest import quick, tiny_model, waves
+import simvp_climate as sc
+from simvp_climate import training
+
+update = training._update_average
+
+def said(*arguments):
+    update(*arguments)
+    print("step", flush=True)
+
+training._update_average = said
+sc.train(
+    sc.Task(["z500", "t2m"], history=2, horizon=2),
+    waves(times=61),
+    valid=None,
+    model=tiny_model(),
+    config=quick(epochs=int(sys.argv[3]), batch_size=6, save_minutes=1e6),
+    directory=sys.argv[2],
+    device="cpu",
+)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_that_a_scheduler_stops_save_together_and_go_on(tmp_path):
+    script, epochs = tmp_path / "script.py", 20
+    script.write_text(STOPPED)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start(directory: Path) -> subprocess.Popen:
+        command = [sys.executable, *launch, str(script), str(TESTS), str(directory), str(epochs)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+    process = start(tmp_path / "run")
+    for _ in range(25):  # of 400 steps of two processes
+        assert "step" in process.stdout.readline()
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    said, words = process.communicate(timeout=120)
+    assert time.monotonic() - began < 30
+    assert words.count("training stopped by SIGTERM") == 2 and "Run the same again to go on" in words
+    assert said.count("step") < 380, "it was stopped"
+    before = torch.load(tmp_path / "run" / "training.pt", weights_only=True)
+    assert len(before["history"]) < epochs
+    for directory in (tmp_path / "run", tmp_path / "whole"):
+        process = start(directory)
+        _, words = process.communicate(timeout=300)
+        assert process.returncode == 0, words
+    one, two = (Forecaster.load(tmp_path / name / "forecaster.safetensors", "cpu") for name in ("run", "whole"))
+    assert one.provenance["epochs"] == two.provenance["epochs"]
+    for name, value in one.network.state_dict().items():
+        torch.testing.assert_close(two.network.state_dict()[name], value, rtol=0, atol=0, msg=name)
