@@ -28,7 +28,20 @@ _WB1_ROWS = {
     "IFS T42": {"z500": (488.76, 742.70), "t850": (3.093, 3.831), "t2m": (3.207, 3.689)},
     "IFS T63": {"z500": (267.61, 463.15), "t850": (1.850, 2.516), "t2m": (2.040, 2.441)},
     "operational IFS": {"z500": (153.10, 334.10), "t850": (1.355, 2.032)},
+    "Weyn et al. 2020, regridded": {"z500": (373.37, 611.33), "t850": (1.979, 2.868)},
+    "Clare et al. 2021": {"z500": (375, 627), "t850": (2.11, 2.91)},
 }
+# of these WeatherBench had forecasts of 2018 alone
+_WB1_2018_ROWS = {"operational IFS": {"t2m": (1.352, 1.765), "tp6h": (2.358, 2.590)}}
+# of z500 in the same notebook, no unit
+_WB1_ACC_ROWS = {
+    "persistence": {"z500": (0.62, 0.53)},
+    "weekly climatology": {"z500": (0.65,)},
+    "CNN, direct": {"z500": (0.81, 0.71)},
+    "IFS T63": {"z500": (0.97, 0.91)},
+    "operational IFS": {"z500": (0.99, 0.95)},
+}
+_WB1_MAE_ROWS = {"persistence": {"z500": (572, 634)}, "operational IFS": {"z500": (97, 198)}}
 _RT_ROWS = {
     "ResNet, direct, ERA5 only": {"z500": (314, 561), "t850": (1.79, 2.82)},
     "ResNet, direct, pretrained on CMIP": {"z500": (268, 523), "t850": (1.65, 2.52)},
@@ -44,7 +57,7 @@ _SINGLE = (
 
 
 def published() -> pd.DataFrame:
-    """Return root mean square errors that others have published.
+    """Return scores that others have published: root mean square errors, and a few others.
 
     Scores depend on the grid (coarser is lower), the years and the truth: a number says something beside another one on
     the same. `plot.scores(scores, published=...)` draws those on the grid of the scores. The climatologies of
@@ -57,15 +70,21 @@ def published() -> pd.DataFrame:
         source. All are weighted by area.
     """
     rows = []
-    for models, origin in ((_WB1_ROWS, _WB1), (_RT_ROWS, _RT)):
+    for metric, models, origin in (
+        ("rmse", _WB1_ROWS, _WB1),
+        ("rmse", _WB1_2018_ROWS, {**_WB1, "years": "2018"}),
+        ("mae", _WB1_MAE_ROWS, _WB1),
+        ("acc", _WB1_ACC_ROWS, _WB1),
+        ("rmse", _RT_ROWS, _RT),
+    ):
         for model, variables in models.items():
             for variable, values in variables.items():
                 for hours, value in zip((72, 120), values * (2 // len(values)), strict=True):
-                    rows.append({"model": model, "variable": variable, "lead_hours": hours, "value": value, **origin})
+                    one = {"model": model, "variable": variable, "metric": metric, "lead_hours": hours, "value": value}
+                    rows.append(one | origin)
     names = ("model", "variable", "lead_hours", "value", "grid", "years", "truth", "source")
-    rows += [dict(zip(names, row, strict=True)) for row in _SINGLE]
+    rows += [{"metric": "rmse", **dict(zip(names, row, strict=True))} for row in _SINGLE]
     table = pd.DataFrame(rows)
-    table["metric"] = "rmse"
-    table["units"] = table["variable"].map(_UNITS)
+    table["units"] = table["variable"].map(_UNITS).where(table["metric"] != "acc", "1")
     columns = ["model", "variable", "metric", "lead_hours", "value", "units", "grid", "years", "truth", "source"]
     return table[columns]
