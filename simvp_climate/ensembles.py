@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -120,7 +121,8 @@ def perturbed_ensemble(
     Returns
     -------
     xarray.Dataset
-        As from the forecaster, with a dimension `number` after the lead time, and `amplitude` in its attributes.
+        As from the forecaster, with a dimension `number` after the lead time, and `amplitude`, `perturbed_members` and
+        `perturbation_seed` in its attributes.
 
     Raises
     ------
@@ -130,8 +132,10 @@ def perturbed_ensemble(
     FileExistsError, FileNotFoundError
         As in `Forecaster.hindcast`.
     """
-    if members < 2:
-        raise ValueError(f"members={members} must be 2 or more")
+    for name, value, least in (("members", members, 2), ("seed", seed, 0)):
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name}={value!r} must be a whole number, {least} or more")
+    members, seed = int(members), int(seed)
     if not amplitude > 0:
         raise ValueError(f"amplitude={amplitude!r} must be greater than 0: fit_amplitude finds one")
     start = forecaster._start(dataset, init_times, every, horizon)
@@ -144,6 +148,7 @@ def perturbed_ensemble(
     draw = partial(_draw, reader.open_source(inside), inside.indexes["time"], factor, seed)
     words = f"{members} members, perturbed by {amplitude:g} x differences of states, seed {seed}"
     said = {"system": "SimVPv2, perturbed", "ensemble": words, "amplitude": float(amplitude)}
+    said |= {"perturbed_members": members, "perturbation_seed": seed}  # what `reproduce` needs
 
     def forecast(
         histories: np.ndarray, states_of: Callable | None = None, told: dict[str, list[str]] | None = None

@@ -1,25 +1,38 @@
 """Was this file made by this forecaster from these data? Make it again and compare."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 
 from simvp_climate.data.conventions import as_forecast, find_member, orient, rename
 from simvp_climate.data.windows import lead_times
+from simvp_climate.ensembles import ensemble, perturbed_ensemble
 from simvp_climate.forecaster import Forecaster
 from simvp_climate.layouts import from_valid_time
 
 
-def reproduce(forecast: xr.Dataset, forecaster: Forecaster, dataset: xr.Dataset, *, tolerance: float = 1e-3) -> str:
+def reproduce(
+    forecast: xr.Dataset,
+    forecaster: Forecaster | Sequence[Forecaster],
+    dataset: xr.Dataset,
+    *,
+    pool: xr.Dataset | None = None,
+    tolerance: float = 1e-3,
+) -> str:
     """Make a forecast again, and return in words how it compares.
 
     Parameters
     ----------
     forecast
-        As from a forecaster, or read from its file; some initializations or leads of it will do.
+        As from a forecaster, `ensemble` or `perturbed_ensemble`, or read from its file; some initializations, leads or
+        members of it will do.
     forecaster
-        The one whose SHA-256 the forecast has in its attribute `forecaster_sha256`.
+        The one whose SHA-256 the forecast has in its attribute `forecaster_sha256`, or all of those, in any order.
     dataset
         The data that it started from.
+    pool
+        Of a perturbed ensemble the states that its perturbations were drawn from.
     tolerance
         How far values may differ, in standard deviations of the variable: on another machine sums round differently,
         and a long rollout lets that grow.
@@ -34,24 +47,38 @@ def reproduce(forecast: xr.Dataset, forecaster: Forecaster, dataset: xr.Dataset,
         If the forecast does not say where it comes from, is of another forecaster, or differs by more; the message says
         by how much, and whether the data are the same.
     """
-    if (member := find_member(forecast)) is not None and member not in dataset.dims:
-        raise ValueError(
-            f"the forecast is an ensemble along {member!r}: only a single one can be made again. Make the ensemble "
-            "by what its attributes say, and compare"
-        )
     said = forecast.attrs.get("forecaster_sha256")
     if said is None:
         raise ValueError("the forecast has no attribute forecaster_sha256: it does not say which forecaster made it")
-    if said != forecaster.digest:
+    given = {one.digest: one for one in ([forecaster] if isinstance(forecaster, Forecaster) else forecaster)}
+    if lacking := [digest for digest in said.split() if digest not in given]:
         raise ValueError(
-            f"the forecast was made by a forecaster with the SHA-256 {said[:12]}..., this one has "
-            f"{forecaster.digest[:12]}...: give the file that it was made with"
+            f"the forecast was made by {'forecasters' if len(said.split()) > 1 else 'a forecaster'} with the SHA-256 "
+            f"{lacking[0][:12]}..., and given are those of {', '.join(one[:12] + '...' for one in given)}: give the "
+            "file that it was made with"
         )
+    if more := [digest for digest in given if digest not in said.split()]:
+        raise ValueError(f"the forecaster {more[0][:12]}... had no part in the forecast: leave it out")
+    forecasters = [given[digest] for digest in said.split()]
+    perturbed = "perturbed_members" in forecast.attrs
+    if perturbed != (pool is not None):
+        raise ValueError(
+            "the forecast is a perturbed ensemble: give the pool that its perturbations were drawn from"
+            if perturbed
+            else "the forecast is no perturbed ensemble: leave pool out"
+        )
+    member = find_member(forecast)
+    if member is not None and member not in dataset.dims and not perturbed and len(forecasters) == 1:
+        raise ValueError(
+            f"the forecast has members along {member!r}, and its attributes name one forecaster and no perturbations: "
+            "give the file as ensemble or perturbed_ensemble wrote it"
+        )
+    forecaster = forecasters[0]
     if "forecast_reference_time" in forecast.coords and "forecast_period" in forecast.coords:
         forecast = from_valid_time(forecast)
     forecast = as_forecast(forecast)
-    for dim in ("init_time", "lead_time"):
-        if forecast[dim].ndim == 0:
+    for dim in ("init_time", "lead_time", "number"):
+        if dim in forecast.coords and forecast[dim].ndim == 0:  # one that was picked
             forecast = forecast.expand_dims(dim)
     inits, leads = forecast["init_time"].to_index(), forecast["lead_time"]
     one = lead_times(forecaster.task.step, 1)
@@ -60,8 +87,19 @@ def reproduce(forecast: xr.Dataset, forecaster: Forecaster, dataset: xr.Dataset,
         raise ValueError(
             f"the lead {leads.values.max()} is no multiple of the forecaster's step {forecaster.task.step}"
         )
-    again = forecaster(dataset, init_times=inits, horizon=horizon)
+    if perturbed:
+        attrs = forecast.attrs
+        settings = {"members": int(attrs["perturbed_members"]), "seed": int(attrs["perturbation_seed"])}
+        again = perturbed_ensemble(
+            forecaster, dataset, pool, float(attrs["amplitude"]), init_times=inits, horizon=horizon, **settings
+        )
+    elif len(forecasters) > 1:
+        again = ensemble(forecasters, dataset, init_times=inits, horizon=horizon)
+    else:
+        again = forecaster(dataset, init_times=inits, horizon=horizon)
     again = again.sel(lead_time=forecast["lead_time"])
+    if (perturbed or len(forecasters) > 1) and "number" in forecast.coords:
+        again = again.sel(number=forecast["number"].values)
     same_data = again.attrs["data_sha256"] == forecast.attrs.get("data_sha256")
     names = [str(name) for name in forecast.data_vars]
     levels = forecaster.task.levels

@@ -48,7 +48,7 @@ ALLOWED = {
     "progress": set(),
     "hindcast": {"progress"},
     "ensembles": {"data", "forecaster", "layouts", "verification"},
-    "provenance": {"data", "forecaster", "layouts"},
+    "provenance": {"data", "ensembles", "forecaster", "layouts"},
     "forecaster": {
         "data",
         "export",

@@ -1,10 +1,15 @@
+import copy
+import dataclasses
+
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from conftest import waves
 from typer.testing import CliRunner
 
 from simvp_climate.__main__ import app
+from simvp_climate.ensembles import ensemble, perturbed_ensemble
 from simvp_climate.provenance import reproduce
 
 
@@ -44,13 +49,60 @@ def test_what_differs_is_said(forecaster):
         reproduce(forecast, forecaster, other)
     with pytest.raises(ValueError, match="has no attribute forecaster_sha256"):
         reproduce(forecast.drop_attrs(), forecaster, ds)
-    with pytest.raises(ValueError, match=r"SHA-256 000.*this one has"):
+    with pytest.raises(ValueError, match=r"SHA-256 000.*, and given are those of"):
         reproduce(forecast.assign_attrs(forecaster_sha256="0" * 64), forecaster, ds)
-    with pytest.raises(ValueError, match="is an ensemble along 'number'"):
+    with pytest.raises(ValueError, match="has members along 'number', and its attributes name one"):
         reproduce(forecast.expand_dims(number=[0, 1]), forecaster, ds)
     with pytest.raises(ValueError, match="no multiple of the forecaster's step"):
         leads = forecast.lead_time + np.timedelta64(1, "h")
         reproduce(forecast.assign_coords(lead_time=leads), forecaster, ds)
+
+
+@pytest.fixture(scope="module")
+def second(forecaster):
+    """Another forecaster of the same task: one weight of the other is changed."""
+    network = copy.deepcopy(forecaster.network)
+    with torch.no_grad():
+        network.readout.bias += 0.01
+    return dataclasses.replace(forecaster, network=network)
+
+
+def test_an_ensemble_of_forecasters(forecaster, second, tmp_path):
+    ds = waves()
+    both = ensemble([forecaster, second], ds, every="48h")
+    both.to_netcdf(tmp_path / "e.nc")
+    stored = xr.open_dataset(tmp_path / "e.nc", decode_timedelta=True)
+    words = reproduce(stored, [second, forecaster], ds)  # in any order
+    assert "z500: bit by bit the same" in words and "data: bit by bit" in words
+    assert "t2m: bit by bit the same" in reproduce(stored.isel(number=[1]), [forecaster, second], ds)
+    assert "t2m: bit by bit the same" in reproduce(stored.isel(number=1), [forecaster, second], ds)
+    with pytest.raises(ValueError, match=f"made by forecasters with the SHA-256 {second.digest[:12]}.*given are"):
+        reproduce(stored, forecaster, ds)
+    with pytest.raises(ValueError, match=f"{second.digest[:12]}.*had no part in the forecast"):
+        reproduce(forecaster(ds), [forecaster, second], ds)
+    changed = stored.assign(t2m=stored.t2m + 100 * (stored.number == 1))
+    with pytest.raises(ValueError, match="not reproduced.*t2m: differs by at most 100"):
+        reproduce(changed, [forecaster, second], ds)
+
+
+def test_a_perturbed_ensemble(forecaster, tmp_path):
+    ds, pool = waves(), waves(times=400)
+    made = perturbed_ensemble(forecaster, ds, pool, 0.3, every="96h", members=3, seed=4)
+    made.to_netcdf(tmp_path / "p.nc")
+    stored = xr.open_dataset(tmp_path / "p.nc", decode_timedelta=True)
+    assert "z500: bit by bit the same" in reproduce(stored, forecaster, ds, pool=pool)
+    assert "z500: bit by bit the same" in reproduce(
+        stored.isel(number=[0, 2], init_time=[1]), forecaster, ds, pool=pool
+    )
+    with pytest.raises(ValueError, match="is a perturbed ensemble: give the pool"):
+        reproduce(stored, forecaster, ds)
+    with pytest.raises(ValueError, match="is no perturbed ensemble: leave pool out"):
+        reproduce(forecaster(ds), forecaster, ds, pool=pool)
+    with pytest.raises(ValueError, match="not reproduced"):
+        reproduce(stored.assign_attrs(perturbation_seed=5), forecaster, ds, pool=pool)
+    for wrong in (1, 2.5, True):
+        with pytest.raises(ValueError, match=f"members={wrong} must be a whole number, 2 or more"):
+            perturbed_ensemble(forecaster, ds, pool, 0.3, members=wrong)
 
 
 def test_the_command(forecaster, tmp_path):
