@@ -113,6 +113,8 @@ def check_thresholds(thresholds: Mapping[str, float], names: list[str], whose: s
     """Raise ValueError if thresholds are not by variable, of none of the variables `names`, or no numbers."""
     if not isinstance(thresholds, Mapping):
         raise ValueError(f"thresholds={thresholds!r} must say one by variable, for example {{'tp': 1e-3}}")
+    if not thresholds:
+        raise ValueError("thresholds is empty: say one by variable, for example {'tp': 1e-3}")
     if unknown := [name for name in thresholds if name not in names]:
         raise ValueError(f"thresholds has {unknown}, {whose} {names}")
     for name, threshold in thresholds.items():
@@ -148,7 +150,8 @@ def event_frequency(
     ValueError
         As in `climatology`, or if a threshold is no number, or of a variable that the data have not.
     """
-    names = [str(name) for name in train.data_vars]
+    time = "time" if "time" in train.dims else find_axes(train).time
+    names = [str(name) for name, variable in train.data_vars.items() if time in variable.dims]
     check_thresholds(thresholds, names, "the training period has")
     # a default holds the threshold of its own variable
     above = {name: lambda values, over=float(threshold): values > over for name, threshold in thresholds.items()}
@@ -489,6 +492,9 @@ def tercile_rpss(
         first_lead=("window", [lead[first - 1] for first, _ in windows]),
         last_lead=("window", [lead[last - 1] for _, last in windows]),
     )
+    if "level" in table.dims:  # in the units handed in
+        table = table.assign_coords(level=pairs.forecast["level"])
+    table = table.assign_coords({name: one for name, one in pairs.kept.items() if name == "level"})
     if lacking := [name for name in table.data_vars if not skipna and table[name].isnull().any()]:
         warnings.warn(
             f"the tercile score of {lacking} is missing where a value is missing in the forecast or the truth: "

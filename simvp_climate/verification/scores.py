@@ -380,7 +380,7 @@ def skilful_to(scores: xr.Dataset, baselines: Sequence[str] | None = None) -> xr
     -------
     Dataset with the variables of `scores` and the systems that are no baselines, dims (system[, level, region,
     season]): the last lead time at which, and at all leads before, the lower end of the interval of the rmse skill is
-    above 0 against every baseline; zero where that is so at no lead, NaT where there is no interval.
+    above 0 against every baseline; zero where that is so at no lead, NaT (of months NaN) where there is no interval.
 
     Raises
     ------
@@ -408,8 +408,10 @@ def skilful_to(scores: xr.Dataset, baselines: Sequence[str] | None = None) -> xr
         until = better.astype(int).cumprod("lead_time").sum("lead_time")
         leads = np.concatenate([np.zeros(1, scores["lead_time"].dtype), scores["lead_time"].values])
         values = leads[until.values]
-        if values.dtype.kind == "m":  # without an interval at the first lead nothing is known
-            values = np.where(low.isel(lead_time=0).notnull().all("metric").values, values, np.timedelta64("NaT"))
+        # without an interval at the first lead nothing is known
+        nothing = np.timedelta64("NaT") if values.dtype.kind == "m" else np.nan
+        if not (known := low.isel(lead_time=0).notnull().all("metric").values).all():
+            values = np.where(known, values, nothing)
         result[name] = until.copy(data=values).drop_vars([c for c in until.coords if c not in until.dims])
         result[name].attrs = {"long_name": f"lead up to which {name} is better than every baseline"}
     return xr.Dataset(result)

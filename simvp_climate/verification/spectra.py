@@ -129,6 +129,12 @@ def variance_by_wavenumber(forecast: xr.Dataset, truth: xr.Dataset) -> xr.Datase
     return result.assign_coords(labels).assign_attrs({})
 
 
+def _dims(climatology: xr.Dataset) -> set:
+    """Return the dimensions of a climatology, that of levels under any name too."""
+    level = find_axes(climatology).level
+    return {*climatology.dims, *(("level",) if level is not None else ())}
+
+
 def drift(
     forecast: xr.Dataset,
     truth: xr.Dataset | None = None,
@@ -145,7 +151,8 @@ def drift(
     truth
         As in `rmse`; pairs without are missing in the result.
     climatology
-        Instead of the truth, as `climatology` gives it: for rollouts longer than the analyses.
+        Instead of the truth, as `climatology` gives it: for rollouts longer than the analyses. Cells count that have
+        values in the first forecast and at all times of the climatology.
     regions
         As in `score`; "land" and "sea" take a land-sea mask beside the truth or the climatology.
 
@@ -161,12 +168,29 @@ def drift(
     if (truth is None) == (climatology is None):
         raise ValueError("give the truth or a climatology, and not both: drift(forecast, truth)")
     if climatology is not None:
-        inside = canonical(forecast)
-        normal = on_grid_of(climatology, inside, "the climatology")
+        level = find_axes(forecast).level or ("level" if "level" in forecast.coords else None)
+        picked = level is not None and forecast[level].ndim == 0
+        whole = forecast.expand_dims(level) if picked and level in _dims(climatology) else forecast
+        inside = canonical(whole)
+        normal = on_grid_of(climatology, inside, "the climatology").load()
         weight = cell_weights({dim: inside[dim] for dim in SPACE}, "area", regions, climatology)
-        own, usual = (one.weighted(weight).mean(["latitude", "longitude"]) for one in (inside, normal.load()))
-        usual = climatology_at(usual, inside["valid_time"])
-        result = (own - usual.drop_vars([name for name in usual.coords if name not in usual.dims])).compute()
+        means = {}
+        for name in map(str, inside.data_vars):
+            own, usual = inside[name], normal[name]
+            apart = [dim for dim in usual.dims if dim not in (*SPACE, "level")]
+            there = own.isel(init_time=0, lead_time=0, drop=True).notnull() & usual.notnull().all(apart)
+            cells = (weight * there).compute()
+            own, usual = (
+                # zero times what is missing is missing: what is of no weight is not seen
+                (one.where(there, 0) * cells).sum(SPACE, skipna=False) / cells.sum(SPACE).where(lambda x: x != 0)
+                for one in (own, usual)
+            )
+            usual = climatology_at(usual.to_dataset(name=name), inside["valid_time"])[name]
+            means[name] = (own - usual.drop_vars([c for c in usual.coords if c not in usual.dims])).compute()
+        result = xr.Dataset(means).drop_vars("valid_time", errors="ignore")
+        if "level" in result.dims:  # in the units handed in
+            result = result.assign_coords(level=("level", whole[level].values, whole[level].attrs))
+            result = result.isel(level=0) if picked else result
         valid_time = inside["valid_time"]
     else:
         pairs = match(forecast, truth, None)

@@ -84,6 +84,35 @@ def test_drift():
         drift(forecast, truth, clim)
 
 
+def test_drift_counts_the_cells_that_both_have():
+    truth = waves({2: 4.0})
+    forecast = persistence(truth, truth.time[:10], ["6h", "24h"]) * 0 + np.cos(np.deg2rad(truth.latitude)) * 30
+    normal = climatology(truth) * 0 + np.cos(np.deg2rad(truth.latitude)) * 30 + 0.5
+    masked = forecast.where(abs(forecast.latitude) < 50)
+    np.testing.assert_allclose(drift(masked, climatology=normal).z500, -0.5, rtol=1e-9)
+    np.testing.assert_allclose(drift(forecast, climatology=normal.where(normal.latitude < 0)).z500, -0.5, rtol=1e-9)
+    hole = masked.copy(deep=True)
+    hole["z500"][dict(init_time=3, lead_time=1, latitude=int(len(truth.latitude) / 2), longitude=0)] = np.nan
+    found = drift(hole, climatology=normal).z500
+    assert np.isnan(found[3, 1]) and found.isnull().sum() == 1
+
+
+@pytest.mark.parametrize("units", ["hPa", "Pa"])
+def test_drift_gives_levels_back(units):
+    truth = waves({2: 4.0})
+    factor = 100 if units == "Pa" else 1
+    levels = xr.DataArray([850.0 * factor, 500.0 * factor], dims="level", attrs={"units": units})
+    truth = truth.rename(z500="z").expand_dims(level=levels).transpose("time", "level", ...)
+    truth["level"].attrs["units"] = units
+    forecast = persistence(truth, truth.time[:5], ["6h"])
+    for found in (drift(forecast, truth), drift(forecast, climatology=climatology(truth))):
+        assert found.level.values.tolist() == levels.values.tolist()
+    one = drift(forecast.isel(level=1), climatology=climatology(truth))
+    assert one.level == levels[1] and one.z.dims == ("init_time", "lead_time")
+    both = drift(forecast, climatology=climatology(truth))
+    np.testing.assert_allclose(one.z, both.z.isel(level=1))
+
+
 def test_drift_by_region():
     truth = waves({2: 4.0})
     forecast = persistence(truth, truth.time[:10], ["6h", "24h"])
