@@ -136,6 +136,8 @@ class TrainConfig:
             if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
             object.__setattr__(self, name, int(value))
+        if self.rollout > 1000:
+            raise ValueError(f"rollout={self.rollout} must be at most 1000 calls")
         if self.seed >= 2**32:
             raise ValueError(f"seed={self.seed} must be below 2**32")
         if self.patience is not None and self.patience >= self.epochs:

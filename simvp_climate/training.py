@@ -219,6 +219,7 @@ def train(
             torch.manual_seed(config.seed)
             latitude, longitude = grid["latitude"].values, grid["longitude"].values
             forcings = loader.Forcings(task, latitude, longitude, statics, weights_H, fabric.device)
+            _check_size(model, task, channels, fabric)
             network = loader.build_network(model, task, channels)
             scale_TC = torch.from_numpy(normalizer.change_std / normalizer.std)
             network.change_scale_TC.copy_(scale_TC[:, : network.shared])
@@ -305,7 +306,9 @@ def _fit(
     stop: interruption.Stop,
 ) -> list[dict]:
     """Train the network in place, leave the kept weights in it, and return the history: a row for each epoch."""
-    _check_memory(network, config, config.leads(task), loss_of.area_CHW.shape[-2:], fabric)
+    stream = train_part.stream(config, fabric)
+    windows = int(np.max(stream.sizes, initial=1))
+    _check_memory(network, config, windows, config.leads(task), loss_of.area_CHW.shape[-2:], fabric)
     if fabric.device.type == "cpu":
         _keep_memory()
     network.to(memory_format=torch.channels_last)
@@ -317,7 +320,6 @@ def _fit(
     optimizer = kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
     wrapped, optimizer = fabric.setup(network, optimizer)
     scaler, device = fabric.strategy.precision, fabric.device
-    stream = train_part.stream(config, fabric)
     valid_stream = None if valid_part is None else valid_part.stream(config, fabric, shuffle=False)
     sizes = processes.total(fabric, torch.tensor(stream.sizes, dtype=torch.float64, device=device)).cpu().numpy()
     alone = fabric.world_size == 1
@@ -634,23 +636,41 @@ def _hint(config: TrainConfig, run: checkpoint.Run) -> str:
     return words + ("" if run.directory is None else f". The state in {str(run.directory)!r} is the last good one")
 
 
-def _check_memory(network: SimVPv2, config: TrainConfig, leads: int, grid: tuple[int, int], fabric: Fabric) -> None:
-    """Raise MemoryError, naming a batch that fits, if what a step keeps at least does not fit into what is free."""
+def _free_memory(fabric: Fabric) -> float:
+    """Return the bytes that this process can have where it trains."""
+    if fabric.device.type == "cuda":
+        return torch.cuda.mem_get_info(fabric.device)[0]
+    found, (world, machines) = reader.free_memory(), processes.count()
+    return math.inf if found is None else found * machines // world
+
+
+def _check_size(model: SimVPv2Config, task: Task, channels: tuple[reader.Channel, ...], fabric: Fabric) -> None:
+    """Raise MemoryError if the weights do not fit into what is free."""
+    with torch.device("meta"):
+        count = sum(value.numel() for value in loader.build_network(model, task, channels).parameters())
+    # with their gradients, the two moments of Adam, and their average and the best of it
+    needed, free = 6 * 4 * count, _free_memory(fabric)
+    if needed > free:
+        raise MemoryError(
+            f"the network has {count:.3g} weights, which take {needed / 2**30:.3g} GiB with all that goes with them in "
+            f"training, and {free / 2**30:.3g} GiB are free: take a smaller SimVPv2Config (now {model})"
+        )
+
+
+def _check_memory(
+    network: SimVPv2, config: TrainConfig, windows: int, leads: int, grid: tuple[int, int], fabric: Fabric
+) -> None:
+    """Raise MemoryError, naming a batch that fits, if what a step of so many windows keeps does not fit."""
     if config.recompute:
         return
-    if fabric.device.type == "cuda":
-        free = torch.cuda.mem_get_info(fabric.device)[0]
-    else:
-        found, (world, machines) = reader.free_memory(), processes.count()
-        free = math.inf if found is None else found * machines // world
+    free = _free_memory(fabric)
     window = kept_bytes(network, leads, grid) * (1 if config.precision == "32-true" else 0.5)
-    windows = config.batch_size // fabric.world_size
     if window * windows <= free:
         return
     most = int(free / (1.25 * window)) * fabric.world_size  # what comes and goes on top
     ways = [f"recompute=True ({_RECOMPUTE})"]
     if most:
-        batches = -(-config.batch_size // most)
+        batches = -(-windows * fabric.world_size // most)
         ways.insert(
             0, f"batch_size={most} with accumulate={config.accumulate * batches} (steps of about as many windows)"
         )
@@ -658,8 +678,9 @@ def _check_memory(network: SimVPv2, config: TrainConfig, leads: int, grid: tuple
         ways.append(f"a shorter rollout (now {config.rollout} calls)")
     ways.append("a smaller SimVPv2Config, or a coarser grid (sc.regrid)")
     raise MemoryError(
-        f"a step of batch_size={config.batch_size} keeps at least {window * windows / 2**30:.3g} GiB of activations "
-        f"({window / 2**30:.3g} GiB a window), and {free / 2**30:.3g} GiB are free. Less take: {'; '.join(ways)}"
+        f"a step of batch_size={config.batch_size} ({windows} windows at a time) keeps at least "
+        f"{window * windows / 2**30:.3g} GiB of activations ({window / 2**30:.3g} GiB a window), and "
+        f"{free / 2**30:.3g} GiB are free. Less take: {'; '.join(ways)}"
     )
 
 

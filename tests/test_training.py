@@ -299,8 +299,15 @@ def test_a_step_that_does_not_fit_is_refused_before_it_begins_with_a_batch_that_
     network = SimVPv2(SimVPv2Config(**sizes, padding="periodic"), history=2, channels=2)
     window = kept_bytes(network, 2, (8, 16))
     monkeypatch.setattr(training.reader, "free_memory", lambda: int(4.2 * 1.25 * window))
-    with pytest.raises(MemoryError, match=r"batch_size=10 keeps .* take: batch_size=4 with accumulate=3 .*recompute"):
+    with pytest.raises(
+        MemoryError,
+        match=r"batch_size=10 .9 windows at a time. keeps .* take: batch_size=4 with accumulate=3 .*recompute",
+    ):
         run(config=config)
+    few = waves(times=7)  # four windows, whatever the batch may hold
+    assert run(few, config=quick(batch_size=10**4)).provenance["epochs"]
+    with pytest.raises(MemoryError, match="network has .* weights, .* GiB with all .* are free: take a smaller"):
+        run(model=tiny_model(hidden_time=10**5))
     for fits in (quick(batch_size=4, accumulate=3), quick(batch_size=10, recompute=True)):
         assert run(config=fits).provenance["epochs"]
 

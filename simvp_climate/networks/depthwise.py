@@ -40,7 +40,7 @@ def depthwise(x_BCHW: Tensor, weight: Tensor, bias: Tensor, dilation: int, beyon
     if device != "meta" and torch.is_autocast_enabled(device):  # of tensors without values there is none
         lower = torch.get_autocast_dtype(device)
         x_BCHW, weight, bias = x_BCHW.to(lower), weight.to(lower), bias.to(lower)
-    if device == "cpu" and not torch.compiler.is_compiling():
+    if device in ("cpu", "meta") and not torch.compiler.is_compiling():
         return _Depthwise.apply(x_BCHW, weight, bias, dilation, beyond)
     reach = dilation * (weight.shape[-1] - 1) // 2
     x_BCpp = continue_beyond(x_BCHW, beyond, (reach,) * 2, (reach,) * 2)

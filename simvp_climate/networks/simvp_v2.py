@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from simvp_climate.networks.continuation import continue_beyond
 from simvp_climate.networks.depthwise import depthwise
 
+_MOST = 2**20  # of channels and layers: beyond no number of weights can be counted
 PADDINGS = ("zeros", "periodic", "sphere", "sphere_with_poles")
 
 
@@ -73,9 +74,14 @@ class SimVPv2Config:
             if not isinstance(value, Integral) or isinstance(value, bool) or value < least or value % multiple:
                 even = "an even" if multiple == 2 else "a"
                 raise ValueError(f"{name}={value!r} must be {even} whole number of at least {least}")
+            if value > _MOST:
+                raise ValueError(f"{name}={value!r} must be at most {_MOST}")
             object.__setattr__(self, name, int(value))
+        bounds = (
+            f"from {1 / self.hidden_time:.3g} to {_MOST / self.hidden_time:.3g} with hidden_time={self.hidden_time}"
+        )
         for name, rule, fits in (
-            ("mlp_ratio", f"of at least 1 / hidden_time = {1 / self.hidden_time:.3g}", self._mixes),
+            ("mlp_ratio", bounds, self._mixes),
             ("drop_path", "in [0, 1)", lambda x: 0 <= x < 1),
         ):
             value = getattr(self, name)
@@ -89,8 +95,8 @@ class SimVPv2Config:
             raise ValueError(f"predict={self.predict!r} must be 'change' or 'state'")
 
     def _mixes(self, ratio: float) -> bool:
-        """Say whether the channel mixing has a channel."""
-        return int(self.hidden_time * ratio) >= 1
+        """Say whether the channel mixing has a channel, and not too many."""
+        return 1 <= int(self.hidden_time * ratio) <= _MOST
 
 
 class SimVPv2(nn.Module):

@@ -239,8 +239,10 @@ def test_coarse_states_are_those_of_every_second_cell_of_the_ring():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mlp_ratio": float("inf")}, "mlp_ratio=inf must be a number of at least 1 / hidden_time"),
-        ({"mlp_ratio": 0.01, "hidden_time": 8}, "mlp_ratio=0.01 must be a number of at least .* 0.125"),
+        ({"mlp_ratio": float("inf")}, "mlp_ratio=inf must be a number from .* with hidden_time=256"),
+        ({"mlp_ratio": 0.01, "hidden_time": 8}, "mlp_ratio=0.01 must be a number from 0.125 to"),
+        ({"mlp_ratio": 1e300}, "mlp_ratio=1e.300 must be a number from"),
+        ({"hidden_space": 2**21}, "hidden_space=2097152 must be at most 1048576"),
         ({"mlp_ratio": "8"}, "mlp_ratio='8'"),
         ({"mlp_ratio": None}, "mlp_ratio=None"),
         ({"drop_path": None}, r"drop_path=None must be a number in \[0, 1\)"),
