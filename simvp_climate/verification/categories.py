@@ -90,7 +90,7 @@ def event_metrics(thresholds: Mapping[str, float], names: list[str]) -> dict[str
     def event(f: Fields) -> tuple[xr.Dataset, xr.Dataset]:
         """Return the probability of the forecast and the outcome, missing where the values are."""
         (name,) = f.truth.data_vars
-        threshold = thresholds.get(str(name), np.nan)
+        threshold = _just(max, thresholds[str(name)]) if str(name) in thresholds else np.nan
         above, outcome = (
             (one > threshold).astype(np.float64).where(one.notnull() & np.isfinite(threshold))
             for one in (f.members, f.truth)
@@ -107,6 +107,15 @@ def event_metrics(thresholds: Mapping[str, float], names: list[str]) -> dict[str
         "brier": Metric(square, lambda mean: mean, dimensionless=True),
         "frequency_bias": Metric(event, ratio, dimensionless=True),
     }
+
+
+def _just(take: Callable[[float, float], float], threshold: float) -> float:
+    """Return a threshold or what it is in float32, the larger (`max`) or the smaller of both.
+
+    Data in float32 that are meant to equal it equal the second: by the larger one they do not exceed it, by the smaller
+    one they are not below, whether they are compared in float32 or in float64.
+    """
+    return take(float(threshold), float(np.float32(threshold)))
 
 
 def check_thresholds(thresholds: Mapping[str, float], names: list[str], whose: str) -> None:
@@ -154,7 +163,8 @@ def event_frequency(
     names = [str(name) for name, variable in train.data_vars.items() if time in variable.dims]
     check_thresholds(thresholds, names, "the training period has")
     # a default holds the threshold of its own variable
-    above = {name: lambda values, over=float(threshold): values > over for name, threshold in thresholds.items()}
+    edges = {name: _just(max, threshold) for name, threshold in thresholds.items()}
+    above = {name: lambda values, over=over: values > over for name, over in edges.items()}
     found = calendar_mean(train[list(thresholds)], window_days, None, above)
     for name, threshold in thresholds.items():
         units = train[name].attrs.get("units")
@@ -244,7 +254,8 @@ def seeps_climatology(train: xr.Dataset, *, window_days: int = 61, dry: float | 
         if hours not in _DRY:
             raise ValueError(f"a step of {hours} h says not what is dry: give it, dry=0.25e-3 for 0.25 mm")
         dry = _DRY[hours]
-    is_dry = (train < dry).astype(np.float32).where(train.notnull())
+    below = _just(min, dry)
+    is_dry = (train < below).astype(np.float32).where(train.notnull())
     found = mean_climatology(is_dry, window_days=window_days)
     result = {}
     days, half = train["time"].dt.dayofyear.values, window_days // 2
@@ -262,8 +273,8 @@ def seeps_climatology(train: xr.Dataset, *, window_days: int = 61, dry: float | 
                 rain = values[near]
                 there = np.isfinite(rain)
                 count = there.sum(axis=0)
-                dry_share[at, place] = np.where(count, (rain < dry).sum(axis=0) / np.maximum(count, 1), np.nan)
-                wet = np.where(rain >= dry, rain, np.nan)
+                dry_share[at, place] = np.where(count, (rain < below).sum(axis=0) / np.maximum(count, 1), np.nan)
+                wet = np.where(rain >= below, rain, np.nan)
                 heavy[at, place] = _weighted_quantile(wet, 1 - distance[near] / half, 2 / 3)
         result[f"{name}_threshold"] = found[name].copy(data=heavy).assign_attrs(units="m")
         result[f"{name}_dry_fraction"] = found[name].copy(data=dry_share)
@@ -374,7 +385,7 @@ def seeps_pairs(pairs: Pairs, climatology: xr.Dataset) -> tuple[Pairs, Metric]:
                 "0.25e-3"
             )
         factor[name] = _factor_to_meters(forecast[name])
-        dry[name] = meters / factor[name]
+        dry[name] = _just(min, meters / factor[name])
         own = climatology[threshold]
         # without units they are in m, as all precipitation of WeatherBench 2
         own = _in_meters(own) if own.attrs.get("units") else own
@@ -569,6 +580,8 @@ def _terciles(training: xr.DataArray, pairs: Pairs, rows: slice, used: set[int])
         leads = np.diff(pairs.valid_time.values[0])
         wanted = np.asarray(leads).astype("timedelta64[s]")
         usual = np.median(steps.astype(np.int64)).astype("timedelta64[s]")
+        if not (wanted == wanted[0]).all():
+            raise ValueError("the leads of the window are not evenly spaced, as the means of the training period are")
         if not (wanted == usual).all() and not (28 <= usual / np.timedelta64(1, "D") <= 31):
             raise ValueError(
                 f"the leads of the window are {wanted[0]} apart, the times of the training period {usual}: give both "

@@ -99,7 +99,9 @@ class Intervals:
             ends[name] = ends[name].transpose("bound", *inside[name].dims).astype(forecast[name].dtype)
             ends[name].attrs = {**forecast[name].attrs, "interval_level": self.level}
         result = restore(ends.assign_attrs(forecast.attrs | self._period()), like=forecast)
-        return result.assign({name: result[name].transpose("bound", *forecast[name].dims) for name in names})
+        result = result.assign({name: result[name].transpose("bound", *forecast[name].dims) for name in names})
+        result.encoding = dict(forecast.encoding)  # which dimensions are unlimited
+        return result
 
     def _period(self) -> dict[str, str]:
         names = {"fitted": "intervals", "climatology": "climatology"}

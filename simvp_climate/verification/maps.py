@@ -9,7 +9,7 @@ import xarray as xr
 from simvp_climate.data.conventions import find_member
 from simvp_climate.verification.baselines import persistence
 from simvp_climate.verification.bootstrap import block_length
-from simvp_climate.verification.pairs import blocks, match, read
+from simvp_climate.verification.pairs import blocks, match, read, refuse_fits
 
 _FEWEST = 5
 
@@ -21,6 +21,7 @@ def skill_map(
     *,
     block: int | None = None,
     false_discovery_rate: float = 0.1,
+    allow_overlap: bool = False,
 ) -> xr.Dataset:
     """Return the skill against a baseline in every cell, and where it differs from none beyond chance.
 
@@ -41,6 +42,8 @@ def skill_map(
         Number of initializations in a block; None: as for the intervals of `score`.
     false_discovery_rate
         Between 0 and 1.
+    allow_overlap
+        Whether the baseline may be fitted on a period with verified times in it.
 
     Returns
     -------
@@ -51,13 +54,15 @@ def skill_map(
     Raises
     ------
     ValueError
-        As in `rmse`, or if there are fewer than five blocks.
+        As in `rmse`; if there are fewer than five blocks, or verified times lie in the period of the baseline's fit.
     """
     if not 0 < false_discovery_rate < 1:
         raise ValueError(f"false_discovery_rate={false_discovery_rate!r} must lie between 0 and 1, for example 0.1")
     if (member := find_member(forecast)) is not None:
         raise ValueError(f"a map of skill is of single forecasts: take the mean, forecast.mean({member!r})")
     pairs = match(forecast, truth, None, {"baseline": baseline})
+    if not allow_overlap:
+        refuse_fits(pairs)
     length = block_length(pairs.forecast["init_time"], pairs.forecast["lead_time"]) if block is None else block
     if not isinstance(length, Integral) or length < 1:
         raise ValueError(f"block={block!r} must be a whole number from 1")

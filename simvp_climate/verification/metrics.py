@@ -295,7 +295,7 @@ def rank_histogram(
     pairs = match(forecast, truth, None)
     member = members_of(pairs)
     count = pairs.forecast.sizes[member]
-    metric = Metric(lambda f: tuple(_has_rank(f, rank) for rank in range(count + 1)), lambda *means: means)
+    metric = Metric(lambda f: _shares_of_ranks(f, count), lambda *means: means)
     cells = cell_weights(pairs.grid, weights, regions, truth)
     sums = weighted_sums(pairs, {"rank": metric}, cells, skipna, pool_members=True)["", "rank"]
     shares, _ = _means(sums.sum("init_time", skipna=False))
@@ -386,11 +386,13 @@ def _crps(f: Fields) -> tuple[xr.Dataset, ...]:
     return (distance - f.members.map(half_distance_of_members),)
 
 
-def _has_rank(f: Fields, rank: int) -> xr.Dataset:
+def _shares_of_ranks(f: Fields, count: int) -> tuple[xr.Dataset, ...]:
+    """Return for each rank whether the truth has it, or which share of it."""
     below, equal = (f.members < f.truth).sum(f.member), (f.members == f.truth).sum(f.member)
-    share = ((below <= rank) & (rank <= below + equal)) / (equal + 1)
     # comparisons know no missing values
-    return share.where(f.forecast.notnull() & f.truth.notnull())
+    share = (1 / (equal + 1)).where(f.forecast.notnull() & f.truth.notnull())
+    last = below + equal
+    return tuple(share * ((below <= rank) & (rank <= last)) for rank in range(count + 1))
 
 
 def _small_scale_variance(wavenumbers: tuple[int, int]) -> Metric:

@@ -431,16 +431,32 @@ def lead_text(lead: object) -> str:
     return f"{hours / 24:g} d" if hours >= 48 and hours % 24 == 0 else f"{hours:g} h"
 
 
+def refuse_fits(pairs: Pairs) -> None:
+    """Raise ValueError if a baseline that is made from the state was fitted on verified times."""
+    for name, one in pairs.made.items():
+        fitted = getattr(one, "damping", getattr(one, "patterns", None))
+        if fitted is not None:
+            refuse_overlap(fitted.attrs, "fitted", f"the baseline {name!r}", pairs)
+        around = getattr(one, "climatology", None)
+        if isinstance(around, xr.Dataset):
+            refuse_overlap(around.attrs, "climatology", f"the climatology of the baseline {name!r}", pairs)
+
+
 def refuse_overlap(attrs: Mapping, prefix: str, what: str, pairs: Pairs) -> None:
     """Raise ValueError if verified times lie in the period of a climatology or fit, as far as its attributes say one.
 
     They are `<prefix>_start` and `<prefix>_end`, ISO text.
     """
+    refuse_times(attrs, prefix, what, pairs.valid_time.values[pairs.complete])
+
+
+def refuse_times(attrs: Mapping, prefix: str, what: str, times: np.ndarray) -> None:
+    """Do the same for some times."""
     start, end = (attrs.get(f"{prefix}_{word}") for word in ("start", "end"))
     if start is None or end is None:
         return
     # ISO text sorts like the times, also across calendars
-    inside = [text for text in map(iso, pairs.valid_time.values[pairs.complete]) if start <= text <= end]
+    inside = [text for text in map(iso, times) if start <= text <= end]
     if inside:
         raise ValueError(
             f"{what} is from {start} to {end}, and {len(inside)} verified times lie in it, from "

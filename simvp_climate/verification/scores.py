@@ -30,7 +30,7 @@ from simvp_climate.verification.metrics import (
     sums_per_init,
     weighted_sums,
 )
-from simvp_climate.verification.pairs import SPACE, Pairs, iso, match, refuse_overlap
+from simvp_climate.verification.pairs import SPACE, Pairs, iso, match, refuse_fits, refuse_overlap
 from simvp_climate.verification.regions import Region
 
 _SKILL = "rmse_skill"
@@ -184,13 +184,7 @@ def score(
     if not allow_overlap:
         if climatology is not None:
             refuse_overlap(climatology.attrs, "climatology", "the climatology", pairs)
-        for name, one in pairs.made.items():
-            fitted = getattr(one, "damping", getattr(one, "patterns", None))
-            if fitted is not None:
-                refuse_overlap(fitted.attrs, "fitted", f"the baseline {name!r}", pairs)
-            around = getattr(one, "climatology", None)
-            if isinstance(around, xr.Dataset):
-                refuse_overlap(around.attrs, "climatology", f"the climatology of the baseline {name!r}", pairs)
+        refuse_fits(pairs)
         if seeps_climatology is not None:
             refuse_overlap(seeps_climatology.attrs, "climatology", "the climatology for SEEPS", pairs)
         if event_frequency is not None:
@@ -210,7 +204,8 @@ def score(
     titles = {"": system, **({"calibrated": f"{system}, calibrated"} if calibrated is not None else {})}
     order = ["", *(["calibrated"] if calibrated is not None else []), *names]
 
-    length = block_length(pairs.forecast["init_time"], pairs.forecast["lead_time"]) if block is None else block
+    verified = pairs.forecast["lead_time"].isel(lead_time=np.flatnonzero(pairs.complete.any(axis=0)))
+    length = block_length(pairs.forecast["init_time"], verified) if block is None else block
     # where missing values propagate every pair counts
     valued = _with_values(sums) if skipna else None
     counted = pairs.complete if valued is None else _any_of(valued)

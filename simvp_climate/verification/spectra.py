@@ -9,7 +9,7 @@ from simvp_climate.data.conventions import find_axes
 from simvp_climate.grid import closes_longitude
 from simvp_climate.verification.baselines import climatology_at
 from simvp_climate.verification.metrics import Metric, cell_weights, concat, row_weights, weighted_sums
-from simvp_climate.verification.pairs import SPACE, canonical, match, on_grid_of, with_times
+from simvp_climate.verification.pairs import SPACE, canonical, match, on_grid_of, refuse_times, with_times
 from simvp_climate.verification.regions import Region
 
 _RADIUS = 1000 * (6357 + 6378) / 2  # meters, as WeatherBench 2
@@ -141,6 +141,7 @@ def drift(
     climatology: xr.Dataset | None = None,
     *,
     regions: Sequence[str] | Mapping[str, Region] | None = None,
+    allow_overlap: bool = False,
 ) -> xr.Dataset:
     """Return the area mean of a forecast less that of the truth, by initialization and lead: does the climate drift?
 
@@ -155,6 +156,8 @@ def drift(
         values in the first forecast and at all times of the climatology.
     regions
         As in `score`; "land" and "sea" take a land-sea mask beside the truth or the climatology.
+    allow_overlap
+        Whether valid times may lie in the period of the climatology.
 
     Returns
     -------
@@ -163,7 +166,7 @@ def drift(
     Raises
     ------
     ValueError
-        If both or none of truth and climatology are given, or as in `rmse`.
+        If both or none of truth and climatology are given, if valid times lie in its period, or as in `rmse`.
     """
     if (truth is None) == (climatology is None):
         raise ValueError("give the truth or a climatology, and not both: drift(forecast, truth)")
@@ -172,6 +175,8 @@ def drift(
         picked = level is not None and forecast[level].ndim == 0
         whole = forecast.expand_dims(level) if picked and level in _dims(climatology) else forecast
         inside = canonical(whole)
+        if not allow_overlap:
+            refuse_times(climatology.attrs, "climatology", "the climatology", inside["valid_time"].values.ravel())
         normal = on_grid_of(climatology, inside, "the climatology").load()
         weight = cell_weights({dim: inside[dim] for dim in SPACE}, "area", regions, climatology)
         means = {}

@@ -69,6 +69,23 @@ class TestEventFrequency:
         np.testing.assert_array_equal(found[:, 0, 1], np.ones(12))
         assert float(event_frequency(train, {"tp24h": 2.0}).tp24h.max()) == 0
 
+    @pytest.mark.parametrize("threshold", [1e-4, 3e-4, 1e-3, 0.1])
+    @pytest.mark.parametrize("kinds", [("f4", "f4"), ("f4", "f8"), ("f8", "f4")])
+    def test_what_equals_the_threshold_in_any_precision_does_not_exceed_it(self, threshold, kinds):
+        # float32 has values a little above (1e-3) or below (1e-4) of what they are meant to be
+        train, truth = rain(days=400, start="1999-01-01") * 0, rain(days=30, start="2001-01-01") * 0
+        train, truth = ((one + threshold).astype(kind) for one, kind in zip((train, truth), kinds, strict=True))
+        frequency = event_frequency(train, {"tp24h": threshold})
+        assert float(frequency.tp24h.max()) == 0
+        table = score(persistence(truth, truth.time[:9], ["1D"]), truth, climatology(train), metrics=["brier"],
+                      thresholds={"tp24h": threshold}, event_frequency=frequency, confidence=None)  # fmt: skip
+        assert (table.tp24h == 0).all()
+        # nor is it dry
+        one = truth.assign(tp24h=truth.tp24h.assign_attrs(units="m"))
+        many = train.assign(tp24h=train.tp24h.assign_attrs(units="m"))
+        assert float(seeps_climatology(many, dry=threshold).tp24h_dry_fraction.max()) == 0
+        assert one.tp24h.attrs["units"] == "m"
+
     def test_is_the_climatology_of_the_indicator(self):
         train = rain(days=800)
         found = event_frequency(train, {"tp24h": 5e-3}, window_days=31)

@@ -3,7 +3,8 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from simvp_climate.verification.baselines import persistence
+from simvp_climate.verification.baselines import climatology, persistence
+from simvp_climate.verification.fitted import fit_damped_persistence
 from simvp_climate.verification.maps import _discoveries, skill_map
 
 
@@ -45,6 +46,14 @@ def test_skill_is_known_and_found_where_it_is():
     # of all that is found at most a tenth is false, in expectation
     false = float(elsewhere.t2m_significant.sum())
     assert false / (false + float(there.t2m_significant.sum())) < 0.1
+
+
+def test_a_baseline_that_was_fitted_on_what_is_verified_is_refused():
+    forecast, _, truth = case()
+    fitted = fit_damped_persistence(truth, climatology(truth), ["1D"])
+    with pytest.raises(ValueError, match="the baseline 'baseline' is from .* verified times lie in it"):
+        skill_map(forecast, truth, fitted)
+    assert skill_map(forecast, truth, fitted, allow_overlap=True).t2m.notnull().all()
 
 
 def test_where_nothing_differs_nothing_is_found():

@@ -725,6 +725,17 @@ class TestWhatAReaderFound:
         by_month = score(forecast, truth, by="month", block=40)
         assert by_month.t2m_low.isnull().all()
 
+    def test_a_lead_without_truth_makes_no_longer_blocks(self):
+        truth = weather(days=120)
+        forecast = forecast_of(truth)
+        far = forecast.isel(lead_time=[-1])
+        later = far.valid_time + np.timedelta64(199, "D")
+        far = far.assign_coords(lead_time=[np.timedelta64(200, "D")], valid_time=later)
+        with pytest.warns(UserWarning, match="no forecast has a truth at the leads 200 d"):
+            both = score(xr.concat([forecast, far], "lead_time"), truth, metrics=["rmse"], persistence=False)
+        alone = score(forecast, truth, metrics=["rmse"], persistence=False)
+        np.testing.assert_allclose(both.t2m_low[..., : alone.sizes["lead_time"]], alone.t2m_low)
+
     def test_what_no_metric_uses_is_an_error(self):
         truth = weather(days=60)
         forecast = forecast_of(truth)

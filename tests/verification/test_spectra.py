@@ -84,16 +84,25 @@ def test_drift():
         drift(forecast, truth, clim)
 
 
+def test_drift_from_a_climatology_that_saw_the_times_is_refused():
+    truth = waves({2: 4.0})
+    forecast = persistence(truth, truth.time[:10], ["6h"])
+    with pytest.raises(ValueError, match="10 verified times lie in it"):
+        drift(forecast, climatology=climatology(truth))
+
+
 def test_drift_counts_the_cells_that_both_have():
     truth = waves({2: 4.0})
     forecast = persistence(truth, truth.time[:10], ["6h", "24h"]) * 0 + np.cos(np.deg2rad(truth.latitude)) * 30
     normal = climatology(truth) * 0 + np.cos(np.deg2rad(truth.latitude)) * 30 + 0.5
     masked = forecast.where(abs(forecast.latitude) < 50)
-    np.testing.assert_allclose(drift(masked, climatology=normal).z500, -0.5, rtol=1e-9)
-    np.testing.assert_allclose(drift(forecast, climatology=normal.where(normal.latitude < 0)).z500, -0.5, rtol=1e-9)
+    np.testing.assert_allclose(drift(masked, climatology=normal, allow_overlap=True).z500, -0.5, rtol=1e-9)
+    np.testing.assert_allclose(
+        drift(forecast, climatology=normal.where(normal.latitude < 0), allow_overlap=True).z500, -0.5, rtol=1e-9
+    )
     hole = masked.copy(deep=True)
     hole["z500"][dict(init_time=3, lead_time=1, latitude=int(len(truth.latitude) / 2), longitude=0)] = np.nan
-    found = drift(hole, climatology=normal).z500
+    found = drift(hole, climatology=normal, allow_overlap=True).z500
     assert np.isnan(found[3, 1]) and found.isnull().sum() == 1
 
 
@@ -105,11 +114,11 @@ def test_drift_gives_levels_back(units):
     truth = truth.rename(z500="z").expand_dims(level=levels).transpose("time", "level", ...)
     truth["level"].attrs["units"] = units
     forecast = persistence(truth, truth.time[:5], ["6h"])
-    for found in (drift(forecast, truth), drift(forecast, climatology=climatology(truth))):
+    for found in (drift(forecast, truth), drift(forecast, climatology=climatology(truth), allow_overlap=True)):
         assert found.level.values.tolist() == levels.values.tolist()
-    one = drift(forecast.isel(level=1), climatology=climatology(truth))
+    one = drift(forecast.isel(level=1), climatology=climatology(truth), allow_overlap=True)
     assert one.level == levels[1] and one.z.dims == ("init_time", "lead_time")
-    both = drift(forecast, climatology=climatology(truth))
+    both = drift(forecast, climatology=climatology(truth), allow_overlap=True)
     np.testing.assert_allclose(one.z, both.z.isel(level=1))
 
 
@@ -124,7 +133,7 @@ def test_drift_by_region():
     assert found.dims == ("init_time", "lead_time", "region")
     np.testing.assert_allclose(found, np.broadcast_to([1.0, -3.0], (10, 2, 2)), rtol=1e-9)
     normal = climatology(truth) * 0
-    found = drift(forecast * 0 + north, climatology=normal, regions=regions).z500
+    found = drift(forecast * 0 + north, climatology=normal, regions=regions, allow_overlap=True).z500
     assert found.dims == ("init_time", "lead_time", "region")
     np.testing.assert_allclose(found, np.broadcast_to([1.0, -3.0], (10, 2, 2)), rtol=1e-9)
 
