@@ -14,6 +14,7 @@ from simvp_climate.verification.baselines import as_lead_time, climatology_at, p
 from simvp_climate.verification.pairs import iso, on_grid_of
 
 # float64 bytes of the states from which the empirical orthogonal functions are computed
+_MODES, _RIDGES = (50, 100, 200, 400), (0.03, 0.1, 0.3, 1.0)
 _EOF_BYTES = 2**29
 _SPACE = ("latitude", "longitude")
 
@@ -140,7 +141,7 @@ def fit_damped_persistence(
     train, climatology = _inside(train, climatology)
     lead_time = as_lead_time(lead_times)
     products, squares, seen = {}, {}, {}
-    for anomalies, later in _anomalies(train, climatology, lead_time):
+    for _, anomalies, later in _anomalies(train, climatology, lead_time):
         for name, values in anomalies.items():
             there = np.isfinite(values)
             complete = bool(there.all())
@@ -171,8 +172,8 @@ def fit_linear_regression(
     climatology: xr.Dataset,
     lead_times: xr.DataArray | Iterable | str,
     *,
-    modes: int = 100,
-    ridge: float = 0.1,
+    modes: int | None = None,
+    ridge: float | None = None,
 ) -> LinearRegression:
     """Return the linear regression of the state at each lead on the state at the start, in leading EOFs.
 
@@ -185,9 +186,11 @@ def fit_linear_regression(
     train, climatology, lead_times
         As for `fit_damped_persistence`.
     modes
-        Number of empirical orthogonal functions.
+        Number of empirical orthogonal functions. None: for each lead that of 50, 100, 200 and 400 with which what is
+        fitted on the first three quarters of the period is best on the last one.
     ridge
-        Added to the variance of every coefficient, as a share of the mean variance of the coefficients.
+        Added to the variance of every coefficient, as a share of the mean variance of the coefficients. None: chosen
+        likewise, of 0.03, 0.1, 0.3 and 1.
 
     Raises
     ------
@@ -196,12 +199,17 @@ def fit_linear_regression(
     """
     train, climatology = _inside(train, climatology)
     lead_time = as_lead_time(lead_times)
-    if not 1 <= modes < train.sizes["time"]:
-        raise ValueError(f"modes={modes} must be at least 1, and less than the number of times, {train.sizes['time']}")
-    if ridge < 0:
+    times = train.sizes["time"]
+    if modes is not None and not 1 <= modes < times:
+        raise ValueError(f"modes={modes} must be at least 1, and less than the number of times, {times}")
+    if ridge is not None and ridge < 0:
         raise ValueError(f"ridge={ridge} must be 0 or more")
     names = list(train.data_vars)
     cells = sum(train[name].isel(time=0).size for name in names)
+    most = max(1, min(times // 4, cells))
+    counts = sorted({min(count, most) for count in _MODES}) if modes is None else [modes]
+    ridges = _RIDGES if ridge is None else [ridge]
+    modes = counts[-1]
     every = max(1, -(-train.sizes["time"] // max(min(1500, _EOF_BYTES // (8 * cells)), modes + 1)))
     sample = train.isel(time=slice(None, None, every)).load()
     sample = sample - _plain(climatology_at(climatology, sample["time"])).assign_coords(_grid_of(sample))
@@ -220,21 +228,29 @@ def fit_linear_regression(
         part = basis[:, start : start + int(np.prod(shape))].reshape(modes, *shape)
         patterns[name] = (("mode", *dims), part, {"units": train[name].attrs.get("units", "")})
         start += int(np.prod(shape))
-    covariance = np.zeros((lead_time.size, modes, modes))
+    covariance = np.zeros((2, lead_time.size, modes, modes))  # of the first part of the period, and of the rest
     lagged = np.zeros_like(covariance)
-    for anomalies, later in _anomalies(train, climatology, lead_time):
+    rest = times * 3 // 4
+    for begin, anomalies, later in _anomalies(train, climatology, lead_time):
         parts = [
             np.nan_to_num((values / _along(scale[name], train[name])).reshape(len(values), -1))
             for name, values in anomalies.items()
         ]
         coefficients = np.concatenate(parts, axis=1) @ basis.T
         for at, (first, second) in enumerate(later):
-            covariance[at] += coefficients[first].T @ coefficients[first]
-            lagged[at] += coefficients[first].T @ coefficients[second]
-    operator = np.empty_like(covariance)
+            start, end = coefficients[first], coefficients[second]
+            held = int(np.searchsorted(begin + np.arange(len(coefficients))[first], rest))
+            for part, own in enumerate((slice(0, held), slice(held, None))):
+                covariance[part, at] += start[own].T @ start[own]
+                lagged[part, at] += start[own].T @ end[own]
+    operator = np.zeros((lead_time.size, modes, modes))
     for at in range(lead_time.size):
-        amount = ridge * np.trace(covariance[at]) / modes
-        operator[at] = np.linalg.solve(covariance[at] + amount * np.eye(modes), lagged[at]).T
+        choices = [(count, share) for count in counts for share in ridges]
+        if len(choices) > 1:
+            errors = [_held_out_error(covariance[:, at], lagged[:, at], *choice) for choice in choices]
+            choices = [choices[int(np.argmin(errors))]]
+        ((count, share),) = choices
+        operator[at, :, :count] = _regression(covariance[:, at].sum(axis=0), lagged[:, at].sum(axis=0), count, share).T
     coordinates = {name: c for name, c in train.coords.items() if "time" not in c.dims}
     return LinearRegression(
         climatology,
@@ -242,6 +258,18 @@ def fit_linear_regression(
         xr.Dataset(patterns, coordinates, _period(train)),
         xr.DataArray(operator, dims=("lead_time", "mode", "start"), coords={"lead_time": lead_time}),
     )
+
+
+def _regression(covariance: np.ndarray, lagged: np.ndarray, count: int, ridge: float) -> np.ndarray:
+    """Return what makes all coefficients at the lead from the leading ones at the start, (count, all)."""
+    own = covariance[:count, :count]
+    return np.linalg.solve(own + ridge * np.trace(own) / count * np.eye(count), lagged[:count])
+
+
+def _held_out_error(covariance: np.ndarray, lagged: np.ndarray, count: int, ridge: float) -> float:
+    """Return the squared error on the second part of what is fitted on the first, less what no choice changes."""
+    made = _regression(covariance[0], lagged[0], count, ridge)
+    return float(np.sum(made * (covariance[1, :count, :count] @ made - 2 * lagged[1, :count])))
 
 
 def _period(train: xr.Dataset) -> dict[str, str]:
@@ -273,8 +301,8 @@ def _inside(train: xr.Dataset, climatology: xr.Dataset) -> tuple[xr.Dataset, xr.
     return train.transpose("time", "level", *_SPACE, missing_dims="ignore"), climatology
 
 
-def _anomalies(train: xr.Dataset, climatology: xr.Dataset, lead_time: xr.DataArray) -> Iterator[tuple[dict, list]]:
-    """Yield blocks of anomalies by variable, (time, ...), and for each lead which of them start and which verify."""
+def _anomalies(train: xr.Dataset, climatology: xr.Dataset, lead_time: xr.DataArray) -> Iterator[tuple[int, dict, list]]:
+    """Yield blocks: where one begins, anomalies by variable (time, ...), and for each lead which start and verify."""
     index = train.indexes["time"]
     after = valid_times(train["time"].rename(time="init_time"), lead_time, known=index)
     later = index.get_indexer(after.values.ravel()).reshape(after.shape)
@@ -296,7 +324,7 @@ def _anomalies(train: xr.Dataset, climatology: xr.Dataset, lead_time: xr.DataArr
             second = later[block, column]
             first = np.flatnonzero(second >= 0)
             pairs.append((_as_slice(first), _as_slice(second[first] - block.start)))
-        yield values, pairs
+        yield block.start, values, pairs
 
 
 def _as_slice(positions: np.ndarray) -> slice | np.ndarray:

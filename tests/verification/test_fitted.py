@@ -132,6 +132,22 @@ class TestLinearRegression:
         found = rmse(fitted(test, test.time[:300], LEADS), test).t2m
         np.testing.assert_allclose(found, np.sqrt(1 - 0.8 ** np.array([2, 4, 8])), rtol=0.04)
 
+    def test_what_is_left_open_is_chosen_on_the_last_quarter(self):
+        train = red_noise(times=400)  # few, so that the ridge matters
+        clim = flat_climatology(train)
+        found = fit_linear_regression(train, clim, LEADS)
+        assert found.operator.sizes["mode"] == 32  # as many functions as there are cells
+        first, rest = train.isel(time=slice(0, 300)), train.isel(time=slice(300, None))
+        for at, lead in enumerate(LEADS):
+            ridges = (0.03, 0.1, 0.3, 1.0)
+            errors = []
+            for ridge in ridges:
+                part = fit_linear_regression(first, clim, [lead], modes=32, ridge=ridge)
+                inits = rest.time[: rest.sizes["time"] - 8]
+                errors.append(float(rmse(part(rest, inits, [lead]), rest).t2m[0]))
+            best = fit_linear_regression(train, clim, [lead], modes=32, ridge=ridges[int(np.argmin(errors))])
+            np.testing.assert_allclose(found.operator[at], best.operator[0], atol=1e-10)
+
     def test_several_variables_levels_and_blocks(self, monkeypatch):
         from simvp_climate.verification import baselines
 
