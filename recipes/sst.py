@@ -1,7 +1,14 @@
 """Sea surface temperature, monthly to a year ahead, with anomalies and Nino 3.4.
 
 Land is a mask: cells that never have a value are left out of statistics, loss and scores, and the forecast has none
-there. Beside the scores stands the mean anomaly over Nino 3.4 (5 S to 5 N, 170 to 120 W), with its persistence.
+there. Beside the scores stands the mean anomaly over Nino 3.4 (5 S to 5 N, 170 to 120 W), with its persistence; the
+anomalies of the forecast, less the climatology of the training period, are drawn beside the truth's, three months
+ahead (anomalies.png) and over Nino 3.4 (nino34.png).
+
+Model: SimVPv2, 16 channels in encoder and decoder (four layers each), 64 in the translator (two blocks, the last
+skipped for a tenth of the samples), 0.92 million weights; twelve months in, the change to the next twelve out.
+Schedule: six epochs in batches of 4; AdamW, the learning rate up to 2e-3 in the first tenth of the steps, then down
+to zero along a cosine. A running average of the weights is kept.
 
 Result to expect on COBE-SST2 (JMA, by NOAA) at 5 degrees, 1950 to 2009 (trained to 1998, epoch chosen on 1999 to
 2004, forecasts from every month of 2005 to 2008 on; latitude-weighted RMSE in K, and of the Nino 3.4 anomaly with
@@ -18,6 +25,7 @@ few. Measured on 2026-11-25 with `--train-until 1998 --valid-until 2004`, one co
 time in all.
 """
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -28,20 +36,27 @@ import xarray as xr
 import simvp_climate as sc
 
 VARIABLES = ["sst"]
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+@app.command()
 def main(
-    data: Annotated[str, typer.Option(help="Zarr, NetCDF, a folder or pattern.")],
+    data: Annotated[str, typer.Option(help="Zarr, NetCDF, a folder or pattern; needed.")] = "",
     out: Annotated[Path, typer.Option(help="Folder for the run and what comes out of it.")] = Path("sst"),
     epochs: Annotated[int, typer.Option(help="Passes over the training period.", min=1)] = 6,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run in --out stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run in --out, complete or not.")] = False,
     train_until: Annotated[str, typer.Option(help="Last date to learn from. Default: 2015, as WeatherBench.")] = "",
     valid_until: Annotated[str, typer.Option(help="Last date to choose the epoch on. Default: 2016.")] = "",
 ) -> None:
     """Train until a date, choose the epoch on what follows until another, forecast and score the rest."""
-    if not resume and sc.is_first_process() and out.exists() and any(out.iterdir()):
-        raise typer.BadParameter(f"{out} holds a run: go on with it by --resume, or choose another --out")
+    begun, ended = ((out / name).exists() for name in ("training.pt", "forecaster.safetensors"))
+    # a run that was stopped goes on; one that is complete, and what is no run, is not overwritten
+    if (ended or not begun) and not resume and sc.is_first_process() and out.exists() and any(out.iterdir()):
+        raise typer.BadParameter(f"{out} holds a run or other files: take it up by --resume, or choose another --out")
+    if not data:
+        words = f"give data with {', '.join(VARIABLES)}; simvp-climate check PATH says whether they will do"
+        raise typer.BadParameter(f"{words}. recipes/t2m.py runs without, on the bundled sample", param_hint="--data")
     ds = sc.open_dataset(data, VARIABLES)
     train, valid, test = sc.split(ds, train_until or None, valid_until or None)
 
@@ -77,7 +92,14 @@ def main(
         table["correlation", name] = xr.corr(one, truth, "init_time").values
     print("\nNino 3.4 by lead in months")
     print(pd.DataFrame(table, index=forecast["lead_time"].values).round(2).to_string())
-    shown = anomalies.assign(sst=anomalies["sst"].assign_attrs(units="K", long_name="SST anomaly"))
+    words = {"units": "K", "long_name": "SST anomaly"}
+    shown, ahead = (
+        one.assign(sst=sst.assign_attrs(words)) for one, sst in ((anomalies, anomalies["sst"]), (forecast, ours))
+    )
+    sc.plot.maps(ahead, shown, lead=3).savefig(out / "anomalies.png")
+    at = {name: one.sel(lead_time=3).values for name, one in {"truth": truth, **index}.items()}
+    series = pd.DataFrame(at, index=forecast["valid_time"].sel(lead_time=3).dt.strftime("%Y-%m").values)
+    series.plot(title="Nino 3.4, three months ahead", ylabel="SST anomaly, K").figure.savefig(out / "nino34.png")
     picture = sc.plot.hovmoller(shown, latitudes=(-5, 5), title="Anomalies of the test period, 5 S to 5 N")
     picture.savefig(out / "hovmoller.png")
 
@@ -92,4 +114,11 @@ def nino34(field: xr.DataArray) -> xr.DataArray:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        app()
+    except (OSError, ValueError) as error:  # in words; without these lines Python says where
+        words = str(error).replace("train_until", "--train-until").replace("valid_until", "--valid-until")
+        if "config.epochs" in words:
+            words += ". To train on from the result: recipes/finetune.py --start forecaster.safetensors"
+        print(words, file=sys.stderr)
+        sys.exit(2)

@@ -1,23 +1,31 @@
 """The command line, `simvp-climate` or `python -m simvp_climate`. Thin: it uses the public API only."""
 
 import html
+import inspect
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 import typer
 import xarray as xr
 
 import simvp_climate as sc
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
 # chosen on the validation months of the sample, for five minutes on two cores
 MODEL = dict(hidden_space=16, hidden_time=96, spatial_layers=4, blocks=4, mlp_ratio=4, drop_path=0.0)
 TRAINING = dict(epochs=2, batch_size=12, learning_rate=3e-3, average=0.985, validation_windows=64)
+
+
+_NETCDF, _FILMS = (".nc",), (".gif", ".mp4")
+_PICTURES = (".png", ".pdf", ".svg", ".eps", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 
 
 class Kind(StrEnum):
@@ -30,9 +38,37 @@ class Kind(StrEnum):
     film = "film"
 
 
+# the options that each kind of picture takes; any other would be ignored, and is refused
+_USED = {
+    Kind.maps: ("truth", "variable", "level", "init", "lead", "dpi"),
+    Kind.hovmoller: ("truth", "variable", "level", "init", "dpi"),
+    Kind.film: ("truth", "variable", "level", "init", "lead"),
+    Kind.scores: ("variable", "level", "dpi"),
+    Kind.scorecard: ("variable", "level", "baseline", "dpi"),
+}
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"simvp-climate {sc.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
-    """Learned weather and climate forecasts on latitude-longitude grids."""
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Learned weather and climate forecasts on latitude-longitude grids.
+
+    Example: simvp-climate check era5.zarr --variables z500,t2m
+
+    Each command says its options, an example and its exit status: simvp-climate plot --help
+
+    Exit status 0 when the command did what it says; 2 if an option, a file or the data do not fit, and a message says
+    which; 1 if check found errors or reproduce a difference, else for an error that was not foreseen.
+    """
 
 
 @app.command()
@@ -45,27 +81,41 @@ def demo(
 
     Example: python -m simvp_climate demo --out demo
 
-    The sample is a simulated climate, not observations. Exit status 0 when all files are written.
+    The sample is a simulated climate, not observations. Climatology is that of all months before the validation
+    period, however many are trained on. Exit status 0 when all files are written, 2 if the folder or the device is
+    not to be had.
     """
     ours = out / "forecaster.safetensors"
     empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
     if not empty and (not ours.exists() or (out / "training.pt").exists()):  # the latter: a run of train()
         raise typer.BadParameter(f"{out} exists and is not a folder of this demo: choose another", param_hint="--out")
-    out.mkdir(parents=True, exist_ok=True)
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
+    with _explained(demo):
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            _train_and_score(out, device, months)
+        finally:
+            for folder in new:  # those that are still empty, since something went wrong
+                with suppress(OSError):
+                    folder.rmdir()
 
+
+def _train_and_score(out: Path, device: str, months: int) -> None:
+    """Do what the demo does, and write it into a folder."""
     ds = sc.open_sample()
-    first = pd.Timestamp("2003-09-01") - pd.DateOffset(months=months)
-    train, valid = ds.sel(time=slice(first, "2003-08")), ds.sel(time=slice("2003-09", "2003-12"))
-    test = ds.sel(time=slice("2004-01", "2004-04"))
+    before = ds.sel(time=slice(None, "2003-08"))
+    train = before.sel(time=slice(pd.Timestamp("2003-09-01") - pd.DateOffset(months=months), None))
+    valid, test = ds.sel(time=slice("2003-09", "2003-12")), ds.sel(time=slice("2004-01", "2004-04"))
 
     task = sc.Task(["z500", "t2m"], history=4, horizon=4)
     forecaster = sc.train(
         task, train, valid=valid, model=sc.SimVPv2Config(**MODEL), config=sc.TrainConfig(**TRAINING), device=device
     )
     forecast = forecaster(test, every="12h", horizon=20)
-    scores = sc.score(forecast, test, climatology=sc.climatology(train))
+    # of all months before, also where few are trained on: one of August alone is easily beaten in January
+    scores = sc.score(forecast, test, climatology=sc.climatology(before))
 
-    forecaster.save(ours)
+    forecaster.save(out / "forecaster.safetensors")
     _write(out / "forecast.nc", forecast.to_netcdf)
     _write(out / "scores.nc", scores.to_netcdf)
     _write(out / "scores.csv", scores.to_dataframe().to_csv)
@@ -94,17 +144,17 @@ def check(
 
     Example: python -m simvp_climate check era5.zarr --variables z500,t2m --history 4 --horizon 4
 
-    Exit status 0 if there are no errors, 1 if there are, 2 if the data cannot be opened.
+    Exit status 0 if there are no errors, 1 if there are, 2 if the data cannot be opened or the report not be written.
     """
-    try:
+    with _explained(check):
+        _check_out(report, "--html")
         found = _check(path, variables, levels, history, horizon, step)
-    except (OSError, ValueError, ImportError) as error:
-        raise typer.BadParameter(str(error)) from error
     print(found)
     if report is not None:
         page = f"<!DOCTYPE html><html><head><meta charset='utf-8'><title>check {html.escape(path)}</title></head>"
         text = f"{page}<body style='font-family:sans-serif'>{found._repr_html_()}</body></html>"
-        _write(report, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+        with _explained(check):
+            _write(report, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
     counted = ("error", "warning") if strict else ("error",)
     raise typer.Exit(int(any(finding.severity in counted for finding in found.findings)))
 
@@ -128,23 +178,23 @@ def forecast(
     Example: simvp-climate forecast t2m.safetensors era5.zarr --every 12h --start 2018 --out hindcast.zarr
 
     A Zarr store is written as it is made; stopped and started again it goes on. Exit status 0 when it is written, 2 if
-    a file cannot be opened or nothing can be forecast from it.
+    a file cannot be opened or written, or nothing can be forecast from the data.
     """
-    if out.suffix not in (".nc", ".zarr"):
-        raise typer.BadParameter(f"{out}: the name ends in .nc or .zarr", param_hint="--out")
     if out.suffix == ".zarr" and not (init or every):
         raise typer.BadParameter("say from which times: --every 12h, or --init", param_hint="--out")
-    try:
+    with _explained(forecast):
+        _check_out(out, "--out", (*_NETCDF, ".zarr"))
+        if wrong := [one for one in init or [] if not re.match(r"-?\d{4}", one)]:
+            raise ValueError(f"--init: {wrong[0]!r} is no date, write 2018-03-01T12")
         trained = sc.Forecaster.load(forecaster, device=device)
         inputs = [*trained.task.variables, *trained.task.inputs]
-        ds = sc.open_dataset(data, inputs, levels=trained.task.levels).sel(time=slice(start or None, end or None))
+        ds = sc.open_dataset(data, inputs, levels=trained.task.levels)
+        ds = _period(ds, start, end, data, ("--start", "--end"))
         if out.suffix == ".zarr":
             found = trained.hindcast(ds, init or None, every or None, horizon, to=out)
         else:
             found = trained(ds, init or None, every or None, horizon)
             _write(out, found.to_netcdf)
-    except (OSError, ValueError, ImportError) as error:
-        raise typer.BadParameter(str(error)) from error
     times = found["init_time"].values
     print(f"{out}: {len(times)} forecasts of {', '.join(map(str, found.data_vars))}, {found.sizes['lead_time']} leads, "
           f"from {times[0]} to {times[-1]}")  # fmt: skip
@@ -159,16 +209,25 @@ def score(
     ] = "",
     regions: Annotated[str, typer.Option(help="tropics,northern extratropics and so on. Default: the globe.")] = "",
     by: Annotated[str, typer.Option(help="season or month.")] = "",
-    out: Annotated[Path | None, typer.Option(help="Write the scores here as NetCDF.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the table here.")] = None,
+    skipna: Annotated[bool, typer.Option("--skipna", help="Leave out cells where a value is missing.")] = False,
+    allow_overlap: Annotated[
+        bool, typer.Option("--allow-overlap", help="Although the years of --train hold verified times.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the scores here, scores.nc, with intervals.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table here, scores.csv, without intervals.")] = None,
 ) -> None:
-    """Score forecasts beside persistence and climatology, with 95 % intervals.
+    """Score forecasts beside persistence and climatology, and print each score with its 95 % interval.
 
     Example: simvp-climate score forecast.zarr graphcast.zarr --truth era5.zarr --train 1979:2015 --out scores.nc
 
-    Exit status 0 when they are scored, 2 if a file cannot be opened or does not fit.
+    Forecasts after the first go by the names of their files; where two would be the same, also by those of their
+    folders: x/forecast. Intervals are [lower, upper]; there is none where fewer than five blocks were verified.
+
+    Exit status 0 when they are scored, 2 if a file cannot be opened or written, or does not fit.
     """
-    try:
+    with _explained(score):
+        _check_out(out, "--out", _NETCDF)
+        _check_out(csv, "--csv")
         first, *others = (_open_forecast(path) for path in forecasts)
         names = list(map(str, first.data_vars))
         levels = first["level"].values.tolist() if "level" in first.dims else None
@@ -178,21 +237,26 @@ def score(
             years = train.split(":")
             if len(years) != 2:
                 raise ValueError(f"--train {train} is no period: write first:last, for example 1979:2015")
-            training = analyses.sel(time=slice(*(year or None for year in years)))
+            training = _period(analyses, years[0], years[1], truth, ("--train", "--train"))
             climatology = sc.climatology(training)
             baselines["damped persistence"] = sc.fit_damped_persistence(training, climatology, first["lead_time"])
-        for path, other in zip(forecasts[1:], others, strict=True):
-            baselines[path.stem] = other
-        chosen = [name.strip() for name in regions.split(",") if name.strip()] or None
-        scores = sc.score(first, analyses, climatology, baselines=baselines, regions=chosen, by=by or None)
-    except (OSError, ValueError, ImportError) as error:
-        raise typer.BadParameter(str(error)) from error
-    table = sc.score_table(scores)
-    if out is not None:
-        _write(out, scores.to_netcdf)
-    if csv is not None:
-        _write(csv, table.to_csv)
-    print(table.round(3).to_string(na_rep="-"))
+        taken = ["persistence", "climatology", *baselines, str(first.attrs.get("system", "forecast"))]
+        baselines |= dict(zip(_names_of(forecasts[1:], taken), others, strict=True))
+        scores = sc.score(
+            first,
+            analyses,
+            climatology,
+            baselines=baselines,
+            regions=[name.strip() for name in regions.split(",") if name.strip()] or None,
+            by=by or None,
+            skipna=skipna,
+            allow_overlap=allow_overlap,
+        )
+        if out is not None:
+            _write(out, scores.to_netcdf)
+        if csv is not None:
+            _write(csv, sc.score_table(scores).to_csv)
+    print(_with_intervals(scores).to_string())
     print(f"{scores.attrs['verified_start']} to {scores.attrs['verified_end']}; intervals: {scores.attrs['intervals']}")
 
 
@@ -200,45 +264,67 @@ def score(
 def plot(
     kind: Annotated[Kind, typer.Argument(help="What to draw.")],
     path: Annotated[Path, typer.Argument(help="A forecast for maps, film and hovmoller; scores for the others.")],
-    out: Annotated[Path, typer.Option(help="figure.png, figure.pdf; film.gif or film.mp4.")],
+    out: Annotated[Path, typer.Option(help="figure.png, .pdf, .svg; of a film film.gif or film.mp4.")],
     truth: Annotated[str, typer.Option(help="Analyses to draw beside a forecast.")] = "",
     variable: Annotated[str, typer.Option(help="Default: all, or the only one.")] = "",
+    level: Annotated[
+        list[float] | None,
+        typer.Option(help="500; may be repeated for maps and scores. Default: all, or the only one."),
+    ] = None,
     init: Annotated[str, typer.Option(help="Which forecast: 2018-03-01T12. Default: the last one.")] = "",
-    lead: Annotated[list[str] | None, typer.Option(help="3D or 12h; may be repeated. Default: the last.")] = None,
-    baseline: Annotated[str, typer.Option(help="What a scorecard compares with.")] = "persistence",
-    dpi: Annotated[int, typer.Option(help="Dots per inch.", min=20)] = 150,
+    lead: Annotated[
+        list[str] | None, typer.Option(help="3D or 12h; may be repeated. Default: the last, of a film all.")
+    ] = None,
+    baseline: Annotated[str, typer.Option(help="What a scorecard compares with. Default: persistence.")] = "",
+    dpi: Annotated[int | None, typer.Option(help="Dots per inch, not of a film. Default: 150.", min=20)] = None,
 ) -> None:
-    """Draw a forecast or scores.
+    """Draw a forecast or scores, and print the name of the picture.
 
     Example: simvp-climate plot maps forecast.nc --truth era5.zarr --variable z500 --lead 3D --out maps.png
 
-    Exit status 0 when the picture is written, 2 if a file cannot be opened or does not hold what is drawn.
+    An option that the kind of picture has no use for is refused. Exit status 0 when the picture is written, 2 if a
+    file cannot be opened or written, or does not hold what is drawn.
     """
-    try:
+    options = dict(truth=truth, variable=variable, level=level, init=init, lead=lead, baseline=baseline, dpi=dpi)
+    if ignored := [f"--{name}" for name, value in options.items() if value and name not in _USED[kind]]:
+        takes = ", ".join(f"--{name}" for name in _USED[kind])
+        words = f"{kind.value} would ignore it, leave it out; it takes {takes}"
+        raise typer.BadParameter(words, param_hint=", ".join(ignored))
+    with _explained(plot):
+        _check_out(out, "--out", _FILMS if kind is Kind.film else _PICTURES)
         if kind in (Kind.scores, Kind.scorecard):
-            with xr.open_dataset(path, decode_timedelta=True) as scores:
-                scores = scores.load()
-            ends = [name for name in scores.variables if str(name).endswith(("_low", "_high"))]
-            scores = scores.set_coords(ends)
-            if variable:
-                scores = scores[[variable]]
-            figure = sc.plot.scores(scores) if kind is Kind.scores else sc.plot.scorecard(scores, baseline)
+            shown = _open_scores(path, variable, level)
+            known = list(map(str, shown["system"].values))
+            if baseline and baseline not in known:
+                raise ValueError(f"--baseline {baseline} is not in {path}: it has {', '.join(known)}")
+            figure = (
+                sc.plot.scores(shown) if kind is Kind.scores else sc.plot.scorecard(shown, baseline or "persistence")
+            )
         else:
             found = _open_forecast(path)
-            names = [variable] if variable else list(map(str, found.data_vars))
+            if kind is not Kind.hovmoller and not {"init_time", "lead_time"} <= {*found.dims, *found.coords}:
+                raise ValueError(f"{path} has dimensions {dict(found.sizes)}: it is no forecast, with init_time and "
+                                 "lead_time")  # fmt: skip
+            names = list(map(str, found.data_vars))
+            _check_variable(variable, names, path)
             levels = found["level"].values.tolist() if "level" in found.dims else None
-            analyses = sc.open_dataset(truth, names, levels=levels) if truth else None
-            options = {"variable": variable or None, "init": init or None}
-            if kind is Kind.film:
-                sc.plot.animate(found, analyses, **options, lead=lead or None, to=out)
-                return
-            if kind is Kind.hovmoller:
-                figure = sc.plot.hovmoller(found, analyses, **options)
+            analyses = sc.open_dataset(truth, [variable] if variable else names, levels=levels) if truth else None
+            chosen, start = variable or None, init or None
+            if kind is Kind.maps:
+                figure = sc.plot.maps(
+                    found, analyses, variable=chosen, level=level or None, init=start, lead=lead or None
+                )
             else:
-                figure = sc.plot.maps(found, analyses, **options, lead=lead or None)
-        _write(out, lambda unfinished: figure.savefig(unfinished, dpi=dpi))
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise typer.BadParameter(str(error)) from error
+                if level and len(level) > 1:
+                    raise ValueError(f"--level {' --level '.join(f'{one:g}' for one in level)}: {kind.value} shows one")
+                one = level[0] if level else None
+                if kind is Kind.hovmoller:
+                    figure = sc.plot.hovmoller(found, analyses, variable=chosen, level=one, init=start)
+                else:
+                    sc.plot.animate(found, analyses, variable=chosen, level=one, init=start, lead=lead or None, to=out)
+        if kind is not Kind.film:
+            _write(out, lambda unfinished: figure.savefig(unfinished, dpi=dpi or 150))
+    print(out)
 
 
 @app.command()
@@ -254,7 +340,7 @@ def reproduce(
 
     Exit status 0 if it is the same within the tolerance, 1 if it is not, 2 if a file cannot be opened.
     """
-    try:
+    with _explained(reproduce):
         stored = _open_forecast(forecast)
         trained = sc.Forecaster.load(forecaster)
         source = data or stored.attrs.get("data_source", "")
@@ -265,8 +351,7 @@ def reproduce(
             dataset = sc.open_sample(inputs)
         else:
             dataset = sc.open_dataset(source, inputs, levels=trained.task.levels)
-    except (OSError, ValueError, ImportError) as error:
-        raise typer.BadParameter(str(error)) from error
+        _check_time(dataset, source)
     try:
         print(sc.reproduce(stored, trained, dataset, tolerance=tolerance))
     except ValueError as error:
@@ -274,10 +359,107 @@ def reproduce(
         raise typer.Exit(1) from error
 
 
+@contextmanager
+def _explained(command: Callable) -> Iterator[None]:
+    """Make of an error that can be mended one message and status 2.
+
+    What the package calls by the name of a Python argument is followed by the option of this command for it.
+    """
+    try:
+        yield
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        words = f"not found: {error.args[0]}" if isinstance(error, KeyError) else str(error)
+        named = [{"init_times": "init"}.get(name, name) for name in re.findall(r"(?<![\w.-])([a-z_]+)=", words)]
+        own = [name for name in dict.fromkeys(named) if name in inspect.signature(command).parameters]
+        if own:
+            words = f"{words.removesuffix('.')} (here: {', '.join('--' + name.replace('_', '-') for name in own)})"
+        raise typer.BadParameter(words) from error
+
+
+def _check_out(path: Path | None, option: str, endings: Sequence[str] = ()) -> None:
+    """Raise an error if a file cannot be written, before the work that it is for."""
+    if path is None:
+        return
+    if endings and path.suffix.lower() not in endings:
+        raise ValueError(f"{option} {path}: the name ends in {', '.join(endings[:-1]) + ' or ' * (len(endings) > 1)}"
+                         f"{endings[-1]}")  # fmt: skip
+    if path.suffix == ".zarr":  # a folder, which is made with those above it
+        return
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{option} {path}: there is no folder {path.parent}, make it first")
+    if path.is_dir():
+        raise IsADirectoryError(f"{option} {path} is a folder: name a file in it")
+
+
+def _check_time(ds: xr.Dataset, source: str) -> None:
+    if "time" not in ds.indexes:
+        raise ValueError(f"{source} has dimensions {dict(ds.sizes)} and no time: give analyses")
+
+
+def _period(ds: xr.Dataset, start: str, end: str, source: str, options: tuple[str, str]) -> xr.Dataset:
+    """Return the times between two dates, which are included; an empty one leaves its side open."""
+    _check_time(ds, source)
+    times = ds.indexes["time"]
+    if not start and not end:
+        return ds
+    if not times.is_monotonic_increasing:
+        raise ValueError(f"the times of {source} are not in order: sort them first, ds.sortby('time')")
+    for option, date in zip(options, (start, end), strict=True):
+        try:
+            ds.sel(time=slice(date or None, None))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{option}: {date!r} is no date, write 2018, 2018-06 or 2018-06-01T12") from error
+    found = ds.sel(time=slice(start or None, end or None))
+    if not found.sizes["time"]:
+        raise ValueError(f"{source} has no time from {start or 'its first'} to {end or 'its last'}: it has {times[0]} "
+                         f"to {times[-1]}, choose other dates for {' and '.join(dict.fromkeys(options))}")  # fmt: skip
+    return found
+
+
+def _names_of(paths: Sequence[Path], taken: Sequence[str]) -> list[str]:
+    """Return a name for each file, its own without suffix, after as many folders as tell it from all others."""
+    parts = [Path(os.path.abspath(path)).with_suffix("").parts for path in paths]
+    if twice := [str(path) for path, one in zip(paths, parts, strict=True) if parts.count(one) > 1]:
+        raise ValueError(f"{' and '.join(twice)} have one name: give each forecast once, under a name of its own")
+    names = []
+    for one in parts:
+        for length in range(1, len(one) + 1):
+            name = "/".join(one[-length:])
+            # blanks and underscores are the same in the names of skills
+            alike = sum("/".join(other[-length:]).replace(" ", "_") == name.replace(" ", "_") for other in parts)
+            if alike == 1 and name.replace(" ", "_") not in [other.replace(" ", "_") for other in taken]:
+                break
+        names.append(name)
+    return names
+
+
+def _with_intervals(scores: xr.Dataset) -> pd.DataFrame:
+    """Return the table of scores in words, a row for each system, each score with the ends of its interval."""
+    table = sc.score_table(scores)
+    ends = []
+    for word in ("low", "high"):
+        edges = {name: scores[f"{name}_{word}"].assign_attrs(values.attrs) for name, values in scores.data_vars.items()}
+        ends.append(sc.score_table(scores.assign(edges)).reindex(index=table.index, columns=table.columns))
+    cells = np.vectorize(_cell, otypes=[object])(table, *ends)
+    words: pd.DataFrame = pd.DataFrame(cells, table.index, table.columns).stack("system", future_stack=True)
+    return words.fillna("-")
+
+
+def _cell(value: float, low: float, high: float) -> str:
+    """Write a score and its interval, with four digits."""
+    texts = [f"{one:.0f}" if abs(one) >= 999.5 else f"{one:#.4g}" for one in (value, low, high)]
+    if not np.isfinite(value):
+        return "-"
+    return f"{texts[0]} [{texts[1]}, {texts[2]}]" if np.isfinite([low, high]).all() else texts[0]
+
+
 def _check(path: str, variables: str, levels: str, history: int, horizon: int, step: str) -> Any:
     """Check as the options say; what they leave open comes from the data."""
     names = [name.strip() for name in variables.split(",") if name.strip()]
-    pressures = [float(level) for level in levels.split(",") if level.strip()] or None
+    try:
+        pressures = [float(level) for level in levels.split(",") if level.strip()] or None
+    except ValueError as error:
+        raise ValueError(f"--levels {levels} are no pressures: write hPa, 500,850") from error
     found = None
     if not names or not step:
         found = sc.check(path, sc.Task(names, pressures, history, horizon) if names else None)
@@ -300,11 +482,40 @@ def _open_forecast(path: Path) -> xr.Dataset:
     return stored
 
 
+def _open_scores(path: Path, variable: str, levels: Sequence[float] | None) -> xr.Dataset:
+    """Open scores as `score` writes them, all of them or those of a variable and of levels."""
+    with xr.open_dataset(path, decode_timedelta=True) as stored:
+        if not {"system", "metric", "lead_time"} <= {*stored.dims}:
+            raise ValueError(f"{path} has dimensions {dict(stored.sizes)}: it holds no scores, as simvp-climate score "
+                             "--out writes them")  # fmt: skip
+        scores = stored.load()
+    ends = [name for name in scores.variables if str(name).endswith(("_low", "_high"))]
+    scores = scores.set_coords(ends)
+    _check_variable(variable, list(map(str, scores.data_vars)), path)
+    if variable:
+        scores = scores[[variable]]
+    if levels:
+        known = scores["level"].values.tolist() if "level" in scores.dims else []
+        if missing := [f"{one:g}" for one in levels if one not in known]:
+            raise ValueError(f"--level {missing[0]} is not in {path}: it has {known or 'no levels'}")
+        scores = scores.sel(level=list(levels))
+    return scores
+
+
+def _check_variable(variable: str, names: Sequence[str], path: Path) -> None:
+    if variable and variable not in names:
+        raise ValueError(f"--variable {variable} is not in {path}: it has {', '.join(names)}")
+
+
 def _write(path: Path, write: Callable) -> None:
     """Write under a temporary name and rename: what has the final name is whole."""
     unfinished = path.with_name(f"unfinished-{path.name}")
-    write(unfinished)
-    os.replace(unfinished, path)
+    try:
+        write(unfinished)
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def _verdict(scores: xr.Dataset) -> str:

@@ -15,7 +15,7 @@ IN_CI = ("t2m", "tp")
 COMMON = {"forecaster.safetensors", "history.csv", "scores.nc", "scores.png", "training.pt"}
 MORE = {
     "multivariate": {"forecast.nc", "maps.png", "scorecard.png"},
-    "sst": {"forecast.nc", "maps.png", "hovmoller.png"},
+    "sst": {"forecast.nc", "maps.png", "anomalies.png", "hovmoller.png", "nino34.png"},
     "weatherbench": {"hindcast.zarr", "scorecard.png", "spectra.png"},
     "finetune": {"forecast.nc", "scorecard.png"},
 }
@@ -75,6 +75,14 @@ def test_runs_from_data_to_pictures(recipe, stores, tmp_path):
         again = run(recipe, tmp_path / "out", *options_of(recipe, stores), "--resume")
         assert again.returncode == 0, again.stderr
         assert again.stdout == done.stdout
+        # stopped before its end, the same line goes on, without --resume too
+        (tmp_path / "out" / "forecaster.safetensors").unlink()
+        again = run(recipe, tmp_path / "out", *options_of(recipe, stores))
+        assert again.returncode == 0, again.stderr
+        assert again.stdout == done.stdout
+        more = run(recipe, tmp_path / "out", *options_of(recipe, stores), "--epochs", 2, "--resume")
+        assert more.returncode == 2 and "Traceback" not in more.stderr
+        assert "config.epochs (1 there, 2 now)" in more.stderr and "recipes/finetune.py --start" in more.stderr
 
 
 @pytest.mark.slow
@@ -101,4 +109,38 @@ def test_help_and_result(recipe):
 def test_data_without_dates_are_asked_for_them(stores, tmp_path):
     (recipe,) = (path for path in RECIPES if path.stem == "t2m")
     done = run(recipe, tmp_path / "out", "--data", stores / "weather.zarr")
-    assert done.returncode != 0 and "say where to split" in done.stderr
+    assert done.returncode == 2 and "say where to split, for example --train-until=" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    done = run(recipe, tmp_path / "out", "--data", tmp_path / "nowhere.zarr")
+    assert done.returncode == 2 and "there is nothing at" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["tp", "sst"])
+def test_without_data_it_says_what_is_needed(tmp_path, name):
+    (recipe,) = (path for path in RECIPES if path.stem == name)
+    done = run(recipe, tmp_path / "out")
+    said = " ".join(re.findall(r"[\w.]+", done.stderr))
+    assert done.returncode == 2 and f"give data with {'z500 t2m r1000 tp6h' if name == 'tp' else 'sst'}" in said
+    assert "simvp climate check PATH" in said and "bundled sample" in said
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_model_and_schedule_are_those_of_the_code(recipe):
+    _, words, code = recipe.read_text().split('"""', 2)
+    words = " ".join(words.split())
+    said = re.search(r"Model: (.*?)\. Schedule: (.*?)\. A running average", words)
+    rate, batch = (re.search(rf"{name}=([\de.-]+)", code).group(1) for name in ("learning_rate", "batch_size"))
+    assert f"learning rate up to {rate} " in said.group(2) and f"in batches of {batch};" in said.group(2)
+    number = int(re.search(r"epochs: .*= (\d+),", code).group(1))
+    counted = {1: "one epoch ", 2: "two epochs", 6: "six epochs", 50: "50 epochs"}[number]
+    assert said.group(2).startswith(counted)
+    if recipe.stem in ("t2m", "z500"):
+        assert re.search("Grid: .*Periods of the sample: trained on .*, the epoch chosen on .*, scored on", words)
+
+
+@pytest.mark.parametrize("path", ["notebooks/04_on_a_cluster.ipynb", "docs/cluster.md", "docs/training.md"])
+def test_a_job_that_is_put_back_takes_its_run_up(path):
+    text = (RECIPES[0].parent.parent / path).read_text()
+    lines = re.findall(r"srun python recipes/[^\n\\]*", text)
+    assert lines and all("--resume" in line for line in lines)
