@@ -703,7 +703,11 @@ class TestOwnAxes:
         figure, panels = own_axes((2, 3), ccrs.EqualEarth())
         found = plot.maps(perfect_forecast(truth), truth, lead=["6h", "18h"], ax=panels)
         assert found is figure
-        assert [panel.get_title() for panel in panels[:, 0]] == ["Forecast +6 h", "Forecast +18 h"]
+        # a figure of one's own has its own title: the dates stand above the maps
+        start = "from 2018-01-01 18 UTC"
+        assert [panel.get_title() for panel in panels[:, 0]] == [f"Forecast +{h} h\n{start}" for h in (6, 18)]
+        assert [panel.get_title() for panel in panels[:, 1]] == [f"Truth\n2018-01-02 {h:02} UTC" for h in (0, 12)]
+        assert figure.get_suptitle() == ""
         with pytest.raises(ValueError, match="ax has 6 axes, and 3 are drawn"):
             plot.maps(perfect_forecast(truth), truth, ax=panels)
         with pytest.raises(ValueError, match="ax is no map"):
@@ -752,3 +756,585 @@ def test_winds_and_anomalies_have_colors_around_zero():
     assert mesh.norm.vmin == -mesh.norm.vmax and mesh.cmap.name == "RdBu_r"
     figure = plot.maps(perfect_forecast(truth))
     assert next(c for c in figure.axes[0].collections if isinstance(c, QuadMesh)).cmap.name == "viridis"
+
+
+def scale_of(axes):
+    return meshes(axes)[0].get_clim(), meshes(axes)[0].get_cmap().name
+
+
+def with_noise(truth, size=1.0):
+    random = np.random.default_rng(1)
+    return truth.assign(t2m=(truth.t2m + size * random.normal(size=truth.t2m.shape)).assign_attrs(truth.t2m.attrs))
+
+
+class TestScales:
+    def test_leads_of_a_variable_share_their_colors(self):
+        forecast = perfect_forecast(analysis(*GLOBE))
+        forecast["t2m"] = (forecast.t2m + xr.DataArray([0, 5, 20], dims="lead_time")).assign_attrs(forecast.t2m.attrs)
+        forecast["skt"] = forecast.t2m - 30
+        figure = plot.maps(forecast, lead=["6h", "12h", "18h"])
+        scales = [scale_of(panel)[0] for panel in figure.axes[:6]]
+        assert len(set(scales[:3])) == len(set(scales[3:])) == 1 and scales[0] != scales[3]
+        values = forecast.t2m.isel(init_time=-1).values
+        np.testing.assert_allclose(scales[0], np.percentile(values, (1, 99)))
+        # one variable: one bar
+        figure = plot.maps(forecast, variable="t2m", lead=["6h", "12h", "18h"])
+        assert len(figure.axes) == 4
+
+    def test_rows_with_truth_share_theirs_and_differences_do(self):
+        truth = analysis(*GLOBE)
+        forecast = perfect_forecast(truth)
+        grown = forecast.t2m + xr.DataArray([1.0, 2.0, 8.0], dims="lead_time") * (forecast.latitude > 0)
+        forecast["t2m"] = grown.assign_attrs(truth.t2m.attrs)
+        figure = plot.maps(forecast, truth, lead=["6h", "18h"])
+        assert len({scale_of(figure.axes[k]) for k in (0, 1, 3, 4)}) == 1
+        assert scale_of(figure.axes[2]) == scale_of(figure.axes[5]) == ((-8, 8), "RdBu_r")
+        assert [panel.get_xlabel() for panel in figure.axes[6:]] == ["2 metre temperature [K]", "Difference [K]"]
+
+    def test_colors_and_limits_of_ones_own(self):
+        truth = analysis(*GLOBE, steps=12)
+        forecast = perfect_forecast(truth)
+        own = {"cmap": "magma", "limits": (250, 310)}
+        for axes in (
+            plot.maps(forecast, truth, **own).axes[0],
+            plot.hovmoller(forecast, truth, **own).axes[1],
+            plot.hovmoller(truth, **own).axes[0],
+        ):
+            assert scale_of(axes) == ((250, 310), "magma")
+        _, panel = own_axes(projection=ccrs.Robinson())
+        film = plot.animate(forecast, ax=panel, **own)
+        film._draw_was_started = True  # nobody shows it
+        assert scale_of(panel) == ((250, 310), "magma")
+        for draw in (plot.maps, plot.hovmoller, plot.animate):
+            with pytest.raises(ValueError, match="limits=\\(310, 250\\) must be two numbers, the smaller one first"):
+                draw(forecast, limits=(310, 250))
+            with pytest.raises(ValueError, match="cmap='hot air' is no color map"):
+                draw(forecast, cmap="hot air")
+        both = forecast.assign(z500=forecast.t2m)
+        with pytest.raises(ValueError, match=r"are of one field, and \['t2m', 'z500'\] are drawn"):
+            plot.maps(both, limits=(0, 1))
+
+
+class TestAnomalies:
+    """Arithmetic keeps the attributes, so that `forecast - climatology` calls itself temperature."""
+
+    def field(self, values, name, **attrs):
+        truth = analysis(*GLOBE)
+        field = truth.t2m.copy(data=np.broadcast_to(values, truth.t2m.shape)).assign_attrs(attrs)
+        return perfect_forecast(truth.assign({name: field})[[name]], inits=1, leads=1)
+
+    wave = 8 * np.sin(np.deg2rad(GLOBE[1]))[None, :] + 0 * GLOBE[0][:, None]
+
+    @pytest.mark.parametrize(
+        ("name", "units", "values"),
+        [
+            ("t2m", "K", wave),
+            ("t2m", "K", wave + 6),  # most cells are warmer
+            ("z500", "m2 s-2", 100 * wave),  # geopotential may be below zero, but not at 500 hPa
+            ("tcc", "1", wave / 20),
+            ("msl", "hPa", wave),  # not the units of the vocabulary
+        ],
+    )
+    def test_what_the_variable_cannot_be_is_an_anomaly(self, name, units, values):
+        figure = plot.maps(self.field(values, name, units=units, long_name="the mean"))
+        (low, high), colors = scale_of(figure.axes[0])
+        assert low == -high < 0 and colors == "RdBu_r"
+        assert figure.axes[1].get_xlabel().startswith("The mean anomaly")
+
+    @pytest.mark.parametrize(
+        ("name", "units", "values"),
+        [
+            ("t2m", "degC", wave),
+            ("t2m", "K", 280 + wave),
+            ("z1000", "m2 s-2", 100 * wave),
+            ("msl", "Pa", 1010 + wave),  # wrong units are no anomaly
+            ("q", "kg kg-1", np.where(wave < -7.9, -1e-4, 0.01)),  # packing leaves some below zero
+            ("something", "K", wave),
+        ],
+    )
+    def test_what_it_can_be_is_none(self, name, units, values):
+        figure = plot.maps(self.field(values, name, units=units, long_name="the mean"))
+        assert scale_of(figure.axes[0])[1] == "viridis"
+        assert figure.axes[1].get_xlabel().startswith("The mean [")
+
+    def test_a_difference_from_the_climatology(self):
+        truth = with_noise(analysis(*GLOBE), 3)
+        forecast = perfect_forecast(truth)
+        figure = plot.maps(forecast - truth.mean("time"), lead="6h")
+        assert scale_of(figure.axes[0])[1] == "RdBu_r"
+        assert figure.axes[1].get_xlabel() == "2 metre temperature anomaly [K]"
+
+    def test_hovmoller_says_so(self):
+        truth = analysis(*GLOBE)
+        figure = plot.hovmoller(truth, anomalies=True)
+        words = " ".join(figure.axes[1].get_xlabel().split())
+        assert words == "2 metre temperature, anomaly from the zonal mean [K]"
+        assert scale_of(figure.axes[0])[1] == "RdBu_r"
+
+
+class TestRain:
+    def rain(self, units="m"):
+        truth = analysis(*GLOBE)
+        amount = truth.t2m.copy(data=np.broadcast_to(np.linspace(0, 0.02, 64), truth.t2m.shape))
+        return truth.assign(tp6h=amount.assign_attrs(units=units, long_name="precipitation"))[["tp6h"]]
+
+    def test_meters_are_drawn_in_millimeters_from_light_to_dark(self):
+        truth = self.rain()
+        forecast = perfect_forecast(truth)
+        forecast["tp6h"] = (forecast.tp6h + 0.001).assign_attrs(truth.tp6h.attrs)
+        figure = plot.maps(forecast, truth)
+        (low, high), colors = scale_of(figure.axes[0])
+        assert low == 0 and high == pytest.approx(20.7, abs=0.5)
+        few, much = (np.dot(matplotlib.colormaps[colors](x)[:3], (0.3, 0.6, 0.1)) for x in (0.0, 1.0))
+        assert few > 0.8 and much < 0.3  # black coastlines are seen where little falls
+        assert figure.axes[2].get_title() == "Forecast minus truth, RMSE 1 mm"
+        assert [panel.get_xlabel() for panel in figure.axes[3:]] == ["Precipitation [mm]", "Difference [mm]"]
+        assert truth.tp6h.units == "m" and float(truth.tp6h.max()) == 0.02
+        # a truth that says no units is in those of the forecast
+        bare = truth.assign(tp6h=truth.tp6h.drop_attrs())
+        assert plot.maps(forecast, bare).axes[2].get_title().endswith("RMSE 1 mm")
+        figure = plot.hovmoller(truth)
+        assert figure.axes[1].get_xlabel() == "Precipitation [mm]" and scale_of(figure.axes[0])[1] == colors
+
+    def test_other_units_stay(self):
+        assert plot.maps(perfect_forecast(self.rain("kg m-2"))).axes[1].get_xlabel() == "Precipitation [kg m⁻²]"
+
+
+PACIFIC = (np.arange(-38, 10, 4.0), np.arange(140, 221, 5.0))
+
+
+class TestRegionsAcrossTheDateLine:
+    extent = (137.5, 222.5)
+
+    def check(self, panel):
+        middle = (self.extent[0] + self.extent[1]) / 2
+        west, east = panel.get_xlim()
+        np.testing.assert_allclose((west + middle, east + middle), self.extent, atol=0.01)
+
+    def test_maps_are_no_larger_than_the_region(self):
+        truth = analysis(*PACIFIC)
+        figure = plot.maps(perfect_forecast(truth), truth)
+        for panel in figure.axes[:3]:
+            self.check(panel)
+        labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+        assert {"160°E", "180°", "160°W"} <= set(labels)
+        # as -180 to 180 as well
+        signed = truth.assign_coords(longitude=(truth.longitude + 180) % 360 - 180).sortby("longitude")
+        self.check(plot.maps(perfect_forecast(signed)).axes[0])
+
+    def test_films_and_skill(self):
+        _, panel = own_axes(projection=ccrs.PlateCarree(180))
+        film = plot.animate(perfect_forecast(analysis(*PACIFIC)), ax=panel)
+        film._draw_was_started = True
+        self.check(panel)
+        skill = TestSkillMap().skill().sel(longitude=slice(140, 220), latitude=slice(-40, 10))
+        west, east = plot.skill_map(skill).axes[0].get_xlim()
+        assert east - west < 90
+
+
+class TestPoles:
+    def test_a_map_of_a_pole_shows_its_hemisphere(self):
+        truth = analysis(*GLOBE)
+        forecast = perfect_forecast(truth)
+        forecast["t2m"] = (forecast.t2m + (forecast.latitude < 20)).assign_attrs(truth.t2m.attrs)
+        for projection, rmse in ((ccrs.NorthPolarStereo(), "0 K"), (ccrs.SouthPolarStereo(), "1 K")):
+            figure = plot.maps(forecast, truth, projection=projection)
+            panel = figure.axes[0]
+            edge = projection.transform_point(0, 19 if rmse == "0 K" else -19, ccrs.PlateCarree())
+            assert max(panel.get_xlim()) < abs(edge[1])
+            assert figure.axes[2].get_title().endswith(f"RMSE {rmse}")  # of what is shown
+            # nothing but cells inside of the circle
+            turn = np.deg2rad(np.arange(0, 360, 10))
+            colors = pixels(figure)
+            x, y = panel.transAxes.transform(0.5 + 0.45 * np.stack([np.cos(turn), np.sin(turn)], axis=-1)).astype(int).T
+            assert not near(colors[y, x], GRAY).any() and not near(colors[y, x], (1, 1, 1)).any()
+
+
+class TestHovmollerOfTruth:
+    def sections(self, figure):
+        return [np.ma.filled(meshes(panel)[0].get_array().astype(float), np.nan) for panel in figure.axes[:3]]
+
+    def test_truth_is_brought_to_the_points_of_the_forecast(self):
+        truth = with_noise(analysis(*GLOBE, steps=12))
+        cut = truth.sel(latitude=slice(20, 80), longitude=slice(30, 100))
+        forecast = perfect_forecast(cut)
+        forecast["t2m"] = (forecast.t2m + 0.5).assign_attrs(truth.t2m.attrs)
+        expected = self.sections(plot.hovmoller(forecast, cut))
+        turned = truth.assign_coords(longitude=(truth.longitude + 180) % 360 - 180).sortby("longitude")
+        for other in (truth, truth.isel(latitude=slice(None, None, -1)), turned.transpose("longitude", ...)):
+            found = self.sections(plot.hovmoller(forecast, other))
+            for one, two in zip(found, expected, strict=True):
+                np.testing.assert_allclose(one, two, rtol=1e-12)
+        np.testing.assert_allclose(expected[2], 0.5)
+
+    def test_truth_at_other_points_is_refused_as_by_maps(self):
+        truth = analysis(*GLOBE, steps=12)
+        forecast = perfect_forecast(truth)
+        region = perfect_forecast(truth.isel(longitude=slice(30, 50)))
+        shifted = truth.assign_coords(longitude=truth.longitude + 2.8125)
+        for one, other in (
+            (forecast, shifted),
+            (region, truth.isel(longitude=slice(0, 20))),
+            (forecast, truth.isel(longitude=slice(0, 40))),
+            (forecast, truth.isel(latitude=slice(0, 10))),
+        ):
+            for draw in (plot.maps, plot.hovmoller):
+                with pytest.raises(ValueError, match="truth has no l.* bring both to one grid first"):
+                    draw(one, other)
+
+    def test_means_are_weighted_by_area_and_leave_missing_cells_out(self):
+        truth = with_noise(analysis(*GLOBE, steps=12))
+        truth["t2m"] = truth.t2m.where((truth.latitude < 40) | (truth.longitude > 50))
+        figure = plot.hovmoller(truth, latitudes=(30, 60))
+        inside = (truth.latitude >= 30) & (truth.latitude <= 60)
+        weights = latitude_weights(truth.latitude).where(inside, 0)
+        expected = truth.t2m.weighted(weights).mean("latitude")
+        np.testing.assert_allclose(self.sections(figure)[0], expected.values)
+
+    def test_a_field_is_not_read_for_every_time(self, monkeypatch):
+        truth = analysis(*GLOBE, steps=12)
+        reads = []
+
+        class Counting(xr.backends.BackendArray):
+            shape, dtype = truth.t2m.shape, truth.t2m.dtype
+
+            def __getitem__(self, key):
+                reads.append(key)
+                return truth.t2m.values[key.tuple if hasattr(key, "tuple") else key]
+
+        lazy = xr.Variable(truth.t2m.dims, xr.core.indexing.LazilyIndexedArray(Counting()), {"units": "K"})
+        plot.hovmoller(truth.assign(t2m=lazy))
+        assert len(reads) == 1
+
+
+class TestTimesOfAHovmoller:
+    def drawn(self, truth):
+        figure = plot.hovmoller(truth)
+        pixels(figure)
+        panel = figure.axes[0]
+        low, high = sorted(panel.get_ylim())
+        ticks = [text.get_text() for text, y in zip(panel.get_yticklabels(), panel.get_yticks(), strict=True)
+                 if low <= y <= high]  # fmt: skip
+        return panel, ticks
+
+    def at(self, times):
+        one = analysis(*GLOBE, steps=1)
+        return xr.concat([one] * len(times), "time").assign_coords(time=("time", times))
+
+    @pytest.mark.parametrize(
+        "times",
+        [
+            pd.date_range("2004-01-01", "2004-03-01", freq="6h"),
+            pd.date_range("2004-01-01", "2004-01-05", freq="6h"),
+            pd.date_range("2004-01-01", "2004-01-02", freq="1h"),
+            pd.date_range("2001-01-01", periods=40, freq="MS"),
+        ],
+    )
+    def test_each_tick_has_a_text_of_its_own_and_the_year_is_there(self, times):
+        panel, ticks = self.drawn(self.at(times.as_unit("ns")))
+        assert len(ticks) > 2 and len(set(ticks)) == len(ticks)
+        assert str(times[0].year) in panel.get_ylabel()
+
+    def test_another_calendar(self):
+        months = xr.date_range("2001-01", periods=14, freq="MS", calendar="360_day", use_cftime=True)
+        _, ticks = self.drawn(self.at(months))
+        assert ticks[:2] == ["2001-01", "2001-03"]
+        days = xr.date_range("2001-02-27", periods=4, freq="1D", calendar="360_day", use_cftime=True)
+        assert self.drawn(self.at(days))[1] == ["2001-02-27", "2001-02-28", "2001-02-29", "2001-02-30"]
+
+    def test_gaps_stay_open(self):
+        times = pd.date_range("2004-01-01", periods=20, freq="6h", unit="ns")
+        panel, _ = self.drawn(self.at(times.delete(slice(5, 15))))
+        (mesh,) = meshes(panel)
+        assert mesh.get_array().shape == (11, 64)
+        missing = np.ma.getmaskarray(mesh.get_array()).all(axis=1)
+        assert missing.tolist() == [False] * 5 + [True] + [False] * 5
+        edges = mesh.get_coordinates()[:, 0, 1]
+        assert np.diff(edges).tolist() == pytest.approx([0.25] * 5 + [2.5] + [0.25] * 5)
+
+    def test_months_have_no_gaps_and_times_increase(self):
+        panel, _ = self.drawn(self.at(pd.date_range("2001-01-01", periods=14, freq="MS", unit="ns")))
+        assert not np.ma.getmaskarray(meshes(panel)[0].get_array()).any()
+        times = pd.to_datetime(["2001-01-02", "2001-01-03", "2001-01-03"]).as_unit("ns")
+        with pytest.raises(ValueError, match="2001-01-03 00 UTC follows 2001-01-03 00 UTC: sort them"):
+            plot.hovmoller(self.at(times))
+
+
+class TestLayout:
+    """What a reader sees: no text lies on another one, in figures of ours and in plain ones."""
+
+    def boxes(self, figure):
+        pixels(figure)
+        found = []
+        for axes in figure.axes:
+            low, high = sorted(axes.get_xlim())  # matplotlib keeps labels of ticks beyond, which are not drawn
+            ticks = [label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
+            texts = [axes.title, axes.xaxis.label, *ticks, *axes.get_yticklabels()]
+            found += [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text()]
+            if not axes.get_title() and not axes.get_yticklabels():
+                found.append(("", axes.get_window_extent()))
+        found += [(figure.get_suptitle(), figure._suptitle.get_window_extent())] if figure.get_suptitle() else []
+        return found
+
+    def check(self, figure):
+        found = self.boxes(figure)
+        figure_box = figure.bbox
+        for number, (text, box) in enumerate(found):
+            assert box.x0 >= -1 and box.x1 <= figure_box.x1 + 1 and box.y0 >= -1, f"{text} is cut"
+            for other, other_box in found[:number]:
+                wide = min(box.x1, other_box.x1) - max(box.x0, other_box.x0)
+                high = min(box.y1, other_box.y1) - max(box.y0, other_box.y0)
+                assert min(wide, high) < 1.5, f"{text!r} lies on {other!r}"
+        bars = [axes for axes in figure.axes if axes.get_label() == "<colorbar>"]
+        ticks = [label.get_window_extent() for axes in figure.axes if axes not in bars
+                 for label in axes.get_xticklabels() if label.get_text()]  # fmt: skip
+        for bar in bars:
+            box = bar.get_window_extent()
+            assert not [tick for tick in ticks if tick.y0 < box.y1 - 1 and tick.y1 > box.y0 + 1
+                        and tick.x0 < box.x1 and tick.x1 > box.x0]  # fmt: skip
+
+    def table(self, rows=1):
+        table = TestIntervalsAndOthers().table()
+        sharp = [(0.8 + 0 * table.sel(metric=["rmse"])).assign_coords(metric=[name])
+                 for name in ("activity", "small_scale_variance")]  # fmt: skip
+        table = xr.concat([table, *sharp], "metric").assign_attrs(table.attrs)
+        return table.assign({f"q{k}": table.z500 for k in range(rows - 1)})
+
+    @pytest.mark.parametrize("rows", [1, 2, 5])
+    @pytest.mark.parametrize("leads", [None, "3D"])
+    def test_scorecards(self, rows, leads):
+        self.check(plot.scorecard(self.table(rows), leads=leads))
+
+    def test_scorecards_in_plain_axes(self):
+        figure, panels = plt.subplots(1, 3, figsize=(14, 3))
+        plt.close(figure)
+        self.check(plot.scorecard(self.table(), ax=panels))
+        assert panels[0].get_title().replace("\n", " ") == "SimVPv2, skill over persistence, RMSE"
+
+    def test_sections_in_plain_axes(self):
+        truth = with_noise(analysis(*GLOBE, steps=12))
+        for size in ((6.4, 4.8), (12, 4)):
+            figure, panels = plt.subplots(1, 3, figsize=size)
+            plt.close(figure)
+            self.check(plot.hovmoller(perfect_forecast(truth), truth, ax=panels))
+
+    def test_maps_in_plain_axes(self):
+        truth = with_noise(analysis(*GLOBE, steps=12))
+        figure, panels = plt.subplots(1, 3, figsize=(14, 3), subplot_kw={"projection": ccrs.Robinson()})
+        plt.close(figure)
+        plot.maps(perfect_forecast(truth), truth, ax=panels)
+        pixels(figure)
+        for bar in figure.axes[3:]:
+            box = bar.get_window_extent()
+            assert all(box.y1 <= panel.get_window_extent().y0 + 1 for panel in panels)
+
+    def test_months_and_nothing_below_zero(self):
+        table = TestIntervalsAndOthers().table()
+        table["z500"] = xr.where(table.metric == "rmse_skill_vs_persistence", -0.002, table.z500)
+        table = table.assign_coords(lead_time=("lead_time", [1, 3, 5], {"units": "months"}))
+        panel = plot.scorecard(table).axes[0]
+        assert [label.get_text() for label in panel.get_xticklabels()] == ["1 mo", "3 mo", "5 mo"]
+        assert {text.get_text() for text in panel.texts} == {"0"}
+
+
+class TestWhatIsGivenInstead:
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            (lambda fc: fc.t2m, "is a DataArray: give a Dataset, .*\\[\\['t2m'\\]\\]"),
+            (lambda fc: None, "is a NoneType: give a Dataset"),
+            (lambda fc: "forecast.nc", "='forecast.nc' is a path: give a Dataset"),
+            (lambda fc: pd.DataFrame({"t2m": [1]}), "is a DataFrame: give a Dataset"),
+            (lambda fc: xr.Dataset(), "is a Dataset without variables"),
+        ],
+    )
+    def test_something_else_than_a_dataset(self, given, message):
+        forecast = perfect_forecast(analysis(*GLOBE))
+        for draw in (plot.maps, plot.hovmoller, plot.animate, plot.skill_map, plot.scores, plot.scorecard):
+            with pytest.raises(ValueError, match=message):
+                draw(given(forecast))
+        if given(forecast) is not None:
+            for draw in (plot.maps, plot.hovmoller, plot.animate):
+                with pytest.raises(ValueError, match=message):
+                    draw(forecast, given(forecast))
+
+    def test_nothing_was_selected(self):
+        truth = analysis(*GLOBE)
+        forecast = perfect_forecast(truth)
+        for draw in (plot.maps, plot.hovmoller, plot.animate):
+            with pytest.raises(ValueError, match="forecast has no init_time, its size is 0"):
+                draw(forecast.isel(init_time=slice(0, 0)))
+            with pytest.raises(ValueError, match="forecast has no lead_time, its size is 0"):
+                draw(forecast.isel(lead_time=slice(0, 0)))
+            with pytest.raises(ValueError, match="truth has no time, its size is 0"):
+                draw(forecast, truth.isel(time=slice(0, 0)))
+            with pytest.raises(ValueError, match="and no time: pass an analysis"):
+                draw(forecast, truth.isel(time=0))
+        with pytest.raises(ValueError, match="dataset has no time, its size is 0"):
+            plot.hovmoller(truth.isel(time=slice(0, 0)))
+
+    def test_a_forecast_is_no_scores(self):
+        with pytest.raises(ValueError, match=r"no 'system': pass what simvp_climate\.score returns"):
+            plot.scorecard(perfect_forecast(analysis(*GLOBE)))
+
+    def test_leads_and_inits_as_they_come_out_of_a_forecast(self):
+        truth = analysis(*GLOBE)
+        forecast = perfect_forecast(truth)
+        expected = plot.maps(forecast, truth, lead="12h", init="2018-01-01T06").get_suptitle()
+        for lead in (forecast.lead_time[1], forecast.lead_time.values[1], [forecast.lead_time[1]]):
+            for init in (forecast.init_time[1], forecast.init_time.values[1], forecast.init_time[1:2]):
+                assert plot.maps(forecast, truth, lead=lead, init=init).get_suptitle() == expected
+        assert plot.maps(forecast, lead=forecast.lead_time[:2]).axes[1].get_title() == "Forecast +12 h"
+        with pytest.raises(ValueError, match="init has 2 times, and one forecast is drawn"):
+            plot.maps(forecast, init=forecast.init_time[:2])
+        with pytest.raises(ValueError, match="init=3 not in forecast"):
+            plot.maps(forecast, init=3)
+        months = forecast.assign_coords(lead_time=("lead_time", [1, 2, 3], {"units": "months"}))
+        assert plot.maps(months, lead=months.lead_time[1]).axes[0].get_title() == "Forecast +2 months"
+
+    def test_a_scorecard_of_one_lead(self):
+        panel = plot.scorecard(TestIntervalsAndOthers().table(), leads="3D").axes[0]
+        assert [label.get_text() for label in panel.get_xticklabels()] == ["3 d"]
+
+    @pytest.mark.parametrize("units", [("K", "kelvin"), ("m2 s-2", "m2/s2"), ("m2 s-2", "m**2 s**-2")])
+    def test_other_spellings_of_the_same_units(self, units):
+        truth = analysis(*GLOBE)
+        forecast = perfect_forecast(truth.assign(t2m=truth.t2m.assign_attrs(units=units[0])))
+        other = truth.assign(t2m=truth.t2m.assign_attrs(units=units[1]))
+        for draw in (plot.maps, plot.hovmoller):
+            draw(forecast, other)
+
+
+class TestSettingsThatWouldBeIgnored:
+    def test_of_axes(self):
+        truth = analysis(*GLOBE)
+        forecast = perfect_forecast(truth)
+        table = TestIntervalsAndOthers().table()
+        ratios = variance_by_wavenumber(perfect_forecast(noisy()), noisy())
+        for draw, data in (
+            (plot.maps, forecast),
+            (plot.animate, forecast),
+            (plot.skill_map, TestSkillMap().skill()),
+            (plot.hovmoller, truth),
+            (plot.scores, table),
+            (plot.scorecard, table),
+            (plot.spectra, ratios),
+            (plot.history, some_history()),
+        ):
+            with pytest.raises(ValueError, match="ax has a width of its own"):
+                draw(data, ax=own_axes()[1], width=5)
+        for draw, data in ((plot.maps, forecast), (plot.animate, forecast), (plot.skill_map, TestSkillMap().skill())):
+            with pytest.raises(ValueError, match="ax has a projection of its own"):
+                draw(data, ax=own_axes(projection=ccrs.Robinson())[1], projection=ccrs.Mercator())
+            with pytest.raises(ValueError, match="projection='Robinson' is a str: give one of cartopy"):
+                draw(data, projection="Robinson")
+        with pytest.raises(ValueError, match="width=0 must be greater than 0"):
+            plot.maps(forecast, width=0)
+
+    def test_of_what_is_not_there(self):
+        with pytest.raises(ValueError, match="level=500 was given, but .* have no level dimension"):
+            plot.skill_map(TestSkillMap().skill(), level=500)
+        with pytest.raises(ValueError, match="init='2018' was given, and dataset has no init_time"):
+            plot.hovmoller(analysis(*GLOBE), init="2018")
+
+
+class TestWordsOfSkillAndSpectra:
+    def test_a_map_of_skill_says_against_what_and_when(self):
+        skill = TestSkillMap().skill()
+        said = {
+            "baseline": "persistence",
+            "verified_start": "2004-01-02T06:00:00",
+            "verified_end": "2004-04-30T18:00:00",
+        }
+        figure = plot.skill_map(skill.assign_attrs(said))
+        words = "Against persistence, verified 2004-01-02 to 2004-04-30, 12 blocks of 5 initializations"
+        assert figure.get_suptitle().replace("\n", " ") == words
+        assert figure.axes[-1].get_xlabel() == "Skill, 1 - MSE / MSE of persistence"
+
+    def test_leads_are_written_alike(self):
+        truth = noisy(steps=24)
+        forecast = perfect_forecast(truth, leads=16)
+        found = variance_by_wavenumber(forecast, truth)
+
+        def words(lead):
+            legend = plot.spectra(found, lead=lead).axes[0].get_legend()
+            return [text.get_text() for text in legend.get_texts()]
+
+        assert words(["6h", "24h", "48h", "72h"]) == ["+6 h", "+24 h", "+48 h", "+72 h"]
+        assert words(["24h", "48h", "72h"]) == ["+1 d", "+2 d", "+3 d"]
+        titles = [axes.get_title() for axes in plot.maps(forecast, lead=["1D", "3D"]).axes[:2]]
+        assert titles == ["Forecast +1 d", "Forecast +3 d"]
+
+    def test_a_ratio_that_goes_on_beyond_the_panel_is_marked(self):
+        truth = noisy()
+        forecast = perfect_forecast(truth)
+        found = variance_by_wavenumber(forecast, truth)
+        found["t2m"] = found.t2m * xr.where(found.zonal_wavenumber == 30, 100, 1)
+        found["t2m"] = found.t2m * xr.where(found.zonal_wavenumber == 3, 0.001, 1)
+        figure = plot.spectra(found, lead="6h")
+        panel = figure.axes[0]
+        up, down = ([line for line in panel.lines if line.get_marker() == marker] for marker in "^v")
+        assert [line.get_xydata().tolist() for line in up + down] == [[[30, 20]], [[3, 0.05]]]
+        assert to_rgb(up[0].get_color()) == to_rgb(panel.lines[0].get_color())
+        assert len([line for line in plot.spectra(variance_by_wavenumber(forecast, truth)).axes[0].lines]) == 4
+        before = panel.get_position().width
+        pixels(figure)
+        assert panel.get_position().width > 0.9 * before  # the marks take no room
+
+
+class TestPublished:
+    def test_only_at_the_leads_that_are_verified(self):
+        table = TestIntervalsAndOthers().table()
+        panel = plot.scores(table.sel(lead_time=["1D", "3D"]), metric="rmse", published=published()).axes[0]
+        letters = [text for text in panel.texts if text.get_text()[0].isalpha() and len(text.get_text()) <= 2]
+        assert letters and {text.xy[0] for text in letters} == {3.0}
+        with pytest.raises(ValueError, match="none is a lead of the scores"):
+            plot.scores(table.sel(lead_time=["1D"]), metric="rmse", published=published())
+
+    def test_letters_do_not_lie_upon_each_other_nor_outside(self):
+        table = TestIntervalsAndOthers().table()
+        for width in (None, 5):
+            figure = plot.scores(table, metric="rmse", published=published(), width=width)
+            pixels(figure)
+            panel = figure.axes[0]
+            letters = [text for text in panel.texts if text.get_text() != "skilful"]
+            own = published()
+            own = own[(own.variable == "z500") & (own.metric == "rmse") & own.lead_hours.isin([24, 72, 120])]
+            assert len(letters) == (own.grid == table.grid).sum()  # none is left out
+            boxes = [text.get_window_extent() for text in letters]
+            for number, box in enumerate(boxes):
+                assert panel.bbox.y0 - 3 <= box.y0 and box.y1 <= panel.bbox.y1 + 3
+                assert box.x1 <= figure.bbox.x1
+                for other in boxes[:number]:
+                    wide = min(box.x1, other.x1) - max(box.x0, other.x0)
+                    high = min(box.y1, other.y1) - max(box.y0, other.y0)
+                    assert min(wide, high) < 2.5
+
+    def test_the_legend_says_what_truth_and_years(self):
+        table = TestIntervalsAndOthers().table()
+        (legend,) = plot.scores(table, metric="rmse", published=published()).legends
+        words = " ".join(legend.get_title().get_text().split())
+        assert words.startswith("Letters: published, against ERA5 2017-2018")
+        assert "2020 (GraphCast)" in words and "Curves: against the truth of these scores, 2001-01-0" in words
+
+    def test_units_are_those_of_the_scores(self):
+        table = TestIntervalsAndOthers().table().rename(z500="tp6h", z500_low="tp6h_low", z500_high="tp6h_high")
+        table["tp6h"].attrs["units"] = "m"
+        (row,) = published().query("model == 'IFS T63'").head(1).to_dict("records")
+        rain = pd.DataFrame([{**row, "variable": "tp6h", "value": 2.5, "units": "mm", "lead_hours": 72}])
+        panel = plot.scores(table, metric="rmse", published=rain).axes[0]
+        (line,) = [line for line in panel.lines if line.get_label() == "IFS T63"]
+        assert line.get_ydata()[0] == pytest.approx(0.0025)
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            (published().iloc[:0], "published has no rows"),
+            ({"z500": 1}, "published is dict: give sc.published"),
+            (pd.DataFrame({"model": ["a"]}), r"published is \['model'\]: give sc.published"),
+            (published().query("variable == 't2m'"), r"nothing in published is \['rmse'\] of \['z500'\]"),
+        ],
+    )
+    def test_what_cannot_be_drawn_is_refused(self, given, message):
+        with pytest.raises(ValueError, match=message):
+            plot.scores(TestIntervalsAndOthers().table(), metric="rmse", published=given)

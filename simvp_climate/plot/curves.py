@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from simvp_climate.plot.choices import choose_names, lead_values
+from simvp_climate.data.variables import conversion
+from simvp_climate.plot.choices import check_dataset, choose_names, lead_values
 from simvp_climate.plot.style import (
     BASELINES,
     LINES,
@@ -24,6 +25,7 @@ from simvp_climate.plot.style import (
     labeled,
     name_of,
     new_figure,
+    refuse_settings_of_axes,
 )
 
 # Label, whether in the units of the variable, the value to compare with.
@@ -71,8 +73,9 @@ def scores(
     variables
         A name or several; default all. Every level, region and season has panels of its own.
     published
-        Scores of others to draw as letters, rows of `simvp_climate.published()`: those of the variables, metrics and
-        the grid of the scores. Look at their years and truth: those are not checked.
+        Scores of others, rows of `simvp_climate.published()`. Those of the variables, metrics, leads and grid of the
+        scores are drawn as a dash each, with a letter beside it. What truth and years they have stands in the legend:
+        it is not compared with yours. Fewer of them: `table[table["model"].isin([...])]`.
     width
         Of the figure in inches; default 4 for each column of panels. The text shrinks with it.
     ax
@@ -88,25 +91,14 @@ def scores(
     Raises
     ------
     ValueError
-        If a metric or variable is not there, more than 12 rows of panels would be drawn, nothing of `published` is
-        on the grid of the scores, or `ax` is not as many axes as panels.
+        If these are no scores; if a metric or variable is not there, more than 12 rows of panels would be drawn,
+        nothing of `published` is of the grid, variables, metrics and leads that are drawn, or `ax` is not as many axes
+        as panels, or comes with a width.
     """
+    refuse_settings_of_axes(ax, width)
+    scores = check_scores(scores)
     if published is not None:
-        grid = scores.attrs.get("grid")
-        if (published["grid"] == grid).sum() == 0:
-            raise ValueError(
-                f"the scores are on {grid}, and what is published on {sorted(set(published['grid']))}: errors on "
-                "different grids cannot be compared. Regrid both forecast and truth (sc.regrid), or leave it out"
-            )
-        published = published[published["grid"] == grid]
-    for dimension in ("system", "metric", "lead_time"):
-        if dimension not in scores.dims:
-            if dimension not in scores.coords:
-                raise ValueError(
-                    f"scores has dimensions {tuple(scores.dims)} and no {dimension!r}: pass what"
-                    " simvp_climate.score returns."
-                )
-            scores = scores.expand_dims(dimension)
+        published = _comparable(published, scores)
     names = choose_names(variables, [str(name) for name in scores.data_vars], "variables", "scores")
     all_metrics = [str(name) for name in scores["metric"].values]
     if metric is None:
@@ -114,6 +106,15 @@ def scores(
         metrics = usual or all_metrics
     else:
         metrics = choose_names(metric, all_metrics, "metric", "scores")
+
+    if published is not None:
+        here = published["variable"].isin(names) & published["metric"].isin(metrics)
+        if not here.any():
+            raise ValueError(
+                f"nothing in published is {metrics} of {names} at the leads of the scores: it has "
+                f"{sorted(set(published['metric']))} of {sorted(set(published['variable']))}. Leave it out"
+            )
+        published = published[here]
 
     rows = []
     for name in names:
@@ -132,7 +133,8 @@ def scores(
 
     columns = len(metrics) if len(metrics) > 1 else min(3, len(rows))
     lines = len(rows) if len(metrics) > 1 else -(-len(rows) // columns)
-    width = 4.0 * columns if width is None else width
+    if width is None:
+        width = 4.0 * columns if published is None else max(4.0 * columns, 8.0)  # the legend is long
     size = font_size(3 * width / columns)
     given = None if ax is None else given_panels(ax, len(rows) * len(metrics), "variables times metrics")
     figure = new_figure(width, lines * 0.72 * width / columns + 0.05 * size) if given is None else figure_of(given)
@@ -142,8 +144,6 @@ def scores(
     for k, ((row, what), one) in enumerate(itertools.product(rows, metrics)):
         panel = figure.add_subplot(lines, columns, k + 1) if given is None else given[k]
         _draw_scores(panel, row.sel(metric=one), leads, drawn)
-        if published is not None:
-            _draw_published(panel, published, str(row.name), one, lead_label, letters)
         label, has_units, reference = _described(one)
         if "_skill_vs_" in one:
             panel.set_ylim(bottom=max(panel.get_ylim()[0], -0.5))  # what is far worse needs no room
@@ -161,6 +161,9 @@ def scores(
         if has_units and reference is None and panel.get_ylim()[0] > 0:
             panel.set_ylim(bottom=0)
         panel.spines[["top", "right"]].set_visible(False)
+        if published is not None:
+            tall = 0.68 * 72 * 0.72 * width / columns if given is None else panel.bbox.height / figure.dpi * 72
+            _draw_published(panel, published, row, one, lead_label, letters, tall, 0.75 * size)
         if one == "rmse":
             _draw_skilful(panel, row, leads, drawn)
     if drawn:
@@ -169,11 +172,38 @@ def scores(
         lines_of = [*(drawn[name] for name in ordered), *letters.values()]
         ordered += list(letters)
         if given is None:
-            place = {"loc": "outside lower center", "ncols": min(len(ordered), 2 * columns)}
-            figure.legend(lines_of, ordered, frameon=False, fontsize=0.8 * size if letters else size, **place)
+            text_size = 0.8 * size if letters else size
+            longest = max(len(name) for name in ordered)
+            across = max(1, min(len(ordered), int(72 * width / ((0.52 * longest + 4) * text_size))))
+            across = across if letters else min(len(ordered), 2 * columns)
+            place = {"loc": "outside lower center", "ncols": across}
+            legend = figure.legend(lines_of, ordered, frameon=False, fontsize=text_size, **place)
+            if letters:
+                height = figure.get_size_inches()[1] + (-(-len(ordered) // across) + 1) * 1.6 * text_size / 72
+                figure.set_size_inches(width, height)
         else:
-            given[0].legend(lines_of, ordered, frameon=False, fontsize=0.9 * size)
+            legend = given[0].legend(lines_of, ordered, frameon=False, fontsize=(0.7 if letters else 0.9) * size)
+        if published is not None:
+            note = textwrap.fill(_origin(published, scores), int(11 * width) if given is None else 40)
+            legend.set_title(note, prop={"size": 0.8 * size})
     return figure
+
+
+def check_scores(scores: object) -> xr.Dataset:
+    """Return scores with all of their dimensions; ValueError if these are none."""
+    check_dataset(scores, "scores")
+    assert isinstance(scores, xr.Dataset)
+    for dimension in ("system", "metric", "lead_time"):
+        if dimension not in scores.dims:
+            if dimension not in scores.coords:
+                raise ValueError(
+                    f"scores has dimensions {tuple(scores.dims)} and no {dimension!r}: pass what"
+                    " simvp_climate.score returns."
+                )
+            scores = scores.expand_dims(dimension)
+        if not scores.sizes[dimension]:
+            raise ValueError(f"scores has no {dimension}, its size is 0: nothing was selected")
+    return scores
 
 
 def _draw_scores(panel: Axes, values: xr.DataArray, leads: np.ndarray, drawn: dict) -> None:
@@ -245,21 +275,107 @@ def _draw_skilful(panel: Axes, values: xr.DataArray, leads: np.ndarray, drawn: d
             height += 0.045
 
 
+def _comparable(published: object, scores: xr.Dataset) -> pd.DataFrame:
+    """Return what is published on the grid and at the leads of scores, in their units; ValueError if nothing is."""
+    needed = ["model", "variable", "metric", "lead_hours", "value", "units", "grid", "years", "truth"]
+    if not isinstance(published, pd.DataFrame) or set(needed) - set(published.columns):
+        found = list(published.columns) if isinstance(published, pd.DataFrame) else type(published).__name__
+        raise ValueError(f"published is {found}: give sc.published() or rows of it, with the columns {needed}")
+    if published.empty:
+        raise ValueError("published has no rows: nothing was selected from sc.published(). Leave it out, or take more")
+    grid = scores.attrs.get("grid")
+    if not (published["grid"] == grid).any():
+        raise ValueError(
+            f"the scores are on {grid}, and what is published on {sorted(set(published['grid']))}: errors on "
+            "different grids cannot be compared. Regrid both forecast and truth (sc.regrid), or leave it out"
+        )
+    published = published[published["grid"] == grid]
+    leads, months = lead_values(scores)
+    hours = set() if months else set((leads / np.timedelta64(1, "h")).tolist())
+    if not published["lead_hours"].isin(hours).any():
+        raise ValueError(
+            f"published has scores at {sorted(set(published['lead_hours']))} hours, and none is a lead of the scores: "
+            "leave it out"
+        )
+    published = published[published["lead_hours"].isin(hours)].copy()
+    for at, row in published.iterrows():
+        _, has_units, _ = _described(row["metric"])
+        units = scores[row["variable"]].attrs.get("units") if row["variable"] in scores else None
+        if has_units and units is not None and pd.notna(row["units"]):
+            factor = conversion(row["variable"], row["units"], units)
+            if factor is None:
+                raise ValueError(
+                    f"{row['variable']} is in {row['units']!r} in published and in {units!r} in the scores: convert "
+                    "one of them, or leave published out"
+                )
+            published.loc[at, "value"] = row["value"] * factor[0]  # of an error no offset
+    return published
+
+
+def _origin(published: pd.DataFrame, scores: xr.Dataset) -> str:
+    """Return a note on what the letters and what the curves were verified with."""
+    parts = []
+    for (truth, years), rows in published.groupby(["truth", "years"], sort=False):
+        parts.append((f"{truth} {years}", list(dict.fromkeys(rows["model"]))))
+    most = max(parts, key=lambda part: len(part[1]))[0]
+    words = [most] + [f"{text} ({', '.join(models)})" for text, models in parts if text != most]
+    note = f"Letters: published, against {'; '.join(words)}."
+    if {"verified_start", "verified_end"} <= set(scores.attrs):
+        first, last = (str(scores.attrs[f"verified_{end}"])[:10] for end in ("start", "end"))
+        note += f" Curves: against the truth of these scores, {first} to {last}."
+    return note
+
+
 def _draw_published(
-    panel: Axes, published: pd.DataFrame, variable: str, metric: str, lead_label: str, letters: dict[str, Line2D]
+    panel: Axes,
+    published: pd.DataFrame,
+    values: xr.DataArray,
+    metric: str,
+    lead_label: str,
+    letters: dict[str, Line2D],
+    tall: float,
+    size: float,
 ) -> None:
-    """Draw what others published of a variable as letters, and enter each into `letters` for the legend."""
+    """Draw what others published of a variable, a dash and a letter each; enter each into `letters` for the legend.
+
+    Letters that would lie upon each other, in a panel of this height in points, stand in columns. What is far beyond
+    the curves is a letter with an arrow at the edge: it would press these together.
+    """
     unit = 24 if "days" in lead_label else 1
-    chosen = published[(published["variable"] == variable) & (published["metric"] == metric)]
+    chosen = published[(published["variable"] == str(values.name)) & (published["metric"] == metric)]
     for model, rows in chosen.groupby("model", sort=False):
         if model not in letters:
-            letter = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"[len(letters) % 52]
-            style = {"marker": f"${letter}$", "color": "0.25", "markeredgewidth": 0.3, "markersize": 5}
+            letter = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"[len(letters) % 52]
+            style = {"marker": f"${letter}$", "color": "0.25", "markeredgewidth": 0.2, "markersize": 0.75 * size}
             letters[model] = Line2D([], [], linestyle="none", label=model, **style)
         panel.plot(
-            rows["lead_hours"] / unit, rows["value"], linestyle="none", marker=letters[model].get_marker(),
-            color="0.25", markeredgewidth=0.3, markersize=5, zorder=1, label=model,
+            rows["lead_hours"] / unit, rows["value"], linestyle="none", marker="_", color="0.25", markersize=5,
+            markeredgewidth=0.8, zorder=1, label=model,
         )  # fmt: skip
+    if chosen.empty:
+        return
+    low, high = panel.get_ylim()
+    reach = 0.25 * (high - low)
+    low, high = (
+        min(low, max(low - reach, chosen["value"].min() - 0.2 * reach)) if low != 0 else 0,
+        max(high, min(high + reach, chosen["value"].max() + 0.2 * reach)),
+    )
+    panel.set_ylim(low, high)
+    for hours, rows in chosen.groupby("lead_hours"):
+        tops: list[float] = []  # of the highest letter in each column, in points
+        for _, row in rows.sort_values("value").iterrows():
+            share = (row["value"] - low) / (high - low)
+            arrow = "↑" if share > 1 else "↓" if share < 0 else ""
+            height = float(np.clip(share * tall, 0.5 * size, tall - 0.5 * size)) if arrow else share * tall
+            column = next((at for at, top in enumerate(tops) if height >= top + size), len(tops))
+            tops[column : column + 1] = [height]
+            aside = -1 if hours / unit > 0.8 * panel.get_xlim()[1] else 1  # no letter beyond the edge of a panel
+            place = hours / unit, low + height / tall * (high - low)
+            panel.annotate(
+                letters[row["model"]].get_marker().strip("$") + arrow, place,
+                xytext=(aside * (4 + (1.6 if arrow else 1.0) * size * column), 0), textcoords="offset points",
+                fontsize=size, color="0.25", ha="left" if aside > 0 else "right", va="center_baseline", zorder=1,
+            )  # fmt: skip
 
 
 def lead_axis(scores: xr.Dataset) -> tuple[np.ndarray, str]:

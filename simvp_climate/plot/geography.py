@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from functools import cache
 
 import cartopy.crs as ccrs
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from cartopy.feature import ShapelyFeature
@@ -18,18 +17,16 @@ from cartopy.mpl.geoaxes import GeoAxes
 from cartopy.mpl.ticker import LatitudeLocator, LongitudeLocator
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
-from simvp_climate.data.variables import lookup
 from simvp_climate.grid import closes_longitude
-from simvp_climate.plot.style import DIVERGING, SEQUENTIAL
+from simvp_climate.plot.style import color_bar_below
 
 _NO_VALUE = "0.85"
-# of both signs: colors around zero
-_SIGNED = ("u", "v", "u10", "v10")
-_SIGNED_WORDS = ("anomaly", "anomalies", "vorticity", "divergence", "eastward_wind", "northward_wind")
+_POLAR_EDGE = 20.0  # degrees: a map of a pole shows what is beyond
 _COAST_FILE = ("natural_earth", "shapefiles", "natural_earth", "physical", "ne_110m_coastline.shp")
 
 
@@ -39,6 +36,13 @@ def edges_of(centers: np.ndarray) -> np.ndarray:
         return np.array([centers[0] - 0.5, centers[0] + 0.5])
     middle = (centers[1:] + centers[:-1]) / 2
     return np.concatenate([[2 * centers[0] - middle[0]], middle, [2 * centers[-1] - middle[-1]]])
+
+
+def degrees_text(value: float, dim: str) -> str:
+    """Return how to write a latitude or a longitude."""
+    value = (value + 180) % 360 - 180 if dim == "longitude" else value
+    positive, negative = ("E", "W") if dim == "longitude" else ("N", "S")
+    return f"{abs(value):g}°{'' if value in (0, -180) else positive if value > 0 else negative}"
 
 
 def longitude_edges(field: xr.DataArray) -> tuple[np.ndarray, bool]:
@@ -52,7 +56,36 @@ def longitude_edges(field: xr.DataArray) -> tuple[np.ndarray, bool]:
 
 def _west_end(projection: ccrs.Projection) -> float:
     """Return the longitude at which a map begins."""
-    return float(projection.proj4_params.get("lon_0", 0.0)) - 180
+    # that of PlateCarree is a prime meridian
+    middle = projection.proj4_params.get("lon_0", projection.proj4_params.get("pm", 0.0))
+    return float(middle) - 180
+
+
+def pole_of(projection: ccrs.Projection | None) -> int:
+    """Return 1 for a map around the north pole, -1 for one around the south pole, and 0 for all others."""
+    if projection is None:
+        return 0
+    azimuthal = projection.proj4_params.get("proj") in ("stere", "laea", "aeqd", "ortho", "gnom")
+    latitude = float(projection.proj4_params.get("lat_0", 0.0))
+    return int(np.sign(latitude)) if azimuthal and abs(latitude) == 90 else 0
+
+
+def beyond_edge(field: xr.DataArray, projection: ccrs.Projection | None) -> xr.DataArray:
+    """Return a field as far as a map shows it: maps of a pole end at 20 degrees, where there is more than a cap.
+
+    All of the globe would leave the pole a dot in the middle of a map of the other hemisphere.
+    """
+    pole = pole_of(projection)
+    inside = pole * field["latitude"].values >= _POLAR_EDGE
+    return field.isel(latitude=inside) if pole and inside.any() else field
+
+
+def check_projection(projection: object) -> None:
+    """Raise ValueError if something else than a projection of cartopy is given."""
+    if projection is not None and not isinstance(projection, ccrs.Projection):
+        raise ValueError(
+            f"projection={projection!r} is a {type(projection).__name__}: give one of cartopy, cartopy.crs.Robinson()"
+        )
 
 
 def _cut(edges: np.ndarray, is_ring: bool, cut: float) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -116,21 +149,55 @@ def map_panels(
                 "plt.subplot(projection=cartopy.crs.Robinson())"
             )
         panel.set_facecolor(_NO_VALUE)
-        if is_globe or len(_cut(edges, is_ring, _west_end(panel.projection))) > 1:
+        pole = pole_of(panel.projection)
+        if pole and is_ring and pole * (north if pole < 0 else south) > 0:
+            _show_cap(panel, south if pole > 0 else north)
+        elif is_globe or len(_cut(edges, is_ring, _west_end(panel.projection))) > 1:
             panel.set_global()
         else:
             panel.set_extent((west, east, south, north), crs=frame)
         panel.add_feature(_coastlines(), facecolor="none", edgecolor="0.1", linewidth=0.6)
         panel.spines["geo"].set_linewidth(0.6)
         if plain:
-            sides = {"bottom": "x", "left": "y"} if k % shape[1] == 0 else {"bottom": "x"}
-            labels = panel.gridlines(draw_labels=sides, linewidth=0)
-            labels.xlocator, labels.ylocator = LongitudeLocator(nbins=5), LatitudeLocator(nbins=5)
-            labels.xlabel_style = labels.ylabel_style = {"size": 0.8 * size}
+            # by hand: cartopy's grid lines have no meridian that is labeled in a region across 180 degrees
+            meridians, parallels = LongitudeLocator(nbins=5), LatitudeLocator(nbins=5)
+            x = np.array([tick for tick in meridians.tick_values(*edges[[0, -1]]) if edges[0] <= tick <= edges[-1]])
+            y = np.array([tick for tick in parallels.tick_values(south, north) if south <= tick <= north])
+            panel.set_xticks(x - middle)
+            panel.set_xticklabels([degrees_text(tick, "longitude") for tick in x], fontsize=0.8 * size)
+            panel.set_yticks(y)
+            texts = [degrees_text(tick, "latitude") if k % shape[1] == 0 else "" for tick in y]
+            panel.set_yticklabels(texts, fontsize=0.8 * size)
+            panel.tick_params(length=2, width=0.6)
             # true proportions in the middle of the region, as on a paper map
             panel.set_aspect(1 / np.cos(np.deg2rad(np.clip((south + north) / 2, -70, 70))))
         panels.append(panel)
     return panels
+
+
+def _show_cap(panel: GeoAxes, latitude: float) -> None:
+    """Let a map of a pole end at a circle of latitude: its corners would be empty."""
+    around = np.linspace(-180, 180, 181)
+    places = panel.projection.transform_points(ccrs.PlateCarree(), around, np.full_like(around, latitude))
+    radius = float(np.hypot(places[:, 0], places[:, 1]).max())
+    panel.set_xlim(-radius, radius)
+    panel.set_ylim(-radius, radius)
+    turn = np.linspace(0, 2 * np.pi, 361)
+    panel.set_boundary(Path(0.5 + 0.5 * np.stack([np.cos(turn), np.sin(turn)], axis=-1)), transform=panel.transAxes)
+
+
+def fit_height(figure: Figure, panels: Sequence[GeoAxes], lines: int) -> None:
+    """Make a new figure as high as its rows of maps need to fill the width, and settle its layout."""
+    ratio = float(np.clip(panels[0].get_data_ratio() * panels[0].get_aspect(), 0.15, 1.6))
+    width = figure.get_size_inches()[0]
+    # titles and bars come on top of the maps; how much they take, the layout knows
+    figure.set_size_inches(width, lines * (ratio * width / 2 + 1.0) + 1.0)
+    for _ in range(3):  # the layout of maps settles in rounds
+        figure.get_layout_engine().execute(figure)
+        height = figure.get_size_inches()[1]
+        room = panels[0].get_position(original=True)
+        figure.set_size_inches(width, height + lines * (ratio * room.width * width - room.height * height))
+    figure.get_layout_engine().execute(figure)
 
 
 @cache
@@ -141,9 +208,9 @@ def _coastlines() -> ShapelyFeature:
         return ShapelyFeature(tuple(Reader(path).geometries()), ccrs.PlateCarree())
 
 
-def draw_cells(panel: GeoAxes, field: xr.DataArray, limits: tuple[float, float], colors: str) -> ScalarMappable:
+def draw_cells(panel: GeoAxes, field: xr.DataArray, limits: tuple[float, float], colors: Colormap) -> ScalarMappable:
     """Draw the cells and return the color scale."""
-    scale = ScalarMappable(Normalize(*limits), plt.get_cmap(colors))
+    scale = ScalarMappable(Normalize(*limits), colors)
     edges, is_ring = longitude_edges(field)
     lat_edges = np.clip(edges_of(field["latitude"].values), -90, 90)
     cells = np.ma.masked_invalid(field.values)
@@ -165,48 +232,19 @@ def draw_cells(panel: GeoAxes, field: xr.DataArray, limits: tuple[float, float],
 
 
 def color_bar(
-    figure: Figure, scale: ScalarMappable, panels: list[GeoAxes], label: str, fields: tuple, size: float
+    figure: Figure,
+    scale: ScalarMappable,
+    panels: Sequence[Axes],
+    label: str,
+    fields: Sequence,
+    size: float,
+    across: int,
 ) -> None:
-    """Add a color bar below panels, with arrows where values lie beyond its ends."""
+    """Add a color bar below panels, of which so many stand in a row, with arrows where values lie beyond its ends."""
     low = any((field < scale.norm.vmin).any() for field in fields)
     high = any((field > scale.norm.vmax).any() for field in fields)
     extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[int(low), int(high)]
-    bar = figure.colorbar(
-        scale,
-        ax=panels,
-        location="bottom",
-        extend=extend,
-        shrink=0.8 / len(panels) + 0.1,
-        aspect=20 + 8 * len(panels),
-        pad=0.02,
+    bar = color_bar_below(
+        figure, scale, panels, label, size, extend=extend, shrink=0.8 / across + 0.1, aspect=20 + 8 * across
     )
-    bar.set_label(label, fontsize=size)
-    bar.ax.tick_params(labelsize=0.9 * size)
-    bar.ax.xaxis.set_major_locator(MaxNLocator(4 if len(panels) == 1 else 5))
-
-
-def value_range(*fields: xr.DataArray) -> tuple[float, float]:
-    """Return the range from percentile 1 to 99 of all values that are there."""
-    values = np.concatenate([field.values[np.isfinite(field.values)] for field in fields])
-    if not len(values):
-        return 0.0, 1.0
-    low, high = (float(limit) for limit in np.percentile(values, (1, 99)))
-    return (low, high) if high > low else (low - 0.5, low + 0.5)
-
-
-def colors_of(*fields: xr.DataArray) -> tuple[str, tuple[float, float]]:
-    """Return the color map and range of fields: around zero for what has a direction or is an anomaly."""
-    field = fields[0]
-    known = lookup(str(field.name))
-    words = f"{field.attrs.get('standard_name', '')} {field.attrs.get('long_name', '')}".lower()
-    signed = (known is not None and known[0].short_name in _SIGNED) or any(word in words for word in _SIGNED_WORDS)
-    if signed and (value_range(*fields)[0] < 0 < value_range(*fields)[1]):
-        return DIVERGING, symmetric_range(*fields)
-    return SEQUENTIAL, value_range(*fields)
-
-
-def symmetric_range(*fields: xr.DataArray) -> tuple[float, float]:
-    """Return a range around zero that reaches percentile 99 of the size of the values."""
-    sizes = np.concatenate([np.abs(field.values[np.isfinite(field.values)]) for field in fields])
-    limit = float(np.percentile(sizes, 99) or sizes.max() or 1.0) if len(sizes) else 1.0
-    return -limit, limit
+    bar.ax.xaxis.set_major_locator(MaxNLocator(4 if across == 1 else 5))

@@ -10,21 +10,24 @@ import numpy as np
 import xarray as xr
 from cartopy.mpl.geoaxes import GeoAxes
 from matplotlib import animation
+from matplotlib.colors import Colormap
 
 from simvp_climate.data.conventions import find_axes, rename
 from simvp_climate.plot.choices import (
     at_points_of,
-    check_same_units,
+    check_dataset,
     choose_init,
     choose_leads,
     choose_rows,
     date_text,
     field_at,
+    in_same_units,
     lead_values,
     time_values,
 )
-from simvp_climate.plot.geography import color_bar, colors_of, draw_cells, map_panels
-from simvp_climate.plot.style import figure_of, font_size, given_panels, labeled, new_figure
+from simvp_climate.plot.colors import check_colors, colors_of
+from simvp_climate.plot.geography import beyond_edge, check_projection, color_bar, draw_cells, fit_height, map_panels
+from simvp_climate.plot.style import figure_of, font_size, given_panels, labeled, new_figure, refuse_settings_of_axes
 from simvp_climate.progress import tqdm
 
 _WRITERS = {".gif": "pillow", ".mp4": "ffmpeg"}
@@ -38,6 +41,8 @@ def animate(
     init: object | None = None,
     level: float | None = None,
     lead: str | timedelta | np.timedelta64 | list | None = None,
+    cmap: str | Colormap | None = None,
+    limits: tuple[float, float] | None = None,
     projection: ccrs.Projection | None = None,
     to: str | os.PathLike | None = None,
     frames_per_second: float = 4.0,
@@ -49,7 +54,7 @@ def animate(
 
     Parameters
     ----------
-    forecast, truth, init, projection
+    forecast, truth, init, cmap, limits, projection
         As in `maps`.
     variable, level
         Needed where there are several.
@@ -76,6 +81,10 @@ def animate(
     ValueError
         As in `maps`; if the name ends otherwise, or ffmpeg is not there.
     """
+    check_dataset(forecast, "forecast")
+    check_projection(projection)
+    check_colors(cmap, limits, [])
+    refuse_settings_of_axes(ax, width, projection)
     if not frames_per_second > 0:
         raise ValueError(f"frames_per_second={frames_per_second!r} must be greater than 0")
     writer = None if to is None else _writer(Path(to))
@@ -90,16 +99,19 @@ def animate(
     leads = choose_leads(forecast, every if lead is None else lead)
     times = None
     if truth is not None:
+        check_dataset(truth, "truth")
         if name not in truth:
             truth = rename(truth, [name])
-        check_same_units(forecast, truth, name)
+        forecast, truth = in_same_units(forecast, truth, name)
         truth_axes = find_axes(truth)
         times = time_values(truth, truth_axes.time)
     at_init, valid, places = choose_init(forecast, init, leads, times)
 
+    on = projection if ax is None else getattr(np.asarray(ax, dtype=object).ravel()[0], "projection", None)
+
     def fields_of(number: int) -> list[xr.DataArray]:
         at = {"init_time": at_init, "lead_time": leads[number][0]}
-        found = [field_at(forecast, name, axes, value, at, "forecast")]
+        found = [beyond_edge(field_at(forecast, name, axes, value, at, "forecast"), on)]
         if truth is not None:
             own = field_at(truth, name, truth_axes, value, {truth_axes.time: places[number]}, "truth")
             found.append(at_points_of(found[0], own))
@@ -108,16 +120,13 @@ def animate(
     first = fields_of(0)
     # one scale for all frames, from the first, the middle and the last
     sample = [field for number in sorted({0, len(leads) // 2, len(leads) - 1}) for field in fields_of(number)]
-    colors, scale = colors_of(*sample)
+    colors, scale = colors_of(*sample, cmap=cmap, limits=limits)
     columns = len(first)
     width = (10.0 if columns > 1 else 6.5) if width is None else width
     size = font_size(3 * width / columns)
     given = None if ax is None else given_panels(ax, columns, "forecast and truth")
     figure = new_figure(width) if given is None else figure_of(given)
     panels = map_panels(figure, first[0], projection, (1, columns), columns, size, given)
-    height = 0.95 * width / columns * np.clip(panels[0].get_data_ratio() * panels[0].get_aspect(), 0.15, 1.6)
-    if given is None:
-        figure.set_size_inches(width, height + 0.13 * size)
     label = labeled(first[0].attrs["what"], first[0])
     calendar = "%Y-%m" if "month" in leads[0][1] else "%Y-%m-%d %H:%M UTC"
     drawn: list = []
@@ -136,9 +145,9 @@ def animate(
         return [mesh]
 
     (mesh,) = draw(0)
-    color_bar(figure, mesh, panels, label, tuple(sample), size)
+    color_bar(figure, mesh, panels, label, sample, size, columns)
     if given is None:
-        figure.get_layout_engine().execute(figure)
+        fit_height(figure, panels, 1)
         figure.set_layout_engine("none")  # the frames must not move
     film = animation.FuncAnimation(figure, draw, frames=len(leads), interval=1000 / frames_per_second, repeat=True)
     if to is not None:

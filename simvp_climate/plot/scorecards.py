@@ -1,5 +1,6 @@
 """A table of colors: better or worse than a baseline, and how sharp, for every variable and lead."""
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -11,8 +12,17 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from simvp_climate.plot.choices import choose_leads
-from simvp_climate.plot.curves import lead_axis
-from simvp_climate.plot.style import DIVERGING, at_text, figure_of, font_size, given_panels, new_figure
+from simvp_climate.plot.colors import DIVERGING
+from simvp_climate.plot.curves import check_scores, lead_axis
+from simvp_climate.plot.style import (
+    at_text,
+    color_bar_below,
+    figure_of,
+    font_size,
+    given_panels,
+    new_figure,
+    refuse_settings_of_axes,
+)
 
 _SHARPNESS = {"activity": "Activity", "small_scale_variance": "Small-scale variance"}
 _MOST_COLUMNS = 12
@@ -24,7 +34,7 @@ def scorecard(
     *,
     system: str | None = None,
     metric: str = "rmse",
-    leads: Sequence | None = None,
+    leads: object | None = None,
     title: str | None = None,
     width: float | None = None,
     ax: Axes | Sequence[Axes] | None = None,
@@ -42,9 +52,9 @@ def scorecard(
     metric
         "rmse" or another of which there is a skill in the scores.
     leads
-        Some of the lead times, as in `scores.lead_time`; default up to 12 of them, evenly.
+        Some of the lead times, "3D" or as in `scores.lead_time`; default up to 12 of them, evenly.
     title
-        Default names the systems.
+        Default names the systems; with `ax` the title of the first panel does.
     width
         Of the figure in inches.
     ax
@@ -61,8 +71,10 @@ def scorecard(
     Raises
     ------
     ValueError
-        If the scores have no such skill, system or lead.
+        If these are no scores, or have no such skill, system or lead.
     """
+    refuse_settings_of_axes(ax, width)
+    scores = check_scores(scores)
     label = f"{metric}_skill_vs_{baseline.replace(' ', '_')}"
     metrics = [str(one) for one in scores["metric"].values]
     if label not in metrics:
@@ -78,7 +90,7 @@ def scorecard(
     chosen = _leads(scores, leads)
     scores = scores.isel(lead_time=chosen)
     columns, lead_label = lead_axis(scores)
-    unit = lead_label.split("[")[1][0] if "[" in lead_label else ""
+    unit = {"months": "mo", "days": "d", "hours": "h"}[lead_label.partition("[")[2].rstrip("]")]
     texts = [f"{value:g} {unit}" for value in columns]
 
     rows: list[tuple[str, xr.DataArray]] = []
@@ -93,16 +105,19 @@ def scorecard(
     if not rows:
         raise ValueError(f"{label} has no values: nothing to draw")
 
-    parts = [(label, f"Skill over {baseline}, {metric.upper()}")]
+    # a figure of the user has a title of its own
+    whose = f"{system}, skill" if ax is not None and title is None else "Skill"
+    parts = [(label, f"{whose} over {baseline}, {metric.upper()}")]
     parts += [(one, text) for one, text in _SHARPNESS.items() if one in metrics]
     count = len(parts)
     longest = max(len(text) for text, _ in rows)
     given = None if ax is None else given_panels(ax, count, "the skill, and what there is of activity and variance")
-    wide = len(texts) * 0.42
+    wide = max(len(texts) * 0.42, 1.6)  # the title and the color bar of a panel have to find room
     width = 0.09 * longest + count * (wide + 0.25) if width is None else width
     size = float(np.clip(font_size(width), 6.5, 9.0))
-    height = 0.28 * len(rows) + 1.1
+    height = 0.28 * len(rows) + 0.17 * size
     figure = new_figure(width, height) if given is None else figure_of(given)
+    bars = []
     panels = given or [figure.add_subplot(1, count, at + 1) for at in range(count)]
     for panel, (one, text) in zip(panels, parts, strict=True):
         middle, reach = (0.0, 1.0) if one == label else (1.0, 0.5)
@@ -115,7 +130,7 @@ def scorecard(
         for (y, x), value in np.ndenumerate(values):
             if not np.isfinite(value):
                 continue
-            word = f"{100 * value:.0f}" if one == label else f"{value:.2f}"
+            word = f"{round(100 * value) + 0:d}" if one == label else f"{value:.2f}"
             dark = abs(value - middle) > 0.6 * reach
             panel.text(x, y, word, ha="center", va="center", fontsize=0.8 * size, color="white" if dark else "black")
         if one == label:
@@ -123,31 +138,34 @@ def scorecard(
         panel.set_xticks(range(len(texts)), texts, fontsize=0.85 * size)
         panel.set_yticks(range(len(rows)), [name for name, _ in rows] if panel is panels[0] else [], fontsize=size)
         panel.tick_params(length=0)
-        panel.set_title(text, fontsize=size)
+        room = panel.get_window_extent().width / figure.dpi * 72 if given is not None else 72 * width / (count + 0.3)
+        panel.set_title(textwrap.fill(text, max(8, int(room / (0.55 * size)))), fontsize=size)
         panel.set_xticks(np.arange(-0.5, len(texts)), minor=True)
         panel.set_yticks(np.arange(-0.5, len(rows)), minor=True)
         panel.grid(which="minor", color="white", linewidth=1.5)
         panel.tick_params(which="minor", length=0)
         panel.spines[:].set_visible(False)
-        bar = figure.colorbar(
-            ScalarMappable(norm, colors), ax=panel, location="bottom", aspect=25, pad=0.02, extend="both", fraction=0.08
+        words = "blue: better" if one == label else "1: as the truth"
+        bars.append((ScalarMappable(norm, colors), panel, words, [middle - reach, middle, middle + reach]))
+    for mesh, panel, words, ticks in bars:
+        bar = color_bar_below(
+            figure, mesh, [panel], words, 0.85 * size, extend="both", shrink=0.9, pad=0.3 / len(rows), aspect=18
         )
-        bar.ax.tick_params(labelsize=0.8 * size)
-        bar.set_label("blue: better" if one == label else "1: as the truth", fontsize=0.85 * size)
-    if title is None:
+        bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    if title is None and given is None:
         title = f"{system} against {baseline}"
-    if given is None or title:
+    if title:
         figure.suptitle(title, fontsize=1.1 * size)
     return figure
 
 
-def _leads(scores: xr.Dataset, leads: Sequence | None) -> list[int]:
+def _leads(scores: xr.Dataset, leads: object | None) -> list[int]:
     """Return the positions of the leads that are drawn."""
     count = scores.sizes["lead_time"]
     if leads is None:
         step = -(-count // _MOST_COLUMNS)
         return list(range(count - 1, -1, -step))[::-1]
-    return [index for index, _ in choose_leads(scores, list(leads))]
+    return [index for index, _ in choose_leads(scores, leads)]
 
 
 def _mark(panel: Axes, rows: list[xr.DataArray], label: str, size: float) -> None:

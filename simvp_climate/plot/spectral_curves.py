@@ -24,6 +24,7 @@ from simvp_climate.plot.style import (
     name_of,
     new_figure,
     pretty_units,
+    refuse_settings_of_axes,
 )
 
 
@@ -54,14 +55,15 @@ def spectra(
 
     Returns
     -------
-    Figure. Ratios are shown from 0.05 to 20. Spectra of several times are averaged over these, and over latitudes by
-    area.
+    Figure. Ratios are shown from 0.05 to 20; triangles at the edge say where a line goes on beyond. Spectra of several
+    times are averaged over these, and over latitudes by area.
 
     Raises
     ------
     ValueError
         If there is no zonal wavenumber, or a variable or lead is not there.
     """
+    refuse_settings_of_axes(ax, width)
     several = dict(spectra) if isinstance(spectra, Mapping) and not isinstance(spectra, xr.Dataset) else {"": spectra}
     if not several:
         raise ValueError("spectra is empty: give zonal_spectrum(forecast) by a name")
@@ -104,6 +106,7 @@ def spectra(
             # where the truth has next to nothing, any noise is a hundred times that
             low, high = panel.get_ylim()
             panel.set_ylim(max(min(low, 0.5), 0.05), min(max(high, 2), 20))
+            _mark_beyond(panel)
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             panel.yaxis.set_minor_formatter(NullFormatter())
@@ -152,8 +155,23 @@ def _draw_lines(
     count = values.sizes["lead_time"]
     if lead is None:
         lead = spectra["lead_time"].values[sorted({round(at) for at in np.linspace(0, count - 1, min(5, count))})]
-    leads = choose_leads(spectra, list(lead) if isinstance(lead, np.ndarray) else lead)
+    leads = choose_leads(spectra, lead)
     shades = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, len(leads)))
     for (at, text), shade in zip(leads, shades, strict=True):
         words = ", ".join([label] * bool(label) + [text])
         panel.plot(number, values.isel(lead_time=at).values, color=shade, linewidth=1.6, label=words)
+
+
+def _mark_beyond(panel: Axes) -> None:
+    """Draw a triangle at the edge of a panel where a line goes on beyond it."""
+    low, high = panel.get_ylim()
+    for line in list(panel.lines):
+        x, y = np.asarray(line.get_xdata(), dtype=float), np.asarray(line.get_ydata(), dtype=float)
+        if len(x) < 3:  # the line at 1
+            continue
+        for marker, edge, beyond in (("v", low, y < low), ("^", high, y > high)):
+            if not beyond.any():
+                continue
+            at = np.full(beyond.sum(), edge)
+            (marks,) = panel.plot(x[beyond], at, marker, color=line.get_color(), markersize=4, clip_on=False, zorder=3)
+            marks.set_in_layout(False)

@@ -7,9 +7,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"  # both can be read with color-blind eyes
 MAX_ROWS = 12
 
 # Okabe and Ito's palette without yellow (invisible on white) and black (for the climatology).
@@ -20,7 +22,9 @@ BASELINES = {"persistence": ("0.5", "x", "-"), "climatology": ("black", "", "--"
 
 
 def new_figure(width: float, height: float = 4.0) -> Figure:
-    """Return an empty figure that pyplot shows in a notebook and does not keep."""
+    """Return an empty figure that pyplot shows in a notebook and does not keep; ValueError without a width."""
+    if not width > 0:
+        raise ValueError(f"width={width!r} must be greater than 0: it is that of the figure in inches")
     figure = plt.figure(figsize=(width, height), layout="constrained")
     plt.close(figure)  # out of pyplot's list, still a whole figure: see the top of this file
     return figure
@@ -64,6 +68,13 @@ def labeled(text: str, array: xr.DataArray) -> str:
     return f"{text} [{units}]" if units else text
 
 
+def refuse_settings_of_axes(ax: object, width: float | None, projection: object = None) -> None:
+    """Raise ValueError if axes of the user come with what only a new figure heeds."""
+    for name, value in (("width", width), ("projection", projection)):
+        if ax is not None and value is not None:
+            raise ValueError(f"ax has a {name} of its own, and {name} is given too: leave one of both out")
+
+
 def given_panels(ax: Axes | Sequence[Axes], count: int, what: str) -> list[Axes]:
     """Return the axes of the user, of which as many are needed as are drawn.
 
@@ -82,3 +93,39 @@ def figure_of(panels: Sequence[Axes]) -> Figure:
     figure = panels[0].get_figure(root=True)
     assert figure is not None
     return figure
+
+
+def color_bar_below(
+    figure: Figure,
+    scale: ScalarMappable,
+    panels: Sequence[Axes],
+    label: str,
+    size: float,
+    *,
+    extend: str = "neither",
+    shrink: float = 1.0,
+    pad: float = 0.02,
+    aspect: float = 30.0,
+) -> Colorbar:
+    """Add a color bar below panels, below their tick labels in every layout, and return it."""
+    fraction = 0.08
+    if not isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+        # Other layouts do not know how deep the tick labels hang: so we measure them. The bar, its ticks and its label
+        # take the room that they need from the panels, and nothing from what is below.
+        # first the bounding boxes: they settle where a map lies in its axes
+        low = [panel.get_tightbbox().y0 for panel in panels]  # type: ignore[union-attr]
+        hanging = max(panel.bbox.y0 - y for panel, y in zip(panels, low, strict=True))
+        boxes = [panel.get_position(original=True).transformed(figure.transSubfigure) for panel in panels]
+        height = max(box.y1 for box in boxes) - min(box.y0 for box in boxes)
+        point = figure.dpi / 72
+        pad = min((hanging + 3 * point) / height, 0.4)
+        fraction = min((1.2 + 2.6 * size / 10) * 10 * point / height, 0.4)
+        width = max(box.x1 for box in boxes) - min(box.x0 for box in boxes)
+        aspect = max(shrink * width / (8 * point), 4.0)
+    bar = figure.colorbar(
+        scale, ax=list(panels), location="bottom", extend=extend, shrink=shrink, aspect=aspect, pad=pad,
+        fraction=fraction,
+    )  # fmt: skip
+    bar.set_label(label, fontsize=size)
+    bar.ax.tick_params(labelsize=0.9 * size)
+    return bar

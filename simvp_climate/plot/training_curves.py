@@ -10,7 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from simvp_climate.plot.style import LINES, MAX_ROWS, figure_of, font_size, given_panels, new_figure, pretty_units
+from simvp_climate.plot.style import (
+    LINES,
+    MAX_ROWS,
+    figure_of,
+    font_size,
+    given_panels,
+    new_figure,
+    pretty_units,
+    refuse_settings_of_axes,
+)
 
 
 def history(histories: object, *, width: float | None = None, ax: Axes | Sequence[Axes] | None = None) -> Figure:
@@ -37,6 +46,7 @@ def history(histories: object, *, width: float | None = None, ax: Axes | Sequenc
     ValueError
         If there is no history, or no epoch in one.
     """
+    refuse_settings_of_axes(ax, width)
     runs = histories if isinstance(histories, Mapping) else {"": histories}
     tables = {str(name): _history_table(str(name), one) for name, one in runs.items()}
     if not tables:

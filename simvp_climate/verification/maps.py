@@ -1,5 +1,6 @@
 """Where a forecast is better than a baseline, and where that is more than chance."""
 
+import re
 from collections.abc import Callable
 from numbers import Integral
 
@@ -9,7 +10,7 @@ import xarray as xr
 from simvp_climate.data.conventions import find_member
 from simvp_climate.verification.baselines import persistence
 from simvp_climate.verification.bootstrap import block_length
-from simvp_climate.verification.pairs import blocks, match, read, refuse_fits
+from simvp_climate.verification.pairs import blocks, iso, match, read, refuse_fits
 
 _FEWEST = 5
 
@@ -49,7 +50,8 @@ def skill_map(
     -------
     Dataset in memory with, for each variable of the forecast, `<variable>` (the skill, no unit), `<variable>_p` (the
     p-value) and `<variable>_significant`, dims (lead_time, [level,] latitude, longitude) in canonical order. NaN and
-    false where a value is missing, or the same in all pairs. The attribute `blocks` says how many there were.
+    false where a value is missing, or the same in all pairs. The attributes `baseline`, `verified_start`,
+    `verified_end` and `blocks` say against what, on which times and in how many blocks.
 
     Raises
     ------
@@ -109,8 +111,23 @@ def skill_map(
         words = f"{name} differs from the baseline, false discovery rate {false_discovery_rate:g}"
         result[f"{name}_significant"] = (over, significant, {"long_name": words})
     coordinates = {**pairs.grid, "lead_time": pairs.forecast["lead_time"]}
-    attrs = {"blocks": f"{whole} blocks of {length} initializations", "false_discovery_rate": false_discovery_rate}
+    times = pairs.valid_time.values[pairs.complete]
+    attrs = {
+        "baseline": _name_of(baseline),
+        "verified_start": iso(times.min()),
+        "verified_end": iso(times.max()),
+        "blocks": f"{whole} blocks of {length} initializations",
+        "false_discovery_rate": false_discovery_rate,
+    }
     return xr.Dataset(result, coordinates, attrs)
+
+
+def _name_of(baseline: xr.Dataset | Callable) -> str:
+    """Return what a baseline is called: by its attribute `system`, or "damped persistence" for a DampedPersistence."""
+    if isinstance(baseline, xr.Dataset):
+        return str(baseline.attrs.get("system", "the baseline"))
+    name = getattr(baseline, "__name__", type(baseline).__name__)
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).replace("_", " ").lower()
 
 
 class _BlockMeans:

@@ -53,7 +53,10 @@ def test_a_baseline_that_was_fitted_on_what_is_verified_is_refused():
     fitted = fit_damped_persistence(truth, climatology(truth), ["1D"])
     with pytest.raises(ValueError, match="the baseline 'baseline' is from .* verified times lie in it"):
         skill_map(forecast, truth, fitted)
-    assert skill_map(forecast, truth, fitted, allow_overlap=True).t2m.notnull().all()
+    found = skill_map(forecast, truth, fitted, allow_overlap=True)
+    assert found.t2m.notnull().all() and found.attrs["baseline"] == "damped persistence"
+    assert found.attrs["verified_start"] == "2001-01-02T00:00:00"
+    assert skill_map(forecast, truth).attrs["baseline"] == "persistence"
 
 
 def test_where_nothing_differs_nothing_is_found():
