@@ -1291,6 +1291,13 @@ class TestPublished:
         with pytest.raises(ValueError, match="none is a lead of the scores"):
             plot.scores(table.sel(lead_time=["1D"]), metric="rmse", published=published())
 
+    @pytest.mark.parametrize(("part", "value"), [("region", "tropics"), ("season", "DJF"), ("month", 3)])
+    def test_not_beside_scores_of_a_part_of_the_globe_or_the_year(self, part, value):
+        table = TestIntervalsAndOthers().table()
+        with pytest.raises(ValueError, match=f"the scores are of {part} .*{value}.* of the globe and whole years"):
+            plot.scores(table.assign_coords({part: value}), metric="rmse", published=published())
+        plot.scores(table.assign_coords(region="global"), metric="rmse", published=published())
+
     def test_letters_do_not_lie_upon_each_other_nor_outside(self):
         table = TestIntervalsAndOthers().table()
         for width in (None, 5):

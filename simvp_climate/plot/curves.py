@@ -283,6 +283,12 @@ def _comparable(published: object, scores: xr.Dataset) -> pd.DataFrame:
         raise ValueError(f"published is {found}: give sc.published() or rows of it, with the columns {needed}")
     if published.empty:
         raise ValueError("published has no rows: nothing was selected from sc.published(). Leave it out, or take more")
+    for part in ("region", "season", "month"):
+        if part in scores.coords and not (part == "region" and (scores[part] == "global").all()):
+            raise ValueError(
+                f"the scores are of {part} {np.atleast_1d(scores[part].values).tolist()}, and what is published is of "
+                "the globe and whole years: score without regions and by, or leave published out"
+            )
     grid = scores.attrs.get("grid")
     if not (published["grid"] == grid).any():
         raise ValueError(
