@@ -103,7 +103,7 @@ def reaches_poles(latitude: xr.DataArray | np.ndarray) -> str:
     "between": between both outermost rows and the poles no further row would fit. Latitudes in degrees, any order.
     """
     degrees = np.sort(np.asarray(latitude, dtype=np.float64).ravel())
-    if np.allclose(degrees[[0, -1]], (-90, 90), rtol=0, atol=_TOLERANCE):
+    if len(degrees) and np.allclose(degrees[[0, -1]], (-90, 90), rtol=0, atol=_TOLERANCE):
         return "rows"
     if len(degrees) < 2:
         return "no"

@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 from simvp_climate.data.conventions import find_axes
-from simvp_climate.grid import closes_longitude, latitude_weights, regrid
+from simvp_climate.grid import closes_longitude, latitude_weights, reaches_poles, regrid
 
 
 def axis(values, name="latitude"):
@@ -481,3 +481,20 @@ def test_without_the_library_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "xarray_regrid.methods.conservative", None)
     with pytest.raises(ImportError, match=r"pip install 'simvp-climate\[regrid\]'"):
         regrid(globe(without(4), 8), globe(without(2), 4, 0))
+
+
+@pytest.mark.parametrize(
+    ("degrees", "how"),
+    [
+        (np.linspace(-90, 90, 9), "rows"),
+        (np.linspace(90, -90, 181), "rows"),
+        (np.arange(-87.1875, 90, 5.625), "between"),
+        ([-85.76, -80.27, -74.74, 74.74, 80.27, 85.76], "between"),  # a Gaussian grid's ends
+        (np.arange(-80, 81, 5), "no"),
+        (np.linspace(0, 90, 10), "no"),
+        ([45.0], "no"),
+        ([], "no"),
+    ],
+)
+def test_how_rows_reach_the_poles(degrees, how):
+    assert reaches_poles(np.asarray(degrees, dtype=float)) == how
