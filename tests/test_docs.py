@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -110,6 +111,21 @@ def test_the_first_steps_run(tmp_path, monkeypatch):
         exec(block.replace(whole, part), names)
     assert (tmp_path / "forecast.nc").exists()
     assert {"SimVPv2", "persistence", "climatology"} <= set(names["scores"].system.values)
+
+
+def test_the_pictures_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "pictures.md").read_text(), re.DOTALL)
+    names = {}
+    for block in blocks:
+        exec(block, names)
+        for number in plt.get_fignums():  # those of plt.subplots
+            plt.close(number)
+    # every function of the reference is on the page
+    text = "".join(blocks)
+    assert not [name for name in sc.plot.__all__ if f"sc.plot.{name}(" not in text]
+    assert (tmp_path / "film.gif").stat().st_size > 10_000
+    assert names["figure"].axes[0].get_title().startswith("Forecast +3 d")
 
 
 def test_weights_of_openstl_become_a_forecaster(tmp_path, monkeypatch):
