@@ -771,7 +771,7 @@ def choose_device(device: str) -> str:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         return next(name for name, available in there.items() if available)
-    if not there.get(device):
+    if not isinstance(device, str) or not there.get(device):
         usable = [name for name, available in there.items() if available]
         raise ValueError(f"device={device!r} is not to be had here: choose 'auto' or one of {usable}")
     return device

@@ -37,7 +37,8 @@ class Stop:
 
     def leave(self, words: str) -> NoReturn:
         """Say where the run stopped, and raise KeyboardInterrupt for Ctrl-C, SystemExit(75) for other signals."""
-        print(f"training stopped by {self.asked.name} {words}", file=sys.stderr, flush=True)
+        by = self.asked.name if self.asked else "a signal that another process got,"
+        print(f"training stopped by {by} {words}", file=sys.stderr, flush=True)
         if self.asked is signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(STATUS)

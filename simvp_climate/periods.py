@@ -24,7 +24,7 @@ from simvp_climate.task import Task
 
 def open_series(task: Task, dataset: xr.Dataset | Sequence[xr.Dataset], name: str) -> list[xr.Dataset]:
     """Return the series under the names and on the orientation used inside."""
-    series = [dataset] if isinstance(dataset, xr.Dataset) else list(dataset)
+    series = dataset if isinstance(dataset, list | tuple) else [dataset]
     for one in series:
         if not isinstance(one, xr.Dataset):
             raise ValueError(

@@ -1,12 +1,11 @@
 """The settings of a training run: one frozen object, of which every field is used or refused."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 
 from simvp_climate.data import reader
-from simvp_climate.task import Task
+from simvp_climate.task import Task, is_finite
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 # settings that change no number of a run: it may be resumed with others
@@ -249,4 +248,4 @@ def _is_weight(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return not isinstance(value, bool) and is_finite(value)

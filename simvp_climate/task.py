@@ -12,6 +12,8 @@ from simvp_climate.data import variables as vocabulary
 from simvp_climate.data.windows import parse_step
 from simvp_climate.notebook import facts
 
+_MOST_STEPS = 10_000
+
 
 @dataclass(frozen=True)
 class Task:
@@ -99,6 +101,8 @@ class Task:
             value = getattr(self, name)
             if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}={value!r} must be a whole number of steps, at least 1")
+            if value > _MOST_STEPS:
+                raise ValueError(f"{name}={value!r} must be at most {_MOST_STEPS} steps")
             object.__setattr__(self, name, int(value))
         if self.inputs and self.horizon > self.history:
             raise ValueError(
@@ -113,7 +117,8 @@ class Task:
         if both := sorted(set(self.forcings) & set(self.names)):
             raise ValueError(f"{both} are both variables to forecast and forcings: they can be one of these")
         pairs = self.transforms.items() if isinstance(self.transforms, Mapping) else self.transforms
-        if not isinstance(pairs, ItemsView | list | tuple) or any(len(pair) != 2 for pair in pairs):
+        pairs_given = isinstance(pairs, ItemsView | list | tuple)
+        if not pairs_given or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
             raise ValueError(f"transforms={self.transforms!r}: write {{'tp': 'log', 'tcc': (0, 1)}}")
         # lists are what a file gives back
         pairs = tuple((name, tuple(how) if isinstance(how, list) else how) for name, how in pairs)
@@ -131,7 +136,7 @@ class Task:
             raise ValueError("levels is empty: name pressures in hPa, for example [500, 850], or leave it out")
         for level in levels:
             number = isinstance(level, Real) and not isinstance(level, bool)
-            if not number or not (math.isfinite(level) and level > 0):
+            if not number or not is_finite(level) or not level > 0:
                 raise ValueError(f"levels has {level!r}: give pressures in hPa, for example [500, 850]")
 
     def _repr_html_(self) -> str:
@@ -158,19 +163,23 @@ class Task:
         return (*self.variables, *self.diagnostics)
 
 
+def is_finite(value: object) -> bool:
+    """Say whether something is a number that a float can hold."""
+    try:
+        return isinstance(value, Real) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def _check_transform(name: str, how: object) -> None:
     if how == "log":
         return
     if isinstance(how, Sequence) and not isinstance(how, str) and len(how) == 2:
         first, second = how
-        if first == "log" and isinstance(second, Real) and 0 < second < math.inf:
+        if first == "log" and is_finite(second) and second > 0:
             return
         numbers = [value for value in how if value is not None]
-        if (
-            numbers
-            and all(isinstance(value, Real) and math.isfinite(value) for value in numbers)
-            and (len(numbers) < 2 or first < second)
-        ):
+        if numbers and all(is_finite(value) for value in numbers) and (len(numbers) < 2 or first < second):
             return
     raise ValueError(
         f"transforms={{{name!r}: {how!r}}} is none: write 'log', ('log', scale) with a scale above 0, or bounds "

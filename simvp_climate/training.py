@@ -191,6 +191,7 @@ def train(
 
         weights_H = latitude_weights(grid["latitude"]).values
         channels = reader.channels(grid)
+        _check_size(model, task, channels, fabric)
         units = tuple(grid[channel.variable].attrs.get("units", "") for channel in channels)
         log_scale, bounds = transforms_of(channels, units, task.transforms)
         plans = fabric.broadcast(checkpoint.plans(run_directory)) or (None, None)
@@ -219,7 +220,6 @@ def train(
             torch.manual_seed(config.seed)
             latitude, longitude = grid["latitude"].values, grid["longitude"].values
             forcings = loader.Forcings(task, latitude, longitude, statics, weights_H, fabric.device)
-            _check_size(model, task, channels, fabric)
             network = loader.build_network(model, task, channels)
             scale_TC = torch.from_numpy(normalizer.change_std / normalizer.std)
             network.change_scale_TC.copy_(scale_TC[:, : network.shared])
@@ -370,8 +370,12 @@ def _fit(
 
     def leave() -> None:
         """End the process, or this call, as the signal asks that came."""
-        words = f"saved in {str(run.directory)!r}. Run the same again to go on"
-        stop.leave(f"{where}, {words if run.directory else 'nothing was saved: give train a directory'}")
+        words = "nothing was saved: give train a directory"
+        if run.directory is not None:
+            words = f"saved in {str(run.directory)!r}. Run the same again to go on"
+        elif not fabric.is_global_zero:
+            words = "the first process of the run says what was saved"
+        stop.leave(f"{where}, {words}")
 
     stop.patient = True  # from here on every step looks whether it is to be the last
     done = len(history) * stream.count + int(sizes[: len(losses.known)].sum())
@@ -639,7 +643,8 @@ def _hint(config: TrainConfig, run: checkpoint.Run) -> str:
 def _free_memory(fabric: Fabric) -> float:
     """Return the bytes that this process can have where it trains."""
     if fabric.device.type == "cuda":
-        return torch.cuda.mem_get_info(fabric.device)[0]
+        unused = torch.cuda.memory_reserved(fabric.device) - torch.cuda.memory_allocated(fabric.device)
+        return torch.cuda.mem_get_info(fabric.device)[0] + unused  # what torch holds and hands out again
     found, (world, machines) = reader.free_memory(), processes.count()
     return math.inf if found is None else found * machines // world
 

@@ -154,12 +154,18 @@ def take_weights(network: nn.Module, start: Forecaster, task: Task, channels: tu
 
     The weights between input and output are taken whole. Of the first convolution those that belong to an input
     (channel or forcing) of the same name, of the readout those of a channel of the same name. The others of the new
-    network stay as they are, and so do its scales of change, which are statistics.
+    network stay as they are, and so do its scales of change, which are statistics. A variable that was only forecast
+    and now is seen too, or the other way round, is new: its output was a state and is a change, or the other way round.
     """
     own, theirs = network.state_dict(), start.network.state_dict()
     inputs, outputs = _ends(task, channels)
     inputs_there, outputs_there = _ends(start.task, start.normalizer.channels)
     by_input, by_channel = _pairs(inputs, inputs_there), _pairs(outputs, outputs_there)
+    # what is seen and forecast comes out as a change, what is forecast alone as a state
+    turned = []
+    if start.network.config.predict == "change":
+        turned = [n for n in outputs if n in outputs_there and (n in inputs) != (n in inputs_there)]
+    by_channel = [(at, there) for at, there in by_channel if outputs[at] not in turned]
     for name, value in own.items():
         if name == "change_scale_TC":
             continue
@@ -178,8 +184,8 @@ def take_weights(network: nn.Module, start: Forecaster, task: Task, channels: tu
         digest.update(value.cpu().contiguous().numpy())
     return {
         "sha256": digest.hexdigest(),
-        "taken": [name for name in names if name in names_there],
-        "new": [name for name in names if name not in names_there],
+        "taken": [name for name in names if name in names_there and name not in turned],
+        "new": [name for name in names if name not in names_there or name in turned],
         "left_out": [name for name in names_there if name not in names],
     }
 

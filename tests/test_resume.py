@@ -212,6 +212,13 @@ def test_without_a_directory_the_message_says_that_nothing_is_saved(monkeypatch,
     assert "after step 2 of 5, nothing was saved: give train a directory" in capsys.readouterr().err
 
 
+def test_a_process_leaves_with_the_others_though_the_signal_was_not_its_own(capsys):
+    with pytest.raises(SystemExit) as end:
+        interruption.Stop().leave("after step 3")
+    assert end.value.code == 75
+    assert capsys.readouterr().err == "training stopped by a signal that another process got, after step 3\n"
+
+
 def test_a_second_interrupt_does_not_wait(monkeypatch):
     steps = Interrupter(monkeypatch)
     steps.at = {2: signal.SIGINT}

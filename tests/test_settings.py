@@ -16,6 +16,7 @@ from simvp_climate.task import Task
         ({"batch_size": 2.5}, "batch_size=2.5"),
         ({"accumulate": 0}, "accumulate=0"),
         ({"rollout": 0}, "rollout=0"),
+        ({"learning_rate": 10**400}, "learning_rate=1000"),
         ({"rollout": 10**6}, "rollout=1000000 must be at most 1000 calls"),
         ({"patience": 0}, "patience=0"),
         ({"epochs": 3, "patience": 3}, "patience=3 would be ignored in epochs=3"),

@@ -446,6 +446,10 @@ def test_wrong_step_grid_and_overlap_are_refused():
     unsaid["t2m"] = (unsaid["t2m"] - 273.15).drop_attrs()
     with pytest.raises(ValueError, match="t2m of valid averages .*, it was trained on"):
         run(ds, valid=unsaid)
+    with pytest.raises(ValueError, match="dataset is of type NoneType: give an xarray.Dataset"):
+        train(TASK, None, valid=None, device="cpu")
+    with pytest.raises(ValueError, match="device=.'cpu'. is not to be had here"):
+        train(TASK, ds, valid=None, device=["cpu"])
     with pytest.raises(ValueError, match="config is a dict: give a TrainConfig"):
         run(ds, config={"epochs": 3})
     with pytest.raises(ValueError, match=r"start_from is a str: give a Forecaster, Forecaster.load\(path\)"):

@@ -145,6 +145,23 @@ def test_a_new_diagnostic_is_named(start, capsys):
     assert "new, with fresh weights: tp" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("before", ["variable", "diagnostic"])
+def test_a_variable_that_turns_into_a_diagnostic_or_back_starts_fresh(before, capsys):
+    ds = windy(times=40)
+    seen = dataclasses.replace(SMALL, variables=("z500", "t2m"))
+    told = dataclasses.replace(SMALL, variables=("z500",), diagnostics=("t2m",))
+    first, second = (seen, told) if before == "variable" else (told, seen)
+    one = run(ds, task=first)
+    two = run(ds, task=second, start_from=one, config=quick(statistics="take", learning_rate=1e-9))
+    fresh = run(ds, task=second, config=quick(learning_rate=1e-9))
+    assert "t2m" in two.provenance["start_from"]["new"]
+    assert "new, with fresh weights: t2m" in capsys.readouterr().out
+    readout = [made.network.state_dict()["readout.weight"] for made in (one, two, fresh)]
+    torch.testing.assert_close(readout[1][0], readout[0][0], rtol=0, atol=1e-6)  # z500 is taken
+    assert (readout[1][1] - readout[0][1]).abs().max() > 1e-3
+    assert readout[1][1].std() == pytest.approx(float(readout[2][1].std()), rel=0.8)
+
+
 def test_the_padding_may_be_another(start):
     model = dataclasses.replace(start.network.config, padding="zeros")
     assert run(windy(times=30), task=SMALL, start_from=start, model=model).network.config.padding == "zeros"

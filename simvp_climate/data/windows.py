@@ -26,7 +26,9 @@ def parse_step(step: str) -> pd.Timedelta | int:
         raise ValueError(f"{rule}, as text")
     if months := _CALENDAR_STEP.fullmatch(step):
         value = int(months[1] or 1)
-    elif not _DURATION.fullmatch(step):  # a bare number would be nanoseconds to pandas
+    elif not _DURATION.fullmatch(step) or step.endswith(
+        ("MS", "ME")
+    ):  # "1.5MS" would be milliseconds to pandas, a bare number would be nanoseconds to pandas
         raise ValueError(rule)
     else:
         try:

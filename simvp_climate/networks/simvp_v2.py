@@ -85,7 +85,9 @@ class SimVPv2Config:
             ("drop_path", "in [0, 1)", lambda x: 0 <= x < 1),
         ):
             value = getattr(self, name)
-            number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+            number = isinstance(value, Real) and not isinstance(value, bool)
+            # no float holds the largest whole numbers
+            number = number and (abs(value) <= _MOST if isinstance(value, Integral) else math.isfinite(value))
             if not number or not fits(value):
                 raise ValueError(f"{name}={value!r} must be a number {rule}")
             object.__setattr__(self, name, float(value))
@@ -158,8 +160,12 @@ class SimVPv2(nn.Module):
         ):
             if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
-        if int(history * config.hidden_space * config.mlp_ratio) < 1:
-            raise ValueError(f"mlp_ratio={config.mlp_ratio:g} leaves no channel of history * hidden_space to mix")
+        wide = int(history * config.hidden_space * config.mlp_ratio)
+        if not 1 <= wide <= _MOST:
+            raise ValueError(
+                f"mlp_ratio={config.mlp_ratio:g} makes {wide} channels of history * hidden_space in the first block: "
+                f"it must leave 1 to {_MOST}"
+            )
         shared = min(channels, outputs) if shared is None else shared
         if not 0 <= shared <= min(channels, outputs):
             raise ValueError(f"shared={shared} of channels={channels} in and outputs={outputs} out: give at most both")

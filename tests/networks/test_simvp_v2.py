@@ -257,6 +257,11 @@ def test_bad_sizes_are_named(changes, message):
         SimVPv2Config(**changes)
 
 
+def test_a_first_block_that_is_too_wide_is_named():
+    with pytest.raises(ValueError, match="makes 3298534883328 channels of history . hidden_space in the first block"):
+        SimVPv2(SimVPv2Config(2**20, 1, mlp_ratio=2**20, padding="zeros"), history=3, channels=1)
+
+
 def test_sizes_are_kept_as_plain_values():
     config = SimVPv2Config(hidden_time=np.int64(8), mlp_ratio=np.float32(2))
     assert type(config.hidden_time) is int and type(config.mlp_ratio) is float
