@@ -330,8 +330,11 @@ def plot(
 @app.command()
 def reproduce(
     forecast: Annotated[Path, typer.Argument(help="A forecast, NetCDF or Zarr, as written by this package.")],
-    forecaster: Annotated[Path, typer.Option(help="The file of the forecaster that made it.")],
+    forecaster: Annotated[
+        list[Path], typer.Option(help="The file of the forecaster that made it; of an ensemble repeated for each.")
+    ],
     data: Annotated[str, typer.Option(help="The data that it started from. Default: what the file names.")] = "",
+    pool: Annotated[str, typer.Option(help="Of a perturbed ensemble: the states it was perturbed from.")] = "",
     tolerance: Annotated[float, typer.Option(help="In standard deviations of a variable.")] = 1e-3,
 ) -> None:
     """Make a forecast again from its data, and compare.
@@ -342,18 +345,20 @@ def reproduce(
     """
     with _explained(reproduce):
         stored = _open_forecast(forecast)
-        trained = sc.Forecaster.load(forecaster)
+        trained = [sc.Forecaster.load(path) for path in forecaster]
+        task = trained[0].task
         source = data or stored.attrs.get("data_source", "")
         if not source:
             raise ValueError(f"{forecast} does not name its data: give --data")
-        inputs = [*trained.task.variables, *trained.task.inputs]
+        inputs = [*task.variables, *task.inputs]
         if source == "open_sample()":
             dataset = sc.open_sample(inputs)
         else:
-            dataset = sc.open_dataset(source, inputs, levels=trained.task.levels)
+            dataset = sc.open_dataset(source, inputs, levels=task.levels)
         _check_time(dataset, source)
+        states = sc.open_dataset(pool, inputs, levels=task.levels) if pool else None
     try:
-        print(sc.reproduce(stored, trained, dataset, tolerance=tolerance))
+        print(sc.reproduce(stored, trained, dataset, pool=states, tolerance=tolerance))
     except ValueError as error:
         print(error)
         raise typer.Exit(1) from error

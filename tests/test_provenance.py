@@ -105,6 +105,25 @@ def test_a_perturbed_ensemble(forecaster, tmp_path):
             perturbed_ensemble(forecaster, ds, pool, 0.3, members=wrong)
 
 
+def test_the_command_for_ensembles(forecaster, second, tmp_path):
+    waves().to_netcdf(tmp_path / "data.nc")
+    waves(times=400).to_netcdf(tmp_path / "pool.nc")
+    ds, pool = (xr.open_dataset(tmp_path / f"{name}.nc") for name in ("data", "pool"))
+    models = []
+    for name, one in {"a": forecaster, "b": second}.items():
+        one.save(tmp_path / f"{name}.safetensors")
+        models += ["--forecaster", str(tmp_path / f"{name}.safetensors")]
+    ensemble([forecaster, second], ds, every="96h").to_netcdf(tmp_path / "e.nc")
+    perturbed_ensemble(forecaster, ds, pool, 0.3, every="96h", members=2).to_netcdf(tmp_path / "p.nc")
+    result = CliRunner().invoke(app, ["reproduce", str(tmp_path / "e.nc"), *models])
+    assert result.exit_code == 0 and "t2m: bit by bit the same" in result.output, result.output
+    perturbed = ["reproduce", str(tmp_path / "p.nc"), *models[:2]]
+    result = CliRunner().invoke(app, [*perturbed, "--pool", str(tmp_path / "pool.nc")])
+    assert result.exit_code == 0 and "z500: bit by bit the same" in result.output, result.output
+    result = CliRunner().invoke(app, perturbed)
+    assert result.exit_code == 1 and "give the pool" in result.output
+
+
 def test_the_command(forecaster, tmp_path):
     waves().to_netcdf(tmp_path / "data.nc")
     forecaster.save(tmp_path / "m.safetensors")
