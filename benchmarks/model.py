@@ -36,6 +36,7 @@ import typer
 from torch import Tensor, nn
 
 from simvp_climate.loader import Plan, WindowStream
+from simvp_climate.networks.footprint import kept_bytes
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 
 
@@ -321,6 +322,10 @@ def measure_memory() -> None:
         total = (rest + slope * 722 * 1440) / 1e9
         kind = "bfloat16" if bf16 else "float32"
         print(f"| {kind} | {'yes' if recompute else 'no'} |{columns} {slope:,.0f} | {total:.0f} |", flush=True)
+    with torch.device("meta"):
+        network = SimVPv2(SimVPv2Config(padding="sphere"), history=12, channels=1)
+    kept = [kept_bytes(network, 12, size) / cells for size, cells in zip(sizes, cells, strict=True)]
+    print(f"counted beforehand, float32: {', '.join(f'{one:,.0f}' for one in kept)} bytes per cell")
 
 
 def main(
