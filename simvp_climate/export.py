@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from simvp_climate.data.normalizer import Normalizer
-from simvp_climate.loader import Scale, roles
 from simvp_climate.model_file import replace
 from simvp_climate.networks.simvp_v2 import rollout
 from simvp_climate.task import Task
+from simvp_climate.tensors import Scale, roles
 
 _ABOUT = "forecaster.json"
 _MADE_BY = "exported by simvp_climate"

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from simvp_climate import export, hindcast, layouts, loader, model_file
+from simvp_climate import export, hindcast, layouts, model_file, tensors
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import bounds_offsets, find_axes, find_member, orient, rename, restore, same_grid
 from simvp_climate.data.forcings import COORDINATE_CHANNELS, static_names
@@ -412,12 +412,12 @@ class Forecaster:
     @property
     def _seen(self) -> Normalizer:
         """The statistics of what goes into the network."""
-        return self.normalizer.select(loader.roles(self.task, self.normalizer.channels).seen)
+        return self.normalizer.select(tensors.roles(self.task, self.normalizer.channels).seen)
 
     @property
     def _told(self) -> Normalizer:
         """The statistics of what comes out of the network."""
-        return self.normalizer.select(loader.roles(self.task, self.normalizer.channels).told)
+        return self.normalizer.select(tensors.roles(self.task, self.normalizer.channels).told)
 
     def _conversions(self, inside: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
         """Return factor and offset that carry each channel to the units trained on, (channel, 1, 1)."""
@@ -585,9 +585,9 @@ class Forecaster:
             },
         )
 
-    def _forcings(self, device: torch.device) -> loader.Forcings:
+    def _forcings(self, device: torch.device) -> tensors.Forcings:
         weights = latitude_weights(xr.Dataset(coords={"latitude": self.latitude})).values
-        return loader.Forcings(self.task, self.latitude, self.longitude, self.statics, weights, device)
+        return tensors.Forcings(self.task, self.latitude, self.longitude, self.statics, weights, device)
 
     def _histories(self, inside: xr.Dataset, init_times: Iterable | None, every: str | None) -> np.ndarray:
         """Return the positions of the history of each initialization, shape (init, history)."""
@@ -642,7 +642,7 @@ class Forecaster:
         """
         device = next(self.network.parameters()).device
         seen, told = self._seen, self._told
-        scale, scale_told = loader.Scale(seen, device), loader.Scale(told, device)
+        scale, scale_told = tensors.Scale(seen, device), tensors.Scale(told, device)
         forcings = self._forcings(device)
         factor, offset = self._conversions(inside)
         # back again: what is not in the data comes in the units trained in
@@ -819,7 +819,7 @@ def _assemble(content: model_file.Content, device: str) -> Forecaster:
     if config.blocks + config.spatial_layers > len(weights):
         raise ValueError(f"its model has {config.blocks + config.spatial_layers} layers, and {len(weights)} weights")
     with torch.device("meta"):  # whatever sizes the header says, nothing is made of them before they are compared
-        network = loader.build_network(config, task, channels)
+        network = tensors.build_network(config, task, channels)
     statistics = {name: tensors[name].numpy() for name in _STATISTICS}
     statics = tensors["statics"].numpy()
     _check_numbers(task, units, shape, latitude, longitude, statics, statistics)
@@ -837,7 +837,7 @@ def _assemble(content: model_file.Content, device: str) -> Forecaster:
 
 
 def _forcing_names(task: Task) -> list[str]:
-    """Return what the channels are that the network sees beside the state, in the order of `loader.Forcings`."""
+    """Return what the channels are that the network sees beside the state, in the order of `tensors.Forcings`."""
     changing = forcing_channels(task.forcings)
     names = [f"{channel}{when}" for when in ("", "_at_output") for channel in changing]
     names += COORDINATE_CHANNELS if "coordinates" in task.forcings else ()

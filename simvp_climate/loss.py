@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from simvp_climate import loader
+from simvp_climate import loader, tensors
 from simvp_climate.data.normalizer import Normalizer
 from simvp_climate.data.reader import Channel
 from simvp_climate.data.windows import parse_step
@@ -45,17 +45,17 @@ class Loss:
         task: Task,
         normalizer: Normalizer,
         weights: np.ndarray,
-        forcings: loader.Forcings,
+        forcings: tensors.Forcings,
         device: torch.device,
     ):
         def tensor(values: np.ndarray) -> Tensor:
             return torch.as_tensor(values, dtype=torch.float32, device=device)
 
-        self.scale, self.forcings, self.device = loader.Scale(normalizer, device), forcings, device
-        self.roles = loader.roles(task, normalizer.channels)
-        self.scale_seen = loader.Scale(normalizer.select(self.roles.seen), device)
+        self.scale, self.forcings, self.device = tensors.Scale(normalizer, device), forcings, device
+        self.roles = tensors.roles(task, normalizer.channels)
+        self.scale_seen = tensors.Scale(normalizer.select(self.roles.seen), device)
         normalizer = normalizer.select(self.roles.told)  # from here on it is about what comes out
-        self.scale_told = loader.Scale(normalizer, device)
+        self.scale_told = tensors.Scale(normalizer, device)
         self.history = task.history
         self.shown = sorted({0, task.horizon - 1})
         self.units = normalizer.units
@@ -116,7 +116,7 @@ class Loss:
         return self.error(*self.forecast(network, batch, inits, leads))
 
 
-def _told(x_BTCHW: Tensor, roles: loader.Roles) -> Tensor:
+def _told(x_BTCHW: Tensor, roles: tensors.Roles) -> Tensor:
     """Return the channels that come out; a view where these are all."""
     return x_BTCHW if len(roles.told) == x_BTCHW.shape[2] else x_BTCHW[:, :, roles.told]
 

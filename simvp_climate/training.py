@@ -27,7 +27,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.loggers import Logger
 from torch import Tensor, nn
 
-from simvp_climate import checkpoint, interruption, loader, periods, processes, transfer
+from simvp_climate import checkpoint, interruption, loader, periods, processes, tensors, transfer
 from simvp_climate.data import reader
 from simvp_climate.data.normalizer import Normalizer, check_transforms, check_units, check_varies, transforms_of
 from simvp_climate.forecaster import Forecaster, choose_device
@@ -219,8 +219,8 @@ def train(
         with torch.random.fork_rng(devices=[fabric.device] if accelerator == "cuda" else []):
             torch.manual_seed(config.seed)
             latitude, longitude = grid["latitude"].values, grid["longitude"].values
-            forcings = loader.Forcings(task, latitude, longitude, statics, weights_H, fabric.device)
-            network = loader.build_network(model, task, channels)
+            forcings = tensors.Forcings(task, latitude, longitude, statics, weights_H, fabric.device)
+            network = tensors.build_network(model, task, channels)
             scale_TC = torch.from_numpy(normalizer.change_std / normalizer.std)
             network.change_scale_TC.copy_(scale_TC[:, : network.shared])
             provenance = _describe(task, model, config, normalizer, train_part, valid_part, fabric)
@@ -652,7 +652,7 @@ def _free_memory(fabric: Fabric) -> float:
 def _check_size(model: SimVPv2Config, task: Task, channels: tuple[reader.Channel, ...], fabric: Fabric) -> None:
     """Raise MemoryError if the weights do not fit into what is free."""
     with torch.device("meta"):
-        count = sum(value.numel() for value in loader.build_network(model, task, channels).parameters())
+        count = sum(value.numel() for value in tensors.build_network(model, task, channels).parameters())
     # with their gradients, the two moments of Adam, and their average and the best of it
     needed, free = 6 * 4 * count, _free_memory(fabric)
     if needed > free:

@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from simvp_climate import loader
+from simvp_climate import tensors
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import same_grid
 from simvp_climate.data.forcings import static_names
@@ -201,8 +201,8 @@ def say(found: dict, statistics: str) -> str:
 
 def _ends(task: Task, channels: tuple[Channel, ...]) -> tuple[list[str], list[str]]:
     """Return the names of what goes into a network, and of what comes out."""
-    roles, names = loader.roles(task, channels), [str(channel) for channel in channels]
-    return [*(names[at] for at in roles.seen), *loader.forcing_names(task)], [names[at] for at in roles.told]
+    roles, names = tensors.roles(task, channels), [str(channel) for channel in channels]
+    return [*(names[at] for at in roles.seen), *tensors.forcing_names(task)], [names[at] for at in roles.told]
 
 
 def _pairs(names: list, others: list) -> list[tuple[int, int]]:

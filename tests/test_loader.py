@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from conftest import waves
 
-from simvp_climate import loader
+from simvp_climate import loader, tensors
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import orient, rename
 from simvp_climate.data.normalizer import Normalizer
@@ -286,7 +286,7 @@ class TestScale:
             log_scale=np.array([1e-5, 0, 0]),
             bounds=np.array([[0, np.inf], [0, 1], [-np.inf, np.inf]]),
         )
-        return loader.Scale(normalizer, torch.device("cpu"))
+        return tensors.Scale(normalizer, torch.device("cpu"))
 
     def test_there_and_back(self):
         x = torch.full((1, 1, 3, 2, 2), 0.5)
@@ -310,7 +310,7 @@ class TestForcings:
         task = Task(["t2m"], history=history, horizon=history * calls, step=step, forcings=names)
         statics = np.array(statics).reshape(-1, 2, 4)
         latitude, longitude = np.array([-30.0, 30.0]), np.arange(4) * 90.0
-        made = loader.Forcings(task, latitude, longitude, statics, np.ones(2), torch.device("cpu"))
+        made = tensors.Forcings(task, latitude, longitude, statics, np.ones(2), torch.device("cpu"))
         return made, made(pd.DatetimeIndex(inits), calls)
 
     def test_input_and_target_times_side_by_side(self):

@@ -5,7 +5,7 @@ import torch
 from conftest import quick
 from torch import nn
 
-from simvp_climate import loader
+from simvp_climate import loader, tensors
 from simvp_climate.data.normalizer import Normalizer
 from simvp_climate.data.reader import Channel
 from simvp_climate.loss import Loss
@@ -30,7 +30,7 @@ def loss_of(history=1, horizon=2, mask=None, **config) -> Loss:
         bounds=np.tile([-np.inf, np.inf], (2, 1)),
     )
     device = torch.device("cpu")
-    forcings = loader.Forcings(task, np.array([0.0, 60.0]), np.array([0.0]), np.empty((0, 2, 1)), AREA, device)
+    forcings = tensors.Forcings(task, np.array([0.0, 60.0]), np.array([0.0]), np.empty((0, 2, 1)), AREA, device)
     return Loss(quick(**config), task, statistics, AREA, forcings, device)
 
 

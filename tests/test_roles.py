@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import quick, tiny_model, waves
 
-from simvp_climate import loader
+from simvp_climate import tensors
 from simvp_climate.data.reader import Channel
 from simvp_climate.forecaster import Forecaster
 from simvp_climate.task import Task
@@ -33,7 +33,7 @@ def forecaster(ds):
 def test_places():
     channels = [Channel("z", 500.0), Channel("z", 850.0), Channel("t2m", None), Channel("tp", None)]
     task = Task(["z"], [500, 850], inputs=["t2m"], diagnostics=["tp"], history=2, horizon=2)
-    assert loader.roles(task, channels) == loader.Roles([0, 1, 2], [0, 1, 3], 2)
+    assert tensors.roles(task, channels) == tensors.Roles([0, 1, 2], [0, 1, 3], 2)
 
 
 def test_network_and_forecast(forecaster, ds):

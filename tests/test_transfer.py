@@ -9,7 +9,7 @@ import xarray as xr
 from conftest import quick, tiny_model, waves
 from test_training import run, weights
 
-from simvp_climate import loader, transfer
+from simvp_climate import tensors, transfer
 from simvp_climate.data.reader import Channel
 from simvp_climate.forecaster import Forecaster
 from simvp_climate.networks.simvp_v2 import SimVPv2
@@ -49,8 +49,8 @@ def test_the_names_of_forcings_are_as_many_as_their_channels():
     task = dataclasses.replace(WIDE, forcings=("orography", "time_of_year", "coordinates", "insolation", "lsm"))
     latitude, longitude = np.array([0.0, 30.0]), np.array([0.0, 90.0])
     statics = np.random.default_rng(0).random((2, 2, 2))
-    built = loader.Forcings(task, latitude, longitude, statics, np.ones(2), torch.device("cpu"))
-    names = loader.forcing_names(task)
+    built = tensors.Forcings(task, latitude, longitude, statics, np.ones(2), torch.device("cpu"))
+    names = tensors.forcing_names(task)
     assert len(names) == len(built) == len(set(names)) == 11
     assert names[0] == "time_of_year_cos at the input time" and names[-2:] == ["orography", "lsm"]
 
