@@ -217,14 +217,14 @@ def open_windows(path: Path | str, case: Case, engine: str):
 
 
 def open_stream(source, windows: np.ndarray, case: Case, memory: int):
-    from simvp_climate.loader import WindowStream, choose_plan
+    from simvp_climate.training.loader import WindowStream, choose_plan
 
     plan = choose_plan([source], [windows], case.batch, memory)
     return WindowStream([source], [windows], batch_size=case.batch, plan=plan, seed=0)
 
 
 def our_statistics(source, windows: np.ndarray, case: Case) -> None:
-    from simvp_climate.data.normalizer import survey
+    from simvp_climate.processing.statistics import survey
 
     weights, logged = np.ones(case.latitudes), np.zeros(len(case.variables))
     survey([source], [windows], weights, case.history, logged, remember=False)
@@ -326,7 +326,7 @@ def measure_statistics(work: Callable[[], None]) -> dict:
     }
 
 
-OWN = ("simvp_climate.loader", "simvp_climate.data.store")
+OWN = ("simvp_climate.training.loader", "simvp_climate.data.store")
 IMPORTED = {"xbatcher": ("xbatcher.loaders.torch",), "insitubatch": ("insitubatch",), "RAM gather (limit)": ()}
 PEERS = {
     "xarray, no dask": lambda path, case: xarray_samples(path, case, None),

@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 
 from simvp_climate.networks.simvp_v2 import SimVPv2Config
-from simvp_climate.training import TrainConfig
+from simvp_climate.training.train import TrainConfig
 
 # one thread: the runs are small, and the order of sums must not depend on the machine
 torch.set_num_threads(1)
@@ -61,8 +61,8 @@ def cache_folder(tmp_path_factory, monkeypatch):
 @pytest.fixture(scope="session")
 def forecaster():
     """A forecaster of both variables on the global grid, hardly trained."""
-    from simvp_climate.task import Task
-    from simvp_climate.training import train
+    from simvp_climate.processing.task import Task
+    from simvp_climate.training.train import train
 
     task = Task(["z500", "t2m"], history=3, horizon=3)
     ds = waves()

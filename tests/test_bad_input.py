@@ -11,7 +11,7 @@ import zarr
 from conftest import quick, tiny_model, waves
 
 import simvp_climate as sc
-from simvp_climate import loader
+from simvp_climate.training import loader
 
 TASK = sc.Task(["z500", "t2m"], history=2, horizon=2)
 

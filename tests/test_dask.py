@@ -11,12 +11,12 @@ import xarray as xr
 from conftest import quick, tiny_model
 
 import simvp_climate as sc
-from simvp_climate import checkpoint
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import orient
-from simvp_climate.data.normalizer import survey
+from simvp_climate.data.grid import latitude_weights
 from simvp_climate.data.windows import find_windows
-from simvp_climate.grid import latitude_weights
+from simvp_climate.processing.statistics import survey
+from simvp_climate.training import checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def test_nothing_is_missing(built):
     assert not any(name.startswith(("tests/", "recipes/", "benchmarks/")) for name in names)
     with tarfile.open(archive) as content:
         inside = {name.partition("/")[2] for name in content.getnames()}
-    assert {"README.md", "LICENSE", "pyproject.toml", "simvp_climate/task.py"} <= inside
+    assert {"README.md", "LICENSE", "pyproject.toml", "simvp_climate/processing/task.py"} <= inside
 
 
 def environment(folder: Path) -> tuple[Path, dict[str, str]]:

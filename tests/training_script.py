@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 import simvp_climate as sc
-from simvp_climate import checkpoint, training
-from simvp_climate.forecaster import Forecaster
+from simvp_climate.forecasting.forecaster import Forecaster
+from simvp_climate.training import checkpoint
+from simvp_climate.training import train as train_module
 
 
 def train(directory: Path | None, epochs: int, **changes) -> Forecaster:
@@ -38,7 +39,7 @@ def say(word: str) -> None:
 
 def main(directory: str, epochs: str, seconds: str = "0") -> None:
     torch.set_num_threads(1)
-    fsync, update, stay = os.fsync, training._update_average, float(seconds)
+    fsync, update, stay = os.fsync, train_module._update_average, float(seconds)
 
     def half_written(file: int) -> None:
         if stay and os.fstat(file).st_size > 10_000:  # not the folder
@@ -51,9 +52,9 @@ def main(directory: str, epochs: str, seconds: str = "0") -> None:
     def first_step(*arguments) -> None:
         update(*arguments)
         say("ready")
-        training._update_average = update
+        train_module._update_average = update
 
-    checkpoint.os.fsync, training._update_average = half_written, first_step
+    checkpoint.os.fsync, train_module._update_average = half_written, first_step
     train(Path(directory), int(epochs))
     say("done")
 

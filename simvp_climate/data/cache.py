@@ -36,7 +36,7 @@ import zarr
 
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import find_axes
-from simvp_climate.progress import tqdm
+from simvp_climate.data.progress import tqdm
 
 _DTYPES = ("float32", "float16", "int16")
 _BLOCK_BYTES = 2**26  # read at once; up to four times that if a chunk of the source is then read but once

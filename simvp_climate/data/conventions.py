@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from simvp_climate.data.grid import closes_longitude, why_healpix
 from simvp_climate.data.variables import Variable, expand, lookup, same_units, substitute
-from simvp_climate.grid import closes_longitude, why_healpix
 
 # degrees; float32 or linspace noise is far below, grid spacing far above
 _TOLERANCE = 1e-3

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from simvp_climate.networks.continuation import continue_beyond, continued, folded
+from simvp_climate.networks.padding import continue_beyond, continued, folded
 
 
 def depthwise(x_BCHW: Tensor, weight: Tensor, bias: Tensor, dilation: int, beyond: str) -> Tensor:

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from simvp_climate.networks.continuation import continue_beyond
 from simvp_climate.networks.depthwise import depthwise
+from simvp_climate.networks.padding import continue_beyond
 
 _MOST = 2**20  # of channels and layers: beyond no number of weights can be counted
 PADDINGS = ("zeros", "periodic", "sphere", "sphere_with_poles")

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from simvp_climate.data.variables import conversion
-from simvp_climate.plot.choices import check_dataset, choose_names, lead_values
+from simvp_climate.plot.selection import check_dataset, choose_names, lead_values
 from simvp_climate.plot.style import (
     BASELINES,
     LINES,

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
-from simvp_climate.grid import closes_longitude
+from simvp_climate.data.grid import closes_longitude
 from simvp_climate.plot.style import color_bar_below
 
 _NO_VALUE = "0.85"

@@ -13,7 +13,10 @@ from matplotlib import animation
 from matplotlib.colors import Colormap
 
 from simvp_climate.data.conventions import find_axes, rename
-from simvp_climate.plot.choices import (
+from simvp_climate.data.progress import tqdm
+from simvp_climate.plot.colors import check_colors, colors_of
+from simvp_climate.plot.geography import beyond_edge, check_projection, color_bar, draw_cells, fit_height, map_panels
+from simvp_climate.plot.selection import (
     at_points_of,
     check_dataset,
     choose_init,
@@ -25,10 +28,7 @@ from simvp_climate.plot.choices import (
     lead_values,
     time_values,
 )
-from simvp_climate.plot.colors import check_colors, colors_of
-from simvp_climate.plot.geography import beyond_edge, check_projection, color_bar, draw_cells, fit_height, map_panels
 from simvp_climate.plot.style import figure_of, font_size, given_panels, labeled, new_figure, refuse_settings_of_axes
-from simvp_climate.progress import tqdm
 
 _WRITERS = {".gif": "pillow", ".mp4": "ffmpeg"}
 

@@ -13,8 +13,10 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
 from simvp_climate.data.conventions import find_axes, rename
-from simvp_climate.grid import latitude_weights
-from simvp_climate.plot.choices import (
+from simvp_climate.data.grid import latitude_weights
+from simvp_climate.plot.colors import DIVERGING, check_colors, colors_of, diverging_of, symmetric_range
+from simvp_climate.plot.geography import beyond_edge, check_projection, color_bar, draw_cells, fit_height, map_panels
+from simvp_climate.plot.selection import (
     at_points_of,
     check_dataset,
     choose_init,
@@ -27,8 +29,6 @@ from simvp_climate.plot.choices import (
     time_values,
     values_of,
 )
-from simvp_climate.plot.colors import DIVERGING, check_colors, colors_of, diverging_of, symmetric_range
-from simvp_climate.plot.geography import beyond_edge, check_projection, color_bar, draw_cells, fit_height, map_panels
 from simvp_climate.plot.style import (
     MAX_ROWS,
     figure_of,

@@ -11,9 +11,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from simvp_climate.plot.choices import choose_leads
 from simvp_climate.plot.colors import DIVERGING
 from simvp_climate.plot.curves import check_scores, lead_axis
+from simvp_climate.plot.selection import choose_leads
 from simvp_climate.plot.style import (
     at_text,
     color_bar_below,

@@ -14,8 +14,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from simvp_climate.data.conventions import Axes as Dimensions
 from simvp_climate.data.conventions import find_axes, rename
-from simvp_climate.grid import closes_longitude, latitude_weights
-from simvp_climate.plot.choices import (
+from simvp_climate.data.grid import closes_longitude, latitude_weights
+from simvp_climate.plot.colors import check_colors, colors_of, diverging_of, shown, symmetric_range
+from simvp_climate.plot.geography import degrees_text, edges_of
+from simvp_climate.plot.selection import (
     check_dataset,
     choose_init,
     date_text,
@@ -28,8 +30,6 @@ from simvp_climate.plot.choices import (
     values_of,
     what,
 )
-from simvp_climate.plot.colors import check_colors, colors_of, diverging_of, shown, symmetric_range
-from simvp_climate.plot.geography import degrees_text, edges_of
 from simvp_climate.plot.style import (
     color_bar_below,
     figure_of,

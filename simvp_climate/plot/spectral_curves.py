@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from simvp_climate.grid import latitude_weights
-from simvp_climate.plot.choices import choose_leads, choose_names
+from simvp_climate.data.grid import latitude_weights
+from simvp_climate.plot.selection import choose_leads, choose_names
 from simvp_climate.plot.style import (
     LINES,
     MAX_ROWS,

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from simvp_climate.networks.continuation import continue_beyond
 from simvp_climate.networks.depthwise import depthwise
+from simvp_climate.networks.padding import continue_beyond
 from simvp_climate.networks.simvp_v2 import PADDINGS
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from simvp_climate.networks.continuation import continue_beyond
+from simvp_climate.networks.padding import continue_beyond
 from simvp_climate.networks.simvp_v2 import PADDINGS, SimVPv2, SimVPv2Config, rollout
 
 

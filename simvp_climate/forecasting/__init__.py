@@ -1,0 +1,1 @@
+"""Forecasts: a trained network and a Dataset in, a labelled Dataset out."""

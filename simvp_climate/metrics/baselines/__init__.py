@@ -1,0 +1,1 @@
+"""Baselines: what a forecast has to beat."""

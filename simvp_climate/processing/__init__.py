@@ -1,0 +1,1 @@
+"""From a Dataset to normalized tensors: task, statistics, forcings, channels."""

@@ -1,0 +1,1 @@
+"""Training: windows and batches, loss, loop, checkpoints, several processes."""

@@ -1,0 +1,88 @@
+"""The outward form of forecasts: what a file keeps. `test_forecaster.py` has what a Forecaster makes of it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from simvp_climate.data.cf_encoding import encode
+
+
+def forecast(name="tp", calendar="standard", **attrs):
+    inits = xr.date_range("2001-01-01", periods=2, freq="12h", calendar=calendar, use_cftime=calendar != "standard")
+    leads = pd.timedelta_range("6h", periods=3, freq="6h", unit="ns")
+    valid = np.array([[init + lead for lead in leads] for init in inits])
+    values = np.arange(2 * 3 * 2 * 4, dtype="f4").reshape(2, 3, 2, 4)
+    return xr.Dataset(
+        {name: (("init_time", "lead_time", "latitude", "longitude"), values, attrs)},
+        {
+            "init_time": inits,
+            "lead_time": leads,
+            "valid_time": (("init_time", "lead_time"), valid),
+            "latitude": [-45.0, 45.0],
+            "longitude": [0.0, 90, 180, 270],
+        },
+    )
+
+
+def with_bounds(ds, lower, upper):
+    valid = ds["valid_time"].values
+    pairs = np.array([[[t + pd.Timedelta(lower), t + pd.Timedelta(upper)] for t in row] for row in valid])
+    return ds.assign_coords(valid_time_bnds=(("init_time", "lead_time", "bnds"), pairs))
+
+
+@pytest.mark.parametrize("calendar", ["standard", "noleap"])
+@pytest.mark.parametrize("lower", ["-6h", "-10min"])
+def test_means_and_sums_keep_their_bounds_and_methods_in_a_file(tmp_path, calendar, lower):
+    ds = with_bounds(forecast(calendar=calendar, cell_methods="time: sum (interval: 6 hours)"), lower, "0h")
+    out = encode(ds)
+    assert out["tp"].attrs["cell_methods"] == "time: sum (interval: 6 hours)"
+    assert out["valid_time"].attrs["bounds"] == "valid_time_bnds"
+    out.to_netcdf(tmp_path / "f.nc")
+    with xr.open_dataset(tmp_path / "f.nc", decode_timedelta=True) as back:
+        np.testing.assert_array_equal(back["valid_time_bnds"], ds["valid_time_bnds"])
+        np.testing.assert_array_equal(back["valid_time"], ds["valid_time"])
+        np.testing.assert_array_equal(back["lead_time"], ds["lead_time"])
+        assert back["valid_time"].attrs["bounds"] == "valid_time_bnds"
+    with xr.open_dataset(tmp_path / "f.nc", decode_times=False) as raw:
+        assert raw["valid_time_bnds"].attrs == {}  # by CF its units are those of the valid time
+        assert raw["valid_time_bnds"].dtype == np.float64
+        unit = "hours" if lower == "-6h" else "minutes"
+        assert raw["valid_time"].attrs["units"].split(" 00:")[0] == f"{unit} since 1970-01-01"
+
+
+@pytest.mark.parametrize(
+    ("name", "attrs", "methods"),
+    [
+        ("t2m", {}, None),  # may be a daily mean
+        ("t2m", {"cell_methods": "time: mean"}, "time: mean"),
+        ("t2m", {"GRIB_stepType": "instant"}, None),  # stays with daily means made of them
+        ("t2m", {"cell_methods": "time: point"}, "time: point"),
+        ("mean_flux", {"GRIB_stepType": "avg"}, "time: mean"),
+        ("tp", {"GRIB_stepType": "accum"}, "time: sum"),
+        ("t2m", {"GRIB_stepType": "max"}, "time: maximum"),
+        ("tp", {}, None),  # over which time is not said
+        ("unheard_of", {}, None),
+    ],
+)
+def test_cell_methods_say_what_the_data_said(name, attrs, methods):
+    assert encode(forecast(name, **attrs))[name].attrs.get("cell_methods") == methods
+
+
+def test_what_a_cache_says_of_its_values_is_not_said_of_a_forecast():
+    attrs = {"cache_max_abs_error": 0.5, "units": "K", "cacheable": "yes"}
+    assert encode(forecast("t2m", **attrs))["t2m"].attrs == {
+        "standard_name": "air_temperature",
+        "long_name": "2m temperature",
+        "units": "K",
+        "cacheable": "yes",
+    }
+
+
+def test_bounds_that_stayed_with_the_data_are_not_pointed_at():
+    ds = forecast("t2m")
+    ds["latitude"].attrs["bounds"] = "lat_bnds"
+    ds["valid_time"].attrs["bounds"] = "time_bnds"
+    out = encode(ds)
+    assert "bounds" not in out["latitude"].attrs and "bounds" not in out["valid_time"].attrs
+    assert ds["latitude"].attrs["bounds"] == "lat_bnds"  # the data handed in keep theirs

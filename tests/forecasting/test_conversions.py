@@ -1,0 +1,212 @@
+"""What other programs make of the files: checked by their numbers, not by their exit status."""
+
+import shutil
+import subprocess
+import warnings
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import waves
+
+from simvp_climate.data import cf_encoding
+from simvp_climate.data.grid import latitude_weights
+from simvp_climate.data.store import open_dataset, open_sample
+from simvp_climate.metrics.baselines.reference import persistence
+
+
+@pytest.fixture(scope="module")
+def forecast(forecaster):
+    return forecaster(waves(), every="24h")
+
+
+@pytest.fixture(scope="module")
+def file(forecast, tmp_path_factory):
+    path = tmp_path_factory.mktemp("one") / "one.nc"
+    cf_encoding.to_valid_time(forecast, forecast.init_time[2]).to_netcdf(path)
+    return path
+
+
+def area_mean(field):
+    return field.weighted(latitude_weights(field)).mean(("latitude", "longitude"))
+
+
+class TestValidTime:
+    def test_form(self, forecast):
+        one = cf_encoding.to_valid_time(forecast, forecast.init_time[1])
+        assert one.t2m.dims == ("time", "latitude", "longitude")
+        np.testing.assert_array_equal(one.time, forecast.valid_time[1])
+        assert one.time.attrs["axis"] == "T" and one.forecast_reference_time.ndim == 0
+        np.testing.assert_array_equal(one.t2m, forecast.t2m[1])
+
+    def test_round_trip_in_memory_and_through_files(self, forecast, tmp_path):
+        parts = [cf_encoding.to_valid_time(forecast, init) for init in forecast.init_time]
+        xr.testing.assert_identical(cf_encoding.from_valid_time(parts), forecast)
+        paths = cf_encoding.save_valid_time(forecast, tmp_path / "made")
+        assert [path.name for path in paths[:2]] == ["forecast_20010102T00.nc", "forecast_20010103T00.nc"]
+        back = cf_encoding.from_valid_time([xr.open_dataset(path, decode_timedelta=True) for path in paths])
+        xr.testing.assert_identical(back.load(), forecast)
+        # and written once more it is the same file
+        back.to_netcdf(tmp_path / "again.nc")
+        xr.testing.assert_identical(xr.load_dataset(tmp_path / "again.nc", decode_timedelta=True), forecast)
+
+    def test_one_forecast_needs_no_init(self, forecast):
+        one = forecast.isel(init_time=[3])
+        xr.testing.assert_identical(
+            cf_encoding.to_valid_time(one), cf_encoding.to_valid_time(forecast, one.init_time[0])
+        )
+        xr.testing.assert_identical(
+            cf_encoding.to_valid_time(forecast.isel(init_time=3)), cf_encoding.to_valid_time(one)
+        )
+
+    def test_a_picked_lead_and_dates_as_text(self, forecast):
+        one = cf_encoding.to_valid_time(forecast.isel(lead_time=1), forecast.init_time[2])
+        np.testing.assert_array_equal(one.t2m, forecast.t2m[2, [1]])
+        whole = cf_encoding.to_valid_time(forecast, "2001-01-04")
+        xr.testing.assert_identical(whole, cf_encoding.to_valid_time(forecast, forecast.init_time[2]))
+        same = cf_encoding.to_valid_time(forecast.isel(init_time=2), forecast.init_time[2])
+        xr.testing.assert_identical(same, whole)
+
+    def test_errors(self, forecast, tmp_path):
+        with pytest.raises(ValueError, match=r"has \d+ initializations: name one"):
+            cf_encoding.to_valid_time(forecast)
+        with pytest.raises(ValueError, match="1999.* is not in the forecast"):
+            cf_encoding.to_valid_time(forecast, np.datetime64("1999-01-01"))
+        with pytest.raises(ValueError, match="this is no forecast: it has no init_time and lead_time"):
+            cf_encoding.to_valid_time(waves())
+        with pytest.raises(FileNotFoundError, match="no folder"):
+            cf_encoding.save_valid_time(forecast, tmp_path / "nowhere" / "else")
+        with pytest.raises(ValueError, match="add %d, %H"):
+            cf_encoding.save_valid_time(forecast, tmp_path, name="f_%Y.nc")
+        with pytest.raises(ValueError, match="no result of to_valid_time"):
+            cf_encoding.from_valid_time(forecast)
+        assert not list(tmp_path.iterdir())
+
+
+class TestWeatherBench2:
+    def test_round_trip_through_a_store(self, forecast, tmp_path):
+        store = cf_encoding.to_weatherbench2(forecast)
+        assert set(store.dims) == {"time", "prediction_timedelta", "latitude", "longitude"}
+        assert list(store.data_vars) == ["geopotential_500", "2m_temperature"]
+        assert "valid_time" not in store.coords
+        store.to_zarr(tmp_path / "wb2.zarr", zarr_format=2, consolidated=True)
+        back = open_dataset(tmp_path / "wb2.zarr", ["z500", "t2m"])
+        for name in ("z500", "t2m"):
+            np.testing.assert_array_equal(back[name].transpose(*forecast[name].dims), forecast[name])
+        np.testing.assert_array_equal(back.valid_time, forecast.valid_time)
+
+    def test_levels_longitudes_and_heights(self, forecast):
+        level = xr.DataArray([85000.0, 50000.0], dims="level", attrs={"units": "Pa", "standard_name": "air_pressure"})
+        both = forecast.t2m.expand_dims(level=level, axis=2).assign_attrs(units="K")
+        west = forecast.assign(temperature=both).assign_coords(longitude=(forecast.longitude + 180) % 360 - 180)
+        west["z500"] = (west.z500 / 9.80665).assign_attrs(units="m")
+        store = cf_encoding.to_weatherbench2(west.sortby("longitude"))
+        assert list(store.data_vars) == ["geopotential_height_500", "2m_temperature", "temperature"]
+        assert store.level.values.tolist() == [850, 500] and store.level.dtype == np.int32
+        np.testing.assert_allclose(store.longitude, forecast.longitude)
+        np.testing.assert_array_equal(store["2m_temperature"], forecast.t2m)
+
+    def test_months_have_no_such_layout(self, forecast):
+        monthly = forecast.assign_coords(lead_time=("lead_time", [1, 2, 3], {"units": "months"}))
+        with pytest.raises(ValueError, match="calendar months"):
+            cf_encoding.to_weatherbench2(monthly)
+
+
+class TestShortNames:
+    def test_known_and_unknown(self, forecast):
+        long = forecast.rename(z500="geopotential_500", t2m="2m_temperature").assign(fog=forecast.t2m)
+        assert list(cf_encoding.short_names(long).data_vars) == ["z500", "t2m", "fog"]
+
+    def test_a_name_for_two(self, forecast):
+        with pytest.raises(ValueError, match="two variables would be called 't2m'"):
+            cf_encoding.short_names(forecast.assign({"2m_temperature": forecast.t2m}))
+
+
+class TestClients:
+    @pytest.mark.parametrize("form", ["as it is", "valid time", "zarr", "intervals"])
+    def test_the_compliance_checker_has_no_objection(self, forecast, file, forecaster, tmp_path, form):
+        from compliance_checker.runner import CheckSuite, ComplianceChecker
+
+        path = file
+        if form == "as it is":
+            path = tmp_path / "f.nc"
+            forecast.to_netcdf(path)
+        elif form == "intervals":
+            bands = forecaster.interval(0.9, waves(), every="6h")
+            path = tmp_path / "f.nc"
+            bands(forecast).to_netcdf(path)
+            xr.testing.assert_identical(xr.load_dataset(path, decode_timedelta=True), bands(forecast))
+        elif form == "zarr":  # as it comes back from a store
+            forecast.to_zarr(tmp_path / "f.zarr", consolidated=False)
+            stored = xr.open_zarr(tmp_path / "f.zarr", consolidated=False, decode_timedelta=True)
+            xr.testing.assert_identical(stored.load(), forecast)
+            path = tmp_path / "f.nc"
+            cf_encoding.encode(stored).to_netcdf(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            CheckSuite.load_all_available_checkers()
+            passed, errors = ComplianceChecker.run_checker(
+                str(path), ["cf:1.8"], 0, "strict", output_filename=str(tmp_path / "report.txt"), output_format="text"
+            )
+        # the checker subtracts the texts "lower" and "upper" from each other, and says that it failed to
+        assert passed and (not errors or form == "intervals"), (tmp_path / "report.txt").read_text()
+        assert "All tests passed!" in (tmp_path / "report.txt").read_text()
+
+    def test_iris_reads_dimensions_and_numbers(self, forecast, file, tmp_path):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import iris
+
+            cube = iris.load_cube(str(file), iris.NameConstraint(var_name="t2m"))
+            forecast.to_netcdf(tmp_path / "f.nc")
+            whole = iris.load_cube(str(tmp_path / "f.nc"), iris.NameConstraint(var_name="t2m"))
+            times = cube.coord("time").units.num2pydate(cube.coord("time").points)
+        assert [c.name() for c in cube.coords(dim_coords=True)] == ["time", "latitude", "longitude"]
+        assert cube.units == "K" and cube.name() == "air_temperature"
+        np.testing.assert_array_equal(cube.data, forecast.t2m[2])
+        np.testing.assert_array_equal(np.array(times, "M8[ns]"), forecast.valid_time[2])
+        names = [c.name() for c in whole.coords(dim_coords=True)]
+        assert names == ["forecast_reference_time", "forecast_period", "latitude", "longitude"]
+        np.testing.assert_array_equal(whole.data, forecast.t2m)
+
+    def test_cf_xarray_finds_the_axes(self, forecast, file):
+        import cf_xarray  # noqa: F401
+
+        one = xr.load_dataset(file, decode_timedelta=True)
+        assert one.cf["time"].name == "time" and one.cf["T"].name == "time"
+        assert one.cf["latitude"].name == "latitude"
+        np.testing.assert_array_equal(one.cf["geopotential"], forecast.z500[2])
+        assert forecast.cf["time"].name == "valid_time"
+
+    def test_metpy_calculates(self, forecast, file):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import metpy.calc
+            import metpy.xarray  # noqa: F401
+
+            one = xr.load_dataset(file, decode_timedelta=True).metpy.parse_cf()
+            assert one.t2m.metpy.time.name == "time" and one.t2m.metpy.y.name == "latitude"
+            celsius = one.t2m.metpy.quantify().metpy.convert_units("degC")
+            np.testing.assert_allclose(celsius.metpy.dequantify(), forecast.t2m[2] - 273.15, atol=1e-4)
+
+    @pytest.mark.skipif(shutil.which("cdo") is None, reason="cdo is not installed (apt-get install cdo)")
+    def test_cdo_gets_our_area_mean(self, tmp_path):
+        ds = open_sample().isel(time=slice(0, 20))
+        forecast = cf_encoding.encode(persistence(ds, ds.time[[4, 8]], ["6h", "12h"]))
+        cf_encoding.to_valid_time(forecast, forecast.init_time[1]).to_netcdf(tmp_path / "one.nc")
+        subprocess.run(["cdo", "-s", "fldmean", "one.nc", "mean.nc"], check=True, cwd=tmp_path)
+        found = xr.load_dataset(tmp_path / "mean.nc", decode_timedelta=False)
+        for name in ("t2m", "z500"):
+            # CDO joins the corners of cells by great circles, we by circles of latitude: the area of the outermost row
+            # differs by two thousandths, the mean by three parts in 100 000; one without weights by two hundredths
+            np.testing.assert_allclose(found[name].values.ravel(), area_mean(forecast[name][1]), rtol=5e-5)
+            assert abs(float(forecast[name][1].mean()) / float(found[name].mean()) - 1) > 0.01
+        np.testing.assert_array_equal(found["time"], forecast.valid_time[1])
+
+    @pytest.mark.skipif(shutil.which("ncks") is None, reason="nco is not installed (apt-get install nco)")
+    def test_nco_cuts_and_averages(self, forecast, tmp_path):
+        forecast.to_netcdf(tmp_path / "f.nc")
+        command = ["ncra", "-O", "-d", "lead_time,12.", "-d", "init_time,0,1", str(tmp_path / "f.nc")]
+        subprocess.run([*command, str(tmp_path / "out.nc")], check=True)
+        found = xr.load_dataset(tmp_path / "out.nc", decode_times=False)
+        np.testing.assert_allclose(found.t2m.squeeze(), forecast.t2m[:2, 1].mean("init_time"), rtol=1e-6)

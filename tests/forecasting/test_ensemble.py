@@ -1,0 +1,156 @@
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from conftest import waves
+
+from simvp_climate.forecasting.ensemble import ensemble, fit_amplitude, perturbed_ensemble
+from simvp_climate.forecasting.forecaster import Forecaster
+from simvp_climate.metrics.score import score
+
+
+@pytest.fixture(scope="module")
+def other(forecaster, tmp_path_factory):
+    """The same forecaster with other weights."""
+    path = tmp_path_factory.mktemp("other") / "f.safetensors"
+    forecaster.save(path)
+    found = Forecaster.load(path, device="cpu")
+    for value in found.network.parameters():
+        value.data.mul_(1.01)
+    return found
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """Two years of states that differ: waves with another phase and strength each time."""
+    ds = waves(times=60)
+    random = np.random.default_rng(0)
+    times = pd.date_range("1999-01-01", "2000-12-31T18:00", freq="6h", unit="ns")
+    picks = random.integers(0, 60, size=len(times))
+    return ds.isel(time=picks).assign_coords(time=times)
+
+
+def test_several_forecasters(forecaster, other):
+    ds = waves()
+    found = ensemble([forecaster, other], ds, every="24h")
+    assert found.t2m.dims == ("init_time", "lead_time", "number", "latitude", "longitude")
+    xr.testing.assert_equal(found.isel(number=0, drop=True), forecaster(ds, every="24h"))
+    xr.testing.assert_equal(found.isel(number=1, drop=True), other(ds, every="24h"))
+    assert found.attrs["forecaster_sha256"] == f"{forecaster.digest} {other.digest}"
+    table = score(found, ds)
+    assert np.isfinite(table.t2m.sel(system="2 forecasters", metric=["crps", "spread"])).all()
+
+
+def test_survives_a_file(forecaster, other, tmp_path):
+    found = ensemble([forecaster, other], waves(), every="24h")
+    found.to_netcdf(tmp_path / "f.nc")
+    xr.testing.assert_identical(xr.load_dataset(tmp_path / "f.nc", decode_timedelta=True), found)
+
+
+def test_refused(forecaster, other):
+    ds = waves()
+    with pytest.raises(ValueError, match="two forecasters or more, not 1"):
+        ensemble([forecaster], ds)
+    with pytest.raises(ValueError, match="is there 2 times"):
+        ensemble([forecaster, other, forecaster], ds)
+
+
+def test_written_as_it_is_made(forecaster, other, pool, tmp_path, monkeypatch):
+    ds = waves()
+    monkeypatch.setattr("simvp_climate.forecasting.forecaster._HINDCAST_BYTES", 1)  # one initialization at a time
+    calls = {
+        "seeds": lambda **to: ensemble([forecaster, other], ds, every="24h", **to),
+        "perturbed": lambda **to: perturbed_ensemble(forecaster, ds, pool, 0.3, every="24h", members=3, **to),
+    }
+    for name, call in calls.items():
+        expected = call()
+        assert expected.sizes["init_time"] > 2
+        found = call(to=tmp_path / f"{name}.zarr", progress=False)
+        xr.testing.assert_allclose(found.load(), expected, rtol=1e-5)
+        for key in ("forecaster_sha256", "data_sha256", "system"):
+            assert found.attrs[key] == expected.attrs[key]
+        assert found.number.attrs == expected.number.attrs
+    with pytest.raises(FileExistsError, match="is another hindcast: ensemble 3 members, perturbed by 0.3"):
+        perturbed_ensemble(
+            forecaster, ds, pool, 0.2, every="24h", members=3, to=tmp_path / "perturbed.zarr", progress=False
+        )
+    other_pool = pool.copy(deep=True)
+    other_pool["z500"][1:-1] = pool.z500[1:-1].values[::-1]
+    with pytest.raises(FileExistsError, match="is another hindcast: pool"):
+        perturbed_ensemble(
+            forecaster, ds, other_pool, 0.3, every="24h", members=3, to=tmp_path / "perturbed.zarr", progress=False
+        )
+    with pytest.raises(FileExistsError, match="is another hindcast"):
+        forecaster.hindcast(ds, every="24h", to=tmp_path / "perturbed.zarr", progress=False)
+
+
+def test_goes_on_after_a_kill(forecaster, other, tmp_path, monkeypatch):
+    ds, seen = waves(), []
+    monkeypatch.setattr("simvp_climate.forecasting.forecaster._HINDCAST_BYTES", 1)
+    forecast = Forecaster._forecast
+
+    def dies(self, start, histories, states_of=None, told=None):
+        seen.append(len(histories))
+        if len(seen) == 7:  # two for the layout, two for each initialization
+            raise KeyboardInterrupt
+        return forecast(self, start, histories, states_of, told)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Forecaster, "_forecast", dies)
+        ensemble([forecaster, other], ds, every="24h", to=tmp_path / "e.zarr", progress=False)
+    assert not (tmp_path / "e.zarr").exists()
+    found = ensemble([forecaster, other], ds, every="24h", to=tmp_path / "e.zarr", progress=False)
+    xr.testing.assert_allclose(found.load(), ensemble([forecaster, other], ds, every="24h"), rtol=1e-5)
+
+
+class TestPerturbed:
+    def test_pairs_lie_around_the_analysis(self, forecaster, pool):
+        ds = waves()
+        found = perturbed_ensemble(forecaster, ds, pool, 1e-3, every="48h", members=5)
+        plain = forecaster(ds, every="48h")
+        assert found.t2m.dims == ("init_time", "lead_time", "number", "latitude", "longitude")
+        np.testing.assert_array_equal(found.t2m.sel(number=4), plain.t2m)
+        # small perturbations grow linearly: their mean is the unperturbed forecast
+        deviation = found.t2m - plain.t2m
+        assert float(abs(deviation.sel(number=0)).max()) > 1e-3
+        pair = deviation.sel(number=0) + deviation.sel(number=1)
+        assert float(abs(pair).max()) < 0.1 * float(abs(deviation.sel(number=0)).max())
+        assert not np.allclose(deviation.sel(number=0), deviation.sel(number=2))
+
+    def test_do_not_depend_on_the_other_initializations(self, forecaster, pool):
+        ds = waves()
+        whole = perturbed_ensemble(forecaster, ds, pool, 0.1, every="48h", members=2, seed=3)
+        one = perturbed_ensemble(forecaster, ds, pool, 0.1, init_times=whole.init_time[[4]].values, members=2, seed=3)
+        np.testing.assert_allclose(one.t2m[0], whole.t2m[4], rtol=1e-5)
+        again = perturbed_ensemble(forecaster, ds, pool, 0.1, every="48h", members=2, seed=4)
+        assert not np.allclose(again.t2m, whole.t2m)
+
+    def test_units_of_the_data(self, forecaster, pool):
+        ds = waves()
+        celsius = ds.assign(t2m=(ds.t2m - 273.15).assign_attrs(units="degC"))
+        cool = pool.assign(t2m=(pool.t2m - 273.15).assign_attrs(units="degC"))
+        first = perturbed_ensemble(forecaster, ds, pool, 0.1, every="96h", members=2)
+        second = perturbed_ensemble(forecaster, celsius, cool, 0.1, every="96h", members=2)
+        np.testing.assert_allclose(second.t2m + 273.15, first.t2m, atol=2e-3)
+        # states to draw from in another unit than the data
+        meters = pool.assign(z500=(pool.z500 / 9.80665).assign_attrs(units="m"))
+        third = perturbed_ensemble(forecaster, ds, meters, 0.1, every="96h", members=2)
+        np.testing.assert_allclose(third.z500, first.z500, rtol=1e-5)
+
+    def test_the_spread_is_fitted_to_the_error(self, forecaster, pool):
+        ds = waves()
+        amplitude = fit_amplitude(forecaster, ds, pool, every="48h", members=4)
+        assert 1e-3 < amplitude < 2
+        found = perturbed_ensemble(forecaster, ds, pool, amplitude, every="48h", members=4)
+        table = score(found, ds, metrics=["spread_skill_ratio"]).sel(system="SimVPv2, perturbed")
+        ratio = np.mean([float(table[name].sel(metric="spread_skill_ratio")[-1]) for name in table])
+        assert ratio == pytest.approx(1, abs=0.1)
+
+    def test_refused(self, forecaster, pool):
+        ds = waves()
+        with pytest.raises(ValueError, match="amplitude=0"):
+            perturbed_ensemble(forecaster, ds, pool, 0)
+        with pytest.raises(ValueError, match="members=1"):
+            perturbed_ensemble(forecaster, ds, pool, 0.1, members=1)
+        with pytest.raises(ValueError, match="has no two states at .* UTC within 15 days"):
+            perturbed_ensemble(forecaster, ds, pool.isel(time=slice(600, 700)), 0.1)

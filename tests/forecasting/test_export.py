@@ -1,0 +1,166 @@
+"""Exported programs are run in a process that can import nothing but torch, or ONNX Runtime, and NumPy."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from conftest import quick, tiny_model, waves
+
+from simvp_climate.forecasting import export
+from simvp_climate.processing.task import Task
+from simvp_climate.training.train import train
+
+# nothing of ours, nor of what we are built on; a path entry or an editable install of the package must not help
+ALONE = """
+import sys
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {others!r}:
+            raise ImportError(name + " is not to be used here")
+sys.meta_path.insert(0, Nothing())
+import json
+import numpy as np
+inputs = dict(np.load({inputs!r}))
+"""
+PT2 = """
+import torch
+about = {{"forecaster.json": ""}}
+program = torch.export.load({path!r}, extra_files=about).module()
+about = json.loads(about["forecaster.json"])
+run = lambda parts: program(*map(torch.from_numpy, parts.values())).numpy()
+"""
+ONNX = """
+import onnxruntime
+program = onnxruntime.InferenceSession({path!r})
+about = json.loads(program.get_modelmeta().custom_metadata_map["forecaster"])
+run = lambda parts: program.run(None, parts)[0]
+"""
+REST = """
+try:
+    import simvp_climate
+    raise SystemExit("the package can be imported")
+except ImportError:
+    pass
+first = run({{name: values[:1] for name, values in inputs.items()}})
+assert not {{"simvp_climate", "xarray", "pandas", "lightning_fabric", "safetensors"}} & set(sys.modules)
+np.savez({out!r}, all=run(inputs), first=first, about=json.dumps(about))
+"""
+
+
+def run_alone(path: Path, inputs: dict[str, np.ndarray], folder: Path) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Return forecasts of all inputs and of the first alone, and what the file says of itself."""
+    np.savez(folder / "inputs.npz", **inputs)
+    onnx = path.suffix == ".onnx"
+    code = (ALONE + (ONNX if onnx else PT2) + REST).format(
+        path=str(path),
+        inputs=str(folder / "inputs.npz"),
+        out=str(folder / "out.npz"),
+        others=("simvp_climate", *("torch",) * onnx),
+    )
+    subprocess.run([sys.executable, "-I", "-W", "error::DeprecationWarning", "-c", code], check=True, cwd=folder)
+    with np.load(folder / "out.npz") as found:
+        return found["all"], found["first"], json.loads(str(found["about"]))
+
+
+def states_of(ds: xr.Dataset, variables: list[str], history: int, count: int) -> np.ndarray:
+    """The histories of the first inits, (init, history, channel, latitude, longitude)."""
+    values = np.stack([ds[name].values for name in variables], axis=1)
+    return np.stack([values[at : at + history] for at in range(count)]).astype(np.float32)
+
+
+def check_same(found: np.ndarray, forecast: xr.Dataset, ds: xr.Dataset) -> None:
+    for channel, name in enumerate(forecast.data_vars):
+        scale = float(ds[name].std())
+        np.testing.assert_allclose(found[:, :, channel], forecast[name].values, rtol=0, atol=1e-5 * scale, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def everything():
+    """Data and forecaster with a mask, a logarithm, bounds that are met, forcings, and two calls of the network."""
+    ds = waves(times=50)
+    land = (ds["latitude"] > 40) & (ds["longitude"] < 100)
+    wet = (ds["t2m"] - 280).clip(min=0) / 1e4
+    ds = ds.assign(tp=wet.assign_attrs(units="m"), tcc=(ds["t2m"] / 320).clip(0, 1).assign_attrs(units="1"))
+    ds["t2m"] = ds["t2m"].where(~land)
+    ds["orography"] = (("latitude", "longitude"), np.random.default_rng(0).random((8, 16)) * 1000, {"units": "m"})
+    transforms = {"tp": "log", "tcc": (float(ds["tcc"].min()), float(ds["tcc"].max()))}
+    task = Task(["t2m", "tp", "tcc"], history=2, horizon=3, forcings=["insolation", "orography"], transforms=transforms)
+    made = train(task, ds.isel(time=slice(0, 40)), valid=None, model=tiny_model(), config=quick(), device="cpu")
+    return ds, made
+
+
+@pytest.mark.parametrize("end", [".pt2", ".onnx"])
+def test_programs_give_the_forecasts_without_the_package(everything, end, tmp_path):
+    ds, made = everything
+    made.export(tmp_path / f"program{end}")
+    assert [path.name for path in tmp_path.iterdir()] == [f"program{end}"]
+    forecast = made(ds, every="6h").isel(init_time=slice(0, 5))
+    forcings = made.forcings(forecast.indexes["init_time"])
+    assert forcings.dims == ("init_time", "state", "forcing", "latitude", "longitude")
+    assert forcings.shape == (5, 4, 3, 8, 16)  # two calls of two states
+    names = ["insolation", "insolation_at_output", "orography"]
+    assert forcings["forcing"].values.tolist() == names
+    inputs = {"states": states_of(ds, ["t2m", "tp", "tcc"], 2, 5), "forcings": forcings.values}
+    found, first, about = run_alone(tmp_path / f"program{end}", inputs, tmp_path)
+    assert found.shape == (5, 3, 3, 8, 16) and found.dtype == np.float32
+    check_same(found, forecast, ds)
+    check_same(first, forecast.isel(init_time=slice(0, 1)), ds)
+    assert np.isnan(found[:, :, 0]).sum() == 5 * 3 * 10  # the mask
+    assert found[:, :, 2].min() == ds["tcc"].min() and (found[:, :, 1] >= 0).all()  # the bound is met
+    assert about["channels"] == ["t2m", "tp", "tcc"] and about["units"] == ["K", "m", "1"]
+    assert about["latitude"] == ds["latitude"].values.tolist() and about["longitude"] == ds["longitude"].values.tolist()
+    assert (about["step"], about["history"], about["horizon"], about["forcings"]) == ("6h", 2, 3, names)
+    assert str(Path(__file__).parents[2]).encode() not in (tmp_path / f"program{end}").read_bytes()
+
+
+def test_without_forcings_there_is_one_input(forecaster, tmp_path):
+    before = {name: value.clone() for name, value in forecaster.network.state_dict().items()}
+    forecaster.export(tmp_path / "f.pt2")
+    found, _, about = run_alone(tmp_path / "f.pt2", {"states": states_of(waves(), ["z500", "t2m"], 3, 4)}, tmp_path)
+    check_same(found, forecaster(waves(), every="6h").isel(init_time=slice(0, 4)), waves())
+    assert about["forcings"] == [] and "second_input" not in about
+    assert forecaster.forcings(["2001-01-01", "2001-01-02T06"], horizon=7).shape == (2, 9, 0, 8, 16)
+    for name, value in forecaster.network.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+    assert all(value.requires_grad for value in forecaster.network.parameters())
+
+
+def test_what_cannot_be_written_is_said(forecaster, tmp_path, monkeypatch):
+    with pytest.raises(
+        ValueError, match=r"f.pt': the end of the name says what is written, '.pt2' \(torch\) or '.onnx'"
+    ):
+        forecaster.export(tmp_path / "f.pt")
+    with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere': make it first"):
+        forecaster.export(tmp_path / "nowhere" / "f.pt2")
+    (tmp_path / "f.onnx").write_text("do not lose me")
+    with pytest.raises(
+        FileExistsError, match=r"f.onnx' exists and is no program that we exported: choose another path"
+    ):
+        forecaster.export(tmp_path / "f.onnx")
+    assert (tmp_path / "f.onnx").read_text() == "do not lose me"
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ImportError, match=r"to export ONNX takes onnxscript: pip install 'simvp-climate\[onnx\]'"):
+        forecaster.export(tmp_path / "g.onnx")
+
+
+def test_a_program_that_cannot_be_written_leaves_the_one_before(forecaster, tmp_path, monkeypatch):
+    path = tmp_path / "f.pt2"
+    path.write_bytes(b"exported by simvp_climate once")
+
+    def fail(program, about, inputs):
+        raise OSError(28, "No space left on device")
+
+    # nothing is traced: the writing alone is what fails
+    monkeypatch.setattr(
+        torch.export, "export", lambda *args, **options: SimpleNamespace(graph=SimpleNamespace(nodes=()))
+    )
+    monkeypatch.setattr(export, "_write_pt2", fail)
+    with pytest.raises(OSError, match="No space left"):
+        forecaster.export(path)
+    assert path.read_bytes() == b"exported by simvp_climate once" and [p.name for p in tmp_path.iterdir()] == ["f.pt2"]

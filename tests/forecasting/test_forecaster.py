@@ -1,0 +1,822 @@
+import dataclasses
+import hashlib
+import json
+import os
+import pickle
+import re
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+import xarray as xr
+from conftest import GLOBAL, quick, tiny_model, waves
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from simvp_climate import plot
+from simvp_climate.data.store import open_dataset
+from simvp_climate.forecasting import forecaster as forecaster_module
+from simvp_climate.forecasting import serialization
+from simvp_climate.forecasting.forecaster import Forecaster
+from simvp_climate.metrics.score import score
+from simvp_climate.networks.simvp_v2 import SimVPv2Config
+from simvp_climate.processing.task import Task
+from simvp_climate.training.train import train
+
+matplotlib.use("agg")
+
+
+def test_form_of_a_forecast(forecaster):
+    forecast = forecaster(waves(), every="12h")
+    assert forecast["t2m"].dims == ("init_time", "lead_time", "latitude", "longitude")
+    assert list(forecast.data_vars) == ["z500", "t2m"]
+    assert forecast["init_time"].dt.hour.isin([0, 12]).all()
+    # the first init has a full history of 3 states, the last is the last 12-hourly time of the data
+    assert forecast["init_time"].values[0] == np.datetime64("2001-01-01T12")
+    assert forecast["init_time"].values[-1] == np.datetime64("2001-01-15T12")
+    assert forecast["lead_time"].values.tolist() == [np.timedelta64(h, "h").astype("m8[ns]") for h in (6, 12, 18)]
+    expected = forecast["init_time"].values[:, None] + forecast["lead_time"].values
+    np.testing.assert_array_equal(forecast["valid_time"], expected)
+    assert forecast["t2m"].attrs["units"] == "K" and forecast["t2m"].attrs["standard_name"] == "air_temperature"
+    assert 200 < forecast["t2m"].mean() < 330 and 4e4 < forecast["z500"].mean() < 6e4
+
+
+def test_default_is_one_forecast_from_the_last_time(forecaster):
+    ds = waves()
+    forecast = forecaster(ds)
+    assert forecast["init_time"].values.tolist() == [ds["time"].values[-1].astype(int)]
+    np.testing.assert_array_equal(forecaster(ds, init_times=[ds.indexes["time"][-1]])["t2m"], forecast["t2m"])
+
+
+def test_blind_future(forecaster):
+    ds = waves()
+    init = ds["time"].values[30]
+    blind = ds.where(ds["time"] <= init)
+    xr.testing.assert_equal(forecaster(blind, init_times=[init]), forecaster(ds, init_times=[init]))
+
+
+def test_save_load_forecast_is_identical(forecaster, tmp_path):
+    forecaster.save(tmp_path / "f.safetensors")
+    loaded = Forecaster.load(tmp_path / "f.safetensors", device="cpu")
+    ds = waves()
+    first, second = forecaster(ds, every="1D"), loaded(ds, every="1D")
+    xr.testing.assert_identical(first.assign_attrs(history=""), second.assign_attrs(history=""))
+    assert loaded.task == forecaster.task and loaded.provenance == forecaster.provenance
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_saving_never_overwrites_what_is_not_ours(forecaster, tmp_path):
+    (tmp_path / "thesis.pdf").write_text("do not lose me")
+    with pytest.raises(FileExistsError, match="is not a forecaster of simvp_climate: nothing was overwritten"):
+        forecaster.save(tmp_path / "thesis.pdf")
+    assert (tmp_path / "thesis.pdf").read_text() == "do not lose me"
+    with pytest.raises(ValueError, match="is not a forecaster saved by"):
+        Forecaster.load(tmp_path / "thesis.pdf")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        Forecaster.load(tmp_path / "none")
+    forecaster.save(tmp_path / "f")
+    forecaster.save(tmp_path / "f")
+
+
+@pytest.mark.parametrize("every", ["6h", "12h", "1D", "36h"])
+def test_every_counts_from_00_utc(forecaster, every):
+    inits = forecaster(waves(start="2001-01-01T06"), every=every).indexes["init_time"]
+    assert len(inits) >= 9 and inits[0] < pd.Timestamp("2001-01-04")
+    assert ((inits - pd.Timestamp("1970-01-01")) % pd.Timedelta(every) == pd.Timedelta(0)).all()
+
+
+def test_every_in_other_calendars(forecaster):
+    ds = waves()
+    ds = ds.assign_coords(time=xr.date_range("2001-02-25", periods=60, freq="6h", calendar="noleap", use_cftime=True))
+    forecast = forecaster(ds.isel(time=slice(0, 56)), every="1D")
+    assert {time.hour for time in forecast["init_time"].values} == {0} and forecast.sizes["init_time"] == 13
+    assert (forecast - ds.sel(time=forecast.valid_time))["t2m"].notnull().all()
+
+
+def test_longer_horizons_roll_out_and_shorter_ones_are_cut(forecaster):
+    ds = waves()
+    long, task, short = (forecaster(ds, horizon=steps) for steps in (7, 3, 1))
+    assert long.sizes["lead_time"] == 7 and short.sizes["lead_time"] == 1
+    np.testing.assert_allclose(long["t2m"][:, :3], task["t2m"], rtol=1e-6)
+    np.testing.assert_allclose(short["t2m"], task["t2m"][:, :1], rtol=1e-6)
+    # a rollout is the forecast from the forecast
+    fed = task.isel(init_time=0).swap_dims(lead_time="valid_time").rename(valid_time="time")
+    fed = fed.drop_vars(["lead_time", "init_time"])
+    again = forecaster(fed[["z500", "t2m"]])
+    np.testing.assert_allclose(again["z500"][0], long["z500"][0, 3:6], rtol=1e-5)
+
+
+def test_inits_in_batches_are_the_inits_alone(forecaster, monkeypatch):
+    together = forecaster(waves(), every="1D")
+    monkeypatch.setattr("simvp_climate.forecasting.forecaster._BATCH_BYTES", 1)
+    np.testing.assert_allclose(forecaster(waves(), every="1D")["t2m"], together["t2m"], rtol=1e-6)
+
+
+LATITUDE, LONGITUDE = GLOBAL
+NOISY = np.rad2deg(np.linspace(0, 2 * np.pi, 16, endpoint=False))
+GRIDS = {
+    "global": (LATITUDE, LONGITUDE, ("time", "latitude", "longitude")),
+    "descending": (LATITUDE[::-1], LONGITUDE, ("time", "lat", "lon")),
+    "-180..180": (LATITUDE, LONGITUDE - 180, ("time", "latitude", "longitude")),
+    "noisy": (LATITUDE, NOISY, ("time", "latitude", "longitude")),
+    "regional": (np.arange(60.0, 20, -2.5), np.arange(-20, 30, 2.5, dtype="f4"), ("time", "lat", "lon")),
+}
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_guarantee_on_names_and_coordinates(grid, tmp_path):
+    ds = waves(*GRIDS[grid][:2], names=GRIDS[grid][2])
+    task = Task(["z500", "t2m"], history=2, horizon=2)
+    f = train(task, ds.isel(time=slice(0, 40)), valid=None, model=tiny_model(), config=quick(), device="cpu")
+    forecast = f(ds.isel(time=slice(0, 56)), every="12h")
+    difference = forecast - ds.sel(time=forecast.valid_time)
+    assert list(difference.data_vars) == ["z500", "t2m"]
+    assert difference.sizes == forecast.sizes
+    assert all(value.notnull().all() for value in difference.values())
+    for axis in GRIDS[grid][2][1:]:
+        assert forecast[axis].dtype == ds[axis].dtype
+        assert forecast[axis].values.tobytes() == ds[axis].values.tobytes()
+
+
+@pytest.mark.parametrize("grid", ["descending", "-180..180", "noisy"])
+def test_the_convention_of_the_data_does_not_change_the_forecast(forecaster, grid):
+    latitude, longitude, names = GRIDS[grid]
+    ds = waves(latitude, longitude, names=names)
+    forecast = forecaster(ds).rename({names[1]: "latitude", names[2]: "longitude"})
+    forecast = forecast.assign_coords(longitude=np.round(forecast["longitude"] % 360, 6)).sortby(
+        ["latitude", "longitude"]
+    )
+    np.testing.assert_allclose(forecast["z500"], forecaster(waves())["z500"], rtol=1e-5)
+
+
+def test_longitude_before_latitude_and_levels_in_pascal():
+    ds = waves()
+    levels = xr.concat([ds["z500"], ds["z500"] * 0.3], pd.Index([50000.0, 85000.0], name="plev"))
+    levels["plev"].attrs.update(units="Pa", standard_name="air_pressure")
+    ds = ds[["t2m"]].assign(geopotential=levels.transpose("time", "plev", "longitude", "latitude"))
+    task = Task(["geopotential", "t2m"], levels=[850, 500], history=2, horizon=2)
+    f = train(task, ds.isel(time=slice(0, 40)), valid=None, model=tiny_model(), config=quick(), device="cpu")
+    assert [str(channel) for channel in f.normalizer.channels] == [
+        "geopotential at level 850",
+        "geopotential at level 500",
+        "t2m",
+    ]
+    forecast = f(ds)
+    assert forecast["geopotential"].dims == ("init_time", "lead_time", "plev", "latitude", "longitude")
+    assert forecast["plev"].values.tolist() == [85000, 50000] and forecast["plev"].attrs["units"] == "Pa"
+    assert forecast["geopotential"].sel(plev=85000).mean() == pytest.approx(0.3 * 4.9e4, rel=0.1)
+
+
+def test_a_plain_to_netcdf_is_a_cf_file(forecaster, tmp_path):
+    import netCDF4
+
+    forecast = forecaster(waves(), every="1D")
+    forecast.to_netcdf(tmp_path / "forecast.nc")
+    with xr.open_dataset(tmp_path / "forecast.nc") as back:
+        xr.testing.assert_identical(back.load(), forecast)
+    with netCDF4.Dataset(tmp_path / "forecast.nc") as file:
+        assert file.Conventions == "CF-1.8"
+        assert file.dimensions["init_time"].isunlimited()
+        for name, standard_name in {
+            "init_time": "forecast_reference_time",
+            "lead_time": "forecast_period",
+            "valid_time": "time",
+            "latitude": "latitude",
+            "longitude": "longitude",
+            "t2m": "air_temperature",
+            "z500": "geopotential",
+        }.items():
+            assert file[name].standard_name == standard_name
+            assert ("_FillValue" in file[name].ncattrs()) == (name in ("t2m", "z500"))
+        assert file["init_time"].dtype == file["lead_time"].dtype == np.float64
+        assert file["init_time"].units == "hours since 1970-01-01" and file["lead_time"].units == "hours"
+        assert "valid_time" in file["t2m"].coordinates
+
+
+def test_calendar_steps(tmp_path):
+    ds = waves(times=30)
+    ds = ds.assign_coords(time=pd.date_range("1990-01-01", periods=30, freq="MS", unit="ns"))
+    task = Task(["t2m"], history=3, horizon=2, step="1MS")
+    f = train(task, ds, valid=None, model=tiny_model(), config=quick(), device="cpu")
+    forecast = f(ds, horizon=4)
+    assert forecast["lead_time"].values.tolist() == [1, 2, 3, 4] and forecast["lead_time"].attrs["units"] == "months"
+    assert forecast["valid_time"].dt.strftime("%Y-%m").values.tolist() == [["1992-07", "1992-08", "1992-09", "1992-10"]]
+    inside = f(ds, every="1MS").isel(init_time=slice(0, -2))
+    assert (inside - ds[["t2m"]].sel(time=inside.valid_time))["t2m"].notnull().all()
+    forecast.to_netcdf(tmp_path / "monthly.nc")
+
+
+def test_times_that_are_no_binary_part_of_an_hour_survive_the_file(tmp_path):
+    ds = waves(times=30)
+    ds = ds.assign_coords(time=pd.date_range("2001-01-01", periods=30, freq="10min", unit="ns"))
+    task = Task(["t2m"], history=2, horizon=2, step="10min")
+    f = train(task, ds, valid=None, model=tiny_model(), config=quick(), device="cpu")
+    forecast = f(ds, every="10min")
+    forecast.to_netcdf(tmp_path / "f.nc")
+    with xr.open_dataset(tmp_path / "f.nc") as back:
+        xr.testing.assert_identical(back.load(), forecast)
+
+
+def test_attributes_that_are_untrue_of_a_forecast_are_dropped(forecaster):
+    ds = waves()
+    ds["t2m"].attrs.update(valid_range=[0, 1], actual_range=[0, 1], comment="kept")
+    attrs = forecaster(ds)["t2m"].attrs
+    assert attrs["comment"] == "kept" and "cell_methods" not in attrs
+    assert not {"valid_range", "actual_range"} & attrs.keys()
+
+
+def test_a_forecast_survives_zarr(forecaster, tmp_path):
+    forecast = forecaster(waves(), every="1D")
+    forecast.to_zarr(tmp_path / "f.zarr", consolidated=False)
+    with xr.open_zarr(tmp_path / "f.zarr", consolidated=False) as back:
+        xr.testing.assert_identical(back.load(), forecast)
+
+
+def hole(ds):
+    ds = ds.copy(deep=True)
+    ds["t2m"][-1, 2, 3] = np.nan
+    return ds
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        (lambda ds: ds.isel(latitude=slice(0, 4)), {}, "on another grid than .*: the grids differ"),
+        (lambda ds: ds.assign_coords(longitude=ds["longitude"] + 1), {}, "longitude 0 is 0 against 1"),
+        (lambda ds: ds.drop_vars("z500"), {}, "no variable 'z500'"),
+        (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="Pa")), {}, "t2m is in 'Pa', .* trained in 'K'"),
+        (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="degC")), {}, "t2m of the dataset averages 5.*units"),
+        (hole, {}, "t2m is nan at 2001-01-15 18:00:00"),
+        (lambda ds: ds.isel(time=slice(0, 2)), {}, "no window of 3 states"),
+        (lambda ds: ds.drop_isel(time=-2), {}, "no forecast can start at 2001-01-15 18:00:00: it takes 3 states"),
+        (lambda ds: ds, {"init_times": ["2001-01-03T01"]}, "no forecast can start at 2001-01-03 01:00:00"),
+        (lambda ds: ds, {"init_times": ["2001-01-03"], "every": "12h"}, "not both"),
+        (lambda ds: ds, {"horizon": 0}, "horizon=0 must be a whole number of steps"),
+        (lambda ds: ds.isel(time=slice(1, 4)), {"every": "12h"}, "every='12h' fits none of the 1 times"),
+        (lambda ds: ds, {"every": "1MS"}, "every='1MS' and step='6h': one counts months"),
+        (lambda ds: ds, {"every": 6}, "6 is not a time step"),
+        (lambda ds: ds["t2m"], {}, "takes an xarray.Dataset, not DataArray"),
+        (lambda ds: ds.assign(t2m=(ds["t2m"] - 273.15).drop_attrs()), {}, "t2m of the dataset averages .* units"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused(forecaster, change, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        forecaster(change(waves()), **arguments)
+
+
+def test_a_level_of_one_and_a_time_of_another_name(tmp_path):
+    ds = waves()[["t2m"]].rename(time="valid_time", t2m="theta").expand_dims(pressure_level=[850.0], axis=1)
+    ds["pressure_level"].attrs.update(units="hPa", standard_name="air_pressure", positive="down")
+    task = Task(["theta"], history=2, horizon=2)
+    f = train(task, ds.isel(valid_time=slice(0, 40)), valid=None, model=tiny_model(), config=quick(), device="cpu")
+    forecast = f(ds.isel(valid_time=slice(0, 56)), every="1D")
+    named = open_dataset(ds, task.variables)
+    difference = forecast - named.sel(time=forecast.valid_time)
+    assert difference["theta"].dims == ("init_time", "lead_time", "latitude", "longitude")
+    assert difference["theta"].notnull().all()
+    assert len(plot.maps(forecast, ds).axes) > 3
+
+
+def test_no_folder_is_said(forecaster, tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere': make it first"):
+        forecaster.save(tmp_path / "nowhere" / "f.safetensors")
+
+
+def test_other_spellings_of_the_units_pass(forecaster):
+    ds = waves()
+    ds["z500"].attrs["units"] = "m**2 s**-2"
+    assert forecaster(ds)["z500"].attrs["units"] == "m**2 s**-2"
+
+
+def test_a_forecaster_is_frozen(forecaster):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        forecaster.task = None
+
+
+@settings(derandomize=True, deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    north_first=st.booleans(),
+    west=st.sampled_from([0, -180]),
+    seam=st.integers(0, 15),
+    names=st.sampled_from([("time", "latitude", "longitude"), ("time", "lat", "lon")]),
+    order=st.permutations(range(3)),
+    celsius=st.booleans(),
+    by_name=st.booleans(),
+    calendar=st.sampled_from(["standard", "noleap", "360_day"]),
+    dask=st.booleans(),
+)  # fmt: skip
+def test_the_guarantee_holds_for_any_mix_of_conventions(
+    forecaster, north_first, west, seam, names, order, celsius, by_name, calendar, dask
+):
+    """`forecast - ds.sel(time=forecast.valid_time)` is full and aligned, and the values are the canonical run's."""
+    plain = waves()
+    canonical = forecaster(plain.isel(time=slice(0, 56)), every="1D")
+    ds = plain.roll(longitude=seam, roll_coords=True)
+    if north_first:
+        ds = ds.isel(latitude=slice(None, None, -1))
+    ds = ds.assign_coords(longitude=(ds["longitude"] - west) % 360 + west)
+    if celsius:
+        ds["t2m"] = (ds["t2m"] - 273.15).assign_attrs(units="degC")
+    if calendar != "standard":
+        when = xr.date_range("2001-01-01", periods=60, freq="6h", calendar=calendar, use_cftime=True)
+        ds = ds.assign_coords(time=when)
+    ds = ds.rename(dict(zip(("time", "latitude", "longitude"), names, strict=True)))
+    ds = ds.transpose(*(names[at] for at in order))
+    if by_name:
+        ds = ds.rename(t2m="2m_temperature", z500="geopotential_500hPa")
+    if dask:
+        ds = ds.chunk({names[0]: 7})
+    given_names = open_dataset(ds, forecaster.task.variables).rename({"latitude": names[1], "longitude": names[2]})
+    forecast = forecaster(ds.isel(time=slice(0, 56)), every="1D")
+    difference = forecast - given_names.sel(time=forecast.valid_time)
+    for name in ("z500", "t2m"):
+        assert difference[name].dims == ("init_time", "lead_time", *names[1:])
+        assert difference[name].shape == canonical[name].shape and difference[name].notnull().all()
+    assert forecast["t2m"].attrs["units"] == ("degC" if celsius else "K")
+    for axis in names[1:]:
+        np.testing.assert_array_equal(forecast[axis], ds[axis])
+    back = forecast.rename({names[1]: "latitude", names[2]: "longitude"})
+    back = back.assign_coords(longitude=back["longitude"] % 360).sortby(["latitude", "longitude"])
+    for name, tolerance in (("z500", 0), ("t2m", 3e-3 if celsius else 0)):
+        expected = canonical[name].values - (273.15 if celsius and name == "t2m" else 0)
+        np.testing.assert_allclose(back[name].values, expected, rtol=0 if tolerance else 1e-6, atol=tolerance)
+
+
+def small(ds, variables=("z500", "t2m"), valid=None, **settings):
+    """A forecaster trained for one epoch on the first 40 times."""
+    task = Task(list(variables), history=2, horizon=2, **settings)
+    return train(task, ds.isel(time=slice(0, 40)), valid=valid, model=tiny_model(), config=quick(), device="cpu")
+
+
+class TestMasks:
+    def ocean(self, **more):
+        ds = waves(**more)
+        land = (ds["latitude"] > 40) & (ds["longitude"] < 100)
+        return ds.assign(t2m=ds["t2m"].where(~land))
+
+    def test_cells_that_never_have_a_value_need_no_setting_and_have_none_in_the_forecast(self):
+        ds = self.ocean()
+        made = small(ds)
+        forecast = made(ds.isel(time=slice(0, 56)), every="12h")
+        difference = forecast - ds.sel(time=forecast.valid_time)
+        land = ds["t2m"].isel(time=0).isnull()
+        assert land.sum() == 2 * 5
+        assert (difference["t2m"].isnull() == land).all() and difference["z500"].notnull().all()
+        assert np.isfinite(made.provenance["epochs"][0]["loss"])
+
+    def test_what_the_mask_hides_changes_nothing(self):
+        """The same weights whatever sign and size the filled cells would have had."""
+        ds = self.ocean()
+        first, second = small(ds), small(waves().where(self.ocean()["t2m"].notnull()))
+        assert first.normalizer.mean[1] == second.normalizer.mean[1]
+        whole = small(waves())
+        assert abs(first.normalizer.mean[1] - whole.normalizer.mean[1]) > 0.1, "the mask must matter for the test"
+        assert first.normalizer.mean[1] == pytest.approx(
+            ds["t2m"].isel(time=slice(0, 40)).astype("f8").weighted(np.cos(np.deg2rad(ds["latitude"]))).mean().item(),
+            rel=1e-6,
+        )
+
+    def test_what_the_network_says_of_masked_cells_is_not_fed_back(self):
+        ds = self.ocean()
+        made = small(ds)
+        land = torch.from_numpy(made.normalizer.mask)
+        assert land.any()
+
+        class Loud(torch.nn.Module):
+            shared = 2
+
+            def __init__(self, network, by):
+                super().__init__()
+                self.network, self.by = network, torch.nn.Parameter(torch.tensor(by))
+                self.config = network.config
+
+            def forward(self, x, f=None):
+                return self.network(x, f) + self.by * land
+
+        quiet, loud = (dataclasses.replace(made, network=Loud(made.network, by)) for by in (0.0, 100.0))
+        xr.testing.assert_equal(quiet(ds, horizon=7), loud(ds, horizon=7))
+
+    def test_bounds_hold_for_what_is_fed_back(self):
+        ds, middle = waves(), 285.0
+        ds["t2m"] = ds["t2m"].clip(max=middle)
+        made = small(ds, transforms={"t2m": (None, middle)})
+        forecast = made(ds, horizon=4)
+        assert (forecast["t2m"] <= np.float32(middle)).all()
+        # the third and fourth lead are those of a forecast from what was forecast, as it stands in the file
+        chained = xr.concat(
+            [ds.isel(time=[-1]), forecast.isel(init_time=0, lead_time=[0, 1]).swap_dims(lead_time="valid_time")
+             .drop_vars(["init_time", "lead_time"]).rename(valid_time="time")[["z500", "t2m"]]], "time"
+        )  # fmt: skip
+        again = made(chained)
+        for name, size in (("z500", 5e4), ("t2m", 300)):
+            np.testing.assert_allclose(again[name][0], forecast[name][0, 2:], rtol=0, atol=2e-6 * size)
+
+    def test_it_is_saved(self, tmp_path):
+        ds = self.ocean()
+        made = small(ds)
+        made.save(tmp_path / "f.safetensors")
+        again = Forecaster.load(tmp_path / "f.safetensors", "cpu")
+        xr.testing.assert_equal(made(ds), again(ds))
+
+    def test_a_hole_beside_the_mask_is_an_error(self):
+        ds = self.ocean()
+        made = small(ds)
+        ds["t2m"][-1, 0, 0] = np.nan
+        with pytest.raises(ValueError, match="t2m is nan at 2001-01-15 18:00:00, latitude -78.75, longitude 0"):
+            made(ds)
+
+    def test_another_mask_than_in_training_is_an_error(self):
+        made = small(waves())
+        with pytest.raises(ValueError, match="t2m is nan .* no value at any of the 2 times read, and had values in tr"):
+            made(self.ocean())
+
+    def test_a_mask_that_only_valid_has_is_an_error(self):
+        with pytest.raises(ValueError, match=r"(?s)t2m is nan .*valid has no value there at any time, the training"):
+            small(waves(), valid=self.ocean(times=10, start="2001-02-01"))
+
+    def test_a_field_of_the_mask_alone_scores(self):
+        ds = self.ocean()
+        scores = score(small(ds)(ds, every="12h"), ds)
+        assert scores["t2m"].sel(metric="rmse").notnull().all()
+
+
+class TestMembers:
+    def ensemble(self, name="number", **more):
+        members = [waves(**more) + 0.1 * number for number in range(3)]
+        for one in members:
+            one["z500"].attrs["units"], one["t2m"].attrs["units"] = "m2 s-2", "K"
+        return xr.concat(members, xr.DataArray([0, 5, 9], dims=name, name=name))
+
+    @pytest.mark.parametrize("name", ["number", "realization"])
+    def test_a_dimension_of_members_trains_and_comes_back(self, name):
+        ds = self.ensemble(name)
+        made = small(ds)
+        forecast = made(ds.isel(time=slice(0, 56)), every="1D")
+        assert forecast["t2m"].dims == ("init_time", "lead_time", name, "latitude", "longitude")
+        assert forecast[name].values.tolist() == [0, 5, 9]
+        difference = forecast - ds.sel(time=forecast.valid_time)
+        assert difference["t2m"].notnull().all() and difference["t2m"].sizes == forecast["t2m"].sizes
+        alone = made(ds.isel({name: 1, "time": slice(0, 56)}, drop=True), every="1D")
+        xr.testing.assert_allclose(alone["t2m"], forecast["t2m"].isel({name: 1}, drop=True), rtol=1e-5)
+
+    def test_it_is_the_same_as_a_list_of_series(self):
+        ds = self.ensemble()
+        first = small(ds)
+        task, series = first.task, [ds.isel(number=at, time=slice(0, 40), drop=True) for at in range(3)]
+        second = train(task, series, valid=None, model=tiny_model(), config=quick(), device="cpu")
+        for name, value in first.network.state_dict().items():
+            torch.testing.assert_close(value, second.network.state_dict()[name], rtol=0, atol=0)
+
+
+class TestUnits:
+    def test_degrees_celsius_in_and_out(self, forecaster):
+        ds = waves()
+        celsius = ds.assign(t2m=(ds["t2m"] - 273.15).assign_attrs(units="degC"))
+        kelvin, other = forecaster(ds, every="1D"), forecaster(celsius, every="1D")
+        assert other["t2m"].attrs["units"] == "degC"
+        np.testing.assert_allclose(other["t2m"] + 273.15, kelvin["t2m"], atol=2e-3)
+        xr.testing.assert_allclose(other["z500"], kelvin["z500"], rtol=1e-6)
+
+    @pytest.mark.parametrize("units", ["m", "gpm"])
+    def test_geopotential_height_for_geopotential(self, forecaster, units):
+        ds = waves()
+        height = ds.assign(zg500=(ds["z500"] / 9.80665).assign_attrs(units=units)).drop_vars("z500")
+        given, other = forecaster(ds, every="1D"), forecaster(height, every="1D")
+        assert other["z500"].attrs["units"] == units
+        assert other["z500"].attrs["standard_name"] == "geopotential_height"
+        np.testing.assert_allclose(other["z500"] * 9.80665, given["z500"], rtol=1e-5)
+
+    def test_no_exact_way_is_an_error(self, forecaster):
+        ds = waves()
+        ds["z500"].attrs["units"] = "K"
+        with pytest.raises(ValueError, match="z500 is in 'K', the forecaster was trained in 'm2 s-2', and there is no"):
+            forecaster(ds)
+
+
+class TestForcings:
+    def data(self):
+        ds = waves()
+        height = (("latitude", "longitude"), np.random.default_rng(0).random((8, 16)) * 1000, {"units": "m"})
+        return ds.assign(orography=height)
+
+    def test_they_reach_the_network_and_are_saved(self, tmp_path):
+        ds = self.data()
+        names = ["insolation", "time_of_day", "time_of_year", "coordinates", "orography"]
+        made = small(ds, forcings=names)
+        assert made.network.forcings == 2 * (1 + 2 + 2) + 3 + 1
+        forecast = made(waves(), every="1D", horizon=5)  # the data that are forecast need no orography
+        made.save(tmp_path / "f.safetensors")
+        xr.testing.assert_equal(forecast, Forecaster.load(tmp_path / "f.safetensors", "cpu")(ds, every="1D", horizon=5))
+        dull = dataclasses.replace(made, statics=made.statics * np.linspace(0, 1, 16))
+        assert abs(dull(waves(), every="1D", horizon=5)["t2m"] - forecast["t2m"]).max() > 1e-5
+
+    def test_beyond_the_end_of_the_data(self):
+        ds = self.data()
+        forecast = small(ds, forcings=["insolation"])(ds, horizon=9)
+        assert forecast["t2m"].notnull().all() and forecast.valid_time[0, -1] > ds.time[-1]
+
+    def test_names_that_cannot_be(self):
+        with pytest.raises(ValueError, match="names 'orografy', which is neither built in .* no variable 'orografy'"):
+            small(self.data(), forcings=["orografy"])
+        ds = waves().rename(z500="sst")
+        with pytest.raises(ValueError, match="'sst' in forcings has the dimensions .'time'. .* cannot be known"):
+            small(ds, variables=["t2m"], forcings=["sst"])
+        ds = self.data()
+        ds["orography"][0, 0] = np.nan
+        with pytest.raises(ValueError, match="'orography' in forcings has missing values"):
+            small(ds, forcings=["orography"])
+
+
+class TestTransforms:
+    def rain(self):
+        ds = waves()
+        wet = (ds["t2m"] - 280).clip(min=0) / 1e4
+        return ds.assign(tp=wet.assign_attrs(units="m"), tcc=(ds["t2m"] / 320).clip(0, 1).assign_attrs(units="1"))
+
+    def test_rain_is_never_negative_and_clouds_within_bounds(self, tmp_path):
+        ds = self.rain()
+        low, high = ds["tcc"].min().item(), ds["tcc"].max().item()
+        made = small(ds, variables=["tp", "tcc"], transforms={"tp": "log", "tcc": (low, high)})
+        forecast = made(ds, every="1D")
+        assert forecast["tp"].min() >= 0
+        assert np.float32(low) == forecast["tcc"].min() and forecast["tcc"].max() <= np.float32(high)
+        # of the order of what was learned: the logarithm is undone
+        assert 0.3 < forecast["tp"].mean() / ds["tp"].mean() < 3
+        made.save(tmp_path / "f.safetensors")
+        again = Forecaster.load(tmp_path / "f.safetensors", "cpu")
+        assert again.task == made.task
+        xr.testing.assert_equal(again(ds, every="1D"), forecast)
+
+    def test_in_other_units(self):
+        ds = self.rain()
+        made = small(ds, variables=["tp"], transforms={"tp": "log"})
+        millimeters = ds.assign(tp=(ds["tp"] * 1000).assign_attrs(units="mm"))
+        np.testing.assert_allclose(made(millimeters)["tp"], made(ds)["tp"] * 1000, rtol=1e-3, atol=1e-6)
+
+
+def test_sums_over_a_time_keep_their_bounds(tmp_path):
+    ds = waves()[["t2m"]].rename(t2m="tp")
+    ds["tp"] = ((ds["tp"] - 200) / 1e4).assign_attrs(units="m", cell_methods="time: sum (interval: 1 hour)")
+    ends = ds["time"].values
+    bounds = np.stack([ends - np.timedelta64(6, "h"), ends], axis=1)
+    ds = ds.assign_coords(time_bnds=(("time", "bnds"), bounds))
+    ds["time"].attrs["bounds"] = "time_bnds"
+    forecast = small(ds, variables=["tp"])(ds, every="1D")
+    forecast.to_netcdf(tmp_path / "f.nc")
+    with xr.open_dataset(tmp_path / "f.nc", decode_timedelta=True) as back:
+        assert back["tp"].attrs["cell_methods"] == "time: sum (interval: 1 hour)"
+        back = back.set_coords("valid_time_bnds")
+        assert (back["valid_time_bnds"].isel(bnds=1) == back["valid_time"]).all()
+        assert (back["valid_time"] - back["valid_time_bnds"].isel(bnds=0) == np.timedelta64(6, "h")).all()
+
+
+GOLDENS = Path(__file__).parents[1] / "goldens" / "forecasters"
+
+
+class TestFiles:
+    @pytest.fixture
+    def path(self, forecaster, tmp_path):
+        (tmp_path / "whole").mkdir()
+        forecaster.save(tmp_path / "whole" / "f.safetensors")
+        return tmp_path / "whole" / "f.safetensors"
+
+    def edit(self, path, to, change, *, sealed=True):
+        """Write a changed copy: `change` gets metadata, header and tensors; `sealed` makes the checksum right again."""
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+        text, tensors = metadata["forecaster"], safetensors.torch.load_file(path)
+        header = json.loads(text)
+        change(metadata, header, tensors)
+        if json.dumps(header) != text:
+            metadata["forecaster"] = json.dumps(header)
+        if sealed:
+            metadata["sha256"] = serialization._checksum(metadata, tensors)
+        to.write_bytes(safetensors.torch.save(tensors, metadata))
+        return to
+
+    @pytest.mark.parametrize("number", [1, 2])
+    def test_older_formats_forecast_as_the_version_did_that_wrote_them(self, number, tmp_path):
+        expected = np.load(GOLDENS / f"format_{number}.npz")
+        old = Forecaster.load(GOLDENS / f"format_{number}.safetensors", "cpu")
+        old.save(tmp_path / "again")
+        # format 2 has a bound; in its time what the fourth lead is made from was not held within
+        leads = slice(0, 4 if number == 1 else 3)
+        for made in (old, Forecaster.load(tmp_path / "again", "cpu")):
+            forecast = made(waves(), horizon=4).isel(init_time=0, lead_time=leads)
+            np.testing.assert_allclose(forecast["z500"], expected["z500"][leads], rtol=0, atol=1e-2)  # of about 50000
+            np.testing.assert_allclose(forecast["t2m"], expected["t2m"][leads], rtol=0, atol=1e-4)
+        assert old.task.forcings == (("insolation", "time_of_day", "coordinates", "orography") if number == 2 else ())
+        assert list(old.history.columns) == ["loss", "valid_loss"]
+
+    def test_what_older_files_imply_is_said_for_every_setting(self):
+        with safetensors.safe_open(GOLDENS / "format_1.safetensors", framework="pt") as file:
+            header = json.loads(file.metadata()["forecaster"])
+        for group, kind in (("task", Task), ("model", SimVPv2Config)):
+            new = {field.name for field in dataclasses.fields(kind)} - header[group].keys()
+            assert new <= forecaster_module.IMPLIED[group].keys(), "a new setting: add what files without it imply"
+
+    def test_a_newer_format_says_to_upgrade(self, path, tmp_path):
+        newer = self.edit(
+            path, tmp_path / "f", lambda m, h, t: m.update(format="simvp_climate forecaster 4", version="9")
+        )
+        with pytest.raises(
+            ValueError, match=r"/f' was written by a newer simvp_climate \(9, format 4; .*pip install -"
+        ):
+            Forecaster.load(newer)
+
+    def test_a_setting_that_is_not_known_is_named_with_the_version_that_wrote_it(self, path, tmp_path):
+        def change(metadata, header, tensors):
+            header["model"]["wings"] = 2
+            metadata["version"] = "0.7.3"
+
+        with pytest.raises(ValueError, match=r"its model has \['wings'\], which .* written by version 0.7.3: install"):
+            Forecaster.load(self.edit(path, tmp_path / "f", change))
+
+    def test_a_setting_that_is_missing_is_what_it_implies_or_an_error(self, path, tmp_path):
+        loaded = Forecaster.load(self.edit(path, tmp_path / "f", lambda m, h, t: h["task"].pop("forcings")))
+        assert loaded.task.forcings == ()
+        with pytest.raises(ValueError, match=r"its model has no \['blocks'\], and nothing says what that implies"):
+            Forecaster.load(self.edit(path, tmp_path / "g", lambda m, h, t: h["model"].pop("blocks")))
+
+    def test_no_byte_can_be_changed(self, path, tmp_path):
+        whole = path.read_bytes()
+        header = int.from_bytes(whole[:8], "little")
+        spots = {0, 1, 7, 8, 9, 8 + header - 1, 8 + header, len(whole) // 2, len(whole) - 1}
+        spots |= {whole.index(text) + 1 for text in (b"format", b"forecaster 3", b"sha256", b"version", b"t2m", b"F32")}
+        spots |= {whole.index(b"__metadata__") + 3, *np.random.default_rng(0).integers(0, len(whole), 60).tolist()}
+        for spot in sorted(spots):
+            for bit in (1, 32):
+                damaged = bytearray(whole)
+                damaged[spot] ^= bit
+                (tmp_path / "f").write_bytes(damaged)
+                with pytest.raises(ValueError, match=re.escape(str(tmp_path / "f"))):
+                    Forecaster.load(tmp_path / "f")
+
+    @pytest.mark.parametrize("length", [0, 5, 8, 100, 5000, -1, "one more"])
+    def test_no_end_can_be_missing(self, path, tmp_path, length):
+        whole = path.read_bytes()
+        (tmp_path / "f").write_bytes(whole + b"\0" if length == "one more" else whole[:length])
+        with pytest.raises(ValueError, match="/f' is not a forecaster saved by simvp_climate, or was cut short"):
+            Forecaster.load(tmp_path / "f")
+
+    def test_nothing_in_it_runs(self, tmp_path):
+        class Trap:
+            def __reduce__(self):
+                return os.mkdir, (str(tmp_path / "it ran"),)
+
+        (tmp_path / "f").write_bytes(pickle.dumps(Trap()))
+        torch.save(Trap(), tmp_path / "g")
+        for name in ("f", "g"):
+            with pytest.raises(ValueError, match="is not a forecaster saved by simvp_climate"):
+                Forecaster.load(tmp_path / name)
+        assert not (tmp_path / "it ran").exists()
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda m, h, t: h["units"].reverse(), "/f' is damaged or was changed: its checksum is not that of"),
+            (lambda m, h, t: t["std"].mul_(1.001), "its checksum is not that of its content"),
+            (lambda m, h, t: m.pop("sha256"), "/f' has no checksum, which files of format 3 have"),
+            # nor does it help to say that it is older
+            (
+                lambda m, h, t: (m.pop("sha256"), m.update(format="simvp_climate forecaster 2")),
+                "/f' has no checksum, which files of format 3 have",
+            ),
+            (
+                lambda m, h, t: (m.pop("sha256"), m.pop("version"), m.update(format="simvp_climate forecaster 2")),
+                "/f' has no checksum, which files of format 3 have",
+            ),
+            (lambda m, h, t: m.update(format="simvp_climate forecaster 2"), "its checksum is not"),
+            (lambda m, h, t: m.update(format="pt"), "is not a forecaster saved by simvp_climate: .* format 'pt'"),
+        ],
+    )
+    def test_an_edit_that_leaves_the_checksum_is_found(self, path, tmp_path, change, message):
+        with pytest.raises(ValueError, match=message):
+            Forecaster.load(self.edit(path, tmp_path / "f", change, sealed=False))
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda m, h, t: t["std"].fill_(0), "/f' is no forecaster that can be used: std is not finite and above 0"),
+            (lambda m, h, t: t["std"].neg_(), "std is not finite and above 0"),
+            (lambda m, h, t: t["change_std"].fill_(0), "change_std is not finite and above 0"),
+            (lambda m, h, t: t["mean"].fill_(np.nan), "mean is not finite"),
+            (lambda m, h, t: t["log_scale"].fill_(-1), "log_scale is not finite and at least 0"),
+            (lambda m, h, t: t["bounds"].fill_(0), "bounds is not a smaller and a larger number"),
+            (lambda m, h, t: t.update(mask=t["mask"].float()), "mask is not true or false"),
+            (lambda m, h, t: t.update(mask=t["mask"][:1].clone()), r"mask has the shape \(1, 8, 16\), .* \(2, 8, 16\)"),
+            (lambda m, h, t: t.update(std=t["std"][:1].clone()), r"std has the shape \(1,\), and must have \(2,\)"),
+            (lambda m, h, t: t.update(latitude=t["latitude"].flip(0)), "latitude is not ascending within -90 and 90"),
+            (lambda m, h, t: t["latitude"].add_(30), "latitude is not ascending within -90 and 90"),
+            (lambda m, h, t: t["mask"].fill_(True), "mask is not true or false, with a cell left in every channel"),
+            (lambda m, h, t: h["channels"][0].__setitem__(0, "q"), r"its channels are of \['q', 't2m'\], and its task"),
+            (lambda m, h, t: h["model"].update(hidden_time=10**5), r"has the shape .*, and in its model .*100000"),
+            (lambda m, h, t: h["model"].update(blocks=10**6), "its model has 1000002 layers, and"),
+            (
+                lambda m, h, t: t["network.translator.blocks.0.norm_mix.running_var"].neg_(),
+                "norm_mix.running_var' is a variance and has values below 0",
+            ),
+            (lambda m, h, t: m.update(format="simvp_climate forecaster 0"), "says format 0, which there never was"),
+            (lambda m, h, t: t.pop("longitude"), "it has no 'longitude'"),
+            (lambda m, h, t: t.pop("network.readout.bias"), "its network lacks 'readout.bias'"),
+            (lambda m, h, t: t.update({"network.extra": torch.ones(1)}), "its network has 'extra', which its model "),
+            (lambda m, h, t: t["network.readout.bias"].fill_(np.nan), "weight 'readout.bias' has values that are"),
+            (
+                lambda m, h, t: t.update({"network.readout.bias": torch.ones(3)}),
+                r"weight 'readout.bias' has the shape \(3,\), and in its model \(2,\)",
+            ),
+            (
+                lambda m, h, t: t.update({"network.readout.bias": torch.ones(2).double()}),
+                "weight 'readout.bias' is torch.float64, and in its model torch.float32",
+            ),
+            (lambda m, h, t: h["model"].update(blocks=3), "its network lacks 'translator.blocks.2.* more"),
+            (lambda m, h, t: h["model"].update(blocks="2"), "blocks='2' must be a whole number"),
+            (lambda m, h, t: h["task"].update(history=0), "history=0 must be a whole number of steps"),
+            (lambda m, h, t: h["task"].update(forcings=["insolation"]), r"sees the forcings \[\], and those of its"),
+            (lambda m, h, t: h.pop("channels"), "it has no 'channels'"),
+            (lambda m, h, t: h["units"].pop(), "it has 1 units for 2 channels"),
+            (lambda m, h, t: h.update(model=3), "/f' is no forecaster that can be used: "),
+            (lambda m, h, t: h.update(provenance=None), "/f' is no forecaster that can be used: "),
+        ],
+    )  # fmt: skip
+    def test_what_does_not_hold_together_is_named(self, path, tmp_path, change, message):
+        with pytest.raises(ValueError, match=message):
+            Forecaster.load(self.edit(path, tmp_path / "f", change))
+
+    @pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000, "{}"])
+    def test_a_header_that_is_none(self, path, tmp_path, text):
+        changed = self.edit(path, tmp_path / "f", lambda m, h, t: m.update(forecaster=text))
+        with pytest.raises(
+            ValueError, match="/f' (is damaged: its header cannot be read|is no forecaster that can be)"
+        ):
+            Forecaster.load(changed)
+
+    def test_the_checksum_is_over_what_the_file_says(self, path):
+        """Computed a second time, by hand."""
+        with safetensors.safe_open(path, framework="np") as file:
+            metadata, names = file.metadata(), sorted(file.keys())
+            arrays = {name: file.get_tensor(name) for name in names}
+        kinds = {
+            np.float32: "torch.float32",
+            np.float64: "torch.float64",
+            np.int64: "torch.int64",
+            np.bool_: "torch.bool",
+        }
+        about = [[name, kinds[arrays[name].dtype.type], list(arrays[name].shape)] for name in names]
+        others = [[key, metadata[key]] for key in ("forecaster", "format", "version")]
+        digest = hashlib.sha256(json.dumps([others, about]).encode())
+        for name in names:
+            digest.update(arrays[name].tobytes())
+        assert metadata["sha256"] == digest.hexdigest()
+
+    def test_a_file_that_cannot_be_written_leaves_the_one_before(self, forecaster, tmp_path, monkeypatch):
+        forecaster.save(tmp_path / "f")
+        before = (tmp_path / "f").read_bytes()
+
+        def fail(number):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="No space left"):
+            forecaster.save(tmp_path / "f")
+        assert (tmp_path / "f").read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["f"]
+
+    def test_files_of_older_formats_may_be_overwritten(self, forecaster, tmp_path):
+        (tmp_path / "f").write_bytes((GOLDENS / "format_1.safetensors").read_bytes())
+        forecaster.save(tmp_path / "f")
+        assert Forecaster.load(tmp_path / "f", "cpu").provenance == forecaster.provenance
+
+
+def test_history_is_a_table(forecaster):
+    epochs = [
+        {"epoch": 1, "loss": 3.0, "valid_loss": 2.0, "valid_rmse_z500_6h": 90.0, "valid_rmse_t2m_6h": 1.5},
+        {"epoch": 2, "loss": 2.0, "valid_loss": 1.0, "valid_rmse_z500_6h": 80.0, "valid_rmse_t2m_6h": 1.4},
+        {"epoch": 3, "loss": 1.0, "valid_loss": 1.0, "valid_rmse_z500_6h": 81.0, "valid_rmse_t2m_6h": 1.3},
+    ]
+    made = dataclasses.replace(forecaster, provenance={**forecaster.provenance, "epochs": epochs})
+    table = made.history
+    assert table.index.tolist() == [1, 2, 3] and table.index.name == "epoch"
+    assert table.columns.tolist() == ["loss", "valid_loss", "valid_rmse_z500_6h", "valid_rmse_t2m_6h"]
+    assert table.loc[2].tolist() == [2, 1, 80, 1.4]
+    assert table.attrs["units"] == {"valid_rmse_z500_6h": "m2 s-2", "valid_rmse_t2m_6h": "K"}
+    assert table.attrs["kept"] == 2  # the first of the best
+    unseen = [{"loss": 3.0}, {"loss": 4.0}]
+    last = dataclasses.replace(forecaster, provenance={**forecaster.provenance, "epochs": unseen}).history
+    assert last.attrs["kept"] == 2 and last.columns.tolist() == ["loss"]
+
+
+def test_jupyter_shows_where_a_forecaster_comes_from(forecaster):
+    page = forecaster._repr_html_()
+    best = forecaster.history.loc[forecaster.history["valid_loss"].idxmin()]
+    for words in (
+        "z500, t2m: 3 steps of 6h from 3 states",
+        forecaster.provenance["training"],
+        forecaster.digest[:16],
+        f"{forecaster.normalizer.mean[0]:.5g}",
+        f"t2m 6h: {best['valid_rmse_t2m_6h']:.4g} K",
+    ):
+        assert words in page

@@ -1,0 +1,139 @@
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from conftest import waves
+from typer.testing import CliRunner
+
+from simvp_climate.__main__ import app
+from simvp_climate.forecasting.ensemble import ensemble, perturbed_ensemble
+from simvp_climate.forecasting.reproduce import reproduce
+
+
+def test_a_file_says_where_it_comes_from(forecaster, tmp_path):
+    waves().to_netcdf(tmp_path / "data.nc")
+    ds = xr.open_dataset(tmp_path / "data.nc")
+    forecaster(ds, every="12h").to_netcdf(tmp_path / "f.nc")
+    attrs = xr.open_dataset(tmp_path / "f.nc", decode_timedelta=True).attrs
+    assert attrs["forecaster_sha256"] == forecaster.digest and len(attrs["data_sha256"]) == 64
+    assert attrs["data_source"] == str(tmp_path / "data.nc") and attrs["seed"] == 0
+    assert {"simvp_climate_version", "history", "source"} <= set(attrs)
+    forecaster.save(tmp_path / "m.safetensors")
+    again = type(forecaster).load(tmp_path / "m.safetensors", device="cpu")
+    assert again.digest == forecaster.digest
+
+
+def test_the_same_again(forecaster, tmp_path):
+    ds = waves()
+    forecast = forecaster(ds, every="12h", horizon=6)
+    words = reproduce(forecast, forecaster, ds)
+    assert words.splitlines() == [
+        *("z500: bit by bit the same", "t2m: bit by bit the same", "data: bit by bit those of the forecast")
+    ]
+    part = reproduce(forecast.isel(init_time=3, lead_time=[2, 4]), forecaster, ds)
+    assert "some of its initializations" in part
+    turned = ds.isel(latitude=slice(None, None, -1))
+    forecaster(turned, every="24h").to_zarr(tmp_path / "f.zarr", zarr_format=2)
+    stored = xr.open_zarr(tmp_path / "f.zarr", decode_timedelta=True)
+    assert "data: bit by bit" in reproduce(stored, forecaster, ds)
+
+
+def test_what_differs_is_said(forecaster):
+    ds = waves()
+    forecast = forecaster(ds, every="12h")
+    other = ds.assign(t2m=(ds.t2m + 0.5).assign_attrs(ds.t2m.attrs))
+    with pytest.raises(ValueError, match=r"not reproduced.*t2m: differs by at most .*data: not those"):
+        reproduce(forecast, forecaster, other)
+    with pytest.raises(ValueError, match="has no attribute forecaster_sha256"):
+        reproduce(forecast.drop_attrs(), forecaster, ds)
+    with pytest.raises(ValueError, match=r"SHA-256 000.*, and given are those of"):
+        reproduce(forecast.assign_attrs(forecaster_sha256="0" * 64), forecaster, ds)
+    with pytest.raises(ValueError, match="has members along 'number', and its attributes name one"):
+        reproduce(forecast.expand_dims(number=[0, 1]), forecaster, ds)
+    with pytest.raises(ValueError, match="no multiple of the forecaster's step"):
+        leads = forecast.lead_time + np.timedelta64(1, "h")
+        reproduce(forecast.assign_coords(lead_time=leads), forecaster, ds)
+
+
+@pytest.fixture(scope="module")
+def second(forecaster):
+    """Another forecaster of the same task: one weight of the other is changed."""
+    network = copy.deepcopy(forecaster.network)
+    with torch.no_grad():
+        network.readout.bias += 0.01
+    return dataclasses.replace(forecaster, network=network)
+
+
+def test_an_ensemble_of_forecasters(forecaster, second, tmp_path):
+    ds = waves()
+    both = ensemble([forecaster, second], ds, every="48h")
+    both.to_netcdf(tmp_path / "e.nc")
+    stored = xr.open_dataset(tmp_path / "e.nc", decode_timedelta=True)
+    words = reproduce(stored, [second, forecaster], ds)  # in any order
+    assert "z500: bit by bit the same" in words and "data: bit by bit" in words
+    assert "t2m: bit by bit the same" in reproduce(stored.isel(number=[1]), [forecaster, second], ds)
+    assert "t2m: bit by bit the same" in reproduce(stored.isel(number=1), [forecaster, second], ds)
+    with pytest.raises(ValueError, match=f"made by forecasters with the SHA-256 {second.digest[:12]}.*given are"):
+        reproduce(stored, forecaster, ds)
+    with pytest.raises(ValueError, match=f"{second.digest[:12]}.*had no part in the forecast"):
+        reproduce(forecaster(ds), [forecaster, second], ds)
+    changed = stored.assign(t2m=stored.t2m + 100 * (stored.number == 1))
+    with pytest.raises(ValueError, match="not reproduced.*t2m: differs by at most 100"):
+        reproduce(changed, [forecaster, second], ds)
+
+
+def test_a_perturbed_ensemble(forecaster, tmp_path):
+    ds, pool = waves(), waves(times=400)
+    made = perturbed_ensemble(forecaster, ds, pool, 0.3, every="96h", members=3, seed=4)
+    made.to_netcdf(tmp_path / "p.nc")
+    stored = xr.open_dataset(tmp_path / "p.nc", decode_timedelta=True)
+    assert "z500: bit by bit the same" in reproduce(stored, forecaster, ds, pool=pool)
+    assert "z500: bit by bit the same" in reproduce(
+        stored.isel(number=[0, 2], init_time=[1]), forecaster, ds, pool=pool
+    )
+    with pytest.raises(ValueError, match="is a perturbed ensemble: give the pool"):
+        reproduce(stored, forecaster, ds)
+    with pytest.raises(ValueError, match="is no perturbed ensemble: leave pool out"):
+        reproduce(forecaster(ds), forecaster, ds, pool=pool)
+    with pytest.raises(ValueError, match="not reproduced"):
+        reproduce(stored.assign_attrs(perturbation_seed=5), forecaster, ds, pool=pool)
+    for wrong in (1, 2.5, True):
+        with pytest.raises(ValueError, match=f"members={wrong} must be a whole number, 2 or more"):
+            perturbed_ensemble(forecaster, ds, pool, 0.3, members=wrong)
+
+
+def test_the_command_for_ensembles(forecaster, second, tmp_path):
+    waves().to_netcdf(tmp_path / "data.nc")
+    waves(times=400).to_netcdf(tmp_path / "pool.nc")
+    ds, pool = (xr.open_dataset(tmp_path / f"{name}.nc") for name in ("data", "pool"))
+    models = []
+    for name, one in {"a": forecaster, "b": second}.items():
+        one.save(tmp_path / f"{name}.safetensors")
+        models += ["--forecaster", str(tmp_path / f"{name}.safetensors")]
+    ensemble([forecaster, second], ds, every="96h").to_netcdf(tmp_path / "e.nc")
+    perturbed_ensemble(forecaster, ds, pool, 0.3, every="96h", members=2).to_netcdf(tmp_path / "p.nc")
+    result = CliRunner().invoke(app, ["reproduce", str(tmp_path / "e.nc"), *models])
+    assert result.exit_code == 0 and "t2m: bit by bit the same" in result.output, result.output
+    perturbed = ["reproduce", str(tmp_path / "p.nc"), *models[:2]]
+    result = CliRunner().invoke(app, [*perturbed, "--pool", str(tmp_path / "pool.nc")])
+    assert result.exit_code == 0 and "z500: bit by bit the same" in result.output, result.output
+    result = CliRunner().invoke(app, perturbed)
+    assert result.exit_code == 1 and "give the pool" in result.output
+
+
+def test_the_command(forecaster, tmp_path):
+    waves().to_netcdf(tmp_path / "data.nc")
+    forecaster.save(tmp_path / "m.safetensors")
+    forecast = forecaster(xr.open_dataset(tmp_path / "data.nc"), every="12h")
+    forecast.to_netcdf(tmp_path / "f.nc")
+    model = ["--forecaster", str(tmp_path / "m.safetensors")]
+    result = CliRunner().invoke(app, ["reproduce", str(tmp_path / "f.nc"), *model])
+    assert result.exit_code == 0 and "t2m: bit by bit the same" in result.output
+    (forecast + 3.0).assign_attrs(forecast.attrs).to_netcdf(tmp_path / "g.nc")
+    result = CliRunner().invoke(app, ["reproduce", str(tmp_path / "g.nc"), *model, "--data", str(tmp_path / "data.nc")])
+    assert result.exit_code == 1 and "not reproduced" in result.output
+    result = CliRunner().invoke(app, ["reproduce", str(tmp_path / "nothing.nc"), *model])
+    assert result.exit_code == 2

@@ -1,0 +1,49 @@
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from simvp_climate.metrics.tables import score_table
+
+
+def made_up_scores():
+    leads = pd.to_timedelta([6, 12, 24, 36, 48], unit="h").astype("timedelta64[ns]")
+    values = np.full((3, 3, 5), np.nan)
+    values[:, 0] = [[1, 2, 3, 4, 7], [2, 3, 4, 5, 8], [6, 6, 6, 6, 6]]
+    values[:, 1] = [[0.9, 0.8, 0.7, 0.6, 0.5], [0.8, 0.7, 0.6, 0.5, 0.4], [np.nan] * 5]
+    values[:, 2] = [[0.8] * 5, [1] * 5, [0.1] * 5]
+    coords = {
+        "system": ["SimVPv2", "persistence", "climatology"],
+        "metric": ["rmse", "acc", "small_scale_variance"],
+        "lead_time": leads,
+    }
+    return xr.Dataset({"t2m": (list(coords), values, {"units": "K"})}, coords)
+
+
+def test_rows_are_leads_and_columns_systems():
+    table = score_table(made_up_scores())
+    assert table.index.tolist() == [("t2m [K]", "24 h"), ("t2m [K]", "2 d")]  # whole days
+    assert table.loc[("t2m [K]", "2 d"), ("rmse", "persistence")] == 8
+    assert ("acc", "climatology") not in table.columns  # it has none
+    assert table.columns.names == ["metric", "system"]
+
+
+def test_chosen_metrics_and_leads():
+    table = score_table(made_up_scores(), "acc", ["6h", "36h"])
+    assert table.index.get_level_values("lead").tolist() == ["6 h", "36 h"]
+    np.testing.assert_allclose(table["acc", "SimVPv2"], [0.9, 0.6])
+    with pytest.raises(ValueError, match=r"metrics \['mae'\] are not in the scores"):
+        score_table(made_up_scores(), ["mae"])
+    with pytest.raises(ValueError, match="leads has '5D'"):
+        score_table(made_up_scores(), leads=["5D"])
+
+
+def test_regions_and_levels_are_rows():
+    one = made_up_scores()
+    levels = xr.concat([one.t2m, one.t2m + 1], xr.DataArray([500, 850], dims="level", name="level")).rename("t")
+    both = xr.concat([one.assign(t=levels)] * 2, xr.DataArray(["tropics", "arctic"], dims="region", name="region"),
+                     data_vars="all")  # fmt: skip
+    table = score_table(both, "rmse", ["6h"])
+    assert set(table.index.names) == {"variable", "region", "level", "lead"}
+    assert len(table) == 2 + 4
+    assert table.xs("850", level="level")["rmse", "SimVPv2"].tolist() == [2, 2]

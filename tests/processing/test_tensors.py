@@ -1,0 +1,105 @@
+"""Variables that are only seen, and such that are only forecast, from training to the labelled forecast."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import quick, tiny_model, waves
+
+from simvp_climate.data.reader import Channel
+from simvp_climate.forecasting.forecaster import Forecaster
+from simvp_climate.processing import tensors
+from simvp_climate.processing.task import Task
+from simvp_climate.training.train import train
+
+
+@pytest.fixture(scope="module")
+def ds():
+    ds = waves(times=60)
+    # what rains is what was seen a step before, and nobody sees the rain
+    ds["tp"] = (abs(ds["t2m"].shift(time=1).fillna(280.0) - 280) * 1e-5).assign_attrs(units="m")
+    ds["u10"] = (ds["t2m"] * 0.1).assign_attrs(units="m s-1")
+    return ds
+
+
+@pytest.fixture(scope="module")
+def forecaster(ds):
+    task = Task(["z500"], inputs=["t2m", "u10"], diagnostics=["tp"], history=3, horizon=3, transforms={"tp": "log"})
+    valid = ds.isel(time=slice(40, None))
+    return train(
+        task, ds.isel(time=slice(0, 40)), valid=valid, model=tiny_model(), config=quick(epochs=2), device="cpu"
+    )
+
+
+def test_places():
+    channels = [Channel("z", 500.0), Channel("z", 850.0), Channel("t2m", None), Channel("tp", None)]
+    task = Task(["z"], [500, 850], inputs=["t2m"], diagnostics=["tp"], history=2, horizon=2)
+    assert tensors.roles(task, channels) == tensors.Roles([0, 1, 2], [0, 1, 3], 2)
+
+
+def test_network_and_forecast(forecaster, ds):
+    network = forecaster.network
+    assert (network.channels, network.outputs, network.shared) == (3, 2, 1)
+    assert network.change_scale_TC.shape == (3, 1)
+    with_rain, without = forecaster(ds), forecaster(ds.drop_vars("tp"))
+    assert list(without) == ["z500", "tp"]
+    assert without["tp"].dims == without["z500"].dims == ("init_time", "lead_time", "latitude", "longitude")
+    assert without["tp"].attrs["units"] == "m"
+    assert float(without["tp"].min()) >= 0  # the bound of the logarithm
+    np.testing.assert_array_equal(with_rain["tp"], without["tp"])
+    assert {"valid_rmse_z500_6h", "valid_rmse_tp_18h"} <= set(forecaster.provenance["epochs"][-1])
+    assert not any("t2m" in name for name in forecaster.provenance["epochs"][-1])
+
+
+def test_a_file_keeps_the_roles(forecaster, ds, tmp_path):
+    forecaster.save(tmp_path / "f.safetensors")
+    loaded = Forecaster.load(tmp_path / "f.safetensors", device="cpu")
+    assert loaded.task == forecaster.task
+    np.testing.assert_array_equal(loaded(ds)["tp"], forecaster(ds)["tp"])
+
+
+def test_units_of_inputs_are_converted(forecaster, ds):
+    celsius = ds.assign(t2m=(ds["t2m"] - 273.15).assign_attrs(units="degC"))
+    np.testing.assert_allclose(forecaster(celsius)["z500"], forecaster(ds)["z500"], rtol=1e-5)
+
+
+def test_what_is_missing_or_unknown_is_said(forecaster, ds):
+    with pytest.raises(ValueError, match=r"horizon=4 takes more than one call .*inputs=\['t2m', 'u10'\]"):
+        forecaster(ds, horizon=4)
+    with pytest.raises(ValueError, match="u10"):
+        forecaster(ds.drop_vars("u10"))
+
+
+def test_the_loss_is_about_what_comes_out(ds):
+    # nothing can be forecast of noise: were the input in the loss, it would not fall
+    rng = np.random.default_rng(0)
+    noise = ds["t2m"].copy(data=280 + rng.normal(size=ds["t2m"].shape).astype("f4"))
+    task = Task(["z500"], inputs=["t2m"], history=2, horizon=2)
+    found = train(
+        task,
+        ds.assign(t2m=noise),
+        valid=None,
+        model=tiny_model(hidden_space=8, hidden_time=16),
+        config=quick(epochs=40, learning_rate=1e-2, average=0.0),
+        device="cpu",
+    )
+    losses = [epoch["loss"] for epoch in found.provenance["epochs"]]
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_a_diagnostic_is_rolled_out(ds):
+    task = Task(["z500"], diagnostics=["tp"], history=2, horizon=4)
+    found = train(task, ds, valid=None, model=tiny_model(), config=quick(), device="cpu")
+    forecast = found(ds, horizon=7)
+    assert forecast["tp"].shape[:2] == (1, 7)
+    assert bool(np.isfinite(forecast["tp"]).all())
+
+
+def test_export_knows_the_roles(forecaster, ds, tmp_path):
+    forecaster.export(tmp_path / "f.pt2")
+    program = torch.export.load(tmp_path / "f.pt2").module()
+    states = np.stack([ds[name].values[-3:] for name in ("z500", "t2m", "u10")], axis=1)[None]
+    found = program(torch.from_numpy(states)).numpy()
+    expected = forecaster(ds)
+    for at, name in enumerate(("z500", "tp")):
+        scale = float(expected[name].std())
+        np.testing.assert_allclose(found[0, :, at], expected[name][0], atol=1e-5 * scale, rtol=0)

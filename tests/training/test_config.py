@@ -1,0 +1,90 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from conftest import quick
+
+from simvp_climate.processing.task import Task
+from simvp_climate.training.config import TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs=0 must be a whole number of at least 1"),
+        ({"epochs": True}, "epochs=True"),
+        ({"batch_size": 2.5}, "batch_size=2.5"),
+        ({"accumulate": 0}, "accumulate=0"),
+        ({"rollout": 0}, "rollout=0"),
+        ({"learning_rate": 10**400}, "learning_rate=1000"),
+        ({"rollout": 10**6}, "rollout=1000000 must be at most 1000 calls"),
+        ({"patience": 0}, "patience=0"),
+        ({"epochs": 3, "patience": 3}, "patience=3 would be ignored in epochs=3"),
+        ({"seed": 2**60}, r"seed=\d+ must be below"),
+        ({"schedule": []}, r"schedule=\[\] must be one of"),
+        ({"variable_weights": None}, "variable_weights=None must name weights"),
+        ({"variable_weights": 5}, "variable_weights=5 must name"),
+        ({"lead_weights": (1, 1e300)}, "lead_weights has 1e.300: each must be a number from 1e-6 to 1e6"),
+        ({"validation_windows": 0}, "validation_windows=0"),
+        ({"seed": -1}, "seed=-1 must be a whole number of at least 0"),
+        ({"learning_rate": -1}, "learning_rate=-1"),
+        ({"learning_rate": "1e-3"}, "learning_rate='1e-3' must be a number"),
+        ({"learning_rate": float("inf")}, "learning_rate=inf"),
+        ({"gradient_clip": 0}, "gradient_clip=0 must be a number greater than 0, or None"),
+        ({"weight_decay": float("nan")}, "weight_decay=nan"),
+        ({"warmup": 1.0}, "warmup=1.0"),
+        ({"average": 1.0}, "average=1.0"),
+        ({"average": None}, "average=None"),
+        ({"rollout": 2, "rollout_share": 0}, "rollout_share=0"),
+        ({"rollout_share": 0.5}, "rollout_share=0.5 would be ignored with rollout=1"),
+        ({"optimizer": "sgd"}, r"optimizer='sgd' must be one of \('adamw', 'adam'\)"),
+        ({"optimizer": "adam"}, "weight_decay=0.01: set weight_decay=0, or take optimizer='adamw'"),
+        ({"schedule": "onecycle"}, "schedule='onecycle' must be one of"),
+        ({"loss_scale": "none"}, "loss_scale='none'"),
+        ({"precision": "64-true"}, "precision='64-true'"),
+        ({"engine": "dask"}, "engine='dask'"),
+        ({"area_weighted": 1}, "area_weighted=1 must be True or False"),
+        ({"recompute": "yes"}, "recompute='yes'"),
+        ({"memory": 0}, "memory=0"),
+        ({"memory": "8GB"}, "memory='8GB'"),
+        ({"lead_weights": ()}, r"lead_weights=\(\)"),
+        ({"lead_weights": 1.0}, "lead_weights=1.0 must be one number for each lead"),
+        ({"lead_weights": (1, -1)}, "lead_weights has -1"),
+        ({"variable_weights": {"z500": 0}}, "variable_weights has 0 for 'z500'"),
+        ({"variable_weights": ["z500"]}, "variable_weights has 'z500': write"),
+        ({"variable_weights": (("z500", 1), ("z500", 2))}, r"variable_weights names \['z500'\] more than once"),
+    ],
+)
+def test_bad_settings_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        quick(**changes)
+
+
+def test_settings_are_kept_as_plain_values():
+    config = TrainConfig(
+        learning_rate=np.float32(0.5), lead_weights=[1, 2], variable_weights={"t2m": 2}, epochs=np.int64(3)
+    )
+    assert (config.lead_weights, config.variable_weights) == ((1.0, 2.0), (("t2m", 2.0),))
+    assert type(config.learning_rate) is float and type(config.epochs) is int
+    assert dataclasses.replace(config) == config and hash(config) == hash(dataclasses.replace(config))
+    assert (TrainConfig().warmup, TrainConfig(schedule="one-cycle").warmup) == (0.1, 0.3)
+    assert TrainConfig(schedule="one-cycle", warmup=0.1).warmup == 0.1
+
+
+def test_a_rollout_of_what_is_only_seen():
+    task = Task(["t2m"], inputs=["z500"], history=4, horizon=4)
+    with pytest.raises(ValueError, match=r"rollout=2 calls, and of inputs=\['z500'\] no later state is known"):
+        quick(rollout=2).leads(task)
+
+
+def test_windows_reach_as_far_as_the_longest_rollout():
+    task = Task(["z500", "t2m"], history=4, horizon=6)
+    assert TrainConfig().leads(task) == 6
+    assert TrainConfig(rollout=2).leads(task) == 8
+    assert TrainConfig(rollout=5).leads(task) == 20
+    with pytest.raises(ValueError, match="rollout=2 calls of 4 steps reach no further than horizon=8.* at least 3"):
+        TrainConfig(rollout=2).leads(Task(["t2m"], history=4, horizon=8))
+    with pytest.raises(ValueError, match="lead_weights has 4 numbers and the task horizon=6"):
+        TrainConfig(lead_weights=(1, 1, 1, 1)).leads(task)
+    with pytest.raises(ValueError, match=r"variable_weights names \['u10'\], none of the variables \['z500', 't2m'\]"):
+        TrainConfig(variable_weights={"u10": 1}).leads(task)

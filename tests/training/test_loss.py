@@ -1,0 +1,114 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import quick
+from torch import nn
+
+from simvp_climate.data.reader import Channel
+from simvp_climate.processing import tensors
+from simvp_climate.processing.statistics import Normalizer
+from simvp_climate.processing.task import Task
+from simvp_climate.training import loader
+from simvp_climate.training.loss import Loss
+
+INITS = pd.date_range("2001", periods=1)
+AREA = np.array([0.5, 1.5])  # of two rows, mean one
+
+
+def loss_of(history=1, horizon=2, mask=None, **config) -> Loss:
+    """The loss of two channels on two cells, one above the other; statistics: mean 0, std (1, 2), change (0.5, 4)."""
+    task = Task(["z500", "t2m"], history=history, horizon=horizon)
+    nothing = np.zeros((2, 2, 1), dtype=bool)
+    statistics = Normalizer(
+        channels=(Channel("z500"), Channel("t2m")),
+        units=("", ""),
+        mean=np.zeros(2),
+        std=np.array([1.0, 2.0]),
+        change_std=np.tile([0.5, 4.0], (history, 1)),
+        mask=nothing if mask is None else mask,
+        log_scale=np.zeros(2),
+        bounds=np.tile([-np.inf, np.inf], (2, 1)),
+    )
+    device = torch.device("cpu")
+    forcings = tensors.Forcings(task, np.array([0.0, 60.0]), np.array([0.0]), np.empty((0, 2, 1)), AREA, device)
+    return Loss(quick(**config), task, statistics, AREA, forcings, device)
+
+
+def batch(states) -> loader.Batch:
+    """One window; states (T, C, H) in physical units."""
+    return loader.Batch(torch.tensor(states, dtype=torch.float32)[None, ..., None], np.array([0]))
+
+
+# the initialization is 0; the truth after one step is off by (1, 2) in channel 0 and by (2, 2) in channel 1, north
+# and south; after two steps by twice as much. In standard deviations of the channels: (1, 2) and (1, 1)
+WINDOW = batch([[[0, 0], [0, 0]], [[1, 2], [2, 2]], [[2, 4], [4, 4]]])
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        # area: channel 0 (0.5 * 1 + 1.5 * 4) / 2 = 3.25, channel 1 1; the second lead is four times as much
+        ({"loss_scale": "state"}, (3.25 + 1 + 13 + 4) / 4),
+        # no area: 2.5 and 1
+        ({"loss_scale": "state", "area_weighted": False}, (2.5 + 1 + 10 + 4) / 4),
+        # in units of the change: 0.5 of channel 0 and 2 of channel 1, in standard deviations
+        ({}, (3.25 / 0.25 + 1 / 4 + 13 / 0.25 + 4 / 4) / 4),
+        # weights 3 : 1 are 1.5 and 0.5
+        ({"loss_scale": "state", "lead_weights": (3, 1)}, (1.5 * (3.25 + 1) + 0.5 * (13 + 4)) / 4),
+        ({"loss_scale": "state", "variable_weights": {"t2m": 3}}, (0.5 * (3.25 + 13) + 1.5 * (1 + 4)) / 4),
+    ],
+)
+def test_hand_worked_losses(config, expected):
+    persistence = nn.Identity()
+    assert float(loss_of(**config)(persistence, WINDOW, INITS, 2)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_cells_without_values_do_not_count():
+    mask = np.zeros((2, 2, 1), dtype=bool)
+    mask[0, 0] = True  # the north of channel 0
+    loss = loss_of(mask=mask, loss_scale="state")
+    # channel 0 is the south alone: 4, then 16
+    assert float(loss(nn.Identity(), WINDOW, INITS, 2)) == pytest.approx((4 + 1 + 16 + 4) / 4, rel=1e-6)
+
+
+def test_the_mean_of_lead_weights_is_one_whatever_leads_are_in_use():
+    loss = loss_of(horizon=1, rollout=2, loss_scale="state", lead_weights=(7,))
+    assert float(loss(nn.Identity(), WINDOW, INITS, 1)) == pytest.approx((3.25 + 1) / 2, rel=1e-6)
+    assert float(loss(nn.Identity(), WINDOW, INITS, 2)) == pytest.approx((3.25 + 1 + 13 + 4) / 4, rel=1e-6)
+    # beyond the horizon: as the last one
+    loss = loss_of(horizon=2, rollout=3, loss_scale="state", lead_weights=(2, 1))
+    window = batch([*WINDOW.states[0, :, :, :, 0].tolist(), [[0, 0], [0, 0]]])
+    expected = (1.5 * (3.25 + 1) + 0.75 * (13 + 4)) / 6
+    assert float(loss(nn.Identity(), window, INITS, 3)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_what_is_fed_back_is_held_as_in_forecasts():
+    mask = np.zeros((2, 2, 1), dtype=bool)
+    mask[0, 0] = True
+    loss, seen = loss_of(horizon=3, mask=mask), []
+
+    def network(x, f=None):
+        seen.append(x)
+        return x + 7
+
+    loss.forecast(network, batch(np.zeros((4, 2, 2))), INITS, 3)
+    assert [x[0, 0, :, :, 0].tolist() for x in seen[1:]] == [[[0, 7], [7, 7]], [[0, 14], [14, 14]]]
+
+
+def test_gradients_go_through_every_call_of_a_rollout():
+    class Multiply(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.factor = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, x_BTCHW):
+            return self.factor * x_BTCHW
+
+    network = Multiply()
+    # from 1 to 0, 0, 0: errors a, a^2, a^3, so that the loss is the mean of a^2, a^4, a^6
+    window = batch([[[1, 1], [2, 2]]] + [[[0, 0], [0, 0]]] * 3)
+    loss = loss_of(horizon=1, rollout=3, loss_scale="state")(network, window, INITS, 3)
+    assert loss.item() == pytest.approx((4 + 16 + 64) / 3)
+    loss.backward()
+    assert network.factor.grad.item() == pytest.approx((2 * 2 + 4 * 2**3 + 6 * 2**5) / 3)
