@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from conftest import quick, tiny_model, waves
+from factories import quick, tiny_model, waves
 
 import simvp_climate as sc
 from simvp_climate.training import loader

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from conftest import quick, tiny_model
+from factories import quick, tiny_model
 
 import simvp_climate as sc
 from simvp_climate.data import reader

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from conftest import waves
+from factories import waves
 from typer.testing import CliRunner
 
 import simvp_climate as sc

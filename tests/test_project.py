@@ -163,7 +163,7 @@ def test_the_example_of_the_readme_runs(tmp_path):
 
 
 def test_the_lines_on_your_own_data_run(monkeypatch, capsys):
-    from conftest import waves
+    from factories import waves
 
     import simvp_climate as sc
 

@@ -442,7 +442,7 @@ def test_wrong_arguments(tmp_path):
 
 
 def test_other_names_of_the_axes_are_fine(tmp_path):
-    from conftest import waves
+    from factories import waves
 
     ds = waves(times=20).rename(latitude="lat", longitude="lon")
     found = cache(ds, tmp_path / "c.zarr", progress=False)

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import waves
+from factories import waves
 
 from simvp_climate.data import cf_encoding
 from simvp_climate.data.grid import latitude_weights

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from conftest import waves
+from factories import waves
 
 from simvp_climate.forecasting.ensemble import ensemble, fit_amplitude, perturbed_ensemble
 from simvp_climate.forecasting.forecaster import Forecaster

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import quick, tiny_model, waves
+from factories import quick, tiny_model, waves
 
 from simvp_climate.forecasting import export
 from simvp_climate.processing.task import Task

@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 import xarray as xr
-from conftest import GLOBAL, quick, tiny_model, waves
+from factories import GLOBAL, quick, tiny_model, waves
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import waves
+from factories import waves
 
 from simvp_climate.forecasting import forecaster as module
 from simvp_climate.forecasting.forecaster import Forecaster
@@ -104,7 +104,7 @@ def test_goes_on_where_it_was_stopped(forecaster, tmp_path, monkeypatch):
 SCRIPT = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from conftest import waves
+from factories import waves
 from simvp_climate import forecaster as module
 from simvp_climate.forecaster import Forecaster
 import torch

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import waves
+from factories import waves
 from typer.testing import CliRunner
 
 from simvp_climate.__main__ import app

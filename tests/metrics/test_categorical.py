@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import xarray as xr
+from factories import rain
 from scores.categorical import seeps as peer_seeps
 
 from simvp_climate.data.grid import latitude_weights
@@ -15,20 +16,6 @@ from simvp_climate.metrics.categorical import (
     tercile_rpss,
 )
 from simvp_climate.metrics.score import score
-
-
-def rain(days=400, start="2001-01-01", seed=0, units="m"):
-    """Return daily rain, dry on 40 % of days."""
-    random = np.random.default_rng(seed)
-    values = random.gamma(0.7, 5e-3, size=(days, 4, 8)) * (random.random(size=(days, 4, 8)) > 0.4)
-    return xr.Dataset(
-        {"tp24h": (("time", "latitude", "longitude"), values * (1000 if units == "mm" else 1), {"units": units})},
-        {
-            "time": np.datetime64(start, "ns") + np.arange(days) * np.timedelta64(1, "D"),
-            "latitude": [-67.5, -22.5, 22.5, 67.5],
-            "longitude": np.arange(8) * 45.0,
-        },
-    )
 
 
 class TestEvents:

@@ -218,7 +218,7 @@ def test_errors():
 
 
 def test_from_a_forecaster(forecaster):
-    from conftest import waves
+    from factories import waves
 
     ds = waves()
     bands = forecaster.interval(0.8, ds, every="6h")

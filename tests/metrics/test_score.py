@@ -3,8 +3,8 @@ import pytest
 import scores as peer
 import xarray as xr
 from arch.bootstrap import MovingBlockBootstrap
+from factories import rain
 from scores.probability import crps_for_ensemble
-from test_categories import rain
 
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.metrics.baselines.reference import climatology, climatology_at, persistence

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import quick, tiny_model, waves
+from factories import quick, tiny_model, waves
 
 from simvp_climate.data.reader import Channel
 from simvp_climate.forecasting.forecaster import Forecaster

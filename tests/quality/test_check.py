@@ -10,9 +10,9 @@ import dask.array
 import numpy as np
 import pandas as pd
 import pytest
-import test_store_layouts as layouts
+import store_layouts as layouts
 import xarray as xr
-from conftest import GLOBAL, quick, tiny_model, waves
+from factories import GLOBAL, quick, tiny_model, waves
 
 import simvp_climate as sc
 from simvp_climate.data import reader

@@ -8,8 +8,7 @@ import resource
 import pandas as pd
 import pytest
 import torch
-from conftest import quick, waves
-from test_training import assert_same_weights, run
+from factories import assert_same_weights, quick, run, waves
 
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.training import checkpoint, train

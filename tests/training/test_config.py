@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import quick
+from factories import quick
 
 from simvp_climate.processing.task import Task
 from simvp_climate.training.config import TrainConfig

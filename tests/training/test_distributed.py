@@ -20,7 +20,7 @@ SCRIPT = """
 import sys
 import time
 sys.path.insert(0, sys.argv[1])
-from conftest import quick, tiny_model, waves
+from factories import quick, tiny_model, waves
 import simvp_climate as sc
 
 ds = waves(times=61)
@@ -98,7 +98,7 @@ STOPPED = """
 import sys
 import time
 sys.path.insert(0, sys.argv[1])
-from conftest import quick, tiny_model, waves
+from factories import quick, tiny_model, waves
 import simvp_climate as sc
 from simvp_climate import training
 

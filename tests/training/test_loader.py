@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from conftest import waves
+from factories import waves
 
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import orient, rename

@@ -11,7 +11,7 @@ import pytest
 import torch
 import xarray as xr
 import zarr
-from conftest import quick, tiny_model
+from factories import quick, tiny_model
 from http_server import serve
 
 import simvp_climate as sc

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import quick
+from factories import quick
 from torch import nn
 
 from simvp_climate.data.reader import Channel

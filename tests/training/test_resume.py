@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import training_script
-from conftest import quick, tiny_model, waves
-from test_training import assert_same_weights, run, stored
+from factories import assert_same_weights, quick, run, stored, tiny_model, waves
 
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.training import datasets, loader, signals, train

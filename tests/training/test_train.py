@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from conftest import quick, tiny_model, waves
+from factories import STREAMED, TASK, assert_same_weights, quick, run, stored, tiny_model, waves, weights
 from lightning_fabric.loggers import CSVLogger
 
 from simvp_climate.data.store import open_dataset
@@ -21,24 +21,6 @@ from simvp_climate.processing.task import Task
 from simvp_climate.training import checkpoint, loader
 from simvp_climate.training import train as train_module
 from simvp_climate.training.train import train
-
-TASK = Task(["z500", "t2m"], history=2, horizon=2)
-
-
-def weights(forecaster):
-    return forecaster.network.state_dict()
-
-
-def assert_same_weights(first, second):
-    assert weights(first).keys() == weights(second).keys()
-    for name, value in weights(first).items():
-        torch.testing.assert_close(value, weights(second)[name], rtol=0, atol=0, msg=name)
-
-
-def run(dataset=None, *, valid=None, task=TASK, model=None, config=None, **more):
-    dataset = waves(times=30) if dataset is None else dataset
-    model = model or (None if "start_from" in more else tiny_model())
-    return train(task, dataset, valid=valid, model=model, config=config or quick(), device="cpu", **more)
 
 
 def test_overfits_four_windows():
@@ -138,15 +120,6 @@ def test_a_stopped_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert_same_weights(whole, resumed)
     assert whole.provenance["epochs"] == resumed.provenance["epochs"]
     assert_same_weights(whole, Forecaster.load(tmp_path / "part" / "forecaster.safetensors", "cpu"))
-
-
-def stored(tmp_path, times=60):
-    chunks = {name: {"chunks": (5, 8, 16)} for name in ("z500", "t2m")}
-    waves(times=times).to_zarr(tmp_path / "s.zarr", consolidated=False, encoding=chunks)
-    return open_dataset(tmp_path / "s.zarr", ["z500", "t2m"])
-
-
-STREAMED = 165_000  # bytes: less than 60 states of 1 kB and four batches take
 
 
 def test_a_streamed_run_goes_on_where_it_stopped_whatever_memory_there_is(tmp_path, monkeypatch):

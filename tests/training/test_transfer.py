@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import quick, tiny_model, waves
-from test_training import run, weights
+from factories import quick, run, tiny_model, waves, weights
 
 from simvp_climate.data.reader import Channel
 from simvp_climate.forecasting.forecaster import Forecaster
