@@ -88,9 +88,9 @@ PUBLISHED = Setup(
         learning_rate=5e-3,
         warmup=0.0,
         gradient_clip=None,
-        loss_scale="state",
+        loss_normalization="state",
         area_weighted=False,
-        average=0.0,
+        ema_decay=0.0,
     ),
 )
 # the same network and loss, with the recipe that did best on 2004, see `tuning`
@@ -112,12 +112,12 @@ ABLATION = {
     "padding: zeros": SMALL.but(padding="zeros"),
     "padding: periodic": SMALL.but(padding="periodic"),
     "predict: state": SMALL.but(predict="state"),
-    "loss: in units of the state": SMALL.but(loss_scale="state"),
+    "loss: in units of the state": SMALL.but(loss_normalization="state"),
     "loss: not weighted by area": SMALL.but(area_weighted=False),
     "loss: first leads count more": SMALL.but(lead_weights=(1.0, 0.71, 0.58, 0.5)),
     "variables: z500 and t2m alone": SMALL.but(variables=PAIR),
     "forcings: fields and season": SMALL.but(forcings=("coordinates", "time_of_year", *FIELDS)),
-    "average: none": SMALL.but(average=0.0),
+    "average: none": SMALL.but(ema_decay=0.0),
     "drop path: 0.1": SMALL.but(drop_path=0.1),
     "rollout: two calls at the end": SMALL.but(rollout=2),
     "history: 2": SMALL.but(history=2),
@@ -201,9 +201,11 @@ app = typer.Typer(add_completion=False, help=__doc__.splitlines()[0])
 
 def damped_persistence(train: xr.Dataset, climatology: xr.Dataset, persistence: xr.Dataset) -> xr.Dataset:
     """Return climatology plus the last anomaly times the share of it that is left at each lead, fit on `train`."""
-    anomaly = train - sc.climatology_at(climatology, train["time"]).drop_vars(["hour", "dayofyear"], errors="ignore")
+    anomaly = train - sc.baselines.climatology_at(climatology, train["time"]).drop_vars(
+        ["hour", "dayofyear"], errors="ignore"
+    )
     anomaly = anomaly.load()
-    weight = sc.latitude_weights(train["latitude"])
+    weight = sc.metrics.latitude_weights(train["latitude"])
     shares = []
     for lead in persistence["lead_time"].values:
         steps = int(lead / (train["time"].values[1] - train["time"].values[0]))
@@ -211,8 +213,8 @@ def damped_persistence(train: xr.Dataset, climatology: xr.Dataset, persistence: 
         first = first.drop_vars("time")
         shares.append((first * later).weighted(weight).mean() / (first**2).weighted(weight).mean())
     share = xr.concat(shares, persistence["lead_time"])
-    now = sc.climatology_at(climatology, persistence["init_time"])
-    then = sc.climatology_at(climatology, persistence["valid_time"])
+    now = sc.baselines.climatology_at(climatology, persistence["init_time"])
+    then = sc.baselines.climatology_at(climatology, persistence["valid_time"])
     names = ["hour", "dayofyear"]
     damped = then.drop_vars(names, errors="ignore") + share * (persistence - now.drop_vars(names, errors="ignore"))
     return damped.transpose(*next(iter(persistence.data_vars.values())).dims)
@@ -222,9 +224,9 @@ def activity(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset) -
     """Return the standard deviation of the anomalies of a forecast over that of the truth, by lead."""
 
     def spread(fields: xr.Dataset) -> xr.Dataset:
-        anomaly = fields - sc.climatology_at(climatology, forecast["valid_time"])
+        anomaly = fields - sc.baselines.climatology_at(climatology, forecast["valid_time"])
         pooled = ("init_time", "latitude", "longitude")
-        return np.sqrt((anomaly**2).weighted(sc.latitude_weights(forecast["latitude"])).mean(pooled))
+        return np.sqrt((anomaly**2).weighted(sc.metrics.latitude_weights(forecast["latitude"])).mean(pooled))
 
     return spread(forecast) / spread(truth.sel(time=forecast["valid_time"]))
 
@@ -233,11 +235,11 @@ def scores(forecast: xr.Dataset, truth: xr.Dataset, train: xr.Dataset) -> dict:
     """Return rmse, acc, small-scale variance and activity by variable and lead, and those of the baselines."""
     complete = forecast["valid_time"].max("lead_time") <= truth["time"].max()
     forecast = forecast.isel(init_time=np.flatnonzero(complete))
-    climatology = sc.climatology(train)
+    climatology = sc.baselines.climatology(train)
     forecast = forecast.sel(lead_time=[np.timedelta64(lead, "h") for lead in LEADS]).assign_attrs(system="forecast")
     found = {}
     table = sc.score(forecast, truth, climatology=climatology)
-    damped = sc.persistence(truth[list(forecast.data_vars)], forecast["init_time"], forecast["lead_time"])
+    damped = sc.baselines.persistence(truth[list(forecast.data_vars)], forecast["init_time"], forecast["lead_time"])
     damped = damped_persistence(train[list(forecast.data_vars)], climatology, damped)
     damped = sc.score(damped.assign_attrs(system="damped persistence"), truth, climatology=climatology)
     for name in forecast.data_vars:
@@ -379,7 +381,7 @@ def drift(data: Folder, out: Folder, days: int = 90, runs: str = "headline-*", y
         forecast = forecaster(test, init_times=starts, horizon=days * 4)
         late = forecast.isel(lead_time=slice(-120, None))  # the last 30 days
         truth = test.sel(time=late["valid_time"])
-        weight = sc.latitude_weights(test["latitude"])
+        weight = sc.metrics.latitude_weights(test["latitude"])
         for name in PAIR:
             finite = bool(np.isfinite(forecast[name]).all())
             means = [x[name].weighted(weight).mean(("lead_time", "latitude", "longitude")) for x in (late, truth)]

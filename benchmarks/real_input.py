@@ -42,7 +42,7 @@ def main(
         config=sc.TrainConfig(epochs=epochs, learning_rate=learning_rate),
     )
     forecast = forecaster(judged, every=step, horizon=leads)
-    scores = sc.score(forecast, judged, climatology=sc.climatology(train), metrics=["rmse"])
+    scores = sc.score(forecast, judged, climatology=sc.baselines.climatology(train), metrics=["rmse"])
     table = scores[variable].sel(metric="rmse").transpose("lead_time", "system").to_pandas()
     print(f"\n{variable} [{scores[variable].attrs['units']}], {'validation' if valid_only else 'test'} period")
     print(table.round(3))

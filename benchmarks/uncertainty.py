@@ -31,7 +31,7 @@ def main(
     train, valid, test = (ds.sel(time=years) for years in (slice("2001", "2003"), "2004", "2005"))
     valid, test = (one.isel(time=slice(0, days * 4)) for one in (valid, test))
     shown = ["z500", "t2m"]
-    climatology = sc.climatology(train)
+    climatology = sc.baselines.climatology(train)
     one = forecasters[0]
 
     def forecast(dataset: xr.Dataset) -> xr.Dataset:
@@ -41,19 +41,21 @@ def main(
         return found.isel(init_time=np.flatnonzero(whole))
 
     before, after = forecast(valid), forecast(test)
-    bands = sc.fit_intervals(before, valid, level, climatology)
+    bands = sc.uncertainty.fit_intervals(before, valid, level, climatology)
     normal = climatology[shown]
 
     def of_climatology(like: xr.Dataset) -> xr.Dataset:
-        found = sc.climatology_at(normal, like["valid_time"]).drop_vars(["hour", "dayofyear"], errors="ignore")
+        found = sc.baselines.climatology_at(normal, like["valid_time"]).drop_vars(
+            ["hour", "dayofyear"], errors="ignore"
+        )
         laid_out = {name: found[name].transpose(*like[name].dims).assign_attrs(like[name].attrs) for name in shown}
         return like.assign(laid_out)
 
-    theirs = sc.fit_intervals(of_climatology(before), valid, level)
+    theirs = sc.uncertainty.fit_intervals(of_climatology(before), valid, level)
     ours, others = bands(after), theirs(of_climatology(after))
-    parts = sc.coverage(ours, test, regions=REGIONS, by="season")
-    whole = sc.coverage(ours, test)
-    both = [sc.interval_score(x, test) for x in (ours, others)]
+    parts = sc.uncertainty.coverage(ours, test, regions=REGIONS, by="season")
+    whole = sc.uncertainty.coverage(ours, test)
+    both = [sc.uncertainty.interval_score(x, test) for x in (ours, others)]
     for name in shown:
         values = parts[name]
         worst = [

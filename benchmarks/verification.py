@@ -158,10 +158,13 @@ def baselines(data: Annotated[str, typer.Option(help="The simulated climate, wit
 
     ds = sc.open_dataset(data, ["z500", "t2m"]).load()
     train, valid, leads = ds.sel(time=slice("2001", "2003")), ds.sel(time="2004"), ["24h", "72h", "120h"]
-    climatology = sc.climatology(train)
-    for name, fit in {"damped": sc.fit_damped_persistence, "regression": sc.fit_linear_regression}.items():
+    climatology = sc.baselines.climatology(train)
+    for name, fit in {
+        "damped": sc.baselines.fit_damped_persistence,
+        "regression": sc.baselines.fit_linear_regression,
+    }.items():
         fitted = fit(train, climatology, leads)
-        table = sc.rmse(fitted(valid, valid["time"][:-20:2], leads), valid)
+        table = sc.metrics.rmse(fitted(valid, valid["time"][:-20:2], leads), valid)
         print(name, {v: table[v].round(2 if v == "t2m" else 0).values.tolist() for v in table}, flush=True)
         if name == "regression":
             counts = (abs(fitted.operator) > 0).any("mode").sum("start").values.tolist()

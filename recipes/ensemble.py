@@ -70,7 +70,7 @@ def main(
     ]
     if not sc.is_first_process():  # of those that torchrun or srun started, one goes on
         return
-    climatology, first = sc.climatology(train), forecasters[0]
+    climatology, first = sc.baselines.climatology(train), forecasters[0]
     amplitude = sc.fit_amplitude(first, valid, train, lead=12)
     systems = {
         f"{seeds} seeds": sc.ensemble(forecasters, test, every="2D", horizon=20),
@@ -91,7 +91,7 @@ def main(
     covered = single["valid_time"].dt.month.isin(list(months)).all("lead_time")
     if covered.any():
         intervals = bands(single.isel(init_time=covered.values))
-        share = sc.coverage(intervals, test)
+        share = sc.uncertainty.coverage(intervals, test)
         print("share of the truth in 90 % intervals:")
         print(share.to_dataframe()[VARIABLES].round(3).to_string())
 

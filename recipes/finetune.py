@@ -58,7 +58,7 @@ def main(
         valid=valid,
         start_from=before,
         config=sc.TrainConfig(
-            epochs=epochs, batch_size=8, learning_rate=4e-4, rollout=3, rollout_share=1.0, statistics="take"
+            epochs=epochs, batch_size=8, learning_rate=4e-4, rollout=3, rollout_share=1.0, statistics="inherit"
         ),
         directory=out,
         device=device,
@@ -71,7 +71,7 @@ def main(
     scores = sc.score(
         forecasts["after"].assign_attrs(system="after"),
         test,
-        sc.climatology(train),
+        sc.baselines.climatology(train),
         baselines={"before": forecasts["before"]},
     )
     forecasts["after"].to_netcdf(out / "forecast.nc")

@@ -75,7 +75,7 @@ def main(
     if not sc.is_first_process():  # of those that torchrun or srun started, one goes on
         return
     forecast = forecaster(test, every="12h", horizon=40)
-    scores = sc.score(forecast, test, sc.climatology(train), vectors={"wind10": ("u10", "v10")})
+    scores = sc.score(forecast, test, sc.baselines.climatology(train), vectors={"wind10": ("u10", "v10")})
     forecast.to_netcdf(out / "forecast.nc")
     scores.to_netcdf(out / "scores.nc")
     sc.plot.scorecard(scores).savefig(out / "scorecard.png")

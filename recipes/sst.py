@@ -71,7 +71,7 @@ def main(
     )
     if not sc.is_first_process():  # of those that torchrun or srun started, one goes on
         return
-    climatology = sc.climatology(train)
+    climatology = sc.baselines.climatology(train)
     forecast = forecaster(test, every="1MS")
     scores = sc.score(forecast, test, climatology)
     forecast.to_netcdf(out / "forecast.nc")
@@ -82,7 +82,7 @@ def main(
 
     anomalies = (test.groupby("time.month") - climatology).drop_vars("month")
     ours = forecast["sst"] - climatology["sst"].sel(month=forecast["valid_time"].dt.month).drop_vars("month")
-    kept = sc.persistence(anomalies, forecast["init_time"], forecast["lead_time"])["sst"]
+    kept = sc.baselines.persistence(anomalies, forecast["init_time"], forecast["lead_time"])["sst"]
     index = {"SimVPv2": nino34(ours), "persistence": nino34(kept)}
     found = nino34(anomalies["sst"]).to_series().reindex(forecast["valid_time"].values.ravel())
     truth = index["SimVPv2"].copy(data=found.values.reshape(index["SimVPv2"].shape))

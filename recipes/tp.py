@@ -81,10 +81,10 @@ def main(
     scores = sc.score(
         rain,
         truth,
-        sc.climatology(train[["tp6h"]]),
+        sc.baselines.climatology(train[["tp6h"]]),
         metrics=["rmse", "brier", "frequency_bias", "seeps", "seeps_skill"],
         thresholds={"tp6h": millimeter},
-        seeps_climatology=sc.seeps_climatology(train[["tp6h"]]),
+        seeps_climatology=sc.metrics.seeps_climatology(train[["tp6h"]]),
         skipna=True,
     )
     forecast.to_netcdf(out / "forecast.nc")

@@ -83,14 +83,14 @@ def main(
         return
     shown = ["geopotential", "temperature", "2m_temperature"]
     forecast = forecaster.hindcast(test, every="12h", horizon=40, to=out / "hindcast.zarr")[shown]
-    climatology = sc.climatology(train[shown])
-    damped = sc.fit_damped_persistence(train[shown], climatology, forecast["lead_time"])
+    climatology = sc.baselines.climatology(train[shown])
+    damped = sc.baselines.fit_damped_persistence(train[shown], climatology, forecast["lead_time"])
     scores = sc.score(forecast, test[shown], climatology, baselines={"damped persistence": damped})
     scores.to_netcdf(out / "scores.nc")
     sc.plot.scorecard(scores, "damped persistence").savefig(out / "scorecard.png")
     z500 = scores[["geopotential"]].sel(level=500)
     sc.plot.scores(z500).savefig(out / "scores.png")
-    sc.plot.spectra(sc.variance_by_wavenumber(forecast, test[shown])).savefig(out / "spectra.png")
+    sc.plot.spectra(sc.metrics.variance_by_wavenumber(forecast, test[shown])).savefig(out / "spectra.png")
     print(sc.score_table(z500, "rmse").round(1).to_string(na_rep="-"))
 
 

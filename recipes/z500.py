@@ -63,7 +63,7 @@ def main(
     if not sc.is_first_process():  # of those that torchrun or srun started, one goes on
         return
     forecast = forecaster(test, every="12h", horizon=20)
-    scores = sc.score(forecast, test, sc.climatology(train))
+    scores = sc.score(forecast, test, sc.baselines.climatology(train))
     forecast.to_netcdf(out / "forecast.nc")
     scores.to_netcdf(out / "scores.nc")
     sc.plot.scores(scores).savefig(out / "scores.png")

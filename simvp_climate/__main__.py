@@ -21,7 +21,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 
 # chosen on the validation months of the sample, for five minutes on two cores
 MODEL = dict(hidden_space=16, hidden_time=96, spatial_layers=4, blocks=4, mlp_ratio=4, drop_path=0.0)
-TRAINING = dict(epochs=2, batch_size=12, learning_rate=3e-3, average=0.985, validation_windows=64)
+TRAINING = dict(epochs=2, batch_size=12, learning_rate=3e-3, ema_decay=0.985, validation_windows=64)
 
 _NETCDF, _FILMS = (".nc",), (".gif", ".mp4")
 _PICTURES = (".png", ".pdf", ".svg", ".eps", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
@@ -112,7 +112,7 @@ def _train_and_score(out: Path, device: str, months: int) -> None:
     )
     forecast = forecaster(test, every="12h", horizon=20)
     # of all months before, also where few are trained on: one of August alone is easily beaten in January
-    scores = sc.score(forecast, test, climatology=sc.climatology(before))
+    scores = sc.score(forecast, test, climatology=sc.baselines.climatology(before))
 
     forecaster.save(out / "forecaster.safetensors")
     _write(out / "forecast.nc", forecast.to_netcdf)
@@ -237,8 +237,10 @@ def score(
             if len(years) != 2:
                 raise ValueError(f"--train {train} is no period: write first:last, for example 1979:2015")
             training = _period(analyses, years[0], years[1], truth, ("--train", "--train"))
-            climatology = sc.climatology(training)
-            baselines["damped persistence"] = sc.fit_damped_persistence(training, climatology, first["lead_time"])
+            climatology = sc.baselines.climatology(training)
+            baselines["damped persistence"] = sc.baselines.fit_damped_persistence(
+                training, climatology, first["lead_time"]
+            )
         taken = ["persistence", "climatology", *baselines, str(first.attrs.get("system", "forecast"))]
         baselines |= dict(zip(_names_of(forecasts[1:], taken), others, strict=True))
         scores = sc.score(

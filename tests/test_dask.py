@@ -64,9 +64,9 @@ def test_values_come_from_the_workers(client):
 @pytest.mark.parametrize("freq", ["6h", "MS"])
 def test_climatology(client, freq):
     ds = series(freq)
-    result = sc.climatology(on_workers(ds, time=300, longitude=7))
+    result = sc.baselines.climatology(on_workers(ds, time=300, longitude=7))
     assert ("dayofyear" in result.dims) == (freq == "6h")
-    xr.testing.assert_identical(result.compute(), sc.climatology(ds))
+    xr.testing.assert_identical(result.compute(), sc.baselines.climatology(ds))
 
 
 @pytest.mark.parametrize("chunks", [{"time": 300}, {"time": 500, "latitude": 5, "longitude": 7}])
@@ -139,8 +139,8 @@ def test_training(client, memory, tmp_path):
 def test_scores(client):
     ds = series("6h")
     truth, train = ds.isel(time=slice(6, 200)), ds.sel(time=slice("2001-02-20", "2002-01-20"))
-    forecast = sc.persistence(truth, truth.time[:-8:2], ["6h", "24h"])
-    clim = sc.climatology(train)
+    forecast = sc.baselines.persistence(truth, truth.time[:-8:2], ["6h", "24h"])
+    clim = sc.baselines.climatology(train)
     options = dict(by="season", regions=["tropics", "global"], allow_overlap=True)
     expected = sc.score(forecast.assign_attrs(system="model"), truth, clim, **options)
     found = sc.score(

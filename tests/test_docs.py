@@ -87,8 +87,10 @@ def test_links_lead_somewhere(site):
 
 def test_every_public_name_is_in_the_reference(site):
     (reference,) = (page for path, page in site.items() if path.name == "api.html")
-    public = [getattr(sc, name) for name in sc.__all__ if name != "plot"]
-    public += [getattr(sc.plot, name) for name in sc.plot.__all__]
+    public = [getattr(sc, name) for name in sc._HOME]
+    public += [
+        getattr(space, name) for space in (getattr(sc, name) for name in sc._NAMESPACES) for name in space.__all__
+    ]
     assert {f"{one.__module__}.{one.__qualname__}" for one in public} <= reference.ids
 
 

@@ -111,7 +111,7 @@ def test_what_users_copy_uses_the_public_api_alone(shown):
 
 def test_importing_the_package_is_cheap():
     code = (
-        "import sys, simvp_climate; simvp_climate.open_dataset; simvp_climate.Task; simvp_climate.rmse;"
+        "import sys, simvp_climate; simvp_climate.open_dataset; simvp_climate.Task; simvp_climate.metrics.rmse;"
         "heavy = {'torch', 'matplotlib', 'cartopy', 'lightning_fabric'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -120,8 +120,13 @@ def test_importing_the_package_is_cheap():
 def test_public_names_exist_and_say_what_they_do():
     import simvp_climate as sc
 
+    assert len(sc.__all__) <= 30
     for name in sc.__all__:
         assert getattr(sc, name).__doc__, name
+    for namespace in (getattr(sc, name) for name in sc._NAMESPACES):
+        assert dir(namespace) == sorted(namespace.__all__), "a tab key shows the public functions and nothing else"
+        for name in namespace.__all__:
+            assert getattr(namespace, name).__doc__, name
     assert set(sc.__all__) <= set(dir(sc))
     assert sc.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     with pytest.raises(AttributeError, match="no attribute 'forecats'"):
@@ -189,4 +194,5 @@ def test_editors_see_what_the_table_says():
     }
     import simvp_climate as sc
 
-    assert told == {(home or "", name) for name, home in sc._HOME.items()}
+    namespaces = {(home.rpartition(".")[0], name) for name, home in sc._NAMESPACES.items()}
+    assert told == {(home, name) for name, home in sc._HOME.items()} | namespaces

@@ -21,10 +21,12 @@ def from_data_to_figure(path: Path) -> Figure:
     )
     forecaster.save(path)
     forecast: xr.Dataset = sc.Forecaster.load(path)(ds, every="12h", horizon=20)
-    scores: xr.Dataset = sc.score(forecast, ds, climatology=sc.climatology(ds), regions=["tropics"], by="season")
+    scores: xr.Dataset = sc.score(
+        forecast, ds, climatology=sc.baselines.climatology(ds), regions=["tropics"], by="season"
+    )
     table: pd.DataFrame = sc.score_table(scores, "rmse")
     print(table, sc.check(ds, task).ok, forecaster.history)
     bands: xr.Dataset = forecaster.interval(0.9, ds, every="24h")(forecast)
-    print(sc.coverage(bands, ds), sc.ensemble([forecaster, forecaster], ds))
+    print(sc.uncertainty.coverage(bands, ds), sc.ensemble([forecaster, forecaster], ds))
     sc.plot.maps(forecast, ds, lead="3D")
     return sc.plot.scores(scores)

@@ -51,7 +51,7 @@ def main(out: Path = FOLDER, epochs: int = EPOCHS, months: int = 32) -> None:
     # the climatology may know the validation period: it is a rival, not ours
     known = ds.sel(time=slice(None, VALID[1]))
     forecast = forecaster(test, every=EVERY, horizon=SHOWN_HOURS[-1] // 6)
-    scores = sc.score(forecast, test, climatology=sc.climatology(known))
+    scores = sc.score(forecast, test, climatology=sc.baselines.climatology(known))
 
     with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as folder:
         model, card = (Path(folder) / f"{NAME}{suffix}" for suffix in (".safetensors", ".md"))
@@ -122,7 +122,7 @@ forecast over truth; below 1 is blurred.
 Trained on {provenance["training"]}. The epoch was chosen on {provenance["validation"]}:
 {history.attrs["kept"]} of {len(history)}. Training loss at the end {history.iloc[-1]["loss"]:.4g}, validation loss of \
 the epoch kept {history.loc[history.attrs["kept"], "valid_loss"]:.4g}.
-{listed({name: config[name] for name in ("batch_size", "learning_rate", "average", "precision", "seed")})}.
+{listed({name: config[name] for name in ("batch_size", "learning_rate", "ema_decay", "precision", "seed")})}.
 It took {seconds / 60:.1f} minutes with {torch.get_num_threads()} threads on {provenance["device"]}, \
 {provenance["created"][:10]}, simvp_climate {versions["simvp-climate"]}, torch {versions["torch"]}.
 """

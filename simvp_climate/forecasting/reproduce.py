@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.cf_encoding import from_valid_time
 from simvp_climate.data.conventions import as_forecast, find_member, orient, rename
+from simvp_climate.data.io import from_valid_time
 from simvp_climate.data.windows import lead_times
 from simvp_climate.forecasting.ensemble import ensemble, perturbed_ensemble
 from simvp_climate.forecasting.forecaster import Forecaster

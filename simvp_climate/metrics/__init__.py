@@ -1,1 +1,62 @@
-"""Baselines and metrics: labels only, never torch."""
+"""Verification metrics: functions of a forecast and the truth, with the definitions of WeatherBench.
+
+Labels only, never torch. `score` computes many of them at once, beside baselines.
+"""
+
+from simvp_climate.data.grid import latitude_weights
+from simvp_climate.metrics.categorical import (
+    brier,
+    event_frequency,
+    frequency_bias,
+    seeps,
+    seeps_climatology,
+    tercile_rpss,
+)
+from simvp_climate.metrics.deterministic import (
+    acc,
+    activity,
+    bias,
+    crps,
+    mae,
+    rank_histogram,
+    rmse,
+    small_scale_variance,
+    spread,
+    spread_skill_ratio,
+    wind_vector_rmse,
+)
+from simvp_climate.metrics.published_scores import published
+from simvp_climate.metrics.score import skilful_to
+from simvp_climate.metrics.skill_maps import skill_map
+from simvp_climate.metrics.spectral import drift, variance_by_wavenumber, zonal_spectrum
+
+__all__ = [
+    "acc",
+    "activity",
+    "bias",
+    "brier",
+    "crps",
+    "drift",
+    "event_frequency",
+    "frequency_bias",
+    "latitude_weights",
+    "mae",
+    "published",
+    "rank_histogram",
+    "rmse",
+    "seeps",
+    "seeps_climatology",
+    "skilful_to",
+    "skill_map",
+    "small_scale_variance",
+    "spread",
+    "spread_skill_ratio",
+    "tercile_rpss",
+    "variance_by_wavenumber",
+    "wind_vector_rmse",
+    "zonal_spectrum",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

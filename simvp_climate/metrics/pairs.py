@@ -13,6 +13,7 @@ from simvp_climate.data.variables import same_units
 from simvp_climate.data.windows import valid_times
 from simvp_climate.metrics.baselines.reference import climatology_at
 
+_SEASONS = ("DJF", "MAM", "JJA", "SON")
 SPACE = ("latitude", "longitude")
 
 # float64 bytes of the forecast in one block; the arithmetic holds about ten arrays of this size
@@ -463,3 +464,18 @@ def refuse_times(attrs: Mapping, prefix: str, what: str, times: np.ndarray) -> N
             f"{min(inside)} to {max(inside)}: it has seen the truth. Compute it from the training years "
             "alone, or say allow_overlap=True"
         )
+
+
+def group_masks(by: str | None, pairs: Pairs) -> dict[str | int, xr.DataArray | None]:
+    """Return which pairs are in which season or month, (init_time, lead_time); all of them by the name "".
+
+    Raises ValueError if `by` is neither.
+    """
+    if by is None:
+        return {"": None}
+    if by not in ("season", "month"):
+        raise ValueError(f"by={by!r} is unknown: choose 'season', 'month' or None")
+    found = getattr(pairs.valid_time.dt, by)
+    there = set(found.values[pairs.complete].tolist())
+    labels = [name for name in (_SEASONS if by == "season" else range(1, 13)) if name in there]
+    return {label: (found == label).reset_coords(drop=True) for label in labels}

@@ -28,7 +28,7 @@ from simvp_climate.metrics.deterministic import (
     sums_per_init,
     weighted_sums,
 )
-from simvp_climate.metrics.pairs import SPACE, Pairs, iso, match, refuse_fits, refuse_overlap
+from simvp_climate.metrics.pairs import SPACE, Pairs, group_masks, iso, match, refuse_fits, refuse_overlap
 from simvp_climate.metrics.regions import Region
 from simvp_climate.metrics.uncertainty.bootstrap import block_length, percentiles, resample
 from simvp_climate.metrics.uncertainty.calibration import calibrate_with
@@ -36,7 +36,6 @@ from simvp_climate.metrics.uncertainty.calibration import calibrate_with
 _SKILL = "rmse_skill"
 # of which less is better and 0 the best: 1 - theirs over that of a baseline is a skill
 _ERRORS = ("rmse", "mae", "rmse_unweighted", "crps", "brier", "seeps")
-_SEASONS = ("DJF", "MAM", "JJA", "SON")
 _LEFT_OUT = {True: "left out", False: "left out where never there, else propagated"}
 
 
@@ -210,7 +209,7 @@ def score(
     valued = _with_values(sums) if skipna else None
     counted = pairs.complete if valued is None else _any_of(valued)
     drawn = _drawn(counted, confidence, length, samples, seed)
-    parted = groups(by, pairs)
+    parted = group_masks(by, pairs)
     # the anomalies of climatology are zero, up to the rounding of the store that it came from; and whether a mean
     # exceeds a threshold is not how often the event is
     every = list(pairs.forecast.data_vars)
@@ -508,21 +507,6 @@ def _say(
         f"{confidence:.0%}, percentiles of {samples} moving-block bootstrap samples of {inits} initializations, "
         f"blocks of {length}, seed {seed}; none where fewer than five blocks were verified"
     )
-
-
-def groups(by: str | None, pairs: Pairs) -> dict[str | int, xr.DataArray | None]:
-    """Return which pairs are in which season or month, (init_time, lead_time); all of them by the name "".
-
-    Raises ValueError if `by` is neither.
-    """
-    if by is None:
-        return {"": None}
-    if by not in ("season", "month"):
-        raise ValueError(f"by={by!r} is unknown: choose 'season', 'month' or None")
-    found = getattr(pairs.valid_time.dt, by)
-    there = set(found.values[pairs.complete].tolist())
-    labels = [name for name in (_SEASONS if by == "season" else range(1, 13)) if name in there]
-    return {label: (found == label).reset_coords(drop=True) for label in labels}
 
 
 def _table(

@@ -170,7 +170,7 @@ class SimVPv2(nn.Module):
         if not 0 <= shared <= min(channels, outputs):
             raise ValueError(f"shared={shared} of channels={channels} in and outputs={outputs} out: give at most both")
         self.config, self.history, self.channels, self.forcings = config, history, channels, forcings
-        self.outputs, self.shared, self.recompute = outputs, shared, False
+        self.outputs, self.shared, self.activation_checkpointing = outputs, shared, False
         width, padding = config.hidden_space, config.padding
         # every second layer changes the resolution, counted from the coarse end in the decoder
         halves = [layer % 2 == 1 for layer in range(config.spatial_layers)]
@@ -196,7 +196,7 @@ class SimVPv2(nn.Module):
         if self.forcings or f_BTFHW is not None:
             self._check_forcings(x_BTCHW, f_BTFHW)
             inputs_BTCHW = torch.cat([x_BTCHW, f_BTFHW], dim=2)
-        again = self.recompute and self.training
+        again = self.activation_checkpointing and self.training
         z_NSHW, sizes = inputs_BTCHW.flatten(0, 1), []
         for layer in self.encoder:
             sizes.append(z_NSHW.shape[-2:])

@@ -15,3 +15,7 @@ from simvp_climate.plot.spectral_curves import spectra
 from simvp_climate.plot.training_curves import history
 
 __all__ = ["animate", "history", "hovmoller", "maps", "scorecard", "scores", "skill_map", "spectra"]
+
+
+def __dir__() -> list[str]:
+    return __all__

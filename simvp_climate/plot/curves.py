@@ -280,9 +280,11 @@ def _comparable(published: object, scores: xr.Dataset) -> pd.DataFrame:
     needed = ["model", "variable", "metric", "lead_hours", "value", "units", "grid", "years", "truth"]
     if not isinstance(published, pd.DataFrame) or set(needed) - set(published.columns):
         found = list(published.columns) if isinstance(published, pd.DataFrame) else type(published).__name__
-        raise ValueError(f"published is {found}: give sc.published() or rows of it, with the columns {needed}")
+        raise ValueError(f"published is {found}: give sc.metrics.published() or rows of it, with the columns {needed}")
     if published.empty:
-        raise ValueError("published has no rows: nothing was selected from sc.published(). Leave it out, or take more")
+        raise ValueError(
+            "published has no rows: nothing was selected from sc.metrics.published(). Leave it out, or take more"
+        )
     for part in ("region", "season", "month"):
         if part in scores.coords and not (part == "region" and (scores[part] == "global").all()):
             raise ValueError(

@@ -9,7 +9,7 @@ from simvp_climate.processing.task import Task, is_finite
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 # settings that change no number of a run: it may be resumed with others
-FREE = ("progress", "memory", "engine", "save_minutes", "recompute")
+FREE = ("progress", "memory", "engine", "save_minutes", "activation_checkpointing")
 _WARMUP = {"cosine": 0.1, "one-cycle": 0.3}
 _ROLLOUT_SHARE = 0.25
 
@@ -18,7 +18,7 @@ _ROLLOUT_SHARE = 0.25
 class TrainConfig:
     """How to train.
 
-    A step is one update of the weights, from `accumulate` batches.
+    A step is one update of the weights, from `accumulate_grad_batches` batches.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class TrainConfig:
         Passes over all training windows.
     batch_size
         Windows in a batch, over all processes; all of them where there are fewer.
-    accumulate
+    accumulate_grad_batches
         Batches in a step. The gradient is that of the mean loss over all their windows, with the memory of one batch;
         batch normalization sees the batches one by one.
     optimizer
@@ -43,7 +43,7 @@ class TrainConfig:
         Of AdamW, on all weights.
     gradient_clip
         Largest norm of the gradient; `None` does not clip.
-    loss_scale
+    loss_normalization
         "change": errors in units of the typical change from the initialization to each lead, per channel, so that no
         variable and no lead drowns the others; leads beyond one network call take that of its last lead. "state": in
         units of the standard deviation of each channel, as published.
@@ -62,7 +62,7 @@ class TrainConfig:
         all these leads in every epoch, so that epochs compare.
     rollout_share
         Share of all steps, the last ones, in which `rollout` holds.
-    average
+    ema_decay
         Decay of the running average of the weights that is validated and kept; 0 keeps the weights themselves.
     patience
         Epochs without a better validation loss after which training stops; `None` goes on to the end. With `rollout`
@@ -72,11 +72,11 @@ class TrainConfig:
     precision
         "32-true", "bf16-mixed", or "16-mixed" with scaled gradients (GPU only); "auto" is bfloat16 on a GPU that has
         it, float32 elsewhere.
-    recompute
+    activation_checkpointing
         Compute the activations again on the way back instead of keeping them: less memory, more time, the same
         numbers. A run that did not fit may go on with it.
     statistics
-        With `start_from`, whose statistics normalize the channels that it has: "take" keeps its own (same grid and
+        With `start_from`, whose statistics normalize the channels that it has: "inherit" keeps its own (same grid and
         units), "compute" takes those of the new data, as for all other channels; "auto" keeps them where channels, grid
         and units are the same, and otherwise asks.
     memory
@@ -102,24 +102,24 @@ class TrainConfig:
 
     epochs: int = 50
     batch_size: int = 16
-    accumulate: int = 1
+    accumulate_grad_batches: int = 1
     optimizer: str = "adamw"
     learning_rate: float = 4e-3
     schedule: str = "cosine"
     warmup: float | None = None
     weight_decay: float = 0.01
     gradient_clip: float | None = 1.0
-    loss_scale: str = "change"
+    loss_normalization: str = "change"
     area_weighted: bool = True
     lead_weights: tuple[float, ...] | None = None
     variable_weights: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
     rollout: int = 1
     rollout_share: float = _ROLLOUT_SHARE
-    average: float = 0.99
+    ema_decay: float = 0.99
     patience: int | None = None
     validation_windows: int = 256
     precision: str = "auto"
-    recompute: bool = False
+    activation_checkpointing: bool = False
     statistics: str = "auto"
     memory: int | str = "auto"
     engine: str = "auto"
@@ -128,7 +128,15 @@ class TrainConfig:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "rollout", "patience", "validation_windows", "seed"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "accumulate_grad_batches",
+            "rollout",
+            "patience",
+            "validation_windows",
+            "seed",
+        ):
             value, least = getattr(self, name), 0 if name == "seed" else 1
             if name == "patience" and value is None:
                 continue
@@ -150,7 +158,7 @@ class TrainConfig:
             ("gradient_clip", "greater than 0, or None for no clipping", lambda x: x > 0),
             ("weight_decay", "at least 0", lambda x: x >= 0),
             ("warmup", "in [0, 1)", lambda x: 0 <= x < 1),
-            ("average", "in [0, 1)", lambda x: 0 <= x < 1),
+            ("ema_decay", "in [0, 1)", lambda x: 0 <= x < 1),
             ("rollout_share", "in (0, 1]", lambda x: 0 < x <= 1),
             ("save_minutes", "at least 0", lambda x: x >= 0),
         ):
@@ -163,14 +171,14 @@ class TrainConfig:
         for name, choices in (
             ("optimizer", ("adamw", "adam")),
             ("schedule", tuple(_WARMUP)),
-            ("loss_scale", ("change", "state")),
+            ("loss_normalization", ("change", "state")),
             ("precision", PRECISIONS),
-            ("statistics", ("auto", "take", "compute")),
+            ("statistics", ("auto", "inherit", "compute")),
             ("engine", reader.ENGINES),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of {choices}")
-        for name in ("area_weighted", "recompute", "progress"):
+        for name in ("area_weighted", "activation_checkpointing", "progress"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be True or False")
         whole = isinstance(self.memory, Integral) and not isinstance(self.memory, bool)

@@ -72,7 +72,7 @@ class Loss:
         self.true_area_CHW = tensor(area_CHW / area_CHW.mean(axis=(1, 2), keepdims=True))
         leads = config.leads(task)
         units_TC = np.ones((1, len(normalizer.channels)))
-        if config.loss_scale == "change":
+        if config.loss_normalization == "change":
             units_TC = normalizer.change_std / normalizer.std
         # leads of later calls have settled near the change of the last lead of the first
         units_TC = units_TC[np.minimum(np.arange(leads), len(units_TC) - 1)]

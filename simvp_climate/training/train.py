@@ -206,7 +206,7 @@ def train(
             )
         found = train_part.survey
         normalizer = Normalizer(channels, units, found.mean, found.std, found.change_std, found.mask, log_scale, bounds)
-        if config.statistics == "take":
+        if config.statistics == "inherit":
             normalizer = transfer.take_statistics(start_from, normalizer, found)
             datasets.check_same_data(normalizer, train_part, "dataset")
         else:
@@ -313,7 +313,7 @@ def _fit(
     if fabric.device.type == "cpu":
         _keep_memory()
     network.to(memory_format=torch.channels_last)
-    network.recompute = config.recompute
+    network.recompute = config.activation_checkpointing
     network = distributed.prepare(network, fabric)
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
     # all weights in one pass; gradients that are scaled for fp16 it would not let be clipped
@@ -325,12 +325,12 @@ def _fit(
     sizes = distributed.total(fabric, torch.tensor(stream.sizes, dtype=torch.float64, device=device)).cpu().numpy()
     alone = fabric.world_size == 1
 
-    steps = -(-len(stream) // config.accumulate)  # of an epoch
+    steps = -(-len(stream) // config.accumulate_grad_batches)  # of an epoch
     total = steps * config.epochs
-    if config.accumulate > len(stream):
+    if config.accumulate_grad_batches > len(stream):
         raise ValueError(
-            f"accumulate={config.accumulate} batches make a step, and an epoch has {len(stream)} (of {stream.count} "
-            f"windows, batch_size={config.batch_size}): take at most {len(stream)}"
+            f"accumulate_grad_batches={config.accumulate_grad_batches} batches make a step, and an epoch has "
+            f"{len(stream)} (of {stream.count} windows, batch_size={config.batch_size}): take at most {len(stream)}"
         )
     most_leads = config.leads(task)
     longer_from = total if config.rollout == 1 else total - max(1, round(config.rollout_share * total))
@@ -391,15 +391,18 @@ def _fit(
             train_part.check_unchanged()
             began, first = time.monotonic(), len(losses.known)
             for number, batch in enumerate(stream.epoch(epoch, first), start=first):
-                step, part = epoch * steps + number // config.accumulate, number % config.accumulate
+                step, part = (
+                    epoch * steps + number // config.accumulate_grad_batches,
+                    number % config.accumulate_grad_batches,
+                )
                 if part == 0:
                     # random numbers are a function of the step: a resumed run draws the same
                     torch.manual_seed((config.seed * 1_000_003 + step + 1) * fabric.world_size + fabric.global_rank)
                     _set_schedule(optimizer, config, step, total)
                     leads = task.horizon if step < longer_from else most_leads
-                    windows = sizes[number : number + config.accumulate].sum()
+                    windows = sizes[number : number + config.accumulate_grad_batches].sum()
                     optimizer.zero_grad()
-                more = part + 1 < config.accumulate and number + 1 < len(stream)
+                more = part + 1 < config.accumulate_grad_batches and number + 1 < len(stream)
                 with fabric.no_backward_sync(wrapped, enabled=more):
                     loss = loss_of(wrapped, batch, train_part.inits, leads)
                     # gradients are averaged over the processes
@@ -411,7 +414,7 @@ def _fit(
                 if config.gradient_clip is not None:
                     fabric.clip_gradients(wrapped, optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False)
                 optimizer.step()
-                _update_average(average, network, config.average, step)
+                _update_average(average, network, config.ema_decay, step)
 
                 where = f"in epoch {epoch + 1} of {config.epochs}, after step {step % steps + 1} of {steps}"
                 due = run.directory is not None and time.monotonic() - saved_at >= 60 * config.save_minutes
@@ -667,19 +670,18 @@ def _check_memory(
     network: SimVPv2, config: TrainConfig, windows: int, leads: int, grid: tuple[int, int], fabric: Fabric
 ) -> None:
     """Raise MemoryError, naming a batch that fits, if what a step of so many windows keeps does not fit."""
-    if config.recompute:
+    if config.activation_checkpointing:
         return
     free = _free_memory(fabric)
     window = kept_bytes(network, leads, grid) * (1 if config.precision == "32-true" else 0.5)
     if window * windows <= free:
         return
     most = int(free / (1.25 * window)) * fabric.world_size  # what comes and goes on top
-    ways = [f"recompute=True ({_RECOMPUTE})"]
+    ways = [f"activation_checkpointing=True ({_RECOMPUTE})"]
     if most:
         batches = -(-windows * fabric.world_size // most)
-        ways.insert(
-            0, f"batch_size={most} with accumulate={config.accumulate * batches} (steps of about as many windows)"
-        )
+        accumulated = config.accumulate_grad_batches * batches
+        ways.insert(0, f"batch_size={most} with accumulate_grad_batches={accumulated} (steps of about as many windows)")
     if config.rollout > 1:
         ways.append(f"a shorter rollout (now {config.rollout} calls)")
     ways.append("a smaller SimVPv2Config, or a coarser grid (sc.regrid)")
@@ -694,10 +696,12 @@ def _less_memory(config: TrainConfig, error: Exception) -> str:
     """Return what takes less memory than a step that did not fit."""
     ways = []
     if config.batch_size > 1:
-        half, twice = -(-config.batch_size // 2), config.accumulate * 2
-        ways.append(f"batch_size={half} with accumulate={twice} (steps of as many windows, about half the memory)")
-    if not config.recompute:
-        ways.append(f"recompute=True ({_RECOMPUTE})")
+        half, twice = -(-config.batch_size // 2), config.accumulate_grad_batches * 2
+        ways.append(
+            f"batch_size={half} with accumulate_grad_batches={twice} (steps of as many windows, about half the memory)"
+        )
+    if not config.activation_checkpointing:
+        ways.append(f"activation_checkpointing=True ({_RECOMPUTE})")
     if config.rollout > 1:
         ways.append(f"a shorter rollout (now {config.rollout} calls)")
     if config.precision == "32-true":

@@ -55,7 +55,7 @@ def choose_padding(model: SimVPv2Config, start: Forecaster, grid: xr.Dataset) ->
 
 
 def choose_statistics(start: Forecaster, task: Task, grid: xr.Dataset, statistics: str) -> str:
-    """Return "take" or "compute", after checking that task and data fit the start.
+    """Return "inherit" or "compute", after checking that task and data fit the start.
 
     Raises
     ------
@@ -106,10 +106,10 @@ def choose_statistics(start: Forecaster, task: Task, grid: xr.Dataset, statistic
     if statistics == "auto" and set(channels) != set(before):
         raise ValueError(
             f"the channels are {_words(channels)}, those of start_from {_words(before)}: say whose statistics hold for "
-            f"those that both have ({_words(shared)}). Those of start_from, TrainConfig(statistics='take'), for data "
-            f"like its own; or {elsewhere}"
+            f"those that both have ({_words(shared)}). Those of start_from, TrainConfig(statistics='inherit'), for "
+            f"data like its own; or {elsewhere}"
         )
-    return "take"
+    return "inherit"
 
 
 def known_statics(start: Forecaster, statistics: str) -> dict[str, np.ndarray]:
@@ -195,7 +195,7 @@ def say(found: dict, statistics: str) -> str:
     words = [f"start_from: the weights of {', '.join(found['taken'])} are taken over"]
     words += [f"new, with fresh weights: {', '.join(found['new'])}"] if found["new"] else []
     words += [f"left out: {', '.join(found['left_out'])}"] if found["left_out"] else []
-    words.append("statistics: " + {"take": "those of start_from", "compute": "of the new data"}[statistics])
+    words.append("statistics: " + {"inherit": "those of start_from", "compute": "of the new data"}[statistics])
     return "; ".join(words)
 
 

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 from factories import waves
 
-from simvp_climate.data import cf_encoding
+from simvp_climate.data import cf_encoding, io
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.data.store import open_dataset, open_sample
 from simvp_climate.metrics.baselines.reference import persistence
@@ -23,7 +23,7 @@ def forecast(forecaster):
 @pytest.fixture(scope="module")
 def file(forecast, tmp_path_factory):
     path = tmp_path_factory.mktemp("one") / "one.nc"
-    cf_encoding.to_valid_time(forecast, forecast.init_time[2]).to_netcdf(path)
+    io.to_valid_time(forecast, forecast.init_time[2]).to_netcdf(path)
     return path
 
 
@@ -33,18 +33,18 @@ def area_mean(field):
 
 class TestValidTime:
     def test_form(self, forecast):
-        one = cf_encoding.to_valid_time(forecast, forecast.init_time[1])
+        one = io.to_valid_time(forecast, forecast.init_time[1])
         assert one.t2m.dims == ("time", "latitude", "longitude")
         np.testing.assert_array_equal(one.time, forecast.valid_time[1])
         assert one.time.attrs["axis"] == "T" and one.forecast_reference_time.ndim == 0
         np.testing.assert_array_equal(one.t2m, forecast.t2m[1])
 
     def test_round_trip_in_memory_and_through_files(self, forecast, tmp_path):
-        parts = [cf_encoding.to_valid_time(forecast, init) for init in forecast.init_time]
-        xr.testing.assert_identical(cf_encoding.from_valid_time(parts), forecast)
-        paths = cf_encoding.save_valid_time(forecast, tmp_path / "made")
+        parts = [io.to_valid_time(forecast, init) for init in forecast.init_time]
+        xr.testing.assert_identical(io.from_valid_time(parts), forecast)
+        paths = io.save_valid_time(forecast, tmp_path / "made")
         assert [path.name for path in paths[:2]] == ["forecast_20010102T00.nc", "forecast_20010103T00.nc"]
-        back = cf_encoding.from_valid_time([xr.open_dataset(path, decode_timedelta=True) for path in paths])
+        back = io.from_valid_time([xr.open_dataset(path, decode_timedelta=True) for path in paths])
         xr.testing.assert_identical(back.load(), forecast)
         # and written once more it is the same file
         back.to_netcdf(tmp_path / "again.nc")
@@ -52,40 +52,36 @@ class TestValidTime:
 
     def test_one_forecast_needs_no_init(self, forecast):
         one = forecast.isel(init_time=[3])
-        xr.testing.assert_identical(
-            cf_encoding.to_valid_time(one), cf_encoding.to_valid_time(forecast, one.init_time[0])
-        )
-        xr.testing.assert_identical(
-            cf_encoding.to_valid_time(forecast.isel(init_time=3)), cf_encoding.to_valid_time(one)
-        )
+        xr.testing.assert_identical(io.to_valid_time(one), io.to_valid_time(forecast, one.init_time[0]))
+        xr.testing.assert_identical(io.to_valid_time(forecast.isel(init_time=3)), io.to_valid_time(one))
 
     def test_a_picked_lead_and_dates_as_text(self, forecast):
-        one = cf_encoding.to_valid_time(forecast.isel(lead_time=1), forecast.init_time[2])
+        one = io.to_valid_time(forecast.isel(lead_time=1), forecast.init_time[2])
         np.testing.assert_array_equal(one.t2m, forecast.t2m[2, [1]])
-        whole = cf_encoding.to_valid_time(forecast, "2001-01-04")
-        xr.testing.assert_identical(whole, cf_encoding.to_valid_time(forecast, forecast.init_time[2]))
-        same = cf_encoding.to_valid_time(forecast.isel(init_time=2), forecast.init_time[2])
+        whole = io.to_valid_time(forecast, "2001-01-04")
+        xr.testing.assert_identical(whole, io.to_valid_time(forecast, forecast.init_time[2]))
+        same = io.to_valid_time(forecast.isel(init_time=2), forecast.init_time[2])
         xr.testing.assert_identical(same, whole)
 
     def test_errors(self, forecast, tmp_path):
         with pytest.raises(ValueError, match=r"has \d+ initializations: name one"):
-            cf_encoding.to_valid_time(forecast)
+            io.to_valid_time(forecast)
         with pytest.raises(ValueError, match="1999.* is not in the forecast"):
-            cf_encoding.to_valid_time(forecast, np.datetime64("1999-01-01"))
+            io.to_valid_time(forecast, np.datetime64("1999-01-01"))
         with pytest.raises(ValueError, match="this is no forecast: it has no init_time and lead_time"):
-            cf_encoding.to_valid_time(waves())
+            io.to_valid_time(waves())
         with pytest.raises(FileNotFoundError, match="no folder"):
-            cf_encoding.save_valid_time(forecast, tmp_path / "nowhere" / "else")
+            io.save_valid_time(forecast, tmp_path / "nowhere" / "else")
         with pytest.raises(ValueError, match="add %d, %H"):
-            cf_encoding.save_valid_time(forecast, tmp_path, name="f_%Y.nc")
+            io.save_valid_time(forecast, tmp_path, name="f_%Y.nc")
         with pytest.raises(ValueError, match="no result of to_valid_time"):
-            cf_encoding.from_valid_time(forecast)
+            io.from_valid_time(forecast)
         assert not list(tmp_path.iterdir())
 
 
 class TestWeatherBench2:
     def test_round_trip_through_a_store(self, forecast, tmp_path):
-        store = cf_encoding.to_weatherbench2(forecast)
+        store = io.to_weatherbench2(forecast)
         assert set(store.dims) == {"time", "prediction_timedelta", "latitude", "longitude"}
         assert list(store.data_vars) == ["geopotential_500", "2m_temperature"]
         assert "valid_time" not in store.coords
@@ -100,7 +96,7 @@ class TestWeatherBench2:
         both = forecast.t2m.expand_dims(level=level, axis=2).assign_attrs(units="K")
         west = forecast.assign(temperature=both).assign_coords(longitude=(forecast.longitude + 180) % 360 - 180)
         west["z500"] = (west.z500 / 9.80665).assign_attrs(units="m")
-        store = cf_encoding.to_weatherbench2(west.sortby("longitude"))
+        store = io.to_weatherbench2(west.sortby("longitude"))
         assert list(store.data_vars) == ["geopotential_height_500", "2m_temperature", "temperature"]
         assert store.level.values.tolist() == [850, 500] and store.level.dtype == np.int32
         np.testing.assert_allclose(store.longitude, forecast.longitude)
@@ -109,17 +105,17 @@ class TestWeatherBench2:
     def test_months_have_no_such_layout(self, forecast):
         monthly = forecast.assign_coords(lead_time=("lead_time", [1, 2, 3], {"units": "months"}))
         with pytest.raises(ValueError, match="calendar months"):
-            cf_encoding.to_weatherbench2(monthly)
+            io.to_weatherbench2(monthly)
 
 
 class TestShortNames:
     def test_known_and_unknown(self, forecast):
         long = forecast.rename(z500="geopotential_500", t2m="2m_temperature").assign(fog=forecast.t2m)
-        assert list(cf_encoding.short_names(long).data_vars) == ["z500", "t2m", "fog"]
+        assert list(io.short_names(long).data_vars) == ["z500", "t2m", "fog"]
 
     def test_a_name_for_two(self, forecast):
         with pytest.raises(ValueError, match="two variables would be called 't2m'"):
-            cf_encoding.short_names(forecast.assign({"2m_temperature": forecast.t2m}))
+            io.short_names(forecast.assign({"2m_temperature": forecast.t2m}))
 
 
 class TestClients:
@@ -193,7 +189,7 @@ class TestClients:
     def test_cdo_gets_our_area_mean(self, tmp_path):
         ds = open_sample().isel(time=slice(0, 20))
         forecast = cf_encoding.encode(persistence(ds, ds.time[[4, 8]], ["6h", "12h"]))
-        cf_encoding.to_valid_time(forecast, forecast.init_time[1]).to_netcdf(tmp_path / "one.nc")
+        io.to_valid_time(forecast, forecast.init_time[1]).to_netcdf(tmp_path / "one.nc")
         subprocess.run(["cdo", "-s", "fldmean", "one.nc", "mean.nc"], check=True, cwd=tmp_path)
         found = xr.load_dataset(tmp_path / "mean.nc", decode_timedelta=False)
         for name in ("t2m", "z500"):

@@ -111,7 +111,7 @@ def test_it_scores_what_its_card_says(pretrained):
     ds = sc.open_sample()
     test = ds.sel(time=TEST)
     forecast = pretrained(test, every="12h", horizon=20)
-    scores = sc.score(forecast, test, climatology=sc.climatology(ds.sel(time=slice(None, "2003-12"))))
+    scores = sc.score(forecast, test, climatology=sc.baselines.climatology(ds.sel(time=slice(None, "2003-12"))))
     columns = [("rmse", "SimVPv2"), ("rmse", "persistence"), ("rmse", "climatology")]
     columns += [("acc", "SimVPv2"), ("acc", "persistence"), ("small_scale_variance", "SimVPv2")]
     for name, rows in card_scores().items():

@@ -1337,8 +1337,8 @@ class TestPublished:
         ("given", "message"),
         [
             (published().iloc[:0], "published has no rows"),
-            ({"z500": 1}, "published is dict: give sc.published"),
-            (pd.DataFrame({"model": ["a"]}), r"published is \['model'\]: give sc.published"),
+            ({"z500": 1}, "published is dict: give sc.metrics.published"),
+            (pd.DataFrame({"model": ["a"]}), r"published is \['model'\]: give sc.metrics.published"),
             (published().query("variable == 't2m'"), r"nothing in published is \['rmse'\] of \['z500'\]"),
         ],
     )

@@ -79,7 +79,7 @@ def test_the_loss_is_about_what_comes_out(ds):
         ds.assign(t2m=noise),
         valid=None,
         model=tiny_model(hidden_space=8, hidden_time=16),
-        config=quick(epochs=40, learning_rate=1e-2, average=0.0),
+        config=quick(epochs=40, learning_rate=1e-2, ema_decay=0.0),
         device="cpu",
     )
     losses = [epoch["loss"] for epoch in found.provenance["epochs"]]

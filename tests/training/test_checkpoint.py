@@ -139,7 +139,7 @@ def test_damaged_and_older_states_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        ({"loss_scale": "state"}, r"config.loss_scale \(change there, state now\)"),
+        ({"loss_normalization": "state"}, r"config.loss_normalization \(change there, state now\)"),
         ({"rollout": 2}, r"config.rollout \(1 there, 2 now\)"),
         ({"variable_weights": {"t2m": 2}}, r"config.variable_weights \(\[\] there, \[\['t2m', 2.0\]\] now\)"),
         ({"seed": 1}, r"config.seed \(0 there, 1 now\)"),
@@ -155,7 +155,10 @@ def test_a_resume_says_what_changed(config, named, tmp_path):
 
 def test_what_changes_no_number_may_change_on_resume(tmp_path):
     run(directory=tmp_path / "run")
-    run(directory=tmp_path / "run", config=quick(save_minutes=0, memory=10**9, engine="zarr", recompute=True))
+    run(
+        directory=tmp_path / "run",
+        config=quick(save_minutes=0, memory=10**9, engine="zarr", activation_checkpointing=True),
+    )
 
 
 def test_the_history_is_a_table_of_every_epoch(tmp_path):

@@ -49,14 +49,14 @@ WINDOW = batch([[[0, 0], [0, 0]], [[1, 2], [2, 2]], [[2, 4], [4, 4]]])
     ("config", "expected"),
     [
         # area: channel 0 (0.5 * 1 + 1.5 * 4) / 2 = 3.25, channel 1 1; the second lead is four times as much
-        ({"loss_scale": "state"}, (3.25 + 1 + 13 + 4) / 4),
+        ({"loss_normalization": "state"}, (3.25 + 1 + 13 + 4) / 4),
         # no area: 2.5 and 1
-        ({"loss_scale": "state", "area_weighted": False}, (2.5 + 1 + 10 + 4) / 4),
+        ({"loss_normalization": "state", "area_weighted": False}, (2.5 + 1 + 10 + 4) / 4),
         # in units of the change: 0.5 of channel 0 and 2 of channel 1, in standard deviations
         ({}, (3.25 / 0.25 + 1 / 4 + 13 / 0.25 + 4 / 4) / 4),
         # weights 3 : 1 are 1.5 and 0.5
-        ({"loss_scale": "state", "lead_weights": (3, 1)}, (1.5 * (3.25 + 1) + 0.5 * (13 + 4)) / 4),
-        ({"loss_scale": "state", "variable_weights": {"t2m": 3}}, (0.5 * (3.25 + 13) + 1.5 * (1 + 4)) / 4),
+        ({"loss_normalization": "state", "lead_weights": (3, 1)}, (1.5 * (3.25 + 1) + 0.5 * (13 + 4)) / 4),
+        ({"loss_normalization": "state", "variable_weights": {"t2m": 3}}, (0.5 * (3.25 + 13) + 1.5 * (1 + 4)) / 4),
     ],
 )
 def test_hand_worked_losses(config, expected):
@@ -67,17 +67,17 @@ def test_hand_worked_losses(config, expected):
 def test_cells_without_values_do_not_count():
     mask = np.zeros((2, 2, 1), dtype=bool)
     mask[0, 0] = True  # the north of channel 0
-    loss = loss_of(mask=mask, loss_scale="state")
+    loss = loss_of(mask=mask, loss_normalization="state")
     # channel 0 is the south alone: 4, then 16
     assert float(loss(nn.Identity(), WINDOW, INITS, 2)) == pytest.approx((4 + 1 + 16 + 4) / 4, rel=1e-6)
 
 
 def test_the_mean_of_lead_weights_is_one_whatever_leads_are_in_use():
-    loss = loss_of(horizon=1, rollout=2, loss_scale="state", lead_weights=(7,))
+    loss = loss_of(horizon=1, rollout=2, loss_normalization="state", lead_weights=(7,))
     assert float(loss(nn.Identity(), WINDOW, INITS, 1)) == pytest.approx((3.25 + 1) / 2, rel=1e-6)
     assert float(loss(nn.Identity(), WINDOW, INITS, 2)) == pytest.approx((3.25 + 1 + 13 + 4) / 4, rel=1e-6)
     # beyond the horizon: as the last one
-    loss = loss_of(horizon=2, rollout=3, loss_scale="state", lead_weights=(2, 1))
+    loss = loss_of(horizon=2, rollout=3, loss_normalization="state", lead_weights=(2, 1))
     window = batch([*WINDOW.states[0, :, :, :, 0].tolist(), [[0, 0], [0, 0]]])
     expected = (1.5 * (3.25 + 1) + 0.75 * (13 + 4)) / 6
     assert float(loss(nn.Identity(), window, INITS, 3)) == pytest.approx(expected, rel=1e-6)
@@ -108,7 +108,7 @@ def test_gradients_go_through_every_call_of_a_rollout():
     network = Multiply()
     # from 1 to 0, 0, 0: errors a, a^2, a^3, so that the loss is the mean of a^2, a^4, a^6
     window = batch([[[1, 1], [2, 2]]] + [[[0, 0], [0, 0]]] * 3)
-    loss = loss_of(horizon=1, rollout=3, loss_scale="state")(network, window, INITS, 3)
+    loss = loss_of(horizon=1, rollout=3, loss_normalization="state")(network, window, INITS, 3)
     assert loss.item() == pytest.approx((4 + 16 + 64) / 3)
     loss.backward()
     assert network.factor.grad.item() == pytest.approx((2 * 2 + 4 * 2**3 + 6 * 2**5) / 3)

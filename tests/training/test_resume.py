@@ -18,7 +18,7 @@ from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.training import datasets, loader, signals, train
 
 VALID = waves(times=12, start="2001-03-01")
-CONFIG = quick(epochs=3, batch_size=3, accumulate=2, rollout=2, save_minutes=1e6, learning_rate=1e-2)
+CONFIG = quick(epochs=3, batch_size=3, accumulate_grad_batches=2, rollout=2, save_minutes=1e6, learning_rate=1e-2)
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +121,7 @@ def test_stopped_within_epochs(memory, tmp_path, monkeypatch, capsys):
     ds, plans = stored(tmp_path, times=150), []
     choose = loader.choose_plan
     monkeypatch.setattr(loader, "choose_plan", lambda *a: plans.append(choose(*a)) or plans[-1])
-    settings = dict(batch_size=8, accumulate=2, rollout=2, validation_windows=2)
+    settings = dict(batch_size=8, accumulate_grad_batches=2, rollout=2, validation_windows=2)
     config = quick(epochs=3, save_minutes=1e6, memory=memory, **settings)
     model = tiny_model(drop_path=0.3)
     arguments = dict(valid=VALID, model=model, config=config)

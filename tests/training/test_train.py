@@ -29,7 +29,7 @@ def test_overfits_four_windows():
     # noise cannot be forecast, only learned by heart
     ds = ds + xr.zeros_like(ds).map(lambda x: x + rng.normal(size=x.shape).astype("f4") * 50)
     ds["t2m"] = 280 + ds["t2m"] * 0.1
-    config = quick(epochs=250, batch_size=4, learning_rate=1e-2, weight_decay=0.0, average=0.0)
+    config = quick(epochs=250, batch_size=4, learning_rate=1e-2, weight_decay=0.0, ema_decay=0.0)
     model = tiny_model(hidden_space=16, hidden_time=32)
     losses = [epoch["loss"] for epoch in run(ds, model=model, config=config).provenance["epochs"]]
     assert losses[-1] < 0.02 * losses[0]
@@ -68,7 +68,7 @@ def test_best_epoch_is_kept_on_valid():
     valid = waves(times=12, start="2001-03-01")
     # waves that travel west: what is learned from those that travel east makes it worse
     valid = valid.isel(time=slice(None, None, -1)).assign_coords(time=valid["time"])
-    forecaster = run(valid=valid, config=quick(epochs=4, learning_rate=0.02, average=0.0))
+    forecaster = run(valid=valid, config=quick(epochs=4, learning_rate=0.02, ema_decay=0.0))
     epochs = forecaster.provenance["epochs"]
     losses = [epoch["valid_loss"] for epoch in epochs]
     assert len(losses) == 4 and min(losses) < losses[-1], "the case must have its best epoch before the last"
@@ -275,14 +275,14 @@ def test_a_step_that_does_not_fit_is_refused_before_it_begins_with_a_batch_that_
     monkeypatch.setattr(train_module.reader, "free_memory", lambda: int(4.2 * 1.25 * window))
     with pytest.raises(
         MemoryError,
-        match=r"batch_size=10 .9 windows at a time. keeps .* take: batch_size=4 with accumulate=3 .*recompute",
+        match=r"batch_size=10 .*batch_size=4 with accumulate_grad_batches=3 .*activation_checkpointing",
     ):
         run(config=config)
     few = waves(times=7)  # four windows, whatever the batch may hold
     assert run(few, config=quick(batch_size=10**4)).provenance["epochs"]
     with pytest.raises(MemoryError, match="network has .* weights, .* GiB with all .* are free: take a smaller"):
         run(model=tiny_model(hidden_time=10**5))
-    for fits in (quick(batch_size=4, accumulate=3), quick(batch_size=10, recompute=True)):
+    for fits in (quick(batch_size=4, accumulate_grad_batches=3), quick(batch_size=10, activation_checkpointing=True)):
         assert run(config=fits).provenance["epochs"]
 
 
@@ -304,7 +304,11 @@ def test_what_a_step_keeps_grows_with_cells_and_calls():
     [
         ({"validation_windows": 9}, {}, "validation_windows=9 would be ignored, as valid=None"),
         ({"save_minutes": 1}, {}, "save_minutes=1 would be ignored without a directory"),
-        ({"accumulate": 99}, {}, r"accumulate=99 batches make a step, and an epoch has 4 \(of 27 windows"),
+        (
+            {"accumulate_grad_batches": 99},
+            {},
+            r"accumulate_grad_batches=99 batches make a step, and an epoch has 4 \(of 27 windows",
+        ),
     ],
 )
 def test_settings_that_would_be_ignored(config, more, message):
@@ -331,7 +335,7 @@ def test_weights_that_are_not_finite_are_not_called_bad_validation_data(monkeypa
 
     monkeypatch.setattr(torch.optim.AdamW, "step", poisoned)
     # one step an epoch: no loss is seen that tells
-    config = quick(batch_size=99, average=0.0)
+    config = quick(batch_size=99, ema_decay=0.0)
     with pytest.raises(FloatingPointError, match="weights are no longer finite in epoch 1 of 1.*lower TrainConfig"):
         run(valid=waves(times=12, start="2001-03-01"), config=config)
 
@@ -474,7 +478,7 @@ def test_accumulated_batches_are_one_batch(monkeypatch):
     # as in forecasting, batch normalization looks at no other window
     monkeypatch.setattr(train_module.SimVPv2, "train", lambda self, mode=True: torch.nn.Module.train(self, False))
     one = quick(batch_size=27, epochs=3, learning_rate=1e-2)
-    many = dataclasses.replace(one, batch_size=8, accumulate=4)  # of 7, 7, 7 and 6 windows
+    many = dataclasses.replace(one, batch_size=8, accumulate_grad_batches=4)  # of 7, 7, 7 and 6 windows
     whole, parts = run(config=one), run(config=many)
     start = run(config=dataclasses.replace(one, learning_rate=1e-30, weight_decay=0.0))
     moved = (weights(whole)["readout.weight"] - weights(start)["readout.weight"]).abs().max()
@@ -484,7 +488,9 @@ def test_accumulated_batches_are_one_batch(monkeypatch):
     for first, second in zip(whole.provenance["epochs"], parts.provenance["epochs"], strict=True):
         assert first["loss"] == pytest.approx(second["loss"], rel=1e-4)
     # three batches a step: the last step of an epoch has one
-    assert np.isfinite(run(config=dataclasses.replace(many, accumulate=3)).provenance["epochs"][-1]["loss"])
+    assert np.isfinite(
+        run(config=dataclasses.replace(many, accumulate_grad_batches=3)).provenance["epochs"][-1]["loss"]
+    )
 
 
 def test_the_rollout_comes_last_and_is_validated_throughout(monkeypatch):
@@ -509,7 +515,7 @@ def test_the_rollout_comes_last_and_is_validated_throughout(monkeypatch):
 def test_training_stops_when_validation_gets_no_better(tmp_path):
     valid = waves(times=12, start="2001-03-01")
     valid = valid.isel(time=slice(None, None, -1)).assign_coords(time=valid["time"])
-    config = quick(epochs=12, learning_rate=0.02, average=0.0, patience=2)
+    config = quick(epochs=12, learning_rate=0.02, ema_decay=0.0, patience=2)
     forecaster = run(valid=valid, config=config, directory=tmp_path / "run")
     losses = [epoch["valid_loss"] for epoch in forecaster.provenance["epochs"]]
     assert len(losses) == np.argmin(losses) + 3 < 12
@@ -525,7 +531,7 @@ def test_training_stops_when_validation_gets_no_better(tmp_path):
     [
         {"optimizer": "adam", "weight_decay": 0.0, "gradient_clip": None},
         {"schedule": "one-cycle"},
-        {"loss_scale": "state", "area_weighted": False},
+        {"loss_normalization": "state", "area_weighted": False},
         {"precision": "bf16-mixed"},
         {"lead_weights": (1.0, 0.5), "variable_weights": {"z500": 2.0}},
         {"rollout": 2, "rollout_share": 1.0},
@@ -547,7 +553,7 @@ def test_every_kind_of_training_learns(changes):
 def test_activations_computed_again_are_the_same_to_the_last_bit(precision):
     model, config = tiny_model(drop_path=0.3), quick(epochs=2, rollout=2, precision=precision)
     kept = run(model=model, config=config)
-    assert_same_weights(kept, run(model=model, config=dataclasses.replace(config, recompute=True)))
+    assert_same_weights(kept, run(model=model, config=dataclasses.replace(config, activation_checkpointing=True)))
 
 
 def test_half_precision_with_scaled_gradients_needs_a_gpu():
@@ -693,10 +699,13 @@ def test_a_step_that_does_not_fit_into_memory_says_what_takes_less(error, monkey
         raise error
 
     monkeypatch.setattr(train_module.Loss, "__call__", fail)
-    with pytest.raises(MemoryError, match="batch_size=4 with accumulate=2 .*; recompute=True .*; a shorter rollout"):
+    with pytest.raises(
+        MemoryError,
+        match="batch_size=4 with accumulate_grad_batches=2 .*; activation_checkpointing=True .*; a shorter rollout",
+    ):
         run(config=quick(rollout=2))
     with pytest.raises(MemoryError) as caught:
-        run(config=quick(batch_size=1, recompute=True, precision="bf16-mixed"))
+        run(config=quick(batch_size=1, activation_checkpointing=True, precision="bf16-mixed"))
     assert str(caught.value).endswith("Less take: a smaller SimVPv2Config")
 
 

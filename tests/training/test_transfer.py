@@ -56,7 +56,7 @@ def test_the_names_of_forcings_are_as_many_as_their_channels():
 
 
 def test_what_has_the_same_name_goes_along_and_the_rest_starts_fresh(start, capsys):
-    config = quick(statistics="take", **STILL)
+    config = quick(statistics="inherit", **STILL)
     wide = run(windy(times=30), task=WIDE, start_from=start, config=config)
     assert capsys.readouterr().out == (
         "start_from: the weights of t2m, z500, insolation at the input time, insolation at the target time are taken "
@@ -84,12 +84,12 @@ def test_what_has_the_same_name_goes_along_and_the_rest_starts_fresh(start, caps
     np.testing.assert_allclose(given["change_scale_TC"].numpy(), scale, rtol=1e-6)
     record = wide.provenance["start_from"]
     assert record["new"][0] == "u10" and record["provenance"]["training"] == start.provenance["training"]
-    assert wide.provenance["config"]["statistics"] == "take" and "epochs" not in record["provenance"]
+    assert wide.provenance["config"]["statistics"] == "inherit" and "epochs" not in record["provenance"]
 
 
 def test_fewer_channels_are_taken_too(start):
     one = Task(["t2m"], history=2, horizon=2)
-    narrow = run(windy(times=30), task=one, start_from=start, config=quick(statistics="take", **STILL))
+    narrow = run(windy(times=30), task=one, start_from=start, config=quick(statistics="inherit", **STILL))
     assert torch.equal(weights(narrow)["readout.weight"][0], weights(start)["readout.weight"][1])
     assert narrow.provenance["start_from"]["left_out"][0] == "z500"
 
@@ -102,7 +102,7 @@ def test_levels_are_known_by_their_value():
 
     first = run(on_levels([500.0, 850.0]), task=Task(["z"], [500, 850], 2, 2))
     task = Task(["z"], [300, 850], 2, 2)
-    second = run(on_levels([300.0, 850.0]), task=task, start_from=first, config=quick(statistics="take", **STILL))
+    second = run(on_levels([300.0, 850.0]), task=task, start_from=first, config=quick(statistics="inherit", **STILL))
     assert second.provenance["start_from"]["taken"] == ["z at level 850"]
     assert torch.equal(weights(second)["readout.bias"][1], weights(first)["readout.bias"][1])
 
@@ -140,7 +140,7 @@ def test_a_new_diagnostic_is_named(start, capsys):
     task = dataclasses.replace(start.task, diagnostics=("tp",))
     ds = windy(times=30)
     ds = ds.assign(tp=abs(ds["t2m"] - 280).assign_attrs(units="mm"))
-    made = run(ds, task=task, start_from=start, config=quick(statistics="take"))
+    made = run(ds, task=task, start_from=start, config=quick(statistics="inherit"))
     assert made.provenance["start_from"]["new"] == ["tp"]
     assert "new, with fresh weights: tp" in capsys.readouterr().out
 
@@ -152,7 +152,7 @@ def test_a_variable_that_turns_into_a_diagnostic_or_back_starts_fresh(before, ca
     told = dataclasses.replace(SMALL, variables=("z500",), diagnostics=("t2m",))
     first, second = (seen, told) if before == "variable" else (told, seen)
     one = run(ds, task=first)
-    two = run(ds, task=second, start_from=one, config=quick(statistics="take", learning_rate=1e-9))
+    two = run(ds, task=second, start_from=one, config=quick(statistics="inherit", learning_rate=1e-9))
     fresh = run(ds, task=second, config=quick(learning_rate=1e-9))
     assert "t2m" in two.provenance["start_from"]["new"]
     assert "new, with fresh weights: t2m" in capsys.readouterr().out
@@ -190,8 +190,8 @@ def test_fields_without_time_are_taken_from_the_start_or_from_the_data():
     ("task", "statistics", "message"),
     [
         (WIDE, "auto", r"the channels are \['t2m', 'u10', 'z500'\], those of start_from \['z500', 't2m'\]: say whose"),
-        (Task(["u10"], None, 2, 2), "take", r"start_from forecasts \['z500', 't2m'\], none of \['u10'\]"),
-        (Task(["t2m"], None, 3, 2), "take", "history=3, start_from has 2: its weights are those of this history"),
+        (Task(["u10"], None, 2, 2), "inherit", r"start_from forecasts \['z500', 't2m'\], none of \['u10'\]"),
+        (Task(["t2m"], None, 3, 2), "inherit", "history=3, start_from has 2: its weights are those of this history"),
         (Task(["t2m"], None, 2, 2, "12h"), "compute", "step='12h', start_from has '6h'"),
         (
             Task(["t2m"], None, 2, 2, transforms={"t2m": (0, None)}),
@@ -206,7 +206,7 @@ def test_a_task_that_does_not_fit_the_start_is_refused(task, statistics, message
 
 
 def test_data_that_do_not_fit_the_start_are_refused(start):
-    for statistics in ("auto", "take"):
+    for statistics in ("auto", "inherit"):
         with pytest.raises(ValueError, match=r"on another grid than start_from.*12.*statistics='compute'"):
             run(windy(*FINER, times=30), task=SMALL, start_from=start, config=quick(statistics=statistics))
         celsius = windy(times=30)
@@ -216,15 +216,17 @@ def test_data_that_do_not_fit_the_start_are_refused(start):
     dead = windy(times=30)
     dead["u10"] = dead["u10"] * 0 + 3
     with pytest.raises(ValueError, match=r"u10 is constant"):
-        run(dead, task=WIDE, start_from=start, config=quick(statistics="take"))
-    with pytest.raises(ValueError, match="statistics='take' is about those of start_from: give it, or leave this out"):
-        run(config=quick(statistics="take"))
+        run(dead, task=WIDE, start_from=start, config=quick(statistics="inherit"))
+    with pytest.raises(
+        ValueError, match="statistics='inherit' is about those of start_from: give it, or leave this out"
+    ):
+        run(config=quick(statistics="inherit"))
     with pytest.raises(ValueError, match="is not the network of start_from"):
         run(windy(times=30), task=SMALL, start_from=start, model=tiny_model(hidden_time=16))
 
 
 def test_a_transfer_is_resumed_or_refused(start, tmp_path):
-    arguments = dict(task=WIDE, config=quick(statistics="take"), directory=tmp_path / "run")
+    arguments = dict(task=WIDE, config=quick(statistics="inherit"), directory=tmp_path / "run")
     first = run(windy(times=30), start_from=start, **arguments)
     again = run(windy(times=30), start_from=start, **arguments)
     assert torch.equal(weights(first)["readout.weight"], weights(again)["readout.weight"])

@@ -1,1 +1,16 @@
-"""Baselines: what a forecast has to beat."""
+"""Baselines: the forecasts that a useful forecast must beat."""
+
+from simvp_climate.metrics.baselines.reference import climatology, climatology_at, persistence
+from simvp_climate.metrics.baselines.statistical import fit_damped_persistence, fit_linear_regression
+
+__all__ = [
+    "climatology",
+    "climatology_at",
+    "fit_damped_persistence",
+    "fit_linear_regression",
+    "persistence",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,1 +1,15 @@
-"""Uncertainty of scores and of forecasts: bootstrap, prediction intervals, calibration."""
+"""Prediction intervals and calibration, fitted on a validation period."""
+
+from simvp_climate.metrics.uncertainty.calibration import fit_calibration
+from simvp_climate.metrics.uncertainty.intervals import coverage, fit_intervals, interval_score
+
+__all__ = [
+    "coverage",
+    "fit_calibration",
+    "fit_intervals",
+    "interval_score",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -20,6 +20,7 @@ from simvp_climate.metrics.pairs import (
     Block,
     Pairs,
     canonical,
+    group_masks,
     iso,
     match,
     on_grid_of,
@@ -28,7 +29,6 @@ from simvp_climate.metrics.pairs import (
     with_times,
 )
 from simvp_climate.metrics.regions import Region
-from simvp_climate.metrics.score import groups
 from simvp_climate.metrics.uncertainty.calibration import fit_calibration, on_levels_of
 
 _SPACE = ("latitude", "longitude")
@@ -332,7 +332,7 @@ def _mean_over_pairs(
             "counts the cells where all are there",
             stacklevel=3,
         )
-    parts = groups(by, pairs)
+    parts = group_masks(by, pairs)
     means = [
         finish(sums.where(True if part is None else part, 0).sum("init_time", skipna=False), metric)
         for part in parts.values()
