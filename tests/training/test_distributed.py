@@ -51,7 +51,7 @@ def run(tmp_path: Path, count: int, accumulate: int = 1) -> tuple[Forecaster, st
     return Forecaster.load(directory / "forecaster.safetensors", device="cpu"), done.stdout
 
 
-@pytest.mark.parametrize("accumulate_grad_batches", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_two_processes_give_what_one_gives(tmp_path, accumulate):
     one, _ = run(tmp_path, 1, accumulate)
     two, said = run(tmp_path, 2, accumulate)
