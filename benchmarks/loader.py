@@ -224,10 +224,10 @@ def open_stream(source, windows: np.ndarray, case: Case, memory: int):
 
 
 def our_statistics(source, windows: np.ndarray, case: Case) -> None:
-    from simvp_climate.processing.statistics import survey
+    from simvp_climate.processing.statistics import compute_statistics
 
     weights, logged = np.ones(case.latitudes), np.zeros(len(case.variables))
-    survey([source], [windows], weights, case.history, logged, remember=False)
+    compute_statistics([source], [windows], weights, case.history, logged, use_cache=False)
 
 
 # ---- measuring, in a process of its own

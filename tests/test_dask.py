@@ -15,7 +15,7 @@ from simvp_climate.data import reader
 from simvp_climate.data.conventions import orient
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.data.windows import find_windows
-from simvp_climate.processing.statistics import survey
+from simvp_climate.processing.statistics import compute_statistics
 from simvp_climate.training import checkpoint
 
 
@@ -100,7 +100,7 @@ def test_statistics(client, chunks):
         source = reader.open_source(orient(one))
         assert reader.identity(source) is None, "nothing is remembered that cannot be told apart"
         windows = find_windows(one.indexes["time"], "6h", 2, 2, "ds")
-        found.append(survey([source], [windows], latitude_weights(one["latitude"]).values, 2, np.zeros(1)))
+        found.append(compute_statistics([source], [windows], latitude_weights(one["latitude"]).values, 2, np.zeros(1)))
     here, there = found
     assert here.digest == there.digest
     for name in ("mean", "std", "change_std", "mask"):
@@ -108,7 +108,10 @@ def test_statistics(client, chunks):
     assert np.argwhere(there.mask).tolist() == [[0, 0, 0]]
     ds["t2m"][9, 5, 5] += 0.01
     other = reader.open_source(orient(on_workers(ds, **chunks)))
-    assert survey([other], [windows], latitude_weights(ds["latitude"]).values, 2, np.zeros(1)).digest != here.digest
+    assert (
+        compute_statistics([other], [windows], latitude_weights(ds["latitude"]).values, 2, np.zeros(1)).digest
+        != here.digest
+    )
 
 
 @pytest.mark.parametrize("memory", ["auto", 140_000], ids=["kept", "streamed"])

@@ -68,7 +68,7 @@ class Normalizer:
 
 
 @dataclass(frozen=True, eq=False)
-class Survey:
+class Statistics:
     """What one pass over some series found.
 
     Attributes
@@ -127,16 +127,16 @@ def _is_precipitation(name: str) -> bool:
     return known is not None and known[0].standard_name == "lwe_thickness_of_precipitation_amount"
 
 
-def survey(
+def compute_statistics(
     sources: Sequence[Source],
     windows: Sequence[np.ndarray],
     weights: np.ndarray,
     history: int,
     log_scale: np.ndarray,
     *,
-    keep: np.ndarray | None = None,
-    remember: bool = True,
-) -> Survey:
+    out: np.ndarray | None = None,
+    use_cache: bool = True,
+) -> Statistics:
     """Read every time that a window uses, once and in order, and return the statistics.
 
     The means and squares are summed over rows in float32 after a typical state was taken off (squares of geopotential
@@ -153,19 +153,19 @@ def survey(
         Number of states in before the forecast; also the number of leads that one network call emits.
     log_scale
         As in `Normalizer`.
-    keep
+    out
         Where to put the states, (used times of all series, channel, latitude, longitude), float32.
-    remember
+    use_cache
         Whether to look for the outcome in the user's cache folder, and to leave it there. It is known by
-        what is stored and which part is used (`reader.identity`). With `keep` the states are read all the same.
+        what is stored and which part is used (`reader.identity`). With `out` the states are read all the same.
 
     Raises
     ------
     ValueError
         If a cell has a value at some of the times only; the message names time and cell.
     """
-    path = _cache_path(sources, windows, weights, history, log_scale) if remember else None
-    if path is not None and keep is None and (known := _recall(path)) is not None:
+    path = _cache_path(sources, windows, weights, history, log_scale) if use_cache else None
+    if path is not None and out is None and (known := load_cached(path)) is not None:
         return known
     found = _Sums(sources[0].shape, weights, log_scale)
     cells = sources[0].shape[1] * sources[0].shape[2]
@@ -175,7 +175,7 @@ def survey(
         used, inverse = np.unique(positions, return_inverse=True)
         chosen = inverse.reshape(positions.shape)[-begin % every :: every]
         begin += len(positions)
-        part = None if keep is None else keep[first : first + len(used)]
+        part = None if out is None else out[first : first + len(used)]
         first += len(used)
         leads = [min(history + lead, positions.shape[1] - 1) for lead in range(history)]
         pairs = chosen[:, [history - 1, *leads]]
@@ -186,13 +186,13 @@ def survey(
     mask = found.mask(sources)
     mean, variance = found.moments(mask)
     spreads = np.sqrt(variance), found.change_std(mask)
-    result = Survey(mean, *spreads, mask, found.low, found.high, found.digest.hexdigest())
+    result = Statistics(mean, *spreads, mask, found.low, found.high, found.digest.hexdigest())
     if path is not None:
-        _leave(path, result)
+        save_cached(path, result)
     return result
 
 
-def check_varies(found: Survey, channels: Sequence[Channel]) -> None:
+def check_varies(found: Statistics, channels: Sequence[Channel]) -> None:
     """Raise ValueError if a channel never changes, or has no value at all."""
     for at, channel in enumerate(channels):
         if found.mask[at].all():
@@ -207,7 +207,7 @@ def check_varies(found: Survey, channels: Sequence[Channel]) -> None:
             )
 
 
-def check_units(found: Survey, channels: Sequence[Channel], units: Sequence[str], log_scale: np.ndarray) -> None:
+def check_units(found: Statistics, channels: Sequence[Channel], units: Sequence[str], log_scale: np.ndarray) -> None:
     """Raise ValueError if units, or values in these units, cannot be those of the variable by the vocabulary."""
     for at, (channel, unit) in enumerate(zip(channels, units, strict=True)):
         known = lookup(channel.variable)
@@ -234,7 +234,7 @@ def check_units(found: Survey, channels: Sequence[Channel], units: Sequence[str]
 
 
 def check_transforms(
-    found: Survey,
+    found: Statistics,
     channels: Sequence[Channel],
     units: Sequence[str],
     log_scale: np.ndarray,
@@ -468,16 +468,18 @@ def _cache_path(
     return folder / f"statistics-{digest.hexdigest()[:32]}.npz"
 
 
-def _recall(path: Path) -> Survey | None:
+def load_cached(path: Path) -> Statistics | None:
+    """Return the statistics in a file of the cache, or None if it does not exist or is damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _ARRAYS}
-            return Survey(**arrays, digest=str(file["digest"]))
+            return Statistics(**arrays, digest=str(file["digest"]))
     except (OSError, ValueError, KeyError, EOFError):  # none there, or damaged: it is made anew
         return None
 
 
-def _leave(path: Path, found: Survey) -> None:
+def save_cached(path: Path, found: Statistics) -> None:
+    """Write statistics to a file of the cache; a folder that cannot be written to is ignored."""
     arrays = {name: getattr(found, name) for name in _ARRAYS}
     unfinished = path.with_name(f"{path.stem}-{os.getpid()}.unfinished.npz")
     try:

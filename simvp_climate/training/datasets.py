@@ -1,4 +1,4 @@
-"""The training and the validation period: checked, indexed and surveyed.
+"""The training and the validation period: checked, indexed and with its statistics.
 
 Shape suffix: H latitude.
 """
@@ -16,7 +16,13 @@ from simvp_climate.data.conventions import find_member, orient, rename, same_gri
 from simvp_climate.data.variables import same_units
 from simvp_climate.data.windows import find_windows, shared_period
 from simvp_climate.processing.forcings import FORCINGS, static_names
-from simvp_climate.processing.statistics import Normalizer, Survey, check_moments, check_transforms, survey
+from simvp_climate.processing.statistics import (
+    Normalizer,
+    Statistics,
+    check_moments,
+    check_transforms,
+    compute_statistics,
+)
 from simvp_climate.processing.task import Task
 from simvp_climate.training import loader
 from simvp_climate.training.config import TrainConfig
@@ -102,8 +108,8 @@ def describe(series: list[xr.Dataset]) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """The training or the validation windows, surveyed.
+class Split:
+    """The training or the validation windows, with its statistics.
 
     `period` is what the series cover, in words; `inits` are the initialization times of all windows, series after
     series; `states` those read already, or None.
@@ -115,7 +121,7 @@ class Part:
     windows: list[np.ndarray]
     inits: pd.Index
     plan: loader.Plan
-    survey: Survey
+    statistics: Statistics
     states: np.ndarray | None
     identities: list[str | None]
 
@@ -135,7 +141,7 @@ class Part:
         )
 
     def check_unchanged(self) -> None:
-        """Raise ValueError if what is stored is not what was surveyed."""
+        """Raise ValueError if the store changed since its statistics were computed."""
         if self.plan.tier == "memory":
             return
         for number, (source, identity) in enumerate(zip(self.sources, self.identities, strict=True)):
@@ -147,7 +153,7 @@ class Part:
                 )
 
 
-def read(
+def read_split(
     task: Task,
     series: list[xr.Dataset],
     name: str,
@@ -157,7 +163,7 @@ def read(
     plan: loader.Plan | None,
     share: float,
     fabric: Fabric,
-) -> Part:
+) -> Split:
     """Index the windows of some series, decide how they are read, and survey what they use."""
     sources = [reader.open_source(one, config.engine) for one in series]
     windows = []
@@ -175,8 +181,8 @@ def read(
         plan = fabric.broadcast(loader.choose_plan(sources, windows, batch, config.memory, share))
     identities = [reader.identity(source) if plan.tier == "stream" else None for source in sources]
     states = loader.room_for(sources, windows) if plan.tier == "memory" else None
-    found = survey(sources, windows, weights_H, task.history, log_scale, keep=states)
-    return Part(name, describe(series), sources, windows, inits[0].append(inits[1:]), plan, found, states, identities)
+    found = compute_statistics(sources, windows, weights_H, task.history, log_scale, out=states)
+    return Split(name, describe(series), sources, windows, inits[0].append(inits[1:]), plan, found, states, identities)
 
 
 def _spread(windows: list[np.ndarray], count: int) -> list[np.ndarray]:
@@ -189,9 +195,9 @@ def _spread(windows: list[np.ndarray], count: int) -> list[np.ndarray]:
     ]
 
 
-def check_same_data(normalizer: Normalizer, part: Part, name: str) -> None:
+def check_same_data(normalizer: Normalizer, part: Split, name: str) -> None:
     """Refuse data that lack values where the training data had them, or cannot be in the same units."""
-    lost = part.survey.mask & ~normalizer.mask
+    lost = part.statistics.mask & ~normalizer.mask
     if lost.any():
         channel, row, column = np.argwhere(lost)[0]
         time = int(part.windows[0][0, 0])
@@ -203,9 +209,9 @@ def check_same_data(normalizer: Normalizer, part: Part, name: str) -> None:
     channels, units = normalizer.channels, normalizer.units
     unlabeled = [not part.sources[0].dataset[channel.variable].attrs.get("units") for channel in channels]
     # a season without snow or rain may vary little: only of data that do not say their units is that held against them
-    spread = np.where(unlabeled, part.survey.std, np.maximum(part.survey.std, normalizer.std))
-    check_moments(normalizer, part.survey.mean, spread, name)
-    check_transforms(part.survey, channels, units, normalizer.log_scale, normalizer.bounds, name)
+    spread = np.where(unlabeled, part.statistics.std, np.maximum(part.statistics.std, normalizer.std))
+    check_moments(normalizer, part.statistics.mean, spread, name)
+    check_transforms(part.statistics, channels, units, normalizer.log_scale, normalizer.bounds, name)
 
 
 def read_statics(task: Task, dataset: object, grid: xr.Dataset, known: dict[str, np.ndarray]) -> np.ndarray:

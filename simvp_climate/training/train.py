@@ -198,13 +198,15 @@ def train(
         plans = fabric.broadcast(checkpoint.plans(run_directory)) or (None, None)
         # of the memory, for the training period; processes on one machine share it
         share = (1.0 if validation is None else 0.75) * distributed.count()[1] / fabric.world_size
-        train_part = datasets.read(task, training, "dataset", weights_H, log_scale, config, plans[0], share, fabric)
+        train_part = datasets.read_split(
+            task, training, "dataset", weights_H, log_scale, config, plans[0], share, fabric
+        )
         valid_part = None
         if validation is not None:
-            valid_part = datasets.read(
+            valid_part = datasets.read_split(
                 task, validation, "valid", weights_H, log_scale, config, plans[1], share / 3, fabric
             )
-        found = train_part.survey
+        found = train_part.statistics
         normalizer = Normalizer(channels, units, found.mean, found.std, found.change_std, found.mask, log_scale, bounds)
         if config.statistics == "inherit":
             normalizer = transfer.take_statistics(start_from, normalizer, found)
@@ -236,7 +238,7 @@ def train(
                 parts = [train_part] if valid_part is None else [train_part, valid_part]
                 arrays = [latitude, longitude, statics]
                 arrays += [positions for part in parts for positions in part.windows]
-                digests = [part.survey.digest for part in parts]
+                digests = [part.statistics.digest for part in parts]
                 streamed = any(part.plan.tier == "stream" for part in parts)
                 run = checkpoint.Run(run_directory, checkpoint.fingerprint(provenance, digests, arrays, streamed))
             loss_of = Loss(config, task, normalizer, weights_H, forcings, fabric.device)
@@ -301,8 +303,8 @@ def _fit(
     task: Task,
     config: TrainConfig,
     loss_of: Loss,
-    train_part: datasets.Part,
-    valid_part: datasets.Part | None,
+    train_part: datasets.Split,
+    valid_part: datasets.Split | None,
     run: checkpoint.Run,
     stop: signals.Stop,
 ) -> list[dict]:
@@ -527,7 +529,7 @@ def _validate(
     weights: dict[str, Tensor],
     loss_of: Loss,
     stream: loader.WindowStream,
-    part: datasets.Part,
+    part: datasets.Split,
     leads: int,
     stop: signals.Stop,
 ) -> dict[str, float]:
@@ -715,8 +717,8 @@ def _describe(
     model: SimVPv2Config,
     config: TrainConfig,
     normalizer: Normalizer,
-    train_part: datasets.Part,
-    valid_part: datasets.Part | None,
+    train_part: datasets.Split,
+    valid_part: datasets.Split | None,
     fabric: Fabric,
 ) -> dict:
     """Return the provenance of a training run, as plain values."""
@@ -736,7 +738,7 @@ def _describe(
         "channels": [str(channel) for channel in normalizer.channels],
         "units": list(normalizer.units),
         "training": train_part.period,
-        "training_sha256": train_part.survey.digest,
+        "training_sha256": train_part.statistics.digest,
         "validation": unseen if valid_part is None else valid_part.period,
     }
 

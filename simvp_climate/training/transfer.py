@@ -17,7 +17,7 @@ from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.networks.simvp_v2 import SimVPv2Config
 from simvp_climate.processing import tensors
 from simvp_climate.processing.forcings import static_names
-from simvp_climate.processing.statistics import Normalizer, Survey, check_transforms, check_units, check_varies
+from simvp_climate.processing.statistics import Normalizer, Statistics, check_transforms, check_units, check_varies
 from simvp_climate.processing.task import Task
 
 _STATISTICS = ("mean", "std", "log_scale", "bounds", "mask")  # per channel
@@ -119,7 +119,7 @@ def known_statics(start: Forecaster, statistics: str) -> dict[str, np.ndarray]:
     return dict(zip(static_names(start.task.forcings), start.statics, strict=True))
 
 
-def take_statistics(start: Forecaster, own: Normalizer, found: Survey) -> Normalizer:
+def take_statistics(start: Forecaster, own: Normalizer, found: Statistics) -> Normalizer:
     """Return statistics of the data with those of the start in their place, for the channels that it has.
 
     Raises

@@ -12,11 +12,11 @@ from simvp_climate.data.reader import Channel
 from simvp_climate.data.windows import find_windows
 from simvp_climate.processing import statistics
 from simvp_climate.processing.statistics import (
-    Survey,
+    Statistics,
     check_transforms,
     check_units,
     check_varies,
-    survey,
+    compute_statistics,
     transforms_of,
 )
 
@@ -35,11 +35,11 @@ def series(times=40, offset=0.0, seed=0) -> xr.Dataset:
     return xr.Dataset({"a": (dims, (values + offset).astype("f4")), "b": (dims, (values * 2 - 5).astype("f4"))}, coords)
 
 
-def surveyed(*parts: xr.Dataset, log_scale=(0, 0), **options):
+def statistics_of(*parts: xr.Dataset, log_scale=(0, 0), **options):
     sources = [reader.open_source(orient(part[["a", "b"]])) for part in parts]
     windows = [find_windows(part.indexes["time"], "6h", HISTORY, HORIZON, "ds") for part in parts]
     weights = latitude_weights(parts[0]["latitude"]).values
-    return survey(sources, windows, weights, HISTORY, np.array(log_scale, dtype=float), **options)
+    return compute_statistics(sources, windows, weights, HISTORY, np.array(log_scale, dtype=float), **options)
 
 
 def by_hand(ds: xr.Dataset):
@@ -62,7 +62,7 @@ def test_the_numbers_of_the_definitions(monkeypatch, block_bytes, offset):
     monkeypatch.setattr(statistics, "_BLOCK_BYTES", block_bytes)
     monkeypatch.setattr(statistics, "_CACHED_BYTES", block_bytes // 4)
     ds = series(offset=offset)
-    found, (mean, std, change) = surveyed(ds), by_hand(ds)
+    found, (mean, std, change) = statistics_of(ds), by_hand(ds)
     np.testing.assert_allclose(found.mean, mean, rtol=1e-7)
     np.testing.assert_allclose(found.std, std, rtol=1e-5)
     np.testing.assert_allclose(found.change_std, change, rtol=1e-5)
@@ -71,12 +71,12 @@ def test_the_numbers_of_the_definitions(monkeypatch, block_bytes, offset):
 
 def test_the_outcome_does_not_depend_on_chunks_engine_or_keeping(tmp_path):
     ds = series(60)
-    whole = surveyed(ds)
+    whole = statistics_of(ds)
     keep = np.empty((60, 2, 4, 6), "f4")
-    kept = surveyed(ds, keep=keep)
+    kept = statistics_of(ds, out=keep)
     np.testing.assert_array_equal(keep, ds.to_array().transpose("time", "variable", ...).values)
     ds.to_zarr(tmp_path / "s.zarr", consolidated=False, encoding={"a": {"chunks": (7, 4, 6)}})
-    read = surveyed(xr.open_zarr(tmp_path / "s.zarr", chunks=None, consolidated=False), remember=False)
+    read = statistics_of(xr.open_zarr(tmp_path / "s.zarr", chunks=None, consolidated=False), use_cache=False)
     for other in (kept, read):
         assert other.digest == whole.digest
         np.testing.assert_array_equal(other.mean, whole.mean)
@@ -85,7 +85,7 @@ def test_the_outcome_does_not_depend_on_chunks_engine_or_keeping(tmp_path):
 
 def test_several_series_count_as_one():
     first, second = series(40), series(30, seed=1)
-    found = surveyed(first, second)
+    found = statistics_of(first, second)
     joined = xr.concat([first, second], "time")
     weight = latitude_weights(joined["latitude"])
     np.testing.assert_allclose(found.mean, joined.astype("f8").weighted(weight).mean().to_array(), rtol=1e-6)
@@ -94,15 +94,15 @@ def test_several_series_count_as_one():
 
 def test_the_digest_tells_data_apart():
     ds = series()
-    digests = {surveyed(ds).digest, surveyed(ds + 1).digest, surveyed(ds.isel(time=slice(1, None))).digest}
     flipped = ds.copy(data={name: ds[name].values[:, ::-1] for name in ds})
-    assert len(digests | {surveyed(flipped).digest}) == 4
+    others = (ds, ds + 1, ds.isel(time=slice(1, None)), flipped)
+    assert len({statistics_of(other).digest for other in others}) == 4
 
 
 def test_cells_that_never_have_a_value_are_a_mask():
     ds = series()
     ds["a"][:, 1, 2] = np.nan
-    found = surveyed(ds)
+    found = statistics_of(ds)
     assert found.mask.sum() == 1 and found.mask[0, 1, 2]
     weight = latitude_weights(ds["latitude"])
     expected = ds["a"].astype("f8").weighted(weight)
@@ -122,21 +122,21 @@ def test_a_mask_that_moves_is_reported(times):
         f"b is nan at {when}, latitude 25, longitude 240, .* none at {len(times)} of the 40 times read, and 1 cells"
     )
     with pytest.raises(ValueError, match=message):
-        surveyed(ds)
+        statistics_of(ds)
 
 
 def test_infinite_values_are_no_values():
     ds = series()
     ds["a"][7, 1, 1] = np.inf
     with pytest.raises(ValueError, match="a is inf at 2001-01-02 18:00:00, latitude -25, longitude 60"):
-        surveyed(ds)
+        statistics_of(ds)
 
 
 def test_times_in_no_window_are_not_looked_at():
     ds = series()
     ds["a"][2, 0, 0] = np.nan
     alone = ds.drop_isel(time=4)  # the first four times are no window
-    assert not surveyed(alone).mask.any()
+    assert not statistics_of(alone).mask.any()
 
 
 def test_the_outcome_is_remembered_in_the_cache_folder(tmp_path, cache_folder, monkeypatch):
@@ -144,26 +144,27 @@ def test_the_outcome_is_remembered_in_the_cache_folder(tmp_path, cache_folder, m
     path = tmp_path / "s.zarr"
     ds.to_zarr(path, consolidated=False)
     lazy = xr.open_zarr(path, chunks=None, consolidated=False)
-    first = surveyed(lazy)
+    first = statistics_of(lazy)
     folder = cache_folder / "simvp_climate"
     assert [file.suffix for file in folder.iterdir()] == [".npz"]
     assert {entry.name for entry in path.iterdir()} == {"a", "b", "time", "latitude", "longitude", "zarr.json"}
 
     with monkeypatch.context() as patch:
         patch.setattr(reader, "fetch", lambda requests: pytest.fail("read again"))
-        again = surveyed(lazy)
+        again = statistics_of(lazy)
     for name in ("mean", "std", "change_std", "mask", "digest"):
         np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
     # another part, other values under the same names: other statistics
-    surveyed(lazy.isel(time=slice(0, 30)))
+    statistics_of(lazy.isel(time=slice(0, 30)))
     (ds + 1).to_zarr(path, mode="w", consolidated=False)
-    assert surveyed(xr.open_zarr(path, chunks=None, consolidated=False)).mean[0] == pytest.approx(first.mean[0] + 1)
+    rewritten = statistics_of(xr.open_zarr(path, chunks=None, consolidated=False))
+    assert rewritten.mean[0] == pytest.approx(first.mean[0] + 1)
     assert len(list(folder.iterdir())) == 3
     next(iter(folder.iterdir())).write_bytes(b"damaged")
     for part in (lazy.isel(time=slice(0, 30)), xr.open_zarr(path, chunks=None, consolidated=False)):
-        surveyed(part)
+        statistics_of(part)
     # what is no untouched view of a store is not remembered
-    surveyed(lazy - 1)
+    statistics_of(lazy - 1)
     assert len(list(folder.iterdir())) in (3, 4)
 
 
@@ -171,7 +172,7 @@ def test_logarithms_have_statistics_of_their_own():
     ds = series()
     ds["a"] = np.abs(ds["a"])
     ds["a"][3, 1, 1] = -1e-9  # packing leaves such values
-    found = surveyed(ds, log_scale=(0.5, 0))
+    found = statistics_of(ds, log_scale=(0.5, 0))
     logged = ds.assign(a=np.log1p(ds["a"].clip(min=0) / 0.5))
     mean, std, change = by_hand(logged)
     np.testing.assert_allclose(found.mean, mean, rtol=1e-5)
@@ -196,7 +197,7 @@ def test_units_and_values_are_held_against_the_vocabulary():
     channels, log = (Channel("t2m"), Channel("mine")), np.zeros(2)
 
     def checked(units, mean, low, high):
-        found = Survey(
+        found = Statistics(
             np.array([mean, 0.0]),
             None,
             None,
@@ -222,14 +223,14 @@ def test_units_and_values_are_held_against_the_vocabulary():
 def test_the_extremes_are_those_of_the_values():
     ds = series(offset=300)
     ds["a"][:, 0, 0] = np.nan
-    found = surveyed(ds)
+    found = statistics_of(ds)
     np.testing.assert_allclose(found.low, ds.min().to_array(), rtol=1e-6)
     np.testing.assert_allclose(found.high, ds.max().to_array(), rtol=1e-6)
 
 
 def test_transforms_are_held_against_the_data():
     def checked(name, units, low, high, how, std=1.0):
-        found = Survey(np.zeros(1), np.array([std]), None, None, np.array([low]), np.array([high]), "")
+        found = Statistics(np.zeros(1), np.array([std]), None, None, np.array([low]), np.array([high]), "")
         scale, bounds = transforms_of((Channel(name),), (units,), [(name, how)])
         check_transforms(found, (Channel(name),), (units,), scale, bounds)
 
@@ -246,12 +247,12 @@ def test_a_cell_that_is_always_infinite_is_no_mask():
     ds = series()
     ds["a"][:, 1, 1] = np.inf
     with pytest.raises(ValueError, match="a is inf at 2001-01-01 00:00:00, latitude -25, longitude 60"):
-        surveyed(ds)
+        statistics_of(ds)
 
 
 def test_channels_without_anything_to_learn():
     ds = series()
     with pytest.raises(ValueError, match=r"b is constant .value 273. over the training period"):
-        check_varies(surveyed(ds.assign(b=ds["b"] * 0 + 273)), (Channel("a"), Channel("b")))
+        check_varies(statistics_of(ds.assign(b=ds["b"] * 0 + 273)), (Channel("a"), Channel("b")))
     with pytest.raises(ValueError, match="a has no value at any time"):
-        check_varies(surveyed(ds.assign(a=ds["a"] * np.nan)), (Channel("a"), Channel("b")))
+        check_varies(statistics_of(ds.assign(a=ds["a"] * np.nan)), (Channel("a"), Channel("b")))

@@ -171,14 +171,14 @@ def test_statistics_are_those_of_the_disk_and_are_remembered(folder):
     weights, logs = np.ones(8), np.zeros(len(NAMES))
     with serve(folder, latency=0.02, failure_rate=0.05, seed=4) as server:
         source, windows = opened(server.url)
-        found = statistics.survey([source], [windows], weights, 2, logs)
+        found = statistics.compute_statistics([source], [windows], weights, 2, logs)
         assert CHUNKS <= chunk_requests(server) <= 1.15 * CHUNKS + server.failures
         local, _ = opened(folder)
-        expected = statistics.survey([local], [windows], weights, 2, logs, remember=False)
+        expected = statistics.compute_statistics([local], [windows], weights, 2, logs, use_cache=False)
         for name in ("mean", "std", "change_std", "mask"):
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
         assert found.digest == expected.digest
         read = chunk_requests(server)
         again, _ = opened(server.url)
-        assert statistics.survey([again], [windows], weights, 2, logs).digest == found.digest
+        assert statistics.compute_statistics([again], [windows], weights, 2, logs).digest == found.digest
         assert chunk_requests(server) == read

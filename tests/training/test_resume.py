@@ -178,14 +178,14 @@ def test_stopped_while_it_validates(tmp_path, monkeypatch):
 
 
 def test_stopped_before_the_first_step_and_after_the_last(tmp_path, monkeypatch, capsys):
-    read = datasets.read
+    read = datasets.read_split
 
     def interrupted(*arguments):
         signal.raise_signal(signal.SIGUSR1)
         return read(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(datasets, "read", interrupted)
+        patch.setattr(datasets, "read_split", interrupted)
         with pytest.raises(SystemExit) as end:
             run(directory=tmp_path / "run")
     assert end.value.code == 75 and "nothing new was saved" in capsys.readouterr().err
