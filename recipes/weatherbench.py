@@ -82,7 +82,7 @@ def main(
     if not sc.is_first_process():  # of those that torchrun or srun started, one goes on
         return
     shown = ["geopotential", "temperature", "2m_temperature"]
-    forecast = forecaster.hindcast(test, every="12h", horizon=40, to=out / "hindcast.zarr")[shown]
+    forecast = forecaster.hindcast(test, every="12h", horizon=40, store=out / "hindcast.zarr")[shown]
     climatology = sc.baselines.climatology(train[shown])
     damped = sc.baselines.fit_damped_persistence(train[shown], climatology, forecast["lead_time"])
     scores = sc.score(forecast, test[shown], climatology, baselines={"damped persistence": damped})

@@ -190,7 +190,7 @@ def forecast(
         ds = sc.open_dataset(data, inputs, levels=trained.task.levels)
         ds = _period(ds, start, end, data, ("--start", "--end"))
         if out.suffix == ".zarr":
-            found = trained.hindcast(ds, init or None, every or None, horizon, to=out)
+            found = trained.hindcast(ds, init or None, every or None, horizon, store=out)
         else:
             found = trained(ds, init or None, every or None, horizon)
             _write(out, found.to_netcdf)
@@ -335,7 +335,7 @@ def reproduce(
         list[Path], typer.Option(help="The file of the forecaster that made it; of an ensemble repeated for each.")
     ],
     data: Annotated[str, typer.Option(help="The data that it started from. Default: what the file names.")] = "",
-    pool: Annotated[str, typer.Option(help="Of a perturbed ensemble: the states it was perturbed from.")] = "",
+    perturbations: Annotated[str, typer.Option(help="Of a perturbed ensemble: the states it was perturbed from.")] = "",
     tolerance: Annotated[float, typer.Option(help="In standard deviations of a variable.")] = 1e-3,
 ) -> None:
     """Make a forecast again from its data, and compare.
@@ -357,9 +357,9 @@ def reproduce(
         else:
             dataset = sc.open_dataset(source, inputs, levels=task.levels)
         _check_time(dataset, source)
-        states = sc.open_dataset(pool, inputs, levels=task.levels) if pool else None
+        states = sc.open_dataset(perturbations, inputs, levels=task.levels) if perturbations else None
     try:
-        print(sc.reproduce(stored, trained, dataset, pool=states, tolerance=tolerance))
+        print(sc.reproduce(stored, trained, dataset, perturbations=states, tolerance=tolerance))
     except ValueError as error:
         print(error)
         raise typer.Exit(1) from error

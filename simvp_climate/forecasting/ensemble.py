@@ -16,7 +16,7 @@ from simvp_climate.metrics.deterministic import spread_skill_ratio
 
 _NUMBER = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
 # states whose differences are perturbations are this far apart at least: more than weather remembers
-_POOL_BYTES = 2**30
+_IN_MEMORY_BYTES = 2**30
 _APART = np.timedelta64(10, "D")
 
 
@@ -27,7 +27,7 @@ def ensemble(
     every: str | None = None,
     horizon: int | None = None,
     *,
-    to: str | os.PathLike | None = None,
+    store: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Return the forecasts of several forecasters as an ensemble, for example of one trained with several seeds.
@@ -38,7 +38,7 @@ def ensemble(
         Two or more, of the same task.
     dataset, init_times, every, horizon
         As for a call of a forecaster.
-    to, progress
+    store, progress
         A store to write to in bounded memory, as `Forecaster.hindcast` does; None: the ensemble is made in memory.
 
     Returns
@@ -73,16 +73,16 @@ def ensemble(
         parts = [one._forecast(start, histories, states_of, told) for one, start in both]
         return _joined(parts).assign_attrs(forecaster_sha256=" ".join(digests), system=f"{len(parts)} forecasters")
 
-    if to is None:
+    if store is None:
         return forecast(starts[0].histories)
     plan = {"forecaster": " ".join(digests)}
-    return forecasters[0]._write(starts[0], to, progress, forecast, len(forecasters), plan)
+    return forecasters[0]._write(starts[0], store, progress, forecast, len(forecasters), plan)
 
 
 def perturbed_ensemble(
     forecaster: Forecaster,
     dataset: xr.Dataset,
-    pool: xr.Dataset,
+    perturbations: xr.Dataset,
     amplitude: float,
     init_times: Iterable | None = None,
     every: str | None = None,
@@ -90,14 +90,14 @@ def perturbed_ensemble(
     *,
     members: int = 10,
     seed: int = 0,
-    to: str | os.PathLike | None = None,
+    store: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Return an ensemble of one forecaster from perturbed initial states.
 
-    A perturbation is `amplitude` times the difference between two states of `pool` at the same hour of the day and
-    within 15 days of the same time of year, at least 10 days apart: random fields with the scales, balance and seasonal
-    variance of real states (Magnusson et al. 2009). All states of a history get the same one. Members come in
+    A perturbation is `amplitude` times the difference between two states of `perturbations` at the same hour of the day
+    and within 15 days of the same time of year, at least 10 days apart: random fields with the scales, balance and
+    seasonal variance of real states (Magnusson et al. 2009). All states of a history get the same one. Members come in
     pairs with opposite signs, so that their mean starts at the analysis; a last one without a partner is
     the unperturbed forecast.
 
@@ -105,7 +105,7 @@ def perturbed_ensemble(
     ----------
     dataset, init_times, every, horizon
         As for a call of the forecaster.
-    pool
+    perturbations
         States to draw from, a year or more, for example the training data. Up to 1 GiB is read into memory; for larger
         ones every state that is drawn is read from its store.
     amplitude
@@ -114,7 +114,7 @@ def perturbed_ensemble(
         How many, two or more.
     seed
         Of the draw. A perturbation depends on it, the pair of members and the initialization alone.
-    to, progress
+    store, progress
         As in `ensemble`.
 
     Returns
@@ -126,8 +126,8 @@ def perturbed_ensemble(
     Raises
     ------
     ValueError
-        As for a call of the forecaster; if the data or the pool have members, or the pool has no two states that go
-        together.
+        As for a call of the forecaster; if the data or the perturbations have members, or no two states of the
+        perturbations go together.
     FileExistsError, FileNotFoundError
         As in `Forecaster.hindcast`.
     """
@@ -138,8 +138,8 @@ def perturbed_ensemble(
     if not amplitude > 0:
         raise ValueError(f"amplitude={amplitude!r} must be greater than 0: fit_amplitude finds one")
     start = forecaster._start(dataset, init_times, every, horizon)
-    inside = _states_of(forecaster, pool)
-    for name, one in (("dataset", start.inside), ("pool", inside)):
+    inside = _states_of(forecaster, perturbations)
+    for name, one in (("dataset", start.inside), ("perturbations", inside)):
         if (member := find_member(one)) is not None:
             raise ValueError(f"the {name} has members along {member!r}: pick one, ds.isel({member}=0)")
     forecaster.check(inside)
@@ -160,26 +160,26 @@ def perturbed_ensemble(
             parts.append(forecaster._forecast(start, histories, own, told))
         return _joined(parts).assign_attrs(said)
 
-    if to is None:
+    if store is None:
         return forecast(start.histories)
     times = inside.indexes["time"]
     plan = {
         "ensemble": words,
         "amplitude": float(amplitude),
-        "pool": [
+        "perturbations": [
             str(times[0]),
             str(times[-1]),
             len(times),
             forecaster._history_digest(inside, _known_by(inside)),
         ],
     }
-    return forecaster._write(start, to, progress, forecast, members, plan)
+    return forecaster._write(start, store, progress, forecast, members, plan)
 
 
 def fit_amplitude(
     forecaster: Forecaster,
     valid: xr.Dataset,
-    pool: xr.Dataset,
+    perturbations: xr.Dataset,
     *,
     lead: int | None = None,
     every: str = "5D",
@@ -195,7 +195,7 @@ def fit_amplitude(
     ----------
     valid
         The validation period: not the one that will be scored.
-    pool
+    perturbations
         As for `perturbed_ensemble`.
     lead
         In steps; by default the last of the task.
@@ -210,11 +210,11 @@ def fit_amplitude(
         As in `perturbed_ensemble`, or if no amplitude up to 2 gives spread enough.
     """
     lead = forecaster.task.horizon if lead is None else lead
-    pool = _states_of(forecaster, pool)  # read once
+    perturbations = _states_of(forecaster, perturbations)  # read once
 
     def ratio(amplitude: float) -> float:
         found = perturbed_ensemble(
-            forecaster, valid, pool, amplitude, every=every, horizon=lead, members=members, seed=seed
+            forecaster, valid, perturbations, amplitude, every=every, horizon=lead, members=members, seed=seed
         )
         values = spread_skill_ratio(found.isel(lead_time=[lead - 1]), valid)
         # none where the error is less than what the spread alone would give: far too much spread
@@ -232,23 +232,27 @@ def fit_amplitude(
     return float(np.sqrt(low * high))
 
 
-def _states_of(forecaster: Forecaster, pool: xr.Dataset) -> xr.Dataset:
-    """Return what a forecaster sees of a pool, oriented, in memory where it is not too large.
+def _states_of(forecaster: Forecaster, perturbations: xr.Dataset) -> xr.Dataset:
+    """Return the variables of the perturbations, oriented, in memory where it is not too large.
 
     States are drawn one by one, and each would decode a whole chunk of a store.
     """
-    inside = orient(rename(pool, (*forecaster.task.variables, *forecaster.task.inputs), forecaster.task.levels))
-    return inside.compute() if inside.nbytes <= _POOL_BYTES else inside
+    inside = orient(
+        rename(perturbations, (*forecaster.task.variables, *forecaster.task.inputs), forecaster.task.levels)
+    )
+    return inside.compute() if inside.nbytes <= _IN_MEMORY_BYTES else inside
 
 
 def _known_by(inside: xr.Dataset) -> np.ndarray:
-    """Return the places of the states that a pool is known by: all where it is in memory, else 64 throughout."""
+    """Return the positions of the states that identify the perturbations: all in memory, else 64 throughout."""
     count = inside.sizes["time"]
-    return np.arange(count) if inside.nbytes <= _POOL_BYTES else np.unique(np.linspace(0, count - 1, 64).astype(int))
+    return (
+        np.arange(count) if inside.nbytes <= _IN_MEMORY_BYTES else np.unique(np.linspace(0, count - 1, 64).astype(int))
+    )
 
 
 def _draw(source: reader.Source, times: pd.Index, factor: np.ndarray, seed: int, pair: int, init: object) -> np.ndarray:
-    """Return the difference of two states of the pool, (channel, latitude, longitude), in the units trained in."""
+    """Return the difference of two states, (channel, latitude, longitude), in the units trained in."""
     # the time counts, not its place: any batch of initializations gets the same
     stamp = [init.year, init.month, init.day, init.hour, init.minute]
     random = np.random.default_rng([seed, pair, *stamp])
@@ -262,7 +266,7 @@ def _draw(source: reader.Source, times: pd.Index, factor: np.ndarray, seed: int,
             states = reader.read(source, np.unique([first, second]))
             return (states[0] - states[1]) * factor * (1 if first < second else -1)
     raise ValueError(
-        f"the pool, {times[0]} to {times[-1]}, has no two states at {init.hour} UTC within 15 days of "
+        f"the perturbations, {times[0]} to {times[-1]}, have no two states at {init.hour} UTC within 15 days of "
         f"{init:%m-%d} that are ten days apart: give a longer one"
     )
 

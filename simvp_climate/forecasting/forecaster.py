@@ -179,7 +179,7 @@ class Forecaster:
         every: str | None = None,
         horizon: int | None = None,
         *,
-        to: str | os.PathLike,
+        store: str | os.PathLike,
         progress: bool = True,
     ) -> xr.Dataset:
         """Write forecasts from many initializations to a Zarr store, in bounded memory, and return them, lazily opened.
@@ -191,9 +191,9 @@ class Forecaster:
         ----------
         dataset, init_times, every, horizon
             As for a call of the forecaster; `init_times` or `every` must be said.
-        to
+        store
             The store: a folder that does not exist yet, or that of the same hindcast. Until it is complete it is
-            called "<to>.unfinished".
+            called "<store>.unfinished".
         progress
             Whether a bar shows how far it is.
 
@@ -206,7 +206,7 @@ class Forecaster:
         Raises
         ------
         FileExistsError
-            If `to`, or what is there of it, is something else or another hindcast; the message says what differs.
+            If `store`, or what is there of it, is something else or another hindcast; the message says what differs.
         FileNotFoundError
             If there is no folder to write it in.
         ValueError, OSError
@@ -215,12 +215,12 @@ class Forecaster:
         if init_times is None and every is None:
             raise ValueError("say from which times: every='12h', or init_times=[...]")
         start = self._start(dataset, init_times, every, horizon)
-        return self._write(start, to, progress, partial(self._forecast, start))
+        return self._write(start, store, progress, partial(self._forecast, start))
 
     def _write(
         self,
         start: "Start",
-        to: str | os.PathLike,
+        store: str | os.PathLike,
         progress: bool,
         forecast: Callable[..., xr.Dataset],
         members: int = 1,
@@ -244,7 +244,7 @@ class Forecaster:
             return found, told["digests"]
 
         template = partial(forecast, start.histories, nothing, None)
-        return hindcast.write(_place(to), self._plan(start, batch) | (plan or {}), template, make, progress)
+        return hindcast.write(_place(store), self._plan(start, batch) | (plan or {}), template, make, progress)
 
     def interval(
         self,
@@ -261,7 +261,7 @@ class Forecaster:
         >>> bands(forecaster(test, every="12h"))
 
         The forecasts are made in memory; where they are too large, `fit_intervals(forecaster.hindcast(valid, ...,
-        to="valid.zarr"), valid, level)` reads them a lead at a time.
+        store="valid.zarr"), valid, level)` reads them a lead at a time.
 
         Parameters
         ----------
@@ -472,11 +472,11 @@ class Forecaster:
                 f"{str(path)!r} exists and is not a forecaster of simvp_climate: nothing was overwritten. "
                 "Choose another path"
             )
-        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        stored = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         arrays = {name: getattr(self.normalizer, name) for name in _STATISTICS}
         arrays |= {"latitude": self.latitude, "longitude": self.longitude, "statics": self.statics}
-        tensors |= {name: torch.tensor(np.asarray(array)) for name, array in arrays.items()}
-        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        stored |= {name: torch.tensor(np.asarray(array)) for name, array in arrays.items()}
+        stored = {name: value.detach().cpu().contiguous() for name, value in stored.items()}
         header = {
             "task": dataclasses.asdict(self.task),
             "model": dataclasses.asdict(self.network.config),
@@ -486,7 +486,7 @@ class Forecaster:
             "conventions": _CONVENTIONS,
             "provenance": self.provenance,
         }
-        serialization.write(path, header, tensors)
+        serialization.write(path, header, stored)
 
     @staticmethod
     def load(path: str | os.PathLike, device: str = "auto") -> "Forecaster":
@@ -801,28 +801,28 @@ def _place(path: str | os.PathLike) -> Path:
 
 def _assemble(content: serialization.Content, device: str) -> Forecaster:
     """Return the forecaster of a file, after checking that its parts fit each other."""
-    header, tensors = content.header, dict(content.tensors)
+    header, stored = content.header, dict(content.tensors)
     task = Task(**_settings(content, "task", Task))
     config = SimVPv2Config(**_settings(content, "model", SimVPv2Config))
     channels = tuple(reader.Channel(*channel) for channel in header["channels"])
     units = tuple(header["units"])
-    latitude, longitude = tensors["latitude"].numpy(), tensors["longitude"].numpy()
+    latitude, longitude = stored["latitude"].numpy(), stored["longitude"].numpy()
     shape = (len(channels), latitude.size, longitude.size)
     if content.format == 1:  # before there were masks, transforms and forcings
         bounds = torch.tensor([-np.inf, np.inf], dtype=torch.float64).repeat(len(channels), 1)
-        tensors |= {"mask": torch.zeros(shape, dtype=torch.bool), "log_scale": torch.zeros(len(channels)).double()}
-        tensors |= {"bounds": bounds, "statics": torch.empty(0, *shape[1:])}
+        stored |= {"mask": torch.zeros(shape, dtype=torch.bool), "log_scale": torch.zeros(len(channels)).double()}
+        stored |= {"bounds": bounds, "statics": torch.empty(0, *shape[1:])}
     names = _forcing_names(task)
     if content.format >= 3 and header["forcings"] != names:
         raise ValueError(f"its network sees the forcings {header['forcings']}, and those of its task are {names}")
     _check_channels(task, channels)
-    weights = {n.removeprefix("network."): v for n, v in tensors.items() if n.startswith("network.")}
+    weights = {n.removeprefix("network."): v for n, v in stored.items() if n.startswith("network.")}
     if config.blocks + config.spatial_layers > len(weights):
         raise ValueError(f"its model has {config.blocks + config.spatial_layers} layers, and {len(weights)} weights")
     with torch.device("meta"):  # whatever sizes the header says, nothing is made of them before they are compared
         network = tensors.build_network(config, task, channels)
-    statistics = {name: tensors[name].numpy() for name in _STATISTICS}
-    statics = tensors["statics"].numpy()
+    statistics = {name: stored[name].numpy() for name in _STATISTICS}
+    statics = stored["statics"].numpy()
     _check_numbers(task, units, shape, latitude, longitude, statics, statistics)
     network = _fill(network, weights)
     network.to(device=device, memory_format=torch.channels_last)

@@ -17,7 +17,7 @@ def reproduce(
     forecaster: Forecaster | Sequence[Forecaster],
     dataset: xr.Dataset,
     *,
-    pool: xr.Dataset | None = None,
+    perturbations: xr.Dataset | None = None,
     tolerance: float = 1e-3,
 ) -> str:
     """Make a forecast again, and return in words how it compares.
@@ -31,7 +31,7 @@ def reproduce(
         The one whose SHA-256 the forecast has in its attribute `forecaster_sha256`, or all of those, in any order.
     dataset
         The data that it started from.
-    pool
+    perturbations
         Of a perturbed ensemble the states that its perturbations were drawn from.
     tolerance
         How far values may differ, in standard deviations of the variable: on another machine sums round differently,
@@ -61,11 +61,11 @@ def reproduce(
         raise ValueError(f"the forecaster {more[0][:12]}... had no part in the forecast: leave it out")
     forecasters = [given[digest] for digest in said.split()]
     perturbed = "perturbed_members" in forecast.attrs
-    if perturbed != (pool is not None):
+    if perturbed != (perturbations is not None):
         raise ValueError(
-            "the forecast is a perturbed ensemble: give the pool that its perturbations were drawn from"
+            "the forecast is a perturbed ensemble: give perturbations, the states it was perturbed from"
             if perturbed
-            else "the forecast is no perturbed ensemble: leave pool out"
+            else "the forecast is no perturbed ensemble: leave perturbations out"
         )
     member = find_member(forecast)
     if member is not None and member not in dataset.dims and not perturbed and len(forecasters) == 1:
@@ -91,7 +91,7 @@ def reproduce(
         attrs = forecast.attrs
         settings = {"members": int(attrs["perturbed_members"]), "seed": int(attrs["perturbation_seed"])}
         again = perturbed_ensemble(
-            forecaster, dataset, pool, float(attrs["amplitude"]), init_times=inits, horizon=horizon, **settings
+            forecaster, dataset, perturbations, float(attrs["amplitude"]), init_times=inits, horizon=horizon, **settings
         )
     elif len(forecasters) > 1:
         again = ensemble(forecasters, dataset, init_times=inits, horizon=horizon)

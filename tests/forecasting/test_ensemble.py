@@ -21,7 +21,7 @@ def other(forecaster, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pool():
+def states():
     """Two years of states that differ: waves with another phase and strength each time."""
     ds = waves(times=60)
     random = np.random.default_rng(0)
@@ -55,33 +55,49 @@ def test_refused(forecaster, other):
         ensemble([forecaster, other, forecaster], ds)
 
 
-def test_written_as_it_is_made(forecaster, other, pool, tmp_path, monkeypatch):
+def test_written_as_it_is_made(forecaster, other, states, tmp_path, monkeypatch):
     ds = waves()
     monkeypatch.setattr("simvp_climate.forecasting.forecaster._HINDCAST_BYTES", 1)  # one initialization at a time
     calls = {
-        "seeds": lambda **to: ensemble([forecaster, other], ds, every="24h", **to),
-        "perturbed": lambda **to: perturbed_ensemble(forecaster, ds, pool, 0.3, every="24h", members=3, **to),
+        "seeds": lambda **options: ensemble([forecaster, other], ds, every="24h", **options),
+        "perturbed": lambda **options: perturbed_ensemble(
+            forecaster, ds, states, 0.3, every="24h", members=3, **options
+        ),
     }
     for name, call in calls.items():
         expected = call()
         assert expected.sizes["init_time"] > 2
-        found = call(to=tmp_path / f"{name}.zarr", progress=False)
+        found = call(store=tmp_path / f"{name}.zarr", progress=False)
         xr.testing.assert_allclose(found.load(), expected, rtol=1e-5)
         for key in ("forecaster_sha256", "data_sha256", "system"):
             assert found.attrs[key] == expected.attrs[key]
         assert found.number.attrs == expected.number.attrs
     with pytest.raises(FileExistsError, match="is another hindcast: ensemble 3 members, perturbed by 0.3"):
         perturbed_ensemble(
-            forecaster, ds, pool, 0.2, every="24h", members=3, to=tmp_path / "perturbed.zarr", progress=False
+            forecaster,
+            ds,
+            states,
+            0.2,
+            every="24h",
+            members=3,
+            store=tmp_path / "perturbed.zarr",
+            progress=False,
         )
-    other_pool = pool.copy(deep=True)
-    other_pool["z500"][1:-1] = pool.z500[1:-1].values[::-1]
-    with pytest.raises(FileExistsError, match="is another hindcast: pool"):
+    changed = states.copy(deep=True)
+    changed["z500"][1:-1] = states.z500[1:-1].values[::-1]
+    with pytest.raises(FileExistsError, match="is another hindcast: perturbations"):
         perturbed_ensemble(
-            forecaster, ds, other_pool, 0.3, every="24h", members=3, to=tmp_path / "perturbed.zarr", progress=False
+            forecaster,
+            ds,
+            changed,
+            0.3,
+            every="24h",
+            members=3,
+            store=tmp_path / "perturbed.zarr",
+            progress=False,
         )
     with pytest.raises(FileExistsError, match="is another hindcast"):
-        forecaster.hindcast(ds, every="24h", to=tmp_path / "perturbed.zarr", progress=False)
+        forecaster.hindcast(ds, every="24h", store=tmp_path / "perturbed.zarr", progress=False)
 
 
 def test_goes_on_after_a_kill(forecaster, other, tmp_path, monkeypatch):
@@ -97,60 +113,60 @@ def test_goes_on_after_a_kill(forecaster, other, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Forecaster, "_forecast", dies)
-        ensemble([forecaster, other], ds, every="24h", to=tmp_path / "e.zarr", progress=False)
+        ensemble([forecaster, other], ds, every="24h", store=tmp_path / "e.zarr", progress=False)
     assert not (tmp_path / "e.zarr").exists()
-    found = ensemble([forecaster, other], ds, every="24h", to=tmp_path / "e.zarr", progress=False)
+    found = ensemble([forecaster, other], ds, every="24h", store=tmp_path / "e.zarr", progress=False)
     xr.testing.assert_allclose(found.load(), ensemble([forecaster, other], ds, every="24h"), rtol=1e-5)
 
 
 class TestPerturbed:
-    def test_pairs_lie_around_the_analysis(self, forecaster, pool):
+    def test_pairs_lie_around_the_analysis(self, forecaster, states):
         ds = waves()
-        found = perturbed_ensemble(forecaster, ds, pool, 1e-3, every="48h", members=5)
+        found = perturbed_ensemble(forecaster, ds, states, 1e-3, every="48h", members=5)
         plain = forecaster(ds, every="48h")
         assert found.t2m.dims == ("init_time", "lead_time", "number", "latitude", "longitude")
         np.testing.assert_array_equal(found.t2m.sel(number=4), plain.t2m)
-        # small perturbations grow linearly: their mean is the unperturbed forecast
+        # small states grow linearly: their mean is the unperturbed forecast
         deviation = found.t2m - plain.t2m
         assert float(abs(deviation.sel(number=0)).max()) > 1e-3
         pair = deviation.sel(number=0) + deviation.sel(number=1)
         assert float(abs(pair).max()) < 0.1 * float(abs(deviation.sel(number=0)).max())
         assert not np.allclose(deviation.sel(number=0), deviation.sel(number=2))
 
-    def test_do_not_depend_on_the_other_initializations(self, forecaster, pool):
+    def test_do_not_depend_on_the_other_initializations(self, forecaster, states):
         ds = waves()
-        whole = perturbed_ensemble(forecaster, ds, pool, 0.1, every="48h", members=2, seed=3)
-        one = perturbed_ensemble(forecaster, ds, pool, 0.1, init_times=whole.init_time[[4]].values, members=2, seed=3)
+        whole = perturbed_ensemble(forecaster, ds, states, 0.1, every="48h", members=2, seed=3)
+        one = perturbed_ensemble(forecaster, ds, states, 0.1, init_times=whole.init_time[[4]].values, members=2, seed=3)
         np.testing.assert_allclose(one.t2m[0], whole.t2m[4], rtol=1e-5)
-        again = perturbed_ensemble(forecaster, ds, pool, 0.1, every="48h", members=2, seed=4)
+        again = perturbed_ensemble(forecaster, ds, states, 0.1, every="48h", members=2, seed=4)
         assert not np.allclose(again.t2m, whole.t2m)
 
-    def test_units_of_the_data(self, forecaster, pool):
+    def test_units_of_the_data(self, forecaster, states):
         ds = waves()
         celsius = ds.assign(t2m=(ds.t2m - 273.15).assign_attrs(units="degC"))
-        cool = pool.assign(t2m=(pool.t2m - 273.15).assign_attrs(units="degC"))
-        first = perturbed_ensemble(forecaster, ds, pool, 0.1, every="96h", members=2)
+        cool = states.assign(t2m=(states.t2m - 273.15).assign_attrs(units="degC"))
+        first = perturbed_ensemble(forecaster, ds, states, 0.1, every="96h", members=2)
         second = perturbed_ensemble(forecaster, celsius, cool, 0.1, every="96h", members=2)
         np.testing.assert_allclose(second.t2m + 273.15, first.t2m, atol=2e-3)
         # states to draw from in another unit than the data
-        meters = pool.assign(z500=(pool.z500 / 9.80665).assign_attrs(units="m"))
+        meters = states.assign(z500=(states.z500 / 9.80665).assign_attrs(units="m"))
         third = perturbed_ensemble(forecaster, ds, meters, 0.1, every="96h", members=2)
         np.testing.assert_allclose(third.z500, first.z500, rtol=1e-5)
 
-    def test_the_spread_is_fitted_to_the_error(self, forecaster, pool):
+    def test_the_spread_is_fitted_to_the_error(self, forecaster, states):
         ds = waves()
-        amplitude = fit_amplitude(forecaster, ds, pool, every="48h", members=4)
+        amplitude = fit_amplitude(forecaster, ds, states, every="48h", members=4)
         assert 1e-3 < amplitude < 2
-        found = perturbed_ensemble(forecaster, ds, pool, amplitude, every="48h", members=4)
+        found = perturbed_ensemble(forecaster, ds, states, amplitude, every="48h", members=4)
         table = score(found, ds, metrics=["spread_skill_ratio"]).sel(system="SimVPv2, perturbed")
         ratio = np.mean([float(table[name].sel(metric="spread_skill_ratio")[-1]) for name in table])
         assert ratio == pytest.approx(1, abs=0.1)
 
-    def test_refused(self, forecaster, pool):
+    def test_refused(self, forecaster, states):
         ds = waves()
         with pytest.raises(ValueError, match="amplitude=0"):
-            perturbed_ensemble(forecaster, ds, pool, 0)
+            perturbed_ensemble(forecaster, ds, states, 0)
         with pytest.raises(ValueError, match="members=1"):
-            perturbed_ensemble(forecaster, ds, pool, 0.1, members=1)
-        with pytest.raises(ValueError, match="has no two states at .* UTC within 15 days"):
-            perturbed_ensemble(forecaster, ds, pool.isel(time=slice(600, 700)), 0.1)
+            perturbed_ensemble(forecaster, ds, states, 0.1, members=1)
+        with pytest.raises(ValueError, match="have no two states at .* UTC within 15 days"):
+            perturbed_ensemble(forecaster, ds, states.isel(time=slice(600, 700)), 0.1)

@@ -54,13 +54,13 @@ def files(path):
 
 def test_is_the_forecast(forecaster, tmp_path):
     ds = waves()
-    found = forecaster.hindcast(ds, every="6h", to=tmp_path / "h.zarr", progress=False)
+    found = forecaster.hindcast(ds, every="6h", store=tmp_path / "h.zarr", progress=False)
     assert found.sizes["init_time"] == 58 and found.t2m.variable._in_memory is False
     assert_same(found, forecaster(ds, every="6h"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["h.zarr"]
     # once more it is only opened
     before = os.stat(tmp_path / "h.zarr" / ".zmetadata").st_mtime_ns
-    again = forecaster.hindcast(ds, every="6h", to=tmp_path / "h.zarr", progress=False)
+    again = forecaster.hindcast(ds, every="6h", store=tmp_path / "h.zarr", progress=False)
     xr.testing.assert_identical(again.load(), found.load())
     assert os.stat(tmp_path / "h.zarr" / ".zmetadata").st_mtime_ns == before
 
@@ -75,13 +75,13 @@ def test_the_layout_of_the_data(forecaster, tmp_path, change):
     elif change == "members":
         ds = xr.concat([ds, ds + 0.5], xr.DataArray([1, 2], dims="number", name="number"), combine_attrs="override")
         ds = ds.assign({name: ds[name].assign_attrs(waves()[name].attrs) for name in ds})
-    found = forecaster.hindcast(ds, every="12h", to=tmp_path / "h.zarr", progress=False)
+    found = forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False)
     assert_same(found, forecaster(ds, every="12h"))
 
 
 def test_goes_on_where_it_was_stopped(forecaster, tmp_path, monkeypatch):
     ds = waves()
-    whole = forecaster.hindcast(ds, every="12h", to=tmp_path / "whole.zarr", progress=False)
+    whole = forecaster.hindcast(ds, every="12h", store=tmp_path / "whole.zarr", progress=False)
     made, states = [], Forecaster._states
 
     def stops(self, one, histories, horizon):
@@ -92,9 +92,9 @@ def test_goes_on_where_it_was_stopped(forecaster, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Forecaster, "_states", stops)
     with pytest.raises(KeyboardInterrupt):
-        forecaster.hindcast(ds, every="12h", to=tmp_path / "h.zarr", progress=False)
+        forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False)
     assert not (tmp_path / "h.zarr").exists() and made == [4, 4, 4, 4]
-    found = forecaster.hindcast(ds, every="12h", to=tmp_path / "h.zarr", progress=False)
+    found = forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False)
     assert made == [4, 4, 4, 4, 4, 4, 4, 4, 1]  # what was written is not made again
     xr.testing.assert_identical(plain(found), plain(whole))
     assert files(tmp_path / "h.zarr") == files(tmp_path / "whole.zarr")
@@ -105,8 +105,8 @@ SCRIPT = """
 import sys, time
 sys.path.insert(0, {tests!r})
 from factories import waves
-from simvp_climate import forecaster as module
-from simvp_climate.forecaster import Forecaster
+from simvp_climate.forecasting import forecaster as module
+from simvp_climate.forecasting.forecaster import Forecaster
 import torch
 torch.set_num_threads(1)
 forecaster = Forecaster.load({model!r}, device="cpu")
@@ -117,7 +117,7 @@ def slow(self, *args):
     return states(self, *args)
 Forecaster._states = slow
 print("begin", flush=True)
-forecaster.hindcast(waves(), every="6h", to={to!r}, progress=False)
+forecaster.hindcast(waves(), every="6h", store={to!r}, progress=False)
 print("end", flush=True)
 """
 
@@ -125,7 +125,7 @@ print("end", flush=True)
 def test_a_killed_process(forecaster, tmp_path):
     model, to = tmp_path / "f.safetensors", tmp_path / "h.zarr"
     forecaster.save(model)
-    script = SCRIPT.format(tests=os.path.dirname(__file__), model=str(model), to=str(to), size=BYTES)
+    script = SCRIPT.format(tests=os.path.dirname(os.path.dirname(__file__)), model=str(model), to=str(to), size=BYTES)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for pause in (0.1, 0.35):
         process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment, text=True)
@@ -135,7 +135,7 @@ def test_a_killed_process(forecaster, tmp_path):
         process.communicate()
         assert process.returncode == -signal.SIGKILL and not to.exists()
     subprocess.run([sys.executable, "-c", script], check=True, env=environment, stdout=subprocess.DEVNULL)
-    whole = forecaster.hindcast(waves(), every="6h", to=tmp_path / "whole.zarr", progress=False)
+    whole = forecaster.hindcast(waves(), every="6h", store=tmp_path / "whole.zarr", progress=False)
     found = xr.open_zarr(to, chunks=None, decode_timedelta=True)
     np.testing.assert_allclose(found.t2m, whole.t2m, rtol=1e-5)  # another number of threads
     assert found.attrs["data_sha256"] == whole.attrs["data_sha256"]
@@ -143,19 +143,19 @@ def test_a_killed_process(forecaster, tmp_path):
 
 def test_another_run_is_refused(forecaster, tmp_path, monkeypatch):
     ds, to = waves(), tmp_path / "h.zarr"
-    forecaster.hindcast(ds, every="12h", to=to, progress=False)
+    forecaster.hindcast(ds, every="12h", store=to, progress=False)
     with pytest.raises(FileExistsError, match=r"another hindcast: horizon 3 \(now 2\)"):
-        forecaster.hindcast(ds, every="12h", horizon=2, to=to, progress=False)
+        forecaster.hindcast(ds, every="12h", horizon=2, store=to, progress=False)
     with pytest.raises(FileExistsError, match=r"another hindcast: initializations 29 \(now 14\)"):
-        forecaster.hindcast(ds, every="24h", to=to, progress=False)
+        forecaster.hindcast(ds, every="24h", store=to, progress=False)
     shifted = ds.assign_coords(longitude=ds.longitude + 1e-5)
     with pytest.raises(FileExistsError, match="another hindcast: grid"):
-        forecaster.hindcast(shifted, every="12h", to=to, progress=False)
+        forecaster.hindcast(shifted, every="12h", store=to, progress=False)
     monkeypatch.setattr(Forecaster, "_states", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        forecaster.hindcast(ds, every="12h", to=tmp_path / "part.zarr", progress=False)
+        forecaster.hindcast(ds, every="12h", store=tmp_path / "part.zarr", progress=False)
     with pytest.raises(FileExistsError, match=r"part.zarr.unfinished' is another hindcast"):
-        forecaster.hindcast(ds, every="24h", to=tmp_path / "part.zarr", progress=False)
+        forecaster.hindcast(ds, every="24h", store=tmp_path / "part.zarr", progress=False)
 
 
 def test_other_data_or_units_are_another_run(forecaster, tmp_path, monkeypatch):
@@ -170,23 +170,23 @@ def test_other_data_or_units_are_another_run(forecaster, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Forecaster, "_states", stops)
         with pytest.raises(KeyboardInterrupt):
-            forecaster.hindcast(ds, every="12h", to=tmp_path / "h.zarr", progress=False)
+            forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False)
     celsius = ds.assign(t2m=(ds.t2m - 273.15).assign_attrs(units="degC"))
     with pytest.raises(FileExistsError, match="another hindcast: units"):
-        forecaster.hindcast(celsius, every="12h", to=tmp_path / "h.zarr", progress=False)
-    forecaster.hindcast(ds, every="12h", to=tmp_path / "h.zarr", progress=False)
+        forecaster.hindcast(celsius, every="12h", store=tmp_path / "h.zarr", progress=False)
+    forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False)
     other = ds.assign(t2m=(ds.t2m + 0.01).assign_attrs(ds.t2m.attrs))
     with pytest.raises(FileExistsError, match="another hindcast: data"):
-        forecaster.hindcast(other, every="12h", to=tmp_path / "h.zarr", progress=False)
+        forecaster.hindcast(other, every="12h", store=tmp_path / "h.zarr", progress=False)
 
 
 def test_a_store_that_was_deleted_is_begun_anew(forecaster, tmp_path):
     ds = waves()
-    found = forecaster.hindcast(ds, every="12h", to=tmp_path / "h.zarr", progress=False).load()
+    found = forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False).load()
     for name in ("h.zarr", "h.zarr.unfinished"):  # what a kill may leave when its store is gone
         (tmp_path / f"{name}.json").write_text(json.dumps({"plan": {}, "digests": ["a"] * 29}))
     shutil.rmtree(tmp_path / "h.zarr")
-    again = forecaster.hindcast(ds, every="12h", to=tmp_path / "h.zarr", progress=False)
+    again = forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False)
     np.testing.assert_array_equal(again.t2m, found.t2m)
 
 
@@ -194,16 +194,16 @@ def test_what_is_not_ours_is_left_alone(forecaster, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
     with pytest.raises(FileExistsError, match="is no hindcast of simvp_climate"):
-        forecaster.hindcast(waves(), every="12h", to=tmp_path / "mine", progress=False)
+        forecaster.hindcast(waves(), every="12h", store=tmp_path / "mine", progress=False)
     (tmp_path / "x.zarr.unfinished").mkdir()
     with pytest.raises(FileExistsError, match="no hindcast that was begun here"):
-        forecaster.hindcast(waves(), every="12h", to=tmp_path / "x.zarr", progress=False)
+        forecaster.hindcast(waves(), every="12h", store=tmp_path / "x.zarr", progress=False)
     (tmp_path / "y.zarr.unfinished").mkdir()
     (tmp_path / "y.zarr.unfinished.json").write_text("{")
     with pytest.raises(FileExistsError, match="cannot be read"):
-        forecaster.hindcast(waves(), every="12h", to=tmp_path / "y.zarr", progress=False)
+        forecaster.hindcast(waves(), every="12h", store=tmp_path / "y.zarr", progress=False)
     with pytest.raises(FileNotFoundError, match="no folder"):
-        forecaster.hindcast(waves(), every="12h", to=tmp_path / "nowhere" / "h.zarr", progress=False)
+        forecaster.hindcast(waves(), every="12h", store=tmp_path / "nowhere" / "h.zarr", progress=False)
     with pytest.raises(ValueError, match="say from which times"):
-        forecaster.hindcast(waves(), to=tmp_path / "h.zarr")
+        forecaster.hindcast(waves(), store=tmp_path / "h.zarr")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "all of it"

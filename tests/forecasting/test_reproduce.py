@@ -86,42 +86,42 @@ def test_an_ensemble_of_forecasters(forecaster, second, tmp_path):
 
 
 def test_a_perturbed_ensemble(forecaster, tmp_path):
-    ds, pool = waves(), waves(times=400)
-    made = perturbed_ensemble(forecaster, ds, pool, 0.3, every="96h", members=3, seed=4)
+    ds, perturbations = waves(), waves(times=400)
+    made = perturbed_ensemble(forecaster, ds, perturbations, 0.3, every="96h", members=3, seed=4)
     made.to_netcdf(tmp_path / "p.nc")
     stored = xr.open_dataset(tmp_path / "p.nc", decode_timedelta=True)
-    assert "z500: bit by bit the same" in reproduce(stored, forecaster, ds, pool=pool)
+    assert "z500: bit by bit the same" in reproduce(stored, forecaster, ds, perturbations=perturbations)
     assert "z500: bit by bit the same" in reproduce(
-        stored.isel(number=[0, 2], init_time=[1]), forecaster, ds, pool=pool
+        stored.isel(number=[0, 2], init_time=[1]), forecaster, ds, perturbations=perturbations
     )
-    with pytest.raises(ValueError, match="is a perturbed ensemble: give the pool"):
+    with pytest.raises(ValueError, match="is a perturbed ensemble: give perturbations"):
         reproduce(stored, forecaster, ds)
-    with pytest.raises(ValueError, match="is no perturbed ensemble: leave pool out"):
-        reproduce(forecaster(ds), forecaster, ds, pool=pool)
+    with pytest.raises(ValueError, match="is no perturbed ensemble: leave perturbations out"):
+        reproduce(forecaster(ds), forecaster, ds, perturbations=perturbations)
     with pytest.raises(ValueError, match="not reproduced"):
-        reproduce(stored.assign_attrs(perturbation_seed=5), forecaster, ds, pool=pool)
+        reproduce(stored.assign_attrs(perturbation_seed=5), forecaster, ds, perturbations=perturbations)
     for wrong in (1, 2.5, True):
         with pytest.raises(ValueError, match=f"members={wrong} must be a whole number, 2 or more"):
-            perturbed_ensemble(forecaster, ds, pool, 0.3, members=wrong)
+            perturbed_ensemble(forecaster, ds, perturbations, 0.3, members=wrong)
 
 
 def test_the_command_for_ensembles(forecaster, second, tmp_path):
     waves().to_netcdf(tmp_path / "data.nc")
-    waves(times=400).to_netcdf(tmp_path / "pool.nc")
-    ds, pool = (xr.open_dataset(tmp_path / f"{name}.nc") for name in ("data", "pool"))
+    waves(times=400).to_netcdf(tmp_path / "perturbations.nc")
+    ds, perturbations = (xr.open_dataset(tmp_path / f"{name}.nc") for name in ("data", "perturbations"))
     models = []
     for name, one in {"a": forecaster, "b": second}.items():
         one.save(tmp_path / f"{name}.safetensors")
         models += ["--forecaster", str(tmp_path / f"{name}.safetensors")]
     ensemble([forecaster, second], ds, every="96h").to_netcdf(tmp_path / "e.nc")
-    perturbed_ensemble(forecaster, ds, pool, 0.3, every="96h", members=2).to_netcdf(tmp_path / "p.nc")
+    perturbed_ensemble(forecaster, ds, perturbations, 0.3, every="96h", members=2).to_netcdf(tmp_path / "p.nc")
     result = CliRunner().invoke(app, ["reproduce", str(tmp_path / "e.nc"), *models])
     assert result.exit_code == 0 and "t2m: bit by bit the same" in result.output, result.output
     perturbed = ["reproduce", str(tmp_path / "p.nc"), *models[:2]]
-    result = CliRunner().invoke(app, [*perturbed, "--pool", str(tmp_path / "pool.nc")])
+    result = CliRunner().invoke(app, [*perturbed, "--perturbations", str(tmp_path / "perturbations.nc")])
     assert result.exit_code == 0 and "z500: bit by bit the same" in result.output, result.output
     result = CliRunner().invoke(app, perturbed)
-    assert result.exit_code == 1 and "give the pool" in result.output
+    assert result.exit_code == 1 and "give perturbations" in result.output
 
 
 def test_the_command(forecaster, tmp_path):
