@@ -12,7 +12,7 @@ import xarray as xr
 from simvp_climate.data import cf_encoding, reader
 from simvp_climate.data.conventions import find_member, orient, rename
 from simvp_climate.forecasting.forecaster import Forecaster
-from simvp_climate.metrics.deterministic import spread_skill_ratio
+from simvp_climate.metrics.ensemble import spread_skill_ratio
 
 _NUMBER = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
 # states whose differences are perturbations are this far apart at least: more than weather remembers

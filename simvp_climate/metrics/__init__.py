@@ -12,19 +12,8 @@ from simvp_climate.metrics.categorical import (
     seeps_climatology,
     tercile_rpss,
 )
-from simvp_climate.metrics.deterministic import (
-    acc,
-    activity,
-    bias,
-    crps,
-    mae,
-    rank_histogram,
-    rmse,
-    small_scale_variance,
-    spread,
-    spread_skill_ratio,
-    wind_vector_rmse,
-)
+from simvp_climate.metrics.deterministic import acc, activity, bias, mae, rmse, small_scale_variance, wind_vector_rmse
+from simvp_climate.metrics.ensemble import crps, rank_histogram, spread, spread_skill_ratio
 from simvp_climate.metrics.published_scores import published
 from simvp_climate.metrics.score import skilful_to
 from simvp_climate.metrics.skill_maps import skill_map

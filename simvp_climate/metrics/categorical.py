@@ -12,19 +12,12 @@ import xarray as xr
 
 from simvp_climate.data.conventions import find_axes, find_member, orient, rename
 from simvp_climate.data.variables import conversion, lookup, same_units
+from simvp_climate.metrics.aggregation import cell_weights, concat, finish, row_weights, weighted_sums
+from simvp_climate.metrics.alignment import comparable, iso
 from simvp_climate.metrics.baselines.reference import calendar_mean, persistence
 from simvp_climate.metrics.baselines.reference import climatology as mean_climatology
-from simvp_climate.metrics.deterministic import (
-    Fields,
-    Metric,
-    cell_weights,
-    concat,
-    finish,
-    ratio,
-    row_weights,
-    weighted_sums,
-)
-from simvp_climate.metrics.pairs import Pairs, comparable, iso, match, refuse_overlap
+from simvp_climate.metrics.definitions import Fields, Metric, ratio
+from simvp_climate.metrics.pairs import Pairs, match, refuse_overlap
 from simvp_climate.metrics.regions import Region
 
 _BAND_BYTES = 128 * 2**20  # float64, of all times of some rows; the arithmetic holds a few arrays of this size

@@ -13,22 +13,21 @@ import xarray as xr
 
 from simvp_climate.data.conventions import find_member
 from simvp_climate.data.grid import closes_longitude
-from simvp_climate.metrics.baselines import reference as plain
-from simvp_climate.metrics.categorical import check_frequency, event_metrics, seeps_pairs
-from simvp_climate.metrics.deterministic import (
-    METRICS,
-    Metric,
+from simvp_climate.metrics.aggregation import (
     attributes,
     cell_weights,
     check_wavenumbers,
     concat,
     finish,
     members_of,
-    ratio,
     sums_per_init,
     weighted_sums,
 )
-from simvp_climate.metrics.pairs import SPACE, Pairs, group_masks, iso, match, refuse_fits, refuse_overlap
+from simvp_climate.metrics.alignment import SPACE, iso
+from simvp_climate.metrics.baselines import reference as plain
+from simvp_climate.metrics.categorical import check_frequency, event_metrics, seeps_pairs
+from simvp_climate.metrics.definitions import METRICS, Metric, ratio
+from simvp_climate.metrics.pairs import Pairs, group_masks, match, refuse_fits, refuse_overlap
 from simvp_climate.metrics.regions import Region
 from simvp_climate.metrics.uncertainty.bootstrap import block_length, percentiles, resample
 from simvp_climate.metrics.uncertainty.calibration import calibrate_with

@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 
 from simvp_climate.data.conventions import find_member
+from simvp_climate.metrics.alignment import iso
 from simvp_climate.metrics.baselines.reference import persistence
-from simvp_climate.metrics.pairs import blocks, iso, match, read, refuse_fits
+from simvp_climate.metrics.pairs import blocks, match, read, refuse_fits
 from simvp_climate.metrics.uncertainty.bootstrap import block_length
 
 _FEWEST = 5

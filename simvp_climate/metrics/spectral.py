@@ -7,9 +7,11 @@ import xarray as xr
 
 from simvp_climate.data.conventions import find_axes
 from simvp_climate.data.grid import closes_longitude
+from simvp_climate.metrics.aggregation import cell_weights, concat, row_weights, weighted_sums
+from simvp_climate.metrics.alignment import SPACE, canonical, on_grid_of, with_times
 from simvp_climate.metrics.baselines.reference import climatology_at
-from simvp_climate.metrics.deterministic import Metric, cell_weights, concat, row_weights, weighted_sums
-from simvp_climate.metrics.pairs import SPACE, canonical, match, on_grid_of, refuse_times, with_times
+from simvp_climate.metrics.definitions import Metric
+from simvp_climate.metrics.pairs import match, refuse_times
 from simvp_climate.metrics.regions import Region
 
 _RADIUS = 1000 * (6357 + 6378) / 2  # meters, as WeatherBench 2

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from simvp_climate.metrics.pairs import lead_text
+from simvp_climate.metrics.alignment import lead_text
 
 _METRICS = ("rmse", "acc", "activity", "small_scale_variance")
 _MOST_LEADS = 10

@@ -10,15 +10,8 @@ from simvp_climate.data.grid import latitude_weights
 from simvp_climate.metrics.baselines.reference import climatology, climatology_at, persistence
 from simvp_climate.metrics.baselines.statistical import fit_damped_persistence, fit_linear_regression
 from simvp_climate.metrics.categorical import brier, event_frequency, frequency_bias, seeps, seeps_climatology
-from simvp_climate.metrics.deterministic import (
-    activity,
-    crps,
-    rank_histogram,
-    rmse,
-    spread,
-    spread_skill_ratio,
-    wind_vector_rmse,
-)
+from simvp_climate.metrics.deterministic import activity, rmse, wind_vector_rmse
+from simvp_climate.metrics.ensemble import crps, rank_histogram, spread, spread_skill_ratio
 from simvp_climate.metrics.regions import region_masks
 from simvp_climate.metrics.score import score, skilful_to
 from simvp_climate.metrics.uncertainty.bootstrap import block_length, resample

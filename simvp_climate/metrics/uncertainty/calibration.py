@@ -6,8 +6,10 @@ import numpy as np
 import xarray as xr
 
 from simvp_climate.data.conventions import level_values
-from simvp_climate.metrics.deterministic import METRICS, ratio, row_weights, weighted_sums
-from simvp_climate.metrics.pairs import Block, Pairs, iso, match
+from simvp_climate.metrics.aggregation import row_weights, weighted_sums
+from simvp_climate.metrics.alignment import iso
+from simvp_climate.metrics.definitions import METRICS, ratio
+from simvp_climate.metrics.pairs import Block, Pairs, match
 
 
 def fit_calibration(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset) -> xr.Dataset:
