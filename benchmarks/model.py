@@ -35,7 +35,7 @@ import torch.nn.functional as F
 import typer
 from torch import Tensor, nn
 
-from simvp_climate.networks.memory import kept_bytes
+from simvp_climate.networks.memory import activation_bytes
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 from simvp_climate.training.loader import Plan, WindowStream
 
@@ -288,11 +288,11 @@ def measure(case: Case, device: str, batch: int, repeats: int, clock: Callable[[
 # ---- memory
 
 
-def peak(latitudes: int, longitudes: int, bf16: bool, recompute: bool) -> float:
+def peak(latitudes: int, longitudes: int, bf16: bool, checkpointing: bool) -> float:
     """Return the bytes that two training steps of one window add at their peak to a process with the network."""
     torch.set_num_threads(1)
     network = SimVPv2(SimVPv2Config(padding="sphere"), history=12, channels=1).to(memory_format=torch.channels_last)
-    network.recompute = recompute
+    network.activation_checkpointing = checkpointing
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
     case = Case("", 12, 1, latitudes, longitudes, 1, 1)
     one = variant("", network, case, optimizer, bf16)
@@ -312,19 +312,19 @@ def measure_memory() -> None:
     cells = np.array([latitudes * longitudes for latitudes, longitudes in sizes], dtype=float)
     print("| precision | recomputed |" + "".join(f" {a} x {b} |" for a, b in sizes) + " bytes per cell | 721 x 1440 |")
     print("| --- | --- |" + " ---: |" * (len(sizes) + 2))
-    for bf16, recompute in itertools.product((False, True), (False, True)):
+    for bf16, checkpointing in itertools.product((False, True), (False, True)):
         found = []
         for size in sizes:  # each in a process of its own, which starts small
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                found.append(pool.submit(peak, *size, bf16, recompute).result())
+                found.append(pool.submit(peak, *size, bf16, checkpointing).result())
         slope, rest = np.polyfit(cells, found, 1)
         columns = "".join(f" {value / 1e9:.2f} |" for value in found)
         total = (rest + slope * 722 * 1440) / 1e9
         kind = "bfloat16" if bf16 else "float32"
-        print(f"| {kind} | {'yes' if recompute else 'no'} |{columns} {slope:,.0f} | {total:.0f} |", flush=True)
+        print(f"| {kind} | {'yes' if checkpointing else 'no'} |{columns} {slope:,.0f} | {total:.0f} |", flush=True)
     with torch.device("meta"):
         network = SimVPv2(SimVPv2Config(padding="sphere"), history=12, channels=1)
-    kept = [kept_bytes(network, 12, size) / cells for size, cells in zip(sizes, cells, strict=True)]
+    kept = [activation_bytes(network, 12, size) / cells for size, cells in zip(sizes, cells, strict=True)]
     print(f"counted beforehand, float32: {', '.join(f'{one:,.0f}' for one in kept)} bytes per cell")
 
 

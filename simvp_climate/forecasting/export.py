@@ -18,7 +18,7 @@ from simvp_climate.forecasting.serialization import replace
 from simvp_climate.networks.simvp_v2 import rollout
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
-from simvp_climate.processing.tensors import Scale, roles
+from simvp_climate.processing.tensors import Scale, channel_roles
 
 _ABOUT = "forecaster.json"
 _MADE_BY = "exported by simvp_climate"
@@ -38,8 +38,8 @@ class _Program(nn.Module):
 
     def forward(self, states_BTCHW: Tensor, forcings_BTFHW: Tensor | None = None) -> Tensor:
         x_BTCHW = self.scale.normalize(states_BTCHW)
-        y_BTCHW = rollout(self.network, x_BTCHW, self.horizon, forcings_BTFHW, self.scale.hold)
-        return self.scale_told.physical(y_BTCHW.float())
+        y_BTCHW = rollout(self.network, x_BTCHW, self.horizon, forcings_BTFHW, self.scale.constrain)
+        return self.scale_told.denormalize(y_BTCHW.float())
 
 
 def export(
@@ -59,8 +59,8 @@ def export(
         raise FileExistsError(f"{str(path)!r} exists and is no program that we exported: choose another path")
     if write is _write_onnx:
         _need_onnx()
-    found = roles(task, normalizer.channels)
-    seen, told = normalizer.select(found.seen), normalizer.select(found.told)
+    roles = channel_roles(task, normalizer.channels)
+    seen, told = normalizer.select(roles.input_channels), normalizer.select(roles.output_channels)
     calls = -(-task.horizon // task.history)
     about = {
         "made_by": f"{_MADE_BY} {version('simvp-climate')}",

@@ -83,8 +83,8 @@ class Forecaster:
     def __repr__(self) -> str:
         size = sum(value.numel() for value in self.network.parameters()) / 1e6
         return (
-            f"<Forecaster of {', '.join(self.task.forecast)}: {self.task.horizon} steps of {self.task.step} from "
-            f"{self.task.history}, grid {self.latitude.size} x {self.longitude.size}, {size:.2g} M parameters, "
+            f"<Forecaster of {', '.join(self.task.forecast_variables)}: {self.task.horizon} steps of {self.task.step} "
+            f"from {self.task.history}, grid {self.latitude.size} x {self.longitude.size}, {size:.2g} M parameters, "
             f"trained {self.provenance['training']}>"
         )
 
@@ -101,7 +101,8 @@ class Forecaster:
         ]  # fmt: skip
         kept = f"{config.get('epochs', '?')} epochs, seed {config.get('seed', '?')}, {told.get('device', '')}"
         rows = {
-            "forecasts": f"{', '.join(task.forecast)}: {task.horizon} steps of {task.step} from {task.history} states",
+            "forecasts": f"{', '.join(task.forecast_variables)}: {task.horizon} steps of {task.step} from "
+            f"{task.history} states",
             "forcings": ", ".join(task.forcings),
             "grid": f"{self.latitude.size} latitudes, {self.longitude.size} longitudes, from {self.latitude[0]:g}, "
             f"{self.longitude[0]:g} degrees",
@@ -413,12 +414,12 @@ class Forecaster:
     @property
     def _seen(self) -> Normalizer:
         """The statistics of what goes into the network."""
-        return self.normalizer.select(tensors.roles(self.task, self.normalizer.channels).seen)
+        return self.normalizer.select(tensors.channel_roles(self.task, self.normalizer.channels).input_channels)
 
     @property
     def _told(self) -> Normalizer:
         """The statistics of what comes out of the network."""
-        return self.normalizer.select(tensors.roles(self.task, self.normalizer.channels).told)
+        return self.normalizer.select(tensors.channel_roles(self.task, self.normalizer.channels).output_channels)
 
     def _conversions(self, inside: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
         """Return factor and offset that carry each channel to the units trained on, (channel, 1, 1)."""
@@ -647,9 +648,9 @@ class Forecaster:
         forcings = self._forcings(device)
         factor, offset = self._conversions(inside)
         # back again: what is not in the data comes in the units trained in
-        own = len(told.channels) - self.network.shared
-        back_factor = np.concatenate([factor[: self.network.shared], np.ones((own, 1, 1))])
-        back_offset = np.concatenate([offset[: self.network.shared], np.zeros((own, 1, 1))])
+        own = len(told.channels) - self.network.shared_channels
+        back_factor = np.concatenate([factor[: self.network.shared_channels], np.ones((own, 1, 1))])
+        back_offset = np.concatenate([offset[: self.network.shared_channels], np.zeros((own, 1, 1))])
         converted = (factor != 1).any() or (offset != 0).any()
         source = reader.open_source(inside)
         unlabeled = [
@@ -677,8 +678,8 @@ class Forecaster:
                 states += perturb(batch_inits).astype(np.float32)[:, np.newaxis]
             x_BTCHW = torch.from_numpy(states).to(device)
             f_BTFHW = forcings(batch_inits, calls)
-            y_BTCHW = rollout(self.network, scale.normalize(x_BTCHW), horizon, f_BTFHW, scale.hold)
-            states = scale_told.physical(y_BTCHW.float()).cpu().numpy()
+            y_BTCHW = rollout(self.network, scale.normalize(x_BTCHW), horizon, f_BTFHW, scale.constrain)
+            states = scale_told.denormalize(y_BTCHW.float()).cpu().numpy()
             forecasts[start : start + batch] = (states - back_offset) / back_factor if converted else states
         return forecasts, digests
 
@@ -694,7 +695,7 @@ class Forecaster:
         if "level" in inside.dims:
             coordinates["level"] = inside["level"]
         variables, told = {}, self._told
-        for name in self.task.forecast:
+        for name in self.task.forecast_variables:
             places = [at for at, channel in enumerate(told.channels) if channel.variable == name]
             part, dims = states[:, :, places], ("latitude", "longitude")
             if told.channels[places[0]].level is None:
@@ -717,7 +718,7 @@ class Forecaster:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return forecast.assign_attrs(
             Conventions="CF-1.8",
-            title=f"Forecast of {', '.join(self.task.forecast)} by SimVPv2",
+            title=f"Forecast of {', '.join(self.task.forecast_variables)} by SimVPv2",
             source=f"SimVPv2 (simvp_climate {version('simvp-climate')}), trained {self.provenance['training']}",
             history=f"{now} forecast by simvp_climate {version('simvp-climate')}",
             references="Tan et al., SimVPv2, arXiv:2211.12509",
@@ -904,8 +905,8 @@ def _leaves_cells(mask: np.ndarray) -> np.ndarray:
 def _check_channels(task: Task, channels: tuple[reader.Channel, ...]) -> None:
     """Raise ValueError unless the channels are those of the task, in its order."""
     names = list(dict.fromkeys(channel.variable for channel in channels))
-    if names != list(task.names):
-        raise ValueError(f"its channels are of {names}, and its task names {list(task.names)}")
+    if names != list(task.all_variables):
+        raise ValueError(f"its channels are of {names}, and its task names {list(task.all_variables)}")
     if len(set(channels)) < len(channels):
         raise ValueError(f"its channels {[str(channel) for channel in channels]} are not all different")
 

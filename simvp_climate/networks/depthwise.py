@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from simvp_climate.networks.padding import continue_beyond, continued, folded
+from simvp_climate.networks.padding import pad, pad_backward, pad_forward
 
 
-def depthwise(x_BCHW: Tensor, weight: Tensor, bias: Tensor, dilation: int, beyond: str) -> Tensor:
+def depthwise(x_BCHW: Tensor, weight: Tensor, bias: Tensor, dilation: int, padding_mode: str) -> Tensor:
     """Return the "same" convolution of each channel with its own kernel.
 
     Parameters
@@ -28,8 +28,8 @@ def depthwise(x_BCHW: Tensor, weight: Tensor, bias: Tensor, dilation: int, beyon
         (C, 1, K, K) with K odd, and (C,).
     dilation
         Distance between the taps of the kernel.
-    beyond
-        What lies beyond the edges, see `continue_beyond`.
+    padding_mode
+        What lies beyond the edges, see `pad`.
 
     Returns
     -------
@@ -41,9 +41,9 @@ def depthwise(x_BCHW: Tensor, weight: Tensor, bias: Tensor, dilation: int, beyon
         lower = torch.get_autocast_dtype(device)
         x_BCHW, weight, bias = x_BCHW.to(lower), weight.to(lower), bias.to(lower)
     if device in ("cpu", "meta") and not torch.compiler.is_compiling():
-        return _Depthwise.apply(x_BCHW, weight, bias, dilation, beyond)
-    reach = dilation * (weight.shape[-1] - 1) // 2
-    x_BCpp = continue_beyond(x_BCHW, beyond, (reach,) * 2, (reach,) * 2)
+        return _Depthwise.apply(x_BCHW, weight, bias, dilation, padding_mode)
+    pad_width = dilation * (weight.shape[-1] - 1) // 2
+    x_BCpp = pad(x_BCHW, padding_mode, (pad_width,) * 2, (pad_width,) * 2)
     return F.conv2d(x_BCpp, weight, bias, dilation=dilation, groups=len(weight))
 
 
@@ -51,10 +51,10 @@ class _Depthwise(torch.autograd.Function):
     """A depth-wise convolution on CPU whose gradients are made of what oneDNN is fast at."""
 
     @staticmethod
-    def forward(ctx: Any, x_BCHW: Tensor, weight: Tensor, bias: Tensor, dilation: int, beyond: str) -> Tensor:
+    def forward(ctx: Any, x_BCHW: Tensor, weight: Tensor, bias: Tensor, dilation: int, padding_mode: str) -> Tensor:
         ctx.save_for_backward(x_BCHW, weight)
-        ctx.dilation, ctx.beyond = dilation, beyond
-        return _convolve(x_BCHW, weight, bias, dilation, beyond)
+        ctx.dilation, ctx.padding_mode = dilation, padding_mode
+        return _convolve(x_BCHW, weight, bias, dilation, padding_mode)
 
     @staticmethod
     def backward(ctx: Any, grad_BCHW: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
@@ -62,47 +62,47 @@ class _Depthwise(torch.autograd.Function):
         grad_BCHW = grad_BCHW.contiguous(memory_format=torch.channels_last)
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = _gradient_of_input(grad_BCHW, weight, ctx.dilation, ctx.beyond)
+            grad_x = _gradient_of_input(grad_BCHW, weight, ctx.dilation, ctx.padding_mode)
         if ctx.needs_input_grad[1]:
-            grad_weight = _gradient_of_weight(x_BCHW, grad_BCHW, weight, ctx.dilation, ctx.beyond)
+            grad_weight = _gradient_of_weight(x_BCHW, grad_BCHW, weight, ctx.dilation, ctx.padding_mode)
         if ctx.needs_input_grad[2]:
             grad_bias = grad_BCHW.sum(dim=(0, 2, 3))
         return grad_x, grad_weight, grad_bias, None, None
 
 
-def _convolve(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, beyond: str) -> Tensor:
-    reach = dilation * (weight.shape[-1] - 1) // 2
-    if beyond == "zeros" and dilation == 1:
+def _convolve(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, padding_mode: str) -> Tensor:
+    pad_width = dilation * (weight.shape[-1] - 1) // 2
+    if padding_mode == "zeros" and dilation == 1:
         x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
-        return F.conv2d(x_BCHW, weight, bias, padding=reach, groups=len(weight))
+        return F.conv2d(x_BCHW, weight, bias, padding=pad_width, groups=len(weight))
     # padded here: padding by oneDNN makes it choose a slow kernel where it dilates
-    x_BCpp = continued(x_BCHW, beyond, (reach,) * 2, (reach,) * 2)
+    x_BCpp = pad_forward(x_BCHW, padding_mode, (pad_width,) * 2, (pad_width,) * 2)
     return F.conv2d(x_BCpp, weight, bias, dilation=dilation, groups=len(weight))
 
 
-def _gradient_of_input(grad_BCHW: Tensor, weight: Tensor, dilation: int, beyond: str) -> Tensor:
+def _gradient_of_input(grad_BCHW: Tensor, weight: Tensor, dilation: int, padding_mode: str) -> Tensor:
     """Convolve with the turned kernel: what a value went into, by the same weights."""
     turned = weight.flip(-2, -1)
-    if beyond in ("zeros", "periodic"):
-        return _convolve(grad_BCHW, turned, None, dilation, beyond)
-    reach = dilation * (weight.shape[-1] - 1) // 2
+    if padding_mode in ("zeros", "periodic"):
+        return _convolve(grad_BCHW, turned, None, dilation, padding_mode)
+    pad_width = dilation * (weight.shape[-1] - 1) // 2
     # beyond a pole the gradient lands on rows that are copies, and is folded back onto their originals
-    grad_BCpp = continued(grad_BCHW, "periodic", (2 * reach,) * 2, (reach,) * 2)
+    grad_BCpp = pad_forward(grad_BCHW, "periodic", (2 * pad_width,) * 2, (pad_width,) * 2)
     grad_BCpW = F.conv2d(grad_BCpp, turned, dilation=dilation, groups=len(weight))
-    return folded(grad_BCpW, beyond, (reach,) * 2, (0, 0), grad_BCHW.shape[-2:])
+    return pad_backward(grad_BCpW, padding_mode, (pad_width,) * 2, (0, 0), grad_BCHW.shape[-2:])
 
 
-def _gradient_of_weight(x_BCHW: Tensor, grad_BCHW: Tensor, weight: Tensor, dilation: int, beyond: str) -> Tensor:
+def _gradient_of_weight(x_BCHW: Tensor, grad_BCHW: Tensor, weight: Tensor, dilation: int, padding_mode: str) -> Tensor:
     """Correlate input and gradient, nine taps at a time."""
     kernel, (height, width) = weight.shape[-1], grad_BCHW.shape[-2:]
-    if kernel == 3 and dilation == 1 and beyond == "zeros":
+    if kernel == 3 and dilation == 1 and padding_mode == "zeros":
         return _nine_taps(x_BCHW.contiguous(memory_format=torch.channels_last), grad_BCHW, weight, 1)
-    reach = dilation * (kernel - 1) // 2
+    pad_width = dilation * (kernel - 1) // 2
     # taps that are `dilation` apart meet every `dilation`-th cell alone: each of these grids is a field of its own
     extra = (-height % dilation, -width % dilation)
-    x_BCpp = continued(x_BCHW, beyond, (reach, reach + extra[0]), (reach, reach + extra[1]))
+    x_BCpp = pad_forward(x_BCHW, padding_mode, (pad_width, pad_width + extra[0]), (pad_width, pad_width + extra[1]))
     if any(extra):
-        grad_BCHW = continued(grad_BCHW, "zeros", (0, extra[0]), (0, extra[1]))
+        grad_BCHW = pad_forward(grad_BCHW, "zeros", (0, extra[0]), (0, extra[1]))
     x_BCpp, grad_BCHW = _every(x_BCpp, dilation), _every(grad_BCHW, dilation)
     height, width = grad_BCHW.shape[-2:]
     starts = [*range(0, kernel - 2, 3)]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from simvp_climate.networks.simvp_v2 import rollout
 
 
-def kept_bytes(network: nn.Module, leads: int, grid: tuple[int, int]) -> int:
+def activation_bytes(network: nn.Module, leads: int, grid: tuple[int, int]) -> int:
     """Return the bytes per window that a step in float32 keeps for the way back, through a rollout to `leads`.
 
     They are counted on tensors without values. What comes and goes on the way (copies with wider edges, gradients)
@@ -29,7 +29,7 @@ def kept_bytes(network: nn.Module, leads: int, grid: tuple[int, int]) -> int:
     batch = 2  # of one window on one cell batch norm makes no mean
     calls = -(-leads // network.history)
     empty = copy.deepcopy(network).to("meta").train()
-    empty.recompute = False
+    empty.activation_checkpointing = False
     weights = {value.untyped_storage()._cdata for value in (*empty.parameters(), *empty.buffers())}
     kept = {}
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from simvp_climate.networks.simvp_v1 import KERNELS, SimVPv1, SimVPv1Config
-from simvp_climate.networks.simvp_v2 import DoublingConv, SimVPv2, SimVPv2Config
+from simvp_climate.networks.simvp_v2 import PixelShuffleConv, SimVPv2, SimVPv2Config
 
 _FIRST = "enc.enc.0.conv.conv.weight"
 # what profilers, weight averaging and losses leave among the weights
@@ -258,7 +258,7 @@ def _published_names(network: SimVPv2 | SimVPv1) -> dict[str, str]:
     for at, layer in enumerate(network.decoder):
         # an upsampling layer of theirs holds its convolution and its pixel shuffle in a sequence
         modules |= {
-            f"decoder.{at}.conv": f"dec.dec.{at}.conv.conv" + (".0" if isinstance(layer.conv, DoublingConv) else "")
+            f"decoder.{at}.conv": f"dec.dec.{at}.conv.conv" + (".0" if isinstance(layer.conv, PixelShuffleConv) else "")
         }
         modules |= {f"decoder.{at}.norm": f"dec.dec.{at}.conv.norm"}
     for at in range(network.config.blocks):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def continue_beyond(x_BCHW: Tensor, beyond: str, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+def pad(x_BCHW: Tensor, padding_mode: str, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
     """Return fields with some more rows (before, after) and columns.
 
     "zeros": nothing lies beyond; "periodic": longitude closes round the globe, beyond the poles lies nothing;
@@ -20,21 +20,21 @@ def continue_beyond(x_BCHW: Tensor, beyond: str, rows: tuple[int, int], columns:
     if not any(rows) and not any(columns):
         return x_BCHW
     if torch.compiler.is_exporting():
-        return by_parts(x_BCHW, beyond, rows, columns)
-    return _Continue.apply(x_BCHW, beyond, rows, columns)
+        return pad_for_export(x_BCHW, padding_mode, rows, columns)
+    return _Continue.apply(x_BCHW, padding_mode, rows, columns)
 
 
 class _Continue(torch.autograd.Function):
     """Copies into a new array, and back: slices and concatenations would touch every value several times more."""
 
     @staticmethod
-    def forward(ctx: Any, x_BCHW: Tensor, beyond: str, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
-        ctx.beyond, ctx.rows, ctx.columns, ctx.size = beyond, rows, columns, x_BCHW.shape[-2:]
-        return continued(x_BCHW, beyond, rows, columns)
+    def forward(ctx: Any, x_BCHW: Tensor, padding_mode: str, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+        ctx.padding_mode, ctx.rows, ctx.columns, ctx.size = padding_mode, rows, columns, x_BCHW.shape[-2:]
+        return pad_forward(x_BCHW, padding_mode, rows, columns)
 
     @staticmethod
     def backward(ctx: Any, grad_BCpp: Tensor) -> tuple[Tensor, None, None, None]:
-        return folded(grad_BCpp, ctx.beyond, ctx.rows, ctx.columns, ctx.size), None, None, None
+        return pad_backward(grad_BCpp, ctx.padding_mode, ctx.rows, ctx.columns, ctx.size), None, None, None
 
 
 def _pieces(count: int, before: int, after: int) -> list[tuple[slice, slice, int]]:
@@ -48,13 +48,13 @@ def _pieces(count: int, before: int, after: int) -> list[tuple[slice, slice, int
     return pieces
 
 
-def _along_meridian(height: int, rows: tuple[int, int], beyond: str) -> list[tuple[slice, slice, bool]]:
+def _along_meridian(height: int, rows: tuple[int, int], padding_mode: str) -> list[tuple[slice, slice, bool]]:
     """Cut the rows of a continued field into (where in it, which rows these are, whether on the opposite meridian).
 
     Those of the opposite meridian come turned over.
     """
     # once round the sphere: up one meridian and down the other, on which rows at the poles are none of their own
-    circle, last = (2 * height, 2 * height - 1) if beyond == "sphere" else (max(2 * height - 2, 1),) * 2
+    circle, last = (2 * height, 2 * height - 1) if padding_mode == "sphere" else (max(2 * height - 2, 1),) * 2
     strips = []
     for there, here, _ in _pieces(circle, rows[0], height + rows[1] - circle):
         begin, middle, end = here.start, min(max(here.start, height), here.stop), here.stop
@@ -66,19 +66,19 @@ def _along_meridian(height: int, rows: tuple[int, int], beyond: str) -> list[tup
     return strips
 
 
-def continued(x_BCHW: Tensor, beyond: str, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
-    """Return what `continue_beyond` returns, channels last in memory, without a way back for gradients."""
+def pad_forward(x_BCHW: Tensor, padding_mode: str, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+    """Return what `pad` returns, channels last in memory, without a way back for gradients."""
     height, width = x_BCHW.shape[-2:]
     shape = (*x_BCHW.shape[:2], height + sum(rows), width + sum(columns))
     out_BCpp = torch.empty(shape, dtype=x_BCHW.dtype, device=x_BCHW.device, memory_format=torch.channels_last)
     inner = slice(columns[0], columns[0] + width)
-    if beyond in ("zeros", "periodic"):
+    if padding_mode in ("zeros", "periodic"):
         out_BCpp[..., : rows[0], inner].zero_()
         out_BCpp[..., rows[0] : rows[0] + height, inner].copy_(x_BCHW)
         out_BCpp[..., rows[0] + height :, inner].zero_()
     else:
         half = width // 2
-        for there, here, opposite in _along_meridian(height, rows, beyond):
+        for there, here, opposite in _along_meridian(height, rows, padding_mode):
             strip, source = out_BCpp[..., there, inner], x_BCHW[..., here, :]
             if opposite:
                 source = source.flip(-2)
@@ -89,31 +89,31 @@ def continued(x_BCHW: Tensor, beyond: str, rows: tuple[int, int], columns: tuple
     for there, here, turn in _pieces(width, *columns):
         if turn == 0:
             continue
-        if beyond == "zeros":
+        if padding_mode == "zeros":
             out_BCpp[..., there].zero_()
         else:
             out_BCpp[..., there].copy_(out_BCpp[..., columns[0] + here.start : columns[0] + here.stop])
     return out_BCpp
 
 
-def folded(
-    grad_BCpp: Tensor, beyond: str, rows: tuple[int, int], columns: tuple[int, int], size: tuple[int, int]
+def pad_backward(
+    grad_BCpp: Tensor, padding_mode: str, rows: tuple[int, int], columns: tuple[int, int], size: tuple[int, int]
 ) -> Tensor:
     """Return the gradient of the fields from that of the continued ones: every copy adds to where it came from."""
     height, width = size
     grad_BCpW = grad_BCpp[..., columns[0] : columns[0] + width]
-    if beyond != "zeros" and any(columns):
+    if padding_mode != "zeros" and any(columns):
         grad_BCpW = grad_BCpW.clone(memory_format=torch.channels_last)
         for there, here, turn in _pieces(width, *columns):
             if turn:
                 grad_BCpW[..., here] += grad_BCpp[..., there]
     grad_BCHW = grad_BCpW[..., rows[0] : rows[0] + height, :]
-    if beyond in ("zeros", "periodic") or not any(rows):
+    if padding_mode in ("zeros", "periodic") or not any(rows):
         return grad_BCHW
     if grad_BCpW.data_ptr() == grad_BCpp.data_ptr():
         grad_BCHW = grad_BCHW.clone(memory_format=torch.channels_last)
     half = width // 2
-    for there, here, opposite in _along_meridian(height, rows, beyond):
+    for there, here, opposite in _along_meridian(height, rows, padding_mode):
         if there.start == rows[0]:
             continue
         strip, origin = grad_BCpW[..., there, :], grad_BCHW[..., here, :]
@@ -126,15 +126,18 @@ def folded(
     return grad_BCHW
 
 
-def by_parts(x_BCHW: Tensor, beyond: str, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
-    """Return what `continued` returns, from slices: as few operations as an exported program can have."""
-    if beyond == "zeros":
+def pad_for_export(x_BCHW: Tensor, padding_mode: str, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+    """Return what `pad_forward` returns, from slices: as few operations as an exported program can have."""
+    if padding_mode == "zeros":
         return F.pad(x_BCHW, (*columns, *rows))
-    if beyond == "periodic":
+    if padding_mode == "periodic":
         x_BCpW = F.pad(x_BCHW, (0, 0, *rows))
     else:
         x_BCpW = torch.cat(
-            [_strip(x_BCHW, here, opposite) for _, here, opposite in _along_meridian(x_BCHW.shape[-2], rows, beyond)],
+            [
+                _strip(x_BCHW, here, opposite)
+                for _, here, opposite in _along_meridian(x_BCHW.shape[-2], rows, padding_mode)
+            ],
             dim=-2,
         )
     return torch.cat([*_around(x_BCpW, columns[0], 0)[::-1], x_BCpW, *_around(x_BCpW, columns[1], 1)], dim=-1)

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from simvp_climate.networks.depthwise import depthwise
-from simvp_climate.networks.padding import continue_beyond
+from simvp_climate.networks.padding import pad
 
-_MOST = 2**20  # of channels and layers: beyond no number of weights can be counted
-PADDINGS = ("zeros", "periodic", "sphere", "sphere_with_poles")
+MAX_CHANNELS = 2**20  # of channels and layers: beyond no number of weights can be counted
+PADDING_MODES = ("zeros", "periodic", "sphere", "sphere_with_poles")
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,11 @@ class SimVPv2Config:
             if not isinstance(value, Integral) or isinstance(value, bool) or value < least or value % multiple:
                 even = "an even" if multiple == 2 else "a"
                 raise ValueError(f"{name}={value!r} must be {even} whole number of at least {least}")
-            if value > _MOST:
-                raise ValueError(f"{name}={value!r} must be at most {_MOST}")
+            if value > MAX_CHANNELS:
+                raise ValueError(f"{name}={value!r} must be at most {MAX_CHANNELS}")
             object.__setattr__(self, name, int(value))
-        bounds = (
-            f"from {1 / self.hidden_time:.3g} to {_MOST / self.hidden_time:.3g} with hidden_time={self.hidden_time}"
-        )
+        least, most = 1 / self.hidden_time, MAX_CHANNELS / self.hidden_time
+        bounds = f"from {least:.3g} to {most:.3g} with hidden_time={self.hidden_time}"
         for name, rule, fits in (
             ("mlp_ratio", bounds, self._mixes),
             ("drop_path", "in [0, 1)", lambda x: 0 <= x < 1),
@@ -87,18 +86,18 @@ class SimVPv2Config:
             value = getattr(self, name)
             number = isinstance(value, Real) and not isinstance(value, bool)
             # no float holds the largest whole numbers
-            number = number and (abs(value) <= _MOST if isinstance(value, Integral) else math.isfinite(value))
+            number = number and (abs(value) <= MAX_CHANNELS if isinstance(value, Integral) else math.isfinite(value))
             if not number or not fits(value):
                 raise ValueError(f"{name}={value!r} must be a number {rule}")
             object.__setattr__(self, name, float(value))
-        if self.padding not in ("auto", *PADDINGS):
-            raise ValueError(f"padding={self.padding!r} must be 'auto' or one of {PADDINGS}")
+        if self.padding not in ("auto", *PADDING_MODES):
+            raise ValueError(f"padding={self.padding!r} must be 'auto' or one of {PADDING_MODES}")
         if self.predict not in ("change", "state"):
             raise ValueError(f"predict={self.predict!r} must be 'change' or 'state'")
 
     def _mixes(self, ratio: float) -> bool:
         """Say whether the channel mixing has a channel, and not too many."""
-        return 1 <= int(self.hidden_time * ratio) <= _MOST
+        return 1 <= int(self.hidden_time * ratio) <= MAX_CHANNELS
 
 
 class SimVPv2(nn.Module):
@@ -117,15 +116,15 @@ class SimVPv2(nn.Module):
     forcings
         Channels of further inputs per state, which are not forecast: what is known of every time (insolation,
         orography). They enter the encoder beside the state. With 0 the network is the published one.
-    outputs
+    output_channels
         Channels per state that comes out; as many as go in by default.
-    shared
+    shared_channels
         How many of the first channels are the same in and out: these are what a change is added to, and what a
         rollout feeds back. By default as many as can be.
 
     Attributes
     ----------
-    recompute
+    activation_checkpointing
         Whether training computes what lies inside a block or a layer a second time in the backward pass instead of
         keeping it: less memory for more time, the same numbers. False at first.
 
@@ -142,8 +141,8 @@ class SimVPv2(nn.Module):
         history: int,
         channels: int,
         forcings: int = 0,
-        outputs: int | None = None,
-        shared: int | None = None,
+        output_channels: int | None = None,
+        shared_channels: int | None = None,
     ):
         super().__init__()
         if config.padding == "auto":
@@ -151,26 +150,30 @@ class SimVPv2(nn.Module):
                 "padding='auto' is resolved by train() from the grid; to build the network alone say 'sphere' or "
                 "'periodic' (the longitudes go round the globe), or 'zeros'"
             )
-        outputs = channels if outputs is None else outputs
+        output_channels = channels if output_channels is None else output_channels
         for name, value, least in (
             ("history", history, 1),
             ("channels", channels, 1),
             ("forcings", forcings, 0),
-            ("outputs", outputs, 1),
+            ("output_channels", output_channels, 1),
         ):
             if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
         wide = int(history * config.hidden_space * config.mlp_ratio)
-        if not 1 <= wide <= _MOST:
+        if not 1 <= wide <= MAX_CHANNELS:
             raise ValueError(
                 f"mlp_ratio={config.mlp_ratio:g} makes {wide} channels of history * hidden_space in the first block: "
-                f"it must leave 1 to {_MOST}"
+                f"it must leave 1 to {MAX_CHANNELS}"
             )
-        shared = min(channels, outputs) if shared is None else shared
-        if not 0 <= shared <= min(channels, outputs):
-            raise ValueError(f"shared={shared} of channels={channels} in and outputs={outputs} out: give at most both")
+        shared_channels = min(channels, output_channels) if shared_channels is None else shared_channels
+        if not 0 <= shared_channels <= min(channels, output_channels):
+            raise ValueError(
+                f"shared_channels={shared_channels} must be at most channels={channels} and "
+                f"output_channels={output_channels}: those that go in and come out"
+            )
         self.config, self.history, self.channels, self.forcings = config, history, channels, forcings
-        self.outputs, self.shared, self.activation_checkpointing = outputs, shared, False
+        self.output_channels, self.shared_channels = output_channels, shared_channels
+        self.activation_checkpointing = False
         width, padding = config.hidden_space, config.padding
         # every second layer changes the resolution, counted from the coarse end in the decoder
         halves = [layer % 2 == 1 for layer in range(config.spatial_layers)]
@@ -180,12 +183,12 @@ class SimVPv2(nn.Module):
         )
         self.translator = Translator(history * width, config, padding)
         self.decoder = nn.ModuleList(SpaceLayer(width, width, padding, upsample=half) for half in reversed(halves))
-        self.readout = nn.Conv2d(width, outputs, 1)
+        self.readout = nn.Conv2d(width, output_channels, 1)
         # multiplies the predicted change; training sets it to the typical change per lead and channel
-        self.register_buffer("change_scale_TC", torch.ones(history, shared))
+        self.register_buffer("change_scale_TC", torch.ones(history, shared_channels))
 
     def forward(self, x_BTCHW: Tensor, f_BTFHW: Tensor | None = None) -> Tensor:
-        """Return the next `history` states, (B, T, outputs, H, W); give `f_BTFHW` if the network has forcings."""
+        """Return the next `history` states, (B, T, output channels, H, W); networks with forcings need `f_BTFHW`."""
         B, T, C, H, W = x_BTCHW.shape
         if (self.history, self.channels) != (T, C):
             raise ValueError(
@@ -207,15 +210,14 @@ class SimVPv2(nn.Module):
         for layer in self.decoder[:-1]:
             z_NSHW = _call(layer, again, z_NSHW, sizes.pop())
         y_NCHW = self.readout(_call(self.decoder[-1], again, z_NSHW + skip_NSHW))
-        y_BTCHW = y_NCHW.reshape(B, T, self.outputs, H, W)
+        y_BTCHW = y_NCHW.reshape(B, T, self.output_channels, H, W)
         if self.config.predict == "state":
             return y_BTCHW
-        changed_BTCHW = (
-            x_BTCHW[:, -1:, : self.shared] + y_BTCHW[:, :, : self.shared] * self.change_scale_TC[:, :, None, None]
-        )
-        if self.shared == self.outputs:
+        shared = self.shared_channels
+        changed_BTCHW = x_BTCHW[:, -1:, :shared] + y_BTCHW[:, :, :shared] * self.change_scale_TC[:, :, None, None]
+        if shared == self.output_channels:
             return changed_BTCHW
-        return torch.cat([changed_BTCHW, y_BTCHW[:, :, self.shared :]], dim=2)
+        return torch.cat([changed_BTCHW, y_BTCHW[:, :, shared:]], dim=2)
 
     def _check_forcings(self, x_BTCHW: Tensor, f_BTFHW: Tensor | None) -> None:
         B, T, _, H, W = x_BTCHW.shape
@@ -241,14 +243,14 @@ def rollout(
     x_BTCHW: Tensor,
     horizon: int,
     f_BTFHW: Tensor | None = None,
-    hold: Callable[[Tensor], Tensor] | None = None,
+    constrain: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Return `horizon` states after `x_BTCHW`, feeding forecasts back in as often as it takes.
 
     A call of the network emits as many states as it takes in, so there are ceil(horizon / history) calls. Call
     k, from 0, gets the forcings `f_BTFHW[:, k * history : (k + 1) * history]`: what belongs to its input states.
-    Of channels that come out, those that also go in are fed back, as `hold` returns them where it is given: it makes
-    of forecasts what states can be (nothing in cells without values, within bounds).
+    The next call gets the output channels that are also inputs. `constrain` keeps these within the bounds of their
+    variable and masks cells without values.
 
     Raises
     ------
@@ -270,48 +272,48 @@ def rollout(
         else:
             y_BTCHW = network(x_BTCHW, f_BTFHW[:, call * history : (call + 1) * history])
         states.append(y_BTCHW)
-        shared = getattr(network, "shared", y_BTCHW.shape[2])
-        if call + 1 < calls and shared < channels:
+        shared_channels = getattr(network, "shared_channels", y_BTCHW.shape[2])
+        if call + 1 < calls and shared_channels < channels:
             raise ValueError(
                 f"a horizon of {horizon} takes {calls} calls of {history} states each, and of the {channels} channels "
-                f"that go in only {shared} come out: take a horizon of at most {history}"
+                f"that go in only {shared_channels} come out: take a horizon of at most {history}"
             )
         x_BTCHW = y_BTCHW[:, :, :channels]
-        if hold is not None and call + 1 < calls:
-            x_BTCHW = hold(x_BTCHW)
+        if constrain is not None and call + 1 < calls:
+            x_BTCHW = constrain(x_BTCHW)
     return torch.cat(states, dim=1)[:, :horizon]
 
 
 class Conv(nn.Conv2d):
-    """A "same" convolution over a field that goes on beyond its edges as `beyond` says, see `SimVPv2Config.padding`."""
+    """A "same" convolution that pads a field on the sphere, see `SimVPv2Config.padding`."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, beyond: str, *, stride: int = 1):
+    def __init__(self, inputs: int, outputs: int, kernel: int, padding_mode: str, *, stride: int = 1):
         super().__init__(inputs, outputs, kernel, stride=stride)
-        self.reach, self.beyond = (kernel - 1) // 2, beyond
+        self.pad_width, self.edge_padding = (kernel - 1) // 2, padding_mode
 
     def forward(self, x_NSHW: Tensor) -> Tensor:
-        return super().forward(continue_beyond(x_NSHW, self.beyond, (self.reach,) * 2, (self.reach,) * 2))
+        return super().forward(pad(x_NSHW, self.edge_padding, (self.pad_width,) * 2, (self.pad_width,) * 2))
 
 
 class DepthwiseConv(nn.Conv2d):
     """The same for a kernel per channel."""
 
-    def __init__(self, channels: int, kernel: int, beyond: str, *, dilation: int = 1):
+    def __init__(self, channels: int, kernel: int, padding_mode: str, *, dilation: int = 1):
         super().__init__(channels, channels, kernel, dilation=dilation, groups=channels)
-        self.beyond = beyond
+        self.edge_padding = padding_mode
 
     def forward(self, x_BDhw: Tensor) -> Tensor:
-        return depthwise(x_BDhw, self.weight, self.bias, self.dilation[0], self.beyond)
+        return depthwise(x_BDhw, self.weight, self.bias, self.dilation[0], self.edge_padding)
 
 
-class DoublingConv(Conv):
+class PixelShuffleConv(Conv):
     """Four channels per channel that comes out: those of the 2 x 2 cells that each cell becomes."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, beyond: str):
-        super().__init__(inputs, outputs * 4, kernel, beyond)
+    def __init__(self, inputs: int, outputs: int, kernel: int, padding_mode: str):
+        super().__init__(inputs, outputs * 4, kernel, padding_mode)
 
     def forward(self, x_NShw: Tensor) -> Tensor:
-        x_NShw = continue_beyond(x_NShw, self.beyond, (self.reach,) * 2, (self.reach,) * 2)
+        x_NShw = pad(x_NShw, self.edge_padding, (self.pad_width,) * 2, (self.pad_width,) * 2)
         # a pixel shuffle would have the four cells of a channel side by side: here they come cell by cell, all
         # channels of one together, as they lie in memory afterwards
         weight = self.weight.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1)
@@ -357,9 +359,10 @@ class SpaceLayer(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, padding: str, *, stride: int = 1, upsample: bool = False):
         super().__init__()
-        self.conv = (
-            DoublingConv(inputs, outputs, 3, padding) if upsample else Conv(inputs, outputs, 3, padding, stride=stride)
-        )
+        if upsample:
+            self.conv = PixelShuffleConv(inputs, outputs, 3, padding)
+        else:
+            self.conv = Conv(inputs, outputs, 3, padding, stride=stride)
         self.norm = GroupNorm(2, outputs)
         nn.init.trunc_normal_(self.conv.weight, std=0.02)
         nn.init.zeros_(self.conv.bias)
@@ -389,10 +392,10 @@ class Translator(nn.Module):
         self.narrow = nn.Conv2d(stack, hidden, 1) if stack != hidden else nn.Identity()
         self.widen = nn.Conv2d(hidden, stack, 1) if stack != hidden else nn.Identity()
 
-    def forward(self, z_BDhw: Tensor, recompute: bool) -> Tensor:
-        z_BDhw = self.narrow(self.blocks[0](z_BDhw, recompute))
+    def forward(self, z_BDhw: Tensor, checkpointing: bool) -> Tensor:
+        z_BDhw = self.narrow(self.blocks[0](z_BDhw, checkpointing))
         for block in self.blocks[1:]:
-            z_BDhw = block(z_BDhw, recompute)
+            z_BDhw = block(z_BDhw, checkpointing)
         return self.widen(z_BDhw)
 
 
@@ -421,11 +424,11 @@ class GatedAttentionBlock(nn.Module):
             nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_out))
             nn.init.zeros_(conv.bias)
 
-    def forward(self, x_BDhw: Tensor, recompute: bool) -> Tensor:
+    def forward(self, x_BDhw: Tensor, checkpointing: bool) -> Tensor:
         # the norms stay outside of what is recomputed: a second pass would move their running statistics twice
-        a_BDhw = _call(self.attend, recompute, self.norm_attention(x_BDhw))
+        a_BDhw = _call(self.attend, checkpointing, self.norm_attention(x_BDhw))
         x_BDhw = x_BDhw + self._drop(self.scale_attention[:, None, None] * a_BDhw)
-        m_BDhw = _call(self.mix, recompute, self.norm_mix(x_BDhw))
+        m_BDhw = _call(self.mix, checkpointing, self.norm_mix(x_BDhw))
         return x_BDhw + self._drop(self.scale_mix[:, None, None] * m_BDhw)
 
     def attend(self, normed_BDhw: Tensor) -> Tensor:
@@ -446,9 +449,9 @@ class GatedAttentionBlock(nn.Module):
         return branch_BDhw * (mask_B111 / keep).to(branch_BDhw.dtype)
 
 
-def _call(module: Callable[..., Tensor], recompute: bool, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+def _call(module: Callable[..., Tensor], checkpointing: bool, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
     given = (x,) if size is None else (x, size)
-    return checkpoint(module, *given, use_reentrant=False) if recompute else module(*given)
+    return checkpoint(module, *given, use_reentrant=False) if checkpointing else module(*given)
 
 
 def _stack(z_NShw: Tensor, batch: int) -> Tensor:

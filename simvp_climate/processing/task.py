@@ -114,7 +114,7 @@ class Task:
         object.__setattr__(self, "forcings", tuple(self.forcings or ()))
         if twice := sorted({name for name in self.forcings if self.forcings.count(name) > 1}):
             raise ValueError(f"forcings names {twice} more than once")
-        if both := sorted(set(self.forcings) & set(self.names)):
+        if both := sorted(set(self.forcings) & set(self.all_variables)):
             raise ValueError(f"{both} are both variables to forecast and forcings: they can be one of these")
         pairs = self.transforms.items() if isinstance(self.transforms, Mapping) else self.transforms
         pairs_given = isinstance(pairs, ItemsView | list | tuple)
@@ -126,8 +126,8 @@ class Task:
         if twice := sorted({name for name, _ in pairs if [other for other, _ in pairs].count(name) > 1}):
             raise ValueError(f"transforms names {twice} more than once")
         for name, how in pairs:
-            if name not in self.names:
-                raise ValueError(f"transforms has {name!r}, which is none of the variables {list(self.names)}")
+            if name not in self.all_variables:
+                raise ValueError(f"transforms has {name!r}, which is none of the variables {list(self.all_variables)}")
             _check_transform(name, how)
 
     def _check_levels(self) -> None:
@@ -142,7 +142,7 @@ class Task:
     def _repr_html_(self) -> str:
         levels = ", ".join(f"{level:g}" for level in self.levels or ())
         rows = {
-            "forecast": ", ".join(self.forecast) + (f" at {levels} hPa" if levels else ""),
+            "forecast": ", ".join(self.forecast_variables) + (f" at {levels} hPa" if levels else ""),
             "from": f"{self.history} states {self.step} apart",
             "to": f"{self.horizon} steps of {self.step}",
             "forcings": ", ".join(self.forcings),
@@ -153,12 +153,12 @@ class Task:
         return facts("Task", rows)
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def all_variables(self) -> tuple[str, ...]:
         """All variables in the order of the channels: seen and forecast, only seen, only forecast."""
         return (*self.variables, *self.inputs, *self.diagnostics)
 
     @property
-    def forecast(self) -> tuple[str, ...]:
+    def forecast_variables(self) -> tuple[str, ...]:
         """The variables that a forecast has."""
         return (*self.variables, *self.diagnostics)
 

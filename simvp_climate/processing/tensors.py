@@ -91,40 +91,40 @@ class Forcings:
 
 
 @dataclass(frozen=True)
-class Roles:
+class ChannelRoles:
     """Which channels of the states go into the network, and which come out.
 
     Attributes
     ----------
-    seen, told
+    input_channels, output_channels
         Places of the channels that go in, and of those that come out. The first ones are the same.
-    shared
+    shared_count
         How many are the same.
     """
 
-    seen: list[int]
-    told: list[int]
-    shared: int
+    input_channels: list[int]
+    output_channels: list[int]
+    shared_count: int
 
 
-def roles(task: Task, channels: Sequence[reader.Channel]) -> Roles:
-    """Return what the channels of the states of a task are for: they are in the order of `task.names`."""
+def channel_roles(task: Task, channels: Sequence[reader.Channel]) -> ChannelRoles:
+    """Return what the channels of the states of a task are for: they are in the order of `task.all_variables`."""
     places = {name: [] for name in ("variables", "inputs", "diagnostics")}
     for at, channel in enumerate(channels):
         next(found for name, found in places.items() if channel.variable in getattr(task, name)).append(at)
     both = places["variables"]
-    return Roles(both + places["inputs"], both + places["diagnostics"], len(both))
+    return ChannelRoles(both + places["inputs"], both + places["diagnostics"], len(both))
 
 
 def build_network(config: SimVPv2Config, task: Task, channels: Sequence[reader.Channel]) -> SimVPv2:
     """Return the network of a task, with initial weights."""
-    found = roles(task, channels)
+    roles = channel_roles(task, channels)
     return SimVPv2(
         config,
         history=task.history,
-        channels=len(found.seen),
-        outputs=len(found.told),
-        shared=found.shared,
+        channels=len(roles.input_channels),
+        output_channels=len(roles.output_channels),
+        shared_channels=roles.shared_count,
         forcings=len(forcing_names(task)),
     )
 
@@ -157,10 +157,10 @@ class Scale:
 
     def normalize(self, x_BTCHW: Tensor) -> Tensor:
         """Return states in physical units as the network sees them."""
-        x_BTCHW = self._bent(x_BTCHW)
+        x_BTCHW = self.transform(x_BTCHW)
         return x_BTCHW if self.mask_CHW is None else x_BTCHW.masked_fill(self.mask_CHW, 0)
 
-    def _bent(self, x_CHW: Tensor) -> Tensor:
+    def transform(self, x_CHW: Tensor) -> Tensor:
         """Return values in physical units, (..., C, H, W), bent and normalized."""
         if self.logged:
             x_CHW = x_CHW.clone()
@@ -168,14 +168,14 @@ class Scale:
                 x_CHW[..., at, :, :] = torch.log1p(x_CHW[..., at, :, :].clamp(min=0) / scale)
         return (x_CHW - self.mean_C11) / self.std_C11
 
-    def hold(self, y_BTCHW: Tensor) -> Tensor:
+    def constrain(self, y_BTCHW: Tensor) -> Tensor:
         """Return forecasts, as the network gives them, as it sees states: within the bounds, 0 without values."""
         if self.bounds_2C11 is not None:
-            low_C11, high_C11 = (self._bent(bound_C11) for bound_C11 in self.bounds_2C11)
+            low_C11, high_C11 = (self.transform(bound_C11) for bound_C11 in self.bounds_2C11)
             y_BTCHW = torch.clamp(y_BTCHW, low_C11, high_C11)
         return y_BTCHW if self.mask_CHW is None else y_BTCHW.masked_fill(self.mask_CHW, 0)
 
-    def physical(self, y_BTCHW: Tensor) -> Tensor:
+    def denormalize(self, y_BTCHW: Tensor) -> Tensor:
         """Return what the network gives in physical units."""
         y_BTCHW = y_BTCHW * self.std_C11 + self.mean_C11
         for at, scale in self.logged:

@@ -152,7 +152,7 @@ def check(
         raise TypeError(f"task={task!r} is no Task: write sc.Task([...], history=..., horizon=...)")
     if isinstance(dataset, str | os.PathLike | list | tuple):
         notes.summary["source"] = str(dataset)
-        dataset = open_raw(dataset, () if task is None else (*task.names, *static_names(task.forcings)))
+        dataset = open_raw(dataset, () if task is None else (*task.all_variables, *static_names(task.forcings)))
         if not dataset.variables:  # GRIB fields that make no single Dataset are left out where none is named
             what = f"the fields in {str(notes.summary['source'])!r} make no single Dataset"
             raise ValueError(f"{what}: name some that do (--variables), sc.check(path, sc.Task([...]))")
@@ -495,7 +495,7 @@ def _check_variables(dataset: xr.Dataset, axes: Axes, task: Any, notes: Notes) -
         notes.add("error", "level-values", axes.level, what, fix)
         return []
     usable = _usable(dataset, axes)
-    names, levels = (usable, None) if task is None else (list(task.names), task.levels)
+    names, levels = (usable, None) if task is None else (list(task.all_variables), task.levels)
     if not names:
         what = f"no variable has time, {axes.latitude} and {axes.longitude}; there are {listed(dataset.data_vars)}"
         notes.add("error", "no-variables", "variables", what, "Check that this is the right file")

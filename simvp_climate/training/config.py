@@ -246,8 +246,8 @@ class TrainConfig:
                 f"lead_weights has {len(self.lead_weights)} numbers and the task horizon={horizon}: give one for each "
                 "step"
             )
-        if unknown := sorted(dict(self.variable_weights).keys() - set(task.forecast)):
-            raise ValueError(f"variable_weights names {unknown}, none of the variables {list(task.forecast)}")
+        if unknown := sorted(dict(self.variable_weights).keys() - set(task.forecast_variables)):
+            raise ValueError(f"variable_weights names {unknown}, none of the variables {list(task.forecast_variables)}")
         return horizon if self.rollout == 1 else self.rollout * history
 
 

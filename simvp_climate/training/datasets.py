@@ -40,7 +40,7 @@ def open_series(task: Task, dataset: xr.Dataset | Sequence[xr.Dataset], name: st
         raise ValueError(f"{name} is an empty list: give at least one series")
     inside = []
     for one in series:
-        oriented = orient(rename(one, task.names, task.levels))
+        oriented = orient(rename(one, task.all_variables, task.levels))
         member = find_member(oriented)
         inside += (
             [oriented] if member is None else [oriented.isel({member: at}) for at in range(oriented.sizes[member])]

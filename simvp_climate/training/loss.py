@@ -53,9 +53,9 @@ class Loss:
             return torch.as_tensor(values, dtype=torch.float32, device=device)
 
         self.scale, self.forcings, self.device = tensors.Scale(normalizer, device), forcings, device
-        self.roles = tensors.roles(task, normalizer.channels)
-        self.scale_seen = tensors.Scale(normalizer.select(self.roles.seen), device)
-        normalizer = normalizer.select(self.roles.told)  # from here on it is about what comes out
+        self.roles = tensors.channel_roles(task, normalizer.channels)
+        self.scale_seen = tensors.Scale(normalizer.select(self.roles.input_channels), device)
+        normalizer = normalizer.select(self.roles.output_channels)  # from here on it is about what comes out
         self.scale_told = tensors.Scale(normalizer, device)
         self.history = task.history
         self.shown = sorted({0, task.horizon - 1})
@@ -93,8 +93,8 @@ class Loss:
         x_BTCHW = batch.states[:, : self.history + leads].to(self.device, non_blocking=True)
         x_BTCHW = self.scale.normalize(x_BTCHW)
         f_BTFHW = self.forcings(inits[batch.windows], math.ceil(leads / self.history))
-        seen_BTCHW = x_BTCHW[:, : self.history, : len(self.roles.seen)]
-        forecast_BTCHW = rollout(network, seen_BTCHW, leads, f_BTFHW, self.scale_seen.hold).float()
+        seen_BTCHW = x_BTCHW[:, : self.history, : len(self.roles.input_channels)]
+        forecast_BTCHW = rollout(network, seen_BTCHW, leads, f_BTFHW, self.scale_seen.constrain).float()
         return forecast_BTCHW, _told(x_BTCHW[:, self.history :], self.roles)
 
     def error(self, forecast_BTCHW: Tensor, truth_BTCHW: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class Loss:
     def squares(self, forecast_BTCHW: Tensor, batch: loader.Batch) -> Tensor:
         """Return squared errors in physical units at the leads `shown`, (lead, C): area means, summed over windows."""
         truth_BTCHW = batch.states[:, [self.history + lead for lead in self.shown]].to(self.device)
-        error_BTCHW = self.scale_told.physical(forecast_BTCHW[:, self.shown]) - _told(truth_BTCHW, self.roles)
+        error_BTCHW = self.scale_told.denormalize(forecast_BTCHW[:, self.shown]) - _told(truth_BTCHW, self.roles)
         if self.scale_told.mask_CHW is not None:
             error_BTCHW = error_BTCHW.masked_fill(self.scale_told.mask_CHW, 0)
         return (error_BTCHW**2 * self.true_area_CHW).mean(dim=(3, 4)).sum(dim=0)
@@ -117,9 +117,9 @@ class Loss:
         return self.error(*self.forecast(network, batch, inits, leads))
 
 
-def _told(x_BTCHW: Tensor, roles: tensors.Roles) -> Tensor:
+def _told(x_BTCHW: Tensor, roles: tensors.ChannelRoles) -> Tensor:
     """Return the channels that come out; a view where these are all."""
-    return x_BTCHW if len(roles.told) == x_BTCHW.shape[2] else x_BTCHW[:, :, roles.told]
+    return x_BTCHW if len(roles.output_channels) == x_BTCHW.shape[2] else x_BTCHW[:, :, roles.output_channels]
 
 
 def _name(channel: Channel) -> str:

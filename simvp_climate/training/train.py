@@ -31,7 +31,7 @@ from simvp_climate.data import reader
 from simvp_climate.data.grid import closes_longitude, latitude_weights, reaches_poles
 from simvp_climate.data.progress import tqdm
 from simvp_climate.forecasting.forecaster import Forecaster, choose_device
-from simvp_climate.networks.memory import kept_bytes
+from simvp_climate.networks.memory import activation_bytes
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 from simvp_climate.processing import tensors
 from simvp_climate.processing.statistics import Normalizer, check_transforms, check_units, check_varies, transforms_of
@@ -225,7 +225,7 @@ def train(
             forcings = tensors.Forcings(task, latitude, longitude, statics, weights_H, fabric.device)
             network = tensors.build_network(model, task, channels)
             scale_TC = torch.from_numpy(normalizer.change_std / normalizer.std)
-            network.change_scale_TC.copy_(scale_TC[:, : network.shared])
+            network.change_scale_TC.copy_(scale_TC[:, : network.shared_channels])
             provenance = _describe(task, model, config, normalizer, train_part, valid_part, fabric)
             if start_from is not None:
                 taken = transfer.take_weights(network, start_from, task, channels)
@@ -315,7 +315,7 @@ def _fit(
     if fabric.device.type == "cpu":
         _keep_memory()
     network.to(memory_format=torch.channels_last)
-    network.recompute = config.activation_checkpointing
+    network.activation_checkpointing = config.activation_checkpointing
     network = distributed.prepare(network, fabric)
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
     # all weights in one pass; gradients that are scaled for fp16 it would not let be clipped
@@ -675,7 +675,7 @@ def _check_memory(
     if config.activation_checkpointing:
         return
     free = _free_memory(fabric)
-    window = kept_bytes(network, leads, grid) * (1 if config.precision == "32-true" else 0.5)
+    window = activation_bytes(network, leads, grid) * (1 if config.precision == "32-true" else 0.5)
     if window * windows <= free:
         return
     most = int(free / (1.25 * window)) * fabric.world_size  # what comes and goes on top

@@ -201,8 +201,9 @@ def say(found: dict, statistics: str) -> str:
 
 def _ends(task: Task, channels: tuple[Channel, ...]) -> tuple[list[str], list[str]]:
     """Return the names of what goes into a network, and of what comes out."""
-    roles, names = tensors.roles(task, channels), [str(channel) for channel in channels]
-    return [*(names[at] for at in roles.seen), *tensors.forcing_names(task)], [names[at] for at in roles.told]
+    roles, names = tensors.channel_roles(task, channels), [str(channel) for channel in channels]
+    inputs = [*(names[at] for at in roles.input_channels), *tensors.forcing_names(task)]
+    return inputs, [names[at] for at in roles.output_channels]
 
 
 def _pairs(names: list, others: list) -> list[tuple[int, int]]:

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from simvp_climate.networks.padding import continue_beyond
-from simvp_climate.networks.simvp_v2 import PADDINGS, SimVPv2, SimVPv2Config, rollout
+from simvp_climate.networks.padding import pad
+from simvp_climate.networks.simvp_v2 import PADDING_MODES, SimVPv2, SimVPv2Config, rollout
 
 
 def small(padding="zeros", predict="state", channels=2, forcings=0, **changes):
@@ -28,7 +28,7 @@ def test_parameter_counts_are_the_published_ones(history, channels, hidden_time,
     assert sum(value.numel() for value in network.parameters()) == published
 
 
-@pytest.mark.parametrize("padding", PADDINGS[1:])
+@pytest.mark.parametrize("padding", PADDING_MODES[1:])
 @pytest.mark.parametrize(("layers", "stride"), [(2, 2), (4, 4)])
 def test_output_turns_with_longitude(layers, stride, padding):
     network = small(padding, spatial_layers=layers)
@@ -41,7 +41,7 @@ def test_output_turns_with_longitude(layers, stride, padding):
         assert (zeros(x.roll(stride, -1)) - zeros(x).roll(stride, -1)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("padding", PADDING_MODES)
 @pytest.mark.parametrize("size", [(25, 53), (7, 5), (1, 1), (8, 6)])
 def test_any_grid_size(padding, size):
     network = small(padding, spatial_layers=4)
@@ -128,7 +128,7 @@ def test_no_forcings_is_the_network_of_before():
         assert torch.equal(default.eval()(x), zero.eval()(x, None))
 
 
-@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("padding", PADDING_MODES)
 @pytest.mark.parametrize("predict", ["change", "state"])
 def test_forecasts_depend_on_the_forcings_of_every_frame(padding, predict):
     network = small(padding, predict, forcings=4)
@@ -200,8 +200,8 @@ def test_forcings_of_the_wrong_shape_are_named(forcings, shape, message):
 
 
 @pytest.mark.parametrize("rows", [(2, 3), (9, 8), (21, 30)])
-@pytest.mark.parametrize(("beyond", "first"), [("sphere", 0.5), ("sphere_with_poles", 0)])
-def test_a_field_goes_on_across_the_pole(rows, beyond, first):
+@pytest.mark.parametrize(("padding_mode", "first"), [("sphere", 0.5), ("sphere_with_poles", 0)])
+def test_a_field_goes_on_across_the_pole(rows, padding_mode, first):
     # x, y, z of a point: latitudes beyond 90 degrees are those of the opposite meridian by themselves
     height, width, before, after = 8, 12, *rows
     spacing = torch.pi / (height - 1 + 2 * first)
@@ -210,10 +210,10 @@ def test_a_field_goes_on_across_the_pole(rows, beyond, first):
     y, x = torch.meshgrid(latitude, longitude, indexing="ij")
     whole = (2 * y.cos() * x.cos() - 3 * y.cos() * x.sin() + y.sin())[None, None]
     inside = whole[..., before : before + height, 5 : 5 + width]
-    torch.testing.assert_close(continue_beyond(inside, beyond, rows, (5, 2)), whole)
+    torch.testing.assert_close(pad(inside, padding_mode, rows, (5, 2)), whole)
 
 
-@pytest.mark.parametrize("padding", PADDINGS[1:])
+@pytest.mark.parametrize("padding", PADDING_MODES[1:])
 @pytest.mark.parametrize("layers", [2, 4])
 def test_the_ring_of_longitudes_closes_where_the_stride_does_not_divide_it(padding, layers):
     # without what the coarse grid says, a turn by any number of columns turns the output
@@ -267,7 +267,9 @@ def test_sizes_are_kept_as_plain_values():
     assert type(config.hidden_time) is int and type(config.mlp_ratio) is float
 
 
-@pytest.mark.parametrize(("name", "value"), [("history", 0), ("channels", 1.5), ("forcings", -1), ("outputs", True)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("history", 0), ("channels", 1.5), ("forcings", -1), ("output_channels", True)]
+)
 def test_bad_numbers_of_channels_are_named(name, value):
     numbers = {"history": 2, "channels": 2, name: value}
     with pytest.raises(ValueError, match=f"{name}={value} must be a whole number"):
@@ -279,17 +281,17 @@ def test_what_is_fed_back_is_held():
         return x[:, -1:] + torch.arange(1.0, 4)[:, None, None, None]
 
     x = torch.zeros(1, 3, 1, 1, 2)
-    held = rollout(one_more, x, 7, hold=lambda y: y.clamp(max=2))
+    held = rollout(one_more, x, 7, constrain=lambda y: y.clamp(max=2))
     # the forecast itself is not held, only what the next call is given
     assert held[0, :, 0, 0, 0].tolist() == [1, 2, 3, 3, 4, 5, 3]
     seen = []
-    rollout(lambda y: seen.append(y) or y + 1, x, 6, hold=lambda y: y * 0)
+    rollout(lambda y: seen.append(y) or y + 1, x, 6, constrain=lambda y: y * 0)
     assert len(seen) == 2 and (seen[1] == 0).all()
 
 
 def test_recomputing_changes_no_number():
     plain, again = (small("sphere", drop_path=0.4).train() for _ in range(2))
-    again.recompute = True
+    again.activation_checkpointing = True
     x = torch.randn(2, 3, 2, 8, 8)
     for network in (plain, again):
         torch.manual_seed(5)
@@ -306,12 +308,12 @@ class TestOtherChannelsOut:
 
     def test_fewer_and_more(self):
         for outputs in (1, 2, 5):
-            network = SimVPv2(self.config, history=3, channels=3, outputs=outputs).eval()
+            network = SimVPv2(self.config, history=3, channels=3, output_channels=outputs).eval()
             assert network(self.x).shape == (2, 3, outputs, 8, 8)
-            assert network.shared == min(3, outputs)
+            assert network.shared_channels == min(3, outputs)
 
     def test_a_change_is_added_to_the_shared_ones_alone(self):
-        network = SimVPv2(self.config, history=3, channels=3, outputs=4, shared=2).eval()
+        network = SimVPv2(self.config, history=3, channels=3, output_channels=4, shared_channels=2).eval()
         torch.nn.init.zeros_(network.readout.weight)
         network.readout.bias.data = torch.tensor([1.0, 2, 3, 4])
         y = network(self.x)
@@ -319,13 +321,13 @@ class TestOtherChannelsOut:
         assert (y[:, :, 2] == 3).all() and (y[:, :, 3] == 4).all()
 
     def test_a_rollout_feeds_back_what_goes_in(self):
-        more = SimVPv2(self.config, history=3, channels=3, outputs=4).eval()
+        more = SimVPv2(self.config, history=3, channels=3, output_channels=4).eval()
         assert rollout(more, self.x, 7).shape == (2, 7, 4, 8, 8)
-        fewer = SimVPv2(self.config, history=3, channels=3, outputs=2).eval()
+        fewer = SimVPv2(self.config, history=3, channels=3, output_channels=2).eval()
         assert rollout(fewer, self.x, 3).shape == (2, 3, 2, 8, 8)
         with pytest.raises(ValueError, match="horizon of 4 takes 2 calls .* of the 3 channels .* only 2 come out"):
             rollout(fewer, self.x, 4)
 
     def test_more_shared_than_there_are(self):
-        with pytest.raises(ValueError, match="shared=3 of channels=3 in and outputs=2 out"):
-            SimVPv2(self.config, history=3, channels=3, outputs=2, shared=3)
+        with pytest.raises(ValueError, match="shared_channels=3 must be at most .*output_channels=2"):
+            SimVPv2(self.config, history=3, channels=3, output_channels=2, shared_channels=3)

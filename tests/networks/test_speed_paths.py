@@ -5,13 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from simvp_climate.networks.simvp_v2 import Conv, DoublingConv, GroupNorm, SimVPv2, SimVPv2Config
+from simvp_climate.networks.simvp_v2 import Conv, GroupNorm, PixelShuffleConv, SimVPv2, SimVPv2Config
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_doubling_is_a_convolution_and_a_pixel_shuffle(memory_format):
     torch.manual_seed(0)
-    doubling = DoublingConv(3, 2, 3, "sphere").double()
+    doubling = PixelShuffleConv(3, 2, 3, "sphere").double()
     plain = Conv(3, 8, 3, "sphere").double()
     plain.load_state_dict(doubling.state_dict())
     x = torch.randn(2, 3, 4, 6, dtype=torch.float64).to(memory_format=memory_format).requires_grad_()

@@ -17,8 +17,8 @@ def test_lists_become_tuples_and_pseudo_names_expand():
 
 def test_roles_of_variables():
     task = Task(["z500"], inputs=["uv10"], diagnostics=["tp"], transforms={"tp": "log"})
-    assert task.names == ("z500", "u10", "v10", "tp")
-    assert task.forecast == ("z500", "tp")
+    assert task.all_variables == ("z500", "u10", "v10", "tp")
+    assert task.forecast_variables == ("z500", "tp")
 
 
 @pytest.mark.parametrize(

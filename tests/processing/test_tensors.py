@@ -33,12 +33,12 @@ def forecaster(ds):
 def test_places():
     channels = [Channel("z", 500.0), Channel("z", 850.0), Channel("t2m", None), Channel("tp", None)]
     task = Task(["z"], [500, 850], inputs=["t2m"], diagnostics=["tp"], history=2, horizon=2)
-    assert tensors.roles(task, channels) == tensors.Roles([0, 1, 2], [0, 1, 3], 2)
+    assert tensors.channel_roles(task, channels) == tensors.ChannelRoles([0, 1, 2], [0, 1, 3], 2)
 
 
 def test_network_and_forecast(forecaster, ds):
     network = forecaster.network
-    assert (network.channels, network.outputs, network.shared) == (3, 2, 1)
+    assert (network.channels, network.output_channels, network.shared_channels) == (3, 2, 1)
     assert network.change_scale_TC.shape == (3, 1)
     with_rain, without = forecaster(ds), forecaster(ds.drop_vars("tp"))
     assert list(without) == ["z500", "tp"]

@@ -297,11 +297,11 @@ class TestScale:
         y = self.scale().normalize(x)
         torch.testing.assert_close(y[0, 0, :, 1, 1], torch.tensor([0.25, 0.5, 1.0]))
         assert y[0, 0, 2, 0, 0] == 0
-        torch.testing.assert_close(self.scale().physical(y), x, equal_nan=True, rtol=1e-5, atol=0)
+        torch.testing.assert_close(self.scale().denormalize(y), x, equal_nan=True, rtol=1e-5, atol=0)
         assert x[0, 0, 0, 0, 0] < 1e-4, "the input is left alone"
 
     def test_a_forecast_stays_within_its_bounds(self):
-        y = self.scale().physical(torch.tensor([-9.0, 9.0, 0.0])[None, None, :, None, None].expand(1, 1, 3, 2, 2))
+        y = self.scale().denormalize(torch.tensor([-9.0, 9.0, 0.0])[None, None, :, None, None].expand(1, 1, 3, 2, 2))
         assert y[0, 0, :2, 0, 0].tolist() == [0, 1]
         assert y[0, 0, 2].isnan().tolist() == [[True, False], [False, False]]
 

@@ -15,7 +15,7 @@ from lightning_fabric.loggers import CSVLogger
 from simvp_climate.data.store import open_dataset
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.metrics.deterministic import rmse
-from simvp_climate.networks.memory import kept_bytes
+from simvp_climate.networks.memory import activation_bytes
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 from simvp_climate.processing.task import Task
 from simvp_climate.training import checkpoint, loader
@@ -271,7 +271,7 @@ def test_a_step_that_does_not_fit_is_refused_before_it_begins_with_a_batch_that_
     config = quick(batch_size=10)
     sizes = {"hidden_space": 4, "hidden_time": 8, "blocks": 2, "mlp_ratio": 2.0, "drop_path": 0.0}
     network = SimVPv2(SimVPv2Config(**sizes, padding="periodic"), history=2, channels=2)
-    window = kept_bytes(network, 2, (8, 16))
+    window = activation_bytes(network, 2, (8, 16))
     monkeypatch.setattr(train_module.reader, "free_memory", lambda: int(4.2 * 1.25 * window))
     with pytest.raises(
         MemoryError,
@@ -289,10 +289,12 @@ def test_a_step_that_does_not_fit_is_refused_before_it_begins_with_a_batch_that_
 def test_what_a_step_keeps_grows_with_cells_and_calls():
     network = SimVPv2(tiny_model(padding="sphere"), history=2, channels=2, forcings=1)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    one = kept_bytes(network, 2, (8, 16))
-    more = kept_bytes(network, 2, (16, 32)) - one  # of weights in another order is as much kept on any grid
-    assert kept_bytes(network, 2, (32, 64)) - one == pytest.approx(5 * more, rel=0.05)  # and wider edges count less
-    assert kept_bytes(network, 4, (16, 32)) - kept_bytes(network, 4, (8, 16)) == pytest.approx(2 * more, rel=0.1)
+    one = activation_bytes(network, 2, (8, 16))
+    more = activation_bytes(network, 2, (16, 32)) - one  # of weights in another order is as much kept on any grid
+    # and wider edges count less
+    assert activation_bytes(network, 2, (32, 64)) - one == pytest.approx(5 * more, rel=0.05)
+    twice = activation_bytes(network, 4, (16, 32)) - activation_bytes(network, 4, (8, 16))
+    assert twice == pytest.approx(2 * more, rel=0.1)
     # of the first layer alone: input of norm and of SiLU, 4 channels of 2 states of 8 x 16 cells of 4 bytes each
     assert one > 2 * 4 * 2 * 8 * 16 * 4
     for name, value in network.state_dict().items():
