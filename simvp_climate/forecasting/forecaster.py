@@ -29,8 +29,7 @@ from simvp_climate.forecasting import export, hindcast, serialization
 from simvp_climate.metrics.uncertainty.intervals import Intervals, fit_intervals
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, rollout
 from simvp_climate.processing import tensors
-from simvp_climate.processing.forcings import COORDINATE_CHANNELS, static_names
-from simvp_climate.processing.forcings import channels as forcing_channels
+from simvp_climate.processing.forcings import static_names
 from simvp_climate.processing.statistics import Normalizer, check_plausible
 from simvp_climate.processing.task import Task
 
@@ -483,7 +482,7 @@ class Forecaster:
             "model": dataclasses.asdict(self.network.config),
             "channels": [[channel.variable, channel.level] for channel in self.normalizer.channels],
             "units": self.normalizer.units,
-            "forcings": _forcing_names(self.task),
+            "forcings": tensors.forcing_names(self.task),
             "conventions": _CONVENTIONS,
             "provenance": self.provenance,
         }
@@ -548,7 +547,7 @@ class Forecaster:
         ImportError
             If ONNX is not installed.
         """
-        names = _forcing_names(self.task)
+        names = tensors.forcing_names(self.task)
         parts = self.task, self.network, self.normalizer, self.latitude, self.longitude, names
         export.export(_place(path), *parts)
 
@@ -581,7 +580,7 @@ class Forecaster:
             dims=("init_time", "state", "forcing", "latitude", "longitude"),
             coords={
                 "init_time": inits,
-                "forcing": _forcing_names(self.task),
+                "forcing": tensors.forcing_names(self.task),
                 "latitude": self.latitude,
                 "longitude": self.longitude,
             },
@@ -813,7 +812,7 @@ def _assemble(content: serialization.Content, device: str) -> Forecaster:
         bounds = torch.tensor([-np.inf, np.inf], dtype=torch.float64).repeat(len(channels), 1)
         stored |= {"mask": torch.zeros(shape, dtype=torch.bool), "log_scale": torch.zeros(len(channels)).double()}
         stored |= {"bounds": bounds, "statics": torch.empty(0, *shape[1:])}
-    names = _forcing_names(task)
+    names = tensors.forcing_names(task)
     if content.format >= 3 and header["forcings"] != names:
         raise ValueError(f"its network sees the forcings {header['forcings']}, and those of its task are {names}")
     _check_channels(task, channels)
@@ -836,14 +835,6 @@ def _assemble(content: serialization.Content, device: str) -> Forecaster:
         statics=statics,
         provenance=dict(header["provenance"]),
     )
-
-
-def _forcing_names(task: Task) -> list[str]:
-    """Return what the channels are that the network sees beside the state, in the order of `tensors.Forcings`."""
-    changing = forcing_channels(task.forcings)
-    names = [f"{channel}{when}" for when in ("", "_at_output") for channel in changing]
-    names += COORDINATE_CHANNELS if "coordinates" in task.forcings else ()
-    return [*names, *static_names(task.forcings)]
 
 
 def _settings(content: serialization.Content, group: str, kind: type) -> dict:

@@ -130,11 +130,18 @@ def build_network(config: SimVPv2Config, task: Task, channels: Sequence[reader.C
 
 
 def forcing_names(task: Task) -> list[str]:
-    """Return the names of the channels of `Forcings`, in order."""
-    changing = forcings.channels(task.forcings)
-    names = [f"{name} at the {when} time" for when in ("input", "target") for name in changing]
+    """Return the names of the channels of `Forcings`, in order, as forecaster files store them."""
+    varying = forcings.channels(task.forcings)
+    names = [f"{name}{suffix}" for suffix in ("", "_at_output") for name in varying]
     names += forcings.COORDINATE_CHANNELS if "coordinates" in task.forcings else ()
     return [*names, *forcings.static_names(task.forcings)]
+
+
+def channel_names(task: Task, channels: Sequence[reader.Channel]) -> tuple[list[str], list[str]]:
+    """Return the names of the network's input channels, forcings included, and of its output channels."""
+    roles, names = channel_roles(task, channels), [str(channel) for channel in channels]
+    inputs = [names[index] for index in roles.input_channels]
+    return [*inputs, *forcing_names(task)], [names[index] for index in roles.output_channels]
 
 
 class Scale:

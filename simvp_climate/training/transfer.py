@@ -158,8 +158,8 @@ def take_weights(network: nn.Module, start: Forecaster, task: Task, channels: tu
     and now is seen too, or the other way round, is new: its output was a state and is a change, or the other way round.
     """
     own, theirs = network.state_dict(), start.network.state_dict()
-    inputs, outputs = _ends(task, channels)
-    inputs_there, outputs_there = _ends(start.task, start.normalizer.channels)
+    inputs, outputs = tensors.channel_names(task, channels)
+    inputs_there, outputs_there = tensors.channel_names(start.task, start.normalizer.channels)
     by_input, by_channel = _pairs(inputs, inputs_there), _pairs(outputs, outputs_there)
     # what is seen and forecast comes out as a change, what is forecast alone as a state
     turned = []
@@ -197,13 +197,6 @@ def say(found: dict, statistics: str) -> str:
     words += [f"left out: {', '.join(found['left_out'])}"] if found["left_out"] else []
     words.append("statistics: " + {"inherit": "those of start_from", "compute": "of the new data"}[statistics])
     return "; ".join(words)
-
-
-def _ends(task: Task, channels: tuple[Channel, ...]) -> tuple[list[str], list[str]]:
-    """Return the names of what goes into a network, and of what comes out."""
-    roles, names = tensors.channel_roles(task, channels), [str(channel) for channel in channels]
-    inputs = [*(names[at] for at in roles.input_channels), *tensors.forcing_names(task)]
-    return inputs, [names[at] for at in roles.output_channels]
 
 
 def _pairs(names: list, others: list) -> list[tuple[int, int]]:

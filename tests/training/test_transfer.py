@@ -52,17 +52,17 @@ def test_the_names_of_forcings_are_as_many_as_their_channels():
     built = tensors.Forcings(task, latitude, longitude, statics, np.ones(2), torch.device("cpu"))
     names = tensors.forcing_names(task)
     assert len(names) == len(built) == len(set(names)) == 11
-    assert names[0] == "time_of_year_cos at the input time" and names[-2:] == ["orography", "lsm"]
+    assert names[0] == "time_of_year_cos" and names[-2:] == ["orography", "lsm"]
 
 
 def test_what_has_the_same_name_goes_along_and_the_rest_starts_fresh(start, capsys):
     config = quick(statistics="inherit", **STILL)
     wide = run(windy(times=30), task=WIDE, start_from=start, config=config)
     assert capsys.readouterr().out == (
-        "start_from: the weights of t2m, z500, insolation at the input time, insolation at the target time are taken "
-        "over; new, with fresh weights: u10, latitude_sin, latitude_cos_longitude_cos, latitude_cos_longitude_sin; "
-        "left out: time_of_day_cos at the input time, time_of_day_sin at the input time, time_of_day_cos at the "
-        "target time, time_of_day_sin at the target time; statistics: those of start_from\n"
+        "start_from: the weights of t2m, z500, insolation, insolation_at_output are taken over; new, with fresh "
+        "weights: u10, latitude_sin, latitude_cos_longitude_cos, latitude_cos_longitude_sin; left out: "
+        "time_of_day_cos, time_of_day_sin, time_of_day_cos_at_output, time_of_day_sin_at_output; "
+        "statistics: those of start_from\n"
     )
     fresh = run(windy(times=30), task=WIDE, model=tiny_model(), config=quick(**STILL))
     given, old, new = (weights(one) for one in (wide, start, fresh))
