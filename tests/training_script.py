@@ -15,8 +15,7 @@ import torch
 
 import simvp_climate as sc
 from simvp_climate.forecasting.forecaster import Forecaster
-from simvp_climate.training import checkpoint
-from simvp_climate.training import train as train_module
+from simvp_climate.training import checkpoint, loop
 
 
 def train(directory: Path | None, epochs: int, **changes) -> Forecaster:
@@ -41,7 +40,7 @@ def say(word: str) -> None:
 
 def main(directory: str, epochs: str, seconds: str = "0") -> None:
     torch.set_num_threads(1)
-    fsync, update, stay = os.fsync, train_module._update_average, float(seconds)
+    fsync, update, stay = os.fsync, loop._update_average, float(seconds)
 
     def half_written(file: int) -> None:
         if stay and os.fstat(file).st_size > 10_000:  # not the folder
@@ -54,9 +53,9 @@ def main(directory: str, epochs: str, seconds: str = "0") -> None:
     def first_step(*arguments) -> None:
         update(*arguments)
         say("ready")
-        train_module._update_average = update
+        loop._update_average = update
 
-    checkpoint.os.fsync, train_module._update_average = half_written, first_step
+    checkpoint.os.fsync, loop._update_average = half_written, first_step
     train(Path(directory), int(epochs))
     say("done")
 

@@ -11,7 +11,7 @@ import torch
 from factories import assert_same_weights, quick, run, waves
 
 from simvp_climate.forecasting.forecaster import Forecaster
-from simvp_climate.training import checkpoint, train
+from simvp_climate.training import checkpoint
 
 CONFIG = quick(epochs=3)
 
@@ -177,7 +177,7 @@ def test_the_history_is_a_table_of_every_epoch(tmp_path):
 def test_states_are_saved_as_often_as_said(tmp_path, monkeypatch):
     saves = []
     monkeypatch.setattr(checkpoint, "save", lambda run, plans, state: saves.append(len(state["losses"])))
-    monkeypatch.setattr(train.checkpoint, "resume", lambda run: None)
+    monkeypatch.setattr(checkpoint, "resume", lambda run: None)
     run(config=quick(batch_size=9), directory=tmp_path / "often")
     assert saves == [0], "27 windows in three steps, saved at the end of the epoch"
     saves.clear()

@@ -15,7 +15,8 @@ import training_script
 from factories import assert_same_weights, quick, run, stored, tiny_model, waves
 
 from simvp_climate.forecasting.forecaster import Forecaster
-from simvp_climate.training import datasets, loader, signals, train
+from simvp_climate.training import checkpoint, datasets, loader, loop, signals
+from simvp_climate.training.loss import Loss
 
 VALID = waves(times=12, start="2001-03-01")
 CONFIG = quick(epochs=3, batch_size=3, accumulate_grad_batches=2, rollout=2, save_minutes=1e6, learning_rate=1e-2)
@@ -105,7 +106,7 @@ class Interrupter:
 
     def __init__(self, monkeypatch):
         self.steps, self.at, self.signal = 0, {}, None
-        update = train._update_average
+        update = loop._update_average
 
         def count(*arguments):
             update(*arguments)
@@ -113,7 +114,7 @@ class Interrupter:
             if self.steps in self.at:
                 signal.raise_signal(self.at.pop(self.steps))
 
-        monkeypatch.setattr(train, "_update_average", count)
+        monkeypatch.setattr(loop, "_update_average", count)
 
 
 @pytest.mark.parametrize("memory", ["auto", 300_000], ids=["kept", "streamed"])
@@ -155,7 +156,7 @@ def test_stopped_within_epochs(memory, tmp_path, monkeypatch, capsys):
 def test_stopped_while_it_validates(tmp_path, monkeypatch):
     arguments = dict(valid=VALID, config=CONFIG, model=tiny_model(drop_path=0.3))
     whole = run(**arguments, directory=tmp_path / "whole")
-    error, calls = train.Loss.error, []
+    error, calls = Loss.error, []
 
     def stop_in_validation(self, *tensors):
         if not torch.is_grad_enabled():
@@ -164,12 +165,12 @@ def test_stopped_while_it_validates(tmp_path, monkeypatch):
                 signal.raise_signal(signal.SIGTERM)
         return error(self, *tensors)
 
-    monkeypatch.setattr(train.Loss, "error", stop_in_validation)
+    monkeypatch.setattr(Loss, "error", stop_in_validation)
     with pytest.raises(SystemExit):
         run(**arguments, directory=tmp_path / "run")
     assert len(calls) == 2, "validation went on"
     assert not (tmp_path / "run" / "history.csv").exists()
-    monkeypatch.setattr(train, "_set_schedule", None)  # no step of this epoch again
+    monkeypatch.setattr(loop, "_set_schedule", None)  # no step of this epoch again
     with pytest.raises(TypeError, match="not callable"):
         run(**arguments, directory=tmp_path / "run")
     assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 2
@@ -222,7 +223,7 @@ def test_a_second_interrupt_does_not_wait(monkeypatch):
     steps = Interrupter(monkeypatch)
     steps.at = {2: signal.SIGINT}
     saved = []
-    monkeypatch.setattr(train.checkpoint, "save", lambda *arguments: saved.append(signal.raise_signal(2)))
+    monkeypatch.setattr(checkpoint, "save", lambda *arguments: saved.append(signal.raise_signal(2)))
     with pytest.raises(KeyboardInterrupt):
         run(config=dataclasses.replace(CONFIG, save_minutes=10))
     assert not saved

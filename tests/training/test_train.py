@@ -12,14 +12,15 @@ import xarray as xr
 from factories import STREAMED, TASK, assert_same_weights, quick, run, stored, tiny_model, waves, weights
 from lightning_fabric.loggers import CSVLogger
 
+from simvp_climate.data import reader
 from simvp_climate.data.store import open_dataset
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.metrics.deterministic import rmse
 from simvp_climate.networks.memory import activation_bytes
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 from simvp_climate.processing.task import Task
-from simvp_climate.training import checkpoint, loader
-from simvp_climate.training import train as train_module
+from simvp_climate.training import checkpoint, loader, loop, provenance
+from simvp_climate.training.loss import Loss
 from simvp_climate.training.train import train
 
 
@@ -272,7 +273,7 @@ def test_a_step_that_does_not_fit_is_refused_before_it_begins_with_a_batch_that_
     sizes = {"hidden_space": 4, "hidden_time": 8, "blocks": 2, "mlp_ratio": 2.0, "drop_path": 0.0}
     network = SimVPv2(SimVPv2Config(**sizes, padding="periodic"), history=2, channels=2)
     window = activation_bytes(network, 2, (8, 16))
-    monkeypatch.setattr(train_module.reader, "free_memory", lambda: int(4.2 * 1.25 * window))
+    monkeypatch.setattr(reader, "free_memory", lambda: int(4.2 * 1.25 * window))
     with pytest.raises(
         MemoryError,
         match=r"batch_size=10 .*batch_size=4 with accumulate_grad_batches=3 .*activation_checkpointing",
@@ -320,7 +321,7 @@ def test_settings_that_would_be_ignored(config, more, message):
 
 def test_patience_waits_for_the_rollout():
     records = [{"valid_loss": loss} for loss in (3.0, 1.0, 2.0, 2.0, 2.0)]
-    stale = train_module._is_stale
+    stale = loop._is_stale
     assert [stale(records[:count], 2, 0) for count in range(6)] == [False, False, False, False, True, True]
     # the rollout begins with the fourth epoch: two epochs of it are waited for
     assert [stale(records[:count], 2, 3) for count in range(6)] == [False] * 5 + [True]
@@ -448,7 +449,7 @@ def test_the_learning_rate_of_one_cycle_is_that_of_torch():
     scheduler = torch.optim.lr_scheduler.OneCycleLR(theirs, max_lr=0.02, total_steps=total, pct_start=0.3)
     rates = []
     for step in range(total):
-        train_module._set_schedule(ours, config, step, total)
+        loop._set_schedule(ours, config, step, total)
         rates.append(ours.param_groups[0]["lr"])
         assert rates[-1] == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-9)
         assert ours.param_groups[0]["betas"] == pytest.approx(theirs.param_groups[0]["betas"], rel=1e-9)
@@ -462,7 +463,7 @@ def test_the_learning_rate_of_cosine_goes_up_linearly_and_down_to_zero():
     optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
     rates = []
     for step in range(104):
-        train_module._set_schedule(optimizer, quick(warmup=4 / 104, learning_rate=1.0), step, 104)
+        loop._set_schedule(optimizer, quick(warmup=4 / 104, learning_rate=1.0), step, 104)
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1])
     # half a cosine over 100 steps: 0.5 in its middle, 0 after its end
@@ -478,7 +479,7 @@ def test_the_shortest_schedules_are_finite(schedule, epochs):
 
 def test_accumulated_batches_are_one_batch(monkeypatch):
     # as in forecasting, batch normalization looks at no other window
-    monkeypatch.setattr(train_module.SimVPv2, "train", lambda self, mode=True: torch.nn.Module.train(self, False))
+    monkeypatch.setattr(SimVPv2, "train", lambda self, mode=True: torch.nn.Module.train(self, False))
     one = quick(batch_size=27, epochs=3, learning_rate=1e-2)
     many = dataclasses.replace(one, batch_size=8, accumulate_grad_batches=4)  # of 7, 7, 7 and 6 windows
     whole, parts = run(config=one), run(config=many)
@@ -497,13 +498,13 @@ def test_accumulated_batches_are_one_batch(monkeypatch):
 
 def test_the_rollout_comes_last_and_is_validated_throughout(monkeypatch):
     seen = {True: [], False: []}
-    forecast = train_module.Loss.forecast
+    forecast = Loss.forecast
 
     def note(self, network, batch, inits, leads):
         seen[torch.is_grad_enabled()].append((leads, batch.states.shape[1]))
         return forecast(self, network, batch, inits, leads)
 
-    monkeypatch.setattr(train_module.Loss, "forecast", note)
+    monkeypatch.setattr(Loss, "forecast", note)
     config = quick(epochs=2, rollout=3, rollout_share=0.4)  # 23 windows of 8 states: three batches of 8
     valid = waves(times=12, start="2001-03-01")
     forecaster = run(valid=valid, config=config)
@@ -570,14 +571,14 @@ def test_a_learning_rate_that_is_too_high_is_an_error():
 
 def spoil(monkeypatch, factor, after=0):
     """Multiply the loss of the batch with the window initialized at 2001-01-03 00:00, after some batches."""
-    call, seen = train_module.Loss.__call__, []
+    call, seen = Loss.__call__, []
 
     def spoiled(self, network, batch, inits, leads):
         seen.append(1)
         hit = pd.Timestamp("2001-01-03") in inits[batch.windows] and len(seen) > after
         return call(self, network, batch, inits, leads) * (factor if hit else 1)
 
-    monkeypatch.setattr(train_module.Loss, "__call__", spoiled)
+    monkeypatch.setattr(Loss, "__call__", spoiled)
 
 
 def test_a_loss_that_is_no_number_names_the_windows_and_leaves_the_last_good_state(tmp_path, monkeypatch):
@@ -629,7 +630,7 @@ def test_what_is_usual_is_known_after_a_stop_too(tmp_path, monkeypatch):
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
-    update, steps = train_module._update_average, []
+    update, steps = loop._update_average, []
 
     def broken(average, network, decay, step):
         steps.append(1)
@@ -637,7 +638,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
             network.state_dict()["readout.weight"].fill_(torch.inf)
         update(average, network, decay, step)
 
-    monkeypatch.setattr(train, "_update_average", broken)
+    monkeypatch.setattr(loop, "_update_average", broken)
     config = quick(save_minutes=0, precision="bf16-mixed")
     with pytest.raises(FloatingPointError, match="the weights are no longer finite in epoch 1 .*precision='32-true'"):
         run(config=config, directory=tmp_path / "run")
@@ -700,7 +701,7 @@ def test_a_step_that_does_not_fit_into_memory_says_what_takes_less(error, monkey
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(train_module.Loss, "__call__", fail)
+    monkeypatch.setattr(Loss, "__call__", fail)
     with pytest.raises(
         MemoryError,
         match="batch_size=4 with accumulate_grad_batches=2 .*; activation_checkpointing=True .*; a shorter rollout",
@@ -715,7 +716,7 @@ def test_other_errors_of_torch_are_not_taken_for_it(monkeypatch):
     def fail(*_):
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(train_module.Loss, "__call__", fail)
+    monkeypatch.setattr(Loss, "__call__", fail)
     with pytest.raises(RuntimeError, match="shapes differ"):
         run()
 
@@ -740,26 +741,26 @@ def test_the_commit_is_that_of_the_package_alone(tmp_path, monkeypatch):
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     package = tmp_path / "package.py"
     package.write_text("")
-    monkeypatch.setattr(train, "__file__", str(package))
-    assert train_module._commit() is None
+    monkeypatch.setattr(provenance, "__file__", str(package))
+    assert provenance._commit() is None
     subprocess.run([*git, "init", "-q"], check=True)
     (tmp_path / "other.txt").write_text("")
     subprocess.run([*git, "add", "other.txt"], check=True)
     subprocess.run([*git, "commit", "-qm", "one"], check=True)
-    assert train_module._commit() is None, "a package installed inside somebody's repository"
+    assert provenance._commit() is None, "a package installed inside somebody's repository"
     subprocess.run([*git, "add", "package.py"], check=True)
     subprocess.run([*git, "commit", "-qm", "two"], check=True)
-    assert re.fullmatch("[0-9a-f]{40}", train_module._commit())
+    assert re.fullmatch("[0-9a-f]{40}", provenance._commit())
     package.write_text("changed")
-    assert re.fullmatch("[0-9a-f]{40}-dirty", train_module._commit())
+    assert re.fullmatch("[0-9a-f]{40}-dirty", provenance._commit())
     monkeypatch.setenv("PATH", "")
-    assert train_module._commit() is None
+    assert provenance._commit() is None
 
 
 def test_a_validation_loss_that_is_no_number_is_an_error(monkeypatch):
     valid = waves(times=12, start="2001-03-01")
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_validate", lambda *arguments: {"valid_loss": np.nan})
+        patch.setattr(loop, "_validate", lambda *arguments: {"valid_loss": np.nan})
         with pytest.raises(
             FloatingPointError, match="the loss on valid is nan in epoch 1: are its values in the units"
         ):
