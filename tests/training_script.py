@@ -15,7 +15,7 @@ import torch
 
 import simvp_climate as sc
 from simvp_climate.forecasting.forecaster import Forecaster
-from simvp_climate.training import checkpoint, loop
+from simvp_climate.training import loop
 
 
 def train(directory: Path | None, epochs: int, **changes) -> Forecaster:
@@ -55,7 +55,7 @@ def main(directory: str, epochs: str, seconds: str = "0") -> None:
         say("ready")
         loop._update_average = update
 
-    checkpoint.os.fsync, loop._update_average = half_written, first_step
+    os.fsync, loop._update_average = half_written, first_step
     train(Path(directory), int(epochs))
     say("done")
 

@@ -36,6 +36,7 @@ import zarr
 
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import find_axes
+from simvp_climate.data.files import check_parent, differences, write_atomically
 from simvp_climate.data.progress import tqdm
 
 _DTYPES = ("float32", "float16", "int16")
@@ -46,6 +47,7 @@ _STEPS = 65534
 _ERROR = "cache_max_abs_error"
 _MADE_FROM = "cache_made_from"
 _STORED = "stored (identity)"
+_FILES_CHANGED = "the files of the source changed since: their sizes or times, or the selection"
 
 
 def cache(
@@ -220,11 +222,7 @@ def _check_path(path: str | os.PathLike) -> tuple[Path, Path]:
         raise ValueError(
             f"{str(path)!r} is not a folder: a cache is written to a file system, and can be copied from it"
         )
-    target = Path(path).expanduser().absolute()
-    if not target.parent.is_dir():
-        raise FileNotFoundError(
-            f"there is no folder {str(target.parent)!r} to write {target.name!r} into: make it first"
-        )
+    target = check_parent(Path(path).expanduser().absolute())
     return target, target.with_name(f"{target.name}.unfinished")
 
 
@@ -360,26 +358,16 @@ def _check_unfinished(building: Path, made_from: dict) -> None:
         )
 
 
-def _difference(before: dict, now: dict, where: str = "") -> str | None:
-    """Say what the first difference of two records is."""
-    for key in [*before, *(key for key in now if key not in before)]:
-        label = f"{where}{key}"
-        if key == _STORED:
-            # where one is not known, the values of the samples decide
-            if None not in (before.get(key), now.get(key)) and before[key] != now[key]:
-                return (
-                    f"the files of the source changed since ({where.removeprefix('contents, ').removesuffix(', ')}: "
-                    "size or time of change of a file, or the part that is taken)"
-                )
-            continue
-        if key not in before or key not in now:
-            return f"{label} is only {'here' if key in now else 'there'}"
-        if isinstance(before[key], dict) and isinstance(now[key], dict):
-            if found := _difference(before[key], now[key], f"{label}, "):
-                return found
-        elif json.dumps(before[key]) != json.dumps(now[key]):  # as text NaN equals itself
-            return f"{label} is {before[key]!r} there, {now[key]!r} here"
-    return None
+def _difference(before: dict, now: dict) -> str | None:
+    """Return the first difference of two records, or None if there is none."""
+    before, now = ({**record, "contents": dict(record["contents"])} for record in (before, now))
+    for name in before["contents"].keys() & now["contents"].keys():
+        variables = [record["contents"][name] for record in (before, now)]
+        # the samples decide where the files of one are not known
+        if None in [variable.get(_STORED) for variable in variables]:
+            for record in (before, now):
+                record["contents"][name] = {**record["contents"][name], _STORED: None}
+    return next(iter(differences(before, now, {_STORED: _FILES_CHANGED})), None)
 
 
 def _check_room(
@@ -431,11 +419,8 @@ def _create(building: Path, dataset: xr.Dataset, layouts: dict[str, _Layout], pa
             if variable.ndim:
                 encoding[name] = {"chunks": variable.shape}
     template.encoding = {}
-    shutil.rmtree(building / "new", ignore_errors=True)
-    template.to_zarr(
-        building / "new", compute=False, zarr_format=3, consolidated=False, encoding=encoding, write_empty_chunks=True
-    )
-    (building / "new").rename(building / "store")
+    options = {"zarr_format": 3, "consolidated": False, "encoding": encoding, "write_empty_chunks": True}
+    write_atomically(building / "store", partial(template.to_zarr, compute=False, **options), sync=False)
 
 
 def _run(
@@ -592,7 +577,4 @@ def _summary(target: Path, fields: dict[str, xr.Variable], errors: dict[str, flo
 
 
 def _write_json(path: Path, content: dict) -> None:
-    """Write a file that is either whole or not there."""
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(content))
-    unfinished.replace(path)
+    write_atomically(path, lambda unfinished: unfinished.write_text(json.dumps(content)), sync=False)

@@ -9,6 +9,7 @@ import xarray as xr
 
 from simvp_climate.data.cf_encoding import VALID_TIME_BOUNDS
 from simvp_climate.data.conventions import find_axes, orient
+from simvp_climate.data.files import check_parent, write_atomically
 from simvp_climate.data.variables import lookup, same_units, substitute
 
 __all__ = ["from_valid_time", "save_valid_time", "short_names", "to_valid_time", "to_weatherbench2"]
@@ -142,9 +143,7 @@ def save_valid_time(forecast: xr.Dataset, folder: str | os.PathLike, name: str =
         If two initializations get the same name, or as in `to_valid_time`.
     """
     _check_forecast(forecast)
-    folder = Path(folder)
-    if not folder.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(folder.parent)!r} to make {folder.name!r} in")
+    folder = check_parent(folder)
     folder.mkdir(exist_ok=True)
     whole = forecast if "init_time" in forecast.dims else forecast.expand_dims("init_time")
     inits = whole.indexes["init_time"]
@@ -152,9 +151,7 @@ def save_valid_time(forecast: xr.Dataset, folder: str | os.PathLike, name: str =
     if len(set(paths)) < len(paths):
         raise ValueError(f"name={name!r} gives {len(paths)} initializations {len(set(paths))} names: add %d, %H or %M")
     for init, path in zip(inits, paths, strict=True):
-        unfinished = path.with_name(f"unfinished-{path.name}")
-        to_valid_time(whole, init).to_netcdf(unfinished)
-        os.replace(unfinished, path)
+        write_atomically(path, to_valid_time(whole, init).to_netcdf)
     return paths
 
 

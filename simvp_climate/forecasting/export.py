@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from simvp_climate.forecasting.serialization import replace
+from simvp_climate.data.files import write_atomically
 from simvp_climate.networks.simvp_v2 import rollout
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
@@ -95,7 +95,8 @@ def export(
         for node in program.graph.nodes:
             for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn"):
                 node.meta.pop(key, None)  # where on this machine a step comes from: two thirds of the file
-        replace(path, lambda unfinished: unfinished.write_bytes(write(program, json.dumps(about), len(arguments))))
+        content = write(program, json.dumps(about), len(arguments))
+        write_atomically(path, lambda unfinished: unfinished.write_bytes(content))
 
 
 def _write_pt2(program: torch.export.ExportedProgram, about: str, inputs: int) -> bytes:

@@ -20,6 +20,7 @@ import xarray as xr
 
 from simvp_climate.data import cf_encoding, reader
 from simvp_climate.data.conventions import bounds_offsets, find_axes, find_member, orient, rename, restore, same_grid
+from simvp_climate.data.files import check_parent
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.data.html_table import facts
 from simvp_climate.data.store import is_sample
@@ -244,7 +245,7 @@ class Forecaster:
             return found, told["digests"]
 
         template = partial(forecast, start.histories, nothing, None)
-        return hindcast.write(_place(store), self._plan(start, batch) | (plan or {}), template, make, progress)
+        return hindcast.write(check_parent(store), self._plan(start, batch) | (plan or {}), template, make, progress)
 
     def interval(
         self,
@@ -466,7 +467,7 @@ class Forecaster:
         FileExistsError
             If the path exists and is not a forecaster.
         """
-        path = _place(path)
+        path = check_parent(path)
         if path.exists() and not serialization.is_ours(path):
             raise FileExistsError(
                 f"{str(path)!r} exists and is not a forecaster of simvp_climate: nothing was overwritten. "
@@ -549,7 +550,7 @@ class Forecaster:
         """
         names = tensors.forcing_names(self.task)
         parts = self.task, self.network, self.normalizer, self.latitude, self.longitude, names
-        export.export(_place(path), *parts)
+        export.export(check_parent(path), *parts)
 
     def forcings(self, init_times: Iterable, horizon: int | None = None) -> xr.DataArray:
         """Return what the network sees beside the states for forecasts from some times, as `export`'s programs take it.
@@ -789,14 +790,6 @@ def _multiples(inits: pd.Index, every: str) -> np.ndarray:
         return np.asarray((inits.year * 12 + inits.month - 1) % size == 0)
     epoch = inits[0].replace(year=1970, month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
     return np.asarray((inits - epoch) % size == pd.Timedelta(0))
-
-
-def _place(path: str | os.PathLike) -> Path:
-    """Return the path of a file to write, in a folder that is there."""
-    path = Path(path)
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(path.absolute().parent)!r}: make it first")
-    return path
 
 
 def _assemble(content: serialization.Content, device: str) -> Forecaster:

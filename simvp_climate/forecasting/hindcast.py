@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from simvp_climate.data.files import differences, write_atomically
 from simvp_climate.data.progress import tqdm
 
 _RUN = "hindcast"
@@ -128,12 +129,9 @@ def _check_same(before: dict | None, plan: dict, path: Path) -> None:
         raise FileExistsError(
             f"{str(path)!r} exists and is no hindcast of simvp_climate: nothing was overwritten. Choose another name"
         )
-    keys = [*plan, *(key for key in before if key not in plan)]
-    if different := [
-        f"{key} {before.get(key)} (now {plan.get(key)})" for key in keys if before.get(key) != plan.get(key)
-    ]:
+    if changes := differences(before, plan):
         raise FileExistsError(
-            f"{str(path)!r} is another hindcast: {'; '.join(different)}. Nothing was overwritten: choose another name, "
+            f"{str(path)!r} is another hindcast: {'; '.join(changes)}. Nothing was overwritten: choose another name, "
             "or delete it"
         )
 
@@ -147,9 +145,8 @@ def _run_of(path: Path) -> dict | None:
 
 
 def _save(path: Path, plan: dict, digests: list[str]) -> None:
-    unfinished = path.with_name(f"{path.name}.new")
-    unfinished.write_text(json.dumps({"plan": plan, "digests": digests}))
-    os.replace(unfinished, path)
+    content = json.dumps({"plan": plan, "digests": digests})
+    write_atomically(path, lambda unfinished: unfinished.write_text(content), sync=False)
 
 
 def _open(path: Path) -> xr.Dataset:

@@ -9,8 +9,6 @@ Formats: 1 had no masks, transforms, bounds and forcings, 2 no checksum.
 
 import hashlib
 import json
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +17,8 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
+
+from simvp_climate.data.files import write_atomically
 
 _KIND, FORMAT = "simvp_climate forecaster", 3
 
@@ -51,7 +51,7 @@ def write(path: Path, header: dict, tensors: dict[str, Tensor]) -> None:
     }
     metadata["sha256"] = _checksum(metadata, tensors)
     content = safetensors.torch.save(tensors, metadata)
-    replace(path, lambda unfinished: unfinished.write_bytes(content))
+    write_atomically(path, lambda unfinished: unfinished.write_bytes(content))
 
 
 def read(path: Path) -> Content:
@@ -93,22 +93,6 @@ def read(path: Path) -> Content:
             f"{str(path)!r} is damaged: its header cannot be read ({error!r}). Take another copy"
         ) from error
     return Content(found, metadata.get("version", "unknown"), header, tensors)
-
-
-def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file of another name beside `path`, and give it that name once it is whole and on the disk.
-
-    If it fails, what was at `path` is there as before, and nothing beside it.
-    """
-    unfinished = path.with_name(path.name + ".unfinished")
-    try:
-        write(unfinished)
-        with open(unfinished, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
 
 
 def _format(path: Path, metadata: dict[str, str]) -> int:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import cartopy.crs as ccrs
@@ -13,6 +14,7 @@ from matplotlib import animation
 from matplotlib.colors import Colormap
 
 from simvp_climate.data.conventions import find_axes, rename
+from simvp_climate.data.files import check_parent, write_atomically
 from simvp_climate.data.progress import tqdm
 from simvp_climate.plot.colors import check_colors, colors_of
 from simvp_climate.plot.geography import beyond_edge, check_projection, color_bar, draw_cells, fit_height, map_panels
@@ -152,10 +154,9 @@ def animate(
     film = animation.FuncAnimation(figure, draw, frames=len(leads), interval=1000 / frames_per_second, repeat=True)
     if to is not None:
         to = Path(to)
-        unfinished = to.with_name(f"unfinished-{to.name}")
         with tqdm(total=len(leads), unit="frames", desc=to.name, disable=not progress) as bar:
-            film.save(unfinished, writer=writer, fps=frames_per_second, progress_callback=lambda *_: bar.update())
-        os.replace(unfinished, to)
+            options = {"writer": writer, "fps": frames_per_second, "progress_callback": lambda *_: bar.update()}
+            write_atomically(to, partial(film.save, **options))
     return film
 
 
@@ -165,6 +166,5 @@ def _writer(to: Path) -> str:
     writer = _WRITERS[to.suffix.lower()]
     if not animation.writers.is_available(writer):
         raise ValueError(f"{to.name} takes {writer}, which is not installed: install it, or write a .gif")
-    if not to.parent.is_dir():
-        raise ValueError(f"there is no folder {str(to.parent)!r} to write {to.name} in")
+    check_parent(to)
     return writer

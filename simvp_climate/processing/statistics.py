@@ -10,12 +10,15 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from simvp_climate.data import reader
+from simvp_climate.data.files import write_atomically
 from simvp_climate.data.reader import Channel, Request, Source
 from simvp_climate.data.variables import conversion, lookup
 
@@ -481,10 +484,8 @@ def load_cached(path: Path) -> Statistics | None:
 def save_cached(path: Path, found: Statistics) -> None:
     """Write statistics to a file of the cache; a folder that cannot be written to is ignored."""
     arrays = {name: getattr(found, name) for name in _ARRAYS}
-    unfinished = path.with_name(f"{path.stem}-{os.getpid()}.unfinished.npz")
-    try:
+    # a home that cannot be written to costs a second pass, nothing else
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(unfinished, **arrays, digest=np.array(found.digest))
-        os.replace(unfinished, path)
-    except OSError:  # a home that cannot be written to costs a second pass, nothing else
-        unfinished.unlink(missing_ok=True)
+        save = partial(np.savez_compressed, **arrays, digest=np.array(found.digest))
+        write_atomically(path, save, sync=False, concurrent=True)

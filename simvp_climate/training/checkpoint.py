@@ -2,14 +2,13 @@
 
 import dataclasses
 import errno
-import fcntl
 import hashlib
 import io
 import json
 import os
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +16,16 @@ import numpy as np
 import pandas as pd
 import torch
 
+from simvp_climate.data.files import differences, lock, unfinished_path, write_atomically
 from simvp_climate.training.config import FREE
 from simvp_climate.training.loader import Plan
 
 RESULT = "forecaster.safetensors"
 _STATE, _HISTORY = "training.pt", "history.csv"
 _FORMAT = 2
-_DIGESTS = {  # what two digests that differ mean
-    "data_sha256": "the data (other values, grid, windows or fields without time)",
-    "start_from": "start_from (other weights or statistics)",
+_DIGESTS = {  # what it means that two digests differ
+    "data_sha256": "other values, grid, windows or fields without time",
+    "start_from": "other weights or statistics",
 }
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -57,7 +57,6 @@ def hold(directory: str | os.PathLike | None) -> Iterator[Path | None]:
     path = Path(directory)
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"directory={str(path)!r} is a file: choose a folder")
-    unfinished = {f"{name}.unfinished" for name in (_STATE, _HISTORY, RESULT)}
     # what others write there (a scheduler, a logger) is left alone
     found = [name for name in (_HISTORY, RESULT) if (path / name).exists()]
     if found and not (path / _STATE).exists():
@@ -66,26 +65,17 @@ def hold(directory: str | os.PathLike | None) -> Iterator[Path | None]:
             "another folder, or move them away, nothing is overwritten"
         )
     path.mkdir(parents=True, exist_ok=True)
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        _lock(folder, path)
-        for name in unfinished:
-            (path / name).unlink(missing_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock(path))
+        except BlockingIOError as error:
+            raise RuntimeError(
+                f"directory={str(path)!r} is in use: another process trains there. Wait until it has ended, or choose "
+                "another directory"
+            ) from error
+        for name in (_STATE, _HISTORY, RESULT):
+            unfinished_path(path / name).unlink(missing_ok=True)
         yield path
-    finally:
-        os.close(folder)  # and with it the lock, which also ends with the process
-
-
-def _lock(folder: int, path: Path) -> None:
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise RuntimeError(
-            f"directory={str(path)!r} is in use: another process trains there. Wait until it has ended, or choose "
-            "another directory"
-        ) from error
-    except OSError:  # a file system without locks
-        pass
 
 
 def fingerprint(provenance: dict, digests: list[str], arrays: Iterable[np.ndarray], streamed: bool) -> str:
@@ -160,14 +150,7 @@ def resume(run: Run) -> dict | None:
         return None
     saved = _load(run.directory)
     if saved["fingerprint"] != run.fingerprint:
-        before, now = json.loads(saved["fingerprint"]), json.loads(run.fingerprint)
-        names = sorted({name for name in before.keys() | now.keys() if before.get(name) != now.get(name)})
-        changed = [
-            _DIGESTS[name]
-            if name in _DIGESTS and before.get(name) and now.get(name)
-            else f"{name} ({before.get(name)} there, {now.get(name)} now)"
-            for name in names
-        ]
+        changed = differences(json.loads(saved["fingerprint"]), json.loads(run.fingerprint), _DIGESTS)
         raise ValueError(
             f"directory={str(run.directory)!r} holds another run. Different are: {'; '.join(changed)}. Choose "
             "another directory, or call with the settings of that run to resume it"
@@ -214,20 +197,7 @@ def explain(directory: Path, error: Exception) -> OSError:
 
 
 def _write(path: Path, content: bytes | memoryview) -> None:
-    """Write a file under a temporary name and rename it: at any moment the old or the new one is there, whole."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
     try:
-        with open(unfinished, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name too is on the disk
-        finally:
-            os.close(folder)
+        write_atomically(path, lambda unfinished: unfinished.write_bytes(content))
     except OSError as error:
-        with suppress(OSError):  # what went wrong before is what is said
-            unfinished.unlink(missing_ok=True)
         raise explain(path.parent, error) from error

@@ -178,22 +178,22 @@ def test_only_the_same_dataset_and_settings_go_on(tmp_path, blocks_of_eight):
     with pytest.raises(OSError, match="planted"):
         cache(failing, tmp_path / "c.zarr", **settings)
     changed = {
-        r"contents, z, shape is \[40, 3, 4\] there, \[36, 3, 4\] here": ds.isel(time=slice(36)),
-        r"contents, z, values \(checksum\) is": ds.assign(z=ds["z"] + 1),
-        r"contents, t is only here": ds.assign(t=ds["z"]),
-        r"contents, z, attributes, units is 'm2 s-2' there, 'm' here": ds.assign(z=ds["z"].assign_attrs(units="m")),
+        r"contents\.z\.shape is \[36, 3, 4\], was \[40, 3, 4\]": ds.isel(time=slice(36)),
+        r"contents\.z\.values \(checksum\) is": ds.assign(z=ds["z"] + 1),
+        r"contents\.t is new": ds.assign(t=ds["z"]),
+        r"contents\.z\.attributes\.units is 'm', was 'm2 s-2'": ds.assign(z=ds["z"].assign_attrs(units="m")),
     }
     for message, other in changed.items():
         with pytest.raises(ValueError, match=f"c.zarr.unfinished' was begun from something else .*{message}"):
             cache(other, tmp_path / "c.zarr", **settings)
-    with pytest.raises(ValueError, match="settings, dtype is 'float32' there, 'int16' here.*or remove the folder"):
+    with pytest.raises(ValueError, match="settings.dtype is 'int16', was 'float32'"):
         cache(ds, tmp_path / "c.zarr", dtype="int16", **settings)
     done = cache(ds, tmp_path / "c.zarr", **settings)
     before = files(tmp_path / "c.zarr")
     lazy, reads = counted(ds)
     assert cache(lazy, tmp_path / "c.zarr", **settings).identical(done)
     assert files(tmp_path / "c.zarr") == before and reads.times == []
-    with pytest.raises(ValueError, match=r"c.zarr' was made from something else .*chunk_bytes is 192 there, 96 here"):
+    with pytest.raises(ValueError, match=r"c.zarr' was made from something else .*chunk_bytes is 96, was 192"):
         cache(ds, tmp_path / "c.zarr", chunk_bytes=2 * GLOBE, progress=False)
 
 
@@ -201,7 +201,7 @@ def test_where_it_was_opened_is_part_of_it(tmp_path):
     for name in ("a.nc", "b.nc"):
         noise().to_netcdf(tmp_path / name)
     cache(open_dataset(tmp_path / "a.nc", ["z"]), tmp_path / "c.zarr", progress=False)
-    with pytest.raises(ValueError, match="path is '.*a.nc' there, '.*b.nc' here"):
+    with pytest.raises(ValueError, match="path is '.*b.nc', was '.*a.nc'"):
         cache(open_dataset(tmp_path / "b.nc", ["z"]), tmp_path / "c.zarr", progress=False)
 
 
@@ -231,7 +231,7 @@ def test_a_source_that_changed_where_no_sample_is_is_another(tmp_path, kind):
     else:
         with netCDF4.Dataset(path, "r+") as file:
             file["z"][200:300] = 0
-    message = r"c.zarr' was made from .*: the files of the source changed since \(z: .*Open it with open_dataset"
+    message = r"c.zarr' was made from .*contents\.z.*the files of the source changed since"
     with pytest.raises(ValueError, match=message):
         cache(open_dataset(path, ["z"]), target, progress=False)
 
@@ -430,7 +430,7 @@ def test_wrong_arguments(tmp_path):
         cache(ds, tmp_path / "c.zarr", chunk_bytes=0)
     with pytest.raises(ValueError, match="'s3://bucket/c.zarr' is not a folder"):
         cache(ds, "s3://bucket/c.zarr")
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match="no folder"):
         cache(ds, tmp_path / "not" / "there" / "c.zarr")
     with pytest.raises(ValueError, match=r"no variable has the dimensions.*\['latitude', 'longitude'\].*open_dataset"):
         cache(ds.isel(time=0), tmp_path / "c.zarr")

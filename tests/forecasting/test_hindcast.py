@@ -144,9 +144,9 @@ def test_a_killed_process(forecaster, tmp_path):
 def test_another_run_is_refused(forecaster, tmp_path, monkeypatch):
     ds, to = waves(), tmp_path / "h.zarr"
     forecaster.hindcast(ds, every="12h", store=to, progress=False)
-    with pytest.raises(FileExistsError, match=r"another hindcast: horizon 3 \(now 2\)"):
+    with pytest.raises(FileExistsError, match="another hindcast: horizon is 2, was 3"):
         forecaster.hindcast(ds, every="12h", horizon=2, store=to, progress=False)
-    with pytest.raises(FileExistsError, match=r"another hindcast: initializations 29 \(now 14\)"):
+    with pytest.raises(FileExistsError, match="another hindcast: initializations is 14, was 29"):
         forecaster.hindcast(ds, every="24h", store=to, progress=False)
     shifted = ds.assign_coords(longitude=ds.longitude + 1e-5)
     with pytest.raises(FileExistsError, match="another hindcast: grid"):

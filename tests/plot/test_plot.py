@@ -683,7 +683,7 @@ class TestFilms:
         forecast = perfect_forecast(analysis(*GLOBE))
         with pytest.raises(ValueError, match="ends in .gif or .mp4"):
             plot.animate(forecast, to=tmp_path / "film.avi")
-        with pytest.raises(ValueError, match="there is no folder"):
+        with pytest.raises(FileNotFoundError, match="no folder"):
             plot.animate(forecast, to=tmp_path / "no" / "film.gif")
         with pytest.raises(ValueError, match="a film shows one field"):
             plot.animate(forecast.assign(z500=forecast.t2m), to=tmp_path / "film.gif")

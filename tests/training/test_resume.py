@@ -59,7 +59,7 @@ def test_killed_while_it_writes_and_stopped_by_the_scheduler(tmp_path):
     directory = tmp_path / "run"
     process = start(directory, 2, seconds=60)
     wait_for(process, "writing")
-    assert (directory / "training.pt.unfinished").exists()
+    assert (directory / "unfinished-training.pt").exists()
     with pytest.raises(RuntimeError, match="is in use: another process trains there"):
         training_script.train(directory, 2)
     kill(process)

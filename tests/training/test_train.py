@@ -184,7 +184,7 @@ def test_a_directory_of_another_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="cannot be read as a training state"):
         run(directory=tmp_path / "run")
     (tmp_path / "died").mkdir()
-    (tmp_path / "died" / "training.pt.unfinished").write_text("half a state")
+    (tmp_path / "died" / "unfinished-training.pt").write_text("half a state")
     run(directory=tmp_path / "died")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("do not lose me")

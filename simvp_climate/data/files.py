@@ -1,0 +1,121 @@
+"""Write files and folders atomically, lock a directory, and list how two records differ."""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+def unfinished_path(path: Path) -> Path:
+    """Return the temporary name, in the same folder and with the same suffix, under which `path` is written."""
+    return path.with_name(f"unfinished-{path.name}")
+
+
+def write_atomically(
+    path: Path, write: Callable[[Path], object], *, sync: bool = True, concurrent: bool = False
+) -> None:
+    """Write a file or folder under a temporary name and rename it: at any moment `path` is absent, old or complete.
+
+    Parameters
+    ----------
+    path
+        The final name. An existing file is replaced; an existing folder must be empty.
+    write
+        Creates the file or folder at the temporary path it is called with.
+    sync
+        Wait until content and name are on the disk, so that they survive a power failure.
+    concurrent
+        Other processes may write the same path at the same time: each gets a temporary name of its own.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or fails. The previous content of `path` is intact, and the temporary file is removed.
+    """
+    unfinished = unfinished_path(path)
+    if concurrent:
+        unfinished = unfinished.with_stem(f"{unfinished.stem}-{os.getpid()}")
+    _remove(unfinished)
+    try:
+        write(unfinished)
+        if sync:
+            _sync(unfinished)
+        os.replace(unfinished, path)
+        if sync:
+            _sync(path.parent)
+    except BaseException:
+        with suppress(OSError):  # the first error matters
+            _remove(unfinished)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_parent(path: str | os.PathLike) -> Path:
+    """Return `path` as a Path; raise FileNotFoundError unless the folder that is to contain it exists."""
+    path = Path(path)
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise FileNotFoundError(f"{str(path)!r}: there is no folder {str(parent)!r}. Create it: mkdir -p '{parent}'")
+    return path
+
+
+@contextmanager
+def lock(directory: Path) -> Iterator[None]:
+    """Lock a directory for this process until the context, or the process, ends.
+
+    On a file system without locks, nothing is locked.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process has locked the directory.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # no locks here
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def differences(before: Mapping, now: Mapping, digests: Mapping[str, str] = {}, prefix: str = "") -> list[str]:
+    """Return a phrase for each entry in which two nested records differ, such as "config.seed is 1, was 0".
+
+    `digests` explains entries whose values mean nothing to a reader: key -> what a difference means.
+    """
+    changes = []
+    for key in [*now, *(key for key in before if key not in now)]:
+        label, old, new = f"{prefix}{key}", before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            changes += differences(old, new, digests, f"{label}.")
+        elif json.dumps(old, default=repr) == json.dumps(new, default=repr):  # as text, NaN equals itself
+            continue
+        elif key not in before or key not in now:
+            changes.append(f"{label} is new" if key in now else f"{label} is missing")
+        elif key in digests and None not in (old, new):
+            changes.append(f"{label} differs ({digests[key]})")
+        else:
+            changes.append(f"{label} is {new!r}, was {old!r}")
+    return changes
