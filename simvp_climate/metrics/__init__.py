@@ -4,7 +4,7 @@ Labels only, never torch. `score` computes many of them at once, beside baseline
 """
 
 from simvp_climate.data.grid import latitude_weights
-from simvp_climate.metrics.categorical import (
+from simvp_climate.metrics.categorical.terciles import (
     brier,
     event_frequency,
     frequency_bias,

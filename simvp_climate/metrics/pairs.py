@@ -10,7 +10,7 @@ from xarray.coding.times import infer_calendar_name
 
 from simvp_climate.data.conventions import find_member, orient
 from simvp_climate.metrics.alignment import SPACE, _oriented, _renamed, comparable, iso, lead_text, with_times
-from simvp_climate.metrics.baselines.reference import climatology_at
+from simvp_climate.metrics.baselines.climatologies import climatology_at
 
 _SEASONS = ("DJF", "MAM", "JJA", "SON")
 

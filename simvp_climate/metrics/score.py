@@ -24,8 +24,8 @@ from simvp_climate.metrics.aggregation import (
     weighted_sums,
 )
 from simvp_climate.metrics.alignment import SPACE, iso
-from simvp_climate.metrics.baselines import reference as plain
-from simvp_climate.metrics.categorical import check_frequency, event_metrics, seeps_pairs
+from simvp_climate.metrics.baselines import climatologies as plain
+from simvp_climate.metrics.categorical.terciles import check_frequency, event_metrics, seeps_pairs
 from simvp_climate.metrics.definitions import METRICS, Metric, ratio
 from simvp_climate.metrics.pairs import Pairs, group_masks, match, refuse_fits, refuse_overlap
 from simvp_climate.metrics.regions import Region

@@ -9,7 +9,7 @@ from simvp_climate.data.conventions import find_axes
 from simvp_climate.data.grid import closes_longitude
 from simvp_climate.metrics.aggregation import cell_weights, concat, row_weights, weighted_sums
 from simvp_climate.metrics.alignment import SPACE, canonical, on_grid_of, with_times
-from simvp_climate.metrics.baselines.reference import climatology_at
+from simvp_climate.metrics.baselines.climatologies import climatology_at
 from simvp_climate.metrics.definitions import Metric
 from simvp_climate.metrics.pairs import match, refuse_times
 from simvp_climate.metrics.regions import Region

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from simvp_climate.metrics.baselines import reference
-from simvp_climate.metrics.baselines.reference import climatology, climatology_at, persistence
+from simvp_climate.metrics.baselines import climatologies as reference
+from simvp_climate.metrics.baselines.climatologies import climatology, climatology_at, persistence
 from simvp_climate.metrics.score import score
 
 

@@ -5,9 +5,9 @@ from factories import rain
 from scores.categorical import seeps as peer_seeps
 
 from simvp_climate.data.grid import latitude_weights
-from simvp_climate.metrics import categorical
-from simvp_climate.metrics.baselines.reference import climatology, climatology_at, persistence
-from simvp_climate.metrics.categorical import (
+from simvp_climate.metrics.baselines.climatologies import climatology, climatology_at, persistence
+from simvp_climate.metrics.categorical import terciles as categorical
+from simvp_climate.metrics.categorical.terciles import (
     brier,
     event_frequency,
     frequency_bias,

@@ -7,9 +7,9 @@ from factories import rain
 from scores.probability import crps_for_ensemble
 
 from simvp_climate.data.grid import latitude_weights
-from simvp_climate.metrics.baselines.reference import climatology, climatology_at, persistence
-from simvp_climate.metrics.baselines.statistical import fit_damped_persistence, fit_linear_regression
-from simvp_climate.metrics.categorical import brier, event_frequency, frequency_bias, seeps, seeps_climatology
+from simvp_climate.metrics.baselines.climatologies import climatology, climatology_at, persistence
+from simvp_climate.metrics.baselines.linear_regression import fit_damped_persistence, fit_linear_regression
+from simvp_climate.metrics.categorical.terciles import brier, event_frequency, frequency_bias, seeps, seeps_climatology
 from simvp_climate.metrics.deterministic import activity, rmse, wind_vector_rmse
 from simvp_climate.metrics.ensemble import crps, rank_histogram, spread, spread_skill_ratio
 from simvp_climate.metrics.regions import region_masks

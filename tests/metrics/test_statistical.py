@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from simvp_climate.metrics.baselines.reference import climatology, climatology_at, persistence
-from simvp_climate.metrics.baselines.statistical import fit_damped_persistence, fit_linear_regression
+from simvp_climate.metrics.baselines.climatologies import climatology, climatology_at, persistence
+from simvp_climate.metrics.baselines.linear_regression import fit_damped_persistence, fit_linear_regression
 from simvp_climate.metrics.deterministic import rmse
 
 
@@ -42,7 +42,7 @@ class TestDampedPersistence:
         np.testing.assert_allclose(found, [0.8, 0.8**2, 0.8**4], atol=0.02)
 
     def test_in_blocks(self, monkeypatch):
-        from simvp_climate.metrics.baselines import reference
+        from simvp_climate.metrics.baselines import climatologies as reference
 
         train = red_noise(times=300)
         whole = fit_damped_persistence(train, flat_climatology(train), LEADS)
@@ -149,7 +149,7 @@ class TestLinearRegression:
             np.testing.assert_allclose(found.operator[at], best.operator[0], atol=1e-10)
 
     def test_several_variables_levels_and_blocks(self, monkeypatch):
-        from simvp_climate.metrics.baselines import reference
+        from simvp_climate.metrics.baselines import climatologies as reference
 
         one = self.wave()
         levels = xr.concat([one.t2m, one.t2m * 2 - 280], xr.DataArray([500.0, 850.0], dims="level")).transpose(

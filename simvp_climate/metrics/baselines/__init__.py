@@ -1,7 +1,7 @@
 """Baselines: the forecasts that a useful forecast must beat."""
 
-from simvp_climate.metrics.baselines.reference import climatology, climatology_at, persistence
-from simvp_climate.metrics.baselines.statistical import fit_damped_persistence, fit_linear_regression
+from simvp_climate.metrics.baselines.climatologies import climatology, climatology_at, persistence
+from simvp_climate.metrics.baselines.linear_regression import fit_damped_persistence, fit_linear_regression
 
 __all__ = [
     "climatology",

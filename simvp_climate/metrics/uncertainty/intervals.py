@@ -16,7 +16,7 @@ import xarray as xr
 from simvp_climate.data.conventions import find_member, restore
 from simvp_climate.metrics.aggregation import cell_weights, concat, finish, weighted_sums
 from simvp_climate.metrics.alignment import canonical, iso, on_grid_of, with_times
-from simvp_climate.metrics.baselines.reference import climatology_at
+from simvp_climate.metrics.baselines.climatologies import climatology_at
 from simvp_climate.metrics.definitions import Metric
 from simvp_climate.metrics.pairs import Block, Pairs, group_masks, match, read, refuse_overlap
 from simvp_climate.metrics.regions import Region

@@ -14,8 +14,8 @@ from simvp_climate.data.conventions import find_axes, find_member, orient, renam
 from simvp_climate.data.variables import conversion, lookup, same_units
 from simvp_climate.metrics.aggregation import cell_weights, concat, finish, row_weights, weighted_sums
 from simvp_climate.metrics.alignment import comparable, iso
-from simvp_climate.metrics.baselines.reference import calendar_mean, persistence
-from simvp_climate.metrics.baselines.reference import climatology as mean_climatology
+from simvp_climate.metrics.baselines.climatologies import calendar_mean, persistence
+from simvp_climate.metrics.baselines.climatologies import climatology as mean_climatology
 from simvp_climate.metrics.definitions import Fields, Metric, ratio
 from simvp_climate.metrics.pairs import Pairs, match, refuse_overlap
 from simvp_climate.metrics.regions import Region

@@ -11,7 +11,7 @@ from simvp_climate.data.grid import latitude_weights
 from simvp_climate.data.variables import same_units
 from simvp_climate.data.windows import valid_times
 from simvp_climate.metrics.alignment import iso, on_grid_of
-from simvp_climate.metrics.baselines.reference import as_lead_time, climatology_at, persistence, time_blocks
+from simvp_climate.metrics.baselines.climatologies import as_lead_time, climatology_at, persistence, time_blocks
 
 # float64 bytes of the states from which the empirical orthogonal functions are computed
 _MODES, _RIDGES = (50, 100, 200, 400), (0.03, 0.1, 0.3, 1.0)

@@ -1,0 +1,1 @@
+"""Categorical verification: events above a threshold, SEEPS, and terciles."""
