@@ -4,14 +4,9 @@ Labels only, never torch. `score` computes many of them at once, beside baseline
 """
 
 from simvp_climate.data.grid import latitude_weights
-from simvp_climate.metrics.categorical.terciles import (
-    brier,
-    event_frequency,
-    frequency_bias,
-    seeps,
-    seeps_climatology,
-    tercile_rpss,
-)
+from simvp_climate.metrics.categorical.seeps import seeps, seeps_climatology
+from simvp_climate.metrics.categorical.terciles import tercile_rpss
+from simvp_climate.metrics.categorical.thresholds import brier, event_frequency, frequency_bias
 from simvp_climate.metrics.deterministic import acc, activity, bias, mae, rmse, small_scale_variance, wind_vector_rmse
 from simvp_climate.metrics.ensemble import crps, rank_histogram, spread, spread_skill_ratio
 from simvp_climate.metrics.published_scores import published

@@ -24,8 +24,9 @@ from simvp_climate.metrics.aggregation import (
     weighted_sums,
 )
 from simvp_climate.metrics.alignment import SPACE, iso
-from simvp_climate.metrics.baselines import climatologies as plain
-from simvp_climate.metrics.categorical.terciles import check_frequency, event_metrics, seeps_pairs
+from simvp_climate.metrics.baselines.simple_persistence import persistence as simple_persistence
+from simvp_climate.metrics.categorical.seeps import seeps_pairs
+from simvp_climate.metrics.categorical.thresholds import check_frequency, event_metrics
 from simvp_climate.metrics.definitions import METRICS, Metric, ratio
 from simvp_climate.metrics.pairs import Pairs, group_masks, match, refuse_fits, refuse_overlap
 from simvp_climate.metrics.regions import Region
@@ -142,7 +143,7 @@ def score(
         an init or a lead; or if verified times lie in the period of the climatology, event frequency or a fit.
     """
     system = str(forecast.attrs.get("system", "forecast"))
-    made = {"persistence": plain.persistence} if persistence else {}
+    made = {"persistence": simple_persistence} if persistence else {}
     if climatology is None and calibrated is not None:
         raise ValueError("calibrated draws the forecast towards climatology: give one, climatology(train)")
     names = [*made, *(["climatology"] if climatology is not None else []), *(baselines or {})]

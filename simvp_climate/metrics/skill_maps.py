@@ -9,7 +9,7 @@ import xarray as xr
 
 from simvp_climate.data.conventions import find_member
 from simvp_climate.metrics.alignment import iso
-from simvp_climate.metrics.baselines.climatologies import persistence
+from simvp_climate.metrics.baselines.simple_persistence import persistence
 from simvp_climate.metrics.pairs import blocks, match, read, refuse_fits
 from simvp_climate.metrics.uncertainty.bootstrap import block_length
 

@@ -12,7 +12,7 @@ from factories import waves
 from simvp_climate.data import cf_encoding, io
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.data.store import open_dataset, open_sample
-from simvp_climate.metrics.baselines.climatologies import persistence
+from simvp_climate.metrics.baselines.simple_persistence import persistence
 
 
 @pytest.fixture(scope="module")

@@ -5,16 +5,12 @@ from factories import rain
 from scores.categorical import seeps as peer_seeps
 
 from simvp_climate.data.grid import latitude_weights
-from simvp_climate.metrics.baselines.climatologies import climatology, climatology_at, persistence
-from simvp_climate.metrics.categorical import terciles as categorical
-from simvp_climate.metrics.categorical.terciles import (
-    brier,
-    event_frequency,
-    frequency_bias,
-    seeps,
-    seeps_climatology,
-    tercile_rpss,
-)
+from simvp_climate.metrics.baselines.climatologies import climatology, climatology_at
+from simvp_climate.metrics.baselines.simple_persistence import persistence
+from simvp_climate.metrics.categorical import latitude_bands
+from simvp_climate.metrics.categorical.seeps import seeps, seeps_climatology
+from simvp_climate.metrics.categorical.terciles import tercile_rpss
+from simvp_climate.metrics.categorical.thresholds import brier, event_frequency, frequency_bias
 from simvp_climate.metrics.score import score
 
 
@@ -83,12 +79,12 @@ class TestEventFrequency:
 
     def test_errors(self):
         train = rain(days=400)
-        with pytest.raises(ValueError, match=r"thresholds has \['tp'\], the training period has \['tp24h'\]"):
+        with pytest.raises(ValueError, match=r"\['tp'\].*training period has \['tp24h'\]"):
             event_frequency(train, {"tp": 1e-3})
         for wrong in ({"tp24h": "1"}, {"tp24h": True}, {"tp24h": np.nan}, {"tp24h": [1.0]}):
-            with pytest.raises(ValueError, match="the threshold of tp24h is .*: give a number in its unit"):
+            with pytest.raises(ValueError, match="threshold of tp24h is .* number"):
                 event_frequency(train, wrong)
-        with pytest.raises(ValueError, match=r"thresholds=0.001 must say one by variable, .*\{'tp': 1e-3\}"):
+        with pytest.raises(ValueError, match=r"thresholds=0.001 .*mapping by variable"):
             event_frequency(train, 1e-3)
 
 
@@ -150,12 +146,12 @@ class TestSeeps:
         np.testing.assert_array_equal(table[name].sel(system="forecast", metric="seeps"), expected)
         with pytest.raises(ValueError, match="and no total_precipitation_24hr_seeps_dry_fraction"):
             seeps(forecast, truth, theirs.drop_vars("total_precipitation_24hr_seeps_dry_fraction"))
-        with pytest.raises(ValueError, match="says not what is dry for rain: set it in m"):
+        with pytest.raises(ValueError, match="dry for rain"):
             new = theirs.rename({one: one.replace("total_precipitation_24hr", "rain") for one in theirs.data_vars})
             seeps(forecast.rename({name: "rain"}), truth.rename({name: "rain"}), new)
 
     def test_errors(self):
-        with pytest.raises(ValueError, match="a step of 12 h says not what is dry"):
+        with pytest.raises(ValueError, match="12 h .*dry"):
             ds = rain(days=800)
             seeps_climatology(ds.assign_coords(time=ds.time[0].values + np.arange(800) * np.timedelta64(12, "h")))
         with pytest.raises(ValueError, match="less than eleven months"):
@@ -213,7 +209,7 @@ class TestTerciles:
         # a cell that never has a value is a mask
         sea = [one.where(one.longitude > 50) for one in (forecast, truth, train)]
         assert np.isfinite(tercile_rpss(*sea, **arguments).sst).all()
-        with pytest.raises(ValueError, match="windows has 1: write pairs of whole numbers"):
+        with pytest.raises(ValueError, match="windows has 1: .*pairs"):
             tercile_rpss(forecast, truth, train, windows=(1, 2))
 
     def test_right_wrong_and_undecided(self):
@@ -323,14 +319,14 @@ class TestTerciles:
         forecast = persistence(truth, truth.time[:1000:10], ["1D", "2D", "3D"])
         forecast = forecast.isel(latitude=slice(None, None, -1))
         whole = tercile_rpss(forecast, truth, train, windows=[(1, 3)])
-        monkeypatch.setattr(categorical, "_BAND_BYTES", 1)
+        monkeypatch.setattr(latitude_bands, "_BAND_BYTES", 1)
         xr.testing.assert_allclose(tercile_rpss(forecast, truth, train, windows=[(1, 3)]), whole, rtol=1e-12)
 
 
 def test_a_seeps_climatology_in_bands_of_latitude(monkeypatch):
     train = rain(days=500)
     whole = seeps_climatology(train)
-    monkeypatch.setattr(categorical, "_BAND_BYTES", 1)
+    monkeypatch.setattr(latitude_bands, "_BAND_BYTES", 1)
     xr.testing.assert_identical(seeps_climatology(train), whole)
     xr.testing.assert_identical(seeps_climatology(train.chunk(time=100)), whole)
     # satellites do not see the poles

@@ -8,7 +8,8 @@ import xarray as xr
 
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.metrics import pairs
-from simvp_climate.metrics.baselines.climatologies import climatology, persistence
+from simvp_climate.metrics.baselines.climatologies import climatology
+from simvp_climate.metrics.baselines.simple_persistence import persistence
 from simvp_climate.metrics.deterministic import acc, activity, bias, mae, rmse, small_scale_variance
 from simvp_climate.metrics.score import score
 

@@ -4,7 +4,8 @@ import xarray as xr
 
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.metrics import pairs
-from simvp_climate.metrics.baselines.climatologies import climatology, persistence
+from simvp_climate.metrics.baselines.climatologies import climatology
+from simvp_climate.metrics.baselines.simple_persistence import persistence
 from simvp_climate.metrics.uncertainty.intervals import Intervals, coverage, fit_intervals, interval_score
 
 LEADS = ["6h", "24h"]

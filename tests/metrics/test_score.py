@@ -7,9 +7,12 @@ from factories import rain
 from scores.probability import crps_for_ensemble
 
 from simvp_climate.data.grid import latitude_weights
-from simvp_climate.metrics.baselines.climatologies import climatology, climatology_at, persistence
-from simvp_climate.metrics.baselines.linear_regression import fit_damped_persistence, fit_linear_regression
-from simvp_climate.metrics.categorical.terciles import brier, event_frequency, frequency_bias, seeps, seeps_climatology
+from simvp_climate.metrics.baselines.climatologies import climatology, climatology_at
+from simvp_climate.metrics.baselines.damped_persistence import fit_damped_persistence
+from simvp_climate.metrics.baselines.linear_regression import fit_linear_regression
+from simvp_climate.metrics.baselines.simple_persistence import persistence
+from simvp_climate.metrics.categorical.seeps import seeps, seeps_climatology
+from simvp_climate.metrics.categorical.thresholds import brier, event_frequency, frequency_bias
 from simvp_climate.metrics.deterministic import activity, rmse, wind_vector_rmse
 from simvp_climate.metrics.ensemble import crps, rank_histogram, spread, spread_skill_ratio
 from simvp_climate.metrics.regions import region_masks
@@ -627,11 +630,11 @@ class TestOfSomeVariables:
             scored(frequency, thresholds=None)
         with pytest.raises(ValueError, match="give both, score"):
             scored(frequency, clim=None)
-        with pytest.raises(ValueError, match="is that of values above 0.005 m, and the threshold is 0.01 m"):
+        with pytest.raises(ValueError, match="above 0.005 m, .*threshold is 0.01 m"):
             scored(frequency, thresholds={"tp24h": 1e-2})
-        with pytest.raises(ValueError, match=r"has \['tp24h'\] and nothing on \['t2m'\]"):
+        with pytest.raises(ValueError, match=r"\['tp24h'\].* none of \['t2m'\]"):
             scored(frequency, thresholds={"t2m": 280.0})
-        with pytest.raises(ValueError, match="runs from .* and is no probability"):
+        with pytest.raises(ValueError, match="probabilities from 0 to 1"):
             scored(clim[["t2m"]], thresholds={"t2m": 280.0})
         with pytest.raises(ValueError, match="the event frequency is from 2005-03-01.*it has seen the truth"):
             scored(event_frequency(truth, thresholds))
@@ -650,9 +653,9 @@ class TestOfSomeVariables:
 
     def test_errors_of_thresholds(self):
         forecast, truth = self.rainy()
-        with pytest.raises(ValueError, match="the threshold of tp24h is '1': give a number in its unit"):
+        with pytest.raises(ValueError, match="threshold of tp24h is '1'.* number"):
             score(forecast, truth, thresholds={"tp24h": "1"})
-        with pytest.raises(ValueError, match="thresholds=1.0 must say one by variable"):
+        with pytest.raises(ValueError, match="thresholds=1.0 .*mapping by variable"):
             score(forecast, truth, thresholds=1.0)
         with pytest.raises(ValueError, match="metrics has 'rmse' twice"):
             score(forecast, truth, metrics=["rmse", "mae", "rmse"])
@@ -660,7 +663,7 @@ class TestOfSomeVariables:
             score(forecast, truth, metrics=["brier"])
         with pytest.raises(ValueError, match="seeps_skill needs seeps_climatology"):
             score(forecast, truth, metrics=["seeps_skill"])
-        with pytest.raises(ValueError, match=r"thresholds has \['tp'\], the forecast \['tp24h', 't2m'\]"):
+        with pytest.raises(ValueError, match=r"\['tp'\], the forecast has \['tp24h', 't2m'\]"):
             score(forecast, truth, thresholds={"tp": 1e-3})
         with pytest.raises(ValueError, match="has .* and nothing on"):
             score(forecast, truth, seeps_climatology=xr.Dataset(attrs={"dry": 1e-3}))

@@ -3,8 +3,9 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from simvp_climate.metrics.baselines.climatologies import climatology, persistence
-from simvp_climate.metrics.baselines.linear_regression import fit_damped_persistence
+from simvp_climate.metrics.baselines.climatologies import climatology
+from simvp_climate.metrics.baselines.damped_persistence import fit_damped_persistence
+from simvp_climate.metrics.baselines.simple_persistence import persistence
 from simvp_climate.metrics.skill_maps import _discoveries, skill_map
 
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from simvp_climate.metrics.baselines.climatologies import climatology, persistence
+from simvp_climate.metrics.baselines.climatologies import climatology
+from simvp_climate.metrics.baselines.simple_persistence import persistence
 from simvp_climate.metrics.spectral import drift, variance_by_wavenumber, zonal_spectrum
 
 

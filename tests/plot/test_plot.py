@@ -19,7 +19,7 @@ from matplotlib.colors import to_rgb
 
 from simvp_climate import plot
 from simvp_climate.data.grid import latitude_weights
-from simvp_climate.metrics.baselines.climatologies import persistence
+from simvp_climate.metrics.baselines.simple_persistence import persistence
 from simvp_climate.metrics.published_scores import published
 from simvp_climate.metrics.score import score
 from simvp_climate.metrics.spectral import variance_by_wavenumber, zonal_spectrum

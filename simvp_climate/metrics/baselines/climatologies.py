@@ -1,114 +1,66 @@
-"""What a forecast has to beat: persistence and climatology."""
+"""Climatologies: the mean state by time of year and time of day."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from simvp_climate.data.conventions import find_axes
-from simvp_climate.data.windows import valid_times
 
-# bytes of one time block read at once; the sums of a climatology come on top
+# Bytes of one block of times in memory; the sums of a climatology come on top.
 _BLOCK_BYTES = 64 * 2**20
 
 _OVERALL = "all times"
+_LONG_NAMES = {
+    "hour": "hour of the day (UTC)",
+    "dayofyear": "day of the year",
+    "week": "ISO week of the year",
+    "month": "month of the year",
+}
 
-
-def persistence(
-    dataset: xr.Dataset,
-    init_times: xr.DataArray | Iterable | str,
-    lead_times: xr.DataArray | Iterable | str,
-) -> xr.Dataset:
-    """Return the forecast that nothing changes: the analysis at init_time, for every lead time.
-
-    Parameters
-    ----------
-    dataset
-        Analyses with a dimension `time`.
-    init_times
-        Times of the dataset to start from: datetimes, an array, or ISO strings.
-    lead_times
-        Durations: timedelta64, pandas timedeltas, or text such as "6h"; for calendar months a DataArray
-        of whole numbers with the attribute units="months".
-
-    Returns
-    -------
-    Dataset with the variables of `dataset` that have a time, dims (init_time, lead_time, [level,] latitude,
-    longitude) with their names, coordinates, units and attributes as in `dataset`, and the coordinate
-    `valid_time(init_time, lead_time)`. Dask arrays stay lazy, other data are read; leads share memory.
-
-    Raises
-    ------
-    ValueError
-        If the dataset lacks a `time` or one of the init times, or lead times have no unit.
-    """
-    dataset = _with_time(dataset)
-    index = dataset.indexes["time"]
-    wanted = _as_index(init_times, index)
-    positions = index.get_indexer(wanted)
-    if (positions < 0).any():
-        first = wanted[int(np.argmax(positions < 0))]
-        nearest = index[int(np.abs(index - first).argmin())]
-        raise ValueError(
-            f"{(positions < 0).sum()} of {len(wanted)} init times are not in the dataset, first {first}; the "
-            f"nearest time there is {nearest} (it runs from {index[0]} to {index[-1]})"
-        )
-    lead_time = as_lead_time(lead_times)
-    changing = [name for name, variable in dataset.data_vars.items() if "time" in variable.dims]
-    # coordinates along time describe the analysis, not the time that is forecast
-    passing = [name for name, coordinate in dataset.coords.items() if "time" in coordinate.dims]
-    analysis = dataset[changing].isel(time=positions).drop_encoding()  # it speaks of the file that was read
-    analysis = analysis.drop_vars([name for name in passing if name != "time"], errors="ignore")
-    # only dask arrays can be repeated and transposed unread
-    analysis = analysis.assign({n: v.compute() for n, v in analysis.data_vars.items() if v.chunks is None})
-    forecast = analysis.rename(time="init_time").expand_dims(lead_time=lead_time.values, axis=1)
-    axes = find_axes(dataset)
-    last = [axis for axis in (axes.level, axes.latitude, axes.longitude) if axis in forecast.dims]
-    forecast = forecast.transpose("init_time", "lead_time", ..., *last)
-    forecast["init_time"].attrs = {"standard_name": "forecast_reference_time"}
-    forecast["lead_time"].attrs = {**lead_time.attrs, "standard_name": "forecast_period"}
-    valid_time = valid_times(forecast.init_time, forecast.lead_time, known=index)
-    return forecast.assign_coords(valid_time=valid_time.assign_attrs(standard_name="time"))
+# For each group, the positions in time and the positions in the calendar dimensions that they belong to.
+Groups = list[tuple[np.ndarray, tuple[np.ndarray, ...]]]
 
 
 def climatology(train: xr.Dataset, *, window_days: int | None = None, method: str | None = None) -> xr.Dataset:
     """Return the mean state by time of year and time of day.
 
-    By day of year and hour, as in WeatherBench 2 (`compute_rolling_stat`): for each hour that occurs in the
-    data, the weighted mean over all years and the days around a day of the year, with a triangular window
-    that runs round the turn of the year; day 366 of an ordinary year is filled from its day 365. Days are
-    weighed by the data they have, which is the same for complete years. Monthly data (steps of 28 to 31
-    days): the mean by month. Series of less than eleven months, which do not cover the year: the mean by
-    hour over the whole series.
+    The calendar dimensions follow from the data:
 
-    A missing value leaves out that value alone; a cell without any value is NaN. The series is read one
-    block of time after the other, so memory holds one sum per variable in float64, not the series.
+    - Hour and day of the year, as in WeatherBench 2 (`compute_rolling_stat`): for each hour of the day, the weighted
+      mean over all years and over neighboring days. The weights form a triangle that wraps around the turn of the
+      year. Day 366 of an ordinary year takes the values of its day 365. Days count by their number of values, which
+      is the same for all days of complete years.
+    - Month, for monthly data (steps of 28 to 31 days).
+    - Hour, for series of less than eleven months, which do not cover the year.
+
+    Missing values are left out; a cell without any value is NaN. The series is read in blocks of time, so memory holds
+    one float64 sum per variable, not the series.
 
     Parameters
     ----------
     train
-        Training years with a dimension `time`; the other dimensions may be any. Variables without time
-        are left out.
+        Training years with a dimension `time` and any other dimensions. Variables without time are left out.
     window_days
-        Width of the triangle between its two zeros, odd; 61 if None. Only for climatologies by day.
+        Width of the triangle between its two zeros, odd; 61 if None. Applies to climatologies by day only.
     method
-        None: the above. Others, of which the scores of WeatherBench 1 were made, are easier to beat: "weekly", the mean
-        by ISO week of the year, and "overall", one mean of all times.
+        None: as above. "weekly" (mean by ISO week of the year) and "overall" (one mean of all times) are the
+        climatologies of the WeatherBench 1 scores, and easier to beat.
 
     Returns
     -------
-    Dataset in memory with the variables and attributes of `train`, of its floating type (integers become floating),
-    dims (hour, dayofyear, ...), (month, ...), (hour, ...), or by `method` (week, ...) or none of these. `hour`
-    holds the hours of the day (whole numbers, or fractions if times have minutes), `dayofyear` counts 1..366
-    (1..360 in a calendar of 360 days); days that no data lie near enough to are left out. The attributes
-    `climatology_method`, `climatology_start` and `climatology_end` say how and from which period.
+    Dataset in memory with the variables, attributes and floating type of `train` (integers become floating). Dims
+    (hour, dayofyear, ...), (month, ...), (hour, ...), by `method` (week, ...), or none of these. `hour` holds the hours
+    of the day (fractions if times have minutes). `dayofyear` counts 1..366 (1..360 in a calendar of 360 days) and
+    leaves out days without data in their window. The attributes `climatology_method`, `climatology_start` and
+    `climatology_end` record method and period.
 
     Raises
     ------
     ValueError
-        If there is no time or no variable along it, `window_days` is not odd and positive or does not apply, or
-        `method` is unknown.
+        If there is no time or no numeric variable along it, `window_days` is not odd and positive or does not apply,
+        or `method` is unknown.
     """
     return calendar_mean(train, window_days, method)
 
@@ -117,127 +69,110 @@ def calendar_mean(
     train: xr.Dataset,
     window_days: int | None = None,
     method: str | None = None,
-    of: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
+    transforms: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
 ) -> xr.Dataset:
-    """Return what `climatology` does; of some variables not of their values but of what a function makes of them.
+    """Return the `climatology` of a dataset, some variables transformed value by value first.
 
-    The functions see a block of values at a time, and not which of them are missing: these are left out.
+    `transforms` holds functions of arrays by variable. They see one block of values at a time; their results for
+    missing values are left out.
     """
     if method not in (None, "weekly", "overall"):
         raise ValueError(f"method={method!r} is unknown: choose None, 'weekly' or 'overall'")
-    train = _with_time(train)
+    train = name_time(train)
     if not train.sizes["time"]:
-        raise ValueError("the training dataset has no times: is the period you selected inside the data?")
+        raise ValueError("the training dataset has no times: select a period inside the data")
     names = [
         name for name, variable in train.data_vars.items() if "time" in variable.dims and variable.dtype.kind in "fiub"
     ]
     if not names:
         raise ValueError(f"no variable of the dataset has numbers along time: {list(train.data_vars)}")
-    kind = {"weekly": "week", "overall": _OVERALL}.get(method) or _kind(train.indexes["time"])
-    if window_days is not None and kind != "day":
+    grouping = {"weekly": "week", "overall": _OVERALL}.get(method) or _finest_grouping(train.indexes["time"])
+    if window_days is not None and grouping != "day":
         raise ValueError(
-            f"window_days={window_days} is for climatologies by day of the year, but this one is a mean by "
-            f"{kind}: leave window_days out"
+            f"window_days={window_days} applies to climatologies by day of the year, and this one is a mean by "
+            f"{grouping}: leave window_days out"
         )
     window = 61 if window_days is None else window_days
-    if kind == "day":
-        positions, labels = _days(train.time)
-        spread = _window_matrix(window, len(labels["dayofyear"]))
-        method = f"mean by hour and day of the year, triangular window of {window} days"
-    else:
-        values = {
-            "month": lambda: train.time.dt.month.values,
-            "week": lambda: _weeks(train.time),
-            "hour": lambda: _hours(train.time),
-            _OVERALL: lambda: np.zeros(train.sizes["time"]),
-        }[kind]()
-        distinct, codes = np.unique(values, return_inverse=True)
-        positions, labels = [(np.arange(len(values)), (codes,))], {kind: distinct}
-        spread = None
-        method = f"mean by {kind}"
-    shape = tuple(len(values) for values in labels.values())
-    made = of or {}
+    groups, labels = _calendar_groups(train.time, grouping)
+    smoothing = _window_matrix(window, len(labels["dayofyear"])) if grouping == "day" else None
     variables = {
-        name: _mean(train[name], positions, shape, spread, tuple(labels), made.get(str(name))) for name in names
+        name: _group_mean(train[name], groups, labels, smoothing, (transforms or {}).get(str(name))) for name in names
     }
     coordinates = {name: c for name, c in train.coords.items() if "time" not in c.dims}
     result = xr.Dataset(variables, {**labels, **coordinates}, train.attrs).assign_attrs(
-        climatology_method=method,
+        climatology_method=f"mean by hour and day of the year, triangular window of {window} days"
+        if grouping == "day"
+        else f"mean by {grouping}",
         climatology_start=_iso(train.time.min()),
         climatology_end=_iso(train.time.max()),
     )
-    if kind == _OVERALL:
+    if grouping == _OVERALL:
         return result.isel({_OVERALL: 0}, drop=True).assign_attrs(climatology_method=f"mean of {_OVERALL}")
-    for name, text in {
-        "hour": "hour of the day (UTC)",
-        "dayofyear": "day of the year",
-        "week": "ISO week of the year",
-        "month": "month of the year",
-    }.items():
-        if name in labels:
-            result[name].attrs["long_name"] = text
-    return _covered(result) if kind == "day" else result
+    for name in labels:
+        result[name].attrs["long_name"] = _LONG_NAMES[name]
+    return _drop_empty_days(result) if grouping == "day" else result
 
 
 def climatology_at(climatology: xr.Dataset, valid_time: xr.DataArray) -> xr.Dataset:
-    """Return the climatology at given times, looked up by the labels hour, dayofyear, week or month.
+    """Return the climatology at the requested times, selected by hour, day of the year, week or month.
 
     Parameters
     ----------
     climatology
-        As `climatology` gives it, or one of WeatherBench 2; it may hold only the days that are needed.
+        As from `climatology`, or one of WeatherBench 2. It may hold only the days that are needed.
     valid_time
         Datetimes with any number of dimensions, for example the `valid_time` of a forecast.
 
     Returns
     -------
-    Dataset with the dims of `valid_time` in the place of those of the calendar, and its coordinates.
-    Lazy if `climatology` is.
+    Dataset with the dims and coordinates of `valid_time` in place of the calendar dims. Lazy if `climatology` is.
 
     Raises
     ------
     ValueError
-        If the climatology has none of these dimensions, or lacks an hour, day or month that is asked for.
+        If the climatology has no calendar dimension, or lacks an hour, day, week or month of `valid_time`.
     """
-    parts = {
-        "hour": lambda: _hours(valid_time),
+    calendar = {
+        "hour": lambda: _fractional_hours(valid_time),
         "dayofyear": lambda: valid_time.dt.dayofyear.values,
         # few years have a week 53: its days are nearest to week 52
         "week": lambda: np.minimum(_weeks(valid_time), climatology["week"].values.max()),
         "month": lambda: valid_time.dt.month.values,
     }
-    present = [name for name in parts if name in climatology.dims]
+    present = [name for name in calendar if name in climatology.dims]
     if not present and climatology.attrs.get("climatology_method") == f"mean of {_OVERALL}":
         return climatology.expand_dims(dict(valid_time.sizes)).assign_coords(valid_time.coords)
     if not present:
         raise ValueError(
-            f"the climatology has dims {tuple(climatology.dims)}, but none of {tuple(parts)}: make it with "
+            f"the climatology has dims {tuple(climatology.dims)}, but none of {tuple(calendar)}: make it with "
             "climatology(train)"
         )
-    positions = {}
-    for name in present:
-        wanted = np.asarray(parts[name]())
-        found = climatology.indexes[name].get_indexer(wanted.ravel())
-        if (found < 0).any():
-            lacking = np.unique(wanted.ravel()[found < 0])
-            period = " to ".join(
-                str(climatology.attrs[key])
-                for key in ("climatology_start", "climatology_end")
-                if key in climatology.attrs
-            )
-            raise ValueError(
-                f"the climatology{f' of {period}' if period else ''} has no {name} {_listed(lacking)}, but "
-                f"{_listed(climatology[name].values)}. Compute it from a period that has every {name} to be "
-                "verified, or verify other times"
-            )
-        positions[name] = xr.DataArray(found.reshape(wanted.shape), dims=valid_time.dims)
-    picked = climatology.isel(positions).drop_vars(present)
+    positions = {
+        name: xr.DataArray(_label_positions(climatology, name, np.asarray(calendar[name]())), dims=valid_time.dims)
+        for name in present
+    }
+    selected = climatology.isel(positions).drop_vars(present)
     order = (*valid_time.dims, *(dim for dim in climatology.dims if dim not in present))
-    return picked.transpose(*order, missing_dims="ignore").assign_coords(valid_time.coords)
+    return selected.transpose(*order, missing_dims="ignore").assign_coords(valid_time.coords)
 
 
-def _with_time(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the dataset with its time dimension called `time`, whatever the file calls it."""
+def _label_positions(climatology: xr.Dataset, name: str, labels: np.ndarray) -> np.ndarray:
+    """Return where labels of a calendar dimension are in a climatology, or raise ValueError naming missing ones."""
+    positions = climatology.indexes[name].get_indexer(labels.ravel())
+    if (positions < 0).any():
+        lacking = np.unique(labels.ravel()[positions < 0])
+        keys = ("climatology_start", "climatology_end")
+        period = " to ".join(str(climatology.attrs[key]) for key in keys if key in climatology.attrs)
+        raise ValueError(
+            f"the climatology{f' of {period}' if period else ''} has no {name} {_abbreviate(lacking)}, but "
+            f"{_abbreviate(climatology[name].values)}. Compute it from a period with every {name} to be verified, or "
+            "verify other times"
+        )
+    return positions.reshape(labels.shape)
+
+
+def name_time(dataset: xr.Dataset) -> xr.Dataset:
+    """Return the dataset with its time dimension renamed to `time`; raise ValueError if it has none."""
     name = "time" if "time" in dataset.indexes else find_axes(dataset).time
     if name not in dataset.indexes:
         raise ValueError(
@@ -247,152 +182,144 @@ def _with_time(dataset: xr.Dataset) -> xr.Dataset:
     return dataset if name == "time" else dataset.drop_vars("time", errors="ignore").rename({name: "time"})
 
 
-def _as_index(times: xr.DataArray | Iterable | str, like: pd.Index) -> pd.Index:
-    """Return times as an index of the same kind as `like`: datetime64, or cftime of its calendar."""
-    values = np.atleast_1d(np.asarray(times))
-    if isinstance(like, pd.DatetimeIndex):
-        return pd.DatetimeIndex(values)
-    if len(values) and not isinstance(values[0], like.date_type):
-        raise ValueError(
-            f"init time {values[0]!r} is no {like.date_type.__name__}: the dataset has the calendar "
-            f"{like.calendar!r}, take init times from it, for example ds.time[::10]"
-        )
-    return xr.CFTimeIndex(values)
+def time_blocks(data: xr.DataArray) -> list[slice]:
+    """Return slices of time of bounded size; they cut no chunk in two where chunks are known."""
+    length = data.sizes["time"]
+    chunk = (data.chunksizes or data.encoding.get("preferred_chunks") or {}).get("time", 1)
+    chunk = max(chunk) if isinstance(chunk, tuple) else chunk
+    step_bytes = max(data.nbytes // max(length, 1), 1)
+    size = max(_BLOCK_BYTES // step_bytes // chunk, 1) * chunk
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
-def as_lead_time(lead_times: xr.DataArray | Iterable | str) -> xr.DataArray:
-    """Return lead times as a DataArray over lead_time: timedelta64[ns], or whole months with their unit."""
-    values = np.atleast_1d(np.asarray(lead_times))
-    if isinstance(lead_times, xr.DataArray) and lead_times.attrs.get("units") == "months":
-        return xr.DataArray(values, dims="lead_time", attrs={"units": "months"})
-    if values.dtype.kind in "iuf":
-        raise ValueError(
-            f"lead_times={values} have no unit: give durations such as '6h', or for calendar months a "
-            "DataArray with the attribute units='months'"
-        )
-    return xr.DataArray(pd.to_timedelta(values).to_numpy().astype("timedelta64[ns]"), dims="lead_time")
-
-
-def _kind(times: pd.Index) -> str:
-    """Return by what a series can be averaged: "day" of the year, "month", or only "hour" of the day."""
+def _finest_grouping(times: pd.Index) -> str:
+    """Return the finest grouping that a series supports: "day" of the year, "month", or only "hour" of the day."""
     if len(times) == 1:
         return "hour"
     times = times.sort_values()
     steps = np.asarray(times[1:] - times[:-1]).astype("timedelta64[s]") / np.timedelta64(1, "D")
-    # eleven months and a window of a month on both sides leave no day of the year without data; 330 is
-    # eleven months of the shortest calendar (360 days)
+    # Eleven months and a window of a month on both sides leave no day of the year without data; 330 is eleven months
+    # of the shortest calendar (360 days).
     if steps.sum() + np.median(steps) < 330:
         return "hour"
-    # a month may be missing now and then, so the longest step says nothing
+    # Single months may be missing, so the longest step does not tell monthly from daily data.
     return "month" if steps.min() >= 28 and np.median(steps) <= 31 else "day"
 
 
+def _calendar_groups(time: xr.DataArray, grouping: str) -> tuple[Groups, dict[str, np.ndarray]]:
+    """Return which times belong to which calendar labels, and the labels by dimension."""
+    if grouping == "day":
+        return _day_groups(time)
+    values = {
+        "month": lambda: time.dt.month.values,
+        "week": lambda: _weeks(time),
+        "hour": lambda: _fractional_hours(time),
+        _OVERALL: lambda: np.zeros(time.size),
+    }[grouping]()
+    labels, codes = np.unique(values, return_inverse=True)
+    return [(np.arange(len(values)), (codes,))], {grouping: labels}
+
+
+def _day_groups(time: xr.DataArray) -> tuple[Groups, dict[str, np.ndarray]]:
+    """Return the groups by (hour, dayofyear), the second one of which fills day 366 of ordinary years from day 365."""
+    hours, codes = np.unique(_fractional_hours(time), return_inverse=True)
+    days = time.dt.dayofyear.values
+    length = 360 if time.dt.calendar == "360_day" else 366
+    everything = np.arange(len(days))
+    last = np.flatnonzero((days == 365) & (time.dt.days_in_year.values == 365))
+    groups = [(everything, (codes, days - 1)), (last, (codes[last], np.full(len(last), 365)))]
+    return groups, {"hour": hours, "dayofyear": np.arange(1, length + 1)}
+
+
 def _weeks(time: xr.DataArray) -> np.ndarray:
-    """Return the ISO week of the year; of other calendars the weeks that begin on its first day, 52 of them."""
+    """Return the ISO week of the year; in calendars other than the standard one, weeks counted from its first day."""
     if time.dtype.kind == "M":
         return time.dt.isocalendar().week.values
     return np.minimum((time.dt.dayofyear.values - 1) // 7, 51) + 1
 
 
-def _hours(time: xr.DataArray) -> np.ndarray:
-    """Return the hour of the day: whole numbers where all times are on the hour, else with fractions."""
+def _fractional_hours(time: xr.DataArray) -> np.ndarray:
+    """Return the hour of the day: whole numbers if all times are on the hour, else fractions."""
     seconds = time.dt.minute.values * 60 + time.dt.second.values
     hours = time.dt.hour.values
     return hours + seconds / 3600 if seconds.any() else hours
 
 
-def _days(time: xr.DataArray) -> tuple[list, dict[str, np.ndarray]]:
-    """Return where each time is counted, and the labels (hour, dayofyear) of those places.
-
-    The places are pairs of positions in time and positions in (hour, dayofyear); the second pair fills day
-    366 of ordinary years from day 365.
-    """
-    hours, codes = np.unique(_hours(time), return_inverse=True)
-    days = time.dt.dayofyear.values
-    length = 360 if time.dt.calendar == "360_day" else 366
-    everything = np.arange(len(days))
-    last = np.flatnonzero((days == 365) & (time.dt.days_in_year.values == 365))
-    places = [(everything, (codes, days - 1)), (last, (codes[last], np.full(len(last), 365)))]
-    return places, {"hour": hours, "dayofyear": np.arange(1, length + 1)}
-
-
 def _window_matrix(window_days: int, length: int) -> np.ndarray:
-    """Return weights[day, neighbor] of a triangular window on a circle of `length` days, its ends at zero.
+    """Return the weights[day, neighbor] of a triangular window on a circle of `length` days, zero at its ends.
 
-    WeatherBench 2: concat(linspace(0, 1, 31), linspace(1, 0, 31)[1:]) for 61 days.
+    WeatherBench 2 uses concat(linspace(0, 1, 31), linspace(1, 0, 31)[1:]) for 61 days.
     """
     if window_days < 1 or window_days % 2 == 0 or window_days > length:
         raise ValueError(f"window_days={window_days} must be an odd number of days from 1 to {length - 1}")
     day = np.arange(length)
     distance = np.abs(day[:, None] - day[None, :])
-    distance = np.minimum(distance, length - distance)
+    distance = np.minimum(distance, length - distance)  # the shorter way around the year
     return np.clip(1 - distance / max(window_days // 2, 1), 0, None)
 
 
-def _mean(
+def _group_mean(
     data: xr.DataArray,
-    places: list[tuple[np.ndarray, tuple[np.ndarray, ...]]],
-    shape: tuple[int, ...],
-    spread: np.ndarray | None,
-    dims: tuple[str, ...],
-    of: Callable[[np.ndarray], np.ndarray] | None = None,
+    groups: Groups,
+    labels: Mapping[str, np.ndarray],
+    smoothing: np.ndarray | None,
+    transform: Callable[[np.ndarray], np.ndarray] | None,
 ) -> xr.Variable:
-    """Return the mean of `data` over the times that share a place, optionally spread over its last axis.
+    """Return the mean of (transformed) values over each calendar group, dims (*labels, ...).
 
-    Or the mean of what `of` makes of the values.
+    `smoothing` holds weights[day, neighbor] along the last label; sums and counts are smoothed before the division.
     """
     data = data.transpose("time", ...)
-    cells = data.shape[1:]
-    sums = np.zeros((*shape, *cells))
+    shape = tuple(len(values) for values in labels.values())
     counts = np.zeros(shape)
-    # a count for every cell, only once something is missing
-    missing = None
-    targets = [[] for _ in range(data.sizes["time"])]
-    for times, place in places:
-        np.add.at(counts, place, 1)
-        for position, target in zip(times, zip(*place, strict=True), strict=True):
-            targets[position].append(target)
+    group_of_time: list[list[tuple]] = [[] for _ in range(data.sizes["time"])]
+    for times, indices in groups:
+        np.add.at(counts, indices, 1)
+        for position, index in zip(times, zip(*indices, strict=True), strict=True):
+            group_of_time[position].append(index)
+    sums, missing = _group_sums(data, group_of_time, shape, transform)
+    result = np.empty(sums.shape, np.result_type(data.dtype, np.float32))
+    for index in np.ndindex(shape[:-1]):  # hour by hour, to smooth one at a time
+        total, count = sums[index], counts[index].reshape(-1, *(1 for _ in data.shape[1:]))
+        if missing is not None:
+            count = count - missing[index]
+        if smoothing is not None:
+            total, count = np.tensordot(smoothing, total, 1), np.tensordot(smoothing, count, 1)
+        # groups without values have no mean
+        result[index] = np.where(count > 0, total / np.where(count > 0, count, 1), np.nan)
+    return xr.Variable((*labels, *data.dims[1:]), result, data.attrs)
+
+
+def _group_sums(
+    data: xr.DataArray,
+    group_of_time: list[list[tuple]],
+    shape: tuple[int, ...],
+    transform: Callable[[np.ndarray], np.ndarray] | None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return float64 sums by group and cell, and how many values were missing (None if none was)."""
+    sums = np.zeros((*shape, *data.shape[1:]))
+    missing = None  # takes as much memory as the sums, so only once it is needed
     for block in time_blocks(data):
         values = data.isel(time=block).values
         gaps = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
-        values = values if of is None else of(values)
+        values = values if transform is None else transform(values)
         if gaps.any():
             missing = np.zeros(sums.shape, np.float32) if missing is None else missing
             values = np.where(gaps, 0, values)
         for offset, position in enumerate(range(block.start, block.stop)):
-            for target in targets[position]:
-                sums[target] += values[offset]
+            for index in group_of_time[position]:
+                sums[index] += values[offset]
                 if missing is not None:
-                    missing[target] += gaps[offset]
-    dtype = np.result_type(data.dtype, np.float32)
-    result = np.empty(sums.shape, dtype)
-    for first in np.ndindex(shape[:-1]):
-        total, number = sums[first], counts[first].reshape(-1, *(1 for _ in cells))
-        if missing is not None:
-            number = number - missing[first]
-        if spread is not None:
-            total, number = np.tensordot(spread, total, 1), np.tensordot(spread, number, 1)
-        # a place that nothing was counted at has no mean
-        result[first] = np.where(number > 0, total / np.where(number > 0, number, 1), np.nan)
-    return xr.Variable((*dims, *data.dims[1:]), result, data.attrs)
+                    missing[index] += gaps[offset]
+    return sums, missing
 
 
-def time_blocks(data: xr.DataArray) -> list[slice]:
-    """Return slices of time of bounded size that cut no chunk in two, as far as chunks are known."""
-    length = data.sizes["time"]
-    chunk = (data.chunksizes or data.encoding.get("preferred_chunks") or {}).get("time", 1)
-    chunk = max(chunk) if isinstance(chunk, tuple) else chunk
-    one = max(data.nbytes // max(length, 1), 1)
-    size = max(_BLOCK_BYTES // one // chunk, 1) * chunk
-    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
-
-
-def _covered(climatology: xr.Dataset) -> xr.Dataset:
-    """Leave out the days of the year that have no value anywhere."""
-    found = np.zeros(climatology.sizes["dayofyear"], bool)
+def _drop_empty_days(climatology: xr.Dataset) -> xr.Dataset:
+    """Return the climatology without the days of the year that have no value in any variable or cell."""
+    covered = np.zeros(climatology.sizes["dayofyear"], bool)
     for variable in climatology.data_vars.values():
-        found |= variable.notnull().any([dim for dim in variable.dims if dim != "dayofyear"]).values
-    return climatology if found.all() else climatology.isel(dayofyear=found)
+        covered |= variable.notnull().any([dim for dim in variable.dims if dim != "dayofyear"]).values
+    return climatology if covered.all() else climatology.isel(dayofyear=covered)
 
 
 def _iso(time: xr.DataArray) -> str:
@@ -401,7 +328,7 @@ def _iso(time: xr.DataArray) -> str:
     return value.isoformat() if hasattr(value, "isoformat") else str(value.astype("datetime64[s]"))
 
 
-def _listed(values: np.ndarray) -> str:
-    """Return a few labels as text: "0, 6, 12, 18", or "1, 2, 3 .. 366"."""
+def _abbreviate(values: np.ndarray) -> str:
+    """Return labels as text, long lists shortened: "0, 6, 12, 18", or "1, 2, 3 .. 366"."""
     texts = [f"{value:g}" for value in values]
     return ", ".join(texts) if len(texts) <= 6 else f"{', '.join(texts[:3])} .. {texts[-1]}"

@@ -1,0 +1,286 @@
+"""SEEPS: dry, light and heavy precipitation by the climate of each place (Rodwell et al. 2010)."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from simvp_climate.data.conventions import find_axes, rename
+from simvp_climate.data.variables import conversion, lookup, same_units
+from simvp_climate.metrics.alignment import comparable
+from simvp_climate.metrics.baselines.climatologies import climatology as mean_climatology
+from simvp_climate.metrics.baselines.simple_persistence import persistence
+from simvp_climate.metrics.categorical.latitude_bands import band_height, read_rows
+from simvp_climate.metrics.categorical.thresholds import float32_bounds, pooled_score
+from simvp_climate.metrics.definitions import Fields, Metric
+from simvp_climate.metrics.pairs import Pairs, match, refuse_overlap
+
+# Dry is less than this, in m, by the hours of the sum, as in WeatherBench 2.
+_DRY_BELOW = {6: 1e-4, 24: 2.5e-4}
+
+
+class _SeepsNames(NamedTuple):
+    """The names of a variable's threshold and dry fraction in a SEEPS climatology, and its dry limit in m, if known."""
+
+    threshold: str
+    dry_fraction: str
+    dry: float | None
+
+
+def seeps(
+    forecast: xr.Dataset,
+    truth: xr.Dataset,
+    climatology: xr.Dataset,
+    *,
+    weights: Literal["area", "cos"] | None = "area",
+    allow_overlap: bool = False,
+) -> xr.Dataset:
+    """Return SEEPS, the stable equitable error in probability space, of precipitation (Rodwell et al. 2010).
+
+    `seeps_climatology` defines dry, light and heavy; a value equal to the heavy threshold is heavy. The error is 0.5
+    times the matrix of WeatherBench 2, where p1 is the dry fraction averaged over hours and days: 0 is perfect, 1 has
+    no skill. Only cells with 0.1 <= p1 <= 0.85 count.
+
+    Parameters
+    ----------
+    forecast, truth, weights
+        As in `rmse`, precipitation in m or a unit that converts to it.
+    climatology
+        As from `seeps_climatology`, or of WeatherBench 2, with names such as
+        `total_precipitation_24hr_seeps_threshold` and `total_precipitation_24hr_seeps_dry_fraction`.
+    allow_overlap
+        Whether verified times may lie in the period of the climatology.
+
+    Returns
+    -------
+    Dataset as from `rmse`, without unit.
+
+    Raises
+    ------
+    ValueError
+        As in `rmse`, or if the climatology lacks a variable or time, or verified times lie in its period.
+    """
+    names = [str(name) for name in forecast.data_vars]
+    if lacking := [name for name in names if _find_names(climatology, name) is None]:
+        raise ValueError(f"the climatology has nothing on {lacking}: make it with seeps_climatology(train)")
+    forecast, truth = _map_variables(forecast, _in_meters), _map_variables(rename(truth, names), _in_meters)
+    pairs, metric = seeps_pairs(match(forecast, truth, None), climatology)
+    if not allow_overlap:
+        refuse_overlap(climatology.attrs, "climatology", "the climatology for SEEPS", pairs)
+    return pooled_score(pairs, metric, weights, skipna=True)
+
+
+def seeps_climatology(train: xr.Dataset, *, window_days: int = 61, dry: float | None = None) -> xr.Dataset:
+    """Return how often each place is dry and its threshold of heavy precipitation, for `seeps`.
+
+    By hour and day of the year, over a window of `window_days`, as the code of WeatherBench 2 (`SEEPSThreshold`): the
+    fraction of values below `dry`, all days of the window weighted equally, and the two-thirds quantile of the other
+    values, weighted by a triangle.
+
+    Parameters
+    ----------
+    train
+        Precipitation of the training years with a dimension `time`, in m or a unit that converts to it.
+    window_days
+        Width of the window, both ends of the triangle included.
+    dry
+        In m. None: 0.25 mm for daily steps and 0.1 mm for steps of six hours.
+
+    Returns
+    -------
+    Dataset in memory with `<variable>_dry_fraction` (no unit) and `<variable>_threshold` (m), dims (hour, dayofyear,
+    ...) and the attribute `dry`.
+
+    Raises
+    ------
+    ValueError
+        If the unit is not a length, the period is less than eleven months, or `dry` is None for other steps.
+    """
+    names = [str(name) for name, variable in train.data_vars.items() if "time" in variable.dims]
+    train = _map_variables(rename(train, names), _in_meters)
+    latitude = find_axes(train).latitude
+    if (height := band_height(train, latitude)) < train.sizes[latitude]:
+        rows = [slice(start, start + height) for start in range(0, train.sizes[latitude], height)]
+        bands = (train.isel({latitude: band}).load() for band in rows)
+        # a band without any value has no days either
+        bands_with_values = [band for band in bands if band.to_array().notnull().any()]
+        if not bands_with_values:
+            raise ValueError("the training period has no values")
+        results = [seeps_climatology(band, window_days=window_days, dry=dry) for band in bands_with_values]
+        joined = xr.concat(results, latitude, data_vars="all", coords="minimal", compat="override", join="outer")
+        return joined.reindex({latitude: train[latitude]})
+    hours_per_step = _check_period(train)
+    if dry is None:
+        if hours_per_step not in _DRY_BELOW:
+            raise ValueError(f"a step of {hours_per_step} h has no default for dry: give it, dry=0.25e-3 for 0.25 mm")
+        dry = _DRY_BELOW[hours_per_step]
+    lower = float32_bounds(dry)[0]
+    is_dry = (train < lower).astype(np.float32).where(train.notnull())
+    template = mean_climatology(is_dry, window_days=window_days)  # for its labels, cells and attributes
+    result = {}
+    for name in train.data_vars:
+        heavy, dry_fraction = _quantile_and_dry_fraction(train[name], template[name], lower, window_days // 2)
+        result[f"{name}_threshold"] = template[name].copy(data=heavy).assign_attrs(units="m")
+        result[f"{name}_dry_fraction"] = template[name].copy(data=dry_fraction)
+        result[f"{name}_dry_fraction"].attrs = {"units": "1"}
+    return xr.Dataset(result, attrs={**template.attrs, "dry": dry})
+
+
+def _check_period(train: xr.Dataset) -> int:
+    """Return the median step in whole hours; raise ValueError if the period is less than eleven months."""
+    times = train.indexes["time"]
+    gaps = np.asarray(times[1:] - times[:-1]).astype("timedelta64[s]").astype(np.int64)
+    if gaps.sum() < 330 * 86400:
+        raise ValueError(
+            f"the training period, {times[0]} to {times[-1]}, is less than eleven months: give a longer one"
+        )
+    return int(np.median(gaps) // 3600)
+
+
+def _quantile_and_dry_fraction(
+    precipitation: xr.DataArray, template: xr.DataArray, lower: float, half_window: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the heavy threshold and the dry fraction of each hour, day and cell of the template."""
+    heavy, dry_fraction = (np.full(template.shape, np.nan, np.float32) for _ in range(2))
+    days, hours = (getattr(precipitation["time"].dt, name).values for name in ("dayofyear", "hour"))
+    year_length = int(template["dayofyear"].max())
+    for i, hour in enumerate(template["hour"].values):
+        of_hour = hours == int(hour)
+        values = precipitation.isel(time=np.flatnonzero(of_hour)).transpose("time", ...).values
+        for j, day in enumerate(template["dayofyear"].values):
+            distance = abs(days[of_hour] - day)
+            distance = np.minimum(distance, year_length - distance)  # the shorter way around the year
+            near = distance <= half_window
+            window = values[near]
+            count = np.isfinite(window).sum(axis=0)
+            dry_fraction[i, j] = np.where(count, (window < lower).sum(axis=0) / np.maximum(count, 1), np.nan)
+            wet = np.where(window >= lower, window, np.nan)
+            heavy[i, j] = _weighted_quantile(wet, 1 - distance[near] / half_window, 2 / 3)
+    return heavy, dry_fraction
+
+
+def _weighted_quantile(values: np.ndarray, weights: np.ndarray, q: float) -> np.ndarray:
+    """Return the quantile over the first axis without missing values, as xarray's `weighted(...).quantile`.
+
+    Linear between values, with Kish's effective sample size (Akinshin 2023). Computes all cells at once; xarray loops
+    over them.
+    """
+    order = np.argsort(values, axis=0)  # missing values come last, with weight 0
+    sorted_values = np.take_along_axis(values, order, 0)
+    sorted_weights = np.where(np.isfinite(sorted_values), weights[order], 0.0)
+    total = sorted_weights.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # n = (sum w)^2 / sum w^2; the quantile lies at h = q (n - 1) + 1 of n equal values
+        size = total**2 / (sorted_weights**2).sum(axis=0)
+        share = np.concatenate([np.zeros((1, *total.shape)), np.cumsum(sorted_weights / total, axis=0)])
+        h = q * (size - 1) + 1
+        # distribution function of the weight between (h - 1) / n and h / n
+        cumulative = np.maximum((h - 1) / size, np.minimum(h / size, share)) * size
+        coefficients = np.diff(cumulative, axis=0)
+    return np.where(total > 0, (np.nan_to_num(sorted_values) * coefficients).sum(axis=0), np.nan)
+
+
+def _find_names(climatology: xr.Dataset, name: str) -> _SeepsNames | None:
+    """Return the names that a SEEPS climatology has for a variable, or None if it has none.
+
+    The names are those of `seeps_climatology` or of WeatherBench 2, where the name contains the hours of the sum.
+    """
+    if f"{name}_threshold" in climatology:
+        return _SeepsNames(f"{name}_threshold", f"{name}_dry_fraction", climatology.attrs.get("dry"))
+    meaning = lookup(name)
+    for stored in dict.fromkeys([name, *([meaning[0].long_name] if meaning else [])]):
+        if f"{stored}_seeps_threshold" in climatology:
+            hours = re.search(r"(\d+)h", meaning[0].long_name if meaning else stored)
+            default = _DRY_BELOW.get(int(hours[1])) if hours else None
+            dry = climatology.attrs.get("dry", default)
+            return _SeepsNames(f"{stored}_seeps_threshold", f"{stored}_seeps_dry_fraction", dry)
+    return None
+
+
+def seeps_pairs(pairs: Pairs, climatology: xr.Dataset) -> tuple[Pairs, Metric]:
+    """Return the pairs of the variables in a SEEPS climatology, with heavy thresholds as climatology, and the metric.
+
+    Forecast, truth and baselines must be in the same unit of length.
+    """
+    stored = {str(name): _find_names(climatology, str(name)) for name in pairs.forecast.data_vars}
+    stored = {name: entry for name, entry in stored.items() if entry is not None}
+    names = list(stored)
+    if not names:
+        raise ValueError(
+            f"the climatology for SEEPS has {list(climatology.data_vars)} and nothing on "
+            f"{list(pairs.forecast.data_vars)}: make it with seeps_climatology(train)"
+        )
+    forecast = pairs.forecast[names]
+    dry, thresholds, fractions = {}, {}, {}
+    for name, (threshold, fraction, dry_meters) in stored.items():
+        if fraction not in climatology:
+            raise ValueError(f"the climatology for SEEPS has {threshold} and no {fraction}")
+        if dry_meters is None:
+            raise ValueError(
+                f"the climatology for SEEPS does not define dry for {name}: set it in m, climatology.attrs['dry'] = "
+                "0.25e-3"
+            )
+        factor = _factor_to_meters(forecast[name])
+        dry[name] = float32_bounds(dry_meters / factor)[0]
+        heavy = climatology[threshold]
+        # without units it is in m, like all precipitation of WeatherBench 2
+        heavy = _in_meters(heavy) if heavy.attrs.get("units") else heavy
+        thresholds[name] = (heavy.astype(np.float64) / factor).assign_attrs(units=forecast[name].attrs["units"])
+        fractions[name] = climatology[fraction]
+    # the thresholds take the place of a climatology, so that they are read with each block
+    heavy_from = comparable(forecast, xr.Dataset(thresholds), pairs.grid, pairs.kept, "the climatology for SEEPS")
+    others = {name: replace(other, forecast=other.forecast[names]) for name, other in pairs.others.items()}
+    # baselines other than persistence may need all variables of the state
+    whole_state = any(make is not persistence for make in pairs.made.values())
+    analysis = pairs.analysis if whole_state else pairs.analysis[names]
+    pairs = replace(pairs, forecast=forecast, analysis=analysis, climatology=heavy_from, others=others, frequency=None)
+    p1 = xr.Dataset(fractions)
+    p1 = p1.mean([dim for dim in ("hour", "dayofyear") if dim in p1.dims])
+    p1 = p1.map(lambda field: read_rows(field, slice(0, pairs.grid["latitude"].size), pairs.grid))
+    return pairs, Metric(lambda f: _seeps_error(f, dry, p1), lambda mean: mean, dimensionless=True)
+
+
+def _seeps_error(f: Fields, dry: dict[str, float], p1: xr.Dataset) -> tuple[xr.Dataset]:
+    """Return the error of one variable in each cell, from the categories 0 (dry), 1 (light) and 2 (heavy)."""
+    (name,) = map(str, f.truth.data_vars)
+    heavy, p = f.climatology[name], p1[name]
+    predicted, observed = (
+        xr.where(field[name] < dry[name], 0, xr.where(field[name] >= heavy, 2, 1)) for field in (f.forecast, f.truth)
+    )
+    # Rodwell et al. (2010), as in WeatherBench 2, with p3 = (1 - p1) / 3 and p2 = 2 p3; keys (predicted, observed)
+    matrix = {
+        (0, 1): 1 / (1 - p), (0, 2): 4 / (1 - p),
+        (1, 0): 1 / p, (1, 2): 3 / (1 - p),
+        (2, 0): 1 / p + 3 / (2 + p), (2, 1): 3 / (2 + p),
+    }  # fmt: skip
+    error = xr.zeros_like(f.truth[name])
+    for (row, column), cost in matrix.items():
+        error = error + 0.5 * cost * ((predicted == row) & (observed == column))
+    valid = f.forecast[name].notnull() & f.truth[name].notnull() & heavy.notnull()
+    error = error.where(valid & (p >= 0.1) & (p <= 0.85)).transpose(*f.truth[name].dims)
+    return (xr.Dataset({name: error}),)
+
+
+def _in_meters(field: xr.DataArray) -> xr.DataArray:
+    factor = _factor_to_meters(field)
+    return field if factor == 1 else (field * factor).assign_attrs({**field.attrs, "units": "m"})
+
+
+def _factor_to_meters(field: xr.DataArray) -> float:
+    units = field.attrs.get("units", "")
+    if not units:
+        raise ValueError(f"{field.name} has no units: set ds[{field.name!r}].attrs['units'], 'm' or 'mm'")
+    if same_units(units, "m"):
+        return 1.0
+    factors = conversion("tp", units, "m")
+    if factors is None:
+        raise ValueError(f"{field.name} is in {units!r}: convert it to m")
+    return factors[0]
+
+
+def _map_variables(dataset: xr.Dataset, function: Callable[[xr.DataArray], xr.DataArray]) -> xr.Dataset:
+    """Return a dataset with a function applied to every variable; unlike `Dataset.map` it decides on attributes."""
+    return dataset.assign({name: function(dataset[name]) for name in dataset.data_vars})
