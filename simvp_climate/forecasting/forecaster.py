@@ -249,32 +249,31 @@ class Forecaster:
 
     def interval(
         self,
-        level: float,
+        probability: float,
         valid: xr.Dataset,
         init_times: Iterable | None = None,
         every: str | None = None,
         horizon: int | None = None,
         climatology: xr.Dataset | None = None,
     ) -> Intervals:
-        """Return intervals that hold the truth in a share `level` of cases, from forecasts of a validation period.
+        """Return prediction intervals that contain the truth with a probability, fitted on a validation period.
 
         >>> bands = forecaster.interval(0.9, valid, every="24h")
         >>> bands(forecaster(test, every="12h"))
 
-        The forecasts are made in memory; where they are too large, `fit_intervals(forecaster.hindcast(valid, ...,
-        store="valid.zarr"), valid, level)` reads them a lead at a time.
+        The forecasts are made in memory. If they are too large, write them with `hindcast(valid, ..., store=...)` and
+        call `fit_intervals(forecasts, valid, probability)`, which reads one lead at a time.
 
         Parameters
         ----------
-        level
+        probability
             Between 0 and 1.
         valid
-            Data that were not trained on and will not be verified, of all months that intervals are wanted for: best a
-            whole year.
+            Data that were not trained on and will not be verified, with all months to be forecast: best a whole year.
         init_times, every, horizon
-            As for a call of the forecaster; `init_times` or `every` must be said.
+            As for a call of the forecaster; `init_times` or `every` is required.
         climatology
-            See `fit_intervals`: around forecasts drawn towards it.
+            Intervals are put around forecasts shrunk towards it, see `fit_intervals`.
 
         Raises
         ------
@@ -283,7 +282,7 @@ class Forecaster:
         """
         if init_times is None and every is None:
             raise ValueError("say from which times of the validation period: every='24h', or init_times=[...]")
-        return fit_intervals(self(valid, init_times, every, horizon), valid, level, climatology)
+        return fit_intervals(self(valid, init_times, every, horizon), valid, probability, climatology)
 
     def _plan(self, start: "Start", batch: int) -> dict:
         """Return what makes a hindcast this one, in plain values."""

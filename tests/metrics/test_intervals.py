@@ -35,7 +35,7 @@ def year(seed, start="2001-01-01", days=365, noise=1.0):
 
 
 def test_hold_the_truth_as_often_as_they_say_everywhere():
-    bands = fit_intervals(*year(0), level=0.9)
+    bands = fit_intervals(*year(0), probability=0.9)
     forecast, truth = year(1, start="2002-01-01")
     inside = coverage(bands(forecast), truth).t2m
     assert inside.dims == ("lead_time",)
@@ -48,7 +48,7 @@ def test_hold_the_truth_as_often_as_they_say_everywhere():
 
 
 def test_coverage_by_hand_in_parts_and_lazily(monkeypatch):
-    bands = fit_intervals(*year(0, days=60), level=0.8)
+    bands = fit_intervals(*year(0, days=60), probability=0.8)
     forecast, truth = year(1, start="2002-01-01", days=50)
     ends = bands(forecast)
     right = truth.t2m.sel(time=forecast.valid_time).drop_vars("time")
@@ -74,7 +74,7 @@ def test_coverage_by_hand_in_parts_and_lazily(monkeypatch):
 
 
 def test_widths_follow_lead_season_and_place():
-    half = fit_intervals(*year(0), level=0.8).half_width.t2m
+    half = fit_intervals(*year(0), probability=0.8).half_width.t2m
     assert half.dims == ("month", "lead_time", "latitude", "longitude") and half.attrs["units"] == "K"
     np.testing.assert_allclose((half[:, 1] / half[:, 0]).mean(), 3, rtol=0.1)
     np.testing.assert_allclose((half.sel(latitude=60) / half.sel(latitude=-60)).mean(), 2, rtol=0.1)
@@ -82,7 +82,7 @@ def test_widths_follow_lead_season_and_place():
 
 
 def test_score_better_than_intervals_of_one_width():
-    bands = fit_intervals(*year(0), level=0.9)
+    bands = fit_intervals(*year(0), probability=0.9)
     forecast, truth = year(1, start="2002-01-01")
     ours = bands(forecast)
     # the same width everywhere that covers as often
@@ -110,7 +110,7 @@ def test_around_climatology_where_the_forecast_knows_nothing():
 def test_interval_score_by_hand():
     forecast, truth = year(0, days=30, noise=0.0)
     ends = xr.concat([forecast + 1.0, forecast + 3.0], xr.DataArray(["lower", "upper"], dims="bound", name="bound"))
-    ends["t2m"].attrs = {"units": "K", "interval_level": 0.5}
+    ends["t2m"].attrs = {"units": "K", "interval_probability": 0.5}
     # two wide, and the truth one below: 2 + 2 / 0.5 * 1
     np.testing.assert_allclose(interval_score(ends, truth).t2m, 6.0)
     assert float(coverage(ends, truth).t2m.max()) == 0
@@ -157,7 +157,7 @@ def test_a_period_that_was_fitted_on_is_refused():
 
 
 def test_layout_is_that_of_the_forecast():
-    bands = fit_intervals(*year(0), level=0.9)
+    bands = fit_intervals(*year(0), probability=0.9)
     forecast, _ = year(1, start="2002-01-01", days=20)
     turned = forecast.isel(latitude=slice(None, None, -1)).rename(latitude="lat", longitude="lon")
     found = bands(turned)
@@ -197,9 +197,9 @@ def on_two_levels(ds):
 
 def test_errors():
     forecast, truth = year(0, days=60)
-    with pytest.raises(ValueError, match="level=90"):
-        fit_intervals(forecast, truth, level=90)
-    with pytest.raises(ValueError, match="has 5 verified forecasts, and a level of 0.9 takes at least 9"):
+    with pytest.raises(ValueError, match="probability=90"):
+        fit_intervals(forecast, truth, probability=90)
+    with pytest.raises(ValueError, match="5 verified forecasts, and probability=0.9 .* 9"):
         fit_intervals(forecast.isel(init_time=slice(0, 5)), truth)
     bands = fit_intervals(forecast, truth)
     summer, _ = year(1, start="2001-06-01", days=20)
@@ -223,7 +223,7 @@ def test_from_a_forecaster(forecaster):
 
     ds = waves()
     bands = forecaster.interval(0.8, ds, every="6h")
-    assert bands.level == 0.8 and bands.half_width.sizes["lead_time"] == 3
+    assert bands.probability == 0.8 and bands.half_width.sizes["lead_time"] == 3
     ends = bands(forecaster(ds.isel(time=slice(0, 40)), every="6h").isel(init_time=slice(0, 30)))
     found = coverage(ends, ds, allow_overlap=True)
     assert float(found.t2m.mean()) == pytest.approx(0.8, abs=0.1)

@@ -1,4 +1,4 @@
-"""A forecast drawn towards climatology, where it knows little."""
+"""Calibration: forecast anomalies shrunk towards climatology, more where the forecast has less skill."""
 
 from collections.abc import Callable
 
@@ -13,76 +13,83 @@ from simvp_climate.metrics.pairs import Block, Pairs, match
 
 
 def fit_calibration(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset) -> xr.Dataset:
-    """Return by how much a forecast's anomalies should be drawn towards climatology, from a validation period.
+    """Return the factors that shrink a forecast's anomalies towards climatology, fitted on a validation period.
 
-    The factor that gives the least square error there, <a b> / <a^2>, a and b the anomalies of forecast and truth, for
-    each variable and lead, between 0 and 1. `score(calibrated=...)` takes it, or `climatology + factor * anomaly` makes
-    the forecast. Such a forecast has a lower error and less variance: look at its activity.
+    The factor with the least square error, <a b> / <a^2>, a and b the anomalies of forecast and truth, for each
+    variable and lead, clipped to 0..1. Pass it to `score(calibrated=...)`, or compute `climatology + factor * anomaly`.
+    The calibrated forecast has a lower error and less variance: check its activity.
 
     Parameters
     ----------
     forecast, truth, climatology
-        As in `acc`, of a period that is not the one to be scored.
+        As in `acc`, from a period other than the one to be scored.
 
     Returns
     -------
-    Dataset in memory with the variables of the forecast, dims (lead_time[, level]), no unit. The attributes
-    `calibration_start` and `calibration_end` say from which valid times.
+    Dataset in memory with the variables of the forecast, dims (lead_time[, level]), without unit. The attributes
+    `calibration_start` and `calibration_end` record the first and last valid time.
 
     Raises
     ------
     ValueError
-        As in `acc`.
+        As in `acc`, or if values are missing in some pairs.
     """
     pairs = match(forecast, truth, climatology)
     rows = row_weights(pairs.grid["latitude"], "area")
     sums = weighted_sums(pairs, {"acc": METRICS["acc"]}, rows, False, pool_members=True)["", "acc"]
     totals = sums.sum("init_time", skipna=False)
-    factor = ratio(totals.isel(part=0), totals.isel(part=1)).clip(0, 1)
-    if lacking := [str(name) for name in factor.data_vars if factor[name].isnull().any()]:
+    factors = ratio(totals.isel(part=0), totals.isel(part=1)).clip(0, 1)
+    if lacking := [str(name) for name in factors.data_vars if factors[name].isnull().any()]:
         raise ValueError(
-            f"forecast, truth or climatology of {lacking} has missing values in some pairs, so that nothing can be "
-            "fitted: take a period without gaps"
+            f"forecast, truth or climatology of {lacking} has missing values in some pairs: fit the calibration on a "
+            "period without gaps"
         )
     verified = pairs.valid_time.values[pairs.complete]
-    return factor.assign_attrs(calibration_start=iso(verified.min()), calibration_end=iso(verified.max()))
+    return factors.assign_attrs(calibration_start=iso(verified.min()), calibration_end=iso(verified.max()))
 
 
 def calibrate_with(factors: xr.Dataset, pairs: Pairs, allow_overlap: bool = False) -> Callable[[Block], xr.Dataset]:
-    """Return what draws the forecast of a block towards its climatology, by factors as from `fit_calibration`.
+    """Return a function that calibrates the forecast of a block, by factors from `fit_calibration`.
 
-    Raises ValueError if they lack a variable or lead, or were fitted on verified times.
+    Raises ValueError if a variable or lead has no factor, or the factors were fitted on verified times.
     """
-    start, end = (factors.attrs.get(f"calibration_{word}") for word in ("start", "end"))
+    start, end = (factors.attrs.get(f"calibration_{end}") for end in ("start", "end"))
     if lacking := [name for name in pairs.forecast.data_vars if name not in factors]:
         raise ValueError(f"calibrated has no {lacking}, but {list(factors.data_vars)}: fit it on the same variables")
-    found = factors.indexes["lead_time"].get_indexer(pairs.forecast.indexes["lead_time"])
-    if (found < 0).any():
+    leads = pairs.forecast.indexes["lead_time"]
+    positions = factors.indexes["lead_time"].get_indexer(leads)
+    if (positions < 0).any():
         raise ValueError(
-            f"calibrated has no factor for the lead {pairs.forecast.indexes['lead_time'][found < 0][0]}: fit it on "
-            "forecasts with the same leads"
+            f"calibrated has no factor for the lead {leads[positions < 0][0]}: fit it on forecasts with the same leads"
         )
     verified = [iso(time) for time in pairs.valid_time.values[pairs.complete]]
-    if not allow_overlap and start is not None and (inside := [text for text in verified if start <= text <= end]):
+    if not allow_overlap and start is not None and (overlap := [time for time in verified if start <= time <= end]):
         raise ValueError(
-            f"calibrated was fitted from {start} to {end}, and {len(inside)} verified times lie in it, from "
-            f"{min(inside)}: it has seen the truth. Fit it on another period"
+            f"calibrated was fitted from {start} to {end}, and {len(overlap)} verified times lie in it, from "
+            f"{min(overlap)}: it has seen the truth. Fit it on another period"
         )
     factors = factors[list(pairs.forecast.data_vars)]
 
     def calibrate(block: Block) -> xr.Dataset:
         forecast = block.systems[""]
-        factor = on_levels_of(factors, forecast).sel(lead_time=forecast["lead_time"])
-        drawn = block.climatology + factor * (forecast - block.climatology)
-        return drawn.assign({name: drawn[name].transpose(*own.dims) for name, own in forecast.data_vars.items()})
+        calibrated = shrink_towards(block.climatology, forecast, factors)
+        return calibrated.assign(
+            {name: calibrated[name].transpose(*field.dims) for name, field in forecast.data_vars.items()}
+        )
 
     return calibrate
 
 
-def on_levels_of(factors: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
-    """Return factors at the levels of a canonical forecast, by their value.
+def shrink_towards(climatology: xr.Dataset, forecast: xr.Dataset, factors: xr.Dataset) -> xr.Dataset:
+    """Return climatology + factor * (forecast - climatology), with the factors at the forecast's leads and levels."""
+    factor = select_levels(factors, forecast).sel(lead_time=forecast["lead_time"])
+    return climatology + factor * (forecast - climatology)
 
-    Raises ValueError if one is not there.
+
+def select_levels(factors: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
+    """Return factors at the levels of a canonical forecast, selected by value.
+
+    Raises ValueError if the factors lack a level.
     """
     if "level" not in factors.dims:
         return factors
@@ -91,8 +98,8 @@ def on_levels_of(factors: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
             "the calibration was fitted on levels, and the forecast has none: fit it on the level that is scored, or "
             "keep the dimension, forecast.sel(level=[500])"
         )
-    own, wanted = level_values(factors["level"].variable), forecast["level"].values
-    distance = np.abs(own[np.newaxis] - wanted[:, np.newaxis])
+    fitted, levels = level_values(factors["level"].variable), forecast["level"].values
+    distance = np.abs(fitted[np.newaxis] - levels[:, np.newaxis])
     if (distance.min(axis=1) > 1e-3).any():
-        raise ValueError(f"the calibration has the levels {own} hPa, the forecast {wanted}: fit it on the same ones")
+        raise ValueError(f"the calibration has the levels {fitted} hPa, the forecast {levels}: fit it on the same ones")
     return factors.isel(level=distance.argmin(axis=1)).assign_coords(level=forecast["level"])
