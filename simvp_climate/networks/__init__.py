@@ -1,1 +1,1 @@
-"""The networks: torch only; they know neither labels nor training."""
+"""Networks: torch only, without labels and training."""

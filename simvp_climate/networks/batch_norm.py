@@ -1,4 +1,4 @@
-"""Batch norm over the batches of all processes of a run: many processes give what one would."""
+"""Batch norm over the batches of all processes: several processes compute what a single one would."""
 
 import torch
 from torch import Tensor, distributed, nn
@@ -6,9 +6,9 @@ from torch.distributed.nn.functional import all_reduce
 
 
 def synchronize(network: nn.Module) -> None:
-    """Let every batch norm of a network take its statistics over all processes, in place.
+    """Make every batch norm of a network take its statistics over all processes, in place.
 
-    Weights, statistics and their names stay. On CPU, where torch's own SyncBatchNorm works on GPUs alone.
+    Weights, running statistics and their names stay. It works on CPU, unlike `torch.nn.SyncBatchNorm`.
     """
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
@@ -16,9 +16,9 @@ def synchronize(network: nn.Module) -> None:
 
 
 class SynchronizedBatchNorm2d(nn.BatchNorm2d):
-    """`torch.nn.BatchNorm2d` whose mean and variance in training are those of the batches of all processes.
+    """`torch.nn.BatchNorm2d` that takes mean and variance in training over the batches of all processes.
 
-    Batches may differ in size. Every process must call it equally often, backwards as well.
+    Batches may differ in size. Every process must run it equally often, forward and backward.
     """
 
     def forward(self, x_BDhw: Tensor) -> Tensor:
@@ -27,16 +27,17 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x_BDhw)
         device_type = x_BDhw.device.type
         with torch.autocast(device_type, enabled=False):
-            wide_BDhw = x_BDhw.float()
+            float_BDhw = x_BDhw.float()
             count = torch.tensor(float(x_BDhw.numel() // x_BDhw.shape[1]), device=x_BDhw.device)
             distributed.all_reduce(count)
-            # the mean first, then the squares about it: no difference of two large numbers
-            mean_D = all_reduce(wide_BDhw.sum(dim=(0, 2, 3))) / count
-            centered_BDhw = wide_BDhw - mean_D[:, None, None]
+            # two passes, mean then squared deviations: mean(x^2) - mean(x)^2 would cancel
+            mean_D = all_reduce(float_BDhw.sum(dim=(0, 2, 3))) / count
+            centered_BDhw = float_BDhw - mean_D[:, None, None]
             variance_D = all_reduce(centered_BDhw.square().sum(dim=(0, 2, 3))) / count
             with torch.no_grad():
                 self.num_batches_tracked.add_(1)
                 self.running_mean.lerp_(mean_D, self.momentum)
+                # the running variance is the unbiased one, as in torch.nn.BatchNorm2d
                 self.running_var.lerp_(variance_D * count / (count - 1), self.momentum)
             scale_D = self.weight * torch.rsqrt(variance_D + self.eps)
             return (centered_BDhw * scale_D[:, None, None] + self.bias[:, None, None]).to(x_BDhw.dtype)

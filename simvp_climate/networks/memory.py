@@ -1,9 +1,10 @@
-"""How much memory a training step takes, without taking it.
+"""Estimate the memory of a training step without running it.
 
 Shape suffixes: B batch, T time, C channel, F forcing, H latitude, W longitude.
 """
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
@@ -12,36 +13,36 @@ from simvp_climate.networks.simvp_v2 import rollout
 
 
 def activation_bytes(network: nn.Module, leads: int, grid: tuple[int, int]) -> int:
-    """Return the bytes per window that a step in float32 keeps for the way back, through a rollout to `leads`.
+    """Return the bytes per window that a float32 training step keeps for the backward pass of a rollout.
 
-    They are counted on tensors without values. What comes and goes on the way (copies with wider edges, gradients)
-    comes on top: a fifth, measured on CPU, see docs/speed.md. Of activations that are recomputed nothing is known here.
+    It counts them on the meta device, which computes shapes but no values. Temporary memory (padded copies, gradients)
+    adds about a fifth, measured on CPU, see docs/speed.md. Activation checkpointing is not taken into account.
 
     Parameters
     ----------
     network
-        A SimVPv2 on any device; it is left as it is.
+        A SimVPv2 on any device; it is not changed.
     leads
-        Number of states forecast.
+        Number of forecast states.
     grid
-        Rows and columns.
+        Number of latitudes and longitudes.
     """
-    batch = 2  # of one window on one cell batch norm makes no mean
-    calls = -(-leads // network.history)
-    empty = copy.deepcopy(network).to("meta").train()
-    empty.activation_checkpointing = False
-    weights = {value.untyped_storage()._cdata for value in (*empty.parameters(), *empty.buffers())}
-    kept = {}
+    batch = 2  # batch norm in training needs more than one value per channel, also on a grid of one cell
+    calls = math.ceil(leads / network.history)
+    meta_network = copy.deepcopy(network).to("meta").train()
+    meta_network.activation_checkpointing = False
+    weights = {value.untyped_storage()._cdata for value in (*meta_network.parameters(), *meta_network.buffers())}
+    storages = {}
 
-    def count(saved: Tensor) -> None:
+    def record(saved: Tensor) -> None:
         storage = saved.untyped_storage()
         if storage._cdata not in weights:
-            kept[storage._cdata] = storage  # held, so that no other one takes its place
+            storages[storage._cdata] = storage  # keep it alive, so that no other storage gets the same address
 
     x_BTCHW = torch.zeros(batch, network.history, network.channels, *grid, device="meta")
     f_BTFHW = None
     if network.forcings:
         f_BTFHW = torch.zeros(batch, calls * network.history, network.forcings, *grid, device="meta")
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing):
-        rollout(empty, x_BTCHW, leads, f_BTFHW).square().mean()
-    return sum(storage.nbytes() for storage in kept.values()) // batch
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda unused: unused):
+        rollout(meta_network, x_BTCHW, leads, f_BTFHW).square().mean()
+    return sum(storage.nbytes() for storage in storages.values()) // batch

@@ -10,7 +10,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor
 
-from simvp_climate.networks.simvp_v1 import KERNELS, SimVPv1, SimVPv1Config
+from simvp_climate.networks.simvp_v1 import KERNEL_SIZES, SimVPv1, SimVPv1Config
 from simvp_climate.networks.simvp_v2 import PixelShuffleConv, SimVPv2, SimVPv2Config
 
 _FIRST = "enc.enc.0.conv.conv.weight"
@@ -267,7 +267,7 @@ def _published_names(network: SimVPv2 | SimVPv1) -> dict[str, str]:
             continue
         for ours, theirs in ((f"translator.down.{at}", f"hid.enc.{at}"), (f"translator.up.{at}", f"hid.dec.{at}")):
             modules |= {f"{ours}.narrow": f"{theirs}.conv1"}
-            for branch in range(len(KERNELS)):
+            for branch in range(len(KERNEL_SIZES)):
                 for part in ("conv", "norm"):
                     modules |= {f"{ours}.branches.{branch}.{part}": f"{theirs}.layers.{branch}.{part}"}
     if isinstance(network, SimVPv2):

@@ -1,4 +1,4 @@
-"""What lies beyond the edges of a field.
+"""Pad latitude-longitude fields at the edges of their grid.
 
 Shape suffixes: B batch, C channel, H latitude, W longitude, p padded.
 """
@@ -9,23 +9,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+PADDING_MODES = ("zeros", "periodic", "sphere", "sphere_with_poles")
+
 
 def pad(x_BCHW: Tensor, padding_mode: str, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
-    """Return fields with some more rows (before, after) and columns.
+    """Return padded fields, (B, C, H + sum(rows), W + sum(columns)).
 
-    "zeros": nothing lies beyond; "periodic": longitude closes round the globe, beyond the poles lies nothing;
-    "sphere": also a meridian goes on across the pole, down the opposite one (of an odd number of longitudes the
-    nearest); "sphere_with_poles": the same where the outermost rows lie on the poles, which a meridian meets once.
+    Parameters
+    ----------
+    x_BCHW
+        Fields with ascending latitude and longitude.
+    padding_mode
+        "zeros": pad with zeros. "periodic": wrap longitude round the globe, pad with zeros beyond the poles.
+        "sphere": also fill rows beyond a pole from the meridian 180 degrees away (with an odd number of longitudes,
+        from the nearest one). "sphere_with_poles": the same for grids whose outermost rows lie on the poles; pole
+        rows are not duplicated.
+    rows, columns
+        Number of rows and columns to add, (before, after).
     """
     if not any(rows) and not any(columns):
         return x_BCHW
     if torch.compiler.is_exporting():
         return pad_for_export(x_BCHW, padding_mode, rows, columns)
-    return _Continue.apply(x_BCHW, padding_mode, rows, columns)
+    return _Pad.apply(x_BCHW, padding_mode, rows, columns)
 
 
-class _Continue(torch.autograd.Function):
-    """Copies into a new array, and back: slices and concatenations would touch every value several times more."""
+class _Pad(torch.autograd.Function):
+    """Padding by copies into a new array; slices and concatenations would touch every value several times."""
 
     @staticmethod
     def forward(ctx: Any, x_BCHW: Tensor, padding_mode: str, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
@@ -37,126 +47,141 @@ class _Continue(torch.autograd.Function):
         return pad_backward(grad_BCpp, ctx.padding_mode, ctx.rows, ctx.columns, ctx.size), None, None, None
 
 
-def _pieces(count: int, before: int, after: int) -> list[tuple[slice, slice, int]]:
-    """Cut positions -before to count + after into (where in the padded, where in the ring, which turn)."""
-    pieces, at = [], -before
-    while at < count + after:
-        turn, first = divmod(at, count)
-        stop = min(count, first + count + after - at)
-        pieces.append((slice(at + before, at + before + stop - first), slice(first, stop), turn))
-        at += stop - first
-    return pieces
-
-
-def _along_meridian(height: int, rows: tuple[int, int], padding_mode: str) -> list[tuple[slice, slice, bool]]:
-    """Cut the rows of a continued field into (where in it, which rows these are, whether on the opposite meridian).
-
-    Those of the opposite meridian come turned over.
-    """
-    # once round the sphere: up one meridian and down the other, on which rows at the poles are none of their own
-    circle, last = (2 * height, 2 * height - 1) if padding_mode == "sphere" else (max(2 * height - 2, 1),) * 2
-    strips = []
-    for there, here, _ in _pieces(circle, rows[0], height + rows[1] - circle):
-        begin, middle, end = here.start, min(max(here.start, height), here.stop), here.stop
-        across = there.start + middle - begin
-        if begin < middle:
-            strips.append((slice(there.start, across), slice(begin, middle), False))
-        if middle < end:
-            strips.append((slice(across, there.stop), slice(last - end + 1, last - middle + 1), True))
-    return strips
-
-
 def pad_forward(x_BCHW: Tensor, padding_mode: str, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
-    """Return what `pad` returns, channels last in memory, without a way back for gradients."""
+    """Return padded fields like `pad`, in channels-last memory, without recording gradients."""
     height, width = x_BCHW.shape[-2:]
     shape = (*x_BCHW.shape[:2], height + sum(rows), width + sum(columns))
     out_BCpp = torch.empty(shape, dtype=x_BCHW.dtype, device=x_BCHW.device, memory_format=torch.channels_last)
     inner = slice(columns[0], columns[0] + width)
+    # rows first, then columns: the corners are wrapped copies of rows that are already padded
     if padding_mode in ("zeros", "periodic"):
         out_BCpp[..., : rows[0], inner].zero_()
         out_BCpp[..., rows[0] : rows[0] + height, inner].copy_(x_BCHW)
         out_BCpp[..., rows[0] + height :, inner].zero_()
     else:
         half = width // 2
-        for there, here, opposite in _along_meridian(height, rows, padding_mode):
-            strip, source = out_BCpp[..., there, inner], x_BCHW[..., here, :]
-            if opposite:
-                source = source.flip(-2)
-                strip[..., half:].copy_(source[..., : width - half])
-                strip[..., :half].copy_(source[..., width - half :])
+        for target, source, is_opposite in _meridian_segments(height, rows, padding_mode):
+            target_BCpW, source_BCpW = out_BCpp[..., target, inner], x_BCHW[..., source, :]
+            if is_opposite:
+                # southward becomes northward, and longitude shifts by 180 degrees
+                source_BCpW = source_BCpW.flip(-2)
+                target_BCpW[..., half:].copy_(source_BCpW[..., : width - half])
+                target_BCpW[..., :half].copy_(source_BCpW[..., width - half :])
             else:
-                strip.copy_(source)
-    for there, here, turn in _pieces(width, *columns):
-        if turn == 0:
+                target_BCpW.copy_(source_BCpW)
+    for target, source, turn in _ring_segments(width, *columns):
+        if turn == 0:  # the field itself
             continue
         if padding_mode == "zeros":
-            out_BCpp[..., there].zero_()
+            out_BCpp[..., target].zero_()
         else:
-            out_BCpp[..., there].copy_(out_BCpp[..., columns[0] + here.start : columns[0] + here.stop])
+            out_BCpp[..., target].copy_(out_BCpp[..., columns[0] + source.start : columns[0] + source.stop])
     return out_BCpp
 
 
 def pad_backward(
     grad_BCpp: Tensor, padding_mode: str, rows: tuple[int, int], columns: tuple[int, int], size: tuple[int, int]
 ) -> Tensor:
-    """Return the gradient of the fields from that of the continued ones: every copy adds to where it came from."""
+    """Return the gradient of fields of a size (H, W) from the gradient of the padded fields.
+
+    Padding copies values, so its transpose adds the gradient of every copy to that of the original.
+    """
     height, width = size
+    # in reverse order of `pad_forward`: columns first, then rows
     grad_BCpW = grad_BCpp[..., columns[0] : columns[0] + width]
     if padding_mode != "zeros" and any(columns):
         grad_BCpW = grad_BCpW.clone(memory_format=torch.channels_last)
-        for there, here, turn in _pieces(width, *columns):
+        for target, source, turn in _ring_segments(width, *columns):
             if turn:
-                grad_BCpW[..., here] += grad_BCpp[..., there]
+                grad_BCpW[..., source] += grad_BCpp[..., target]
     grad_BCHW = grad_BCpW[..., rows[0] : rows[0] + height, :]
     if padding_mode in ("zeros", "periodic") or not any(rows):
         return grad_BCHW
-    if grad_BCpW.data_ptr() == grad_BCpp.data_ptr():
+    if grad_BCpW.data_ptr() == grad_BCpp.data_ptr():  # autograd owns the incoming gradient: do not write to it
         grad_BCHW = grad_BCHW.clone(memory_format=torch.channels_last)
     half = width // 2
-    for there, here, opposite in _along_meridian(height, rows, padding_mode):
-        if there.start == rows[0]:
+    for target, source, is_opposite in _meridian_segments(height, rows, padding_mode):
+        if target.start == rows[0]:  # the field itself
             continue
-        strip, origin = grad_BCpW[..., there, :], grad_BCHW[..., here, :]
-        if opposite:
-            strip = strip.flip(-2)
-            origin[..., : width - half] += strip[..., half:]
-            origin[..., width - half :] += strip[..., :half]
+        copy_BCpW, original_BCpW = grad_BCpW[..., target, :], grad_BCHW[..., source, :]
+        if is_opposite:
+            copy_BCpW = copy_BCpW.flip(-2)
+            original_BCpW[..., : width - half] += copy_BCpW[..., half:]
+            original_BCpW[..., width - half :] += copy_BCpW[..., :half]
         else:
-            origin += strip
+            original_BCpW += copy_BCpW
     return grad_BCHW
 
 
 def pad_for_export(x_BCHW: Tensor, padding_mode: str, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
-    """Return what `pad_forward` returns, from slices: as few operations as an exported program can have."""
+    """Return padded fields like `pad`, from slices and concatenations, which torch.export and ONNX can trace.
+
+    The exported program gets as few operations as possible.
+    """
     if padding_mode == "zeros":
         return F.pad(x_BCHW, (*columns, *rows))
     if padding_mode == "periodic":
         x_BCpW = F.pad(x_BCHW, (0, 0, *rows))
     else:
-        x_BCpW = torch.cat(
-            [
-                _strip(x_BCHW, here, opposite)
-                for _, here, opposite in _along_meridian(x_BCHW.shape[-2], rows, padding_mode)
-            ],
-            dim=-2,
-        )
-    return torch.cat([*_around(x_BCpW, columns[0], 0)[::-1], x_BCpW, *_around(x_BCpW, columns[1], 1)], dim=-1)
+        segments = _meridian_segments(x_BCHW.shape[-2], rows, padding_mode)
+        strips = [_slice_rows(x_BCHW, source, is_opposite) for _, source, is_opposite in segments]
+        x_BCpW = torch.cat(strips, dim=-2)
+    west, east = _slice_columns(x_BCpW, columns[0], "west"), _slice_columns(x_BCpW, columns[1], "east")
+    return torch.cat([*west, x_BCpW, *east], dim=-1)
 
 
-def _strip(x_BCHW: Tensor, here: slice, opposite: bool) -> Tensor:
-    """Return some rows, or what lies on the opposite meridians of them, turned over."""
-    strip_BCpW, half = x_BCHW.narrow(-2, here.start, here.stop - here.start), x_BCHW.shape[-1] // 2
-    if not opposite:
+def _slice_rows(x_BCHW: Tensor, rows: slice, is_opposite: bool) -> Tensor:
+    """Return some rows, flipped and shifted to the opposite meridian if `is_opposite`."""
+    strip_BCpW, half = x_BCHW.narrow(-2, rows.start, rows.stop - rows.start), x_BCHW.shape[-1] // 2
+    if not is_opposite:
         return strip_BCpW
     strip_BCpW = strip_BCpW.flip(-2)
     return torch.cat([strip_BCpW[..., x_BCHW.shape[-1] - half :], strip_BCpW[..., : x_BCHW.shape[-1] - half]], dim=-1)
 
 
-def _around(x_BCpW: Tensor, count: int, east: int) -> list[Tensor]:
-    """Return strips of `count` columns beyond an edge, the nearest first, of a longitude that closes."""
+def _slice_columns(x_BCpW: Tensor, count: int, side: str) -> list[Tensor]:
+    """Return `count` columns of a periodic field to put at its west or east side, in strips from west to east."""
     strips, width = [], x_BCpW.shape[-1]
     while count:
         size = min(count, width)
-        strips.append(x_BCpW.narrow(-1, 0 if east else width - size, size))
+        strips.append(x_BCpW.narrow(-1, 0 if side == "east" else width - size, size))
         count -= size
-    return strips
+    return strips if side == "east" else strips[::-1]
+
+
+def _ring_segments(length: int, before: int, after: int) -> list[tuple[slice, slice, int]]:
+    """Split a padded ring into segments (target in the padded ring, source in the ring, turn).
+
+    The padded ring covers the positions -before to length + after; `turn` counts rounds, 0 for the ring itself.
+    """
+    segments, position = [], -before
+    while position < length + after:
+        turn, start = divmod(position, length)
+        stop = min(length, start + length + after - position)
+        segments.append((slice(position + before, position + before + stop - start), slice(start, stop), turn))
+        position += stop - start
+    return segments
+
+
+def _meridian_segments(height: int, rows: tuple[int, int], padding_mode: str) -> list[tuple[slice, slice, bool]]:
+    """Split padded rows into segments (target rows, source rows, is_opposite).
+
+    Segments on the opposite meridian are in reverse order of latitude.
+    """
+    # A great circle through the poles runs up one meridian and down the opposite one. On the way down, position p of
+    # the circle is row `mirror - p`. A row on a pole belongs to both meridians and counts once.
+    if padding_mode == "sphere":
+        circle, mirror = 2 * height, 2 * height - 1
+    else:
+        circle = mirror = max(2 * height - 2, 1)
+    segments = []
+    for target, source, _ in _ring_segments(circle, rows[0], height + rows[1] - circle):
+        # a segment may cross the pole: rows up to `crossing` are on the meridian, the others on the opposite one
+        crossing = min(max(source.start, height), source.stop)
+        split = target.start + crossing - source.start
+        if source.start < crossing:
+            segments.append((slice(target.start, split), slice(source.start, crossing), False))
+        if crossing < source.stop:
+            opposite = slice(mirror - source.stop + 1, mirror - crossing + 1)
+            segments.append((slice(split, target.stop), opposite, True))
+    return segments

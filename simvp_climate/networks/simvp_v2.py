@@ -1,11 +1,12 @@
 """SimVPv2: a video prediction network of plain convolutions with gated spatiotemporal attention.
 
 Architecture after C. Tan, Z. Gao, S. Li and S. Z. Li, "SimVPv2: Towards Simple yet Powerful Spatiotemporal
-Predictive Learning" (arXiv:2211.12509), as built in OpenSTL: every state is encoded alone, the encoded
-states are stacked along the channels and translated together, and every state is decoded alone.
+Predictive Learning" (arXiv:2211.12509), as built in OpenSTL ("gSTA",
+https://github.com/chengtan9907/OpenSTL): the encoder works on each state alone, the translator on all encoded states
+stacked along the channels, the decoder on each state alone.
 
-Shape suffixes: B batch, T time, C channel of the data, F channel of the forcings, S hidden channel of space,
-D channel of the translator, H latitude, W longitude; h and w are H and W after downsampling; N stands for
+Shape suffixes: B batch, T time, C channel of the data, F channel of the forcings, S hidden channel of encoder and
+decoder, D channel of the translator, H latitude, W longitude; h and w are H and W after downsampling; N stands for
 B * T.
 """
 
@@ -20,16 +21,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from simvp_climate.networks.depthwise import depthwise
-from simvp_climate.networks.padding import pad
+from simvp_climate.networks.depthwise import depthwise_conv2d
+from simvp_climate.networks.padding import PADDING_MODES, pad
 
-MAX_CHANNELS = 2**20  # of channels and layers: beyond no number of weights can be counted
-PADDING_MODES = ("zeros", "periodic", "sphere", "sphere_with_poles")
+MAX_CHANNELS = 2**20  # also of layers; far above any network, and low enough that no product of sizes overflows
 
 
 @dataclass(frozen=True)
 class SimVPv2Config:
-    """The size and the kind of a SimVPv2; the paper's names in brackets.
+    """Settings of a SimVPv2; the paper's names in brackets.
 
     Parameters
     ----------
@@ -42,16 +42,22 @@ class SimVPv2Config:
     blocks
         Attention blocks of the translator (N_T), at least 2.
     mlp_ratio
-        Widening of the channel mixing inside a block.
+        Ratio of hidden to outer channels in the channel mixing of a block.
     drop_path
-        Probability that the last block is skipped for a sample in training; earlier blocks less.
+        Probability to skip the last block for a sample in training (stochastic depth). It falls linearly to 0.01 in the
+        first block.
     padding
-        What a convolution sees beyond the edge. "zeros" (as published); "periodic": longitude closes round the
-        globe, zeros at the poles; "sphere": also beyond a pole lie the values of the opposite meridian;
-        "sphere_with_poles": the same for grids with rows on the poles, which "sphere" becomes there in training; or
-        "auto", which training resolves from the grid.
+        How convolutions pad the edges of the grid. "zeros" (as published). "periodic": wrap longitude round the globe,
+        zeros beyond the poles. "sphere": also fill rows beyond a pole from the meridian 180 degrees away.
+        "sphere_with_poles": the same for grids with rows on the poles. "auto": `train` chooses from the grid; it also
+        turns "sphere" into "sphere_with_poles" where the grid has rows on the poles.
     predict
-        "state" (as published), or "change": the output is added to the last input state.
+        "state" (as published), or "change": add the output to the last input state.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range.
     """
 
     hidden_space: int = 32
@@ -64,74 +70,82 @@ class SimVPv2Config:
     predict: str = "change"
 
     def __post_init__(self) -> None:
-        for name, least, multiple in (
+        # integers and floats of numpy become plain ones, so that files can hold them as JSON
+        for name, minimum, multiple in (
             ("hidden_space", 2, 2),
             ("hidden_time", 1, 1),
             ("spatial_layers", 2, 2),
             ("blocks", 2, 1),
         ):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < least or value % multiple:
-                even = "an even" if multiple == 2 else "a"
-                raise ValueError(f"{name}={value!r} must be {even} whole number of at least {least}")
-            if value > MAX_CHANNELS:
-                raise ValueError(f"{name}={value!r} must be at most {MAX_CHANNELS}")
-            object.__setattr__(self, name, int(value))
-        least, most = 1 / self.hidden_time, MAX_CHANNELS / self.hidden_time
-        bounds = f"from {least:.3g} to {most:.3g} with hidden_time={self.hidden_time}"
-        for name, rule, fits in (
-            ("mlp_ratio", bounds, self._mixes),
-            ("drop_path", "in [0, 1)", lambda x: 0 <= x < 1),
-        ):
-            value = getattr(self, name)
-            number = isinstance(value, Real) and not isinstance(value, bool)
-            # no float holds the largest whole numbers
-            number = number and (abs(value) <= MAX_CHANNELS if isinstance(value, Integral) else math.isfinite(value))
-            if not number or not fits(value):
-                raise ValueError(f"{name}={value!r} must be a number {rule}")
+            object.__setattr__(self, name, check_integer(name, getattr(self, name), minimum, multiple))
+        for name in ("mlp_ratio", "drop_path"):
+            if not _is_finite(value := getattr(self, name)):
+                raise ValueError(f"{name}={value!r} must be a finite number.")
             object.__setattr__(self, name, float(value))
+        if not 1 <= int(self.hidden_time * self.mlp_ratio) <= MAX_CHANNELS:
+            raise ValueError(
+                f"mlp_ratio={self.mlp_ratio!r} must be from {1 / self.hidden_time:.3g} to "
+                f"{MAX_CHANNELS / self.hidden_time:.3g} with hidden_time={self.hidden_time}."
+            )
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path={self.drop_path!r} must be at least 0 and below 1.")
         if self.padding not in ("auto", *PADDING_MODES):
-            raise ValueError(f"padding={self.padding!r} must be 'auto' or one of {PADDING_MODES}")
+            raise ValueError(f"padding={self.padding!r} must be 'auto' or one of {PADDING_MODES}.")
         if self.predict not in ("change", "state"):
-            raise ValueError(f"predict={self.predict!r} must be 'change' or 'state'")
+            raise ValueError(f"predict={self.predict!r} must be 'change' or 'state'.")
 
-    def _mixes(self, ratio: float) -> bool:
-        """Say whether the channel mixing has a channel, and not too many."""
-        return 1 <= int(self.hidden_time * ratio) <= MAX_CHANNELS
+
+def check_integer(name: str, value: object, minimum: int, multiple: int = 1) -> int:
+    """Return a setting as a plain integer, after checking that it is in range and a multiple of `multiple`."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum or value % multiple:
+        raise ValueError(
+            f"{name}={value!r} must be an {'even ' if multiple == 2 else ''}integer of at least {minimum}."
+        )
+    if value > MAX_CHANNELS:
+        raise ValueError(f"{name}={value!r} must be at most {MAX_CHANNELS}.")
+    return int(value)
+
+
+def _is_finite(value: object) -> bool:
+    """Return whether a value is a finite number that a float can hold."""
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer above the largest float
+        return False
 
 
 class SimVPv2(nn.Module):
-    """The network: (batch, history, channels, latitude, longitude) to the same number of later states.
+    """The network: maps `history` states to the `history` states that follow.
 
-    Any grid size is taken: halves are rounded up, and what a doubling makes too much is cropped again.
+    It takes grids of any size: strided convolutions round up, and upsampling crops the surplus row and column.
 
     Parameters
     ----------
     config
-        Size and kind; its padding must be resolved.
+        Settings; their padding must not be "auto".
     history
-        Number of states in, and out.
+        Number of input states, and of output states.
     channels
-        Channels per state that goes in.
+        Input channels per state.
     forcings
-        Channels of further inputs per state, which are not forecast: what is known of every time (insolation,
-        orography). They enter the encoder beside the state. With 0 the network is the published one.
+        Channels per input state that are known at any time and not forecast (insolation, orography). The encoder gets
+        them beside the state. 0 gives the published network.
     output_channels
-        Channels per state that comes out; as many as go in by default.
+        Output channels per state; by default as many as input channels.
     shared_channels
-        How many of the first channels are the same in and out: these are what a change is added to, and what a
-        rollout feeds back. By default as many as can be.
+        How many of the first channels are the same in input and output. A predicted change is added to these, and a
+        rollout feeds them back. By default as many as possible.
 
     Attributes
     ----------
     activation_checkpointing
-        Whether training computes what lies inside a block or a layer a second time in the backward pass instead of
-        keeping it: less memory for more time, the same numbers. False at first.
+        Whether training recomputes the activations inside blocks and layers in the backward pass instead of keeping
+        them: less memory, more time, the same numbers. False by default.
 
     Raises
     ------
     ValueError
-        If the padding is still "auto", a number is none of the kind, or more channels are shared than there are.
+        If the padding is "auto", a count is out of range, or there are more shared channels than channels.
     """
 
     def __init__(
@@ -147,95 +161,76 @@ class SimVPv2(nn.Module):
         super().__init__()
         if config.padding == "auto":
             raise ValueError(
-                "padding='auto' is resolved by train() from the grid; to build the network alone say 'sphere' or "
-                "'periodic' (the longitudes go round the globe), or 'zeros'"
+                "padding='auto' is resolved by train() from the grid. To build the network alone, set "
+                "padding='sphere' for a global grid, padding='zeros' for a regional one."
             )
+        self.config = config
+        self.history = check_integer("history", history, 1)
+        self.channels = check_integer("channels", channels, 1)
+        self.forcings = check_integer("forcings", forcings, 0)
         output_channels = channels if output_channels is None else output_channels
-        for name, value, least in (
-            ("history", history, 1),
-            ("channels", channels, 1),
-            ("forcings", forcings, 0),
-            ("output_channels", output_channels, 1),
-        ):
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
-        wide = int(history * config.hidden_space * config.mlp_ratio)
-        if not 1 <= wide <= MAX_CHANNELS:
+        self.output_channels = check_integer("output_channels", output_channels, 1)
+        self.shared_channels = min(channels, output_channels) if shared_channels is None else shared_channels
+        if not 0 <= self.shared_channels <= min(channels, output_channels):
             raise ValueError(
-                f"mlp_ratio={config.mlp_ratio:g} makes {wide} channels of history * hidden_space in the first block: "
-                f"it must leave 1 to {MAX_CHANNELS}"
+                f"shared_channels={shared_channels} must be from 0 to the smaller of channels={channels} and "
+                f"output_channels={output_channels}."
             )
-        shared_channels = min(channels, output_channels) if shared_channels is None else shared_channels
-        if not 0 <= shared_channels <= min(channels, output_channels):
+        stack = history * config.hidden_space
+        if not 1 <= int(stack * config.mlp_ratio) <= MAX_CHANNELS:
             raise ValueError(
-                f"shared_channels={shared_channels} must be at most channels={channels} and "
-                f"output_channels={output_channels}: those that go in and come out"
+                f"mlp_ratio={config.mlp_ratio:g} must be from {1 / stack:.3g} to {MAX_CHANNELS / stack:.3g} with "
+                f"history={history} and hidden_space={config.hidden_space}."
             )
-        self.config, self.history, self.channels, self.forcings = config, history, channels, forcings
-        self.output_channels, self.shared_channels = output_channels, shared_channels
         self.activation_checkpointing = False
-        width, padding = config.hidden_space, config.padding
-        # every second layer changes the resolution, counted from the coarse end in the decoder
-        halves = [layer % 2 == 1 for layer in range(config.spatial_layers)]
-        self.encoder = nn.ModuleList(
-            SpaceLayer(channels + forcings if layer == 0 else width, width, padding, stride=2 if half else 1)
-            for layer, half in enumerate(halves)
-        )
-        self.translator = Translator(history * width, config, padding)
-        self.decoder = nn.ModuleList(SpaceLayer(width, width, padding, upsample=half) for half in reversed(halves))
-        self.readout = nn.Conv2d(width, output_channels, 1)
+        self.encoder = build_encoder(channels + forcings, config.hidden_space, config.spatial_layers, config.padding)
+        self.translator = Translator(stack, config)
+        self.decoder = build_decoder(config.hidden_space, config.spatial_layers, config.padding)
+        self.readout = nn.Conv2d(config.hidden_space, output_channels, 1)
         # multiplies the predicted change; training sets it to the typical change per lead and channel
-        self.register_buffer("change_scale_TC", torch.ones(history, shared_channels))
+        self.register_buffer("change_scale_TC", torch.ones(history, self.shared_channels))
 
     def forward(self, x_BTCHW: Tensor, f_BTFHW: Tensor | None = None) -> Tensor:
-        """Return the next `history` states, (B, T, output channels, H, W); networks with forcings need `f_BTFHW`."""
-        B, T, C, H, W = x_BTCHW.shape
-        if (self.history, self.channels) != (T, C):
-            raise ValueError(
-                f"input of shape {tuple(x_BTCHW.shape)}: dimensions 1 and 2 must be history={self.history} and "
-                f"channels={self.channels}"
-            )
-        inputs_BTCHW = x_BTCHW
-        if self.forcings or f_BTFHW is not None:
-            self._check_forcings(x_BTCHW, f_BTFHW)
-            inputs_BTCHW = torch.cat([x_BTCHW, f_BTFHW], dim=2)
-        again = self.activation_checkpointing and self.training
-        z_NSHW, sizes = inputs_BTCHW.flatten(0, 1), []
-        for layer in self.encoder:
-            sizes.append(z_NSHW.shape[-2:])
-            z_NSHW = _call(layer, again, z_NSHW)
-            if len(sizes) == 1:
-                skip_NSHW = z_NSHW
-        z_NSHW = _unstack(self.translator(_stack(z_NSHW, B), again), T)
-        for layer in self.decoder[:-1]:
-            z_NSHW = _call(layer, again, z_NSHW, sizes.pop())
-        y_NCHW = self.readout(_call(self.decoder[-1], again, z_NSHW + skip_NSHW))
-        y_BTCHW = y_NCHW.reshape(B, T, self.output_channels, H, W)
+        """Return the next `history` states, (B, T, output channels, H, W).
+
+        Networks with forcings need `f_BTFHW`, the forcings of the input states.
+        """
+        check_inputs(self, x_BTCHW, f_BTFHW)
+        B, T, _, H, W = x_BTCHW.shape
+        inputs_BTCHW = x_BTCHW if f_BTFHW is None else torch.cat([x_BTCHW, f_BTFHW], dim=2)
+        checkpointing = self.activation_checkpointing and self.training
+        z_NShw, skip_NSHW, sizes = encode(self.encoder, inputs_BTCHW.flatten(0, 1), checkpointing)
+        z_NShw = _unstack_states(self.translator(_stack_states(z_NShw, B), checkpointing), T)
+        z_NSHW = decode(self.decoder, z_NShw, skip_NSHW, sizes, checkpointing)
+        y_BTCHW = self.readout(z_NSHW).reshape(B, T, self.output_channels, H, W)
         if self.config.predict == "state":
             return y_BTCHW
+        # y = last input + scale * output for channels of the input; all others come out as states
         shared = self.shared_channels
         changed_BTCHW = x_BTCHW[:, -1:, :shared] + y_BTCHW[:, :, :shared] * self.change_scale_TC[:, :, None, None]
         if shared == self.output_channels:
             return changed_BTCHW
         return torch.cat([changed_BTCHW, y_BTCHW[:, :, shared:]], dim=2)
 
-    def _check_forcings(self, x_BTCHW: Tensor, f_BTFHW: Tensor | None) -> None:
-        B, T, _, H, W = x_BTCHW.shape
-        if not self.forcings:
-            raise ValueError(
-                f"forcings of shape {tuple(f_BTFHW.shape)} were given, but the network was built without: leave "
-                f"them out, or build it with forcings={f_BTFHW.shape[2]}"
-            )
-        wanted = (B, T, self.forcings, H, W)
-        if f_BTFHW is None:
-            raise ValueError(
-                f"the network has forcings={self.forcings}: give f_BTFHW of shape {wanted} beside the input"
-            )
-        if f_BTFHW.shape != wanted:
-            raise ValueError(
-                f"forcings of shape {tuple(f_BTFHW.shape)} beside an input of shape {tuple(x_BTCHW.shape)}: they "
-                f"must have the shape {wanted}"
-            )
+
+def check_inputs(network: nn.Module, x_BTCHW: Tensor, f_BTFHW: Tensor | None) -> None:
+    """Raise ValueError if states or forcings do not have the shapes that a network was built for."""
+    B, T, C, H, W = x_BTCHW.shape
+    if (network.history, network.channels) != (T, C):
+        raise ValueError(
+            f"Input of shape {tuple(x_BTCHW.shape)}: dimensions 1 and 2 must be history={network.history} and "
+            f"channels={network.channels}."
+        )
+    if not network.forcings and f_BTFHW is None:
+        return
+    shape, expected = None if f_BTFHW is None else tuple(f_BTFHW.shape), (B, T, network.forcings, H, W)
+    if not network.forcings:
+        raise ValueError(f"Forcings of shape {shape} must be left out: the network was built with forcings=0.")
+    if shape != expected:
+        raise ValueError(
+            f"Forcings of shape {shape} must have the shape {tuple(expected)}: the network was built with "
+            f"forcings={network.forcings}."
+        )
 
 
 def rollout(
@@ -245,25 +240,35 @@ def rollout(
     f_BTFHW: Tensor | None = None,
     constrain: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Return `horizon` states after `x_BTCHW`, feeding forecasts back in as often as it takes.
+    """Return the `horizon` states after `x_BTCHW`, feeding forecasts back into the network.
 
-    A call of the network emits as many states as it takes in, so there are ceil(horizon / history) calls. Call
-    k, from 0, gets the forcings `f_BTFHW[:, k * history : (k + 1) * history]`: what belongs to its input states.
-    The next call gets the output channels that are also inputs. `constrain` keeps these within the bounds of their
-    variable and masks cells without values.
+    The network emits as many states per call as it takes in, so a rollout makes ceil(horizon / history) calls.
+
+    Parameters
+    ----------
+    network
+        A SimVPv2 or SimVPv1.
+    x_BTCHW
+        The input states.
+    horizon
+        Number of states to forecast.
+    f_BTFHW
+        Forcings of the input states of all calls; call k, from 0, gets `f_BTFHW[:, k * history : (k + 1) * history]`.
+    constrain
+        Maps the forecast of one call to the input of the next, for example by clamping it to the bounds of a variable.
+        It gets those output channels that are also input channels.
 
     Raises
     ------
     ValueError
-        If there are not as many forcings along T as states in all the calls' inputs, or fewer channels come out
-        than a second call takes in.
+        If the forcings do not cover all calls, or a second call needs channels that the network does not forecast.
     """
     history, channels = x_BTCHW.shape[1:3]
     calls = math.ceil(horizon / history)
     if f_BTFHW is not None and f_BTFHW.shape[1] != calls * history:
         raise ValueError(
-            f"forcings of shape {tuple(f_BTFHW.shape)} for {calls} calls of {history} states each: dimension 1 must "
-            f"be {calls * history}"
+            f"Forcings of shape {tuple(f_BTFHW.shape)} for {calls} calls of {history} states each: dimension 1 must "
+            f"be {calls * history}."
         )
     states = []
     for call in range(calls):
@@ -272,59 +277,123 @@ def rollout(
         else:
             y_BTCHW = network(x_BTCHW, f_BTFHW[:, call * history : (call + 1) * history])
         states.append(y_BTCHW)
-        shared_channels = getattr(network, "shared_channels", y_BTCHW.shape[2])
-        if call + 1 < calls and shared_channels < channels:
+        if call + 1 == calls:
+            break
+        shared = getattr(network, "shared_channels", y_BTCHW.shape[2])
+        if shared < channels:
             raise ValueError(
-                f"a horizon of {horizon} takes {calls} calls of {history} states each, and of the {channels} channels "
-                f"that go in only {shared_channels} come out: take a horizon of at most {history}"
+                f"horizon={horizon} must be at most {history}: a second call needs {channels} input channels, and the "
+                f"network forecasts only {shared} of them."
             )
         x_BTCHW = y_BTCHW[:, :, :channels]
-        if constrain is not None and call + 1 < calls:
+        if constrain is not None:
             x_BTCHW = constrain(x_BTCHW)
     return torch.cat(states, dim=1)[:, :horizon]
 
 
-class Conv(nn.Conv2d):
-    """A "same" convolution that pads a field on the sphere, see `SimVPv2Config.padding`."""
+# ---- encoder and decoder, on each state alone
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, padding_mode: str, *, stride: int = 1):
-        super().__init__(inputs, outputs, kernel, stride=stride)
-        self.pad_width, self.edge_padding = (kernel - 1) // 2, padding_mode
+
+def build_encoder(channels: int, hidden: int, layers: int, padding: str) -> nn.ModuleList:
+    """Return the layers of an encoder; every second one halves the grid."""
+    return nn.ModuleList(
+        ConvLayer(hidden if layer else channels, hidden, padding, stride=2 if layer % 2 else 1)
+        for layer in range(layers)
+    )
+
+
+def build_decoder(hidden: int, layers: int, padding: str) -> nn.ModuleList:
+    """Return the layers of a decoder, which mirror those of the encoder: the first one doubles the grid."""
+    return nn.ModuleList(ConvLayer(hidden, hidden, padding, upsample=layer % 2 == 0) for layer in range(layers))
+
+
+def encode(
+    layers: nn.ModuleList, x_NCHW: Tensor, checkpointing: bool = False
+) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
+    """Return encoded states, the output of the first layer for the skip connection, and the grid size of each input."""
+    skip_NSHW, sizes = None, []
+    z_NSHW = x_NCHW
+    for layer in layers:
+        sizes.append(z_NSHW.shape[-2:])
+        z_NSHW = _run(layer, checkpointing, z_NSHW)
+        skip_NSHW = z_NSHW if skip_NSHW is None else skip_NSHW
+    return z_NSHW, skip_NSHW, sizes
+
+
+def decode(
+    layers: nn.ModuleList, z_NShw: Tensor, skip_NSHW: Tensor, sizes: list[tuple[int, int]], checkpointing: bool = False
+) -> Tensor:
+    """Return decoded states: each layer restores the grid size of its counterpart in the encoder.
+
+    The last layer gets the skip connection by addition, as in OpenSTL.
+    """
+    for layer, size in zip(layers[:-1], reversed(sizes[1:]), strict=True):
+        z_NShw = _run(layer, checkpointing, z_NShw, size)
+    return _run(layers[-1], checkpointing, z_NShw + skip_NSHW)
+
+
+class ConvLayer(nn.Module):
+    """Convolution, group norm, SiLU (OpenSTL's ConvSC); halves the grid with `stride=2`, doubles it with `upsample`."""
+
+    def __init__(self, inputs: int, outputs: int, padding: str, *, stride: int = 1, upsample: bool = False):
+        super().__init__()
+        if upsample:
+            self.conv = PixelShuffleConv(inputs, outputs, 3, padding)
+        else:
+            self.conv = PaddedConv(inputs, outputs, 3, padding, stride=stride)
+        self.norm = GroupNorm(2, outputs)
+        nn.init.trunc_normal_(self.conv.weight, std=0.02)
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x_NSHW: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Return fields, cropped to `size` (rows, columns) if given."""
+        y_NSHW = self.conv(x_NSHW)
+        if size is not None and size != y_NSHW.shape[-2:]:
+            # made contiguous once: every operation on a cropped view would copy it again
+            y_NSHW = y_NSHW[..., : size[0], : size[1]].contiguous(memory_format=torch.channels_last)
+        return F.silu(self.norm(y_NSHW))
+
+
+class PaddedConv(nn.Conv2d):
+    """A convolution of padded fields; without a stride it keeps the size of the grid."""
+
+    def __init__(self, inputs: int, outputs: int, kernel_size: int, padding: str, *, stride: int = 1):
+        super().__init__(inputs, outputs, kernel_size, stride=stride)
+        # nn.Conv2d has attributes padding and padding_mode of its own, for padding that it does itself
+        self.edge_padding, self.pad_width = padding, (kernel_size - 1) // 2
 
     def forward(self, x_NSHW: Tensor) -> Tensor:
-        return super().forward(pad(x_NSHW, self.edge_padding, (self.pad_width,) * 2, (self.pad_width,) * 2))
+        return super().forward(self.pad(x_NSHW))
+
+    def pad(self, x_NSHW: Tensor) -> Tensor:
+        return pad(x_NSHW, self.edge_padding, (self.pad_width,) * 2, (self.pad_width,) * 2)
 
 
-class DepthwiseConv(nn.Conv2d):
-    """The same for a kernel per channel."""
+class PixelShuffleConv(PaddedConv):
+    """A convolution and a pixel shuffle: doubles the grid, four channels become the 2 x 2 cells of one.
 
-    def __init__(self, channels: int, kernel: int, padding_mode: str, *, dilation: int = 1):
-        super().__init__(channels, channels, kernel, dilation=dilation, groups=channels)
-        self.edge_padding = padding_mode
+    The same numbers as `nn.Conv2d` and `nn.PixelShuffle(2)`, with the same weights, faster in channels-last memory.
+    """
 
-    def forward(self, x_BDhw: Tensor) -> Tensor:
-        return depthwise(x_BDhw, self.weight, self.bias, self.dilation[0], self.edge_padding)
-
-
-class PixelShuffleConv(Conv):
-    """Four channels per channel that comes out: those of the 2 x 2 cells that each cell becomes."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, padding_mode: str):
-        super().__init__(inputs, outputs * 4, kernel, padding_mode)
+    def __init__(self, inputs: int, outputs: int, kernel_size: int, padding: str):
+        super().__init__(inputs, outputs * 4, kernel_size, padding)
 
     def forward(self, x_NShw: Tensor) -> Tensor:
-        x_NShw = pad(x_NShw, self.edge_padding, (self.pad_width,) * 2, (self.pad_width,) * 2)
-        # a pixel shuffle would have the four cells of a channel side by side: here they come cell by cell, all
-        # channels of one together, as they lie in memory afterwards
+        # The four cells of a channel are adjacent in the weights. Reorder them cell by cell, all channels of one cell
+        # together: that is their order in memory after the shuffle, which then moves whole rows of channels.
         weight = self.weight.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1)
-        y_NEhw = F.conv2d(x_NShw, weight, self.bias.unflatten(0, (-1, 4)).t().flatten())
+        bias = self.bias.unflatten(0, (-1, 4)).t().flatten()
+        y_NEhw = F.conv2d(self.pad(x_NShw), weight, bias)
         N, E, h, w = y_NEhw.shape
         cells_Nh2w2S = y_NEhw.permute(0, 2, 3, 1).reshape(N, h, w, 2, 2, E // 4).transpose(2, 3)
         return cells_Nh2w2S.reshape(N, 2 * h, 2 * w, E // 4).permute(0, 3, 1, 2)
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm whose gradient in bfloat16 on CPU is computed in float32: in channels-last memory twice as fast."""
+    """Group norm with a faster gradient in bfloat16 on CPU.
+
+    The gradient is computed in float32, which in channels-last memory takes half the time.
+    """
 
     def forward(self, x_NSHW: Tensor) -> Tensor:
         if x_NSHW.device.type != "cpu" or x_NSHW.dtype != torch.bfloat16 or torch.compiler.is_compiling():
@@ -336,9 +405,9 @@ class _GroupNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_NSHW: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         N, S, H, W = x_NSHW.shape
-        # for fields of fewer than 1024 cells there is a kernel that is slow on channels-last memory
-        lying = x_NSHW.contiguous() if H * W < 1024 else x_NSHW
-        y_NSHW, mean, rstd = torch.native_group_norm(lying, weight, bias, N, S, H * W, groups, eps)
+        # below 1024 cells PyTorch takes a kernel that is slow in channels-last memory
+        contiguous_NSHW = x_NSHW.contiguous() if H * W < 1024 else x_NSHW
+        y_NSHW, mean, rstd = torch.native_group_norm(contiguous_NSHW, weight, bias, N, S, H * W, groups, eps)
         ctx.save_for_backward(x_NSHW, mean, rstd, weight)
         ctx.groups = groups
         return y_NSHW.contiguous(memory_format=torch.channels_last)
@@ -354,40 +423,24 @@ class _GroupNorm(torch.autograd.Function):
         return grad_x.to(grad_NSHW.dtype), grad_weight, grad_bias, None, None
 
 
-class SpaceLayer(nn.Module):
-    """Convolution, group norm, SiLU; halves the grid with `stride=2`, doubles it with `upsample`."""
-
-    def __init__(self, inputs: int, outputs: int, padding: str, *, stride: int = 1, upsample: bool = False):
-        super().__init__()
-        if upsample:
-            self.conv = PixelShuffleConv(inputs, outputs, 3, padding)
-        else:
-            self.conv = Conv(inputs, outputs, 3, padding, stride=stride)
-        self.norm = GroupNorm(2, outputs)
-        nn.init.trunc_normal_(self.conv.weight, std=0.02)
-        nn.init.zeros_(self.conv.bias)
-
-    def forward(self, x_NSHW: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Return fields of another resolution, of some size if it doubles them."""
-        y_NSHW = self.conv(x_NSHW)
-        if size is not None and size != y_NSHW.shape[-2:]:
-            # a view of it would be copied again and again
-            y_NSHW = y_NSHW[..., : size[0], : size[1]].contiguous(memory_format=torch.channels_last)
-        return F.silu(self.norm(y_NSHW))
+# ---- translator, on all states of a window together
 
 
 class Translator(nn.Module):
-    """Attention blocks over the stacked states; the first and the last work at the stack's own width."""
+    """Attention blocks over the stacked states (OpenSTL's MidMetaNet).
 
-    def __init__(self, stack: int, config: SimVPv2Config, padding: str):
+    The first block works on all channels of the stack, the others on `hidden_time` channels.
+    """
+
+    def __init__(self, stack: int, config: SimVPv2Config):
         super().__init__()
-        hidden, count = config.hidden_time, config.blocks
-        # the published schedule starts at 0.01 even where drop_path is 0; here 0 means none
-        drops = torch.linspace(min(0.01, config.drop_path), config.drop_path, count, device="cpu").tolist()
-        widths = [stack] + [hidden] * (count - 1)
+        hidden, blocks = config.hidden_time, config.blocks
+        # stochastic depth grows linearly with depth; OpenSTL starts at 0.01 even where drop_path is 0, here 0 means off
+        drop_paths = torch.linspace(min(0.01, config.drop_path), config.drop_path, blocks, device="cpu").tolist()
+        widths = [stack] + [hidden] * (blocks - 1)
         self.blocks = nn.ModuleList(
-            GatedAttentionBlock(width, config.mlp_ratio, drop, padding)
-            for width, drop in zip(widths, drops, strict=True)
+            GatedAttentionBlock(width, config.mlp_ratio, drop_path, config.padding)
+            for width, drop_path in zip(widths, drop_paths, strict=True)
         )
         self.narrow = nn.Conv2d(stack, hidden, 1) if stack != hidden else nn.Identity()
         self.widen = nn.Conv2d(hidden, stack, 1) if stack != hidden else nn.Identity()
@@ -400,48 +453,52 @@ class Translator(nn.Module):
 
 
 class GatedAttentionBlock(nn.Module):
-    """Gated attention over a wide neighborhood, then mixing of the channels, each added to its input."""
+    """Gated spatiotemporal attention, then mixing of the channels, both with a residual (OpenSTL's GASubBlock)."""
 
     def __init__(self, width: int, mlp_ratio: float, drop_path: float, padding: str):
         super().__init__()
-        wide = int(width * mlp_ratio)
+        hidden = int(width * mlp_ratio)
         self.drop_path = drop_path
         self.norm_attention = nn.BatchNorm2d(width)
         self.enter = nn.Conv2d(width, width, 1)
-        # a 21 x 21 neighborhood as a dense 5 x 5 and a dilated 7 x 7
+        # a large kernel of about 21 x 21 cells, split into a dense 5 x 5 and a dilated 7 x 7
         self.near = DepthwiseConv(width, 5, padding)
         self.far = DepthwiseConv(width, 7, padding, dilation=3)
         self.value_and_gate = nn.Conv2d(width, 2 * width, 1)
         self.leave = nn.Conv2d(width, width, 1)
         self.scale_attention = nn.Parameter(torch.full((width,), 0.01))
         self.norm_mix = nn.BatchNorm2d(width)
-        self.expand = nn.Conv2d(width, wide, 1)
-        self.spread = DepthwiseConv(wide, 3, padding)
-        self.shrink = nn.Conv2d(wide, width, 1)
+        self.expand = nn.Conv2d(width, hidden, 1)
+        self.spread = DepthwiseConv(hidden, 3, padding)
+        self.shrink = nn.Conv2d(hidden, width, 1)
         self.scale_mix = nn.Parameter(torch.full((width,), 0.01))
         for conv in (module for module in self.modules() if isinstance(module, nn.Conv2d)):
+            # as in OpenSTL: normal with variance 2 / fan_out (He et al., arXiv:1502.01852)
             fan_out = conv.kernel_size[0] * conv.kernel_size[1] * conv.out_channels // conv.groups
             nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_out))
             nn.init.zeros_(conv.bias)
 
     def forward(self, x_BDhw: Tensor, checkpointing: bool) -> Tensor:
-        # the norms stay outside of what is recomputed: a second pass would move their running statistics twice
-        a_BDhw = _call(self.attend, checkpointing, self.norm_attention(x_BDhw))
+        # x = x + scale * attend(norm(x)); x = x + scale * mix(norm(x))
+        # the norms stay outside of the checkpoints: recomputing them would update their running statistics twice
+        a_BDhw = _run(self.attend, checkpointing, self.norm_attention(x_BDhw))
         x_BDhw = x_BDhw + self._drop(self.scale_attention[:, None, None] * a_BDhw)
-        m_BDhw = _call(self.mix, checkpointing, self.norm_mix(x_BDhw))
+        m_BDhw = _run(self.mix, checkpointing, self.norm_mix(x_BDhw))
         return x_BDhw + self._drop(self.scale_mix[:, None, None] * m_BDhw)
 
     def attend(self, normed_BDhw: Tensor) -> Tensor:
+        """Return sigmoid(gate) * value, both from a large neighborhood of each cell."""
         a_BDhw = self.far(self.near(F.gelu(self.enter(normed_BDhw))))
         value_BDhw, gate_BDhw = self.value_and_gate(a_BDhw).chunk(2, dim=1)
         # the inner shortcut adds the normalized input, as published
         return self.leave(torch.sigmoid(gate_BDhw) * value_BDhw) + normed_BDhw
 
     def mix(self, normed_BDhw: Tensor) -> Tensor:
+        """Return mixed channels, from `mlp_ratio` times as many hidden ones."""
         return self.shrink(F.gelu(self.spread(self.expand(normed_BDhw))))
 
     def _drop(self, branch_BDhw: Tensor) -> Tensor:
-        """Skip the branch for some samples in training (stochastic depth), keeping its expectation."""
+        """Zero the branch for some samples in training, scaled so that its expectation stays (arXiv:1603.09382)."""
         if not self.training or self.drop_path == 0:
             return branch_BDhw
         keep = 1 - self.drop_path
@@ -449,20 +506,31 @@ class GatedAttentionBlock(nn.Module):
         return branch_BDhw * (mask_B111 / keep).to(branch_BDhw.dtype)
 
 
-def _call(module: Callable[..., Tensor], checkpointing: bool, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-    given = (x,) if size is None else (x, size)
-    return checkpoint(module, *given, use_reentrant=False) if checkpointing else module(*given)
+class DepthwiseConv(nn.Conv2d):
+    """A convolution of padded fields with one kernel per channel; it keeps the size of the grid."""
+
+    def __init__(self, channels: int, kernel_size: int, padding: str, *, dilation: int = 1):
+        super().__init__(channels, channels, kernel_size, dilation=dilation, groups=channels)
+        self.edge_padding = padding
+
+    def forward(self, x_BDhw: Tensor) -> Tensor:
+        return depthwise_conv2d(x_BDhw, self.weight, self.bias, self.dilation[0], self.edge_padding)
 
 
-def _stack(z_NShw: Tensor, batch: int) -> Tensor:
-    """Put the states of a window along the channels, those of the first one first; channels stay last in memory."""
+def _run(module: Callable[..., Tensor], checkpointing: bool, *arguments: Any) -> Tensor:
+    """Call a module, with activation checkpointing if asked for."""
+    return checkpoint(module, *arguments, use_reentrant=False) if checkpointing else module(*arguments)
+
+
+def _stack_states(z_NShw: Tensor, batch: int) -> Tensor:
+    """Return the states of each window stacked along the channels, the first state first, in channels-last memory."""
     N, S, h, w = z_NShw.shape
     z_BThwS = z_NShw.permute(0, 2, 3, 1).reshape(batch, N // batch, h, w, S)
     return z_BThwS.permute(0, 2, 3, 1, 4).reshape(batch, h, w, N // batch * S).permute(0, 3, 1, 2)
 
 
-def _unstack(z_BDhw: Tensor, states: int) -> Tensor:
-    """Undo `_stack`."""
+def _unstack_states(z_BDhw: Tensor, states: int) -> Tensor:
+    """Undo `_stack_states`."""
     B, D, h, w = z_BDhw.shape
     z_BhwTS = z_BDhw.permute(0, 2, 3, 1).reshape(B, h, w, states, D // states)
     return z_BhwTS.permute(0, 3, 1, 2, 4).reshape(B * states, h, w, D // states).permute(0, 3, 1, 2)

@@ -734,7 +734,7 @@ class TestFiles:
                 "weight 'readout.bias' is torch.float64, and in its model torch.float32",
             ),
             (lambda m, h, t: h["model"].update(blocks=3), "its network lacks 'translator.blocks.2.* more"),
-            (lambda m, h, t: h["model"].update(blocks="2"), "blocks='2' must be a whole number"),
+            (lambda m, h, t: h["model"].update(blocks="2"), "blocks='2' must be"),
             (lambda m, h, t: h["task"].update(history=0), "history=0 must be a whole number of steps"),
             (lambda m, h, t: h["task"].update(forcings=["insolation"]), r"sees the forcings \[\], and those of its"),
             (lambda m, h, t: h.pop("channels"), "it has no 'channels'"),

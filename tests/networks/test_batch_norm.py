@@ -1,4 +1,4 @@
-"""Two processes, told apart by their rank, against one that sees both batches."""
+"""Two processes with half a batch each against one process with the whole batch."""
 
 import torch
 import torch.multiprocessing
@@ -7,7 +7,7 @@ from torch import distributed, nn
 from simvp_climate.networks.batch_norm import SynchronizedBatchNorm2d, synchronize
 
 
-def whole() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+def norm_and_batch() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(3)
     nn.init.normal_(norm.weight)
@@ -15,15 +15,15 @@ def whole() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     return norm, 5 + 3 * torch.randn(5, 3, 4, 6), torch.randn(5, 3, 4, 6)
 
 
-def one_of_two(rank: int, folder: str) -> None:
+def run_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    norm, x, weight = whole()
-    part = slice(0, 2) if rank == 0 else slice(2, 5)  # of unequal size
+    norm, x, weight = norm_and_batch()
+    samples = slice(0, 2) if rank == 0 else slice(2, 5)  # batches of different size
     synchronize(norm)
-    x = x[part].requires_grad_()
+    x = x[samples].requires_grad_()
     y = norm(x)
-    (y.square() * weight[part]).sum().backward()
+    (y.square() * weight[samples]).sum().backward()
     grads = [norm.weight.grad, norm.bias.grad]
     for grad in grads:
         distributed.all_reduce(grad)
@@ -31,25 +31,25 @@ def one_of_two(rank: int, folder: str) -> None:
     distributed.destroy_process_group()
 
 
-def test_two_processes_give_what_one_gives(tmp_path):
-    torch.multiprocessing.spawn(one_of_two, args=(str(tmp_path),), nprocs=2)
-    norm, x, weight = whole()
+def test_two_processes_equal_one(tmp_path):
+    torch.multiprocessing.spawn(run_rank, args=(str(tmp_path),), nprocs=2)
+    norm, x, weight = norm_and_batch()
     x.requires_grad_()
     y = norm(x)
     (y.square() * weight).sum().backward()
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     torch.testing.assert_close(torch.cat([first[0], second[0]]), y, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(torch.cat([first[1], second[1]]), x.grad, rtol=1e-4, atol=1e-4)
-    for found in (first, second):
-        for value, expected in zip(found[2:], [norm.weight.grad, norm.bias.grad, *norm.buffers()], strict=True):
+    for outputs in (first, second):
+        for value, expected in zip(outputs[2:], [norm.weight.grad, norm.bias.grad, *norm.buffers()], strict=True):
             torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_one_process_and_evaluation_are_as_before():
-    norm, x, _ = whole()
+def test_one_process_and_evaluation_equal_plain_batch_norm():
+    norm, x, _ = norm_and_batch()
     expected = norm.train()(x), norm.eval()(x)
-    again, _, _ = whole()
-    synchronize(nn.Sequential(again))
-    assert type(again) is SynchronizedBatchNorm2d
-    torch.testing.assert_close(again.train()(x), expected[0])
-    torch.testing.assert_close(again.eval()(x), expected[1])
+    synchronized, _, _ = norm_and_batch()
+    synchronize(nn.Sequential(synchronized))
+    assert type(synchronized) is SynchronizedBatchNorm2d
+    torch.testing.assert_close(synchronized.train()(x), expected[0])
+    torch.testing.assert_close(synchronized.eval()(x), expected[1])
