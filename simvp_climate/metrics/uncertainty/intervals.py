@@ -78,9 +78,7 @@ class Intervals:
 
     def _half_width_of(self, forecast: xr.Dataset) -> xr.Dataset:
         """Return the half-widths at the grid, leads and months of a canonical forecast, (init_time, lead_time, ...)."""
-        half_width = on_grid_of(
-            self.half_width[list(forecast.data_vars)], forecast, "what the intervals were fitted on"
-        )
+        half_width = on_grid_of(self.half_width[list(forecast.data_vars)], forecast, "the fitted half-width")
         fitted_leads, leads = half_width.indexes["lead_time"], forecast.indexes["lead_time"]
         positions = fitted_leads.get_indexer(leads)
         if (positions < 0).any():
