@@ -1,9 +1,9 @@
-"""How sure is it? An ensemble of seeds, one of perturbed states, and calibrated intervals around a single forecast.
+"""Uncertainty: an ensemble of seeds, one of perturbed initial states, and calibrated prediction intervals.
 
 Model: three of SimVPv2, 16 channels in encoder and decoder (two layers each), 64 in the translator (two blocks),
 0.20 million weights; four states in, the change to the next four out.
-Schedule: one epoch each in batches of 8; AdamW, the learning rate up to 4e-3 in the first tenth of the steps, then
-down to zero along a cosine. A running average of the weights is kept.
+Schedule: one epoch each in batches of 8; AdamW, learning rate up to 4e-3 in the first tenth of the steps, then down
+to zero along a cosine. The exponential moving average of the weights is kept.
 
 Result to expect on the bundled sample, a SIMULATED climate (trained on January 2001 to February 2003, fitted on
 March to December 2003, scored on January to April 2004, every second day, area-weighted), at 1 / 3 / 5 days:
@@ -16,92 +16,97 @@ March to December 2003, scored on January to April 2004, every second day, area-
     persistence, z500 (its MAE)      257 / 444 / 497
     climatology, z500 (its MAE)      413 / 413 / 413
 
-Seeds differ too little, perturbed states too much at first: nobody should take either spread for the error at all
-leads. The 90 % intervals around a single forecast hold 0.90 of the truth at one day and 0.87 (z500) and 0.89 (t2m)
-at five, in the months that were fitted. Measured on 2026-11-25, one core AMD EPYC; 7 min of processor time after
+Seeds spread too little, perturbed states too much at first: neither spread equals the error at all leads. The 90 %
+intervals around a single forecast contain 0.90 of the truth at one day, and 0.87 (z500) and 0.89 (t2m) at five, in
+the months of the validation period. Measured on 2026-11-25, one core AMD EPYC; 7 min of processor time after
 training.
 """
 
-import sys
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
+import common
 import typer
+import xarray as xr
 
 import simvp_climate as sc
 
-VARIABLES = ["z500", "t2m"]
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+TASK = sc.Task(["z500", "t2m"], history=4, horizon=4, step="6h")
+MODEL = sc.SimVPv2Config(16, 64, spatial_layers=2, blocks=2, drop_path=0.0)
+CONFIG = sc.TrainConfig(epochs=1, batch_size=8, learning_rate=4e-3)
 
 
-@app.command()
 def main(
-    data: Annotated[str, typer.Option(help="Zarr, NetCDF, a folder or pattern. Default: the bundled sample.")] = "",
-    out: Annotated[Path, typer.Option(help="Folder for the run and what comes out of it.")] = Path("ensemble"),
-    epochs: Annotated[int, typer.Option(help="Passes over the training period.", min=1)] = 1,
-    seeds: Annotated[int, typer.Option(help="Forecasters to train.", min=2)] = 3,
-    members: Annotated[int, typer.Option(help="Of the perturbed ensemble.", min=2)] = 10,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run in --out, complete or not.")] = False,
-    train_until: Annotated[str, typer.Option(help="Last date to learn from. Default: 2015, as WeatherBench.")] = "",
-    valid_until: Annotated[str, typer.Option(help="Last date to choose and fit on. Default: 2016.")] = "",
+    data: common.Data = "",
+    out: common.Out = None,
+    epochs: common.Epochs = None,
+    seeds: Annotated[int, typer.Option(help="Number of forecasters to train.", min=2)] = 3,
+    members: Annotated[int, typer.Option(help="Members of the perturbed ensemble.", min=2)] = 10,
+    device: common.Device = "auto",
+    resume: common.Resume = False,
+    train_until: common.TrainUntil = "",
+    valid_until: common.ValidUntil = "",
 ) -> None:
-    """Train with several seeds, calibrate on what follows, and score ensembles and intervals on the rest."""
-    begun, ended = any(out.glob("seed-*/training.pt")), (out / "scores.png").exists()
-    # a run that was stopped goes on; one that is complete, and what is no run, is not overwritten
-    if (ended or not begun) and not resume and sc.is_first_process() and out.exists() and any(out.iterdir()):
-        raise typer.BadParameter(f"{out} holds a run or other files: take it up by --resume, or choose another --out")
-    if not data:
-        train_until, valid_until = train_until or "2003-02", valid_until or "2003-12"
-    ds = sc.open_dataset(data, VARIABLES) if data else sc.open_sample(VARIABLES)
-    train, valid, test = sc.split(ds, train_until or None, valid_until or None)
-
+    """Train with several seeds, calibrate on the validation period, score ensembles and intervals on the rest."""
+    folder = common.check_folder(out, resume, results=["scores.png"])
+    train, valid, test = common.open_periods(TASK, data, train_until, valid_until, ("2003-02", "2003-12"))
+    config = common.with_epochs(CONFIG, epochs)
     forecasters = [
         sc.train(
-            sc.Task(VARIABLES, history=4, horizon=4, step="6h"),
+            TASK,
             train,
             valid=valid,
-            model=sc.SimVPv2Config(16, 64, spatial_layers=2, blocks=2, drop_path=0.0),
-            config=sc.TrainConfig(epochs=epochs, batch_size=8, learning_rate=4e-3, seed=seed),
-            directory=out / f"seed-{seed}",
+            model=MODEL,
+            config=dataclasses.replace(config, seed=seed),
+            directory=folder / f"seed-{seed}",
             device=device,
         )
         for seed in range(seeds)
     ]
-    if not sc.is_first_process():  # of those that torchrun or srun started, one goes on
-        return
-    climatology, first = sc.baselines.climatology(train), forecasters[0]
+    if sc.is_first_process():  # with torchrun or srun, one process evaluates
+        score_ensembles(forecasters, members, train, valid, test, folder)
+        score_intervals(forecasters[0], train, valid, test)
+
+
+def score_ensembles(
+    forecasters: list[sc.Forecaster],
+    members: int,
+    train: xr.Dataset,
+    valid: xr.Dataset,
+    test: xr.Dataset,
+    folder: Path,
+) -> None:
+    """Score the ensemble of seeds and an ensemble of perturbed initial states by CRPS and spread over error."""
+    first, climatology = forecasters[0], sc.baselines.climatology(train)
     amplitude = sc.fit_amplitude(first, valid, train, lead=12)
+    print(f"amplitude {amplitude:.3f}: spread and error agree at 3 days on the validation period")
     systems = {
-        f"{seeds} seeds": sc.ensemble(forecasters, test, every="2D", horizon=20),
+        f"{len(forecasters)} seeds": sc.ensemble(forecasters, test, every="2D", horizon=20),
         f"{members} perturbed": sc.perturbed_ensemble(
             first, test, train, amplitude, every="2D", horizon=20, members=members
         ),
     }
-    print(f"amplitude {amplitude:.3f}: spread and error agree at 3 days on the validation period")
+    metrics = ["crps", "spread_skill_ratio"]
     for name, forecast in systems.items():
         scores = sc.score(forecast.assign_attrs(system=name), test, climatology)
-        scores.to_netcdf(out / f"{name.replace(' ', '-')}.nc")
-        print(sc.score_table(scores, ["crps", "spread_skill_ratio"]).round(2).to_string(na_rep="-"))
-    sc.plot.scores(scores, metric=["crps", "spread_skill_ratio"]).savefig(out / "scores.png")
+        scores.to_netcdf(folder / f"{name.replace(' ', '-')}.nc")
+        common.print_scores(scores, metrics, digits=2)
+    sc.plot.scores(scores, metric=metrics).savefig(folder / "scores.png")
 
-    bands = first.interval(0.9, valid, every="1D", horizon=20, climatology=climatology)
-    single = first(test, every="1D", horizon=20)
-    months = set(valid["time"].dt.month.values.tolist())
-    covered = single["valid_time"].dt.month.isin(list(months)).all("lead_time")
+
+def score_intervals(forecaster: sc.Forecaster, train: xr.Dataset, valid: xr.Dataset, test: xr.Dataset) -> None:
+    """Fit 90 % intervals on the validation period, and print their coverage in the months that it holds."""
+    climatology = sc.baselines.climatology(train)
+    intervals = forecaster.interval(0.9, valid, every="1D", horizon=20, climatology=climatology)
+    forecast = forecaster(test, every="1D", horizon=20)
+    fitted_months = list(set(valid["time"].dt.month.values.tolist()))
+    covered = forecast["valid_time"].dt.month.isin(fitted_months).all("lead_time")
     if covered.any():
-        intervals = bands(single.isel(init_time=covered.values))
-        share = sc.uncertainty.coverage(intervals, test)
-        print("share of the truth in 90 % intervals:")
-        print(share.to_dataframe()[VARIABLES].round(3).to_string())
+        coverage = sc.uncertainty.coverage(intervals(forecast.isel(init_time=covered.values)), test)
+        print("coverage of 90 % intervals:")
+        print(coverage.to_dataframe()[list(TASK.variables)].round(3).to_string())
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except (OSError, ValueError) as error:  # in words; without these lines Python says where
-        words = str(error).replace("train_until", "--train-until").replace("valid_until", "--valid-until")
-        if "config.epochs" in words:
-            words += ". To train on from the result: recipes/finetune.py --start forecaster.safetensors"
-        print(words, file=sys.stderr)
-        sys.exit(2)
+    common.launch(main)

@@ -10,21 +10,22 @@ import pytest
 import xarray as xr
 from recipe_data import write_sst, write_weather
 
-RECIPES = sorted((Path(__file__).resolve().parent.parent / "recipes").glob("*.py"))
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.py") if path.stem != "common")
 IN_CI = ("t2m", "tp")
-COMMON = {"forecaster.safetensors", "history.csv", "scores.nc", "scores.png", "training.pt"}
-MORE = {
+RESULTS = {"forecaster.safetensors", "history.csv", "scores.nc", "scores.png", "training.pt"}
+EXTRA = {
     "multivariate": {"forecast.nc", "maps.png", "scorecard.png"},
     "sst": {"forecast.nc", "maps.png", "anomalies.png", "hovmoller.png", "nino34.png"},
     "weatherbench": {"hindcast.zarr", "scorecard.png", "spectra.png"},
     "finetune": {"forecast.nc", "scorecard.png"},
 }
-LESS = {"multivariate": {"scores.png"}}
+ABSENT = {"multivariate": {"scores.png"}}
 OPTIONS = {
     "sst": ["--train-until", "1990", "--valid-until", "1994"],
     "weatherbench": ["--train-until", "2001-11", "--valid-until", "2001-12", "--small"],
     "tp": ["--train-until", "2001-12", "--valid-until", "2002-01-10"],
-    "finetune": [],  # on the sample, from the pretrained forecaster
+    "finetune": [],  # on the sample
     "ensemble": ["--train-until", "2001-12-20", "--valid-until", "2002-01-10", "--seeds", "2", "--members", "2"],
 }
 
@@ -62,27 +63,27 @@ def test_runs_from_data_to_pictures(recipe, stores, tmp_path):
     names = {path.name for path in (tmp_path / "out").iterdir()}
     if recipe.stem == "ensemble":
         assert {"seed-0", "seed-1", "2-seeds.nc", "2-perturbed.nc", "scores.png"} == names
-        assert "crps" in done.stdout and "share of the truth" in done.stdout
+        assert "crps" in done.stdout and "coverage of 90 % intervals" in done.stdout
         return
-    assert names == COMMON - LESS.get(recipe.stem, set()) | MORE.get(recipe.stem, {"forecast.nc", "maps.png"})
+    assert names == RESULTS - ABSENT.get(recipe.stem, set()) | EXTRA.get(recipe.stem, {"forecast.nc", "maps.png"})
     with xr.open_dataset(tmp_path / "out" / "scores.nc", decode_timedelta=True) as scores:
         assert "persistence" in scores.system.values
     assert "persistence" in done.stdout
-    # what is there is not overwritten, and can be gone on with
+    # a complete run is not overwritten, and can be resumed
     refused = run(recipe, tmp_path / "out", *options_of(recipe, stores))
     assert refused.returncode == 2 and "holds a run" in " ".join(re.findall(r"\w+", refused.stderr))
     if recipe.stem == "t2m":
         again = run(recipe, tmp_path / "out", *options_of(recipe, stores), "--resume")
         assert again.returncode == 0, again.stderr
         assert again.stdout == done.stdout
-        # stopped before its end, the same line goes on, without --resume too
+        # a run that was stopped continues without --resume too
         (tmp_path / "out" / "forecaster.safetensors").unlink()
         again = run(recipe, tmp_path / "out", *options_of(recipe, stores))
         assert again.returncode == 0, again.stderr
         assert again.stdout == done.stdout
         more = run(recipe, tmp_path / "out", *options_of(recipe, stores), "--epochs", 2, "--resume")
         assert more.returncode == 2 and "Traceback" not in more.stderr
-        assert "config.epochs (1 there, 2 now)" in more.stderr and "recipes/finetune.py --start" in more.stderr
+        assert "config.epochs (1 there, 2 now)" in more.stderr and "recipes/finetune.py --pretrained" in more.stderr
 
 
 @pytest.mark.slow
@@ -91,7 +92,7 @@ def test_on_two_processes(stores, tmp_path):
     done = run(recipe, tmp_path / "out", *options_of(recipe, stores), processes=2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("SimVPv2") == 1, "one process prints the table"
-    assert {path.name for path in (tmp_path / "out").iterdir()} == COMMON | {"forecast.nc", "maps.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == RESULTS | {"forecast.nc", "maps.png"}
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
@@ -101,12 +102,11 @@ def test_help_and_result(recipe):
     for option in ("--out", "--epochs", "--device", "--resume"):
         assert option in done.stdout
     assert "--data" in done.stdout
-    words = recipe.read_text().split('"""')[1]
-    assert re.search(r"Measured on \d{4}-\d\d-\d\d|[Nn]ot (measured|verified) here", words)
-    assert not re.search(r"@\w+@", words)
+    docstring = recipe.read_text().split('"""')[1]
+    assert re.search(r"Measured on \d{4}-\d\d-\d\d|Not verified here", " ".join(docstring.split()))
 
 
-def test_data_without_dates_are_asked_for_them(stores, tmp_path):
+def test_data_without_split_dates_are_an_error(stores, tmp_path):
     (recipe,) = (path for path in RECIPES if path.stem == "t2m")
     done = run(recipe, tmp_path / "out", "--data", stores / "weather.zarr")
     assert done.returncode == 2 and "say where to split, for example --train-until=" in done.stderr
@@ -117,30 +117,29 @@ def test_data_without_dates_are_asked_for_them(stores, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["tp", "sst"])
-def test_without_data_it_says_what_is_needed(tmp_path, name):
+def test_missing_data_is_an_error_that_names_the_variables(tmp_path, name):
     (recipe,) = (path for path in RECIPES if path.stem == name)
     done = run(recipe, tmp_path / "out")
-    said = " ".join(re.findall(r"[\w.]+", done.stderr))
-    assert done.returncode == 2 and f"give data with {'z500 t2m r1000 tp6h' if name == 'tp' else 'sst'}" in said
-    assert "simvp climate check PATH" in said and "bundled sample" in said
+    message = " ".join(re.findall(r"[\w.]+", done.stderr))
+    assert done.returncode == 2 and f"give data with {'z500 t2m r1000 tp6h' if name == 'tp' else 'sst'}" in message
+    assert "simvp climate check PATH" in message and "bundled sample" in message
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_model_and_schedule_are_those_of_the_code(recipe):
-    _, words, code = recipe.read_text().split('"""', 2)
-    words = " ".join(words.split())
-    said = re.search(r"Model: (.*?)\. Schedule: (.*?)\. A running average", words)
+def test_docstrings_state_the_schedule_of_the_code(recipe):
+    _, docstring, code = recipe.read_text().split('"""', 2)
+    text = " ".join(docstring.split())
+    schedule = re.search(r"Model: .*?\. Schedule: (.*?)\. The exponential moving average", text).group(1)
     rate, batch = (re.search(rf"{name}=([\de.-]+)", code).group(1) for name in ("learning_rate", "batch_size"))
-    assert f"learning rate up to {rate} " in said.group(2) and f"in batches of {batch};" in said.group(2)
-    number = int(re.search(r"epochs: .*= (\d+),", code).group(1))
-    counted = {1: "one epoch ", 2: "two epochs", 6: "six epochs", 50: "50 epochs"}[number]
-    assert said.group(2).startswith(counted)
+    assert f"learning rate up to {rate} " in schedule and f"in batches of {batch};" in schedule
+    epochs = int(re.search(r"\bepochs=(\d+),", code).group(1))
+    assert schedule.startswith({1: "one epoch ", 2: "two epochs", 6: "six epochs", 50: "50 epochs"}[epochs])
     if recipe.stem in ("t2m", "z500"):
-        assert re.search("Grid: .*Periods of the sample: trained on .*, the epoch chosen on .*, scored on", words)
+        assert re.search("Grid: .*Periods of the sample: trained on .*, the epoch chosen on .*, scored on", text)
 
 
 @pytest.mark.parametrize("path", ["notebooks/04_on_a_cluster.ipynb", "docs/cluster.md", "docs/training.md"])
-def test_a_job_that_is_put_back_takes_its_run_up(path):
-    text = (RECIPES[0].parent.parent / path).read_text()
+def test_requeued_jobs_resume(path):
+    text = (ROOT / path).read_text()
     lines = re.findall(r"srun python recipes/[^\n\\]*", text)
     assert lines and all("--resume" in line for line in lines)

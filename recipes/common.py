@@ -1,0 +1,180 @@
+"""The options and the flow that all recipes share.
+
+A recipe states its task, model and schedule and calls `run`: open the data, train up to a date, choose the epoch on
+the period up to another, forecast the rest, score it beside persistence and climatology, and draw it. For a recipe of
+your own, copy one together with this file and change what you like: both are plain Python.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import xarray as xr
+
+import simvp_climate as sc
+
+SAMPLE_PERIODS = ("2003-08", "2003-12")  # last months of training and of validation
+COMPUTED_FORCINGS = {"insolation", "time_of_day", "time_of_year", "coordinates"}
+
+Data = Annotated[str, typer.Option(help="Zarr, NetCDF, a folder or a pattern. Some recipes default to the sample.")]
+Out = Annotated[Path | None, typer.Option(help="Folder for the run and its results. Default: the recipe's name.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training period. Default: the recipe's.", min=1)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out, complete or not.")]
+TrainUntil = Annotated[str, typer.Option(help="Last date to train on. Default: 2015, as WeatherBench.")]
+ValidUntil = Annotated[str, typer.Option(help="Last date to choose the epoch on. Default: 2016.")]
+
+Evaluate = Callable[[sc.Forecaster, xr.Dataset, xr.Dataset, Path], None]  # (forecaster, train, test, out)
+
+
+def run(
+    task: sc.Task,
+    model: sc.SimVPv2Config,
+    config: sc.TrainConfig,
+    evaluate: Evaluate,
+    *,
+    sample: bool = False,
+    start: str | None = None,
+    small: sc.SimVPv2Config | None = None,
+) -> None:
+    """Run a recipe from the command line.
+
+    Parameters
+    ----------
+    task, model, config
+        As in `sc.train`. `--epochs` replaces those of `config`.
+    evaluate
+        Forecasts, scores and draws, given the forecaster, the training and the test period and the folder.
+    sample
+        Whether the bundled sample is used without `--data`.
+    start
+        First date to train on, where `--train-until` is not given.
+    small
+        The model that `--small` trains instead.
+    """
+
+    def main(
+        data: Data = "",
+        out: Out = None,
+        epochs: Epochs = None,
+        device: Device = "auto",
+        resume: Resume = False,
+        small_model: Annotated[
+            bool, typer.Option("--small", help="Train a small network, to try the script.", hidden=small is None)
+        ] = False,
+        train_until: TrainUntil = "",
+        valid_until: ValidUntil = "",
+    ) -> None:
+        """Train until a date, choose the epoch on the period until another, forecast and score the rest."""
+        if small_model and small is None:
+            raise typer.BadParameter("this recipe has no small network", param_hint="--small")
+        folder = check_folder(out, resume)
+        periods = open_periods(task, data, train_until, valid_until, SAMPLE_PERIODS if sample else None, start)
+        train, valid, test = periods
+        forecaster = sc.train(
+            task,
+            train,
+            valid=valid,
+            model=small if small_model else model,
+            config=with_epochs(config, epochs),
+            directory=folder,
+            device=device,
+        )
+        if sc.is_first_process():  # with torchrun or srun, one process evaluates
+            evaluate(forecaster, train, test, folder)
+
+    launch(main)
+
+
+def evaluate(
+    forecaster: sc.Forecaster,
+    train: xr.Dataset,
+    test: xr.Dataset,
+    out: Path,
+    *,
+    horizon: int,
+    variable: str,
+    digits: int = 2,
+    vectors: dict[str, tuple[str, str]] | None = None,
+    scorecard: bool = False,
+) -> None:
+    """Forecast every 12 h, score by RMSE, and write forecast.nc, scores.nc, scores.png (or scorecard.png), maps.png."""
+    forecast = forecaster(test, every="12h", horizon=horizon)
+    scores = sc.score(forecast, test, sc.baselines.climatology(train), vectors=vectors)
+    forecast.to_netcdf(out / "forecast.nc")
+    scores.to_netcdf(out / "scores.nc")
+    if scorecard:
+        sc.plot.scorecard(scores).savefig(out / "scorecard.png")
+    else:
+        sc.plot.scores(scores).savefig(out / "scores.png")
+    sc.plot.maps(forecast, test, variable=variable, lead="3D").savefig(out / "maps.png")
+    print_scores(scores, "rmse", digits)
+
+
+def print_scores(scores: xr.Dataset, metrics: str | list[str], digits: int, leads: Sequence | None = None) -> None:
+    """Print a table of scores; a dash stands for a missing score."""
+    print(sc.score_table(scores, metrics, leads).round(digits).to_string(na_rep="-"))
+
+
+def check_folder(out: Path | None, resume: bool, results: Sequence[str] = ("forecaster.safetensors",)) -> Path:
+    """Return the folder of the run; refuse one with a complete run or other files, unless `--resume` is given.
+
+    A run that was stopped is continued without `--resume` too. `results` are the files of a complete run.
+    """
+    folder = out or Path(Path(sys.argv[0]).stem)
+    stopped = any(folder.glob("**/training.pt")) and not all((folder / name).exists() for name in results)
+    if not stopped and not resume and sc.is_first_process() and folder.exists() and any(folder.iterdir()):
+        raise typer.BadParameter(f"{folder} holds a run or other files: continue it by --resume, or change --out")
+    return folder
+
+
+def open_periods(
+    task: sc.Task,
+    data: str,
+    train_until: str,
+    valid_until: str,
+    sample: tuple[str, str] | None = None,
+    start: str | None = None,
+) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
+    """Return the training, validation and test periods of the variables of a task.
+
+    Without `data` the bundled sample is opened and split after the months `sample`.
+    """
+    fields = [name for name in task.forcings if name not in COMPUTED_FORCINGS]
+    names = [*task.variables, *task.inputs, *task.diagnostics, *fields]
+    if data:
+        ds = sc.open_dataset(data, names, levels=task.levels)
+    elif sample:
+        ds = sc.open_sample(names)
+        train_until, valid_until = train_until or sample[0], valid_until or sample[1]
+    else:
+        raise typer.BadParameter(
+            f"give data with {', '.join(names)}; simvp-climate check PATH lists what is wrong with them. "
+            "recipes/t2m.py runs on the bundled sample",
+            param_hint="--data",
+        )
+    if start and not train_until:
+        ds = ds.sel(time=slice(start, None))
+    return sc.split(ds, train_until or None, valid_until or None)
+
+
+def with_epochs(config: sc.TrainConfig, epochs: int | None) -> sc.TrainConfig:
+    """Return the settings with another number of epochs, if one is given."""
+    return config if epochs is None else dataclasses.replace(config, epochs=epochs)
+
+
+def launch(main: Callable[..., None]) -> None:
+    """Run a function as a command line; print errors about data and settings in one line and exit with status 2."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    try:
+        app()
+    except (OSError, ValueError) as error:  # remove this clause to see the traceback
+        message = str(error).replace("train_until", "--train-until").replace("valid_until", "--valid-until")
+        if "config.epochs" in message:
+            message += ". To train on from the result: recipes/finetune.py --pretrained forecaster.safetensors"
+        print(message, file=sys.stderr)
+        sys.exit(2)
