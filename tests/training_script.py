@@ -40,7 +40,7 @@ def say(word: str) -> None:
 
 def main(directory: str, epochs: str, seconds: str = "0") -> None:
     torch.set_num_threads(1)
-    fsync, update, stay = os.fsync, loop._update_average, float(seconds)
+    fsync, update, stay = os.fsync, loop._update_ema, float(seconds)
 
     def half_written(file: int) -> None:
         if stay and os.fstat(file).st_size > 10_000:  # not the folder
@@ -53,9 +53,9 @@ def main(directory: str, epochs: str, seconds: str = "0") -> None:
     def first_step(*arguments) -> None:
         update(*arguments)
         say("ready")
-        loop._update_average = update
+        loop._update_ema = update
 
-    os.fsync, loop._update_average = half_written, first_step
+    os.fsync, loop._update_ema = half_written, first_step
     train(Path(directory), int(epochs))
     say("done")
 

@@ -8,8 +8,8 @@ from simvp_climate.data import reader
 from simvp_climate.processing.task import Task, is_finite
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
-# settings that change no number of a run: it may be resumed with others
-FREE = ("progress", "memory", "engine", "save_minutes", "activation_checkpointing")
+# Settings that change no result: a run may be resumed with other values of these.
+RESUMABLE_FIELDS = ("progress", "memory", "engine", "save_minutes", "activation_checkpointing")
 _WARMUP = {"cosine": 0.1, "one-cycle": 0.3}
 _ROLLOUT_SHARE = 0.25
 

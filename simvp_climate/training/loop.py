@@ -1,13 +1,16 @@
-"""The training loop: one visible loop on Lightning Fabric.
+"""The training loop on Lightning Fabric: fit, one epoch, one step, validation, and the state that is saved.
 
-Shape suffixes: B window of a batch, T time, C channel, H latitude.
+Shape suffixes: B window of a batch, T time, C channel, H latitude, W longitude.
 """
 
 import math
 import time
 import warnings
 from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
 from importlib.metadata import version
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -17,279 +20,414 @@ from torch import Tensor, nn
 
 from simvp_climate.data.progress import tqdm
 from simvp_climate.networks.simvp_v2 import SimVPv2
-from simvp_climate.processing.task import Task
-from simvp_climate.training import checkpoint, datasets, distributed, loader, memory, signals
+from simvp_climate.training import checkpoint, distributed, memory
 from simvp_climate.training.config import TrainConfig
+from simvp_climate.training.datasets import Split
+from simvp_climate.training.loader import Batch
 from simvp_climate.training.loss import Loss
+from simvp_climate.training.signals import Stop
 
-_LOOK = 10  # batches between two looks at the loss, for each of which the host waits for the GPU
-_TOGETHER = 1.0  # seconds after which several processes ask each other at least whether to stop
-_LOG = 50  # steps between two lines of a logger
-_EXPLODES = 1000  # times the usual loss
+LOSS_CHECK_EVERY = 10  # batches; each check of the loss synchronizes the GPU
+SYNC_SECONDS = 1.0  # several processes agree at least this often whether to stop
+LOG_EVERY = 50  # steps between two values of `running_loss`
+EXPLOSION_FACTOR = 1000  # a loss above this multiple of the recent median is an error
 
 
-def fit(
-    fabric: Fabric,
-    network: SimVPv2,
-    task: Task,
-    config: TrainConfig,
-    loss_of: Loss,
-    train_part: datasets.Split,
-    valid_part: datasets.Split | None,
-    run: checkpoint.Run,
-    stop: signals.Stop,
-) -> list[dict]:
-    """Train the network in place, leave the kept weights in it, and return the history: a row for each epoch."""
-    stream = train_part.stream(config, fabric)
-    windows = int(np.max(stream.sizes, initial=1))
-    memory.check_memory(network, config, windows, config.leads(task), loss_of.area_CHW.shape[-2:], fabric)
-    if fabric.device.type == "cpu":
-        memory.keep_memory()
-    network.to(memory_format=torch.channels_last)
-    network.activation_checkpointing = config.activation_checkpointing
-    network = distributed.prepare(network, fabric)
-    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
-    # all weights in one pass; gradients that are scaled for fp16 it would not let be clipped
-    fused = fabric.device.type in ("cpu", "cuda") and config.precision != "16-mixed"
-    optimizer = kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
-    wrapped, optimizer = fabric.setup(network, optimizer)
-    scaler, device = fabric.strategy.precision, fabric.device
-    valid_stream = None if valid_part is None else valid_part.stream(config, fabric, shuffle=False)
-    sizes = distributed.total(fabric, torch.tensor(stream.sizes, dtype=torch.float64, device=device)).cpu().numpy()
-    alone = fabric.world_size == 1
+class TrainingLoop:
+    """Train a network: epochs of steps, each epoch validated and saved.
 
-    steps = -(-len(stream) // config.accumulate_grad_batches)  # of an epoch
-    total = steps * config.epochs
-    if config.accumulate_grad_batches > len(stream):
-        raise ValueError(
-            f"accumulate_grad_batches={config.accumulate_grad_batches} batches make a step, and an epoch has "
-            f"{len(stream)} (of {stream.count} windows, batch_size={config.batch_size}): take at most {len(stream)}"
-        )
-    most_leads = config.leads(task)
-    longer_from = total if config.rollout == 1 else total - max(1, round(config.rollout_share * total))
+    Parameters
+    ----------
+    network
+        Trained in place; `fit` leaves the selected weights in it.
+    valid_split
+        The validation windows on which the best epoch is selected; with None the last epoch is.
+    run
+        Where the state is saved, and resumed from.
+    stop
+        Notes the signals that ask the run to stop.
 
-    versions = {name: version(name) for name in ("simvp-climate", "torch")}
-    average, kept, best = _copy(network), _copy(network), math.inf
-    history, speeds, losses = [], [], _Losses(fabric, stream.sizes / sizes)
-    if saved := fabric.broadcast(checkpoint.resume(run)):
-        network.load_state_dict(saved["network"])
-        optimizer.load_state_dict(saved["optimizer"])
-        scaler.load_state_dict(saved["scaler"])
-        average, kept = ({n: v.to(device) for n, v in saved[name].items()} for name in ("average", "kept"))
-        history, speeds, best, losses.known = (saved[name] for name in ("history", "speeds", "best", "losses"))
-        losses.usual.extend(saved.get("usual", ()))
-        losses.leads = saved.get("leads", 0)
-        if begun := {n: v for n, v in saved.get("versions", {}).items() if v != versions.get(n)}:
-            words = ", ".join(f"{name} {then} (now {versions.get(name)})" for name, then in sorted(begun.items()))
-            warnings.warn(
-                f"the run in {str(run.directory)!r} was saved by {words}: it goes on, and may end with other digits "
-                "than it would have with these",
-                stacklevel=3,
+    Raises
+    ------
+    ValueError
+        If an epoch has fewer batches than a step accumulates.
+    MemoryError
+        If the activations of a step do not fit into the free memory.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        network: SimVPv2,
+        config: TrainConfig,
+        loss: Loss,
+        train_split: Split,
+        valid_split: Split | None,
+        run: checkpoint.Run,
+        stop: Stop,
+    ):
+        self.fabric, self.config, self.loss, self.run, self.stop = fabric, config, loss, run, stop
+        self.train_split, self.valid_split = train_split, valid_split
+        self.stream = train_split.stream(config, fabric)
+        if config.accumulate_grad_batches > len(self.stream):
+            raise ValueError(
+                f"accumulate_grad_batches={config.accumulate_grad_batches} batches make a step, and an epoch has "
+                f"{len(self.stream)} (of {self.stream.count} windows, batch_size={config.batch_size}): take at most "
+                f"{len(self.stream)}"
             )
-    saved_at = time.monotonic()
+        memory.check_step(network, config, self.stream.batch_size, loss.max_leads, loss.area_CHW.shape[-2:], fabric)
+        if fabric.device.type == "cpu":
+            memory.reuse_freed_memory()
+        network.to(memory_format=torch.channels_last)
+        network.activation_checkpointing = config.activation_checkpointing
+        self.network = distributed.prepare(network, fabric)
+        self.wrapped, self.optimizer = fabric.setup(self.network, _make_optimizer(self.network, config, fabric))
+        self.valid_stream = None if valid_split is None else valid_split.stream(config, fabric, shuffle=False)
 
-    def check_weights() -> None:
-        if not torch.nn.utils.get_total_norm([value for value in average.values() if value.dim()]).isfinite():
-            raise FloatingPointError(f"the weights are no longer finite {where}{_hint(config, run)}")
+        # windows in each batch, over all processes
+        sizes = torch.tensor(self.stream.sizes, dtype=torch.float64, device=fabric.device)
+        self.sizes = distributed.total(fabric, sizes).cpu().numpy()
+        self.steps_per_epoch = -(-len(self.stream) // config.accumulate_grad_batches)
+        self.total_steps = self.steps_per_epoch * config.epochs
+        self.rollout_start = self.total_steps
+        if config.rollout > 1:
+            self.rollout_start -= max(1, round(config.rollout_share * self.total_steps))
+        self.state = TrainingState(
+            self.network, self.optimizer, fabric.strategy.precision, LossMonitor(fabric, self.stream.sizes / self.sizes)
+        )
+        self.epoch, self.step = 0, 0  # for messages; steps are counted within the epoch
 
-    def save() -> None:
-        """Keep the state of the run between two steps."""
-        check_weights()
-        state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-        state |= {"average": average, "kept": kept, "best": best}
-        state |= {"history": history, "speeds": speeds, "losses": losses.known}
-        state |= {"usual": list(losses.usual), "leads": losses.leads}  # what an explosion is measured by
-        state |= {"versions": versions}
-        checkpoint.save(run, [train_part.plan, None if valid_part is None else valid_part.plan], state)
+    def fit(self) -> list[dict]:
+        """Train to the end or until patience runs out; return a record for each epoch."""
+        self._resume()
+        self.pacer = StepPacer(self.fabric, self.stop, self.config, self.run)
+        self.stop.patient = True  # from here on every step checks whether to stop
+        records = self.state.records
+        patience_start = 0 if self.config.rollout == 1 else self.rollout_start // self.steps_per_epoch
+        with self._progress_bar() as self.bar:
+            for epoch in range(len(records), self.config.epochs):
+                if _out_of_patience(records, self.config.patience, patience_start):
+                    break
+                self.epoch = epoch
+                windows_per_second = self._train_epoch(epoch)
+                self._finish_epoch(epoch, windows_per_second)
+        checkpoint.write_history(self.run, records, {"windows_per_second": self.state.speeds})
+        for logger in self.fabric.loggers:
+            logger.finalize("success")
+        self.network.load_state_dict(self.state.selected)
+        return records
 
-    def leave() -> None:
-        """End the process, or this call, as the signal asks that came."""
-        words = "nothing was saved: give train a directory"
-        if run.directory is not None:
-            words = f"saved in {str(run.directory)!r}. Run the same again to go on"
-        elif not fabric.is_global_zero:
-            words = "the first process of the run says what was saved"
-        stop.leave(f"{where}, {words}")
+    def _resume(self) -> None:
+        """Restore the saved state of the run, if there is one."""
+        saved = self.fabric.broadcast(checkpoint.resume(self.run))
+        if not saved:
+            return
+        self.state.restore(saved, self.fabric.device)
+        changed = {name: old for name, old in saved["versions"].items() if old != self.state.versions.get(name)}
+        if changed:
+            names = ", ".join(
+                f"{name} {old} (now {self.state.versions[name]})" for name, old in sorted(changed.items())
+            )
+            warnings.warn(
+                f"the run in {str(self.run.directory)!r} was saved by {names}. It resumes, but may end with different "
+                "digits than with one version throughout",
+                stacklevel=4,
+            )
 
-    stop.patient = True  # from here on every step looks whether it is to be the last
-    done = len(history) * stream.count + int(sizes[: len(losses.known)].sum())
-    shown = config.progress and fabric.is_global_zero
-    bar = tqdm(total=stream.count * config.epochs, initial=done, unit="windows", disable=not shown)
-    look_every, looked_at = _LOOK if alone else 1, time.monotonic()
-    with bar:
-        for epoch in range(len(history), config.epochs):
-            if _is_stale(history, config.patience, 0 if config.rollout == 1 else longer_from // steps):
+    def _train_epoch(self, epoch: int) -> float:
+        """Train on every window once, after the batches that a resumed run has done; return windows per second."""
+        self.network.train()
+        self.train_split.check_unchanged()
+        started, first = time.monotonic(), len(self.state.losses.values)
+        with closing(self.stream.epoch(epoch, first)) as batches:
+            for step in range(-(-first // self.config.accumulate_grad_batches), self.steps_per_epoch):
+                self._train_step(epoch * self.steps_per_epoch + step, step, batches)
+                self.step = step + 1
+                self._after_step(epoch * self.steps_per_epoch + step)
+        self.step = self.steps_per_epoch
+        speed = int(self.sizes[first:].sum()) / max(time.monotonic() - started, 1e-9)
+        self.train_split.check_unchanged()  # covers what was read since the last check
+        return speed
+
+    def _train_step(self, step: int, step_in_epoch: int, batches: Iterator[Batch]) -> None:
+        """Update the weights once, with the gradient of the mean loss over the windows of the next batches."""
+        config, fabric = self.config, self.fabric
+        first = step_in_epoch * config.accumulate_grad_batches
+        last = min(first + config.accumulate_grad_batches, len(self.stream))
+        # random numbers are a function of the step, so that a resumed run draws the same
+        torch.manual_seed((config.seed * 1_000_003 + step + 1) * fabric.world_size + fabric.global_rank)
+        _set_schedule(self.optimizer, config, step, self.total_steps)
+        leads = self.loss.horizon if step < self.rollout_start else self.loss.max_leads
+        windows = self.sizes[first:last].sum()
+        self.optimizer.zero_grad()
+        for index in range(first, last):
+            batch = next(batches)
+            with fabric.no_backward_sync(self.wrapped, enabled=index + 1 < last):
+                loss = self.loss(self.wrapped, batch, self.train_split.inits, leads)
+                # Fabric averages gradients over the processes: undo its division by their number
+                fabric.backward(loss * (len(batch.windows) * fabric.world_size / windows))
+            self.state.losses.add(loss, leads, after_warmup=step >= config.warmup * self.total_steps)
+            self.bar.update(int(self.sizes[index]))
+        if config.gradient_clip is not None:
+            fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False)
+        self.optimizer.step()
+        _update_ema(self.state.ema, self.network, config.ema_decay, step)
+
+    def _after_step(self, step: int) -> None:
+        """Check the losses, log, save and stop, whenever one of these is due."""
+        losses = self.state.losses
+        log = bool(self.fabric.loggers) and (step + 1) % LOG_EVERY == 0
+        check, save, stop = self.pacer.after_step(len(losses.pending), log or self.step == self.steps_per_epoch)
+        if not check:
+            return
+        if (failure := losses.check()) is not None:
+            value, batch = failure
+            inits = self.train_split.inits[self.stream.windows_of(self.epoch, batch)]
+            raise FloatingPointError(f"the loss became {value:.4g} {self._position()}, {_windows(inits)}{self._hint()}")
+        self.bar.set_postfix_str(_progress_text(losses.values[-1], self.state.records, self.loss))
+        if log:
+            self.fabric.log_dict({"running_loss": losses.values[-1]}, step=step + 1)
+        if save or stop:
+            self._save()
+        if stop:
+            self._leave()
+
+    def _finish_epoch(self, epoch: int, windows_per_second: float) -> None:
+        """Validate, select the best weights, add the record of the epoch, and save."""
+        state = self.state
+        record = {"epoch": epoch + 1, "loss": float(np.average(state.losses.values, weights=self.sizes))}
+        record["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        self._check_weights()  # else the validation data would get the blame
+        if self.valid_split is None:
+            state.selected = state.ema
+        else:
+            errors = self._validate()
+            if distributed.any_of(self.fabric, self.stop.asked is not None):
+                self._save()
+                self._leave()
+            record |= errors
+            if not math.isfinite(record["valid_loss"]):
+                raise FloatingPointError(
+                    f"the loss on valid is {record['valid_loss']} in epoch {epoch + 1}. Its values must have the units "
+                    "and range of the training data: sc.check(valid)"
+                )
+            if record["valid_loss"] < state.best_loss:
+                state.best_loss = record["valid_loss"]
+                state.selected = {name: value.clone() for name, value in state.ema.items()}
+        state.records.append(record)
+        state.speeds.append(windows_per_second)
+        state.losses.values = []
+        self._save()
+        checkpoint.write_history(self.run, state.records, {"windows_per_second": state.speeds})
+        step = (epoch + 1) * self.steps_per_epoch
+        self.fabric.log_dict({**record, "windows_per_second": windows_per_second}, step=step)
+        if distributed.any_of(self.fabric, self.stop.asked is not None):
+            self._leave()
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """Return loss and errors of the averaged weights over the validation windows; incomplete after a signal."""
+        assert self.valid_split is not None and self.valid_stream is not None
+        self.valid_split.check_unchanged()
+        current = _copy_weights(self.network)
+        self.network.load_state_dict(self.state.ema)
+        self.network.eval()
+        loss, total, squares = self.loss, 0.0, 0.0
+        for batch in self.valid_stream.epoch(0):
+            forecast_BTCHW, truth_BTCHW = loss.forecast(self.wrapped, batch, self.valid_split.inits, loss.max_leads)
+            total += len(batch.windows) * float(loss.error(forecast_BTCHW, truth_BTCHW))
+            squares = squares + loss.squared_errors(forecast_BTCHW, batch).double().cpu().numpy()
+            if self.stop.asked:
                 break
-            network.train()
-            train_part.check_unchanged()
-            began, first = time.monotonic(), len(losses.known)
-            for number, batch in enumerate(stream.epoch(epoch, first), start=first):
-                step, part = (
-                    epoch * steps + number // config.accumulate_grad_batches,
-                    number % config.accumulate_grad_batches,
-                )
-                if part == 0:
-                    # random numbers are a function of the step: a resumed run draws the same
-                    torch.manual_seed((config.seed * 1_000_003 + step + 1) * fabric.world_size + fabric.global_rank)
-                    _set_schedule(optimizer, config, step, total)
-                    leads = task.horizon if step < longer_from else most_leads
-                    windows = sizes[number : number + config.accumulate_grad_batches].sum()
-                    optimizer.zero_grad()
-                more = part + 1 < config.accumulate_grad_batches and number + 1 < len(stream)
-                with fabric.no_backward_sync(wrapped, enabled=more):
-                    loss = loss_of(wrapped, batch, train_part.inits, leads)
-                    # gradients are averaged over the processes
-                    fabric.backward(loss * (len(batch.windows) * fabric.world_size / windows))
-                losses.add(loss, leads, settled=step >= config.warmup * total)
-                bar.update(int(sizes[number]))
-                if more:
-                    continue
-                if config.gradient_clip is not None:
-                    fabric.clip_gradients(wrapped, optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False)
-                optimizer.step()
-                _update_average(average, network, config.ema_decay, step)
+        self.network.load_state_dict(current)
+        sums = torch.tensor([total, *squares.flat], dtype=torch.float64, device=self.fabric.device)
+        total, *squares = (distributed.total(self.fabric, sums) / self.valid_stream.count).tolist()
+        rmse = np.sqrt(squares).reshape(-1, len(loss.units))  # root last: means over all windows
+        errors = {name: float(rmse[lead, channel]) for (lead, channel), name in loss.columns.items()}
+        return {"valid_loss": total, **errors}
 
-                where = f"in epoch {epoch + 1} of {config.epochs}, after step {step % steps + 1} of {steps}"
-                due = run.directory is not None and time.monotonic() - saved_at >= 60 * config.save_minutes
-                stopping = stop.asked is not None  # once: a signal may come at any moment
-                logs = bool(fabric.loggers) and (step + 1) % _LOG == 0
-                looks = logs or len(losses.fresh) >= look_every or number + 1 == len(stream)
-                if alone:
-                    looks |= due or stopping
-                elif looks:  # all at the same steps, where one's wish to stop is that of all
-                    seconds = (time.monotonic() - looked_at) / len(losses.fresh)
-                    asked = torch.tensor([float(stopping), seconds / fabric.world_size], device=device)
-                    stopping, seconds = (float(value) for value in distributed.total(fabric, asked))
-                    stopping, looked_at = bool(stopping), time.monotonic()
-                    look_every = max(1, min(_LOOK, int(_TOGETHER / max(seconds, 1e-9))))
-                if looks:
-                    if (bad := losses.look()) is not None:
-                        value, at = bad
-                        words = _windows(train_part.inits[stream.windows_of(epoch, at)])
-                        raise FloatingPointError(f"the loss became {value:.4g} {where}, {words}{_hint(config, run)}")
-                    bar.set_postfix_str(_progress(losses.known[-1], history, loss_of))
-                if logs:
-                    fabric.log_dict({"running_loss": losses.known[-1]}, step=step + 1)
-                if looks and (due or stopping):
-                    save()
-                    saved_at = time.monotonic()
-                if looks and stopping:
-                    leave()
-            seconds, trained = time.monotonic() - began, int(sizes[first:].sum())
-            train_part.check_unchanged()  # what was read since the last look
-            where = f"in epoch {epoch + 1} of {config.epochs}, after step {steps} of {steps}"
-            record = {"epoch": epoch + 1, "loss": float(np.average(losses.known, weights=sizes))}
-            record["learning_rate"] = optimizer.param_groups[0]["lr"]
-            check_weights()  # else it would seem to be the validation data
-            if valid_part is None:
-                kept = average
-            else:
-                found = _validate(
-                    fabric, wrapped, network, average, loss_of, valid_stream, valid_part, most_leads, stop
-                )
-                if distributed.any_of(fabric, stop.asked is not None):
-                    save()
-                    leave()
-                record |= found
-                if not math.isfinite(record["valid_loss"]):
-                    raise FloatingPointError(
-                        f"the loss on valid is {record['valid_loss']} in epoch {epoch + 1}: are its values in the "
-                        "units and range of the training data?"
-                    )
-                if record["valid_loss"] < best:
-                    best, kept = record["valid_loss"], {name: value.clone() for name, value in average.items()}
-            history.append(record)
-            speeds.append(trained / max(seconds, 1e-9))
-            losses.known = []
-            where = f"after epoch {epoch + 1} of {config.epochs}"
-            save()
-            saved_at = time.monotonic()
-            checkpoint.write_history(run, history, {"windows_per_second": speeds})
-            fabric.log_dict({**record, "windows_per_second": speeds[-1]}, step=(epoch + 1) * steps)
-            if distributed.any_of(fabric, stop.asked is not None):
-                leave()
-    checkpoint.write_history(run, history, {"windows_per_second": speeds})
-    for one in fabric.loggers:
-        one.finalize("success")
-    network.load_state_dict(kept)
-    return history
+    def _save(self) -> None:
+        """Save the state between two steps; weights that are not finite are an error instead."""
+        self._check_weights()
+        plans = [self.train_split.plan, None if self.valid_split is None else self.valid_split.plan]
+        checkpoint.save(self.run, plans, self.state.to_dict())
+        self.pacer.saved_at = time.monotonic()
+
+    def _check_weights(self) -> None:
+        weights = [value for value in self.state.ema.values() if value.dim()]
+        if not torch.nn.utils.get_total_norm(weights).isfinite():
+            raise FloatingPointError(f"the weights are no longer finite {self._position()}{self._hint()}")
+
+    def _leave(self) -> NoReturn:
+        """Raise the exception that the signal asks for, after a message that says what was saved."""
+        outcome = "nothing was saved: give train a directory"
+        if self.run.directory is not None:
+            outcome = f"saved in {str(self.run.directory)!r}. Run the same again to resume"
+        elif not self.fabric.is_global_zero:
+            outcome = "the first process of the run says what was saved"
+        self.stop.leave(f"{self._position()}, {outcome}")
+
+    def _position(self) -> str:
+        """Return how far the run has come, for messages."""
+        if len(self.state.records) > self.epoch:
+            return f"after epoch {self.epoch + 1} of {self.config.epochs}"
+        return f"in epoch {self.epoch + 1} of {self.config.epochs}, after step {self.step} of {self.steps_per_epoch}"
+
+    def _hint(self) -> str:
+        """Return what to change when numbers explode, for messages."""
+        config, directory = self.config, self.run.directory
+        hint = f": lower TrainConfig.learning_rate (now {config.learning_rate:g})"
+        hint += f" or gradient_clip (now {config.gradient_clip})"
+        if config.precision != "32-true":
+            hint += f", or take precision='32-true' (now {config.precision!r})"
+        hint += "; if it is always the same windows, look at their values: sc.check(ds)"
+        return hint + ("" if directory is None else f". The state in {str(directory)!r} is the last good one")
+
+    def _progress_bar(self) -> tqdm:
+        trained = len(self.state.records) * self.stream.count
+        trained += int(self.sizes[: len(self.state.losses.values)].sum())
+        shown = self.config.progress and self.fabric.is_global_zero
+        return tqdm(total=self.stream.count * self.config.epochs, initial=trained, unit="windows", disable=not shown)
 
 
-class _Losses:
-    """The losses of the batches of an epoch: `known` on the host, `fresh` ones on the device, not looked at yet."""
+class TrainingState:
+    """Everything that a resumed run needs to end as if it had not been stopped.
+
+    Attributes
+    ----------
+    network, optimizer, scaler
+        The current weights, the moments of the optimizer, and the scale of fp16 gradients.
+    losses
+        Losses of the current epoch, and the recent ones that an explosion is measured against.
+    ema
+        Running average of the weights.
+    selected, best_loss
+        The averaged weights of the best epoch, and its validation loss.
+    records, speeds
+        The training curve, one record for each epoch, and windows per second.
+    versions
+        Of the packages that decide the digits of a run.
+    """
+
+    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, scaler, losses: "LossMonitor"):
+        self.network, self.optimizer, self.scaler, self.losses = network, optimizer, scaler, losses
+        self.ema, self.selected = _copy_weights(network), _copy_weights(network)
+        self.best_loss = math.inf
+        self.records: list[dict] = []
+        self.speeds: list[float] = []
+        self.versions = {name: version(name) for name in ("simvp-climate", "torch")}
+
+    def to_dict(self) -> dict:
+        """Return what `restore` takes, as values that torch saves."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "losses": self.losses.values,
+            "recent_losses": list(self.losses.recent),
+            "leads": self.losses.leads,
+            "ema": self.ema,
+            "selected": self.selected,
+            "best_loss": self.best_loss,
+            "records": self.records,
+            "speeds": self.speeds,
+            "versions": self.versions,
+        }
+
+    def restore(self, saved: dict, device: torch.device) -> None:
+        """Take over a saved state."""
+        self.network.load_state_dict(saved["network"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+        self.losses.values, self.losses.leads = saved["losses"], saved["leads"]
+        self.losses.recent.extend(saved["recent_losses"])
+        self.ema = {name: value.to(device) for name, value in saved["ema"].items()}
+        self.selected = {name: value.to(device) for name, value in saved["selected"].items()}
+        self.best_loss, self.records, self.speeds = saved["best_loss"], saved["records"], saved["speeds"]
+
+
+class LossMonitor:
+    """The losses of the batches of an epoch: `values` on the host, `pending` ones still on the device.
+
+    Parameters
+    ----------
+    shares
+        The share of each batch that this process has.
+    """
 
     def __init__(self, fabric: Fabric, shares: np.ndarray):
-        self.fabric, self.shares = fabric, shares  # of each batch of an epoch, that this process has
-        self.known: list[float] = []
-        self.fresh: list[Tensor] = []
-        self.settled: list[bool] = []  # of the fresh ones: whether they say what is usual
-        self.usual: deque[float] = deque(maxlen=100)
+        self.fabric, self.shares = fabric, shares
+        self.values: list[float] = []
+        self.pending: list[Tensor] = []
+        self.after_warmup: list[bool] = []  # for each pending loss
+        self.recent: deque[float] = deque(maxlen=100)  # losses after the warm-up, of the same number of leads
         self.leads = 0
 
-    def add(self, loss: Tensor, leads: int, settled: bool) -> None:
-        """Add the loss of a batch over some leads; what is usual is learned once it is `settled`."""
+    def add(self, loss: Tensor, leads: int, after_warmup: bool) -> None:
+        """Add the loss of a batch over some leads, without waiting for the device."""
         if leads != self.leads:
-            self.usual.clear()
+            self.recent.clear()
             self.leads = leads
-        self.fresh.append(loss.detach())
-        self.settled.append(settled)
+        self.pending.append(loss.detach())
+        self.after_warmup.append(after_warmup)
 
-    def look(self) -> tuple[float, int] | None:
-        """Bring the losses to the host; return value and number of the first that is no number, or explodes."""
-        most = _EXPLODES * np.median(self.usual) if len(self.usual) >= 20 else math.inf
-        fresh = torch.stack(self.fresh)
+    def check(self) -> tuple[float, int] | None:
+        """Bring the losses to the host; return value and batch of the first that is not finite or explodes."""
+        limit = EXPLOSION_FACTOR * np.median(self.recent) if len(self.recent) >= 20 else math.inf
+        losses = torch.stack(self.pending)
         if self.fabric.world_size > 1:
-            first = len(self.known)
-            shares = self.shares[first : first + len(fresh)]
-            fresh = distributed.total(self.fabric, fresh * torch.as_tensor(shares, dtype=fresh.dtype).to(fresh.device))
-        for value, settled in zip(fresh.tolist(), self.settled, strict=True):
-            self.known.append(value)
-            if not math.isfinite(value) or value > most:
-                return value, len(self.known) - 1
-            if settled:
-                self.usual.append(value)
-        self.fresh, self.settled = [], []
+            first = len(self.values)
+            shares = torch.as_tensor(self.shares[first : first + len(losses)], dtype=losses.dtype)
+            losses = distributed.total(self.fabric, losses * shares.to(losses.device))
+        for value, after_warmup in zip(losses.tolist(), self.after_warmup, strict=True):
+            self.values.append(value)
+            if not math.isfinite(value) or value > limit:
+                return value, len(self.values) - 1
+            if after_warmup:
+                self.recent.append(value)
+        self.pending, self.after_warmup = [], []
         return None
 
 
-@torch.no_grad()
-def _validate(
-    fabric: Fabric,
-    wrapped: nn.Module,
-    network: SimVPv2,
-    weights: dict[str, Tensor],
-    loss_of: Loss,
-    stream: loader.WindowStream,
-    part: datasets.Split,
-    leads: int,
-    stop: signals.Stop,
-) -> dict[str, float]:
-    """Return loss and errors of some weights over the validation windows; unfinished if the run is to stop."""
-    part.check_unchanged()
-    current = _copy(network)
-    network.load_state_dict(weights)
-    network.eval()
-    total, squares = 0.0, 0.0
-    for batch in stream.epoch(0):
-        forecast_BTCHW, truth_BTCHW = loss_of.forecast(wrapped, batch, part.inits, leads)
-        total += len(batch.windows) * float(loss_of.error(forecast_BTCHW, truth_BTCHW))
-        squares = squares + loss_of.squares(forecast_BTCHW, batch).double().cpu().numpy()
-        if stop.asked:
-            break
-    network.load_state_dict(current)
-    sums = distributed.total(fabric, torch.tensor([total, *squares.flat], dtype=torch.float64, device=fabric.device))
-    total, *squares = (sums / stream.count).tolist()
-    rmse = np.sqrt(squares).reshape(-1, len(loss_of.units))
-    names = {name: float(rmse[lead, channel]) for (lead, channel), name in loss_of.columns.items()}
-    return {"valid_loss": total, **names}
+class StepPacer:
+    """Decide after each step whether to check the losses, save the state, or stop.
+
+    A check synchronizes the GPU, so it waits for `LOSS_CHECK_EVERY` batches. Several processes check at the same
+    steps and agree there whether to stop: if any rank was signalled, all ranks stop.
+    """
+
+    def __init__(self, fabric: Fabric, stop: Stop, config: TrainConfig, run: checkpoint.Run):
+        self.fabric, self.stop = fabric, stop
+        self.save_seconds = math.inf if run.directory is None else 60 * config.save_minutes
+        self.check_every = LOSS_CHECK_EVERY if fabric.world_size == 1 else 1
+        self.checked_at = self.saved_at = time.monotonic()
+
+    def after_step(self, pending: int, required: bool) -> tuple[bool, bool, bool]:
+        """Return whether to check the `pending` losses, which is due if `required`, to save, and to stop."""
+        save = time.monotonic() - self.saved_at >= self.save_seconds
+        stop = self.stop.asked is not None  # read once: a signal may come at any moment
+        check = required or pending >= self.check_every
+        if self.fabric.world_size == 1:
+            check = check or save or stop
+        elif check:
+            stop = self._agree(stop, pending)
+        return check, save, stop
+
+    def _agree(self, stop: bool, batches: int) -> bool:
+        """Return whether any process wants to stop, and choose when all ask again."""
+        seconds = (time.monotonic() - self.checked_at) / batches
+        values = torch.tensor([float(stop), seconds / self.fabric.world_size], device=self.fabric.device)
+        stops, seconds = distributed.total(self.fabric, values).tolist()
+        self.checked_at = time.monotonic()
+        self.check_every = max(1, min(LOSS_CHECK_EVERY, int(SYNC_SECONDS / max(seconds, 1e-9))))
+        return bool(stops)
 
 
-def _is_stale(history: list[dict], patience: int | None, first: int) -> bool:
-    """Say whether as many epochs as `patience` have passed since the best one, of those from number `first` on."""
-    if patience is None or len(history) <= first:
-        return False
-    best = int(np.argmin([record["valid_loss"] for record in history]))
-    return len(history) - 1 - max(best, first - 1) >= patience
+def _make_optimizer(network: nn.Module, config: TrainConfig, fabric: Fabric) -> torch.optim.Optimizer:
+    optimizer = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
+    # fused: all weights in one pass, but it cannot clip the scaled gradients of fp16
+    fused = fabric.device.type in ("cpu", "cuda") and config.precision != "16-mixed"
+    return optimizer(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
 
 
 def _set_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, total: int) -> None:
@@ -303,64 +441,66 @@ def _set_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, step: i
 
 
 def _cosine(step: int, total: int, warmup: float) -> float:
-    """Return the learning rate as a share of its peak: linear up, half a cosine down."""
-    up = max(1, round(warmup * total))
-    if step < up:
-        return (step + 1) / up
-    return 0.5 * (1 + math.cos(math.pi * (step - up) / max(1, total - up)))
+    """Return the learning rate as a share of its peak: linear warm-up, then half a cosine down to zero."""
+    warmup_steps = max(1, round(warmup * total))
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, total - warmup_steps)))
 
 
 def _one_cycle(step: int, total: int, warmup: float) -> tuple[float, float]:
     """Return the learning rate as a share of its peak, and the first beta, as `torch.optim.lr_scheduler.OneCycleLR`."""
-    up = max(0.0, warmup * total - 1)
-    if step < up:
-        done, (rate, beta), (last_rate, last_beta) = step / up, (1 / 25, 0.95), (1, 0.85)
+    warmup_steps = max(0.0, warmup * total - 1)
+    if step < warmup_steps:
+        progress, (rate, beta), (last_rate, last_beta) = step / warmup_steps, (1 / 25, 0.95), (1, 0.85)
     else:
-        done = (step - up) / max(1, total - 1 - up)
+        progress = (step - warmup_steps) / max(1, total - 1 - warmup_steps)
         (rate, beta), (last_rate, last_beta) = (1, 0.85), (1 / 25 / 1e4, 0.95)
-    left = 0.5 * (1 + math.cos(math.pi * done))
-    return last_rate + (rate - last_rate) * left, last_beta + (beta - last_beta) * left
-
-
-def _copy(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+    # both follow half a cosine between their first and last value
+    remaining = 0.5 * (1 + math.cos(math.pi * progress))
+    return last_rate + (rate - last_rate) * remaining, last_beta + (beta - last_beta) * remaining
 
 
 @torch.no_grad()
-def _update_average(average: dict[str, Tensor], network: nn.Module, decay: float, step: int) -> None:
-    """Move the running average towards the weights; over the first steps it is a plain mean."""
+def _update_ema(ema: dict[str, Tensor], network: nn.Module, decay: float, step: int) -> None:
+    """Move the running average towards the weights: ema += (1 - d) * (weights - ema).
+
+    Over the first steps d = (step + 1) / (step + 10) is smaller than `decay`, so that the average forgets the
+    initial weights.
+    """
     share = 1 - min(decay, (step + 1) / (step + 10))
     for name, value in network.state_dict().items():
         if value.is_floating_point():
-            average[name].lerp_(value, share)
+            ema[name].lerp_(value, share)
         else:
-            average[name].copy_(value)
+            ema[name].copy_(value)
 
 
-def _progress(loss: float, history: list[dict], loss_of: Loss) -> str:
-    """Return what the progress bar says: the loss, and the last validation error of a few channels."""
-    words = [f"loss {loss:.4g}"]
-    if history and "valid_loss" in history[-1]:
-        last = max(lead for lead, _ in loss_of.columns)
-        for channel, units in enumerate(loss_of.units[:3]):
-            name = loss_of.columns[last, channel]
-            words.append(
-                f"{name.removeprefix('valid_rmse_').replace('_', ' ')} {history[-1][name]:.4g} {units}".strip()
-            )
-    return ", ".join(words)
+def _copy_weights(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+def _out_of_patience(records: list[dict], patience: int | None, first_epoch: int) -> bool:
+    """Return whether `patience` epochs have passed since the best one, counted from `first_epoch` on."""
+    if patience is None or len(records) <= first_epoch:
+        return False
+    best = int(np.argmin([record["valid_loss"] for record in records]))
+    return len(records) - 1 - max(best, first_epoch - 1) >= patience
+
+
+def _progress_text(loss: float, records: list[dict], loss_function: Loss) -> str:
+    """Return the loss, and the last validation error of up to three channels, for the progress bar."""
+    texts = [f"loss {loss:.4g}"]
+    if records and "valid_loss" in records[-1]:
+        last = max(lead for lead, _ in loss_function.columns)
+        for channel, units in enumerate(loss_function.units[:3]):
+            name = loss_function.columns[last, channel]
+            label = name.removeprefix("valid_rmse_").replace("_", " ")
+            texts.append(f"{label} {records[-1][name]:.4g} {units}".strip())
+    return ", ".join(texts)
 
 
 def _windows(inits: pd.Index) -> str:
-    """Return the initialization times of a batch in words."""
-    some = ", ".join(str(time) for time in inits[:4])
-    return f"in the windows initialized at {some}" + (f" and {len(inits) - 4} more" if len(inits) > 4 else "")
-
-
-def _hint(config: TrainConfig, run: checkpoint.Run) -> str:
-    """Return what helps against numbers that explode."""
-    words = f": lower TrainConfig.learning_rate (now {config.learning_rate:g})"
-    words += f" or gradient_clip (now {config.gradient_clip})"
-    if config.precision != "32-true":
-        words += f", or take precision='32-true' (now {config.precision!r})"
-    words += "; if it is always the same windows, look at their values: sc.check(ds)"
-    return words + ("" if run.directory is None else f". The state in {str(run.directory)!r} is the last good one")
+    """Return which windows are meant, by their initialization times, for messages."""
+    first = ", ".join(str(time) for time in inits[:4])
+    return f"in the windows initialized at {first}" + (f" and {len(inits) - 4} more" if len(inits) > 4 else "")

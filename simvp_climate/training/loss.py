@@ -1,4 +1,4 @@
-"""The error that is trained on, on the device.
+"""The training loss, on the device, and validation errors in physical units.
 
 Shape suffixes: B window of a batch, T time or lead, C channel, H latitude, W longitude, F forcing.
 """
@@ -16,28 +16,30 @@ from simvp_climate.networks.simvp_v2 import rollout
 from simvp_climate.processing import tensors
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
-from simvp_climate.training import loader
 from simvp_climate.training.config import TrainConfig
+from simvp_climate.training.loader import Batch
 
 
 class Loss:
-    """The weighted squared error of forecasts of a batch, and errors in physical units.
+    """Return the weighted mean squared error of the forecasts of a batch.
 
     Parameters
     ----------
     config
-        Says in which units errors are, and what counts how much.
+        `loss_normalization`, `area_weighted`, `lead_weights` and `variable_weights` decide what counts how much.
     weights
         Area weights with mean one, (H,).
 
     Attributes
     ----------
+    horizon, max_leads
+        Number of leads of the task, and of the longest rollout.
+    scored_leads
+        Indices of the leads with errors in physical units: the first and the last of the task.
     columns
-        Names under which the history has the errors in physical units, by (which of `shown`, channel).
-    shown
-        The leads that they are of: the first and the last of the task, from 0.
+        Names of these errors in the training curve, by index into (`scored_leads`, channels).
     units
-        Of each channel.
+        Of each output channel.
     """
 
     def __init__(
@@ -52,81 +54,94 @@ class Loss:
         def tensor(values: np.ndarray) -> Tensor:
             return torch.as_tensor(values, dtype=torch.float32, device=device)
 
-        self.scale, self.forcings, self.device = tensors.Scale(normalizer, device), forcings, device
+        self.history, self.horizon, self.max_leads = task.history, task.horizon, config.leads(task)
+        self.forcings, self.device = forcings, device
         self.roles = tensors.channel_roles(task, normalizer.channels)
-        self.scale_seen = tensors.Scale(normalizer.select(self.roles.input_channels), device)
-        normalizer = normalizer.select(self.roles.output_channels)  # from here on it is about what comes out
-        self.scale_told = tensors.Scale(normalizer, device)
-        self.history = task.history
-        self.shown = sorted({0, task.horizon - 1})
-        self.units = normalizer.units
+        outputs = normalizer.select(self.roles.output_channels)
+        self.scale = tensors.Scale(normalizer, device)
+        self.input_scale = tensors.Scale(normalizer.select(self.roles.input_channels), device)
+        self.output_scale = tensors.Scale(outputs, device)
+        self.units = outputs.units
+        self.scored_leads = sorted({0, task.horizon - 1})
         self.columns = {
-            (at, number): f"valid_rmse_{_name(channel)}_{_words(task.step, lead + 1)}"
-            for at, lead in enumerate(self.shown)
-            for number, channel in enumerate(normalizer.channels)
+            (index, channel_index): f"valid_rmse_{_column_name(channel)}_{_lead_name(task.step, lead + 1)}"
+            for index, lead in enumerate(self.scored_leads)
+            for channel_index, channel in enumerate(outputs.channels)
         }
-        # cells without values have no weight; the mean over the others is one for every channel
-        area_CHW = np.where(normalizer.mask, 0, weights[:, None] if config.area_weighted else 1)
+
+        # masked cells weigh nothing; the mean over all cells is one for every channel
+        area_CHW = np.where(outputs.mask, 0, weights[:, None])
         self.area_CHW = tensor(area_CHW / area_CHW.mean(axis=(1, 2), keepdims=True))
-        area_CHW = np.where(normalizer.mask, 0, weights[:, None])
-        self.true_area_CHW = tensor(area_CHW / area_CHW.mean(axis=(1, 2), keepdims=True))
-        leads = config.leads(task)
-        units_TC = np.ones((1, len(normalizer.channels)))
-        if config.loss_normalization == "change":
-            units_TC = normalizer.change_std / normalizer.std
-        # leads of later calls have settled near the change of the last lead of the first
-        units_TC = units_TC[np.minimum(np.arange(leads), len(units_TC) - 1)]
-        weight_of = dict(config.variable_weights)
-        weight_C = np.array([weight_of.get(channel.variable, 1.0) for channel in normalizer.channels])
-        weight_T = np.ones(leads)
-        if config.lead_weights is not None:
-            weight_T = np.array(config.lead_weights)[np.minimum(np.arange(leads), task.horizon - 1)]
-        # the weights go into the units: errors are divided once
-        self.units_TC11 = tensor(units_TC / np.sqrt(weight_C / weight_C.mean()))[:, :, None, None]
+        loss_area_CHW = area_CHW if config.area_weighted else np.where(outputs.mask, 0, 1)
+        self.loss_area_CHW = tensor(loss_area_CHW / loss_area_CHW.mean(axis=(1, 2), keepdims=True))
+
+        scale_TC, weight_T, weight_C = _error_scales(config, task, outputs)
+        # w * (e / s)^2 = (e / (s / sqrt(w)))^2: with the weights in the scales, errors are divided once
+        self.scale_TC11 = tensor(scale_TC / np.sqrt(weight_C / weight_C.mean()))[:, :, None, None]
         self.weight_T111 = tensor(weight_T)[:, None, None, None]
 
-    def forecast(self, network: nn.Module, batch: loader.Batch, inits: pd.Index, leads: int) -> tuple[Tensor, Tensor]:
-        """Return forecast and truth of `leads` steps as the network sees them, (B, T, C, H, W) each.
+    def __call__(self, network: nn.Module, batch: Batch, inits: pd.Index, leads: int) -> Tensor:
+        """Return the loss of the network's forecasts of a batch over the first `leads` steps, a scalar."""
+        return self.error(*self.forecast(network, batch, inits, leads))
+
+    def forecast(self, network: nn.Module, batch: Batch, inits: pd.Index, leads: int) -> tuple[Tensor, Tensor]:
+        """Return normalized forecast and truth of `leads` steps, (B, T, C, H, W) each, C the output channels.
 
         `inits` are the initialization times of all windows.
         """
         x_BTCHW = batch.states[:, : self.history + leads].to(self.device, non_blocking=True)
         x_BTCHW = self.scale.normalize(x_BTCHW)
         f_BTFHW = self.forcings(inits[batch.windows], math.ceil(leads / self.history))
-        seen_BTCHW = x_BTCHW[:, : self.history, : len(self.roles.input_channels)]
-        forecast_BTCHW = rollout(network, seen_BTCHW, leads, f_BTFHW, self.scale_seen.constrain).float()
-        return forecast_BTCHW, _told(x_BTCHW[:, self.history :], self.roles)
+        # the input channels come first
+        input_BTCHW = x_BTCHW[:, : self.history, : len(self.roles.input_channels)]
+        forecast_BTCHW = rollout(network, input_BTCHW, leads, f_BTFHW, self.input_scale.constrain).float()
+        return forecast_BTCHW, self._outputs(x_BTCHW[:, self.history :])
 
     def error(self, forecast_BTCHW: Tensor, truth_BTCHW: Tensor) -> Tensor:
-        """Return the mean over windows, leads, channels and cells, each with its unit and weight."""
+        """Return mean(a_hw * w_t * w_c * ((forecast - truth) / s_tc)^2), a scalar.
+
+        `a_hw` are area weights, `w` the weights of leads and variables, each with mean one, `s_tc` the scale of errors.
+        """
         leads = forecast_BTCHW.shape[1]
         weight_T111 = self.weight_T111[:leads] / self.weight_T111[:leads].mean()
-        error_BTCHW = (forecast_BTCHW - truth_BTCHW) * (weight_T111.sqrt() / self.units_TC11[:leads])
-        return (error_BTCHW**2 * self.area_CHW).mean()
+        error_BTCHW = (forecast_BTCHW - truth_BTCHW) * (weight_T111.sqrt() / self.scale_TC11[:leads])
+        return (error_BTCHW**2 * self.loss_area_CHW).mean()
 
-    def squares(self, forecast_BTCHW: Tensor, batch: loader.Batch) -> Tensor:
-        """Return squared errors in physical units at the leads `shown`, (lead, C): area means, summed over windows."""
-        truth_BTCHW = batch.states[:, [self.history + lead for lead in self.shown]].to(self.device)
-        error_BTCHW = self.scale_told.denormalize(forecast_BTCHW[:, self.shown]) - _told(truth_BTCHW, self.roles)
-        if self.scale_told.mask_CHW is not None:
-            error_BTCHW = error_BTCHW.masked_fill(self.scale_told.mask_CHW, 0)
-        return (error_BTCHW**2 * self.true_area_CHW).mean(dim=(3, 4)).sum(dim=0)
+    def squared_errors(self, forecast_BTCHW: Tensor, batch: Batch) -> Tensor:
+        """Return area-weighted mean squared errors in physical units at `scored_leads`, summed over windows, (T, C)."""
+        truth_BTCHW = batch.states[:, [self.history + lead for lead in self.scored_leads]].to(self.device)
+        error_BTCHW = self.output_scale.denormalize(forecast_BTCHW[:, self.scored_leads]) - self._outputs(truth_BTCHW)
+        if self.output_scale.mask_CHW is not None:
+            error_BTCHW = error_BTCHW.masked_fill(self.output_scale.mask_CHW, 0)
+        return (error_BTCHW**2 * self.area_CHW).mean(dim=(3, 4)).sum(dim=0)
 
-    def __call__(self, network: nn.Module, batch: loader.Batch, inits: pd.Index, leads: int) -> Tensor:
-        """Return the error of the network's forecasts of some windows over their first `leads` steps."""
-        return self.error(*self.forecast(network, batch, inits, leads))
-
-
-def _told(x_BTCHW: Tensor, roles: tensors.ChannelRoles) -> Tensor:
-    """Return the channels that come out; a view where these are all."""
-    return x_BTCHW if len(roles.output_channels) == x_BTCHW.shape[2] else x_BTCHW[:, :, roles.output_channels]
+    def _outputs(self, x_BTCHW: Tensor) -> Tensor:
+        """Return the output channels; a view where these are all."""
+        channels = self.roles.output_channels
+        return x_BTCHW if len(channels) == x_BTCHW.shape[2] else x_BTCHW[:, :, channels]
 
 
-def _name(channel: Channel) -> str:
+def _error_scales(config: TrainConfig, task: Task, outputs: Normalizer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the scale of errors, (T, C), and the weights of leads, (T,), and of channels, (C,)."""
+    leads = np.arange(config.leads(task))
+    scale_TC = np.ones((1, len(outputs.channels)))
+    if config.loss_normalization == "change":
+        scale_TC = outputs.change_std / outputs.std
+    # beyond the first call the change has settled near that of its last lead
+    scale_TC = scale_TC[np.minimum(leads, len(scale_TC) - 1)]
+    weight_T = np.ones(len(leads))
+    if config.lead_weights is not None:
+        weight_T = np.array(config.lead_weights)[np.minimum(leads, task.horizon - 1)]
+    weights = dict(config.variable_weights)
+    weight_C = np.array([weights.get(channel.variable, 1.0) for channel in outputs.channels])
+    return scale_TC, weight_T, weight_C
+
+
+def _column_name(channel: Channel) -> str:
     return channel.variable if channel.level is None else f"{channel.variable}_{channel.level:g}"
 
 
-def _words(step: str, count: int) -> str:
-    """Return the lead after some steps: "72h", or "3M" for calendar months."""
-    size = parse_step(step) * count
+def _lead_name(step: str, steps: int) -> str:
+    """Return the lead time after some steps: "72h", or "3M" for calendar months."""
+    size = parse_step(step) * steps
     return f"{size}M" if isinstance(size, int) else f"{size / pd.Timedelta('1h'):g}h"

@@ -1,4 +1,4 @@
-"""The memory that training takes, and what takes less."""
+"""Memory that training takes: checks before a run, and advice when a step does not fit."""
 
 import ctypes
 import math
@@ -15,13 +15,13 @@ from simvp_climate.processing.task import Task
 from simvp_climate.training import distributed
 from simvp_climate.training.config import TrainConfig
 
-_RECOMPUTE = "activations are computed again instead of kept: about half the memory; this run may go on with it"
+_CHECKPOINTING = "activation_checkpointing=True (about half the memory, more time; this run may be resumed with it)"
 
 
-def keep_memory() -> None:
-    """Let the C library keep what is freed: it would ask the system for every large array anew at every step.
+def reuse_freed_memory() -> None:
+    """Let the C library keep freed memory instead of asking the system for every large array in every step.
 
-    Steps take 0.7 to 0.9 of the time, for a few percent more memory, which stays with the process. On glibc alone.
+    Steps take 0.7 to 0.9 of the time, and the process keeps a few percent more memory. Only glibc has these settings.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
@@ -29,67 +29,73 @@ def keep_memory() -> None:
             library.mallopt(setting, 2**31 - 1)
 
 
-def free_memory(fabric: Fabric) -> float:
-    """Return the bytes that this process can have where it trains."""
+def free_bytes(fabric: Fabric) -> float:
+    """Return the free memory of the device that this process trains on, its share where processes share a machine."""
     if fabric.device.type == "cuda":
+        # torch reuses what it has reserved and not allocated
         unused = torch.cuda.memory_reserved(fabric.device) - torch.cuda.memory_allocated(fabric.device)
-        return torch.cuda.mem_get_info(fabric.device)[0] + unused  # what torch holds and hands out again
-    found, (world, machines) = reader.free_memory(), distributed.count()
-    return math.inf if found is None else found * machines // world
+        return torch.cuda.mem_get_info(fabric.device)[0] + unused
+    free, (world, machines) = reader.free_memory(), distributed.count()
+    return math.inf if free is None else free * machines // world
 
 
-def check_size(model: SimVPv2Config, task: Task, channels: tuple[reader.Channel, ...], fabric: Fabric) -> None:
-    """Raise MemoryError if the weights do not fit into what is free."""
+def check_network(model: SimVPv2Config, task: Task, channels: tuple[reader.Channel, ...], fabric: Fabric) -> None:
+    """Raise MemoryError if the weights do not fit into the free memory."""
     with torch.device("meta"):
         count = sum(value.numel() for value in tensors.build_network(model, task, channels).parameters())
-    # with their gradients, the two moments of Adam, and their average and the best of it
-    needed, free = 6 * 4 * count, free_memory(fabric)
+    # float32: weights, gradients, the two moments of Adam, the running average and the best of it
+    needed, free = 6 * 4 * count, free_bytes(fabric)
     if needed > free:
         raise MemoryError(
-            f"the network has {count:.3g} weights, which take {needed / 2**30:.3g} GiB with all that goes with them in "
-            f"training, and {free / 2**30:.3g} GiB are free: take a smaller SimVPv2Config (now {model})"
+            f"the network has {count:.3g} weights, which take {needed / 2**30:.3g} GiB in training, and "
+            f"{free / 2**30:.3g} GiB are free: take a smaller SimVPv2Config (now {model})"
         )
 
 
-def check_memory(
+def check_step(
     network: SimVPv2, config: TrainConfig, windows: int, leads: int, grid: tuple[int, int], fabric: Fabric
 ) -> None:
-    """Raise MemoryError, naming a batch that fits, if what a step of so many windows keeps does not fit."""
+    """Raise MemoryError, with a batch size that fits, if the activations of a batch of `windows` do not fit."""
     if config.activation_checkpointing:
         return
-    free = free_memory(fabric)
+    free = free_bytes(fabric)
     window = activation_bytes(network, leads, grid) * (1 if config.precision == "32-true" else 0.5)
     if window * windows <= free:
         return
-    most = int(free / (1.25 * window)) * fabric.world_size  # what comes and goes on top
-    ways = [f"activation_checkpointing=True ({_RECOMPUTE})"]
-    if most:
-        batches = -(-windows * fabric.world_size // most)
-        accumulated = config.accumulate_grad_batches * batches
-        ways.insert(0, f"batch_size={most} with accumulate_grad_batches={accumulated} (steps of about as many windows)")
+    alternatives = [_CHECKPOINTING]
+    # temporary arrays take about a quarter on top of the activations
+    if batch_size := int(free / (1.25 * window)) * fabric.world_size:
+        batches = config.accumulate_grad_batches * -(-windows * fabric.world_size // batch_size)
+        alternatives.insert(0, f"batch_size={batch_size} with accumulate_grad_batches={batches} (about the same step)")
     if config.rollout > 1:
-        ways.append(f"a shorter rollout (now {config.rollout} calls)")
-    ways.append("a smaller SimVPv2Config, or a coarser grid (sc.regrid)")
+        alternatives.append(f"a shorter rollout (now {config.rollout} calls)")
+    alternatives.append("a smaller SimVPv2Config, or a coarser grid (sc.regrid)")
     raise MemoryError(
         f"a step of batch_size={config.batch_size} ({windows} windows at a time) keeps at least "
         f"{window * windows / 2**30:.3g} GiB of activations ({window / 2**30:.3g} GiB a window), and "
-        f"{free / 2**30:.3g} GiB are free. Less take: {'; '.join(ways)}"
+        f"{free / 2**30:.3g} GiB are free. Take {'; or '.join(alternatives)}"
     )
 
 
-def less_memory(config: TrainConfig, error: Exception) -> str:
-    """Return what takes less memory than a step that did not fit."""
-    ways = []
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether torch raised this error because memory ran out, on a GPU or on a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def out_of_memory(config: TrainConfig, error: RuntimeError) -> MemoryError:
+    """Return an error that lists settings that take less memory than the step that did not fit."""
+    alternatives = []
     if config.batch_size > 1:
         half, twice = -(-config.batch_size // 2), config.accumulate_grad_batches * 2
-        ways.append(
-            f"batch_size={half} with accumulate_grad_batches={twice} (steps of as many windows, about half the memory)"
+        alternatives.append(
+            f"batch_size={half} with accumulate_grad_batches={twice} (the same step in about half the memory)"
         )
     if not config.activation_checkpointing:
-        ways.append(f"activation_checkpointing=True ({_RECOMPUTE})")
+        alternatives.append(_CHECKPOINTING)
     if config.rollout > 1:
-        ways.append(f"a shorter rollout (now {config.rollout} calls)")
+        alternatives.append(f"a shorter rollout (now {config.rollout} calls)")
     if config.precision == "32-true":
-        ways.append("precision='bf16-mixed'")
-    ways.append("a smaller SimVPv2Config")
-    return f"a training step does not fit into memory ({str(error).splitlines()[0]}). Less take: {'; '.join(ways)}"
+        alternatives.append("precision='bf16-mixed'")
+    alternatives.append("a smaller SimVPv2Config")
+    reason = str(error).splitlines()[0]
+    return MemoryError(f"a training step does not fit into memory ({reason}). Take {'; or '.join(alternatives)}")

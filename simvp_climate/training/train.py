@@ -1,26 +1,29 @@
-"""Training: resolve the settings, read the data, fit the network, return the forecaster.
+"""Train a forecaster: resolve the settings, read the data, fit the network, return the forecaster.
 
-Shape suffixes: C channel, H latitude.
+Shape suffixes: C channel, T lead, H latitude.
 """
 
 import dataclasses
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
-import safetensors
+import numpy as np
 import torch
 import xarray as xr
+from lightning_fabric import Fabric
 from lightning_fabric.loggers import Logger
 
 from simvp_climate.data import reader
 from simvp_climate.data.grid import closes_longitude, latitude_weights, reaches_poles
 from simvp_climate.forecasting.forecaster import Forecaster, choose_device
-from simvp_climate.networks.simvp_v2 import SimVPv2Config
+from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 from simvp_climate.processing import tensors
 from simvp_climate.processing.statistics import Normalizer, check_transforms, check_units, check_varies, transforms_of
 from simvp_climate.processing.task import Task
-from simvp_climate.training import checkpoint, datasets, distributed, loop, memory, signals, transfer
+from simvp_climate.training import checkpoint, datasets, distributed, memory, signals, transfer
 from simvp_climate.training.config import TrainConfig
+from simvp_climate.training.loop import TrainingLoop
 from simvp_climate.training.loss import Loss
 from simvp_climate.training.provenance import describe_run
 
@@ -116,116 +119,52 @@ def train(
         After Ctrl-C, likewise; a second one does not wait.
     """
     config = config or TrainConfig()
-    for name, value, kind, words in (
-        ("task", task, Task, "Task(...)"),
-        ("model", model or SimVPv2Config(), SimVPv2Config, "SimVPv2Config(...)"),
-        ("config", config, TrainConfig, "TrainConfig(...)"),
-        ("start_from", start_from, Forecaster | None, "Forecaster, Forecaster.load(path)"),
-        ("logger", logger, Logger | None, "logger of lightning_fabric.loggers"),
-    ):
-        if not isinstance(value, kind):
-            raise ValueError(f"{name} is a {type(value).__name__}: give a {words}")
-    if config.patience is not None and valid is None:
-        raise ValueError(f"patience={config.patience} waits for a better validation loss, and valid=None: give valid")
-    if config.validation_windows != TrainConfig.validation_windows and valid is None:
-        raise ValueError(
-            f"validation_windows={config.validation_windows} would be ignored, as valid=None: give valid, or leave "
-            "it out"
-        )
-    if config.save_minutes != TrainConfig.save_minutes and directory is None:
-        raise ValueError(
-            f"save_minutes={config.save_minutes:g} would be ignored without a directory: give one, or leave it out"
-        )
-    if config.statistics != "auto" and start_from is None:
-        raise ValueError(f"statistics={config.statistics!r} is about those of start_from: give it, or leave this out")
+    _check_arguments(task, valid, model, config, directory, start_from, logger)
     model = transfer.choose_model(model, start_from)
     leads = config.leads(task)
     accelerator = choose_device(device)
-    if config.precision == "16-mixed" and accelerator != "cuda":
-        raise ValueError(f"precision='16-mixed' needs a CUDA GPU, the device is {accelerator!r}: take 'bf16-mixed'")
-    if config.precision == "auto":
-        gpu = accelerator == "cuda" and torch.cuda.is_bf16_supported()
-        config = dataclasses.replace(config, precision="bf16-mixed" if gpu else "32-true")
+    config = _resolve_precision(config, accelerator)
     fabric = distributed.start(accelerator, config.precision, logger)
-    if config.batch_size % fabric.world_size:
-        raise ValueError(
-            f"batch_size={config.batch_size} is that of all {fabric.world_size} processes together: take a multiple "
-            f"of {fabric.world_size}"
-        )
-    own_directory = directory if fabric.is_global_zero else None  # the other processes save nothing
-    with checkpoint.hold(own_directory) as run_directory, signals.watch() as stop:
+    _check_batch_size(config, fabric)
+    # only the first process saves
+    with checkpoint.lock(directory if fabric.is_global_zero else None) as run_directory, signals.watch() as stop:
         training = datasets.open_series(task, dataset, "dataset")
         validation = None if valid is None else datasets.open_series(task, valid, "valid")
         datasets.check_alike(training + (validation or []))
         datasets.check_labels(training)
         datasets.check_no_overlap(task, leads, training, validation or [])
-        grid, known = training[0], {}
+        grid = training[0]
         if start_from is not None:
             statistics = transfer.choose_statistics(start_from, task, grid, config.statistics)
             config = dataclasses.replace(config, statistics=statistics)
             model = transfer.choose_padding(model, start_from, grid)
-            known = transfer.known_statics(start_from, statistics)
-        statics = datasets.read_statics(task, dataset, grid, known)
         model = _resolve_padding(model, grid)
-
+        memory.check_network(model, task, reader.channels(grid), fabric)
+        statics = datasets.read_statics(task, dataset, grid, transfer.known_statics(start_from, config.statistics))
         weights_H = latitude_weights(grid["latitude"]).values
-        channels = reader.channels(grid)
-        memory.check_size(model, task, channels, fabric)
-        units = tuple(grid[channel.variable].attrs.get("units", "") for channel in channels)
-        log_scale, bounds = transforms_of(channels, units, task.transforms)
-        plans = fabric.broadcast(checkpoint.plans(run_directory)) or (None, None)
-        # of the memory, for the training period; processes on one machine share it
-        share = (1.0 if validation is None else 0.75) * distributed.count()[1] / fabric.world_size
-        train_part = datasets.read_split(
-            task, training, "dataset", weights_H, log_scale, config, plans[0], share, fabric
+        train_split, valid_split, normalizer = _read_splits(
+            task, training, validation, weights_H, config, start_from, run_directory, fabric
         )
-        valid_part = None
-        if validation is not None:
-            valid_part = datasets.read_split(
-                task, validation, "valid", weights_H, log_scale, config, plans[1], share / 3, fabric
-            )
-        found = train_part.statistics
-        normalizer = Normalizer(channels, units, found.mean, found.std, found.change_std, found.mask, log_scale, bounds)
-        if config.statistics == "inherit":
-            normalizer = transfer.take_statistics(start_from, normalizer, found)
-            datasets.check_same_data(normalizer, train_part, "dataset")
-        else:
-            check_units(found, channels, units, log_scale)
-            check_varies(found, channels)
-            check_transforms(found, channels, units, log_scale, bounds)
-        if valid_part is not None:
-            datasets.check_same_data(normalizer, valid_part, "valid")
 
-        # a seed of our own, without touching the random numbers of whoever called
+        # seeded, without touching the random numbers of the caller
         with torch.random.fork_rng(devices=[fabric.device] if accelerator == "cuda" else []):
             torch.manual_seed(config.seed)
-            latitude, longitude = grid["latitude"].values, grid["longitude"].values
-            forcings = tensors.Forcings(task, latitude, longitude, statics, weights_H, fabric.device)
-            network = tensors.build_network(model, task, channels)
-            scale_TC = torch.from_numpy(normalizer.change_std / normalizer.std)
-            network.change_scale_TC.copy_(scale_TC[:, : network.shared_channels])
-            provenance = describe_run(task, model, config, normalizer, train_part, valid_part, fabric)
+            network = _build_network(model, task, normalizer)
+            provenance = describe_run(task, model, config, normalizer, train_split, valid_split, fabric)
             if start_from is not None:
-                taken = transfer.take_weights(network, start_from, task, channels)
-                if taken["new"] or taken["left_out"] or config.statistics == "compute":
-                    fabric.print(transfer.say(taken, config.statistics))
-                parent = {name: value for name, value in start_from.provenance.items() if name != "epochs"}
-                provenance["start_from"] = {**taken, "provenance": parent}
-            run = checkpoint.Run(run_directory, "")
-            if run_directory is not None:
-                parts = [train_part] if valid_part is None else [train_part, valid_part]
-                arrays = [latitude, longitude, statics]
-                arrays += [positions for part in parts for positions in part.windows]
-                digests = [part.statistics.digest for part in parts]
-                streamed = any(part.plan.tier == "stream" for part in parts)
-                run = checkpoint.Run(run_directory, checkpoint.fingerprint(provenance, digests, arrays, streamed))
-            loss_of = Loss(config, task, normalizer, weights_H, forcings, fabric.device)
+                provenance["start_from"] = _copy_pretrained(network, start_from, task, normalizer, config, fabric)
+            latitude, longitude = grid["latitude"].values, grid["longitude"].values
+            run = checkpoint.identify(
+                run_directory, provenance, train_split, valid_split, [latitude, longitude, statics]
+            )
+            forcings = tensors.Forcings(task, latitude, longitude, statics, weights_H, fabric.device)
+            loss = Loss(config, task, normalizer, weights_H, forcings, fabric.device)
             try:
-                history = loop.fit(fabric, network, task, config, loss_of, train_part, valid_part, run, stop)
+                records = TrainingLoop(fabric, network, config, loss, train_split, valid_split, run, stop).fit()
             except RuntimeError as error:
-                if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                if not memory.is_out_of_memory(error):
                     raise
-                raise MemoryError(memory.less_memory(config, error)) from error
+                raise memory.out_of_memory(config, error) from error
         forecaster = Forecaster(
             task=task,
             network=network.eval(),
@@ -233,43 +172,148 @@ def train(
             latitude=latitude,
             longitude=longitude,
             statics=statics,
-            provenance={**provenance, "epochs": history},
+            provenance={**provenance, "epochs": records},
         )
-        if run.directory is not None:
-            try:
-                forecaster.save(run.directory / checkpoint.RESULT)
-            except (OSError, safetensors.SafetensorError) as error:
-                raise checkpoint.explain(run.directory, error) from error
+        checkpoint.save_forecaster(run, forecaster)
         return forecaster
 
 
+def _check_arguments(
+    task: Task,
+    valid: object,
+    model: SimVPv2Config | None,
+    config: TrainConfig,
+    directory: str | os.PathLike | None,
+    start_from: Forecaster | None,
+    logger: Logger | None,
+) -> None:
+    """Raise ValueError for arguments of the wrong type, and for settings that would be ignored."""
+    for name, value, expected, example in (
+        ("task", task, Task, "Task(...)"),
+        ("model", model or SimVPv2Config(), SimVPv2Config, "SimVPv2Config(...)"),
+        ("config", config, TrainConfig, "TrainConfig(...)"),
+        ("start_from", start_from, Forecaster | None, "Forecaster, Forecaster.load(path)"),
+        ("logger", logger, Logger | None, "logger of lightning_fabric.loggers"),
+    ):
+        if not isinstance(value, expected):
+            raise ValueError(f"{name} is a {type(value).__name__}: give a {example}")
+    if config.patience is not None and valid is None:
+        raise ValueError(f"patience={config.patience} counts epochs without a better validation loss: give valid")
+    for name, needed, argument in (
+        ("validation_windows", "valid", valid),
+        ("save_minutes", "directory", directory),
+        ("statistics", "start_from", start_from),
+    ):
+        value = getattr(config, name)
+        if argument is None and value != getattr(TrainConfig, name):
+            raise ValueError(f"{name}={value!r} would be ignored without {needed}: give {needed}, or leave {name} out")
+
+
+def _resolve_precision(config: TrainConfig, accelerator: str) -> TrainConfig:
+    """Return the settings with the precision that "auto" stands for on this device."""
+    if config.precision == "16-mixed" and accelerator != "cuda":
+        raise ValueError(f"precision='16-mixed' needs a CUDA GPU, the device is {accelerator!r}: take 'bf16-mixed'")
+    if config.precision != "auto":
+        return config
+    bfloat16 = accelerator == "cuda" and torch.cuda.is_bf16_supported()
+    return dataclasses.replace(config, precision="bf16-mixed" if bfloat16 else "32-true")
+
+
+def _check_batch_size(config: TrainConfig, fabric: Fabric) -> None:
+    if config.batch_size % fabric.world_size:
+        raise ValueError(
+            f"batch_size={config.batch_size} must be a multiple of {fabric.world_size}, the number of processes that "
+            "share each batch"
+        )
+
+
 def _resolve_padding(model: SimVPv2Config, grid: xr.Dataset) -> SimVPv2Config:
-    """Return the network with a padding that is said, and that the grid has.
+    """Return the model with the padding that "auto" stands for on this grid, and "sphere" with poles where it has them.
 
     Raises
     ------
     ValueError
-        If the grid does not go on where the padding says that it does.
+        If the grid does not continue where the padding assumes it.
     """
     latitude, longitude = grid["latitude"].values, grid["longitude"].values
-    closes, poles = closes_longitude(longitude), reaches_poles(latitude)
+    is_global, poles = closes_longitude(longitude), reaches_poles(latitude)
     if model.padding == "auto":
-        return dataclasses.replace(model, padding="periodic" if closes else "zeros")
-    if model.padding != "zeros" and not closes:
+        return dataclasses.replace(model, padding="periodic" if is_global else "zeros")
+    if model.padding != "zeros" and not is_global:
         raise ValueError(
-            f"padding={model.padding!r} is for longitudes that go round the globe, and these are the {longitude.size} "
-            f"from {longitude[0]:g} to {longitude[-1]:g}: take padding='zeros' or 'auto'"
+            f"padding={model.padding!r} needs longitudes around the whole globe, and these {longitude.size} go from "
+            f"{longitude[0]:g} to {longitude[-1]:g}: take padding='zeros' or 'auto'"
         )
     if model.padding.startswith("sphere") and poles == "no":
         raise ValueError(
-            f"padding={model.padding!r} goes on across the poles, and the latitudes from {latitude[0]:g} to "
+            f"padding={model.padding!r} pads across the poles, and the latitudes from {latitude[0]:g} to "
             f"{latitude[-1]:g} do not reach both: take padding='periodic' or 'auto'"
         )
     if model.padding == "sphere_with_poles" and poles != "rows":
         raise ValueError(
-            f"padding='sphere_with_poles' is for rows on the poles, and the outermost rows are at {latitude[0]:g} and "
+            f"padding='sphere_with_poles' needs rows on the poles, and the outermost rows are at {latitude[0]:g} and "
             f"{latitude[-1]:g}: take padding='sphere'"
         )
     if model.padding == "sphere" and poles == "rows":
         return dataclasses.replace(model, padding="sphere_with_poles")
     return model
+
+
+def _read_splits(
+    task: Task,
+    training: list[xr.Dataset],
+    validation: list[xr.Dataset] | None,
+    weights_H: np.ndarray,
+    config: TrainConfig,
+    start_from: Forecaster | None,
+    run_directory: Path | None,
+    fabric: Fabric,
+) -> tuple[datasets.Split, datasets.Split | None, Normalizer]:
+    """Return the windows of both periods, and the normalizer of the training period that both fit."""
+    channels = reader.channels(training[0])
+    units = tuple(training[0][channel.variable].attrs.get("units", "") for channel in channels)
+    log_scale, bounds = transforms_of(channels, units, task.transforms)
+    plans = fabric.broadcast(checkpoint.load_plans(run_directory)) or (None, None)
+    # processes on one machine share its memory, and the validation period gets a quarter of it
+    share = (1.0 if validation is None else 0.75) * distributed.count()[1] / fabric.world_size
+    train_split = datasets.read_split(task, training, "dataset", weights_H, log_scale, config, plans[0], share, fabric)
+    valid_split = None
+    if validation is not None:
+        share /= 3
+        valid_split = datasets.read_split(
+            task, validation, "valid", weights_H, log_scale, config, plans[1], share, fabric
+        )
+
+    statistics = train_split.statistics
+    normalizer = Normalizer(
+        channels, units, statistics.mean, statistics.std, statistics.change_std, statistics.mask, log_scale, bounds
+    )
+    if start_from is not None and config.statistics == "inherit":
+        normalizer = transfer.inherit_statistics(start_from, normalizer, statistics)
+        datasets.check_same_data(normalizer, train_split, "dataset")
+    else:
+        check_units(statistics, channels, units, log_scale)
+        check_varies(statistics, channels)
+        check_transforms(statistics, channels, units, log_scale, bounds)
+    if valid_split is not None:
+        datasets.check_same_data(normalizer, valid_split, "valid")
+    return train_split, valid_split, normalizer
+
+
+def _build_network(model: SimVPv2Config, task: Task, normalizer: Normalizer) -> SimVPv2:
+    """Return a network with random weights, whose changes are scaled by their typical size in the training data."""
+    network = tensors.build_network(model, task, normalizer.channels)
+    scale_TC = torch.from_numpy(normalizer.change_std / normalizer.std)
+    network.change_scale_TC.copy_(scale_TC[:, : network.shared_channels])
+    return network
+
+
+def _copy_pretrained(
+    network: SimVPv2, start_from: Forecaster, task: Task, normalizer: Normalizer, config: TrainConfig, fabric: Fabric
+) -> dict:
+    """Copy the weights of a forecaster into the network, and return the provenance of them."""
+    copied = transfer.copy_weights(network, start_from, task, normalizer.channels)
+    if copied["new"] or copied["left_out"] or config.statistics == "compute":
+        fabric.print(transfer.summary(copied, config.statistics))
+    parent = {name: value for name, value in start_from.provenance.items() if name != "epochs"}
+    return {**copied, "provenance": parent}

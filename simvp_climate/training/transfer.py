@@ -1,7 +1,8 @@
-"""Fine-tuning and transfer: what a new run takes over from a trained forecaster, channel by channel, by name."""
+"""Fine-tuning and transfer: what a run takes from a pretrained forecaster, channel by channel, by name."""
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -21,188 +22,214 @@ from simvp_climate.processing.statistics import Normalizer, Statistics, check_tr
 from simvp_climate.processing.task import Task
 
 _STATISTICS = ("mean", "std", "log_scale", "bounds", "mask")  # per channel
+_COMPUTE = "compute them from the new data, TrainConfig(statistics='compute')"
 
 
-def choose_model(model: SimVPv2Config | None, start: Forecaster | None) -> SimVPv2Config:
-    """Return the network to train: that of the start, if there is one; `model` may say another padding and drop path.
+def choose_model(model: SimVPv2Config | None, pretrained: Forecaster | None) -> SimVPv2Config:
+    """Return the model to train: that of the pretrained forecaster, or `model` with another padding and drop path.
 
     Raises
     ------
     ValueError
-        If `model` is another network: weights would not fit.
+        If the pretrained weights do not fit `model`.
     """
-    if start is None:
+    if pretrained is None:
         return model or SimVPv2Config()
-    own = start.network.config
+    trained = pretrained.network.config
     if model is None:
-        return dataclasses.replace(own, padding="auto")
-    ours, theirs = dataclasses.asdict(model), dataclasses.asdict(own)
-    if different := [name for name in ours if ours[name] != theirs[name] and name not in ("padding", "drop_path")]:
-        words = ", ".join(f"{name}={ours[name]!r} (it has {theirs[name]!r})" for name in different)
+        return dataclasses.replace(trained, padding="auto")
+    differences = [
+        f"{name}={value!r} (it has {getattr(trained, name)!r})"
+        for name, value in dataclasses.asdict(model).items()
+        if value != getattr(trained, name) and name not in ("padding", "drop_path")
+    ]
+    if differences:
         raise ValueError(
-            f"model is not the network of start_from: {words}. Leave model out, or take "
-            "dataclasses.replace(start.network.config, ...), of which padding and drop_path may be others"
+            f"model is not the network of start_from: {', '.join(differences)}. Leave model out, or change only "
+            "padding and drop_path: dataclasses.replace(start.network.config, drop_path=0.1)"
         )
     return model
 
 
-def choose_padding(model: SimVPv2Config, start: Forecaster, grid: xr.Dataset) -> SimVPv2Config:
-    """Return the network with the padding of the start, unless one of both grids goes round the globe alone."""
-    alike = closes_longitude(start.longitude) == closes_longitude(grid["longitude"].values)
-    if model.padding != "auto" or not alike:
+def choose_padding(model: SimVPv2Config, pretrained: Forecaster, grid: xr.Dataset) -> SimVPv2Config:
+    """Return the model with the pretrained padding for "auto", unless only one of the two grids is global."""
+    same_extent = closes_longitude(pretrained.longitude) == closes_longitude(grid["longitude"].values)
+    if model.padding != "auto" or not same_extent:
         return model
-    return dataclasses.replace(model, padding=start.network.config.padding)
+    return dataclasses.replace(model, padding=pretrained.network.config.padding)
 
 
-def choose_statistics(start: Forecaster, task: Task, grid: xr.Dataset, statistics: str) -> str:
-    """Return "inherit" or "compute", after checking that task and data fit the start.
+def choose_statistics(pretrained: Forecaster, task: Task, grid: xr.Dataset, statistics: str) -> str:
+    """Return "inherit" or "compute", after checking that task and data fit the pretrained forecaster.
 
     Raises
     ------
     ValueError
-        If history, step or transforms differ, no channel is shared, the statistics of the start cannot be those of
-        these data, or it is left to us to choose ("auto") and not plain.
+        If history, step or transforms differ, no channel is shared, the pretrained statistics cannot normalize these
+        data, or "auto" leaves open whose statistics to use.
     """
-    before, channels = start.normalizer.channels, reader.channels(grid)
-    shared = [channel for channel in channels if channel in before]
-    if different := [name for name in ("history", "step") if getattr(task, name) != getattr(start.task, name)]:
-        raise ValueError(
-            "; ".join(f"{n}={getattr(task, n)!r}, start_from has {getattr(start.task, n)!r}" for n in different)
-            + ": its weights are those of this history and step. Take these, or train without start_from"
-        )
-    if not shared:
-        raise ValueError(
-            f"start_from forecasts {_words(before)}, none of {_words(channels)}: there is nothing to take over. "
-            "Channels are known by their name and level; give variables the same names (and levels the same units)"
-        )
-    transforms, theirs = dict(task.transforms), dict(start.task.transforms)
-    for name in sorted({channel.variable for channel in shared}):
-        if transforms.get(name) != theirs.get(name):
-            raise ValueError(
-                f"transforms of {name!r} is {transforms.get(name)!r}, start_from has {theirs.get(name)!r}: what it "
-                "learned is in these. Take the same"
-            )
+    channels, trained = reader.channels(grid), pretrained.normalizer.channels
+    shared = [channel for channel in channels if channel in trained]
+    _check_task(pretrained, task, channels, shared)
     if statistics == "compute":
         return statistics
-    elsewhere = "compute them from the new data, TrainConfig(statistics='compute')"
     try:
-        same_grid(xr.Dataset(coords={"latitude": start.latitude, "longitude": start.longitude}), grid)
+        same_grid(xr.Dataset(coords={"latitude": pretrained.latitude, "longitude": pretrained.longitude}), grid)
     except ValueError as error:
         raise ValueError(
-            f"the data are on another grid than start_from, whose statistics and mask are of its own: {error}. Regrid "
-            f"(sc.regrid), or {elsewhere}"
+            f"the data are on another grid than start_from, whose statistics and mask belong to its grid: {error}. "
+            f"Regrid (sc.regrid), or {_COMPUTE}"
         ) from error
     for channel in shared:
-        units, trained = grid[channel.variable].attrs.get("units", ""), start.normalizer.units[before.index(channel)]
-        if units and trained and not same_units(units, trained):
-            factors = conversion(channel.variable, units, trained)
-            words = "there is no exact way from one to the other"
-            if factors is not None:
-                words = f"convert it, (variable * {factors[0]:g} + {factors[1]:g}).assign_attrs(units={trained!r})"
+        units, trained_units = (
+            grid[channel.variable].attrs.get("units", ""),
+            pretrained.normalizer.units[trained.index(channel)],
+        )
+        if units and trained_units and not same_units(units, trained_units):
             raise ValueError(
-                f"{channel.variable} is in {units!r}, start_from was trained in {trained!r}, whose statistics are "
-                f"kept: {words}; or {elsewhere}"
+                f"{channel.variable} is in {units!r}, start_from was trained in {trained_units!r}, whose statistics "
+                f"are kept: {_conversion(channel.variable, units, trained_units)}; or {_COMPUTE}"
             )
-    if statistics == "auto" and set(channels) != set(before):
+    if statistics == "auto" and set(channels) != set(trained):
         raise ValueError(
-            f"the channels are {_words(channels)}, those of start_from {_words(before)}: say whose statistics hold for "
-            f"those that both have ({_words(shared)}). Those of start_from, TrainConfig(statistics='inherit'), for "
-            f"data like its own; or {elsewhere}"
+            f"the channels are {_names(channels)}, those of start_from {_names(trained)}: choose the statistics of "
+            f"the shared ones ({_names(shared)}). TrainConfig(statistics='inherit') suits data like its own; or "
+            f"{_COMPUTE}"
         )
     return "inherit"
 
 
-def known_statics(start: Forecaster, statistics: str) -> dict[str, np.ndarray]:
-    """Return the fields without time that are taken over, by name; none on another grid."""
-    if statistics == "compute":
+def _check_task(pretrained: Forecaster, task: Task, channels: tuple[Channel, ...], shared: Sequence[Channel]) -> None:
+    """Raise ValueError if the pretrained weights do not fit the task."""
+    differences = [
+        f"{name}={getattr(task, name)!r}, start_from has {getattr(pretrained.task, name)!r}"
+        for name in ("history", "step")
+        if getattr(task, name) != getattr(pretrained.task, name)
+    ]
+    if differences:
+        raise ValueError(
+            f"{'; '.join(differences)}: its weights fit only this history and step. Take these, or train without "
+            "start_from"
+        )
+    if not shared:
+        raise ValueError(
+            f"start_from forecasts {_names(pretrained.normalizer.channels)}, none of {_names(channels)}: there is "
+            "nothing to transfer. Give variables the same names (and levels the same units)"
+        )
+    transforms, trained = dict(task.transforms), dict(pretrained.task.transforms)
+    for name in sorted({channel.variable for channel in shared}):
+        if transforms.get(name) != trained.get(name):
+            raise ValueError(
+                f"transforms of {name!r} is {transforms.get(name)!r}, start_from has {trained.get(name)!r}: its "
+                "weights fit only these. Take the same"
+            )
+
+
+def _conversion(name: str, units: str, trained_units: str) -> str:
+    """Return the line that converts a variable into the pretrained units, for messages."""
+    factors = conversion(name, units, trained_units)
+    if factors is None:
+        return "there is no exact way from one to the other"
+    return f"convert it, (variable * {factors[0]:g} + {factors[1]:g}).assign_attrs(units={trained_units!r})"
+
+
+def known_statics(pretrained: Forecaster | None, statistics: str) -> dict[str, np.ndarray]:
+    """Return the static fields that are inherited, by name; none where statistics are computed anew."""
+    if pretrained is None or statistics == "compute":
         return {}
-    return dict(zip(static_names(start.task.forcings), start.statics, strict=True))
+    return dict(zip(static_names(pretrained.task.forcings), pretrained.statics, strict=True))
 
 
-def take_statistics(start: Forecaster, own: Normalizer, found: Statistics) -> Normalizer:
-    """Return statistics of the data with those of the start in their place, for the channels that it has.
+def inherit_statistics(pretrained: Forecaster, normalizer: Normalizer, statistics: Statistics) -> Normalizer:
+    """Return the normalizer of the data with the pretrained statistics for the channels that both have.
 
     Raises
     ------
     ValueError
-        If one of the other channels cannot be trained on, as in a run without a start.
+        If one of the new channels cannot be trained on, as in a run without `start_from`.
     """
-    theirs = start.normalizer
-    pairs = _pairs(own.channels, theirs.channels)
-    new = [at for at in range(len(own.channels)) if at not in dict(pairs)]
-    fields = {name: getattr(found, name)[new] for name in ("mean", "std", "mask", "low", "high")}
-    fresh = dataclasses.replace(found, **fields, change_std=found.change_std[:, new])
-    channels, units = [own.channels[at] for at in new], [own.units[at] for at in new]
-    check_units(fresh, channels, units, own.log_scale[new])
-    check_varies(fresh, channels)
-    check_transforms(fresh, channels, units, own.log_scale[new], own.bounds[new])
-    merged = {name: getattr(own, name).copy() for name in (*_STATISTICS, "change_std")}
-    units = list(own.units)
-    for at, there in pairs:
+    trained = pretrained.normalizer
+    pairs = _matches(normalizer.channels, trained.channels)
+    new = [index for index in range(len(normalizer.channels)) if index not in dict(pairs)]
+    fields = {name: getattr(statistics, name)[new] for name in ("mean", "std", "mask", "low", "high")}
+    new_statistics = dataclasses.replace(statistics, **fields, change_std=statistics.change_std[:, new])
+    channels, units = [normalizer.channels[index] for index in new], [normalizer.units[index] for index in new]
+    check_units(new_statistics, channels, units, normalizer.log_scale[new])
+    check_varies(new_statistics, channels)
+    check_transforms(new_statistics, channels, units, normalizer.log_scale[new], normalizer.bounds[new])
+
+    merged = {name: getattr(normalizer, name).copy() for name in (*_STATISTICS, "change_std")}
+    units = list(normalizer.units)
+    for index, source in pairs:
         for name in _STATISTICS:
-            merged[name][at] = getattr(theirs, name)[there]
-        merged["change_std"][:, at] = theirs.change_std[:, there]
-        units[at] = theirs.units[there]
-    return dataclasses.replace(own, units=tuple(units), **merged)
+            merged[name][index] = getattr(trained, name)[source]
+        merged["change_std"][:, index] = trained.change_std[:, source]
+        units[index] = trained.units[source]
+    return dataclasses.replace(normalizer, units=tuple(units), **merged)
 
 
 @torch.no_grad()
-def take_weights(network: nn.Module, start: Forecaster, task: Task, channels: tuple[Channel, ...]) -> dict:
-    """Copy the weights of the start into a new network, and return what was taken, what is new and what left out.
+def copy_weights(network: nn.Module, pretrained: Forecaster, task: Task, channels: tuple[Channel, ...]) -> dict:
+    """Copy the pretrained weights into a new network; return the names of channels taken, new and left out.
 
-    With these the digest that tells the start from others.
+    The weights between input and output are copied whole. Weights of the first convolution are copied for inputs
+    (channels or forcings) of the same name, weights of the readout for outputs of the same name. All others stay as
+    they are, and so do the scales of change, which are statistics. A variable that was an output alone and is now an
+    input too, or the reverse, is new: its output changes from a state to a change, or the reverse.
 
-    The weights between input and output are taken whole. Of the first convolution those that belong to an input
-    (channel or forcing) of the same name, of the readout those of a channel of the same name. The others of the new
-    network stay as they are, and so do its scales of change, which are statistics. A variable that was only forecast
-    and now is seen too, or the other way round, is new: its output was a state and is a change, or the other way round.
+    Returns
+    -------
+    dict
+        "taken", "new" and "left_out", lists of names, and "sha256" of the pretrained weights and statistics.
     """
-    own, theirs = network.state_dict(), start.network.state_dict()
+    weights, trained = network.state_dict(), pretrained.network.state_dict()
     inputs, outputs = tensors.channel_names(task, channels)
-    inputs_there, outputs_there = tensors.channel_names(start.task, start.normalizer.channels)
-    by_input, by_channel = _pairs(inputs, inputs_there), _pairs(outputs, outputs_there)
-    # what is seen and forecast comes out as a change, what is forecast alone as a state
-    turned = []
-    if start.network.config.predict == "change":
-        turned = [n for n in outputs if n in outputs_there and (n in inputs) != (n in inputs_there)]
-    by_channel = [(at, there) for at, there in by_channel if outputs[at] not in turned]
-    for name, value in own.items():
+    trained_inputs, trained_outputs = tensors.channel_names(pretrained.task, pretrained.normalizer.channels)
+    # with predict="change" an output that is also an input is a change, any other is a state
+    redefined = []
+    if pretrained.network.config.predict == "change":
+        redefined = [
+            name for name in outputs if name in trained_outputs and (name in inputs) != (name in trained_inputs)
+        ]
+    for name, value in weights.items():
         if name == "change_scale_TC":
             continue
         if name == "encoder.0.conv.weight":
-            for at, there in by_input:
-                value[:, at] = theirs[name][:, there]
+            for index, source in _matches(inputs, trained_inputs):
+                value[:, index] = trained[name][:, source]
         elif name in ("readout.weight", "readout.bias"):
-            for at, there in by_channel:
-                value[at] = theirs[name][there]
+            for index, source in _matches(outputs, trained_outputs):
+                if outputs[index] not in redefined:
+                    value[index] = trained[name][source]
         else:
-            value.copy_(theirs[name])
-    names = list(dict.fromkeys([*inputs, *outputs]))  # of diagnostics nothing goes in
-    names_there = list(dict.fromkeys([*inputs_there, *outputs_there]))
+            value.copy_(trained[name])
+    names = list(dict.fromkeys([*inputs, *outputs]))  # an output may not be an input
+    trained_names = list(dict.fromkeys([*trained_inputs, *trained_outputs]))
     digest = hashlib.sha256()
-    for value in (*theirs.values(), *(torch.from_numpy(getattr(start.normalizer, name)) for name in _STATISTICS)):
+    statistics = (torch.from_numpy(getattr(pretrained.normalizer, name)) for name in _STATISTICS)
+    for value in (*trained.values(), *statistics):
         digest.update(value.cpu().contiguous().numpy())
     return {
         "sha256": digest.hexdigest(),
-        "taken": [name for name in names if name in names_there and name not in turned],
-        "new": [name for name in names if name not in names_there or name in turned],
-        "left_out": [name for name in names_there if name not in names],
+        "taken": [name for name in names if name in trained_names and name not in redefined],
+        "new": [name for name in names if name not in trained_names or name in redefined],
+        "left_out": [name for name in trained_names if name not in names],
     }
 
 
-def say(found: dict, statistics: str) -> str:
-    """Return what `take_weights` found in a sentence."""
-    words = [f"start_from: the weights of {', '.join(found['taken'])} are taken over"]
-    words += [f"new, with fresh weights: {', '.join(found['new'])}"] if found["new"] else []
-    words += [f"left out: {', '.join(found['left_out'])}"] if found["left_out"] else []
-    words.append("statistics: " + {"inherit": "those of start_from", "compute": "of the new data"}[statistics])
-    return "; ".join(words)
+def summary(copied: dict, statistics: str) -> str:
+    """Return a sentence on what `copy_weights` copied, and on whose statistics hold."""
+    clauses = [f"start_from: copied the weights of {', '.join(copied['taken'])}"]
+    clauses += [f"new, with random weights: {', '.join(copied['new'])}"] if copied["new"] else []
+    clauses += [f"left out: {', '.join(copied['left_out'])}"] if copied["left_out"] else []
+    clauses.append("statistics: " + {"inherit": "those of start_from", "compute": "of the new data"}[statistics])
+    return "; ".join(clauses)
 
 
-def _pairs(names: list, others: list) -> list[tuple[int, int]]:
-    """Return the places of what is in both."""
-    return [(at, others.index(name)) for at, name in enumerate(names) if name in others]
+def _matches(names: Sequence, others: Sequence) -> list[tuple[int, int]]:
+    """Return the index in both of each name that both have."""
+    return [(index, others.index(name)) for index, name in enumerate(names) if name in others]
 
 
-def _words(channels: tuple[Channel, ...]) -> str:
+def _names(channels: Sequence[Channel]) -> str:
     return f"{[str(channel) for channel in channels]}"

@@ -100,15 +100,15 @@ import time
 sys.path.insert(0, sys.argv[1])
 from factories import quick, tiny_model, waves
 import simvp_climate as sc
-from simvp_climate import training
+from simvp_climate.training import loop
 
-update = training._update_average
+update = loop._update_ema
 
-def said(*arguments):
+def print_step(*arguments):
     update(*arguments)
     print("step", flush=True)
 
-training._update_average = said
+loop._update_ema = print_step
 sc.train(
     sc.Task(["z500", "t2m"], history=2, horizon=2),
     waves(times=61),
@@ -142,10 +142,10 @@ def test_two_processes_that_a_scheduler_stops_save_together_and_go_on(tmp_path):
     process.send_signal(signal.SIGTERM)
     said, words = process.communicate(timeout=120)
     assert time.monotonic() - began < 30
-    assert words.count("training stopped by SIGTERM") == 2 and "Run the same again to go on" in words
+    assert words.count("training stopped by SIGTERM") == 2 and "Run the same again to resume" in words
     assert said.count("step") < 380, "it was stopped"
     before = torch.load(tmp_path / "run" / "training.pt", weights_only=True)
-    assert len(before["history"]) < epochs
+    assert len(before["records"]) < epochs
     for directory in (tmp_path / "run", tmp_path / "whole"):
         process = start(directory)
         _, words = process.communicate(timeout=300)

@@ -106,7 +106,7 @@ class Interrupter:
 
     def __init__(self, monkeypatch):
         self.steps, self.at, self.signal = 0, {}, None
-        update = loop._update_average
+        update = loop._update_ema
 
         def count(*arguments):
             update(*arguments)
@@ -114,7 +114,7 @@ class Interrupter:
             if self.steps in self.at:
                 signal.raise_signal(self.at.pop(self.steps))
 
-        monkeypatch.setattr(loop, "_update_average", count)
+        monkeypatch.setattr(loop, "_update_ema", count)
 
 
 @pytest.mark.parametrize("memory", ["auto", 300_000], ids=["kept", "streamed"])
@@ -147,7 +147,7 @@ def test_stopped_within_epochs(memory, tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().err.splitlines()
     assert said[1] == (
         f"training stopped by SIGUSR1 in epoch 1 of 3, after step 7 of 10, saved in {str(tmp_path / 'part')!r}. Run "
-        "the same again to go on"
+        "the same again to resume"
     )
     rows = (tmp_path / "part" / "history.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2", "3"]

@@ -34,7 +34,7 @@ def test_channels_in_another_order_give_the_same_forecast(start):
     task = dataclasses.replace(SMALL, variables=("t2m", "z500"), forcings=("time_of_day", "insolation"))
     network = SimVPv2(start.network.config, history=2, channels=2, forcings=6).eval()
     network.change_scale_TC.copy_(start.network.change_scale_TC[:, [1, 0]])
-    found = transfer.take_weights(network, start, task, (Channel("t2m"), Channel("z500")))
+    found = transfer.copy_weights(network, start, task, (Channel("t2m"), Channel("z500")))
     assert found["new"] == found["left_out"] == [] and len(found["taken"]) == 8
     x_BTCHW, f_BTFHW = torch.randn(1, 2, 2, 8, 16), torch.randn(1, 2, 6, 8, 16)
     # insolation, time of day (cosine, sine) at the input, then at the target; the other way round
@@ -59,7 +59,7 @@ def test_what_has_the_same_name_goes_along_and_the_rest_starts_fresh(start, caps
     config = quick(statistics="inherit", **STILL)
     wide = run(windy(times=30), task=WIDE, start_from=start, config=config)
     assert capsys.readouterr().out == (
-        "start_from: the weights of t2m, z500, insolation, insolation_at_output are taken over; new, with fresh "
+        "start_from: copied the weights of t2m, z500, insolation, insolation_at_output; new, with random "
         "weights: u10, latitude_sin, latitude_cos_longitude_cos, latitude_cos_longitude_sin; left out: "
         "time_of_day_cos, time_of_day_sin, time_of_day_cos_at_output, time_of_day_sin_at_output; "
         "statistics: those of start_from\n"
@@ -142,7 +142,7 @@ def test_a_new_diagnostic_is_named(start, capsys):
     ds = ds.assign(tp=abs(ds["t2m"] - 280).assign_attrs(units="mm"))
     made = run(ds, task=task, start_from=start, config=quick(statistics="inherit"))
     assert made.provenance["start_from"]["new"] == ["tp"]
-    assert "new, with fresh weights: tp" in capsys.readouterr().out
+    assert "new, with random weights: tp" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("before", ["variable", "diagnostic"])
@@ -155,7 +155,7 @@ def test_a_variable_that_turns_into_a_diagnostic_or_back_starts_fresh(before, ca
     two = run(ds, task=second, start_from=one, config=quick(statistics="inherit", learning_rate=1e-9))
     fresh = run(ds, task=second, config=quick(learning_rate=1e-9))
     assert "t2m" in two.provenance["start_from"]["new"]
-    assert "new, with fresh weights: t2m" in capsys.readouterr().out
+    assert "new, with random weights: t2m" in capsys.readouterr().out
     readout = [made.network.state_dict()["readout.weight"] for made in (one, two, fresh)]
     torch.testing.assert_close(readout[1][0], readout[0][0], rtol=0, atol=1e-6)  # z500 is taken
     assert (readout[1][1] - readout[0][1]).abs().max() > 1e-3
@@ -189,9 +189,13 @@ def test_fields_without_time_are_taken_from_the_start_or_from_the_data():
 @pytest.mark.parametrize(
     ("task", "statistics", "message"),
     [
-        (WIDE, "auto", r"the channels are \['t2m', 'u10', 'z500'\], those of start_from \['z500', 't2m'\]: say whose"),
+        (
+            WIDE,
+            "auto",
+            r"the channels are \['t2m', 'u10', 'z500'\], those of start_from \['z500', 't2m'\]: choose the stat",
+        ),
         (Task(["u10"], None, 2, 2), "inherit", r"start_from forecasts \['z500', 't2m'\], none of \['u10'\]"),
-        (Task(["t2m"], None, 3, 2), "inherit", "history=3, start_from has 2: its weights are those of this history"),
+        (Task(["t2m"], None, 3, 2), "inherit", "history=3, start_from has 2"),
         (Task(["t2m"], None, 2, 2, "12h"), "compute", "step='12h', start_from has '6h'"),
         (
             Task(["t2m"], None, 2, 2, transforms={"t2m": (0, None)}),
@@ -217,9 +221,7 @@ def test_data_that_do_not_fit_the_start_are_refused(start):
     dead["u10"] = dead["u10"] * 0 + 3
     with pytest.raises(ValueError, match=r"u10 is constant"):
         run(dead, task=WIDE, start_from=start, config=quick(statistics="inherit"))
-    with pytest.raises(
-        ValueError, match="statistics='inherit' is about those of start_from: give it, or leave this out"
-    ):
+    with pytest.raises(ValueError, match="statistics='inherit' would be ignored without start_from"):
         run(config=quick(statistics="inherit"))
     with pytest.raises(ValueError, match="is not the network of start_from"):
         run(windy(times=30), task=SMALL, start_from=start, model=tiny_model(hidden_time=16))
@@ -231,9 +233,9 @@ def test_a_transfer_is_resumed_or_refused(start, tmp_path):
     again = run(windy(times=30), start_from=start, **arguments)
     assert torch.equal(weights(first)["readout.weight"], weights(again)["readout.weight"])
     other = run(windy(times=40), task=SMALL, config=quick(seed=5))
-    with pytest.raises(ValueError, match=r"Different are: start_from \(other weights or statistics\)\. Choose"):
+    with pytest.raises(ValueError, match=r"start_from differs \(other weights or statistics\)"):
         run(windy(times=30), start_from=other, **arguments)
     loaded = Forecaster.load(tmp_path / "run" / "forecaster.safetensors", "cpu")
     assert loaded.provenance["start_from"]["left_out"]
-    with pytest.raises(ValueError, match=r"start_from \(\w+ there, None now\)"):
+    with pytest.raises(ValueError, match=r"start_from is None, was '\w+'"):
         run(windy(times=30), model=tiny_model(), **{**arguments, "config": quick()})
