@@ -27,7 +27,7 @@ _HOME = {
     "fit_amplitude": "forecasting.ensemble",
     "is_first_process": "training.distributed",
     "open_dataset": "data.store",
-    "open_pretrained": "forecasting.forecaster",
+    "open_pretrained": "forecasting.pretrained",
     "open_sample": "data.store",
     "perturbed_ensemble": "forecasting.ensemble",
     "regrid": "data.grid",
@@ -60,7 +60,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with the 
     from simvp_climate.forecasting.ensemble import fit_amplitude as fit_amplitude
     from simvp_climate.forecasting.ensemble import perturbed_ensemble as perturbed_ensemble
     from simvp_climate.forecasting.forecaster import Forecaster as Forecaster
-    from simvp_climate.forecasting.forecaster import open_pretrained as open_pretrained
+    from simvp_climate.forecasting.pretrained import open_pretrained as open_pretrained
     from simvp_climate.forecasting.reproduce import reproduce as reproduce
     from simvp_climate.metrics import baselines as baselines
     from simvp_climate.metrics import uncertainty as uncertainty

@@ -1,4 +1,4 @@
-"""Ensembles: several forecasters, or one that starts from perturbed states."""
+"""Ensembles: the forecasts of several forecasters, or of one from perturbed initial states."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -10,14 +10,17 @@ import pandas as pd
 import xarray as xr
 
 from simvp_climate.data import cf_encoding, reader
-from simvp_climate.data.conventions import find_member, orient, rename
-from simvp_climate.forecasting.forecaster import Forecaster
+from simvp_climate.data.conventions import find_member
+from simvp_climate.forecasting import hindcast
+from simvp_climate.forecasting.forecaster import Forecaster, make_request, predict, template, trained_states
+from simvp_climate.forecasting.initial_states import states_digest
 from simvp_climate.metrics.ensemble import spread_skill_ratio
 
 _NUMBER = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
-# states whose differences are perturbations are this far apart at least: more than weather remembers
-_IN_MEMORY_BYTES = 2**30
-_APART = np.timedelta64(10, "D")
+_IN_MEMORY_BYTES = 2**30  # perturbations up to this size are read into memory once
+# the two states of a perturbation are further apart than the weather remembers
+_MIN_SEPARATION = np.timedelta64(10, "D")
+_MAX_DAYS_OF_YEAR = 15
 
 
 def ensemble(
@@ -30,53 +33,51 @@ def ensemble(
     store: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Return the forecasts of several forecasters as an ensemble, for example of one trained with several seeds.
+    """Return the forecasts of several forecasters as an ensemble, for example of one task trained with several seeds.
 
     Parameters
     ----------
     forecasters
-        Two or more, of the same task.
+        At least two, of the same task.
     dataset, init_times, every, horizon
         As for a call of a forecaster.
     store, progress
-        A store to write to in bounded memory, as `Forecaster.hindcast` does; None: the ensemble is made in memory.
+        Zarr store to write in bounded memory, as in `Forecaster.hindcast`. None: the ensemble is made in memory.
 
     Returns
     -------
     xarray.Dataset
-        As from one forecaster, with a dimension `number` after the lead time. `forecaster_sha256` names all of them.
+        As from one forecaster, with a dimension `number` after the lead time. The attribute `forecaster_sha256` lists
+        all forecasters.
 
     Raises
     ------
     ValueError
-        As for a call of a forecaster, or if there are fewer than two, two are the same, or tasks differ.
+        As for a call of a forecaster, or if there are fewer than two forecasters, two are the same, or tasks differ.
     FileExistsError, FileNotFoundError
         As in `Forecaster.hindcast`.
     """
     forecasters = list(forecasters)
-    if len(forecasters) < 2:
-        raise ValueError(f"an ensemble takes two forecasters or more, not {len(forecasters)}")
-    digests = [one.digest for one in forecasters]
-    if twice := sorted({digest for digest in digests if digests.count(digest) > 1}):
-        raise ValueError(f"the forecaster {twice[0][:12]}... is there {digests.count(twice[0])} times: give each once")
-    for one in forecasters[1:]:
-        if one.task != forecasters[0].task:
-            raise ValueError(f"the tasks differ: {one.task} and {forecasters[0].task}")
-    if isinstance(dataset, xr.Dataset) and (member := find_member(dataset)) is not None:
-        raise ValueError(f"the dataset has members along {member!r}: pick one, ds.isel({member}=0)")
-    starts = [one._start(dataset, init_times, every, horizon) for one in forecasters]
+    digests = [forecaster.digest for forecaster in forecasters]
+    _check_forecasters(forecasters, digests)
+    if isinstance(dataset, xr.Dataset):
+        _check_no_members("dataset", dataset)
+    requests = [make_request(forecaster, dataset, init_times, every, horizon) for forecaster in forecasters]
+    pairs = list(zip(forecasters, requests, strict=True))
+    attributes = {"forecaster_sha256": " ".join(digests), "system": f"{len(forecasters)} forecasters"}
 
-    def forecast(
-        histories: np.ndarray, states_of: Callable | None = None, told: dict[str, list[str]] | None = None
-    ) -> xr.Dataset:
-        both = zip(forecasters, starts, strict=True)
-        parts = [one._forecast(start, histories, states_of, told) for one, start in both]
-        return _joined(parts).assign_attrs(forecaster_sha256=" ".join(digests), system=f"{len(parts)} forecasters")
+    def ensemble_template(histories: np.ndarray) -> xr.Dataset:
+        return _join_members([template(*pair, histories) for pair in pairs], attributes)
 
+    def forecast(histories: np.ndarray) -> tuple[xr.Dataset, list[str]]:
+        members, data_digests = zip(*(predict(*pair, histories) for pair in pairs), strict=True)
+        return _join_members(members, attributes), data_digests[-1]
+
+    histories = requests[0].histories
     if store is None:
-        return forecast(starts[0].histories)
-    plan = {"forecaster": " ".join(digests)}
-    return forecasters[0]._write(starts[0], store, progress, forecast, len(forecasters), plan)
+        return forecast(histories)[0]
+    identity = hindcast.identify(requests[0], forecasters[0].task.variables, " ".join(digests))
+    return hindcast.write(store, identity, histories, ensemble_template, forecast, progress)
 
 
 def perturbed_ensemble(
@@ -97,9 +98,9 @@ def perturbed_ensemble(
 
     A perturbation is `amplitude` times the difference between two states of `perturbations` at the same hour of the day
     and within 15 days of the same time of year, at least 10 days apart: random fields with the scales, balance and
-    seasonal variance of real states (Magnusson et al. 2009). All states of a history get the same one. Members come in
-    pairs with opposite signs, so that their mean starts at the analysis; a last one without a partner is
-    the unperturbed forecast.
+    seasonal variance of real states (Magnusson et al. 2009). All states of a history get the same perturbation. Members
+    come in pairs with opposite signs, so that their mean starts at the analysis; with an odd number, the last member
+    is the unperturbed forecast.
 
     Parameters
     ----------
@@ -131,49 +132,38 @@ def perturbed_ensemble(
     FileExistsError, FileNotFoundError
         As in `Forecaster.hindcast`.
     """
-    for name, value, least in (("members", members, 2), ("seed", seed, 0)):
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name}={value!r} must be a whole number, {least} or more")
+    for name, value, minimum in (("members", members, 2), ("seed", seed, 0)):
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
+            raise ValueError(f"{name}={value!r} must be an integer, at least {minimum}")
     members, seed = int(members), int(seed)
     if not amplitude > 0:
-        raise ValueError(f"amplitude={amplitude!r} must be greater than 0: fit_amplitude finds one")
-    start = forecaster._start(dataset, init_times, every, horizon)
-    inside = _states_of(forecaster, perturbations)
-    for name, one in (("dataset", start.inside), ("perturbations", inside)):
-        if (member := find_member(one)) is not None:
-            raise ValueError(f"the {name} has members along {member!r}: pick one, ds.isel({member}=0)")
-    forecaster.check(inside)
-    factor, _ = forecaster._conversions(inside)  # differences know no offset
-    draw = partial(_draw, reader.open_source(inside), inside.indexes["time"], factor, seed)
-    words = f"{members} members, perturbed by {amplitude:g} x differences of states, seed {seed}"
-    said = {"system": "SimVPv2, perturbed", "ensemble": words, "amplitude": float(amplitude)}
-    said |= {"perturbed_members": members, "perturbation_seed": seed}  # what `reproduce` needs
+        raise ValueError(f"amplitude={amplitude!r} must be greater than 0: estimate it with fit_amplitude")
+    request = make_request(forecaster, dataset, init_times, every, horizon)
+    _check_no_members("dataset", request.canonical)
+    states = _canonical_states(forecaster, perturbations)
+    _check_no_members("perturbations", states)
+    factor = trained_states(forecaster).check(states).factor  # differences have no offset
+    draw = partial(_draw_difference, reader.open_source(states), states.indexes["time"], factor, seed)
+    description = f"{members} members, perturbed by {amplitude:g} x differences of states, seed {seed}"
+    attributes = {"system": "SimVPv2, perturbed", "ensemble": description, "amplitude": float(amplitude)}
+    attributes |= {"perturbed_members": members, "perturbation_seed": seed}  # for `reproduce`
+    perturb = [
+        partial(_perturbation, draw, member // 2, amplitude * (-1) ** member) for member in range(members // 2 * 2)
+    ]
+    perturb += [None] * (members % 2)
 
-    def forecast(
-        histories: np.ndarray, states_of: Callable | None = None, told: dict[str, list[str]] | None = None
-    ) -> xr.Dataset:
-        parts = []
-        for member in range(members):
-            sign = 0.0 if member == members - 1 and members % 2 else (-1.0) ** member
-            perturb = None if sign == 0 else partial(_perturbation, draw, member // 2, sign * amplitude)
-            own = states_of or partial(forecaster._states, perturb=perturb)
-            parts.append(forecaster._forecast(start, histories, own, told))
-        return _joined(parts).assign_attrs(said)
+    def ensemble_template(histories: np.ndarray) -> xr.Dataset:
+        return _join_members([template(forecaster, request, histories)] * members, attributes)
+
+    def forecast(histories: np.ndarray) -> tuple[xr.Dataset, list[str]]:
+        forecasts, digests = zip(*(predict(forecaster, request, histories, each) for each in perturb), strict=True)
+        return _join_members(forecasts, attributes), digests[0]
 
     if store is None:
-        return forecast(start.histories)
-    times = inside.indexes["time"]
-    plan = {
-        "ensemble": words,
-        "amplitude": float(amplitude),
-        "perturbations": [
-            str(times[0]),
-            str(times[-1]),
-            len(times),
-            forecaster._history_digest(inside, _known_by(inside)),
-        ],
-    }
-    return forecaster._write(start, store, progress, forecast, members, plan)
+        return forecast(request.histories)[0]
+    identity = hindcast.identify(request, forecaster.task.variables, forecaster.digest)
+    identity |= {"ensemble": description, "amplitude": float(amplitude), "perturbations": _identify_states(states)}
+    return hindcast.write(store, identity, request.histories, ensemble_template, forecast, progress)
 
 
 def fit_amplitude(
@@ -210,78 +200,97 @@ def fit_amplitude(
         As in `perturbed_ensemble`, or if no amplitude up to 2 gives spread enough.
     """
     lead = forecaster.task.horizon if lead is None else lead
-    perturbations = _states_of(forecaster, perturbations)  # read once
+    perturbations = _canonical_states(forecaster, perturbations)  # read once
 
     def ratio(amplitude: float) -> float:
-        found = perturbed_ensemble(
+        forecast = perturbed_ensemble(
             forecaster, valid, perturbations, amplitude, every=every, horizon=lead, members=members, seed=seed
         )
-        values = spread_skill_ratio(found.isel(lead_time=[lead - 1]), valid)
-        # none where the error is less than what the spread alone would give: far too much spread
-        return float(np.mean([values[name].fillna(np.inf).mean() for name in values]))
+        ratios = spread_skill_ratio(forecast.isel(lead_time=[lead - 1]), valid)
+        # NaN where the error is below what the spread alone would cause: far too much spread
+        return float(np.mean([ratios[name].fillna(np.inf).mean() for name in ratios]))
 
     low, high = 1e-3, 2.0
     if not ratio(high) > 1:
         raise ValueError(
-            f"even with an amplitude of {high:g}, a whole difference of states and more, the spread at step {lead} is "
-            f"{ratio(high):.2f} of the error: an ensemble of several forecasters may have more"
+            f"amplitude={high:g}, the largest that is tried, gives only {ratio(high):.2f} of the spread needed at step "
+            f"{lead}. An ensemble of several forecasters may have more"
         )
-    for _ in range(9):  # to two hundredths of the amplitude: the search is even in its logarithm
+    for _ in range(9):  # halve log(high / low): to 1.5 % of the amplitude
         middle = float(np.sqrt(low * high))
         low, high = (low, middle) if ratio(middle) > 1 else (middle, high)
     return float(np.sqrt(low * high))
 
 
-def _states_of(forecaster: Forecaster, perturbations: xr.Dataset) -> xr.Dataset:
-    """Return the variables of the perturbations, oriented, in memory where it is not too large.
+def _check_forecasters(forecasters: Sequence[Forecaster], digests: Sequence[str]) -> None:
+    """Raise ValueError unless there are several different forecasters of one task."""
+    if len(forecasters) < 2:
+        raise ValueError(f"an ensemble needs at least two forecasters, not {len(forecasters)}")
+    if repeated := sorted({digest for digest in digests if digests.count(digest) > 1}):
+        raise ValueError(f"the forecaster {repeated[0][:12]}... is repeated: pass every forecaster once")
+    for forecaster in forecasters[1:]:
+        if forecaster.task != forecasters[0].task:
+            raise ValueError(f"the tasks differ: {forecaster.task} and {forecasters[0].task}")
 
-    States are drawn one by one, and each would decode a whole chunk of a store.
+
+def _check_no_members(name: str, dataset: xr.Dataset) -> None:
+    if (member := find_member(dataset)) is not None:
+        raise ValueError(f"the {name} has ensemble members along {member!r}: select one, ds.isel({member}=0)")
+
+
+def _canonical_states(forecaster: Forecaster, dataset: xr.Dataset) -> xr.Dataset:
+    """Return the states of a Dataset on the canonical grid, in memory unless they are too large.
+
+    States are drawn one at a time; from a store each would decode a whole chunk.
     """
-    inside = orient(
-        rename(perturbations, (*forecaster.task.variables, *forecaster.task.inputs), forecaster.task.levels)
-    )
-    return inside.compute() if inside.nbytes <= _IN_MEMORY_BYTES else inside
+    states = trained_states(forecaster).canonicalize(dataset)
+    return states.compute() if states.nbytes <= _IN_MEMORY_BYTES else states
 
 
-def _known_by(inside: xr.Dataset) -> np.ndarray:
-    """Return the positions of the states that identify the perturbations: all in memory, else 64 throughout."""
-    count = inside.sizes["time"]
-    return (
-        np.arange(count) if inside.nbytes <= _IN_MEMORY_BYTES else np.unique(np.linspace(0, count - 1, 64).astype(int))
-    )
+def _identify_states(states: xr.Dataset) -> list[str | int]:
+    """Return plain values that distinguish perturbations from others: times, and a digest of at least 64 states."""
+    times, count = states.indexes["time"], states.sizes["time"]
+    positions = np.arange(count)
+    if states.nbytes > _IN_MEMORY_BYTES:
+        positions = np.unique(np.linspace(0, count - 1, 64).astype(int))
+    return [str(times[0]), str(times[-1]), count, states_digest(states, positions)]
 
 
-def _draw(source: reader.Source, times: pd.Index, factor: np.ndarray, seed: int, pair: int, init: object) -> np.ndarray:
-    """Return the difference of two states, (channel, latitude, longitude), in the units trained in."""
-    # the time counts, not its place: any batch of initializations gets the same
+def _draw_difference(
+    source: reader.Source, times: pd.Index, factor: np.ndarray, seed: int, pair: int, init: object
+) -> np.ndarray:
+    """Return the difference of two random states, (channel, latitude, longitude), in the units of training."""
+    # seeded by the time itself: the same initialization gets the same perturbation in any batch
     stamp = [init.year, init.month, init.day, init.hour, init.minute]
     random = np.random.default_rng([seed, pair, *stamp])
-    distance = abs(xr.DataArray(times, dims="time").dt.dayofyear.values - init.timetuple()[7])
-    near = np.flatnonzero((np.minimum(distance, 365 - distance) <= 15) & (times.hour == init.hour))
-    for first in random.permutation(near):
-        gap = np.asarray(abs(times[near] - times[first])).astype("timedelta64[s]")
-        partners = near[gap >= _APART]
+    days = abs(xr.DataArray(times, dims="time").dt.dayofyear.values - init.timetuple()[7])
+    same_season = np.minimum(days, 365 - days) <= _MAX_DAYS_OF_YEAR
+    candidates = np.flatnonzero(same_season & (times.hour == init.hour))
+    for first in random.permutation(candidates):
+        separation = np.asarray(abs(times[candidates] - times[first])).astype("timedelta64[s]")
+        partners = candidates[separation >= _MIN_SEPARATION]
         if len(partners):
             second = random.choice(partners)
             states = reader.read(source, np.unique([first, second]))
             return (states[0] - states[1]) * factor * (1 if first < second else -1)
     raise ValueError(
-        f"the perturbations, {times[0]} to {times[-1]}, have no two states at {init.hour} UTC within 15 days of "
-        f"{init:%m-%d} that are ten days apart: give a longer one"
+        f"the perturbations, {times[0]} to {times[-1]}, have no two states at {init.hour} UTC within "
+        f"{_MAX_DAYS_OF_YEAR} days of {init:%m-%d} that are ten days apart: pass a longer period"
     )
 
 
 def _perturbation(draw: Callable, pair: int, amplitude: float, inits: pd.Index) -> np.ndarray:
+    """Return `amplitude` times the drawn differences, 0 in masked cells, (init, channel, latitude, longitude)."""
     return amplitude * np.nan_to_num(np.stack([draw(pair, init) for init in inits]))
 
 
-def _joined(parts: list[xr.Dataset]) -> xr.Dataset:
-    numbers = xr.DataArray(np.arange(len(parts)), dims="number", name="number", attrs=_NUMBER)
+def _join_members(members: Sequence[xr.Dataset], attributes: dict) -> xr.Dataset:
+    """Return forecasts along a new dimension `number` after the lead time, with further attributes."""
+    numbers = xr.DataArray(np.arange(len(members)), dims="number", name="number", attrs=_NUMBER)
     options = {"data_vars": "all", "coords": "minimal", "compat": "override", "join": "exact"}
-    joined = xr.concat(parts, numbers, combine_attrs="override", **options)
-    order = ["init_time", "lead_time", "number"]
+    joined = xr.concat(members, numbers, combine_attrs="override", **options)
     for name in joined.data_vars:
-        joined[name] = joined[name].transpose(*order, ...)
+        joined[name] = joined[name].transpose("init_time", "lead_time", "number", ...)
     joined = cf_encoding.encode(joined)
     joined["number"].encoding = {"_FillValue": None, "dtype": "int32"}
-    return joined
+    return joined.assign_attrs(attributes)

@@ -1,88 +1,111 @@
-"""Forecasts from many times, written as they are made: what was written before a kill is not made again."""
+"""Write forecasts from many initializations to a Zarr store as they are made; a repeated call resumes."""
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 import zarr
 
-from simvp_climate.data.files import differences, write_atomically
+from simvp_climate.data.conventions import find_axes
+from simvp_climate.data.files import check_parent, differences, write_atomically
 from simvp_climate.data.progress import tqdm
+from simvp_climate.forecasting.initial_states import combine_init_digests, states_digest
+from simvp_climate.forecasting.request import ForecastRequest
 
-_RUN = "hindcast"
+_ATTRIBUTE = "hindcast"  # of a complete store: what identifies it, as JSON
+_BATCH_BYTES = 2**26  # of the forecasts that are made and written at a time
+
+
+def identify(request: ForecastRequest, variables: Sequence[str], forecaster_digest: str) -> dict:
+    """Return plain values that distinguish a hindcast of some variables from all others."""
+    inits = request.init_times(request.histories)
+    axes = find_axes(request.dataset)
+    grid = [request.dataset[axis].values.tolist() for axis in (axes.latitude, axes.longitude, axes.level) if axis]
+    members, ends = request.members, request.histories[[0, -1]]
+    return {
+        "forecaster": forecaster_digest,
+        "horizon": request.horizon,
+        "initializations": len(inits),
+        "first": str(inits[0]),
+        "last": str(inits[-1]),
+        "times": hashlib.sha256("\n".join(map(str, inits)).encode()).hexdigest(),
+        "grid": hashlib.sha256(json.dumps(grid).encode()).hexdigest(),
+        "members": len(members),
+        "units": {name: str(request.canonical[name].attrs.get("units", "")) for name in variables},
+        # to read all data would take too long: the first and the last initial states stand for them
+        "data": [states_digest(member, history) for member in members for history in ends],
+    }
 
 
 def write(
-    to: Path,
-    plan: dict,
-    template: Callable[[], xr.Dataset],
-    make: Callable[[slice], tuple[xr.Dataset, list[str]]],
+    store: str | os.PathLike,
+    identity: dict,
+    histories: np.ndarray,
+    template: Callable[[np.ndarray], xr.Dataset],
+    forecast: Callable[[np.ndarray], tuple[xr.Dataset, list[str]]],
     progress: bool,
 ) -> xr.Dataset:
-    """Write forecasts to a store, going on where an earlier call stopped, and open it.
+    """Write forecasts to a Zarr store, resuming after an earlier call, and open it.
 
     Parameters
     ----------
-    to
-        The store.
-    plan
-        What makes this hindcast what it is, in plain values; `initializations` of it is their number, `batch` how many
-        are made at a time.
+    store
+        Path of the store.
+    identity
+        As from `identify`.
+    histories
+        Of the initializations, shape (init, history).
     template
-        Makes the whole Dataset, without values in memory.
-    make
-        Returns the forecasts of some initializations, and the digests of the data of each.
+        Returns a Dataset as `forecast` does, without values in memory.
+    forecast
+        Returns the forecasts from some histories, and the digest of the data of each.
     progress
-        Whether a bar is shown.
+        Whether to show a progress bar.
 
     Raises
     ------
     FileExistsError
-        If what is there is not of this plan.
+        If the store or the unfinished one is something else or another hindcast.
+    FileNotFoundError
+        If the folder for the store does not exist.
     """
-    count, batch = plan["initializations"], plan["batch"]
-    unfinished = to.with_name(f"{to.name}.unfinished")
-    progress_file = unfinished.with_name(f"{unfinished.name}.json")
-    if to.exists():
-        _check_same(_run_of(to), plan, to)
-        progress_file.unlink(missing_ok=True)  # killed between the last two steps
-        return _open(to)
-    digests = _resume(unfinished, progress_file, plan)
-    if digests is None:
-        digests = []
-        _save(progress_file, plan, digests)  # first of all: a store without a plan is somebody else's
-        _lay_out(template(), unfinished, batch)
-    with tqdm(total=count, initial=len(digests), unit="forecasts", desc=to.name, disable=not progress) as bar:
+    path = check_parent(store)
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    state_file = unfinished.with_name(f"{unfinished.name}.json")
+    forecast_bytes = sum(variable.nbytes for variable in template(histories[:1]).values())
+    batch, count = max(1, _BATCH_BYTES // forecast_bytes), len(histories)
+    identity = {**identity, "batch": batch}
+    if path.exists():
+        _check_same(_read_identity(path), identity, path)
+        state_file.unlink(missing_ok=True)  # a kill between the last two steps leaves it
+        return _open(path)
+    digests = _read_digests(unfinished, state_file, identity)
+    if not digests:
+        _save_state(state_file, identity, [])  # first, because a store without this file is not ours
+        _create_store(template(histories), unfinished, batch)
+    with tqdm(total=count, initial=len(digests), unit="forecasts", desc=path.name, disable=not progress) as bar:
         while (done := len(digests)) < count:
-            part = slice(done, min(done + batch, count))
-            forecast, found = make(part)
-            data = forecast.drop_vars([name for name, v in forecast.variables.items() if "init_time" not in v.dims])
-            for variable in data.variables.values():
-                variable.encoding = {}  # those of the store hold
-            data.drop_vars("init_time").to_zarr(unfinished, region={"init_time": part}, consolidated=False)
-            digests += found
-            _save(progress_file, plan, digests)
-            bar.update(len(found))
+            rows = slice(done, min(done + batch, count))
+            forecasts, batch_digests = forecast(histories[rows])
+            _write_region(forecasts, unfinished, rows)
+            digests += batch_digests
+            _save_state(state_file, identity, digests)
+            bar.update(len(batch_digests))
     group = zarr.open_group(unfinished, mode="a", use_consolidated=False)
-    group.attrs.update({"data_sha256": combined(digests), _RUN: json.dumps(plan, sort_keys=True)})
+    group.attrs.update({"data_sha256": combine_init_digests(digests), _ATTRIBUTE: json.dumps(identity, sort_keys=True)})
     zarr.consolidate_metadata(unfinished, zarr_format=2)
-    os.replace(unfinished, to)
-    progress_file.unlink()
-    return _open(to)
+    os.replace(unfinished, path)
+    state_file.unlink()
+    return _open(path)
 
 
-def combined(digests: list[str]) -> str:
-    """Return the digest of the data of several initializations from theirs."""
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def _lay_out(template: xr.Dataset, path: Path, batch: int) -> None:
-    """Write everything but the forecasts."""
+def _create_store(template: xr.Dataset, path: Path, batch: int) -> None:
+    """Write metadata and coordinates, and no forecasts."""
     encoding = {}
     for name, variable in template.data_vars.items():
         sizes = {"init_time": min(batch, template.sizes["init_time"])}
@@ -97,56 +120,64 @@ def _lay_out(template: xr.Dataset, path: Path, batch: int) -> None:
             template[name].encoding["chunks"] = template[name].shape
     if path.exists():
         shutil.rmtree(path)
-    # nothing is computed, so that no two tasks can meet in a chunk
+    # nothing is computed, so no two dask tasks can write to one chunk
     options = {"compute": False, "safe_chunks": False, "zarr_format": 2, "consolidated": False}
     template.to_zarr(path, mode="w", encoding=encoding, **options)
 
 
-def _resume(path: Path, progress_file: Path, plan: dict) -> list[str] | None:
-    """Return the digests of the forecasts that are written already, or None if none are."""
+def _write_region(forecasts: xr.Dataset, path: Path, rows: slice) -> None:
+    """Write the forecasts from some initializations to their place in the store."""
+    fixed = [name for name, variable in forecasts.variables.items() if "init_time" not in variable.dims]
+    forecasts = forecasts.drop_vars(fixed)
+    for variable in forecasts.variables.values():
+        variable.encoding = {}  # the store has its own
+    forecasts.drop_vars("init_time").to_zarr(path, region={"init_time": rows}, consolidated=False)
+
+
+def _read_digests(path: Path, state_file: Path, identity: dict) -> list[str]:
+    """Return the digests of the forecasts that an unfinished store holds already."""
     if not path.exists():
-        progress_file.unlink(missing_ok=True)  # what it tells of is gone
-        return None
-    if not progress_file.exists():
+        state_file.unlink(missing_ok=True)  # its store is gone
+        return []
+    if not state_file.exists():
         raise FileExistsError(
-            f"{str(path)!r} exists, and is no hindcast that was begun here: delete it, or choose another name"
+            f"{str(path)!r} exists and is not a hindcast begun by this package. Delete it, or choose another name"
         )
     try:
-        saved = json.loads(progress_file.read_text())
-        before, digests = saved["plan"], saved["digests"]
+        state = json.loads(state_file.read_text())
+        before, digests = state["plan"], list(state["digests"])
     except (ValueError, KeyError, TypeError) as error:
         raise FileExistsError(
-            f"{str(progress_file)!r} cannot be read ({error!r}), and nothing says how far {str(path)!r} is: delete "
-            "both and start anew, or choose another name"
+            f"{str(state_file)!r} cannot be read ({error!r}), so {str(path)!r} cannot be resumed. Delete both, or "
+            "choose another name"
         ) from error
-    _check_same(before, plan, path)
-    # killed while it was laid out: nothing was forecast yet
-    return digests if digests else None
+    _check_same(before, identity, path)
+    return digests
 
 
-def _check_same(before: dict | None, plan: dict, path: Path) -> None:
+def _check_same(before: dict | None, identity: dict, path: Path) -> None:
     if before is None:
         raise FileExistsError(
-            f"{str(path)!r} exists and is no hindcast of simvp_climate: nothing was overwritten. Choose another name"
+            f"{str(path)!r} exists and is not a hindcast of simvp_climate: nothing was overwritten. Choose another name"
         )
-    if changes := differences(before, plan):
+    if changes := differences(before, identity):
         raise FileExistsError(
             f"{str(path)!r} is another hindcast: {'; '.join(changes)}. Nothing was overwritten: choose another name, "
             "or delete it"
         )
 
 
-def _run_of(path: Path) -> dict | None:
+def _read_identity(path: Path) -> dict | None:
     try:
-        text = zarr.open_group(path, mode="r").attrs.get(_RUN)
+        text = zarr.open_group(path, mode="r").attrs.get(_ATTRIBUTE)
         return None if text is None else json.loads(text)
     except (OSError, ValueError):
         return None
 
 
-def _save(path: Path, plan: dict, digests: list[str]) -> None:
-    content = json.dumps({"plan": plan, "digests": digests})
-    write_atomically(path, lambda unfinished: unfinished.write_text(content), sync=False)
+def _save_state(state_file: Path, identity: dict, digests: list[str]) -> None:
+    content = json.dumps({"plan": identity, "digests": digests})
+    write_atomically(state_file, lambda unfinished: unfinished.write_text(content), sync=False)
 
 
 def _open(path: Path) -> xr.Dataset:

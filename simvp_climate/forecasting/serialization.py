@@ -1,31 +1,55 @@
-"""The file of a forecaster: tensors and a header of JSON under one checksum. Reading it runs no code.
+"""Read and write the file of a forecaster: tensors and a JSON header under one checksum. Reading runs no code.
 
-It is a safetensors file with the metadata `format`, `version` (of the package that wrote it), `forecaster` (the header)
-and `sha256`, which is taken over all other metadata and all tensors with their names, types and shapes. The checksum
-finds what was damaged or edited by accident; it is no signature of whoever wrote the file.
+The file is a safetensors file with the metadata `format`, `version` (of the package that wrote it), `forecaster` (the
+header) and `sha256`. The checksum covers all other metadata and all tensors with their names, types and shapes. It
+detects damage and accidental edits; it does not prove who wrote the file.
 
-Formats: 1 had no masks, transforms, bounds and forcings, 2 no checksum.
+Formats: 1 lacks masks, transforms, bounds and forcings; 2 lacks the checksum.
 """
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from simvp_climate.data.files import write_atomically
+from simvp_climate.data.reader import Channel
+from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
+from simvp_climate.processing.forcings import static_names
+from simvp_climate.processing.statistics import Normalizer
+from simvp_climate.processing.task import Task
+from simvp_climate.processing.tensors import build_network, forcing_names
 
-_KIND, FORMAT = "simvp_climate forecaster", 3
+# Defaults for settings that older files lack. Add every new setting here.
+LEGACY_DEFAULTS = {
+    "task": {"forcings": (), "transforms": (), "inputs": (), "diagnostics": ()},
+    "model": {},
+}
+_FORMAT_NAME, FORMAT = "simvp_climate forecaster", 3
+_STATISTICS = ("mean", "std", "change_std", "mask", "log_scale", "bounds")
+_CONVENTIONS = {  # of the tensors, for programs that read the file without this package
+    "states": "(batch, time, channel, latitude, longitude), latitude and longitude ascending, in degrees",
+    "history": "states in, one step apart, the last one at the initialization; the first lead is one step later",
+    "normalized": "(x - mean) / std; of log(1 + max(x, 0) / log_scale) where log_scale > 0; 0 where mask",
+    "bounds": "forecasts are held within them, in units; and have no value where mask",
+    "statics": "fields without time, in their own units; the network sees them less their area mean, over their "
+    "area-weighted standard deviation",
+    "forcings": "channels after those of the state; at_output: at the time forecast from the place of the state",
+}
 
 
 @dataclass(frozen=True, eq=False)
-class Content:
-    """What a file holds: its format, the version that wrote it ("unknown" before format 3), header and tensors."""
+class FileContent:
+    """Format, version of the package that wrote it ("unknown" before format 3), header and tensors of a file."""
 
     format: int
     version: str
@@ -33,11 +57,82 @@ class Content:
     tensors: dict[str, Tensor]
 
 
-def is_ours(path: Path) -> bool:
-    """Say whether there is a forecaster of any format at `path`; it may be damaged."""
+def save(
+    path: Path,
+    task: Task,
+    network: SimVPv2,
+    normalizer: Normalizer,
+    latitude: np.ndarray,
+    longitude: np.ndarray,
+    statics: np.ndarray,
+    provenance: dict,
+) -> None:
+    """Write the parts of a forecaster to a file; raise FileExistsError if `path` is something else."""
+    if path.exists() and not is_forecaster(path):
+        raise FileExistsError(
+            f"{str(path)!r} exists and is not a forecaster of simvp_climate: nothing was overwritten. "
+            "Choose another path"
+        )
+    arrays = {name: getattr(normalizer, name) for name in _STATISTICS}
+    arrays |= {"latitude": latitude, "longitude": longitude, "statics": statics}
+    tensors = {f"network.{name}": weight for name, weight in network.state_dict().items()}
+    tensors |= {name: torch.tensor(np.asarray(array)) for name, array in arrays.items()}
+    header = {
+        "task": dataclasses.asdict(task),
+        "model": dataclasses.asdict(network.config),
+        "channels": [[channel.variable, channel.level] for channel in normalizer.channels],
+        "units": normalizer.units,
+        "forcings": forcing_names(task),
+        "conventions": _CONVENTIONS,
+        "provenance": provenance,
+    }
+    write(path, header, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def load(path: Path, device: str) -> dict[str, Any]:
+    """Return the fields of the forecaster in a file, its network on a device, after checking that they fit together.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not a forecaster, was written by a newer version, is cut short or damaged, or is inconsistent.
+    """
+    content = read(path)
+    try:
+        return _assemble(content, device)
+    except (KeyError, TypeError, ValueError) as error:
+        message = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{str(path)!r} is not a usable forecaster: {message}") from error
+
+
+def content_digest(
+    task: Task,
+    network: SimVPv2,
+    normalizer: Normalizer,
+    latitude: np.ndarray,
+    longitude: np.ndarray,
+    statics: np.ndarray,
+) -> str:
+    """Return the SHA-256 of everything that determines the forecasts, as a hexadecimal text."""
+    header = {"task": dataclasses.asdict(task), "model": dataclasses.asdict(network.config)}
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    digest.update(json.dumps([str(c) for c in normalizer.channels] + list(normalizer.units)).encode())
+    statistics = [getattr(normalizer, name) for name in _STATISTICS]
+    for array in (*statistics, latitude, longitude, statics):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    for name, weight in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def is_forecaster(path: Path) -> bool:
+    """Return whether `path` is a forecaster file of any format; it may be damaged."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("format", "").startswith(_KIND)
+            return (file.metadata() or {}).get("format", "").startswith(_FORMAT_NAME)
     except (safetensors.SafetensorError, OSError):
         return False
 
@@ -45,7 +140,7 @@ def is_ours(path: Path) -> bool:
 def write(path: Path, header: dict, tensors: dict[str, Tensor]) -> None:
     """Write a header of plain values and tensors on the CPU, in the current format."""
     metadata = {
-        "format": f"{_KIND} {FORMAT}",
+        "format": f"{_FORMAT_NAME} {FORMAT}",
         "version": version("simvp-climate"),
         "forecaster": json.dumps(header),
     }
@@ -54,35 +149,36 @@ def write(path: Path, header: dict, tensors: dict[str, Tensor]) -> None:
     write_atomically(path, lambda unfinished: unfinished.write_bytes(content))
 
 
-def read(path: Path) -> Content:
-    """Return what a file holds.
+def read(path: Path) -> FileContent:
+    """Return the content of a file.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is not a forecaster, of a newer format, cut short, or its content is not what was saved.
+        If it is not a forecaster, has a newer format, is cut short, or does not match its checksum.
     """
     if not path.exists():
         raise FileNotFoundError(f"{str(path)!r} does not exist")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            found = _format(path, metadata)
+            file_format = _format(path, metadata)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(
-            f"{str(path)!r} is not a forecaster saved by simvp_climate, or was cut short or damaged ({error}): take "
-            "another copy of the file"
+            f"{str(path)!r} is not a forecaster saved by simvp_climate, or is cut short or damaged ({error}). "
+            "Take another copy of the file"
         ) from error
-    newer = found >= 3 or "version" in metadata or '"conventions"' in metadata.get("forecaster", "")
-    if "sha256" not in metadata and newer:
-        raise ValueError(f"{str(path)!r} has no checksum, which files of format 3 have: take another copy")
+    # an edit must not escape the checksum by claiming an older format
+    needs_checksum = file_format >= 3 or "version" in metadata or '"conventions"' in metadata.get("forecaster", "")
+    if "sha256" not in metadata and needs_checksum:
+        raise ValueError(f"{str(path)!r} has no checksum, which files of format 3 have. Take another copy of the file")
     if "sha256" in metadata and metadata["sha256"] != _checksum(metadata, tensors):
         raise ValueError(
-            f"{str(path)!r} is damaged or was changed: its checksum is not that of its content. Take another copy of "
-            "the file"
+            f"{str(path)!r} is damaged or was edited: its content does not match its checksum. "
+            "Take another copy of the file"
         )
     try:
         header = json.loads(metadata["forecaster"])
@@ -90,24 +186,24 @@ def read(path: Path) -> Content:
             raise ValueError(f"it is a {type(header).__name__}")
     except (KeyError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"{str(path)!r} is damaged: its header cannot be read ({error!r}). Take another copy"
+            f"{str(path)!r} is damaged: its header cannot be read ({error!r}). Take another copy of the file"
         ) from error
-    return Content(found, metadata.get("version", "unknown"), header, tensors)
+    return FileContent(file_format, metadata.get("version", "unknown"), header, tensors)
 
 
 def _format(path: Path, metadata: dict[str, str]) -> int:
-    kind, _, number = metadata.get("format", "").rpartition(" ")
-    if kind != _KIND or not number.isdecimal():
+    name, _, number = metadata.get("format", "").rpartition(" ")
+    if name != _FORMAT_NAME or not number.isdecimal():
         raise ValueError(
             f"{str(path)!r} is not a forecaster saved by simvp_climate: its metadata has the format "
             f"{metadata.get('format')!r}"
         )
     if int(number) < 1:
-        raise ValueError(f"{str(path)!r} says format {number}, which there never was: take another copy of the file")
+        raise ValueError(f"{str(path)!r} has format {number}; formats start at 1. Take another copy of the file")
     if int(number) > FORMAT:
         raise ValueError(
             f"{str(path)!r} was written by a newer simvp_climate ({metadata.get('version', 'unknown')}, format "
-            f"{number}; this, {version('simvp-climate')}, reads up to {FORMAT}): pip install --upgrade simvp-climate"
+            f"{number}; {version('simvp-climate')} reads up to {FORMAT}): pip install --upgrade simvp-climate"
         )
     return int(number)
 
@@ -115,9 +211,129 @@ def _format(path: Path, metadata: dict[str, str]) -> int:
 def _checksum(metadata: dict[str, str], tensors: dict[str, Tensor]) -> str:
     """Return the SHA-256 over metadata and tensors as a hexadecimal text."""
     names = sorted(tensors)
-    about = [[name, str(tensors[name].dtype), list(tensors[name].shape)] for name in names]
+    layout = [[name, str(tensors[name].dtype), list(tensors[name].shape)] for name in names]
     others = sorted((key, value) for key, value in metadata.items() if key != "sha256")
-    digest = hashlib.sha256(json.dumps([others, about]).encode())
+    digest = hashlib.sha256(json.dumps([others, layout]).encode())
     for name in names:
         digest.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _assemble(content: FileContent, device: str) -> dict[str, Any]:
+    """Return the fields of a forecaster from the content of its file; raise ValueError or KeyError if they misfit."""
+    header, arrays = content.header, dict(content.tensors)
+    task = Task(**_settings(content, "task", Task))
+    config = SimVPv2Config(**_settings(content, "model", SimVPv2Config))
+    channels = tuple(Channel(*channel) for channel in header["channels"])
+    units = tuple(header["units"])
+    latitude, longitude = arrays["latitude"].numpy(), arrays["longitude"].numpy()
+    shape = (len(channels), latitude.size, longitude.size)
+    if content.format == 1:  # before masks, transforms and forcings
+        unbounded = torch.tensor([-np.inf, np.inf], dtype=torch.float64).repeat(len(channels), 1)
+        arrays |= {"mask": torch.zeros(shape, dtype=torch.bool), "log_scale": torch.zeros(len(channels)).double()}
+        arrays |= {"bounds": unbounded, "statics": torch.empty(0, *shape[1:])}
+    names = forcing_names(task)
+    if content.format >= 3 and header["forcings"] != names:
+        raise ValueError(f"its network has the forcings {header['forcings']}, its task has {names}")
+    _check_channels(task, channels)
+    weights = {n.removeprefix("network."): v for n, v in arrays.items() if n.startswith("network.")}
+    if config.blocks + config.spatial_layers > len(weights):
+        raise ValueError(f"its model has {config.blocks + config.spatial_layers} layers, but {len(weights)} weights")
+    with torch.device("meta"):  # allocates nothing, whatever sizes the header claims
+        network = build_network(config, task, channels)
+    statistics = {name: arrays[name].numpy() for name in _STATISTICS}
+    statics = arrays["statics"].numpy()
+    _check_arrays(task, units, shape, {**statistics, "latitude": latitude, "longitude": longitude, "statics": statics})
+    network = _load_weights(network, weights)
+    network.to(device=device, memory_format=torch.channels_last)
+    return dict(
+        task=task,
+        network=network.eval(),
+        normalizer=Normalizer(channels=channels, units=units, **statistics),
+        latitude=latitude,
+        longitude=longitude,
+        statics=statics,
+        provenance=dict(header["provenance"]),
+    )
+
+
+def _settings(content: FileContent, group: str, settings_type: type) -> dict:
+    """Return the fields of a Task or SimVPv2Config from the header, with the defaults for those it lacks."""
+    settings, defaults = content.header[group], LEGACY_DEFAULTS[group]
+    if not isinstance(settings, dict):
+        raise ValueError(f"its {group} is {settings!r}")
+    names = {field.name for field in dataclasses.fields(settings_type)}
+    if unknown := sorted(settings.keys() - names):
+        raise ValueError(
+            f"its {group} has {unknown}, unknown to simvp_climate {version('simvp-climate')}. It was written by "
+            f"version {content.version}: install that or a later version"
+        )
+    if missing := sorted(names - settings.keys() - defaults.keys()):
+        raise ValueError(f"its {group} lacks {missing}, which have no default")
+    return {**{name: default for name, default in defaults.items() if name in names}, **settings}
+
+
+def _check_channels(task: Task, channels: tuple[Channel, ...]) -> None:
+    """Raise ValueError unless the channels are those of the task, in its order."""
+    names = list(dict.fromkeys(channel.variable for channel in channels))
+    if names != list(task.all_variables):
+        raise ValueError(f"its channels are of {names}, but its task has {list(task.all_variables)}")
+    if len(set(channels)) < len(channels):
+        raise ValueError(f"its channels {[str(channel) for channel in channels]} are not all different")
+
+
+def _check_arrays(task: Task, units: tuple, shape: tuple[int, int, int], arrays: dict[str, np.ndarray]) -> None:
+    """Raise ValueError for the first array with a wrong shape or with values that cannot be used.
+
+    `shape` is (channel, latitude, longitude).
+    """
+    count, grid = shape[0], shape[1:]
+    if len(units) != count:
+        raise ValueError(f"it has {len(units)} units for {count} channels")
+    shapes = {"mean": (count,), "std": (count,), "change_std": (task.history, count), "mask": shape}
+    shapes |= {"log_scale": (count,), "bounds": (count, 2), "latitude": grid[:1], "longitude": grid[1:]}
+    shapes["statics"] = (len(static_names(task.forcings)), *grid)
+    for name, expected in shapes.items():
+        if arrays[name].shape != expected:
+            raise ValueError(f"{name} has the shape {arrays[name].shape}, it must be {expected}")
+    rules = {
+        "mean": ("finite", np.isfinite),
+        "std": ("finite and above 0", lambda x: np.isfinite(x) & (x > 0)),
+        "change_std": ("finite and above 0", lambda x: np.isfinite(x) & (x > 0)),
+        "mask": ("boolean with an unmasked cell in every channel", _is_mask),
+        "log_scale": ("finite and at least 0", lambda x: np.isfinite(x) & (x >= 0)),
+        "bounds": ("a smaller and a larger number", lambda x: x[:, 0] < x[:, 1]),
+        "latitude": ("ascending within -90 and 90", lambda x: (np.abs(x) <= 90) & (np.diff(x, prepend=-np.inf) > 0)),
+        "longitude": ("finite and ascending", lambda x: np.isfinite(x) & (np.diff(x, prepend=-np.inf) > 0)),
+        "statics": ("finite", np.isfinite),
+    }
+    for name, (rule, is_valid) in rules.items():
+        if not is_valid(arrays[name]).all():
+            raise ValueError(f"{name} is not {rule}")
+
+
+def _is_mask(mask: np.ndarray) -> np.ndarray:
+    return np.array(mask.dtype == bool and not mask.all(axis=(1, 2)).any())
+
+
+def _load_weights(network: SimVPv2, weights: dict[str, Tensor]) -> SimVPv2:
+    """Return a network from the meta device with weights, after checking their names, shapes, types and values."""
+    expected = network.state_dict()
+    if different := sorted(expected.keys() ^ weights.keys()):
+        others = f" and {len(different) - 1} more" if len(different) > 1 else ""
+        fault = "lacks" if different[0] in expected else "should not have"
+        raise ValueError(f"its network {fault} the weight {different[0]!r}{others}")
+    for name, weight in weights.items():
+        if weight.shape != expected[name].shape:
+            raise ValueError(
+                f"the weight {name!r} has the shape {tuple(weight.shape)}, its model {tuple(expected[name].shape)}"
+            )
+        if weight.dtype != expected[name].dtype:
+            raise ValueError(f"the weight {name!r} has the type {weight.dtype}, its model {expected[name].dtype}")
+        if not weight.isfinite().all():
+            raise ValueError(f"the weight {name!r} has values that are not finite")
+        if name.endswith("running_var") and (weight < 0).any():
+            raise ValueError(f"the weight {name!r} is a variance and has values below 0")
+    network = network.to_empty(device="cpu")
+    network.load_state_dict(weights)
+    return network

@@ -16,7 +16,8 @@ from lightning_fabric.loggers import Logger
 
 from simvp_climate.data import reader
 from simvp_climate.data.grid import closes_longitude, latitude_weights, reaches_poles
-from simvp_climate.forecasting.forecaster import Forecaster, choose_device
+from simvp_climate.forecasting.device import choose_device
+from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 from simvp_climate.processing import tensors
 from simvp_climate.processing.statistics import Normalizer, check_transforms, check_units, check_varies, transforms_of

@@ -132,20 +132,16 @@ def test_without_forcings_there_is_one_input(forecaster, tmp_path):
 
 
 def test_what_cannot_be_written_is_said(forecaster, tmp_path, monkeypatch):
-    with pytest.raises(
-        ValueError, match=r"f.pt': the end of the name says what is written, '.pt2' \(torch\) or '.onnx'"
-    ):
+    with pytest.raises(ValueError, match=r"f.pt' must end in '.pt2' .* or '.onnx'"):
         forecaster.export(tmp_path / "f.pt")
     with pytest.raises(FileNotFoundError, match="no folder .*nowhere'"):
         forecaster.export(tmp_path / "nowhere" / "f.pt2")
     (tmp_path / "f.onnx").write_text("do not lose me")
-    with pytest.raises(
-        FileExistsError, match=r"f.onnx' exists and is no program that we exported: choose another path"
-    ):
+    with pytest.raises(FileExistsError, match="f.onnx' exists and is not an exported program"):
         forecaster.export(tmp_path / "f.onnx")
     assert (tmp_path / "f.onnx").read_text() == "do not lose me"
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ImportError, match=r"to export ONNX takes onnxscript: pip install 'simvp-climate\[onnx\]'"):
+    with pytest.raises(ImportError, match="needs onnxscript: pip install"):
         forecaster.export(tmp_path / "g.onnx")
 
 

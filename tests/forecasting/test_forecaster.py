@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from simvp_climate import plot
 from simvp_climate.data.store import open_dataset
-from simvp_climate.forecasting import forecaster as forecaster_module
 from simvp_climate.forecasting import serialization
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.metrics.score import score
@@ -71,10 +70,10 @@ def test_save_load_forecast_is_identical(forecaster, tmp_path):
 
 def test_saving_never_overwrites_what_is_not_ours(forecaster, tmp_path):
     (tmp_path / "thesis.pdf").write_text("do not lose me")
-    with pytest.raises(FileExistsError, match="is not a forecaster of simvp_climate: nothing was overwritten"):
+    with pytest.raises(FileExistsError, match="thesis.pdf.*not a forecaster"):
         forecaster.save(tmp_path / "thesis.pdf")
     assert (tmp_path / "thesis.pdf").read_text() == "do not lose me"
-    with pytest.raises(ValueError, match="is not a forecaster saved by"):
+    with pytest.raises(ValueError, match="thesis.pdf.*not a forecaster"):
         Forecaster.load(tmp_path / "thesis.pdf")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         Forecaster.load(tmp_path / "none")
@@ -112,7 +111,7 @@ def test_longer_horizons_roll_out_and_shorter_ones_are_cut(forecaster):
 
 def test_inits_in_batches_are_the_inits_alone(forecaster, monkeypatch):
     together = forecaster(waves(), every="1D")
-    monkeypatch.setattr("simvp_climate.forecasting.forecaster._BATCH_BYTES", 1)
+    monkeypatch.setattr("simvp_climate.forecasting.initial_states._BATCH_BYTES", 1)
     np.testing.assert_allclose(forecaster(waves(), every="1D")["t2m"], together["t2m"], rtol=1e-6)
 
 
@@ -245,21 +244,21 @@ def hole(ds):
 @pytest.mark.parametrize(
     ("change", "arguments", "message"),
     [
-        (lambda ds: ds.isel(latitude=slice(0, 4)), {}, "on another grid than .*: the grids differ"),
+        (lambda ds: ds.isel(latitude=slice(0, 4)), {}, "not on the grid.*: the grids differ"),
         (lambda ds: ds.assign_coords(longitude=ds["longitude"] + 1), {}, "longitude 0 is 0 against 1"),
         (lambda ds: ds.drop_vars("z500"), {}, "no variable 'z500'"),
-        (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="Pa")), {}, "t2m is in 'Pa', .* trained in 'K'"),
+        (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="Pa")), {}, "t2m is in 'Pa'.* 'K'"),
         (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="degC")), {}, "t2m of the dataset averages 5.*units"),
         (hole, {}, "t2m is nan at 2001-01-15 18:00:00"),
         (lambda ds: ds.isel(time=slice(0, 2)), {}, "no window of 3 states"),
-        (lambda ds: ds.drop_isel(time=-2), {}, "no forecast can start at 2001-01-15 18:00:00: it takes 3 states"),
-        (lambda ds: ds, {"init_times": ["2001-01-03T01"]}, "no forecast can start at 2001-01-03 01:00:00"),
+        (lambda ds: ds.drop_isel(time=-2), {}, "2001-01-15 18:00:00: it takes 3 states"),
+        (lambda ds: ds, {"init_times": ["2001-01-03T01"]}, "can start at 2001-01-03 01:00:00"),
         (lambda ds: ds, {"init_times": ["2001-01-03"], "every": "12h"}, "not both"),
-        (lambda ds: ds, {"horizon": 0}, "horizon=0 must be a whole number of steps"),
-        (lambda ds: ds.isel(time=slice(1, 4)), {"every": "12h"}, "every='12h' fits none of the 1 times"),
-        (lambda ds: ds, {"every": "1MS"}, "every='1MS' and step='6h': one counts months"),
+        (lambda ds: ds, {"horizon": 0}, "horizon=0 must be a positive integer"),
+        (lambda ds: ds.isel(time=slice(1, 4)), {"every": "12h"}, "every='12h' matches none of the 1 times"),
+        (lambda ds: ds, {"every": "1MS"}, "every='1MS' and step='6h'.* months"),
         (lambda ds: ds, {"every": 6}, "6 is not a time step"),
-        (lambda ds: ds["t2m"], {}, "takes an xarray.Dataset, not DataArray"),
+        (lambda ds: ds["t2m"], {}, "xarray.Dataset, not DataArray"),
         (lambda ds: ds.assign(t2m=(ds["t2m"] - 273.15).drop_attrs()), {}, "t2m of the dataset averages .* units"),
     ],
 )  # fmt: skip
@@ -281,7 +280,7 @@ def test_a_level_of_one_and_a_time_of_another_name(tmp_path):
     assert len(plot.maps(forecast, ds).axes) > 3
 
 
-def test_no_folder_is_said(forecaster, tmp_path):
+def test_a_missing_folder_is_an_error(forecaster, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder .*nowhere'"):
         forecaster.save(tmp_path / "nowhere" / "f.safetensors")
 
@@ -387,7 +386,7 @@ class TestMasks:
         assert land.any()
 
         class Loud(torch.nn.Module):
-            shared = 2
+            shared_channels = 2
 
             def __init__(self, network, by):
                 super().__init__()
@@ -493,7 +492,7 @@ class TestUnits:
     def test_no_exact_way_is_an_error(self, forecaster):
         ds = waves()
         ds["z500"].attrs["units"] = "K"
-        with pytest.raises(ValueError, match="z500 is in 'K', the forecaster was trained in 'm2 s-2', and there is no"):
+        with pytest.raises(ValueError, match="z500 is in 'K'.* 'm2 s-2'.* conversion"):
             forecaster(ds)
 
 
@@ -617,15 +616,13 @@ class TestFiles:
             header = json.loads(file.metadata()["forecaster"])
         for group, kind in (("task", Task), ("model", SimVPv2Config)):
             new = {field.name for field in dataclasses.fields(kind)} - header[group].keys()
-            assert new <= forecaster_module.IMPLIED[group].keys(), "a new setting: add what files without it imply"
+            assert new <= serialization.LEGACY_DEFAULTS[group].keys(), "add a default for the new setting"
 
     def test_a_newer_format_says_to_upgrade(self, path, tmp_path):
         newer = self.edit(
             path, tmp_path / "f", lambda m, h, t: m.update(format="simvp_climate forecaster 4", version="9")
         )
-        with pytest.raises(
-            ValueError, match=r"/f' was written by a newer simvp_climate \(9, format 4; .*pip install -"
-        ):
+        with pytest.raises(ValueError, match=r"/f'.* newer simvp_climate \(9, format 4; .*pip install -"):
             Forecaster.load(newer)
 
     def test_a_setting_that_is_not_known_is_named_with_the_version_that_wrote_it(self, path, tmp_path):
@@ -633,13 +630,13 @@ class TestFiles:
             header["model"]["wings"] = 2
             metadata["version"] = "0.7.3"
 
-        with pytest.raises(ValueError, match=r"its model has \['wings'\], which .* written by version 0.7.3: install"):
+        with pytest.raises(ValueError, match=r"model has \['wings'\].* version 0.7.3: install"):
             Forecaster.load(self.edit(path, tmp_path / "f", change))
 
     def test_a_setting_that_is_missing_is_what_it_implies_or_an_error(self, path, tmp_path):
         loaded = Forecaster.load(self.edit(path, tmp_path / "f", lambda m, h, t: h["task"].pop("forcings")))
         assert loaded.task.forcings == ()
-        with pytest.raises(ValueError, match=r"its model has no \['blocks'\], and nothing says what that implies"):
+        with pytest.raises(ValueError, match=r"model lacks \['blocks'\].* default"):
             Forecaster.load(self.edit(path, tmp_path / "g", lambda m, h, t: h["model"].pop("blocks")))
 
     def test_no_byte_can_be_changed(self, path, tmp_path):
@@ -660,7 +657,7 @@ class TestFiles:
     def test_no_end_can_be_missing(self, path, tmp_path, length):
         whole = path.read_bytes()
         (tmp_path / "f").write_bytes(whole + b"\0" if length == "one more" else whole[:length])
-        with pytest.raises(ValueError, match="/f' is not a forecaster saved by simvp_climate, or was cut short"):
+        with pytest.raises(ValueError, match="/f'.* cut short"):
             Forecaster.load(tmp_path / "f")
 
     def test_nothing_in_it_runs(self, tmp_path):
@@ -671,27 +668,27 @@ class TestFiles:
         (tmp_path / "f").write_bytes(pickle.dumps(Trap()))
         torch.save(Trap(), tmp_path / "g")
         for name in ("f", "g"):
-            with pytest.raises(ValueError, match="is not a forecaster saved by simvp_climate"):
+            with pytest.raises(ValueError, match="not a forecaster"):
                 Forecaster.load(tmp_path / name)
         assert not (tmp_path / "it ran").exists()
 
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda m, h, t: h["units"].reverse(), "/f' is damaged or was changed: its checksum is not that of"),
-            (lambda m, h, t: t["std"].mul_(1.001), "its checksum is not that of its content"),
-            (lambda m, h, t: m.pop("sha256"), "/f' has no checksum, which files of format 3 have"),
+            (lambda m, h, t: h["units"].reverse(), "/f' is damaged or was edited.* checksum"),
+            (lambda m, h, t: t["std"].mul_(1.001), "not match its checksum"),
+            (lambda m, h, t: m.pop("sha256"), "/f' has no checksum"),
             # nor does it help to say that it is older
             (
                 lambda m, h, t: (m.pop("sha256"), m.update(format="simvp_climate forecaster 2")),
-                "/f' has no checksum, which files of format 3 have",
+                "/f' has no checksum",
             ),
             (
                 lambda m, h, t: (m.pop("sha256"), m.pop("version"), m.update(format="simvp_climate forecaster 2")),
-                "/f' has no checksum, which files of format 3 have",
+                "/f' has no checksum",
             ),
-            (lambda m, h, t: m.update(format="simvp_climate forecaster 2"), "its checksum is not"),
-            (lambda m, h, t: m.update(format="pt"), "is not a forecaster saved by simvp_climate: .* format 'pt'"),
+            (lambda m, h, t: m.update(format="simvp_climate forecaster 2"), "not match its checksum"),
+            (lambda m, h, t: m.update(format="pt"), "not a forecaster.* format 'pt'"),
         ],
     )
     def test_an_edit_that_leaves_the_checksum_is_found(self, path, tmp_path, change, message):
@@ -701,46 +698,46 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda m, h, t: t["std"].fill_(0), "/f' is no forecaster that can be used: std is not finite and above 0"),
+            (lambda m, h, t: t["std"].fill_(0), "/f' is not a usable forecaster: std is not finite"),
             (lambda m, h, t: t["std"].neg_(), "std is not finite and above 0"),
             (lambda m, h, t: t["change_std"].fill_(0), "change_std is not finite and above 0"),
             (lambda m, h, t: t["mean"].fill_(np.nan), "mean is not finite"),
             (lambda m, h, t: t["log_scale"].fill_(-1), "log_scale is not finite and at least 0"),
-            (lambda m, h, t: t["bounds"].fill_(0), "bounds is not a smaller and a larger number"),
-            (lambda m, h, t: t.update(mask=t["mask"].float()), "mask is not true or false"),
-            (lambda m, h, t: t.update(mask=t["mask"][:1].clone()), r"mask has the shape \(1, 8, 16\), .* \(2, 8, 16\)"),
-            (lambda m, h, t: t.update(std=t["std"][:1].clone()), r"std has the shape \(1,\), and must have \(2,\)"),
+            (lambda m, h, t: t["bounds"].fill_(0), "bounds is not a smaller"),
+            (lambda m, h, t: t.update(mask=t["mask"].float()), "mask is not boolean"),
+            (lambda m, h, t: t.update(mask=t["mask"][:1].clone()), r"mask has the shape \(1, 8, 16\).* \(2, 8, 16\)"),
+            (lambda m, h, t: t.update(std=t["std"][:1].clone()), r"std has the shape \(1,\).* \(2,\)"),
             (lambda m, h, t: t.update(latitude=t["latitude"].flip(0)), "latitude is not ascending within -90 and 90"),
             (lambda m, h, t: t["latitude"].add_(30), "latitude is not ascending within -90 and 90"),
-            (lambda m, h, t: t["mask"].fill_(True), "mask is not true or false, with a cell left in every channel"),
-            (lambda m, h, t: h["channels"][0].__setitem__(0, "q"), r"its channels are of \['q', 't2m'\], and its task"),
-            (lambda m, h, t: h["model"].update(hidden_time=10**5), r"has the shape .*, and in its model .*100000"),
-            (lambda m, h, t: h["model"].update(blocks=10**6), "its model has 1000002 layers, and"),
+            (lambda m, h, t: t["mask"].fill_(True), "mask is not boolean with an unmasked cell"),
+            (lambda m, h, t: h["channels"][0].__setitem__(0, "q"), r"channels are of \['q', 't2m'\].* task"),
+            (lambda m, h, t: h["model"].update(hidden_time=10**5), r"has the shape .* model .*100000"),
+            (lambda m, h, t: h["model"].update(blocks=10**6), "model has 1000002 layers"),
             (
                 lambda m, h, t: t["network.translator.blocks.0.norm_mix.running_var"].neg_(),
                 "norm_mix.running_var' is a variance and has values below 0",
             ),
-            (lambda m, h, t: m.update(format="simvp_climate forecaster 0"), "says format 0, which there never was"),
+            (lambda m, h, t: m.update(format="simvp_climate forecaster 0"), "format 0; formats start at 1"),
             (lambda m, h, t: t.pop("longitude"), "it has no 'longitude'"),
-            (lambda m, h, t: t.pop("network.readout.bias"), "its network lacks 'readout.bias'"),
-            (lambda m, h, t: t.update({"network.extra": torch.ones(1)}), "its network has 'extra', which its model "),
+            (lambda m, h, t: t.pop("network.readout.bias"), "lacks the weight 'readout.bias'"),
+            (lambda m, h, t: t.update({"network.extra": torch.ones(1)}), "should not have the weight 'extra'"),
             (lambda m, h, t: t["network.readout.bias"].fill_(np.nan), "weight 'readout.bias' has values that are"),
             (
                 lambda m, h, t: t.update({"network.readout.bias": torch.ones(3)}),
-                r"weight 'readout.bias' has the shape \(3,\), and in its model \(2,\)",
+                r"weight 'readout.bias' has the shape \(3,\).* \(2,\)",
             ),
             (
                 lambda m, h, t: t.update({"network.readout.bias": torch.ones(2).double()}),
-                "weight 'readout.bias' is torch.float64, and in its model torch.float32",
+                "weight 'readout.bias' .*torch.float64.* torch.float32",
             ),
-            (lambda m, h, t: h["model"].update(blocks=3), "its network lacks 'translator.blocks.2.* more"),
-            (lambda m, h, t: h["model"].update(blocks="2"), "blocks='2' must be"),
-            (lambda m, h, t: h["task"].update(history=0), "history=0 must be a whole number of steps"),
-            (lambda m, h, t: h["task"].update(forcings=["insolation"]), r"sees the forcings \[\], and those of its"),
+            (lambda m, h, t: h["model"].update(blocks=3), "lacks the weight 'translator.blocks.2.* more"),
+            (lambda m, h, t: h["model"].update(blocks="2"), "blocks='2'"),
+            (lambda m, h, t: h["task"].update(history=0), "history=0"),
+            (lambda m, h, t: h["task"].update(forcings=["insolation"]), r"forcings \[\].* task"),
             (lambda m, h, t: h.pop("channels"), "it has no 'channels'"),
-            (lambda m, h, t: h["units"].pop(), "it has 1 units for 2 channels"),
-            (lambda m, h, t: h.update(model=3), "/f' is no forecaster that can be used: "),
-            (lambda m, h, t: h.update(provenance=None), "/f' is no forecaster that can be used: "),
+            (lambda m, h, t: h["units"].pop(), "1 units for 2 channels"),
+            (lambda m, h, t: h.update(model=3), "/f' is not a usable forecaster: "),
+            (lambda m, h, t: h.update(provenance=None), "/f' is not a usable forecaster: "),
         ],
     )  # fmt: skip
     def test_what_does_not_hold_together_is_named(self, path, tmp_path, change, message):
@@ -750,9 +747,7 @@ class TestFiles:
     @pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000, "{}"])
     def test_a_header_that_is_none(self, path, tmp_path, text):
         changed = self.edit(path, tmp_path / "f", lambda m, h, t: m.update(forecaster=text))
-        with pytest.raises(
-            ValueError, match="/f' (is damaged: its header cannot be read|is no forecaster that can be)"
-        ):
+        with pytest.raises(ValueError, match="/f' (is damaged: its header|is not a usable forecaster)"):
             Forecaster.load(changed)
 
     def test_the_checksum_is_over_what_the_file_says(self, path):

@@ -11,8 +11,8 @@ import pytest
 import xarray as xr
 from factories import waves
 
-from simvp_climate.forecasting import forecaster as module
-from simvp_climate.forecasting.forecaster import Forecaster
+from simvp_climate.forecasting import forecaster as forecaster_module
+from simvp_climate.forecasting import hindcast
 
 BYTES = 3 * 2 * 8 * 16 * 4  # of a forecast: leads, variables, cells
 
@@ -20,7 +20,7 @@ BYTES = 3 * 2 * 8 * 16 * 4  # of a forecast: leads, variables, cells
 @pytest.fixture(autouse=True)
 def few_at_a_time(monkeypatch, forecaster):
     """Four initializations at a time."""
-    monkeypatch.setattr(module, "_HINDCAST_BYTES", 4 * BYTES)
+    monkeypatch.setattr(hindcast, "_BATCH_BYTES", 4 * BYTES)
 
 
 def plain(dataset):
@@ -50,6 +50,20 @@ def files(path):
             content = "".join(part for part in content.split('"') if "forecast by simvp_climate" not in part)
         found[str(file.relative_to(path))] = content
     return found
+
+
+def stop_at(call, monkeypatch):
+    """Interrupt the given call of the network, counted from 1; return the list of the numbers of histories so far."""
+    made, predict_states = [], forecaster_module.predict_states
+
+    def stop(forecaster, request, member, histories, *args, **options):
+        made.append(len(histories))
+        if len(made) == call:
+            raise KeyboardInterrupt
+        return predict_states(forecaster, request, member, histories, *args, **options)
+
+    monkeypatch.setattr(forecaster_module, "predict_states", stop)
+    return made
 
 
 def test_is_the_forecast(forecaster, tmp_path):
@@ -82,15 +96,7 @@ def test_the_layout_of_the_data(forecaster, tmp_path, change):
 def test_goes_on_where_it_was_stopped(forecaster, tmp_path, monkeypatch):
     ds = waves()
     whole = forecaster.hindcast(ds, every="12h", store=tmp_path / "whole.zarr", progress=False)
-    made, states = [], Forecaster._states
-
-    def stops(self, one, histories, horizon):
-        made.append(len(histories))
-        if len(made) == 4:
-            raise KeyboardInterrupt
-        return states(self, one, histories, horizon)
-
-    monkeypatch.setattr(Forecaster, "_states", stops)
+    made = stop_at(4, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False)
     assert not (tmp_path / "h.zarr").exists() and made == [4, 4, 4, 4]
@@ -105,17 +111,16 @@ SCRIPT = """
 import sys, time
 sys.path.insert(0, {tests!r})
 from factories import waves
-from simvp_climate.forecasting import forecaster as module
-from simvp_climate.forecasting.forecaster import Forecaster
+from simvp_climate.forecasting import forecaster as module, hindcast
 import torch
 torch.set_num_threads(1)
-forecaster = Forecaster.load({model!r}, device="cpu")
-module._HINDCAST_BYTES = 4 * {size}
-states = Forecaster._states
-def slow(self, *args):
+forecaster = module.Forecaster.load({model!r}, device="cpu")
+hindcast._BATCH_BYTES = 4 * {size}
+predict_states = module.predict_states
+def slow(*args, **options):
     time.sleep(0.05)
-    return states(self, *args)
-Forecaster._states = slow
+    return predict_states(*args, **options)
+module.predict_states = slow
 print("begin", flush=True)
 forecaster.hindcast(waves(), every="6h", store={to!r}, progress=False)
 print("end", flush=True)
@@ -151,7 +156,7 @@ def test_another_run_is_refused(forecaster, tmp_path, monkeypatch):
     shifted = ds.assign_coords(longitude=ds.longitude + 1e-5)
     with pytest.raises(FileExistsError, match="another hindcast: grid"):
         forecaster.hindcast(shifted, every="12h", store=to, progress=False)
-    monkeypatch.setattr(Forecaster, "_states", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    stop_at(1, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         forecaster.hindcast(ds, every="12h", store=tmp_path / "part.zarr", progress=False)
     with pytest.raises(FileExistsError, match=r"part.zarr.unfinished' is another hindcast"):
@@ -159,16 +164,9 @@ def test_another_run_is_refused(forecaster, tmp_path, monkeypatch):
 
 
 def test_other_data_or_units_are_another_run(forecaster, tmp_path, monkeypatch):
-    ds, states, made = waves(), Forecaster._states, []
-
-    def stops(self, one, histories, horizon):
-        made.append(len(histories))
-        if len(made) == 3:
-            raise KeyboardInterrupt
-        return states(self, one, histories, horizon)
-
+    ds = waves()
     with monkeypatch.context() as patch:
-        patch.setattr(Forecaster, "_states", stops)
+        stop_at(3, patch)
         with pytest.raises(KeyboardInterrupt):
             forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False)
     celsius = ds.assign(t2m=(ds.t2m - 273.15).assign_attrs(units="degC"))
@@ -193,17 +191,17 @@ def test_a_store_that_was_deleted_is_begun_anew(forecaster, tmp_path):
 def test_what_is_not_ours_is_left_alone(forecaster, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
-    with pytest.raises(FileExistsError, match="is no hindcast of simvp_climate"):
+    with pytest.raises(FileExistsError, match="mine.* not a hindcast"):
         forecaster.hindcast(waves(), every="12h", store=tmp_path / "mine", progress=False)
     (tmp_path / "x.zarr.unfinished").mkdir()
-    with pytest.raises(FileExistsError, match="no hindcast that was begun here"):
+    with pytest.raises(FileExistsError, match="x.zarr.unfinished.* not a hindcast"):
         forecaster.hindcast(waves(), every="12h", store=tmp_path / "x.zarr", progress=False)
     (tmp_path / "y.zarr.unfinished").mkdir()
     (tmp_path / "y.zarr.unfinished.json").write_text("{")
-    with pytest.raises(FileExistsError, match="cannot be read"):
+    with pytest.raises(FileExistsError, match="y.zarr.unfinished.json.* cannot be read"):
         forecaster.hindcast(waves(), every="12h", store=tmp_path / "y.zarr", progress=False)
     with pytest.raises(FileNotFoundError, match="no folder"):
         forecaster.hindcast(waves(), every="12h", store=tmp_path / "nowhere" / "h.zarr", progress=False)
-    with pytest.raises(ValueError, match="say from which times"):
+    with pytest.raises(ValueError, match="initializations: pass every"):
         forecaster.hindcast(waves(), store=tmp_path / "h.zarr")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "all of it"

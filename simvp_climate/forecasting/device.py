@@ -1,0 +1,24 @@
+"""The device on which a network runs."""
+
+import torch
+
+
+def choose_device(device: str) -> str:
+    """Return "cuda", "mps" or "cpu": the device asked for, or for "auto" a GPU if there is one.
+
+    Raises ValueError if the device is unknown or not available.
+    """
+    available = [
+        name
+        for name, is_available in (
+            ("cuda", torch.cuda.is_available()),
+            ("mps", torch.backends.mps.is_available()),
+            ("cpu", True),
+        )
+        if is_available
+    ]
+    if device == "auto":
+        return available[0]
+    if device not in available:
+        raise ValueError(f"device={device!r} is not available: choose 'auto' or one of {available}")
+    return device

@@ -1,0 +1,95 @@
+"""Read the initial states of forecasts: checked, in the units of training, with digests of the data they come from."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from simvp_climate.data import reader
+from simvp_climate.forecasting.units import UnitConversion
+from simvp_climate.processing.statistics import Normalizer, check_plausible
+
+# States in and out of one network call. Its activations take about 50 times as much memory.
+_BATCH_BYTES = 2**24
+
+
+class Batch(NamedTuple):
+    """The initial states of some forecasts.
+
+    Attributes
+    ----------
+    rows
+        Which of the histories.
+    states
+        Shape (init, history, channel, latitude, longitude), float32, in the units of training.
+    digests
+        SHA-256 of each history as it is in the data.
+    """
+
+    rows: slice
+    states: np.ndarray
+    digests: list[bytes]
+
+
+def read_batches(
+    dataset: xr.Dataset, histories: np.ndarray, horizon: int, trained: Normalizer, conversion: UnitConversion
+) -> Iterator[Batch]:
+    """Yield the initial states of forecasts in batches that fit in memory.
+
+    Parameters
+    ----------
+    dataset
+        Canonical, without ensemble members.
+    histories
+        Positions along time, shape (init, history).
+    horizon
+        Number of steps that will be forecast.
+    trained
+        Statistics of the channels.
+    conversion
+        To the units of training.
+
+    Raises
+    ------
+    ValueError
+        If a value outside the mask is missing, or the states cannot be in the units of training.
+    OSError
+        If the data cannot be read.
+    """
+    source = reader.open_source(dataset)
+    history = histories.shape[1]
+    batch = max(1, _BATCH_BYTES // (source.state_bytes * (history + horizon)))
+    for start in range(0, len(histories), batch):
+        rows = slice(start, min(start + batch, len(histories)))
+        # histories overlap: read every state once
+        positions, indices = np.unique(histories[rows], return_inverse=True)
+        indices = indices.reshape(-1, history)
+        states = reader.read(source, positions)
+        reader.check_finite(states, dataset, positions, trained.mask)
+        state_digests = [_digest(state) for state in states]
+        digests = [hashlib.sha256(b"".join(state_digests[index] for index in row)).digest() for row in indices]
+        states = conversion.to_trained(states)
+        check_plausible(trained, states, "the dataset", conversion.unlabeled)
+        yield Batch(rows, states[indices], digests)
+
+
+def states_digest(dataset: xr.Dataset, positions: np.ndarray) -> str:
+    """Return the SHA-256 of the states of a canonical Dataset at some positions along time."""
+    states = reader.read(reader.open_source(dataset), positions)
+    return hashlib.sha256(b"".join(_digest(state) for state in states)).hexdigest()
+
+
+def combine_member_digests(members: list[list[bytes]]) -> list[str]:
+    """Return one digest for each initialization from those of all members, as hexadecimal texts."""
+    return [hashlib.sha256(b"".join(digests)).hexdigest() for digests in zip(*members, strict=True)]
+
+
+def combine_init_digests(digests: Iterable[str]) -> str:
+    """Return the digest of the data of several initializations from the digest of each."""
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _digest(state: np.ndarray) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(state).tobytes()).digest()

@@ -1,0 +1,128 @@
+"""Give forecasts their labels: arrays become a Dataset laid out as the data handed in, with CF attributes."""
+
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from simvp_climate.data import cf_encoding
+from simvp_climate.data.conventions import bounds_offsets, restore
+from simvp_climate.data.store import is_sample
+from simvp_climate.data.windows import lead_times, valid_times
+from simvp_climate.forecasting.initial_states import combine_init_digests
+from simvp_climate.forecasting.request import ForecastRequest
+from simvp_climate.processing.statistics import Normalizer
+from simvp_climate.processing.task import Task
+
+
+def label(
+    states: np.ndarray,
+    request: ForecastRequest,
+    inits: pd.Index,
+    task: Task,
+    outputs: Normalizer,
+    attributes: dict[str, str | int],
+    digests: list[str],
+) -> xr.Dataset:
+    """Return forecasts as a Dataset with the names, grid, order and units of the data handed in.
+
+    Parameters
+    ----------
+    states
+        Shape (init, lead, member, channel, latitude, longitude), in the units of the data; a NumPy or dask array.
+    inits
+        Initialization times.
+    outputs
+        Statistics of the channels.
+    attributes
+        Global attributes, as from `origin_attributes`.
+    digests
+        Of the initial states of each initialization.
+    """
+    forecast = _canonical_forecast(states, request, inits, task, outputs).assign_attrs(
+        attributes,
+        init_start=str(inits.min()),
+        init_end=str(inits.max()),
+        data_sha256=combine_init_digests(digests),
+    )
+    return cf_encoding.encode(restore(forecast, like=request.dataset))
+
+
+def origin_attributes(
+    task: Task, provenance: dict, forecaster_digest: str, dataset: xr.Dataset
+) -> dict[str, str | int]:
+    """Return the global attributes that name the forecaster and the data of a forecast."""
+    package = version("simvp-climate")
+    attributes = {
+        "Conventions": "CF-1.8",
+        "title": f"Forecast of {', '.join(task.forecast_variables)} by SimVPv2",
+        "source": f"SimVPv2 (simvp_climate {package}), trained {provenance['training']}",
+        "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} forecast by simvp_climate {package}",
+        "references": "Tan et al., SimVPv2, arXiv:2211.12509",
+        "system": "SimVPv2",
+        "forecaster_sha256": forecaster_digest,
+        "simvp_climate_version": package,
+    }
+    if (seed := provenance.get("config", {}).get("seed")) is not None:
+        attributes["seed"] = int(seed)
+    if (commit := provenance.get("commit")) is not None:
+        attributes["training_commit"] = commit
+    if source := _data_source(dataset):
+        attributes["data_source"] = source
+    return attributes
+
+
+def _data_source(dataset: xr.Dataset) -> str | None:
+    """Return where a Dataset was opened from, or None if that is unknown."""
+    encodings = [dataset.encoding, *(variable.encoding for variable in dataset.data_vars.values())]
+    source = next((encoding["source"] for encoding in encodings if encoding.get("source")), None)
+    if source is None:
+        return None
+    # the path of the sample depends on where the package is installed
+    return "open_sample()" if is_sample(source) else str(source)
+
+
+def _canonical_forecast(
+    states: np.ndarray, request: ForecastRequest, inits: pd.Index, task: Task, outputs: Normalizer
+) -> xr.Dataset:
+    """Return the states as a Dataset under canonical names, on the canonical grid."""
+    canonical = request.canonical
+    lead_time = lead_times(task.step, request.horizon)
+    coords = {"init_time": ("init_time", inits), "lead_time": lead_time}
+    coords |= {name: canonical[name] for name in ("latitude", "longitude", "level") if name in canonical.dims}
+    dims = ["init_time", "lead_time"]
+    if request.member_dim is None:
+        states = states[:, :, 0]
+    else:
+        dims.append(request.member_dim)
+        if request.member_dim in canonical.coords:
+            coords[request.member_dim] = canonical[request.member_dim]
+    variables = {}
+    for name in task.forecast_variables:
+        positions = [index for index, channel in enumerate(outputs.channels) if channel.variable == name]
+        values, variable_dims = states[..., positions, :, :], [*dims, "level", "latitude", "longitude"]
+        if outputs.channels[positions[0]].level is None:
+            values, variable_dims = values[..., 0, :, :], [*dims, "latitude", "longitude"]
+        else:
+            coords.setdefault("level", [outputs.channels[index].level for index in positions])
+        units = outputs.units[positions[0]]
+        attrs = canonical[name].attrs if name in canonical else {"units": units} if units else {}
+        variables[name] = (variable_dims, values, attrs)
+    forecast = xr.Dataset(variables, coords)
+    return _assign_valid_time(forecast, canonical)
+
+
+def _assign_valid_time(forecast: xr.Dataset, canonical: xr.Dataset) -> xr.Dataset:
+    """Return the forecast with its valid times, and their bounds if the times of the data have bounds."""
+    valid_time = valid_times(forecast["init_time"], forecast["lead_time"], known=canonical.indexes["time"])
+    forecast = forecast.assign_coords(valid_time=valid_time)
+    offsets = bounds_offsets(canonical)
+    if offsets is None:
+        return forecast
+    bounds = [
+        valid_time + (offset.to_numpy() if valid_time.dtype.kind == "M" else offset.to_pytimedelta())
+        for offset in offsets
+    ]
+    return forecast.assign_coords(valid_time_bnds=xr.concat(bounds, "bnds").transpose(..., "bnds"))

@@ -1,0 +1,34 @@
+"""Forecasters that come with the package."""
+
+from pathlib import Path
+
+from simvp_climate.forecasting.forecaster import Forecaster
+
+_FOLDER = Path(__file__).parents[1] / "pretrained"
+
+
+def open_pretrained(name: str, device: str = "auto") -> Forecaster:
+    """Return a trained forecaster that comes with the package; it needs no internet connection.
+
+    The only one is "sample", trained on the simulated climate of `open_sample`: for examples and first steps, not for
+    real weather. A card in the package, `pretrained/sample.md`, gives its data, periods, skill and limits.
+
+    Parameters
+    ----------
+    name
+        Name of the forecaster.
+    device
+        "cuda", "mps" or "cpu"; "auto": a GPU if there is one.
+
+    Raises
+    ------
+    ValueError
+        If the package has no forecaster of this name; the message lists the names.
+    """
+    names = sorted(path.stem for path in _FOLDER.glob("*.safetensors"))
+    if name not in names:
+        raise ValueError(
+            f"no pretrained forecaster {name!r}: the package has {names}. Open files of your own with "
+            "Forecaster.load(path)"
+        )
+    return Forecaster.load(_FOLDER / f"{name}.safetensors", device)

@@ -1,0 +1,83 @@
+"""Summaries of a forecaster: its table in Jupyter, and the history of its training."""
+
+import numpy as np
+import pandas as pd
+
+from simvp_climate.data.html_table import facts
+from simvp_climate.networks.simvp_v2 import SimVPv2
+from simvp_climate.processing.statistics import Normalizer
+from simvp_climate.processing.task import Task
+
+_MAX_CHANNELS = 8  # listed in Jupyter
+
+
+def parameter_millions(network: SimVPv2) -> float:
+    """Return the number of weights of a network in millions."""
+    return sum(parameter.numel() for parameter in network.parameters()) / 1e6
+
+
+def training_history(provenance: dict, normalizer: Normalizer) -> pd.DataFrame:
+    """Return one row per epoch, as `Forecaster.history` describes it."""
+    table = pd.DataFrame(provenance.get("epochs", [])).drop(columns="epoch", errors="ignore")
+    table.index = pd.RangeIndex(1, len(table) + 1, name="epoch")
+    units = {}
+    for channel, unit in zip(normalizer.channels, normalizer.units, strict=True):
+        name = channel.variable if channel.level is None else f"{channel.variable}_{channel.level:g}"
+        units |= {column: unit for column in table if f"{column}_".startswith(f"valid_rmse_{name}_")}
+    table.attrs["units"] = units
+    if len(table):
+        table.attrs["kept"] = int(table["valid_loss"].idxmin()) if "valid_loss" in table else len(table)
+    return table
+
+
+def html(
+    task: Task,
+    network: SimVPv2,
+    normalizer: Normalizer,
+    latitude: np.ndarray,
+    longitude: np.ndarray,
+    provenance: dict,
+    digest: str,
+) -> str:
+    """Return an HTML table of the task, grid, training, statistics and skill of a forecaster."""
+    config, versions = provenance.get("config", {}), provenance.get("versions", {})
+    training = f"{config.get('epochs', '?')} epochs, seed {config.get('seed', '?')}, {provenance.get('device', '')}"
+    rows = {
+        "forecasts": f"{', '.join(task.forecast_variables)}: {task.horizon} steps of {task.step} from "
+        f"{task.history} states",
+        "forcings": ", ".join(task.forcings),
+        "grid": f"{latitude.size} latitudes, {longitude.size} longitudes, from {latitude[0]:g}, "
+        f"{longitude[0]:g} degrees",
+        "network": f"SimVPv2, {parameter_millions(network):.2g} M parameters",
+        "trained on": f"{provenance.get('training', '?')} ({training})",
+        "validated on": str(provenance.get("validation") or "nothing: weights of the last epoch"),
+        "statistics": _statistics_lines(normalizer),
+        "validation RMSE": _validation_lines(training_history(provenance, normalizer)),
+        "created": f"{provenance.get('created', '?')}, simvp-climate {versions.get('simvp-climate', '?')}",
+        "sha256": digest[:16],
+    }
+    return facts("Forecaster", rows)
+
+
+def _statistics_lines(normalizer: Normalizer) -> list[str]:
+    """Return mean and standard deviation of each channel, one line each, of many channels the first ones."""
+    rows = zip(normalizer.channels, normalizer.units, normalizer.mean, normalizer.std, strict=True)
+    lines = [
+        f"{channel}: mean {mean:.5g}, standard deviation {std:.4g} {unit}".strip() for channel, unit, mean, std in rows
+    ]
+    if len(lines) <= _MAX_CHANNELS + 1:
+        return lines
+    return [*lines[:_MAX_CHANNELS], f"and {len(lines) - _MAX_CHANNELS} more"]
+
+
+def _validation_lines(history: pd.DataFrame) -> list[str]:
+    """Return the validation errors of the epoch whose weights the forecaster has, one line each."""
+    if "valid_loss" not in history or history.empty:
+        return []
+    best = history.loc[history.attrs["kept"]]
+    units = history.attrs["units"]
+    return [
+        f"{column.removeprefix('valid_rmse_').replace('_', ' ')}: {best[column]:.4g} {units.get(column, '')}".strip()
+        for column in history
+        if column.startswith("valid_rmse_")
+    ]

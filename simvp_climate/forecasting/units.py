@@ -1,0 +1,73 @@
+"""Convert states between the units of a Dataset and those a forecaster was trained in."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from simvp_climate.data.variables import conversion, same_units
+from simvp_climate.processing.statistics import Normalizer
+
+
+@dataclass(frozen=True, eq=False)
+class UnitConversion:
+    """Linear conversion of each channel: trained = dataset * factor + offset.
+
+    Attributes
+    ----------
+    factor, offset
+        Shape (channel, 1, 1), float64; 1 and 0 where the units are the same.
+    unlabeled
+        For each channel, whether the Dataset has no units while the training data had some.
+    """
+
+    factor: np.ndarray
+    offset: np.ndarray
+    unlabeled: tuple[bool, ...]
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether all units are the same."""
+        return bool((self.factor == 1).all() and (self.offset == 0).all())
+
+    def to_trained(self, states: np.ndarray) -> np.ndarray:
+        """Return states (..., channel, latitude, longitude) in the units of training, float32."""
+        return states if self.is_identity else (states * self.factor + self.offset).astype(np.float32)
+
+    def from_trained(self, forecasts: np.ndarray, shared: int) -> np.ndarray:
+        """Return forecasts (..., channel, latitude, longitude) in the units of the Dataset.
+
+        The first `shared` channels are in the Dataset; the others, the diagnostics, keep the units of training.
+        """
+        if self.is_identity:
+            return forecasts
+        diagnostics = forecasts.shape[-3] - shared
+        factor = np.concatenate([self.factor[:shared], np.ones((diagnostics, 1, 1))])
+        offset = np.concatenate([self.offset[:shared], np.zeros((diagnostics, 1, 1))])
+        return (forecasts - offset) / factor
+
+
+def find_conversion(dataset: xr.Dataset, trained: Normalizer) -> UnitConversion:
+    """Return the conversion of a canonical Dataset to the units of training; units that are missing count as equal.
+
+    Raises
+    ------
+    ValueError
+        If there is no exact conversion.
+    """
+    factors, unlabeled = [], []
+    for channel, trained_units in zip(trained.channels, trained.units, strict=True):
+        units = dataset[channel.variable].attrs.get("units", "")
+        unlabeled.append(bool(trained_units) and not units)
+        if not units or not trained_units or same_units(units, trained_units):
+            factors.append((1.0, 0.0))
+            continue
+        exact = conversion(channel.variable, units, trained_units)
+        if exact is None:
+            raise ValueError(
+                f"{channel.variable} is in {units!r}, the forecaster was trained in {trained_units!r}, and no exact "
+                f"conversion is known. Convert the data and set ds[{channel.variable!r}].attrs['units']"
+            )
+        factors.append(exact)
+    factor, offset = np.array(factors, dtype=np.float64).T[:, :, None, None]
+    return UnitConversion(factor, offset, tuple(unlabeled))
