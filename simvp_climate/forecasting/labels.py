@@ -55,7 +55,7 @@ def origin_attributes(
 ) -> dict[str, str | int]:
     """Return the global attributes that name the forecaster and the data of a forecast."""
     package = version("simvp-climate")
-    attributes = {
+    attributes: dict[str, str | int] = {
         "Conventions": "CF-1.8",
         "title": f"Forecast of {', '.join(task.forecast_variables)} by SimVPv2",
         "source": f"SimVPv2 (simvp_climate {package}), trained {provenance['training']}",
