@@ -9,7 +9,7 @@ from simvp_climate.data.conventions import find_axes
 from simvp_climate.data.grid import closes_longitude
 from simvp_climate.metrics.aggregation import cell_weights, concat, row_weights, weighted_sums
 from simvp_climate.metrics.alignment import SPACE, canonical, on_grid_of, with_times
-from simvp_climate.metrics.baselines.climatologies import climatology_at
+from simvp_climate.metrics.baselines.climatologies import normals_at
 from simvp_climate.metrics.definitions import Fields, Metric
 from simvp_climate.metrics.pairs import match, refuse_times
 from simvp_climate.metrics.regions import Region
@@ -217,8 +217,7 @@ def _drift_from_climatology(
             (field.where(valid, 0) * cells).sum(SPACE, skipna=False) / cells.sum(SPACE).where(lambda x: x != 0)
             for field in (state, normal)
         )
-        normal_mean = climatology_at(normal_mean.to_dataset(name=name), states["valid_time"])[name]
-        normal_mean = normal_mean.drop_vars([c for c in normal_mean.coords if c not in normal_mean.dims])
+        normal_mean = normals_at(normal_mean.to_dataset(name=name), states["valid_time"])[name]
         means[name] = (state_mean - normal_mean).compute()
     result = xr.Dataset(means).drop_vars("valid_time", errors="ignore")
     if "level" in result.dims:  # in the units of the forecast again

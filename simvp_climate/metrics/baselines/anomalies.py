@@ -8,10 +8,9 @@ import xarray as xr
 from simvp_climate.data.conventions import find_axes, level_values, orient, rename, restore, same_grid
 from simvp_climate.data.variables import same_units
 from simvp_climate.data.windows import valid_times
-from simvp_climate.metrics.alignment import iso, on_grid_of
-from simvp_climate.metrics.baselines.climatologies import climatology_at, time_blocks
-
-SPACE = ("latitude", "longitude")
+from simvp_climate.metrics.alignment import SPACE, iso, on_grid_of
+from simvp_climate.metrics.baselines.climatologies import normals_at, time_blocks
+from simvp_climate.metrics.baselines.simple_persistence import Times, persistence
 
 
 def canonical_training(train: xr.Dataset, climatology: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
@@ -29,7 +28,7 @@ def canonical_training(train: xr.Dataset, climatology: xr.Dataset) -> tuple[xr.D
     return train.transpose("time", "level", *SPACE, missing_dims="ignore"), climatology
 
 
-def canonical_states(dataset: xr.Dataset, names: list[str], fitted: xr.Dataset) -> xr.Dataset:
+def _canonical_states(dataset: xr.Dataset, names: list[str], fitted: xr.Dataset) -> xr.Dataset:
     """Return some variables on the canonical grid, or raise ValueError if grid or units differ from those of a fit."""
     has_levels = any("level" in fitted[name].dims for name in names)
     levels = fitted["level"].values if has_levels else None
@@ -70,7 +69,7 @@ def lagged_anomalies(
     for block in time_blocks(train[largest]):
         stop = max(block.stop, int(later[block].max()) + 1)  # the last starts of the block verify beyond it
         states = train.isel(time=slice(block.start, stop)).load()
-        mean = strip_labels(climatology_at(climatology, states["time"])).assign_coords(grid_coordinates(states))
+        mean = normals_at(climatology, states["time"]).assign_coords(grid_coordinates(states))
         anomalies = {name: (states[name] - mean[name]).transpose(*train[name].dims).values for name in train.data_vars}
         pairs = []
         for column in range(lead_time.size):
@@ -90,21 +89,31 @@ def grid_coordinates(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
     return {name: dataset[name] for name in (*SPACE, "level") if name in dataset.dims}
 
 
-def strip_labels(climatology: xr.Dataset) -> xr.Dataset:
-    """Return a climatology at selected times without coordinates that are not dimensions (hour, dayofyear, ...)."""
-    return climatology.drop_vars([name for name in climatology.coords if name not in climatology.dims])
-
-
 def select_leads(fitted: xr.Dataset, lead_time: xr.DataArray) -> xr.Dataset:
     """Return a fit at the given leads, or raise ValueError if one was not fitted."""
     leads = fitted.indexes["lead_time"]
     positions = leads.get_indexer(lead_time.to_index())
     if (positions < 0).any():
         raise ValueError(
-            f"nothing was fitted for the lead {lead_time.to_index()[positions < 0][0]}: fit the baseline with this "
-            f"lead, it has {len(leads)} from {leads[0]} to {leads[-1]}"
+            f"nothing was fitted for the lead {lead_time.to_index()[positions < 0][0]}, but for {len(leads)} leads "
+            f"from {leads[0]} to {leads[-1]}: fit with the leads that are forecast"
         )
     return fitted.isel(lead_time=positions).assign_coords(lead_time=lead_time)
+
+
+def start_forecast(
+    dataset: xr.Dataset,
+    fitted: xr.Dataset,
+    climatology: xr.Dataset,
+    init_times: Times,
+    lead_times: Times,
+) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
+    """Return persistence on the canonical grid, and the climatology at its init times and at its valid times."""
+    names = list(fitted.data_vars)
+    states = _canonical_states(dataset, names, fitted)
+    last = persistence(states, init_times, lead_times)
+    climatology = on_grid_of(climatology[names], states, "the climatology of the baseline")
+    return last, normals_at(climatology, last["init_time"]), normals_at(climatology, last["valid_time"])
 
 
 def finish_forecast(forecast: xr.Dataset, last: xr.Dataset, dataset: xr.Dataset, system: str) -> xr.Dataset:

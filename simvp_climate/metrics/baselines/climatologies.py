@@ -1,5 +1,6 @@
 """Climatologies: the mean state by time of year and time of day."""
 
+import itertools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -18,9 +19,6 @@ _LONG_NAMES = {
     "week": "ISO week of the year",
     "month": "month of the year",
 }
-
-# For each group, the positions in time and the positions in the calendar dimensions that they belong to.
-Groups = list[tuple[np.ndarray, tuple[np.ndarray, ...]]]
 
 
 def climatology(train: xr.Dataset, *, window_days: int | None = None, method: str | None = None) -> xr.Dataset:
@@ -156,6 +154,12 @@ def climatology_at(climatology: xr.Dataset, valid_time: xr.DataArray) -> xr.Data
     return selected.transpose(*order, missing_dims="ignore").assign_coords(valid_time.coords)
 
 
+def normals_at(climatology: xr.Dataset, valid_time: xr.DataArray) -> xr.Dataset:
+    """Return `climatology_at` without the coordinates that are not dimensions, so that it combines with forecasts."""
+    normals = climatology_at(climatology, valid_time)
+    return normals.drop_vars([name for name in normals.coords if name not in normals.dims])
+
+
 def _label_positions(climatology: xr.Dataset, name: str, labels: np.ndarray) -> np.ndarray:
     """Return where labels of a calendar dimension are in a climatology, or raise ValueError naming missing ones."""
     positions = climatology.indexes[name].get_indexer(labels.ravel())
@@ -206,10 +210,19 @@ def _finest_grouping(times: pd.Index) -> str:
     return "month" if steps.min() >= 28 and np.median(steps) <= 31 else "day"
 
 
-def _calendar_groups(time: xr.DataArray, grouping: str) -> tuple[Groups, dict[str, np.ndarray]]:
-    """Return which times belong to which calendar labels, and the labels by dimension."""
+def _calendar_groups(time: xr.DataArray, grouping: str) -> tuple[list[list[tuple]], dict[str, np.ndarray]]:
+    """Return for each time the positions that it counts for, one for each calendar dimension, and the labels of these.
+
+    By day, the last day of an ordinary year counts for day 366 too.
+    """
     if grouping == "day":
-        return _day_groups(time)
+        hours, codes = np.unique(_fractional_hours(time), return_inverse=True)
+        days = time.dt.dayofyear.values
+        groups = [[position] for position in zip(codes, days - 1, strict=True)]
+        for last in np.flatnonzero((days == 365) & (time.dt.days_in_year.values == 365)):
+            groups[last].append((codes[last], 365))
+        length = 360 if time.dt.calendar == "360_day" else 366
+        return groups, {"hour": hours, "dayofyear": np.arange(1, length + 1)}
     values = {
         "month": lambda: time.dt.month.values,
         "week": lambda: _weeks(time),
@@ -217,18 +230,7 @@ def _calendar_groups(time: xr.DataArray, grouping: str) -> tuple[Groups, dict[st
         _OVERALL: lambda: np.zeros(time.size),
     }[grouping]()
     labels, codes = np.unique(values, return_inverse=True)
-    return [(np.arange(len(values)), (codes,))], {grouping: labels}
-
-
-def _day_groups(time: xr.DataArray) -> tuple[Groups, dict[str, np.ndarray]]:
-    """Return the groups by (hour, dayofyear), the second one of which fills day 366 of ordinary years from day 365."""
-    hours, codes = np.unique(_fractional_hours(time), return_inverse=True)
-    days = time.dt.dayofyear.values
-    length = 360 if time.dt.calendar == "360_day" else 366
-    everything = np.arange(len(days))
-    last = np.flatnonzero((days == 365) & (time.dt.days_in_year.values == 365))
-    groups = [(everything, (codes, days - 1)), (last, (codes[last], np.full(len(last), 365)))]
-    return groups, {"hour": hours, "dayofyear": np.arange(1, length + 1)}
+    return [[(code,)] for code in codes], {grouping: labels}
 
 
 def _weeks(time: xr.DataArray) -> np.ndarray:
@@ -260,7 +262,7 @@ def _window_matrix(window_days: int, length: int) -> np.ndarray:
 
 def _group_mean(
     data: xr.DataArray,
-    groups: Groups,
+    groups: list[list[tuple]],
     labels: Mapping[str, np.ndarray],
     smoothing: np.ndarray | None,
     transform: Callable[[np.ndarray], np.ndarray] | None,
@@ -272,12 +274,9 @@ def _group_mean(
     data = data.transpose("time", ...)
     shape = tuple(len(values) for values in labels.values())
     counts = np.zeros(shape)
-    group_of_time: list[list[tuple]] = [[] for _ in range(data.sizes["time"])]
-    for times, indices in groups:
-        np.add.at(counts, indices, 1)
-        for position, index in zip(times, zip(*indices, strict=True), strict=True):
-            group_of_time[position].append(index)
-    sums, missing = _group_sums(data, group_of_time, shape, transform)
+    for index in itertools.chain.from_iterable(groups):
+        counts[index] += 1
+    sums, missing = _group_sums(data, groups, shape, transform)
     result = np.empty(sums.shape, np.result_type(data.dtype, np.float32))
     for index in np.ndindex(shape[:-1]):  # hour by hour, to smooth one at a time
         total, count = sums[index], counts[index].reshape(-1, *(1 for _ in data.shape[1:]))
@@ -292,7 +291,7 @@ def _group_mean(
 
 def _group_sums(
     data: xr.DataArray,
-    group_of_time: list[list[tuple]],
+    groups: list[list[tuple]],
     shape: tuple[int, ...],
     transform: Callable[[np.ndarray], np.ndarray] | None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -306,8 +305,8 @@ def _group_sums(
         if gaps.any():
             missing = np.zeros(sums.shape, np.float32) if missing is None else missing
             values = np.where(gaps, 0, values)
-        for offset, position in enumerate(range(block.start, block.stop)):
-            for index in group_of_time[position]:
+        for offset, indices in enumerate(groups[block]):
+            for index in indices:
                 sums[index] += values[offset]
                 if missing is not None:
                     missing[index] += gaps[offset]

@@ -1,6 +1,5 @@
 """Damped persistence: the last anomaly, damped towards climatology with lead time."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,16 +7,14 @@ import xarray as xr
 
 from simvp_climate.metrics.alignment import on_grid_of
 from simvp_climate.metrics.baselines.anomalies import (
-    canonical_states,
     canonical_training,
     finish_forecast,
     fitted_period,
     lagged_anomalies,
     select_leads,
-    strip_labels,
+    start_forecast,
 )
-from simvp_climate.metrics.baselines.climatologies import climatology_at
-from simvp_climate.metrics.baselines.simple_persistence import as_lead_time, persistence
+from simvp_climate.metrics.baselines.simple_persistence import Times, as_lead_time
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,31 +34,21 @@ class DampedPersistence:
     climatology: xr.Dataset
     damping: xr.Dataset
 
-    def __call__(
-        self,
-        dataset: xr.Dataset,
-        init_times: xr.DataArray | Iterable | str,
-        lead_times: xr.DataArray | Iterable | str,
-    ) -> xr.Dataset:
+    def __call__(self, dataset: xr.Dataset, init_times: Times, lead_times: Times) -> xr.Dataset:
         """Return the forecast; arguments, result and errors as in `persistence`.
 
         Also raises ValueError for a lead that was not fitted, or another grid.
         """
         names = [name for name in self.damping.data_vars if name in dataset] or list(self.damping.data_vars)
-        states = canonical_states(dataset, names, self.damping[names])
-        last = persistence(states, init_times, lead_times)
-        damping = on_grid_of(self.damping[names], states, "the damping")
-        damping = select_leads(damping, last["lead_time"])
-        climatology = on_grid_of(self.climatology[names], states, "the climatology of the baseline")
-        normal_at_init = strip_labels(climatology_at(climatology, last["init_time"]))
-        normal_at_valid = strip_labels(climatology_at(climatology, last["valid_time"]))
+        last, normal_at_init, normal_at_valid = start_forecast(
+            dataset, self.damping[names], self.climatology, init_times, lead_times
+        )
+        damping = select_leads(on_grid_of(self.damping[names], last, "the damping"), last["lead_time"])
         forecast = normal_at_valid + damping * (last - normal_at_init)
         return finish_forecast(forecast, last, dataset, "damped persistence")
 
 
-def fit_damped_persistence(
-    train: xr.Dataset, climatology: xr.Dataset, lead_times: xr.DataArray | Iterable | str
-) -> DampedPersistence:
+def fit_damped_persistence(train: xr.Dataset, climatology: xr.Dataset, lead_times: Times) -> DampedPersistence:
     """Return damped anomaly persistence, fitted by regression for each cell and lead.
 
     The damping is the regression coefficient of the later anomaly on the first one, <a(t) a(t + lead)> / <a(t)^2> over

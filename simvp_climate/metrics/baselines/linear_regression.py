@@ -1,6 +1,5 @@
 """Linear regression in leading EOFs: a baseline that is harder to beat than persistence."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,17 +8,16 @@ import xarray as xr
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.metrics.alignment import SPACE, on_grid_of
 from simvp_climate.metrics.baselines.anomalies import (
-    canonical_states,
     canonical_training,
     finish_forecast,
     fitted_period,
     grid_coordinates,
     lagged_anomalies,
     select_leads,
-    strip_labels,
+    start_forecast,
 )
-from simvp_climate.metrics.baselines.climatologies import climatology_at
-from simvp_climate.metrics.baselines.simple_persistence import as_lead_time, persistence
+from simvp_climate.metrics.baselines.climatologies import normals_at
+from simvp_climate.metrics.baselines.simple_persistence import Times, as_lead_time
 
 # Candidates for the number of EOFs and for the ridge.
 _MODES, _RIDGES = (50, 100, 200, 400), (0.03, 0.1, 0.3, 1.0)
@@ -50,12 +48,7 @@ class LinearRegression:
     patterns: xr.Dataset
     operator: xr.DataArray
 
-    def __call__(
-        self,
-        dataset: xr.Dataset,
-        init_times: xr.DataArray | Iterable | str,
-        lead_times: xr.DataArray | Iterable | str,
-    ) -> xr.Dataset:
+    def __call__(self, dataset: xr.Dataset, init_times: Times, lead_times: Times) -> xr.Dataset:
         """Return the forecast; arguments, result and errors as in `persistence`.
 
         Also raises ValueError for a lead that was not fitted, or another grid.
@@ -66,16 +59,14 @@ class LinearRegression:
                 f"the regression starts from {names}, and {lacking} are not in the data, {list(dataset.data_vars)}: "
                 "score a forecast of all of them, or fit the regression on fewer"
             )
-        states = canonical_states(dataset, names, self.patterns)
-        last = persistence(states, init_times, lead_times)
-        patterns = on_grid_of(self.patterns, states, "the regression")
+        last, normal_at_init, normal_at_valid = start_forecast(
+            dataset, self.patterns, self.climatology, init_times, lead_times
+        )
+        patterns = on_grid_of(self.patterns, last, "the regression")
         scale = self.scale
         if "level" in scale.dims:
-            scale = scale.sel(level=states["level"], method="nearest")
-        scale = scale.assign_coords({name: states[name] for name in scale.dims})
-        climatology = on_grid_of(self.climatology[names], states, "the climatology of the baseline")
-        normal_at_init = strip_labels(climatology_at(climatology, last["init_time"]))
-        normal_at_valid = strip_labels(climatology_at(climatology, last["valid_time"]))
+            scale = scale.sel(level=last["level"], method="nearest")
+        scale = scale.assign_coords({name: last[name] for name in scale.dims})
         # project the anomalies on the EOFs, step from start to lead, and back to anomalies
         state = last.isel(lead_time=0, drop=True).drop_vars("valid_time", errors="ignore")
         normalized = ((state - normal_at_init) / scale).fillna(0)  # masked cells count as climatology
@@ -92,7 +83,7 @@ class LinearRegression:
 def fit_linear_regression(
     train: xr.Dataset,
     climatology: xr.Dataset,
-    lead_times: xr.DataArray | Iterable | str,
+    lead_times: Times,
     *,
     modes: int | None = None,
     ridge: float | None = None,
@@ -159,8 +150,7 @@ def _leading_eofs(train: xr.Dataset, climatology: xr.Dataset, modes: int) -> tup
     states = max(min(_EOF_STATES, _EOF_BYTES // (8 * _count_cells(train))), modes + 1)
     every = max(1, -(-train.sizes["time"] // states))
     sample = train.isel(time=slice(None, None, every)).load()
-    normal = strip_labels(climatology_at(climatology, sample["time"]))
-    sample = sample - normal.assign_coords(grid_coordinates(sample))
+    sample = sample - normals_at(climatology, sample["time"]).assign_coords(grid_coordinates(sample))
     weight = latitude_weights(train["latitude"])
     # anomaly / scale has variance 1 in the area mean, and each cell counts by its area
     scale = np.sqrt((sample**2).weighted(weight).mean(("time", *SPACE))) / np.sqrt(weight)

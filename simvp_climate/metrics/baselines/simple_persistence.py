@@ -10,12 +10,11 @@ from simvp_climate.data.conventions import find_axes
 from simvp_climate.data.windows import valid_times
 from simvp_climate.metrics.baselines.climatologies import name_time
 
+# Datetimes or durations: labelled, any sequence, or text.
+Times = xr.DataArray | Iterable | str
 
-def persistence(
-    dataset: xr.Dataset,
-    init_times: xr.DataArray | Iterable | str,
-    lead_times: xr.DataArray | Iterable | str,
-) -> xr.Dataset:
+
+def persistence(dataset: xr.Dataset, init_times: Times, lead_times: Times) -> xr.Dataset:
     """Return the analysis at each initialization time as the forecast for every lead time.
 
     Parameters
@@ -60,7 +59,7 @@ def persistence(
     return forecast.assign_coords(valid_time=valid_time.assign_attrs(standard_name="time"))
 
 
-def as_lead_time(lead_times: xr.DataArray | Iterable | str) -> xr.DataArray:
+def as_lead_time(lead_times: Times) -> xr.DataArray:
     """Return lead times as a DataArray along lead_time: timedelta64[ns], or whole months with their unit."""
     values = np.atleast_1d(np.asarray(lead_times))
     if isinstance(lead_times, xr.DataArray) and lead_times.attrs.get("units") == "months":
@@ -73,7 +72,7 @@ def as_lead_time(lead_times: xr.DataArray | Iterable | str) -> xr.DataArray:
     return xr.DataArray(pd.to_timedelta(values).to_numpy().astype("timedelta64[ns]"), dims="lead_time")
 
 
-def _init_positions(init_times: xr.DataArray | Iterable | str, times: pd.Index) -> np.ndarray:
+def _init_positions(init_times: Times, times: pd.Index) -> np.ndarray:
     """Return where the init times are among the times of the data, or raise ValueError with the nearest time."""
     inits = _as_index(init_times, times)
     positions = times.get_indexer(inits)
@@ -87,7 +86,7 @@ def _init_positions(init_times: xr.DataArray | Iterable | str, times: pd.Index) 
     return positions
 
 
-def _as_index(times: xr.DataArray | Iterable | str, like: pd.Index) -> pd.Index:
+def _as_index(times: Times, like: pd.Index) -> pd.Index:
     """Return times as an index of the type of `like`: datetime64, or cftime in its calendar."""
     values = np.atleast_1d(np.asarray(times))
     if isinstance(like, pd.DatetimeIndex):

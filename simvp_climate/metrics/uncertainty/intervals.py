@@ -16,7 +16,8 @@ import xarray as xr
 from simvp_climate.data.conventions import find_member, restore
 from simvp_climate.metrics.aggregation import cell_weights, concat, finish, weighted_sums
 from simvp_climate.metrics.alignment import SPACE, canonical, iso, on_grid_of, with_times
-from simvp_climate.metrics.baselines.climatologies import climatology_at
+from simvp_climate.metrics.baselines.anomalies import select_leads
+from simvp_climate.metrics.baselines.climatologies import normals_at
 from simvp_climate.metrics.definitions import Metric
 from simvp_climate.metrics.pairs import Block, Pairs, group_masks, match, read, refuse_overlap
 from simvp_climate.metrics.regions import Region
@@ -79,13 +80,7 @@ class Intervals:
     def _half_width_of(self, forecast: xr.Dataset) -> xr.Dataset:
         """Return the half-widths at the grid, leads and months of a canonical forecast, (init_time, lead_time, ...)."""
         half_width = on_grid_of(self.half_width[list(forecast.data_vars)], forecast, "the fitted half-width")
-        fitted_leads, leads = half_width.indexes["lead_time"], forecast.indexes["lead_time"]
-        positions = fitted_leads.get_indexer(leads)
-        if (positions < 0).any():
-            raise ValueError(
-                f"nothing was fitted for the lead {leads[positions < 0][0]}, but for {len(fitted_leads)} leads from "
-                f"{fitted_leads[0]} to {fitted_leads[-1]}"
-            )
+        half_width = select_leads(half_width, forecast["lead_time"]).drop_vars("lead_time")
         months = forecast["valid_time"].dt.month.drop_vars(list(forecast["valid_time"].coords))
         fitted_months = self.half_width.attrs["months"].split()
         if lacking := sorted({int(m) for m in np.unique(months)} - {int(m) for m in fitted_months}):
@@ -93,8 +88,7 @@ class Intervals:
                 f"the forecast is valid in the months {lacking}, and the intervals were fitted on "
                 f"{', '.join(fitted_months)}: fit them on a period with all months"
             )
-        lead_positions = xr.DataArray(positions, dims="lead_time")
-        half = half_width.drop_vars("lead_time").isel(lead_time=lead_positions).sel(month=months).drop_vars("month")
+        half = half_width.sel(month=months).drop_vars("month")
         return half.assign_coords({name: forecast[name] for name in half.dims if name in forecast.coords})
 
     def _period(self) -> dict[str, str]:
@@ -217,8 +211,7 @@ def _season_weights(middle: np.ndarray, day: np.ndarray) -> np.ndarray:
 def _shrink(climatology: xr.Dataset, factors: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
     """Return a forecast shrunk towards climatology, in its own layout."""
     original = canonical(forecast)
-    normal = climatology_at(on_grid_of(climatology, original, "the climatology"), original["valid_time"])
-    normal = normal.drop_vars([name for name in normal.coords if name not in normal.dims])
+    normal = normals_at(on_grid_of(climatology, original, "the climatology"), original["valid_time"])
     shrunk = shrink_towards(normal, original, factors)
     for name, field in original.data_vars.items():
         shrunk[name] = shrunk[name].transpose(*field.dims).astype(field.dtype).assign_attrs(field.attrs)
