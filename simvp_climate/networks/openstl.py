@@ -1,6 +1,6 @@
-"""Checkpoints published by OpenSTL, as networks of ours: SimVPv2 (its gSTA) and SimVP (its IncepU).
+"""Load checkpoints published by OpenSTL: SimVPv2 (its gSTA) and SimVP (its IncepU).
 
-What is called "weights" here are tensors under OpenSTL's names.
+"Weights" are tensors under OpenSTL's names throughout; `_published_names` maps them to the names of this package.
 """
 
 import os
@@ -13,11 +13,12 @@ from torch import Tensor
 from simvp_climate.networks.simvp_v1 import KERNEL_SIZES, SimVPv1, SimVPv1Config
 from simvp_climate.networks.simvp_v2 import PixelShuffleConv, SimVPv2, SimVPv2Config
 
-_FIRST = "enc.enc.0.conv.conv.weight"
-# what profilers, weight averaging and losses leave among the weights
-_BESIDE = re.compile(r"(.*\.)?total_(ops|params)|n_averaged|criterion\..*")
+_FIRST_WEIGHT = "enc.enc.0.conv.conv.weight"
+# profilers, weight averaging and losses leave these among the weights
+_IGNORED_KEYS = re.compile(r"(.*\.)?total_(ops|params)|n_averaged|criterion\..*")
 
-_BLOCK = {
+# modules of an attention block: OpenSTL's name, and the name here
+_BLOCK_NAMES = {
     "layer_scale_1": "scale_attention",
     "layer_scale_2": "scale_mix",
     "norm1": "norm_attention",
@@ -34,69 +35,69 @@ _BLOCK = {
 
 
 def load(path: str | os.PathLike) -> SimVPv2 | SimVPv1:
-    """Return the network of a checkpoint of OpenSTL, ready to forecast: float32, on the CPU, in evaluation mode.
+    """Load the network of an OpenSTL checkpoint, in float32 on the CPU, in evaluation mode.
 
-    Its configuration is inferred from the shapes of the weights. It predicts states from states, normalized as they
-    were in its training, with zeros beyond the edges; drop path, which no shape tells, is 0.
+    The configuration is inferred from the shapes of the weights. The network predicts states, normalized as in its
+    training, and pads with zeros. Drop path leaves no trace in a file and is 0.
 
     Parameters
     ----------
     path
-        A file that holds the weights, a dict of tensors, or such a dict as "state_dict" among other things, as in
-        checkpoints of Lightning (`.ckpt`). Their names may have a prefix ("model.", "module."). No code in the file
-        is run; what lies beside the weights is not looked at.
+        A file with a dict of tensors, or with such a dict under "state_dict", as in Lightning checkpoints (`.ckpt`).
+        The names of the tensors may have a prefix ("model.", "module."). Code in the file is not run, and other
+        content is ignored.
 
     Returns
     -------
     SimVPv2 or SimVPv1
-        Weights of a SimVPv2 have attention blocks, those of a SimVPv1 inception blocks.
+        SimVPv2 if the translator has attention blocks, SimVPv1 if it has inception blocks.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If the file is damaged or something else, holds objects that only running code would load, or if its weights
-        are not, or not all, those of one of the two networks.
+        If the file is damaged or not a checkpoint, needs code to be run, or does not hold exactly the weights of one
+        of the two networks.
     """
-    name = repr(os.fspath(path))
-    weights = _strip(_read(path, name), name)
-    version_1 = any(key.startswith(("hid.dec.", "hid.enc.0.conv1.")) for key in weights)
+    file_name = repr(os.fspath(path))
+    weights = _strip_prefix(_read(path, file_name), file_name)
+    is_v1 = any(key.startswith(("hid.dec.", "hid.enc.0.conv1.")) for key in weights)
+    model = "SimVP v1 (IncepU)" if is_v1 else "SimVPv2 (gSTA)"
     try:
-        # initial weights are drawn in vain: the caller's random numbers stay what they were
+        # building draws initial weights; keep the caller's random state
         with torch.random.fork_rng(devices=[]):
-            network = _build_v1(weights) if version_1 else _build_v2(weights)
+            network = _build_v1(weights) if is_v1 else _build_v2(weights)
     except ValueError as error:
-        raise ValueError(f"{name}: the shapes of its weights make no network of OpenSTL: {error}") from error
-    published = _published_names(network)
-    kind = "SimVP v1 (IncepU)" if version_1 else "SimVPv2 (gSTA)"
-    if unknown := [key for key in weights if key not in published.values()]:
+        raise ValueError(f"{file_name}: the shapes of its weights fit no network of OpenSTL: {error}") from error
+    published_names = _published_names(network)
+    if unknown := [key for key in weights if key not in published_names.values()]:
         raise ValueError(
-            f"{name}: not among the weights of OpenSTL's {kind}: {_some(unknown)}. TAU and other models of OpenSTL "
-            "are not loaded; what does not belong to the model, leave out of the file"
+            f"{file_name} holds {_shorten(unknown)}, which OpenSTL's {model} does not have. Other models of OpenSTL, "
+            "such as TAU, are not supported; remove tensors that are not part of the model."
         )
-    if missing := [key for key in published.values() if key not in weights]:
-        raise ValueError(f"{name}: of the weights of OpenSTL's {kind} are missing: {_some(missing)}")
+    if missing := [key for key in published_names.values() if key not in weights]:
+        raise ValueError(f"{file_name} lacks weights of OpenSTL's {model}: {_shorten(missing)}")
     state = network.state_dict()
-    for ours, theirs in published.items():
-        value, wanted = weights[theirs], state[ours]
-        if value.shape != wanted.shape or value.is_floating_point() != wanted.is_floating_point():
+    for name, published_name in published_names.items():
+        value, expected = weights[published_name], state[name]
+        if value.shape != expected.shape or value.is_floating_point() != expected.is_floating_point():
             raise ValueError(
-                f"{name}: {theirs!r} is {value.dtype} of shape {tuple(value.shape)}; beside the other weights of a "
-                f"{kind} it must be {wanted.dtype} of shape {tuple(wanted.shape)}"
+                f"{file_name}: {published_name!r} is {value.dtype} of shape {tuple(value.shape)}; in a {model} with "
+                f"these other weights it must be {expected.dtype} of shape {tuple(expected.shape)}."
             )
-        state[ours] = value.to(wanted.dtype)
-        if not state[ours].isfinite().all():
-            raise ValueError(f"{name}: {theirs!r} is not finite everywhere: its training failed, or it is damaged")
+        state[name] = value.to(expected.dtype)
+        if not state[name].isfinite().all():
+            raise ValueError(f"{file_name}: {published_name!r} must be finite; its training failed, or it is damaged.")
     network.load_state_dict(state)
     return network.eval()
 
 
-# ---- the file
+# ---- read the file
 
 
-class _Ignored:
-    """Stands for what lies beside the weights: it takes anything, and does nothing."""
+class _Placeholder:
+    """Stands in for an object in the file that is not part of the weights; it takes any arguments and ignores them."""
 
     def __init__(self, *arguments: object):
         pass
@@ -105,96 +106,97 @@ class _Ignored:
         pass
 
 
-# OpenSTL's hyperparameters hold arrays of numpy (mean and std of the data); others' hold paths and namespaces
-_BESIDE_OBJECTS = [
+# Classes that may appear in a file, and what the unpickler builds for them. OpenSTL's hyperparameters hold numpy
+# arrays (mean and std of the data); those of other projects hold paths and namespaces.
+_SAFE_CLASSES = [
     *(
-        (_Ignored, f"numpy.{core}.multiarray.{name}")
+        (_Placeholder, f"numpy.{core}.multiarray.{name}")
         for core in ("core", "_core")
         for name in ("_reconstruct", "scalar")
     ),
-    (_Ignored, "numpy.ndarray"),
-    (_Ignored, "numpy.dtype"),
-    (_Ignored, "argparse.Namespace"),
-    *((_Ignored, f"pathlib{local}.{name}") for local in ("", "._local") for name in ("PosixPath", "WindowsPath")),
-    # a dict to torch's unpickler, which fills no others
+    (_Placeholder, "numpy.ndarray"),
+    (_Placeholder, "numpy.dtype"),
+    (_Placeholder, "argparse.Namespace"),
+    *((_Placeholder, f"pathlib{local}.{name}") for local in ("", "._local") for name in ("PosixPath", "WindowsPath")),
+    # torch's unpickler fills an OrderedDict, but no other subclass of dict
     (OrderedDict, "lightning.fabric.utilities.data.AttributeDict"),
     (OrderedDict, "lightning_fabric.utilities.data.AttributeDict"),
     (OrderedDict, "pytorch_lightning.utilities.parsing.AttributeDict"),
 ]
 
 
-def _read(path: str | os.PathLike, name: str) -> dict[object, object]:
-    """Return the dict of weights in a file, without running what the file may say to run."""
-    with open(path, "rb") as file, torch.serialization.safe_globals(_BESIDE_OBJECTS):
+def _read(path: str | os.PathLike, file_name: str) -> dict[object, object]:
+    """Return the dict of weights in a file, without running code from the file."""
+    with open(path, "rb") as file, torch.serialization.safe_globals(_SAFE_CLASSES):
         try:
-            saved = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever torch and its zip and pickle formats raise
-            raise _refusal(error, name) from error
-    weights = saved.get("state_dict", saved) if isinstance(saved, dict) else saved
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch and its zip and pickle formats raise many types
+            raise _loading_error(error, file_name) from error
+    weights = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(weights, dict):
-        raise ValueError(f"{name} holds no weights but a {type(weights).__name__}: it must hold a dict of tensors")
+        raise ValueError(f"{file_name} holds a {type(weights).__name__}; it must hold a dict of tensors.")
     return weights
 
 
-def _refusal(error: Exception, name: str) -> ValueError:
-    if found := re.search(r"GLOBAL (\S+)|call reduce|create new object", str(error)):
+def _loading_error(error: Exception, file_name: str) -> ValueError:
+    """Return the error to raise for an error of `torch.load`."""
+    if match := re.search(r"GLOBAL (\S+)|call reduce|create new object", str(error)):
         return ValueError(
-            f"{name} holds {found[1] or 'an object'!r}, which only running code from the file would load: that is not "
-            "done. Only if you trust whoever made the file, save its weights alone, where OpenSTL is installed, by "
-            'torch.save(torch.load(path, weights_only=False)["state_dict"], "weights.pt"), and load weights.pt'
+            f"{file_name} holds {match[1] or 'an object'!r}: loading it would run code from the file. If you trust its "
+            "author, save the weights alone where OpenSTL is installed: "
+            'torch.save(torch.load(path, weights_only=False)["state_dict"], "weights.pt")'
         )
     return ValueError(
-        f"{name} cannot be read as a checkpoint of PyTorch: it is damaged, not complete, or something else"
+        f"{file_name} cannot be read as a PyTorch checkpoint: it is damaged, cut short, or another format."
     )
 
 
-def _strip(weights: dict[object, object], name: str) -> dict[str, Tensor]:
-    """Return weights under the names that OpenSTL's model gives them, without what is known to lie beside them."""
+def _strip_prefix(weights: dict[object, object], file_name: str) -> dict[str, Tensor]:
+    """Return the weights under the names of OpenSTL's model, without the keys of profilers and losses."""
     weights = {str(key): value for key, value in weights.items()}
-    prefixes = [key.removesuffix(_FIRST) for key in weights if key == _FIRST or key.endswith(f".{_FIRST}")]
-    if len(prefixes) != 1:
-        found = f"has it behind each of {prefixes}: save one of these models alone" if prefixes else "has none"
+    keys = [key for key in weights if key == _FIRST_WEIGHT or key.endswith(f".{_FIRST_WEIGHT}")]
+    prefixes = [key.removesuffix(_FIRST_WEIGHT) for key in keys]
+    if not prefixes:
         raise ValueError(
-            f"{name}: a SimVPv2 (gSTA) or SimVP v1 (IncepU) of OpenSTL has one weight {_FIRST!r}, behind any prefix; "
-            f"this file {found}. It holds {_some(list(weights)) or 'nothing'}"
+            f"{file_name} holds {_shorten(list(weights)) or 'nothing'}; a SimVPv2 (gSTA) or SimVP v1 (IncepU) of "
+            f"OpenSTL must have the weight {_FIRST_WEIGHT!r}, after any prefix."
         )
+    if len(prefixes) > 1:
+        raise ValueError(f"{file_name} holds several models, with prefixes {prefixes}; save one of them alone.")
     prefix, stripped = prefixes[0], {}
     for key, value in weights.items():
-        inner = key.removeprefix(prefix)
-        if _BESIDE.fullmatch(key) or _BESIDE.fullmatch(inner):
+        name = key.removeprefix(prefix)
+        if _IGNORED_KEYS.fullmatch(key) or _IGNORED_KEYS.fullmatch(name):
             continue
         if not key.startswith(prefix):
-            raise ValueError(
-                f"{name}: {key!r} is not a weight of the model, whose names begin with {prefix!r}: leave it out of "
-                "the file"
-            )
+            raise ValueError(f"{file_name}: {key!r} must begin with {prefix!r} like the model's weights; remove it.")
         if not isinstance(value, Tensor) or value.layout is not torch.strided or value.device.type != "cpu":
-            raise ValueError(f"{name}: {key!r} is not a plain tensor but {str(value)[:80]}")
-        stripped[inner] = value
+            raise ValueError(f"{file_name}: {key!r} must be a dense tensor, not {str(value)[:80]}")
+        stripped[name] = value
     return stripped
 
 
-def _some(keys: list[str]) -> str:
-    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return ", ".join(repr(key) for key in keys[:3]) + more
+def _shorten(keys: list[str]) -> str:
+    """Return the first three keys and how many follow."""
+    rest = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return ", ".join(repr(key) for key in keys[:3]) + rest
 
 
-# ---- the network
+# ---- infer the configuration from shapes
 
 
 def _build_v2(weights: dict[str, Tensor]) -> SimVPv2:
-    width, channels = _shape(weights, _FIRST, 4)[:2]
-    blocks = _count(weights, "hid.enc")
+    width, channels = _shape(weights, _FIRST_WEIGHT, 4)[:2]
     (stack,) = _shape(weights, "hid.enc.0.block.layer_scale_1", 1)
     (hidden,) = _shape(weights, "hid.enc.1.block.layer_scale_1", 1)
-    history = _history(stack, width)
-    mixing = [_shape(weights, f"hid.enc.{at}.block.mlp.fc1.weight", 4)[0] for at in (0, 1)]
+    history = _infer_history(stack, width)
+    mlp_widths = [_shape(weights, f"hid.enc.{block}.block.mlp.fc1.weight", 4)[0] for block in (0, 1)]
     config = SimVPv2Config(
         hidden_space=width,
         hidden_time=hidden,
-        spatial_layers=_count(weights, "enc.enc"),
-        blocks=blocks,
-        mlp_ratio=_ratio([stack, hidden], mixing),
+        spatial_layers=_count_layers(weights, "enc.enc"),
+        blocks=_count_layers(weights, "hid.enc"),
+        mlp_ratio=_infer_mlp_ratio([stack, hidden], mlp_widths),
         drop_path=0.0,
         padding="zeros",
         predict="state",
@@ -203,83 +205,97 @@ def _build_v2(weights: dict[str, Tensor]) -> SimVPv2:
 
 
 def _build_v1(weights: dict[str, Tensor]) -> SimVPv1:
-    width, channels = _shape(weights, _FIRST, 4)[:2]
-    hidden = _shape(weights, "hid.enc.0.layers.0.conv.weight", 4)[0]
+    width, channels = _shape(weights, _FIRST_WEIGHT, 4)[:2]
     stack = _shape(weights, "hid.enc.0.conv1.weight", 4)[1]
     config = SimVPv1Config(
         hidden_space=width,
-        hidden_time=hidden,
-        spatial_layers=_count(weights, "enc.enc"),
-        blocks=_count(weights, "hid.enc"),
+        hidden_time=_shape(weights, "hid.enc.0.layers.0.conv.weight", 4)[0],
+        spatial_layers=_count_layers(weights, "enc.enc"),
+        blocks=_count_layers(weights, "hid.enc"),
     )
-    return SimVPv1(config, history=_history(stack, width), channels=channels)
+    return SimVPv1(config, history=_infer_history(stack, width), channels=channels)
 
 
-def _shape(weights: dict[str, Tensor], key: str, dimensions: int) -> tuple[int, ...]:
+def _shape(weights: dict[str, Tensor], key: str, ndim: int) -> tuple[int, ...]:
+    """Return the shape of a weight, after checking its number of dimensions."""
     if key not in weights:
-        raise ValueError(f"{key!r} is missing (models other than gSTA and IncepU do not have it)")
+        raise ValueError(f"{key!r} is missing (only gSTA and IncepU are supported)")
     shape = tuple(weights[key].shape)
-    if len(shape) != dimensions or 0 in shape:
-        raise ValueError(f"{key!r} has the shape {shape}, which must be of {dimensions} sizes above 0")
+    if len(shape) != ndim or 0 in shape:
+        raise ValueError(f"{key!r} of shape {shape} must have {ndim} dimensions above 0")
     return shape
 
 
-def _count(weights: dict[str, Tensor], layers: str) -> int:
-    """Return how many layers there are, a last one that is missing apart."""
-    found = {int(key.removeprefix(f"{layers}.").split(".")[0]) for key in weights if re.match(rf"{layers}\.\d+\.", key)}
-    if found != set(range(len(found))):
-        raise ValueError(f"of the layers '{layers}' there are the numbers {sorted(found)[:20]}: some are missing")
-    return len(found)
+def _count_layers(weights: dict[str, Tensor], prefix: str) -> int:
+    """Return how many layers the names under a prefix number, from 0 without a gap."""
+    layers = {int(match[1]) for key in weights if (match := re.match(rf"{prefix}\.(\d+)\.", key))}
+    if layers != set(range(len(layers))):
+        raise ValueError(f"layers {prefix!r} must be numbered from 0 without a gap, not {sorted(layers)[:20]}")
+    return len(layers)
 
 
-def _history(stack: int, width: int) -> int:
+def _infer_history(stack: int, width: int) -> int:
+    """Return how many states of some width are stacked in the translator's input."""
     if stack % width:
-        raise ValueError(
-            f"a translator of {stack} channels does not hold a whole number of states of {width} channels each"
-        )
+        raise ValueError(f"the translator's {stack} input channels must be a multiple of hidden_space={width}")
     return stack // width
 
 
-def _ratio(widths: list[int], wide: list[int]) -> float:
-    """Return what makes the widths wide, fractions cut off."""
-    least = max(after / before for before, after in zip(widths, wide, strict=True))
-    most = min((after + 1) / before for before, after in zip(widths, wide, strict=True))
-    for ratio in (least, (least + most) / 2):  # the first may miss by the last digit
-        if [int(before * ratio) for before in widths] == wide:
+def _infer_mlp_ratio(widths: list[int], mlp_widths: list[int]) -> float:
+    """Return a ratio with int(width * ratio) == mlp_width for all blocks."""
+    pairs = list(zip(widths, mlp_widths, strict=True))
+    low = max(mlp_width / width for width, mlp_width in pairs)
+    high = min((mlp_width + 1) / width for width, mlp_width in pairs)
+    for ratio in (low, (low + high) / 2):  # `low` may fail by rounding
+        if [int(width * ratio) for width in widths] == mlp_widths:
             return ratio
-    raise ValueError(f"the channel mixing makes {widths} channels {wide}, which no single mlp_ratio does")
+    raise ValueError(f"no mlp_ratio turns {widths} channels into {mlp_widths}")
 
 
 def _published_names(network: SimVPv2 | SimVPv1) -> dict[str, str]:
-    """Return OpenSTL's name for every weight of ours."""
+    """Return OpenSTL's name of every weight in the state dict of a network."""
     modules = {"readout": "dec.readout"}
-    for at in range(len(network.encoder)):
-        modules |= {f"encoder.{at}.{part}": f"enc.enc.{at}.conv.{part}" for part in ("conv", "norm")}
-    for at, layer in enumerate(network.decoder):
-        # an upsampling layer of theirs holds its convolution and its pixel shuffle in a sequence
-        modules |= {
-            f"decoder.{at}.conv": f"dec.dec.{at}.conv.conv" + (".0" if isinstance(layer.conv, PixelShuffleConv) else "")
-        }
-        modules |= {f"decoder.{at}.norm": f"dec.dec.{at}.conv.norm"}
-    for at in range(network.config.blocks):
-        if isinstance(network, SimVPv2):
-            modules |= {f"translator.blocks.{at}.{ours}": f"hid.enc.{at}.block.{name}" for name, ours in _BLOCK.items()}
-            continue
-        for ours, theirs in ((f"translator.down.{at}", f"hid.enc.{at}"), (f"translator.up.{at}", f"hid.dec.{at}")):
-            modules |= {f"{ours}.narrow": f"{theirs}.conv1"}
-            for branch in range(len(KERNEL_SIZES)):
-                for part in ("conv", "norm"):
-                    modules |= {f"{ours}.branches.{branch}.{part}": f"{theirs}.layers.{branch}.{part}"}
-    if isinstance(network, SimVPv2):
-        modules |= {
-            "translator.narrow": "hid.enc.0.reduction",
-            "translator.widen": f"hid.enc.{network.config.blocks - 1}.reduction",
-        }
+    for index in range(len(network.encoder)):
+        modules |= {f"encoder.{index}.{name}": f"enc.enc.{index}.conv.{name}" for name in ("conv", "norm")}
+    for index, layer in enumerate(network.decoder):
+        # OpenSTL wraps the convolution and the pixel shuffle of an upsampling layer in a Sequential
+        suffix = ".0" if isinstance(layer.conv, PixelShuffleConv) else ""
+        modules[f"decoder.{index}.conv"] = f"dec.dec.{index}.conv.conv{suffix}"
+        modules[f"decoder.{index}.norm"] = f"dec.dec.{index}.conv.norm"
+    modules |= _translator_names_v2(network) if isinstance(network, SimVPv2) else _translator_names_v1(network)
     names = {}
     for name in network.state_dict():
-        module, _, kind = name.rpartition(".")
-        if name in modules:  # a layer scale
+        module, _, tensor = name.rpartition(".")
+        if name in modules:  # a layer scale is a parameter, not a module
             names[name] = modules[name]
-        elif name != "change_scale_TC":  # which theirs lacks
-            names[name] = f"{modules[module]}.{kind}"
+        elif name != "change_scale_TC":  # OpenSTL has no predicted change
+            names[name] = f"{modules[module]}.{tensor}"
+    return names
+
+
+def _translator_names_v2(network: SimVPv2) -> dict[str, str]:
+    """Return OpenSTL's names of the translator's modules."""
+    blocks = network.config.blocks
+    names = {
+        f"translator.blocks.{block}.{name}": f"hid.enc.{block}.block.{published_name}"
+        for block in range(blocks)
+        for published_name, name in _BLOCK_NAMES.items()
+    }
+    # "reduction" is a 1 x 1 convolution after a block whose output width differs from its input width
+    return names | {
+        "translator.narrow": "hid.enc.0.reduction",
+        "translator.widen": f"hid.enc.{blocks - 1}.reduction",
+    }
+
+
+def _translator_names_v1(network: SimVPv1) -> dict[str, str]:
+    """Return OpenSTL's names of the translator's modules."""
+    names = {}
+    for block in range(network.config.blocks):
+        for side, published_side in (("down", "enc"), ("up", "dec")):
+            prefix, published_prefix = f"translator.{side}.{block}", f"hid.{published_side}.{block}"
+            names[f"{prefix}.narrow"] = f"{published_prefix}.conv1"
+            for branch in range(len(KERNEL_SIZES)):
+                for name in ("conv", "norm"):
+                    names[f"{prefix}.branches.{branch}.{name}"] = f"{published_prefix}.layers.{branch}.{name}"
     return names
