@@ -312,7 +312,7 @@ def measure_stream(path: Path | str, case: Case, engine: str, memory: int, secon
         "amplification": times / epochs / case.times,
         "extra": peak_bytes() - before,
         "bound": stream.bound,
-        "tier": stream.plan.tier,
+        "mode": stream.plan.mode,
     }
 
 

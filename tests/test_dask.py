@@ -125,10 +125,10 @@ def test_training(client, memory, tmp_path):
         return sc.train(TASK, one.isel(time=slice(0, 120)), valid=valid, **settings)
 
     here = run(ds, "run")
-    tier = "memory" if memory == "auto" else "stream"
-    assert checkpoint.plans(tmp_path / "run")[0].tier == tier
+    mode = "memory" if memory == "auto" else "stream"
+    assert checkpoint.load_plans(tmp_path / "run")[0].mode == mode
     there = run(on_workers(ds, time=5), "there")
-    assert checkpoint.plans(tmp_path / "there")[0].tier == tier
+    assert checkpoint.load_plans(tmp_path / "there")[0].mode == mode
     np.testing.assert_array_equal(here.normalizer.mean, there.normalizer.mean)
     if memory == "auto":  # in a stream the order of the windows follows the chunks
         assert here.provenance["epochs"] == there.provenance["epochs"]

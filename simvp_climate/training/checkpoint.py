@@ -110,7 +110,7 @@ def identify(
     }
     settings |= {name: provenance[name] for name in ("training", "validation", "channels", "units")}
     settings["start_from"] = provenance.get("start_from", {}).get("sha256")
-    if any(split.plan.tier == "stream" for split in splits):  # then each process reads shards of its own
+    if any(split.plan.mode == "stream" for split in splits):  # then each process reads shards of its own
         settings["processes"] = provenance["processes"]
     settings["data_sha256"] = digest.hexdigest()
     return Run(directory, json.dumps(settings, sort_keys=True))

@@ -134,7 +134,7 @@ class Split:
             plan=self.plan,
             seed=config.seed,
             rank=fabric.global_rank,
-            world=fabric.world_size,
+            world_size=fabric.world_size,
             shuffle=shuffle,
             states=self.states,
             device=fabric.device,
@@ -142,7 +142,7 @@ class Split:
 
     def check_unchanged(self) -> None:
         """Raise ValueError if the store changed since its statistics were computed."""
-        if self.plan.tier == "memory":
+        if self.plan.mode == "memory":
             return
         for number, (source, identity) in enumerate(zip(self.sources, self.identities, strict=True)):
             if reader.identity(source) != identity:
@@ -179,8 +179,8 @@ def read_split(
     batch = min(config.batch_size, sum(map(len, windows)))
     if plan is None:  # one for all processes, whatever memory each sees free
         plan = fabric.broadcast(loader.choose_plan(sources, windows, batch, config.memory, share))
-    identities = [reader.identity(source) if plan.tier == "stream" else None for source in sources]
-    states = loader.room_for(sources, windows) if plan.tier == "memory" else None
+    identities = [reader.identity(source) if plan.mode == "stream" else None for source in sources]
+    states = loader.allocate(sources, windows) if plan.mode == "memory" else None
     found = compute_statistics(sources, windows, weights_H, task.history, log_scale, out=states)
     return Split(name, describe(series), sources, windows, inits[0].append(inits[1:]), plan, found, states, identities)
 

@@ -62,7 +62,8 @@ PLANS = [Plan("memory"), Plan("stream", 10, 2), Plan("stream", 7, 3), Plan("stre
 def test_every_window_comes_once_over_all_ranks(plan, world, times):
     sources, windows = parts(counted(times))
     streams = [
-        WindowStream(sources, windows, batch_size=5, plan=plan, rank=rank, world=world, seed=3) for rank in range(world)
+        WindowStream(sources, windows, batch_size=5, plan=plan, rank=rank, world_size=world, seed=3)
+        for rank in range(world)
     ]
     epochs = [[seen(stream, epoch) for stream in streams] for epoch in (0, 1)]
     for ranks in epochs:
@@ -125,8 +126,8 @@ def test_each_chunk_is_read_about_once_an_epoch(tmp_path, chunk, offset):
     lazy = xr.open_zarr(tmp_path / "s.zarr", chunks=None, consolidated=False).isel(time=slice(offset, None))
     sources, windows = parts(lazy)
     plan = choose_plan(sources, windows, 8, memory=120_000)
-    assert plan.tier == "stream"
-    assert plan.segment % chunk == 0 and plan.segment >= 10 * (LENGTH - 1)
+    assert plan.mode == "stream"
+    assert plan.shard % chunk == 0 and plan.shard >= 10 * (LENGTH - 1)
     stream = WindowStream(sources, windows, batch_size=8, plan=plan)
     seen(stream)
     assert stream.decoded_steps / 1000 <= 1.11
@@ -136,12 +137,12 @@ def test_the_plan_keeps_within_the_memory_given():
     sources, windows = parts(counted(2000))
     state = 4 * np.prod(SHAPE)
     everything = 2000 * state + 4 * 8 * LENGTH * state
-    assert choose_plan(sources, windows, 8, memory=int(everything)).tier == "memory"
+    assert choose_plan(sources, windows, 8, memory=int(everything)).mode == "memory"
     for memory in (int(everything) - 1, 100_000, 40_000):
         plan = choose_plan(sources, windows, 8, memory)
         stream = WindowStream(sources, windows, batch_size=8, plan=plan)
-        assert plan.tier == "stream"
-        held = 2 * stream._group_states() * state + 4 * 8 * LENGTH * state
+        assert plan.mode == "stream"
+        held = 2 * stream._largest_group() * state + 4 * 8 * LENGTH * state
         assert held <= memory and held <= stream.bound
     with pytest.raises(MemoryError, match="memory=17000 gives 0.0162 MiB, and to stream these windows takes"):
         choose_plan(sources, windows, 8, memory=17_000)
@@ -167,7 +168,7 @@ def test_memory_stays_within_the_bound_for_a_store_that_is_larger(tmp_path):
     code = f"""
 import resource, sys
 import numpy as np, pandas as pd, xarray as xr, zarr
-from simvp_climate import loader
+from simvp_climate.training import loader
 from simvp_climate.data import reader
 def peak():
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -186,7 +187,7 @@ total = 0
 for batch in whole.epoch(0):
     total += float(batch.states[:, 0, 0, 0, 0].sum())
 assert total == 1496 * 1497 / 2, total
-print(whole.plan.tier, peak() - before, whole.bound)
+print(whole.plan.mode, peak() - before, whole.bound)
 """
     big = counted(1500).isel(latitude=np.arange(200) % 4, longitude=np.arange(200) % 8)
     big = big.assign_coords(latitude=np.linspace(-89, 89, 200), longitude=np.arange(200) * 1.8)
@@ -194,8 +195,8 @@ print(whole.plan.tier, peak() - before, whole.bound)
     environment = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    tier, used, bound = done.stdout.split()
-    assert tier == "stream" and int(bound) < 110e6 < 1500 * 200 * 200 * 4 / 2
+    mode, used, bound = done.stdout.split()
+    assert mode == "stream" and int(bound) < 110e6 < 1500 * 200 * 200 * 4 / 2
     assert int(used) <= 1.2 * int(bound)
 
 
@@ -220,7 +221,13 @@ def test_ranks_from_memory_share_the_batches_of_one(shuffle):
     def batches(world, batch_size):
         streams = [
             WindowStream(
-                sources, windows, batch_size=batch_size, plan=Plan("memory"), rank=rank, world=world, shuffle=shuffle
+                sources,
+                windows,
+                batch_size=batch_size,
+                plan=Plan("memory"),
+                rank=rank,
+                world_size=world,
+                shuffle=shuffle,
             )
             for rank in range(world)
         ]
@@ -234,7 +241,7 @@ def test_ranks_from_memory_share_the_batches_of_one(shuffle):
 def test_too_few_windows_for_the_ranks_are_refused():
     sources, windows = parts(counted(8))
     with pytest.raises(ValueError, match="5 windows over 2 processes in batches of 1 leave a process with an empty"):
-        WindowStream(sources, windows, batch_size=1, plan=Plan("memory"), world=2)
+        WindowStream(sources, windows, batch_size=1, plan=Plan("memory"), world_size=2)
 
 
 def _child(stream, queue):

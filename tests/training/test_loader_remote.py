@@ -141,7 +141,7 @@ def test_a_run_goes_on_when_the_server_is_back(folder, tmp_path, monkeypatch):
         return sc.train(task, ds.isel(time=slice(0, 150)), valid=valid, **settings)
 
     whole = run(folder, tmp_path / "whole")
-    assert checkpoint.plans(tmp_path / "whole")[0].tier == "stream"
+    assert checkpoint.load_plans(tmp_path / "whole")[0].mode == "stream"
     epoch_of, server_class = WindowStream.epoch, http_server._HTTPServer
     with serve(folder) as server:
         port = int(server.url.rsplit(":", 1)[1])

@@ -127,7 +127,7 @@ def test_stopped_within_epochs(memory, tmp_path, monkeypatch, capsys):
     model = tiny_model(drop_path=0.3)
     arguments = dict(valid=VALID, model=model, config=config)
     whole = run(ds, **arguments, directory=tmp_path / "whole")
-    assert plans[0].tier == ("memory" if memory == "auto" else "stream")
+    assert plans[0].mode == ("memory" if memory == "auto" else "stream")
     steps = Interrupter(monkeypatch)
     # 145 windows: 19 batches, 10 steps an epoch
     steps.at = {1: signal.SIGTERM, 7: signal.SIGUSR1, 10: signal.SIGINT, 20: signal.SIGTERM, 25: signal.SIGTERM}

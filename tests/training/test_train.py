@@ -130,7 +130,7 @@ def test_a_streamed_run_goes_on_where_it_stopped_whatever_memory_there_is(tmp_pa
     choose = loader.choose_plan
     monkeypatch.setattr(loader, "choose_plan", lambda *a: plans.append(choose(*a)) or plans[-1])
     whole = run(ds, config=config, directory=tmp_path / "whole")
-    assert plans[0].tier == "stream"
+    assert plans[0].mode == "stream"
     assert_same_weights(whole, run(ds, config=dataclasses.replace(config, engine="zarr")))
 
     saves, save = [], checkpoint.save
