@@ -54,9 +54,9 @@ def test_a_chunk_that_is_not_whole_stops_the_training(tmp_path, how, zarr_format
     ds = sc.open_dataset(path, ["z500", "t2m"])
     with pytest.raises(OSError) as error:
         train(ds, engine=engine, memory=memory, batch_size=2)
-    rest = (r"the chunk \(1, 0, 0\) of 't2m'", "is damaged", "copy or download it again")
+    rest = (r"the chunk \(1, 0, 0\) of 't2m'", "is damaged", "[Cc]opy or download it again")
     if how == "missing":
-        rest = (r"no chunk \(1, 0, 0\) of 't2m'", "copy or download it again", 'missing_chunks="fill"')
+        rest = (r"no chunk \(1, 0, 0\) of 't2m'", "[Cc]opy or download it again", 'missing_chunks="fill"')
     says(error, *LOST, "one chunk, 5 times", *rest)
     # what comes after is of use
     assert len(train(ds.isel(time=slice(10, None)), engine=engine).provenance["epochs"]) == 1
@@ -69,9 +69,7 @@ def test_a_chunk_that_is_not_whole_stops_a_forecast(tmp_path):
     os.truncate(path / "t2m" / "1.0.0", 100)
     with pytest.raises(OSError) as error:
         forecaster(ds, init_times=ds.time.values[5:6])
-    says(
-        error, "'t2m'", "s.zarr", "2001-01-02 06:00:00", "is damaged: 100 bytes are there", "copy or download it again"
-    )
+    says(error, "'t2m'", "s.zarr", "2001-01-02 06:00:00", "is damaged", "100 bytes", "[Cc]opy or download it again")
     assert forecaster(ds).notnull().all().to_array().all()  # from other times
 
 
@@ -336,9 +334,9 @@ def test_paths_that_cannot_be_opened(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.nc").write_text("hello")
     for path, kind, parts in (
-        (tmp_path / "era.zarr", FileNotFoundError, ("nothing at .*era.zarr", "Did you mean 'era5.zarr'")),
+        (tmp_path / "era.zarr", FileNotFoundError, ("era.zarr' does not exist", "Did you mean 'era5.zarr'")),
         (tmp_path / "empty", ValueError, ("neither a Zarr store", "holds nothing", "Give the path")),
-        (tmp_path / "text.nc", ValueError, ("text.nc' is not a file that can be opened here",)),
+        (tmp_path / "text.nc", ValueError, ("text.nc' cannot be opened",)),
     ):
         with pytest.raises(kind) as error:
             sc.open_dataset(path, ["t2m"])

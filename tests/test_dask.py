@@ -98,7 +98,7 @@ def test_statistics(client, chunks):
     found = []
     for one in (ds, on_workers(ds, **chunks)):
         source = reader.open_source(orient(one))
-        assert reader.identity(source) is None, "nothing is remembered that cannot be told apart"
+        assert reader.source_identity(source) is None, "nothing is remembered that cannot be told apart"
         windows = find_windows(one.indexes["time"], "6h", 2, 2, "ds")
         found.append(compute_statistics([source], [windows], latitude_weights(one["latitude"]).values, 2, np.zeros(1)))
     here, there = found

@@ -145,7 +145,7 @@ def test_check_says_by_its_status_what_it_found(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["nowhere.zarr"], "there is nothing at"),
+        (["nowhere.zarr"], "does not exist"),
         (["store.nc", "--levels", "500,x"], "levels 500 x are no pressures"),
         (["store.nc", "--html", "nodir/x.html"], "html nodir x html there is no folder nodir"),
         (["store.nc", "--step", "sometimes"], "is not a time step"),
@@ -267,7 +267,7 @@ class TestFromFileToFigure:
         [
             (["forecast", "f.safetensors", "data.zarr", "--out", "f.txt"], "ends in nc or zarr"),
             (["forecast", "f.safetensors", "data.zarr", "--out", "f.zarr"], "say from which times"),
-            (["forecast", "f.safetensors", "nowhere.zarr", "--out", "f.nc"], "there is nothing at"),
+            (["forecast", "f.safetensors", "nowhere.zarr", "--out", "f.nc"], "does not exist"),
             (["score", "forecast.nc", "--truth", "data.zarr", "--train", "2001"], "is no period"),
             (["score", "nowhere.nc", "--truth", "data.zarr"], "does not exist"),
             (["plot", "maps", "forecast.nc", "--variable", "x", "--out", "m.png"], "variable x is not in"),

@@ -34,10 +34,11 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from simvp_climate.data import reader
 from simvp_climate.data.conventions import find_axes
 from simvp_climate.data.files import check_parent, differences, write_atomically
 from simvp_climate.data.progress import tqdm
+from simvp_climate.data.store import drop_codecs
+from simvp_climate.data.views import variable_identity
 
 _DTYPES = ("float32", "float16", "int16")
 _BLOCK_BYTES = 2**26  # read at once; up to four times that if a chunk of the source is then read but once
@@ -308,7 +309,7 @@ def _made_from(dataset: xr.Dataset, samples: dict[str, np.ndarray], settings: di
             "shape": list(variable.shape),
             "dtype": str(variable.dtype),
             "attributes": variable.attrs,
-            _STORED: reader.stored_identity(variable) if name in samples else None,
+            _STORED: variable_identity(variable) if name in samples else None,
             "values (checksum)": _checksum(values),
         }
     record = {
@@ -558,10 +559,7 @@ def _finish(building: Path, target: Path, errors: dict[str, float], made_from: d
 
 def _open(target: Path) -> xr.Dataset:
     dataset = xr.open_zarr(target, chunks=None, consolidated=False, decode_timedelta=False)
-    for variable in dataset.variables.values():
-        # codecs of one Zarr format cannot be written in the other: left here they would break a later to_zarr
-        for name in ("compressors", "filters", "serializer", "shards"):
-            variable.encoding.pop(name, None)
+    drop_codecs(dataset)
     return dataset
 
 

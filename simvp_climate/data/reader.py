@@ -1,39 +1,33 @@
-"""Decoded blocks of time from an oriented Dataset, each stored chunk once, with the missing values found on the way.
+"""Read blocks of states from an oriented Dataset as float32 arrays, each stored chunk once.
 
 A variable that is still an untouched lazy view of a Zarr array on a local disk is read by tensorstore where that is
-installed, straight into the buffer it is wanted in; everything else goes through xarray. Both give the same values.
+installed, straight into the output buffer; everything else is read through xarray. Both give the same values.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import xarray as xr
-import zarr
-from xarray.backends.zarr import ZarrArrayWrapper
-from xarray.core import indexing
-from zarr.abc.store import Store
 from zarr.core.buffer.cpu import NDBuffer
-from zarr.storage import LocalStore, WrapperStore
 
-from simvp_climate.data.store import CheckedStore, DamagedChunkError, MissingChunkError
+from simvp_climate.data.checked_store import DamagedChunkError, MissingChunkError
+from simvp_climate.data.views import View, find_view, store_address, variable_identity
 
 ENGINES = ("auto", "zarr", "tensorstore")
 _TASK_BYTES = 2**23  # read by one task: a few chunks, so that the cores share a block
-_DECODED_BYTES = 2**28  # of large chunks at once
-_TASKS = 8  # at once, or as many as there are cores; each has many requests in flight where the store is remote
+_DECODED_BYTES = 2**28  # limit for large chunks that are decoded at the same time
+_MAX_TASKS = 8  # at the same time, or as many as there are cores; remote stores serve many requests per task
 
 
 @dataclass(frozen=True)
 class Channel:
-    """One two-dimensional field of a state: a variable, on a level (in the data's own units) or without."""
+    """One two-dimensional field of a state: a variable, on one level (in the units of the data) or without levels."""
 
     variable: str
     level: float | None = None
@@ -44,27 +38,27 @@ class Channel:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """One series of states: an oriented Dataset, and where its variables are stored.
+    """A series of states that can be read: an oriented Dataset and where its variables are stored.
 
     Attributes
     ----------
     dataset
         The series, oriented.
     channels
-        What its states consist of.
+        Channels of a state, in order.
     views
-        For each variable the stored array that it is an untouched view of, or None.
-    stores
-        For each variable what tensorstore opened, or None where it is read through xarray.
+        For each variable the stored array it is an untouched view of, or None.
+    tensorstores
+        For each variable the array opened by tensorstore, or None where xarray reads.
     """
 
     dataset: xr.Dataset
     channels: tuple[Channel, ...]
-    views: tuple["View | None", ...]
-    stores: tuple[object | None, ...]
+    views: tuple[View | None, ...]
+    tensorstores: tuple[object | None, ...]
 
     @property
-    def times(self) -> int:
+    def time_count(self) -> int:
         """Number of times."""
         return self.dataset.sizes["time"]
 
@@ -79,130 +73,101 @@ class Source:
         return 4 * int(np.prod(self.shape))
 
     @property
-    def chunk(self) -> int:
-        """Number of times in a stored chunk (or shard), the most of any variable; 1 where it is not known."""
-        steps = []
-        for number in range(len(self.views)):
-            unit, stored = self._unit(number)
-            steps.append(max(1, unit // abs(stored.step) if isinstance(stored, range) else unit))
-        return max(steps)
+    def chunk_times(self) -> int:
+        """Number of times of the series in one stored chunk (or shard) of any variable at most; 1 if unknown."""
+        return max(self._times_per_chunk(index) for index in range(len(self.views)))
 
-    def phase(self, time: int) -> int:
-        """Number of times by which a time comes after the beginning of its chunk, for the longest chunks."""
-        number = max(range(len(self.views)), key=lambda one: self._unit(one)[0])
-        unit, stored = self._unit(number)
-        step = stored.step if isinstance(stored, range) else 1
-        return int(stored[time] % unit // step) if step > 0 else 0
+    def offset_in_chunk(self, time: int) -> int:
+        """Return how many times of the series lie between the start of the longest chunk and `time` in it."""
+        length, positions = self._time_layout(self._longest_chunked())
+        step = positions.step if isinstance(positions, range) else 1
+        return int(positions[time] % length // step) if step > 0 else 0
 
-    def decoded(self, start: int, stop: int) -> int:
-        """Number of times that are decoded to read some: whole chunks of the longest kind."""
-        number = max(range(len(self.views)), key=lambda one: self._unit(one)[0])
-        unit, stored = self._unit(number)
-        numbers = self.chunk_numbers(number, start, stop)
-        return int(len(np.unique(numbers)) * max(1, unit // abs(stored.step) if isinstance(stored, range) else unit))
+    def decoded_times(self, start: int, stop: int) -> int:
+        """Return how many times are decoded to read `start` to `stop`: whole chunks of the longest ones."""
+        index = self._longest_chunked()
+        return len(np.unique(self.chunk_indices(index, start, stop))) * self._times_per_chunk(index)
 
     @property
     def chunk_bytes(self) -> int:
-        """Bytes of the largest stored chunk when it is decoded: all that is in it, wanted or not."""
+        """Bytes of the largest stored chunk after decoding, with the levels and cells in it that are not used."""
         sizes = [0]
-        for number, view in enumerate(self.views):
-            if view is not None and view.chunks is not None:
-                sizes.append(int(np.prod(view.chunks)) * view.stored.dtype.itemsize)
-            elif view is None:
-                variable = self.dataset[list(self.dataset.data_vars)[number]]
-                if variable.chunks is not None:
-                    sizes.append(int(np.prod([max(one) for one in variable.chunks])) * variable.dtype.itemsize)
+        for view, variable in zip(self.views, self.dataset.data_vars.values(), strict=True):
+            if view is not None:
+                sizes.append(view.chunk_bytes)
+            elif variable.chunks is not None:
+                sizes.append(int(np.prod([max(lengths) for lengths in variable.chunks])) * variable.dtype.itemsize)
         return max(sizes)
 
     @property
-    def in_flight(self) -> int:
-        """Bytes of what is being decoded at once, at most: 64 MiB, or some large chunks as stored and decoded."""
-        return max(_TASKS * _TASK_BYTES, self.at_once * 2 * self.chunk_bytes)
+    def decoding_bytes(self) -> int:
+        """Bytes being decoded at the same time at most: 64 MiB, or some large chunks, stored and decoded."""
+        return max(_MAX_TASKS * _TASK_BYTES, self.max_tasks * 2 * self.chunk_bytes)
 
     @property
-    def at_once(self) -> int:
-        """Number of tasks that read at once: fewer where chunks are large."""
-        remote = any(v is not None and v.array is not None and local_folder(v.array) is None for v in self.views)
-        most = _TASKS if remote else min(_TASKS, os.cpu_count() or 1)
-        return max(1, min(most, _DECODED_BYTES // max(1, self.chunk_bytes)))
+    def max_tasks(self) -> int:
+        """Number of tasks that may read at the same time: fewer where chunks are large."""
+        remote = any(view is not None and view.is_remote for view in self.views)
+        tasks = _MAX_TASKS if remote else min(_MAX_TASKS, os.cpu_count() or 1)
+        return max(1, min(tasks, _DECODED_BYTES // max(1, self.chunk_bytes)))
 
-    def levels_of(self, number: int) -> int:
-        """Number of levels of a variable, 0 if it has no such dimension."""
-        return self.dataset[list(self.dataset.data_vars)[number]].sizes.get("level", 0)
+    def level_count(self, index: int) -> int:
+        """Return the number of levels of a variable, 0 if it has no level dimension."""
+        return self._variable(index).sizes.get("level", 0)
 
-    def chunk_numbers(self, number: int, start: int, stop: int) -> np.ndarray:
-        """Return for some times the number of the stored chunk of a variable that they lie in."""
-        unit, stored = self._unit(number)
-        return np.asarray(stored[start:stop]) // unit
+    def chunk_indices(self, index: int, start: int, stop: int) -> np.ndarray:
+        """Return for times `start` to `stop` the index along time of the stored chunk of a variable."""
+        length, positions = self._time_layout(index)
+        return np.asarray(positions[start:stop]) // length
 
-    def _unit(self, number: int) -> tuple[int, range | np.ndarray]:
-        """Return the times in a chunk as stored, and for every time of the series the place where it is stored."""
-        view = self.views[number]
+    def _variable(self, index: int) -> xr.DataArray:
+        return self.dataset[list(self.dataset.data_vars)[index]]
+
+    def _longest_chunked(self) -> int:
+        """Return the index of the variable with the most times in a stored chunk."""
+        return max(range(len(self.views)), key=lambda index: self._time_layout(index)[0])
+
+    def _times_per_chunk(self, index: int) -> int:
+        """Return the number of times of the series in a chunk of a variable; a series may skip stored times."""
+        length, positions = self._time_layout(index)
+        return max(1, length // abs(positions.step) if isinstance(positions, range) else length)
+
+    def _time_layout(self, index: int) -> tuple[int, range | np.ndarray]:
+        """Return the stored times in a chunk of a variable, and the stored position of every time of the series."""
+        view = self.views[index]
         if view is None:
-            variable = self.dataset[list(self.dataset.data_vars)[number]].variable
-            return max(variable.chunksizes.get("time", (1,))), range(self.times)
-        by = view.key[view.time_axis]
-        stored = range(*by.indices(view.stored.shape[view.time_axis])) if isinstance(by, slice) else np.asarray(by)
-        return 1 if view.chunks is None else view.chunks[view.time_axis], stored
+            return max(self._variable(index).variable.chunksizes.get("time", (1,))), range(self.time_count)
+        times = view.key[view.time_axis]
+        if isinstance(times, slice):
+            positions = range(*times.indices(view.stored.shape[view.time_axis]))
+        else:
+            positions = np.asarray(times)
+        return 1 if view.chunks is None else view.chunks[view.time_axis], positions
 
 
-@dataclass(frozen=True, eq=False)
-class View:
-    """A lazy variable as what is stored, and which part of it is meant.
-
-    Attributes
-    ----------
-    stored
-        All that is stored, decoded when it is read.
-    key
-        For each stored axis the position, the slice or the positions that make up the variable.
-    dims
-        Of the variable: the stored axes without those at a single position.
-    array
-        The Zarr array below, or None for other files.
-    chunks
-        Shape of what is stored and decoded in one piece (a chunk, or the shard with many), None where not known.
-    decode
-        What xarray does to the stored numbers, in order: filling, scaling.
-    """
-
-    stored: xr.Variable
-    key: tuple[int | slice | np.ndarray, ...]
-    dims: tuple[str, ...]
-    array: zarr.Array | None
-    chunks: tuple[int, ...] | None
-    decode: tuple[Callable, ...]
-
-    @property
-    def time_axis(self) -> int:
-        """Position of the time among the stored axes."""
-        axes = [axis for axis, by in enumerate(self.key) if not isinstance(by, int | np.integer)]
-        return axes[self.dims.index("time")]
-
-
-def channels(dataset: xr.Dataset) -> tuple[Channel, ...]:
+def list_channels(dataset: xr.Dataset) -> tuple[Channel, ...]:
     """Return the channels of an oriented Dataset: variables in order, each with its levels in order.
 
     Raises
     ------
     ValueError
-        If a variable has no time (a field that never changes is no forecast), or a dimension more.
+        If a variable has no time dimension, or a dimension other than time, level, latitude and longitude.
     """
-    found = []
+    channels = []
     for name, variable in dataset.data_vars.items():
         if "time" not in variable.dims:
             raise ValueError(
-                f"{name!r} has no time dimension (its dimensions: {variable.dims}): it cannot be forecast. "
-                "Leave it out of Task.variables, or name it in Task.forcings"
+                f"{name!r} has no time dimension, only {variable.dims}, and cannot be forecast. "
+                "Leave it out of Task.variables, or list it in Task.forcings"
             )
-        if more := sorted(set(variable.dims) - {"time", "level", "latitude", "longitude"}):
+        if extra := sorted(set(variable.dims) - {"time", "level", "latitude", "longitude"}):
             raise ValueError(
-                f"{name!r} has the dimensions {more} beside time, level, latitude and longitude: choose one, for "
-                f"example ds.isel({more[0]}=0); to train on all give a list of series, one for each"
+                f"{name!r} has the dimensions {extra} beside time, level, latitude and longitude. Select one index: "
+                f"ds.isel({extra[0]}=0). To train on all, pass a list of series"
             )
         levels = dataset["level"].values.tolist() if "level" in variable.dims else [None]
-        found += [Channel(name, level) for level in levels]
-    return tuple(found)
+        channels += [Channel(name, level) for level in levels]
+    return tuple(channels)
 
 
 def open_source(dataset: xr.Dataset, engine: str = "auto") -> Source:
@@ -213,44 +178,44 @@ def open_source(dataset: xr.Dataset, engine: str = "auto") -> Source:
     dataset
         Oriented: dimensions time, latitude, longitude and perhaps level.
     engine
-        "zarr": through xarray and zarr-python; "tensorstore": that, for every variable; "auto": tensorstore for
-        those variables that it can read.
+        "zarr": read through xarray and zarr-python; "tensorstore": read every variable with tensorstore; "auto":
+        tensorstore for the variables it can read.
 
     Raises
     ------
     ValueError
-        If the engine is unknown, or tensorstore is asked for by name and cannot read a variable.
+        If the engine is unknown, or engine="tensorstore" cannot read a variable.
     ModuleNotFoundError
-        If tensorstore is asked for by name and is not installed.
+        If engine="tensorstore" and tensorstore is not installed.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r} must be one of {ENGINES}")
-    found = channels(dataset)
-    views = tuple(_view(variable.variable) for variable in dataset.data_vars.values())
-    plain = Source(dataset, found, views, (None,) * len(views))
+    channels = list_channels(dataset)
+    views = tuple(find_view(variable.variable) for variable in dataset.data_vars.values())
+    source = Source(dataset, channels, views, (None,) * len(views))
     if engine == "zarr":
-        return plain
+        return source
     try:
         import tensorstore
     except ModuleNotFoundError as error:
         if engine == "tensorstore":
             raise ModuleNotFoundError(
-                "engine='tensorstore' needs tensorstore: pip install 'simvp-climate[fast]', or take engine='auto'"
+                "engine='tensorstore' needs tensorstore. Run: pip install 'simvp-climate[fast]', or use engine='auto'"
             ) from error
-        return plain
-    stores = tuple(None if view is None else _open_tensorstore(tensorstore, view, plain.at_once) for view in views)
-    if engine == "tensorstore" and None in stores:
-        name = list(dataset.data_vars)[stores.index(None)]
+        return source
+    opened = tuple(None if view is None else _open_tensorstore(tensorstore, view, source.max_tasks) for view in views)
+    if engine == "tensorstore" and None in opened:
+        name = list(dataset.data_vars)[opened.index(None)]
         raise ValueError(
-            f"engine='tensorstore' reads untouched lazy views of Zarr arrays on a local disk, and {name!r} is none. "
-            "Take engine='auto'"
+            f"engine='tensorstore' cannot read {name!r}: it must be an untouched lazy view of a Zarr array on a local "
+            "disk. Use engine='auto'"
         )
-    return Source(dataset, found, views, stores)
+    return Source(dataset, channels, views, opened)
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """States to be read: times `start` to `stop` (exclusive) of a source into `out`.
+    """States to read: times `start` to `stop` (exclusive) of a source into `out`.
 
     `out` is float32 of shape (stop - start, channel, latitude, longitude).
     """
@@ -262,53 +227,53 @@ class Request:
 
 
 def fetch(requests: Sequence[Request]) -> None:
-    """Read all requests into their arrays, many chunks at once; return when every value is there.
+    """Read all requests into their arrays, many chunks at the same time; return when every value has arrived.
 
     Raises
     ------
     OSError
         If something cannot be read: the message names the variable, the chunk and its times.
     """
-    tasks, reads = [], []
+    tasks, futures = [], []
     for request in requests:
-        first = 0
-        for number, variable in enumerate(request.source.dataset.data_vars.values()):
-            count = variable.sizes.get("level", 1)
-            out = request.out[:, first : first + count]
+        source, first_channel = request.source, 0
+        for index, variable in enumerate(source.dataset.data_vars.values()):
+            channel_count = variable.sizes.get("level", 1)
+            out = request.out[:, first_channel : first_channel + channel_count]
             if "level" not in variable.dims:
                 out = out[:, 0]
-            first += count
-            source, view, store = request.source, request.source.views[number], request.source.stores[number]
-            # tensorstore orders small chunks by itself, and would hold all large ones at once
-            many = store is not None and source.chunk_bytes <= _TASK_BYTES
-            if many and (read := _read_straight(view, store, request.start, request.stop, out)):
-                reads.append((source, number, request.start, request.stop, read))
+            first_channel += channel_count
+            view, store = source.views[index], source.tensorstores[index]
+            # tensorstore schedules small chunks by itself, but would hold all large ones at the same time
+            direct = store is not None and source.chunk_bytes <= _TASK_BYTES
+            if direct and (future := _start_direct_read(view, store, request.start, request.stop, out)):
+                futures.append((source, index, request.start, request.stop, future))
                 continue
-            for start, stop in _pieces(source, number, request.start, request.stop):
-                tasks.append((source, number, start, stop, out[start - request.start : stop - request.start]))
+            for start, stop in _split_at_chunks(source, index, request.start, request.stop):
+                tasks.append((source, index, start, stop, out[start - request.start : stop - request.start]))
     if len(tasks) == 1:
         _run(*tasks[0])
     elif tasks:
-        at_once = min(request.source.at_once for request in requests)
-        with ThreadPoolExecutor(min(at_once, len(tasks))) as pool:
-            # the list waits for all, and passes on the first error
+        max_tasks = min(request.source.max_tasks for request in requests)
+        with ThreadPoolExecutor(min(max_tasks, len(tasks))) as pool:
+            # the list waits for all tasks and raises the first error
             list(pool.map(lambda task: _run(*task), tasks))
-    for source, number, start, stop, read in reads:
+    for source, index, start, stop, future in futures:
         try:
-            read.result()
+            future.result()
         except Exception as error:
-            raise _explain(source, number, start, stop, error) from error
+            raise _explain(source, index, start, stop, error) from error
 
 
 def read(source: Source, times: np.ndarray) -> np.ndarray:
-    """Return the states at some ascending times: float32, shape (time, channel, latitude, longitude)."""
+    """Return the states at ascending time indices: float32, shape (time, channel, latitude, longitude)."""
     out = np.empty((len(times), *source.shape), dtype=np.float32)
-    fetch([Request(source, start, stop, out[at : at + stop - start]) for start, stop, at in runs(times)])
+    fetch([Request(source, start, stop, out[i : i + stop - start]) for start, stop, i in consecutive_runs(times)])
     return out
 
 
-def runs(times: np.ndarray) -> list[tuple[int, int, int]]:
-    """Return ascending positions as runs without a gap: (first, last + 1, where the run begins in `times`)."""
+def consecutive_runs(times: np.ndarray) -> list[tuple[int, int, int]]:
+    """Return ascending indices as runs without a gap: (first, last + 1, position in `times` where the run starts)."""
     if not len(times):
         return []
     begins = np.concatenate([[0], np.flatnonzero(np.diff(times) != 1) + 1])
@@ -317,188 +282,66 @@ def runs(times: np.ndarray) -> list[tuple[int, int, int]]:
 
 
 def check_finite(states: np.ndarray, dataset: xr.Dataset, times: np.ndarray, mask: np.ndarray | None = None) -> None:
-    """Raise ValueError, naming time and cell, if a state to be used is not finite.
+    """Raise ValueError with time and cell if a value of the states is not finite.
 
-    `times` are the positions in `dataset` of the states, shape (time, channel, latitude, longitude). Cells of
-    `mask` (channel, latitude, longitude) are not looked at.
+    Parameters
+    ----------
+    states
+        Shape (time, channel, latitude, longitude).
+    dataset
+        The oriented Dataset the states come from.
+    times
+        Time indices of the states in `dataset`.
+    mask
+        Cells to ignore, shape (channel, latitude, longitude).
     """
-    # a sum is finite unless a value is not, and far faster than a look at every value
+    # the sum is finite if every value is, and far faster to compute than a test of every value
     with np.errstate(invalid="ignore", over="ignore"):
         if np.isfinite(states.sum(dtype=np.float32)):
             return
-    wrong = ~np.isfinite(states)
+    missing = ~np.isfinite(states)
     if mask is not None:
-        wrong &= ~mask
-    if not wrong.any():
+        missing &= ~mask
+    if not missing.any():
         return
-    when, channel, row, column = np.argwhere(wrong)[0]
-    message = missing_value(dataset, times[when], channel, row, column, states[when, channel, row, column])
-    if mask is not None and len(states) > 1 and wrong[:, channel, row, column].all():
+    time, channel, row, column = np.argwhere(missing)[0]
+    message = describe_missing_value(dataset, times[time], channel, row, column, states[time, channel, row, column])
+    if mask is not None and len(states) > 1 and missing[:, channel, row, column].all():
         raise ValueError(
-            f"{message}The cell has no value at any of the {len(states)} times read, and had values in training: give "
-            "data with the mask of the training data, or fill the cell"
+            f"{message}The cell is missing at all {len(states)} times read, and had values in training. Pass data "
+            "with the mask of the training data, or fill the cell"
         )
-    raise ValueError(message + fill_or_drop(dataset, channel))
+    raise ValueError(message + missing_value_fix(dataset, channel))
 
 
-def missing_value(dataset: xr.Dataset, time: int, channel: int, row: int, column: int, value: float) -> str:
-    """Return the words for a value that is missing where it is needed."""
+def describe_missing_value(dataset: xr.Dataset, time: int, channel: int, row: int, column: int, value: float) -> str:
+    """Return the sentence that begins an error about a missing value: variable, value, time and cell."""
     cell = f"latitude {dataset['latitude'].values[row]:g}, longitude {dataset['longitude'].values[column]:g}"
     return (
-        f"{channels(dataset)[channel]} is {value} at {dataset.indexes['time'][time]}, {cell}, inside a "
-        "window that would be read. "
+        f"{list_channels(dataset)[channel]} is {value} at {dataset.indexes['time'][time]}, {cell}, inside a window "
+        "to be read. "
     )
 
 
-def fill_or_drop(dataset: xr.Dataset, channel: int) -> str:
-    """Return the way out of a missing value."""
+def missing_value_fix(dataset: xr.Dataset, channel: int) -> str:
+    """Return the sentence that ends an error about a missing value: how to fix the data."""
     return (
         "Fill the value, or drop the time (windows skip gaps): "
-        f"ds.dropna('time', how='any', subset=[{channels(dataset)[channel].variable!r}])"
+        f"ds.dropna('time', how='any', subset=[{list_channels(dataset)[channel].variable!r}])"
     )
 
 
-def identity(source: Source) -> str | None:
-    """Return a text that changes when what is stored changes, or None where that cannot be told without reading.
-
-    For files on a local disk: names, sizes and times of change of the files (of each chunk), and which part of them
-    is meant. For remote stores: the address and the metadata, so that a chunk overwritten in place is not noticed.
-    """
-    stamps = {name: stored_identity(variable.variable) for name, variable in source.dataset.data_vars.items()}
-    if None in stamps.values():
+def source_identity(source: Source) -> str | None:
+    """Return a digest of the identities of all variables, or None if one has none; see `variable_identity`."""
+    identities = {name: variable_identity(variable.variable) for name, variable in source.dataset.data_vars.items()}
+    if None in identities.values():
         return None
-    return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(identities).encode()).hexdigest()
 
 
-def stored_identity(variable: xr.Variable) -> str | None:
-    """Return what `identity` says, for one variable, as opened and perhaps selected from."""
-    view = _view(variable)
-    if view is None:
-        return None
-    if view.array is None:
-        path = variable.encoding.get("source")
-        if path is None or not os.path.isfile(path):
-            return None
-        stamp = _stamp(path)
-    else:
-        folder = local_folder(view.array)
-        metadata = json.dumps(view.array.metadata.to_dict(), default=str, sort_keys=True)
-        address = f"{metadata} {_address(view.array.store)} {view.array.path}"
-        stamp = address if folder is None else _stamp(str(folder))
-    key = [by.tolist() if isinstance(by, np.ndarray) else str(by) for by in view.key]
-    # functions by name: their addresses differ from process to process
-    decode = [(one.func.__qualname__, sorted((k, str(v)) for k, v in one.keywords.items())) for one in view.decode]
-    return hashlib.sha256(f"{stamp} {key} {decode}".encode()).hexdigest()
-
-
-def free_memory() -> int | None:
-    """Return the bytes that can still be had: of the machine, or of the job's share (cgroup) if that is less."""
-    found = []
-    try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        found.append(1024 * int(lines["MemAvailable"].split()[0]))
-        groups = Path("/proc/self/cgroup").read_text().splitlines()
-    except (OSError, KeyError, ValueError):  # not Linux
-        return min(found, default=None)
-    for group in groups:
-        _, controllers, path = group.split(":", 2)
-        if controllers == "":  # version 2: every group above has a limit of its own
-            root, names = Path("/sys/fs/cgroup"), ("memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            root = Path("/sys/fs/cgroup/memory")
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        else:
-            continue
-        folder = root / path.lstrip("/")
-        for one in [folder, *folder.parents]:
-            if one == root.parent:
-                break
-            try:
-                limit, used = int((one / names[0]).read_text()), int((one / names[1]).read_text())
-                # files in the cache count as used, but make way
-                lines = dict(line.split() for line in (one / "memory.stat").read_text().splitlines())
-                found.append(limit - used + int(lines[names[2]]))
-            except (OSError, KeyError, ValueError):  # no limit ("max"), or not to be seen from inside a container
-                continue
-    return min(found)
-
-
-def _stamp(path: str) -> str:
-    """Return the names, sizes and times of change of a file or of all files in a folder."""
-    if os.path.isfile(path):
-        stat = os.stat(path)
-        return f"{path} {stat.st_size} {stat.st_mtime_ns}"
-    entries = []
-    with os.scandir(path) as folder:
-        for entry in folder:
-            if entry.is_dir():
-                entries.append(_stamp(entry.path))
-            else:
-                stat = entry.stat()
-                entries.append(f"{entry.name} {stat.st_size} {stat.st_mtime_ns}")
-    return f"{path} {sorted(entries)}"
-
-
-def local_folder(array: zarr.Array) -> Path | None:
-    """Return the folder of a Zarr array on a local disk, or None if it is elsewhere."""
-    store = array.store
-    while isinstance(store, WrapperStore):
-        store = store._store
-    return store.root / array.path if isinstance(store, LocalStore) else None
-
-
-def _view(variable: xr.Variable) -> View | None:
-    """Return what a variable is a lazy view of, or None if it is anything but an untouched view.
-
-    Only the arrays that xarray puts around an opened file are known here. Whatever else there is (dask, numbers in
-    memory, the outcome of arithmetic) is no view.
-    """
-    data = variable._data
-    while type(data) in (indexing.MemoryCachedArray, indexing.CopyOnWriteArray):
-        data = data.array
-    decode, elementwise = [], None
-    while type(data).__name__ == "_ElementwiseFunctionArray":  # by name: it may move from one xarray to the next
-        if not isinstance(data.func, partial):
-            return None
-        elementwise = type(data)
-        decode.insert(0, data.func)
-        data = data.array
-    if type(data) is not indexing.LazilyIndexedArray:
-        return None
-    if type(data.key) not in (indexing.BasicIndexer, indexing.OuterIndexer):
-        return None
-    key = tuple(int(by) if isinstance(by, np.integer) else by for by in data.key.tuple)
-    if sum(not isinstance(by, int) for by in key) != len(variable.dims):
-        return None
-    array, below = None, data.array
-    if type(below) is ZarrArrayWrapper:
-        array = _checked(below.get_array())
-        below = ZarrArrayWrapper(array)
-    stored = indexing.LazilyIndexedArray(below)
-    for func in decode:
-        stored = elementwise(stored, func, variable.dtype)
-    names = [f"axis_{axis}" for axis in range(len(key))]
-    chunks = variable.encoding.get("chunksizes") if array is None else array.shards or array.chunks
-    chunks = tuple(chunks) if chunks is not None and len(chunks) == len(key) else None
-    view = View(xr.Variable(names, stored), key, variable.dims, array, chunks, tuple(decode))
-    return view if "time" in variable.dims else None
-
-
-def _checked(array: zarr.Array) -> zarr.Array:
-    """Return an array whose chunks are refused if they are cut, also where the user opened the store.
-
-    What is absent then has fill values, as for whoever opens a store with xarray.
-    """
-    if isinstance(array.store, CheckedStore):
-        return array
-    store = CheckedStore(array.store, missing_chunks="fill")
-    store.arrays = {array.path: array.metadata}
-    return zarr.open_array(store, path=array.path, mode="r")
-
-
-def _open_tensorstore(tensorstore: ModuleType, view: View, at_once: int) -> object | None:
-    """Return the array of a view opened with tensorstore, or None if that is not on a local disk or not read by it."""
-    folder = None if view.array is None else local_folder(view.array)
+def _open_tensorstore(tensorstore: ModuleType, view: View, max_tasks: int) -> object | None:
+    """Return the array of a view opened by tensorstore, or None if it is not on a local disk or not supported."""
+    folder = view.folder
     if folder is None:
         return None
     spec = {
@@ -508,164 +351,169 @@ def _open_tensorstore(tensorstore: ModuleType, view: View, at_once: int) -> obje
         "fill_missing_data_reads": getattr(view.array.store, "missing_chunks", "fill") == "fill",
         "recheck_cached_data": False,
         "recheck_cached_metadata": False,
-        # fewer at once where chunks are large, as for the other engine
-        "context": {"data_copy_concurrency": {"limit": at_once}, "file_io_concurrency": {"limit": at_once}},
+        # fewer at the same time where chunks are large, as for the other engine
+        "context": {"data_copy_concurrency": {"limit": max_tasks}, "file_io_concurrency": {"limit": max_tasks}},
     }
     try:
         return tensorstore.open(spec, open=True, read=True).result()
-    except ValueError:  # a codec or a type that it does not know
+    except ValueError:  # an unknown codec or data type
         return None
 
 
 def _selection(view: View, start: int, stop: int) -> tuple[list, list]:
-    """Return which part of each stored axis to read, and how to put each axis of that into the order meant.
+    """Return the index to read along each stored axis, and for each axis of the result how to reorder it, or None.
 
-    Slices that run forward are read straight. Backward ones are read forward and flipped; a list of latitudes or
-    longitudes is read as the slice that holds it, because lists read slowly and would touch chunks twice; a list of
-    levels or times as it is.
+    Slices that run forward are read as they are. Backward slices are read forward and flipped. A list of latitudes or
+    longitudes is read as the slice that contains it, because lists are slow to read and would decode chunks twice. A
+    list of levels or times is read as it is.
     """
-    wanted, order, axes = [], [], iter(view.dims)
-    for size, by in zip(view.stored.shape, view.key, strict=True):
-        if isinstance(by, int):
-            wanted.append(by)
+    indices, order, dims = [], [], iter(view.dims)
+    for size, index in zip(view.stored.shape, view.key, strict=True):
+        if isinstance(index, int):
+            indices.append(index)
             continue
-        dim = next(axes)
-        if isinstance(by, slice):
-            chosen = range(*by.indices(size))
+        dim = next(dims)
+        if isinstance(index, slice):
+            chosen = range(*index.indices(size))
             if dim == "time":
                 chosen = chosen[start:stop]
             if chosen.step < 0:
-                wanted.append(slice(chosen[-1], chosen[0] + 1, -chosen.step))
+                indices.append(slice(chosen[-1], chosen[0] + 1, -chosen.step))
                 order.append(slice(None, None, -1))
             else:
-                wanted.append(slice(chosen[0], chosen[-1] + 1, chosen.step))
+                indices.append(slice(chosen[0], chosen[-1] + 1, chosen.step))
                 order.append(None)
             continue
-        chosen = by[start:stop] if dim == "time" else by
+        chosen = index[start:stop] if dim == "time" else index
         if dim in ("latitude", "longitude"):
-            wanted.append(slice(int(chosen.min()), int(chosen.max()) + 1, 1))
+            indices.append(slice(int(chosen.min()), int(chosen.max()) + 1, 1))
             order.append(chosen - chosen.min())
         else:
-            steady = len(chosen) == chosen[-1] - chosen[0] + 1 and (np.diff(chosen) == 1).all()
-            wanted.append(slice(int(chosen[0]), int(chosen[-1]) + 1, 1) if steady else chosen)
+            consecutive = len(chosen) == chosen[-1] - chosen[0] + 1 and (np.diff(chosen) == 1).all()
+            indices.append(slice(int(chosen[0]), int(chosen[-1]) + 1, 1) if consecutive else chosen)
             order.append(None)
-    return wanted, order
+    return indices, order
 
 
-def _as_stored(out: np.ndarray, dims: tuple[str, ...]) -> np.ndarray:
+def _transpose_to(dims: tuple[str, ...], out: np.ndarray) -> np.ndarray:
     """Return a view of an array (time, [level,] latitude, longitude) with its axes in the order of `dims`."""
-    inside = [dim for dim in ("time", "level", "latitude", "longitude") if dim in dims]
-    return out.transpose([inside.index(dim) for dim in dims])
+    axes = [dim for dim in ("time", "level", "latitude", "longitude") if dim in dims]
+    return out.transpose([axes.index(dim) for dim in dims])
 
 
-def _read_straight(view: View, store: object, start: int, stop: int, out: np.ndarray) -> object | None:
-    """Begin to read with tensorstore into `out`, and return what to wait for; None if numbers must be changed first."""
+def _in_stored_order(view: View, order: list, out: np.ndarray) -> np.ndarray:
+    """Return a view of `out` in the order of the stored axes, backward axes flipped."""
+    return _transpose_to(view.dims, out)[tuple(slice(None) if reorder is None else reorder for reorder in order)]
+
+
+def _start_direct_read(view: View, store: object, start: int, stop: int, out: np.ndarray) -> object | None:
+    """Start reading with tensorstore into `out` and return a future; return None if the numbers must be converted."""
     import tensorstore
 
-    wanted, order = _selection(view, start, stop)
-    if view.decode or any(isinstance(by, np.ndarray) for by in order):
+    indices, order = _selection(view, start, stop)
+    if view.decoders or any(isinstance(reorder, np.ndarray) for reorder in order):
         return None
-    target = _as_stored(out, view.dims)[tuple(slice(None) if by is None else by for by in order)]
-    part = store.oindex[tuple(wanted)]
-    if part.dtype != tensorstore.float32:
-        part = part.astype(tensorstore.float32)
-    return tensorstore.array(target, copy=False, write=True).write(part)
+    target = _in_stored_order(view, order, out)
+    selected = store.oindex[tuple(indices)]
+    if selected.dtype != tensorstore.float32:
+        selected = selected.astype(tensorstore.float32)
+    return tensorstore.array(target, copy=False, write=True).write(selected)
 
 
-def _run(source: Source, number: int, start: int, stop: int, out: np.ndarray) -> None:
-    """Read one variable at some times into `out` (time, [level,] latitude, longitude)."""
+def _run(source: Source, index: int, start: int, stop: int, out: np.ndarray) -> None:
+    """Read one variable at some times into `out` (time, [level,] latitude, longitude), and explain errors."""
     try:
-        _read_variable(source, number, start, stop, out)
+        _read_variable(source, index, start, stop, out)
     except Exception as error:
-        raise _explain(source, number, start, stop, error) from error
+        raise _explain(source, index, start, stop, error) from error
 
 
-def _read_variable(source: Source, number: int, start: int, stop: int, out: np.ndarray) -> None:
-    view, store = source.views[number], source.stores[number]
+def _read_variable(source: Source, index: int, start: int, stop: int, out: np.ndarray) -> None:
+    view, store = source.views[index], source.tensorstores[index]
     if view is None:
-        variable = source.dataset.variables[list(source.dataset.data_vars)[number]]
+        variable = source.dataset.variables[list(source.dataset.data_vars)[index]]
         # read before it is transposed: xarray reads a lazy transposed array point by point
-        np.copyto(_as_stored(out, variable.dims), variable.isel(time=slice(start, stop)).values, casting="unsafe")
+        np.copyto(_transpose_to(variable.dims, out), variable.isel(time=slice(start, stop)).values, casting="unsafe")
         return
-    if store is not None and (read := _read_straight(view, store, start, stop, out)):
-        read.result()
+    if store is not None and (future := _start_direct_read(view, store, start, stop, out)):
+        future.result()
         return
-    wanted, order = _selection(view, start, stop)
-    straight = not view.decode and not any(isinstance(by, np.ndarray) for by in [*wanted, *order])
-    if store is None and straight and view.array is not None and view.array.dtype == np.float32:
-        # decoded into the buffer itself: an array in between costs as much again
-        target = _as_stored(out, view.dims)[tuple(slice(None) if by is None else by for by in order)]
-        view.array.get_basic_selection(tuple(wanted), out=NDBuffer(target))
+    indices, order = _selection(view, start, stop)
+    direct = not view.decoders and not any(isinstance(axis, np.ndarray) for axis in [*indices, *order])
+    if store is None and direct and view.array is not None and view.array.dtype == np.float32:
+        # decoded into the buffer itself: an array in between takes as long again
+        view.array.get_basic_selection(tuple(indices), out=NDBuffer(_in_stored_order(view, order, out)))
         return
     if store is None:
-        values = view.stored[tuple(wanted)].values
+        values = view.stored[tuple(indices)].values
     else:
-        values = store.oindex[tuple(wanted)].read().result()
-        for func in view.decode:
-            values = func(values)
-    for axis, by in enumerate(order):
-        if isinstance(by, np.ndarray):
-            values = values.take(by, axis=axis)
-        elif by is not None:
+        values = store.oindex[tuple(indices)].read().result()
+        for decoder in view.decoders:
+            values = decoder(values)
+    for axis, reorder in enumerate(order):
+        if isinstance(reorder, np.ndarray):
+            values = values.take(reorder, axis=axis)
+        elif reorder is not None:
             values = np.flip(values, axis)
-    np.copyto(_as_stored(out, view.dims), values, casting="unsafe")
+    np.copyto(_transpose_to(view.dims, out), values, casting="unsafe")
 
 
-def _pieces(source: Source, number: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Yield a stretch of times in pieces that end where chunks end, each of about `_TASK_BYTES`."""
-    state = source.state_bytes // len(source.channels) * max(1, source.levels_of(number))
-    view = source.views[number]
-    if view is not None and view.chunks is not None:  # what is decoded with it counts
-        chunk = int(np.prod(view.chunks)) * view.stored.dtype.itemsize
-        state = max(state, chunk // view.chunks[view.time_axis])
-    ends = [start + int(end) for end in np.flatnonzero(np.diff(source.chunk_numbers(number, start, stop))) + 1]
+def _split_at_chunks(source: Source, index: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Yield times `start` to `stop` in pieces that end where chunks end, each of about `_TASK_BYTES`."""
+    time_bytes = source.state_bytes // len(source.channels) * max(1, source.level_count(index))
+    view = source.views[index]
+    if view is not None and view.chunks is not None:  # count what is decoded along with it
+        time_bytes = max(time_bytes, view.chunk_bytes // view.chunks[view.time_axis])
+    ends = [start + int(end) for end in np.flatnonzero(np.diff(source.chunk_indices(index, start, stop))) + 1]
     for end in [*ends, stop]:
-        if (end - start) * state >= _TASK_BYTES or end == stop:
+        if (end - start) * time_bytes >= _TASK_BYTES or end == stop:
             yield start, end
             start = end
 
 
-def _explain(source: Source, number: int, start: int, stop: int, error: Exception) -> Exception:
-    """Return an error that names what could not be read: the first chunk that fails, and its times."""
-    view, times = source.views[number], source.dataset.indexes["time"]
-    name, first, last = list(source.dataset.data_vars)[number], start, stop - 1
-    if view is not None and view.array is not None and local_folder(view.array) is not None:
-        numbers = source.chunk_numbers(number, start, stop)
-        for begin in np.concatenate([[0], np.flatnonzero(np.diff(numbers)) + 1]):
-            at = start + int(begin)
-            out = np.empty((1, source.levels_of(number) or 1, *source.shape[1:]), dtype=np.float32)
-            try:
-                _read_variable(source, number, at, at + 1, out if source.levels_of(number) else out[:, 0])
-            except Exception as one:
-                error, first = _plainer(view, source.stores[number], at, one), at
-                last = start + int(np.flatnonzero(numbers == numbers[begin])[-1])
+def _explain(source: Source, index: int, start: int, stop: int, error: Exception) -> Exception:
+    """Return an OSError that names the variable, the first chunk that cannot be read, and its times."""
+    view, times, name = source.views[index], source.dataset.indexes["time"], list(source.dataset.data_vars)[index]
+    first, last = start, stop - 1
+    if view is not None and view.folder is not None:
+        chunks = source.chunk_indices(index, start, stop)
+        for begin in np.concatenate([[0], np.flatnonzero(np.diff(chunks)) + 1]):
+            time = start + int(begin)
+            if chunk_error := _chunk_error(source, index, time):
+                error, first = chunk_error, time
+                last = start + int(np.flatnonzero(chunks == chunks[begin])[-1])
                 break
-    where = "" if view is None or view.array is None else f" of the store {_address(view.array.store)}"
+    where = "" if view is None or view.array is None else f" of the store {store_address(view.array.store)}"
     chunk = "" if first == start and last == stop - 1 and len(times) > 1 else "one chunk, "
     message = (
         f"{name!r}{where} cannot be read at the times {times[first]} to {times[last]} ({chunk}{last - first + 1} "
-        f"times): {type(error).__name__}: {error}"
+        f"times): {type(error).__name__}: {error}. Nothing of it was used"
     )
-    message = f"{message}. Nothing of it was used"
-    if isinstance(error, MissingChunkError | DamagedChunkError):  # they say the way out
+    if isinstance(error, MissingChunkError | DamagedChunkError):  # these contain the fix
         return OSError(message)
     return OSError(
-        f"{message}. If the file is damaged, copy it again; if the store is remote, see whether it can still be "
-        "reached, and start again"
+        f"{message}. If the file is damaged, copy it again; if the store is remote, check the connection and start "
+        "again"
     )
 
 
-def _plainer(view: View, store: object | None, time: int, error: Exception) -> Exception:
-    """Return the error of a checked store where tensorstore failed, if there is one: it says the way out."""
-    if store is None:
-        return error
+def _chunk_error(source: Source, index: int, time: int) -> Exception | None:
+    """Return the error of reading a variable at one time, or None if it can be read.
+
+    Where tensorstore fails, the error of the checked store is preferred: it contains the fix.
+    """
+    out = np.empty((1, source.level_count(index) or 1, *source.shape[1:]), dtype=np.float32)
+    view = source.views[index]
     try:
-        view.stored[tuple(_selection(view, time, time + 1)[0])].load()
-    except Exception as other:
-        return other if isinstance(other, ValueError) else error
-    return error
-
-
-def _address(store: Store) -> str:
-    """Return where a store is, as it was given to `open_dataset` if it was."""
-    return repr(store.path) if isinstance(store, WrapperStore) and hasattr(store, "path") else str(store)
+        _read_variable(source, index, time, time + 1, out if source.level_count(index) else out[:, 0])
+        return None
+    except Exception as error:
+        if source.tensorstores[index] is None:
+            return error
+        try:
+            view.stored[tuple(_selection(view, time, time + 1)[0])].load()
+        except ValueError as checked_error:
+            return checked_error
+        except Exception:
+            pass
+        return error

@@ -46,7 +46,7 @@ class TrainedStates:
             same_grid(grid, dataset)
         except ValueError as error:
             raise ValueError(f"the data are not on the grid of the training data: {error}") from error
-        channels, trained = reader.channels(dataset), self.statistics.channels
+        channels, trained = reader.list_channels(dataset), self.statistics.channels
         if channels != trained:
             raise ValueError(
                 f"the data have the channels {[str(channel) for channel in channels]}, the forecaster was trained on "

@@ -160,7 +160,7 @@ def compute_statistics(
         Where to put the states, (used times of all series, channel, latitude, longitude), float32.
     use_cache
         Whether to look for the outcome in the user's cache folder, and to leave it there. It is known by
-        what is stored and which part is used (`reader.identity`). With `out` the states are read all the same.
+        what is stored and which part is used (`reader.source_identity`). With `out` the states are read all the same.
 
     Raises
     ------
@@ -379,10 +379,10 @@ class _Sums:
             source, times = sources[series], self.missing[channel, row, column]
             value = reader.read(source, np.array([time]))[0, channel, row, column]
             raise ValueError(
-                reader.missing_value(source.dataset, time, channel, row, column, value)
+                reader.describe_missing_value(source.dataset, time, channel, row, column, value)
                 + f"The cell has none at {times} of the {self.count} times read, and {int(moving[channel].sum())} "
                 "cells are like it: cells that never have a value are masked by themselves, a mask that moves in "
-                "time is not. " + reader.fill_or_drop(source.dataset, channel)
+                "time is not. " + reader.missing_value_fix(source.dataset, channel)
             )
         return self.missing == self.count
 
@@ -422,9 +422,9 @@ def _blocks(
     """
     reach = int((pairs[:, -1] - pairs[:, 0]).max(initial=0))
     size = max(1, _BLOCK_BYTES // source.state_bytes)
-    size = max(1, size // source.chunk, -(-reach // source.chunk)) * source.chunk
+    size = max(1, size // source.chunk_times, -(-reach // source.chunk_times)) * source.chunk_times
     # blocks end where chunks end, so that no chunk is read for two of them
-    bounds = [0, *range(size - source.phase(int(used[0])), len(used), size), len(used)]
+    bounds = [0, *range(size - source.offset_in_chunk(int(used[0])), len(used), size), len(used)]
     size = min(size, len(used))
     if keep is None:
         buffers = [np.empty((reach + size, *source.shape), dtype=np.float32) for _ in range(min(2, len(bounds) - 1))]
@@ -434,7 +434,7 @@ def _blocks(
 
     def fill(number: int) -> None:
         times = used[bounds[number] : bounds[number + 1]]
-        fetch = [Request(source, a, b, blocks[number][at : at + b - a]) for a, b, at in reader.runs(times)]
+        fetch = [Request(source, a, b, blocks[number][at : at + b - a]) for a, b, at in reader.consecutive_runs(times)]
         reader.fetch(fetch)
 
     with ThreadPoolExecutor(1) as ahead:
@@ -461,7 +461,7 @@ def _cache_path(
     log_scale: np.ndarray,
 ) -> Path | None:
     """Return where the outcome of a pass is kept, or None for data that are not known by what is stored."""
-    stamps = [reader.identity(source) for source in sources]
+    stamps = [reader.source_identity(source) for source in sources]
     if None in stamps:
         return None
     digest = hashlib.sha256(json.dumps([2, stamps, history]).encode())

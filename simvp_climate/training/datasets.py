@@ -46,7 +46,7 @@ def open_series(task: Task, dataset: xr.Dataset | Sequence[xr.Dataset], name: st
             [oriented] if member is None else [oriented.isel({member: at}) for at in range(oriented.sizes[member])]
         )
     for one in inside:
-        reader.channels(one)  # refuses what has no time, or a dimension too many
+        reader.list_channels(one)  # refuses what has no time, or a dimension too many
     return inside
 
 
@@ -60,10 +60,10 @@ def check_alike(series: list[xr.Dataset]) -> None:
                 f"the calendars differ: {calendars[0]} and {calendars[1]} (training, validation or member). Bring all "
                 "series to one, ds.convert_calendar('standard')"
             )
-        if reader.channels(one) != reader.channels(series[0]):
+        if reader.list_channels(one) != reader.list_channels(series[0]):
             raise ValueError(
-                f"the series differ in their channels: {[str(c) for c in reader.channels(series[0])]} and "
-                f"{[str(c) for c in reader.channels(one)]}. Select the same levels in each"
+                f"the series differ in their channels: {[str(c) for c in reader.list_channels(series[0])]} and "
+                f"{[str(c) for c in reader.list_channels(one)]}. Select the same levels in each"
             )
         for name in one.data_vars:
             units = [dataset[name].attrs.get("units", "") for dataset in (series[0], one)]
@@ -145,7 +145,7 @@ class Split:
         if self.plan.mode == "memory":
             return
         for number, (source, identity) in enumerate(zip(self.sources, self.identities, strict=True)):
-            if reader.identity(source) != identity:
+            if reader.source_identity(source) != identity:
                 raise ValueError(
                     f"the store of {self.name} (series {number}) changed under the run: files in it have another size "
                     "or time of change than when the statistics were computed. Let nothing write to the data while "
@@ -179,7 +179,7 @@ def read_split(
     batch = min(config.batch_size, sum(map(len, windows)))
     if plan is None:  # one for all processes, whatever memory each sees free
         plan = fabric.broadcast(loader.choose_plan(sources, windows, batch, config.memory, share))
-    identities = [reader.identity(source) if plan.mode == "stream" else None for source in sources]
+    identities = [reader.source_identity(source) if plan.mode == "stream" else None for source in sources]
     states = loader.allocate(sources, windows) if plan.mode == "memory" else None
     found = compute_statistics(sources, windows, weights_H, task.history, log_scale, out=states)
     return Split(name, describe(series), sources, windows, inits[0].append(inits[1:]), plan, found, states, identities)
@@ -202,7 +202,7 @@ def check_same_data(normalizer: Normalizer, part: Split, name: str) -> None:
         channel, row, column = np.argwhere(lost)[0]
         time = int(part.windows[0][0, 0])
         raise ValueError(
-            reader.missing_value(part.sources[0].dataset, time, channel, row, column, np.nan)
+            reader.describe_missing_value(part.sources[0].dataset, time, channel, row, column, np.nan)
             + f"{name} has no value there at any time, the training data have. Give both the same mask: {name} = "
             f"{name}.where(train.notnull().any('time'))"
         )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simvp_climate.data import reader
+from simvp_climate.data import host_memory, reader
 from simvp_climate.data.reader import Request, Source
 
 _RING_SIZE = 4  # batches whose memory is reused in turn
@@ -82,7 +82,7 @@ def choose_plan(
     """
     budget = memory
     if memory == "auto":
-        free = reader.free_memory()
+        free = host_memory.free_memory()
         budget = _STREAM_BYTES if free is None else _MEMORY_SHARE * free
     budget = int(budget * share)
     state_bytes = sources[0].state_bytes
@@ -91,7 +91,7 @@ def choose_plan(
         return Plan("memory")
     # a shard reads the rest of its last windows beyond its own length, up to the end of a chunk
     span = max(int((positions[:, -1] - positions[:, 0]).max()) for positions in windows)
-    chunk = max(source.chunk for source in sources)
+    chunk = max(source.chunk_times for source in sources)
     longest = max(map(len, windows))
 
     def shard_bytes(shard: int) -> int:
@@ -125,7 +125,7 @@ def allocate(sources: Sequence[Source], windows: Sequence[np.ndarray]) -> np.nda
         If they do not fit into the free memory, as when a run is resumed on a smaller machine.
     """
     count = _count_states(windows)
-    needed, free = count * sources[0].state_bytes, reader.free_memory()
+    needed, free = count * sources[0].state_bytes, host_memory.free_memory()
     if free is not None and needed > 0.9 * free:
         raise MemoryError(
             f"the states take {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. This run keeps them in "
@@ -149,7 +149,7 @@ class WindowStream:
 
     Memory when streaming, besides the interpreter: two groups, one read in the background while the other is used, of
     at most `group` x (`shard` + span of a window - 1) states; and four batches. `choose_plan` keeps these within the
-    given memory. Chunks being decoded come on top (`Source.in_flight`): 64 MiB, or more where chunks are large: these
+    given memory. Chunks being decoded come on top (`Source.decoding_bytes`): 64 MiB, or more where chunks are large: these
     count whole, as stored and decoded, with all their levels, and up to 256 MiB of them (or one) are decoded at once.
     `bound` is the sum of all. The memory of a batch is reused three batches later.
 
@@ -224,7 +224,7 @@ class WindowStream:
             self._shards = [
                 (series, begin, end)
                 for series, (source, positions) in enumerate(zip(self.sources, self.windows, strict=True))
-                for begin, end in _cut(len(positions), plan.shard, source.phase(int(positions[0, 0])))
+                for begin, end in _cut(len(positions), plan.shard, source.offset_in_chunk(int(positions[0, 0])))
             ]
 
     def __len__(self) -> int:
@@ -248,7 +248,7 @@ class WindowStream:
         ring_bytes = _RING_SIZE * self.batch_size * self.length * state_bytes
         if self.plan.mode == "memory":
             return len(self._states) * state_bytes + ring_bytes
-        in_flight = max(source.in_flight for source in self.sources)
+        in_flight = max(source.decoding_bytes for source in self.sources)
         return 2 * self._largest_group() * state_bytes + ring_bytes + in_flight
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
@@ -326,9 +326,9 @@ class WindowStream:
             first = 0
             for source, positions in zip(self.sources, self.windows, strict=True):
                 times = np.unique(positions)
-                for start, stop, begin in reader.runs(times):
+                for start, stop, begin in reader.consecutive_runs(times):
                     # block by block: all at once would keep all decoded chunks besides the states
-                    bounds = [*range(start, stop, max(source.chunk, _READ_BYTES // source.state_bytes)), stop]
+                    bounds = [*range(start, stop, max(source.chunk_times, _READ_BYTES // source.state_bytes)), stop]
                     for low, high in itertools.pairwise(bounds):
                         row = first + begin + low - start
                         reader.fetch([Request(source, low, high, states[row : row + high - low])])
@@ -408,9 +408,9 @@ class WindowStream:
         for series, low, high in shards:
             source, positions = self.sources[series], self.windows[series][low:high]
             times = np.unique(positions)
-            for start, stop, begin in reader.runs(times):
+            for start, stop, begin in reader.consecutive_runs(times):
                 requests.append(Request(source, start, stop, buffer[count + begin : count + begin + stop - start]))
-                self.decoded_steps += source.decoded(start, stop)
+                self.decoded_steps += source.decoded_times(start, stop)
             shard_windows.append(self._offsets[series] + np.arange(low, high))
             shard_rows.append(np.searchsorted(times, positions) + count)
             count += len(times)

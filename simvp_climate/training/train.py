@@ -140,7 +140,7 @@ def train(
             config = dataclasses.replace(config, statistics=statistics)
             model = transfer.choose_padding(model, start_from, grid)
         model = _resolve_padding(model, grid)
-        memory.check_network(model, task, reader.channels(grid), fabric)
+        memory.check_network(model, task, reader.list_channels(grid), fabric)
         statics = datasets.read_statics(task, dataset, grid, transfer.known_statics(start_from, config.statistics))
         weights_H = latitude_weights(grid["latitude"]).values
         train_split, valid_split, normalizer = _read_splits(
@@ -271,7 +271,7 @@ def _read_splits(
     fabric: Fabric,
 ) -> tuple[datasets.Split, datasets.Split | None, Normalizer]:
     """Return the windows of both periods, and the normalizer of the training period that both fit."""
-    channels = reader.channels(training[0])
+    channels = reader.list_channels(training[0])
     units = tuple(training[0][channel.variable].attrs.get("units", "") for channel in channels)
     log_scale, bounds = transforms_of(channels, units, task.transforms)
     plans = fabric.broadcast(checkpoint.load_plans(run_directory)) or (None, None)

@@ -68,7 +68,7 @@ def choose_statistics(pretrained: Forecaster, task: Task, grid: xr.Dataset, stat
         If history, step or transforms differ, no channel is shared, the pretrained statistics cannot normalize these
         data, or "auto" leaves open whose statistics to use.
     """
-    channels, trained = reader.channels(grid), pretrained.normalizer.channels
+    channels, trained = reader.list_channels(grid), pretrained.normalizer.channels
     shared = [channel for channel in channels if channel in trained]
     _check_task(pretrained, task, channels, shared)
     if statistics == "compute":

@@ -18,5 +18,5 @@ def run(code):
 
 def test_jupyter_without_ipywidgets_is_no_reason_to_warn():
     assert "IProgress not found" in run("import tqdm.auto").stderr  # by itself it does
-    done = run("from simvp_climate.progress import tqdm; print(list(tqdm(range(2), disable=True)))")
+    done = run("from simvp_climate.data.progress import tqdm; print(list(tqdm(range(2), disable=True)))")
     assert done.stdout == "[0, 1]\n" and not done.stderr, done.stderr

@@ -19,8 +19,9 @@ import zarr
 from http_server import serve
 from moto.server import ThreadedMotoServer
 
-from simvp_climate.data import store
-from simvp_climate.data.store import MissingChunkError, open_dataset
+from simvp_climate.data import remote
+from simvp_climate.data.checked_store import MissingChunkError
+from simvp_climate.data.store import open_dataset
 
 # ---- the server that the tests read from
 
@@ -113,7 +114,7 @@ def write(path, zarr_format=2, consolidated=True):
 @pytest.fixture
 def impatient(monkeypatch):
     """Wait little between attempts: tests know that nothing will change."""
-    monkeypatch.setitem(store._RETRY, "backoff", {"init_backoff": timedelta(seconds=0.01), "base": 1.1})
+    monkeypatch.setitem(remote._RETRY, "backoff", {"init_backoff": timedelta(seconds=0.01), "base": 1.1})
 
 
 @pytest.fixture(autouse=True)
@@ -181,24 +182,22 @@ def test_a_server_that_goes_away_is_an_error_in_bounded_time(tmp_path, impatient
         server.gone()
         start = time.perf_counter()
         host = server.url.removeprefix("http://")
-        with pytest.raises(
-            ConnectionError, match=rf"a.zarr' cannot be read: nothing listens at '{host}'.*server is down"
-        ):
+        with pytest.raises(ConnectionError, match=rf"a.zarr' cannot be read: no server listens at '{host}'"):
             ds.load()
-        with pytest.raises(ConnectionError, match=f"nothing listens at '{host}'"):
+        with pytest.raises(ConnectionError, match=f"no server listens at '{host}'"):
             open_dataset(f"{server.url}/a.zarr", ["t2m"])
         assert time.perf_counter() - start < 10
 
 
 def test_how_long_a_server_may_be_away():
     """Long enough for a restart, not for ever."""
-    assert timedelta(seconds=30) <= store._RETRY["retry_timeout"] <= timedelta(minutes=2)
-    assert store._TIMEOUTS["read_timeout"] <= timedelta(seconds=30)
+    assert timedelta(seconds=30) <= remote._RETRY["retry_timeout"] <= timedelta(minutes=2)
+    assert remote._TIMEOUTS["read_timeout"] <= timedelta(seconds=30)
 
 
 def test_a_server_that_does_not_answer_is_an_error_in_bounded_time(impatient, monkeypatch):
-    monkeypatch.setitem(store._TIMEOUTS, "read_timeout", timedelta(seconds=0.2))
-    monkeypatch.setitem(store._RETRY, "retry_timeout", timedelta(seconds=1))
+    monkeypatch.setitem(remote._TIMEOUTS, "read_timeout", timedelta(seconds=0.2))
+    monkeypatch.setitem(remote._RETRY, "retry_timeout", timedelta(seconds=1))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/a.zarr"
         start = time.perf_counter()
@@ -208,8 +207,8 @@ def test_a_server_that_does_not_answer_is_an_error_in_bounded_time(impatient, mo
 
 
 def test_a_host_without_an_address(impatient, monkeypatch):
-    monkeypatch.setitem(store._RETRY, "max_retries", 1)
-    with pytest.raises(ConnectionError, match=r"the host 'nowhere.invalid' has no address: check its spelling"):
+    monkeypatch.setitem(remote._RETRY, "max_retries", 1)
+    with pytest.raises(ConnectionError, match=r"host 'nowhere.invalid' has no address"):
         open_dataset("https://nowhere.invalid/a.zarr", ["t2m"])
 
 
@@ -227,7 +226,7 @@ def test_files_elsewhere_are_to_be_downloaded(tmp_path, capfd):
     with serve(tmp_path) as server:
         with pytest.raises(OSError, match=r"a.nc' cannot be opened .*OPeNDAP server.*Download the file first"):
             open_dataset(f"{server.url}/a.nc", ["t2m"])
-        with pytest.raises(ValueError, match=r"is GRIB, which is read from local paths only"):
+        with pytest.raises(ValueError, match=r"is GRIB.*local path"):
             open_dataset(f"{server.url}/a.grib2", ["t2m"])
     assert capfd.readouterr().err == ""
 
@@ -246,9 +245,9 @@ def test_without_obstore_fsspec_reads(tmp_path, monkeypatch):
     with serve(tmp_path) as server:
         ds = open_dataset(f"{server.url}/a.zarr", ["t2m"])
         np.testing.assert_array_equal(ds["t2m"][4:], values[4:])
-        assert isinstance(store._zarr_store(f"{server.url}/a.zarr"), zarr.storage.FsspecStore)
+        assert isinstance(remote.open_remote_store(f"{server.url}/a.zarr"), zarr.storage.FsspecStore)
         server.gone()
-        with pytest.raises(ConnectionError, match="nothing listens at"):
+        with pytest.raises(ConnectionError, match="no server listens at"):
             ds["t2m"].load()
 
 
@@ -276,15 +275,15 @@ def test_without_a_reader_the_extra_is_named(monkeypatch, url):
         raise ImportError("Install gcsfs")
 
     monkeypatch.setattr(zarr.storage.FsspecStore, "from_url", missing)
-    with pytest.raises(ImportError, match=r"needs a package that is not installed.*'simvp-climate\[cloud\]'"):
+    with pytest.raises(ImportError, match=r"needs a package.*simvp-climate\[cloud\]"):
         open_dataset(url, ["t2m"])
 
 
 def test_unknown_addresses_are_named():
-    with pytest.raises(ValueError, match=r"'htps://host/a.zarr' cannot be opened.*Known are http, https, gs, s3"):
+    with pytest.raises(ValueError, match=r"'htps://host/a.zarr' cannot be opened.*Supported are http, https, gs, s3"):
         open_dataset("htps://host/a.zarr", ["t2m"])
     for url in ("ftp://nowhere.invalid/a.zarr", "az://container/a.zarr"):
-        with pytest.raises(ValueError, match=rf"'{url}' cannot be opened.*Known are http, https, gs, s3 and local"):
+        with pytest.raises(ValueError, match=rf"'{url}' cannot be opened.*Supported are http, https, gs, s3 and local"):
             open_dataset(url, ["t2m"])
 
 
@@ -293,7 +292,7 @@ def test_unknown_addresses_are_named():
 
 @pytest.fixture
 def no_credentials(monkeypatch):
-    for names in store._CREDENTIALS.values():
+    for names in remote._CREDENTIALS.values():
         for name in names:
             monkeypatch.delenv(name, raising=False)
 
@@ -318,7 +317,7 @@ def test_weatherbench_on_google_is_read_anonymously(tmp_path, monkeypatch, no_cr
 
 
 def test_google_itself_is_asked_where_the_url_says(no_credentials):
-    found = store._object_store("gs://weatherbench2/datasets/era5/a.zarr")
+    found = remote._object_store("gs://weatherbench2/datasets/era5/a.zarr")
     assert isinstance(found, obstore.store.GCSStore)
     assert (found.config["bucket"], found.prefix) == ("weatherbench2", "datasets/era5/a.zarr")
 
@@ -362,7 +361,7 @@ def test_a_store_on_s3(tmp_path, s3, monkeypatch, no_credentials, consolidated, 
 def test_an_s3_server_that_is_not_there(monkeypatch, impatient, no_credentials):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(
-        ConnectionError, match=r"'s3://climate/a.zarr' cannot be read: nothing listens at '127.0.0.1:9'"
+        ConnectionError, match=r"'s3://climate/a.zarr' cannot be read: no server listens at '127.0.0.1:9'"
     ):
         open_dataset("s3://climate/a.zarr", ["t2m"])
 
@@ -371,19 +370,19 @@ def test_a_bucket_is_not_called_a_host(monkeypatch):
     for name in ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
     error = OSError("dns error: failed to lookup address information")
-    text = str(store._unreachable("s3://climate/a.zarr", error))
+    text = str(remote.request_error("s3://climate/a.zarr", error))
     assert "the host 's3.us-east-1.amazonaws.com' has no address" in text
-    assert "'climate' is the name of a bucket; if it is on another server, set AWS_ENDPOINT_URL" in text
-    assert "'storage.googleapis.com' has no address" in str(store._unreachable("gs://climate/a.zarr", error))
+    assert "if the bucket 'climate' is on another server, set AWS_ENDPOINT_URL" in text
+    assert "'storage.googleapis.com' has no address" in str(remote.request_error("gs://climate/a.zarr", error))
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
-    assert "'s3.eu-west-1.amazonaws.com'" in str(store._unreachable("s3://climate/a.zarr", error))
+    assert "'s3.eu-west-1.amazonaws.com'" in str(remote.request_error("s3://climate/a.zarr", error))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://minio.local:9000")
-    assert "the host 'minio.local:9000' has no address" in str(store._unreachable("s3://climate/a.zarr", error))
+    assert "the host 'minio.local:9000' has no address" in str(remote.request_error("s3://climate/a.zarr", error))
 
 
 def test_a_closed_bucket_is_said_so(tmp_path, s3, monkeypatch, no_credentials):
     write(tmp_path / "private.zarr")
     upload(s3, tmp_path / "private.zarr", "private")
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
-    with pytest.raises(PermissionError, match=r"'s3://climate/private.zarr' may not be read .*AWS_ACCESS_KEY_ID"):
+    with pytest.raises(PermissionError, match=r"no permission to read 's3://climate/private.zarr' .*AWS_ACCESS_KEY_ID"):
         open_dataset("s3://climate/private.zarr", ["t2m"])

@@ -14,8 +14,9 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from simvp_climate.data import store
+from simvp_climate.data.checked_store import CheckedStore, DamagedChunkError, MissingChunkError
 from simvp_climate.data.conventions import orient, restore
-from simvp_climate.data.store import CheckedStore, DamagedChunkError, MissingChunkError, open_dataset, open_sample
+from simvp_climate.data.store import open_dataset, open_sample
 
 TIMES = xr.date_range("2000-01-01", periods=8, freq="6h", use_cftime=False)
 LATITUDES = np.arange(-90 + 45 / 2, 90, 45)
@@ -181,22 +182,22 @@ def test_leads_are_durations(tmp_path):
 
 def test_missing_paths_name_what_is_there(tmp_path, monkeypatch):
     write_weatherbench_2(tmp_path / "era5_5.625deg.zarr")
-    with pytest.raises(FileNotFoundError, match=r"nothing at '/.*era5_5.6deg.zarr'. Did you mean 'era5_5.625deg.zarr'"):
+    with pytest.raises(FileNotFoundError, match=r"era5_5.6deg.zarr' does not exist. Did you mean 'era5_5.625deg.zarr'"):
         open_dataset(tmp_path / "era5_5.6deg.zarr", ["z500"])
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=f"'{tmp_path}/xyz'.*holds era5_5.625deg.zarr"):
+    with pytest.raises(FileNotFoundError, match=f"'{tmp_path}/xyz' does not exist.*contains era5_5.625deg.zarr"):
         open_dataset("xyz", ["z500"])
     with pytest.raises(FileNotFoundError, match=f"The path exists up to '{tmp_path}'"):
         open_dataset("data/here/era5.zarr", ["z500"])
     with pytest.raises(FileNotFoundError, match=r"no file matches '.*\*.nc'"):
         open_dataset("*.nc", ["z500"])
-    with pytest.raises(FileNotFoundError, match=r"nothing at .*a.nc"):
+    with pytest.raises(FileNotFoundError, match="a.nc' does not exist"):
         open_dataset(["a.nc", "b.nc"], ["z500"])
 
 
 def test_folders_and_lists_without_data(tmp_path):
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(ValueError, match=r"neither a Zarr store .* nor one with NetCDF files .* It holds notes.txt"):
+    with pytest.raises(ValueError, match=r"neither a Zarr store .* nor .*NetCDF .* It contains notes.txt"):
         open_dataset(tmp_path, ["z500"])
     with pytest.raises(ValueError, match="empty list of files"):
         open_dataset([], ["z500"])
@@ -206,7 +207,7 @@ def test_an_empty_path_is_not_the_working_folder(tmp_path, monkeypatch):
     weatherbench_1("t2m").to_netcdf(tmp_path / "a.nc")
     monkeypatch.chdir(tmp_path)
     for path in ("", " ", ["a.nc", ""]):
-        with pytest.raises(ValueError, match=r"the path ' ?' is empty.*The working folder is '\.'"):
+        with pytest.raises(ValueError, match=r"the path ' ?' is empty.*'\.'"):
             open_dataset(path, ["t2m"])
     assert open_dataset(".", ["t2m"]).sizes["time"] == len(TIMES)
 
@@ -319,12 +320,11 @@ def test_what_a_damaged_chunk_is_said_to_be(tmp_path):
     chunk = blosc(tmp_path / "s.zarr")
     whole = chunk.read_bytes()
     size = len(whole)
-    for there in (whole[:-1], whole[: size // 2], whole + b"\0\0"):
-        chunk.write_bytes(there)
+    for content in (whole[:-1], whole[: size // 2], whole + b"\0\0"):
+        chunk.write_bytes(content)
         message = (
-            rf"^the chunk \(1, 0, 0\) of 't2m' in '.*s.zarr' \('t2m/1.0.0'\), which holds time 2000-01-01 12:00:00 to"
-            rf" 2000-01-01 18:00:00, is damaged: {len(there)} bytes are there where {size} should be. .* download it"
-            " again$"
+            r"chunk \(1, 0, 0\) of 't2m' in '.*s.zarr' \('t2m/1.0.0'\), .* 2000-01-01 12:00:00 to 2000-01-01 18:00:00, "
+            rf"is damaged: .*{len(content)} bytes .*{size}\."
         )
         for missing_chunks in ("error", "fill"):
             with pytest.raises(DamagedChunkError, match=message):
@@ -335,7 +335,7 @@ def test_a_coordinate_that_is_cut_is_an_error(tmp_path):
     blosc(tmp_path / "s.zarr")
     chunk = tmp_path / "s.zarr" / "latitude" / "0"
     os.truncate(chunk, chunk.stat().st_size - 8)
-    with pytest.raises(DamagedChunkError, match=r"chunk \(0,\) of 'latitude' .* is damaged: \d+ bytes are there"):
+    with pytest.raises(DamagedChunkError, match=r"chunk \(0,\) of 'latitude' .* is damaged: .*\d+ bytes"):
         open_dataset(tmp_path / "s.zarr", ["t2m"])
 
 
@@ -383,22 +383,22 @@ def test_the_policy_can_be_read_off_the_array(tmp_path):
         found = array.get_array().store
         assert isinstance(found, CheckedStore) and found.missing_chunks == policy
         assert isinstance(found._store, zarr.storage.LocalStore)
-        assert "which holds time 2000-01-02 00:00:00 to" in str(found.missing("t2m/c/2/0/0"))
+        assert "which holds time 2000-01-02 00:00:00 to" in str(found.missing_chunk_error("t2m/c/2/0/0"))
         assert ds.encoding["source"] == str(tmp_path / "s.zarr")
 
 
 @pytest.mark.parametrize(
     ("data", "policy", "message"),
     [
-        (weatherbench_1("t2m"), "fill", "for Zarr stores only, a Dataset is given"),
-        (weatherbench_1("t2m"), "nan", 'missing_chunks=\'nan\': "error" or "fill" is needed'),
+        (weatherbench_1("t2m"), "fill", "for Zarr stores only, not for a Dataset"),
+        (weatherbench_1("t2m"), "nan", 'missing_chunks=\'nan\' must be "error" or "fill"'),
     ],
 )
 def test_a_policy_that_has_no_meaning_is_refused(tmp_path, data, policy, message):
     with pytest.raises(ValueError, match=message):
         open_dataset(data, ["t2m"], missing_chunks=policy)
     data.to_netcdf(tmp_path / "a.nc")
-    with pytest.raises(ValueError, match="for Zarr stores only, and .*a.nc' is none|'nan'"):
+    with pytest.raises(ValueError, match="for Zarr stores only, and .*a.nc' is not one|'nan'"):
         open_dataset(tmp_path / "a.nc", ["t2m"], missing_chunks=policy)
 
 
@@ -412,14 +412,14 @@ def test_damaged_files_are_named(tmp_path):
     (tmp_path / "c.nc").write_bytes(b"<html>404 not found</html>")
     for files in ("b.nc", ["a.nc", "b.nc"]):
         files = tmp_path / files if isinstance(files, str) else [tmp_path / file for file in files]
-        with pytest.raises(ValueError, match=r"b.nc' is damaged or cut short .*copy or download it again"):
+        with pytest.raises(ValueError, match=r"b.nc' is damaged or truncated"):
             open_dataset(files, ["t2m"])
     for files in ("c.nc", ["a.nc", "c.nc"]):
         files = tmp_path / files if isinstance(files, str) else [tmp_path / file for file in files]
-        with pytest.raises(ValueError, match=r"c.nc' is not a file that can be opened here: it is neither NetCDF nor"):
+        with pytest.raises(ValueError, match=r"c.nc' cannot be opened: it is neither NetCDF"):
             open_dataset(files, ["t2m"])
     (tmp_path / "d.grib").write_bytes(b"GRIB" + bytes(100))
-    with pytest.raises(ValueError, match=r"d.grib' is damaged or cut short"):
+    with pytest.raises(ValueError, match=r"d.grib' is damaged or truncated"):
         open_dataset(tmp_path / "d.grib", ["t2m"])
 
 
@@ -471,7 +471,7 @@ def test_what_may_not_be_read_is_said_so(tmp_path, nobody, kind):
     closed.chmod(0)
     try:
         nobody()
-        with pytest.raises(PermissionError, match=rf"{path.name}.* is there, but this user may not read it.*chmod"):
+        with pytest.raises(PermissionError, match=rf"no permission to read .*{path.name}.*chmod"):
             open_dataset(path, ["t2m"])
     finally:
         os.seteuid(os.getuid())

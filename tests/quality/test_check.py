@@ -802,7 +802,7 @@ def test_a_path_is_opened(tmp_path):
     report = check(tmp_path / "data.nc")
     assert codes(report) == [] and report.summary["source"].endswith("data.nc")
     assert [one["name"] for one in report.summary["variables"]] == ["z500", "t2m"]
-    with pytest.raises(FileNotFoundError, match="nothing at"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         check(tmp_path / "other.nc")
     with pytest.raises(TypeError, match="DataArray"):
         check(waves()["t2m"])

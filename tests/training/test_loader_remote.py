@@ -15,7 +15,7 @@ from factories import quick, tiny_model
 from http_server import serve
 
 import simvp_climate as sc
-from simvp_climate.data import reader, store
+from simvp_climate.data import reader, remote
 from simvp_climate.data.conventions import orient
 from simvp_climate.data.store import open_dataset
 from simvp_climate.data.windows import find_windows
@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Wait little between attempts, and leave zarr as it was."""
-    monkeypatch.setitem(store._RETRY, "backoff", {"init_backoff": timedelta(seconds=0.01), "base": 1.1})
+    monkeypatch.setitem(remote._RETRY, "backoff", {"init_backoff": timedelta(seconds=0.01), "base": 1.1})
     with zarr.config.set({"async.concurrency": zarr.config.get("async.concurrency")}):
         yield
 

@@ -1,0 +1,191 @@
+"""A Zarr store that raises an error for chunks that are absent or truncated."""
+
+import re
+from collections.abc import AsyncGenerator, Iterable
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+import zarr
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.codecs import BloscCodec, ShardingCodec, ShardingCodecIndexLocation
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
+from zarr.storage import WrapperStore
+
+from simvp_climate.data.remote import request_error
+
+_METADATA = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
+
+
+class MissingChunkError(ValueError):
+    """A Zarr store lacks a chunk that it should have."""
+
+
+class DamagedChunkError(ValueError):
+    """A chunk of a Zarr store has another length than its own header or the request says."""
+
+
+class CheckedStore(WrapperStore[Store]):
+    """A Zarr store, read only, that raises an error for absent and truncated chunks.
+
+    Zarr itself returns the fill value for an absent chunk, so that an unfinished download reads as a field of NaN or
+    zeros. In a sharded array only absent shards count: a chunk absent inside a shard was left out by its writer.
+
+    Most codecs detect truncated chunks themselves. Two cases are checked here: Blosc reads past the end of a chunk
+    into other memory, so its chunks are compared with the length in their headers; and zarr takes an empty shard for
+    an absent one.
+
+    Attributes
+    ----------
+    missing_chunks
+        `"error"`: reading an absent chunk raises MissingChunkError; `"fill"`: it returns the fill value.
+    path
+        Address of the store, for error messages.
+    filled
+        Keys of the absent chunks that were read as the fill value so far.
+    """
+
+    def __init__(self, store: Store, path: str = "", missing_chunks: Literal["error", "fill"] = "error"):
+        super().__init__(store)
+        self.path = path or str(store)
+        self.missing_chunks = missing_chunks
+        self.filled: set[str] = set()
+        # array -> (dimensions, shape of a chunk) and dimension -> times; known once xarray has opened the store
+        self._chunks: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
+        self._times: dict[str, pd.Index] = {}
+        # array -> metadata with its codecs; known before xarray opens the store, so that coordinates are checked too
+        self.arrays: dict[str, ArrayV2Metadata | ArrayV3Metadata] = {}
+
+    def _with_store(self, store: Store) -> "CheckedStore":
+        copy = CheckedStore(store, self.path, self.missing_chunks)
+        copy._chunks, copy._times, copy.arrays = self._chunks, self._times, self.arrays
+        return copy
+
+    def remember_codecs(self, group: zarr.Group) -> None:
+        """Take the codecs of the arrays from the group opened from this store."""
+        self.arrays = {name: array.metadata for name, array in group.arrays()}
+
+    def remember_times(self, dataset: xr.Dataset) -> None:
+        """Take the times that each chunk covers from the Dataset that xarray opened from this store."""
+        for name, variable in dataset.variables.items():
+            chunks = variable.encoding.get("shards") or variable.encoding.get("chunks")
+            if chunks:
+                self._chunks[str(name)] = variable.dims, chunks
+        for name, index in dataset.indexes.items():
+            if isinstance(index, pd.DatetimeIndex | xr.CFTimeIndex):
+                self._times[str(name)] = index
+
+    def missing_chunk_error(self, key: str) -> MissingChunkError:
+        """Return the error for an absent chunk, with its position and times, from its key in the store."""
+        array, position, times = self._describe(key)
+        return MissingChunkError(
+            f"{self.path!r} has no chunk {position} of {array!r} ({key!r}){times}. The store is incomplete: copy or "
+            "download it again. If absent chunks mean missing values, as in ARCO-ERA5 and over land in ocean models: "
+            'open_dataset(..., missing_chunks="fill")'
+        )
+
+    def damaged_chunk_error(self, key: str, length: int, expected: int) -> DamagedChunkError:
+        """Return the error for a chunk of the wrong length, with its position and times."""
+        array, position, times = self._describe(key)
+        return DamagedChunkError(
+            f"the chunk {position} of {array!r} in {self.path!r} ({key!r}){times}, is damaged: it has {length} bytes "
+            f"instead of {expected}. Copy or download it again"
+        )
+
+    def _describe(self, key: str) -> tuple[str, str, str]:
+        """Return the array of a chunk, its position, and a clause with the times it covers."""
+        array = self._array_of(key)
+        position = [int(digits) for digits in re.findall(r"\d+", key[len(array) :])]
+        times = ""
+        dims, shape = self._chunks.get(array, ((), ()))
+        for dim, length, index in zip(dims, shape, position, strict=False):
+            covered = self._times.get(dim, [])[index * length : (index + 1) * length]
+            if len(covered):
+                times = f", which holds {dim} {covered[0]} to {covered[-1]}"
+        return array, str(tuple(position)), times
+
+    def _array_of(self, key: str) -> str:
+        names = [name for name in self.arrays if key.startswith(f"{name}/")]
+        return max(names, key=len) if names else re.split(r"/c?[\d./]*$", key)[0]
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Return the content of a key, or the requested part of it."""
+        try:
+            content = await self._store.get(key, prototype, byte_range)
+        except Exception as error:
+            if "://" in self.path and not isinstance(error, FileNotFoundError):
+                raise request_error(self.path, error) from error
+            raise
+        self._check(key, content, byte_range)
+        return content
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """Return the requested parts of several keys."""
+        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    async def _get_many(
+        self, requests: Iterable[tuple[str, BufferPrototype, ByteRequest | None]]
+    ) -> AsyncGenerator[tuple[str, Buffer | None], None]:
+        requests = list(requests)
+        ranges = {key: byte_range for key, _, byte_range in requests}
+        async for key, content in self._store._get_many(requests):
+            self._check(key, content, ranges[key])
+            yield key, content
+
+    def _check(self, key: str, content: Buffer | None, byte_range: ByteRequest | None) -> None:
+        """Raise an error if a chunk, or the requested part of it, is absent or truncated."""
+        if key.rsplit("/", 1)[-1] in _METADATA:
+            return
+        if content is None:
+            if self.missing_chunks == "error":
+                raise self.missing_chunk_error(key)
+            self.filled.add(key)
+            return
+        match byte_range:
+            case None:
+                expected = _expected_length(self.arrays.get(self._array_of(key)), content)
+            case RangeByteRequest(start, end):
+                expected = end - start
+            case SuffixByteRequest(expected):
+                pass
+            case _:
+                return
+        if len(content) != expected:
+            raise self.damaged_chunk_error(key, len(content), expected)
+
+
+def _is_blosc(codec: object) -> bool:
+    # format 3, format 2, and what numcodecs puts into format 3
+    return (
+        isinstance(codec, BloscCodec)
+        or getattr(codec, "codec_id", "") == "blosc"
+        or getattr(codec, "codec_name", "") == "numcodecs.blosc"
+    )
+
+
+def _expected_length(array: ArrayV2Metadata | ArrayV3Metadata | None, chunk: Buffer) -> int:
+    """Return the length in bytes that a complete chunk has by its own header; without one, its present length."""
+    codec = None
+    if isinstance(array, ArrayV2Metadata):
+        codec = array.compressor or (array.filters or [None])[-1]
+    elif array is not None:
+        codec = array.codecs[-1]
+    if _is_blosc(codec):  # bytes 12 to 15 of its header: compressed size
+        return max(16, int.from_bytes(chunk[12:16].to_bytes(), "little"))
+    if isinstance(codec, ShardingCodec) and codec.index_location is ShardingCodecIndexLocation.start:
+        return max(len(chunk), _shard_end(array, codec, chunk))
+    return max(1, len(chunk))
+
+
+def _shard_end(array: ArrayV3Metadata, codec: ShardingCodec, shard: Buffer) -> int:
+    """Return where a shard ends by the index at its start, which survives truncation."""
+    # the index: offset and size of each chunk as 64-bit integers, all bits set for an absent chunk
+    length = 16 * int(np.prod(np.array(array.chunk_grid.chunk_shape) // codec.chunk_shape))
+    if len(shard) < length:
+        return length
+    index = np.frombuffer(shard[:length].to_bytes(), "<u8").reshape(-1, 2)
+    return max((offset + size for offset, size in index.tolist() if size < 2**63), default=length)

@@ -1,0 +1,116 @@
+"""Remote Zarr stores: open them over HTTP, on Google Cloud and on S3, and explain failed requests."""
+
+import importlib.util
+import os
+import re
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import zarr
+from zarr.abc.store import Store
+from zarr.storage import FsspecStore, ObjectStore
+
+_SCHEMES = ("http", "https", "gs", "s3")
+# A request takes about 50 ms wherever the store is: many at the same time make remote stores fast.
+_REQUESTS_IN_FLIGHT = 64
+_RETRY = {
+    "max_retries": 10,
+    "retry_timeout": timedelta(seconds=60),
+    "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=10), "base": 2},
+}
+# A chunk of ARCO-ERA5 is 100 MB and may take minutes; a server that sends nothing for 20 s has failed.
+_TIMEOUTS = {
+    "connect_timeout": timedelta(seconds=5),
+    "read_timeout": timedelta(seconds=20),
+    "timeout": timedelta(minutes=10),
+}
+_CREDENTIALS = {
+    "gs": ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH",
+           "GOOGLE_SERVICE_ACCOUNT_KEY"),
+    "s3": ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+           "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+}  # fmt: skip
+
+
+def open_remote_store(url: str) -> Store:
+    """Return the Zarr store at an address, read only, through obstore if installed, else through fsspec.
+
+    Raises
+    ------
+    ValueError
+        If the scheme of the address is unknown.
+    ImportError
+        If reading the address takes a package that is not installed.
+    """
+    if zarr.config.get("async.concurrency") == zarr.config.defaults[0]["async"]["concurrency"]:
+        zarr.config.set({"async.concurrency": _REQUESTS_IN_FLIGHT})
+    scheme = urlsplit(url).scheme
+    if scheme in _SCHEMES and importlib.util.find_spec("obstore"):
+        return ObjectStore(_object_store(url), read_only=True)
+    try:
+        # without credentials, as in `_object_store`
+        options = {"gs": {"token": "anon"}, "s3": {"anon": True}} if _is_anonymous(scheme) else {}
+        return FsspecStore.from_url(url, storage_options=options.get(scheme), read_only=True)
+    except Exception as error:  # each file system of fsspec has its own errors
+        if scheme not in _SCHEMES or isinstance(error, ValueError):
+            raise ValueError(
+                f"{url!r} cannot be opened: {error}. Supported are {', '.join(_SCHEMES)} and local paths"
+            ) from error
+        if isinstance(error, ImportError):
+            raise ImportError(
+                f"reading {url!r} needs a package that is not installed ({error}). "
+                "Run: pip install 'simvp-climate[cloud]'"
+            ) from error
+        raise
+
+
+def _is_anonymous(scheme: str) -> bool:
+    return not any(os.environ.get(name) for name in _CREDENTIALS.get(scheme, ()))
+
+
+def _object_store(url: str) -> Any:
+    """Return an obstore store with retries and timeouts."""
+    from obstore.store import from_url
+
+    scheme = urlsplit(url).scheme
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "") if scheme == "s3" else url
+    client = {**_TIMEOUTS, "allow_http": endpoint.startswith("http://")}
+    config = {"skip_signature": True} if scheme in _CREDENTIALS and _is_anonymous(scheme) else None
+    return from_url(url, config=config, client_options=client, retry_config=_RETRY)
+
+
+def request_error(url: str, error: Exception) -> Exception:
+    """Return a PermissionError or ConnectionError that explains why a request failed, and how to go on."""
+    text = f"{error} {error.__cause__ or ''}"
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if re.search("Unauthenticated|Permission|Unauthorized|Forbidden|code: 40[13]", f"{type(error).__name__} {first}"):
+        return PermissionError(
+            f"no permission to read {url!r} ({first}). Unless the store is public, set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS"
+        )
+    host = _host(url)
+    if re.search("dns error|failed to lookup|Name or service not known|name resolution", text, re.IGNORECASE):
+        reason = f"the host {host!r} has no address. Check its spelling, and the network"
+        if urlsplit(url).scheme == "s3":
+            reason += f"; if the bucket {urlsplit(url).netloc!r} is on another server, set AWS_ENDPOINT_URL"
+    elif re.search("Connection ?refused|Connect call failed", text):
+        reason = f"no server listens at {host!r}. Check the port, or wait until the server is up"
+    elif re.search("time(d )?out", text, re.IGNORECASE):
+        reason = f"{host!r} does not answer in time. Check the network, or try again later"
+    else:
+        reason = "the server failed repeatedly. Try again later, or copy the store to a local disk"
+    return ConnectionError(f"{url!r} cannot be read: {reason}. {first}")
+
+
+def _host(url: str) -> str:
+    """Return the server that answers for an address; in s3:// and gs:// addresses the first name is a bucket."""
+    match urlsplit(url).scheme:
+        case "s3":
+            endpoint = os.environ.get("AWS_ENDPOINT_URL")
+            region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+            return urlsplit(endpoint).netloc or endpoint if endpoint else f"s3.{region}.amazonaws.com"
+        case "gs":
+            return "storage.googleapis.com"
+        case _:
+            return urlsplit(url).netloc

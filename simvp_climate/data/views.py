@@ -1,0 +1,169 @@
+"""Lazy variables as selections from stored arrays: which array, which part of it, how it is decoded, did it change.
+
+Only this module knows how xarray wraps an opened file.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import zarr
+from xarray.backends.zarr import ZarrArrayWrapper
+from xarray.core import indexing
+from zarr.abc.store import Store
+from zarr.storage import LocalStore, WrapperStore
+
+from simvp_climate.data.checked_store import CheckedStore
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A lazy variable as a selection from a stored array.
+
+    Attributes
+    ----------
+    stored
+        The whole stored array, decoded when it is read.
+    key
+        For each stored axis the index, slice or array of indices that the variable consists of.
+    dims
+        Dimensions of the variable: the stored axes without those at a single index.
+    array
+        The Zarr array, or None for other formats.
+    chunks
+        Shape of what is stored and decoded in one piece (a chunk, or a shard of many), or None if unknown.
+    decoders
+        Functions that xarray applies to the stored numbers, in order: fill values, scaling.
+    """
+
+    stored: xr.Variable
+    key: tuple[int | slice | np.ndarray, ...]
+    dims: tuple[str, ...]
+    array: zarr.Array | None
+    chunks: tuple[int, ...] | None
+    decoders: tuple[Callable, ...]
+
+    @property
+    def time_axis(self) -> int:
+        """Position of time among the stored axes."""
+        axes = [axis for axis, index in enumerate(self.key) if not isinstance(index, int | np.integer)]
+        return axes[self.dims.index("time")]
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of one decoded chunk, 0 if the chunks are unknown."""
+        return 0 if self.chunks is None else int(np.prod(self.chunks)) * self.stored.dtype.itemsize
+
+    @property
+    def folder(self) -> Path | None:
+        """Folder of the Zarr array on a local disk, or None."""
+        if self.array is None:
+            return None
+        store = self.array.store
+        while isinstance(store, WrapperStore):
+            store = store._store
+        return store.root / self.array.path if isinstance(store, LocalStore) else None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the variable is a Zarr array that is not on a local disk."""
+        return self.array is not None and self.folder is None
+
+
+def find_view(variable: xr.Variable) -> View | None:
+    """Return the view that a lazy variable is, or None for dask, numbers in memory and results of arithmetic."""
+    data = variable._data
+    while type(data) in (indexing.MemoryCachedArray, indexing.CopyOnWriteArray):
+        data = data.array
+    decoders, decoded_array = [], None
+    while type(data).__name__ == "_ElementwiseFunctionArray":  # by name: its module changes between versions of xarray
+        if not isinstance(data.func, partial):
+            return None
+        decoded_array = type(data)
+        decoders.insert(0, data.func)
+        data = data.array
+    if type(data) is not indexing.LazilyIndexedArray:
+        return None
+    if type(data.key) not in (indexing.BasicIndexer, indexing.OuterIndexer):
+        return None
+    key = tuple(int(index) if isinstance(index, np.integer) else index for index in data.key.tuple)
+    if "time" not in variable.dims or sum(not isinstance(index, int) for index in key) != len(variable.dims):
+        return None
+    array, backend = None, data.array
+    if type(backend) is ZarrArrayWrapper:
+        array = _checked(backend.get_array())
+        backend = ZarrArrayWrapper(array)
+    stored = indexing.LazilyIndexedArray(backend)
+    for decoder in decoders:
+        stored = decoded_array(stored, decoder, variable.dtype)
+    axis_names = [f"axis_{axis}" for axis in range(len(key))]
+    chunks = variable.encoding.get("chunksizes") if array is None else array.shards or array.chunks
+    chunks = tuple(chunks) if chunks is not None and len(chunks) == len(key) else None
+    return View(xr.Variable(axis_names, stored), key, variable.dims, array, chunks, tuple(decoders))
+
+
+def _checked(array: zarr.Array) -> zarr.Array:
+    """Return an array that raises an error for truncated chunks, also where the user opened the store.
+
+    Absent chunks then read as the fill value, as in xarray.
+    """
+    if isinstance(array.store, CheckedStore):
+        return array
+    store = CheckedStore(array.store, missing_chunks="fill")
+    store.arrays = {array.path: array.metadata}
+    return zarr.open_array(store, path=array.path, mode="r")
+
+
+def variable_identity(variable: xr.Variable) -> str | None:
+    """Return a digest that changes when the stored data or the selection change, or None if that takes reading.
+
+    For files on a local disk it covers names, sizes and modification times of the files (of each chunk); for remote
+    stores address and metadata, so that it misses a chunk overwritten in place.
+    """
+    view = find_view(variable)
+    if view is None:
+        return None
+    if view.array is None:
+        path = variable.encoding.get("source")
+        if path is None or not os.path.isfile(path):
+            return None
+        stamp = _stamp(path)
+    elif view.folder is None:
+        metadata = json.dumps(view.array.metadata.to_dict(), default=str, sort_keys=True)
+        stamp = f"{metadata} {store_address(view.array.store)} {view.array.path}"
+    else:
+        stamp = _stamp(str(view.folder))
+    key = [index.tolist() if isinstance(index, np.ndarray) else str(index) for index in view.key]
+    # functions by name: their addresses differ from process to process
+    decoders = [
+        (decoder.func.__qualname__, sorted((name, str(value)) for name, value in decoder.keywords.items()))
+        for decoder in view.decoders
+    ]
+    return hashlib.sha256(f"{stamp} {key} {decoders}".encode()).hexdigest()
+
+
+def _stamp(path: str) -> str:
+    """Return names, sizes and modification times of a file, or of all files in a folder."""
+    if os.path.isfile(path):
+        stat = os.stat(path)
+        return f"{path} {stat.st_size} {stat.st_mtime_ns}"
+    entries = []
+    with os.scandir(path) as folder:
+        for entry in folder:
+            if entry.is_dir():
+                entries.append(_stamp(entry.path))
+            else:
+                stat = entry.stat()
+                entries.append(f"{entry.name} {stat.st_size} {stat.st_mtime_ns}")
+    return f"{path} {sorted(entries)}"
+
+
+def store_address(store: Store) -> str:
+    """Return the address of a store as the user gave it to `open_dataset`, or else as zarr prints it."""
+    return repr(store.path) if isinstance(store, WrapperStore) and hasattr(store, "path") else str(store)
