@@ -3,7 +3,7 @@
 from pathlib import Path
 
 
-def free_host_memory() -> int | None:
+def free_memory() -> int | None:
     """Return the bytes of memory that this process can still allocate, or None where the system does not say.
 
     The smallest of what the machine has available and what each control group (cgroup) of a job leaves.

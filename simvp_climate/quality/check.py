@@ -19,10 +19,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from simvp_climate.data import conventions, reader
+from simvp_climate.data import conventions, host_memory, reader
 from simvp_climate.data.conventions import Axes, level_values
 from simvp_climate.data.grid import closes_longitude
-from simvp_climate.data.host_memory import free_host_memory
 from simvp_climate.data.store import open_raw
 from simvp_climate.data.variables import VARIABLES, Variable, conversion, lookup, same_units
 from simvp_climate.data.windows import data_step, find_windows, parse_step
@@ -1010,7 +1009,7 @@ def _check_memory(fields: list[_Field], series: _Series | None, notes: Notes) ->
     fields = [one for one in fields if "time" in one.data.dims]
     if not fields or series is None:
         return
-    needed, free = int(sum(4 * one.data.size for one in fields)), free_host_memory()
+    needed, free = int(sum(4 * one.data.size for one in fields)), host_memory.free_memory()
     notes.summary["memory"] = {"states_bytes": needed, "free_bytes": free}
     if free is None or needed <= 0.6 * free:  # what training keeps in memory
         return

@@ -149,8 +149,8 @@ class WindowStream:
 
     Memory when streaming, besides the interpreter: two groups, one read in the background while the other is used, of
     at most `group` x (`shard` + span of a window - 1) states; and four batches. `choose_plan` keeps these within the
-    given memory. Chunks being decoded come on top (`Source.decoding_bytes`): 64 MiB, or more where chunks are large: these
-    count whole, as stored and decoded, with all their levels, and up to 256 MiB of them (or one) are decoded at once.
+    given memory. Chunks being decoded come on top (`Source.decoding_bytes`): 64 MiB, or more where chunks are large:
+    these count whole, as stored and decoded, with all levels, and up to 256 MiB of them (or one) are decoded at once.
     `bound` is the sum of all. The memory of a batch is reused three batches later.
 
     One process: threads only, no workers. Using it after a fork is an error, because threads do not survive a fork.

@@ -7,8 +7,7 @@ import platform
 import torch
 from lightning_fabric import Fabric
 
-from simvp_climate.data import reader
-from simvp_climate.data.host_memory import free_host_memory
+from simvp_climate.data import host_memory, reader
 from simvp_climate.networks.memory import activation_bytes
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 from simvp_climate.processing import tensors
@@ -36,7 +35,7 @@ def free_bytes(fabric: Fabric) -> float:
         # torch reuses what it has reserved and not allocated
         unused = torch.cuda.memory_reserved(fabric.device) - torch.cuda.memory_allocated(fabric.device)
         return torch.cuda.mem_get_info(fabric.device)[0] + unused
-    free, (world, machines) = free_host_memory(), distributed.count()
+    free, (world, machines) = host_memory.free_memory(), distributed.count()
     return math.inf if free is None else free * machines // world
 
 

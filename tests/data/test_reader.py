@@ -272,6 +272,6 @@ def test_the_memory_of_the_job_counts(monkeypatch, tmp_path):
     (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 8000 kB\n")
     (tmp_path / "proc/self/cgroup").write_text("0::/slurm/job_1/step_0\n")
     monkeypatch.setattr(host_memory, "Path", lambda *parts: tmp_path.joinpath(*(part.lstrip("/") for part in parts)))
-    assert host_memory.free_host_memory() == 750_000
+    assert host_memory.free_memory() == 750_000
     (tmp_path / "proc/self/cgroup").write_text("5:cpu:/\n")
-    assert host_memory.free_host_memory() == 8000 * 1024
+    assert host_memory.free_memory() == 8000 * 1024

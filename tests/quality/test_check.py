@@ -15,7 +15,7 @@ import xarray as xr
 from factories import GLOBAL, quick, tiny_model, waves
 
 import simvp_climate as sc
-from simvp_climate.data import reader
+from simvp_climate.data import host_memory
 from simvp_climate.quality import check as module
 from simvp_climate.quality.check import check
 from simvp_climate.quality.report import Finding, Report, is_code
@@ -628,19 +628,19 @@ def test_tiny_chunks():
 
 
 def test_memory(monkeypatch):
-    monkeypatch.setattr(reader, "free_memory", lambda: 60_000)
+    monkeypatch.setattr(host_memory, "free_memory", lambda: 60_000)
     report = check(waves(), TASK)
     one = found(report, "memory")
     assert report.summary["memory"] == {"states_bytes": 2 * 60 * 8 * 16 * 4, "free_bytes": 60_000}
     assert one.severity == "note" and "61.4 kB" in one.what and "60 kB" in one.what and "every epoch" in one.what
-    monkeypatch.setattr(reader, "free_memory", lambda: 20_000)
+    monkeypatch.setattr(host_memory, "free_memory", lambda: 20_000)
     one = found(check(waves(), TASK), "memory")
     # two stretches of a window of 6 states: 12 of 1 kB
     assert one.severity == "warning" and "takes 12.3 kB" in one.what
     assert "regrid" not in one.fix  # it is coarse already
     fine = waves(np.arange(-90, 90.1, 2), np.arange(0, 360, 2), times=12)
     assert mended(fine, found(check(fine, TASK), "memory").fix).sizes == {"time": 12, "latitude": 32, "longitude": 64}
-    monkeypatch.setattr(reader, "free_memory", lambda: None)
+    monkeypatch.setattr(host_memory, "free_memory", lambda: None)
     assert codes(check(waves(), TASK)) == []
 
 

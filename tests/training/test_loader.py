@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from factories import waves
 
-from simvp_climate.data import reader
+from simvp_climate.data import host_memory, reader
 from simvp_climate.data.conventions import orient, rename
 from simvp_climate.data.reader import Channel
 from simvp_climate.data.windows import find_windows
@@ -151,12 +151,12 @@ def test_the_plan_keeps_within_the_memory_given():
 def test_chunks_that_are_longer_than_what_is_thought_enough(monkeypatch):
     """Hourly files of a year: by itself it takes what one stretch of them needs, if that is free."""
     monkeypatch.setattr(loader, "_STREAM_BYTES", 10_000)
-    monkeypatch.setattr(reader, "free_memory", lambda: 1_000_000)
+    monkeypatch.setattr(host_memory, "free_memory", lambda: 1_000_000)
     ds = counted(6000).chunk(time=2000)
     sources, windows = parts(ds)
     plan = choose_plan(sources, windows, 2)
     assert plan == Plan("stream", 2000, 1)
-    monkeypatch.setattr(reader, "free_memory", lambda: 500_000)
+    monkeypatch.setattr(host_memory, "free_memory", lambda: 500_000)
     with pytest.raises(
         MemoryError, match=r"gives 0.143 MiB \(50% of it, the rest is for the other period\), .* 2000 times"
     ):

@@ -12,7 +12,7 @@ import xarray as xr
 from factories import STREAMED, TASK, assert_same_weights, quick, run, stored, tiny_model, waves, weights
 from lightning_fabric.loggers import CSVLogger
 
-from simvp_climate.data import reader
+from simvp_climate.data import host_memory
 from simvp_climate.data.store import open_dataset
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.metrics.deterministic import rmse
@@ -273,7 +273,7 @@ def test_a_step_that_does_not_fit_is_refused_before_it_begins_with_a_batch_that_
     sizes = {"hidden_space": 4, "hidden_time": 8, "blocks": 2, "mlp_ratio": 2.0, "drop_path": 0.0}
     network = SimVPv2(SimVPv2Config(**sizes, padding="periodic"), history=2, channels=2)
     window = activation_bytes(network, 2, (8, 16))
-    monkeypatch.setattr(reader, "free_memory", lambda: int(4.2 * 1.25 * window))
+    monkeypatch.setattr(host_memory, "free_memory", lambda: int(4.2 * 1.25 * window))
     with pytest.raises(
         MemoryError,
         match=r"batch_size=10 .*batch_size=4 with accumulate_grad_batches=3 .*activation_checkpointing=True",
