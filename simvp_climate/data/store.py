@@ -165,7 +165,7 @@ def _list_files(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[s
         entries = sorted(entry.name for entry in local.iterdir())
         raise ValueError(
             f"{str(local.absolute())!r} is neither a Zarr store (no .zgroup or zarr.json) nor a folder of NetCDF or "
-            f"GRIB files. It contains {_shorten(entries)}"
+            f"GRIB files: it contains {_shorten(entries)}. Pass the path of the store or of the files"
         )
     return list(files)
 

@@ -197,7 +197,7 @@ def test_missing_paths_name_what_is_there(tmp_path, monkeypatch):
 
 def test_folders_and_lists_without_data(tmp_path):
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(ValueError, match=r"neither a Zarr store .* nor .*NetCDF .* It contains notes.txt"):
+    with pytest.raises(ValueError, match=r"neither a Zarr store .* nor .*NetCDF .*contains notes.txt"):
         open_dataset(tmp_path, ["z500"])
     with pytest.raises(ValueError, match="empty list of files"):
         open_dataset([], ["z500"])
