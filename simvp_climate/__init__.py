@@ -30,7 +30,7 @@ _HOME = {
     "open_pretrained": "forecasting.pretrained",
     "open_sample": "data.store",
     "perturbed_ensemble": "forecasting.ensemble",
-    "regrid": "data.grid",
+    "regrid": "data.regridding",
     "reproduce": "forecasting.reproduce",
     "score": "metrics.score",
     "score_table": "metrics.tables",
@@ -52,7 +52,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with the 
     from simvp_climate import plot as plot
     from simvp_climate.data import io as io
     from simvp_climate.data.cache import cache as cache
-    from simvp_climate.data.grid import regrid as regrid
+    from simvp_climate.data.regridding import regrid as regrid
     from simvp_climate.data.splits import split as split
     from simvp_climate.data.store import open_dataset as open_dataset
     from simvp_climate.data.store import open_sample as open_sample

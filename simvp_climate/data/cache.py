@@ -34,8 +34,8 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from simvp_climate.data.conventions import find_axes
 from simvp_climate.data.files import check_parent, differences, write_atomically
+from simvp_climate.data.grid import find_axes
 from simvp_climate.data.progress import tqdm
 from simvp_climate.data.store import drop_codecs
 from simvp_climate.data.views import variable_identity

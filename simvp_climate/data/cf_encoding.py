@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from xarray.coding.times import infer_calendar_name
 
-from simvp_climate.data.conventions import find_axes
+from simvp_climate.data.grid import Axes, find_axes
 from simvp_climate.data.variables import lookup, same_units, substitute
 
 _INIT = {"standard_name": "forecast_reference_time", "long_name": "initialization time"}
@@ -28,7 +28,7 @@ _GRIB_METHODS = {"accum": "sum", "avg": "mean", "max": "maximum", "min": "minimu
 _STALE_BEGINNINGS = ("GRIB_", "cache_")
 
 
-def encode(forecast: xr.Dataset) -> xr.Dataset:
+def encode(forecast: xr.Dataset, axes: Axes | None = None) -> xr.Dataset:
     """Return the forecast with CF attributes and encodings, whatever its horizontal names.
 
     Attributes that the data brought stay; what is missing and known by name is added. `cell_methods` are those of
@@ -36,7 +36,7 @@ def encode(forecast: xr.Dataset) -> xr.Dataset:
     time or are means. Means and sums over time keep the bounds of their valid times if the forecast has
     them: `valid_time_bnds(init_time, lead_time, bnds)`.
     """
-    axes = find_axes(forecast)
+    axes = find_axes(forecast) if axes is None else axes
     forecast = forecast.copy()
     known = {
         "init_time": _INIT,
@@ -65,7 +65,7 @@ def encode(forecast: xr.Dataset) -> xr.Dataset:
         }
     if np.issubdtype(forecast["lead_time"].dtype, np.timedelta64):
         forecast["lead_time"].encoding = {"units": unit, **_TIME_ENCODING}
-    if axes.level is not None:
+    if axes.level in forecast.dims:
         level = forecast[axes.level]
         # the vocabulary's levels are hPa unless the data say otherwise
         level.attrs = {**(_LEVEL if level.attrs.get("units", "hPa") == "hPa" else {}), **level.attrs}

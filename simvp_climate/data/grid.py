@@ -1,43 +1,395 @@
-"""Latitude-longitude grids: area weights (the one definition), do longitudes go round the globe, regridding."""
+"""Latitude-longitude grids: which dimensions are the axes, whether the grid is regular, area weights."""
 
-import difflib
-import re
-import warnings
+import itertools
+from dataclasses import dataclass, field
 
+import cf_xarray  # noqa: F401  (gives every Dataset its `.cf`)
 import numpy as np
+import pandas as pd
 import xarray as xr
 
-# degrees; coordinates stored as float32 or made with linspace carry noise far below this
-_TOLERANCE = 1e-3
+from simvp_climate.data.variables import same_units
 
-_UNITS = {
-    "latitude": ("degrees_north", "degree_north", "degrees_N", "degree_N"),
-    "longitude": ("degrees_east", "degree_east", "degrees_E", "degree_E"),
-}
-# attributes that describe the grid and the values on it, GRIB's as cfgrib hands them on
-_ABOUT_GRID = re.compile(
-    r"actual_range|bounds|cell_measures|stored_direction"
-    r"|GRIB_(N[xyV]|grid.*|numberOfPoints|.*InDegrees|.*Scans.*|.*PointsAreConsecutive)"
+# degrees; float32 or linspace noise is far below, grid spacing far above
+TOLERANCE = 1e-3
+FORECAST_DIMS = ("init_time", "lead_time")
+_MEMBER_NAMES = ("number", "member", "members", "realization", "realisation", "ensemble", "ens", "ensemble_member")
+# the usual names of the cell dimension in HEALPix output of climate models and forecasts
+_CELL_NAMES = {"cell", "cells", "ncells", "healpix", "healpix_index", "hpx", "pix", "pixel", "ipix", "npix", "values"}
+_REGRID = (
+    "Regrid to a regular latitude-longitude grid first, for example with CDO (cdo remapcon,r360x180 in.nc out.nc),"
+    " xESMF or earthkit-regrid"
 )
-# what climate models and forecasts in HEALPix call the dimension of its cells
-_CELLS = {"cell", "cells", "ncells", "healpix", "healpix_index", "hpx", "pix", "pixel", "ipix", "npix", "values"}
-_OTHER_REGRIDDERS = "xESMF, CDO (remapcon) or earthkit-regrid can regrid it to a regular latitude-longitude grid"
 
-# WeatherBench's grids: columns, rows, whether the outer rows lie on the poles
-_SIZES = {
-    "5.625deg": (64, 32, False),
-    "2.8125deg": (128, 64, False),
-    "1.40625deg": (256, 128, False),
-    "1.5deg": (240, 121, True),
-    "0.25deg": (1440, 721, True),
-}
-# as in the names of WeatherBench 2's stores
-_STORE_NAMES = {
-    f"{columns}x{rows}{suffix}": (columns, rows, poles)
-    for columns, rows, poles in (*_SIZES.values(), (360, 181, True))
-    for suffix in ("", f"_equiangular{'_with_poles' if poles else ''}_conservative")
-}
-_GRIDS = _SIZES | _STORE_NAMES
+
+@dataclass(frozen=True)
+class Levels:
+    """The values of a vertical dimension, in hPa if they are pressures, else in their own unit."""
+
+    name: str
+    values: np.ndarray
+    is_pressure: bool
+    units: str | None  # as in the file
+
+    def index(self, level: float) -> int:
+        """Return the position of a level; ValueError if it is absent."""
+        position = int(np.abs(self.values - level).argmin())
+        if abs(self.values[position] - level) > 1e-3:
+            available = ", ".join(f"{value:g}" for value in self.values)
+            raise ValueError(
+                f"level {level:g} hPa is not in {self.name!r}, which has {available}. Ask for one of these"
+            )
+        return position
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The names of the dimensions in one Dataset, None for each dimension it lacks.
+
+    `levels` holds the values of the dimension `level`; `scalar_level` is the pressure in hPa of a Dataset on a
+    single level (files of WeatherBench 1 carry it as a scalar coordinate).
+    """
+
+    time: str | None
+    latitude: str
+    longitude: str
+    level: str | None
+    levels: Levels | None = field(default=None, compare=False, repr=False)
+    scalar_level: float | None = field(default=None, compare=False, repr=False)
+
+
+def find_axes(dataset: xr.Dataset) -> Axes:
+    """Return the names of the time, latitude, longitude and vertical dimensions of a Dataset.
+
+    CF attributes decide, else the usual names. The time of a forecast (dimensions `init_time`, `lead_time`) is
+    None, because it has two.
+
+    Raises
+    ------
+    ValueError
+        If there is no regular latitude-longitude grid (curvilinear, unstructured, HEALPix or reduced Gaussian
+        grids, no latitude at all), if latitudes are not strictly monotonic or longitudes repeat modulo 360, or if
+        several dimensions could be the time or the level.
+    """
+    candidates = find_candidates(dataset)
+    latitude, longitude = find_horizontal(dataset, candidates)
+    check_latitude(latitude, dataset[latitude].values)
+    check_longitude(longitude, dataset[longitude].values)
+    levels = _find_levels(dataset, candidates["vertical"])
+    return Axes(
+        time=find_time(dataset, candidates["time"]),
+        latitude=latitude,
+        longitude=longitude,
+        level=None if levels is None else levels.name,
+        levels=levels,
+        scalar_level=find_scalar_level(dataset, candidates["vertical"]),
+    )
+
+
+def find_candidates(dataset: xr.Dataset | xr.DataArray) -> dict[str, list[str]]:
+    """Return the names of the coordinates that could be "latitude", "longitude", "time" and "vertical"."""
+    coords = dataset.coords.to_dataset()
+    # text cannot be an axis (expver), and testing whether it holds dates would read it
+    coords = coords.drop_vars([n for n, c in coords.coords.items() if c.dtype.kind in "OUST" and n not in coords.dims])
+    guessed = coords.cf.guess_coord_axis()
+    candidates = {}
+    for role in ("latitude", "longitude"):
+        marked = coords.cf.coordinates.get(role, [])
+        candidates[role] = list(marked or guessed.cf.coordinates.get(role, []))
+    candidates["vertical"] = sorted(
+        {*guessed.cf.coordinates.get("vertical", []), *guessed.cf.axes.get("Z", [])}
+        | ({"plev"} & set(coords.coords)),  # CMIP's name; cf-xarray knows it by attributes only
+    )
+    candidates["time"] = list(coords.cf.coordinates.get("time", []))
+    return candidates
+
+
+def find_horizontal(dataset: xr.Dataset, candidates: dict[str, list[str]] | None = None) -> tuple[str, str]:
+    """Return the names of the latitude and longitude dimensions; ValueError says why a grid is not regular."""
+    candidates = find_candidates(dataset) if candidates is None else candidates
+    dimensions = {}
+    for role in ("latitude", "longitude"):
+        names = [name for name in candidates[role] if dataset[name].dims == (name,)]
+        usual = [name for name in names if name in (role, role[:3])]
+        if len(names) > 1 and len(usual) != 1:
+            raise ValueError(
+                f"several dimensions could be the {role}: {names}. Keep the variables of one grid: ds[[...]]"
+            )
+        if names:
+            dimensions[role] = usual[0] if usual else names[0]
+    if len(dimensions) < 2:
+        raise ValueError(_why_not_regular(dataset, candidates, dimensions))
+    return dimensions["latitude"], dimensions["longitude"]
+
+
+def _why_not_regular(dataset: xr.Dataset, candidates: dict[str, list[str]], dimensions: dict[str, str]) -> str:
+    """Return the message that names the grid's type and the fix."""
+    spatial = {role: [n for n in candidates[role] if dataset[n].ndim] for role in ("latitude", "longitude")}
+    spatial["latitude"] += [  # two-dimensional ones are often not marked as coordinates
+        name
+        for name, variable in dataset.data_vars.items()
+        if variable.attrs.get("standard_name") == "latitude" or str(name).lower() in ("lat", "latitude", "xlat")
+    ]
+    rule = "Latitude and longitude must each have a dimension of their own"
+    for name in [*spatial["latitude"], *spatial["longitude"]]:
+        if dataset[name].ndim > 1:
+            return (
+                f"{name!r} has the dimensions {dataset[name].dims}: a curvilinear grid (rotated, ocean or"
+                f" regional model). {rule}. {_REGRID}"
+            )
+    for latitude, longitude in itertools.product(spatial["latitude"], spatial["longitude"]):
+        if dataset[latitude].dims == dataset[longitude].dims:
+            return (
+                f"{latitude!r} and {longitude!r} share the dimension {dataset[latitude].dims[0]!r}: an"
+                f" unstructured or reduced Gaussian grid. {rule}. {_REGRID}"
+            )
+    role = "longitude" if "latitude" in dimensions else "latitude"
+    if spatial[role]:
+        name, dim = spatial[role][0], dataset[spatial[role][0]].dims[0]
+        return f"{name!r} must be the coordinate of its dimension {dim!r}: ds.swap_dims({dim}={name!r})"
+    if candidates[role]:
+        name = candidates[role][0]
+        return f"{name!r} is a single value, but must be a dimension: ds.expand_dims({name!r})"
+    if cells := _healpix_dimension(dataset):
+        return (
+            f"no {role} found: the {dataset.sizes[cells]} cells of dimension {cells!r} look like a HEALPix grid, which"
+            " has no rows and columns. Regrid to a regular latitude-longitude grid first, for example with"
+            " earthkit-regrid or earth2grid"
+        )
+    return (
+        f"no {role} found: the dimensions are {list(dataset.dims)}, the coordinates {list(dataset.coords)}."
+        f' If one of them is the {role}, mark it: ds["name"].attrs["standard_name"] = "{role}"; a dimension'
+        " without values needs them first: ds.assign_coords(name=values)"
+    )
+
+
+def _healpix_dimension(dataset: xr.Dataset) -> str | None:
+    """Return the dimension of HEALPix cells, or None.
+
+    Either attributes contain the word (`grid_mapping_name`, `healpix_nside`, `GRIB_gridType`), or a dimension with a
+    usual name has 12 * nside**2 cells, nside a power of two.
+    """
+    marked = any(
+        "healpix" in str(key).lower() or (isinstance(value, str) and "healpix" in value.lower())
+        for variable in dataset.variables.values()
+        for key, value in variable.attrs.items()
+        if str(key).startswith(("grid", "GRIB_grid", "healpix", "crs"))
+    )
+    global_sizes = {12 * 4**order for order in range(1, 16)}
+    for dim, size in dataset.sizes.items():
+        if str(dim).lower() in _CELL_NAMES and (marked or size in global_sizes):
+            return str(dim)
+    return None
+
+
+def check_latitude(name: str, values: np.ndarray) -> None:
+    """Raise ValueError unless latitudes lie within -90..90 and are strictly monotonic."""
+    if not values.size:
+        raise ValueError(f"{name!r} is empty. Select a region that lies within the data")
+    values = values.astype(np.float64)
+    wrong = values[~(np.abs(values) <= 90 + TOLERANCE)]
+    if wrong.size:
+        raise ValueError(f"{name!r} contains {wrong[0]:g}: latitudes are degrees north, within -90..90. {_REGRID}")
+    steps = np.diff(values)
+    if not ((steps > 0).all() or (steps < 0).all()):
+        position = int(np.argmax(np.sign(steps) != np.sign(steps[0]))) if steps[0] else 0
+        raise ValueError(
+            f"{name!r} must increase or decrease strictly, but goes from {values[position]:g} to"
+            f" {values[position + 1]:g} at position {position + 1}. Sort it and drop duplicates:"
+            f" ds.sortby({name!r}).drop_duplicates({name!r})"
+        )
+
+
+def check_longitude(name: str, values: np.ndarray) -> None:
+    """Raise ValueError unless longitudes are degrees and each meridian appears once, modulo 360."""
+    if not values.size:
+        raise ValueError(f"{name!r} is empty. Select a region that lies within the data")
+    values = values.astype(np.float64)
+    wrong = values[~((values >= -360 - TOLERANCE) & (values <= 720))]
+    if wrong.size:
+        raise ValueError(f"{name!r} contains {wrong[0]:g}: longitudes are degrees east, within -360..720. {_REGRID}")
+    order = np.argsort(values % 360, kind="stable")
+    gaps = np.diff(values[order] % 360, append=values[order[0]] % 360 + 360)
+    if values.size > 1 and gaps.min() < TOLERANCE:
+        position = int(gaps.argmin())
+        first, second = sorted((int(order[position]), int(order[(position + 1) % values.size])))
+        is_last = second == values.size - 1
+        fix = f"ds.isel({name}=slice(0, -1))" if is_last else f"ds.drop_isel({name}=[{second}])"
+        raise ValueError(
+            f"{name!r} has one meridian twice, {values[first]:g} and {values[second]:g} (positions {first}"
+            f" and {second}); each must appear once, modulo 360. Drop one: {fix}"
+        )
+
+
+def is_forecast(dataset: xr.Dataset) -> bool:
+    """Return whether a Dataset has the dimension `init_time` or `lead_time`; the other may be a scalar."""
+    return any(dim in dataset.dims for dim in FORECAST_DIMS)
+
+
+def find_time(dataset: xr.Dataset, marked: list[str] | None = None) -> str | None:
+    """Return the name of the time dimension, or None; `marked` are coordinates that CF attributes call a time.
+
+    Raises
+    ------
+    ValueError
+        If several dimensions could be the time, or `time` has no dates.
+    """
+    marked = find_candidates(dataset)["time"] if marked is None else marked
+    if is_forecast(dataset):
+        return None
+    names = [name for name, index in dataset.indexes.items() if isinstance(index, pd.DatetimeIndex | xr.CFTimeIndex)]
+    names = names or [name for name in marked if name in dataset.dims]
+    if len(names) > 1:
+        names = [n for n in names if n == "time"] or [n for n in names if n in marked] or names
+    if len(names) > 1:
+        raise ValueError(
+            f"several dimensions could be the time: {names}. Select from one of them: ds.isel({names[1]}=0)"
+        )
+    if not names and "time" in dataset.dims:
+        if "time" not in dataset.coords:
+            raise ValueError("dimension 'time' has no dates: ds.assign_coords(time=xr.date_range(...))")
+        return "time"
+    return names[0] if names else None
+
+
+def find_member(dataset: xr.Dataset) -> str | None:
+    """Return the name of the dimension of ensemble members, or None.
+
+    The CF standard name `realization` marks it, else the usual names (`number`, `member`, ...).
+
+    Raises
+    ------
+    ValueError
+        If several dimensions could be it.
+    """
+    names = sorted(
+        str(dim)
+        for dim in dataset.dims
+        if str(dim).lower() in _MEMBER_NAMES
+        or (dim in dataset.coords and dataset[dim].attrs.get("standard_name") == "realization")
+    )
+    if len(names) > 1:
+        raise ValueError(
+            f"several dimensions could be the ensemble members: {names}. Select from all but one: ds.isel({names[1]}=0)"
+        )
+    return names[0] if names else None
+
+
+def _find_levels(dataset: xr.Dataset, names: list[str]) -> Levels | None:
+    """Return the levels of the vertical dimension, or None; `names` are the vertical coordinates."""
+    levels = [read_levels(n, dataset[n].variable) for n in names if dataset[n].dims == (n,)]
+    if len(levels) > 1:
+        levels = [one for one in levels if one.is_pressure] or levels
+    if len(levels) > 1:
+        raise ValueError(
+            f"several dimensions could be the level: {[one.name for one in levels]}. Drop the others:"
+            f" ds.drop_dims({levels[1].name!r})"
+        )
+    return levels[0] if levels else None
+
+
+def find_scalar_level(dataset: xr.Dataset, names: list[str] | None = None) -> float | None:
+    """Return the pressure in hPa of a Dataset on a single level, or None; `names` are the vertical coordinates."""
+    names = find_candidates(dataset)["vertical"] if names is None else names
+    scalars = [read_levels(n, dataset[n].variable) for n in names if not dataset[n].ndim]
+    return next((float(level.values) for level in scalars if level.is_pressure), None)
+
+
+def read_levels(name: str, variable: xr.Variable) -> Levels:
+    """Return the values of a vertical coordinate, pressures converted to hPa; NaN in place of text."""
+    units = variable.attrs.get("units")
+    if variable.dtype.kind not in "fiu":
+        return Levels(name, np.full(variable.shape, np.nan), False, units)
+    values = np.asarray(variable.values, dtype=np.float64)
+    if units is None:
+        named = variable.attrs.get("standard_name") == "air_pressure" or name.lower().startswith(
+            ("lev", "plev", "pres", "isobaric")
+        )
+        # no pressure in hPa is above 1100
+        return Levels(name, values / 100 if values.size and values.max() > 2000 else values, named, None)
+    in_pascal = same_units(units, "Pa")
+    return Levels(name, values / 100 if in_pascal else values, in_pascal or same_units(units, "hPa"), units)
+
+
+def canonical_latitude(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the order that makes latitudes ascend, and the ascending latitudes as float64."""
+    order = np.argsort(values, kind="stable")
+    return order, values[order].astype(np.float64)
+
+
+def canonical_longitude(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the order that makes longitudes ascend without a jump, and these longitudes as float64.
+
+    Globally from 0 to under 360; a region begins after its largest gap and may run beyond 360.
+    """
+    degrees = values.astype(np.float64) % 360
+    degrees[degrees > 360 - TOLERANCE] -= 360  # noise below 0 belongs at the beginning
+    order = np.argsort(degrees, kind="stable")
+    degrees = degrees[order]
+    if not closes_longitude(degrees):
+        gaps = np.diff(degrees, append=degrees[0] + 360)
+        start = (int(gaps.argmax()) + 1) % len(degrees)
+        order = np.roll(order, -start)
+        degrees = np.concatenate([degrees[start:], degrees[:start] + 360])
+    return order, degrees
+
+
+def closes_longitude(longitude: xr.DataArray | np.ndarray) -> bool:
+    """Return whether evenly spaced longitudes (degrees, any range, any order) go once round the globe.
+
+    False for a region, for unequal spacing, and where a meridian appears twice (0 and 360).
+    """
+    degrees = np.sort(np.asarray(longitude, dtype=np.float64).ravel() % 360)
+    if len(degrees) < 2:
+        return False
+    # the gap across 360 counts like the others, so noise at 0 (359.99999 after the modulo) does no harm
+    gaps = np.diff(degrees, append=degrees[0] + 360)
+    return bool(np.abs(gaps - 360 / len(degrees)).max() < TOLERANCE)
+
+
+def reaches_poles(latitude: xr.DataArray | np.ndarray) -> str:
+    """Return how the rows of a grid reach the poles: "rows" (both outermost lie on them), "between", or "no".
+
+    "between": no further row would fit between the outermost rows and the poles. Latitudes in degrees, any order.
+    """
+    degrees = np.sort(np.asarray(latitude, dtype=np.float64).ravel())
+    if len(degrees) and np.allclose(degrees[[0, -1]], (-90, 90), rtol=0, atol=TOLERANCE):
+        return "rows"
+    if len(degrees) < 2:
+        return "no"
+    south, north = degrees[0] + 90, 90 - degrees[-1]
+    return "between" if south < degrees[1] - degrees[0] and north < degrees[-1] - degrees[-2] else "no"
+
+
+def check_same_grid(first: xr.Dataset, second: xr.Dataset, tolerance: float = TOLERANCE) -> None:
+    """Check that two canonical Datasets have the same grid to `tolerance` degrees, longitudes modulo 360.
+
+    Raises
+    ------
+    ValueError
+        If the grids differ; it names the sizes or the first value that differs.
+    """
+    for axis in ("latitude", "longitude"):
+        check_same_axis(axis, first[axis].values, second[axis].values, tolerance)
+
+
+def check_same_axis(axis: str, first: np.ndarray, second: np.ndarray, tolerance: float = TOLERANCE) -> None:
+    """Raise ValueError unless two latitude or longitude arrays agree to `tolerance` degrees."""
+    if first.shape != second.shape:
+        raise ValueError(
+            f"the grids differ: {first.size} against {second.size} {axis}s. Select the same region, or regrid one"
+            " of them"
+        )
+    difference = first.astype(np.float64) - second.astype(np.float64)
+    if axis == "longitude":
+        difference = (difference + 180) % 360 - 180
+    differing = np.flatnonzero(~(np.abs(difference) <= tolerance))
+    if differing.size:
+        index = int(differing[0])
+        raise ValueError(
+            f"the grids differ: {axis} {index} is {float(first[index]):g} against {float(second[index]):g} (tolerance"
+            f" {tolerance:g} degrees). Select the same region, or regrid one of them"
+        )
 
 
 def latitude_weights(latitude: xr.DataArray | xr.Dataset) -> xr.DataArray:
@@ -53,7 +405,7 @@ def latitude_weights(latitude: xr.DataArray | xr.Dataset) -> xr.DataArray:
     ----------
     latitude
         A one-dimensional coordinate in degrees north, ascending or descending, or a Dataset or DataArray
-        that has one: called "latitude" or "lat", or marked so by `standard_name` or `units`.
+        that has one: called "latitude" or "lat", or marked by `standard_name` or `units`.
 
     Returns
     -------
@@ -66,14 +418,14 @@ def latitude_weights(latitude: xr.DataArray | xr.Dataset) -> xr.DataArray:
         If there is no such coordinate, or its values are not strictly monotonic, not finite, or beyond
         90 degrees.
     """
-    latitude = _find_latitude(latitude)
+    latitude = _latitude_coordinate(latitude)
+    check_latitude(str(latitude.name), latitude.values)
     degrees = latitude.values.astype(np.float64)
-    _check_latitude(degrees, str(latitude.name))
     if len(degrees) == 1:
         weights = np.ones(1)
     else:
         # the absolute value serves descending rows
-        weights = np.abs(np.diff(np.sin(np.deg2rad(_latitude_edges(degrees)))))
+        weights = np.abs(np.diff(np.sin(np.deg2rad(latitude_edges(degrees)))))
         weights /= weights.mean()
     return xr.DataArray(
         weights,
@@ -84,355 +436,22 @@ def latitude_weights(latitude: xr.DataArray | xr.Dataset) -> xr.DataArray:
     )
 
 
-def closes_longitude(longitude: xr.DataArray | np.ndarray) -> bool:
-    """Return whether evenly spaced longitudes (degrees, any range, any order) go once round the globe.
-
-    False for a region, for unequal spacing, and where a meridian appears twice (0 and 360).
-    """
-    degrees = np.sort(np.asarray(longitude, dtype=np.float64).ravel() % 360)
-    if len(degrees) < 2:
-        return False
-    # the gap across 360 counts like the others, so noise at 0 (359.99999 after the modulo) does no harm
-    gaps = np.diff(degrees, append=degrees[0] + 360)
-    return bool(np.abs(gaps - 360 / len(degrees)).max() < _TOLERANCE)
-
-
-def reaches_poles(latitude: xr.DataArray | np.ndarray) -> str:
-    """Return how the rows of a grid reach the poles: "rows" (both outermost lie on them), "between", or "no".
-
-    "between": between both outermost rows and the poles no further row would fit. Latitudes in degrees, any order.
-    """
-    degrees = np.sort(np.asarray(latitude, dtype=np.float64).ravel())
-    if len(degrees) and np.allclose(degrees[[0, -1]], (-90, 90), rtol=0, atol=_TOLERANCE):
-        return "rows"
-    if len(degrees) < 2:
-        return "no"
-    left = degrees[0] + 90, 90 - degrees[-1]
-    return "between" if left[0] < degrees[1] - degrees[0] and left[1] < degrees[-1] - degrees[-2] else "no"
-
-
-def why_healpix(dataset: xr.Dataset) -> str | None:
-    """Return the words that refuse a HEALPix grid, or None if nothing says that it is one.
-
-    What says so is the word in the names or texts of attributes (`grid_mapping_name`, `healpix_nside`,
-    `GRIB_gridType`), or a dimension with a usual name and 12 * nside**2 cells, nside a power of two.
-    """
-    told = any(
-        "healpix" in str(key).lower() or (isinstance(value, str) and "healpix" in value.lower())
-        for variable in dataset.variables.values()
-        for key, value in variable.attrs.items()
-        if str(key).startswith(("grid", "GRIB_grid", "healpix", "crs"))
-    )
-    whole = {12 * 4**order for order in range(1, 16)}
-    cells = [dim for dim, size in dataset.sizes.items() if str(dim).lower() in _CELLS and (told or size in whole)]
-    if not cells:
-        return None
-    return (
-        f"the {dataset.sizes[cells[0]]} cells of dimension {cells[0]!r} look like a HEALPix grid, which has no rows "
-        "and columns. Regrid to a regular latitude-longitude grid first, for example with earthkit-regrid or earth2grid"
-    )
-
-
-def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.5) -> xr.Dataset:
-    """Return the dataset on another latitude-longitude grid, every value the area mean over its cell.
-
-    First-order conservative: a new value is the mean of the old cells, each by the area of it that lies in
-    the new cell. Between global grids the area mean (`latitude_weights`) stays the same. Cell areas are
-    spherical, longitudes go round the globe, and a row at a pole is half a cell. Edges of cells lie midway
-    between the coordinates, also where the file has bounds; the outermost rows reach to the poles where no
-    further row would fit (Gaussian grids).
-
-    Missing values are left out: the value is the mean over the part of the cell that has values, NaN where
-    that is less than `min_valid` of its area.
-
-    Parameters
-    ----------
-    dataset
-        On a regular latitude-longitude grid, global or a region, with any names, order and range. Variables
-        chunked with dask stay lazy and keep their chunks in the other dimensions; all others are read, so
-        chunk a large store first: `ds.chunk(time=100)`.
-    grid
-        A grid of WeatherBench: "5.625deg", "2.8125deg", "1.40625deg" (no rows at the poles), "1.5deg",
-        "0.25deg" (with), or as in WeatherBench 2's store names, "64x32_equiangular_conservative" or "64x32".
-        Latitudes ascend, but descend at 0.25 degrees, as published; longitudes are 0 to under 360. Or a
-        Dataset, whose latitudes and longitudes are taken.
-    min_valid
-        Part of a new cell's area, 0 to 1, that must have values. With 0 any value is enough.
-
-    Returns
-    -------
-    Dataset with the variables, names, attributes and dimension order of `dataset`, and the latitudes and
-    longitudes of `grid` under their old names. Floating types stay; integers and booleans become floating.
-    Variables without latitude or longitude stay as they are; bounds of the old cells, other coordinates on
-    the old grid and attributes that describe it are left out. Everything is averaged: right for
-    temperature and for precipitation in mm, wrong for what belongs to a whole cell, such as its area or
-    kilograms in it.
-
-    Raises
-    ------
-    ImportError
-        If xarray-regrid is not installed.
-    ValueError
-        If `grid` is neither a name nor a Dataset, the name is not known, the dataset or the target has no
-        regular latitude-longitude grid, a cell of the target reaches beyond the dataset, or a variable holds
-        text, dates or classes (CF `flag_values`), which have no mean.
-
-    Warns
-    -----
-    UserWarning
-        If the target is finer: one old value then fills several cells, no detail is gained.
-    """
-    if not isinstance(dataset, xr.Dataset):
-        raise ValueError(f"a {type(dataset).__name__} was given, a Dataset is needed: array.to_dataset(name='t2m')")
-    if not 0 <= min_valid <= 1:
-        raise ValueError(f"min_valid={min_valid!r} must lie in [0, 1]: it is a part of a cell's area")
-    if not isinstance(grid, str | xr.Dataset):
+def _latitude_coordinate(data: xr.DataArray | xr.Dataset) -> xr.DataArray:
+    """Return the latitude coordinate of `data`, or `data` itself if it is one."""
+    if isinstance(data, xr.DataArray) and (data.ndim == 1 and (data.name in data.dims or not data.coords)):
+        return data
+    names = [name for name in find_candidates(data)["latitude"] if data[name].ndim == 1]
+    if len(names) != 1:
         raise ValueError(
-            f"grid={grid!r} is neither a name nor a Dataset: names are {', '.join(_SIZES)} and sizes such as '64x32'; "
-            "for any other grid give a Dataset with its latitude and longitude"
+            f"found {len(names)} one-dimensional latitudes among the coordinates {list(data.coords)}, but exactly one"
+            " is needed. Pass the coordinate itself: latitude_weights(ds['my_latitude'])"
         )
-    target = _named_grid(grid) if isinstance(grid, str) else grid
-    old = {role: _axis(dataset, role, "the dataset") for role in _UNITS}
-    new = {role: _axis(target, role, "the target grid") for role in _UNITS}
-    degrees = {role: (old[role].values.astype(np.float64), new[role].values.astype(np.float64)) for role in _UNITS}
-    weights = {
-        old["latitude"].name: _overlap_of_rows(*degrees["latitude"]),
-        old["longitude"].name: _overlap_of_columns(*degrees["longitude"]),
-    }
-    if finer := [role for role, (before, after) in degrees.items() if _spacing(after) < 0.99 * _spacing(before)]:
-        before, after = (_spacing(values) for values in degrees[finer[0]])
-        warnings.warn(
-            f"the target is finer than the dataset ({after:g} against {before:g} degrees of {finer[0]}): area means "
-            "add no detail, one old value fills several cells. For a smooth field interpolate instead: ds.interp(...)",
-            stacklevel=2,
-        )
-    on_grid = [name for name, variable in dataset.variables.items() if set(weights) & set(variable.dims)]
-    bounds = {axis.attrs.get("bounds") or axis.encoding.get("bounds") for axis in old.values()}
-    averages = {
-        name: _average(str(name), dataset[name].variable, weights, min_valid)
-        for name in on_grid
-        if name in dataset.data_vars and name not in bounds
-    }
-    coords = {
-        axis.name: xr.Variable(axis.dims, new[role].values, _kept_attrs(axis.attrs, "valid_min", "valid_max"))
-        for role, axis in old.items()
-    }
-    result = dataset.drop_vars(on_grid).assign(averages).assign_coords(coords)
-    ordered = {name: result.variables[name] for name in dataset.data_vars if name in result}
-    return xr.Dataset(ordered, result.coords, dataset.attrs)
+    return data[names[0]]
 
 
-def _average(name: str, variable: xr.Variable, weights: dict[str, np.ndarray], min_valid: float) -> xr.Variable:
-    """Return a variable on the new grid; `weights` are (old, new) for each dimension."""
-    if variable.dtype.kind not in "fiub" or "flag_values" in variable.attrs:
-        raise ValueError(
-            f"{name!r} holds {'classes' if 'flag_values' in variable.attrs else variable.dtype}, which have no mean: "
-            f"leave it out, ds.drop_vars({name!r})"
-        )
-    # The library applies the weights, and knows NaN and dask. Weights of its own are not used: they give rows
-    # at the poles no area, mix the edge rows along longitude, and cut rows in degrees, so that the area mean
-    # is not kept.
-    try:
-        from xarray_regrid.methods.conservative import apply_weights, format_weights
-    except ImportError as error:
-        raise ImportError("regrid needs xarray-regrid: pip install 'simvp-climate[regrid]'") from error
-    # without coordinates: nothing to align
-    data = xr.DataArray(variable.astype(np.result_type(variable.dtype, np.float32)))
-    matrices = {
-        dim: format_weights(
-            xr.DataArray(matrix, dims=(dim, f"target_{dim}")), dim, data.dtype, data.chunksizes.get(dim), None
-        )
-        for dim, matrix in weights.items()
-        if dim in data.dims
-    }
-    # the sum of the weights of half a cell may come out a little under a half
-    threshold = min(1 - min_valid + 1e-4, 1)
-    result = apply_weights(data, matrices, skipna=variable.dtype.kind == "f", nan_threshold=threshold)
-    return xr.Variable(result.dims, result.data, _kept_attrs(variable.attrs)).astype(data.dtype)
-
-
-def _kept_attrs(attrs: dict, *others: str) -> dict:
-    """Return the attributes that are still true on another grid, and none of `others`."""
-    return {key: value for key, value in attrs.items() if not _ABOUT_GRID.fullmatch(key) and key not in others}
-
-
-def _overlap_of_rows(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Return (old, new): which part of a new row's area lies in each old row."""
-    (old_south, old_north), (south, north) = _rows(old), _rows(new)
-    if south.min() < old_south.min() - _TOLERANCE or north.max() > old_north.max() + _TOLERANCE:
-        _refuse_outside("latitude", (south.min(), north.max()), (old_south.min(), old_north.max()))
-    old_south, old_north, south, north = (np.sin(np.deg2rad(edge)) for edge in (old_south, old_north, south, north))
-    shared = np.minimum(old_north[:, None], north) - np.maximum(old_south[:, None], south)
-    shared = np.maximum(shared, 0)
-    return shared / shared.sum(0)
-
-
-def _overlap_of_columns(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Return (old, new): which part of a new column lies in each old column, longitudes modulo 360."""
-    (old_west, old_east), (west, east) = _columns(old), _columns(new)
-    shared = np.zeros((len(old), len(new)))
-    for turn in (-720, -360, 0, 360, 720):
-        part = np.minimum(old_east[:, None] + turn, east) - np.maximum(old_west[:, None] + turn, west)
-        shared += np.maximum(part, 0)
-    covered = shared.sum(0)
-    if (covered < east - west - _TOLERANCE).any():
-        _refuse_outside("longitude", (west.min(), east.max()), (old_west.min(), old_east.max()))
-    return shared / covered
-
-
-def _rows(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the southern and northern edges of rows, in their order."""
-    edges = _latitude_edges(degrees)
-    south, north = np.minimum(edges[:-1], edges[1:]), np.maximum(edges[:-1], edges[1:])
-    last, first = north.argmax(), south.argmin()
-    if 2 * north[last] - south[last] > 90 + _TOLERANCE:
-        north[last] = 90
-    if 2 * south[first] - north[first] < -90 - _TOLERANCE:
-        south[first] = -90
-    return south, north
-
-
-def _columns(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the western and eastern edges of columns, in their order; a region is in one piece."""
-    order = np.argsort(degrees % 360)
-    ascending = (degrees % 360)[order]
-    gaps = np.diff(ascending, append=ascending[0] + 360)
-    before, after = gaps, gaps  # round the globe they are all the same
-    if not closes_longitude(degrees):
-        # begin after the largest gap; the outer cells extend as far outward as inward
-        start = gaps.argmax() + 1
-        order, ascending, gaps = (np.roll(values, -start) for values in (order, ascending, gaps))
-        inner = gaps[:-1]
-        before, after = np.append(inner[0], inner), np.append(inner, inner[-1])
-        ascending = ascending[0] + np.append(0, inner.cumsum())
-    west, east = np.empty_like(ascending), np.empty_like(ascending)
-    west[order], east[order] = ascending - before / 2, ascending + after / 2
-    return west, east
-
-
-def _latitude_edges(degrees: np.ndarray) -> np.ndarray:
-    """Return the edges of at least two rows, one more than rows, in their order."""
+def latitude_edges(degrees: np.ndarray) -> np.ndarray:
+    """Return the edges of at least two rows, one more than rows, in their order, cut at the poles."""
     middle = (degrees[1:] + degrees[:-1]) / 2
     first = degrees[0] - (middle[0] - degrees[0])
     last = degrees[-1] + (degrees[-1] - middle[-1])
     return np.clip(np.concatenate([[first], middle, [last]]), -90, 90)
-
-
-def _refuse_outside(role: str, target: tuple[float, float], source: tuple[float, float]) -> None:
-    raise ValueError(
-        f"the target's cells reach from {role} {target[0]:g} to {target[1]:g}, those of the dataset from "
-        f"{source[0]:g} to {source[1]:g}: values beyond are not known. Give a Dataset with the part of the grid "
-        "that lies inside"
-    )
-
-
-def _spacing(degrees: np.ndarray) -> float:
-    """Return the usual distance of neighbors; the median passes over the jump at a seam."""
-    return float(np.median(np.abs(np.diff(degrees))))
-
-
-def _named_grid(name: str) -> xr.Dataset:
-    if name not in _GRIDS:
-        near = difflib.get_close_matches(name, _GRIDS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(
-            f"grid {name!r} is not known: {hint}Names are {', '.join(_SIZES)} and sizes such as '64x32'; for any other "
-            "grid give a Dataset with its latitude and longitude"
-        )
-    columns, rows, poles = _GRIDS[name]
-    latitude = np.linspace(-90, 90, rows) if poles else -90 + (np.arange(rows) + 0.5) * 180 / rows
-    if rows == 721:
-        latitude = latitude[::-1]
-    return xr.Dataset(coords={"latitude": latitude, "longitude": np.arange(columns) * 360 / columns})
-
-
-def _axis(dataset: xr.Dataset, role: str, owner: str) -> xr.DataArray:
-    """Return the latitude or the longitude of a regular grid, at least two values, checked."""
-    found = {
-        name: variable
-        for name, variable in dataset.variables.items()
-        if str(name).lower() in (role, role[:3])
-        or variable.attrs.get("standard_name") == role
-        or variable.attrs.get("units") in _UNITS[role]
-    }
-    names = [name for name, variable in found.items() if variable.dims == (name,)]
-    usual = [name for name in names if str(name).lower() in (role, role[:3])]
-    names = usual if len(usual) == 1 else names
-    if len(names) > 1:
-        raise ValueError(f"several dimensions of {owner} could be the {role}: {names}. Keep one grid: ds[[...]]")
-    if not names and found:
-        raise ValueError(_why_not_regular(role, owner, *next(iter(found.items()))))
-    if not names and (healpix := why_healpix(dataset)):
-        raise ValueError(f"no {role} found in {owner}: {healpix}")
-    if not names:
-        raise ValueError(
-            f"no {role} found: {owner} has the coordinates {list(dataset.coords)}. If one of them is the {role}, say "
-            f'so: ds["name"].attrs["standard_name"] = "{role}"'
-        )
-    coordinate = dataset[names[0]]
-    degrees = coordinate.values
-    if len(degrees) < 2:
-        raise ValueError(
-            f"{owner} has {len(degrees)} {role}s, at least 2 are needed: their distance is the size of the cells"
-        )
-    if role == "latitude":
-        _check_latitude(degrees, f"{names[0]!r} of {owner}")
-    else:
-        _check_longitude(degrees, f"{names[0]!r} of {owner}", names[0])
-    return coordinate
-
-
-def _why_not_regular(role: str, owner: str, name: str, variable: xr.Variable) -> str:
-    if variable.ndim == 0:
-        return f"{name!r} of {owner} is a single value, regridding needs a dimension with at least 2 {role}s"
-    text = (
-        f"{name!r} of {owner} has the dimensions {variable.dims}: a curvilinear (rotated, ocean, regional model) or "
-        f"unstructured grid. {_OTHER_REGRIDDERS}"
-    )
-    if variable.ndim == 1:
-        text += f"; if it is regular already, say so: ds.swap_dims({variable.dims[0]}={name!r})"
-    return text
-
-
-def _find_latitude(data: xr.DataArray | xr.Dataset) -> xr.DataArray:
-    """Return the latitude coordinate of `data`, or `data` itself if it is one."""
-    if isinstance(data, xr.DataArray) and (data.ndim == 1 and (data.name in data.dims or not data.coords)):
-        return data
-    found = [
-        coordinate
-        for name, coordinate in data.coords.items()
-        if coordinate.ndim == 1
-        and (
-            str(name).lower() in ("latitude", "lat")
-            or coordinate.attrs.get("standard_name") == "latitude"
-            or coordinate.attrs.get("units") in ("degrees_north", "degree_north")
-        )
-    ]
-    if len(found) != 1:
-        raise ValueError(
-            f"found {len(found)} one-dimensional latitudes among the coordinates {list(data.coords)}, one is"
-            " needed. Give the coordinate itself: latitude_weights(ds['my_latitude'])"
-        )
-    return found[0]
-
-
-def _check_longitude(degrees: np.ndarray, name: str, key: str) -> None:
-    if not np.isfinite(degrees).all():
-        raise ValueError(f"{name} has values that are not finite: {degrees}")
-    ascending = np.sort(degrees.astype(np.float64) % 360)
-    gaps = np.diff(ascending, append=ascending[0] + 360)
-    if gaps.min() < _TOLERANCE:
-        raise ValueError(
-            f"{name} has the meridian {ascending[gaps.argmin()]:g} twice (0 and 360 are one). Drop the second one: "
-            f"ds.isel({key}=slice(None, -1))"
-        )
-
-
-def _check_latitude(degrees: np.ndarray, name: str) -> None:
-    if not len(degrees) or not np.isfinite(degrees).all():
-        raise ValueError(f"{name} is empty or has values that are not finite: {degrees}")
-    if np.abs(degrees).max() > 90 + _TOLERANCE:
-        raise ValueError(f"{name} reaches {degrees[np.abs(degrees).argmax()]:g}: latitudes are degrees from -90 to 90")
-    steps = np.diff(degrees)
-    if not ((steps > 0).all() or (steps < 0).all()):
-        raise ValueError(f"{name} must increase or decrease strictly, but has {degrees}. Sort it: ds.sortby({name!r})")

@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 
 from simvp_climate.data.cf_encoding import VALID_TIME_BOUNDS
-from simvp_climate.data.conventions import find_axes, orient
+from simvp_climate.data.conventions import orient
 from simvp_climate.data.files import check_parent, write_atomically
+from simvp_climate.data.grid import find_axes
 from simvp_climate.data.variables import lookup, same_units, substitute
 
 __all__ = ["from_valid_time", "save_valid_time", "short_names", "to_valid_time", "to_weatherbench2"]

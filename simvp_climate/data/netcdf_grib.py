@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 import xarray as xr
 
-from simvp_climate.data.conventions import rename, single_level
+from simvp_climate.data.conventions import rename
+from simvp_climate.data.grid import find_scalar_level
 from simvp_climate.data.variables import lookup
 
 GRIB_SUFFIXES = (".grib", ".grb", ".grib2", ".grb2")
@@ -212,7 +213,7 @@ def _name_level(dataset: xr.Dataset) -> xr.Dataset:
     WeatherBench 1 has z at 500 and t at 850 hPa in separate files, each with a scalar `level`; one Dataset can have
     only one of these.
     """
-    level = single_level(dataset)
+    level = find_scalar_level(dataset)
     if level is None:
         return dataset
     names = {}

@@ -1,13 +1,17 @@
-"""The vocabulary: what the variables of WeatherBench and ERA5 are called, their units and plausible ranges.
+"""The vocabulary: names, units and plausible ranges of the variables of WeatherBench and ERA5.
 
-Units are in UDUNITS spelling. Nothing here converts a value; `conversion` says how it would be done.
+Units are in UDUNITS spelling. `find_variable` finds a variable of the vocabulary in a Dataset. Nothing here converts a
+value; `conversion` returns the factor and offset.
 """
 
+import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+
+import xarray as xr
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,100 @@ def expand(names: Iterable[str]) -> tuple[str, ...]:
             raise ValueError(f"{known[meaning]!r} and {name!r} are one variable: name it once")
         known[meaning] = name
     return expanded
+
+
+def find_variable(
+    dataset: xr.Dataset, name: str, level_dim: str | None, scalar_level: float | None
+) -> tuple[str, int | None]:
+    """Return the variable of a Dataset that a name means, and the level in hPa to select if it has several.
+
+    Parameters
+    ----------
+    dataset
+        Its variables may have any names; attributes are read too.
+    name
+        A name of the file, or any that `lookup` knows.
+    level_dim
+        The vertical dimension, or None.
+    scalar_level
+        The pressure in hPa of a Dataset on a single level, or None.
+
+    Raises
+    ------
+    ValueError
+        If no variable or several could be meant, or the level is another or unknown.
+    """
+    # some files store orography and the like as coordinates
+    names = [other for other in dataset.variables if other not in dataset.dims]
+    if name in names:
+        return name, None
+    meaning = lookup(name)
+    if meaning is None:
+        return _single_match(dataset, name, [n for n in names if name in _described_as(dataset, n)]), None
+    variable, level = meaning
+    known = {n: _meanings(dataset, n, level_dim, scalar_level) for n in names}
+    on_level = {n for n in names if level_dim in dataset[n].dims}
+    matches, exact = _matches(known, on_level, variable, level)
+    other = substitute(variable)
+    if not exact and other is not None:
+        other_matches, exact = _matches(known, on_level, other, level)
+        matches = matches or other_matches
+    if level is None or exact:
+        match = _single_match(dataset, name, exact)
+        return match, level if match in on_level else None
+    if matches and scalar_level is None:
+        raise ValueError(
+            f"{name!r} is asked for, but {matches[0]!r} does not name its level. If it is on {level} hPa, rename it:"
+            f" ds.rename({matches[0]}={name!r})"
+        )
+    if matches and abs(scalar_level - level) > 1e-3:
+        raise ValueError(f"{name!r} is asked for, but {matches[0]!r} is on {scalar_level:g} hPa in this file")
+    return _single_match(dataset, name, matches), None
+
+
+def _meanings(
+    dataset: xr.Dataset, name: str, level_dim: str | None, scalar_level: float | None
+) -> set[tuple[Variable, int | None]]:
+    """Return what a name in a file means: by its spelling, else by its attributes, which may disagree."""
+    meaning = lookup(str(name))
+    if meaning is not None:
+        return {meaning}  # geopotential_500 is not "geopotential", whatever its standard_name
+    # without a level, relative_humidity is the one at 2 m
+    has_level = level_dim in dataset[name].dims or scalar_level is not None
+    described = {lookup(text) for text in _described_as(dataset, name)} - {None}
+    return {known for known in described if known[1] is None and (has_level or not known[0].on_levels)}
+
+
+def _matches(
+    known: dict[str, set[tuple[Variable, int | None]]], on_level: set[str], variable: Variable, level: int | None
+) -> tuple[list[str], list[str]]:
+    """Return the names of a variable on all levels or an unnamed one, and those that have the level asked for."""
+    matches = [name for name, meanings in known.items() if (variable, None) in meanings]
+    if level is None:
+        return matches, matches
+    # z may also be the surface geopotential: accept only a variable with levels, or one named after its level
+    flat = [name for name, meanings in known.items() if (variable, level) in meanings]
+    return matches, flat + [name for name in matches if name in on_level]
+
+
+def _described_as(dataset: xr.Dataset, name: str) -> list[str]:
+    attrs = dataset.variables[name].attrs
+    return [str(attrs[key]) for key in ("standard_name", "short_name", "GRIB_shortName") if key in attrs]
+
+
+def _single_match(dataset: xr.Dataset, name: str, matches: list[str]) -> str:
+    """Return the only match, or raise ValueError with the closest names."""
+    if len(matches) == 1:
+        return matches[0]
+    available = sorted(str(n) for n in dataset.data_vars)
+    if matches:
+        raise ValueError(f"{name!r} could be any of {matches}. Ask for one of these names")
+    # short names are compared too: the file may spell the variable differently
+    known = [lookup(n) for n in available]
+    short = [f"{k[0].short_name}{k[1] or ''}" for k in known if k is not None]
+    near = difflib.get_close_matches(name, list(dict.fromkeys([*available, *short])), n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    raise ValueError(f"no variable {name!r} in this dataset, which has {available}.{hint}")
 
 
 def same_units(first: str, second: str) -> bool:

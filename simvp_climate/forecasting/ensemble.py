@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from simvp_climate.data import cf_encoding, reader
-from simvp_climate.data.conventions import find_member
+from simvp_climate.data.grid import find_member
 from simvp_climate.forecasting import hindcast
 from simvp_climate.forecasting.forecaster import Forecaster, make_request, predict, template, trained_states
 from simvp_climate.forecasting.initial_states import states_digest
@@ -139,7 +139,7 @@ def perturbed_ensemble(
     if not amplitude > 0:
         raise ValueError(f"amplitude={amplitude!r} must be greater than 0: estimate it with fit_amplitude")
     request = make_request(forecaster, dataset, init_times, every, horizon)
-    _check_no_members("dataset", request.canonical)
+    _check_no_members("dataset", request.canonical.dataset)
     states = _canonical_states(forecaster, perturbations)
     _check_no_members("perturbations", states)
     factor = trained_states(forecaster).check(states).factor  # differences have no offset
@@ -243,7 +243,7 @@ def _canonical_states(forecaster: Forecaster, dataset: xr.Dataset) -> xr.Dataset
 
     States are drawn one at a time; from a store each would decode a whole chunk.
     """
-    states = trained_states(forecaster).canonicalize(dataset)
+    states = trained_states(forecaster).canonicalize(dataset).dataset
     return states.compute() if states.nbytes <= _IN_MEMORY_BYTES else states
 
 

@@ -356,7 +356,7 @@ def predict(
     """
     shape = _forecast_shape(forecaster, request, histories)
     states, digests = np.empty(shape, dtype=np.float32), []
-    for index, member in enumerate(request.members):
+    for index, member in enumerate(request.canonical.series):
         digests.append(predict_states(forecaster, request, member, histories, perturb, out=states[:, :, index]))
     combined = initial_states.combine_member_digests(digests)
     return _label(forecaster, request, histories, states, combined), combined
@@ -406,14 +406,14 @@ def _label(
     forecaster: Forecaster, request: ForecastRequest, histories: np.ndarray, states: np.ndarray, digests: list[str]
 ) -> xr.Dataset:
     task, inits = forecaster.task, request.init_times(histories)
-    attributes = labels.origin_attributes(task, forecaster.provenance, forecaster.digest, request.dataset)
+    attributes = labels.origin_attributes(task, forecaster.provenance, forecaster.digest, request.canonical.original)
     return labels.label(states, request, inits, task, forecaster.output_statistics, attributes, digests)
 
 
 def _forecast_shape(forecaster: Forecaster, request: ForecastRequest, histories: np.ndarray) -> tuple[int, ...]:
     """Return (init, lead, member, channel, latitude, longitude)."""
     channels, grid = len(forecaster.output_statistics.channels), (forecaster.latitude.size, forecaster.longitude.size)
-    return (len(histories), request.horizon, len(request.members), channels, *grid)
+    return (len(histories), request.horizon, len(request.canonical.series), channels, *grid)
 
 
 def _count_calls(task: Task, horizon: int) -> int:

@@ -11,7 +11,6 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from simvp_climate.data.conventions import find_axes
 from simvp_climate.data.files import check_parent, differences, write_atomically
 from simvp_climate.data.progress import tqdm
 from simvp_climate.forecasting.initial_states import combine_init_digests, states_digest
@@ -24,9 +23,9 @@ _BATCH_BYTES = 2**26  # of the forecasts that are made and written at a time
 def identify(request: ForecastRequest, variables: Sequence[str], forecaster_digest: str) -> dict:
     """Return plain values that distinguish a hindcast of some variables from all others."""
     inits = request.init_times(request.histories)
-    axes = find_axes(request.dataset)
-    grid = [request.dataset[axis].values.tolist() for axis in (axes.latitude, axes.longitude, axes.level) if axis]
-    members, ends = request.members, request.histories[[0, -1]]
+    axes, original = request.canonical.axes, request.canonical.original
+    grid = [original[axis].values.tolist() for axis in (axes.latitude, axes.longitude, axes.level) if axis]
+    members, ends = request.canonical.series, request.histories[[0, -1]]
     return {
         "forecaster": forecaster_digest,
         "horizon": request.horizon,
@@ -36,7 +35,7 @@ def identify(request: ForecastRequest, variables: Sequence[str], forecaster_dige
         "times": hashlib.sha256("\n".join(map(str, inits)).encode()).hexdigest(),
         "grid": hashlib.sha256(json.dumps(grid).encode()).hexdigest(),
         "members": len(members),
-        "units": {name: str(request.canonical[name].attrs.get("units", "")) for name in variables},
+        "units": {name: str(request.canonical.dataset[name].attrs.get("units", "")) for name in variables},
         # to read all data would take too long: the first and the last initial states stand for them
         "data": [states_digest(member, history) for member in members for history in ends],
     }

@@ -8,9 +8,8 @@ import pandas as pd
 import xarray as xr
 
 from simvp_climate.data import cf_encoding
-from simvp_climate.data.conventions import bounds_offsets, restore
 from simvp_climate.data.store import is_sample
-from simvp_climate.data.windows import lead_times, valid_times
+from simvp_climate.data.windows import bounds_offsets, lead_times, valid_times
 from simvp_climate.forecasting.initial_states import combine_init_digests
 from simvp_climate.forecasting.request import ForecastRequest
 from simvp_climate.processing.statistics import Normalizer
@@ -47,7 +46,7 @@ def label(
         init_end=str(inits.max()),
         data_sha256=combine_init_digests(digests),
     )
-    return cf_encoding.encode(restore(forecast, like=request.dataset))
+    return cf_encoding.encode(request.canonical.restore(forecast), request.canonical.axes)
 
 
 def origin_attributes(
@@ -88,17 +87,17 @@ def _canonical_forecast(
     states: np.ndarray, request: ForecastRequest, inits: pd.Index, task: Task, outputs: Normalizer
 ) -> xr.Dataset:
     """Return the states as a Dataset under canonical names, on the canonical grid."""
-    canonical = request.canonical
+    canonical, member = request.canonical.dataset, request.canonical.member
     lead_time = lead_times(task.step, request.horizon)
     coords = {"init_time": ("init_time", inits), "lead_time": lead_time}
     coords |= {name: canonical[name] for name in ("latitude", "longitude", "level") if name in canonical.dims}
     dims = ["init_time", "lead_time"]
-    if request.member_dim is None:
+    if member is None:
         states = states[:, :, 0]
     else:
-        dims.append(request.member_dim)
-        if request.member_dim in canonical.coords:
-            coords[request.member_dim] = canonical[request.member_dim]
+        dims.append(member)
+        if member in canonical.coords:
+            coords[member] = canonical[member]
     variables = {}
     for name in task.forecast_variables:
         positions = [index for index, channel in enumerate(outputs.channels) if channel.variable == name]

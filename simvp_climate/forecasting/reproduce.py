@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import as_forecast, find_member, orient, rename
+from simvp_climate.data.conventions import as_forecast, canonicalize
+from simvp_climate.data.grid import find_member
 from simvp_climate.data.io import from_valid_time
 from simvp_climate.data.windows import lead_times
 from simvp_climate.forecasting.ensemble import ensemble, perturbed_ensemble
@@ -103,7 +104,7 @@ def reproduce(
     same_data = again.attrs["data_sha256"] == forecast.attrs.get("data_sha256")
     names = [str(name) for name in forecast.data_vars]
     levels = forecaster.task.levels
-    before, now = (orient(rename(one, names, levels)) for one in (forecast, again))
+    before, now = (canonicalize(one, names, levels).dataset for one in (forecast, again))
     lines, worst = [], 0.0
     for name in names:
         first, second = before[name].values, now[name].transpose(*before[name].dims).values

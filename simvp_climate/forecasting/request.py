@@ -9,7 +9,8 @@ import pandas as pd
 import xarray as xr
 
 from simvp_climate.data import reader
-from simvp_climate.data.conventions import find_member, orient, rename, same_grid
+from simvp_climate.data.conventions import Canonical, canonicalize
+from simvp_climate.data.grid import check_same_grid
 from simvp_climate.data.windows import check_times, find_windows, parse_step
 from simvp_climate.forecasting.units import UnitConversion, find_conversion
 from simvp_climate.processing.statistics import Normalizer
@@ -35,15 +36,15 @@ class TrainedStates:
     latitude: np.ndarray
     longitude: np.ndarray
 
-    def canonicalize(self, dataset: xr.Dataset) -> xr.Dataset:
+    def canonicalize(self, dataset: xr.Dataset) -> Canonical:
         """Return the input variables of a Dataset on the canonical grid; nothing is read."""
-        return orient(rename(dataset, (*self.task.variables, *self.task.inputs), self.task.levels))
+        return canonicalize(dataset, (*self.task.variables, *self.task.inputs), self.task.levels)
 
     def check(self, dataset: xr.Dataset) -> UnitConversion:
         """Return the conversion to the units of training; raise ValueError if grid, channels or units do not fit."""
         grid = xr.Dataset(coords={"latitude": self.latitude, "longitude": self.longitude})
         try:
-            same_grid(grid, dataset)
+            check_same_grid(grid, dataset)
         except ValueError as error:
             raise ValueError(f"the data are not on the grid of the training data: {error}") from error
         channels, trained = reader.list_channels(dataset), self.statistics.channels
@@ -61,37 +62,24 @@ class ForecastRequest:
 
     Attributes
     ----------
-    dataset
-        As handed in.
     canonical
-        Its input variables on the canonical grid.
-    member_dim
-        Its dimension of ensemble members, or None.
+        The input variables on the canonical grid, with the layout of the data handed in.
     conversion
-        From its units to those of training.
+        From the units of the data to those of training.
     histories
         Positions of the input states along time, shape (init, history).
     horizon
         Number of steps.
     """
 
-    dataset: xr.Dataset
-    canonical: xr.Dataset
-    member_dim: str | None
+    canonical: Canonical
     conversion: UnitConversion
     histories: np.ndarray
     horizon: int
 
-    @property
-    def members(self) -> list[xr.Dataset]:
-        """The canonical Dataset of each ensemble member, or the only one."""
-        if self.member_dim is None:
-            return [self.canonical]
-        return [self.canonical.isel({self.member_dim: i}) for i in range(self.canonical.sizes[self.member_dim])]
-
     def init_times(self, histories: np.ndarray) -> pd.Index:
         """Return the initialization times of some histories: those of their last states."""
-        return self.canonical.indexes["time"][histories[:, -1]]
+        return self.canonical.dataset.indexes["time"][histories[:, -1]]
 
 
 def resolve_request(
@@ -120,10 +108,9 @@ def resolve_request(
             f"later states of inputs={list(task.inputs)} are known: use a horizon of at most {task.history}"
         )
     canonical = trained.canonicalize(dataset)
-    histories = _select_histories(canonical.indexes["time"], task, init_times, every)
-    member_dim = find_member(canonical)
-    conversion = trained.check(canonical if member_dim is None else canonical.isel({member_dim: 0}))
-    return ForecastRequest(dataset, canonical, member_dim, conversion, histories, int(horizon))
+    histories = _select_histories(canonical.dataset.indexes["time"], task, init_times, every)
+    conversion = trained.check(canonical.series[0])
+    return ForecastRequest(canonical, conversion, histories, int(horizon))
 
 
 def _select_histories(times: pd.Index, task: Task, init_times: Iterable | None, every: str | None) -> np.ndarray:

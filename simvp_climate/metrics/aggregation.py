@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import find_member
-from simvp_climate.data.grid import closes_longitude, latitude_weights
+from simvp_climate.data.grid import closes_longitude, find_member, latitude_weights
 from simvp_climate.metrics.alignment import SPACE
 from simvp_climate.metrics.definitions import METRICS, Fields, Metric, Product, ratio
 from simvp_climate.metrics.pairs import Block, Pairs, blocks, match, read, refuse_overlap

@@ -5,7 +5,8 @@ import warnings
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import find_axes, orient, rename, same_grid
+from simvp_climate.data.conventions import canonicalize, orient, rename
+from simvp_climate.data.grid import check_same_grid, find_axes
 from simvp_climate.data.variables import same_units
 from simvp_climate.data.windows import valid_times
 
@@ -59,8 +60,9 @@ def on_grid_of(dataset: xr.Dataset, like: xr.Dataset, role: str) -> xr.Dataset:
     names = [str(name) for name in like.data_vars]
     has_levels = any("level" in like[name].dims for name in names)
     try:
-        found = orient(rename(dataset, names, like["level"].values if has_levels else None)).reset_coords(drop=True)
-        same_grid(like, found)
+        levels = like["level"].values if has_levels else None
+        found = canonicalize(dataset, names, levels).dataset.reset_coords(drop=True)
+        check_same_grid(like, found)
     except ValueError as error:
         raise ValueError(f"{role} does not fit: {error}") from error
     for name in names:
@@ -90,7 +92,7 @@ def comparable(
     try:
         other = rename(other, names, levels).reset_coords(drop=True)
         oriented = _oriented(other)
-        same_grid(xr.Dataset(coords=grid), oriented)
+        check_same_grid(xr.Dataset(coords=grid), oriented)
     except ValueError as error:
         raise ValueError(f"the forecast cannot be compared with {role}: {error}") from error
     if "level" in other.dims and not has_levels:

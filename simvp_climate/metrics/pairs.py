@@ -8,7 +8,8 @@ import numpy as np
 import xarray as xr
 from xarray.coding.times import infer_calendar_name
 
-from simvp_climate.data.conventions import find_member, orient
+from simvp_climate.data.conventions import orient
+from simvp_climate.data.grid import find_member
 from simvp_climate.metrics.alignment import SPACE, _oriented, _renamed, comparable, iso, lead_text, with_times
 from simvp_climate.metrics.baselines.climatologies import climatology_at
 
@@ -217,7 +218,7 @@ def read(pairs: Pairs, inits: slice, leads: slice) -> Block:
 
     def loaded(dataset: xr.Dataset) -> xr.Dataset:
         # oriented only now: a lazy variable with transposed dimensions would be read point by point.
-        # The coordinates of the forecast itself: same_grid allows for noise, xarray's alignment does not
+        # The coordinates of the forecast itself: check_same_grid allows for noise, xarray's alignment does not
         grid = {name: c for name, c in pairs.grid.items() if name in dataset.dims}
         return orient(dataset.compute()).assign_coords(grid).astype(np.float64)
 

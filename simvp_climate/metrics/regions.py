@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import orient, rename, same_grid
+from simvp_climate.data.conventions import canonicalize, rename
+from simvp_climate.data.grid import check_same_grid
 
 # south, north, west, east in degrees: the boxes of WeatherBench 2's scores, some regions are two of them
 BOXES = {
@@ -151,8 +152,8 @@ def _in_box(name: str, box: tuple, latitude: xr.DataArray, longitude: xr.DataArr
 
 def _on_grid(name: str, mask: xr.DataArray, grid: Mapping[str, xr.DataArray]) -> xr.DataArray:
     try:
-        found = orient(rename(mask.to_dataset(name="region_mask"), ["region_mask"]))
-        same_grid(xr.Dataset(coords={dim: grid[dim] for dim in ("latitude", "longitude")}), found)
+        found = canonicalize(mask.to_dataset(name="region_mask"), ["region_mask"]).dataset
+        check_same_grid(xr.Dataset(coords={dim: grid[dim] for dim in ("latitude", "longitude")}), found)
     except ValueError as error:
         raise ValueError(f"the mask of the region {name!r} does not fit the forecast: {error}") from error
     own = found["region_mask"]

@@ -11,8 +11,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import find_member
-from simvp_climate.data.grid import closes_longitude
+from simvp_climate.data.grid import closes_longitude, find_member
 from simvp_climate.metrics.aggregation import (
     attributes,
     cell_weights,

@@ -7,7 +7,7 @@ from numbers import Integral
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import find_member
+from simvp_climate.data.grid import find_member
 from simvp_climate.metrics.alignment import iso
 from simvp_climate.metrics.baselines.simple_persistence import persistence
 from simvp_climate.metrics.pairs import blocks, match, read, refuse_fits

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import find_axes
-from simvp_climate.data.grid import closes_longitude
+from simvp_climate.data.grid import closes_longitude, find_axes
 from simvp_climate.metrics.aggregation import cell_weights, concat, row_weights, weighted_sums
 from simvp_climate.metrics.alignment import SPACE, canonical, on_grid_of, with_times
 from simvp_climate.metrics.baselines.climatologies import normals_at

@@ -13,8 +13,9 @@ from cartopy.mpl.geoaxes import GeoAxes
 from matplotlib import animation
 from matplotlib.colors import Colormap
 
-from simvp_climate.data.conventions import find_axes, rename
+from simvp_climate.data.conventions import rename
 from simvp_climate.data.files import check_parent, write_atomically
+from simvp_climate.data.grid import find_axes
 from simvp_climate.data.progress import tqdm
 from simvp_climate.plot.colors import check_colors, colors_of
 from simvp_climate.plot.geography import beyond_edge, check_projection, color_bar, draw_cells, fit_height, map_panels

@@ -12,8 +12,8 @@ from cartopy.mpl.geoaxes import GeoAxes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
-from simvp_climate.data.conventions import find_axes, rename
-from simvp_climate.data.grid import latitude_weights
+from simvp_climate.data.conventions import rename
+from simvp_climate.data.grid import find_axes, latitude_weights
 from simvp_climate.plot.colors import DIVERGING, check_colors, colors_of, diverging_of, symmetric_range
 from simvp_climate.plot.geography import beyond_edge, check_projection, color_bar, draw_cells, fit_height, map_panels
 from simvp_climate.plot.selection import (

@@ -12,9 +12,9 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
-from simvp_climate.data.conventions import Axes as Dimensions
-from simvp_climate.data.conventions import find_axes, rename
-from simvp_climate.data.grid import closes_longitude, latitude_weights
+from simvp_climate.data.conventions import rename
+from simvp_climate.data.grid import Axes as Dimensions
+from simvp_climate.data.grid import closes_longitude, find_axes, latitude_weights
 from simvp_climate.plot.colors import check_colors, colors_of, diverging_of, shown, symmetric_range
 from simvp_climate.plot.geography import degrees_text, edges_of
 from simvp_climate.plot.selection import (

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from simvp_climate.data.conventions import Axes
-from simvp_climate.data.grid import closes_longitude
+from simvp_climate.data.grid import Axes, closes_longitude
 from simvp_climate.data.variables import same_units
 from simvp_climate.plot.colors import shown
 from simvp_climate.plot.style import MAX_ROWS, at_text, name_of

@@ -20,10 +20,9 @@ import pandas as pd
 import xarray as xr
 
 from simvp_climate.data import conventions, host_memory, reader
-from simvp_climate.data.conventions import Axes, level_values
-from simvp_climate.data.grid import closes_longitude
+from simvp_climate.data.grid import Axes, closes_longitude, find_axes, find_horizontal, find_member, read_levels
 from simvp_climate.data.store import open_raw
-from simvp_climate.data.variables import VARIABLES, Variable, conversion, lookup, same_units
+from simvp_climate.data.variables import VARIABLES, Variable, conversion, find_variable, lookup, same_units
 from simvp_climate.data.windows import data_step, find_windows, parse_step
 from simvp_climate.processing.forcings import FORCINGS, harmonics, static_names
 from simvp_climate.processing.statistics import transforms_of
@@ -159,7 +158,7 @@ def check(
         if "source" not in dataset.encoding:  # several files: named as by open_dataset, which the fixes start from
             notes.summary["joined"] = True
             with contextlib.suppress(ValueError):  # no grid: said later
-                axes = conventions.find_axes(dataset)
+                axes = find_axes(dataset)
                 dataset = dataset.rename({n: dim for dim in _DIMS if (n := getattr(axes, dim)) not in (None, dim)})
     if not isinstance(dataset, xr.Dataset):
         kind = type(dataset).__name__
@@ -204,7 +203,7 @@ def _look(dataset: xr.Dataset, task: Any, splits: Mapping[str, slice], notes: No
 def _check_grid(dataset: xr.Dataset, notes: Notes) -> tuple[xr.Dataset, Axes | None]:
     """Return the Dataset with its grid mended, and its axes; None where there is no grid to go on with."""
     try:
-        latitude, longitude = conventions.horizontal(dataset, conventions.find_roles(dataset))
+        latitude, longitude = find_horizontal(dataset)
     except Exception as error:
         notes.add("error", "no-grid", "grid", *split_error(error))
         return dataset, None
@@ -213,7 +212,7 @@ def _check_grid(dataset: xr.Dataset, notes: Notes) -> tuple[xr.Dataset, Axes | N
         if dataset is None:
             return xr.Dataset(), None
     try:
-        axes = conventions.find_axes(dataset)
+        axes = find_axes(dataset)
     except Exception as error:
         notes.add("error", "axes", "coordinates", *split_error(error))
         return dataset, None
@@ -519,7 +518,7 @@ def _usable(dataset: xr.Dataset, axes: Axes) -> list[str]:
 
 def _find_field(dataset: xr.Dataset, axes: Axes, name: str, levels: tuple | None, notes: Notes) -> _Field | None:
     try:
-        source, level = conventions.resolve(dataset, name, axes)
+        source, level = find_variable(dataset, name, axes.level, axes.scalar_level)
     except ValueError as error:
         meant = [one for one in _usable(dataset, axes) if lookup(one) == lookup(name) is not None]
         code = "two-names" if len(meant) > 1 else "unknown-variable"
@@ -534,16 +533,16 @@ def _find_field(dataset: xr.Dataset, axes: Axes, name: str, levels: tuple | None
         return None
     data = renamed[name].variable
     if "level" in data.dims:
-        values = tuple(float(value) for value in level_values(renamed["level"].variable))
+        values = tuple(float(value) for value in read_levels("level", renamed["level"].variable).values)
     elif on_levels:
-        values = (float(level if level is not None else level_values(dataset[axes.level].variable)[0]),)
+        values = (float(level if level is not None else axes.levels.values[0]),)
     else:
         named = next((meaning[1] for text in (name, source) if (meaning := lookup(text)) and meaning[1]), None)
-        values = (conventions.single_level(dataset) if named is None else float(named),)
+        values = (axes.scalar_level if named is None else float(named),)
     chunks = _stored_chunks(data)
     share = float(np.prod([size for dim, size in chunks.items() if dim not in data.dims] or [1]))
     if "level" in chunks and on_levels:
-        there = level_values(dataset[axes.level].variable)
+        there = axes.levels.values
         rows = {int(np.abs(there - value).argmin()) // chunks["level"] for value in values}
         share = len(rows) * chunks["level"] / len(values)
     attrs = dataset[source].attrs
@@ -584,7 +583,7 @@ def _check_dims(one: _Field, dataset: xr.Dataset, notes: Notes) -> None:
         fix = f"Leave {one.name!r} out of Task.variables, or name it in Task.forcings"
         notes.add("error", "no-time-dimension", one.source, what, fix)
     try:
-        member = conventions.find_member(dataset)
+        member = find_member(dataset)
     except ValueError:  # several: one may stay
         member = None
     for dim in [dim for dim in one.data.dims if dim not in _DIMS]:
@@ -936,7 +935,7 @@ def _check_forcings(dataset: xr.Dataset, axes: Axes, task: Any, notes: Notes) ->
         notes.add("error", "forcing-time-of-day", "forcings", *str(error).split(": ", 1))
     for name in static_names(task.forcings):
         try:
-            source = conventions.resolve(dataset, name, axes)[0]
+            source = find_variable(dataset, name, axes.level, axes.scalar_level)[0]
             field = conventions.rename(dataset, [name])[name]
             more = [dim for dim in field.dims if dim not in ("latitude", "longitude")]
             missing = np.zeros(1) if more else ~np.isfinite(field.values.astype(np.float64))

@@ -12,7 +12,8 @@ import xarray as xr
 from lightning_fabric import Fabric
 
 from simvp_climate.data import reader
-from simvp_climate.data.conventions import find_member, orient, rename, same_grid
+from simvp_climate.data.conventions import canonicalize
+from simvp_climate.data.grid import check_same_grid
 from simvp_climate.data.variables import same_units
 from simvp_climate.data.windows import find_windows, shared_period
 from simvp_climate.processing.forcings import FORCINGS, static_names
@@ -40,11 +41,7 @@ def open_series(task: Task, dataset: xr.Dataset | Sequence[xr.Dataset], name: st
         raise ValueError(f"{name} is an empty list: give at least one series")
     inside = []
     for one in series:
-        oriented = orient(rename(one, task.all_variables, task.levels))
-        member = find_member(oriented)
-        inside += (
-            [oriented] if member is None else [oriented.isel({member: at}) for at in range(oriented.sizes[member])]
-        )
+        inside += canonicalize(one, task.all_variables, task.levels).series
     for one in inside:
         reader.list_channels(one)  # refuses what has no time, or a dimension too many
     return inside
@@ -53,7 +50,7 @@ def open_series(task: Task, dataset: xr.Dataset | Sequence[xr.Dataset], name: st
 def check_alike(series: list[xr.Dataset]) -> None:
     """Refuse series that differ in grid, channels or units."""
     for one in series[1:]:
-        same_grid(series[0], one)
+        check_same_grid(series[0], one)
         calendars = [dataset["time"].dt.calendar for dataset in (series[0], one)]
         if calendars[0] != calendars[1]:
             raise ValueError(
@@ -228,7 +225,7 @@ def read_statics(task: Task, dataset: object, grid: xr.Dataset, known: dict[str,
             fields.append(known[name])
             continue
         try:
-            field, *others = [orient(rename(one, [name]))[name] for one in series]
+            field, *others = [canonicalize(one, [name]).dataset[name] for one in series]
         except ValueError as error:
             raise ValueError(
                 f"forcings={task.forcings} names {name!r}, which is neither built in ({', '.join(FORCINGS)}) nor found "

@@ -10,8 +10,7 @@ import xarray as xr
 from torch import nn
 
 from simvp_climate.data import reader
-from simvp_climate.data.conventions import same_grid
-from simvp_climate.data.grid import closes_longitude
+from simvp_climate.data.grid import check_same_grid, closes_longitude
 from simvp_climate.data.reader import Channel
 from simvp_climate.data.variables import conversion, same_units
 from simvp_climate.forecasting.forecaster import Forecaster
@@ -74,7 +73,7 @@ def choose_statistics(pretrained: Forecaster, task: Task, grid: xr.Dataset, stat
     if statistics == "compute":
         return statistics
     try:
-        same_grid(xr.Dataset(coords={"latitude": pretrained.latitude, "longitude": pretrained.longitude}), grid)
+        check_same_grid(xr.Dataset(coords={"latitude": pretrained.latitude, "longitude": pretrained.longitude}), grid)
     except ValueError as error:
         raise ValueError(
             f"the data are on another grid than start_from, whose statistics and mask belong to its grid: {error}. "

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from simvp_climate.data.conventions import find_axes
-from simvp_climate.data.grid import closes_longitude, latitude_weights, reaches_poles, regrid
+from simvp_climate.data.grid import closes_longitude, find_axes, latitude_weights, reaches_poles
+from simvp_climate.data.regridding import regrid
 
 
 def axis(values, name="latitude"):
@@ -88,8 +88,8 @@ def test_float32_noise_at_the_pole_is_no_error():
     [
         ([0, 10, 5], "strictly"),
         ([0, 10, 10], "strictly"),
-        ([80, 90, 100], "-90 to 90"),
-        ([0, np.nan], "not finite"),
+        ([80, 90, 100], "contains 100: .*-90..90"),
+        ([0, np.nan], "contains nan"),
         ([], "empty"),
     ],
 )
@@ -448,12 +448,12 @@ def test_healpix_is_to_be_regridded_elsewhere(dataset, refused):
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        (curvilinear(), r"'lat' of the dataset has the dimensions \('y', 'x'\): a curvilinear .* xESMF, CDO"),
-        (unstructured(), r"or unstructured grid. xESMF, .*ds.swap_dims\(cell='lat'\)"),
-        (globe(without(4), 8).isel(latitude=0), "'latitude' of the dataset is a single value"),
-        (globe(without(4), 8).isel(latitude=[0]), "the dataset has 1 latitudes, at least 2 are needed"),
+        (curvilinear(), r"the dataset .*'lat' has the dimensions \('y', 'x'\): a curvilinear .*xESMF"),
+        (unstructured(), "share the dimension 'cell': an unstructured .*xESMF"),
+        (globe(without(4), 8).isel(latitude=0), "the dataset .*'latitude' is a single value"),
+        (globe(without(4), 8).isel(latitude=[0]), "the dataset has 1 latitudes, .*at least 2"),
         (globe(without(4), 8).drop_vars("latitude"), "no latitude found"),
-        (globe(without(4), 8).isel(longitude=[*range(8), 0]), "meridian 0 twice"),
+        (globe(without(4), 8).isel(longitude=[*range(8), 0]), "meridian twice, 0 and 0"),
         (globe(without(4), 8).isel(latitude=[0, 2, 1]), "increase or decrease strictly"),
         (globe(without(4), 8).astype(str), "'t' holds <U.*no mean: leave it out, ds.drop_vars\\('t'\\)"),
         (globe(without(4), 8).t.assign_attrs(flag_values=[1, 2]).to_dataset(), "'t' holds classes"),
@@ -466,7 +466,7 @@ def test_datasets_that_cannot_be_regridded(dataset, message):
 
 
 def test_the_target_is_checked_too():
-    with pytest.raises(ValueError, match="'lat' of the target grid has the dimensions"):
+    with pytest.raises(ValueError, match="the target grid .*'lat' has the dimensions"):
         regrid(globe(without(4), 8), curvilinear())
     with pytest.raises(ValueError, match="the target grid has 1 longitudes"):
         regrid(globe(without(4), 8), grid_of([0, 10], [5]))

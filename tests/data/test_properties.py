@@ -7,7 +7,8 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simvp_climate.data.conventions import find_axes, orient, rename, restore
+from simvp_climate.data.conventions import canonicalize, rename
+from simvp_climate.data.grid import find_axes
 
 few = settings(derandomize=True, deadline=None, max_examples=40)
 
@@ -112,7 +113,7 @@ DIMS = ("time", "level", "latitude", "longitude")
 @few
 @given(conventions())
 def test_inside_all_conventions_are_one(c):
-    inside = orient(rename(written(c), ["temperature"], levels=LEVELS))
+    inside = canonicalize(written(c), ["temperature"], levels=LEVELS).dataset
     np.testing.assert_array_equal(inside["temperature"].transpose(*DIMS), numbers(c.latitudes, c.longitudes))
     np.testing.assert_array_equal(inside["latitude"], LATITUDES[c.latitudes])
     np.testing.assert_array_equal(inside["longitude"], LONGITUDES[c.longitudes])
@@ -132,7 +133,7 @@ def test_rename_changes_names_alone(c):
 @given(conventions())
 def test_there_and_back_is_what_was_given_bit_for_bit(c):
     ds = written(c)
-    back = restore(orient(rename(ds, ["t"])), like=ds)
+    back = canonicalize(ds).restore(canonicalize(ds, ["t"]).dataset)
     time, latitude, longitude, level = c.names
     expected = ds.transpose(time, level, latitude, longitude)
     assert back.identical(expected)
@@ -145,7 +146,7 @@ def test_there_and_back_is_what_was_given_bit_for_bit(c):
 @few
 @given(conventions(), st.sampled_from([500, 850, 1000]))
 def test_a_level_in_the_name_is_that_level(c, level):
-    found = orient(rename(written(c), [f"t{level}"]))[f"t{level}"]
+    found = canonicalize(written(c), [f"t{level}"]).dataset[f"t{level}"]
     expected = numbers(c.latitudes, c.longitudes)[:, [500, 850, 1000].index(level)]
     np.testing.assert_array_equal(found.transpose("time", "latitude", "longitude"), expected)
     assert "level" not in found.coords
@@ -173,8 +174,8 @@ def test_noise_in_the_last_digits_changes_no_order(c, random):
         noisy[name] = (name, ds[name].values.astype("f8") + noise, ds[name].attrs)
     noisy[latitude] = (latitude, np.clip(noisy[latitude][1], -90, 90), ds[latitude].attrs)
     ds = ds.assign_coords(noisy)
-    inside = orient(rename(ds, ["t"], levels=LEVELS))
+    inside = canonicalize(ds, ["t"], levels=LEVELS).dataset
     np.testing.assert_array_equal(inside["t"].transpose(*DIMS), numbers(c.latitudes, c.longitudes))
-    back = restore(inside, like=ds)
+    back = canonicalize(ds).restore(inside)
     for name in (latitude, longitude):
         assert back[name].values.tobytes() == ds[name].values.tobytes()

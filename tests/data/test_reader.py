@@ -13,7 +13,7 @@ import xarray as xr
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from simvp_climate.data import host_memory, reader
-from simvp_climate.data.conventions import orient, rename
+from simvp_climate.data.conventions import canonicalize, orient
 from simvp_climate.data.store import open_dataset
 
 ENGINES = ("zarr", "tensorstore")
@@ -63,8 +63,8 @@ def test_both_engines_read_what_xarray_reads(tmp_path, packed, zarr_format, orde
     cases = [lazy, lazy.isel(time=slice(3, 19)), lazy.isel(time=slice(1, None, 2)), lazy.isel(time=[3, 4, 5, 9, 11])]
     for case in cases:
         for names, levels in ((["z", "t2m"], [850, 300]), (["z500", "t2m"], None)):
-            inside = orient(rename(case, names, levels))
-            wanted = expected(orient(rename(case.compute(), names, levels)))
+            inside = canonicalize(case, names, levels).dataset
+            wanted = expected(canonicalize(case.compute(), names, levels).dataset)
             for engine in ENGINES:
                 source = reader.open_source(inside, engine)
                 for times in (np.arange(source.time_count), np.arange(1, 4), np.array([0, 2, 3])):
@@ -72,7 +72,7 @@ def test_both_engines_read_what_xarray_reads(tmp_path, packed, zarr_format, orde
 
 
 def test_tensorstore_is_taken_by_itself_for_untouched_views(tmp_path):
-    lazy = orient(rename(stored(dataset(), tmp_path / "s.zarr"), ["z500", "t2m"]))
+    lazy = canonicalize(stored(dataset(), tmp_path / "s.zarr"), ["z500", "t2m"]).dataset
     assert all(store is not None for store in reader.open_source(lazy).tensorstores)
     assert all(store is None for store in reader.open_source(lazy, "zarr").tensorstores)
     changed = lazy - 1
@@ -87,18 +87,19 @@ def test_tensorstore_is_taken_by_itself_for_untouched_views(tmp_path):
 def test_dask_and_numbers_in_memory():
     ds = dataset()
     for one in (ds, ds.chunk(time=4)):
-        inside = orient(rename(one, ["z", "t2m"]))
+        inside = canonicalize(one, ["z", "t2m"]).dataset
         np.testing.assert_array_equal(
-            reader.read(reader.open_source(inside), np.arange(2, 9)), expected(orient(rename(ds, ["z", "t2m"])))[2:9]
+            reader.read(reader.open_source(inside), np.arange(2, 9)),
+            expected(canonicalize(ds, ["z", "t2m"]).dataset)[2:9],
         )
 
 
 def test_netcdf(tmp_path):
     dataset(False).to_netcdf(tmp_path / "s.nc")
     with xr.open_dataset(tmp_path / "s.nc", chunks=None) as lazy:
-        inside = orient(rename(lazy, ["z500", "t2m"]))
+        inside = canonicalize(lazy, ["z500", "t2m"]).dataset
         source = reader.open_source(inside)
-        wanted = expected(orient(rename(dataset(False), ["z500", "t2m"])))
+        wanted = expected(canonicalize(dataset(False), ["z500", "t2m"]).dataset)
         np.testing.assert_array_equal(reader.read(source, np.arange(source.time_count)), wanted)
         assert reader.source_identity(source) is not None
 
@@ -188,7 +189,7 @@ def test_what_is_stored_has_an_identity(tmp_path):
     lazy = stored(dataset(), tmp_path / "s.zarr")
 
     def now(part: xr.Dataset) -> str | None:
-        return reader.source_identity(reader.open_source(orient(rename(part, ["t2m"])), "zarr"))
+        return reader.source_identity(reader.open_source(canonicalize(part, ["t2m"]).dataset, "zarr"))
 
     first = now(lazy)
     assert first == now(lazy) != now(lazy.isel(time=slice(1, None)))
@@ -202,7 +203,7 @@ def test_chunks_as_they_are_seen_from_a_part_of_the_series(tmp_path):
     lazy = stored(dataset(), tmp_path / "s.zarr", chunk=5)
 
     def source(**by) -> reader.Source:
-        return reader.open_source(orient(rename(lazy.isel(by), ["t2m"])), "zarr")
+        return reader.open_source(canonicalize(lazy.isel(by), ["t2m"]).dataset, "zarr")
 
     whole, later, thinned = source(), source(time=slice(3, None)), source(time=slice(0, None, 2))
     assert (whole.chunk_times, whole.offset_in_chunk(0), whole.offset_in_chunk(7)) == (5, 0, 2)
@@ -218,7 +219,7 @@ def test_runs_without_a_gap():
 
 
 def test_values_that_are_missing_are_named():
-    inside = orient(rename(dataset(), ["z", "t2m"]))
+    inside = canonicalize(dataset(), ["z", "t2m"]).dataset
     states = expected(inside)
     states[4, 3, 1, 2] = np.nan
     with pytest.raises(ValueError, match="t2m is nan at 2001-01-02 00:00:00, latitude -20, longitude 120, inside"):
@@ -236,14 +237,14 @@ def test_chunks_of_netcdf_are_known(tmp_path):
         tmp_path / "s.nc", encoding={"z": {"chunksizes": (5, 3, 4, 6)}, "t2m": {"chunksizes": (7, 4, 6)}}
     )
     with xr.open_dataset(tmp_path / "s.nc", chunks=None) as lazy:
-        source = reader.open_source(orient(rename(lazy.isel(time=slice(2, None)), ["z500", "t2m"])))
+        source = reader.open_source(canonicalize(lazy.isel(time=slice(2, None)), ["z500", "t2m"]).dataset)
         assert (source.chunk_times, source.offset_in_chunk(0)) == (7, 2)
         assert source.chunk_bytes == 5 * 3 * 4 * 6 * 4
 
 
 def test_a_chunk_counts_with_all_that_is_in_it(tmp_path):
     lazy = stored(dataset(), tmp_path / "s.zarr", chunk=5)
-    source = reader.open_source(orient(rename(lazy, ["z500"])), "zarr")
+    source = reader.open_source(canonicalize(lazy, ["z500"]).dataset, "zarr")
     assert source.chunk_bytes == 5 * 3 * 4 * 6 * 4 > 5 * source.state_bytes
 
 

@@ -15,7 +15,7 @@ from zarr.codecs import BloscCodec
 
 from simvp_climate.data import store
 from simvp_climate.data.checked_store import CheckedStore, DamagedChunkError, MissingChunkError
-from simvp_climate.data.conventions import orient, restore
+from simvp_climate.data.conventions import canonicalize, orient
 from simvp_climate.data.store import open_dataset, open_sample
 
 TIMES = xr.date_range("2000-01-01", periods=8, freq="6h", use_cftime=False)
@@ -92,7 +92,7 @@ def test_zarr_of_weatherbench_2(tmp_path, zarr_format, consolidated):
     np.testing.assert_array_equal(ds["z500"], raw["geopotential"].sel(level=500))
     np.testing.assert_array_equal(ds["t2m"], raw["2m_temperature"])
     assert ds["longitude"].values.tobytes() == raw["longitude"].values.tobytes()
-    back = restore(orient(ds), like=xr.open_zarr(path, chunks=None, consolidated=consolidated))
+    back = canonicalize(xr.open_zarr(path, chunks=None, consolidated=consolidated)).restore(orient(ds))
     np.testing.assert_array_equal(back["t2m"], raw["2m_temperature"].transpose("time", "latitude", "longitude"))
 
 

@@ -13,7 +13,7 @@ import xarray as xr
 from factories import waves
 
 from simvp_climate.data import host_memory, reader
-from simvp_climate.data.conventions import orient, rename
+from simvp_climate.data.conventions import canonicalize, orient
 from simvp_climate.data.reader import Channel
 from simvp_climate.data.windows import find_windows
 from simvp_climate.processing import tensors
@@ -203,7 +203,7 @@ print(whole.plan.mode, peak() - before, whole.bound)
 def test_the_engines_give_the_same_batches(tmp_path):
     names = ["z500", "t2m"]
     waves(times=60).to_zarr(tmp_path / "s.zarr", consolidated=False)
-    lazy = orient(rename(xr.open_zarr(tmp_path / "s.zarr", chunks=None, consolidated=False), names))
+    lazy = canonicalize(xr.open_zarr(tmp_path / "s.zarr", chunks=None, consolidated=False), names).dataset
     windows = find_windows(lazy.indexes["time"], "6h", 2, 2, "ds")
     streams = []
     for engine in ("zarr", "tensorstore"):

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import find_axes, level_values, orient, rename, restore, same_grid
+from simvp_climate.data.conventions import canonicalize, orient, rename
+from simvp_climate.data.grid import check_same_grid, find_axes
 from simvp_climate.data.variables import same_units
 from simvp_climate.data.windows import valid_times
 from simvp_climate.metrics.alignment import SPACE, iso, on_grid_of
@@ -32,12 +33,12 @@ def _canonical_states(dataset: xr.Dataset, names: list[str], fitted: xr.Dataset)
     """Return some variables on the canonical grid, or raise ValueError if grid or units differ from those of a fit."""
     has_levels = any("level" in fitted[name].dims for name in names)
     levels = fitted["level"].values if has_levels else None
-    if has_levels and (axis := find_axes(dataset).level) in dataset.dims:
+    if has_levels and (available := find_axes(dataset).levels) is not None:
         # the data may have some of the fitted levels only
-        levels = [level for level in level_values(dataset[axis].variable) if np.abs(levels - level).min() < 1e-3]
+        levels = [level for level in available.values if np.abs(levels - level).min() < 1e-3]
     states = orient(rename(dataset, names, levels).reset_coords(drop=True))
     try:
-        same_grid(fitted, states)
+        check_same_grid(fitted, states)
     except ValueError as error:
         raise ValueError(f"the data are on another grid than the baseline was fitted on: {error}") from error
     for name in names:
@@ -121,7 +122,7 @@ def finish_forecast(forecast: xr.Dataset, last: xr.Dataset, dataset: xr.Dataset,
     for name in forecast.data_vars:
         forecast[name] = forecast[name].transpose(*last[name].dims).assign_attrs(last[name].attrs)
     forecast = forecast.assign_coords(valid_time=last["valid_time"]).assign_attrs(last.attrs, system=system)
-    return restore(forecast, like=dataset)
+    return canonicalize(dataset).restore(forecast)
 
 
 def _as_slice(positions: np.ndarray) -> slice | np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from simvp_climate.data.conventions import find_axes
+from simvp_climate.data.grid import find_axes
 
 # Bytes of one block of times in memory; the sums of a climatology come on top.
 _BLOCK_BYTES = 64 * 2**20

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from simvp_climate.data.conventions import find_axes
+from simvp_climate.data.grid import find_axes
 from simvp_climate.data.windows import valid_times
 from simvp_climate.metrics.baselines.climatologies import name_time
 

@@ -4,7 +4,8 @@ from collections.abc import Hashable, Mapping
 
 import xarray as xr
 
-from simvp_climate.data.conventions import find_axes, orient
+from simvp_climate.data.conventions import orient
+from simvp_climate.data.grid import find_axes
 
 # float64 bytes of all times of the rows in one band; the arithmetic holds a few arrays of this size
 _BAND_BYTES = 128 * 2**20

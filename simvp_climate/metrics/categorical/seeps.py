@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import find_axes, rename
+from simvp_climate.data.conventions import rename
+from simvp_climate.data.grid import find_axes
 from simvp_climate.data.variables import conversion, lookup, same_units
 from simvp_climate.metrics.alignment import comparable
 from simvp_climate.metrics.baselines.climatologies import climatology as mean_climatology

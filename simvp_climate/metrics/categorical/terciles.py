@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from simvp_climate.data.conventions import find_member
+from simvp_climate.data.grid import find_member
 from simvp_climate.metrics.aggregation import cell_weights, concat
 from simvp_climate.metrics.alignment import comparable, iso
 from simvp_climate.metrics.categorical.latitude_bands import band_height, read_rows

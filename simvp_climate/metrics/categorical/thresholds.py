@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import find_axes
+from simvp_climate.data.grid import find_axes
 from simvp_climate.data.variables import same_units
 from simvp_climate.metrics.aggregation import finish, row_weights, weighted_sums
 from simvp_climate.metrics.baselines.climatologies import calendar_mean

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import level_values
+from simvp_climate.data.grid import read_levels
 from simvp_climate.metrics.aggregation import row_weights, weighted_sums
 from simvp_climate.metrics.alignment import iso
 from simvp_climate.metrics.definitions import METRICS, ratio
@@ -98,7 +98,7 @@ def select_levels(factors: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
             "the calibration was fitted on levels, and the forecast has none: fit it on the level that is scored, or "
             "keep the dimension, forecast.sel(level=[500])"
         )
-    fitted, levels = level_values(factors["level"].variable), forecast["level"].values
+    fitted, levels = read_levels("level", factors["level"].variable).values, forecast["level"].values
     distance = np.abs(fitted[np.newaxis] - levels[:, np.newaxis])
     if (distance.min(axis=1) > 1e-3).any():
         raise ValueError(f"the calibration has the levels {fitted} hPa, the forecast {levels}: fit it on the same ones")

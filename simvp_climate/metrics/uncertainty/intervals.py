@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import find_member, restore
+from simvp_climate.data.conventions import canonicalize
+from simvp_climate.data.grid import find_member
 from simvp_climate.metrics.aggregation import cell_weights, concat, finish, weighted_sums
 from simvp_climate.metrics.alignment import SPACE, canonical, iso, on_grid_of, with_times
 from simvp_climate.metrics.baselines.anomalies import select_leads
@@ -72,7 +73,7 @@ class Intervals:
         for name in names:
             ends[name] = ends[name].transpose("bound", *center[name].dims).astype(forecast[name].dtype)
             ends[name].attrs = {**forecast[name].attrs, "interval_probability": self.probability}
-        result = restore(ends.assign_attrs(forecast.attrs | self._period()), like=forecast)
+        result = canonicalize(forecast).restore(ends.assign_attrs(forecast.attrs | self._period()))
         result = result.assign({name: result[name].transpose("bound", *forecast[name].dims) for name in names})
         result.encoding = dict(forecast.encoding)  # which dimensions are unlimited
         return result
@@ -216,7 +217,7 @@ def _shrink(climatology: xr.Dataset, factors: xr.Dataset, forecast: xr.Dataset) 
     for name, field in original.data_vars.items():
         shrunk[name] = shrunk[name].transpose(*field.dims).astype(field.dtype).assign_attrs(field.attrs)
     shrunk = shrunk.assign_coords(valid_time=original["valid_time"])
-    return restore(shrunk.assign_attrs(forecast.attrs), like=with_times(forecast)[0])
+    return canonicalize(with_times(forecast)[0]).restore(shrunk.assign_attrs(forecast.attrs))
 
 
 def _refuse_members(forecast: xr.Dataset, verb: str) -> None:

@@ -1,0 +1,261 @@
+"""First-order conservative regridding between latitude-longitude grids."""
+
+import difflib
+import re
+import warnings
+
+import numpy as np
+import xarray as xr
+
+from simvp_climate.data.grid import (
+    TOLERANCE,
+    check_latitude,
+    check_longitude,
+    closes_longitude,
+    find_horizontal,
+    latitude_edges,
+)
+
+# attributes that describe the grid and the values on it, GRIB's as cfgrib hands them on
+_ABOUT_GRID = re.compile(
+    r"actual_range|bounds|cell_measures|stored_direction"
+    r"|GRIB_(N[xyV]|grid.*|numberOfPoints|.*InDegrees|.*Scans.*|.*PointsAreConsecutive)"
+)
+
+# WeatherBench's grids: columns, rows, whether the outer rows lie on the poles
+_SIZES = {
+    "5.625deg": (64, 32, False),
+    "2.8125deg": (128, 64, False),
+    "1.40625deg": (256, 128, False),
+    "1.5deg": (240, 121, True),
+    "0.25deg": (1440, 721, True),
+}
+# as in the names of WeatherBench 2's stores
+_STORE_NAMES = {
+    f"{columns}x{rows}{suffix}": (columns, rows, poles)
+    for columns, rows, poles in (*_SIZES.values(), (360, 181, True))
+    for suffix in ("", f"_equiangular{'_with_poles' if poles else ''}_conservative")
+}
+_GRIDS = _SIZES | _STORE_NAMES
+
+
+def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.5) -> xr.Dataset:
+    """Return the dataset on another latitude-longitude grid, every value the area mean over its cell.
+
+    First-order conservative: a new value is the mean of the old cells, each by the area of it that lies in
+    the new cell. Between global grids the area mean (`latitude_weights`) stays the same. Cell areas are
+    spherical, longitudes go round the globe, and a row at a pole is half a cell. Edges of cells lie midway
+    between the coordinates, also where the file has bounds; the outermost rows reach to the poles where no
+    further row would fit (Gaussian grids).
+
+    Missing values are left out: the value is the mean over the part of the cell that has values, NaN where
+    that is less than `min_valid` of its area.
+
+    Parameters
+    ----------
+    dataset
+        On a regular latitude-longitude grid, global or a region, with any names, order and range. Variables
+        chunked with dask stay lazy and keep their chunks in the other dimensions; all others are read, so
+        chunk a large store first: `ds.chunk(time=100)`.
+    grid
+        A grid of WeatherBench: "5.625deg", "2.8125deg", "1.40625deg" (no rows at the poles), "1.5deg",
+        "0.25deg" (with), or as in WeatherBench 2's store names, "64x32_equiangular_conservative" or "64x32".
+        Latitudes ascend, but descend at 0.25 degrees, as published; longitudes are 0 to under 360. Or a
+        Dataset, whose latitudes and longitudes are taken.
+    min_valid
+        Part of a new cell's area, 0 to 1, that must have values. With 0 any value is enough.
+
+    Returns
+    -------
+    Dataset with the variables, names, attributes and dimension order of `dataset`, and the latitudes and
+    longitudes of `grid` under their old names. Floating types stay; integers and booleans become floating.
+    Variables without latitude or longitude stay as they are; bounds of the old cells, other coordinates on
+    the old grid and attributes that describe it are left out. Everything is averaged: right for
+    temperature and for precipitation in mm, wrong for what belongs to a whole cell, such as its area or
+    kilograms in it.
+
+    Raises
+    ------
+    ImportError
+        If xarray-regrid is not installed.
+    ValueError
+        If `grid` is neither a name nor a Dataset, the name is not known, the dataset or the target has no
+        regular latitude-longitude grid, a cell of the target reaches beyond the dataset, or a variable holds
+        text, dates or classes (CF `flag_values`), which have no mean.
+
+    Warns
+    -----
+    UserWarning
+        If the target is finer: one old value then fills several cells, no detail is gained.
+    """
+    if not isinstance(dataset, xr.Dataset):
+        raise ValueError(f"a {type(dataset).__name__} was given, a Dataset is needed: array.to_dataset(name='t2m')")
+    if not 0 <= min_valid <= 1:
+        raise ValueError(f"min_valid={min_valid!r} must lie in [0, 1]: it is a part of a cell's area")
+    if not isinstance(grid, str | xr.Dataset):
+        raise ValueError(
+            f"grid={grid!r} is neither a name nor a Dataset: names are {', '.join(_SIZES)} and sizes such as '64x32'; "
+            "for any other grid give a Dataset with its latitude and longitude"
+        )
+    target = _named_grid(grid) if isinstance(grid, str) else grid
+    old, new = _axes(dataset, "the dataset"), _axes(target, "the target grid")
+    degrees = {role: (old[role].values.astype(np.float64), new[role].values.astype(np.float64)) for role in old}
+    weights = {
+        old["latitude"].name: _overlap_of_rows(*degrees["latitude"]),
+        old["longitude"].name: _overlap_of_columns(*degrees["longitude"]),
+    }
+    if finer := [role for role, (before, after) in degrees.items() if _spacing(after) < 0.99 * _spacing(before)]:
+        before, after = (_spacing(values) for values in degrees[finer[0]])
+        warnings.warn(
+            f"the target is finer than the dataset ({after:g} against {before:g} degrees of {finer[0]}): area means "
+            "add no detail, one old value fills several cells. For a smooth field interpolate instead: ds.interp(...)",
+            stacklevel=2,
+        )
+    on_grid = [name for name, variable in dataset.variables.items() if set(weights) & set(variable.dims)]
+    bounds = {axis.attrs.get("bounds") or axis.encoding.get("bounds") for axis in old.values()}
+    averages = {
+        name: _average(str(name), dataset[name].variable, weights, min_valid)
+        for name in on_grid
+        if name in dataset.data_vars and name not in bounds
+    }
+    coords = {
+        axis.name: xr.Variable(axis.dims, new[role].values, _kept_attrs(axis.attrs, "valid_min", "valid_max"))
+        for role, axis in old.items()
+    }
+    result = dataset.drop_vars(on_grid).assign(averages).assign_coords(coords)
+    ordered = {name: result.variables[name] for name in dataset.data_vars if name in result}
+    return xr.Dataset(ordered, result.coords, dataset.attrs)
+
+
+def _average(name: str, variable: xr.Variable, weights: dict[str, np.ndarray], min_valid: float) -> xr.Variable:
+    """Return a variable on the new grid; `weights` are (old, new) for each dimension."""
+    if variable.dtype.kind not in "fiub" or "flag_values" in variable.attrs:
+        raise ValueError(
+            f"{name!r} holds {'classes' if 'flag_values' in variable.attrs else variable.dtype}, which have no mean: "
+            f"leave it out, ds.drop_vars({name!r})"
+        )
+    # The library applies the weights, and knows NaN and dask. Weights of its own are not used: they give rows
+    # at the poles no area, mix the edge rows along longitude, and cut rows in degrees, so that the area mean
+    # is not kept.
+    try:
+        from xarray_regrid.methods.conservative import apply_weights, format_weights
+    except ImportError as error:
+        raise ImportError("regrid needs xarray-regrid: pip install 'simvp-climate[regrid]'") from error
+    # without coordinates: nothing to align
+    data = xr.DataArray(variable.astype(np.result_type(variable.dtype, np.float32)))
+    matrices = {
+        dim: format_weights(
+            xr.DataArray(matrix, dims=(dim, f"target_{dim}")), dim, data.dtype, data.chunksizes.get(dim), None
+        )
+        for dim, matrix in weights.items()
+        if dim in data.dims
+    }
+    # the sum of the weights of half a cell may come out a little under a half
+    threshold = min(1 - min_valid + 1e-4, 1)
+    result = apply_weights(data, matrices, skipna=variable.dtype.kind == "f", nan_threshold=threshold)
+    return xr.Variable(result.dims, result.data, _kept_attrs(variable.attrs)).astype(data.dtype)
+
+
+def _kept_attrs(attrs: dict, *others: str) -> dict:
+    """Return the attributes that are still true on another grid, and none of `others`."""
+    return {key: value for key, value in attrs.items() if not _ABOUT_GRID.fullmatch(key) and key not in others}
+
+
+def _overlap_of_rows(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Return (old, new): which part of a new row's area lies in each old row."""
+    (old_south, old_north), (south, north) = _rows(old), _rows(new)
+    if south.min() < old_south.min() - TOLERANCE or north.max() > old_north.max() + TOLERANCE:
+        _refuse_outside("latitude", (south.min(), north.max()), (old_south.min(), old_north.max()))
+    old_south, old_north, south, north = (np.sin(np.deg2rad(edge)) for edge in (old_south, old_north, south, north))
+    shared = np.minimum(old_north[:, None], north) - np.maximum(old_south[:, None], south)
+    shared = np.maximum(shared, 0)
+    return shared / shared.sum(0)
+
+
+def _overlap_of_columns(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Return (old, new): which part of a new column lies in each old column, longitudes modulo 360."""
+    (old_west, old_east), (west, east) = _columns(old), _columns(new)
+    shared = np.zeros((len(old), len(new)))
+    for turn in (-720, -360, 0, 360, 720):
+        part = np.minimum(old_east[:, None] + turn, east) - np.maximum(old_west[:, None] + turn, west)
+        shared += np.maximum(part, 0)
+    covered = shared.sum(0)
+    if (covered < east - west - TOLERANCE).any():
+        _refuse_outside("longitude", (west.min(), east.max()), (old_west.min(), old_east.max()))
+    return shared / covered
+
+
+def _rows(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the southern and northern edges of rows, in their order."""
+    edges = latitude_edges(degrees)
+    south, north = np.minimum(edges[:-1], edges[1:]), np.maximum(edges[:-1], edges[1:])
+    last, first = north.argmax(), south.argmin()
+    if 2 * north[last] - south[last] > 90 + TOLERANCE:
+        north[last] = 90
+    if 2 * south[first] - north[first] < -90 - TOLERANCE:
+        south[first] = -90
+    return south, north
+
+
+def _columns(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the western and eastern edges of columns, in their order; a region is in one piece."""
+    order = np.argsort(degrees % 360)
+    ascending = (degrees % 360)[order]
+    gaps = np.diff(ascending, append=ascending[0] + 360)
+    before, after = gaps, gaps  # round the globe they are all the same
+    if not closes_longitude(degrees):
+        # begin after the largest gap; the outer cells extend as far outward as inward
+        start = gaps.argmax() + 1
+        order, ascending, gaps = (np.roll(values, -start) for values in (order, ascending, gaps))
+        inner = gaps[:-1]
+        before, after = np.append(inner[0], inner), np.append(inner, inner[-1])
+        ascending = ascending[0] + np.append(0, inner.cumsum())
+    west, east = np.empty_like(ascending), np.empty_like(ascending)
+    west[order], east[order] = ascending - before / 2, ascending + after / 2
+    return west, east
+
+
+def _refuse_outside(role: str, target: tuple[float, float], source: tuple[float, float]) -> None:
+    raise ValueError(
+        f"the target's cells reach from {role} {target[0]:g} to {target[1]:g}, those of the dataset from "
+        f"{source[0]:g} to {source[1]:g}: values beyond are not known. Give a Dataset with the part of the grid "
+        "that lies inside"
+    )
+
+
+def _spacing(degrees: np.ndarray) -> float:
+    """Return the usual distance of neighbors; the median passes over the jump at a seam."""
+    return float(np.median(np.abs(np.diff(degrees))))
+
+
+def _named_grid(name: str) -> xr.Dataset:
+    if name not in _GRIDS:
+        near = difflib.get_close_matches(name, _GRIDS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(
+            f"grid {name!r} is not known: {hint}Names are {', '.join(_SIZES)} and sizes such as '64x32'; for any other "
+            "grid give a Dataset with its latitude and longitude"
+        )
+    columns, rows, poles = _GRIDS[name]
+    latitude = np.linspace(-90, 90, rows) if poles else -90 + (np.arange(rows) + 0.5) * 180 / rows
+    if rows == 721:
+        latitude = latitude[::-1]
+    return xr.Dataset(coords={"latitude": latitude, "longitude": np.arange(columns) * 360 / columns})
+
+
+def _axes(dataset: xr.Dataset, owner: str) -> dict[str, xr.DataArray]:
+    """Return the latitude and longitude of a regular grid with at least two values each."""
+    try:
+        latitude, longitude = find_horizontal(dataset)
+        check_latitude(latitude, dataset[latitude].values)
+        check_longitude(longitude, dataset[longitude].values)
+    except ValueError as error:
+        raise ValueError(f"{owner} has no usable grid: {error}") from error
+    axes = {"latitude": dataset[latitude], "longitude": dataset[longitude]}
+    for role, coordinate in axes.items():
+        if coordinate.size < 2:
+            raise ValueError(
+                f"{owner} has {coordinate.size} {role}s, but regridding needs at least 2, whose distance is the cell"
+                " size. Keep more rows and columns"
+            )
+    return axes
