@@ -1,11 +1,11 @@
-"""Progress bars of tqdm, in a terminal and in Jupyter."""
+"""Progress bars from tqdm, in a terminal and in Jupyter."""
 
 import warnings
 
 from tqdm import TqdmWarning
 
 with warnings.catch_warnings():
-    # in a Jupyter without ipywidgets the bar is text, which is no reason to warn, on import and with a path
+    # without ipywidgets tqdm falls back to text in Jupyter, and warns when it is imported
     warnings.simplefilter("ignore", TqdmWarning)
     from tqdm.auto import tqdm
 

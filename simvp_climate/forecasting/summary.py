@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from simvp_climate.data.html_table import facts
+from simvp_climate.data.html_table import html_table
 from simvp_climate.networks.simvp_v2 import SimVPv2
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
@@ -56,7 +56,7 @@ def html(
         "created": f"{provenance.get('created', '?')}, simvp-climate {versions.get('simvp-climate', '?')}",
         "sha256": digest[:16],
     }
-    return facts("Forecaster", rows)
+    return html_table("Forecaster", rows)
 
 
 def _statistics_lines(normalizer: Normalizer) -> list[str]:

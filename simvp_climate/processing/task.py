@@ -9,7 +9,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from simvp_climate.data import variables as vocabulary
-from simvp_climate.data.html_table import facts
+from simvp_climate.data.html_table import html_table
 from simvp_climate.data.windows import parse_step
 
 _MOST_STEPS = 10_000
@@ -150,7 +150,7 @@ class Task:
             "only forecast": ", ".join(self.diagnostics),
             "transforms": [f"{name}: {how}" for name, how in self.transforms],
         }
-        return facts("Task", rows)
+        return html_table("Task", rows)
 
     @property
     def all_variables(self) -> tuple[str, ...]:
