@@ -8,15 +8,8 @@ def choose_device(device: str) -> str:
 
     Raises ValueError if the device is unknown or not available.
     """
-    available = [
-        name
-        for name, is_available in (
-            ("cuda", torch.cuda.is_available()),
-            ("mps", torch.backends.mps.is_available()),
-            ("cpu", True),
-        )
-        if is_available
-    ]
+    devices = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = [name for name, usable in devices.items() if usable]
     if device == "auto":
         return available[0]
     if device not in available:

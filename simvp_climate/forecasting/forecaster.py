@@ -407,7 +407,7 @@ def _label(
 ) -> xr.Dataset:
     task, inits = forecaster.task, request.init_times(histories)
     attributes = labels.origin_attributes(task, forecaster.provenance, forecaster.digest, request.canonical.original)
-    return labels.label(states, request, inits, task, forecaster.output_statistics, attributes, digests)
+    return labels.label(states, request.canonical, inits, task, forecaster.output_statistics, attributes, digests)
 
 
 def _forecast_shape(forecaster: Forecaster, request: ForecastRequest, histories: np.ndarray) -> tuple[int, ...]:

@@ -23,9 +23,8 @@ _BATCH_BYTES = 2**26  # of the forecasts that are made and written at a time
 def identify(request: ForecastRequest, variables: Sequence[str], forecaster_digest: str) -> dict:
     """Return plain values that distinguish a hindcast of some variables from all others."""
     inits = request.init_times(request.histories)
-    axes, original = request.canonical.axes, request.canonical.original
+    original, axes, series = request.canonical.original, request.canonical.axes, request.canonical.series
     grid = [original[axis].values.tolist() for axis in (axes.latitude, axes.longitude, axes.level) if axis]
-    members, ends = request.canonical.series, request.histories[[0, -1]]
     return {
         "forecaster": forecaster_digest,
         "horizon": request.horizon,
@@ -34,10 +33,10 @@ def identify(request: ForecastRequest, variables: Sequence[str], forecaster_dige
         "last": str(inits[-1]),
         "times": hashlib.sha256("\n".join(map(str, inits)).encode()).hexdigest(),
         "grid": hashlib.sha256(json.dumps(grid).encode()).hexdigest(),
-        "members": len(members),
+        "members": len(series),
         "units": {name: str(request.canonical.dataset[name].attrs.get("units", "")) for name in variables},
         # to read all data would take too long: the first and the last initial states stand for them
-        "data": [states_digest(member, history) for member in members for history in ends],
+        "data": [states_digest(member, history) for member in series for history in request.histories[[0, -1]]],
     }
 
 
@@ -53,25 +52,18 @@ def write(
 
     Parameters
     ----------
-    store
-        Path of the store.
     identity
         As from `identify`.
     histories
-        Of the initializations, shape (init, history).
-    template
-        Returns a Dataset as `forecast` does, without values in memory.
-    forecast
-        Returns the forecasts from some histories, and the digest of the data of each.
-    progress
-        Whether to show a progress bar.
+        Shape (init, history).
+    template, forecast
+        Functions of some histories: `forecast` returns forecasts and the digest of the data of each, `template` the
+        same Dataset without values in memory.
 
     Raises
     ------
-    FileExistsError
-        If the store or the unfinished one is something else or another hindcast.
-    FileNotFoundError
-        If the folder for the store does not exist.
+    FileExistsError, FileNotFoundError
+        As in `Forecaster.hindcast`.
     """
     path = check_parent(store)
     unfinished = path.with_name(f"{path.name}.unfinished")

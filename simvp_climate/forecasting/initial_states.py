@@ -16,47 +16,20 @@ _BATCH_BYTES = 2**24
 
 
 class Batch(NamedTuple):
-    """The initial states of some forecasts.
+    """The initial states of some forecasts."""
 
-    Attributes
-    ----------
-    rows
-        Which of the histories.
-    states
-        Shape (init, history, channel, latitude, longitude), float32, in the units of training.
-    digests
-        SHA-256 of each history as it is in the data.
-    """
-
-    rows: slice
-    states: np.ndarray
-    digests: list[bytes]
+    rows: slice  # of the histories
+    states: np.ndarray  # (init, history, channel, latitude, longitude), float32, in the units of training
+    digests: list[bytes]  # SHA-256 of each history as it is in the data
 
 
 def read_batches(
     dataset: xr.Dataset, histories: np.ndarray, horizon: int, trained: Normalizer, conversion: UnitConversion
 ) -> Iterator[Batch]:
-    """Yield the initial states of forecasts in batches that fit in memory.
+    """Yield the initial states of forecasts from a canonical Dataset, in batches that fit in memory.
 
-    Parameters
-    ----------
-    dataset
-        Canonical, without ensemble members.
-    histories
-        Positions along time, shape (init, history).
-    horizon
-        Number of steps that will be forecast.
-    trained
-        Statistics of the channels.
-    conversion
-        To the units of training.
-
-    Raises
-    ------
-    ValueError
-        If a value outside the mask is missing, or the states cannot be in the units of training.
-    OSError
-        If the data cannot be read.
+    Raises ValueError if a value outside the mask is missing or the states cannot be in the units of training, OSError
+    if the data cannot be read.
     """
     source = reader.open_source(dataset)
     history = histories.shape[1]

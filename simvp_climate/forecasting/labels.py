@@ -8,45 +8,36 @@ import pandas as pd
 import xarray as xr
 
 from simvp_climate.data import cf_encoding
+from simvp_climate.data.conventions import Canonical
 from simvp_climate.data.store import is_sample
 from simvp_climate.data.windows import bounds_offsets, lead_times, valid_times
 from simvp_climate.forecasting.initial_states import combine_init_digests
-from simvp_climate.forecasting.request import ForecastRequest
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
 
 
 def label(
     states: np.ndarray,
-    request: ForecastRequest,
+    canonical: Canonical,
     inits: pd.Index,
     task: Task,
     outputs: Normalizer,
     attributes: dict[str, str | int],
     digests: list[str],
 ) -> xr.Dataset:
-    """Return forecasts as a Dataset with the names, grid, order and units of the data handed in.
+    """Return forecasts as a Dataset with the names, grid, order and attributes of the data they started from.
 
-    Parameters
-    ----------
-    states
-        Shape (init, lead, member, channel, latitude, longitude), in the units of the data; a NumPy or dask array.
-    inits
-        Initialization times.
-    outputs
-        Statistics of the channels.
-    attributes
-        Global attributes, as from `origin_attributes`.
-    digests
-        Of the initial states of each initialization.
+    `states` is a NumPy or dask array (init, lead, member, channel, latitude, longitude) in the units of the data,
+    `outputs` the statistics of its channels, `attributes` is as from `origin_attributes`, and `digests` has one digest
+    of the data for each initialization.
     """
-    forecast = _canonical_forecast(states, request, inits, task, outputs).assign_attrs(
+    forecast = _canonical_forecast(states, canonical, inits, task, outputs).assign_attrs(
         attributes,
         init_start=str(inits.min()),
         init_end=str(inits.max()),
         data_sha256=combine_init_digests(digests),
     )
-    return cf_encoding.encode(request.canonical.restore(forecast), request.canonical.axes)
+    return cf_encoding.encode(canonical.restore(forecast), canonical.axes)
 
 
 def origin_attributes(
@@ -84,20 +75,17 @@ def _data_source(dataset: xr.Dataset) -> str | None:
 
 
 def _canonical_forecast(
-    states: np.ndarray, request: ForecastRequest, inits: pd.Index, task: Task, outputs: Normalizer
+    states: np.ndarray, canonical: Canonical, inits: pd.Index, task: Task, outputs: Normalizer
 ) -> xr.Dataset:
     """Return the states as a Dataset under canonical names, on the canonical grid."""
-    canonical, member = request.canonical.dataset, request.canonical.member
-    lead_time = lead_times(task.step, request.horizon)
-    coords = {"init_time": ("init_time", inits), "lead_time": lead_time}
-    coords |= {name: canonical[name] for name in ("latitude", "longitude", "level") if name in canonical.dims}
-    dims = ["init_time", "lead_time"]
-    if member is None:
+    dataset, dims = canonical.dataset, ["init_time", "lead_time"]
+    coords = {"init_time": ("init_time", inits), "lead_time": lead_times(task.step, states.shape[1])}
+    if canonical.member is None:
         states = states[:, :, 0]
     else:
-        dims.append(member)
-        if member in canonical.coords:
-            coords[member] = canonical[member]
+        dims.append(canonical.member)
+    copied = (canonical.member, "latitude", "longitude", "level")
+    coords |= {name: dataset[name] for name in copied if name in dataset.dims and name in dataset.coords}
     variables = {}
     for name in task.forecast_variables:
         positions = [index for index, channel in enumerate(outputs.channels) if channel.variable == name]
@@ -107,17 +95,17 @@ def _canonical_forecast(
         else:
             coords.setdefault("level", [outputs.channels[index].level for index in positions])
         units = outputs.units[positions[0]]
-        attrs = canonical[name].attrs if name in canonical else {"units": units} if units else {}
+        attrs = dataset[name].attrs if name in dataset else {"units": units} if units else {}
         variables[name] = (variable_dims, values, attrs)
     forecast = xr.Dataset(variables, coords)
-    return _assign_valid_time(forecast, canonical)
+    return _assign_valid_time(forecast, dataset)
 
 
-def _assign_valid_time(forecast: xr.Dataset, canonical: xr.Dataset) -> xr.Dataset:
+def _assign_valid_time(forecast: xr.Dataset, dataset: xr.Dataset) -> xr.Dataset:
     """Return the forecast with its valid times, and their bounds if the times of the data have bounds."""
-    valid_time = valid_times(forecast["init_time"], forecast["lead_time"], known=canonical.indexes["time"])
+    valid_time = valid_times(forecast["init_time"], forecast["lead_time"], known=dataset.indexes["time"])
     forecast = forecast.assign_coords(valid_time=valid_time)
-    offsets = bounds_offsets(canonical)
+    offsets = bounds_offsets(dataset)
     if offsets is None:
         return forecast
     bounds = [

@@ -1,4 +1,4 @@
-"""Was this file made by this forecaster from these data? Make it again and compare."""
+"""Check which forecaster and data a forecast file came from: make it again and compare."""
 
 from collections.abc import Sequence
 
@@ -21,108 +21,133 @@ def reproduce(
     perturbations: xr.Dataset | None = None,
     tolerance: float = 1e-3,
 ) -> str:
-    """Make a forecast again, and return in words how it compares.
+    """Make a forecast again, and return a report of how it compares.
 
     Parameters
     ----------
     forecast
-        As from a forecaster, `ensemble` or `perturbed_ensemble`, or read from its file; some initializations, leads or
-        members of it will do.
+        As from a forecaster, `ensemble` or `perturbed_ensemble`, or read from its file; a selection of its
+        initializations, leads or members is enough.
     forecaster
-        The one whose SHA-256 the forecast has in its attribute `forecaster_sha256`, or all of those, in any order.
+        The forecaster whose SHA-256 is the attribute `forecaster_sha256` of the forecast; of an ensemble all of them,
+        in any order.
     dataset
-        The data that it started from.
+        The data that the forecast started from.
     perturbations
-        Of a perturbed ensemble the states that its perturbations were drawn from.
+        For a perturbed ensemble: the states that its perturbations were drawn from.
     tolerance
-        How far values may differ, in standard deviations of the variable: on another machine sums round differently,
-        and a long rollout lets that grow.
+        Largest difference allowed, in standard deviations of the variable. Another machine rounds sums differently,
+        and a long rollout amplifies that.
 
     Returns
     -------
-    A line for each variable, and one that says whether the data are bit by bit those of the forecast.
+    A line for each variable, and a line that says whether the data are bit for bit those of the forecast.
 
     Raises
     ------
     ValueError
-        If the forecast does not say where it comes from, is of another forecaster, or differs by more; the message says
-        by how much, and whether the data are the same.
+        If the forecast does not name its forecaster, is from another forecaster, or differs by more than the tolerance;
+        the message gives the differences, and whether the data are the same.
     """
-    said = forecast.attrs.get("forecaster_sha256")
-    if said is None:
-        raise ValueError("the forecast has no attribute forecaster_sha256: it does not say which forecaster made it")
-    given = {one.digest: one for one in ([forecaster] if isinstance(forecaster, Forecaster) else forecaster)}
-    if lacking := [digest for digest in said.split() if digest not in given]:
-        raise ValueError(
-            f"the forecast was made by {'forecasters' if len(said.split()) > 1 else 'a forecaster'} with the SHA-256 "
-            f"{lacking[0][:12]}..., and given are those of {', '.join(one[:12] + '...' for one in given)}: give the "
-            "file that it was made with"
+    forecasters = _match_forecasters(forecast, [forecaster] if isinstance(forecaster, Forecaster) else forecaster)
+    _check_ensemble(forecast, dataset, len(forecasters), perturbations)
+    forecast = _with_all_dimensions(forecast)
+    inits, leads = forecast.indexes["init_time"], forecast["lead_time"]
+    horizon = _count_steps(leads, forecasters[0].task.step)
+    if perturbations is not None:
+        attrs = forecast.attrs
+        options = {"members": int(attrs["perturbed_members"]), "seed": int(attrs["perturbation_seed"])}
+        repeated = perturbed_ensemble(
+            forecasters[0], dataset, perturbations, float(attrs["amplitude"]), inits, horizon=horizon, **options
         )
-    if more := [digest for digest in given if digest not in said.split()]:
-        raise ValueError(f"the forecaster {more[0][:12]}... had no part in the forecast: leave it out")
-    forecasters = [given[digest] for digest in said.split()]
+    elif len(forecasters) > 1:
+        repeated = ensemble(forecasters, dataset, init_times=inits, horizon=horizon)
+    else:
+        repeated = forecasters[0](dataset, init_times=inits, horizon=horizon)
+    selection = {"lead_time": leads}
+    if (perturbations is not None or len(forecasters) > 1) and "number" in forecast.coords:
+        selection["number"] = forecast["number"].values
+    report, largest = _compare(forecast, repeated.sel(selection), forecasters[0].task.levels)
+    if largest > tolerance:
+        raise ValueError(f"the forecast is not reproduced (tolerance {tolerance:g}): " + "; ".join(report))
+    return "\n".join(report)
+
+
+def _match_forecasters(forecast: xr.Dataset, forecasters: Sequence[Forecaster]) -> list[Forecaster]:
+    """Return the forecasters in the order of the digests in a forecast; raise ValueError unless all are there."""
+    if "forecaster_sha256" not in forecast.attrs:
+        raise ValueError("the forecast has no attribute forecaster_sha256, so its forecaster is unknown")
+    digests = forecast.attrs["forecaster_sha256"].split()
+    by_digest = {forecaster.digest: forecaster for forecaster in forecasters}
+    if missing := [digest for digest in digests if digest not in by_digest]:
+        available = ", ".join(f"{digest[:12]}..." for digest in by_digest)
+        raise ValueError(
+            f"the forecast was made by the forecaster with the SHA-256 {missing[0][:12]}..., not by {available}: pass "
+            "the forecaster that made it, Forecaster.load(path)"
+        )
+    if unused := [digest for digest in by_digest if digest not in digests]:
+        raise ValueError(f"the forecaster {unused[0][:12]}... did not contribute to the forecast: leave it out")
+    return [by_digest[digest] for digest in digests]
+
+
+def _check_ensemble(
+    forecast: xr.Dataset, dataset: xr.Dataset, forecaster_count: int, perturbations: xr.Dataset | None
+) -> None:
+    """Raise ValueError unless the attributes of a forecast explain its members."""
     perturbed = "perturbed_members" in forecast.attrs
-    if perturbed != (perturbations is not None):
-        raise ValueError(
-            "the forecast is a perturbed ensemble: give perturbations, the states it was perturbed from"
-            if perturbed
-            else "the forecast is no perturbed ensemble: leave perturbations out"
-        )
+    if perturbed and perturbations is None:
+        raise ValueError("the forecast is a perturbed ensemble: pass perturbations=, the states it was perturbed from")
+    if not perturbed and perturbations is not None:
+        raise ValueError("the forecast is not a perturbed ensemble: leave perturbations out")
     member = find_member(forecast)
-    if member is not None and member not in dataset.dims and not perturbed and len(forecasters) == 1:
+    if member is not None and member not in dataset.dims and not perturbed and forecaster_count == 1:
         raise ValueError(
-            f"the forecast has members along {member!r}, and its attributes name one forecaster and no perturbations: "
-            "give the file as ensemble or perturbed_ensemble wrote it"
+            f"the forecast has members along {member!r}, but its attributes name one forecaster and no perturbations: "
+            "pass the forecast as ensemble or perturbed_ensemble wrote it"
         )
-    forecaster = forecasters[0]
+
+
+def _with_all_dimensions(forecast: xr.Dataset) -> xr.Dataset:
+    """Return a forecast on init_time, lead_time and number, where a single one was selected too."""
     if "forecast_reference_time" in forecast.coords and "forecast_period" in forecast.coords:
         forecast = from_valid_time(forecast)
     forecast = as_forecast(forecast)
-    for dim in ("init_time", "lead_time", "number"):
-        if dim in forecast.coords and forecast[dim].ndim == 0:  # one that was picked
-            forecast = forecast.expand_dims(dim)
-    inits, leads = forecast["init_time"].to_index(), forecast["lead_time"]
-    one = lead_times(forecaster.task.step, 1)
-    horizon = int(leads.values.max() / one.values[0])
-    if horizon < 1 or leads.values.max() != horizon * one.values[0]:
-        raise ValueError(
-            f"the lead {leads.values.max()} is no multiple of the forecaster's step {forecaster.task.step}"
-        )
-    if perturbed:
-        attrs = forecast.attrs
-        settings = {"members": int(attrs["perturbed_members"]), "seed": int(attrs["perturbation_seed"])}
-        again = perturbed_ensemble(
-            forecaster, dataset, perturbations, float(attrs["amplitude"]), init_times=inits, horizon=horizon, **settings
-        )
-    elif len(forecasters) > 1:
-        again = ensemble(forecasters, dataset, init_times=inits, horizon=horizon)
-    else:
-        again = forecaster(dataset, init_times=inits, horizon=horizon)
-    again = again.sel(lead_time=forecast["lead_time"])
-    if (perturbed or len(forecasters) > 1) and "number" in forecast.coords:
-        again = again.sel(number=forecast["number"].values)
-    same_data = again.attrs["data_sha256"] == forecast.attrs.get("data_sha256")
+    scalars = [
+        dim for dim in ("init_time", "lead_time", "number") if dim in forecast.coords and forecast[dim].ndim == 0
+    ]
+    return forecast.expand_dims(scalars)
+
+
+def _count_steps(leads: xr.DataArray, step: str) -> int:
+    """Return the number of steps to the last lead."""
+    last, first_step = leads.values.max(), lead_times(step, 1).values[0]
+    horizon = int(last / first_step)
+    if horizon < 1 or last != horizon * first_step:
+        raise ValueError(f"the lead {last} is not a multiple of the forecaster's step {step}")
+    return horizon
+
+
+def _compare(forecast: xr.Dataset, repeated: xr.Dataset, levels: Sequence[float] | None) -> tuple[list[str], float]:
+    """Return a report on two forecasts, and their largest difference in standard deviations of a variable."""
     names = [str(name) for name in forecast.data_vars]
-    levels = forecaster.task.levels
-    before, now = (canonicalize(one, names, levels).dataset for one in (forecast, again))
-    lines, worst = [], 0.0
+    before, now = (canonicalize(each, names, levels).dataset for each in (forecast, repeated))
+    report, largest = [], 0.0
     for name in names:
         first, second = before[name].values, now[name].transpose(*before[name].dims).values
         if (np.isnan(first) != np.isnan(second)).any():
-            raise ValueError(f"{name} has values in other cells than before: the mask is another")
+            raise ValueError(f"{name} is missing in other cells than in the forecast: the mask differs")
         difference = float(np.nanmax(abs(first - second)))
-        share = difference / max(float(np.nanstd(first)), np.finfo(np.float32).tiny)
-        worst = max(worst, share)
-        lines.append(
+        relative = difference / max(float(np.nanstd(first)), np.finfo(np.float32).tiny)
+        largest = max(largest, relative)
+        report.append(
             f"{name}: bit by bit the same"
             if difference == 0
-            else f"{name}: differs by at most {difference:.3g}, {share:.1g} of its standard deviation"
+            else f"{name}: differs by at most {difference:.3g}, {relative:.1g} of its standard deviation"
         )
-    lines.append(
+    same_data = repeated.attrs["data_sha256"] == forecast.attrs.get("data_sha256")
+    report.append(
         "data: bit by bit those of the forecast"
         if same_data
         else "data: not those of the whole forecast (other values, or some of its initializations)"
     )
-    if worst > tolerance:
-        raise ValueError(f"the forecast is not reproduced (tolerance {tolerance:g}): " + "; ".join(lines))
-    return "\n".join(lines)
+    return report, largest

@@ -19,17 +19,7 @@ from simvp_climate.processing.task import Task
 
 @dataclass(frozen=True, eq=False)
 class TrainedStates:
-    """The states a network takes in: their statistics and channels, and the grid they are on.
-
-    Attributes
-    ----------
-    task
-        Names variables and levels.
-    statistics
-        Of the input channels.
-    latitude, longitude
-        Canonical, in degrees.
-    """
+    """The states that a network takes in: statistics of the input channels, and the canonical grid in degrees."""
 
     task: Task
     statistics: Normalizer
@@ -60,16 +50,7 @@ class TrainedStates:
 class ForecastRequest:
     """Data, initializations and horizon of forecasts, resolved and checked.
 
-    Attributes
-    ----------
-    canonical
-        The input variables on the canonical grid, with the layout of the data handed in.
-    conversion
-        From the units of the data to those of training.
-    histories
-        Positions of the input states along time, shape (init, history).
-    horizon
-        Number of steps.
+    `histories` are positions of the input states along time, shape (init, history); `horizon` is a number of steps.
     """
 
     canonical: Canonical
@@ -89,13 +70,7 @@ def resolve_request(
     every: str | None,
     horizon: int | None,
 ) -> ForecastRequest:
-    """Return a request whose arguments are those of `Forecaster.__call__`.
-
-    Raises
-    ------
-    ValueError
-        As for a call of the forecaster.
-    """
+    """Return a checked request; arguments and errors are those of `Forecaster.__call__`."""
     task = trained.task
     horizon = task.horizon if horizon is None else horizon
     if not isinstance(horizon, Integral) or horizon < 1:
@@ -109,7 +84,7 @@ def resolve_request(
         )
     canonical = trained.canonicalize(dataset)
     histories = _select_histories(canonical.dataset.indexes["time"], task, init_times, every)
-    conversion = trained.check(canonical.series[0])
+    conversion = trained.check(canonical.series[0])  # members differ in values only
     return ForecastRequest(canonical, conversion, histories, int(horizon))
 
 

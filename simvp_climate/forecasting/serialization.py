@@ -90,15 +90,7 @@ def save(
 
 
 def load(path: Path, device: str) -> dict[str, Any]:
-    """Return the fields of the forecaster in a file, its network on a device, after checking that they fit together.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is not a forecaster, was written by a newer version, is cut short or damaged, or is inconsistent.
-    """
+    """Return the fields of the forecaster in a file, its network on a device; errors are those of `Forecaster.load`."""
     content = read(path)
     try:
         return _assemble(content, device)
@@ -150,15 +142,7 @@ def write(path: Path, header: dict, tensors: dict[str, Tensor]) -> None:
 
 
 def read(path: Path) -> FileContent:
-    """Return the content of a file.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is not a forecaster, has a newer format, is cut short, or does not match its checksum.
-    """
+    """Return the content of a file; ValueError if it is not a forecaster, of a newer format, cut short or damaged."""
     if not path.exists():
         raise FileNotFoundError(f"{str(path)!r} does not exist")
     try:

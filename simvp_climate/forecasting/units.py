@@ -11,19 +11,11 @@ from simvp_climate.processing.statistics import Normalizer
 
 @dataclass(frozen=True, eq=False)
 class UnitConversion:
-    """Linear conversion of each channel: trained = dataset * factor + offset.
+    """Linear conversion of each channel: trained = dataset * factor + offset."""
 
-    Attributes
-    ----------
-    factor, offset
-        Shape (channel, 1, 1), float64; 1 and 0 where the units are the same.
-    unlabeled
-        For each channel, whether the Dataset has no units while the training data had some.
-    """
-
-    factor: np.ndarray
+    factor: np.ndarray  # (channel, 1, 1), float64
     offset: np.ndarray
-    unlabeled: tuple[bool, ...]
+    unlabeled: tuple[bool, ...]  # for each channel, whether only the training data had units
 
     @property
     def is_identity(self) -> bool:
@@ -48,12 +40,9 @@ class UnitConversion:
 
 
 def find_conversion(dataset: xr.Dataset, trained: Normalizer) -> UnitConversion:
-    """Return the conversion of a canonical Dataset to the units of training; units that are missing count as equal.
+    """Return the conversion of a canonical Dataset to the units of training; ValueError if none is exact.
 
-    Raises
-    ------
-    ValueError
-        If there is no exact conversion.
+    Missing units count as those of training.
     """
     factors, unlabeled = [], []
     for channel, trained_units in zip(trained.channels, trained.units, strict=True):
