@@ -1,8 +1,9 @@
 """The settings of a training run: one frozen object, of which every field is used or refused."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 from simvp_climate.data import reader
 from simvp_climate.processing.task import Task, is_finite
@@ -12,6 +13,61 @@ PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 RESUMABLE_FIELDS = ("progress", "memory", "engine", "save_minutes", "activation_checkpointing")
 _WARMUP = {"cosine": 0.1, "one-cycle": 0.3}
 _ROLLOUT_SHARE = 0.25
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return not isinstance(value, bool) and is_finite(value)
+
+
+def _is_weight(value: object) -> bool:
+    return _is_number(value) and 1e-6 <= value <= 1e6
+
+
+def _positive_integer(value: Any) -> bool:
+    return _is_integer(value) and value >= 1
+
+
+def _one_of(*choices: str) -> tuple[str, Callable[[Any], bool], None]:
+    return f"one of {choices}", lambda value: value in choices, None
+
+
+_POSITIVE_INTEGER = ("a positive integer", _positive_integer, int)
+_BOOLEAN = ("True or False", lambda value: isinstance(value, bool), None)
+# field: what a value must be, whether it is, and the type it is stored as
+_RULES: dict[str, tuple[str, Callable[[Any], bool], type | None]] = {
+    "epochs": _POSITIVE_INTEGER,
+    "batch_size": _POSITIVE_INTEGER,
+    "accumulate_grad_batches": _POSITIVE_INTEGER,
+    "optimizer": _one_of("adamw", "adam"),
+    "learning_rate": ("a number greater than 0", lambda value: _is_number(value) and value > 0, float),
+    "schedule": _one_of(*_WARMUP),
+    "warmup": ("a number in [0, 1)", lambda value: _is_number(value) and 0 <= value < 1, float),
+    "weight_decay": ("a number of at least 0", lambda value: _is_number(value) and value >= 0, float),
+    "gradient_clip": (
+        "a number greater than 0, or None for no clipping",
+        lambda value: value is None or (_is_number(value) and value > 0),
+        float,
+    ),
+    "loss_normalization": _one_of("change", "state"),
+    "area_weighted": _BOOLEAN,
+    "rollout": ("an integer from 1 to 1000", lambda value: _positive_integer(value) and value <= 1000, int),
+    "rollout_share": ("a number in (0, 1]", lambda value: _is_number(value) and 0 < value <= 1, float),
+    "ema_decay": ("a number in [0, 1)", lambda value: _is_number(value) and 0 <= value < 1, float),
+    "patience": ("a positive integer, or None", lambda value: value is None or _positive_integer(value), int),
+    "validation_windows": _POSITIVE_INTEGER,
+    "precision": _one_of(*PRECISIONS),
+    "activation_checkpointing": _BOOLEAN,
+    "statistics": _one_of("auto", "inherit", "compute"),
+    "memory": ("'auto' or a number of bytes", lambda value: value == "auto" or _positive_integer(value), None),
+    "engine": _one_of(*reader.ENGINES),
+    "save_minutes": ("a number of at least 0", lambda value: _is_number(value) and value >= 0, float),
+    "seed": ("an integer from 0 to 2**32 - 1", lambda value: _is_integer(value) and 0 <= value < 2**32, int),
+    "progress": _BOOLEAN,
+}
 
 
 @dataclass(frozen=True)
@@ -25,79 +81,80 @@ class TrainConfig:
     epochs
         Passes over all training windows.
     batch_size
-        Windows in a batch, over all processes; all of them where there are fewer.
+        Windows in a batch, over all processes; all windows where there are fewer.
     accumulate_grad_batches
         Batches in a step. The gradient is that of the mean loss over all their windows, with the memory of one batch;
-        batch normalization sees the batches one by one.
+        batch normalization sees each batch alone.
     optimizer
         "adamw", or "adam" (then `weight_decay` must be 0). Betas 0.9 and 0.999.
     learning_rate
         Peak of the schedule. The default is near the published one (5e-3, Adam) and lies where the error hardly depends
         on it (docs/ablation.md); fine-tuning takes a tenth.
     schedule
-        "cosine": linearly up, then half a cosine down to zero. "one-cycle": half a cosine up from a 25th of the peak,
-        another down to a 250,000th of it, and the first beta from 0.95 to 0.85 and back, as torch's `OneCycleLR`.
+        "cosine": linear warm-up, then half a cosine down to zero. "one-cycle": half a cosine up from a 25th of the
+        peak, another down to a 250,000th of it, and the first beta from 0.95 to 0.85 and back, as torch's `OneCycleLR`.
     warmup
-        Share of all steps in which the learning rate goes up; `None` is 0.1 for "cosine" and 0.3 for "one-cycle".
+        Share of all steps in which the learning rate rises; `None` is 0.1 for "cosine" and 0.3 for "one-cycle".
     weight_decay
         Of AdamW, on all weights.
     gradient_clip
         Largest norm of the gradient; `None` does not clip.
     loss_normalization
-        "change": errors in units of the typical change from the initialization to each lead, per channel, so that no
-        variable and no lead drowns the others; leads beyond one network call take that of its last lead. "state": in
+        "change": errors in units of the typical change from the initialization to each lead, per channel, so that
+        every variable and lead counts; leads beyond one network call take the change of its last lead. "state": in
         units of the standard deviation of each channel, as published.
     area_weighted
-        Whether cells count by their area; otherwise each counts the same, as published.
+        Weight cells by their area; with False each counts the same, as published.
     lead_weights
-        One weight from 1e-6 to 1e6 for each lead of the task's horizon, of which only the ratios matter; longer leads
-        (see `rollout`) have the last one's. `None`: all the same.
+        One weight from 1e-6 to 1e6 for each lead of the task's horizon; only their ratios matter. Longer leads (see
+        `rollout`) take the last one. `None`: all the same.
     variable_weights
-        Weights from 1e-6 to 1e6 of variables by name, of which only the ratios matter; variables that are not named
-        have 1, and each level of a variable has its weight. Kept as pairs.
+        Weights from 1e-6 to 1e6 of variables by name; only their ratios matter. Other variables have 1, and every
+        level of a variable has its weight. Stored as pairs.
     rollout
-        Number of network calls through which the gradients go in the last part of training, each forecasting from the
-        forecast before. 1: as many as the task's horizon takes. More must reach beyond the horizon; every window is
-        then as long as they reach (`leads`), earlier steps use the first part of it, and the validation loss is over
-        all these leads in every epoch, so that epochs compare.
+        Number of network calls that gradients pass through at the end of training, each forecasting from the previous
+        forecast. 1: as many as the task's horizon takes. Larger values must reach beyond the horizon; every window is
+        then that long (`leads`), earlier steps use its first leads, and the validation loss is over all leads in
+        every epoch, so that epochs compare.
     rollout_share
-        Share of all steps, the last ones, in which `rollout` holds.
+        Share of all steps, the last ones, that train with `rollout`.
     ema_decay
-        Decay of the running average of the weights that is validated and kept; 0 keeps the weights themselves.
+        Decay of the exponential moving average of the weights, which is validated and returned; 0 returns the weights
+        themselves.
     patience
-        Epochs without a better validation loss after which training stops; `None` goes on to the end. With `rollout`
-        they are counted from where its part begins.
+        Epochs without a better validation loss after which training stops; `None` trains all epochs. With `rollout`
+        they are counted from where the rollout begins.
     validation_windows
-        Number of windows, evenly spread, on which the best epoch is chosen.
+        Number of windows, evenly spread, on which the best epoch is selected.
     precision
-        "32-true", "bf16-mixed", or "16-mixed" with scaled gradients (GPU only); "auto" is bfloat16 on a GPU that has
-        it, float32 elsewhere.
+        "32-true", "bf16-mixed", or "16-mixed" with scaled gradients (GPU only); "auto" is bfloat16 on a GPU that
+        supports it, float32 elsewhere.
     activation_checkpointing
-        Compute the activations again on the way back instead of keeping them: less memory, more time, the same
-        numbers. A run that did not fit may go on with it.
+        Recompute activations in the backward pass instead of keeping them: less memory, more time, the same numbers.
+        A run that did not fit may be resumed with it.
     statistics
-        With `start_from`, whose statistics normalize the channels that it has: "inherit" keeps its own (same grid and
-        units), "compute" takes those of the new data, as for all other channels; "auto" keeps them where channels, grid
-        and units are the same, and otherwise asks.
+        With `start_from`, which statistics normalize the channels that it has: "inherit" takes those of `start_from`
+        (same grid and units), "compute" those of the new data, as for all other channels. "auto" inherits where
+        channels, grid and units are the same, and is an error elsewhere.
     memory
-        Bytes that the states may take on a machine, a quarter of them those of the validation period; "auto" is 60 %
-        of what is free. Chunks being decoded come on top. States that fit are decoded once and kept; others are
-        streamed, in an order that depends on this, see `loader.Plan`. A run that is resumed keeps its order.
+        Bytes that the states may take on a machine, a quarter of them for the validation period; "auto" is 60 % of
+        the free memory. Chunks being decoded come on top. States that fit are decoded once and kept; others are
+        streamed, in an order that depends on this, see `loader.Plan`. A resumed run keeps its order.
     engine
-        What reads Zarr on a local disk: "auto" takes tensorstore where it is installed, "zarr" and
-        "tensorstore" say which. It changes no number.
+        Reader of Zarr on a local disk: "zarr" or "tensorstore"; "auto" takes tensorstore where it is installed. It
+        changes no number.
     save_minutes
-        Minutes after which the state is saved again, beside the end of every epoch, if training has a directory; 0
+        Minutes between two saves of the state, in addition to the end of every epoch, if training has a directory; 0
         saves it after every step.
     seed
-        Of the initial weights, the order of the windows and the skipped blocks; below 2**32.
+        Of the initial weights, the order of the windows and the dropped blocks; below 2**32.
     progress
-        Whether to show a progress bar.
+        Show a progress bar.
 
     Raises
     ------
     ValueError
-        If a setting is out of range, or would be ignored beside another.
+        If a setting is out of range, or another one makes it ineffective.
     """
 
     epochs: int = 50
@@ -128,101 +185,37 @@ class TrainConfig:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        for name in (
-            "epochs",
-            "batch_size",
-            "accumulate_grad_batches",
-            "rollout",
-            "patience",
-            "validation_windows",
-            "seed",
-        ):
-            value, least = getattr(self, name), 0 if name == "seed" else 1
-            if name == "patience" and value is None:
-                continue
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
-            object.__setattr__(self, name, int(value))
-        if self.rollout > 1000:
-            raise ValueError(f"rollout={self.rollout} must be at most 1000 calls")
-        if self.seed >= 2**32:
-            raise ValueError(f"seed={self.seed} must be below 2**32")
-        if self.patience is not None and self.patience >= self.epochs:
-            raise ValueError(
-                f"patience={self.patience} would be ignored in epochs={self.epochs}: take fewer, or leave it out"
-            )
         if self.warmup is None and isinstance(self.schedule, str):
             object.__setattr__(self, "warmup", _WARMUP.get(self.schedule))
-        for name, rule, fits in (
-            ("learning_rate", "greater than 0", lambda x: x > 0),
-            ("gradient_clip", "greater than 0, or None for no clipping", lambda x: x > 0),
-            ("weight_decay", "at least 0", lambda x: x >= 0),
-            ("warmup", "in [0, 1)", lambda x: 0 <= x < 1),
-            ("ema_decay", "in [0, 1)", lambda x: 0 <= x < 1),
-            ("rollout_share", "in (0, 1]", lambda x: 0 < x <= 1),
-            ("save_minutes", "at least 0", lambda x: x >= 0),
-        ):
+        for name, (rule, is_valid, stored_type) in _RULES.items():
             value = getattr(self, name)
-            if value is None and name in ("gradient_clip", "warmup"):
-                continue
-            if not _is_number(value) or not fits(value):
-                raise ValueError(f"{name}={value!r} must be a number {rule}")
-            object.__setattr__(self, name, float(value))
-        for name, choices in (
-            ("optimizer", ("adamw", "adam")),
-            ("schedule", tuple(_WARMUP)),
-            ("loss_normalization", ("change", "state")),
-            ("precision", PRECISIONS),
-            ("statistics", ("auto", "inherit", "compute")),
-            ("engine", reader.ENGINES),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {choices}")
-        for name in ("area_weighted", "activation_checkpointing", "progress"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}={getattr(self, name)!r} must be True or False")
-        whole = isinstance(self.memory, Integral) and not isinstance(self.memory, bool)
-        if self.memory != "auto" and not (whole and self.memory >= 1):
-            raise ValueError(f"memory={self.memory!r} must be 'auto' or a number of bytes")
+            if not is_valid(value):
+                raise ValueError(f"{name}={value!r} must be {rule}")
+            if stored_type is not None and value is not None:
+                object.__setattr__(self, name, stored_type(value))
+        self._check_effective()
+        object.__setattr__(self, "lead_weights", _check_lead_weights(self.lead_weights))
+        object.__setattr__(self, "variable_weights", _check_variable_weights(self.variable_weights))
+
+    def _check_effective(self) -> None:
+        """Raise ValueError for settings that another setting makes ineffective."""
+        if self.patience is not None and self.patience >= self.epochs:
+            raise ValueError(
+                f"patience={self.patience} would be ignored with epochs={self.epochs}: set it lower, or leave it out"
+            )
         if self.optimizer == "adam" and self.weight_decay:
             raise ValueError(
-                f"optimizer='adam' has no weight decay, and weight_decay={self.weight_decay:g}: set weight_decay=0, or "
-                "take optimizer='adamw'"
+                f"optimizer='adam' has no weight decay, but weight_decay={self.weight_decay:g}: set weight_decay=0, or "
+                "optimizer='adamw'"
             )
         if self.rollout == 1 and self.rollout_share != _ROLLOUT_SHARE:
             raise ValueError(
                 f"rollout_share={self.rollout_share:g} would be ignored with rollout=1: set rollout to the number of "
                 "network calls, or leave rollout_share out"
             )
-        self._check_weights()
-
-    def _check_weights(self) -> None:
-        """Check the weights of leads and variables, and keep them as tuples."""
-        if self.lead_weights is not None:
-            if not isinstance(self.lead_weights, list | tuple) or not self.lead_weights:
-                raise ValueError(f"lead_weights={self.lead_weights!r} must be one number for each lead: (1.0, 0.5)")
-            for weight in self.lead_weights:
-                if not _is_weight(weight):
-                    raise ValueError(f"lead_weights has {weight!r}: each must be a number from 1e-6 to 1e6")
-            object.__setattr__(self, "lead_weights", tuple(float(weight) for weight in self.lead_weights))
-        pairs = self.variable_weights
-        if not isinstance(pairs, Mapping | list | tuple):
-            raise ValueError(f"variable_weights={pairs!r} must name weights: {{'z500': 1.0, 't2m': 2.0}}")
-        pairs = list(pairs.items() if isinstance(pairs, Mapping) else pairs)
-        for pair in pairs:
-            if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str):
-                raise ValueError(f"variable_weights has {pair!r}: write {{'z500': 1.0, 't2m': 2.0}}")
-            if not _is_weight(pair[1]):
-                raise ValueError(
-                    f"variable_weights has {pair[1]!r} for {pair[0]!r}: it must be a number from 1e-6 to 1e6"
-                )
-        names = [name for name, _ in pairs]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"variable_weights names {twice} more than once")
-        object.__setattr__(self, "variable_weights", tuple((name, float(weight)) for name, weight in pairs))
 
     def leads(self, task: Task) -> int:
-        """Return the number of steps that windows reach beyond the initialization.
+        """Return the number of steps from the initialization to the end of each window.
 
         Raises
         ------
@@ -232,28 +225,48 @@ class TrainConfig:
         history, horizon = task.history, task.horizon
         if self.rollout > 1 and self.rollout * history <= horizon:
             raise ValueError(
-                f"rollout={self.rollout} calls of {history} steps reach no further than horizon={horizon}, which is "
-                f"trained through {-(-horizon // history)} calls from the start: set rollout to at least "
-                f"{horizon // history + 1}, or leave it out"
+                f"rollout={self.rollout} calls of {history} steps must reach beyond horizon={horizon}: set rollout to "
+                f"at least {horizon // history + 1}, or leave it out"
             )
         if self.rollout > 1 and task.inputs:
             raise ValueError(
-                f"rollout={self.rollout} calls, and of inputs={list(task.inputs)} no later state is known to make a "
-                "second call from: leave rollout out, or forecast them too (Task.variables)"
+                f"rollout={self.rollout} needs forecasts of all inputs, and inputs={list(task.inputs)} are not "
+                "forecast: leave rollout out, or add them to Task.variables"
             )
         if self.lead_weights is not None and len(self.lead_weights) != horizon:
             raise ValueError(
-                f"lead_weights has {len(self.lead_weights)} numbers and the task horizon={horizon}: give one for each "
-                "step"
+                f"lead_weights has {len(self.lead_weights)} numbers and the task horizon={horizon}: give one per step"
             )
         if unknown := sorted(dict(self.variable_weights).keys() - set(task.forecast_variables)):
-            raise ValueError(f"variable_weights names {unknown}, none of the variables {list(task.forecast_variables)}")
+            raise ValueError(
+                f"variable_weights names {unknown}, which must be variables of {list(task.forecast_variables)}"
+            )
         return horizon if self.rollout == 1 else self.rollout * history
 
 
-def _is_weight(value: object) -> bool:
-    return _is_number(value) and 1e-6 <= value <= 1e6
+def _check_lead_weights(weights: Any) -> tuple[float, ...] | None:
+    """Return the weights as a tuple; raise ValueError unless they are numbers from 1e-6 to 1e6."""
+    if weights is None:
+        return None
+    if not isinstance(weights, list | tuple) or not weights:
+        raise ValueError(f"lead_weights={weights!r} must be one number for each lead: lead_weights=(1.0, 0.5)")
+    for weight in weights:
+        if not _is_weight(weight):
+            raise ValueError(f"lead_weights has {weight!r}: each must be a number from 1e-6 to 1e6")
+    return tuple(float(weight) for weight in weights)
 
 
-def _is_number(value: object) -> bool:
-    return not isinstance(value, bool) and is_finite(value)
+def _check_variable_weights(weights: Any) -> tuple[tuple[str, float], ...]:
+    """Return the weights as pairs; raise ValueError unless they map different names to numbers from 1e-6 to 1e6."""
+    if not isinstance(weights, Mapping | list | tuple):
+        raise ValueError(f"variable_weights={weights!r} must map names to numbers: {{'z500': 1.0, 't2m': 2.0}}")
+    pairs = list(weights.items() if isinstance(weights, Mapping) else weights)
+    for pair in pairs:
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise ValueError(f"variable_weights has {pair!r}: write {{'z500': 1.0, 't2m': 2.0}}")
+        if not _is_weight(pair[1]):
+            raise ValueError(f"variable_weights has {pair[1]!r} for {pair[0]!r}: it must be a number from 1e-6 to 1e6")
+    names = [name for name, _ in pairs]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"variable_weights names {repeated} more than once: give each variable one weight")
+    return tuple((name, float(weight)) for name, weight in pairs)

@@ -1,4 +1,4 @@
-"""Several processes of one run, as torchrun or SLURM's srun starts them: each has a part of every batch."""
+"""Several processes of one run, as torchrun or SLURM's srun starts them: each trains on a part of every batch."""
 
 import os
 import warnings
@@ -14,57 +14,58 @@ from simvp_climate.networks.batch_norm import synchronize
 
 
 def count() -> tuple[int, int]:
-    """Return how many processes the run has, and how many machines; (1, 1) unless torchrun or srun started it."""
+    """Return the number of processes and of machines of the run; (1, 1) unless torchrun or srun started it."""
     if TorchElasticEnvironment.detect():
-        world = int(os.environ["WORLD_SIZE"])
-        return world, world // int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    # set by srun alone: within an allocation without it a script is one process
-    world = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
-    return world, int(os.environ.get("SLURM_STEP_NUM_NODES", 1)) if world > 1 else 1
+        world_size = int(os.environ["WORLD_SIZE"])
+        return world_size, world_size // int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    # only srun sets these: a script inside an allocation, but without srun, is one process
+    world_size = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    return world_size, int(os.environ.get("SLURM_STEP_NUM_NODES", 1)) if world_size > 1 else 1
 
 
 def is_first_process() -> bool:
-    """Say whether this is the process of a run that writes, prints and draws: the only one, or that of rank 0.
+    """Return whether this is the process of a run that writes, prints and draws: the only one, or that of rank 0.
 
-    `train` returns the same forecaster in all of them; a script goes on with `if sc.is_first_process():`.
+    `train` returns the same forecaster in every process; a script continues with `if sc.is_first_process():`.
     """
-    world, _ = count()
+    world_size, _ = count()
     rank = "RANK" if TorchElasticEnvironment.detect() else "SLURM_PROCID"
-    return world == 1 or int(os.environ.get(rank, 0)) == 0
+    return world_size == 1 or int(os.environ.get(rank, 0)) == 0
 
 
 def start(accelerator: str, precision: str, logger: Logger | None) -> Fabric:
-    """Return a launched Fabric over all processes, which have found each other.
+    """Return a launched Fabric that connects all processes of the run.
 
     Raises
     ------
     ValueError
-        If the processes are not the same number on every machine, or more than its GPUs.
+        If machines have different numbers of processes, or more processes than GPUs.
     """
-    world, machines = count()
-    if world == 1:
-        # said, so that an allocation of more tasks is not waited for
+    world_size, machines = count()
+    if world_size == 1:
+        # explicit, else Fabric waits for the other tasks of a SLURM allocation
         return Fabric(
             accelerator=accelerator, devices=1, precision=precision, loggers=logger, plugins=[LightningEnvironment()]
         )
-    if world % machines:
-        raise ValueError(f"{world} processes on {machines} machines: start the same number on each")
-    local = world // machines
-    if accelerator == "cuda" and local > torch.cuda.device_count():
+    if world_size % machines:
+        raise ValueError(f"{world_size} processes on {machines} machines: start the same number on each machine")
+    local_size = world_size // machines
+    if accelerator == "cuda" and local_size > torch.cuda.device_count():
         raise ValueError(
-            f"{local} processes on a machine of which {torch.cuda.device_count()} GPUs are seen: start one for each "
-            "(srun --gpus-per-node, not --gpus-per-task, which hides the others), or train with device='cpu'"
+            f"{local_size} processes on a machine need {local_size} GPUs, and {torch.cuda.device_count()} are visible: "
+            "start one for each (srun --gpus-per-node, not --gpus-per-task, which hides the others), or train with "
+            "device='cpu'"
         )
-    # of 7 x 7 weights of one channel, whose strides mean nothing: torch says that it may cost time, and it does not
+    # torch warns of lost time for 7 x 7 weights of one channel, whose strides mean nothing
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    # what it names in its place is not public yet
+    # the replacement that it names is not public yet
     warnings.filterwarnings("ignore", message="torch.distributed.nn.functional.all_reduce is deprecated")
     environment = TorchElasticEnvironment() if TorchElasticEnvironment.detect() else SLURMEnvironment()
     fabric = Fabric(
         accelerator=accelerator,
-        devices=local,
+        devices=local_size,
         num_nodes=machines,
-        # buffers are the same everywhere; to send them between the calls of a rollout would break the gradient
+        # buffers are the same everywhere, and sending them between the calls of a rollout would break the gradient
         strategy=DDPStrategy(forward_sync_buffers=False),
         precision=precision,
         loggers=logger,
@@ -89,12 +90,12 @@ def total(fabric: Fabric, values: Tensor) -> Tensor:
     if fabric.world_size == 1:
         return values
     summed = fabric.all_reduce(values, reduce_op="sum")
-    assert isinstance(summed, Tensor)  # as a single one is handed in
+    assert isinstance(summed, Tensor)  # for the type checker: a tensor goes in
     return summed
 
 
 def any_of(fabric: Fabric, flag: bool) -> bool:
-    """Say whether any process says so; all must ask."""
+    """Return whether the flag is set in any process; all processes must call this."""
     if fabric.world_size == 1:
         return flag
     return bool(total(fabric, torch.tensor(float(flag), device=fabric.device)))

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: it finishes its step, saves, and says how to go on."""
+"""Signals that ask a run to stop: it finishes its step, saves, and prints how to resume."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-# of the process that SIGTERM or SIGUSR1 stopped: "try again later", so that a batch script can put the job back
+# exit status after SIGTERM or SIGUSR1: "try again later", so that a batch script can requeue the job
 STATUS = os.EX_TEMPFAIL  # 75
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -21,24 +21,24 @@ class Stop:
     asked
         The signal, or None.
     patient
-        Whether somebody looks at `asked` every step; without, a signal stops the run where it is.
+        True while the run checks `asked` after every step; otherwise a signal stops it at once.
     """
 
     def __init__(self) -> None:
         self.asked: signal.Signals | None = None
         self.patient = False
 
-    def handle(self, number: int, frame: object) -> None:
+    def handle(self, signum: int, frame: object) -> None:
         """Note a signal; a second Ctrl-C does not wait for the step to end."""
-        again = self.asked is not None and number == signal.SIGINT
-        self.asked = self.asked or signal.Signals(number)
-        if again or not self.patient:
-            self.leave("where it was; nothing new was saved. Run the same again to go on")
+        repeated = self.asked is not None and signum == signal.SIGINT
+        self.asked = self.asked or signal.Signals(signum)
+        if repeated or not self.patient:
+            self.leave("at once; nothing new was saved. Run the same again to resume")
 
-    def leave(self, words: str) -> NoReturn:
-        """Say where the run stopped, and raise KeyboardInterrupt for Ctrl-C, SystemExit(75) for other signals."""
-        by = self.asked.name if self.asked else "a signal that another process got,"
-        print(f"training stopped by {by} {words}", file=sys.stderr, flush=True)
+    def leave(self, message: str) -> NoReturn:
+        """Print where the run stopped, and raise KeyboardInterrupt for Ctrl-C, SystemExit(75) for other signals."""
+        cause = self.asked.name if self.asked else "a signal that another process received,"
+        print(f"training stopped by {cause} {message}", file=sys.stderr, flush=True)
         if self.asked is signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(STATUS)
@@ -46,22 +46,22 @@ class Stop:
 
 @contextmanager
 def watch() -> Iterator[Stop]:
-    """Take SIGINT, SIGTERM and SIGUSR1 while the context lasts, if this is the main thread, where alone they arrive.
+    """Handle SIGINT, SIGTERM and SIGUSR1 while the context lasts; only the main thread receives signals.
 
-    The handlers from before are there again afterwards. A signal that nobody acted on stops the process at the end.
+    Afterwards the previous handlers are restored. A signal that did not stop the run stops the process at the end.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # nohup and the like keep their word
-            signal.signal(number, stop.handle)
+    before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
+    for signum, handler in before.items():
+        if handler is not signal.SIG_IGN:  # nohup ignores signals on purpose
+            signal.signal(signum, stop.handle)
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for signum, handler in before.items():
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
     if stop.asked is not None:
-        stop.leave("when it was complete. Run the same again to go on from its result")
+        stop.leave("when it was complete. Run the same again to get its result")

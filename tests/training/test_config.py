@@ -11,22 +11,22 @@ from simvp_climate.training.config import TrainConfig
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 0}, "epochs=0 must be a whole number of at least 1"),
+        ({"epochs": 0}, "epochs=0 must be a positive integer"),
         ({"epochs": True}, "epochs=True"),
         ({"batch_size": 2.5}, "batch_size=2.5"),
         ({"accumulate_grad_batches": 0}, "accumulate_grad_batches=0"),
         ({"rollout": 0}, "rollout=0"),
         ({"learning_rate": 10**400}, "learning_rate=1000"),
-        ({"rollout": 10**6}, "rollout=1000000 must be at most 1000 calls"),
+        ({"rollout": 10**6}, "rollout=1000000 must be .* 1000"),
         ({"patience": 0}, "patience=0"),
-        ({"epochs": 3, "patience": 3}, "patience=3 would be ignored in epochs=3"),
-        ({"seed": 2**60}, r"seed=\d+ must be below"),
+        ({"epochs": 3, "patience": 3}, "patience=3 would be ignored with epochs=3"),
+        ({"seed": 2**60}, r"seed=\d+ must be .*2\*\*32"),
         ({"schedule": []}, r"schedule=\[\] must be one of"),
-        ({"variable_weights": None}, "variable_weights=None must name weights"),
-        ({"variable_weights": 5}, "variable_weights=5 must name"),
+        ({"variable_weights": None}, "variable_weights=None must map names"),
+        ({"variable_weights": 5}, "variable_weights=5 must map"),
         ({"lead_weights": (1, 1e300)}, "lead_weights has 1e.300: each must be a number from 1e-6 to 1e6"),
         ({"validation_windows": 0}, "validation_windows=0"),
-        ({"seed": -1}, "seed=-1 must be a whole number of at least 0"),
+        ({"seed": -1}, "seed=-1 must be an integer from 0"),
         ({"learning_rate": -1}, "learning_rate=-1"),
         ({"learning_rate": "1e-3"}, "learning_rate='1e-3' must be a number"),
         ({"learning_rate": float("inf")}, "learning_rate=inf"),
@@ -38,7 +38,7 @@ from simvp_climate.training.config import TrainConfig
         ({"rollout": 2, "rollout_share": 0}, "rollout_share=0"),
         ({"rollout_share": 0.5}, "rollout_share=0.5 would be ignored with rollout=1"),
         ({"optimizer": "sgd"}, r"optimizer='sgd' must be one of \('adamw', 'adam'\)"),
-        ({"optimizer": "adam"}, "weight_decay=0.01: set weight_decay=0, or take optimizer='adamw'"),
+        ({"optimizer": "adam"}, "weight_decay=0.01: set weight_decay=0"),
         ({"schedule": "onecycle"}, "schedule='onecycle' must be one of"),
         ({"loss_normalization": "none"}, "loss_normalization='none'"),
         ({"precision": "64-true"}, "precision='64-true'"),
@@ -73,7 +73,7 @@ def test_settings_are_kept_as_plain_values():
 
 def test_a_rollout_of_what_is_only_seen():
     task = Task(["t2m"], inputs=["z500"], history=4, horizon=4)
-    with pytest.raises(ValueError, match=r"rollout=2 calls, and of inputs=\['z500'\] no later state is known"):
+    with pytest.raises(ValueError, match=r"rollout=2 .*inputs=\['z500'\] are not forecast"):
         quick(rollout=2).leads(task)
 
 
@@ -82,9 +82,9 @@ def test_windows_reach_as_far_as_the_longest_rollout():
     assert TrainConfig().leads(task) == 6
     assert TrainConfig(rollout=2).leads(task) == 8
     assert TrainConfig(rollout=5).leads(task) == 20
-    with pytest.raises(ValueError, match="rollout=2 calls of 4 steps reach no further than horizon=8.* at least 3"):
+    with pytest.raises(ValueError, match="rollout=2 .*horizon=8: .* at least 3"):
         TrainConfig(rollout=2).leads(Task(["t2m"], history=4, horizon=8))
     with pytest.raises(ValueError, match="lead_weights has 4 numbers and the task horizon=6"):
         TrainConfig(lead_weights=(1, 1, 1, 1)).leads(task)
-    with pytest.raises(ValueError, match=r"variable_weights names \['u10'\], none of the variables \['z500', 't2m'\]"):
+    with pytest.raises(ValueError, match=r"variable_weights names \['u10'\].*\['z500', 't2m'\]"):
         TrainConfig(variable_weights={"u10": 1}).leads(task)

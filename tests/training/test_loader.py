@@ -262,7 +262,7 @@ def test_a_forked_process_is_told_off():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # that a process with threads forks is the point
         child.start()
-    assert "threads that read do not survive a fork" in queue.get()
+    assert "threads do not survive a fork" in queue.get()
     child.join()
 
 

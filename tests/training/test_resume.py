@@ -216,7 +216,7 @@ def test_a_process_leaves_with_the_others_though_the_signal_was_not_its_own(caps
     with pytest.raises(SystemExit) as end:
         signals.Stop().leave("after step 3")
     assert end.value.code == 75
-    assert capsys.readouterr().err == "training stopped by a signal that another process got, after step 3\n"
+    assert capsys.readouterr().err == "training stopped by a signal that another process received, after step 3\n"
 
 
 def test_a_second_interrupt_does_not_wait(monkeypatch):
