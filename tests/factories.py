@@ -7,6 +7,7 @@ import torch
 import xarray as xr
 
 from simvp_climate.data.store import open_dataset
+from simvp_climate.metrics.baselines.simple_persistence import persistence
 from simvp_climate.networks.simvp_v2 import SimVPv2Config
 from simvp_climate.processing.task import Task
 from simvp_climate.training.config import TrainConfig
@@ -89,3 +90,76 @@ def rain(days=400, start="2001-01-01", seed=0, units="m"):
             "longitude": np.arange(8) * 45.0,
         },
     )
+
+
+def two_cells(times, values=None, factors=(1.0, 10.0), **attrs):
+    """Return a variable over time on two cells, the values times a factor for each cell."""
+    times = np.asarray(times)
+    values = np.arange(len(times)) if values is None else np.asarray(values)
+    data = np.asarray(values, dtype=np.float64)[:, None, None] * np.array(factors)[:, None]
+    return xr.Dataset(
+        {"t2m": (("time", "latitude", "longitude"), data, {"units": "K", **attrs})},
+        {"time": times, "latitude": [0.0, 10.0], "longitude": [5.0]},
+        {"title": "made by hand"},
+    )
+
+
+def slow_months(seed, days=1200, start="2001-01-01"):
+    """Return daily temperatures whose months are warm or cold as a whole, with daily noise."""
+    random = np.random.default_rng(seed)
+    months = np.repeat(random.normal(size=(days // 30 + 2, 4, 8)), 30, axis=0)[:days]
+    values = 280 + months + 0.1 * random.normal(size=months.shape)
+    sst = (("time", "latitude", "longitude"), values, {"units": "K"})
+    return rain(days=days, start=start).drop_vars("tp24h").assign(sst=sst)
+
+
+def harmonics(amplitudes, mean=3.0, times=20):
+    """Return a constant and eastward waves, amplitudes by zonal wavenumber, on 32 longitudes."""
+    time = np.datetime64("2001-01-01", "ns") + np.arange(times) * np.timedelta64(6, "h")
+    longitude = np.arange(32) * 360 / 32
+    values = np.full((times, 4, 32), mean)
+    for wavenumber, amplitude in amplitudes.items():
+        phase = np.deg2rad(wavenumber * longitude) + 0.3 * np.arange(times)[:, np.newaxis]
+        values = values + amplitude * np.cos(phase)[:, np.newaxis]
+    return xr.Dataset(
+        {"z500": (("time", "latitude", "longitude"), values, {"units": "m2 s-2"})},
+        {"time": time, "latitude": [-67.5, -22.5, 22.5, 67.5], "longitude": longitude},
+    )
+
+
+def red_noise(share=0.8, times=3000, seed=0):
+    """Return 6-hourly values around 280, `share` of each anomaly left after one step and variance 1."""
+    random = np.random.default_rng(seed)
+    values = np.empty((times, 4, 8))
+    values[0] = random.normal(size=(4, 8))
+    for i in range(1, times):
+        values[i] = share * values[i - 1] + np.sqrt(1 - share**2) * random.normal(size=(4, 8))
+    return xr.Dataset(
+        {"t2m": (("time", "latitude", "longitude"), values + 280, {"units": "K"})},
+        {
+            "time": np.datetime64("2001-01-01", "ns") + np.arange(times) * np.timedelta64(6, "h"),
+            "latitude": [-60.0, -20.0, 20.0, 60.0],
+            "longitude": np.arange(8) * 45.0,
+        },
+    )
+
+
+def forecasts_of_a_year(seed, start="2001-01-01", days=365, noise=1.0):
+    """Return daily forecasts at 6 and 24 h and their truth; errors grow with lead, towards the north, and in winter."""
+    random = np.random.default_rng(seed)
+    times = np.datetime64(start, "ns") + np.arange(days * 4) * np.timedelta64(6, "h")
+    latitude, longitude = np.array([-60.0, -20, 20, 60]), np.arange(8) * 45.0
+    values = 280 + random.normal(size=(len(times), 4, 8))
+    truth = xr.Dataset(
+        {"t2m": (("time", "latitude", "longitude"), values, {"units": "K"})},
+        {"time": times, "latitude": latitude, "longitude": longitude},
+    )
+    forecast = persistence(truth, truth.time[:-4:4], ["6h", "24h"])
+    verifying = truth.t2m.sel(time=forecast.valid_time).drop_vars("time")
+    winter = 1 + 0.8 * np.cos(2 * np.pi * (forecast.valid_time.dt.dayofyear - 15) / 365)
+    size = noise * winter * xr.DataArray([1.0, 3.0], dims="lead_time") * (1 + (forecast.latitude + 60) / 120)
+    error = verifying.copy(data=random.standard_t(4, size=verifying.shape)) * size.drop_vars(
+        "valid_time", errors="ignore"
+    )
+    t2m = (verifying + error).drop_vars("valid_time", errors="ignore").transpose(*forecast.t2m.dims)
+    return forecast.assign(t2m=t2m.assign_attrs(units="K")), truth

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import xarray as xr
-from factories import rain
+from factories import rain, slow_months
 from scores.categorical import seeps as peer_seeps
 
 from simvp_climate.data.grid import latitude_weights
@@ -40,42 +40,40 @@ class TestEventFrequency:
         times = np.arange("2001-01", "2003-01", dtype="datetime64[M]").astype("datetime64[ns]")
         train = rain(days=24).assign_coords(time=times) * 0
         train["tp24h"][:12, :, ::2] = 2.0
-        found = event_frequency(train, {"tp24h": 1.0}).tp24h
-        assert found.dims == ("month", "latitude", "longitude")
-        np.testing.assert_array_equal(found, np.broadcast_to([0.5, 0] * 4, (12, 4, 8)))
-        assert found.attrs["units"] == "1" and found.attrs["threshold"] == 1.0
+        result = event_frequency(train, {"tp24h": 1.0}).tp24h
+        assert result.dims == ("month", "latitude", "longitude")
+        np.testing.assert_array_equal(result, np.broadcast_to([0.5, 0] * 4, (12, 4, 8)))
+        assert result.attrs["units"] == "1" and result.attrs["threshold"] == 1.0
         assert event_frequency(train, {"tp24h": 1.0}).attrs["climatology_end"] == "2002-12-01T00:00:00"
         # a value that equals the threshold does not exceed it; one that is missing is no dry one
         train["tp24h"][:12, 0, 1] = np.nan
         train["tp24h"][12:, 0, 1] = 2.0
-        found = event_frequency(train, {"tp24h": 1.0}).tp24h
-        np.testing.assert_array_equal(found[:, 0, 1], np.ones(12))
+        result = event_frequency(train, {"tp24h": 1.0}).tp24h
+        np.testing.assert_array_equal(result[:, 0, 1], np.ones(12))
         assert float(event_frequency(train, {"tp24h": 2.0}).tp24h.max()) == 0
 
     @pytest.mark.parametrize("threshold", [1e-4, 3e-4, 1e-3, 0.1])
-    @pytest.mark.parametrize("kinds", [("f4", "f4"), ("f4", "f8"), ("f8", "f4")])
-    def test_what_equals_the_threshold_in_any_precision_does_not_exceed_it(self, threshold, kinds):
+    @pytest.mark.parametrize("dtypes", [("f4", "f4"), ("f4", "f8"), ("f8", "f4")])
+    def test_values_equal_to_the_threshold_do_not_exceed_it_in_any_precision(self, threshold, dtypes):
         # float32 has values a little above (1e-3) or below (1e-4) of what they are meant to be
         train, truth = rain(days=400, start="1999-01-01") * 0, rain(days=30, start="2001-01-01") * 0
-        train, truth = ((one + threshold).astype(kind) for one, kind in zip((train, truth), kinds, strict=True))
+        train, truth = ((ds + threshold).astype(dtype) for ds, dtype in zip((train, truth), dtypes, strict=True))
         frequency = event_frequency(train, {"tp24h": threshold})
         assert float(frequency.tp24h.max()) == 0
         table = score(persistence(truth, truth.time[:9], ["1D"]), truth, climatology(train), metrics=["brier"],
                       thresholds={"tp24h": threshold}, event_frequency=frequency, confidence=None)  # fmt: skip
         assert (table.tp24h == 0).all()
         # nor is it dry
-        one = truth.assign(tp24h=truth.tp24h.assign_attrs(units="m"))
-        many = train.assign(tp24h=train.tp24h.assign_attrs(units="m"))
-        assert float(seeps_climatology(many, dry=threshold).tp24h_dry_fraction.max()) == 0
-        assert one.tp24h.attrs["units"] == "m"
+        train = train.assign(tp24h=train.tp24h.assign_attrs(units="m"))
+        assert float(seeps_climatology(train, dry=threshold).tp24h_dry_fraction.max()) == 0
 
     def test_is_the_climatology_of_the_indicator(self):
         train = rain(days=800)
-        found = event_frequency(train, {"tp24h": 5e-3}, window_days=31)
+        result = event_frequency(train, {"tp24h": 5e-3}, window_days=31)
         expected = climatology((train > 5e-3).astype(float), window_days=31)
-        np.testing.assert_allclose(found.tp24h, expected.tp24h, rtol=1e-6)
+        np.testing.assert_allclose(result.tp24h, expected.tp24h, rtol=1e-6)
         lazy = event_frequency(train.chunk(time=90), {"tp24h": 5e-3}, window_days=31)
-        xr.testing.assert_identical(lazy, found)
+        xr.testing.assert_identical(lazy, result)
 
     def test_errors(self):
         train = rain(days=400)
@@ -89,7 +87,7 @@ class TestEventFrequency:
 
 
 class TestSeeps:
-    def test_is_that_of_a_peer(self):
+    def test_agrees_with_scores(self):
         train, truth = rain(days=1200), rain(days=60, start="2005-03-01", seed=1)
         clim = seeps_climatology(train)
         assert clim.attrs["dry"] == 2.5e-4
@@ -113,7 +111,7 @@ class TestSeeps:
         clim = seeps_climatology(train.rename(latitude="lat", longitude="lon").isel(lat=slice(None, None, -1)))
         np.testing.assert_allclose(seeps(millimeters, truth, clim).tp24h, expected, rtol=1e-5)
 
-    def test_a_right_forecast_and_one_without_skill(self):
+    def test_a_perfect_forecast_scores_0_and_one_without_skill_1(self):
         train, truth = rain(days=1200), rain(days=300, start="2005-03-01", seed=1)
         clim = seeps_climatology(train)
         forecast = persistence(truth, truth.time[:290], ["1D"])
@@ -122,14 +120,14 @@ class TestSeeps:
         # days here do not know of each other: persistence has no skill
         np.testing.assert_allclose(seeps(forecast, truth, clim).tp24h, 1, atol=0.03)
 
-    def test_the_climatology_is_known(self):
+    def test_dry_fraction_of_known_rain(self):
         clim = seeps_climatology(rain(days=1500))
         assert float(clim.tp24h_dry_fraction.mean()) == pytest.approx(0.4 + 0.6 * 0.13, abs=0.05)
         millimeters = seeps_climatology(rain(days=1500, units="mm"))
         np.testing.assert_allclose(millimeters.tp24h_threshold, clim.tp24h_threshold, rtol=1e-5)
 
     @pytest.mark.parametrize("name", ["tp24h", "total_precipitation_24hr"])
-    def test_a_climatology_in_the_names_of_weatherbench_2(self, name):
+    def test_climatology_with_the_names_of_weatherbench_2(self, name):
         train, truth = rain(days=800), rain(days=60, start="2005-03-01", seed=1).rename(tp24h=name)
         forecast = persistence(truth, truth.time[:50], ["1D"])
         ours = seeps_climatology(train)
@@ -147,7 +145,7 @@ class TestSeeps:
         with pytest.raises(ValueError, match="and no total_precipitation_24hr_seeps_dry_fraction"):
             seeps(forecast, truth, theirs.drop_vars("total_precipitation_24hr_seeps_dry_fraction"))
         with pytest.raises(ValueError, match="dry for rain"):
-            new = theirs.rename({one: one.replace("total_precipitation_24hr", "rain") for one in theirs.data_vars})
+            new = theirs.rename({name: name.replace("total_precipitation_24hr", "rain") for name in theirs.data_vars})
             seeps(forecast.rename({name: "rain"}), truth.rename({name: "rain"}), new)
 
     def test_errors(self):
@@ -162,7 +160,7 @@ class TestSeeps:
             truth = rain(days=10)
             seeps(persistence(truth, truth.time[:5], ["1D"]), truth, truth)
 
-    def test_a_climatology_that_saw_the_truth_is_refused(self):
+    def test_a_climatology_of_verified_times_is_refused(self):
         truth = rain(days=400, start="2001-01-01")
         forecast, clim = persistence(truth, truth.time[:5], ["1D"]), seeps_climatology(truth)
         with pytest.raises(ValueError, match="climatology for SEEPS.*2001"):
@@ -171,17 +169,8 @@ class TestSeeps:
 
 
 class TestTerciles:
-    def slow(self, seed, days=1200, start="2001-01-01"):
-        """Return months that are warm or cold as a whole, with daily noise."""
-        random = np.random.default_rng(seed)
-        months = np.repeat(random.normal(size=(days // 30 + 2, 4, 8)), 30, axis=0)[:days]
-        values = 280 + months + 0.1 * random.normal(size=months.shape)
-        return rain(days=days, start=start).assign(
-            tp24h=(("time", "latitude", "longitude"), values, {"units": "K"})
-        ).rename(tp24h="sst")  # fmt: skip
-
-    def test_one_lead_that_was_picked(self):
-        train, truth = self.slow(0, days=3000, start="1971-01-01"), self.slow(1, start="2006-01-01")
+    def test_one_selected_lead(self):
+        train, truth = slow_months(0, days=3000, start="1971-01-01"), slow_months(1, start="2006-01-01")
         forecast = persistence(truth, truth.time[:1000:10], ["1D", "2D"])
         picked = tercile_rpss(forecast.isel(lead_time=1), truth, train, windows=[(1, 1)])
         beside = tercile_rpss(forecast.isel(lead_time=[1]), truth, train, windows=[(1, 1)])
@@ -189,8 +178,8 @@ class TestTerciles:
         with pytest.raises(ValueError, match="lead"):
             tercile_rpss(forecast.isel(lead_time=1), truth, train, windows=[(1, 2)])
 
-    def test_a_missing_truth_is_not_left_out_silently(self):
-        train, truth = self.slow(0, days=3000, start="1971-01-01"), self.slow(1, start="2006-01-01")
+    def test_a_missing_truth_warns_and_gives_nan(self):
+        train, truth = slow_months(0, days=3000, start="1971-01-01"), slow_months(1, start="2006-01-01")
         forecast = persistence(truth, truth.time[:1000:10], ["1D", "2D"])
         holes = truth.copy(deep=True)
         holes["sst"][dict(time=11, latitude=0, longitude=0)] = np.nan  # verified once, in the north alone
@@ -201,80 +190,80 @@ class TestTerciles:
         arguments = dict(windows=[(1, 2)], regions=regions)
         whole = tercile_rpss(forecast, truth, train, **arguments)
         with pytest.warns(UserWarning, match=r"tercile score of \['sst'\] is missing .*: skipna=True"):
-            found = tercile_rpss(forecast, holes, train, **arguments)
-        assert np.isnan(found.sst.sel(region="here")).all()
-        np.testing.assert_array_equal(found.sst.sel(region="there"), whole.sst.sel(region="there"))
+            result = tercile_rpss(forecast, holes, train, **arguments)
+        assert np.isnan(result.sst.sel(region="here")).all()
+        np.testing.assert_array_equal(result.sst.sel(region="there"), whole.sst.sel(region="there"))
         some = tercile_rpss(forecast, holes, train, skipna=True, **arguments)
         assert np.isfinite(some.sst).all() and (some.sst.sel(region="here") != whole.sst.sel(region="here")).all()
         # a cell that never has a value is a mask
-        sea = [one.where(one.longitude > 50) for one in (forecast, truth, train)]
+        sea = [ds.where(ds.longitude > 50) for ds in (forecast, truth, train)]
         assert np.isfinite(tercile_rpss(*sea, **arguments).sst).all()
         with pytest.raises(ValueError, match="windows has 1: .*pairs"):
             tercile_rpss(forecast, truth, train, windows=(1, 2))
 
     def test_right_wrong_and_undecided(self):
         # long enough that the middle tercile has the mean in it, in nearly every cell and month
-        train, truth = self.slow(0, days=9000, start="1971-01-01"), self.slow(1, start="2006-01-01")
+        train, truth = slow_months(0, days=9000, start="1971-01-01"), slow_months(1, start="2006-01-01")
         leads = [f"{n}D" for n in range(1, 15)]
         forecast = persistence(truth, truth.time[:1000:10], leads)
         right = forecast.assign(sst=truth.sst.sel(time=forecast.valid_time).drop_vars("time"))
         windows = [(1, 7), (8, 14)]
-        found = tercile_rpss(right, truth, train, windows=windows).sst
-        assert found.dims == ("window",)
-        np.testing.assert_allclose(found, 1)
-        assert found.last_lead.values[1] == np.timedelta64(14, "D")
+        result = tercile_rpss(right, truth, train, windows=windows).sst
+        assert result.dims == ("window",)
+        np.testing.assert_allclose(result, 1)
+        assert result.last_lead.values[1] == np.timedelta64(14, "D")
         opposite = right.assign(sst=560 - right.sst)
         assert (tercile_rpss(opposite, truth, train, windows=windows).sst < -1).all()
         # an ensemble of which each third says another tercile is climatology
         spread = xr.concat(
             [right * 0 + 200, right * 0 + 280.0, right * 0 + 400], "number", coords="minimal", compat="override"
         )
-        found = tercile_rpss(spread, truth, train, windows=windows, fair=False).sst
-        np.testing.assert_allclose(found, 0, atol=0.01)
+        result = tercile_rpss(spread, truth, train, windows=windows, fair=False).sst
+        np.testing.assert_allclose(result, 0, atol=0.01)
         # fair, 2 (1/3 2/3) / (3 - 1) = 2/9 less than the 4/9 of thirds: three members drawn at random say this seldom
         np.testing.assert_allclose(tercile_rpss(spread, truth, train, windows=windows).sst, 0.5, atol=0.02)
 
-    def test_the_fair_score_of_two_members_expects_that_of_infinitely_many(self):
-        train, truth = self.slow(0, days=9000, start="1971-01-01"), self.slow(1, start="2006-01-01")
+    def test_the_expected_fair_score_of_two_members_is_that_of_infinitely_many(self):
+        train, truth = slow_months(0, days=9000, start="1971-01-01"), slow_months(1, start="2006-01-01")
         forecast = persistence(truth, truth.time[:100:10], ["1D", "2D", "3D"]) * 0
-        says = [200.0, 280.0, 400.0]  # below, near and above normal
-        sure = [tercile_rpss(forecast + one, truth, train, windows=[(1, 3)]).sst for one in says]
-        found = {fair: [] for fair in (True, False)}
-        for first in says:
-            for second in says:
-                both = forecast + xr.DataArray([first, second], dims="number")
-                for fair, values in found.items():
-                    values.append(tercile_rpss(both, truth, train, windows=[(1, 3)], fair=fair).sst)
+        predictions = [200.0, 280.0, 400.0]  # below, near and above normal
+        sure = [tercile_rpss(forecast + value, truth, train, windows=[(1, 3)]).sst for value in predictions]
+        scores = {fair: [] for fair in (True, False)}
+        for first in predictions:
+            for second in predictions:
+                members = forecast + xr.DataArray([first, second], dims="number")
+                for fair, values in scores.items():
+                    values.append(tercile_rpss(members, truth, train, windows=[(1, 3)], fair=fair).sst)
         # all nine pairs are equally likely; of infinitely many members a third says each, as three do that differ
-        thirds = forecast + xr.DataArray(says, dims="number")
+        thirds = forecast + xr.DataArray(predictions, dims="number")
         expected = tercile_rpss(thirds, truth, train, windows=[(1, 3)], fair=False).sst
-        np.testing.assert_allclose(np.mean(found[True], axis=0), expected, rtol=1e-9)
-        assert np.mean(found[False], axis=0) < expected - 0.3
-        np.testing.assert_allclose(found[True][0], sure[0])  # members that agree are one
-        one = (forecast + 200.0).expand_dims(number=1)
-        np.testing.assert_allclose(tercile_rpss(one, truth, train, windows=[(1, 3)]).sst, sure[0])
+        np.testing.assert_allclose(np.mean(scores[True], axis=0), expected, rtol=1e-9)
+        assert np.mean(scores[False], axis=0) < expected - 0.3
+        np.testing.assert_allclose(scores[True][0], sure[0])  # members that agree are one
+        single = (forecast + 200.0).expand_dims(number=1)
+        np.testing.assert_allclose(tercile_rpss(single, truth, train, windows=[(1, 3)]).sst, sure[0])
 
     def test_regions(self):
-        train, truth = self.slow(0), self.slow(1, start="2006-01-01")
+        train, truth = slow_months(0), slow_months(1, start="2006-01-01")
         forecast = persistence(truth, truth.time[:1000:10], ["1D", "2D", "3D"])
         regions = {"north": (0, 90, 0, 360), "west": (-90, 90, 0, 90), "all": (-90, 90, 0, 360)}
-        found = tercile_rpss(forecast, truth, train, windows=[(1, 3)], regions=regions).sst
-        assert found.dims == ("window", "region")
+        result = tercile_rpss(forecast, truth, train, windows=[(1, 3)], regions=regions).sst
+        assert result.dims == ("window", "region")
         north, west = (lambda ds: ds.isel(latitude=[2, 3])), (lambda ds: ds.isel(longitude=[0, 1, 2]))
-        for name, part in (("north", north), ("west", west), ("all", lambda ds: ds)):
-            expected = tercile_rpss(part(forecast), part(truth), part(train), windows=[(1, 3)]).sst
-            np.testing.assert_allclose(found.sel(region=name), expected, rtol=1e-12)
+        for name, select in (("north", north), ("west", west), ("all", lambda ds: ds)):
+            expected = tercile_rpss(select(forecast), select(truth), select(train), windows=[(1, 3)]).sst
+            np.testing.assert_allclose(result.sel(region=name), expected, rtol=1e-12)
 
-    def test_a_training_period_that_saw_the_truth_is_refused(self):
-        train, truth = self.slow(0), self.slow(1, start="2006-01-01")
+    def test_a_training_period_of_verified_times_is_refused(self):
+        truth = slow_months(1, start="2006-01-01")
         forecast = persistence(truth, truth.time[:100:10], ["1D", "2D", "3D"])
         with pytest.raises(ValueError, match="the training period is from 2006-01-01T00.*it has seen the truth"):
             tercile_rpss(forecast, truth, truth, windows=[(1, 3)])
-        tercile_rpss(forecast, truth, truth, windows=[(1, 3)], allow_overlap=True)
-        tercile_rpss(forecast, truth, train, windows=[(1, 3)])
+        allowed = tercile_rpss(forecast, truth, truth, windows=[(1, 3)], allow_overlap=True)
+        assert np.isfinite(allowed.sst).all()
 
     def test_order_of_latitudes_does_not_matter(self):
-        train, truth = self.slow(0), self.slow(1, start="2006-01-01")
+        train, truth = slow_months(0), slow_months(1, start="2006-01-01")
         forecast = persistence(truth, truth.time[:1000:10], ["1D", "2D", "3D"])
         plain = tercile_rpss(forecast, truth, train, windows=[(1, 3)])
         turned = tercile_rpss(
@@ -286,16 +275,16 @@ class TestTerciles:
         np.testing.assert_allclose(turned.sst, plain.sst, rtol=1e-12)
 
     def test_a_missing_forecast_does_not_count(self):
-        train, truth = self.slow(0), self.slow(1, start="2006-01-01")
+        train, truth = slow_months(0), slow_months(1, start="2006-01-01")
         forecast = persistence(truth, truth.time[:1000:10], ["1D", "2D", "3D"])
         holes = forecast.where(forecast.valid_time.dt.month[:, 0].drop_vars("lead_time") != 1)
-        kept = forecast.isel(init_time=np.flatnonzero(forecast.valid_time.dt.month[:, 0] != 1))
-        found = tercile_rpss(holes, truth, train, windows=[(1, 3)], skipna=True).sst
-        expected = tercile_rpss(kept, truth, train, windows=[(1, 3)]).sst
-        np.testing.assert_allclose(found, expected, rtol=1e-12)
+        others = forecast.isel(init_time=np.flatnonzero(forecast.valid_time.dt.month[:, 0] != 1))
+        result = tercile_rpss(holes, truth, train, windows=[(1, 3)], skipna=True).sst
+        expected = tercile_rpss(others, truth, train, windows=[(1, 3)]).sst
+        np.testing.assert_allclose(result, expected, rtol=1e-12)
 
     def test_steps_and_gaps(self):
-        train, truth = self.slow(0), self.slow(1, start="2006-01-01")
+        train, truth = slow_months(0), slow_months(1, start="2006-01-01")
         forecast = persistence(truth, truth.time[:100:10], ["5D", "10D", "15D"])
         with pytest.raises(ValueError, match="give both in the same steps"):
             tercile_rpss(forecast, truth, train, windows=[(1, 3)])
@@ -304,7 +293,7 @@ class TestTerciles:
             tercile_rpss(daily, truth, train.drop_isel(time=[5, 6]), windows=[(1, 3)])
 
     def test_errors(self):
-        train, truth = self.slow(0), self.slow(1, start="2006-01-01")
+        train, truth = slow_months(0), slow_months(1, start="2006-01-01")
         forecast = persistence(truth, truth.time[:100:10], ["1D", "2D", "3D"])
         with pytest.raises(ValueError, match=r"windows has \(1, 4\)"):
             tercile_rpss(forecast, truth, train, windows=[(1, 4)])
@@ -315,7 +304,7 @@ class TestTerciles:
             tercile_rpss(forecast, truth, train.isel(time=slice(0, 35)), windows=[(1, 3)])
 
     def test_in_bands_of_latitude(self, monkeypatch):
-        train, truth = self.slow(0), self.slow(1, start="2006-01-01")
+        train, truth = slow_months(0), slow_months(1, start="2006-01-01")
         forecast = persistence(truth, truth.time[:1000:10], ["1D", "2D", "3D"])
         forecast = forecast.isel(latitude=slice(None, None, -1))
         whole = tercile_rpss(forecast, truth, train, windows=[(1, 3)])
@@ -323,7 +312,7 @@ class TestTerciles:
         xr.testing.assert_allclose(tercile_rpss(forecast, truth, train, windows=[(1, 3)]), whole, rtol=1e-12)
 
 
-def test_a_seeps_climatology_in_bands_of_latitude(monkeypatch):
+def test_seeps_climatology_in_bands_of_latitude(monkeypatch):
     train = rain(days=500)
     whole = seeps_climatology(train)
     monkeypatch.setattr(latitude_bands, "_BAND_BYTES", 1)
@@ -336,17 +325,17 @@ def test_a_seeps_climatology_in_bands_of_latitude(monkeypatch):
     xr.testing.assert_allclose(banded, seeps_climatology(holes))
 
 
-def test_a_seeps_climatology_is_that_of_weatherbench_2():
+def test_seeps_climatology_agrees_with_weatherbench_2():
     train = rain(days=800)
     clim = seeps_climatology(train)
     values, day = train.tp24h, train.time.dt.dayofyear
-    for wanted in (1, 100, 365):
-        distance = abs(day - wanted)
+    for day_of_year in (1, 100, 365):
+        distance = abs(day - day_of_year)
         distance = np.minimum(distance, 366 - distance) if int(clim.dayofyear.max()) == 366 else np.minimum(
             distance, 365 - distance)  # fmt: skip
         near = values.isel(time=np.flatnonzero(distance <= 30))
         triangle = (1 - distance / 30).isel(time=np.flatnonzero(distance <= 30))
-        found = clim.sel(dayofyear=wanted).squeeze("hour")
-        np.testing.assert_allclose(found.tp24h_dry_fraction, (near < 2.5e-4).mean("time"), rtol=1e-6)
+        result = clim.sel(dayofyear=day_of_year).squeeze("hour")
+        np.testing.assert_allclose(result.tp24h_dry_fraction, (near < 2.5e-4).mean("time"), rtol=1e-6)
         heavy = near.where(near >= 2.5e-4).weighted(triangle).quantile(2 / 3, dim="time")
-        np.testing.assert_allclose(found.tp24h_threshold, heavy, rtol=1e-6)
+        np.testing.assert_allclose(result.tp24h_threshold, heavy, rtol=1e-6)

@@ -103,11 +103,7 @@ def select_leads(fitted: xr.Dataset, lead_time: xr.DataArray) -> xr.Dataset:
 
 
 def start_forecast(
-    dataset: xr.Dataset,
-    fitted: xr.Dataset,
-    climatology: xr.Dataset,
-    init_times: Times,
-    lead_times: Times,
+    dataset: xr.Dataset, fitted: xr.Dataset, climatology: xr.Dataset, init_times: Times, lead_times: Times
 ) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
     """Return persistence on the canonical grid, and the climatology at its init times and at its valid times."""
     names = list(fitted.data_vars)

@@ -153,7 +153,7 @@ def _leading_eofs(train: xr.Dataset, climatology: xr.Dataset, modes: int) -> tup
     sample = sample - normals_at(climatology, sample["time"]).assign_coords(grid_coordinates(sample))
     weight = latitude_weights(train["latitude"])
     # anomaly / scale has variance 1 in the area mean, and each cell counts by its area
-    scale = np.sqrt((sample**2).weighted(weight).mean(("time", *SPACE))) / np.sqrt(weight)
+    scale: xr.Dataset = np.sqrt((sample**2).weighted(weight).mean(("time", *SPACE))) / np.sqrt(weight)
     vectors = np.concatenate([_flatten((sample[name] / scale[name]).transpose("time", ...)) for name in names], axis=1)
     # There are fewer times than cells, so the EOFs follow from the eigenvectors of the smaller matrix X X^T.
     variance, left = np.linalg.eigh(vectors @ vectors.T)

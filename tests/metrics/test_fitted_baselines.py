@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import xarray as xr
+from factories import red_noise
 
 from simvp_climate.metrics.baselines.climatologies import climatology, climatology_at
 from simvp_climate.metrics.baselines.damped_persistence import fit_damped_persistence
@@ -9,27 +10,9 @@ from simvp_climate.metrics.baselines.simple_persistence import persistence
 from simvp_climate.metrics.deterministic import rmse
 
 
-def red_noise(share=0.8, times=3000, seed=0):
-    """Return a year and more of 6-hourly anomalies of which `share` is left after each step, around a mean of 280."""
-    random = np.random.default_rng(seed)
-    values = np.empty((times, 4, 8))
-    values[0] = random.normal(size=(4, 8))
-    for at in range(1, times):
-        values[at] = share * values[at - 1] + np.sqrt(1 - share**2) * random.normal(size=(4, 8))
-    return xr.Dataset(
-        {"t2m": (("time", "latitude", "longitude"), values + 280, {"units": "K"})},
-        {
-            "time": np.datetime64("2001-01-01", "ns") + np.arange(times) * np.timedelta64(6, "h"),
-            "latitude": [-60.0, -20.0, 20.0, 60.0],
-            "longitude": np.arange(8) * 45.0,
-        },
-    )
-
-
 def flat_climatology(train):
-    """Return a climatology that is the mean, so that what is left is known."""
-    found = climatology(train.isel(time=slice(0, 8)))
-    return found * 0 + 280.0
+    """Return a climatology that is the mean, so that anomalies are known."""
+    return climatology(train.isel(time=slice(0, 8))) * 0 + 280.0
 
 
 LEADS = ["6h", "12h", "24h"]
@@ -40,8 +23,8 @@ class TestDampedPersistence:
         train = red_noise()
         fitted = fit_damped_persistence(train, flat_climatology(train), LEADS)
         assert fitted.damping.t2m.dims == ("lead_time", "latitude", "longitude")
-        found = fitted.damping.t2m.mean(("latitude", "longitude"))
-        np.testing.assert_allclose(found, [0.8, 0.8**2, 0.8**4], atol=0.02)
+        result = fitted.damping.t2m.mean(("latitude", "longitude"))
+        np.testing.assert_allclose(result, [0.8, 0.8**2, 0.8**4], atol=0.02)
 
     def test_in_blocks(self, monkeypatch):
         from simvp_climate.metrics.baselines import climatologies
@@ -61,7 +44,7 @@ class TestDampedPersistence:
         assert forecast.t2m.dims == ("init_time", "lead_time", "latitude", "longitude")
         assert forecast.t2m.attrs["units"] == "K"
         for lead, step in ((0, 2), (1, 4)):
-            now, then = (float(climatology_at(clim, train.time[at]).t2m[1, 3]) for at in (50, 50 + step))
+            now, then = (float(climatology_at(clim, train.time[time]).t2m[1, 3]) for time in (50, 50 + step))
             factor = float(fitted.damping.t2m[lead + 1, 1, 3])
             expected = then + factor * (float(train.t2m[50, 1, 3]) - now)
             assert float(forecast.t2m[1, lead, 1, 3]) == pytest.approx(expected, rel=1e-12)
@@ -72,10 +55,10 @@ class TestDampedPersistence:
         inits = test.time[:300]
         damped, last = rmse(fitted(test, inits, LEADS), test).t2m, rmse(persistence(test, inits, LEADS), test).t2m
         assert (damped < last).all() and (damped < 1.0).all()
-        # what is left of the variance after the best forecast
+        # the variance that the best forecast leaves
         np.testing.assert_allclose(damped, np.sqrt(1 - 0.8 ** np.array([2, 4, 8])), rtol=0.03)
 
-    def test_the_layout_of_the_data_is_given_back(self):
+    def test_keeps_the_layout_of_the_data(self):
         train = red_noise(times=300)
         fitted = fit_damped_persistence(train, flat_climatology(train), LEADS)
         turned = train.isel(latitude=slice(None, None, -1)).rename(latitude="lat", longitude="lon")
@@ -86,7 +69,7 @@ class TestDampedPersistence:
 
     def test_gaps_and_masks(self):
         train = red_noise()
-        gappy = train.where((train.latitude != 20) | (train.longitude != 45))  # a cell that is never there
+        gappy = train.where((train.latitude != 20) | (train.longitude != 45))  # a masked cell
         gappy = gappy.drop_isel(time=np.arange(50, 90))
         gappy.t2m[7, 0, 0] = np.nan
         fitted = fit_damped_persistence(gappy, flat_climatology(train), LEADS)
@@ -128,46 +111,46 @@ class TestLinearRegression:
         assert (rmse(forecast, ds).t2m < 1e-8).all()
         assert (rmse(persistence(ds, ds.time[:200:7], LEADS), ds).t2m > 1).all()
 
-    def test_is_as_good_as_can_be_on_red_noise(self):
+    def test_reaches_the_best_possible_error_on_red_noise(self):
         train, test = red_noise(), red_noise(seed=1, times=400)
         fitted = fit_linear_regression(train, flat_climatology(train), LEADS, modes=32, ridge=0.0)
-        found = rmse(fitted(test, test.time[:300], LEADS), test).t2m
-        np.testing.assert_allclose(found, np.sqrt(1 - 0.8 ** np.array([2, 4, 8])), rtol=0.04)
+        result = rmse(fitted(test, test.time[:300], LEADS), test).t2m
+        np.testing.assert_allclose(result, np.sqrt(1 - 0.8 ** np.array([2, 4, 8])), rtol=0.04)
 
-    def test_what_is_left_open_is_chosen_on_the_last_quarter(self):
+    def test_modes_and_ridge_are_chosen_on_the_last_quarter(self):
         train = red_noise(times=400)  # few, so that the ridge matters
         clim = flat_climatology(train)
-        found = fit_linear_regression(train, clim, LEADS)
-        assert found.operator.sizes["mode"] == 32  # as many functions as there are cells
+        result = fit_linear_regression(train, clim, LEADS)
+        assert result.operator.sizes["mode"] == 32  # as many functions as there are cells
         first, rest = train.isel(time=slice(0, 300)), train.isel(time=slice(300, None))
-        for at, lead in enumerate(LEADS):
+        for i, lead in enumerate(LEADS):
             ridges = (0.03, 0.1, 0.3, 1.0)
             errors = []
             for ridge in ridges:
-                part = fit_linear_regression(first, clim, [lead], modes=32, ridge=ridge)
+                fitted = fit_linear_regression(first, clim, [lead], modes=32, ridge=ridge)
                 inits = rest.time[: rest.sizes["time"] - 8]
-                errors.append(float(rmse(part(rest, inits, [lead]), rest).t2m[0]))
+                errors.append(float(rmse(fitted(rest, inits, [lead]), rest).t2m[0]))
             best = fit_linear_regression(train, clim, [lead], modes=32, ridge=ridges[int(np.argmin(errors))])
-            np.testing.assert_allclose(found.operator[at], best.operator[0], atol=1e-10)
+            np.testing.assert_allclose(result.operator[i], best.operator[0], atol=1e-10)
 
     def test_several_variables_levels_and_blocks(self, monkeypatch):
         from simvp_climate.metrics.baselines import climatologies
 
-        one = self.wave()
-        levels = xr.concat([one.t2m, one.t2m * 2 - 280], xr.DataArray([500.0, 850.0], dims="level")).transpose(
+        flat = self.wave()
+        levels = xr.concat([flat.t2m, flat.t2m * 2 - 280], xr.DataArray([500.0, 850.0], dims="level")).transpose(
             "time", "level", ...
         )
         levels["level"].attrs = {"units": "hPa", "standard_name": "air_pressure"}
-        both = xr.Dataset({"t2m": one.t2m, "temperature": levels.assign_attrs(units="K")})
-        clim = climatology(both.isel(time=slice(0, 8))) * 0 + 280.0
-        whole = fit_linear_regression(both, clim, LEADS, modes=2)
+        train = xr.Dataset({"t2m": flat.t2m, "temperature": levels.assign_attrs(units="K")})
+        clim = climatology(train.isel(time=slice(0, 8))) * 0 + 280.0
+        whole = fit_linear_regression(train, clim, LEADS, modes=2)
         monkeypatch.setattr(climatologies, "_BLOCK_BYTES", 50_000)
-        parts = fit_linear_regression(both, clim, LEADS, modes=2)
+        parts = fit_linear_regression(train, clim, LEADS, modes=2)
         np.testing.assert_allclose(parts.operator, whole.operator, rtol=1e-9, atol=1e-12)
-        forecast = whole(both, both.time[:20], LEADS)
+        forecast = whole(train, train.time[:20], LEADS)
         assert forecast.temperature.dims == ("init_time", "lead_time", "level", "latitude", "longitude")
         # a ridge of a tenth draws towards climatology, no further
-        assert (rmse(forecast, both).t2m < 0.8).all()
+        assert (rmse(forecast, train).t2m < 0.8).all()
 
     def test_errors(self):
         ds = self.wave(times=100)
