@@ -94,7 +94,7 @@ def compare_ensembles(
     }
     leads = [np.timedelta64(lead, "h") for lead in LEADS]
     for label, forecast in systems.items():
-        table = sc.score(forecast[SHOWN].sel(lead_time=leads), test, climatology, confidence=None)
+        table = sc.score(forecast[SHOWN].sel(lead_time=leads), test, climatology, bootstrap=None)
         system = table["system"].values[0]
         for name in SHOWN:
             rows = table[name].sel(system=system)

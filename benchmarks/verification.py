@@ -1,13 +1,13 @@
-"""What it takes to score a year of forecasts, beside the same scores computed with `scores`.
+"""Time and memory of scoring a year of forecasts, compared with the package `scores`.
 
     python benchmarks/verification.py compare --out folder
     python benchmarks/verification.py baselines --data simulated_climate.zarr
 
-A year of daily forecasts to ten days of five variables on 64 x 32 cells, random numbers in netCDF files: root mean
-square error, mean absolute error, bias and anomaly correlation of the forecast, of persistence and of climatology.
-Each in a process of its own, whose peak of memory is what it took beyond the imports. Prints ratios and the largest
-difference between the numbers of both. `baselines` prints how hard those that are fitted are to beat: of z500 and t2m,
-fitted on 2001 to 2003, verified on 2004 every 12 h.
+`compare` scores a year of daily forecasts to ten days of five variables on 64 x 32 cells, random numbers in NetCDF
+files: root mean square error, mean absolute error, bias and anomaly correlation of the forecast, of persistence and of
+climatology. Each package runs in a process of its own; memory is the peak beyond the imports. It prints the ratios and
+the largest difference between the scores. `baselines` prints the errors of the fitted baselines for z500 and t2m,
+fitted on 2001 to 2003 and verified on 2004 every 12 h.
 """
 
 import json
@@ -26,8 +26,8 @@ VARIABLES = ("z500", "t2m", "t850", "u10", "v10")
 app = typer.Typer(add_completion=False, help=__doc__.splitlines()[0])
 
 
-def make(folder: Path, days: int) -> None:
-    """Write forecast, truth and climatology."""
+def write_data(folder: Path, days: int) -> None:
+    """Write forecast, truth and climatology as NetCDF files."""
     random = np.random.default_rng(0)
     grid = {"latitude": np.arange(-87.1875, 90, 5.625), "longitude": np.arange(64) * 5.625}
     leads = (np.arange(1, 41) * np.timedelta64(6, "h")).astype("timedelta64[ns]")
@@ -51,72 +51,74 @@ def make(folder: Path, days: int) -> None:
         ds.to_netcdf(folder / f"{name}.nc", engine="netcdf4")
 
 
-def opened(folder: Path) -> list[xr.Dataset]:
+def open_data(folder: Path) -> list[xr.Dataset]:
+    """Return forecast, truth and climatology."""
     names = ("forecast", "truth", "climatology")
     return [xr.open_dataset(folder / f"{name}.nc", decode_timedelta=True, engine="netcdf4") for name in names]
 
 
-def memory(kind: str) -> float:
-    """Return the resident memory of this process now (VmRSS) or at most (VmHWM), in MB."""
+def memory(field: str) -> float:
+    """Return the current (VmRSS) or peak (VmHWM) resident memory of this process in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
-def ours(folder: Path) -> xr.Dataset:
+def score_ours(folder: Path) -> xr.Dataset:
+    """Score the four metrics with this package, without intervals."""
     import simvp_climate as sc
 
-    return sc.score(*opened(folder), metrics=["rmse", "mae", "bias", "acc"], confidence=None)
+    return sc.score(*open_data(folder), metrics=["rmse", "mae", "bias", "acc"], bootstrap=None)
 
 
-def ours_with_all(folder: Path) -> xr.Dataset:
-    """As by default: with activity, small scales, skills and intervals."""
+def score_ours_by_default(folder: Path) -> xr.Dataset:
+    """Score all default metrics with this package: also activity, small scales, skills and intervals."""
     import simvp_climate as sc
 
-    return sc.score(*opened(folder))
+    return sc.score(*open_data(folder))
 
 
-def theirs(folder: Path) -> xr.Dataset:
-    """The same with `scores`, a variable at a time, as its documentation has it."""
+def score_with_scores(folder: Path) -> xr.Dataset:
+    """Score the four metrics with the package `scores`, one variable at a time, as in its documentation."""
     from scores.continuous import additive_bias, mae, mse, rmse
     from scores.functions import create_latitude_weights
 
-    forecast, truth, climatology = opened(folder)
+    forecast, truth, climatology = open_data(folder)
     weights = create_latitude_weights(forecast["latitude"])
     options = {"preserve_dims": ["lead_time"], "weights": weights}
-    found = {}
+    result = {}
     for name in VARIABLES:
-        whole = forecast[name].load()
+        field = forecast[name].load()
         right = truth[name].load().sel(time=forecast["valid_time"])
         last = truth[name].sel(time=forecast["init_time"]).drop_vars("time")
-        last = last.expand_dims(lead_time=forecast["lead_time"]).transpose(*whole.dims)
+        last = last.expand_dims(lead_time=forecast["lead_time"]).transpose(*field.dims)
         valid = forecast["valid_time"]
         normal = climatology[name].load().sel(hour=valid.dt.hour, dayofyear=valid.dt.dayofyear)
         rows = []
-        for system in (whole, last, normal.drop_vars(["hour", "dayofyear"])):
+        for system in (field, last, normal.drop_vars(["hour", "dayofyear"])):
             a, b = system - normal, right - normal
-            both = (a * b).weighted(weights).mean(["init_time", "latitude", "longitude"])
-            one, two = (mse(x, xr.zeros_like(x), **options) for x in (a, b))
-            acc = both / np.sqrt(one * two).where(one > 0)
+            covariance = (a * b).weighted(weights).mean(["init_time", "latitude", "longitude"])
+            var_a, var_b = (mse(x, xr.zeros_like(x), **options) for x in (a, b))
+            acc = covariance / np.sqrt(var_a * var_b).where(var_a > 0)
             parts = [f(system, right, **options) for f in (rmse, mae, additive_bias)]
             rows.append(xr.concat([*(p.drop_vars(p.coords.keys() - {"lead_time"}) for p in parts),
                                    acc.drop_vars(acc.coords.keys() - {"lead_time"})], "metric",
                                   coords="minimal", compat="override"))  # fmt: skip
-        found[name] = xr.concat(rows, "system", coords="minimal", compat="override")
-    return xr.Dataset(found)
+        result[name] = xr.concat(rows, "system", coords="minimal", compat="override")
+    return xr.Dataset(result)
 
 
 @app.command()
-def one(kind: str, folder: Path, result: Path) -> None:
-    """Score once, in this process."""
-    function = {"ours": ours, "ours with all": ours_with_all, "scores": theirs}[kind]
+def run(package: str, folder: Path, result: Path) -> None:
+    """Score once in this process; write the scores, the time and the memory."""
+    functions = {"ours": score_ours, "ours by default": score_ours_by_default, "scores": score_with_scores}
     import scores  # noqa: F401
 
     import simvp_climate as sc
 
-    _ = sc.score  # both imported: neither's imports count
+    _ = sc.score  # imports both packages, so that their imports do not count
     before = memory("VmRSS")
     start = time.perf_counter()
-    table = function(folder)
+    table = functions[package](folder)
     seconds = time.perf_counter() - start
     peak = memory("VmHWM") - before
     table.to_netcdf(result.with_suffix(".nc"), engine="netcdf4")
@@ -126,29 +128,29 @@ def one(kind: str, folder: Path, result: Path) -> None:
 @app.command()
 def compare(
     out: Annotated[Path, typer.Option(help="Folder for the data and results.")],
-    days: Annotated[int, typer.Option(help="Of the year.")] = 365,
+    days: Annotated[int, typer.Option(help="Number of daily forecasts.")] = 365,
     repeats: int = 3,
 ) -> None:
-    """Score with both and print the ratios."""
+    """Score with both packages and print the ratios."""
     out.mkdir(parents=True, exist_ok=True)
-    make(out, days)
+    write_data(out, days)
     best = {}
     for _ in range(repeats):
-        for kind in ("ours", "scores", "ours with all"):
-            result = out / f"{kind}.json"
-            command = [sys.executable, __file__, "one", kind, str(out), str(result)]
+        for package in ("ours", "scores", "ours by default"):
+            result = out / f"{package}.json"
+            command = [sys.executable, __file__, "run", package, str(out), str(result)]
             subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-            found = json.loads(result.read_text())
-            best[kind] = min(best.get(kind, found), found, key=lambda x: x["seconds"])
-    for kind, found in best.items():
-        print(f"{kind}: {found['seconds']:.1f} s, {found['megabytes']:.0f} MB beyond the imports")
-    ours_, theirs_ = (xr.load_dataset(out / f"{kind}.nc", engine="netcdf4") for kind in ("ours", "scores"))
-    worst = max(
-        float(abs(ours_[v].values - theirs_[v].values)[np.isfinite(theirs_[v].values)].max()) for v in VARIABLES
+            measured = json.loads(result.read_text())
+            best[package] = min(best.get(package, measured), measured, key=lambda x: x["seconds"])
+    for package, measured in best.items():
+        print(f"{package}: {measured['seconds']:.1f} s, {measured['megabytes']:.0f} MB beyond the imports")
+    ours, other = (xr.load_dataset(out / f"{package}.nc", engine="netcdf4") for package in ("ours", "scores"))
+    largest = max(
+        float(abs(ours[name].values - other[name].values)[np.isfinite(other[name].values)].max()) for name in VARIABLES
     )
     print(f"scores / ours: time {best['scores']['seconds'] / best['ours']['seconds']:.1f}, "
           f"memory {best['scores']['megabytes'] / best['ours']['megabytes']:.1f}; "
-          f"largest difference of a score {worst:.1e}")  # fmt: skip
+          f"largest difference of a score {largest:.1e}")  # fmt: skip
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Datasets brought to the variables, levels and grid of a forecast."""
+"""Datasets on the grid of a forecast: the same variables, levels and units, whatever their conventions."""
 
 import warnings
 
@@ -14,9 +14,9 @@ SPACE = ("latitude", "longitude")
 
 
 def with_times(forecast: xr.Dataset) -> tuple[xr.Dataset, xr.DataArray]:
-    """Return a forecast with both dimensions of time, and its valid times, (init_time, lead_time).
+    """Return a forecast with the dimensions init_time and lead_time, and its valid times (init_time, lead_time).
 
-    One initialization or lead that was picked is a forecast too.
+    A forecast with a single selected initialization or lead gets the dimension back.
 
     Raises
     ------
@@ -25,127 +25,134 @@ def with_times(forecast: xr.Dataset) -> tuple[xr.Dataset, xr.DataArray]:
     """
     if not forecast.data_vars:
         raise ValueError("the forecast has no variables")
-    if lacking := [dim for dim in ("init_time", "lead_time") if dim not in forecast.coords]:
+    if missing := [dim for dim in ("init_time", "lead_time") if dim not in forecast.coords]:
         raise ValueError(
-            f"the forecast has no coordinate {' and '.join(lacking)}, but {list(forecast.coords)}: rename "
-            "them, for example forecast.rename(time='init_time', prediction_timedelta='lead_time')"
+            f"the forecast has no coordinate {' and '.join(missing)}, but {list(forecast.coords)}. Rename its times, "
+            "for example forecast.rename(time='init_time', prediction_timedelta='lead_time')"
         )
     for dim in ("init_time", "lead_time"):
         if forecast[dim].ndim == 0:
             forecast = forecast.expand_dims(dim)
-    given = forecast.coords.get("valid_time")
-    if given is None:
+    valid_time = forecast.coords.get("valid_time")
+    if valid_time is None:
         return forecast, valid_times(forecast.init_time, forecast.lead_time)
-    # a picked init or lead leaves it with fewer dimensions
-    shape = {dim: forecast.sizes[dim] for dim in ("init_time", "lead_time")}
-    given = given.reset_coords(drop=True).drop_vars(["init_time", "lead_time"], errors="ignore")
-    valid_time = given.expand_dims({dim: size for dim, size in shape.items() if dim not in given.dims})
-    return forecast, valid_time.transpose("init_time", "lead_time")
+    # A selected init or lead leaves it with fewer dimensions.
+    valid_time = valid_time.reset_coords(drop=True).drop_vars(["init_time", "lead_time"], errors="ignore")
+    missing_dims = {dim: forecast.sizes[dim] for dim in ("init_time", "lead_time") if dim not in valid_time.dims}
+    return forecast, valid_time.expand_dims(missing_dims).transpose("init_time", "lead_time")
 
 
 def canonical(forecast: xr.Dataset) -> xr.Dataset:
     """Return a forecast on the canonical grid, with its valid times; a single level stays a dimension."""
     forecast, valid_time = with_times(forecast)
-    return orient(_renamed(forecast)).assign_coords(valid_time=valid_time)
+    return orient(rename_dimensions(forecast)).assign_coords(valid_time=valid_time)
 
 
-def on_grid_of(dataset: xr.Dataset, like: xr.Dataset, role: str) -> xr.Dataset:
-    """Return the variables and levels of a canonical dataset in another one, by name and by value, and on its grid.
+def rename_dimensions(forecast: xr.Dataset) -> xr.Dataset:
+    """Return a forecast with the canonical names of the dimensions and without other coordinates.
 
-    Raises
-    ------
-    ValueError
-        If a variable or level is missing, the grid is another, or units differ; `role` says of what.
-    """
-    names = [str(name) for name in like.data_vars]
-    has_levels = any("level" in like[name].dims for name in names)
-    try:
-        levels = like["level"].values if has_levels else None
-        found = canonicalize(dataset, names, levels).dataset.reset_coords(drop=True)
-        check_same_grid(like, found)
-    except ValueError as error:
-        raise ValueError(f"{role} does not fit: {error}") from error
-    for name in names:
-        first, second = like[name].attrs.get("units"), found[name].attrs.get("units")
-        if first and second and not same_units(first, second):
-            raise ValueError(f"{role} does not fit: {name} is in {second!r} and not in {first!r}. Convert one")
-    return found.assign_coords({dim: like[dim] for dim in (*SPACE, "level") if dim in found.dims})
-
-
-def comparable(
-    forecast: xr.Dataset,
-    other: xr.Dataset,
-    grid: dict[str, xr.DataArray],
-    kept: dict[str, xr.DataArray],
-    role: str,
-    *,
-    units: bool = True,
-) -> xr.Dataset:
-    """Return the variables and levels of the forecast in `other`, if it has them on the same grid and in its units.
-
-    A warning says where only one of both has units. `units=False`: `other` is something else in a unit of its own.
-    """
-    names = list(forecast.data_vars)
-    # some of the variables may have levels and these none
-    has_levels = "level" in grid and any("level" in variable.dims for variable in forecast.data_vars.values())
-    levels = grid["level"].values if has_levels else _picked_level(other, names, kept)
-    try:
-        other = rename(other, names, levels).reset_coords(drop=True)
-        oriented = _oriented(other)
-        check_same_grid(xr.Dataset(coords=grid), oriented)
-    except ValueError as error:
-        raise ValueError(f"the forecast cannot be compared with {role}: {error}") from error
-    if "level" in other.dims and not has_levels:
-        if levels is None:
-            raise ValueError(f"{role} has levels {oriented.level.values}, the forecast has none: select one of them")
-        other = other.isel(level=0, drop=True)
-    if not units:
-        return other
-    one_sided = []
-    for name, variable in forecast.data_vars.items():
-        first, second = variable.attrs.get("units"), other[name].attrs.get("units")
-        if first is None and second is None:
-            continue
-        if first is None or second is None:
-            one_sided.append(f"{name} ({first or second!r})")
-        elif not same_units(first, second):
-            raise ValueError(f"{name} has units {first!r} in the forecast but {second!r} in {role}: convert one")
-    if one_sided:
-        warnings.warn(
-            f"only one of the forecast and {role} says the units of {', '.join(one_sided)}: both are taken to be the "
-            "same. Set them where they are missing, ds['t2m'].attrs['units'] = 'K'",
-            stacklevel=4,
-        )
-    return other
-
-
-def _renamed(forecast: xr.Dataset) -> xr.Dataset:
-    """Return a forecast with our names of the dimensions and no coordinates but those of dimensions.
-
-    Its variables are what they are called, so nothing is looked up, and a single level stays a dimension.
+    Its variables keep their names, and a single level stays a dimension.
     """
     axes = find_axes(forecast)
     for name, variable in forecast.data_vars.items():
-        if lacking := {axes.latitude, axes.longitude, "init_time", "lead_time"} - set(variable.dims):
-            raise ValueError(f"{name} in the forecast has dims {variable.dims} and lacks {sorted(lacking)}")
+        if missing := {axes.latitude, axes.longitude, "init_time", "lead_time"} - set(variable.dims):
+            raise ValueError(f"{name} in the forecast has dims {variable.dims} and lacks {sorted(missing)}")
     names = {axes.latitude: "latitude", axes.longitude: "longitude", axes.level: "level"}
     names = {old: new for old, new in names.items() if old is not None and old != new}
     return forecast.reset_coords(drop=True).rename(names)
 
 
-def _oriented(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the canonical grid of a renamed dataset, without the data."""
-    grid_dims = (*SPACE, "level")
-    return orient(dataset.isel({dim: slice(0, 0) for dim in dataset.dims if dim not in grid_dims}))
+def canonical_grid(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Return the canonical latitude, longitude and, if present, level of a dataset with renamed dimensions."""
+    # Without its data: an empty selection along all other dimensions.
+    oriented = orient(dataset.isel({dim: slice(0, 0) for dim in dataset.dims if dim not in (*SPACE, "level")}))
+    return {name: c for name, c in oriented.coords.items() if name in (*SPACE, "level")}
 
 
-def _picked_level(other: xr.Dataset, names: list[str], kept: dict[str, xr.DataArray]) -> np.ndarray | None:
-    """Return the level of a forecast with one picked level, if `other` has levels to pick from."""
+def on_grid_of(dataset: xr.Dataset, like: xr.Dataset, role: str) -> xr.Dataset:
+    """Return the variables and levels of a canonical dataset `like` from another dataset, on the grid of `like`.
+
+    Raises
+    ------
+    ValueError
+        If a variable or level is missing, or grids or units differ; `role` names the dataset in the message.
+    """
+    names = [str(name) for name in like.data_vars]
+    has_levels = any("level" in like[name].dims for name in names)
+    try:
+        levels = like["level"].values if has_levels else None
+        result = canonicalize(dataset, names, levels).dataset.reset_coords(drop=True)
+        check_same_grid(like, result)
+    except ValueError as error:
+        raise ValueError(f"{role} does not fit: {error}") from error
+    for name in names:
+        expected, units = like[name].attrs.get("units"), result[name].attrs.get("units")
+        if expected and units and not same_units(expected, units):
+            raise ValueError(f"{role} does not fit: {name} is in {units!r} and not in {expected!r}. Convert one")
+    return result.assign_coords({dim: like[dim] for dim in (*SPACE, "level") if dim in result.dims})
+
+
+def align(
+    forecast: xr.Dataset,
+    other: xr.Dataset,
+    grid: dict[str, xr.DataArray],
+    scalar_coords: dict[str, xr.DataArray],
+    role: str,
+    *,
+    check_units: bool = True,
+) -> xr.Dataset:
+    """Return the variables and levels of the forecast from `other`, in the order of its file, with renamed dimensions.
+
+    Raises ValueError if it lacks one, or if its grid or units differ from those of the forecast; warns if only one of
+    the two has units. `role` names it in messages. Without `check_units`, it may be a quantity in another unit.
+    """
+    names = list(forecast.data_vars)
+    # Variables without levels may stand beside others that have them.
+    has_levels = "level" in grid and any("level" in variable.dims for variable in forecast.data_vars.values())
+    levels = grid["level"].values if has_levels else _selected_level(other, names, scalar_coords)
+    try:
+        other = rename(other, names, levels).reset_coords(drop=True)
+        other_grid = canonical_grid(other)
+        check_same_grid(xr.Dataset(coords=grid), xr.Dataset(coords=other_grid))
+    except ValueError as error:
+        raise ValueError(f"the forecast cannot be compared with {role}: {error}") from error
+    if "level" in other.dims and not has_levels:
+        if levels is None:
+            raise ValueError(
+                f"{role} has levels {other_grid['level'].values}, the forecast has none: select one of them"
+            )
+        other = other.isel(level=0, drop=True)
+    if check_units:
+        _check_units(forecast, other, role)
+    return other
+
+
+def _check_units(forecast: xr.Dataset, other: xr.Dataset, role: str) -> None:
+    """Raise ValueError if the units of a variable differ; warn if only one of both datasets has them."""
+    one_sided = []
+    for name, variable in forecast.data_vars.items():
+        expected, units = variable.attrs.get("units"), other[name].attrs.get("units")
+        if expected is None and units is None:
+            continue
+        if expected is None or units is None:
+            one_sided.append(f"{name} ({expected or units!r})")
+        elif not same_units(expected, units):
+            raise ValueError(f"{name} has units {expected!r} in the forecast but {units!r} in {role}: convert one")
+    if one_sided:
+        warnings.warn(
+            f"only one of the forecast and {role} has units of {', '.join(one_sided)}: both are taken to be the "
+            "same. Set the missing ones, ds['t2m'].attrs['units'] = 'K'",
+            stacklevel=5,
+        )
+
+
+def _selected_level(other: xr.Dataset, names: list[str], scalar_coords: dict[str, xr.DataArray]) -> np.ndarray | None:
+    """Return the level of a forecast with one selected level, if `other` has levels to select from."""
     axis = find_axes(other).level
-    level = kept.get(axis, kept.get("level"))
+    level = scalar_coords.get(axis, scalar_coords.get("level"))
     if level is None or not any(axis in other[name].dims for name in names if name in other):
         return None
-    # orient knows pressures
+    # orient converts levels to hPa.
     labels = ("level", np.atleast_1d(level.values), level.attrs)
     return orient(xr.Dataset(coords={"latitude": [0.0], "longitude": [0.0], "level": labels})).level.values
 

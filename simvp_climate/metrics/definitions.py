@@ -1,17 +1,27 @@
-"""The metrics: the fields that each averages, and the score that it makes of the means."""
+"""The definition of every metric: a new one is added to METRICS, and score, its table and figures know it.
+
+A metric averages fields over the grid and the initializations, and makes its value of these means: roots and ratios
+come last. In formulas F is the forecast, T the truth, C the climatology, f = F - C and t = T - C are the anomalies,
+X_k are the M members of an ensemble, and <> is the weighted mean. Definitions as in WeatherBench 2
+(`weatherbench2/metrics.py`) and WeatherBench-X (`weatherbenchX/metrics`).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 
+from simvp_climate.data.grid import closes_longitude
+
 
 class Fields:
-    """Forecast, truth and climatology of a block, and what several metrics make of them; all in physical units.
+    """Forecast, truth and climatology of one variable and block in physical units, and fields derived from them.
 
-    `probability` is that of an event, of a system that says one and has no members to count.
+    `members` keeps the dimension `member` of an ensemble, and `forecast` is its mean. `probability` is the event
+    probability of a system that states one directly, as climatology does.
     """
 
     def __init__(
@@ -31,7 +41,7 @@ class Fields:
         return self.forecast - self.truth
 
     @cached_property
-    def square(self) -> "Product":
+    def squared_error(self) -> "Product":
         return Product(self.error, self.error)
 
     @cached_property
@@ -44,7 +54,7 @@ class Fields:
 
     @cached_property
     def variance(self) -> xr.Dataset:
-        """Over the members; a forecast without has none."""
+        """Variance over the members with the divisor M - 1; NaN for a forecast without members."""
         if self.member is None:
             return self.forecast * np.nan
         return self.members.var(self.member, ddof=1, skipna=False)
@@ -52,7 +62,7 @@ class Fields:
 
 @dataclass(frozen=True)
 class Product:
-    """A field that is the product of two: its mean needs no copy of it."""
+    """The product of two fields, kept as factors: its weighted sum needs no copy in memory."""
 
     first: xr.Dataset
     second: xr.Dataset
@@ -64,51 +74,52 @@ class Product:
 
 @dataclass(frozen=True)
 class Metric:
-    """The fields whose means a metric needs, and the metric from these means."""
+    """The definition of a metric: the fields that it averages, its value from the means, and how it is presented."""
 
-    fields: Callable[[Fields], tuple[xr.Dataset | Product, ...]]
-    finish: Callable[..., xr.Dataset]
-    dimensionless: bool = False
-    weighted: bool = True  # by the area of the cells, or whatever is asked for
-    per_init: bool = False  # the metric of every initialization, then the mean of these
-    needs_climatology: bool = False
-    of_ensembles: bool = False
+    # The fields to average; None where `score` binds them to thresholds or to a climatology of SEEPS.
+    fields: Callable[[Fields], tuple[xr.Dataset | Product, ...]] | None
+    combine: Callable[..., xr.Dataset]
+    label: str = ""  # in figures
+    dimensionless: bool = False  # otherwise in the unit of the variable
+    weighted: bool = True  # by the area of the cells, or as the user asks
+    per_init: bool = False  # the value of every initialization first, then the mean over these
+    needs: Literal["climatology", "members", "thresholds", "seeps_climatology"] | None = None
+    wavenumbers: tuple[int, int] | None = None  # zonal wavenumbers that the grid must resolve
+    smaller_is_better: bool = False  # with 0 as the best: the metric has a skill
+    reference: float | None = None  # drawn as a line in figures
+    default: bool = True  # `score` computes it if no metrics are named
+    headline: bool = False  # `score_table` and `plot.scores` show it if no metrics are named
+    sharpness: bool = False  # `plot.scorecard` shows it beside the skill
+    of_vectors: bool = False  # defined for the length of a vector too
+    undefined_for_climatology: bool = False
+    skips_missing: bool = False  # missing cells do not make it NaN
 
+    def per_init_sums(self, sums: xr.Dataset) -> xr.Dataset:
+        """Return sums whose total over initializations gives the metric.
 
-def _crps(f: Fields) -> tuple[xr.Dataset, ...]:
-    if f.member is None:
-        return (abs(f.error),)
-    count = f.members.sizes[f.member]
-    distance = abs(f.members - f.truth).mean(f.member, skipna=False)
+        They are the sums of `weighted_sums`, or, if the metric is averaged over initializations, its value and a count.
+        """
+        if not self.per_init:
+            return sums
+        means, divisor = means_of(sums)
+        counted = divisor > 0
+        return concat([self.combine(*means).where(counted, 0), counted.astype(np.float64)], "part")
 
-    def half_distance_of_members(field: xr.DataArray) -> xr.DataArray:
-        # the sum of all distances from the sorted members: each is the larger one of `rank` pairs
-        ordered = np.sort(field.transpose(..., f.member).values, axis=-1)
-        factor = 2 * np.arange(1, count + 1) - count - 1
-        return field.isel({f.member: 0}, drop=True).copy(data=ordered @ (factor / (count * (count - 1))))
-
-    return (distance - f.members.map(half_distance_of_members),)
-
-
-def _small_scale_variance(wavenumbers: tuple[int, int]) -> Metric:
-    first, last = wavenumbers
-
-    def variance(field: xr.DataArray) -> xr.DataArray:
-        values = field.transpose(..., "longitude")
-        spectrum = np.fft.rfft(values.values, norm="forward")[..., first : last + 1]
-        return values.isel(longitude=0, drop=True).copy(data=2 * (np.abs(spectrum) ** 2).sum(axis=-1))
-
-    return Metric(lambda f: (f.forecast.map(variance), f.truth.map(variance)), ratio, dimensionless=True)
-
-
-def _correlation(ab: xr.Dataset, aa: xr.Dataset, bb: xr.Dataset) -> xr.Dataset:
-    # two roots, not the root of the product, which overflows sooner
-    return ratio(ab, np.sqrt(aa) * np.sqrt(bb))
+    def value(self, totals: xr.Dataset) -> xr.Dataset:
+        """Return the metric from the sums of `per_init_sums`, added over initializations."""
+        means, _ = means_of(totals)
+        return means[0] if self.per_init else self.combine(*means)
 
 
-def _anomaly_products(f: Fields) -> tuple[Product, ...]:
-    pairs = (f.anomaly, f.true_anomaly), (f.anomaly, f.anomaly), (f.true_anomaly, f.true_anomaly)
-    return tuple(Product(*pair) for pair in pairs)
+def means_of(totals: xr.Dataset) -> tuple[list[xr.Dataset], xr.Dataset]:
+    """Return the weighted means of the fields of a metric, and the sum of the weights they were divided by."""
+    divisor = totals.isel(part=-1)
+    return [ratio(totals.isel(part=index), divisor) for index in range(totals.sizes["part"] - 1)], divisor
+
+
+def concat(datasets: list[xr.Dataset], dim: str | xr.DataArray) -> xr.Dataset:
+    """Concatenate datasets with equal labels along a new dimension."""
+    return xr.concat(datasets, dim, data_vars="all", coords="minimal", compat="override", join="exact")
 
 
 def ratio(numerator: xr.Dataset, denominator: xr.Dataset) -> xr.Dataset:
@@ -116,29 +127,191 @@ def ratio(numerator: xr.Dataset, denominator: xr.Dataset) -> xr.Dataset:
     return numerator / denominator.where(denominator != 0)
 
 
+def mean(field: xr.Dataset) -> xr.Dataset:
+    """Return the mean itself: the value of a metric that is one."""
+    return field
+
+
+def _absolute_error(f: Fields) -> tuple[xr.Dataset]:
+    return (abs(f.error),)
+
+
+def _correlation(ft: xr.Dataset, ff: xr.Dataset, tt: xr.Dataset) -> xr.Dataset:
+    # Two roots: the root of the product overflows sooner.
+    return ratio(ft, np.sqrt(ff) * np.sqrt(tt))
+
+
+def _anomaly_products(f: Fields) -> tuple[Product, ...]:
+    factors = (f.anomaly, f.true_anomaly), (f.anomaly, f.anomaly), (f.true_anomaly, f.true_anomaly)
+    return tuple(Product(*pair) for pair in factors)
+
+
+def _root_of_ratio(numerator: xr.Dataset, denominator: xr.Dataset) -> xr.Dataset:
+    return np.sqrt(ratio(numerator, denominator))  # type: ignore[return-value]
+
+
+def _spread_over_error(variance: xr.Dataset, squared_error: xr.Dataset) -> xr.Dataset:
+    # The unbiased squared error can be negative by chance.
+    return _root_of_ratio(variance, squared_error.where(squared_error > 0))
+
+
+def _spread_and_error(f: Fields) -> tuple[xr.Dataset, ...]:
+    """Return the variance over members and the squared error of their mean less its expected share of the variance."""
+    # A forecast without members has a variance of NaN, so the divisor is irrelevant.
+    size = f.members.sizes[f.member] if f.member else 1
+    return f.variance, f.squared_error.value - f.variance / size
+
+
+def _crps(f: Fields) -> tuple[xr.Dataset, ...]:
+    """Return the fair CRPS of each cell (Ferro 2014): mean_k |X_k - T| - sum_kl |X_k - X_l| / (2 M (M - 1))."""
+    if f.member is None:
+        return _absolute_error(f)
+    size = f.members.sizes[f.member]
+    distance = abs(f.members - f.truth).mean(f.member, skipna=False)
+
+    def half_distance_of_members(field: xr.DataArray) -> xr.DataArray:
+        # sum_kl |X_k - X_l| = 2 sum_k (2 k - M - 1) X_(k) over the members in ascending order (as WeatherBench 2):
+        # member k is the larger of k - 1 pairs and the smaller of M - k.
+        ascending = np.sort(field.transpose(..., f.member).values, axis=-1)
+        factor = 2 * np.arange(1, size + 1) - size - 1
+        return field.isel({f.member: 0}, drop=True).copy(data=ascending @ (factor / (size * (size - 1))))
+
+    return (distance - f.members.map(half_distance_of_members),)
+
+
+def variance_ratio(wavenumbers: tuple[int, int]) -> Metric:
+    """Return the metric <V(F)> / <V(T)>, V the variance along a circle of latitude in a range of zonal wavenumbers."""
+    first, last = wavenumbers
+
+    def variance(field: xr.DataArray) -> xr.DataArray:
+        # 2 |F_k|^2 summed over k (WeatherBench 2, ZonalEnergySpectrum, without the length of the circle).
+        values = field.transpose(..., "longitude")
+        spectrum = np.fft.rfft(values.values, norm="forward")[..., first : last + 1]
+        return values.isel(longitude=0, drop=True).copy(data=2 * (np.abs(spectrum) ** 2).sum(axis=-1))
+
+    return Metric(
+        lambda f: (f.forecast.map(variance), f.truth.map(variance)),
+        ratio,
+        "Small-scale variance ratio",
+        dimensionless=True,
+        wavenumbers=wavenumbers,
+        reference=1.0,  # below 1: smoother than the truth
+        headline=True,
+        sharpness=True,
+        skips_missing=True,  # rows with missing cells have no spectrum
+    )
+
+
+def resolves_wavenumbers(longitude: xr.DataArray, wavenumbers: tuple[int, int]) -> bool:
+    """Return whether the longitudes circle the globe and resolve the wavenumbers."""
+    return closes_longitude(longitude) and longitude.size > 2 * wavenumbers[1]
+
+
+def check_wavenumbers(longitude: xr.DataArray, wavenumbers: tuple[int, int]) -> None:
+    """Raise ValueError unless the longitudes circle the globe and resolve the wavenumbers."""
+    first, last = wavenumbers
+    if not 0 < first <= last:
+        raise ValueError(f"wavenumbers={wavenumbers} must be the first and the last one, in order, from 1")
+    if not closes_longitude(longitude):
+        raise ValueError(
+            f"small_scale_variance needs evenly spaced longitudes round the globe; these {longitude.size} "
+            f"run from {longitude.values.min():g} to {longitude.values.max():g}. Leave it out of metrics"
+        )
+    if 2 * last >= longitude.size:
+        raise ValueError(
+            f"wavenumbers={wavenumbers} are not resolved by {longitude.size} longitudes: the last must be "
+            f"below {longitude.size / 2:g}"
+        )
+
+
+# By name, in the order in which `score` returns them.
 METRICS = {
-    "rmse": Metric(lambda f: (f.square,), np.sqrt),
-    "mae": Metric(lambda f: (abs(f.error),), lambda error: error),
-    "bias": Metric(lambda f: (f.error,), lambda error: error),
-    "acc": Metric(_anomaly_products, _correlation, dimensionless=True, needs_climatology=True),
-    "acc_per_init": Metric(_anomaly_products, _correlation, dimensionless=True, needs_climatology=True, per_init=True),
+    # sqrt(<(F - T)^2>), the root last: the code of WeatherBench 1, and ECMWF's convention.
+    "rmse": Metric(
+        lambda f: (f.squared_error,), np.sqrt, "RMSE", smaller_is_better=True, headline=True, of_vectors=True
+    ),
+    "mae": Metric(_absolute_error, mean, "MAE", smaller_is_better=True),
+    "bias": Metric(lambda f: (f.error,), mean, "Bias", reference=0.0),
+    # <f t> / sqrt(<f^2> <t^2>): WeatherBench-X.
+    "acc": Metric(
+        _anomaly_products,
+        _correlation,
+        "ACC",
+        dimensionless=True,
+        needs="climatology",
+        reference=0.6,  # below it a forecast is customarily no longer useful
+        headline=True,
+        undefined_for_climatology=True,
+    ),
+    # The same for every initialization, then the mean: WeatherBench 2.
+    "acc_per_init": Metric(
+        _anomaly_products,
+        _correlation,
+        "ACC (mean over forecasts)",
+        dimensionless=True,
+        per_init=True,
+        needs="climatology",
+        reference=0.6,
+        default=False,
+        undefined_for_climatology=True,
+    ),
+    # sqrt(<f^2> / <t^2>)
     "activity": Metric(
         lambda f: (Product(f.anomaly, f.anomaly), Product(f.true_anomaly, f.true_anomaly)),
-        lambda aa, bb: np.sqrt(ratio(aa, bb)),  # type: ignore[return-value]
+        _root_of_ratio,
+        "Activity",
         dimensionless=True,
-        needs_climatology=True,
+        needs="climatology",
+        reference=1.0,
+        headline=True,
+        sharpness=True,
     ),
-    "small_scale_variance": _small_scale_variance((10, 19)),
-    # as OpenSTL and others print it
-    "rmse_unweighted": Metric(lambda f: (f.square,), np.sqrt, weighted=False),
-    "crps": Metric(_crps, lambda crps: crps, of_ensembles=True),
-    "spread": Metric(lambda f: (f.variance,), np.sqrt, of_ensembles=True),
+    "small_scale_variance": variance_ratio((10, 19)),
+    # OpenSTL and others print the error without area weights.
+    "rmse_unweighted": Metric(
+        lambda f: (f.squared_error,),
+        np.sqrt,
+        "RMSE, not weighted",
+        weighted=False,
+        smaller_is_better=True,
+        default=False,
+        of_vectors=True,
+    ),
+    "crps": Metric(_crps, mean, "CRPS", needs="members", smaller_is_better=True),
+    # sqrt(<var X>)
+    "spread": Metric(lambda f: (f.variance,), np.sqrt, "Spread", needs="members"),
+    # sqrt(<var X> / <(mean X - T)^2 - var X / M>): WeatherBench-X, UnbiasedSpreadSkillRatio.
     "spread_skill_ratio": Metric(
-        # the factor makes NaN of a forecast without members
-        lambda f: (f.variance, f.square.value - f.variance / (f.members.sizes[f.member] if f.member else 1)),
-        # the error may come out below the share of the spread that it holds by chance
-        lambda variance, error: np.sqrt(ratio(variance, error.where(error > 0))),  # type: ignore[return-value]
+        _spread_and_error, _spread_over_error, "Spread / skill", dimensionless=True, needs="members", reference=1.0
+    ),
+    # <(p - o)^2>, p the probability of exceeding the threshold and o 1 where the truth does.
+    "brier": Metric(
+        None,
+        mean,
+        "Brier score",
         dimensionless=True,
-        of_ensembles=True,
+        needs="thresholds",
+        smaller_is_better=True,
+        undefined_for_climatology=True,
+    ),
+    # <p> / <o>
+    "frequency_bias": Metric(
+        None,
+        ratio,
+        "Frequency bias",
+        dimensionless=True,
+        needs="thresholds",
+        reference=1.0,
+        undefined_for_climatology=True,
+    ),
+    # Rodwell et al. 2010, with the matrix of WeatherBench 2: `categorical.seeps_pairs`.
+    "seeps": Metric(
+        None,
+        mean,
+        "SEEPS",
+        dimensionless=True,
+        needs="seeps_climatology",
+        smaller_is_better=True,
+        skips_missing=True,
     ),
 }

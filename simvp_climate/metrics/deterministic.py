@@ -1,8 +1,7 @@
-"""How good a forecast is: a statistic per cell first, then the weighted mean, the root last.
+"""Scores of single forecasts: one weighted mean over initializations and the grid, the root or ratio last.
 
-Every function takes a forecast and the analyses that hold the truth, finds the truth at the `valid_time` of
-the forecast, and pools over initializations and the grid. Inputs may be lazy: they are read in blocks of
-bounded size, and what comes out is computed. Sums are accumulated in float64.
+Every function takes a forecast and analyses with the truth, and finds the truth at the forecast's `valid_time`. Lazy
+inputs are read in blocks of bounded size; results are in memory. Sums are accumulated in float64.
 """
 
 from typing import Literal
@@ -11,15 +10,8 @@ import numpy as np
 import xarray as xr
 
 from simvp_climate.data.conventions import rename
-from simvp_climate.metrics.aggregation import (
-    _described,
-    _estimate,
-    _single,
-    check_wavenumbers,
-    row_weights,
-    weighted_sums,
-)
-from simvp_climate.metrics.definitions import _small_scale_variance
+from simvp_climate.metrics.aggregation import compute_metric, pool_over_inits, row_weights, weighted_sums
+from simvp_climate.metrics.definitions import check_wavenumbers, variance_ratio
 from simvp_climate.metrics.pairs import match
 
 
@@ -32,25 +24,24 @@ def rmse(
 ) -> xr.Dataset:
     """Return the root mean square error of a forecast.
 
-    sqrt(<(forecast - truth)^2>), where <> is one weighted mean over initializations and cells and the root
-    comes last, as in WeatherBench 1 (its code), WeatherBench 2 and WeatherBench-X.
+    sqrt(<(forecast - truth)^2>), where <> is one weighted mean over initializations and cells and the root comes last,
+    as in WeatherBench 1 (its code), WeatherBench 2 and WeatherBench-X.
 
     Parameters
     ----------
     forecast
-        Dims (init_time, lead_time, [level,] latitude, longitude), in any order and CF convention. The truth
-        is looked up at its coordinate `valid_time(init_time, lead_time)`; without one, at init_time +
-        lead_time.
+        Dims (init_time, lead_time, [level,] latitude, longitude), in any order and CF convention. The truth is looked
+        up at its coordinate `valid_time(init_time, lead_time)`, or else at init_time + lead_time.
     truth
-        Analyses with a dimension `time`, in any CF convention, on the same grid. Pairs of init and lead
-        without an analysis are left out; a lead without any pair is NaN.
+        Analyses with a dimension `time`, in any CF convention, on the same grid. Pairs of init and lead without an
+        analysis are left out; a lead without any pair is NaN.
     weights
-        "area": area of the cells (`latitude_weights`); "cos": cosine of the latitude, as WeatherBench 1;
-        None: every cell counts the same.
+        "area": area of the cells (`latitude_weights`). "cos": cosine of the latitude, as in WeatherBench 1. None: equal
+        weights.
     skipna
-        False: cells without a value in forecast and truth at any time (a mask, as land for the sea surface
-        temperature) are left out; any other missing value in a pair makes the result NaN. True: a cell counts where
-        forecast and truth are both there, in the sum and in the sum of the weights.
+        False: cells without a value in forecast and truth at all times are a mask (land in the sea surface
+        temperature) and are left out; any other missing value in a pair makes the result NaN. True: a cell counts where
+        both forecast and truth have a value.
 
     Returns
     -------
@@ -62,7 +53,7 @@ def rmse(
     ValueError
         If variables are missing from the truth, units or grids differ, no pair has a truth, or a mask moves.
     """
-    return _single("rmse", forecast, truth, None, weights, skipna)
+    return compute_metric("rmse", forecast, truth, weights=weights, skipna=skipna)
 
 
 def mae(
@@ -73,7 +64,7 @@ def mae(
     skipna: bool = False,
 ) -> xr.Dataset:
     """Return the mean absolute error <|forecast - truth|>; arguments, result and errors as in `rmse`."""
-    return _single("mae", forecast, truth, None, weights, skipna)
+    return compute_metric("mae", forecast, truth, weights=weights, skipna=skipna)
 
 
 def bias(
@@ -84,7 +75,7 @@ def bias(
     skipna: bool = False,
 ) -> xr.Dataset:
     """Return the mean error <forecast - truth>; arguments, result and errors as in `rmse`."""
-    return _single("bias", forecast, truth, None, weights, skipna)
+    return compute_metric("bias", forecast, truth, weights=weights, skipna=skipna)
 
 
 def acc(
@@ -92,42 +83,43 @@ def acc(
     truth: xr.Dataset,
     climatology: xr.Dataset,
     *,
-    kind: Literal["pooled", "per_init"] = "pooled",
+    average: Literal["pooled", "per_init"] = "pooled",
     weights: Literal["area", "cos"] | None = "area",
     skipna: bool = False,
     allow_overlap: bool = False,
 ) -> xr.Dataset:
-    """Return the anomaly correlation <a b> / sqrt(<a^2> <b^2>), a and b the anomalies of forecast and truth.
+    """Return the anomaly correlation <f t> / sqrt(<f^2> <t^2>) of the anomalies f of the forecast and t of the truth.
 
     Anomalies are differences from the climatology at the valid time; no other mean is removed from them.
 
     Parameters
     ----------
     forecast, truth, weights, skipna
-        As in `rmse`. With `skipna`, the climatology must be there too where a cell counts.
+        As in `rmse`. With `skipna`, a cell counts where the climatology has a value too.
     climatology
-        As `climatology` gives it, or one of WeatherBench 2.
-    kind
-        "pooled": the three means over initializations and cells, then one ratio, as WeatherBench-X.
-        "per_init": the ratio of means over cells for every initialization, then the mean of the ratios, as
-        WeatherBench 2.
+        As returned by `baselines.climatology`, or one of WeatherBench 2.
+    average
+        "pooled": the three means over initializations and cells, then one ratio, as in WeatherBench-X. "per_init": the
+        ratio of means over cells for every initialization, then the mean of the ratios, as in WeatherBench 2.
     allow_overlap
-        Whether the climatology may come from a period with verified times in it.
+        Whether verified times may lie in the period of the climatology.
 
     Returns
     -------
-    Dataset as from `rmse`, without unit, from -1 to 1; NaN where an anomaly is zero throughout.
+    Dataset as from `rmse`, without unit, from -1 to 1; NaN where an anomaly is zero everywhere.
 
     Raises
     ------
     ValueError
-        As in `rmse`, or if the climatology lacks a valid time, or verified times lie in its period, or `kind` is
+        As in `rmse`; if the climatology lacks a valid time or verified times lie in its period; or if `average` is
         unknown.
     """
-    if kind not in ("pooled", "per_init"):
-        raise ValueError(f"kind={kind!r} is unknown: choose 'pooled' or 'per_init'")
-    name = "acc" if kind == "pooled" else "acc_per_init"
-    return _single(name, forecast, truth, climatology, weights, skipna, allow_overlap)
+    names = {"pooled": "acc", "per_init": "acc_per_init"}
+    if average not in names:
+        raise ValueError(f"average={average!r} is unknown: choose 'pooled' or 'per_init'")
+    return compute_metric(
+        names[average], forecast, truth, climatology, weights=weights, skipna=skipna, allow_overlap=allow_overlap
+    )
 
 
 def small_scale_variance(
@@ -140,18 +132,18 @@ def small_scale_variance(
 ) -> xr.Dataset:
     """Return the variance at small scales in the forecast relative to that in the truth.
 
-    The variance along circles of latitude in the zonal wavenumbers from the first to the last of
-    `wavenumbers` (2 |F_k|^2, F the discrete Fourier transform divided by the number of longitudes),
-    averaged like the other statistics. 1 means as sharp as the truth, less means blurred.
+    The variance along circles of latitude in a range of zonal wavenumbers (the sum of 2 |F_k|^2, F the discrete Fourier
+    transform divided by the number of longitudes), averaged like the other metrics. 1 is as sharp as the truth; a
+    blurred forecast has less.
 
     Parameters
     ----------
     forecast, truth, weights
-        As in `rmse`, on a grid that goes round the globe.
+        As in `rmse`, on a grid that circles the globe.
     wavenumbers
         First and last zonal wavenumber, both included.
     skipna
-        True: only complete circles of latitude count, complete in forecast and truth.
+        True: only circles of latitude that are complete in forecast and truth count.
 
     Returns
     -------
@@ -160,13 +152,14 @@ def small_scale_variance(
     Raises
     ------
     ValueError
-        As in `rmse`, or if the grid does not close in longitude or does not resolve the wavenumbers.
+        As in `rmse`, or if the grid does not circle the globe or does not resolve the wavenumbers.
     """
     pairs = match(forecast, truth, None)
     check_wavenumbers(pairs.grid["longitude"], wavenumbers)
-    metrics = {"small_scale_variance": _small_scale_variance(wavenumbers)}
-    sums = weighted_sums(pairs, metrics, row_weights(pairs.grid["latitude"], weights), skipna)
-    return _described(*_estimate(sums["", "small_scale_variance"], metrics["small_scale_variance"]), pairs)
+    metric = variance_ratio(wavenumbers)
+    rows = row_weights(pairs.grid["latitude"], weights)
+    sums = weighted_sums(pairs, {"small_scale_variance": metric}, rows, skipna)["", "small_scale_variance"]
+    return pool_over_inits(sums, metric, pairs)
 
 
 def activity(
@@ -180,10 +173,12 @@ def activity(
 ) -> xr.Dataset:
     """Return the standard deviation of the anomalies of a forecast over that of the truth.
 
-    sqrt(<a^2> / <b^2>), a and b the anomalies of forecast and truth from the climatology at the valid time. A forecast
-    that blurs what it does not know has less than 1. Arguments, result and errors as in `acc`; no unit.
+    sqrt(<f^2> / <t^2>), f and t the anomalies of forecast and truth from the climatology at the valid time. A forecast
+    that blurs what it cannot predict has less than 1. Arguments, result and errors as in `acc`; no unit.
     """
-    return _single("activity", forecast, truth, climatology, weights, skipna, allow_overlap)
+    return compute_metric(
+        "activity", forecast, truth, climatology, weights=weights, skipna=skipna, allow_overlap=allow_overlap
+    )
 
 
 def wind_vector_rmse(
@@ -194,38 +189,40 @@ def wind_vector_rmse(
     weights: Literal["area", "cos"] | None = "area",
     skipna: bool = False,
 ) -> xr.DataArray:
-    """Return the root mean square length of the error of the wind, sqrt(<du^2 + dv^2>).
+    """Return the root mean square length of the error of the wind, sqrt(<du^2 + dv^2>), as WeatherBench 2.
 
     Parameters
     ----------
     components
-        The variables that hold the eastward and the northward wind.
+        The variables of the eastward and the northward wind.
     forecast, truth, weights, skipna
         As in `rmse`.
 
     Returns
     -------
-    DataArray `wind_vector_rmse` as one of the variables of `rmse`, in the unit of the wind.
+    DataArray `wind_vector_rmse` with the dims of a variable of `rmse`, in the unit of the wind.
 
     Raises
     ------
     ValueError
-        As in `rmse`, or if a component is missing, or both differ in unit.
+        As in `rmse`, or if a component is missing, or the units of the components differ.
     """
-    if lacking := [name for name in components if name not in forecast]:
+    if missing := [name for name in components if name not in forecast]:
         raise ValueError(
-            f"the forecast has no {' and '.join(lacking)}, but {list(forecast.data_vars)}: say components="
+            f"components: the forecast has no {' and '.join(missing)}, but {list(forecast.data_vars)}. Name the "
+            "variables of the wind, components=('u10', 'v10')"
         )
     east, north = components
     units = [forecast[name].attrs.get("units") for name in components]
     if units[0] != units[1]:
         raise ValueError(f"{east} is in {units[0]!r} and {north} in {units[1]!r}: convert one")
-    if skipna:  # the same cells for both
-        analyses = rename(truth, components)
-        there = {name: one[east].notnull() & one[north].notnull() for name, one in (("f", forecast), ("t", analyses))}
-        forecast = forecast[list(components)].where(there["f"])
-        truth = analyses[list(components)].where(there["t"])
-    both = rmse(forecast[list(components)], truth, weights=weights, skipna=skipna)
-    # the means of both squares are over the same cells, so that their sum is the mean of the sum
-    length = np.sqrt(both[east] ** 2 + both[north] ** 2).rename("wind_vector_rmse")
+    forecast, truth = forecast[list(components)], rename(truth, components) if skipna else truth
+    if skipna:  # Both components count in the same cells.
+        forecast, truth = (
+            dataset[list(components)].where(dataset[east].notnull() & dataset[north].notnull())
+            for dataset in (forecast, truth)
+        )
+    errors = rmse(forecast, truth, weights=weights, skipna=skipna)
+    # Both means are over the same cells: their sum is the mean of the sum.
+    length = np.sqrt(errors[east] ** 2 + errors[north] ** 2).rename("wind_vector_rmse")
     return length.assign_attrs(long_name="root mean square length of the wind error", units=units[0] or "")

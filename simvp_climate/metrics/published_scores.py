@@ -1,4 +1,4 @@
-"""Scores that others have published, each with what it was computed on."""
+"""Published scores of other models, each with the grid, years and truth of its verification."""
 
 import pandas as pd
 
@@ -11,7 +11,7 @@ _WB1 = {
 }
 _RT = {**_WB1, "source": "Rasp and Thuerey 2021, arXiv:2008.08626v2, Table 1"}
 _UNITS = {"z500": "m2 s-2", "t850": "K", "t2m": "K", "tp6h": "mm"}
-# RMSE at 72 h and 120 h; one number: the same at both
+# RMSE at 72 h and 120 h; a single value holds for both.
 _WB1_ROWS = {
     "persistence": {"z500": (936.01, 1033.29), "t850": (4.293, 4.556), "t2m": (3.004, 3.271), "tp6h": (3.231, 3.236)},
     "climatology": {"z500": (1075,), "t850": (5.512,), "t2m": (6.071,), "tp6h": (2.362,)},
@@ -31,9 +31,9 @@ _WB1_ROWS = {
     "Weyn et al. 2020, regridded": {"z500": (373.37, 611.33), "t850": (1.979, 2.868)},
     "Clare et al. 2021": {"z500": (375, 627), "t850": (2.11, 2.91)},
 }
-# of these WeatherBench had forecasts of 2018 alone
+# WeatherBench had only the year 2018 of these forecasts.
 _WB1_2018_ROWS = {"operational IFS": {"t2m": (1.352, 1.765), "tp6h": (2.358, 2.590)}}
-# of z500 in the same notebook, no unit
+# ACC of z500 from the same notebook, no unit.
 _WB1_ACC_ROWS = {
     "persistence": {"z500": (0.62, 0.53)},
     "weekly climatology": {"z500": (0.65,)},
@@ -47,7 +47,7 @@ _RT_ROWS = {
     "ResNet, direct, pretrained on CMIP": {"z500": (268, 523), "t850": (1.65, 2.52)},
     "ResNet, continuous, pretrained on CMIP": {"z500": (284, 499), "t850": (1.72, 2.41)},
 }
-# others: one score each, from what their makers or maintainers wrote
+# Models with a single score, from texts of their authors or maintainers.
 _SINGLE = (
     ("GraphCast", "z500", 72, 113.4, _GRID, "2020", "ERA5", "WeatherBench 2, issue 231"),
     ("Pangu-Weather", "t2m", 24, 0.56, "240 longitudes x 121 latitudes", "2020", "ERA5", "WeatherBench 2, issue 271"),
@@ -57,11 +57,11 @@ _SINGLE = (
 
 
 def published() -> pd.DataFrame:
-    """Return scores that others have published: root mean square errors, and a few others.
+    """Return published scores of other models: root mean square errors, and some ACC and MAE.
 
-    Scores depend on the grid (coarser is lower), the years and the truth: a number says something beside another one on
-    the same. `plot.scores(scores, published=...)` draws those on the grid of the scores. The climatologies of
-    WeatherBench are its own, simpler ones.
+    Scores depend on the grid (coarser is lower), the years and the truth: compare only scores with the same ones. The
+    figure `plot.scores(scores, published=...)` draws those on the grid of the scores. The climatologies of WeatherBench
+    are simpler than ours.
 
     Returns
     -------
@@ -80,8 +80,8 @@ def published() -> pd.DataFrame:
         for model, variables in models.items():
             for variable, values in variables.items():
                 for hours, value in zip((72, 120), values * (2 // len(values)), strict=True):
-                    one = {"model": model, "variable": variable, "metric": metric, "lead_hours": hours, "value": value}
-                    rows.append(one | origin)
+                    row = {"model": model, "variable": variable, "metric": metric, "lead_hours": hours, "value": value}
+                    rows.append(row | origin)
     names = ("model", "variable", "lead_hours", "value", "grid", "years", "truth", "source")
     rows += [{"metric": "rmse", **dict(zip(names, row, strict=True))} for row in _SINGLE]
     table = pd.DataFrame(rows)

@@ -6,10 +6,10 @@ import numpy as np
 import xarray as xr
 
 from simvp_climate.data.grid import closes_longitude, find_axes
-from simvp_climate.metrics.aggregation import cell_weights, concat, row_weights, weighted_sums
+from simvp_climate.metrics.aggregation import cell_weights, row_weights, weighted_sums
 from simvp_climate.metrics.alignment import SPACE, canonical, on_grid_of, with_times
 from simvp_climate.metrics.baselines.climatologies import normals_at
-from simvp_climate.metrics.definitions import Fields, Metric
+from simvp_climate.metrics.definitions import Fields, Metric, concat
 from simvp_climate.metrics.pairs import match, refuse_times
 from simvp_climate.metrics.regions import Region
 

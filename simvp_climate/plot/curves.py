@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from simvp_climate.data.variables import conversion
+from simvp_climate.metrics.definitions import METRICS
 from simvp_climate.plot.selection import check_dataset, choose_names, lead_values
 from simvp_climate.plot.style import (
     BASELINES,
@@ -27,26 +28,6 @@ from simvp_climate.plot.style import (
     new_figure,
     refuse_settings_of_axes,
 )
-
-# Label, whether in the units of the variable, the value to compare with.
-_METRICS = {
-    "rmse": ("RMSE", True, None),
-    "mae": ("MAE", True, None),
-    "bias": ("Bias", True, 0.0),
-    "crps": ("CRPS", True, None),
-    "spread": ("Spread", True, None),
-    "acc": ("ACC", False, 0.6),  # the customary end of useful skill
-    "acc_per_init": ("ACC (mean over forecasts)", False, 0.6),
-    # below 1: smoother than the truth
-    "activity": ("Activity", False, 1.0),
-    "small_scale_variance": ("Small-scale variance ratio", False, 1.0),
-    "rmse_unweighted": ("RMSE, not weighted", True, None),
-    "spread_skill_ratio": ("Spread / skill", False, 1.0),
-    "brier": ("Brier score", False, None),
-    "frequency_bias": ("Frequency bias", False, 1.0),
-    "seeps": ("SEEPS", False, None),
-}
-_FIRST_METRICS = ("rmse", "acc", "activity", "small_scale_variance")
 
 
 def scores(
@@ -102,8 +83,8 @@ def scores(
     names = choose_names(variables, [str(name) for name in scores.data_vars], "variables", "scores")
     all_metrics = [str(name) for name in scores["metric"].values]
     if metric is None:
-        usual = [m for m in _FIRST_METRICS if m in all_metrics and _has_values(scores[names].sel(metric=m))]
-        metrics = usual or all_metrics
+        headline = [name for name in METRICS if METRICS[name].headline and name in all_metrics]
+        metrics = [name for name in headline if _has_values(scores[names].sel(metric=name))] or all_metrics
     else:
         metrics = choose_names(metric, all_metrics, "metric", "scores")
 
@@ -240,13 +221,14 @@ def _draw_scores(panel: Axes, values: xr.DataArray, leads: np.ndarray, drawn: di
 
 def _described(metric: str) -> tuple[str, bool, float | None]:
     """Return the label of a metric, whether it has the unit of its variable, and the value to compare with."""
-    if metric in _METRICS:
-        return _METRICS[metric]
-    for words, text in (("_skill_vs_", "skill over"), ("_difference_vs_", "less that of")):
-        own, found, baseline = metric.partition(words)
-        if found:
-            label, has_units, _ = _METRICS.get(own, (own, False, None))
-            return f"{label} {text} {baseline.replace('_', ' ')}", has_units and "diff" in words, 0.0
+    if metric in METRICS:
+        definition = METRICS[metric]
+        return definition.label, not definition.dimensionless, definition.reference
+    for separator, text in (("_skill_vs_", "skill over"), ("_difference_vs_", "less that of")):
+        name, matched, baseline = metric.partition(separator)
+        if matched:
+            label, has_units, _ = _described(name)
+            return f"{label} {text} {baseline.replace('_', ' ')}", has_units and "diff" in separator, 0.0
     return metric, False, None
 
 

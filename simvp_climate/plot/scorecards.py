@@ -11,6 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from simvp_climate.metrics.definitions import METRICS
 from simvp_climate.plot.colors import DIVERGING
 from simvp_climate.plot.curves import check_scores, lead_axis
 from simvp_climate.plot.selection import choose_leads
@@ -24,7 +25,6 @@ from simvp_climate.plot.style import (
     refuse_settings_of_axes,
 )
 
-_SHARPNESS = {"activity": "Activity", "small_scale_variance": "Small-scale variance"}
 _MOST_COLUMNS = 12
 
 
@@ -108,7 +108,11 @@ def scorecard(
     # a figure of the user has a title of its own
     whose = f"{system}, skill" if ax is not None and title is None else "Skill"
     parts = [(label, f"{whose} over {baseline}, {metric.upper()}")]
-    parts += [(one, text) for one, text in _SHARPNESS.items() if one in metrics]
+    parts += [
+        (name, metric.label.removesuffix(" ratio"))
+        for name, metric in METRICS.items()
+        if metric.sharpness and name in metrics
+    ]
     count = len(parts)
     longest = max(len(text) for text, _ in rows)
     given = None if ax is None else given_panels(ax, count, "the skill, and what there is of activity and variance")

@@ -61,7 +61,7 @@ class TestEventFrequency:
         frequency = event_frequency(train, {"tp24h": threshold})
         assert float(frequency.tp24h.max()) == 0
         table = score(persistence(truth, truth.time[:9], ["1D"]), truth, climatology(train), metrics=["brier"],
-                      thresholds={"tp24h": threshold}, event_frequency=frequency, confidence=None)  # fmt: skip
+                      thresholds={"tp24h": threshold}, event_frequency=frequency, bootstrap=None)  # fmt: skip
         assert (table.tp24h == 0).all()
         # nor is it dry
         train = train.assign(tp24h=train.tp24h.assign_attrs(units="m"))

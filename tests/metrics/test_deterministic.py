@@ -20,7 +20,7 @@ METRICS = {
     "mae": lambda f, t, c: mae(f, t),
     "bias": lambda f, t, c: bias(f, t),
     "acc_pooled": lambda f, t, c: acc(f, t, c),
-    "acc_per_init": lambda f, t, c: acc(f, t, c, kind="per_init"),
+    "acc_per_init": lambda f, t, c: acc(f, t, c, average="per_init"),
 }
 
 
@@ -156,7 +156,7 @@ class TestByHand:
         for factor, value in ((0.3, 1), (-2.0, -1)):
             forecast = perfect.assign(t2m=shift + factor * (perfect.t2m - shift))
             for kind in ("pooled", "per_init"):
-                result = acc(forecast, truth, clim, kind=kind, allow_overlap=True).t2m
+                result = acc(forecast, truth, clim, average=kind, allow_overlap=True).t2m
                 np.testing.assert_allclose(result, value, rtol=1e-12)
                 assert result.attrs["units"] == "1"
         assert anomaly.shape == perfect.t2m.shape
@@ -170,9 +170,9 @@ class TestByHand:
         forecast["t2m"] = forecast.t2m * xr.DataArray([1.0, -1.0], dims="init_time")
         # pooled (1 - 9) / (1 + 9); the mean of 1 and -1 is 0
         np.testing.assert_allclose(acc(forecast, truth, clim).t2m, -0.8, rtol=1e-12)
-        np.testing.assert_allclose(acc(forecast, truth, clim, kind="per_init").t2m, 0, atol=1e-12)
-        with pytest.raises(ValueError, match="kind='mean' is unknown"):
-            acc(forecast, truth, clim, kind="mean")
+        np.testing.assert_allclose(acc(forecast, truth, clim, average="per_init").t2m, 0, atol=1e-12)
+        with pytest.raises(ValueError, match="average='mean' is unknown"):
+            acc(forecast, truth, clim, average="mean")
 
     def test_other_dimensions_and_a_picked_lead_or_init(self):
         truth = truth_on()
@@ -256,7 +256,7 @@ class TestConventions:
             assert ("level" in result.dims) == ("level" in one.dims)
             with pytest.raises(ValueError, match="level 850 hPa is not in"):
                 rmse(one, truth.sel(level=[500]))
-        with pytest.raises(ValueError, match="the forecast has none"):
+        with pytest.raises(ValueError, match="levels .* the forecast has none"):
             rmse(forecast.isel(level=0, drop=True), truth)
 
     def test_levels_keep_the_labels_of_the_forecast(self, golden):
@@ -267,11 +267,11 @@ class TestErrors:
     def test_variables_levels_units_and_grids_must_match(self, golden):
         truth = truth_on()
         forecast = forecast_of(truth)
-        with pytest.raises(ValueError, match="compared with the truth: no variable 'q'"):
+        with pytest.raises(ValueError, match="truth: no variable 'q'"):
             rmse(forecast.rename(t2m="q"), truth)
         with pytest.raises(ValueError, match=r"t2m has units 'K' in the forecast but 'degC' in the truth"):
             rmse(forecast, truth.assign(t2m=truth.t2m.assign_attrs(units="degC")))
-        with pytest.raises(ValueError, match="compared with the truth: the grids differ: 32 against 16"):
+        with pytest.raises(ValueError, match="truth: the grids differ: 32 against 16"):
             rmse(forecast, truth_on(latitude=16))
         with pytest.raises(ValueError, match="truth: level 850 hPa is not in"):
             rmse(golden[0], golden[1].sel(level=[500]))
@@ -286,7 +286,7 @@ class TestErrors:
         truth = truth_on()
         forecast, nameless = forecast_of(truth, error=2.0), truth_on()
         del nameless.t2m.attrs["units"]
-        with pytest.warns(UserWarning, match=r"only one of the forecast and the truth says the units of t2m \('K'\)"):
+        with pytest.warns(UserWarning, match=r"only one .*units of t2m \('K'\)"):
             np.testing.assert_allclose(rmse(forecast, nameless).t2m, 2)
         del forecast.t2m.attrs["units"]
         np.testing.assert_allclose(rmse(forecast, nameless).t2m, 2)  # neither says: nothing to compare
@@ -299,12 +299,12 @@ class TestErrors:
 
     def test_a_time_that_appears_twice(self):
         truth = truth_on()
-        with pytest.raises(ValueError, match="more than once"):
+        with pytest.raises(ValueError, match="time 2018.* more than once"):
             rmse(forecast_of(truth), xr.concat([truth, truth.isel(time=[3])], "time"))
 
     def test_a_forecast_is_no_truth(self):
         forecast = forecast_of(truth_on())
-        with pytest.raises(ValueError, match="no times: give analyses"):
+        with pytest.raises(ValueError, match="no times"):
             rmse(forecast, forecast)
 
     def test_unknown_settings(self):
@@ -351,7 +351,7 @@ class TestMissingValues:
         for by_itself, told in (
             (rmse(*masked), rmse(*masked, skipna=True)),
             (acc(*masked, clim), acc(*masked, clim, skipna=True)),
-            (acc(*masked, clim, kind="per_init"), acc(*masked, clim, kind="per_init", skipna=True)),
+            (acc(*masked, clim, average="per_init"), acc(*masked, clim, average="per_init", skipna=True)),
             # the climatology has values where the others have none
             (
                 score(*masked, clim).sel(system="climatology"),
@@ -368,7 +368,7 @@ class TestMissingValues:
         monkeypatch.setattr(pairs, "_BLOCK_BYTES", 1)
         truth = truth_on()
         ice = truth.where((truth.latitude > -80) | (truth.time > truth.time[2]))
-        with pytest.raises(ValueError, match="the mask of 't2m' moves: .* cells have no value in the first pairs"):
+        with pytest.raises(ValueError, match=r"mask of 't2m' moves: \d+ cells"):
             rmse(forecast_of(ice), ice)
 
     def test_an_infinite_forecast_stays_loud(self):
@@ -381,10 +381,10 @@ class TestMissingValues:
         forecast, truth, clim = (ds[["2m_temperature"]] for ds in golden)
         sea = xr.DataArray(np.random.default_rng(0).random((32, 64)) > 0.4, dims=("latitude", "longitude"))
         for kind in ("pooled", "per_init"):
-            both = acc(forecast.where(sea), truth.where(sea), clim, kind=kind, skipna=True)
-            one = acc(forecast, truth.where(sea), clim, kind=kind, skipna=True)
+            both = acc(forecast.where(sea), truth.where(sea), clim, average=kind, skipna=True)
+            one = acc(forecast, truth.where(sea), clim, average=kind, skipna=True)
             xr.testing.assert_allclose(one, both, rtol=1e-13)
-            assert np.isnan(acc(forecast, truth.where(sea), clim, kind=kind)["2m_temperature"]).all()
+            assert np.isnan(acc(forecast, truth.where(sea), clim, average=kind)["2m_temperature"]).all()
 
     def test_all_systems_are_scored_on_the_same_cells(self):
         truth = truth_on()
@@ -509,7 +509,7 @@ class TestScore:
         forecast = persistence(truth, truth.time[:6], ["6h", "18h", "48h"])
         # no truth for the last inits at the longer leads, and none at the third init itself
         gappy = truth.drop_isel(time=2)
-        with pytest.warns(UserWarning, match=r"at the leads 2 d, .*Give analyses to 2018-01-04T06:00:00"):
+        with pytest.warns(UserWarning, match=r"leads 2 d, .*2018-01-04T06:00:00"):
             table = score(forecast, gappy, metrics=["rmse"])
         # valid 1 3 4 5 6 less init 2: 0->1, 3->4, 4->5, 5->6, and 1->2 is missing
         assert table.pairs.values.tolist() == [4, 4, 0]
@@ -523,7 +523,7 @@ class TestScore:
                 value = table.t2m.sel(system=system, metric="rmse", lead_time=pd.Timedelta(lead).to_timedelta64())
                 assert float(value) == pytest.approx(expected, rel=1e-12)
         assert np.isnan(table.t2m.sel(lead_time=np.timedelta64(48, "h"))).all()
-        with pytest.warns(UserWarning, match="an analysis at the valid time. Give analyses"):
+        with pytest.warns(UserWarning, match="an analysis at the valid time:"):
             alone = score(forecast, gappy, metrics=["rmse"], persistence=False)
         assert alone.pairs.values.tolist() == [5, 5, 0]
 
@@ -531,13 +531,13 @@ class TestScore:
         truth, clim = truth_on(times=5), climatology(truth_on(times=5).isel(time=[0, 1, 2, 4]))
         forecast = persistence(truth, truth.time[:2], ["6h", "48h"])
         clim = clim.sel(hour=[6, 12])
-        with pytest.warns(UserWarning, match="no forecast has a truth at the leads 2 d"):
+        with pytest.warns(UserWarning, match="leads 2 d"):
             assert score(forecast, truth, clim, allow_overlap=True).pairs.values.tolist() == [2, 0]
 
     def test_leads_without_truth_are_named(self):
         truth = truth_on(times=8)
         forecast = persistence(truth, truth.time[:6], ["6h", "72h", "78h"])
-        with pytest.warns(UserWarning, match="no forecast has a truth at the leads 3 d, 78 h, so that"):
+        with pytest.warns(UserWarning, match="leads 3 d, 78 h, so"):
             found = rmse(forecast, truth).t2m
         assert np.isfinite(found[0]) and np.isnan(found[1:]).all()
 

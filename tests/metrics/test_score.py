@@ -17,7 +17,7 @@ from simvp_climate.metrics.deterministic import activity, rmse, wind_vector_rmse
 from simvp_climate.metrics.ensemble import crps, rank_histogram, spread, spread_skill_ratio
 from simvp_climate.metrics.regions import region_masks
 from simvp_climate.metrics.score import score, skilful_to
-from simvp_climate.metrics.uncertainty.bootstrap import block_length, resample
+from simvp_climate.metrics.uncertainty.bootstrap import Bootstrap, block_length, resample
 from simvp_climate.metrics.uncertainty.calibration import fit_calibration
 
 LEADS = ["6h", "24h"]
@@ -141,7 +141,7 @@ class TestEnsembles:
 
     def test_errors(self):
         truth = weather(days=5)
-        with pytest.raises(ValueError, match="none of ensemble members"):
+        with pytest.raises(ValueError, match=r"dims \(.*\) and no ensemble members"):
             crps(forecast_of(truth), truth)
         one = ensemble_of(truth, members=1)
         for call in (crps, score):
@@ -153,7 +153,7 @@ class TestIntervals:
     def test_are_those_of_a_peer(self):
         truth = weather()
         forecast = forecast_of(truth, leads=["24h"])
-        table = score(forecast, truth, metrics=["rmse", "rmse_skill"], samples=4000, block=10)
+        table = score(forecast, truth, metrics=["rmse", "rmse_skill"], bootstrap=Bootstrap(samples=4000, block=10))
         weight = latitude_weights(truth).values[:, np.newaxis]
         right = truth.t2m.sel(time=forecast.valid_time).values
         start = truth.t2m.sel(time=forecast.init_time).values[:, np.newaxis]
@@ -189,7 +189,7 @@ class TestIntervals:
         for seed in range(times):
             truth = weather(days=60, seed=seed)
             forecast = forecast_of(truth, seed=1000 + seed, leads=["6h"], noise=0.5)
-            found = score(forecast, truth, metrics=["rmse"], persistence=False, samples=300)
+            found = score(forecast, truth, metrics=["rmse"], persistence=False, bootstrap=Bootstrap(samples=300))
             found = found.sel(system="forecast", metric="rmse").isel(lead_time=0)
             hits += float(found.t2m_low) <= 0.5 <= float(found.t2m_high)
         assert 50 <= hits <= 60
@@ -199,7 +199,7 @@ class TestIntervals:
         table = score(forecast_of(truth), truth)
         assert "t2m_low" not in table.coords
         assert table.attrs["intervals"] == "none: 6 initializations are fewer than five blocks of 2"
-        assert score(forecast_of(truth), truth, confidence=None).attrs["intervals"] == "none asked for"
+        assert score(forecast_of(truth), truth, bootstrap=None).attrs["intervals"] == "none asked for"
 
     def test_survive_a_file(self, tmp_path):
         truth = weather(days=30)
@@ -223,15 +223,14 @@ class TestIntervals:
         with pytest.raises(ValueError, match="no rmse_skill"):
             skilful_to(score(forecast, truth, metrics=["rmse"]))
         with pytest.raises(ValueError, match="no intervals"):
-            skilful_to(score(forecast, truth, confidence=None))
+            skilful_to(score(forecast, truth, bootstrap=None))
 
     def test_errors(self):
-        truth = weather(days=5)
         with pytest.raises(ValueError, match=r"confidence=95"):
-            score(forecast_of(truth), truth, confidence=95)
+            Bootstrap(confidence=95)
         for wrong in ({"block": 0}, {"block": 2.5}, {"block": "3"}, {"samples": 10.5}, {"seed": 0.5}, {"samples": 1}):
-            with pytest.raises(ValueError, match="{}={!r}.* must be whole numbers".format(*next(iter(wrong.items())))):
-                score(forecast_of(truth), truth, **wrong)
+            with pytest.raises(ValueError, match="{}={!r} must be a whole number".format(*next(iter(wrong.items())))):
+                Bootstrap(**wrong)
 
 
 class TestSystems:
@@ -288,7 +287,7 @@ class TestSystems:
         assert (own.sel(metric="activity") < table.t2m.sel(system="forecast", metric="activity")).all()
         with pytest.raises(ValueError, match="it has seen the truth"):
             score(forecast_of(valid), valid, clim, calibrated=factors)
-        with pytest.raises(ValueError, match="give one, climatology"):
+        with pytest.raises(ValueError, match="calibrated .* climatology"):
             score(forecast, test, calibrated=factors)
 
     def test_levels_are_matched_by_value_beside_flat_variables(self):
@@ -326,12 +325,10 @@ class TestSystems:
         with pytest.raises(ValueError, match=r"the baseline 'damped' is from 2018-01-01T00.*it has seen the truth"):
             score(forecast, truth, clim, baselines={"damped": cheat})
         celsius = train.assign(t2m=(train.t2m - 273.15).assign_attrs(units="degC"))
-        with pytest.raises(
-            ValueError, match=r"the baseline 'damped' cannot be made.*'K', and the baseline was fitted in 'degC'"
-        ):
+        with pytest.raises(ValueError, match=r"the baseline 'damped' cannot .*'K'.*'degC'"):
             other = fit_damped_persistence(celsius, climatology(celsius), LEADS)
             score(forecast, truth, clim, baselines={"damped": other})
-        with pytest.raises(ValueError, match=r"the climatology does not fit: t2m is in 'K' and not in 'degC'"):
+        with pytest.raises(ValueError, match=r"climatology .*t2m is in 'K' and not in 'degC'"):
             fit_damped_persistence(celsius, clim, LEADS)
 
     def test_truth_of_another_calendar_or_with_members(self):
@@ -401,7 +398,7 @@ class TestRegionsAndSeasons:
         table = score(forecast, truth.assign(lsm=land), metrics=["rmse"], regions=["global", "land", "sea"])
         own = score(forecast, truth, metrics=["rmse"], regions={"a": land, "b": 1 - land})
         np.testing.assert_array_equal(table.t2m.isel(region=[1, 2]), own.t2m)
-        with pytest.raises(ValueError, match="land and sea take a land-sea mask in the truth"):
+        with pytest.raises(ValueError, match="land-sea mask"):
             score(forecast, truth, regions=["land"])
 
     def test_masked_cells_count_in_no_region(self):
@@ -420,7 +417,7 @@ class TestRegionsAndSeasons:
         truth = weather(days=20)
         forecast = forecast_of(truth)
         forecast.t2m[3, 0, 3, 2] = np.nan  # in the far north
-        with pytest.warns(UserWarning, match="scores of .'t2m'. are missing where a value is missing.*skipna=True"):
+        with pytest.warns(UserWarning, match=r"\['t2m'\] are missing .*skipna=True"):
             table = score(
                 forecast, truth, metrics=["rmse"], regions={"north": (20, 90, 0, 360), "south": (-90, 0, 0, 360)}
             )
@@ -448,7 +445,7 @@ class TestRegionsAndSeasons:
             region_masks({"speck": (1, 2, 1, 2)}, grid)
         with pytest.raises(ValueError, match="south, north, west, east"):
             region_masks({"speck": (1, 2)}, grid)
-        with pytest.raises(ValueError, match="does not fit the forecast"):
+        with pytest.raises(ValueError, match="mask of the region .* does not fit"):
             region_masks({"land": xr.DataArray(np.ones((3, 3)), coords={"latitude": [0, 1, 2], "longitude": [0, 1, 2]},
                                                dims=("latitude", "longitude"))}, grid)  # fmt: skip
 
@@ -483,9 +480,9 @@ class TestRegionsAndSeasons:
         assert float(masks.sel(region="d").sum()) == 2  # one row, at 0 and 45 degrees
         with pytest.raises(ValueError, match=r"\['europe lamd'\] are unknown"):
             region_masks(["europe lamd"], grid, truth)
-        with pytest.raises(ValueError, match="ends with 'lake': write 'land' or 'sea'"):
+        with pytest.raises(ValueError, match="'lake'.* 'land' or 'sea'"):
             region_masks({"a": (0, 1, 2, 3, "lake")}, grid, truth)
-        with pytest.raises(ValueError, match="land and sea take a land-sea mask"):
+        with pytest.raises(ValueError, match="land-sea mask"):
             region_masks(["tropics land"], grid)
         with pytest.raises(ValueError, match="regions has 'tropics' twice"):
             region_masks(["tropics", "tropics"], grid)
@@ -611,7 +608,7 @@ class TestOfSomeVariables:
         forecast, truth = self.rainy()
         years = [forecast.assign(tp24h=forecast.tp24h.roll(init_time=shift)) for shift in (30, 60, 90)]
         members = xr.concat(years, "number", coords="minimal", compat="override", join="override")
-        table = score(forecast, truth, thresholds={"tp24h": 5e-3}, baselines={"climatology": members}, confidence=None,
+        table = score(forecast, truth, thresholds={"tp24h": 5e-3}, baselines={"climatology": members}, bootstrap=None,
                       metrics=["brier", "brier_skill"])  # fmt: skip
         own = table.tp24h.sel(system="climatology", metric="brier")
         np.testing.assert_allclose(own, brier(members[["tp24h"]], truth, 5e-3).tp24h, rtol=1e-12)
@@ -626,9 +623,9 @@ class TestOfSomeVariables:
             return score(forecast, truth, clim, thresholds=thresholds, event_frequency=frequency)
 
         frequency = event_frequency(train, thresholds)
-        with pytest.raises(ValueError, match="give both, score"):
+        with pytest.raises(ValueError, match="event_frequency .* both"):
             scored(frequency, thresholds=None)
-        with pytest.raises(ValueError, match="give both, score"):
+        with pytest.raises(ValueError, match="event_frequency .* both"):
             scored(frequency, clim=None)
         with pytest.raises(ValueError, match="above 0.005 m, .*threshold is 0.01 m"):
             scored(frequency, thresholds={"tp24h": 1e-2})
@@ -659,7 +656,7 @@ class TestOfSomeVariables:
             score(forecast, truth, thresholds=1.0)
         with pytest.raises(ValueError, match="metrics has 'rmse' twice"):
             score(forecast, truth, metrics=["rmse", "mae", "rmse"])
-        with pytest.raises(ValueError, match="brier needs thresholds: score"):
+        with pytest.raises(ValueError, match="brier needs thresholds"):
             score(forecast, truth, metrics=["brier"])
         with pytest.raises(ValueError, match="seeps_skill needs seeps_climatology"):
             score(forecast, truth, metrics=["seeps_skill"])
@@ -689,7 +686,7 @@ def test_differences_to_each_baseline_have_intervals_of_their_own():
     clim = climatology(weather(days=400, start="2016-01-01"))
     forecast = forecast_of(truth, noise=0.5)
     metrics = ["rmse", "acc", "mae_skill", "acc_difference", "rmse_difference"]
-    table = score(forecast, truth, clim, metrics=metrics, block=4)
+    table = score(forecast, truth, clim, metrics=metrics, bootstrap=Bootstrap(block=4))
     own, theirs = (table.t2m.sel(system=name, metric="rmse") for name in ("forecast", "persistence"))
     found = table.sel(system="forecast", metric="rmse_difference_vs_persistence")
     np.testing.assert_allclose(found.t2m, own - theirs)
@@ -716,9 +713,9 @@ class TestWhatAReaderFound:
     def test_intervals_count_what_was_verified(self):
         truth = weather(days=120)
         forecast = forecast_of(truth)
-        few = score(forecast, truth.isel(time=slice(0, 12)), block=2)
+        few = score(forecast, truth.isel(time=slice(0, 12)), bootstrap=Bootstrap(block=2))
         assert few.t2m_low.isnull().all() if "t2m_low" in few.coords else "fewer than five blocks" in few.intervals
-        by_month = score(forecast, truth, by="month", block=40)
+        by_month = score(forecast, truth, by="month", bootstrap=Bootstrap(block=40))
         assert by_month.t2m_low.isnull().all()
 
     def test_a_lead_without_truth_makes_no_longer_blocks(self):
@@ -727,7 +724,7 @@ class TestWhatAReaderFound:
         far = forecast.isel(lead_time=[-1])
         later = far.valid_time + np.timedelta64(199, "D")
         far = far.assign_coords(lead_time=[np.timedelta64(200, "D")], valid_time=later)
-        with pytest.warns(UserWarning, match="no forecast has a truth at the leads 200 d"):
+        with pytest.warns(UserWarning, match="leads 200 d"):
             both = score(xr.concat([forecast, far], "lead_time"), truth, metrics=["rmse"], persistence=False)
         alone = score(forecast, truth, metrics=["rmse"], persistence=False)
         np.testing.assert_allclose(both.t2m_low[..., : alone.sizes["lead_time"]], alone.t2m_low)
@@ -735,10 +732,8 @@ class TestWhatAReaderFound:
     def test_what_no_metric_uses_is_an_error(self):
         truth = weather(days=60)
         forecast = forecast_of(truth)
-        with pytest.raises(ValueError, match=r"thresholds would be ignored, as metrics=\['rmse'\] asks for none of"):
+        with pytest.raises(ValueError, match=r"thresholds .* metrics=\['rmse'\]"):
             score(forecast, truth, metrics=["rmse"], thresholds={"t2m": 280.0})
-        with pytest.raises(ValueError, match="block=3 would be ignored, as confidence=None asks for no intervals"):
-            score(forecast, truth, confidence=None, block=3)
 
     def test_pairs_and_intervals_count_times_that_have_values(self):
         truth = weather(days=60, names=("t2m", "u10"))
@@ -799,12 +794,12 @@ class TestWhatAReaderFound:
     def test_skilful_against_some(self):
         truth = weather(days=200)
         forecast, better = forecast_of(truth, noise=0.5), forecast_of(truth, seed=9, noise=0.05)
-        table = score(forecast, truth, baselines={"other": better}, block=4)
+        table = score(forecast, truth, baselines={"other": better}, bootstrap=Bootstrap(block=4))
         assert skilful_to(table).t2m.sel(system="forecast") == np.timedelta64(0)
         found = skilful_to(table, ["persistence"]).t2m
         assert set(found.system.values) == {"forecast", "other"}
         assert found.sel(system="other") == np.timedelta64(24, "h")
-        with pytest.raises(ValueError, match="name some of those"):
+        with pytest.raises(ValueError, match="baselines="):
             skilful_to(table, ["climatology"])
 
     def test_names_that_meet_and_missing_values(self):
@@ -814,11 +809,11 @@ class TestWhatAReaderFound:
             score(forecast, truth, baselines={"a b": forecast, "a_b": forecast})
         holes = forecast.copy(deep=True)
         holes["t2m"][3, 0, 1, 1] = np.nan
-        with pytest.warns(UserWarning, match=r"scores of \['t2m'\] are missing"):
+        with pytest.warns(UserWarning, match=r"\['t2m'\] are missing"):
             score(holes, truth, metrics=["brier"], thresholds={"t2m": 280.0})
-        with pytest.raises(ValueError, match="is there more than once"):
+        with pytest.raises(ValueError, match="initialization 2.* more than once"):
             score(forecast.isel(init_time=[0, 0, 1]), truth)
-        with pytest.raises(ValueError, match="vectors have an rmse alone"):
+        with pytest.raises(ValueError, match=r"vectors .*metrics=\["):
             winds = weather(days=20, names=("u10", "v10"))
             score(forecast_of(winds), winds, metrics=["mae"], vectors={"wind": ("u10", "v10")})
 

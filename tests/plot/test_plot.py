@@ -23,6 +23,7 @@ from simvp_climate.metrics.baselines.simple_persistence import persistence
 from simvp_climate.metrics.published_scores import published
 from simvp_climate.metrics.score import score
 from simvp_climate.metrics.spectral import variance_by_wavenumber, zonal_spectrum
+from simvp_climate.metrics.uncertainty.bootstrap import Bootstrap
 
 HOT, MIDDLE = (tuple(matplotlib.colormaps["viridis"](x)[:3]) for x in (1.0, 0.5))
 GRAY = to_rgb("0.85")
@@ -495,7 +496,7 @@ class TestIntervalsAndOthers:
         leads = ["24h", "72h", "120h"]
         forecast = persistence(truth, times[:120:2], leads).assign_attrs(system="SimVPv2")
         forecast["z500"] = forecast.z500 * 0.5 + 27000
-        return score(forecast, truth, metrics=["rmse", "rmse_skill"], block=4)
+        return score(forecast, truth, metrics=["rmse", "rmse_skill"], bootstrap=Bootstrap(block=4))
 
     def test_intervals_are_shaded(self):
         table = self.table()

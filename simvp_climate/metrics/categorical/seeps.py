@@ -11,12 +11,12 @@ import xarray as xr
 from simvp_climate.data.conventions import rename
 from simvp_climate.data.grid import find_axes
 from simvp_climate.data.variables import conversion, lookup, same_units
-from simvp_climate.metrics.alignment import comparable
+from simvp_climate.metrics.alignment import align
 from simvp_climate.metrics.baselines.climatologies import climatology as mean_climatology
 from simvp_climate.metrics.baselines.simple_persistence import persistence
 from simvp_climate.metrics.categorical.latitude_bands import band_height, read_rows
 from simvp_climate.metrics.categorical.thresholds import float32_bounds, pooled_score
-from simvp_climate.metrics.definitions import Fields, Metric
+from simvp_climate.metrics.definitions import METRICS, Fields, Metric
 from simvp_climate.metrics.pairs import Pairs, match, refuse_overlap
 
 # Dry is less than this, in m, by the hours of the sum, as in WeatherBench 2.
@@ -232,16 +232,23 @@ def seeps_pairs(pairs: Pairs, climatology: xr.Dataset) -> tuple[Pairs, Metric]:
         thresholds[name] = (heavy.astype(np.float64) / factor).assign_attrs(units=forecast[name].attrs["units"])
         fractions[name] = climatology[fraction]
     # the thresholds take the place of a climatology, so that they are read with each block
-    heavy_from = comparable(forecast, xr.Dataset(thresholds), pairs.grid, pairs.kept, "the climatology for SEEPS")
-    others = {name: replace(other, forecast=other.forecast[names]) for name, other in pairs.others.items()}
+    heavy_from = align(forecast, xr.Dataset(thresholds), pairs.grid, pairs.scalar_coords, "the climatology for SEEPS")
+    others = {name: replace(other, forecast=other.forecast[names]) for name, other in pairs.stored_baselines.items()}
     # baselines other than persistence may need all variables of the state
-    whole_state = any(make is not persistence for make in pairs.made.values())
+    whole_state = any(make is not persistence for make in pairs.callable_baselines.values())
     analysis = pairs.analysis if whole_state else pairs.analysis[names]
-    pairs = replace(pairs, forecast=forecast, analysis=analysis, climatology=heavy_from, others=others, frequency=None)
+    pairs = replace(
+        pairs,
+        forecast=forecast,
+        analysis=analysis,
+        climatology=heavy_from,
+        stored_baselines=others,
+        event_frequency=None,
+    )
     p1 = xr.Dataset(fractions)
     p1 = p1.mean([dim for dim in ("hour", "dayofyear") if dim in p1.dims])
     p1 = p1.map(lambda field: read_rows(field, slice(0, pairs.grid["latitude"].size), pairs.grid))
-    return pairs, Metric(lambda f: _seeps_error(f, dry, p1), lambda mean: mean, dimensionless=True)
+    return pairs, replace(METRICS["seeps"], fields=lambda f: _seeps_error(f, dry, p1))
 
 
 def _seeps_error(f: Fields, dry: dict[str, float], p1: xr.Dataset) -> tuple[xr.Dataset]:

@@ -9,10 +9,10 @@ import pandas as pd
 import xarray as xr
 
 from simvp_climate.data.grid import find_member
-from simvp_climate.metrics.aggregation import cell_weights, concat
-from simvp_climate.metrics.alignment import comparable, iso
+from simvp_climate.metrics.aggregation import cell_weights
+from simvp_climate.metrics.alignment import align, iso
 from simvp_climate.metrics.categorical.latitude_bands import band_height, read_rows
-from simvp_climate.metrics.definitions import ratio
+from simvp_climate.metrics.definitions import concat, ratio
 from simvp_climate.metrics.pairs import Pairs, match, refuse_overlap
 from simvp_climate.metrics.regions import Region
 
@@ -75,7 +75,7 @@ def tercile_rpss(
     scores = []
     for first, last in windows:
         pairs = match(forecast.isel(lead_time=slice(first - 1, last)), truth, None)
-        training = comparable(pairs.forecast, train, pairs.grid, pairs.kept, "the training period")
+        training = align(pairs.forecast, train, pairs.grid, pairs.scalar_coords, "the training period")
         if not allow_overlap:
             times = training["time"].values
             period = {"train_start": iso(times.min()), "train_end": iso(times.max())}
@@ -95,8 +95,8 @@ def tercile_rpss(
     )
     if "level" in table.dims:  # in the units of the forecast again
         table = table.assign_coords(level=pairs.forecast["level"])
-    if "level" in pairs.kept:
-        table = table.assign_coords(level=pairs.kept["level"])
+    if "level" in pairs.scalar_coords:
+        table = table.assign_coords(level=pairs.scalar_coords["level"])
     if lacking := [name for name in table.data_vars if not skipna and table[name].isnull().any()]:
         warnings.warn(
             f"the tercile score of {lacking} is missing where a value is missing in the forecast or the truth: "
@@ -162,7 +162,7 @@ def _window_means(pairs: Pairs, name: str, rows: slice) -> tuple[xr.DataArray, x
     if not complete.any():
         raise ValueError("no initialization has a truth at all leads of the window")
     inits = np.flatnonzero(complete)
-    positions = xr.DataArray(pairs.at_valid[inits], dims=("init_time", "lead_time"))
+    positions = xr.DataArray(pairs.valid_positions[inits], dims=("init_time", "lead_time"))
     analysis = read_rows(pairs.analysis[name], rows, pairs.grid).drop_vars("time")
     truth = analysis.isel(time=positions).mean("lead_time", skipna=False)
     forecast = read_rows(pairs.forecast[name].isel(init_time=inits), rows, pairs.grid)

@@ -1,6 +1,7 @@
 """Events above a threshold: Brier score, frequency bias, and the frequency in the climatology."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from numbers import Real
 from typing import Literal
 
@@ -9,9 +10,9 @@ import xarray as xr
 
 from simvp_climate.data.grid import find_axes
 from simvp_climate.data.variables import same_units
-from simvp_climate.metrics.aggregation import finish, row_weights, weighted_sums
+from simvp_climate.metrics.aggregation import row_weights, weighted_sums
 from simvp_climate.metrics.baselines.climatologies import calendar_mean
-from simvp_climate.metrics.definitions import Fields, Metric, ratio
+from simvp_climate.metrics.definitions import METRICS, Fields, Metric
 from simvp_climate.metrics.pairs import Pairs, match
 
 
@@ -135,8 +136,8 @@ def event_metrics(thresholds: Mapping[str, float], names: list[str]) -> dict[str
         return ((probability - outcome) ** 2,)
 
     return {
-        "brier": Metric(squared_difference, lambda mean: mean, dimensionless=True),
-        "frequency_bias": Metric(probability_and_outcome, ratio, dimensionless=True),
+        "brier": replace(METRICS["brier"], fields=squared_difference),
+        "frequency_bias": replace(METRICS["frequency_bias"], fields=probability_and_outcome),
     }
 
 
@@ -194,8 +195,10 @@ def pooled_score(pairs: Pairs, metric: Metric, weights: str | None, skipna: bool
     """Return a dimensionless metric pooled over initializations, members and the grid, (lead_time[, level])."""
     rows = row_weights(pairs.grid["latitude"], weights)
     sums = weighted_sums(pairs, {"score": metric}, rows, skipna, pool_members=True)["", "score"]
-    result = finish(sums.sum("init_time", skipna=False), metric)
+    result = metric.value(sums.sum("init_time", skipna=False))
     labels = {"level": pairs.forecast["level"]} if "level" in pairs.grid else {}
     for name in result.data_vars:
         result[name].attrs = {"units": "1"}
-    return result.transpose("lead_time", "level", ..., missing_dims="ignore").assign_coords(pairs.kept | labels)
+    return result.transpose("lead_time", "level", ..., missing_dims="ignore").assign_coords(
+        pairs.scalar_coords | labels
+    )

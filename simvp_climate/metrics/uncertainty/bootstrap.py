@@ -1,10 +1,61 @@
 """Moving-block bootstrap: intervals of scores from resampled blocks of initializations."""
 
+from dataclasses import dataclass
+from numbers import Integral
+
 import numpy as np
 import xarray as xr
 
 # With fewer blocks, the samples do not show how much blocks differ.
-_MIN_BLOCKS = 5
+MIN_BLOCKS = 5
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Settings of the moving-block bootstrap of initializations that `score` computes its intervals with.
+
+    Attributes
+    ----------
+    confidence
+        Fraction of the samples inside an interval, between 0 and 1; its bounds are percentiles of the samples.
+    block
+        Number of initializations in a block. None: those within the longest lead, at least the cube root of their
+        number.
+    samples, seed
+        Number of samples, the same ones for all systems, and the seed of the random numbers.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range.
+    """
+
+    confidence: float = 0.95
+    block: int | None = None
+    samples: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence={self.confidence!r} must lie between 0 and 1, for example 0.95")
+        for name, value, minimum in (("block", self.block, 1), ("samples", self.samples, 2), ("seed", self.seed, 0)):
+            if name == "block" and value is None:
+                continue
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
+                raise ValueError(f"{name}={value!r} must be a whole number, at least {minimum}")
+
+    def block_length(self, init_time: xr.DataArray, lead_time: xr.DataArray) -> int:
+        """Return the number of initializations in a block."""
+        return block_length(init_time, lead_time) if self.block is None else self.block
+
+    def draw(self, verified: np.ndarray, length: int) -> xr.DataArray | None:
+        """Return how often each verified initialization is in each sample, (sample, init_time); None if too few."""
+        counts = resample(int(verified.sum()), length, self.samples, self.seed)
+        if counts is None:
+            return None
+        all_counts = np.zeros((self.samples, len(verified)))
+        all_counts[:, verified] = counts
+        return xr.DataArray(all_counts, dims=("sample", "init_time"))
 
 
 def block_length(init_time: xr.DataArray, lead_time: xr.DataArray) -> int:
@@ -29,7 +80,7 @@ def resample(count: int, length: int, samples: int, seed: int) -> np.ndarray | N
     Moving blocks (Künsch 1989, Liu and Singh 1992): draws blocks of `length` neighbors with equal probability until a
     sample has `count` initializations, and cuts the last block. Fewer than five blocks are too few.
     """
-    if count < _MIN_BLOCKS * length or count < 2:
+    if count < MIN_BLOCKS * length or count < 2:
         return None
     random = np.random.default_rng(seed)
     starts = random.integers(0, count - length + 1, size=(samples, -(-count // length)))

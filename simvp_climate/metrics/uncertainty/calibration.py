@@ -44,7 +44,7 @@ def fit_calibration(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dat
             f"forecast, truth or climatology of {lacking} has missing values in some pairs: fit the calibration on a "
             "period without gaps"
         )
-    verified = pairs.valid_time.values[pairs.complete]
+    verified = pairs.verified_times
     return factors.assign_attrs(calibration_start=iso(verified.min()), calibration_end=iso(verified.max()))
 
 
@@ -62,7 +62,7 @@ def calibrate_with(factors: xr.Dataset, pairs: Pairs, allow_overlap: bool = Fals
         raise ValueError(
             f"calibrated has no factor for the lead {leads[positions < 0][0]}: fit it on forecasts with the same leads"
         )
-    verified = [iso(time) for time in pairs.valid_time.values[pairs.complete]]
+    verified = [iso(time) for time in pairs.verified_times]
     if not allow_overlap and start is not None and (overlap := [time for time in verified if start <= time <= end]):
         raise ValueError(
             f"calibrated was fitted from {start} to {end}, and {len(overlap)} verified times lie in it, from "

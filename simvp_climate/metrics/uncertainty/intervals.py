@@ -15,11 +15,11 @@ import xarray as xr
 
 from simvp_climate.data.conventions import canonicalize
 from simvp_climate.data.grid import find_member
-from simvp_climate.metrics.aggregation import cell_weights, concat, finish, weighted_sums
+from simvp_climate.metrics.aggregation import cell_weights, weighted_sums
 from simvp_climate.metrics.alignment import SPACE, canonical, iso, on_grid_of, with_times
 from simvp_climate.metrics.baselines.anomalies import select_leads
 from simvp_climate.metrics.baselines.climatologies import normals_at
-from simvp_climate.metrics.definitions import Metric
+from simvp_climate.metrics.definitions import Metric, concat
 from simvp_climate.metrics.pairs import Block, Pairs, group_masks, match, read, refuse_overlap
 from simvp_climate.metrics.regions import Region
 from simvp_climate.metrics.uncertainty.calibration import fit_calibration, shrink_towards
@@ -147,7 +147,7 @@ def fit_intervals(
         dims = [dim for dim in ("level", *SPACE) if dim in variable.dims]
         values = np.stack([lead[str(name)] for lead in by_lead], axis=1).astype(np.float32)
         half_width[name] = (("month", "lead_time", *dims), values, {"units": variable.attrs.get("units", "")})
-    verified = pairs.valid_time.values[pairs.complete]
+    verified = pairs.verified_times
     half_width.attrs = {
         "months": " ".join(map(str, covered)),
         "fitted_start": iso(verified.min()),
@@ -336,7 +336,9 @@ def _mean_over_pairs(
 
     metric = Metric(lambda f: (f.forecast,), lambda mean: mean)
     cells = cell_weights(pairs.grid, weights, regions, truth)
-    sums = weighted_sums(pairs, {"mean": metric}, cells, skipna, made={"statistic": of_block})["statistic", "mean"]
+    sums = weighted_sums(pairs, {"mean": metric}, cells, skipna, derived_systems={"statistic": of_block})[
+        "statistic", "mean"
+    ]
     if lacking := [str(name) for name, field in sums.items() if not np.isfinite(field.values).all()]:
         warnings.warn(
             f"the result for {lacking} is missing where a value is missing in the intervals or the truth: skipna=True "
@@ -345,10 +347,10 @@ def _mean_over_pairs(
         )
     masks = group_masks(by, pairs)
     means = [
-        finish(sums.where(True if mask is None else mask, 0).sum("init_time", skipna=False), metric)
+        metric.value(sums.where(True if mask is None else mask, 0).sum("init_time", skipna=False))
         for mask in masks.values()
     ]
     labels = {"level": pairs.forecast["level"]} if "level" in pairs.grid else {}
     result = means[0] if by is None else concat(means, xr.DataArray(np.array(list(masks)), dims=by, name=by))
     order = ("lead_time", "level", "region", *([by] if by else []), ...)
-    return result.transpose(*order, missing_dims="ignore").assign_coords(pairs.kept | labels)
+    return result.transpose(*order, missing_dims="ignore").assign_coords(pairs.scalar_coords | labels)
