@@ -1,4 +1,4 @@
-"""What is to be forecast: the one place that says variables, levels, lengths and step."""
+"""The forecast task: variables, levels, lengths and time step in one frozen object."""
 
 import itertools
 import math
@@ -12,48 +12,47 @@ from simvp_climate.data import variables as vocabulary
 from simvp_climate.data.html_table import html_table
 from simvp_climate.data.windows import parse_step
 
-_MOST_STEPS = 10_000
+_MAX_STEPS = 10_000
 
 
 @dataclass(frozen=True)
 class Task:
-    """What goes in and what comes out of a forecast.
+    """Input and output of a forecast.
 
     Parameters
     ----------
     variables
-        Names as in WeatherBench ("z500", "t2m", "geopotential"), as CF standard names, or as in your
-        own file. "uv10" stands for "u10" and "v10". The forecast carries exactly these names.
+        Names as in WeatherBench ("z500", "t2m", "geopotential"), CF standard names, or names in your own file. "uv10"
+        stands for "u10" and "v10". The forecast carries exactly these names.
     levels
         Pressure levels in hPa for the variables that have levels.
     history
-        Number of past states that the network sees, the last one at the initialization time.
+        Number of input states; the last one is at the initialization time.
     horizon
-        Number of steps to forecast. The network emits `history` steps per call; a shorter horizon is
-        cut, a longer one is rolled out, in training as in forecasting.
+        Number of steps to forecast. The network emits `history` steps per call; a shorter horizon is cut, a longer one
+        is rolled out, in training and in forecasts.
     step
         Time between states: "6h", "1D", or calendar months "1MS". A multiple of the data's own step.
     forcings
-        What is known at any time and helps: "insolation" (at the top of the atmosphere; for steps of a day or
-        more its daily mean), "time_of_day", "time_of_year", "coordinates"; and fields without time by their name
-        in the training data ("orography", "land_sea_mask"). The network sees them at its input times and at the
-        times that it forecasts.
+        Inputs known at any time: "insolation" (at the top of the atmosphere; for steps of a day or more its daily
+        mean), "time_of_day", "time_of_year", "coordinates"; and fields without time by their name in the training data
+        ("orography", "land_sea_mask"). The network gets them at its input times and at the times that it forecasts.
     inputs
-        Variables that the network sees in the history and does not forecast. What they will be is not known, so
-        nothing can be rolled out: `horizon` is then at most `history`.
+        Variables of the input states that are not forecast. Their future is unknown, which excludes a rollout:
+        `horizon` is at most `history`.
     diagnostics
-        Variables that are forecast and not seen in the history, such as precipitation: a forecast needs none of them
-        in its Dataset.
+        Variables that are forecast without being inputs, such as precipitation. The Dataset given to a forecaster
+        needs none of them.
     transforms
-        How variables are bent or bounded, by name: "log" for precipitation (log(1 + x / 0.01 mm) is learned, and
-        no forecast is negative), `("log", scale)` for others, in their units; `(low, high)` holds forecasts within
-        bounds, `None` for none: `{"tp": "log", "tcc": (0, 1), "q": (0, None)}`. Kept as pairs.
+        Transforms and bounds by variable. "log" for precipitation: the network learns log(1 + x / 0.01 mm), and
+        forecasts are not negative; `("log", scale)` for other variables, in their units. `(low, high)` clamps
+        forecasts, None means no bound: `{"tp": "log", "tcc": (0, 1), "q": (0, None)}`. Stored as pairs.
 
     Raises
     ------
     ValueError
         If a length is below one, a name appears twice, the step cannot be read, or a transform is unknown or
-        that of a variable that is not forecast.
+        belongs to no variable of the task.
     """
 
     variables: tuple[str, ...]
@@ -67,77 +66,36 @@ class Task:
     transforms: Mapping[str, object] | tuple[tuple[str, object], ...] = ()
 
     def __post_init__(self) -> None:
+        # users write lists; tuples can be compared and hashed
         for name in ("variables", "inputs", "diagnostics", "forcings"):
-            given = getattr(self, name)
-            if isinstance(given, str):
-                raise ValueError(f"{name}={given!r} is a string: give a list, [{given!r}]")
-            if (given is not None or name == "variables") and not isinstance(given, list | tuple):
-                raise ValueError(f"{name}={given!r}: give a list of names")
-            if strange := [one for one in given or () if not isinstance(one, str)]:
-                raise ValueError(f"{name} has {strange[0]!r}: give names, for example 't2m'")
-        # lists are what people type; tuples are what can be compared and hashed
-        object.__setattr__(self, "variables", tuple(vocabulary.expand(self.variables)))
-        for name in ("inputs", "diagnostics"):
-            object.__setattr__(self, name, tuple(vocabulary.expand(getattr(self, name))) if getattr(self, name) else ())
-        if self.levels is not None:
-            if not np.iterable(self.levels):
-                raise ValueError(f"levels={self.levels!r}: give a list of pressures in hPa, [{self.levels!r}]")
-            self._check_levels()
-            object.__setattr__(self, "levels", tuple(float(level) for level in self.levels))
-        if not self.variables:
-            raise ValueError("variables is empty: name at least one, for example ['t2m']")
-        roles = ("variables", "inputs", "diagnostics")
-        for name in (*roles, "levels"):
-            values = getattr(self, name) or ()
-            if twice := sorted({value for value in values if values.count(value) > 1}):
-                raise ValueError(f"{name} names {twice} more than once")
-        for first, second in itertools.combinations(roles, 2):
-            if both := sorted(set(getattr(self, first)) & set(getattr(self, second))):
-                raise ValueError(
-                    f"{both} are in both {first} and {second}: variables are seen and forecast, inputs are only seen, "
-                    "diagnostics only forecast"
-                )
+            names = _parse_names(name, getattr(self, name), required=name == "variables")
+            if name == "variables" or (names and name != "forcings"):
+                names = tuple(vocabulary.expand(names))
+            object.__setattr__(self, name, names)
+        object.__setattr__(self, "levels", _parse_levels(self.levels))
         for name in ("history", "horizon"):
             value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}={value!r} must be a whole number of steps, at least 1")
-            if value > _MOST_STEPS:
-                raise ValueError(f"{name}={value!r} must be at most {_MOST_STEPS} steps")
+            if not isinstance(value, Integral) or isinstance(value, bool) or not 1 <= value <= _MAX_STEPS:
+                raise ValueError(f"{name}={value!r} must be an integer from 1 to {_MAX_STEPS} (number of steps).")
             object.__setattr__(self, name, int(value))
+        parse_step(self.step)
+        self._check_overlap()
         if self.inputs and self.horizon > self.history:
             raise ValueError(
-                f"horizon={self.horizon} takes more than one call of the network, which emits history={self.history} "
-                f"states, and of inputs={list(self.inputs)} no later state is known: take a horizon of at most "
-                f"{self.history}, a longer history, or forecast them too (variables)"
+                f"horizon={self.horizon} must be at most history={self.history}: a second call of the network needs "
+                f"inputs={list(self.inputs)}, which are not forecast. Set horizon={self.history}, or move them to "
+                "variables."
             )
-        parse_step(self.step)
-        object.__setattr__(self, "forcings", tuple(self.forcings or ()))
-        if twice := sorted({name for name in self.forcings if self.forcings.count(name) > 1}):
-            raise ValueError(f"forcings names {twice} more than once")
-        if both := sorted(set(self.forcings) & set(self.all_variables)):
-            raise ValueError(f"{both} are both variables to forecast and forcings: they can be one of these")
-        pairs = self.transforms.items() if isinstance(self.transforms, Mapping) else self.transforms
-        pairs_given = isinstance(pairs, ItemsView | list | tuple)
-        if not pairs_given or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
-            raise ValueError(f"transforms={self.transforms!r}: write {{'tp': 'log', 'tcc': (0, 1)}}")
-        # lists are what a file gives back
-        pairs = tuple((name, tuple(how) if isinstance(how, list) else how) for name, how in pairs)
-        object.__setattr__(self, "transforms", pairs)
-        if twice := sorted({name for name, _ in pairs if [other for other, _ in pairs].count(name) > 1}):
-            raise ValueError(f"transforms names {twice} more than once")
-        for name, how in pairs:
-            if name not in self.all_variables:
-                raise ValueError(f"transforms has {name!r}, which is none of the variables {list(self.all_variables)}")
-            _check_transform(name, how)
+        object.__setattr__(self, "transforms", _parse_transforms(self.transforms, self.all_variables))
 
-    def _check_levels(self) -> None:
-        levels = list(self.levels)
-        if not levels:
-            raise ValueError("levels is empty: name pressures in hPa, for example [500, 850], or leave it out")
-        for level in levels:
-            number = isinstance(level, Real) and not isinstance(level, bool)
-            if not number or not is_finite(level) or not level > 0:
-                raise ValueError(f"levels has {level!r}: give pressures in hPa, for example [500, 850]")
+    def _check_overlap(self) -> None:
+        """Raise ValueError if a name is in two of the settings that name variables."""
+        for first, second in itertools.combinations(("variables", "inputs", "diagnostics", "forcings"), 2):
+            if common := sorted(set(getattr(self, first)) & set(getattr(self, second))):
+                raise ValueError(
+                    f"{common} must not be in both {first} and {second}. Use variables for input and output, inputs "
+                    "for input only, diagnostics for output only, forcings for what is known at any time."
+                )
 
     def _repr_html_(self) -> str:
         levels = ", ".join(f"{level:g}" for level in self.levels or ())
@@ -146,42 +104,97 @@ class Task:
             "from": f"{self.history} states {self.step} apart",
             "to": f"{self.horizon} steps of {self.step}",
             "forcings": ", ".join(self.forcings),
-            "only seen": ", ".join(self.inputs),
-            "only forecast": ", ".join(self.diagnostics),
-            "transforms": [f"{name}: {how}" for name, how in self.transforms],
+            "input only": ", ".join(self.inputs),
+            "output only": ", ".join(self.diagnostics),
+            "transforms": [f"{name}: {transform}" for name, transform in self.transforms],
         }
         return html_table("Task", rows)
 
     @property
     def all_variables(self) -> tuple[str, ...]:
-        """All variables in the order of the channels: seen and forecast, only seen, only forecast."""
+        """All variables in the order of the channels: `variables`, `inputs`, `diagnostics`."""
         return (*self.variables, *self.inputs, *self.diagnostics)
 
     @property
     def forecast_variables(self) -> tuple[str, ...]:
-        """The variables that a forecast has."""
+        """The variables of a forecast: `variables`, `diagnostics`."""
         return (*self.variables, *self.diagnostics)
 
 
 def is_finite(value: object) -> bool:
-    """Say whether something is a number that a float can hold."""
+    """Return whether a value is a finite number that a float can hold."""
     try:
         return isinstance(value, Real) and math.isfinite(value)
-    except OverflowError:
+    except OverflowError:  # an integer above the largest float
         return False
 
 
-def _check_transform(name: str, how: object) -> None:
-    if how == "log":
-        return
-    if isinstance(how, Sequence) and not isinstance(how, str) and len(how) == 2:
-        first, second = how
-        if first == "log" and is_finite(second) and second > 0:
-            return
-        numbers = [value for value in how if value is not None]
-        if numbers and all(is_finite(value) for value in numbers) and (len(numbers) < 2 or first < second):
-            return
-    raise ValueError(
-        f"transforms={{{name!r}: {how!r}}} is none: write 'log', ('log', scale) with a scale above 0, or bounds "
-        "(low, high) with low < high, one of which may be None"
-    )
+def _parse_names(setting: str, names: object, required: bool) -> tuple[str, ...]:
+    """Return the names in a setting, after checking that it is a list of different strings."""
+    if names is None and not required:
+        return ()
+    if not isinstance(names, list | tuple):
+        fix = f" Write {setting}=[{names!r}]." if isinstance(names, str) else ""
+        raise ValueError(f"{setting}={names!r} must be a list of names.{fix}")
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"{setting} contains {name!r}, which must be a name such as 't2m'.")
+    _check_unique(setting, names)
+    return tuple(names)
+
+
+def _parse_levels(levels: object) -> tuple[float, ...] | None:
+    """Return pressure levels in hPa, after checking that they are different positive numbers."""
+    if levels is None:
+        return None
+    if not np.iterable(levels):
+        raise ValueError(f"levels={levels!r} must be a list of pressures in hPa. Write levels=[{levels!r}].")
+    levels = list(levels)
+    if not levels:
+        raise ValueError("levels=[] must hold pressures in hPa, such as levels=[500, 850]. Leave it out for none.")
+    for level in levels:
+        if isinstance(level, bool) or not is_finite(level) or level <= 0:
+            raise ValueError(f"levels contains {level!r}, which must be a positive pressure in hPa, such as 500.")
+    levels = tuple(float(level) for level in levels)
+    _check_unique("levels", levels)
+    return levels
+
+
+def _check_unique(setting: str, values: Sequence) -> None:
+    if repeated := sorted({value for value in values if values.count(value) > 1}):
+        raise ValueError(f"{setting} must name {repeated} only once.")
+
+
+def _parse_transforms(transforms: object, variables: tuple[str, ...]) -> tuple[tuple[str, object], ...]:
+    """Return transforms as pairs of variable and transform, after checking both."""
+    pairs = transforms.items() if isinstance(transforms, Mapping) else transforms
+    is_list = isinstance(pairs, ItemsView | list | tuple)
+    if not is_list or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+        raise ValueError(f"transforms={transforms!r} must be a dict, such as {{'tp': 'log', 'tcc': (0, 1)}}.")
+    # JSON in files turns tuples into lists
+    pairs = tuple((name, tuple(transform) if isinstance(transform, list) else transform) for name, transform in pairs)
+    _check_unique("transforms", [name for name, _ in pairs])
+    for name, transform in pairs:
+        if name not in variables:
+            raise ValueError(f"transforms names {name!r}, which must be one of the variables {list(variables)}.")
+        if not _is_transform(transform):
+            raise ValueError(
+                f"transforms={{{name!r}: {transform!r}}} must be 'log', ('log', scale) with scale > 0, or "
+                "(low, high) with low < high, one of them None for no bound."
+            )
+    return pairs
+
+
+def _is_transform(transform: object) -> bool:
+    """Return whether a value is "log", ("log", scale) or (low, high)."""
+    if transform == "log":
+        return True
+    if not isinstance(transform, Sequence) or isinstance(transform, str) or len(transform) != 2:
+        return False
+    first, second = transform
+    if first == "log":
+        return is_finite(second) and second > 0
+    bounds = [value for value in transform if value is not None]
+    if not bounds or not all(is_finite(value) for value in bounds):
+        return False
+    return len(bounds) < 2 or first < second

@@ -1,6 +1,7 @@
-"""Datasets as tensors: the channels of a task, its forcings, normalization on the device, the network.
+"""Tensors from Datasets: channels of a task, forcings, normalization on the device, and the network.
 
-Shape suffixes: C channel, H latitude, W longitude; B window of a batch, T time of a window; F forcing.
+Shape suffixes: C channel, H latitude, W longitude; B window of a batch, T time of a window; F forcing; N different
+times of a batch.
 """
 
 from collections.abc import Sequence
@@ -20,21 +21,23 @@ from simvp_climate.processing.task import Task
 
 
 class Forcings:
-    """What the network sees beside the states, on the device: nothing of it is read while it trains or forecasts.
+    """Forcings of forecasts, computed on the device.
 
-    For every input state the forcings at its time, those at the time that is forecast from its place, and the
-    fields that do not change.
+    For every input state: the varying forcings at its time, those at the time of the output state in the same place,
+    and the fields without time.
 
     Parameters
     ----------
     task
         Names the forcings.
     latitude, longitude
-        Of the grid inside, degrees.
+        Of the grid, ascending, degrees.
     statics
-        The fields named in `task.forcings` that have no time, in that order, (field, H, W), in their own units.
+        The static fields named in `task.forcings`, in that order, (field, H, W), in their own units.
     weights
         Area weights with mean one, (H,).
+    device
+        Where to compute.
     """
 
     def __init__(
@@ -47,59 +50,63 @@ class Forcings:
         device: torch.device,
     ):
         self.task, self.latitude, self.device = task, latitude, device
-        self.changing = len(forcings.channels(task.forcings))
-        self.clipped = [int(at) for at in np.flatnonzero(forcings.clipped(task.forcings))]
-        fields = []
+        self.varying_count = len(forcings.varying_channels(task.forcings))
+        self.clipped_channels = [int(index) for index in np.flatnonzero(forcings.is_clipped(task.forcings))]
+        fields = [np.empty((0, len(latitude), len(longitude)))]
         if "coordinates" in task.forcings:
             fields.append(forcings.coordinate_fields(latitude, longitude))
         if len(statics):
+            # normalize each field with its area-weighted mean and standard deviation; a constant field becomes 0
             mean = (statics * weights[:, None]).mean(axis=(1, 2), keepdims=True)
             deviation = np.sqrt(((statics - mean) ** 2 * weights[:, None]).mean(axis=(1, 2), keepdims=True))
             fields.append((statics - mean) / np.maximum(deviation, 1e-12))
-        shape = (0, len(latitude), len(longitude))
-        fixed = np.concatenate(fields) if fields else np.empty(shape)
-        self.fixed_FHW = torch.as_tensor(fixed, dtype=torch.float32, device=device)
-        east = np.deg2rad(longitude)
-        waves = np.stack([np.ones_like(east), np.cos(east), np.sin(east)])
-        self.waves_3W = torch.as_tensor(waves, dtype=torch.float32, device=device)
+        self.static_FHW = torch.as_tensor(np.concatenate(fields), dtype=torch.float32, device=device)
+        # the basis of the harmonics in longitude, see processing.forcings
+        radians = np.deg2rad(longitude)
+        basis = np.stack([np.ones_like(radians), np.cos(radians), np.sin(radians)])
+        self.basis_3W = torch.as_tensor(basis, dtype=torch.float32, device=device)
 
     def __len__(self) -> int:
-        """Return the number of channels that the network sees beside the state."""
-        return 2 * self.changing + len(self.fixed_FHW)
+        """Return the number of forcing channels."""
+        return 2 * self.varying_count + len(self.static_FHW)
 
-    def __call__(self, inits: pd.Index, calls: int) -> Tensor | None:
-        """Return the forcings of forecasts of `calls` network calls from some initializations, (B, T, F, H, W)."""
+    def __call__(self, init_times: pd.Index, calls: int) -> Tensor | None:
+        """Return the forcings of `calls` network calls from each initialization, (B, T, F, H, W), or None without any.
+
+        T is calls * history.
+        """
         if not len(self):
             return None
         history = self.task.history
-        parts = []
-        if self.changing:
+        channels = []
+        if self.varying_count:
             steps = range(1 - history, calls * history + 1)
-            times = [shift(inits, self.task.step, step) for step in steps]
-            unique, inverse = np.unique(np.stack([np.asarray(one) for one in times], axis=1), return_inverse=True)
-            rows = forcings.harmonics(
-                self.task.forcings, type(inits)(unique), self.latitude, parse_step(self.task.step)
+            times = [shift(init_times, self.task.step, step) for step in steps]
+            # windows overlap: compute each time once
+            unique, inverse = np.unique(np.stack([np.asarray(index) for index in times], axis=1), return_inverse=True)
+            coefficients = forcings.harmonics(
+                self.task.forcings, type(init_times)(unique), self.latitude, parse_step(self.task.step)
             )
-            fields_NFHW = torch.as_tensor(rows, device=self.device) @ self.waves_3W
-            for channel in self.clipped:
+            fields_NFHW = torch.as_tensor(coefficients, device=self.device) @ self.basis_3W
+            for channel in self.clipped_channels:
                 fields_NFHW[:, channel].clamp_(min=0)
-            fields_BTFHW = fields_NFHW[torch.as_tensor(inverse.reshape(len(inits), -1), device=self.device)]
-            parts = [fields_BTFHW[:, : calls * history], fields_BTFHW[:, history:]]
-        if len(self.fixed_FHW):
-            parts.append(self.fixed_FHW.expand(len(inits), calls * history, *self.fixed_FHW.shape))
-        return torch.cat(parts, dim=2)
+            fields_BTFHW = fields_NFHW[torch.as_tensor(inverse.reshape(len(init_times), -1), device=self.device)]
+            channels = [fields_BTFHW[:, : calls * history], fields_BTFHW[:, history:]]
+        if len(self.static_FHW):
+            channels.append(self.static_FHW.expand(len(init_times), calls * history, *self.static_FHW.shape))
+        return torch.cat(channels, dim=2)
 
 
 @dataclass(frozen=True)
 class ChannelRoles:
-    """Which channels of the states go into the network, and which come out.
+    """Which channels of the states are inputs and outputs of the network.
 
     Attributes
     ----------
     input_channels, output_channels
-        Places of the channels that go in, and of those that come out. The first ones are the same.
+        Indices of these channels in the states. Both lists begin with the shared channels.
     shared_count
-        How many are the same.
+        Number of channels that are both.
     """
 
     input_channels: list[int]
@@ -108,16 +115,17 @@ class ChannelRoles:
 
 
 def channel_roles(task: Task, channels: Sequence[reader.Channel]) -> ChannelRoles:
-    """Return what the channels of the states of a task are for: they are in the order of `task.all_variables`."""
-    places = {name: [] for name in ("variables", "inputs", "diagnostics")}
-    for at, channel in enumerate(channels):
-        next(found for name, found in places.items() if channel.variable in getattr(task, name)).append(at)
-    both = places["variables"]
-    return ChannelRoles(both + places["inputs"], both + places["diagnostics"], len(both))
+    """Return the roles of the channels of a task's states, which are in the order of `task.all_variables`."""
+    indices = {role: [] for role in ("variables", "inputs", "diagnostics")}
+    for index, channel in enumerate(channels):
+        role = next(role for role in indices if channel.variable in getattr(task, role))
+        indices[role].append(index)
+    shared = indices["variables"]
+    return ChannelRoles(shared + indices["inputs"], shared + indices["diagnostics"], len(shared))
 
 
 def build_network(config: SimVPv2Config, task: Task, channels: Sequence[reader.Channel]) -> SimVPv2:
-    """Return the network of a task, with initial weights."""
+    """Return a network with the channels of a task and initial weights."""
     roles = channel_roles(task, channels)
     return SimVPv2(
         config,
@@ -130,8 +138,8 @@ def build_network(config: SimVPv2Config, task: Task, channels: Sequence[reader.C
 
 
 def forcing_names(task: Task) -> list[str]:
-    """Return the names of the channels of `Forcings`, in order, as forecaster files store them."""
-    varying = forcings.channels(task.forcings)
+    """Return the names of the channels of `Forcings`, in order. Forecaster files store them: do not change them."""
+    varying = forcings.varying_channels(task.forcings)
     names = [f"{name}{suffix}" for suffix in ("", "_at_output") for name in varying]
     names += forcings.COORDINATE_CHANNELS if "coordinates" in task.forcings else ()
     return [*names, *forcings.static_names(task.forcings)]
@@ -145,10 +153,11 @@ def channel_names(task: Task, channels: Sequence[reader.Channel]) -> tuple[list[
 
 
 class Scale:
-    """What carries states to the numbers that the network sees, and back, on the device.
+    """Normalization of states and back, on the device.
 
-    The logarithm where it is learned, then mean and standard deviation per channel; cells without values are 0, the
-    mean. Back again a forecast is held within the bounds of its variable and has no value where the data had none.
+    Normalized values are (x - mean) / std per channel, with log(1 + x / log_scale) for x in channels with a log
+    transform; masked cells, which never have a value, are 0, the mean. Denormalized forecasts lie within the bounds of
+    their variable and are NaN in masked cells.
     """
 
     def __init__(self, normalizer: Normalizer, device: torch.device):
@@ -158,35 +167,36 @@ class Scale:
         self.mean_C11 = tensor(normalizer.mean)[:, None, None]
         self.std_C11 = tensor(normalizer.std)[:, None, None]
         self.mask_CHW = torch.as_tensor(normalizer.mask, device=device) if normalizer.mask.any() else None
-        self.logged = [(int(at), float(normalizer.log_scale[at])) for at in np.flatnonzero(normalizer.log_scale)]
+        log_channels = np.flatnonzero(normalizer.log_scale)
+        self.log_scales = [(int(channel), float(normalizer.log_scale[channel])) for channel in log_channels]
         bounded = np.isfinite(normalizer.bounds).any()
         self.bounds_2C11 = tensor(normalizer.bounds.T)[:, :, None, None] if bounded else None
 
     def normalize(self, x_BTCHW: Tensor) -> Tensor:
-        """Return states in physical units as the network sees them."""
+        """Return normalized states from physical units, with 0 in masked cells."""
         x_BTCHW = self.transform(x_BTCHW)
         return x_BTCHW if self.mask_CHW is None else x_BTCHW.masked_fill(self.mask_CHW, 0)
 
     def transform(self, x_CHW: Tensor) -> Tensor:
-        """Return values in physical units, (..., C, H, W), bent and normalized."""
-        if self.logged:
+        """Return normalized values, (..., C, H, W), from physical units, without masking."""
+        if self.log_scales:
             x_CHW = x_CHW.clone()
-            for at, scale in self.logged:
-                x_CHW[..., at, :, :] = torch.log1p(x_CHW[..., at, :, :].clamp(min=0) / scale)
+            for channel, scale in self.log_scales:
+                x_CHW[..., channel, :, :] = torch.log1p(x_CHW[..., channel, :, :].clamp(min=0) / scale)
         return (x_CHW - self.mean_C11) / self.std_C11
 
     def constrain(self, y_BTCHW: Tensor) -> Tensor:
-        """Return forecasts, as the network gives them, as it sees states: within the bounds, 0 without values."""
+        """Return normalized forecasts within the bounds, with 0 in masked cells, as the network's next input."""
         if self.bounds_2C11 is not None:
             low_C11, high_C11 = (self.transform(bound_C11) for bound_C11 in self.bounds_2C11)
             y_BTCHW = torch.clamp(y_BTCHW, low_C11, high_C11)
         return y_BTCHW if self.mask_CHW is None else y_BTCHW.masked_fill(self.mask_CHW, 0)
 
     def denormalize(self, y_BTCHW: Tensor) -> Tensor:
-        """Return what the network gives in physical units."""
+        """Return forecasts in physical units from normalized ones, within the bounds, with NaN in masked cells."""
         y_BTCHW = y_BTCHW * self.std_C11 + self.mean_C11
-        for at, scale in self.logged:
-            y_BTCHW[:, :, at] = torch.expm1(y_BTCHW[:, :, at]) * scale
+        for channel, scale in self.log_scales:
+            y_BTCHW[:, :, channel] = torch.expm1(y_BTCHW[:, :, channel]) * scale
         if self.bounds_2C11 is not None:
             y_BTCHW = torch.clamp(y_BTCHW, self.bounds_2C11[0], self.bounds_2C11[1])
         return y_BTCHW if self.mask_CHW is None else y_BTCHW.masked_fill(self.mask_CHW, torch.nan)

@@ -6,10 +6,10 @@ import xarray as xr
 from simvp_climate.processing.forcings import (
     COORDINATE_CHANNELS,
     FORCINGS,
-    channels,
-    clipped,
     coordinate_fields,
     harmonics,
+    is_clipped,
+    varying_channels,
 )
 
 HOUR, DAY, MONTH = pd.Timedelta("1h"), pd.Timedelta("1D"), 1
@@ -18,12 +18,12 @@ GLOBE = np.arange(-89.5, 90)
 
 
 def field(names, times, latitude, longitude, step=HOUR):
-    """Multiply the harmonics out: (time, channel, latitude, longitude)."""
+    """Return the fields of the harmonics, (time, channel, latitude, longitude)."""
     radians = np.deg2rad(np.asarray(longitude, float))
     basis = np.stack([np.ones_like(radians), np.cos(radians), np.sin(radians)])
     values = harmonics(names, times, np.asarray(latitude, float), step).astype(float) @ basis
-    cut = clipped(names)
-    values[:, cut] = np.maximum(values[:, cut], 0)
+    clipped = is_clipped(names)
+    values[:, clipped] = np.maximum(values[:, clipped], 0)
     return values
 
 
@@ -32,17 +32,18 @@ def times(*texts):
 
 
 def subsolar(time):
-    """Latitude and longitude (degrees) where the sun is highest, and the insolation there."""
+    """Return the latitude and longitude (degrees) of the subsolar point, and the insolation."""
     a, b, c = harmonics(["insolation"], times(time), [0, 90], HOUR)[0, 0].astype(float).T
-    swing, level = np.hypot(b[0], c[0]), a[1]
-    return np.rad2deg(np.arctan2(level, swing)), np.rad2deg(np.arctan2(c[0], b[0])), np.hypot(level, swing)
+    amplitude, constant = np.hypot(b[0], c[0]), a[1]
+    latitude, longitude = np.arctan2(constant, amplitude), np.arctan2(c[0], b[0])
+    return np.rad2deg(latitude), np.rad2deg(longitude), np.hypot(constant, amplitude)
 
 
 def test_channels_in_the_order_of_the_names():
-    assert channels(["time_of_year", "insolation"]) == ("time_of_year_cos", "time_of_year_sin", "insolation")
-    assert channels(FORCINGS)[0] == "insolation" and len(channels(FORCINGS)) == 5
-    assert channels(["coordinates", "orography"]) == ()
-    assert clipped(["time_of_day", "insolation"]).tolist() == [False, False, True]
+    assert varying_channels(["time_of_year", "insolation"]) == ("time_of_year_cos", "time_of_year_sin", "insolation")
+    assert varying_channels(FORCINGS)[0] == "insolation" and len(varying_channels(FORCINGS)) == 5
+    assert varying_channels(["coordinates", "orography"]) == ()
+    assert is_clipped(["time_of_day", "insolation"]).tolist() == [False, False, True]
     values = harmonics(FORCINGS, times("2001-01-01", "2001-01-02"), GLOBE, HOUR)
     assert values.shape == (2, 5, 180, 3) and values.dtype == np.float32
     assert harmonics(["coordinates"], times("2001-01-01"), GLOBE, HOUR).shape == (1, 0, 180, 3)
@@ -50,13 +51,13 @@ def test_channels_in_the_order_of_the_names():
 
 @pytest.mark.parametrize(
     ("time", "declination", "tolerance"),
-    [  # the moments that almanacs print, UTC
+    [  # from almanacs, UTC
         ("2024-03-20 03:06", 0, 0.003),
         ("2024-06-20 20:51", 23.436, 0.003),
         ("2024-09-22 12:44", 0, 0.003),
         ("2024-12-21 09:21", -23.436, 0.003),
         ("1959-06-22 03:50", 23.44, 0.01),
-        ("2044-03-19 23:20", 0, 0.003),  # beyond the end of any dataset
+        ("2044-03-19 23:20", 0, 0.003),  # later than any dataset
     ],
 )
 def test_declination_at_equinoxes_and_solstices(time, declination, tolerance):
@@ -65,7 +66,7 @@ def test_declination_at_equinoxes_and_solstices(time, declination, tolerance):
 
 @pytest.mark.parametrize(
     ("time", "minutes", "tolerance"),
-    [  # sundial minus clock, as tabulated: the four extremes, and the dates on which it passes 0
+    [  # sundial minus clock, from tables: the four extremes, and the dates when it crosses 0
         ("2023-02-11 12:00", -14.22, 0.1),
         ("2023-05-14 12:00", 3.65, 0.1),
         ("2023-07-26 12:00", -6.53, 0.1),
@@ -79,9 +80,9 @@ def test_declination_at_equinoxes_and_solstices(time, declination, tolerance):
 def test_equation_of_time(time, minutes, tolerance):
     clock = pd.Timestamp(time)
     longitude = subsolar(time)[1]
-    # with no equation of time the sun stands above 180 - 15 * hour
-    late = (180 - 15 * (clock.hour + clock.minute / 60) - longitude + 180) % 360 - 180
-    assert late * 4 == pytest.approx(minutes, abs=tolerance)
+    # without the equation of time, the subsolar longitude is 180 - 15 * hour
+    delay = (180 - 15 * (clock.hour + clock.minute / 60) - longitude + 180) % 360 - 180
+    assert delay * 4 == pytest.approx(minutes, abs=tolerance)
 
 
 def test_the_subsolar_point_moves_west_by_15_degrees_an_hour():
@@ -102,13 +103,13 @@ def test_mean_over_globe_and_year_is_a_quarter_of_the_solar_constant():
     year = pd.date_range("2001-01-01", periods=1461, freq="6h")
     weights = np.cos(np.deg2rad(GLOBE))
     mean = (harmonics(["insolation"], year, GLOBE, DAY)[:, 0, :, 0] @ weights).mean() / weights.sum()
-    # the ellipse adds 1 / sqrt(1 - 0.0167**2)
+    # the elliptic orbit adds a factor 1 / sqrt(1 - 0.0167**2)
     assert mean == pytest.approx(0.25 * 1.00014, rel=1e-4)
-    some = field(["insolation"], year[::7], GLOBE, np.arange(0, 360, 4))[:, 0]
-    assert (some.mean(-1) @ weights).mean() / weights.sum() == pytest.approx(0.25, rel=2e-3)
+    values = field(["insolation"], year[::7], GLOBE, np.arange(0, 360, 4))[:, 0]
+    assert (values.mean(-1) @ weights).mean() / weights.sum() == pytest.approx(0.25, rel=2e-3)
 
 
-def test_daily_means_are_the_tabulated_ones():
+def test_daily_means_equal_the_tabulated_ones():
     solstice = times("2001-06-21 12:00")
     north, equator, south = harmonics(["insolation"], solstice, [90, 0, -90], DAY)[0, 0, :, 0] * SOLAR_CONSTANT
     # sin(23.44) S0 / 1.0163**2, and cos(23.44) S0 / (pi 1.0163**2)
@@ -117,38 +118,38 @@ def test_daily_means_are_the_tabulated_ones():
     assert south == 0
     december = harmonics(["insolation"], times("2001-12-21 12:00"), [-90, 80], DAY)[0, 0, :, 0] * SOLAR_CONSTANT
     assert december[0] == pytest.approx(559.5, abs=0.5) and december[1] == 0
-    # at an equinox S0 cos(latitude) / pi, and the sun on the horizon at both poles
+    # at an equinox S0 cos(latitude) / pi, with the sun on the horizon at both poles
     equinox = harmonics(["insolation"], times("2001-03-20 13:30"), [-90, 0, 60, 90], DAY)[0, 0, :, 0]
     np.testing.assert_allclose(equinox, np.array([0, 1, 0.5, 0]) / np.pi * 0.9959**-2, atol=2e-4)
 
 
 @pytest.mark.parametrize("day", ["2001-01-15", "2001-03-21", "2001-06-21", "2001-10-10"])
-def test_the_daily_mean_is_the_mean_of_the_day(day):
+def test_the_daily_mean_equals_the_mean_over_the_day(day):
     hours = pd.date_range(day, periods=288, freq="5min")
     latitude = [-90, -70, -30, 0, 45, 66, 90]
     mean = field(["insolation"], hours, latitude, [0, 77])[:, 0].mean(0)
     daily = harmonics(["insolation"], times(f"{day} 12:00"), latitude, DAY)[0, 0]
     assert not daily[:, 1:].any()
-    # the declination moves by up to 0.4 degrees a day, at the poles in the equinox this shows
+    # the declination changes by up to 0.4 degrees per day, which matters at the poles at an equinox
     np.testing.assert_allclose(mean, np.stack([daily[:, 0]] * 2, 1), atol=1e-3)
 
 
-def test_night_is_zero_and_noon_is_bright():
+def test_insolation_is_zero_at_night_and_largest_at_noon():
     values = field(["insolation"], times("2001-03-20 12:00"), [0], [0, 90, 180, 270])[0, 0, 0]
     assert values[0] == pytest.approx(0.9959**-2, rel=1e-3) and values[2] == 0
-    # the sun is 7.5 minutes late: it stands above 1.87 E, still up at 90 E and not yet at 90 W
+    # the sun is 7.5 minutes late, above 1.87 E: it has not set at 90 E and not risen at 90 W
     assert values[1] == pytest.approx(np.sin(np.deg2rad(1.87)), abs=2e-3)
     assert values[3] == 0
 
 
 def test_longitude_range_does_not_matter():
-    here = field(["insolation", "time_of_day"], times("2001-05-05 03:00"), [40], [-100.0, 350])
-    there = field(["insolation", "time_of_day"], times("2001-05-05 03:00"), [40], [260.0, -10])
-    np.testing.assert_allclose(here, there, atol=1e-6)
+    west = field(["insolation", "time_of_day"], times("2001-05-05 03:00"), [40], [-100.0, 350])
+    east = field(["insolation", "time_of_day"], times("2001-05-05 03:00"), [40], [260.0, -10])
+    np.testing.assert_allclose(west, east, atol=1e-6)
 
 
 def test_local_solar_time():
-    # midnight, 6, 12 and 18 hours of local time
+    # local time 0, 6, 12 and 18 hours
     values = field(["time_of_day"], times("2001-07-01 00:00", "2001-07-01 18:00"), [10], [0, 90, 180, 270])[:, :, 0]
     np.testing.assert_allclose(values[0], [[1, 0, -1, 0], [0, 1, 0, -1]], atol=1e-6)
     np.testing.assert_allclose(values[1], [[0, 1, 0, -1], [-1, 0, 1, 0]], atol=1e-6)
@@ -170,7 +171,7 @@ def test_time_of_year_in_all_calendars():
         assert not values[..., 1:].any()
 
 
-def test_the_year_closes_at_new_year():
+def test_time_of_year_is_continuous_at_new_year():
     ends = times("2003-12-31 23:59:59", "2004-01-01", "2004-12-31 23:59:59")
     values = harmonics(["time_of_year"], ends, [0], HOUR)[:, :, 0, 0]
     np.testing.assert_allclose(values, [[1, 0]] * 3, atol=1e-6)
@@ -182,7 +183,7 @@ def test_cftime_and_pandas_agree_in_real_calendars(calendar):
         pd.date_range("2100-02-25", periods=9, freq="9h")
     )
     cftime = xr.CFTimeIndex(
-        [xr.date_range(str(one), periods=1, calendar=calendar, use_cftime=True)[0] for one in pandas]
+        [xr.date_range(str(time), periods=1, calendar=calendar, use_cftime=True)[0] for time in pandas]
     )
     np.testing.assert_array_equal(
         harmonics(FORCINGS[:3], cftime, GLOBE, HOUR), harmonics(FORCINGS[:3], pandas, GLOBE, HOUR)
@@ -194,33 +195,33 @@ def test_cftime_and_pandas_agree_in_real_calendars(calendar):
     [("noleap", "06-21 18:00"), ("360_day", "06-20 12:00"), ("all_leap", "06-21"), ("julian", "06-21")],
 )
 @pytest.mark.parametrize("year", [850, 1999, 2000, 2300])
-def test_calendars_of_models_have_the_same_sun_every_year(calendar, solstice, year):
+def test_model_calendars_have_the_same_sun_every_year(calendar, solstice, year):
     time = xr.date_range(f"{year:04}-{solstice}", periods=1, calendar=calendar, use_cftime=True)
     pole = harmonics(["insolation"], time, [90], DAY)[0, 0, 0, 0]
     assert pole * SOLAR_CONSTANT == pytest.approx(524.2, abs=1)
 
 
-def test_the_equinox_of_a_calendar_without_leap_days():
+def test_the_equinox_in_model_calendars():
     for calendar, day in (("noleap", "2001-03-21 06:00"), ("360_day", "2001-03-19 06:00")):
         time = xr.date_range(day, periods=1, calendar=calendar, use_cftime=True)
         declination = np.rad2deg(np.arcsin(harmonics(["insolation"], time, [90], HOUR)[0, 0, 0, 0]))
         assert declination == pytest.approx(0, abs=0.1)
 
 
-def test_far_times_do_not_overflow():
-    far = pd.DatetimeIndex(np.array(["1680-06-21", "2260-06-21", "9000-06-21"], "datetime64[s]"))
-    pole = harmonics(["insolation"], far, [90], DAY)[:, 0, 0, 0] * SOLAR_CONSTANT
+def test_distant_times_do_not_overflow():
+    distant = pd.DatetimeIndex(np.array(["1680-06-21", "2260-06-21", "9000-06-21"], "datetime64[s]"))
+    pole = harmonics(["insolation"], distant, [90], DAY)[:, 0, 0, 0] * SOLAR_CONSTANT
     np.testing.assert_allclose(pole[:2], 524, atol=8)
     assert np.isfinite(pole).all()
 
 
-@pytest.mark.parametrize(("step", "text"), [(MONTH, "1 months"), (DAY, "1 days"), (5 * DAY, "5 days")])
-def test_time_of_day_needs_steps_within_a_day(step, text):
-    with pytest.raises(ValueError, match=f"step is {text}"):
+@pytest.mark.parametrize(("step", "length"), [(MONTH, "1 months"), (DAY, "1 days"), (5 * DAY, "5 days")])
+def test_time_of_day_with_steps_of_whole_days_raises(step, length):
+    with pytest.raises(ValueError, match=f"'time_of_day' is constant with a step of {length}"):
         harmonics(["time_of_day"], times("2001-01-01"), [0], step)
 
 
-def test_months_have_daily_means():
+def test_monthly_steps_use_daily_means():
     index = pd.date_range("2001-01-01", periods=12, freq="MS")
     np.testing.assert_array_equal(
         harmonics(["insolation", "time_of_year"], index, GLOBE, MONTH),

@@ -1,4 +1,4 @@
-"""Variables that are only seen, and such that are only forecast, from training to the labelled forecast."""
+"""Input-only and output-only variables from training to the labelled forecast."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from simvp_climate.training.train import train
 @pytest.fixture(scope="module")
 def ds():
     ds = waves(times=60)
-    # what rains is what was seen a step before, and nobody sees the rain
+    # rain follows from the temperature one step earlier, and no variable shows the rain itself
     ds["tp"] = (abs(ds["t2m"].shift(time=1).fillna(280.0) - 280) * 1e-5).assign_attrs(units="m")
     ds["u10"] = (ds["t2m"] * 0.1).assign_attrs(units="m s-1")
     return ds
@@ -30,13 +30,13 @@ def forecaster(ds):
     )
 
 
-def test_places():
+def test_channel_roles():
     channels = [Channel("z", 500.0), Channel("z", 850.0), Channel("t2m", None), Channel("tp", None)]
     task = Task(["z"], [500, 850], inputs=["t2m"], diagnostics=["tp"], history=2, horizon=2)
     assert tensors.channel_roles(task, channels) == tensors.ChannelRoles([0, 1, 2], [0, 1, 3], 2)
 
 
-def test_network_and_forecast(forecaster, ds):
+def test_network_channels_and_forecast_variables(forecaster, ds):
     network = forecaster.network
     assert (network.channels, network.output_channels, network.shared_channels) == (3, 2, 1)
     assert network.change_scale_TC.shape == (3, 1)
@@ -50,7 +50,7 @@ def test_network_and_forecast(forecaster, ds):
     assert not any("t2m" in name for name in forecaster.provenance["epochs"][-1])
 
 
-def test_a_file_keeps_the_roles(forecaster, ds, tmp_path):
+def test_a_saved_forecaster_keeps_the_roles(forecaster, ds, tmp_path):
     forecaster.save(tmp_path / "f.safetensors")
     loaded = Forecaster.load(tmp_path / "f.safetensors", device="cpu")
     assert loaded.task == forecaster.task
@@ -62,19 +62,19 @@ def test_units_of_inputs_are_converted(forecaster, ds):
     np.testing.assert_allclose(forecaster(celsius)["z500"], forecaster(ds)["z500"], rtol=1e-5)
 
 
-def test_what_is_missing_or_unknown_is_said(forecaster, ds):
-    with pytest.raises(ValueError, match=r"horizon=4 takes more than one call .*inputs=\['t2m', 'u10'\]"):
+def test_missing_inputs_and_too_long_horizons_raise(forecaster, ds):
+    with pytest.raises(ValueError, match=r"horizon=4 .*inputs=\['t2m', 'u10'\]"):
         forecaster(ds, horizon=4)
     with pytest.raises(ValueError, match="u10"):
         forecaster(ds.drop_vars("u10"))
 
 
-def test_the_loss_is_about_what_comes_out(ds):
-    # nothing can be forecast of noise: were the input in the loss, it would not fall
+def test_the_loss_covers_only_output_channels(ds):
+    # noise cannot be forecast: if the input were in the loss, the loss would not fall
     rng = np.random.default_rng(0)
     noise = ds["t2m"].copy(data=280 + rng.normal(size=ds["t2m"].shape).astype("f4"))
     task = Task(["z500"], inputs=["t2m"], history=2, horizon=2)
-    found = train(
+    trained = train(
         task,
         ds.assign(t2m=noise),
         valid=None,
@@ -82,24 +82,24 @@ def test_the_loss_is_about_what_comes_out(ds):
         config=quick(epochs=40, learning_rate=1e-2, ema_decay=0.0),
         device="cpu",
     )
-    losses = [epoch["loss"] for epoch in found.provenance["epochs"]]
+    losses = [epoch["loss"] for epoch in trained.provenance["epochs"]]
     assert losses[-1] < 0.1 * losses[0]
 
 
-def test_a_diagnostic_is_rolled_out(ds):
+def test_a_rollout_forecasts_diagnostics(ds):
     task = Task(["z500"], diagnostics=["tp"], history=2, horizon=4)
-    found = train(task, ds, valid=None, model=tiny_model(), config=quick(), device="cpu")
-    forecast = found(ds, horizon=7)
+    trained = train(task, ds, valid=None, model=tiny_model(), config=quick(), device="cpu")
+    forecast = trained(ds, horizon=7)
     assert forecast["tp"].shape[:2] == (1, 7)
     assert bool(np.isfinite(forecast["tp"]).all())
 
 
-def test_export_knows_the_roles(forecaster, ds, tmp_path):
+def test_an_exported_program_has_the_roles(forecaster, ds, tmp_path):
     forecaster.export(tmp_path / "f.pt2")
     program = torch.export.load(tmp_path / "f.pt2").module()
     states = np.stack([ds[name].values[-3:] for name in ("z500", "t2m", "u10")], axis=1)[None]
-    found = program(torch.from_numpy(states)).numpy()
+    forecast = program(torch.from_numpy(states)).numpy()
     expected = forecaster(ds)
-    for at, name in enumerate(("z500", "tp")):
+    for channel, name in enumerate(("z500", "tp")):
         scale = float(expected[name].std())
-        np.testing.assert_allclose(found[0, :, at], expected[name][0], atol=1e-5 * scale, rtol=0)
+        np.testing.assert_allclose(forecast[0, :, channel], expected[name][0], atol=1e-5 * scale, rtol=0)

@@ -470,7 +470,7 @@ STATIC = waves().assign(
         (["names"], "6h", "forcing-unknown", "could not convert", "Choose from"),
         (["sst"], "6h", "forcing-changes", "with time", 'ds["sst"] = ds["sst"].isel(time=0, drop=True)'),
         (["land"], "6h", "forcing-missing", "64 of its 128 cells", 'ds["land"] = ds["land"].fillna(0)'),
-        (["time_of_day"], "1D", "forcing-time-of-day", "the step is 1 days", "leave it out of forcings"),
+        (["time_of_day"], "1D", "forcing-time-of-day", "a step of 1 days", "leave it out of forcings"),
         (["insolation", "time_of_day"], "2D", "forcing-time-of-day", "2 days", "leave it out"),
     ],
 )
