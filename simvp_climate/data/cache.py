@@ -1,7 +1,7 @@
-"""A dataset written once, in the layout that trains best.
+"""Copy a dataset once into the Zarr layout that trains fastest.
 
-The layout was measured on 120 MB of 6-hourly fields of 32 x 64, on two cores, warm, in blocks of 1024 times; MB
-decoded per CPU-second:
+The layout follows from this measurement, on 120 MB of 6-hourly fields of 32 x 64, on two cores, from the page cache,
+in blocks of 1024 times; MB decoded per CPU-second:
 
     chunks                         zarr-python   tensorstore
     0.2 MB, Blosc-lz4                      390          2400
@@ -10,9 +10,10 @@ decoded per CPU-second:
     1 MB in shards of 64 MB, lz4          1200          3000
     1 MB, Blosc-zstd                      1330          3000
 
-Chunks of 1 MB: a shuffled stream reads less twice the fewer times a chunk has, and with smaller ones zarr-python
-spends its time on the chunks and not on the bytes. No shards: zarr-python pays a fifth for them, so they are an
-option for file systems that count files and for object stores. lz4: zstd saves a tenth of the disk and no time.
+Chunks have 1 MB: a shuffled stream decodes less in excess the fewer times a chunk has, and with smaller chunks
+zarr-python spends its time on the number of chunks. Shards cost zarr-python a fifth of its speed, so they are an option
+for object stores and for file systems with limits on the number of files. Compression is lz4: zstd saves a tenth of
+the disk and no time.
 """
 
 import hashlib
@@ -41,13 +42,11 @@ from simvp_climate.data.store import drop_codecs
 from simvp_climate.data.views import variable_identity
 
 _DTYPES = ("float32", "float16", "int16")
-_BLOCK_BYTES = 2**26  # read at once; up to four times that if a chunk of the source is then read but once
-_MISSING = -32768
-# packed values go from -_STEPS / 2 to _STEPS / 2: all of int16 but the one that means missing
-_STEPS = 65534
-_ERROR = "cache_max_abs_error"
-_MADE_FROM = "cache_made_from"
-_STORED = "stored (identity)"
+_BLOCK_BYTES = 2**26  # read in one piece; up to four times that if it then reads each chunk of the source only once
+# packed values cover -_STEPS / 2 to _STEPS / 2: all of int16 but the number for missing values
+_MISSING, _STEPS = -32768, 65534
+_ERROR, _RECORD = "cache_max_abs_error", "cache_made_from"  # attributes of the store
+_IDENTITY = "stored (identity)"
 _FILES_CHANGED = "the files of the source changed since: their sizes or times, or the selection"
 
 
@@ -60,117 +59,130 @@ def cache(
     shard_bytes: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Write a dataset once, in the layout that trains best, and return what was written, lazily.
+    """Copy a dataset into a Zarr store with the layout that trains fastest, and return the copy, lazily.
 
-    It pays where a store keeps all levels, or very many times, in one chunk: one level out of a chunk of 13
-    costs 13 times its size in every epoch; here it is paid once. Later, `open_dataset(path, variables)` opens
-    the cache like any other store.
+    A cache pays off where a store keeps all levels, or very many times, in one chunk: one level out of a chunk of 13
+    costs 13 times its size in every epoch; with a cache only once. Later, `open_dataset(path, variables)` opens the
+    cache like any other store.
 
-    Variables come out on (time, ..., level, latitude, longitude), in chunks of whole globes on one level, as
-    Zarr format 3. Their names, attributes and missing values, and all coordinates with their order and
-    calendar, are those of `dataset`. Variables without time, latitude or longitude are copied as they are.
-    Every other one says in its attribute `cache_max_abs_error`, in its own units, how far its values are from
-    those of `dataset` at most: 0 for float32 out of float32.
+    Variables have the dimensions (time, ..., level, latitude, longitude), in chunks of whole globes on one level, in
+    Zarr format 3. Their names, attributes and missing values, and all coordinates with their order and calendar, are
+    those of `dataset`. Variables without time, latitude or longitude are copied unchanged. All others have the
+    attribute `cache_max_abs_error`: the largest difference from `dataset`, in their units, 0 for float32 copied as
+    float32.
 
-    The store is written into the folder `<path>.unfinished` and moved when it is complete. If the writing
-    stops (time limit, full disk), the same call goes on where it stopped, and the store is the same to the
-    byte. A finished store that was made from the same dataset with the same settings is returned as it is. The
-    same are datasets that agree in names, attributes, coordinates, the path they were opened from, and the
-    values at their first, middle and last time, and whose files (each chunk's) have the size and the time of
-    change that they had. Files count where a dataset comes as `open_dataset` opened it from a local disk; of
-    remote stores, datasets in memory and those out of arithmetic or dask the values at other times are not
-    compared.
+    The store is written to the folder `<path>.unfinished` and moved to `path` when it is complete. If writing stops
+    (time limit, full disk), the same call resumes it, and the result is the same to the byte. A complete cache of the
+    same dataset with the same settings is returned unchanged. Datasets are the same if they agree in names,
+    attributes, coordinates, the path they were opened from, and the values at their first, middle and last time, and
+    if their files (each chunk) have the same sizes and modification times. Files are compared for datasets that
+    `open_dataset` opened from a local disk; for remote stores, datasets in memory, dask and results of arithmetic,
+    values at other times are not compared.
 
-    Time is read in blocks of about 64 MB of one variable (up to 256 MB where the chunks of the source are as
-    long), which end where the chunks of the source end, so that each is read once; if a selection of times
-    begins inside a chunk, once more per block. `z500` and `z850` out of one array with levels are two passes,
-    `geopotential` with levels=[500, 850] is one. Memory: a block and 8 times a chunk (or shard) of the cache,
-    beside the chunks that are being decoded, some ten at a time (measured with chunks of 10 MB: 0.5 GB in all).
-    If there is a dask.distributed client, its workers write the blocks: they must see the same file system, and
-    each thread of theirs needs that memory.
+    Time is read in blocks of about 64 MB of one variable (up to 256 MB where the chunks of the source are as long).
+    Blocks end where chunks of the source end, so that each chunk is read once; if a selection of times begins inside
+    a chunk, once more per block. `z500` and `z850` from one array with levels are two passes, `geopotential` with
+    levels=[500, 850] is one. Memory: a block, 8 chunks (or shards) of the cache, and the chunks being decoded, about
+    ten at the same time (measured with chunks of 10 MB: 0.5 GB in all). With a dask.distributed client its workers
+    write the blocks: they need access to the same file system, and this memory for each of their threads.
 
     Parameters
     ----------
     dataset
-        What `open_dataset` returned, or any Dataset on time, latitude and longitude: dimensions of other names (`lat`,
-        `valid_time`) are called so in the cache.
+        As returned by `open_dataset`, or any Dataset on time, latitude and longitude; other names of these dimensions
+        (`lat`, `valid_time`) become these in the cache.
     path
         A folder on a file system (not a bucket) that does not exist yet.
     dtype
-        "float32"; "float16" (11 bits, for values around zero: 5e4 is kept to within 16; they come back as
-        float16); or "int16": 65534 equal steps from the smallest to the largest value of a variable, all levels
-        on one scale, for which the dataset is read twice; they come back as float64.
+        "float32"; "float16" (11 bits, for values around zero: 5e4 is kept to within 16; read back as float16); or
+        "int16": 65534 equal steps from the smallest to the largest value of a variable, all levels on one scale. For
+        int16 the dataset is read twice; values are read back as float64.
     chunk_bytes
-        Size of a chunk before compression, about.
+        Approximate size of a chunk before compression.
     shard_bytes
-        Size of a file with many chunks before compression, about; None puts each chunk into a file of its own.
+        Approximate size of a file with many chunks before compression; None writes each chunk to its own file.
     progress
-        Show a bar, and at the end a line with the sizes and errors.
+        Show a progress bar, and at the end a line with the sizes and errors.
 
     Raises
     ------
     FileExistsError
-        If there is something at `path` that `cache` did not write.
+        If `path` exists and is not a cache.
     ValueError
-        If what is there, finished or not, was made from another dataset or with other settings; it names the
+        If the cache at `path`, complete or not, is of another dataset or other settings; the message names the
         difference. If a dimension is missing, or a variable is not numeric.
     OverflowError
         If a value does not fit `dtype`.
     OSError
-        If the disk has not enough room; it names the bytes needed and free.
+        If the disk has too little space; the message has the bytes needed and free.
     """
     target, building = _check_path(path)
     _check_settings(dtype, chunk_bytes, shard_bytes)
     axes = find_axes(dataset)
     names = {axes.time: "time", axes.latitude: "latitude", axes.longitude: "longitude"}
     dataset = dataset.rename({old: new for old, new in names.items() if old is not None and old != new})
-    fields = _fields(dataset)
-    layouts = {name: _layout(field, dtype, chunk_bytes, shard_bytes) for name, field in fields.items()}
+    fields = _find_fields(dataset)
+    layouts = {name: _choose_layout(field, dtype, chunk_bytes, shard_bytes) for name, field in fields.items()}
     samples = {name: _sample(field) for name, field in fields.items()}
-    settings = {"dtype": dtype, "chunk_bytes": chunk_bytes, "shard_bytes": shard_bytes}
-    made_from = _made_from(dataset, samples, settings)
+    record = _describe(dataset, samples, {"dtype": dtype, "chunk_bytes": chunk_bytes, "shard_bytes": shard_bytes})
     if target.exists():
-        _check_finished(target, made_from)
+        _check_complete(target, record)
         if (building / "made_from.json").exists():
-            shutil.rmtree(building)  # a run died right after the move
+            shutil.rmtree(building)  # a run was killed right after it moved the store
         return _open(target)
     if building.exists():
-        _check_unfinished(building, made_from)
-    _check_room(target, building, fields, samples, dtype)
+        _check_unfinished(building, record)
+    _check_disk_space(target, building, fields, samples, dtype)
     building.mkdir(exist_ok=True)
-    _write_json(building / "made_from.json", made_from)
+    _write_json(building / "made_from.json", record)
     (building / "blocks").mkdir(exist_ok=True)
-    blocks = [_Block(name, times) for name, layout in layouts.items() for times in layout.blocks]
-    blocks.sort(key=lambda block: block.times.start)  # variables out of one file are read while it is at hand
-    packings = dict.fromkeys(fields, _Packing(dtype))
-    bar = tqdm(total=(1 + (dtype == "int16")) * len(blocks), desc=target.name, unit="block", disable=not progress)
-    try:
-        with bar:
-            if dtype == "int16":
-                work = {name: partial(_find_range, name) for name in fields}
-                ranges = _run("range", work, blocks, fields, building, bar)
-                packings = {
-                    name: _fit_packing((one["low"], one["high"]) for one in found) for name, found in ranges.items()
-                }
-            if not (building / "store").exists():
-                _create(building, dataset, layouts, packings)
-            work = {
-                name: partial(_write, name, building / "store" / name, layouts[name], packings[name]) for name in fields
-            }
-            written = _run("written", work, blocks, fields, building, bar)
-    except OverflowError:
-        shutil.rmtree(building)  # of no use any more: these settings cannot hold these values
-        raise
-    errors = {name: max(one["error"] for one in found) for name, found in written.items()}
-    _finish(building, target, errors, made_from)
+    errors = _copy(dataset, building, fields, layouts, dtype, target.name, progress)
+    _finish(building, target, errors, record)
     if progress:
         print(_summary(target, fields, errors))
     return _open(target)
 
 
+def _copy(
+    dataset: xr.Dataset,
+    building: Path,
+    fields: dict[str, xr.Variable],
+    layouts: dict[str, "_Layout"],
+    dtype: str,
+    title: str,
+    progress: bool,
+) -> dict[str, float]:
+    """Write the store block by block, and return the largest error of each field."""
+    blocks = [_Block(name, times) for name, layout in layouts.items() for times in layout.blocks]
+    # in order of time: variables in one file are read while it is in the page cache
+    blocks.sort(key=lambda block: block.times.start)
+    packings = dict.fromkeys(fields, _Packing(dtype))
+    bar = tqdm(total=(1 + (dtype == "int16")) * len(blocks), desc=title, unit="block", disable=not progress)
+    try:
+        with bar:
+            if dtype == "int16":
+                work = {name: partial(_find_range, name) for name in fields}
+                ranges = _run_phase("range", work, blocks, fields, building, bar)
+                packings = {
+                    name: _fit_packing((block["low"], block["high"]) for block in results)
+                    for name, results in ranges.items()
+                }
+            if not (building / "store").exists():
+                _create_store(building / "store", dataset, layouts, packings)
+            work = {
+                name: partial(_write_block, name, building / "store" / name, layouts[name], packings[name])
+                for name in fields
+            }
+            written = _run_phase("written", work, blocks, fields, building, bar)
+    except OverflowError:
+        shutil.rmtree(building)  # useless: these settings cannot represent these values
+        raise
+    return {name: max(block["error"] for block in results) for name, results in written.items()}
+
+
 @dataclass(frozen=True)
 class _Layout:
-    """How a variable is stored, and in which blocks of time it is copied."""
+    """Chunks and shards of a stored variable, and the blocks of time in which it is copied."""
 
     dims: tuple[str, ...]
     shape: tuple[int, ...]
@@ -179,19 +191,19 @@ class _Layout:
     blocks: tuple[slice, ...]
 
     @property
-    def unit(self) -> int:
-        """The times in one file, which two workers must not share."""
+    def file_times(self) -> int:
+        """Number of times in one file, which only one worker may write."""
         return self.shard or self.chunk
 
-    def box(self, times: int) -> tuple[int, ...]:
-        """Return the shape of a chunk or shard: some times, the whole globe, one of everything else."""
+    def chunk_shape(self, times: int) -> tuple[int, ...]:
+        """Return the shape of a chunk or shard of some times: the whole globe, one index of all other dimensions."""
         sizes = {"time": times, "latitude": self.shape[-2], "longitude": self.shape[-1]}
         return tuple(sizes.get(dim, 1) for dim in self.dims)
 
 
 @dataclass(frozen=True)
 class _Packing:
-    """How values become numbers of the stored type; the way back is that of CF."""
+    """Conversion of values to the stored type and back; for int16 CF's scale_factor and add_offset."""
 
     dtype: str
     scale: float = 1.0
@@ -199,7 +211,7 @@ class _Packing:
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         if self.dtype != "int16":
-            with np.errstate(over="ignore"):  # whoever calls looks for what became infinite
+            with np.errstate(over="ignore"):  # the caller checks for infinities
                 return values.astype(self.dtype)
         steps = np.clip(np.rint((values.astype(np.float64) - self.offset) / self.scale), -_STEPS / 2, _STEPS / 2)
         return np.where(np.isnan(values), _MISSING, steps).astype(np.int16)
@@ -212,7 +224,7 @@ class _Packing:
 
 @dataclass(frozen=True)
 class _Block:
-    """Some times of one variable."""
+    """A range of times of one variable."""
 
     name: str
     times: slice
@@ -220,75 +232,74 @@ class _Block:
 
 def _check_path(path: str | os.PathLike) -> tuple[Path, Path]:
     if "://" in str(path):
-        raise ValueError(
-            f"{str(path)!r} is not a folder: a cache is written to a file system, and can be copied from it"
-        )
+        raise ValueError(f"{str(path)!r} must be a local folder. Write the cache there and copy it to the bucket")
     target = check_parent(Path(path).expanduser().absolute())
     return target, target.with_name(f"{target.name}.unfinished")
 
 
 def _check_settings(dtype: str, chunk_bytes: int, shard_bytes: int | None) -> None:
     if dtype not in _DTYPES:
-        raise ValueError(f"dtype={dtype!r} is not possible: choose one of {', '.join(map(repr, _DTYPES))}")
+        raise ValueError(f"dtype={dtype!r} must be one of {', '.join(map(repr, _DTYPES))}")
     for name, value in {"chunk_bytes": chunk_bytes, "shard_bytes": shard_bytes}.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value} must be positive")
 
 
-def _fields(dataset: xr.Dataset) -> dict[str, xr.Variable]:
-    """Return the variables that are worth a layout: those on time, latitude and longitude."""
-    wanted = ("time", "latitude", "longitude")
-    fields = {str(name): dataset.variables[name] for name in dataset.data_vars if {*wanted} <= {*dataset[name].dims}}
+def _find_fields(dataset: xr.Dataset) -> dict[str, xr.Variable]:
+    """Return the data variables on time, latitude and longitude."""
+    dims = {"time", "latitude", "longitude"}
+    fields = {str(name): dataset.variables[name] for name in dataset.data_vars if dims <= {*dataset[name].dims}}
     if not fields:
         raise ValueError(
-            f"no variable has the dimensions time, latitude and longitude; the dimensions are {list(dataset.dims)}. "
-            "Open the data with open_dataset, which gives them these names"
+            f"no variable has the dimensions time, latitude and longitude, only {list(dataset.dims)}. "
+            "Open the data with open_dataset, which names the dimensions so"
         )
     for name, field in fields.items():
         if field.dtype.kind not in "fiub":
-            raise ValueError(f"{name!r} has dtype {field.dtype}: only numbers can be cached, leave it out")
+            raise ValueError(f"{name!r} has dtype {field.dtype}: only numbers can be cached. Leave it out")
         if not field.size:
-            raise ValueError(f"{name!r} is empty: its sizes are {dict(field.sizes)}. Is the selection inside the data?")
+            raise ValueError(f"{name!r} is empty: its sizes are {dict(field.sizes)}. Check the selection")
     return fields
 
 
-def _layout(field: xr.Variable, dtype: str, chunk_bytes: int, shard_bytes: int | None) -> _Layout:
+def _choose_layout(field: xr.Variable, dtype: str, chunk_bytes: int, shard_bytes: int | None) -> _Layout:
     times = field.sizes["time"]
     others = [dim for dim in field.dims if dim not in ("time", "level", "latitude", "longitude")]
     level = [dim for dim in field.dims if dim == "level"]
     dims = ("time", *others, *level, "latitude", "longitude")
-    globe = field.sizes["latitude"] * field.sizes["longitude"] * np.dtype(dtype).itemsize
-    source = _source_chunk(field)
-    chunk = min(_chunk_length(max(1, chunk_bytes // globe), source), times)
+    globe_bytes = field.sizes["latitude"] * field.sizes["longitude"] * np.dtype(dtype).itemsize
+    source_chunk = _source_chunk(field)
+    chunk = min(_chunk_length(max(1, chunk_bytes // globe_bytes), source_chunk), times)
     shard = None
     if shard_bytes is not None:
-        shard = chunk * min(max(1, shard_bytes // (chunk * globe)), math.ceil(times / chunk))
-    unit = shard or chunk
-    fit = max(1, _BLOCK_BYTES * times // (field.size * field.dtype.itemsize))
-    aligned = math.lcm(unit, source)
-    if aligned > 4 * fit:
-        aligned = unit
-    length = aligned * max(1, fit // aligned)
+        shard = chunk * min(max(1, shard_bytes // (chunk * globe_bytes)), math.ceil(times / chunk))
+    file_times = shard or chunk
+    block_times = max(1, _BLOCK_BYTES * times // (field.size * field.dtype.itemsize))
+    # blocks end where files of the cache end, and where chunks of the source end unless that makes them too long
+    aligned = math.lcm(file_times, source_chunk)
+    if aligned > 4 * block_times:
+        aligned = file_times
+    length = aligned * max(1, block_times // aligned)
     blocks = tuple(slice(start, min(start + length, times)) for start in range(0, times, length))
     return _Layout(dims, tuple(field.sizes[dim] for dim in dims), chunk, shard, blocks)
 
 
-def _chunk_length(wanted: int, source: int) -> int:
-    """Return about as many times as wanted, so that chunks end where those of the source do, if possible."""
-    if source <= wanted:
-        return wanted // source * source
-    parts = range(math.ceil(source / wanted), 2 * source // wanted + 1)
-    return next((source // part for part in parts if source % part == 0), wanted)
+def _chunk_length(target: int, source: int) -> int:
+    """Return a chunk length near `target` such that chunks end where those of the source end, if possible."""
+    if source <= target:
+        return target // source * source
+    divisors = range(math.ceil(source / target), 2 * source // target + 1)
+    return next((source // divisor for divisor in divisors if source % divisor == 0), target)
 
 
 def _source_chunk(field: xr.Variable) -> int:
-    """Return how many times are in a chunk of the source, 1 if that is not known."""
+    """Return the number of times in a chunk of the source, 1 if unknown."""
     if field.chunks is not None:
         return field.chunksizes["time"][0]
     preferred = field.encoding.get("preferred_chunks") or {}
     if "time" in preferred:
         return preferred["time"]
-    # time was called something else; levels may have been selected, but behind it
+    # time had another name; levels may have been selected, which come after it
     chunks = field.encoding.get("chunks") or field.encoding.get("chunksizes")
     return chunks[0] if chunks and field.dims[0] == "time" else 1
 
@@ -299,8 +310,8 @@ def _sample(field: xr.Variable) -> np.ndarray:
     return field.isel(time=sorted({0, last // 2, last})).compute().values
 
 
-def _made_from(dataset: xr.Dataset, samples: dict[str, np.ndarray], settings: dict) -> dict:
-    """Return what a cache is made from and how, in words and checksums that survive JSON."""
+def _describe(dataset: xr.Dataset, samples: dict[str, np.ndarray], settings: dict) -> dict:
+    """Return the record of dataset and settings that identifies a cache, in values that JSON preserves."""
     contents = {}
     for name, variable in dataset.variables.items():
         values = samples[name] if name in samples else variable.compute().values
@@ -309,7 +320,7 @@ def _made_from(dataset: xr.Dataset, samples: dict[str, np.ndarray], settings: di
             "shape": list(variable.shape),
             "dtype": str(variable.dtype),
             "attributes": variable.attrs,
-            _STORED: variable_identity(variable) if name in samples else None,
+            _IDENTITY: variable_identity(variable) if name in samples else None,
             "values (checksum)": _checksum(values),
         }
     record = {
@@ -329,55 +340,50 @@ def _checksum(values: np.ndarray) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _check_finished(target: Path, made_from: dict) -> None:
+def _check_complete(target: Path, record: dict) -> None:
     try:
-        before = json.loads(json.loads((target / "zarr.json").read_text())["attributes"][_MADE_FROM])
+        before = json.loads(json.loads((target / "zarr.json").read_text())["attributes"][_RECORD])
     except (OSError, ValueError, KeyError):
-        raise FileExistsError(
-            f"{str(target)!r} exists and was not written by cache: give another path, or remove it"
-        ) from None
-    if found := _difference(before, made_from):
+        raise FileExistsError(f"{str(target)!r} exists and is not a cache. Use another path, or remove it") from None
+    if change := _first_difference(before, record):
         raise ValueError(
-            f"{str(target)!r} was made from something else or in another way: {found}. Open it with open_dataset, "
-            "give another path, or remove it"
+            f"{str(target)!r} is a cache of another dataset or other settings: {change}. Open it with open_dataset, "
+            "use another path, or remove it"
         )
 
 
-def _check_unfinished(building: Path, made_from: dict) -> None:
+def _check_unfinished(building: Path, record: dict) -> None:
     if not any(building.iterdir()):
         return
     try:
         before = json.loads((building / "made_from.json").read_text())
     except OSError:
-        raise FileExistsError(
-            f"{str(building)!r} exists and was not written by cache: give another path, or remove it"
-        ) from None
-    if found := _difference(before, made_from):
+        raise FileExistsError(f"{str(building)!r} exists and is not a cache. Use another path, or remove it") from None
+    if change := _first_difference(before, record):
         raise ValueError(
-            f"{str(building)!r} was begun from something else or in another way: {found}. Call cache as then to "
-            "complete it, or remove the folder to begin anew"
+            f"{str(building)!r} is an unfinished cache of another dataset or other settings: {change}. Remove it, or "
+            "call cache as before to complete it"
         )
 
 
-def _difference(before: dict, now: dict) -> str | None:
+def _first_difference(before: dict, now: dict) -> str | None:
     """Return the first difference of two records, or None if there is none."""
     before, now = ({**record, "contents": dict(record["contents"])} for record in (before, now))
     for name in before["contents"].keys() & now["contents"].keys():
-        variables = [record["contents"][name] for record in (before, now)]
-        # the samples decide where the files of one are not known
-        if None in [variable.get(_STORED) for variable in variables]:
+        identities = [record["contents"][name].get(_IDENTITY) for record in (before, now)]
+        if None in identities:  # the samples decide
             for record in (before, now):
-                record["contents"][name] = {**record["contents"][name], _STORED: None}
-    return next(iter(differences(before, now, {_STORED: _FILES_CHANGED})), None)
+                record["contents"][name] = {**record["contents"][name], _IDENTITY: None}
+    return next(iter(differences(before, now, {_IDENTITY: _FILES_CHANGED})), None)
 
 
-def _check_room(
+def _check_disk_space(
     target: Path, building: Path, fields: dict[str, xr.Variable], samples: dict[str, np.ndarray], dtype: str
 ) -> None:
-    """Raise OSError unless the disk has room for the rest of the store, compressed like the samples."""
+    """Raise OSError unless the disk has space for the rest of the store, if all compresses like the samples."""
     needed = -_size(building)
     for name, field in fields.items():
-        packing = _fit_packing([_ends(samples[name])]) if dtype == "int16" else _Packing(dtype)
+        packing = _fit_packing([_find_extremes(samples[name])]) if dtype == "int16" else _Packing(dtype)
         stored = packing.encode(samples[name])
         compressed = len(numcodecs.Blosc("lz4", 5, numcodecs.Blosc.SHUFFLE).encode(np.ascontiguousarray(stored)))
         needed += int(1.05 * compressed * field.size / stored.size)
@@ -385,8 +391,7 @@ def _check_room(
     if needed > free:
         raise OSError(
             f"{str(target)!r} needs about {needed} bytes ({needed / 2**30:.1f} GiB) more, and {free} bytes "
-            f"({free / 2**30:.1f} GiB) are free: choose another disk, fewer variables, levels or years, or "
-            "dtype='int16'"
+            f"({free / 2**30:.1f} GiB) are free. Use another disk, fewer variables, levels or years, or dtype='int16'"
         )
 
 
@@ -394,37 +399,37 @@ def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def _create(building: Path, dataset: xr.Dataset, layouts: dict[str, _Layout], packings: dict[str, _Packing]) -> None:
-    """Make the store complete but for the values of its fields."""
+def _create_store(path: Path, dataset: xr.Dataset, layouts: dict[str, _Layout], packings: dict[str, _Packing]) -> None:
+    """Write the store without the values of its fields."""
     template, encoding = dataset.copy(), {}
     for name, variable in dataset.variables.items():
         if name in layouts:
             layout, packing = layouts[name], packings[name]
-            # never computed: xarray writes what describes it
+            # never computed: xarray writes the metadata only
             values = dask.array.empty(layout.shape, chunks=-1, dtype=np.float32)
             template[name] = xr.Variable(layout.dims, values, variable.attrs)
             missing = np.int16(_MISSING) if packing.dtype == "int16" else np.dtype(packing.dtype).type(np.nan)
-            # fill_value is what a chunk that got lost reads as
+            # with this fill_value a lost chunk is read as missing values
             encoding[name] = {"dtype": packing.dtype, "_FillValue": missing, "fill_value": missing}
-            encoding[name]["chunks"] = layout.box(layout.chunk)
+            encoding[name]["chunks"] = layout.chunk_shape(layout.chunk)
             if layout.shard is not None:
-                encoding[name]["shards"] = layout.box(layout.shard)
+                encoding[name]["shards"] = layout.chunk_shape(layout.shard)
             encoding[name]["compressors"] = [zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")]
             if packing.dtype == "int16":
                 encoding[name] |= {"scale_factor": packing.scale, "add_offset": packing.offset}
         else:
             variable = variable.compute()
-            # chunks and codecs of the source mean nothing here, and its units of time may not hold these times
+            # without chunks, codecs and time units of the source, which may not suit the cache
             variable.encoding = {key: value for key, value in variable.encoding.items() if key == "calendar"}
             template[name] = variable
             if variable.ndim:
                 encoding[name] = {"chunks": variable.shape}
     template.encoding = {}
     options = {"zarr_format": 3, "consolidated": False, "encoding": encoding, "write_empty_chunks": True}
-    write_atomically(building / "store", partial(template.to_zarr, compute=False, **options), sync=False)
+    write_atomically(path, partial(template.to_zarr, compute=False, **options), sync=False)
 
 
-def _run(
+def _run_phase(
     phase: str,
     work: dict[str, Callable[[xr.Variable, int], dict]],
     blocks: list[_Block],
@@ -432,36 +437,36 @@ def _run(
     building: Path,
     bar: tqdm,
 ) -> dict[str, list[dict]]:
-    """Do the work of a phase on all blocks where it is not done yet, and return all results, by variable."""
-    records = [building / "blocks" / f"{phase}-{block.name}-{block.times.start}.json" for block in blocks]
+    """Run the work of a phase on all blocks that lack a result, and return all results for each variable."""
+    files = [building / "blocks" / f"{phase}-{block.name}-{block.times.start}.json" for block in blocks]
     tasks = [
-        (record, work[block.name], fields[block.name].isel(time=block.times), block.times.start)
-        for record, block in zip(records, blocks, strict=True)
-        if not record.exists()
+        (file, work[block.name], fields[block.name].isel(time=block.times), block.times.start)
+        for file, block in zip(files, blocks, strict=True)
+        if not file.exists()
     ]
     bar.update(len(blocks) - len(tasks))
-    client = _client()
+    client = _find_client()
     if client is None:
         for task in tasks:
-            _do(*task)
+            _run_task(*task)
             bar.update()
     else:
         _distribute(client, tasks, bar)
     results = {name: [] for name in fields}
-    for record, block in zip(records, blocks, strict=True):
-        results[block.name].append(json.loads(record.read_text()))
+    for file, block in zip(files, blocks, strict=True):
+        results[block.name].append(json.loads(file.read_text()))
     return results
 
 
-def _do(record: Path, work: Callable[[xr.Variable, int], dict], piece: xr.Variable, start: int) -> None:
-    """Work on a piece, and only then write down that it is done."""
-    # threads also on a worker of dask.distributed, where the default would wait for the very thread that asks
-    _write_json(record, work(piece.compute(scheduler="threads"), start))
+def _run_task(result_file: Path, work: Callable[[xr.Variable, int], dict], block: xr.Variable, start: int) -> None:
+    """Work on a block, and write the result when it is done."""
+    # threads also on a worker of dask.distributed, whose default scheduler would wait for this very thread
+    _write_json(result_file, work(block.compute(scheduler="threads"), start))
 
 
-def _client() -> Any:
-    """Return the dask.distributed client that there is, or None."""
-    if "distributed" not in sys.modules:  # then nobody made one
+def _find_client() -> Any:
+    """Return the current dask.distributed client, or None."""
+    if "distributed" not in sys.modules:  # then there is no client
         return None
     from distributed import get_client
 
@@ -472,64 +477,61 @@ def _client() -> Any:
 
 
 def _distribute(client: Any, tasks: list[tuple], bar: tqdm) -> None:
-    """Do tasks on the workers, no more at a time than keep them busy."""
+    """Run tasks on the workers, at most two per thread at a time."""
     from distributed import as_completed, wait
 
+    threads = max(1, sum(client.nthreads().values()))
     waiting = iter(tasks)
-    running = {client.submit(_do, *task, pure=False) for task in itertools.islice(waiting, 2 * _threads(client))}
-    done = as_completed(running)
+    running = {client.submit(_run_task, *task, pure=False) for task in itertools.islice(waiting, 2 * threads)}
+    completed = as_completed(running)
     try:
-        for future in done:
+        for future in completed:
             future.result()
             running.discard(future)
             bar.update()
             for task in itertools.islice(waiting, 1):
-                more = client.submit(_do, *task, pure=False)
-                running.add(more)
-                done.add(more)
+                submitted = client.submit(_run_task, *task, pure=False)
+                running.add(submitted)
+                completed.add(submitted)
     except Exception:
-        wait(running)  # who is told of the failure may remove what they are writing into
+        wait(running)  # the caller may remove the folder they write to
         raise
 
 
-def _threads(client: Any) -> int:
-    return max(1, sum(client.nthreads().values()))
-
-
-def _find_range(name: str, piece: xr.Variable, start: int) -> dict:
+def _find_range(name: str, block: xr.Variable, start: int) -> dict:
     """Return the smallest and the largest value of a block."""
-    low, high = _ends(piece.values)
+    low, high = _find_extremes(block.values)
     if np.isinf([low, high]).any():
-        raise OverflowError(f"{name!r} has infinite values, which int16 cannot hold: choose dtype='float32'")
+        raise OverflowError(f"{name!r} has infinite values, which int16 cannot represent. Use dtype='float32'")
     return {"low": low, "high": high}
 
 
-def _ends(values: np.ndarray) -> tuple[float, float]:
+def _find_extremes(values: np.ndarray) -> tuple[float, float]:
     """Return the smallest and the largest value, NaN if all are missing."""
     return float(np.fmin.reduce(values, axis=None)), float(np.fmax.reduce(values, axis=None))
 
 
 def _fit_packing(ranges: Iterable[tuple[float, float]]) -> _Packing:
     """Return the packing whose first and last steps are the smallest and the largest value of all ranges."""
-    low, high = _ends(np.array(list(ranges)))
-    if np.isnan(low):  # nothing but missing values
+    low, high = _find_extremes(np.array(list(ranges)))
+    if np.isnan(low):  # all values are missing
         return _Packing("int16")
-    # a constant is the offset, and any scale will do
+    # a constant is the offset, with any scale
     return _Packing("int16", (high - low) / _STEPS or 1.0, low + (high - low) / 2)
 
 
-def _write(name: str, array: Path, layout: _Layout, packing: _Packing, piece: xr.Variable, start: int) -> dict:
-    """Write a block, file by file to bound the memory, and return the largest error."""
-    values = piece.transpose(*layout.dims).values
-    # a chunk that is not there is one that got lost
+def _write_block(name: str, array: Path, layout: _Layout, packing: _Packing, block: xr.Variable, start: int) -> dict:
+    """Write a block, file by file to limit the memory, and return the largest error."""
+    values = block.transpose(*layout.dims).values
+    # also empty chunks: an absent chunk would count as lost
     out = zarr.open_array(array, mode="r+").with_config({"write_empty_chunks": True})
     error = 0.0
-    for begin in range(0, len(values), layout.unit):
-        part = values[begin : begin + layout.unit]
-        stored = packing.encode(part)
-        if stored.dtype != part.dtype:
-            error = max(error, _largest_error(name, part, packing.decode(stored), packing.dtype))
-        out[start + begin : start + begin + len(part)] = stored
+    for begin in range(0, len(values), layout.file_times):
+        original = values[begin : begin + layout.file_times]
+        stored = packing.encode(original)
+        if stored.dtype != original.dtype:
+            error = max(error, _largest_error(name, original, packing.decode(stored), packing.dtype))
+        out[start + begin : start + begin + len(original)] = stored
     return {"error": error}
 
 
@@ -539,20 +541,20 @@ def _largest_error(name: str, values: np.ndarray, decoded: np.ndarray, dtype: st
     if not np.isfinite(difference).all():
         value = values[present][~np.isfinite(difference)][0]
         raise OverflowError(
-            f"{name!r} has the value {value:g}, and {dtype} ends at {np.finfo(dtype).max:g}: choose dtype='int16', "
-            "which takes its scale from the values"
+            f"{name!r} has the value {value:g}, beyond the largest {dtype}, {np.finfo(dtype).max:g}. Use "
+            "dtype='int16', whose scale follows the values"
         )
     return float(difference.max(initial=0.0))
 
 
-def _finish(building: Path, target: Path, errors: dict[str, float], made_from: dict) -> None:
-    """Say in the store how it was made, and move it to its place."""
+def _finish(building: Path, target: Path, errors: dict[str, float], record: dict) -> None:
+    """Add errors and record to the attributes of the store, and move it to its final path."""
     for file in (building / "store").rglob("*.partial"):
         file.unlink()  # left by zarr-python where a run was killed while it wrote a chunk
     store = zarr.open_group(building / "store", mode="r+")
     for name, error in errors.items():
         store[name].update_attributes({_ERROR: error})
-    store.update_attributes({_MADE_FROM: json.dumps(made_from)})
+    store.update_attributes({_RECORD: json.dumps(record)})
     (building / "store").rename(target)
     shutil.rmtree(building)
 
@@ -564,12 +566,12 @@ def _open(target: Path) -> xr.Dataset:
 
 
 def _summary(target: Path, fields: dict[str, xr.Variable], errors: dict[str, float]) -> str:
-    raw = sum(4 * field.size for field in fields.values())
+    raw_bytes = sum(4 * field.size for field in fields.values())
     listed = ", ".join(
         f"{name} {error:.2g} {fields[name].attrs.get('units', '')}".strip() for name, error in errors.items()
     )
     return (
-        f"{target}: {raw / 1e6:.1f} MB of float32 in {_size(target) / 1e6:.1f} MB on disk; values are off by at most: "
+        f"{target}: {raw_bytes / 1e6:.1f} MB of float32 in {_size(target) / 1e6:.1f} MB on disk; largest errors: "
         f"{listed}"
     )
 

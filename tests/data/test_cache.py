@@ -184,7 +184,7 @@ def test_only_the_same_dataset_and_settings_go_on(tmp_path, blocks_of_eight):
         r"contents\.z\.attributes\.units is 'm', was 'm2 s-2'": ds.assign(z=ds["z"].assign_attrs(units="m")),
     }
     for message, other in changed.items():
-        with pytest.raises(ValueError, match=f"c.zarr.unfinished' was begun from something else .*{message}"):
+        with pytest.raises(ValueError, match=f"c.zarr.unfinished' is an unfinished cache .*{message}"):
             cache(other, tmp_path / "c.zarr", **settings)
     with pytest.raises(ValueError, match="settings.dtype is 'int16', was 'float32'"):
         cache(ds, tmp_path / "c.zarr", dtype="int16", **settings)
@@ -193,7 +193,7 @@ def test_only_the_same_dataset_and_settings_go_on(tmp_path, blocks_of_eight):
     lazy, reads = counted(ds)
     assert cache(lazy, tmp_path / "c.zarr", **settings).identical(done)
     assert files(tmp_path / "c.zarr") == before and reads.times == []
-    with pytest.raises(ValueError, match=r"c.zarr' was made from something else .*chunk_bytes is 96, was 192"):
+    with pytest.raises(ValueError, match=r"c.zarr' is a cache of another .*chunk_bytes is 96, was 192"):
         cache(ds, tmp_path / "c.zarr", chunk_bytes=2 * GLOBE, progress=False)
 
 
@@ -231,7 +231,7 @@ def test_a_source_that_changed_where_no_sample_is_is_another(tmp_path, kind):
     else:
         with netCDF4.Dataset(path, "r+") as file:
             file["z"][200:300] = 0
-    message = r"c.zarr' was made from .*contents\.z.*the files of the source changed since"
+    message = r"c.zarr' is a cache of another .*contents\.z.*the files of the source changed since"
     with pytest.raises(ValueError, match=message):
         cache(open_dataset(path, ["z"]), target, progress=False)
 
@@ -240,7 +240,7 @@ def test_old_and_new_are_not_mixed_after_a_kill(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_BLOCK_BYTES", 100 * GLOBE)
     path, settings = tmp_path / "source", dict(chunk_bytes=100 * GLOBE, progress=False)
     packed(path, np.zeros((800, 3, 4), "f4"))
-    write, begun = module._write, []
+    write, begun = module._write_block, []
 
     def die(*arguments):
         begun.append(1)
@@ -249,11 +249,11 @@ def test_old_and_new_are_not_mixed_after_a_kill(tmp_path, monkeypatch):
         return write(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_write", die)
+        patch.setattr(module, "_write_block", die)
         with pytest.raises(OSError, match="planted"):
             cache(open_dataset(path, ["z"]), tmp_path / "c.zarr", **settings)
     change_in_the_middle(path)
-    with pytest.raises(ValueError, match=r"c.zarr.unfinished' was begun .*the files of the source changed since"):
+    with pytest.raises(ValueError, match=r"c.zarr.unfinished' is an unfinished cache .*files of the source changed"):
         cache(open_dataset(path, ["z"]), tmp_path / "c.zarr", **settings)
 
 
@@ -286,7 +286,7 @@ def test_what_others_made_is_not_touched(tmp_path):
     (tmp_path / "new.zarr.unfinished" / "thesis.tex").write_text("")
     before = files(tmp_path)
     for name in ("mine.zarr", "notes", "new.zarr"):
-        with pytest.raises(FileExistsError, match=rf"{name}(.unfinished)?' exists and was not written by cache"):
+        with pytest.raises(FileExistsError, match=rf"{name}(.unfinished)?' exists and is not a cache"):
             cache(ds, tmp_path / name, progress=False)
     assert files(tmp_path) == before
 
@@ -341,7 +341,7 @@ def test_float16_states_its_error_and_ends_at_65504(tmp_path):
     assert result["z"].dtype == np.float16 and (result["z"] == 49152).all()
     assert result["z"].attrs["cache_max_abs_error"] == 13
     ds["z"][2, 0, 0] = 7e4
-    with pytest.raises(OverflowError, match="'z' has the value 70000, and float16 ends at 65504: choose dtype='int16'"):
+    with pytest.raises(OverflowError, match="'z' has the value 70000, .*65504.*dtype='int16'"):
         cache(ds, tmp_path / "b.zarr", dtype="float16", progress=False)
     assert not list(tmp_path.glob("b*"))
     ds["z"][2, 0, 0] = np.inf
@@ -402,7 +402,7 @@ def test_workers_write_the_same_bytes(tmp_path, blocks_of_eight, client, source,
     cache(ds, tmp_path / "workers.zarr", **settings)
     assert len(submitted) == 2 * 3  # shards of 16 times, read twice
     with monkeypatch.context() as alone:
-        alone.setattr(module, "_client", lambda: None)
+        alone.setattr(module, "_find_client", lambda: None)
         cache(ds, tmp_path / "alone.zarr", **settings)
     assert files(tmp_path / "workers.zarr") == files(tmp_path / "alone.zarr")
 
@@ -424,11 +424,11 @@ def test_a_full_disk_is_told_before(tmp_path, monkeypatch):
 
 def test_wrong_arguments(tmp_path):
     ds = noise(times=4)
-    with pytest.raises(ValueError, match="dtype='int8' is not possible: choose one of 'float32', 'float16', 'int16'"):
+    with pytest.raises(ValueError, match="dtype='int8' must be one of 'float32', 'float16', 'int16'"):
         cache(ds, tmp_path / "c.zarr", dtype="int8")
     with pytest.raises(ValueError, match="chunk_bytes=0 must be positive"):
         cache(ds, tmp_path / "c.zarr", chunk_bytes=0)
-    with pytest.raises(ValueError, match="'s3://bucket/c.zarr' is not a folder"):
+    with pytest.raises(ValueError, match="'s3://bucket/c.zarr' must be a local folder"):
         cache(ds, "s3://bucket/c.zarr")
     with pytest.raises(FileNotFoundError, match="no folder"):
         cache(ds, tmp_path / "not" / "there" / "c.zarr")
