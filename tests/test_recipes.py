@@ -13,7 +13,7 @@ from recipe_data import write_sst, write_weather
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.py") if path.stem != "common")
 IN_CI = ("t2m", "tp")
-RESULTS = {"forecaster.safetensors", "history.csv", "scores.nc", "scores.png", "training.pt"}
+RESULTS = {"forecaster.safetensors", "training_curve.csv", "scores.nc", "scores.png", "training.pt"}
 EXTRA = {
     "multivariate": {"forecast.nc", "maps.png", "scorecard.png"},
     "sst": {"forecast.nc", "maps.png", "anomalies.png", "hovmoller.png", "nino34.png"},

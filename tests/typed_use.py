@@ -25,7 +25,7 @@ def from_data_to_figure(path: Path) -> Figure:
         forecast, ds, climatology=sc.baselines.climatology(ds), regions=["tropics"], by="season"
     )
     table: pd.DataFrame = sc.score_table(scores, "rmse")
-    print(table, sc.check(ds, task).ok, forecaster.history)
+    print(table, sc.check(ds, task).ok, forecaster.training_curve)
     bands: xr.Dataset = forecaster.interval(0.9, ds, every="24h")(forecast)
     print(sc.uncertainty.coverage(bands, ds), sc.ensemble([forecaster, forecaster], ds))
     sc.plot.maps(forecast, ds, lead="3D")

@@ -68,7 +68,7 @@ def write_card(
     forecaster: sc.Forecaster, scores: xr.Dataset, test: xr.Dataset, *, command: str, seconds: float, content: bytes
 ) -> str:
     """Return what there is to know about the forecaster, as Markdown."""
-    task, provenance, history = forecaster.task, forecaster.provenance, forecaster.history
+    task, provenance, history = forecaster.task, forecaster.provenance, forecaster.training_curve
     parameters = sum(value.numel() for value in forecaster.network.parameters())
     model, config, versions = (provenance[name] for name in ("model", "config", "versions"))
     channels = zip(provenance["channels"], provenance["units"], strict=True)

@@ -203,13 +203,13 @@ class Forecaster:
         )
 
     @property
-    def history(self) -> pd.DataFrame:
-        """The history of the training: one row per `epoch` from 1, one column per recorded number.
+    def training_curve(self) -> pd.DataFrame:
+        """The training curve: one row per `epoch` from 1, one column per recorded number.
 
         `loss` is the mean over the training windows, `valid_loss` that over the validation windows, `valid_rmse_...`
         are in physical units. `attrs["units"]` has the units by column, `attrs["kept"]` the epoch of these weights.
         """
-        return summary.training_history(self.provenance, self.normalizer)
+        return summary.training_curve(self.provenance, self.normalizer)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the forecaster to one safetensors file that `load` reads; it contains no code.

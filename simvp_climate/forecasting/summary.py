@@ -16,8 +16,8 @@ def parameter_millions(network: SimVPv2) -> float:
     return sum(parameter.numel() for parameter in network.parameters()) / 1e6
 
 
-def training_history(provenance: dict, normalizer: Normalizer) -> pd.DataFrame:
-    """Return one row per epoch, as `Forecaster.history` describes it."""
+def training_curve(provenance: dict, normalizer: Normalizer) -> pd.DataFrame:
+    """Return one row per epoch, as `Forecaster.training_curve` describes it."""
     table = pd.DataFrame(provenance.get("epochs", [])).drop(columns="epoch", errors="ignore")
     table.index = pd.RangeIndex(1, len(table) + 1, name="epoch")
     units = {}
@@ -52,7 +52,7 @@ def html(
         "trained on": f"{provenance.get('training', '?')} ({training})",
         "validated on": str(provenance.get("validation") or "nothing: weights of the last epoch"),
         "statistics": _statistics_lines(normalizer),
-        "validation RMSE": _validation_lines(training_history(provenance, normalizer)),
+        "validation RMSE": _validation_lines(training_curve(provenance, normalizer)),
         "created": f"{provenance.get('created', '?')}, simvp-climate {versions.get('simvp-climate', '?')}",
         "sha256": digest[:16],
     }

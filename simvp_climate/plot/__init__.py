@@ -12,9 +12,9 @@ from simvp_climate.plot.on_maps import maps, skill_map
 from simvp_climate.plot.scorecards import scorecard
 from simvp_climate.plot.sections import hovmoller
 from simvp_climate.plot.spectral_curves import spectra
-from simvp_climate.plot.training_curves import history
+from simvp_climate.plot.training_curves import training_curve
 
-__all__ = ["animate", "history", "hovmoller", "maps", "scorecard", "scores", "skill_map", "spectra"]
+__all__ = ["animate", "hovmoller", "maps", "scorecard", "scores", "skill_map", "spectra", "training_curve"]
 
 
 def __dir__() -> list[str]:

@@ -22,14 +22,14 @@ from simvp_climate.plot.style import (
 )
 
 
-def history(histories: object, *, width: float | None = None, ax: Axes | Sequence[Axes] | None = None) -> Figure:
+def training_curve(histories: object, *, width: float | None = None, ax: Axes | Sequence[Axes] | None = None) -> Figure:
     """Draw how a training went: losses per epoch, and validation errors in physical units where there are some.
 
     Parameters
     ----------
     histories
-        A Forecaster, or its `history` (a DataFrame, also one read from a run's `history.csv`); several to compare as a
-        dict, `{"zeros": first, "sphere": second}`.
+        A Forecaster, or its `training_curve` (a DataFrame, also one read from a run's `training_curve.csv`); several to
+        compare as a dict, `{"zeros": first, "sphere": second}`.
     width
         Of the figure in inches; default 4.2 for each column of panels.
     ax
@@ -104,10 +104,10 @@ def history(histories: object, *, width: float | None = None, ax: Axes | Sequenc
 
 def _history_table(name: str, one: object) -> pd.DataFrame:
     """Return the history of a Forecaster, or a history itself, with its epochs as index."""
-    table = one if isinstance(one, pd.DataFrame) else getattr(one, "history", None)
+    table = one if isinstance(one, pd.DataFrame) else getattr(one, "training_curve", None)
     words = f"histories has {name!r}, which" if name else "histories"
     if not isinstance(table, pd.DataFrame) or not {"loss", "valid_loss"} & set(table.columns):
-        raise ValueError(f"{words} is a {type(one).__name__}: give a Forecaster or its history, several as a dict")
+        raise ValueError(f"{words} is a {type(one).__name__}: give a Forecaster or its training_curve")
     if table.empty:
         raise ValueError(f"{words} has no epoch: nothing was trained yet")
     return table.set_index("epoch") if "epoch" in table.columns else table

@@ -23,7 +23,7 @@ from simvp_climate.training.config import RESUMABLE_FIELDS
 from simvp_climate.training.datasets import Split
 from simvp_climate.training.loader import Plan
 
-_RESULT, _STATE, _HISTORY = "forecaster.safetensors", "training.pt", "history.csv"
+_RESULT, _STATE, _CURVE = "forecaster.safetensors", "training.pt", "training_curve.csv"
 _FORMAT = 3  # of the state; only states of the same format are resumed
 _DIGESTS = {  # what it means that two digests differ
     "data_sha256": "other values, grid, windows or fields without time",
@@ -68,7 +68,7 @@ def lock(directory: str | os.PathLike | None) -> Iterator[Path | None]:
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"directory={str(path)!r} is a file: choose a folder")
     # files of others there (a scheduler, a logger) stay as they are
-    results = [name for name in (_HISTORY, _RESULT) if (path / name).exists()]
+    results = [name for name in (_CURVE, _RESULT) if (path / name).exists()]
     if results and not (path / _STATE).exists():
         raise FileExistsError(
             f"directory={str(path)!r} holds {' and '.join(results)}, but no training state ({_STATE}), and nothing is "
@@ -83,7 +83,7 @@ def lock(directory: str | os.PathLike | None) -> Iterator[Path | None]:
                 f"directory={str(path)!r} is in use: another process trains there. Wait until it has ended, or choose "
                 "another directory"
             ) from error
-        for name in (_STATE, _HISTORY, _RESULT):
+        for name in (_STATE, _CURVE, _RESULT):
             files.unfinished_path(path / name).unlink(missing_ok=True)
         yield path
 
@@ -192,11 +192,11 @@ def save(run: Run, plans: list[Plan | None], state: dict) -> None:
         _write(run.directory / _STATE, content)
 
 
-def write_history(run: Run, records: list[dict], more: dict[str, list[float]]) -> None:
-    """Write the training curve as CSV, a row for each epoch, with more columns; do nothing without a directory."""
+def write_curve(run: Run, records: list[dict], columns: dict[str, list[float]]) -> None:
+    """Write the training curve as CSV, a row for each epoch, with further columns; do nothing without a directory."""
     if run.directory is not None:
-        table = pd.DataFrame(records).assign(**more)
-        _write(run.directory / _HISTORY, table.to_csv(index=False).encode())
+        table = pd.DataFrame(records).assign(**columns)
+        _write(run.directory / _CURVE, table.to_csv(index=False).encode())
 
 
 def save_forecaster(run: Run, forecaster: Forecaster) -> None:

@@ -111,7 +111,7 @@ class TrainingLoop:
                 self.epoch = epoch
                 windows_per_second = self._train_epoch(epoch)
                 self._finish_epoch(epoch, windows_per_second)
-        checkpoint.write_history(self.run, records, {"windows_per_second": self.state.speeds})
+        checkpoint.write_curve(self.run, records, {"windows_per_second": self.state.speeds})
         for logger in self.fabric.loggers:
             logger.finalize("success")
         self.network.load_state_dict(self.state.selected)
@@ -218,7 +218,7 @@ class TrainingLoop:
         state.speeds.append(windows_per_second)
         state.losses.values = []
         self._save()
-        checkpoint.write_history(self.run, state.records, {"windows_per_second": state.speeds})
+        checkpoint.write_curve(self.run, state.records, {"windows_per_second": state.speeds})
         step = (epoch + 1) * self.steps_per_epoch
         self.fabric.log_dict({**record, "windows_per_second": windows_per_second}, step=step)
         if distributed.any_of(self.fabric, self.stop.asked is not None):

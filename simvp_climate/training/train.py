@@ -71,7 +71,7 @@ def train(
         Where to keep the state of the run: after every epoch, every `TrainConfig.save_minutes`, and when it is
         stopped. Called again with the same arguments, a run that was stopped or killed at any moment goes on where the
         state was saved, and ends as if it had not been (on a CPU with the same threads to the last bit); with others
-        it is refused. One process at a time. `history.csv` there has a row for each epoch, the result is
+        it is refused. One process at a time. `training_curve.csv` there has a row for each epoch, the result is
         `forecaster.safetensors`.
     start_from
         A forecaster to fine-tune: its network and weights are the start. Of the same task, on the same grid and in the

@@ -609,7 +609,7 @@ class TestFiles:
             np.testing.assert_allclose(forecast["z500"], expected["z500"][leads], rtol=0, atol=1e-2)  # of about 50000
             np.testing.assert_allclose(forecast["t2m"], expected["t2m"][leads], rtol=0, atol=1e-4)
         assert old.task.forcings == (("insolation", "time_of_day", "coordinates", "orography") if number == 2 else ())
-        assert list(old.history.columns) == ["loss", "valid_loss"]
+        assert list(old.training_curve.columns) == ["loss", "valid_loss"]
 
     def test_what_older_files_imply_is_said_for_every_setting(self):
         with safetensors.safe_open(GOLDENS / "format_1.safetensors", framework="pt") as file:
@@ -793,20 +793,20 @@ def test_history_is_a_table(forecaster):
         {"epoch": 3, "loss": 1.0, "valid_loss": 1.0, "valid_rmse_z500_6h": 81.0, "valid_rmse_t2m_6h": 1.3},
     ]
     made = dataclasses.replace(forecaster, provenance={**forecaster.provenance, "epochs": epochs})
-    table = made.history
+    table = made.training_curve
     assert table.index.tolist() == [1, 2, 3] and table.index.name == "epoch"
     assert table.columns.tolist() == ["loss", "valid_loss", "valid_rmse_z500_6h", "valid_rmse_t2m_6h"]
     assert table.loc[2].tolist() == [2, 1, 80, 1.4]
     assert table.attrs["units"] == {"valid_rmse_z500_6h": "m2 s-2", "valid_rmse_t2m_6h": "K"}
     assert table.attrs["kept"] == 2  # the first of the best
     unseen = [{"loss": 3.0}, {"loss": 4.0}]
-    last = dataclasses.replace(forecaster, provenance={**forecaster.provenance, "epochs": unseen}).history
+    last = dataclasses.replace(forecaster, provenance={**forecaster.provenance, "epochs": unseen}).training_curve
     assert last.attrs["kept"] == 2 and last.columns.tolist() == ["loss"]
 
 
 def test_jupyter_shows_where_a_forecaster_comes_from(forecaster):
     page = forecaster._repr_html_()
-    best = forecaster.history.loc[forecaster.history["valid_loss"].idxmin()]
+    best = forecaster.training_curve.loc[forecaster.training_curve["valid_loss"].idxmin()]
     for words in (
         "z500, t2m: 3 steps of 6h from 3 states",
         forecaster.provenance["training"],

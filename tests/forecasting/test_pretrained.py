@@ -138,6 +138,6 @@ def test_the_tool_makes_it(tmp_path):
     subprocess.run([*command, "--months", "2", "--epochs", "1"], check=True, env=environment, capture_output=True)
     assert {path.name for path in tmp_path.glob("*sample*")} == {"sample.safetensors", "sample.md"}
     made = sc.Forecaster.load(tmp_path / "sample.safetensors", device="cpu")
-    assert made.provenance["training"].startswith("2003-07-01") and len(made.history) == 1
+    assert made.provenance["training"].startswith("2003-07-01") and len(made.training_curve) == 1
     content = (tmp_path / "sample.safetensors").read_bytes()
     assert hashlib.sha256(content).hexdigest() in (tmp_path / "sample.md").read_text(encoding="utf-8")

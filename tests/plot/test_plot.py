@@ -417,7 +417,7 @@ def rings(axes):
 
 def test_a_history_is_drawn_as_it_is():
     table = some_history()
-    figure = plot.history(table)
+    figure = plot.training_curve(table)
     losses, z500, t2m = figure.axes
     drawn = curves(losses)
     assert set(drawn) == {"training", "validation", "kept"}
@@ -434,7 +434,7 @@ def test_a_history_is_drawn_as_it_is():
 
 def test_histories_side_by_side():
     first, second = some_history(4.0), some_history(40.0, epochs=6)
-    figure = plot.history({"zeros": first, "sphere": second.reset_index()})  # as read from a CSV file
+    figure = plot.training_curve({"zeros": first, "sphere": second.reset_index()})  # as read from a CSV file
     losses, z500, _ = figure.axes
     assert set(curves(losses)) == {
         f"{name}, {part}" for name in ("zeros", "sphere") for part in ("training", "validation")
@@ -449,11 +449,11 @@ def test_histories_side_by_side():
 
 
 def test_without_validation_the_last_epoch_is_kept(forecaster):
-    figure = plot.history(some_history()[["loss"]] + 30)
+    figure = plot.training_curve(some_history()[["loss"]] + 30)
     (axes,) = figure.axes
     assert set(curves(axes)) == {"training", "kept"} and rings(axes) == [(4, 31.0)]
     assert axes.get_yscale() == "linear"
-    drawn = curves(plot.history(forecaster).axes[0])
+    drawn = curves(plot.training_curve(forecaster).axes[0])
     np.testing.assert_array_equal(drawn["training"].get_ydata(), [forecaster.provenance["epochs"][0]["loss"]])
 
 
@@ -461,22 +461,22 @@ def test_without_validation_the_last_epoch_is_kept(forecaster):
     ("histories", "message"),
     [
         ({}, "histories is empty: give at least one"),
-        ([some_history()], "histories is a list: give a Forecaster or its history, several as a dict"),
+        ([some_history()], "histories is a list: give a Forecaster or its training_curve"),
         ({"a": some_scores()}, "histories has 'a', which is a Dataset: give a Forecaster"),
-        (some_history()[["valid_rmse_t2m"]], "histories is a DataFrame: give a Forecaster or its history"),
+        (some_history()[["valid_rmse_t2m"]], "histories is a DataFrame: give a Forecaster or its training_curve"),
         (some_history().iloc[:0], "histories has no epoch: nothing was trained yet"),
     ],
 )
 def test_what_is_no_history_is_said(histories, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        plot.history(histories)
+        plot.training_curve(histories)
 
 
 def test_histories_in_different_units_are_not_drawn_together():
     other = some_history()
     other.attrs["units"] = {"valid_rmse_z500_6h": "gpm"}
     with pytest.raises(ValueError, match=r"the errors of z500 are in \['gpm', 'm2 s-2'\]: draw the runs one by one"):
-        plot.history({"a": some_history(), "b": other})
+        plot.training_curve({"a": some_history(), "b": other})
 
 
 class TestIntervalsAndOthers:
@@ -724,7 +724,7 @@ class TestOwnAxes:
             lambda ax: plot.scorecard(table, ax=ax),
             lambda ax: plot.spectra(variance_by_wavenumber(perfect_forecast(truth), truth), ax=ax),
             lambda ax: plot.hovmoller(truth, ax=ax),
-            lambda ax: plot.history(some_history()[["loss", "valid_loss"]], ax=ax),
+            lambda ax: plot.training_curve(some_history()[["loss", "valid_loss"]], ax=ax),
         ]
         for call in calls:
             figure, panel = own_axes()
@@ -1220,7 +1220,7 @@ class TestSettingsThatWouldBeIgnored:
             (plot.scores, table),
             (plot.scorecard, table),
             (plot.spectra, ratios),
-            (plot.history, some_history()),
+            (plot.training_curve, some_history()),
         ):
             with pytest.raises(ValueError, match="ax has a width of its own"):
                 draw(data, ax=own_axes()[1], width=5)

@@ -45,7 +45,7 @@ def test_a_file_that_may_not_grow_stops_the_run_and_leaves_the_last_state(tmp_pa
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     monkeypatch.undo()
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["history.csv", "training.pt"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["training_curve.csv", "training.pt"]
     goes_on_as_if_nothing_had_happened(tmp_path / "run")
 
 
@@ -164,14 +164,14 @@ def test_what_changes_no_number_may_change_on_resume(tmp_path):
 def test_the_history_is_a_table_of_every_epoch(tmp_path):
     valid = waves(times=12, start="2001-03-01")
     forecaster = run(valid=valid, config=CONFIG, directory=tmp_path / "run")
-    table = pd.read_csv(tmp_path / "run" / "history.csv")
+    table = pd.read_csv(tmp_path / "run" / "training_curve.csv")
     speeds = table.pop("windows_per_second")
     pd.testing.assert_frame_equal(table, pd.DataFrame(forecaster.provenance["epochs"]), check_exact=True)
     assert (speeds > 0).all() and table["epoch"].tolist() == [1, 2, 3]
     # a process that died between state and table: it is there again
-    (tmp_path / "run" / "history.csv").unlink()
+    (tmp_path / "run" / "training_curve.csv").unlink()
     run(valid=valid, config=CONFIG, directory=tmp_path / "run")
-    assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == 3
+    assert len(pd.read_csv(tmp_path / "run" / "training_curve.csv")) == 3
 
 
 def test_states_are_saved_as_often_as_said(tmp_path, monkeypatch):

@@ -73,7 +73,11 @@ def test_killed_while_it_writes_and_stopped_by_the_scheduler(tmp_path):
     assert {path.name for path in directory.iterdir()} == {"training.pt"}
     assert_same(whole, training_script.train(directory, 2))
     assert_same(whole, Forecaster.load(directory / "forecaster.safetensors", "cpu"))
-    assert {path.name for path in directory.iterdir()} == {"training.pt", "history.csv", "forecaster.safetensors"}
+    assert {path.name for path in directory.iterdir()} == {
+        "training.pt",
+        "training_curve.csv",
+        "forecaster.safetensors",
+    }
 
 
 @pytest.mark.slow
@@ -149,7 +153,7 @@ def test_stopped_within_epochs(memory, tmp_path, monkeypatch, capsys):
         f"training stopped by SIGUSR1 in epoch 1 of 3, after step 7 of 10, saved in {str(tmp_path / 'part')!r}. Run "
         "the same again to resume"
     )
-    rows = (tmp_path / "part" / "history.csv").read_text().splitlines()
+    rows = (tmp_path / "part" / "training_curve.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2", "3"]
 
 
@@ -169,11 +173,11 @@ def test_stopped_while_it_validates(tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         run(**arguments, directory=tmp_path / "run")
     assert len(calls) == 2, "validation went on"
-    assert not (tmp_path / "run" / "history.csv").exists()
+    assert not (tmp_path / "run" / "training_curve.csv").exists()
     monkeypatch.setattr(loop, "_set_schedule", None)  # no step of this epoch again
     with pytest.raises(TypeError, match="not callable"):
         run(**arguments, directory=tmp_path / "run")
-    assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 2
+    assert len((tmp_path / "run" / "training_curve.csv").read_text().splitlines()) == 2
     monkeypatch.undo()
     assert_same(whole, run(**arguments, directory=tmp_path / "run"))
 

@@ -191,7 +191,7 @@ def test_a_directory_of_another_run_is_refused(tmp_path):
     run(directory=tmp_path / "mine")  # what others write into it, such as a scheduler's log, is left alone
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "do not lose me"
     (tmp_path / "mine" / "training.pt").unlink()
-    with pytest.raises(FileExistsError, match="history.csv and forecaster.safetensors, but no training state"):
+    with pytest.raises(FileExistsError, match="training_curve.csv and forecaster.safetensors, but no training state"):
         run(directory=tmp_path / "mine")
 
 
