@@ -1,12 +1,13 @@
 """Datasets on the grid of a forecast: the same variables, levels and units, whatever their conventions."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import canonicalize, orient, rename
-from simvp_climate.data.grid import check_same_grid, find_axes
+from simvp_climate.data.conventions import Canonical, canonicalize, orient, rename
+from simvp_climate.data.grid import Axes, check_same_grid, find_axes
 from simvp_climate.data.variables import same_units
 from simvp_climate.data.windows import valid_times
 
@@ -42,10 +43,12 @@ def with_times(forecast: xr.Dataset) -> tuple[xr.Dataset, xr.DataArray]:
     return forecast, valid_time.expand_dims(missing_dims).transpose("init_time", "lead_time")
 
 
-def canonical(forecast: xr.Dataset) -> xr.Dataset:
+def canonicalize_forecast(forecast: xr.Dataset) -> Canonical:
     """Return a forecast on the canonical grid, with its valid times; a single level stays a dimension."""
     forecast, valid_time = with_times(forecast)
-    return orient(rename_dimensions(forecast)).assign_coords(valid_time=valid_time)
+    canonical = canonicalize(forecast)
+    _check_dims(forecast, canonical.axes)
+    return replace(canonical, dataset=canonical.dataset.assign_coords(valid_time=valid_time))
 
 
 def rename_dimensions(forecast: xr.Dataset) -> xr.Dataset:
@@ -54,12 +57,16 @@ def rename_dimensions(forecast: xr.Dataset) -> xr.Dataset:
     Its variables keep their names, and a single level stays a dimension.
     """
     axes = find_axes(forecast)
-    for name, variable in forecast.data_vars.items():
-        if missing := {axes.latitude, axes.longitude, "init_time", "lead_time"} - set(variable.dims):
-            raise ValueError(f"{name} in the forecast has dims {variable.dims} and lacks {sorted(missing)}")
+    _check_dims(forecast, axes)
     names = {axes.latitude: "latitude", axes.longitude: "longitude", axes.level: "level"}
     names = {old: new for old, new in names.items() if old is not None and old != new}
     return forecast.reset_coords(drop=True).rename(names)
+
+
+def _check_dims(forecast: xr.Dataset, axes: Axes) -> None:
+    for name, variable in forecast.data_vars.items():
+        if missing := {axes.latitude, axes.longitude, "init_time", "lead_time"} - set(variable.dims):
+            raise ValueError(f"{name} in the forecast has dims {variable.dims} and lacks {sorted(missing)}")
 
 
 def canonical_grid(dataset: xr.Dataset) -> dict[str, xr.DataArray]:

@@ -7,7 +7,7 @@ import xarray as xr
 
 from simvp_climate.data.grid import closes_longitude, find_axes
 from simvp_climate.metrics.aggregation import cell_weights, row_weights, weighted_sums
-from simvp_climate.metrics.alignment import SPACE, canonical, on_grid_of, with_times
+from simvp_climate.metrics.alignment import SPACE, canonicalize_forecast, on_grid_of, with_times
 from simvp_climate.metrics.baselines.climatologies import normals_at
 from simvp_climate.metrics.definitions import Fields, Metric, concat
 from simvp_climate.metrics.pairs import match, refuse_times
@@ -200,7 +200,7 @@ def _drift_from_climatology(
     level = find_axes(forecast).level or ("level" if "level" in forecast.coords else None)
     one_level = level is not None and forecast[level].ndim == 0
     whole = forecast.expand_dims(level) if one_level and level in _dims(climatology) else forecast
-    states = canonical(whole)
+    states = canonicalize_forecast(whole).dataset
     if not allow_overlap:
         refuse_times(climatology.attrs, "climatology", "the climatology", states["valid_time"].values.ravel())
     normals = on_grid_of(climatology, states, "the climatology").load()

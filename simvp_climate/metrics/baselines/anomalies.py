@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import canonicalize, orient, rename
+from simvp_climate.data.conventions import Canonical, canonicalize
 from simvp_climate.data.grid import check_same_grid, find_axes
 from simvp_climate.data.variables import same_units
 from simvp_climate.data.windows import valid_times
@@ -22,21 +22,22 @@ def canonical_training(train: xr.Dataset, climatology: xr.Dataset) -> tuple[xr.D
             f"train has {list(train.data_vars)} and the climatology {list(climatology.data_vars)}: they have no "
             "variable in common. Give climatology(train)"
         )
-    train = orient(rename(train, names).reset_coords(drop=True))
+    train = canonicalize(train, names).dataset.reset_coords(drop=True)
     climatology = on_grid_of(climatology, train, "the climatology").load()
     if not train.indexes["time"].is_unique:
         raise ValueError("train has a time twice: keep one, train.drop_duplicates('time')")
     return train.transpose("time", "level", *SPACE, missing_dims="ignore"), climatology
 
 
-def _canonical_states(dataset: xr.Dataset, names: list[str], fitted: xr.Dataset) -> xr.Dataset:
+def _canonicalize_states(dataset: xr.Dataset, names: list[str], fitted: xr.Dataset) -> Canonical:
     """Return some variables on the canonical grid, or raise ValueError if grid or units differ from those of a fit."""
     has_levels = any("level" in fitted[name].dims for name in names)
     levels = fitted["level"].values if has_levels else None
     if has_levels and (available := find_axes(dataset).levels) is not None:
         # the data may have some of the fitted levels only
         levels = [level for level in available.values if np.abs(levels - level).min() < 1e-3]
-    states = orient(rename(dataset, names, levels).reset_coords(drop=True))
+    canonical = canonicalize(dataset, names, levels)
+    states = canonical.dataset
     try:
         check_same_grid(fitted, states)
     except ValueError as error:
@@ -45,7 +46,7 @@ def _canonical_states(dataset: xr.Dataset, names: list[str], fitted: xr.Dataset)
         units, fitted_units = states[name].attrs.get("units"), fitted[name].attrs.get("units")
         if units and fitted_units and not same_units(units, fitted_units):
             raise ValueError(f"{name} is in {units!r}, and the baseline was fitted in {fitted_units!r}: convert one")
-    return states
+    return canonical
 
 
 def lagged_anomalies(
@@ -104,21 +105,22 @@ def select_leads(fitted: xr.Dataset, lead_time: xr.DataArray) -> xr.Dataset:
 
 def start_forecast(
     dataset: xr.Dataset, fitted: xr.Dataset, climatology: xr.Dataset, init_times: Times, lead_times: Times
-) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
-    """Return persistence on the canonical grid, and the climatology at its init times and at its valid times."""
+) -> tuple[Canonical, xr.Dataset, xr.Dataset, xr.Dataset]:
+    """Return the canonical data, their persistence, and the climatology at its init times and at its valid times."""
     names = list(fitted.data_vars)
-    states = _canonical_states(dataset, names, fitted)
+    canonical = _canonicalize_states(dataset, names, fitted)
+    states = canonical.dataset.reset_coords(drop=True)
     last = persistence(states, init_times, lead_times)
     climatology = on_grid_of(climatology[names], states, "the climatology of the baseline")
-    return last, normals_at(climatology, last["init_time"]), normals_at(climatology, last["valid_time"])
+    return canonical, last, normals_at(climatology, last["init_time"]), normals_at(climatology, last["valid_time"])
 
 
-def finish_forecast(forecast: xr.Dataset, last: xr.Dataset, dataset: xr.Dataset, system: str) -> xr.Dataset:
-    """Return a forecast with dimensions and attributes of the persistence `last`, laid out as `dataset`."""
+def finish_forecast(forecast: xr.Dataset, last: xr.Dataset, canonical: Canonical, system: str) -> xr.Dataset:
+    """Return a forecast with dimensions and attributes of the persistence `last`, laid out as the original data."""
     for name in forecast.data_vars:
         forecast[name] = forecast[name].transpose(*last[name].dims).assign_attrs(last[name].attrs)
     forecast = forecast.assign_coords(valid_time=last["valid_time"]).assign_attrs(last.attrs, system=system)
-    return canonicalize(dataset).restore(forecast)
+    return canonical.restore(forecast)
 
 
 def _as_slice(positions: np.ndarray) -> slice | np.ndarray:

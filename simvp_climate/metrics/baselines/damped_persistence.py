@@ -40,12 +40,12 @@ class DampedPersistence:
         Also raises ValueError for a lead that was not fitted, or another grid.
         """
         names = [name for name in self.damping.data_vars if name in dataset] or list(self.damping.data_vars)
-        last, normal_at_init, normal_at_valid = start_forecast(
+        canonical, last, normal_at_init, normal_at_valid = start_forecast(
             dataset, self.damping[names], self.climatology, init_times, lead_times
         )
         damping = select_leads(on_grid_of(self.damping[names], last, "the damping"), last["lead_time"])
         forecast = normal_at_valid + damping * (last - normal_at_init)
-        return finish_forecast(forecast, last, dataset, "damped persistence")
+        return finish_forecast(forecast, last, canonical, "damped persistence")
 
 
 def fit_damped_persistence(train: xr.Dataset, climatology: xr.Dataset, lead_times: Times) -> DampedPersistence:

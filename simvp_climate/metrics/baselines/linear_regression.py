@@ -59,7 +59,7 @@ class LinearRegression:
                 f"the regression starts from {names}, and {lacking} are not in the data, {list(dataset.data_vars)}: "
                 "score a forecast of all of them, or fit the regression on fewer"
             )
-        last, normal_at_init, normal_at_valid = start_forecast(
+        canonical, last, normal_at_init, normal_at_valid = start_forecast(
             dataset, self.patterns, self.climatology, init_times, lead_times
         )
         patterns = on_grid_of(self.patterns, last, "the regression")
@@ -77,7 +77,7 @@ class LinearRegression:
         operator = select_leads(self.operator.to_dataset(name="operator"), last["lead_time"])["operator"]
         coefficients = xr.dot(coefficients.rename(mode="start"), operator, dim="start")
         anomaly = xr.Dataset({name: xr.dot(coefficients, patterns[name], dim="mode") for name in names}) * scale
-        return finish_forecast(normal_at_valid + anomaly, last, dataset, "linear regression")
+        return finish_forecast(normal_at_valid + anomaly, last, canonical, "linear regression")
 
 
 def fit_linear_regression(

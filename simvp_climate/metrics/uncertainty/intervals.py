@@ -13,10 +13,9 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.conventions import canonicalize
 from simvp_climate.data.grid import find_member
 from simvp_climate.metrics.aggregation import cell_weights, weighted_sums
-from simvp_climate.metrics.alignment import SPACE, canonical, iso, on_grid_of, with_times
+from simvp_climate.metrics.alignment import SPACE, canonicalize_forecast, iso, on_grid_of, with_times
 from simvp_climate.metrics.baselines.anomalies import select_leads
 from simvp_climate.metrics.baselines.climatologies import normals_at
 from simvp_climate.metrics.definitions import Metric, concat
@@ -43,7 +42,8 @@ class Intervals:
         For each month of the valid time, lead and cell, in the unit of the variable, dims (month, lead_time, [level,]
         latitude, longitude); NaN in months that the calibration period lacks.
     center
-        Function that shrinks a forecast towards climatology before intervals are put around it, or None.
+        Function that shrinks a forecast on the canonical grid towards climatology before intervals are put around it,
+        or None.
     """
 
     probability: float
@@ -66,14 +66,15 @@ class Intervals:
         if lacking := [name for name in names if name not in self.half_width]:
             raise ValueError(f"nothing was fitted for {lacking}, but for {list(self.half_width.data_vars)}")
         forecast, _ = with_times(forecast)
-        center = canonical(forecast if self.center is None else self.center(forecast))
+        canonical = canonicalize_forecast(forecast)
+        center = canonical.dataset if self.center is None else self.center(canonical.dataset)
         half = self._half_width_of(center)
         bounds = xr.DataArray(np.array(["lower", "upper"]), dims="bound", name="bound")
         ends = xr.concat([center - half, center + half], bounds, coords="minimal", compat="override", join="exact")
         for name in names:
             ends[name] = ends[name].transpose("bound", *center[name].dims).astype(forecast[name].dtype)
             ends[name].attrs = {**forecast[name].attrs, "interval_probability": self.probability}
-        result = canonicalize(forecast).restore(ends.assign_attrs(forecast.attrs | self._period()))
+        result = canonical.restore(ends.assign_attrs(forecast.attrs | self._period()))
         result = result.assign({name: result[name].transpose("bound", *forecast[name].dims) for name in names})
         result.encoding = dict(forecast.encoding)  # which dimensions are unlimited
         return result
@@ -210,14 +211,12 @@ def _season_weights(middle: np.ndarray, day: np.ndarray) -> np.ndarray:
 
 
 def _shrink(climatology: xr.Dataset, factors: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
-    """Return a forecast shrunk towards climatology, in its own layout."""
-    original = canonical(forecast)
-    normal = normals_at(on_grid_of(climatology, original, "the climatology"), original["valid_time"])
-    shrunk = shrink_towards(normal, original, factors)
-    for name, field in original.data_vars.items():
+    """Return a canonical forecast shrunk towards climatology."""
+    normal = normals_at(on_grid_of(climatology, forecast, "the climatology"), forecast["valid_time"])
+    shrunk = shrink_towards(normal, forecast, factors)
+    for name, field in forecast.data_vars.items():
         shrunk[name] = shrunk[name].transpose(*field.dims).astype(field.dtype).assign_attrs(field.attrs)
-    shrunk = shrunk.assign_coords(valid_time=original["valid_time"])
-    return canonicalize(with_times(forecast)[0]).restore(shrunk.assign_attrs(forecast.attrs))
+    return shrunk.assign_coords(valid_time=forecast["valid_time"])
 
 
 def _refuse_members(forecast: xr.Dataset, verb: str) -> None:
