@@ -1,18 +1,18 @@
-"""SimVPv2 against the same network written plainly, one training step and one forecast, in one table.
+"""Compare the speed of SimVPv2 with the same network written plainly: a training step and a forecast, in one table.
 
     python benchmarks/model.py                       the shapes of t2m and of 1.40625 degrees, as many threads as cores
     python benchmarks/model.py --threads 1 --clock cpu     on a machine that others use too
     python benchmarks/model.py --quick               a minute, small batches, to see that it runs
-    python benchmarks/model.py --memory              gigabytes that training takes, and would at 721 x 1440 (Linux)
+    python benchmarks/model.py --memory              gigabytes for training, extrapolated to 721 x 1440 (Linux)
 
-The plain network is the published one as one writes it down: float32, contiguous, one module after another, with
-`torch.nn.Conv2d`, `BatchNorm2d`, `GroupNorm` and Adam as they come. Three lines make it faster, and are measured
-too: channels-last memory, bfloat16 by autocast, `torch.compile` (left out where there is no C++ compiler). Here
-stands for this package's network with the fused AdamW. All have the same weights, and before anything is timed the
-outputs and the loss of here in float32 are compared with those of the plain network.
+The plain network is the published one in straightforward PyTorch: float32, contiguous memory, `torch.nn.Conv2d`,
+`BatchNorm2d`, `GroupNorm` and Adam. Three one-line changes make it faster and are measured too: channels-last memory,
+bfloat16 by autocast, `torch.compile` (left out without a C++ compiler). "simvp_climate" is this package's network with
+the fused AdamW. All have the same weights. Before the timing, the outputs and the loss of simvp_climate in float32 are
+compared with those of the plain network.
 
-A training step is a batch from `loader.WindowStream` in memory, forward, mean squared error in float32, backward,
-optimizer. The variants take turns; the table shows medians, and how many times as fast as plain.
+A training step is a batch from `loader.WindowStream` in memory, forward pass, mean squared error in float32, backward
+pass, optimizer. The variants take turns; the table shows medians and the speed relative to plain.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ from simvp_climate.training.loader import Plan, WindowStream
 
 @dataclass(frozen=True)
 class Case:
-    """A shape of data and the batches that a CPU and a GPU take of it."""
+    """A shape of data, with its batch sizes on a CPU and a GPU."""
 
     name: str
     history: int
@@ -53,10 +53,12 @@ class Case:
     batch_gpu: int
 
 
+PHASES = ("step", "forecast", "loader")
+ALL_THREE = "plain, all three changes"
 CASES = (Case("t2m", 12, 1, 32, 64, 16, 16), Case("1.40625 deg", 12, 1, 128, 256, 1, 4))
 
 
-# ---- the published network, plainly; the names of its weights are ours, so that they can be copied
+# ---- the published network in plain PyTorch; its weights have the names of SimVPv2, so that they can be copied
 
 
 class PlainLayer(nn.Module):
@@ -148,29 +150,29 @@ class Plain(nn.Module):
         return self.readout(self.decoder[-1](z + skip)).reshape(B, T, C, H, W)
 
 
-# ---- what is measured
+# ---- variants
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to run the network: a training step on a batch of windows, and a forecast."""
+    """A way to run a network: a training step on a batch of windows, and a forecast."""
 
     name: str
     step: Callable[[Tensor], Tensor]
     forecast: Callable[[Tensor], Tensor]
 
 
-def variant(name: str, network: nn.Module, case: Case, optimizer: torch.optim.Optimizer, bf16: bool) -> Variant:
+def build_variant(name: str, network: nn.Module, case: Case, optimizer: torch.optim.Optimizer, bf16: bool) -> Variant:
     device = next(network.parameters()).device
 
-    def lower() -> contextlib.AbstractContextManager:
+    def precision() -> contextlib.AbstractContextManager:
         return torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
 
     def step(windows_BTCHW: Tensor) -> Tensor:
         windows_BTCHW = windows_BTCHW.to(device, non_blocking=True)
         network.train()
         optimizer.zero_grad()
-        with lower():
+        with precision():
             y_BTCHW = network(windows_BTCHW[:, : case.history])
         loss = F.mse_loss(y_BTCHW.float(), windows_BTCHW[:, case.history :])
         loss.backward()
@@ -179,159 +181,178 @@ def variant(name: str, network: nn.Module, case: Case, optimizer: torch.optim.Op
 
     def forecast(x_BTCHW: Tensor) -> Tensor:
         network.eval()
-        with torch.inference_mode(), lower():
+        with torch.inference_mode(), precision():
             return network(x_BTCHW.to(device)).float()
 
     return Variant(name, step, forecast)
 
 
-def variants(case: Case, device: str, compiled: bool) -> list[Variant]:
-    """Build all of them, with the same weights."""
+def build_variants(case: Case, device: str, compiled: bool) -> list[Variant]:
+    """Return all variants, with the same weights."""
     config = SimVPv2Config(padding="zeros", predict="state")
     torch.manual_seed(0)
-    here = SimVPv2(config, history=case.history, channels=case.channels)
+    fast = SimVPv2(config, history=case.history, channels=case.channels)
     plain = Plain(config, case.history, case.channels)
-    weights = {name: value for name, value in here.state_dict().items() if name != "change_scale_TC"}
-    plain.load_state_dict(weights)
+    plain.load_state_dict({name: value for name, value in fast.state_dict().items() if name != "change_scale_TC"})
 
-    def fast(bf16: bool) -> Variant:
-        network = copy.deepcopy(here).to(device, memory_format=torch.channels_last)
+    def build_fast(precision: str) -> Variant:
+        network = copy.deepcopy(fast).to(device, memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, weight_decay=0, fused=True)
-        return variant("here, bfloat16" if bf16 else "here, float32", network, case, optimizer, bf16)
+        return build_variant(f"simvp_climate, {precision}", network, case, optimizer, precision == "bfloat16")
 
-    def slow(name: str, bf16: bool, last: bool, compiled: bool) -> Variant:
+    def build_plain(name: str, *, channels_last: bool = False, bf16: bool = False, compiled: bool = False) -> Variant:
         network = copy.deepcopy(plain).to(device)
-        network = network.to(memory_format=torch.channels_last) if last else network
+        network = network.to(memory_format=torch.channels_last) if channels_last else network
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
-        return variant(name, torch.compile(network) if compiled else network, case, optimizer, bf16)
+        return build_variant(name, torch.compile(network) if compiled else network, case, optimizer, bf16)
 
-    made = [
-        slow("plain, float32", False, False, False),
-        slow("plain, channels last", False, True, False),
-        slow("plain, channels last, bfloat16", True, True, False),
+    variants = [
+        build_plain("plain, float32"),
+        build_plain("plain, channels last", channels_last=True),
+        build_plain("plain, channels last, bfloat16", channels_last=True, bf16=True),
     ]
     if compiled:
-        made.append(slow("plain, the three lines", True, True, True))
-    return [*made, fast(False), fast(True)]
+        variants.append(build_plain(ALL_THREE, channels_last=True, bf16=True, compiled=True))
+    return [*variants, build_fast("float32"), build_fast("bfloat16")]
 
 
-def batches(case: Case, batch: int) -> Iterator[Tensor]:
-    """Yield windows for ever, from memory."""
+# ---- speed
+
+
+def stream_windows(case: Case, batch: int) -> Iterator[Tensor]:
+    """Yield batches of windows without end, from memory."""
     length = 2 * case.history
     shape = (case.channels, case.latitudes, case.longitudes)
     states = np.random.default_rng(0).standard_normal((length + 4 * batch - 1, *shape), dtype=np.float32)
     windows = np.arange(4 * batch)[:, None] + np.arange(length)
     source = SimpleNamespace(shape=shape, state_bytes=4 * int(np.prod(shape)))
     stream = WindowStream([source], [windows], batch_size=batch, plan=Plan("memory"), states=states)
-    epoch = 0
-    while True:
-        for found in stream.epoch(epoch):
-            yield found.states
-        epoch += 1
+    for epoch in itertools.count():
+        for loaded in stream.epoch(epoch):
+            yield loaded.states
 
 
-def agree(plain: Variant, here: Variant, windows_BTCHW: Tensor, history: int) -> tuple[float, float]:
+def compare(plain: Variant, fast: Variant, windows_BTCHW: Tensor, history: int) -> tuple[float, float]:
     """Return the largest difference of two forecasts, and the relative difference of two losses after two steps."""
     x_BTCHW = windows_BTCHW[:, :history]
-    difference = (plain.forecast(x_BTCHW) - here.forecast(x_BTCHW)).abs().max().item()
+    difference = (plain.forecast(x_BTCHW) - fast.forecast(x_BTCHW)).abs().max().item()
     losses = []
-    for one in (plain, here):
+    for variant in (plain, fast):
         torch.manual_seed(1)
-        one.step(windows_BTCHW)
-        losses.append(one.step(windows_BTCHW).item())
+        variant.step(windows_BTCHW)
+        losses.append(variant.step(windows_BTCHW).item())
     return difference, abs(losses[1] / losses[0] - 1)
 
 
 def measure(case: Case, device: str, batch: int, repeats: int, clock: Callable[[], float], compiled: bool) -> None:
-    stream = batches(case, batch)
-    made = variants(case, device, compiled)
-    plain, here = made[0], next(one for one in made if one.name == "here, float32")
-    difference, drift = agree(plain, here, next(stream), case.history)
+    """Print the table of a case."""
+    stream = stream_windows(case, batch)
+    variants = build_variants(case, device, compiled)
+    plain = variants[0]
+    fast = next(variant for variant in variants if variant.name == "simvp_climate, float32")
+    difference, drift = compare(plain, fast, next(stream), case.history)
     if difference > 1e-4:
-        raise SystemExit(f"{case.name}: outputs of here and plain differ by up to {difference:.1e}, more than 1e-4")
+        raise SystemExit(f"{case.name}: outputs differ from plain by up to {difference:.1e}, more than 1e-4")
+    print(f"\n{case.name}: {case.history} x {case.channels} x {case.latitudes} x {case.longitudes}, batch {batch}")
+    print(f"in float32, outputs differ from plain by up to {difference:.0e}, the loss by {drift:.0e} of its value\n")
+    print("| | training step, s | loader in it, ms | times plain | forecast, s | times plain |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    median = time_variants(variants, stream, case, device, repeats, clock)
+    for variant in variants:
+        step, forecast, loader = (median[variant.name, phase] for phase in PHASES)
+        faster = [median[plain.name, "step"] / step, median[plain.name, "forecast"] / forecast]
+        print(
+            f"| {variant.name} | {step:.3f} | {loader * 1e3:.2f} | {faster[0]:.1f} | {forecast:.3f} | "
+            f"{faster[1]:.1f} |",
+            flush=True,
+        )
+    if compiled:
+        ratio = median[ALL_THREE, "step"] / median["simvp_climate, bfloat16", "step"]
+        print(f"\nsimvp_climate in bfloat16 trains {ratio:.2f} times as fast as plain with all three changes")
+
+
+def time_variants(
+    variants: list[Variant],
+    stream: Iterator[Tensor],
+    case: Case,
+    device: str,
+    repeats: int,
+    clock: Callable[[], float],
+) -> dict[tuple[str, str], float]:
+    """Return the median seconds by (variant, phase); the variants take turns."""
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    for one in made:  # compiles, fills caches
-        one.step(next(stream))
-        one.forecast(next(stream)[:, : case.history])
-    seconds = {(one.name, what): [] for one in made for what in ("step", "forecast", "loader")}
+    for variant in variants:  # compile and fill caches
+        variant.step(next(stream))
+        variant.forecast(next(stream)[:, : case.history])
+    seconds = {(variant.name, phase): [] for variant in variants for phase in PHASES}
     for _ in range(repeats):
-        for one in made:
+        for variant in variants:
             wait()
             start = clock()
             windows_BTCHW = next(stream)
             loaded = clock()
-            one.step(windows_BTCHW)
+            variant.step(windows_BTCHW)
             wait()
             stepped = clock()
-            one.forecast(windows_BTCHW[:, : case.history])
+            variant.forecast(windows_BTCHW[:, : case.history])
             wait()
-            seconds[one.name, "forecast"].append(clock() - stepped)
-            seconds[one.name, "step"].append(stepped - start)
-            seconds[one.name, "loader"].append(loaded - start)
-    print(f"\n{case.name}: {case.history} x {case.channels} x {case.latitudes} x {case.longitudes}, batch {batch}")
-    print(f"outputs of here in float32 differ from plain by up to {difference:.0e}, the loss by {drift:.0e} of it\n")
-    print("| | training step, s | of it the loader, ms | times plain | forecast, s | times plain |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    median = {key: statistics.median(values) for key, values in seconds.items()}
-    for one in made:
-        step, forecast, loader = (median[one.name, what] for what in ("step", "forecast", "loader"))
-        faster = [median[plain.name, "step"] / step, median[plain.name, "forecast"] / forecast]
-        print(
-            f"| {one.name} | {step:.3f} | {loader * 1e3:.2f} | {faster[0]:.1f} | {forecast:.3f} | {faster[1]:.1f} |",
-            flush=True,
-        )
-    if compiled:
-        lines = median["plain, the three lines", "step"] / median["here, bfloat16", "step"]
-        print(f"\nhere in bfloat16 trains {lines:.2f} times as fast as the three lines")
+            seconds[variant.name, "forecast"].append(clock() - stepped)
+            seconds[variant.name, "step"].append(stepped - start)
+            seconds[variant.name, "loader"].append(loaded - start)
+    return {key: statistics.median(values) for key, values in seconds.items()}
 
 
 # ---- memory
 
 
-def peak(latitudes: int, longitudes: int, bf16: bool, checkpointing: bool) -> float:
-    """Return the bytes that two training steps of one window add at their peak to a process with the network."""
+def peak_bytes(latitudes: int, longitudes: int, bf16: bool, checkpointing: bool) -> float:
+    """Return the peak bytes that two training steps of one window add to a process with the network."""
     torch.set_num_threads(1)
     network = SimVPv2(SimVPv2Config(padding="sphere"), history=12, channels=1).to(memory_format=torch.channels_last)
     network.activation_checkpointing = checkpointing
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
     case = Case("", 12, 1, latitudes, longitudes, 1, 1)
-    one = variant("", network, case, optimizer, bf16)
-    before = _resident("VmRSS")
+    variant = build_variant("", network, case, optimizer, bf16)
+    before = _process_bytes("VmRSS")
     for _ in range(2):
-        one.step(torch.randn(1, 24, 1, latitudes, longitudes))
-    return _resident("VmHWM") - before
+        variant.step(torch.randn(1, 24, 1, latitudes, longitudes))
+    return _process_bytes("VmHWM") - before
 
 
-def _resident(what: str) -> float:
+def _process_bytes(field: str) -> float:
+    """Return a memory figure of this process from Linux's /proc, such as the resident bytes "VmRSS"."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * float(next(line for line in lines if line.startswith(what)).split()[1])
+    return 1024 * float(next(line for line in lines if line.startswith(field)).split()[1])
 
 
 def measure_memory() -> None:
+    """Print the peak memory of training at growing grids, and a linear extrapolation to 721 x 1440."""
     sizes = ((32, 64), (64, 128), (96, 192))
     cells = np.array([latitudes * longitudes for latitudes, longitudes in sizes], dtype=float)
-    print("| precision | recomputed |" + "".join(f" {a} x {b} |" for a, b in sizes) + " bytes per cell | 721 x 1440 |")
+    print(
+        "| precision | checkpointing |" + "".join(f" {a} x {b} |" for a, b in sizes) + " bytes per cell | 721 x 1440 |"
+    )
     print("| --- | --- |" + " ---: |" * (len(sizes) + 2))
     for bf16, checkpointing in itertools.product((False, True), (False, True)):
-        found = []
-        for size in sizes:  # each in a process of its own, which starts small
+        peaks = []
+        for size in sizes:  # a new process each, because the peak of a process never falls
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                found.append(pool.submit(peak, *size, bf16, checkpointing).result())
-        slope, rest = np.polyfit(cells, found, 1)
-        columns = "".join(f" {value / 1e9:.2f} |" for value in found)
-        total = (rest + slope * 722 * 1440) / 1e9
-        kind = "bfloat16" if bf16 else "float32"
-        print(f"| {kind} | {'yes' if checkpointing else 'no'} |{columns} {slope:,.0f} | {total:.0f} |", flush=True)
+                peaks.append(pool.submit(peak_bytes, *size, bf16, checkpointing).result())
+        slope, offset = np.polyfit(cells, peaks, 1)
+        columns = "".join(f" {value / 1e9:.2f} |" for value in peaks)
+        total = (offset + slope * 722 * 1440) / 1e9
+        precision = "bfloat16" if bf16 else "float32"
+        print(f"| {precision} | {'yes' if checkpointing else 'no'} |{columns} {slope:,.0f} | {total:.0f} |", flush=True)
     with torch.device("meta"):
         network = SimVPv2(SimVPv2Config(padding="sphere"), history=12, channels=1)
-    kept = [activation_bytes(network, 12, size) / cells for size, cells in zip(sizes, cells, strict=True)]
-    print(f"counted beforehand, float32: {', '.join(f'{one:,.0f}' for one in kept)} bytes per cell")
+    estimates = [activation_bytes(network, 12, size) / cells for size, cells in zip(sizes, cells, strict=True)]
+    print(f"estimated before training, float32: {', '.join(f'{value:,.0f}' for value in estimates)} bytes per cell")
 
 
 def main(
-    threads: Annotated[int, typer.Option(help="Of PyTorch; 0 leaves its choice.")] = 0,
+    threads: Annotated[int, typer.Option(help="Threads of PyTorch; 0 for its default.")] = 0,
     repeats: int = 5,
-    batch: Annotated[int, typer.Option(help="Windows; 0 takes the case's own.")] = 0,
+    batch: Annotated[int, typer.Option(help="Windows per batch; 0 for the batch size of the case.")] = 0,
     clock: Annotated[
         str, typer.Option(help="wall, or cpu: processor time, for one thread on a busy machine.")
     ] = "wall",
@@ -346,7 +367,7 @@ def main(
         return
     clocks = {"wall": time.perf_counter, "cpu": time.process_time}
     if clock not in clocks:
-        raise SystemExit(f"--clock {clock}: it must be wall or cpu")
+        raise SystemExit(f"--clock={clock} must be wall or cpu.")
     if threads:
         torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -355,10 +376,10 @@ def main(
     if quick:
         measure(Case("small", 4, 1, 16, 32, 2, 2), device, batch or 2, 2, clocks[clock], compiled=False)
         return
-    for one in CASES:
-        if case in ("", one.name):
-            size = batch or (one.batch_gpu if device == "cuda" else one.batch)
-            measure(one, device, size, repeats, clocks[clock], compiled)
+    for shape in CASES:
+        if case in ("", shape.name):
+            size = batch or (shape.batch_gpu if device == "cuda" else shape.batch)
+            measure(shape, device, size, repeats, clocks[clock], compiled)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""SimVPv2 against its predecessor SimVP, in one table: sizes, training step, inference.
+"""Compare SimVPv2 with its predecessor SimVP: sizes, training step and inference, in one table.
 
     python benchmarks/simvp.py                          both shapes, a few minutes on two cores
-    python benchmarks/simvp.py --batch 16 --repeats 20  where there is a GPU: that of the published configurations
+    python benchmarks/simvp.py --batch 16 --repeats 20  on a GPU, the batch size of the published configurations
 
 Shapes: Moving MNIST with the widths of the paper (10 frames of 64 x 64), and OpenSTL's t2m (12 hours on 32 x 64
-cells). On the CPU, and on a GPU where there is one. Both networks compute in float32, in both memory formats, and all
-four take turns; of each network the faster format counts, by medians. A training step is forward, mean squared error,
-backward and Adam; inference is without gradients. Nothing is compiled.
+cells), on the CPU and on a GPU if there is one. Both networks compute in float32, each in contiguous and channels-last
+memory; all four take turns, and the faster memory format of each network counts, by medians. A training step is
+forward pass, mean squared error, backward pass and Adam; inference is without gradients. Nothing is compiled.
 
-Multiply-adds are those of the convolutions of one forecast. The claims are those of the paper (arXiv:2211.12509) for
+Multiply-adds are those of the convolutions in one forecast. "claimed" is what the paper (arXiv:2211.12509) says of
 SimVPv2 over SimVP.
 """
 
@@ -32,7 +32,7 @@ FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channel
 
 @dataclass(frozen=True)
 class Case:
-    """A shape of data, and the widths of both networks for it."""
+    """A shape of data, and the settings of both networks for it."""
 
     history: int
     channels: int
@@ -62,13 +62,13 @@ CASES = {
 }
 
 
-def multiply_adds(network: nn.Module, case: Case) -> int:
+def count_multiply_adds(network: nn.Module, case: Case) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(torch.zeros(1, *case.state))
     return counter.get_total_flops() // 2
 
 
-def seconds(work: Callable[[], object], device: str) -> float:
+def time_call(work: Callable[[], object], device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -78,7 +78,7 @@ def seconds(work: Callable[[], object], device: str) -> float:
     return time.perf_counter() - start
 
 
-def training_step(network: nn.Module, x_BTCHW: torch.Tensor) -> Callable[[], None]:
+def build_training_step(network: nn.Module, x_BTCHW: torch.Tensor) -> Callable[[], None]:
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
 
     def step() -> None:
@@ -90,7 +90,7 @@ def training_step(network: nn.Module, x_BTCHW: torch.Tensor) -> Callable[[], Non
     return step
 
 
-def inference(network: nn.Module, x_BTCHW: torch.Tensor) -> Callable[[], None]:
+def build_inference(network: nn.Module, x_BTCHW: torch.Tensor) -> Callable[[], None]:
     def forecast() -> None:
         network.eval()
         with torch.inference_mode():
@@ -100,34 +100,34 @@ def inference(network: nn.Module, x_BTCHW: torch.Tensor) -> Callable[[], None]:
 
 
 def measure(case: Case, device: str, batch: int, repeats: int) -> dict[str, dict[str, tuple[float, str]]]:
-    """Return for training and inference the median seconds of each version in its faster format, and which it is."""
+    """Return {phase: {version: (median seconds, memory format)}} with the faster memory format of each version."""
     x_BTCHW = torch.randn(batch, *case.state, device=device)
     works = {"training": {}, "inference": {}}
     for version in ("v1", "v2"):
         for name, layout in FORMATS.items():
             network = case.build(version).to(device, memory_format=layout)
-            works["training"][version, name] = training_step(network, x_BTCHW)
-            works["inference"][version, name] = inference(network, x_BTCHW)
-    found = {}
-    for kind, rows in works.items():
+            works["training"][version, name] = build_training_step(network, x_BTCHW)
+            works["inference"][version, name] = build_inference(network, x_BTCHW)
+    fastest = {}
+    for phase, rows in works.items():
         times = {row: [] for row in rows}
         for turn in range(repeats + 1):
             for row, work in rows.items():
-                taken = seconds(work, device)
+                elapsed = time_call(work, device)
                 if turn:  # the first turn warms up
-                    times[row].append(taken)
-        medians = {row: statistics.median(each) for row, each in times.items()}
-        found[kind] = {version: min((medians[version, name], name) for name in FORMATS) for version in ("v1", "v2")}
-    return found
+                    times[row].append(elapsed)
+        medians = {row: statistics.median(values) for row, values in times.items()}
+        fastest[phase] = {version: min((medians[version, name], name) for name in FORMATS) for version in ("v1", "v2")}
+    return fastest
 
 
 def print_case(name: str, case: Case, device: str, batch: int, repeats: int) -> None:
-    found = measure(case, device, batch, repeats)
+    fastest = measure(case, device, batch, repeats)
     networks = {version: case.build(version) for version in ("v1", "v2")}
     size = {version: sum(value.numel() for value in network.parameters()) for version, network in networks.items()}
-    work = {version: multiply_adds(network, case) for version, network in networks.items()}
-    train, infer = found["training"], found["inference"]
-    rate = {version: batch / taken for version, (taken, _) in infer.items()}
+    work = {version: count_multiply_adds(network, case) for version, network in networks.items()}
+    train, infer = fastest["training"], fastest["inference"]
+    rate = {version: batch / elapsed for version, (elapsed, _) in infer.items()}
     print(f"\n{name} on {device}, batch {batch}")
     print(f"{'':28}{'v1':>12}{'v2':>12}{'v2 / v1':>10}   claimed")
     for label, v1, v2, digits, claim in (
@@ -137,15 +137,15 @@ def print_case(name: str, case: Case, device: str, batch: int, repeats: int) -> 
         ("forecasts per s", rate["v1"], rate["v2"], 2, "1.6"),
     ):
         print(f"{label:28}{v1:12.{digits}f}{v2:12.{digits}f}{v2 / v1:10.2f}   {claim}")
-    formats = [f"{kind} {version} {found[kind][version][1]}" for kind in found for version in ("v1", "v2")]
+    formats = [f"{phase} {version} {fastest[phase][version][1]}" for phase in fastest for version in ("v1", "v2")]
     print(f"faster format: {', '.join(formats)}", flush=True)
 
 
 def main(
-    cases: Annotated[str, typer.Option(help="Which shapes, separated by commas.")] = ",".join(CASES),
-    batch: Annotated[int, typer.Option(help="Samples in a step.", min=1)] = 2,
-    repeats: Annotated[int, typer.Option(help="Turns of all rows, after one to warm up.", min=1)] = 5,
-    threads: Annotated[int, typer.Option(help="Threads on the CPU; 0: as PyTorch chooses.", min=0)] = 0,
+    cases: Annotated[str, typer.Option(help="Shapes, separated by commas.")] = ",".join(CASES),
+    batch: Annotated[int, typer.Option(help="Samples per step.", min=1)] = 2,
+    repeats: Annotated[int, typer.Option(help="Turns of all variants, after one to warm up.", min=1)] = 5,
+    threads: Annotated[int, typer.Option(help="Threads of PyTorch; 0 for its default.", min=0)] = 0,
 ):
     """Print the table."""
     if threads:
