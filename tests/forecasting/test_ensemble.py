@@ -14,15 +14,15 @@ def other(forecaster, tmp_path_factory):
     """The same forecaster with other weights."""
     path = tmp_path_factory.mktemp("other") / "f.safetensors"
     forecaster.save(path)
-    found = Forecaster.load(path, device="cpu")
-    for value in found.network.parameters():
+    result = Forecaster.load(path, device="cpu")
+    for value in result.network.parameters():
         value.data.mul_(1.01)
-    return found
+    return result
 
 
 @pytest.fixture(scope="module")
 def states():
-    """Two years of states that differ: waves with another phase and strength each time."""
+    """Two years of states in random order."""
     ds = waves(times=60)
     random = np.random.default_rng(0)
     times = pd.date_range("1999-01-01", "2000-12-31T18:00", freq="6h", unit="ns")
@@ -30,24 +30,24 @@ def states():
     return ds.isel(time=picks).assign_coords(time=times)
 
 
-def test_several_forecasters(forecaster, other):
+def test_an_ensemble_has_the_forecasts_of_each_forecaster(forecaster, other):
     ds = waves()
-    found = ensemble([forecaster, other], ds, every="24h")
-    assert found.t2m.dims == ("init_time", "lead_time", "number", "latitude", "longitude")
-    xr.testing.assert_equal(found.isel(number=0, drop=True), forecaster(ds, every="24h"))
-    xr.testing.assert_equal(found.isel(number=1, drop=True), other(ds, every="24h"))
-    assert found.attrs["forecaster_sha256"] == f"{forecaster.digest} {other.digest}"
-    table = score(found, ds)
+    result = ensemble([forecaster, other], ds, every="24h")
+    assert result.t2m.dims == ("init_time", "lead_time", "number", "latitude", "longitude")
+    xr.testing.assert_equal(result.isel(number=0, drop=True), forecaster(ds, every="24h"))
+    xr.testing.assert_equal(result.isel(number=1, drop=True), other(ds, every="24h"))
+    assert result.attrs["forecaster_sha256"] == f"{forecaster.digest} {other.digest}"
+    table = score(result, ds)
     assert np.isfinite(table.t2m.sel(system="2 forecasters", metric=["crps", "spread"])).all()
 
 
-def test_survives_a_file(forecaster, other, tmp_path):
-    found = ensemble([forecaster, other], waves(), every="24h")
-    found.to_netcdf(tmp_path / "f.nc")
-    xr.testing.assert_identical(xr.load_dataset(tmp_path / "f.nc", decode_timedelta=True), found)
+def test_an_ensemble_survives_a_file(forecaster, other, tmp_path):
+    result = ensemble([forecaster, other], waves(), every="24h")
+    result.to_netcdf(tmp_path / "f.nc")
+    xr.testing.assert_identical(xr.load_dataset(tmp_path / "f.nc", decode_timedelta=True), result)
 
 
-def test_refused(forecaster, other):
+def test_too_few_or_repeated_forecasters_are_errors(forecaster, other):
     ds = waves()
     with pytest.raises(ValueError, match="two forecasters, not 1"):
         ensemble([forecaster], ds)
@@ -55,7 +55,7 @@ def test_refused(forecaster, other):
         ensemble([forecaster, other, forecaster], ds)
 
 
-def test_written_as_it_is_made(forecaster, other, states, tmp_path, monkeypatch):
+def test_a_store_holds_the_same_ensemble(forecaster, other, states, tmp_path, monkeypatch):
     ds = waves()
     monkeypatch.setattr("simvp_climate.forecasting.hindcast._BATCH_BYTES", 1)  # one initialization at a time
     calls = {
@@ -67,11 +67,11 @@ def test_written_as_it_is_made(forecaster, other, states, tmp_path, monkeypatch)
     for name, call in calls.items():
         expected = call()
         assert expected.sizes["init_time"] > 2
-        found = call(store=tmp_path / f"{name}.zarr", progress=False)
-        xr.testing.assert_allclose(found.load(), expected, rtol=1e-5)
+        result = call(store=tmp_path / f"{name}.zarr", progress=False)
+        xr.testing.assert_allclose(result.load(), expected, rtol=1e-5)
         for key in ("forecaster_sha256", "data_sha256", "system"):
-            assert found.attrs[key] == expected.attrs[key]
-        assert found.number.attrs == expected.number.attrs
+            assert result.attrs[key] == expected.attrs[key]
+        assert result.number.attrs == expected.number.attrs
     with pytest.raises(FileExistsError, match="another hindcast: ensemble is '3 members, perturbed by 0.2"):
         perturbed_ensemble(
             forecaster,
@@ -100,7 +100,7 @@ def test_written_as_it_is_made(forecaster, other, states, tmp_path, monkeypatch)
         forecaster.hindcast(ds, every="24h", store=tmp_path / "perturbed.zarr", progress=False)
 
 
-def test_goes_on_after_a_kill(forecaster, other, tmp_path, monkeypatch):
+def test_an_interrupted_ensemble_resumes(forecaster, other, tmp_path, monkeypatch):
     ds, calls = waves(), []
     monkeypatch.setattr("simvp_climate.forecasting.hindcast._BATCH_BYTES", 1)
 
@@ -114,54 +114,56 @@ def test_goes_on_after_a_kill(forecaster, other, tmp_path, monkeypatch):
         patch.setattr("simvp_climate.forecasting.ensemble.predict", stop)
         ensemble([forecaster, other], ds, every="24h", store=tmp_path / "e.zarr", progress=False)
     assert not (tmp_path / "e.zarr").exists()
-    found = ensemble([forecaster, other], ds, every="24h", store=tmp_path / "e.zarr", progress=False)
-    xr.testing.assert_allclose(found.load(), ensemble([forecaster, other], ds, every="24h"), rtol=1e-5)
+    result = ensemble([forecaster, other], ds, every="24h", store=tmp_path / "e.zarr", progress=False)
+    xr.testing.assert_allclose(result.load(), ensemble([forecaster, other], ds, every="24h"), rtol=1e-5)
 
 
 class TestPerturbed:
     def test_pairs_lie_around_the_analysis(self, forecaster, states):
         ds = waves()
-        found = perturbed_ensemble(forecaster, ds, states, 1e-3, every="48h", members=5)
+        result = perturbed_ensemble(forecaster, ds, states, 1e-3, every="48h", members=5)
         plain = forecaster(ds, every="48h")
-        assert found.t2m.dims == ("init_time", "lead_time", "number", "latitude", "longitude")
-        np.testing.assert_array_equal(found.t2m.sel(number=4), plain.t2m)
+        assert result.t2m.dims == ("init_time", "lead_time", "number", "latitude", "longitude")
+        np.testing.assert_array_equal(result.t2m.sel(number=4), plain.t2m)
         # small states grow linearly: their mean is the unperturbed forecast
-        deviation = found.t2m - plain.t2m
+        deviation = result.t2m - plain.t2m
         assert float(abs(deviation.sel(number=0)).max()) > 1e-3
         pair = deviation.sel(number=0) + deviation.sel(number=1)
         assert float(abs(pair).max()) < 0.1 * float(abs(deviation.sel(number=0)).max())
         assert not np.allclose(deviation.sel(number=0), deviation.sel(number=2))
 
-    def test_do_not_depend_on_the_other_initializations(self, forecaster, states):
+    def test_perturbations_depend_on_their_initialization_only(self, forecaster, states):
         ds = waves()
         whole = perturbed_ensemble(forecaster, ds, states, 0.1, every="48h", members=2, seed=3)
-        one = perturbed_ensemble(forecaster, ds, states, 0.1, init_times=whole.init_time[[4]].values, members=2, seed=3)
-        np.testing.assert_allclose(one.t2m[0], whole.t2m[4], rtol=1e-5)
+        single = perturbed_ensemble(
+            forecaster, ds, states, 0.1, init_times=whole.init_time[[4]].values, members=2, seed=3
+        )
+        np.testing.assert_allclose(single.t2m[0], whole.t2m[4], rtol=1e-5)
         again = perturbed_ensemble(forecaster, ds, states, 0.1, every="48h", members=2, seed=4)
         assert not np.allclose(again.t2m, whole.t2m)
 
-    def test_units_of_the_data(self, forecaster, states):
+    def test_perturbations_are_converted_to_the_units_of_training(self, forecaster, states):
         ds = waves()
         celsius = ds.assign(t2m=(ds.t2m - 273.15).assign_attrs(units="degC"))
         cool = states.assign(t2m=(states.t2m - 273.15).assign_attrs(units="degC"))
         first = perturbed_ensemble(forecaster, ds, states, 0.1, every="96h", members=2)
         second = perturbed_ensemble(forecaster, celsius, cool, 0.1, every="96h", members=2)
         np.testing.assert_allclose(second.t2m + 273.15, first.t2m, atol=2e-3)
-        # states to draw from in another unit than the data
+        # perturbations in other units than the data
         meters = states.assign(z500=(states.z500 / 9.80665).assign_attrs(units="m"))
         third = perturbed_ensemble(forecaster, ds, meters, 0.1, every="96h", members=2)
         np.testing.assert_allclose(third.z500, first.z500, rtol=1e-5)
 
-    def test_the_spread_is_fitted_to_the_error(self, forecaster, states):
+    def test_the_fitted_amplitude_gives_a_spread_as_large_as_the_error(self, forecaster, states):
         ds = waves()
         amplitude = fit_amplitude(forecaster, ds, states, every="48h", members=4)
         assert 1e-3 < amplitude < 2
-        found = perturbed_ensemble(forecaster, ds, states, amplitude, every="48h", members=4)
-        table = score(found, ds, metrics=["spread_skill_ratio"]).sel(system="SimVPv2, perturbed")
+        result = perturbed_ensemble(forecaster, ds, states, amplitude, every="48h", members=4)
+        table = score(result, ds, metrics=["spread_skill_ratio"]).sel(system="SimVPv2, perturbed")
         ratio = np.mean([float(table[name].sel(metric="spread_skill_ratio")[-1]) for name in table])
         assert ratio == pytest.approx(1, abs=0.1)
 
-    def test_refused(self, forecaster, states):
+    def test_invalid_settings_are_errors(self, forecaster, states):
         ds = waves()
         with pytest.raises(ValueError, match="amplitude=0"):
             perturbed_ensemble(forecaster, ds, states, 0)

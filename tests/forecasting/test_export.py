@@ -1,4 +1,4 @@
-"""Exported programs are run in a process that can import nothing but torch, or ONNX Runtime, and NumPy."""
+"""Exported programs run in a process that can import only NumPy and torch or ONNX Runtime."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from simvp_climate.forecasting import export
 from simvp_climate.processing.task import Task
 from simvp_climate.training.train import train
 
-# nothing of ours, nor of what we are built on; a path entry or an editable install of the package must not help
+# hide the package and its dependencies, also from an editable install
 ALONE = """
 import sys
 class Nothing:
@@ -54,7 +54,7 @@ np.savez({out!r}, all=run(inputs), first=first, about=json.dumps(about))
 
 
 def run_alone(path: Path, inputs: dict[str, np.ndarray], folder: Path) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Return forecasts of all inputs and of the first alone, and what the file says of itself."""
+    """Return the forecasts of all inputs and of the first alone, and the description in the file."""
     np.savez(folder / "inputs.npz", **inputs)
     onnx = path.suffix == ".onnx"
     code = (ALONE + (ONNX if onnx else PT2) + REST).format(
@@ -64,25 +64,25 @@ def run_alone(path: Path, inputs: dict[str, np.ndarray], folder: Path) -> tuple[
         others=("simvp_climate", *("torch",) * onnx),
     )
     subprocess.run([sys.executable, "-I", "-W", "error::DeprecationWarning", "-c", code], check=True, cwd=folder)
-    with np.load(folder / "out.npz") as found:
-        return found["all"], found["first"], json.loads(str(found["about"]))
+    with np.load(folder / "out.npz") as forecasts:
+        return forecasts["all"], forecasts["first"], json.loads(str(forecasts["about"]))
 
 
 def states_of(ds: xr.Dataset, variables: list[str], history: int, count: int) -> np.ndarray:
-    """The histories of the first inits, (init, history, channel, latitude, longitude)."""
+    """Return the histories of the first inits, (init, history, channel, latitude, longitude)."""
     values = np.stack([ds[name].values for name in variables], axis=1)
-    return np.stack([values[at : at + history] for at in range(count)]).astype(np.float32)
+    return np.stack([values[start : start + history] for start in range(count)]).astype(np.float32)
 
 
-def check_same(found: np.ndarray, forecast: xr.Dataset, ds: xr.Dataset) -> None:
+def check_same(result: np.ndarray, forecast: xr.Dataset, ds: xr.Dataset) -> None:
     for channel, name in enumerate(forecast.data_vars):
-        scale = float(ds[name].std())
-        np.testing.assert_allclose(found[:, :, channel], forecast[name].values, rtol=0, atol=1e-5 * scale, err_msg=name)
+        tolerance = 1e-5 * float(ds[name].std())
+        np.testing.assert_allclose(result[:, :, channel], forecast[name], rtol=0, atol=tolerance, err_msg=name)
 
 
 @pytest.fixture(scope="module")
 def everything():
-    """Data and forecaster with a mask, a logarithm, bounds that are met, forcings, and two calls of the network."""
+    """Data and forecaster with a mask, a logarithm, active bounds, forcings, and two calls of the network."""
     ds = waves(times=50)
     land = (ds["latitude"] > 40) & (ds["longitude"] < 100)
     wet = (ds["t2m"] - 280).clip(min=0) / 1e4
@@ -96,7 +96,7 @@ def everything():
 
 
 @pytest.mark.parametrize("end", [".pt2", ".onnx"])
-def test_programs_give_the_forecasts_without_the_package(everything, end, tmp_path):
+def test_programs_forecast_the_same_without_the_package(everything, end, tmp_path):
     ds, made = everything
     made.export(tmp_path / f"program{end}")
     assert [path.name for path in tmp_path.iterdir()] == [f"program{end}"]
@@ -107,23 +107,23 @@ def test_programs_give_the_forecasts_without_the_package(everything, end, tmp_pa
     names = ["insolation", "insolation_at_output", "orography"]
     assert forcings["forcing"].values.tolist() == names
     inputs = {"states": states_of(ds, ["t2m", "tp", "tcc"], 2, 5), "forcings": forcings.values}
-    found, first, about = run_alone(tmp_path / f"program{end}", inputs, tmp_path)
-    assert found.shape == (5, 3, 3, 8, 16) and found.dtype == np.float32
-    check_same(found, forecast, ds)
+    forecasts, first, about = run_alone(tmp_path / f"program{end}", inputs, tmp_path)
+    assert forecasts.shape == (5, 3, 3, 8, 16) and forecasts.dtype == np.float32
+    check_same(forecasts, forecast, ds)
     check_same(first, forecast.isel(init_time=slice(0, 1)), ds)
-    assert np.isnan(found[:, :, 0]).sum() == 5 * 3 * 10  # the mask
-    assert found[:, :, 2].min() == ds["tcc"].min() and (found[:, :, 1] >= 0).all()  # the bound is met
+    assert np.isnan(forecasts[:, :, 0]).sum() == 5 * 3 * 10  # the mask
+    assert forecasts[:, :, 2].min() == ds["tcc"].min() and (forecasts[:, :, 1] >= 0).all()  # the bound is met
     assert about["channels"] == ["t2m", "tp", "tcc"] and about["units"] == ["K", "m", "1"]
     assert about["latitude"] == ds["latitude"].values.tolist() and about["longitude"] == ds["longitude"].values.tolist()
     assert (about["step"], about["history"], about["horizon"], about["forcings"]) == ("6h", 2, 3, names)
     assert str(Path(__file__).parents[2]).encode() not in (tmp_path / f"program{end}").read_bytes()
 
 
-def test_without_forcings_there_is_one_input(forecaster, tmp_path):
+def test_without_forcings_a_program_has_one_input(forecaster, tmp_path):
     before = {name: value.clone() for name, value in forecaster.network.state_dict().items()}
     forecaster.export(tmp_path / "f.pt2")
-    found, _, about = run_alone(tmp_path / "f.pt2", {"states": states_of(waves(), ["z500", "t2m"], 3, 4)}, tmp_path)
-    check_same(found, forecaster(waves(), every="6h").isel(init_time=slice(0, 4)), waves())
+    forecasts, _, about = run_alone(tmp_path / "f.pt2", {"states": states_of(waves(), ["z500", "t2m"], 3, 4)}, tmp_path)
+    check_same(forecasts, forecaster(waves(), every="6h").isel(init_time=slice(0, 4)), waves())
     assert about["forcings"] == [] and "second_input" not in about
     assert forecaster.forcings(["2001-01-01", "2001-01-02T06"], horizon=7).shape == (2, 9, 0, 8, 16)
     for name, value in forecaster.network.state_dict().items():
@@ -131,7 +131,7 @@ def test_without_forcings_there_is_one_input(forecaster, tmp_path):
     assert all(value.requires_grad for value in forecaster.network.parameters())
 
 
-def test_what_cannot_be_written_is_said(forecaster, tmp_path, monkeypatch):
+def test_paths_that_cannot_be_written_are_errors(forecaster, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"f.pt' must end in '.pt2' .* or '.onnx'"):
         forecaster.export(tmp_path / "f.pt")
     with pytest.raises(FileNotFoundError, match="no folder .*nowhere'"):
@@ -145,7 +145,7 @@ def test_what_cannot_be_written_is_said(forecaster, tmp_path, monkeypatch):
         forecaster.export(tmp_path / "g.onnx")
 
 
-def test_a_program_that_cannot_be_written_leaves_the_one_before(forecaster, tmp_path, monkeypatch):
+def test_a_failed_export_keeps_the_previous_program(forecaster, tmp_path, monkeypatch):
     path = tmp_path / "f.pt2"
     path.write_bytes(b"exported by simvp_climate once")
 

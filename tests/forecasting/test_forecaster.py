@@ -1,16 +1,9 @@
 import dataclasses
-import hashlib
-import json
-import os
-import pickle
-import re
-from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-import safetensors.torch
 import torch
 import xarray as xr
 from factories import GLOBAL, quick, tiny_model, waves
@@ -19,17 +12,15 @@ from hypothesis import strategies as st
 
 from simvp_climate import plot
 from simvp_climate.data.store import open_dataset
-from simvp_climate.forecasting import serialization
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.metrics.score import score
-from simvp_climate.networks.simvp_v2 import SimVPv2Config
 from simvp_climate.processing.task import Task
 from simvp_climate.training.train import train
 
 matplotlib.use("agg")
 
 
-def test_form_of_a_forecast(forecaster):
+def test_dimensions_times_and_attributes_of_a_forecast(forecaster):
     forecast = forecaster(waves(), every="12h")
     assert forecast["t2m"].dims == ("init_time", "lead_time", "latitude", "longitude")
     assert list(forecast.data_vars) == ["z500", "t2m"]
@@ -51,14 +42,14 @@ def test_default_is_one_forecast_from_the_last_time(forecaster):
     np.testing.assert_array_equal(forecaster(ds, init_times=[ds.indexes["time"][-1]])["t2m"], forecast["t2m"])
 
 
-def test_blind_future(forecaster):
+def test_states_after_the_initialization_are_ignored(forecaster):
     ds = waves()
     init = ds["time"].values[30]
     blind = ds.where(ds["time"] <= init)
     xr.testing.assert_equal(forecaster(blind, init_times=[init]), forecaster(ds, init_times=[init]))
 
 
-def test_save_load_forecast_is_identical(forecaster, tmp_path):
+def test_a_saved_forecaster_forecasts_the_same(forecaster, tmp_path):
     forecaster.save(tmp_path / "f.safetensors")
     loaded = Forecaster.load(tmp_path / "f.safetensors", device="cpu")
     ds = waves()
@@ -68,7 +59,7 @@ def test_save_load_forecast_is_identical(forecaster, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["f.safetensors"]
 
 
-def test_saving_never_overwrites_what_is_not_ours(forecaster, tmp_path):
+def test_save_overwrites_forecasters_only(forecaster, tmp_path):
     (tmp_path / "thesis.pdf").write_text("do not lose me")
     with pytest.raises(FileExistsError, match="thesis.pdf.*not a forecaster"):
         forecaster.save(tmp_path / "thesis.pdf")
@@ -96,7 +87,7 @@ def test_every_in_other_calendars(forecaster):
     assert (forecast - ds.sel(time=forecast.valid_time))["t2m"].notnull().all()
 
 
-def test_longer_horizons_roll_out_and_shorter_ones_are_cut(forecaster):
+def test_longer_horizons_are_rolled_out_and_shorter_ones_cut(forecaster):
     ds = waves()
     long, task, short = (forecaster(ds, horizon=steps) for steps in (7, 3, 1))
     assert long.sizes["lead_time"] == 7 and short.sizes["lead_time"] == 1
@@ -109,7 +100,7 @@ def test_longer_horizons_roll_out_and_shorter_ones_are_cut(forecaster):
     np.testing.assert_allclose(again["z500"][0], long["z500"][0, 3:6], rtol=1e-5)
 
 
-def test_inits_in_batches_are_the_inits_alone(forecaster, monkeypatch):
+def test_batches_of_inits_do_not_change_forecasts(forecaster, monkeypatch):
     together = forecaster(waves(), every="1D")
     monkeypatch.setattr("simvp_climate.forecasting.initial_states._BATCH_BYTES", 1)
     np.testing.assert_allclose(forecaster(waves(), every="1D")["t2m"], together["t2m"], rtol=1e-6)
@@ -127,7 +118,7 @@ GRIDS = {
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_the_guarantee_on_names_and_coordinates(grid, tmp_path):
+def test_forecasts_align_with_the_data(grid, tmp_path):
     ds = waves(*GRIDS[grid][:2], names=GRIDS[grid][2])
     task = Task(["z500", "t2m"], history=2, horizon=2)
     f = train(task, ds.isel(time=slice(0, 40)), valid=None, model=tiny_model(), config=quick(), device="cpu")
@@ -204,12 +195,12 @@ def test_calendar_steps(tmp_path):
     forecast = f(ds, horizon=4)
     assert forecast["lead_time"].values.tolist() == [1, 2, 3, 4] and forecast["lead_time"].attrs["units"] == "months"
     assert forecast["valid_time"].dt.strftime("%Y-%m").values.tolist() == [["1992-07", "1992-08", "1992-09", "1992-10"]]
-    inside = f(ds, every="1MS").isel(init_time=slice(0, -2))
-    assert (inside - ds[["t2m"]].sel(time=inside.valid_time))["t2m"].notnull().all()
+    verified = f(ds, every="1MS").isel(init_time=slice(0, -2))
+    assert (verified - ds[["t2m"]].sel(time=verified.valid_time))["t2m"].notnull().all()
     forecast.to_netcdf(tmp_path / "monthly.nc")
 
 
-def test_times_that_are_no_binary_part_of_an_hour_survive_the_file(tmp_path):
+def test_times_in_minutes_survive_a_file(tmp_path):
     ds = waves(times=30)
     ds = ds.assign_coords(time=pd.date_range("2001-01-01", periods=30, freq="10min", unit="ns"))
     task = Task(["t2m"], history=2, horizon=2, step="10min")
@@ -220,7 +211,7 @@ def test_times_that_are_no_binary_part_of_an_hour_survive_the_file(tmp_path):
         xr.testing.assert_identical(back.load(), forecast)
 
 
-def test_attributes_that_are_untrue_of_a_forecast_are_dropped(forecaster):
+def test_attributes_of_the_analysis_are_dropped(forecaster):
     ds = waves()
     ds["t2m"].attrs.update(valid_range=[0, 1], actual_range=[0, 1], comment="kept")
     attrs = forecaster(ds)["t2m"].attrs
@@ -235,7 +226,7 @@ def test_a_forecast_survives_zarr(forecaster, tmp_path):
         xr.testing.assert_identical(back.load(), forecast)
 
 
-def hole(ds):
+def with_hole(ds):
     ds = ds.copy(deep=True)
     ds["t2m"][-1, 2, 3] = np.nan
     return ds
@@ -249,7 +240,7 @@ def hole(ds):
         (lambda ds: ds.drop_vars("z500"), {}, "no variable 'z500'"),
         (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="Pa")), {}, "t2m is in 'Pa'.* 'K'"),
         (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="degC")), {}, "t2m of the dataset averages 5.*units"),
-        (hole, {}, "t2m is nan at 2001-01-15 18:00:00"),
+        (with_hole, {}, "t2m is nan at 2001-01-15 18:00:00"),
         (lambda ds: ds.isel(time=slice(0, 2)), {}, "no window of 3 states"),
         (lambda ds: ds.drop_isel(time=-2), {}, "2001-01-15 18:00:00: it takes 3 states"),
         (lambda ds: ds, {"init_times": ["2001-01-03T01"]}, "can start at 2001-01-03 01:00:00"),
@@ -262,12 +253,12 @@ def hole(ds):
         (lambda ds: ds.assign(t2m=(ds["t2m"] - 273.15).drop_attrs()), {}, "t2m of the dataset averages .* units"),
     ],
 )  # fmt: skip
-def test_bad_input_is_refused(forecaster, change, arguments, message):
+def test_invalid_input_is_an_error(forecaster, change, arguments, message):
     with pytest.raises(ValueError, match=message):
         forecaster(change(waves()), **arguments)
 
 
-def test_a_level_of_one_and_a_time_of_another_name(tmp_path):
+def test_a_single_level_and_a_time_of_another_name(tmp_path):
     ds = waves()[["t2m"]].rename(time="valid_time", t2m="theta").expand_dims(pressure_level=[850.0], axis=1)
     ds["pressure_level"].attrs.update(units="hPa", standard_name="air_pressure", positive="down")
     task = Task(["theta"], history=2, horizon=2)
@@ -285,7 +276,7 @@ def test_a_missing_folder_is_an_error(forecaster, tmp_path):
         forecaster.save(tmp_path / "nowhere" / "f.safetensors")
 
 
-def test_other_spellings_of_the_units_pass(forecaster):
+def test_units_may_be_spelled_differently(forecaster):
     ds = waves()
     ds["z500"].attrs["units"] = "m**2 s**-2"
     assert forecaster(ds)["z500"].attrs["units"] == "m**2 s**-2"
@@ -308,10 +299,10 @@ def test_a_forecaster_is_frozen(forecaster):
     calendar=st.sampled_from(["standard", "noleap", "360_day"]),
     dask=st.booleans(),
 )  # fmt: skip
-def test_the_guarantee_holds_for_any_mix_of_conventions(
+def test_forecasts_align_with_any_mix_of_conventions(
     forecaster, north_first, west, seam, names, order, celsius, by_name, calendar, dask
 ):
-    """`forecast - ds.sel(time=forecast.valid_time)` is full and aligned, and the values are the canonical run's."""
+    """`forecast - ds.sel(time=forecast.valid_time)` is complete and aligned, with the values of the canonical run."""
     plain = waves()
     canonical = forecaster(plain.isel(time=slice(0, 56)), every="1D")
     ds = plain.roll(longitude=seam, roll_coords=True)
@@ -324,14 +315,14 @@ def test_the_guarantee_holds_for_any_mix_of_conventions(
         when = xr.date_range("2001-01-01", periods=60, freq="6h", calendar=calendar, use_cftime=True)
         ds = ds.assign_coords(time=when)
     ds = ds.rename(dict(zip(("time", "latitude", "longitude"), names, strict=True)))
-    ds = ds.transpose(*(names[at] for at in order))
+    ds = ds.transpose(*(names[index] for index in order))
     if by_name:
         ds = ds.rename(t2m="2m_temperature", z500="geopotential_500hPa")
     if dask:
         ds = ds.chunk({names[0]: 7})
-    given_names = open_dataset(ds, forecaster.task.variables).rename({"latitude": names[1], "longitude": names[2]})
+    renamed = open_dataset(ds, forecaster.task.variables).rename({"latitude": names[1], "longitude": names[2]})
     forecast = forecaster(ds.isel(time=slice(0, 56)), every="1D")
-    difference = forecast - given_names.sel(time=forecast.valid_time)
+    difference = forecast - renamed.sel(time=forecast.valid_time)
     for name in ("z500", "t2m"):
         assert difference[name].dims == ("init_time", "lead_time", *names[1:])
         assert difference[name].shape == canonical[name].shape and difference[name].notnull().all()
@@ -345,21 +336,21 @@ def test_the_guarantee_holds_for_any_mix_of_conventions(
         np.testing.assert_allclose(back[name].values, expected, rtol=0 if tolerance else 1e-6, atol=tolerance)
 
 
-def small(ds, variables=("z500", "t2m"), valid=None, **settings):
-    """A forecaster trained for one epoch on the first 40 times."""
+def train_small(ds, variables=("z500", "t2m"), valid=None, **settings):
+    """Return a forecaster trained for one epoch on the first 40 times."""
     task = Task(list(variables), history=2, horizon=2, **settings)
     return train(task, ds.isel(time=slice(0, 40)), valid=valid, model=tiny_model(), config=quick(), device="cpu")
 
 
 class TestMasks:
-    def ocean(self, **more):
-        ds = waves(**more)
+    def ocean(self, **options):
+        ds = waves(**options)
         land = (ds["latitude"] > 40) & (ds["longitude"] < 100)
         return ds.assign(t2m=ds["t2m"].where(~land))
 
-    def test_cells_that_never_have_a_value_need_no_setting_and_have_none_in_the_forecast(self):
+    def test_cells_without_values_are_masked(self):
         ds = self.ocean()
-        made = small(ds)
+        made = train_small(ds)
         forecast = made(ds.isel(time=slice(0, 56)), every="12h")
         difference = forecast - ds.sel(time=forecast.valid_time)
         land = ds["t2m"].isel(time=0).isnull()
@@ -367,21 +358,21 @@ class TestMasks:
         assert (difference["t2m"].isnull() == land).all() and difference["z500"].notnull().all()
         assert np.isfinite(made.provenance["epochs"][0]["loss"])
 
-    def test_what_the_mask_hides_changes_nothing(self):
-        """The same weights whatever sign and size the filled cells would have had."""
+    def test_masked_cells_do_not_change_the_statistics(self):
+        """The statistics are those of the cells with values."""
         ds = self.ocean()
-        first, second = small(ds), small(waves().where(self.ocean()["t2m"].notnull()))
+        first, second = train_small(ds), train_small(waves().where(self.ocean()["t2m"].notnull()))
         assert first.normalizer.mean[1] == second.normalizer.mean[1]
-        whole = small(waves())
+        whole = train_small(waves())
         assert abs(first.normalizer.mean[1] - whole.normalizer.mean[1]) > 0.1, "the mask must matter for the test"
         assert first.normalizer.mean[1] == pytest.approx(
             ds["t2m"].isel(time=slice(0, 40)).astype("f8").weighted(np.cos(np.deg2rad(ds["latitude"]))).mean().item(),
             rel=1e-6,
         )
 
-    def test_what_the_network_says_of_masked_cells_is_not_fed_back(self):
+    def test_network_output_in_masked_cells_is_not_fed_back(self):
         ds = self.ocean()
-        made = small(ds)
+        made = train_small(ds)
         land = torch.from_numpy(made.normalizer.mask)
         assert land.any()
 
@@ -399,13 +390,13 @@ class TestMasks:
         quiet, loud = (dataclasses.replace(made, network=Loud(made.network, by)) for by in (0.0, 100.0))
         xr.testing.assert_equal(quiet(ds, horizon=7), loud(ds, horizon=7))
 
-    def test_bounds_hold_for_what_is_fed_back(self):
+    def test_bounds_apply_to_states_that_are_fed_back(self):
         ds, middle = waves(), 285.0
         ds["t2m"] = ds["t2m"].clip(max=middle)
-        made = small(ds, transforms={"t2m": (None, middle)})
+        made = train_small(ds, transforms={"t2m": (None, middle)})
         forecast = made(ds, horizon=4)
         assert (forecast["t2m"] <= np.float32(middle)).all()
-        # the third and fourth lead are those of a forecast from what was forecast, as it stands in the file
+        # leads three and four are a forecast from the first two leads as the file holds them
         chained = xr.concat(
             [ds.isel(time=[-1]), forecast.isel(init_time=0, lead_time=[0, 1]).swap_dims(lead_time="valid_time")
              .drop_vars(["init_time", "lead_time"]).rename(valid_time="time")[["z500", "t2m"]]], "time"
@@ -414,46 +405,46 @@ class TestMasks:
         for name, size in (("z500", 5e4), ("t2m", 300)):
             np.testing.assert_allclose(again[name][0], forecast[name][0, 2:], rtol=0, atol=2e-6 * size)
 
-    def test_it_is_saved(self, tmp_path):
+    def test_a_mask_is_saved(self, tmp_path):
         ds = self.ocean()
-        made = small(ds)
+        made = train_small(ds)
         made.save(tmp_path / "f.safetensors")
         again = Forecaster.load(tmp_path / "f.safetensors", "cpu")
         xr.testing.assert_equal(made(ds), again(ds))
 
-    def test_a_hole_beside_the_mask_is_an_error(self):
+    def test_a_missing_value_outside_the_mask_is_an_error(self):
         ds = self.ocean()
-        made = small(ds)
+        made = train_small(ds)
         ds["t2m"][-1, 0, 0] = np.nan
         with pytest.raises(ValueError, match="t2m is nan at 2001-01-15 18:00:00, latitude -78.75, longitude 0"):
             made(ds)
 
-    def test_another_mask_than_in_training_is_an_error(self):
-        made = small(waves())
-        with pytest.raises(ValueError, match="t2m is nan .* no value at any of the 2 times read, and had values in tr"):
+    def test_a_mask_that_differs_from_training_is_an_error(self):
+        made = train_small(waves())
+        with pytest.raises(ValueError, match="t2m is nan .* missing at all 2 times read"):
             made(self.ocean())
 
-    def test_a_mask_that_only_valid_has_is_an_error(self):
+    def test_a_mask_in_valid_only_is_an_error(self):
         with pytest.raises(ValueError, match=r"(?s)t2m is nan .*valid has no value there at any time, the training"):
-            small(waves(), valid=self.ocean(times=10, start="2001-02-01"))
+            train_small(waves(), valid=self.ocean(times=10, start="2001-02-01"))
 
-    def test_a_field_of_the_mask_alone_scores(self):
+    def test_masked_forecasts_are_scored(self):
         ds = self.ocean()
-        scores = score(small(ds)(ds, every="12h"), ds)
+        scores = score(train_small(ds)(ds, every="12h"), ds)
         assert scores["t2m"].sel(metric="rmse").notnull().all()
 
 
 class TestMembers:
-    def ensemble(self, name="number", **more):
-        members = [waves(**more) + 0.1 * number for number in range(3)]
-        for one in members:
-            one["z500"].attrs["units"], one["t2m"].attrs["units"] = "m2 s-2", "K"
+    def ensemble(self, name="number", **options):
+        members = [waves(**options) + 0.1 * member for member in range(3)]
+        for member in members:
+            member["z500"].attrs["units"], member["t2m"].attrs["units"] = "m2 s-2", "K"
         return xr.concat(members, xr.DataArray([0, 5, 9], dims=name, name=name))
 
     @pytest.mark.parametrize("name", ["number", "realization"])
-    def test_a_dimension_of_members_trains_and_comes_back(self, name):
+    def test_members_are_trained_on_and_forecast(self, name):
         ds = self.ensemble(name)
-        made = small(ds)
+        made = train_small(ds)
         forecast = made(ds.isel(time=slice(0, 56)), every="1D")
         assert forecast["t2m"].dims == ("init_time", "lead_time", name, "latitude", "longitude")
         assert forecast[name].values.tolist() == [0, 5, 9]
@@ -462,10 +453,10 @@ class TestMembers:
         alone = made(ds.isel({name: 1, "time": slice(0, 56)}, drop=True), every="1D")
         xr.testing.assert_allclose(alone["t2m"], forecast["t2m"].isel({name: 1}, drop=True), rtol=1e-5)
 
-    def test_it_is_the_same_as_a_list_of_series(self):
+    def test_members_train_as_a_list_of_series(self):
         ds = self.ensemble()
-        first = small(ds)
-        task, series = first.task, [ds.isel(number=at, time=slice(0, 40), drop=True) for at in range(3)]
+        first = train_small(ds)
+        task, series = first.task, [ds.isel(number=member, time=slice(0, 40), drop=True) for member in range(3)]
         second = train(task, series, valid=None, model=tiny_model(), config=quick(), device="cpu")
         for name, value in first.network.state_dict().items():
             torch.testing.assert_close(value, second.network.state_dict()[name], rtol=0, atol=0)
@@ -484,12 +475,12 @@ class TestUnits:
     def test_geopotential_height_for_geopotential(self, forecaster, units):
         ds = waves()
         height = ds.assign(zg500=(ds["z500"] / 9.80665).assign_attrs(units=units)).drop_vars("z500")
-        given, other = forecaster(ds, every="1D"), forecaster(height, every="1D")
+        reference, other = forecaster(ds, every="1D"), forecaster(height, every="1D")
         assert other["z500"].attrs["units"] == units
         assert other["z500"].attrs["standard_name"] == "geopotential_height"
-        np.testing.assert_allclose(other["z500"] * 9.80665, given["z500"], rtol=1e-5)
+        np.testing.assert_allclose(other["z500"] * 9.80665, reference["z500"], rtol=1e-5)
 
-    def test_no_exact_way_is_an_error(self, forecaster):
+    def test_units_without_an_exact_conversion_are_an_error(self, forecaster):
         ds = waves()
         ds["z500"].attrs["units"] = "K"
         with pytest.raises(ValueError, match="z500 is in 'K'.* 'm2 s-2'.* conversion"):
@@ -502,10 +493,10 @@ class TestForcings:
         height = (("latitude", "longitude"), np.random.default_rng(0).random((8, 16)) * 1000, {"units": "m"})
         return ds.assign(orography=height)
 
-    def test_they_reach_the_network_and_are_saved(self, tmp_path):
+    def test_forcings_reach_the_network_and_are_saved(self, tmp_path):
         ds = self.data()
         names = ["insolation", "time_of_day", "time_of_year", "coordinates", "orography"]
-        made = small(ds, forcings=names)
+        made = train_small(ds, forcings=names)
         assert made.network.forcings == 2 * (1 + 2 + 2) + 3 + 1
         forecast = made(waves(), every="1D", horizon=5)  # the data that are forecast need no orography
         made.save(tmp_path / "f.safetensors")
@@ -513,21 +504,21 @@ class TestForcings:
         dull = dataclasses.replace(made, statics=made.statics * np.linspace(0, 1, 16))
         assert abs(dull(waves(), every="1D", horizon=5)["t2m"] - forecast["t2m"]).max() > 1e-5
 
-    def test_beyond_the_end_of_the_data(self):
+    def test_forcings_are_known_after_the_end_of_the_data(self):
         ds = self.data()
-        forecast = small(ds, forcings=["insolation"])(ds, horizon=9)
+        forecast = train_small(ds, forcings=["insolation"])(ds, horizon=9)
         assert forecast["t2m"].notnull().all() and forecast.valid_time[0, -1] > ds.time[-1]
 
-    def test_names_that_cannot_be(self):
+    def test_invalid_names_are_errors(self):
         with pytest.raises(ValueError, match="names 'orografy', which is neither built in .* no variable 'orografy'"):
-            small(self.data(), forcings=["orografy"])
+            train_small(self.data(), forcings=["orografy"])
         ds = waves().rename(z500="sst")
         with pytest.raises(ValueError, match="'sst' in forcings has the dimensions .'time'. .* cannot be known"):
-            small(ds, variables=["t2m"], forcings=["sst"])
+            train_small(ds, variables=["t2m"], forcings=["sst"])
         ds = self.data()
         ds["orography"][0, 0] = np.nan
         with pytest.raises(ValueError, match="'orography' in forcings has missing values"):
-            small(ds, forcings=["orography"])
+            train_small(ds, forcings=["orography"])
 
 
 class TestTransforms:
@@ -539,7 +530,7 @@ class TestTransforms:
     def test_rain_is_never_negative_and_clouds_within_bounds(self, tmp_path):
         ds = self.rain()
         low, high = ds["tcc"].min().item(), ds["tcc"].max().item()
-        made = small(ds, variables=["tp", "tcc"], transforms={"tp": "log", "tcc": (low, high)})
+        made = train_small(ds, variables=["tp", "tcc"], transforms={"tp": "log", "tcc": (low, high)})
         forecast = made(ds, every="1D")
         assert forecast["tp"].min() >= 0
         assert np.float32(low) == forecast["tcc"].min() and forecast["tcc"].max() <= np.float32(high)
@@ -552,19 +543,19 @@ class TestTransforms:
 
     def test_in_other_units(self):
         ds = self.rain()
-        made = small(ds, variables=["tp"], transforms={"tp": "log"})
+        made = train_small(ds, variables=["tp"], transforms={"tp": "log"})
         millimeters = ds.assign(tp=(ds["tp"] * 1000).assign_attrs(units="mm"))
         np.testing.assert_allclose(made(millimeters)["tp"], made(ds)["tp"] * 1000, rtol=1e-3, atol=1e-6)
 
 
-def test_sums_over_a_time_keep_their_bounds(tmp_path):
+def test_sums_over_time_keep_their_bounds(tmp_path):
     ds = waves()[["t2m"]].rename(t2m="tp")
     ds["tp"] = ((ds["tp"] - 200) / 1e4).assign_attrs(units="m", cell_methods="time: sum (interval: 1 hour)")
     ends = ds["time"].values
     bounds = np.stack([ends - np.timedelta64(6, "h"), ends], axis=1)
     ds = ds.assign_coords(time_bnds=(("time", "bnds"), bounds))
     ds["time"].attrs["bounds"] = "time_bnds"
-    forecast = small(ds, variables=["tp"])(ds, every="1D")
+    forecast = train_small(ds, variables=["tp"])(ds, every="1D")
     forecast.to_netcdf(tmp_path / "f.nc")
     with xr.open_dataset(tmp_path / "f.nc", decode_timedelta=True) as back:
         assert back["tp"].attrs["cell_methods"] == "time: sum (interval: 1 hour)"
@@ -573,220 +564,7 @@ def test_sums_over_a_time_keep_their_bounds(tmp_path):
         assert (back["valid_time"] - back["valid_time_bnds"].isel(bnds=0) == np.timedelta64(6, "h")).all()
 
 
-GOLDENS = Path(__file__).parents[1] / "goldens" / "forecasters"
-
-
-class TestFiles:
-    @pytest.fixture
-    def path(self, forecaster, tmp_path):
-        (tmp_path / "whole").mkdir()
-        forecaster.save(tmp_path / "whole" / "f.safetensors")
-        return tmp_path / "whole" / "f.safetensors"
-
-    def edit(self, path, to, change, *, sealed=True):
-        """Write a changed copy: `change` gets metadata, header and tensors; `sealed` makes the checksum right again."""
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-        text, tensors = metadata["forecaster"], safetensors.torch.load_file(path)
-        header = json.loads(text)
-        change(metadata, header, tensors)
-        if json.dumps(header) != text:
-            metadata["forecaster"] = json.dumps(header)
-        if sealed:
-            metadata["sha256"] = serialization._checksum(metadata, tensors)
-        to.write_bytes(safetensors.torch.save(tensors, metadata))
-        return to
-
-    @pytest.mark.parametrize("number", [1, 2])
-    def test_older_formats_forecast_as_the_version_did_that_wrote_them(self, number, tmp_path):
-        expected = np.load(GOLDENS / f"format_{number}.npz")
-        old = Forecaster.load(GOLDENS / f"format_{number}.safetensors", "cpu")
-        old.save(tmp_path / "again")
-        # format 2 has a bound; in its time what the fourth lead is made from was not held within
-        leads = slice(0, 4 if number == 1 else 3)
-        for made in (old, Forecaster.load(tmp_path / "again", "cpu")):
-            forecast = made(waves(), horizon=4).isel(init_time=0, lead_time=leads)
-            np.testing.assert_allclose(forecast["z500"], expected["z500"][leads], rtol=0, atol=1e-2)  # of about 50000
-            np.testing.assert_allclose(forecast["t2m"], expected["t2m"][leads], rtol=0, atol=1e-4)
-        assert old.task.forcings == (("insolation", "time_of_day", "coordinates", "orography") if number == 2 else ())
-        assert list(old.training_curve.columns) == ["loss", "valid_loss"]
-
-    def test_what_older_files_imply_is_said_for_every_setting(self):
-        with safetensors.safe_open(GOLDENS / "format_1.safetensors", framework="pt") as file:
-            header = json.loads(file.metadata()["forecaster"])
-        for group, kind in (("task", Task), ("model", SimVPv2Config)):
-            new = {field.name for field in dataclasses.fields(kind)} - header[group].keys()
-            assert new <= serialization.LEGACY_DEFAULTS[group].keys(), "add a default for the new setting"
-
-    def test_a_newer_format_says_to_upgrade(self, path, tmp_path):
-        newer = self.edit(
-            path, tmp_path / "f", lambda m, h, t: m.update(format="simvp_climate forecaster 4", version="9")
-        )
-        with pytest.raises(ValueError, match=r"/f'.* newer simvp_climate \(9, format 4; .*pip install -"):
-            Forecaster.load(newer)
-
-    def test_a_setting_that_is_not_known_is_named_with_the_version_that_wrote_it(self, path, tmp_path):
-        def change(metadata, header, tensors):
-            header["model"]["wings"] = 2
-            metadata["version"] = "0.7.3"
-
-        with pytest.raises(ValueError, match=r"model has \['wings'\].* version 0.7.3: install"):
-            Forecaster.load(self.edit(path, tmp_path / "f", change))
-
-    def test_a_setting_that_is_missing_is_what_it_implies_or_an_error(self, path, tmp_path):
-        loaded = Forecaster.load(self.edit(path, tmp_path / "f", lambda m, h, t: h["task"].pop("forcings")))
-        assert loaded.task.forcings == ()
-        with pytest.raises(ValueError, match=r"model lacks \['blocks'\].* default"):
-            Forecaster.load(self.edit(path, tmp_path / "g", lambda m, h, t: h["model"].pop("blocks")))
-
-    def test_no_byte_can_be_changed(self, path, tmp_path):
-        whole = path.read_bytes()
-        header = int.from_bytes(whole[:8], "little")
-        spots = {0, 1, 7, 8, 9, 8 + header - 1, 8 + header, len(whole) // 2, len(whole) - 1}
-        spots |= {whole.index(text) + 1 for text in (b"format", b"forecaster 3", b"sha256", b"version", b"t2m", b"F32")}
-        spots |= {whole.index(b"__metadata__") + 3, *np.random.default_rng(0).integers(0, len(whole), 60).tolist()}
-        for spot in sorted(spots):
-            for bit in (1, 32):
-                damaged = bytearray(whole)
-                damaged[spot] ^= bit
-                (tmp_path / "f").write_bytes(damaged)
-                with pytest.raises(ValueError, match=re.escape(str(tmp_path / "f"))):
-                    Forecaster.load(tmp_path / "f")
-
-    @pytest.mark.parametrize("length", [0, 5, 8, 100, 5000, -1, "one more"])
-    def test_no_end_can_be_missing(self, path, tmp_path, length):
-        whole = path.read_bytes()
-        (tmp_path / "f").write_bytes(whole + b"\0" if length == "one more" else whole[:length])
-        with pytest.raises(ValueError, match="/f'.* cut short"):
-            Forecaster.load(tmp_path / "f")
-
-    def test_nothing_in_it_runs(self, tmp_path):
-        class Trap:
-            def __reduce__(self):
-                return os.mkdir, (str(tmp_path / "it ran"),)
-
-        (tmp_path / "f").write_bytes(pickle.dumps(Trap()))
-        torch.save(Trap(), tmp_path / "g")
-        for name in ("f", "g"):
-            with pytest.raises(ValueError, match="not a forecaster"):
-                Forecaster.load(tmp_path / name)
-        assert not (tmp_path / "it ran").exists()
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            (lambda m, h, t: h["units"].reverse(), "/f' is damaged or was edited.* checksum"),
-            (lambda m, h, t: t["std"].mul_(1.001), "not match its checksum"),
-            (lambda m, h, t: m.pop("sha256"), "/f' has no checksum"),
-            # nor does it help to say that it is older
-            (
-                lambda m, h, t: (m.pop("sha256"), m.update(format="simvp_climate forecaster 2")),
-                "/f' has no checksum",
-            ),
-            (
-                lambda m, h, t: (m.pop("sha256"), m.pop("version"), m.update(format="simvp_climate forecaster 2")),
-                "/f' has no checksum",
-            ),
-            (lambda m, h, t: m.update(format="simvp_climate forecaster 2"), "not match its checksum"),
-            (lambda m, h, t: m.update(format="pt"), "not a forecaster.* format 'pt'"),
-        ],
-    )
-    def test_an_edit_that_leaves_the_checksum_is_found(self, path, tmp_path, change, message):
-        with pytest.raises(ValueError, match=message):
-            Forecaster.load(self.edit(path, tmp_path / "f", change, sealed=False))
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            (lambda m, h, t: t["std"].fill_(0), "/f' is not a usable forecaster: std is not finite"),
-            (lambda m, h, t: t["std"].neg_(), "std is not finite and above 0"),
-            (lambda m, h, t: t["change_std"].fill_(0), "change_std is not finite and above 0"),
-            (lambda m, h, t: t["mean"].fill_(np.nan), "mean is not finite"),
-            (lambda m, h, t: t["log_scale"].fill_(-1), "log_scale is not finite and at least 0"),
-            (lambda m, h, t: t["bounds"].fill_(0), "bounds is not a smaller"),
-            (lambda m, h, t: t.update(mask=t["mask"].float()), "mask is not boolean"),
-            (lambda m, h, t: t.update(mask=t["mask"][:1].clone()), r"mask has the shape \(1, 8, 16\).* \(2, 8, 16\)"),
-            (lambda m, h, t: t.update(std=t["std"][:1].clone()), r"std has the shape \(1,\).* \(2,\)"),
-            (lambda m, h, t: t.update(latitude=t["latitude"].flip(0)), "latitude is not ascending within -90 and 90"),
-            (lambda m, h, t: t["latitude"].add_(30), "latitude is not ascending within -90 and 90"),
-            (lambda m, h, t: t["mask"].fill_(True), "mask is not boolean with an unmasked cell"),
-            (lambda m, h, t: h["channels"][0].__setitem__(0, "q"), r"channels are of \['q', 't2m'\].* task"),
-            (lambda m, h, t: h["model"].update(hidden_time=10**5), r"has the shape .* model .*100000"),
-            (lambda m, h, t: h["model"].update(blocks=10**6), "model has 1000002 layers"),
-            (
-                lambda m, h, t: t["network.translator.blocks.0.norm_mix.running_var"].neg_(),
-                "norm_mix.running_var' is a variance and has values below 0",
-            ),
-            (lambda m, h, t: m.update(format="simvp_climate forecaster 0"), "format 0; formats start at 1"),
-            (lambda m, h, t: t.pop("longitude"), "it has no 'longitude'"),
-            (lambda m, h, t: t.pop("network.readout.bias"), "lacks the weight 'readout.bias'"),
-            (lambda m, h, t: t.update({"network.extra": torch.ones(1)}), "should not have the weight 'extra'"),
-            (lambda m, h, t: t["network.readout.bias"].fill_(np.nan), "weight 'readout.bias' has values that are"),
-            (
-                lambda m, h, t: t.update({"network.readout.bias": torch.ones(3)}),
-                r"weight 'readout.bias' has the shape \(3,\).* \(2,\)",
-            ),
-            (
-                lambda m, h, t: t.update({"network.readout.bias": torch.ones(2).double()}),
-                "weight 'readout.bias' .*torch.float64.* torch.float32",
-            ),
-            (lambda m, h, t: h["model"].update(blocks=3), "lacks the weight 'translator.blocks.2.* more"),
-            (lambda m, h, t: h["model"].update(blocks="2"), "blocks='2'"),
-            (lambda m, h, t: h["task"].update(history=0), "history=0"),
-            (lambda m, h, t: h["task"].update(forcings=["insolation"]), r"forcings \[\].* task"),
-            (lambda m, h, t: h.pop("channels"), "it has no 'channels'"),
-            (lambda m, h, t: h["units"].pop(), "1 units for 2 channels"),
-            (lambda m, h, t: h.update(model=3), "/f' is not a usable forecaster: "),
-            (lambda m, h, t: h.update(provenance=None), "/f' is not a usable forecaster: "),
-        ],
-    )  # fmt: skip
-    def test_what_does_not_hold_together_is_named(self, path, tmp_path, change, message):
-        with pytest.raises(ValueError, match=message):
-            Forecaster.load(self.edit(path, tmp_path / "f", change))
-
-    @pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000, "{}"])
-    def test_a_header_that_is_none(self, path, tmp_path, text):
-        changed = self.edit(path, tmp_path / "f", lambda m, h, t: m.update(forecaster=text))
-        with pytest.raises(ValueError, match="/f' (is damaged: its header|is not a usable forecaster)"):
-            Forecaster.load(changed)
-
-    def test_the_checksum_is_over_what_the_file_says(self, path):
-        """Computed a second time, by hand."""
-        with safetensors.safe_open(path, framework="np") as file:
-            metadata, names = file.metadata(), sorted(file.keys())
-            arrays = {name: file.get_tensor(name) for name in names}
-        kinds = {
-            np.float32: "torch.float32",
-            np.float64: "torch.float64",
-            np.int64: "torch.int64",
-            np.bool_: "torch.bool",
-        }
-        about = [[name, kinds[arrays[name].dtype.type], list(arrays[name].shape)] for name in names]
-        others = [[key, metadata[key]] for key in ("forecaster", "format", "version")]
-        digest = hashlib.sha256(json.dumps([others, about]).encode())
-        for name in names:
-            digest.update(arrays[name].tobytes())
-        assert metadata["sha256"] == digest.hexdigest()
-
-    def test_a_file_that_cannot_be_written_leaves_the_one_before(self, forecaster, tmp_path, monkeypatch):
-        forecaster.save(tmp_path / "f")
-        before = (tmp_path / "f").read_bytes()
-
-        def fail(number):
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(os, "fsync", fail)
-        with pytest.raises(OSError, match="No space left"):
-            forecaster.save(tmp_path / "f")
-        assert (tmp_path / "f").read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["f"]
-
-    def test_files_of_older_formats_may_be_overwritten(self, forecaster, tmp_path):
-        (tmp_path / "f").write_bytes((GOLDENS / "format_1.safetensors").read_bytes())
-        forecaster.save(tmp_path / "f")
-        assert Forecaster.load(tmp_path / "f", "cpu").provenance == forecaster.provenance
-
-
-def test_history_is_a_table(forecaster):
+def test_the_training_curve_is_a_table(forecaster):
     epochs = [
         {"epoch": 1, "loss": 3.0, "valid_loss": 2.0, "valid_rmse_z500_6h": 90.0, "valid_rmse_t2m_6h": 1.5},
         {"epoch": 2, "loss": 2.0, "valid_loss": 1.0, "valid_rmse_z500_6h": 80.0, "valid_rmse_t2m_6h": 1.4},
@@ -804,14 +582,14 @@ def test_history_is_a_table(forecaster):
     assert last.attrs["kept"] == 2 and last.columns.tolist() == ["loss"]
 
 
-def test_jupyter_shows_where_a_forecaster_comes_from(forecaster):
+def test_jupyter_shows_the_training_of_a_forecaster(forecaster):
     page = forecaster._repr_html_()
     best = forecaster.training_curve.loc[forecaster.training_curve["valid_loss"].idxmin()]
-    for words in (
+    for text in (
         "z500, t2m: 3 steps of 6h from 3 states",
         forecaster.provenance["training"],
         forecaster.digest[:16],
         f"{forecaster.normalizer.mean[0]:.5g}",
         f"t2m 6h: {best['valid_rmse_t2m_6h']:.4g} K",
     ):
-        assert words in page
+        assert text in page

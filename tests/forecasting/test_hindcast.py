@@ -24,32 +24,32 @@ def few_at_a_time(monkeypatch, forecaster):
 
 
 def plain(dataset):
-    """Return a dataset without what says when and how it was made."""
+    """Return a dataset without the attributes that depend on the time and the way it was made."""
     dataset = dataset.load().copy()
-    kept = {name for name in dataset.attrs if name not in ("history", "hindcast")}
-    dataset.attrs = {name: dataset.attrs[name] for name in kept}
+    attributes = {name for name in dataset.attrs if name not in ("history", "hindcast")}
+    dataset.attrs = {name: dataset.attrs[name] for name in attributes}
     return dataset
 
 
-def assert_same(found, expected):
-    """Labels and attributes are identical; sums of another number of windows at a time round differently."""
-    found, expected = plain(found), plain(expected)
+def assert_same(result, expected):
+    """Labels and attributes are identical; sums over batches of another size round differently."""
+    result, expected = plain(result), plain(expected)
     for name in expected.data_vars:
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)
-        found[name] = found[name].copy(data=expected[name].values)
-    xr.testing.assert_identical(found, expected)
+        np.testing.assert_allclose(result[name], expected[name], rtol=1e-5)
+        result[name] = result[name].copy(data=expected[name].values)
+    xr.testing.assert_identical(result, expected)
 
 
 def files(path):
-    """Return the bytes of every file of a store; what says when it was made is cut out."""
-    found = {}
+    """Return the content of every file of a store without the time when it was made."""
+    result = {}
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         content = file.read_bytes()
         if file.name in (".zattrs", ".zmetadata"):
             content = json.dumps(json.loads(content), sort_keys=True)
-            content = "".join(part for part in content.split('"') if "forecast by simvp_climate" not in part)
-        found[str(file.relative_to(path))] = content
-    return found
+            content = "".join(text for text in content.split('"') if "forecast by simvp_climate" not in text)
+        result[str(file.relative_to(path))] = content
+    return result
 
 
 def stop_at(call, monkeypatch):
@@ -66,21 +66,21 @@ def stop_at(call, monkeypatch):
     return made
 
 
-def test_is_the_forecast(forecaster, tmp_path):
+def test_a_hindcast_equals_the_forecasts(forecaster, tmp_path):
     ds = waves()
-    found = forecaster.hindcast(ds, every="6h", store=tmp_path / "h.zarr", progress=False)
-    assert found.sizes["init_time"] == 58 and found.t2m.variable._in_memory is False
-    assert_same(found, forecaster(ds, every="6h"))
+    result = forecaster.hindcast(ds, every="6h", store=tmp_path / "h.zarr", progress=False)
+    assert result.sizes["init_time"] == 58 and result.t2m.variable._in_memory is False
+    assert_same(result, forecaster(ds, every="6h"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["h.zarr"]
-    # once more it is only opened
+    # a repeated call only opens the store
     before = os.stat(tmp_path / "h.zarr" / ".zmetadata").st_mtime_ns
     again = forecaster.hindcast(ds, every="6h", store=tmp_path / "h.zarr", progress=False)
-    xr.testing.assert_identical(again.load(), found.load())
+    xr.testing.assert_identical(again.load(), result.load())
     assert os.stat(tmp_path / "h.zarr" / ".zmetadata").st_mtime_ns == before
 
 
 @pytest.mark.parametrize("change", ["descending", "renamed", "members"])
-def test_the_layout_of_the_data(forecaster, tmp_path, change):
+def test_the_store_has_the_layout_of_the_data(forecaster, tmp_path, change):
     ds = waves()
     if change == "descending":
         ds = ds.isel(latitude=slice(None, None, -1))
@@ -89,22 +89,22 @@ def test_the_layout_of_the_data(forecaster, tmp_path, change):
     elif change == "members":
         ds = xr.concat([ds, ds + 0.5], xr.DataArray([1, 2], dims="number", name="number"), combine_attrs="override")
         ds = ds.assign({name: ds[name].assign_attrs(waves()[name].attrs) for name in ds})
-    found = forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False)
-    assert_same(found, forecaster(ds, every="12h"))
+    result = forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False)
+    assert_same(result, forecaster(ds, every="12h"))
 
 
-def test_goes_on_where_it_was_stopped(forecaster, tmp_path, monkeypatch):
+def test_an_interrupted_hindcast_resumes(forecaster, tmp_path, monkeypatch):
     ds = waves()
     whole = forecaster.hindcast(ds, every="12h", store=tmp_path / "whole.zarr", progress=False)
     made = stop_at(4, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False)
     assert not (tmp_path / "h.zarr").exists() and made == [4, 4, 4, 4]
-    found = forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False)
-    assert made == [4, 4, 4, 4, 4, 4, 4, 4, 1]  # what was written is not made again
-    xr.testing.assert_identical(plain(found), plain(whole))
+    result = forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False)
+    assert made == [4, 4, 4, 4, 4, 4, 4, 4, 1]  # no batch is forecast twice
+    xr.testing.assert_identical(plain(result), plain(whole))
     assert files(tmp_path / "h.zarr") == files(tmp_path / "whole.zarr")
-    assert found.attrs["data_sha256"] == whole.attrs["data_sha256"]
+    assert result.attrs["data_sha256"] == whole.attrs["data_sha256"]
 
 
 SCRIPT = """
@@ -127,7 +127,7 @@ print("end", flush=True)
 """
 
 
-def test_a_killed_process(forecaster, tmp_path):
+def test_a_killed_hindcast_resumes(forecaster, tmp_path):
     model, to = tmp_path / "f.safetensors", tmp_path / "h.zarr"
     forecaster.save(model)
     script = SCRIPT.format(tests=os.path.dirname(os.path.dirname(__file__)), model=str(model), to=str(to), size=BYTES)
@@ -141,12 +141,12 @@ def test_a_killed_process(forecaster, tmp_path):
         assert process.returncode == -signal.SIGKILL and not to.exists()
     subprocess.run([sys.executable, "-c", script], check=True, env=environment, stdout=subprocess.DEVNULL)
     whole = forecaster.hindcast(waves(), every="6h", store=tmp_path / "whole.zarr", progress=False)
-    found = xr.open_zarr(to, chunks=None, decode_timedelta=True)
-    np.testing.assert_allclose(found.t2m, whole.t2m, rtol=1e-5)  # another number of threads
-    assert found.attrs["data_sha256"] == whole.attrs["data_sha256"]
+    result = xr.open_zarr(to, chunks=None, decode_timedelta=True)
+    np.testing.assert_allclose(result.t2m, whole.t2m, rtol=1e-5)  # the other process may use another number of threads
+    assert result.attrs["data_sha256"] == whole.attrs["data_sha256"]
 
 
-def test_another_run_is_refused(forecaster, tmp_path, monkeypatch):
+def test_another_hindcast_is_an_error(forecaster, tmp_path, monkeypatch):
     ds, to = waves(), tmp_path / "h.zarr"
     forecaster.hindcast(ds, every="12h", store=to, progress=False)
     with pytest.raises(FileExistsError, match="another hindcast: horizon is 2, was 3"):
@@ -163,7 +163,7 @@ def test_another_run_is_refused(forecaster, tmp_path, monkeypatch):
         forecaster.hindcast(ds, every="24h", store=tmp_path / "part.zarr", progress=False)
 
 
-def test_other_data_or_units_are_another_run(forecaster, tmp_path, monkeypatch):
+def test_other_data_or_units_are_an_error(forecaster, tmp_path, monkeypatch):
     ds = waves()
     with monkeypatch.context() as patch:
         stop_at(3, patch)
@@ -178,17 +178,17 @@ def test_other_data_or_units_are_another_run(forecaster, tmp_path, monkeypatch):
         forecaster.hindcast(other, every="12h", store=tmp_path / "h.zarr", progress=False)
 
 
-def test_a_store_that_was_deleted_is_begun_anew(forecaster, tmp_path):
+def test_a_deleted_store_is_written_again(forecaster, tmp_path):
     ds = waves()
-    found = forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False).load()
-    for name in ("h.zarr", "h.zarr.unfinished"):  # what a kill may leave when its store is gone
+    result = forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False).load()
+    for name in ("h.zarr", "h.zarr.unfinished"):  # left by a kill before the store was deleted
         (tmp_path / f"{name}.json").write_text(json.dumps({"plan": {}, "digests": ["a"] * 29}))
     shutil.rmtree(tmp_path / "h.zarr")
     again = forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False)
-    np.testing.assert_array_equal(again.t2m, found.t2m)
+    np.testing.assert_array_equal(again.t2m, result.t2m)
 
 
-def test_what_is_not_ours_is_left_alone(forecaster, tmp_path):
+def test_other_files_are_left_alone(forecaster, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
     with pytest.raises(FileExistsError, match="mine.* not a hindcast"):

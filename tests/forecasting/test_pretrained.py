@@ -1,4 +1,4 @@
-"""What the package brings along: opened, forecasting and drawing without a network, and as good as its card says."""
+"""The pretrained forecaster: it opens, forecasts and draws without internet, and scores as its card says."""
 
 import fnmatch
 import hashlib
@@ -45,7 +45,7 @@ def pretrained():
 
 
 def test_forecast_and_map_without_a_network(tmp_path):
-    """The time is printed (15 s are the aim on a quiet machine), what comes out is asserted."""
+    """The output is asserted; the time is only printed (aim: 15 s on a quiet machine)."""
     command = [sys.executable, "-W", "error", "-c", FIRST_FORECAST]
     environment = {"MPLBACKEND": "agg", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, check=True, env=environment, capture_output=True, text=True)
@@ -53,7 +53,7 @@ def test_forecast_and_map_without_a_network(tmp_path):
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_there_is_not_is_said_with_what_there_is():
+def test_an_unknown_name_lists_the_known_names():
     for name in ("era5", "../sample/sample", "sample.safetensors", ""):
         with pytest.raises(ValueError, match=rf"{re.escape(repr(name))}: the package has \['sample'\]"):
             sc.open_pretrained(name)
@@ -67,8 +67,8 @@ def test_it_beats_persistence_on_the_test_period(pretrained):
         assert ours.shape == (4,) and (ours < persistence).all()
 
 
-def test_it_has_not_seen_the_test_period(pretrained):
-    """Neither its training nor its choice of the epoch, by what it says of itself."""
+def test_provenance_excludes_the_test_period(pretrained):
+    """Training and validation end before it."""
     for name in ("training", "validation"):
         dates = re.findall(r"\d{4}-\d\d-\d\d", pretrained.provenance[name])
         assert len(dates) == 2 and max(dates) < "2004-01-01"
@@ -77,32 +77,32 @@ def test_it_has_not_seen_the_test_period(pretrained):
     assert pretrained.provenance["training_sha256"]
 
 
-def test_the_card_is_that_of_the_file(pretrained):
+def test_the_card_describes_the_file(pretrained):
     file, card = FOLDER / "sample.safetensors", (FOLDER / "sample.md").read_text(encoding="utf-8")
     assert hashlib.sha256(file.read_bytes()).hexdigest() in card
     assert len(file.read_bytes()) < 2.5e6
     assert isinstance(pretrained.network, SimVPv2)
     assert f"{sum(value.numel() for value in pretrained.network.parameters()):,} parameters" in card
-    for words in ("SIMULATED", "persistence", "climatology", "small scales", "Limits", "Apache-2.0", "seed"):
-        assert words in card
+    for text in ("SIMULATED", "persistence", "climatology", "small scales", "Limits", "Apache-2.0", "seed"):
+        assert text in card
 
 
 def card_scores() -> dict[str, dict[int, list[float]]]:
-    """The numbers of the card's tables: of each variable, by lead in hours."""
-    found, name = {}, ""
+    """Return the rows of the card's tables by variable and lead in hours."""
+    tables, name = {}, ""
     for line in (FOLDER / "sample.md").read_text(encoding="utf-8").splitlines():
         if head := re.match(r"\| (\w+) \| RMSE, ", line):
             name = head[1]
-            found[name] = {}
+            tables[name] = {}
         elif row := re.match(r"\| (\d+) h \|(.*)\|$", line):
-            found[name][int(row[1])] = [float(number) for number in row[2].split("|")]
-    return found
+            tables[name][int(row[1])] = [float(cell) for cell in row[2].split("|")]
+    return tables
 
 
 def test_the_card_has_all_leads():
-    found = card_scores()
-    assert set(found) >= {"z500", "t2m"}
-    for rows in found.values():
+    tables = card_scores()
+    assert set(tables) >= {"z500", "t2m"}
+    for rows in tables.values():
         assert set(rows) >= {6, 24, 72, 120} and all(len(row) == 6 for row in rows.values())
 
 
@@ -116,23 +116,23 @@ def test_it_scores_what_its_card_says(pretrained):
     columns += [("acc", "SimVPv2"), ("acc", "persistence"), ("small_scale_variance", "SimVPv2")]
     for name, rows in card_scores().items():
         for hours, numbers in rows.items():
-            for (metric, system), number in zip(columns, numbers, strict=True):
-                at = scores[name].sel(metric=metric, system=system, lead_time=np.timedelta64(hours, "h")).item()
+            for (metric, system), expected in zip(columns, numbers, strict=True):
+                actual = scores[name].sel(metric=metric, system=system, lead_time=np.timedelta64(hours, "h")).item()
                 rounding = 0.51 if metric == "rmse" and name == "z500" else 0.0051
-                assert at == pytest.approx(number, abs=rounding), (name, hours, metric, system)
+                assert actual == pytest.approx(expected, abs=rounding), (name, hours, metric, system)
 
 
-def test_it_is_in_the_wheel():
-    """The files match what pyproject.toml takes along, as the sample and the coastlines do."""
+def test_the_wheel_contains_it():
+    """The patterns of package data in pyproject.toml match the files."""
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     for name in ("sample.safetensors", "sample.md"):
         assert (FOLDER / name).is_file()
-        assert any(fnmatch.fnmatchcase(f"pretrained/{name}", one) for one in patterns["simvp_climate"]), name
+        assert any(fnmatch.fnmatchcase(f"pretrained/{name}", pattern) for pattern in patterns["simvp_climate"]), name
 
 
 @pytest.mark.slow
-def test_the_tool_makes_it(tmp_path):
-    """The whole way on two months and one epoch: two files that belong together."""
+def test_the_script_makes_it(tmp_path):
+    """The script writes two matching files, here from two months and one epoch."""
     command = [sys.executable, str(ROOT / "tools" / "make_pretrained.py"), "--out", str(tmp_path)]
     environment = {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     subprocess.run([*command, "--months", "2", "--epochs", "1"], check=True, env=environment, capture_output=True)

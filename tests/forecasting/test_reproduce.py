@@ -33,8 +33,8 @@ def test_the_same_forecast_is_reproduced(forecaster, tmp_path):
     assert report.splitlines() == [
         *("z500: bit by bit the same", "t2m: bit by bit the same", "data: bit by bit those of the forecast")
     ]
-    part = reproduce(forecast.isel(init_time=3, lead_time=[2, 4]), forecaster, ds)
-    assert "some of its initializations" in part
+    selected = reproduce(forecast.isel(init_time=3, lead_time=[2, 4]), forecaster, ds)
+    assert "some of its initializations" in selected
     turned = ds.isel(latitude=slice(None, None, -1))
     forecaster(turned, every="24h").to_zarr(tmp_path / "f.zarr", zarr_format=2)
     stored = xr.open_zarr(tmp_path / "f.zarr", decode_timedelta=True)
@@ -69,8 +69,8 @@ def second(forecaster):
 
 def test_an_ensemble_of_forecasters(forecaster, second, tmp_path):
     ds = waves()
-    both = ensemble([forecaster, second], ds, every="48h")
-    both.to_netcdf(tmp_path / "e.nc")
+    members = ensemble([forecaster, second], ds, every="48h")
+    members.to_netcdf(tmp_path / "e.nc")
     stored = xr.open_dataset(tmp_path / "e.nc", decode_timedelta=True)
     report = reproduce(stored, [second, forecaster], ds)  # in any order
     assert "z500: bit by bit the same" in report and "data: bit by bit" in report
@@ -110,8 +110,8 @@ def test_the_command_for_ensembles(forecaster, second, tmp_path):
     waves(times=400).to_netcdf(tmp_path / "perturbations.nc")
     ds, perturbations = (xr.open_dataset(tmp_path / f"{name}.nc") for name in ("data", "perturbations"))
     models = []
-    for name, one in {"a": forecaster, "b": second}.items():
-        one.save(tmp_path / f"{name}.safetensors")
+    for name, model in {"a": forecaster, "b": second}.items():
+        model.save(tmp_path / f"{name}.safetensors")
         models += ["--forecaster", str(tmp_path / f"{name}.safetensors")]
     ensemble([forecaster, second], ds, every="96h").to_netcdf(tmp_path / "e.nc")
     perturbed_ensemble(forecaster, ds, perturbations, 0.3, every="96h", members=2).to_netcdf(tmp_path / "p.nc")
