@@ -204,6 +204,67 @@ def find_windows(times: pd.Index, step: str, history: int, horizon: int, name: s
     return found
 
 
+def select_histories(
+    times: pd.Index, step: str, history: int, init_times: Iterable | None, every: str | None
+) -> np.ndarray:
+    """Return the positions in `times` of the history of each initialization, shape (init, history).
+
+    Initializations are `init_times`, or all multiples of `every` with a full history, or by default the last time.
+
+    Raises
+    ------
+    ValueError
+        If an initialization has no full history, none fits, or both arguments are given.
+    """
+    if init_times is not None and every is not None:
+        raise ValueError(f"give init_times or every={every!r}, not both")
+    histories = find_windows(times, step, history, 0, "the dataset")
+    if every is not None:
+        return _histories_every(times, histories, step, every)
+    inits = times[-1:] if init_times is None else pd.Index(np.atleast_1d(np.asarray(init_times)))
+    if isinstance(times, pd.DatetimeIndex):  # dates may come as text
+        inits = pd.DatetimeIndex(inits)
+    elif not isinstance(inits[0], times.date_type):
+        raise ValueError(
+            f"init_times has {inits[0]!r}, but the dataset has the calendar {times.calendar!r}: take the times from "
+            "the data, for example ds.time[10:20]"
+        )
+    check_times(inits, "init_times")
+    rows = pd.Index(histories[:, -1]).get_indexer(times.get_indexer(inits))
+    if (rows < 0).any():
+        raise ValueError(
+            f"no forecast can start at {inits[rows < 0][0]}: it takes {history} states {step} apart up to "
+            f"that time, without a gap. {len(histories)} times have a full history, from {times[histories[0, -1]]} "
+            f"to {times[histories[-1, -1]]}"
+        )
+    return histories[rows]
+
+
+def _histories_every(times: pd.Index, histories: np.ndarray, step: str, every: str) -> np.ndarray:
+    """Return the histories whose initialization is a multiple of `every`."""
+    if isinstance(parse_step(every), int) != isinstance(parse_step(step), int):
+        raise ValueError(
+            f"every={every!r} and step={step!r}: one counts months, the other does not. Give both in months or "
+            "both as durations, or pass init_times"
+        )
+    selected = histories[_is_multiple(times[histories[:, -1]], every)]
+    if not len(selected):
+        raise ValueError(
+            f"every={every!r} matches none of the {len(histories)} times with a full history, "
+            f"{times[histories[0, -1]]} to {times[histories[-1, -1]]}: multiples are counted from 00 UTC"
+        )
+    return selected
+
+
+def _is_multiple(inits: pd.Index, every: str) -> np.ndarray:
+    """Return which times are multiples of `every` from 00 UTC of 1970-01-01 in their calendar, or from January."""
+    size = parse_step(every)
+    if isinstance(size, int):
+        return np.asarray((inits.year * 12 + inits.month - 1) % size == 0)
+    epoch = inits[0].replace(year=1970, month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
+    return np.asarray((inits - epoch) % size == pd.Timedelta(0))
+
+
 def _ordinals(times: pd.Index, size: pd.Timedelta | int) -> pd.Index:
     """Return times as values that one step can be added to: themselves, or months counted from year 0."""
     return pd.Index(times.year * 12 + times.month) if isinstance(size, int) else times

@@ -11,7 +11,7 @@ import xarray as xr
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import Canonical, canonicalize
 from simvp_climate.data.grid import check_same_grid
-from simvp_climate.data.windows import check_times, find_windows, parse_step
+from simvp_climate.data.windows import select_histories
 from simvp_climate.forecasting.units import UnitConversion, find_conversion
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
@@ -83,57 +83,6 @@ def resolve_request(
             f"later states of inputs={list(task.inputs)} are known: use a horizon of at most {task.history}"
         )
     canonical = trained.canonicalize(dataset)
-    histories = _select_histories(canonical.dataset.indexes["time"], task, init_times, every)
+    histories = select_histories(canonical.dataset.indexes["time"], task.step, task.history, init_times, every)
     conversion = trained.check(canonical.series[0])  # members differ in values only
     return ForecastRequest(canonical, conversion, histories, int(horizon))
-
-
-def _select_histories(times: pd.Index, task: Task, init_times: Iterable | None, every: str | None) -> np.ndarray:
-    """Return the positions of the history of each initialization, shape (init, history)."""
-    if init_times is not None and every is not None:
-        raise ValueError(f"give init_times or every={every!r}, not both")
-    histories = find_windows(times, task.step, task.history, 0, "the dataset")
-    if every is not None:
-        return _histories_every(times, histories, task, every)
-    inits = times[-1:] if init_times is None else pd.Index(np.atleast_1d(np.asarray(init_times)))
-    if isinstance(times, pd.DatetimeIndex):  # dates may come as text
-        inits = pd.DatetimeIndex(inits)
-    elif not isinstance(inits[0], times.date_type):
-        raise ValueError(
-            f"init_times has {inits[0]!r}, but the dataset has the calendar {times.calendar!r}: take the times from "
-            "the data, for example ds.time[10:20]"
-        )
-    check_times(inits, "init_times")
-    rows = pd.Index(histories[:, -1]).get_indexer(times.get_indexer(inits))
-    if (rows < 0).any():
-        raise ValueError(
-            f"no forecast can start at {inits[rows < 0][0]}: it takes {task.history} states {task.step} apart up to "
-            f"that time, without a gap. {len(histories)} times have a full history, from {times[histories[0, -1]]} "
-            f"to {times[histories[-1, -1]]}"
-        )
-    return histories[rows]
-
-
-def _histories_every(times: pd.Index, histories: np.ndarray, task: Task, every: str) -> np.ndarray:
-    """Return the histories whose initialization is a multiple of `every`."""
-    if isinstance(parse_step(every), int) != isinstance(parse_step(task.step), int):
-        raise ValueError(
-            f"every={every!r} and step={task.step!r}: one counts months, the other does not. Give both in months or "
-            "both as durations, or pass init_times"
-        )
-    selected = histories[_is_multiple(times[histories[:, -1]], every)]
-    if not len(selected):
-        raise ValueError(
-            f"every={every!r} matches none of the {len(histories)} times with a full history, "
-            f"{times[histories[0, -1]]} to {times[histories[-1, -1]]}: multiples are counted from 00 UTC"
-        )
-    return selected
-
-
-def _is_multiple(inits: pd.Index, every: str) -> np.ndarray:
-    """Return which times are multiples of `every` from 00 UTC of 1970-01-01 in their calendar, or from January."""
-    size = parse_step(every)
-    if isinstance(size, int):
-        return np.asarray((inits.year * 12 + inits.month - 1) % size == 0)
-    epoch = inits[0].replace(year=1970, month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
-    return np.asarray((inits - epoch) % size == pd.Timedelta(0))
