@@ -75,7 +75,7 @@ class Loss:
         loss_area_CHW = area_CHW if config.area_weighted else np.where(outputs.mask, 0, 1)
         self.loss_area_CHW = tensor(loss_area_CHW / loss_area_CHW.mean(axis=(1, 2), keepdims=True))
 
-        scale_TC, weight_T, weight_C = _error_scales(config, task, outputs)
+        scale_TC, weight_T, weight_C = _error_scales(config, self.horizon, self.max_leads, outputs)
         # w * (e / s)^2 = (e / (s / sqrt(w)))^2: with the weights in the scales, errors are divided once
         self.scale_TC11 = tensor(scale_TC / np.sqrt(weight_C / weight_C.mean()))[:, :, None, None]
         self.weight_T111 = tensor(weight_T)[:, None, None, None]
@@ -121,9 +121,11 @@ class Loss:
         return x_BTCHW if len(channels) == x_BTCHW.shape[2] else x_BTCHW[:, :, channels]
 
 
-def _error_scales(config: TrainConfig, task: Task, outputs: Normalizer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _error_scales(
+    config: TrainConfig, horizon: int, max_leads: int, outputs: Normalizer
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the scale of errors, (T, C), and the weights of leads, (T,), and of channels, (C,)."""
-    leads = np.arange(config.leads(task))
+    leads = np.arange(max_leads)
     scale_TC = np.ones((1, len(outputs.channels)))
     if config.loss_normalization == "change":
         scale_TC = outputs.change_std / outputs.std
@@ -131,7 +133,7 @@ def _error_scales(config: TrainConfig, task: Task, outputs: Normalizer) -> tuple
     scale_TC = scale_TC[np.minimum(leads, len(scale_TC) - 1)]
     weight_T = np.ones(len(leads))
     if config.lead_weights is not None:
-        weight_T = np.array(config.lead_weights)[np.minimum(leads, task.horizon - 1)]
+        weight_T = np.array(config.lead_weights)[np.minimum(leads, horizon - 1)]
     weights = dict(config.variable_weights)
     weight_C = np.array([weights.get(channel.variable, 1.0) for channel in outputs.channels])
     return scale_TC, weight_T, weight_C

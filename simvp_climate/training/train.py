@@ -43,81 +43,82 @@ def train(
 ) -> Forecaster:
     """Train a SimVPv2 on a dataset and return the forecaster.
 
-    In one process, or in all those that torchrun or SLURM's srun started (one for each GPU, or on CPUs): each has a
-    part of every batch, batch norms see the whole one, and all return the same forecaster. What writes or draws after
-    it stands under `if sc.is_first_process():`. Only the first process saves.
+    Runs in one process, or in all processes that torchrun or SLURM's srun started (one for each GPU, or on CPUs): each
+    trains on a part of every batch, batch norms see the whole batch, and all return the same forecaster. Only the
+    first process saves; code that writes or draws afterwards belongs under `if sc.is_first_process():`.
 
     The loss is the area-weighted squared error, each channel and lead in units of its typical change, unless
-    `config` says otherwise.
+    `config` changes it.
 
     Parameters
     ----------
     task
         What to forecast.
     dataset
-        The training years, in any lat-lon convention; or a list of series (ensemble members, climate
-        models), or with a dimension of members. No window crosses a gap in time or from one series to the next.
-        Normalization comes from here alone. Cells that never have a value (sea surface temperature on land) are
-        masked by themselves.
+        The training years, in any lat-lon convention; or a list of series (ensemble members, climate models), or a
+        Dataset with a member dimension. No window crosses a gap in time or from one series to the next. Normalization
+        statistics come from these data alone. Cells that never have a value (sea surface temperature on land) are
+        masked.
     valid
-        The validation period, of which no time may lie within a training window: the weights of the best epoch
-        on it are kept. `None` must be said: then those of the last epoch are kept. In both cases the weights are
-        their running average, see `TrainConfig.average`.
+        The validation period, on which the best epoch is selected; none of its times may lie within a training window.
+        Required. Pass None to keep the weights of the last epoch. In both cases the weights are their running
+        average, see `TrainConfig.ema_decay`.
     model
-        Size and kind of the network; by default `SimVPv2Config()`, or that of `start_from`.
+        Size and type of the network; by default `SimVPv2Config()`, or that of `start_from`.
     config
         How to train; by default `TrainConfig()`.
     directory
-        Where to keep the state of the run: after every epoch, every `TrainConfig.save_minutes`, and when it is
-        stopped. Called again with the same arguments, a run that was stopped or killed at any moment goes on where the
-        state was saved, and ends as if it had not been (on a CPU with the same threads to the last bit); with others
-        it is refused. One process at a time. `training_curve.csv` there has a row for each epoch, the result is
-        `forecaster.safetensors`.
+        Where to save the state of the run: after every epoch, every `TrainConfig.save_minutes`, and when it is
+        stopped. Called again with the same arguments, a run that was stopped or killed at any moment resumes from the
+        saved state and ends as if it had not been stopped (to the last bit on a CPU with the same number of threads);
+        with other arguments it raises. One process at a time. `training_curve.csv` there has a row for each epoch,
+        `forecaster.safetensors` is the result.
     start_from
-        A forecaster to fine-tune: its network and weights are the start. Of the same task, on the same grid and in the
-        same units also its statistics, mask and fields without time are kept. The task may have other variables,
-        levels or forcings, and the data another grid: then `TrainConfig.statistics` says whose statistics hold. Inputs
-        and outputs are known by name and level: those that it has keep their weights, new ones start fresh, and a
-        sentence says which are which.
+        A forecaster to fine-tune, whose network and weights the run starts with. For the same task, grid and units it
+        also keeps the statistics, mask and static fields. The task may have other variables, levels or forcings, and
+        the data another grid: `TrainConfig.statistics` then chooses the statistics. Inputs and outputs are matched by
+        name and level: shared ones keep their weights, new ones start with random weights, and a printed sentence
+        lists them.
     logger
-        Any logger of Lightning Fabric (`lightning_fabric.loggers`): gets the columns of the history after every epoch,
-        and `running_loss` every 50 steps. A run that is resumed may log the steps after the saved state again.
+        Any logger of Lightning Fabric (`lightning_fabric.loggers`): receives the columns of the training curve after
+        every epoch, and `running_loss` every 50 steps. A resumed run may log the steps after the saved state twice.
     device
         "auto" (a GPU if there is one), "cpu", "cuda", "mps".
 
     Returns
     -------
     Forecaster
-        Ready to call, on the device it was trained on. `provenance["epochs"]` is the history: for each epoch `epoch`
-        (from 1), `loss` (mean over its windows), `learning_rate` (of its last step), and with `valid` the mean loss
-        `valid_loss` and the root mean squared errors at the first and the last lead of the task, area-weighted, over
-        all validation windows, in the units of the variable (`valid_rmse_z500_6h`, `valid_rmse_geopotential_500_24h`).
+        Ready to call, on the device it was trained on. `provenance["epochs"]` is the training curve: for each epoch
+        `epoch` (from 1), `loss` (mean over the training windows), `learning_rate` (of the last step), and with `valid`
+        the mean loss `valid_loss` and the area-weighted root mean squared errors at the first and the last lead of the
+        task, over all validation windows, in the units of the variable (`valid_rmse_z500_6h`,
+        `valid_rmse_geopotential_500_24h`).
 
     Raises
     ------
     ValueError
-        Before any training: for data that do not fit the task, missing values inside a window, a constant
-        field, training and validation periods that overlap, different grids or units, a directory that holds
-        another run. During it, if the store changes.
+        Before training: if the data do not fit the task, a value is missing inside a window, a field is constant,
+        training and validation overlap or differ in grid or units, or the directory holds another run. During
+        training: if the store changes.
     FileExistsError
-        If the directory holds files of the names that a run writes, and no state of one.
+        If the directory holds results of a run without its state.
     MemoryError
-        If not even a stream through the windows fits into the memory that is free, or a step does not: the message
-        says which batch would fit, and what else takes less.
+        If the windows, not even as a stream, or a step do not fit into the free memory; the message names a batch size
+        that fits and other ways out.
     OSError
         If the data cannot be read; the message names variable and times. If the state cannot be written (a full disk,
-        a folder that vanished); the state saved before is as it was.
+        a folder that vanished); the previous state is intact.
     RuntimeError
         If another process trains in the directory.
     FloatingPointError
-        During training, if the loss is no longer finite or explodes: beyond 1000 times the median of the last 100
-        batches of the same number of leads, once the learning rate is up. The message names the windows; the state in
-        the directory is the last good one.
+        During training, if the loss is not finite or explodes: exceeds 1000 times the median of the last 100 batches
+        with the same number of leads, after the warm-up. The message names the windows; the saved state is the last
+        good one.
     SystemExit
         With status 75 (EX_TEMPFAIL, "try again later") after SIGTERM or SIGUSR1, which schedulers send: the step is
-        finished and the state saved first. Run the same again to go on.
+        finished and the state saved first. Run the same again to resume.
     KeyboardInterrupt
-        After Ctrl-C, likewise; a second one does not wait.
+        After Ctrl-C, likewise; a second Ctrl-C stops at once.
     """
     config = config or TrainConfig()
     _check_arguments(task, valid, model, config, directory, start_from, logger)
@@ -134,17 +135,16 @@ def train(
         datasets.check_alike(training + (validation or []))
         datasets.check_labels(training)
         datasets.check_no_overlap(task, leads, training, validation or [])
-        grid = training[0]
+        grid, channels = training[0], reader.list_channels(training[0])
         if start_from is not None:
-            statistics = transfer.choose_statistics(start_from, task, grid, config.statistics)
+            statistics = transfer.choose_statistics(start_from, task, grid, channels, config.statistics)
             config = dataclasses.replace(config, statistics=statistics)
-            model = transfer.choose_padding(model, start_from, grid)
-        model = _resolve_padding(model, grid)
-        memory.check_network(model, task, reader.list_channels(grid), fabric)
-        statics = datasets.read_statics(task, dataset, grid, transfer.known_statics(start_from, config.statistics))
+        model = _resolve_padding(model, start_from, grid)
         weights_H = latitude_weights(grid["latitude"]).values
+        memory.check_network(model, task, channels, fabric)
+        statics = datasets.read_statics(task, dataset, grid, transfer.known_statics(start_from, config.statistics))
         train_split, valid_split, normalizer = _read_splits(
-            task, training, validation, weights_H, config, start_from, run_directory, fabric
+            task, training, validation, channels, weights_H, config, start_from, run_directory, fabric
         )
 
         # seeded, without touching the random numbers of the caller
@@ -153,7 +153,10 @@ def train(
             network = _build_network(model, task, normalizer)
             provenance = describe_run(task, model, config, normalizer, train_split, valid_split, fabric)
             if start_from is not None:
-                provenance["start_from"] = _copy_pretrained(network, start_from, task, normalizer, config, fabric)
+                copied = transfer.copy_weights(network, start_from, task, channels)
+                if copied["new"] or copied["left_out"] or config.statistics == "compute":
+                    fabric.print(transfer.summary(copied, config.statistics))
+                provenance["start_from"] = {**copied, "provenance": transfer.parent_provenance(start_from)}
             latitude, longitude = grid["latitude"].values, grid["longitude"].values
             run = checkpoint.identify(
                 run_directory, provenance, train_split, valid_split, [latitude, longitude, statics]
@@ -228,8 +231,10 @@ def _check_batch_size(config: TrainConfig, fabric: Fabric) -> None:
         )
 
 
-def _resolve_padding(model: SimVPv2Config, grid: xr.Dataset) -> SimVPv2Config:
-    """Return the model with the padding that "auto" stands for on this grid, and "sphere" with poles where it has them.
+def _resolve_padding(model: SimVPv2Config, start_from: Forecaster | None, grid: xr.Dataset) -> SimVPv2Config:
+    """Return the model with the padding that "auto" stands for, and "sphere" with poles where the grid has them.
+
+    "auto" is the padding of `start_from`, if both grids or none go around the globe; else it follows from the grid.
 
     Raises
     ------
@@ -238,6 +243,8 @@ def _resolve_padding(model: SimVPv2Config, grid: xr.Dataset) -> SimVPv2Config:
     """
     latitude, longitude = grid["latitude"].values, grid["longitude"].values
     is_global, poles = closes_longitude(longitude), reaches_poles(latitude)
+    if model.padding == "auto" and start_from is not None and closes_longitude(start_from.longitude) == is_global:
+        model = dataclasses.replace(model, padding=start_from.network.config.padding)
     if model.padding == "auto":
         return dataclasses.replace(model, padding="periodic" if is_global else "zeros")
     if model.padding != "zeros" and not is_global:
@@ -264,6 +271,7 @@ def _read_splits(
     task: Task,
     training: list[xr.Dataset],
     validation: list[xr.Dataset] | None,
+    channels: tuple[reader.Channel, ...],
     weights_H: np.ndarray,
     config: TrainConfig,
     start_from: Forecaster | None,
@@ -271,7 +279,6 @@ def _read_splits(
     fabric: Fabric,
 ) -> tuple[datasets.Split, datasets.Split | None, Normalizer]:
     """Return the windows of both periods, and the normalizer of the training period that both fit."""
-    channels = reader.list_channels(training[0])
     units = tuple(training[0][channel.variable].attrs.get("units", "") for channel in channels)
     log_scale, bounds = transforms_of(channels, units, task.transforms)
     plans = fabric.broadcast(checkpoint.load_plans(run_directory)) or (None, None)
@@ -307,14 +314,3 @@ def _build_network(model: SimVPv2Config, task: Task, normalizer: Normalizer) -> 
     scale_TC = torch.from_numpy(normalizer.change_std / normalizer.std)
     network.change_scale_TC.copy_(scale_TC[:, : network.shared_channels])
     return network
-
-
-def _copy_pretrained(
-    network: SimVPv2, start_from: Forecaster, task: Task, normalizer: Normalizer, config: TrainConfig, fabric: Fabric
-) -> dict:
-    """Copy the weights of a forecaster into the network, and return the provenance of them."""
-    copied = transfer.copy_weights(network, start_from, task, normalizer.channels)
-    if copied["new"] or copied["left_out"] or config.statistics == "compute":
-        fabric.print(transfer.summary(copied, config.statistics))
-    parent = {name: value for name, value in start_from.provenance.items() if name != "epochs"}
-    return {**copied, "provenance": parent}

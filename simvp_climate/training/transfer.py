@@ -9,8 +9,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from simvp_climate.data import reader
-from simvp_climate.data.grid import check_same_grid, closes_longitude
+from simvp_climate.data.grid import check_same_grid
 from simvp_climate.data.reader import Channel
 from simvp_climate.data.variables import conversion, same_units
 from simvp_climate.forecasting.forecaster import Forecaster
@@ -50,15 +49,9 @@ def choose_model(model: SimVPv2Config | None, pretrained: Forecaster | None) -> 
     return model
 
 
-def choose_padding(model: SimVPv2Config, pretrained: Forecaster, grid: xr.Dataset) -> SimVPv2Config:
-    """Return the model with the pretrained padding for "auto", unless only one of the two grids is global."""
-    same_extent = closes_longitude(pretrained.longitude) == closes_longitude(grid["longitude"].values)
-    if model.padding != "auto" or not same_extent:
-        return model
-    return dataclasses.replace(model, padding=pretrained.network.config.padding)
-
-
-def choose_statistics(pretrained: Forecaster, task: Task, grid: xr.Dataset, statistics: str) -> str:
+def choose_statistics(
+    pretrained: Forecaster, task: Task, grid: xr.Dataset, channels: tuple[Channel, ...], statistics: str
+) -> str:
     """Return "inherit" or "compute", after checking that task and data fit the pretrained forecaster.
 
     Raises
@@ -67,7 +60,7 @@ def choose_statistics(pretrained: Forecaster, task: Task, grid: xr.Dataset, stat
         If history, step or transforms differ, no channel is shared, the pretrained statistics cannot normalize these
         data, or "auto" leaves open whose statistics to use.
     """
-    channels, trained = reader.list_channels(grid), pretrained.normalizer.channels
+    trained = pretrained.normalizer.channels
     shared = [channel for channel in channels if channel in trained]
     _check_task(pretrained, task, channels, shared)
     if statistics == "compute":
@@ -223,6 +216,11 @@ def summary(copied: dict, statistics: str) -> str:
     clauses += [f"left out: {', '.join(copied['left_out'])}"] if copied["left_out"] else []
     clauses.append("statistics: " + {"inherit": "those of start_from", "compute": "of the new data"}[statistics])
     return "; ".join(clauses)
+
+
+def parent_provenance(pretrained: Forecaster) -> dict:
+    """Return the provenance of the pretrained forecaster without its training curve."""
+    return {name: value for name, value in pretrained.provenance.items() if name != "epochs"}
 
 
 def _matches(names: Sequence, others: Sequence) -> list[tuple[int, int]]:
