@@ -79,7 +79,7 @@ def test_fill_values_that_are_meant_are_missing_values(tmp_path):
     ds = sc.open_dataset(path, ["z500", "t2m"], missing_chunks="fill")
     with pytest.raises(ValueError) as error:
         train(ds)
-    says(error, "t2m is nan at 2001-01-02 06:00:00", "none at 5 of the 30 times", "128 cells", r"ds\.dropna\('time'")
+    says(error, "t2m has no value", "5 of 30 times", "2001-01-02 06:00", r'ds\.dropna\("time"')
     assert len(train(ds.dropna("time", how="any", subset=["t2m"])).provenance["epochs"]) == 1
 
 
@@ -106,13 +106,13 @@ def test_a_store_that_changes_stops_the_training(tmp_path, monkeypatch, engine, 
     change_at(monkeypatch, path, epoch, 1)
     with pytest.raises(ValueError) as error:
         train(sc.open_dataset(path, ["z500", "t2m"]), epochs=3, memory=225_000, engine=engine)
-    says(error, "the store of dataset", "changed under the run", "another size or time of change", "start the run anew")
+    says(error, "the store of dataset", "changed", "another directory")
 
 
 def test_a_store_that_changes_in_the_last_epoch_is_no_result(tmp_path, monkeypatch):
     path = stored(tmp_path / "s.zarr", waves(times=120))
     change_at(monkeypatch, path, 2, 0)
-    with pytest.raises(ValueError, match="changed under the run"):
+    with pytest.raises(ValueError, match="store of dataset changed"):
         train(sc.open_dataset(path, ["z500", "t2m"]), epochs=3, memory=225_000)
 
 
@@ -128,7 +128,7 @@ def test_a_store_that_changed_before_it_is_resumed_is_another_run(tmp_path):
     zarr.open_group(path)["t2m"][50, 3, 3] += 0.5
     with pytest.raises(ValueError) as error:
         run()
-    says(error, "holds another run", r"Different are: the data \(other values", "another directory")
+    says(error, "another run", "data_sha256", "another directory")
 
 
 # ---- times
@@ -142,9 +142,9 @@ def noleap(ds):
 @pytest.mark.parametrize(
     ("times", "parts"),
     [
-        ([1, 0, 2, 3, 4, 5], ("2001-01-01 00:00:00 comes after 2001-01-01 06:00:00", r"ds\.sortby\('time'\)")),
-        ([5, 4, 3, 2, 1, 0], ("2001-01-02 00:00:00 comes after 2001-01-02 06:00:00", r"ds\.sortby\('time'\)")),
-        ([0, 1, 2, 2, 3, 4], ("2001-01-01 12:00:00 appears more than once", r"ds\.drop_duplicates\('time'\)")),
+        ([1, 0, 2, 3, 4, 5], ("2001-01-01 00:00:00 comes after 2001-01-01 06:00:00", "sortby")),
+        ([5, 4, 3, 2, 1, 0], ("2001-01-02 00:00:00 comes after 2001-01-02 06:00:00", "sortby")),
+        ([0, 1, 2, 2, 3, 4], ("2001-01-01 12:00:00 appears more than once", "drop_duplicates")),
     ],
     ids=["out of order", "backward", "twice"],
 )
@@ -171,7 +171,7 @@ def test_validation_in_another_calendar():
     ds = waves(times=30)
     with pytest.raises(ValueError) as error:
         train(ds, valid=noleap(ds))
-    says(error, "calendars differ", r"ds\.convert_calendar\('standard'\)")
+    says(error, "calendars", "noleap", "convert_calendar")
 
 
 def test_series_in_several_calendars():
@@ -218,22 +218,23 @@ def test_a_value_that_is_missing_now_and_then(value, forecaster):
     ds["t2m"][3:9, 2, 3] = value
     with pytest.raises(ValueError) as error:
         train(ds)
-    where = (f"t2m is {value} at 2001-01-01 18:00:00, latitude -33.75, longitude 67.5", "inside a window")
-    says(error, *where, "6 of the 30 times", r"ds\.dropna\('time', how='any', subset=\['t2m'\]\)")
+    fix = r"6 of 30 times.*where\(.*notnull\(\).all" if np.isnan(value) else r"where\(np.isfinite"
+    says(error, f"t2m is {value} at 2001-01-01 18:00, latitude -33.75, longitude 67.5", fix)
     with pytest.raises(ValueError) as error:
         forecaster(ds, init_times=ds.time.values[3:4])
-    says(error, *where, "Fill the value, or drop the time")
+    says(error, f"t2m is {value} at 2001-01-01 18:00", "latitude -33.75, longitude 67.5", "Fill")
 
 
 @pytest.mark.parametrize(
     ("units", "change", "parts"),
     [
-        ("m s-1", lambda x: x, ("t2m has the units 'm s-1', which are none of", r"attrs\['units'\] = 'K'")),
-        ("parsec", lambda x: x, ("t2m has the units 'parsec'", r"attrs\['units'\] = 'K'")),
-        ("degC", lambda x: x, ("t2m averages 279.9 degC", "between 170 and 345 K", "Is the attribute units right")),
-        ("K", lambda x: x - 273.15, (r"t2m averages 6.\d* K", "between 170 and 345 K", "Is the attribute units right")),
-        ("K", lambda x: x * 0 + 1e20, (r"t2m averages 1e\+20 K", "Values of fill", "attrs", "_FillValue")),
-        ("K", lambda x: x * 0, ("t2m averages 0 K", "between 170 and 345 K")),
+        ("m s-1", lambda x: x, ("t2m has the units 'm s-1'", r'attrs\["units"\] = "K"')),
+        ("parsec", lambda x: x, ("t2m has the units 'parsec'", r'attrs\["units"\] = "K"')),
+        ("degC", lambda x: x, ("t2m has values from 260", "'degC'", r'attrs\["units"\] = "K"')),
+        ("K", lambda x: x - 273.15, ("t2m has values from -1", "'K'", r'attrs\["units"\] = "degC"')),
+        ("K", lambda x: x * 0 + 1e20, (r"fill value 1e\+20", r"where\(")),
+        ("K", lambda x: x * 0, ("t2m is constant, 0", "drop_vars")),
+        ("K", lambda x: x * 10, ("t2m has values from 26", "within 170 to 345", r"clip\(170, 345\)")),
     ],
 )  # fmt: skip
 def test_units_that_cannot_be(units, change, parts):
@@ -249,7 +250,7 @@ def test_units_that_a_forecaster_cannot_take(forecaster):
     ds["t2m"] = ds["t2m"].assign_attrs(units="m s-1")
     with pytest.raises(ValueError) as error:
         forecaster(ds)
-    says(error, "t2m is in 'm s-1'", "trained in 'K'", "convert the data")
+    says(error, "t2m is in 'm s-1'", "trained in 'K'", "[Cc]onvert the data")
 
 
 def test_packed_numbers_that_overflowed(tmp_path):
@@ -261,7 +262,7 @@ def test_packed_numbers_that_overflowed(tmp_path):
     assert float(abs(opened["t2m"]).max()) < 33
     with pytest.raises(ValueError) as error:
         train(opened)
-    says(error, r"t2m averages [-\d.]+ K", "between 170 and 345 K")
+    says(error, r"t2m has values from [-\d.]+ to", "'K'")
     assert not sc.check(opened, TASK).ok
 
 
@@ -270,7 +271,7 @@ def test_packed_numbers_that_were_not_decoded():
     ds["t2m"] = ((ds["t2m"] - 273.15) * 100).astype("i2").assign_attrs(units="K", scale_factor=0.01, add_offset=273.15)
     with pytest.raises(ValueError) as error:
         train(ds)
-    says(error, r"t2m averages [\d.]+ K", "between 170 and 345 K", "xarray.decode_cf")
+    says(error, r"t2m has values from [-\d.]+ to", "within 170 to 345", "decode_cf")
     assert len(train(xr.decode_cf(ds)).provenance["epochs"]) == 1
 
 
@@ -286,7 +287,7 @@ def test_a_field_that_never_changes():
     ds["t2m"] = (ds["t2m"] * 0 + 280).assign_attrs(units="K")
     with pytest.raises(ValueError) as error:
         train(ds)
-    says(error, r"t2m is constant \(value 280\)", "Leave it out of Task.variables")
+    says(error, "t2m is constant, 280", "Task.variables")
 
 
 # ---- selections
@@ -295,10 +296,10 @@ def test_a_field_that_never_changes():
 @pytest.mark.parametrize(
     ("select", "parts"),
     [
-        (lambda ds: ds.sel(time=slice("1950", "1951")), ("dataset has no times", "is the period you selected inside")),
+        (lambda ds: ds.sel(time=slice("1950", "1951")), ("dataset has no times", "period")),
         (lambda ds: ds.isel(time=slice(0, 3)), ("dataset has no window of 4 states",)),
-        (lambda ds: ds.isel(latitude=slice(0, 0)), ("latitude is empty",)),
-        (lambda ds: [], ("dataset is an empty list", "give at least one series")),
+        (lambda ds: ds.isel(latitude=slice(0, 0)), ("latitude.* is empty",)),
+        (lambda ds: [], ("dataset is an empty list", "at least one series")),
     ],
     ids=["no time", "too short", "no latitude", "no series"],
 )
@@ -309,7 +310,7 @@ def test_selections_that_hold_nothing(select, parts):
 
 
 def test_a_selection_without_a_longitude():
-    with pytest.raises(ValueError, match="longitude is empty"):
+    with pytest.raises(ValueError, match="longitude.* is empty"):
         train(waves(times=30).isel(longitude=slice(0, 0)))
 
 
@@ -323,7 +324,7 @@ def test_no_variables():
 def test_a_forecast_from_a_selection_that_holds_nothing(forecaster):
     with pytest.raises(ValueError) as error:
         forecaster(waves().sel(time=slice("1950", "1951")))
-    says(error, "the dataset has no times", "is the period you selected inside the data")
+    says(error, "the dataset has no times", "period")
 
 
 # ---- paths

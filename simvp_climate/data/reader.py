@@ -157,13 +157,13 @@ def list_channels(dataset: xr.Dataset) -> tuple[Channel, ...]:
     for name, variable in dataset.data_vars.items():
         if "time" not in variable.dims:
             raise ValueError(
-                f"{name!r} has no time dimension, only {variable.dims}, and cannot be forecast. "
-                "Leave it out of Task.variables, or list it in Task.forcings"
+                f"{name!r} has no time, only {variable.dims}: it cannot be forecast. Leave {name!r} out of "
+                "Task.variables, or name it in Task.forcings"
             )
         if extra := sorted(set(variable.dims) - {"time", "level", "latitude", "longitude"}):
             raise ValueError(
-                f"{name!r} has the dimensions {extra} beside time, level, latitude and longitude. Select one index: "
-                f"ds.isel({extra[0]}=0). To train on all, pass a list of series"
+                f"{name!r} has dimensions {extra} beside time, level, latitude and longitude. "
+                f"ds = ds.isel({extra[0]}=0)  # or give a list of series, one for each"
             )
         levels = dataset["level"].values.tolist() if "level" in variable.dims else [None]
         channels += [Channel(name, level) for level in levels]
@@ -279,56 +279,6 @@ def consecutive_runs(times: np.ndarray) -> list[tuple[int, int, int]]:
     begins = np.concatenate([[0], np.flatnonzero(np.diff(times) != 1) + 1])
     ends = np.append(begins[1:], len(times))
     return [(int(times[begin]), int(times[end - 1]) + 1, int(begin)) for begin, end in zip(begins, ends, strict=True)]
-
-
-def check_finite(states: np.ndarray, dataset: xr.Dataset, times: np.ndarray, mask: np.ndarray | None = None) -> None:
-    """Raise ValueError with time and cell if a value of the states is not finite.
-
-    Parameters
-    ----------
-    states
-        Shape (time, channel, latitude, longitude).
-    dataset
-        The oriented Dataset the states come from.
-    times
-        Time indices of the states in `dataset`.
-    mask
-        Cells to ignore, shape (channel, latitude, longitude).
-    """
-    # the sum is finite if every value is, and far faster to compute than a test of every value
-    with np.errstate(invalid="ignore", over="ignore"):
-        if np.isfinite(states.sum(dtype=np.float32)):
-            return
-    missing = ~np.isfinite(states)
-    if mask is not None:
-        missing &= ~mask
-    if not missing.any():
-        return
-    time, channel, row, column = np.argwhere(missing)[0]
-    message = describe_missing_value(dataset, times[time], channel, row, column, states[time, channel, row, column])
-    if mask is not None and len(states) > 1 and missing[:, channel, row, column].all():
-        raise ValueError(
-            f"{message}The cell is missing at all {len(states)} times read, and had values in training. Pass data "
-            "with the mask of the training data, or fill the cell"
-        )
-    raise ValueError(message + missing_value_fix(dataset, channel))
-
-
-def describe_missing_value(dataset: xr.Dataset, time: int, channel: int, row: int, column: int, value: float) -> str:
-    """Return the sentence that begins an error about a missing value: variable, value, time and cell."""
-    cell = f"latitude {dataset['latitude'].values[row]:g}, longitude {dataset['longitude'].values[column]:g}"
-    return (
-        f"{list_channels(dataset)[channel]} is {value} at {dataset.indexes['time'][time]}, {cell}, inside a window "
-        "to be read. "
-    )
-
-
-def missing_value_fix(dataset: xr.Dataset, channel: int) -> str:
-    """Return the sentence that ends an error about a missing value: how to fix the data."""
-    return (
-        "Fill the value, or drop the time (windows skip gaps): "
-        f"ds.dropna('time', how='any', subset=[{list_channels(dataset)[channel].variable!r}])"
-    )
 
 
 def source_identity(source: Source) -> str | None:

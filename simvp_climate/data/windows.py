@@ -138,25 +138,24 @@ def _last_day(time: pd.Timestamp) -> int:
     return ((time.replace(day=1) + timedelta(days=32)).replace(day=1) - timedelta(days=1)).day
 
 
-def check_times(times: pd.Index, name: str) -> None:
-    """Raise ValueError unless the times of a series are all there and increase; `name` is said in the message."""
+def check_times(times: pd.Index, name: str, dim: str = "time") -> None:
+    """Raise ValueError unless the times of a series exist and increase; messages say `name` and the user's `dim`."""
     if len(times) == 0:
-        raise ValueError(f"{name} has no times: is the period you selected inside the data?")
+        raise ValueError(f"{name} has no times. Select a period that lies within the data")
     missing = np.asarray(times.isna())
     if missing.any():
         raise ValueError(
             f"{missing.sum()} of the {len(times)} times of {name} are missing (NaT), the first at position "
-            f"{missing.argmax()}. Drop them: ds.isel(time=ds['time'].notnull().values)"
+            f'{missing.argmax()}. ds = ds.isel({dim}=ds["{dim}"].notnull().values)'
         )
     if not times.is_monotonic_increasing:
         first = int(np.argmax(times[1:] < times[:-1]))
         raise ValueError(
-            f"the times of {name} are not in order: {times[first + 1]} comes after {times[first]}. "
-            "Sort them: ds.sortby('time')"
+            f'the times of {name} must increase: {times[first + 1]} comes after {times[first]}. ds = ds.sortby("{dim}")'
         )
     if not times.is_unique:
-        twice = times[times.duplicated()][0]
-        raise ValueError(f"the time {twice} appears more than once in {name}. Keep one: ds.drop_duplicates('time')")
+        repeated = times[times.duplicated()][0]
+        raise ValueError(f'the time {repeated} appears more than once in {name}. ds = ds.drop_duplicates("{dim}")')
 
 
 def data_step(times: pd.Index, step: str) -> pd.Timedelta | int:

@@ -389,7 +389,7 @@ def predict_states(
     output_scale = tensors.Scale(forecaster.output_statistics, device)
     forcings, calls = _make_forcings(forecaster, device), _count_calls(forecaster.task, horizon)
     digests = []
-    for batch in initial_states.read_batches(member, histories, horizon, inputs, conversion):
+    for batch in initial_states.read_batches(request.canonical, member, histories, horizon, inputs, conversion):
         inits, states = request.init_times(histories[batch.rows]), batch.states
         if perturb is not None:
             states += perturb(inits).astype(np.float32)[:, np.newaxis]

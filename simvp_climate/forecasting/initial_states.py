@@ -8,8 +8,10 @@ import numpy as np
 import xarray as xr
 
 from simvp_climate.data import reader
+from simvp_climate.data.conventions import Canonical
 from simvp_climate.forecasting.units import UnitConversion
-from simvp_climate.processing.statistics import Normalizer, check_plausible
+from simvp_climate.processing.statistics import Normalizer
+from simvp_climate.quality import rules
 
 # States in and out of one network call. Its activations take about 50 times as much memory.
 _BATCH_BYTES = 2**24
@@ -24,9 +26,16 @@ class Batch(NamedTuple):
 
 
 def read_batches(
-    dataset: xr.Dataset, histories: np.ndarray, horizon: int, trained: Normalizer, conversion: UnitConversion
+    canonical: Canonical,
+    dataset: xr.Dataset,
+    histories: np.ndarray,
+    horizon: int,
+    trained: Normalizer,
+    conversion: UnitConversion,
 ) -> Iterator[Batch]:
     """Yield the initial states of forecasts from a canonical Dataset, in batches that fit in memory.
+
+    `dataset` is one series of `canonical`, whose names and coordinates messages use.
 
     Raises ValueError if a value outside the mask is missing or the states cannot be in the units of training, OSError
     if the data cannot be read.
@@ -40,11 +49,12 @@ def read_batches(
         positions, indices = np.unique(histories[rows], return_inverse=True)
         indices = indices.reshape(-1, history)
         states = reader.read(source, positions)
-        reader.check_finite(states, dataset, positions, trained.mask)
+        times = dataset.indexes["time"][positions]
+        rules.raise_first(rules.incomplete_history(states, canonical, times, trained.mask))
         state_digests = [_digest(state) for state in states]
         digests = [hashlib.sha256(b"".join(state_digests[index] for index in row)).digest() for row in indices]
         states = conversion.to_trained(states)
-        check_plausible(trained, states, "the dataset", conversion.unlabeled)
+        rules.raise_first(rules.unlike_training_states(trained, states, "the dataset", conversion.unlabeled))
         yield Batch(rows, states[indices], digests)
 
 

@@ -1,7 +1,7 @@
-"""The statistics that carry physical units to numbers of order one, taken from the training years only.
+"""Statistics of what windows read, and the normalization made from those of the training period.
 
-One pass over the times that windows use reads each stored chunk once, finds the missing values on the way, and can
-keep the states it read.
+One pass over the times that windows use reads each stored chunk once, finds missing values on the way, and can keep the
+states it read.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,35 +22,33 @@ from simvp_climate.data.files import write_atomically
 from simvp_climate.data.reader import Channel, Request, Source
 from simvp_climate.data.variables import conversion, lookup
 
-_BLOCK_BYTES = 2**24  # of the two blocks of a pass, one read while the other is summed
-_CACHED_BYTES = 2**19  # summed at once: stays in the processor's cache
-# windows that fix a typical change to a few percent (a scale, not a result): more where a field has few cells
+_BLOCK_BYTES = 2**24  # of each of two blocks: one is read while the other is summed
+_CACHED_BYTES = 2**19  # summed at once: fits into the processor's cache
+# windows that give a typical change to a few percent (a scale, not a result): more where a field has few cells
 _CHANGES, _CHANGED_CELLS = (100, 1000), 1000 * 32 * 64
 _LOG_METERS = 1e-5  # of water: a hundredth of a millimeter, below what counts as rain
-
-
-_ARRAYS = ("mean", "std", "change_std", "mask", "low", "high")  # of a survey, as it is remembered
+_CACHED_FIELDS = ("mean", "std", "change_std", "mask", "minimum", "maximum")
 
 
 @dataclass(frozen=True, eq=False)
 class Normalizer:
-    """Statistics per channel.
+    """What carries states to numbers of order one: statistics of the training period, units, transforms.
 
     Attributes
     ----------
     channels, units
-        What the channels are, and the units they were trained in ("" if the data gave none).
+        The channels and their units in the training data ("" where these have none).
     mean, std
         Area-weighted mean and standard deviation over the training times, shape (channel,); of the logarithm where
-        that is taken. Cells without values do not count.
+        that is learned. Cells without values do not count.
     change_std
         Root mean square of the change from the initialization to each lead, shape (lead, channel).
     mask
-        Where no training time has a value, shape (channel, latitude, longitude).
+        Cells without a value at any training time, shape (channel, latitude, longitude).
     log_scale
         Where above 0, log(1 + value / log_scale) is learned instead of the value; shape (channel,).
     bounds
-        Smallest and largest value that a forecast may have, shape (channel, 2), in `units`.
+        Smallest and largest value of a forecast, shape (channel, 2), in `units`.
     """
 
     channels: tuple[Channel, ...]
@@ -62,38 +60,72 @@ class Normalizer:
     log_scale: np.ndarray
     bounds: np.ndarray
 
-    def select(self, places: Sequence[int]) -> "Normalizer":
-        """Return the statistics of some channels, by their places."""
-        places = list(places)
-        fields = {name: getattr(self, name)[places] for name in ("mean", "std", "mask", "log_scale", "bounds")}
-        fields |= {name: tuple(getattr(self, name)[at] for at in places) for name in ("channels", "units")}
-        return Normalizer(change_std=self.change_std[:, places], **fields)
+    def select(self, indices: Sequence[int]) -> "Normalizer":
+        """Return the normalizer of some channels."""
+        indices = list(indices)
+        fields = {name: getattr(self, name)[indices] for name in ("mean", "std", "mask", "log_scale", "bounds")}
+        fields |= {name: tuple(getattr(self, name)[index] for index in indices) for name in ("channels", "units")}
+        return Normalizer(change_std=self.change_std[:, indices], **fields)
+
+
+@dataclass(frozen=True, eq=False)
+class IncompleteCells:
+    """Where values are missing at some times only, or infinite. An infinite value counts as missing.
+
+    Attributes
+    ----------
+    count
+        Number of times read.
+    times
+        Number of times at which a cell has no value, (channel, latitude, longitude).
+    first
+        Series, and position in time, of the first of these, (2, channel, latitude, longitude).
+    infinite
+        Whether a cell is infinite at some time, (channel, latitude, longitude).
+    empty, first_empty
+        Number of times at which no cell has a value, (channel,); series and position of the first, (2, channel).
+    """
+
+    count: int
+    times: np.ndarray
+    first: np.ndarray
+    infinite: np.ndarray
+    empty: np.ndarray
+    first_empty: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What one pass over some series found.
+    """Statistics of one period: those that a `Normalizer` takes over, and those that the data are checked with.
 
     Attributes
     ----------
     mean, std, change_std, mask
         As in `Normalizer`.
-    low, high
+    minimum, maximum
         Smallest and largest value, shape (channel,), in the units of the data.
     digest
-        A text that tells these states from others.
+        A digest of the states: other states have another.
+    incomplete
+        Where values are missing at some times only; None if nowhere. If not None, nothing can be trained.
     """
 
     mean: np.ndarray
     std: np.ndarray
     change_std: np.ndarray
     mask: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    minimum: np.ndarray
+    maximum: np.ndarray
     digest: str
+    incomplete: IncompleteCells | None = None
+
+    def select(self, indices: Sequence[int]) -> "Statistics":
+        """Return the statistics of some channels."""
+        fields = {name: getattr(self, name)[indices] for name in ("mean", "std", "mask", "minimum", "maximum")}
+        return replace(self, change_std=self.change_std[:, indices], **fields)
 
 
-def transforms_of(
+def resolve_transforms(
     channels: Sequence[Channel], units: Sequence[str], transforms: Sequence[tuple[str, object]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return `log_scale` and `bounds` of a `Normalizer` for the transforms of a task.
@@ -101,27 +133,26 @@ def transforms_of(
     Raises
     ------
     ValueError
-        If "log" is asked for a variable that is no precipitation, or whose unit is not known.
+        If a transform is "log" for a variable other than precipitation in units of length.
     """
     log_scale = np.zeros(len(channels))
     bounds = np.tile([-np.inf, np.inf], (len(channels), 1))
-    for at, (channel, unit) in enumerate(zip(channels, units, strict=True)):
+    for index, (channel, unit) in enumerate(zip(channels, units, strict=True)):
         match dict(transforms).get(channel.variable):
             case None:
                 pass
             case "log":
-                scale = conversion(channel.variable, "m", unit) if _is_precipitation(channel.variable) else None
-                if scale is None:
+                factors = conversion(channel.variable, "m", unit) if _is_precipitation(channel.variable) else None
+                if factors is None:
                     raise ValueError(
-                        f"transforms={{{channel.variable!r}: 'log'}} knows what counts as none for precipitation in "
-                        f"units of length only, and {channel.variable!r} is in {unit!r}. Say it, in these units: "
-                        "('log', 0.01)"
+                        f"transforms={{{channel.variable!r}: 'log'}} needs precipitation in units of length, but "
+                        f"{channel.variable!r} is in {unit!r}. Give the scale in these units, ('log', 0.01)"
                     )
-                log_scale[at], bounds[at, 0] = _LOG_METERS * scale[0], 0
+                log_scale[index], bounds[index, 0] = _LOG_METERS * factors[0], 0
             case ("log", scale):
-                log_scale[at], bounds[at, 0] = scale, 0
+                log_scale[index], bounds[index, 0] = scale, 0
             case (low, high):
-                bounds[at] = [-np.inf if low is None else low, np.inf if high is None else high]
+                bounds[index] = [-np.inf if low is None else low, np.inf if high is None else high]
     return log_scale, bounds
 
 
@@ -142,9 +173,9 @@ def compute_statistics(
 ) -> Statistics:
     """Read every time that a window uses, once and in order, and return the statistics.
 
-    The means and squares are summed over rows in float32 after a typical state was taken off (squares of geopotential
-    would drown its variance), and over everything else in float64. Takes two blocks of 16 MiB (or of a chunk and the
-    reach of a forecast, where that is more) beside the states that it keeps.
+    Means and squares are summed over rows in float32, after a typical state was subtracted (the squares of geopotential
+    would hide its variance), and over everything else in float64. Needs two blocks of 16 MiB (or of a chunk or the
+    states of a window, where these are larger) beside `out`.
 
     Parameters
     ----------
@@ -153,181 +184,84 @@ def compute_statistics(
     weights
         Area weights with mean one, (latitude,).
     history
-        Number of states in before the forecast; also the number of leads that one network call emits.
+        Number of input states; also the number of leads of one network call.
     log_scale
         As in `Normalizer`.
     out
-        Where to put the states, (used times of all series, channel, latitude, longitude), float32.
+        Array that the states are written to, (used times of all series, channel, latitude, longitude), float32.
     use_cache
-        Whether to look for the outcome in the user's cache folder, and to leave it there. It is known by
-        what is stored and which part is used (`reader.source_identity`). With `out` the states are read all the same.
-
-    Raises
-    ------
-    ValueError
-        If a cell has a value at some of the times only; the message names time and cell.
+        Load the statistics from the user's cache folder where it has them, and save them there. Their key is what is
+        stored and which times are used (`reader.source_identity`). With `out` the states are read in any case.
     """
     path = _cache_path(sources, windows, weights, history, log_scale) if use_cache else None
-    if path is not None and out is None and (known := load_cached(path)) is not None:
-        return known
-    found = _Sums(sources[0].shape, weights, log_scale)
+    if path is not None and out is None and (cached := load_cached(path)) is not None:
+        return cached
+    sums = _Sums(sources[0].shape, weights, log_scale)
     cells = sources[0].shape[1] * sources[0].shape[2]
     every = max(1, sum(map(len, windows)) // int(np.clip(_CHANGED_CELLS // cells, *_CHANGES)))
-    begin, first = 0, 0
-    for number, (source, positions) in enumerate(zip(sources, windows, strict=True)):
+    windows_before, times_before = 0, 0
+    for series, (source, positions) in enumerate(zip(sources, windows, strict=True)):
         used, inverse = np.unique(positions, return_inverse=True)
-        chosen = inverse.reshape(positions.shape)[-begin % every :: every]
-        begin += len(positions)
-        part = None if out is None else out[first : first + len(used)]
-        first += len(used)
+        # every n-th window of all series together
+        sampled = inverse.reshape(positions.shape)[-windows_before % every :: every]
+        windows_before += len(positions)
+        states_out = None if out is None else out[times_before : times_before + len(used)]
+        times_before += len(used)
         leads = [min(history + lead, positions.shape[1] - 1) for lead in range(history)]
-        pairs = chosen[:, [history - 1, *leads]]
-        for start, states, block in _blocks(source, used, pairs, part):
-            found.add(block, (number, used[start : start + len(block)]))
-            inside = (pairs[:, -1] >= start) & (pairs[:, -1] < start + len(block))
-            found.add_changes(pairs[inside], states, start + len(block) - len(states))
-    mask = found.mask(sources)
-    mean, variance = found.moments(mask)
-    spreads = np.sqrt(variance), found.change_std(mask)
-    result = Statistics(mean, *spreads, mask, found.low, found.high, found.digest.hexdigest())
-    if path is not None:
-        save_cached(path, result)
-    return result
-
-
-def check_varies(found: Statistics, channels: Sequence[Channel]) -> None:
-    """Raise ValueError if a channel never changes, or has no value at all."""
-    for at, channel in enumerate(channels):
-        if found.mask[at].all():
-            raise ValueError(
-                f"{channel} has no value at any time that a window uses: leave it out of Task.variables, or check the "
-                "data"
-            )
-        if found.std[at] <= 1e-6 * abs(found.mean[at]):
-            raise ValueError(
-                f"{channel} is constant (value {found.mean[at]:g}) over the training period: there is nothing to "
-                "learn. Leave it out of Task.variables, or check the data"
-            )
-
-
-def check_units(found: Statistics, channels: Sequence[Channel], units: Sequence[str], log_scale: np.ndarray) -> None:
-    """Raise ValueError if units, or values in these units, cannot be those of the variable by the vocabulary."""
-    for at, (channel, unit) in enumerate(zip(channels, units, strict=True)):
-        known = lookup(channel.variable)
-        if known is None or not unit or found.mask[at].all():
-            continue
-        factors = conversion(channel.variable, unit, known[0].units)
-        if factors is None:
-            raise ValueError(
-                f"{channel.variable} has the units {unit!r}, which are none of {known[0].long_name} "
-                f"({known[0].units}). If the attribute is wrong, set it: ds[{channel.variable!r}].attrs['units'] = "
-                f"{known[0].units!r}; if the variable is another one, give it another name"
-            )
-        lowest, highest = known[0].valid_range
-        values = {"averages": found.mean[at], "goes down to": found.low[at], "goes up to": found.high[at]}
-        if log_scale[at]:
-            del values["averages"]
-        for word, value in values.items():
-            if not lowest <= factors[0] * value + factors[1] <= highest:
-                raise ValueError(
-                    f"{channel} {word} {value:.4g} {unit}: {known[0].long_name} lies between {lowest:g} and "
-                    f"{highest:g} {known[0].units}. Is the attribute units right? Values of fill (-9999, 1e20) that "
-                    "were not decoded look like this too: then set attrs['_FillValue'] and decode, xarray.decode_cf(ds)"
-                )
-
-
-def check_transforms(
-    found: Statistics,
-    channels: Sequence[Channel],
-    units: Sequence[str],
-    log_scale: np.ndarray,
-    bounds: np.ndarray,
-    name: str = "dataset",
-) -> None:
-    """Raise ValueError if the data lie beyond the bounds of their transform, or below what has a logarithm.
-
-    A tenth of a standard deviation (for logarithms a hundredth of the largest value) is let pass: packing leaves it.
-    """
-    for at, (channel, unit) in enumerate(zip(channels, units, strict=True)):
-        low, high, slack = found.low[at], found.high[at], 0.1 * found.std[at]
-        if log_scale[at] and low < -0.01 * high:
-            raise ValueError(
-                f"transforms takes the logarithm of {channel.variable!r}, which goes down to {low:.4g} {unit}: it "
-                f"is for values from 0 up, such as precipitation. Leave {channel.variable!r} out of it"
-            )
-        if not log_scale[at] and not (bounds[at, 0] - slack <= low and high <= bounds[at, 1] + slack):
-            raise ValueError(
-                f"transforms holds {channel.variable!r} within {bounds[at, 0]:g} and {bounds[at, 1]:g}, and "
-                f"{name} goes from {low:.4g} to {high:.4g} {unit}: are the bounds in the units of the data?"
-            )
-
-
-def check_plausible(normalizer: Normalizer, states: np.ndarray, name: str, unlabeled: Sequence[bool]) -> None:
-    """Raise ValueError if states (time, channel, latitude, longitude) cannot be in the units that were trained.
-
-    Data often lose their units attribute on the way; kelvin read as degrees Celsius are 20 standard deviations off.
-    Channels that are `unlabeled` (without units, where the training data had some) must also vary about as much.
-    """
-    values = np.where(normalizer.mask, np.nan, _logged(states[:8], normalizer.log_scale)).astype(np.float64)
-    spread = np.where(unlabeled, np.nanstd(values, axis=(0, 2, 3)), normalizer.std)
-    check_moments(normalizer, np.nanmean(values, axis=(0, 2, 3)), spread, name)
-
-
-def check_moments(normalizer: Normalizer, means: np.ndarray, spreads: np.ndarray, name: str) -> None:
-    """Raise ValueError if means or spreads per channel are too far from those trained on for the same units."""
-    for at, (channel, units) in enumerate(zip(normalizer.channels, normalizer.units, strict=True)):
-        mean, std = normalizer.mean[at], normalizer.std[at]
-        if abs(means[at] - mean) > 10 * std or not std / 20 < spreads[at] < 20 * std:
-            raise ValueError(
-                f"{channel} of {name} averages {means[at]:.4g} with a standard deviation of {spreads[at]:.3g}, it was "
-                f"trained on {mean:.4g} with a standard deviation of {std:.3g} {units}: are the units the same? "
-                f"Say them: ds[{channel.variable!r}].attrs['units']"
-            )
+        pairs = sampled[:, [history - 1, *leads]]
+        for start, states, block in _blocks(source, used, pairs, states_out):
+            stop = start + len(block)
+            sums.add(block, series, used[start:stop])
+            # a window belongs to the block that its last state lies in
+            ends_here = (pairs[:, -1] >= start) & (pairs[:, -1] < stop)
+            sums.add_changes(pairs[ends_here], states, stop - len(states))
+    statistics = sums.statistics()
+    if path is not None and statistics.incomplete is None:
+        save_cached(path, statistics)
+    return statistics
 
 
 class _Sums:
-    """Sums over states as they come by, per channel."""
+    """Running sums over states, per channel."""
 
     def __init__(self, shape: tuple[int, int, int], weights: np.ndarray, log_scale: np.ndarray):
         self.shape, self.weights, self.log_scale = shape, weights.astype(np.float64), log_scale
-        self.origin: np.ndarray | None = None  # taken off every state, (channel, 1, 1)
+        self.origin: np.ndarray | None = None  # subtracted from every state, (channel, 1, 1)
         self.count = 0
         self.sum, self.squares = np.zeros(shape[0]), np.zeros(shape[0])
-        self.low, self.high = np.full(shape[0], np.inf), np.full(shape[0], -np.inf)
+        self.minimum, self.maximum = np.full(shape[0], np.inf), np.full(shape[0], -np.inf)
         self.changes: list[np.ndarray] = []
-        self.missing: np.ndarray | None = None  # number of times without a value, per cell
-        self.first_missing: np.ndarray | None = None  # series and time of the first of these, per cell
-        self.infinite: np.ndarray | None = None  # whether a value was infinite, which is no way to say missing
+        self.missing: IncompleteCells | None = None  # `count` is set at the end
         self.digest = hashlib.sha256()
         self.scratch = np.empty(max(_CACHED_BYTES // 4, shape[2]), dtype=np.float32)
 
-    def add(self, block: np.ndarray, where: tuple[int, np.ndarray]) -> None:
-        """Add the states (time, channel, latitude, longitude) of a series at some times."""
+    def add(self, block: np.ndarray, series: int, times: np.ndarray) -> None:
+        """Add the states (time, channel, latitude, longitude) at some positions in time of a series."""
         if self.origin is None:
-            first = _logged(block[:1], self.log_scale)[0]
+            first = apply_log(block[:1], self.log_scale)[0]
             valid = np.isfinite(first)
             total = np.where(valid, first, 0).sum(axis=(1, 2), dtype=np.float64)
             self.origin = (total / np.maximum(valid.sum(axis=(1, 2)), 1)).astype(np.float32)[:, None, None]
             self.digest.update(self.origin.tobytes())
-        states = _logged(block, self.log_scale)
+        states = apply_log(block, self.log_scale)
         rows, squares = np.empty((2, *block.shape[:3]), dtype=np.float32)
-        missing = False
-        for times, channel, band in self._pieces(len(block)):
-            part = states[times, channel, band]
-            raw = block[times, channel, band]
-            self.low[channel] = np.fmin(self.low[channel], np.fmin.reduce(raw, axis=None))
-            self.high[channel] = np.fmax(self.high[channel], np.fmax.reduce(raw, axis=None))
-            anomaly = self.scratch[: part.size].reshape(part.shape)
-            np.subtract(part, self.origin[channel], out=anomaly)
-            anomaly.sum(axis=-1, out=rows[times, channel, band])
-            if not np.isfinite(rows[times, channel, band]).all():
-                missing = True
+        has_missing = False
+        for time, channel, row in self._tiles(len(block)):
+            tile, raw = states[time, channel, row], block[time, channel, row]
+            self.minimum[channel] = np.fmin(self.minimum[channel], np.fmin.reduce(raw, axis=None))
+            self.maximum[channel] = np.fmax(self.maximum[channel], np.fmax.reduce(raw, axis=None))
+            anomaly = self.scratch[: tile.size].reshape(tile.shape)
+            np.subtract(tile, self.origin[channel], out=anomaly)
+            anomaly.sum(axis=-1, out=rows[time, channel, row])
+            # a sum is finite unless a value is not
+            if not np.isfinite(rows[time, channel, row]).all():
+                has_missing = True
                 np.nan_to_num(anomaly, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-                anomaly.sum(axis=-1, out=rows[times, channel, band])
-            np.einsum("tyx,tyx->ty", anomaly, anomaly, out=squares[times, channel, band])
-        if missing:
-            self._note_missing(block, *where)
-        # sums by row tell data apart at a tenth of the cost of a hash of every value
+                anomaly.sum(axis=-1, out=rows[time, channel, row])
+            np.einsum("tyx,tyx->ty", anomaly, anomaly, out=squares[time, channel, row])
+        if has_missing:
+            self._count_missing(block, series, times)
+        # the sums of rows tell data apart at a tenth of the cost of hashing every value
         self.digest.update(np.concatenate([rows, squares], axis=1).tobytes())
         self.sum += (rows * self.weights).sum(axis=(0, 2))
         self.squares += (squares * self.weights).sum(axis=(0, 2))
@@ -336,74 +270,64 @@ class _Sums:
     def add_changes(self, pairs: np.ndarray, states: np.ndarray, offset: int) -> None:
         """Add the squared changes of windows; `pairs` are positions of the initialization and of each lead."""
         for pair in pairs - offset:
-            init = _logged(states[pair[:1]], self.log_scale)[0]
+            init = apply_log(states[pair[:1]], self.log_scale)[0]
             rows = np.empty((len(pair) - 1, *self.shape[:2]), dtype=np.float32)
-            for lead, at in enumerate(pair[1:]):
-                with np.errstate(invalid="ignore"):  # infinities are refused when all is read
-                    change = _logged(states[at : at + 1], self.log_scale)[0] - init
+            for lead, position in enumerate(pair[1:]):
+                with np.errstate(invalid="ignore"):  # infinite values are reported when all is read
+                    change = apply_log(states[position : position + 1], self.log_scale)[0] - init
                 if self.missing is not None:
                     np.nan_to_num(change, copy=False, nan=0.0)
                 np.einsum("cyx,cyx->cy", change, change, out=rows[lead])
             self.changes.append((rows * self.weights).sum(axis=-1))
 
-    def _pieces(self, count: int) -> Iterator[tuple[slice, int, slice]]:
-        """Yield times, channel and rows of pieces that stay in the processor's cache."""
+    def _tiles(self, count: int) -> Iterator[tuple[slice, int, slice]]:
+        """Yield times, channel and rows of tiles that fit into the processor's cache."""
         _, height, width = self.shape
-        tall = max(1, min(height, _CACHED_BYTES // (4 * width)))
-        long = max(1, _CACHED_BYTES // (4 * width * tall)) if tall == height else 1
+        rows = max(1, min(height, _CACHED_BYTES // (4 * width)))
+        times = max(1, _CACHED_BYTES // (4 * width * rows)) if rows == height else 1
         for channel in range(self.shape[0]):
-            for time in range(0, count, long):
-                for row in range(0, height, tall):
-                    yield slice(time, time + long), channel, slice(row, row + tall)
+            for time in range(0, count, times):
+                for row in range(0, height, rows):
+                    yield slice(time, time + times), channel, slice(row, row + rows)
 
-    def _note_missing(self, states: np.ndarray, series: int, times: np.ndarray) -> None:
-        missing = ~np.isfinite(states)  # of the values as they came
+    def _count_missing(self, states: np.ndarray, series: int, times: np.ndarray) -> None:
         if self.missing is None:
-            self.missing = np.zeros(self.shape, dtype=np.int64)
-            self.first_missing = np.zeros((2, *self.shape), dtype=np.int64)
-            self.infinite = np.zeros(self.shape, dtype=bool)
-        self.infinite |= np.isinf(states).any(axis=0)
-        new = missing.any(axis=0) & (self.missing == 0)
-        self.first_missing[0][new] = series
-        self.first_missing[1][new] = times[missing.argmax(axis=0)[new]]
-        self.missing += missing.sum(axis=0)
+            channels, zeros = self.shape[0], partial(np.zeros, dtype=np.int64)
+            arrays = zeros(self.shape), zeros((2, *self.shape)), np.zeros(self.shape, dtype=bool)
+            self.missing = IncompleteCells(0, *arrays, zeros(channels), zeros((2, channels)))
+        missing, totals = ~np.isfinite(states), self.missing
+        totals.infinite[:] |= np.isinf(states).any(axis=0)
+        empty = missing.all(axis=(2, 3))
+        for flags, count, first in (
+            (missing, totals.times, totals.first),
+            (empty, totals.empty, totals.first_empty),
+        ):
+            new = flags.any(axis=0) & (count == 0)
+            first[0][new] = series
+            first[1][new] = times[flags.argmax(axis=0)[new]]
+            count += flags.sum(axis=0)
 
-    def mask(self, sources: Sequence[Source]) -> np.ndarray:
-        """Return where there is never a value; refuse cells that have one at some times only."""
-        if self.missing is None:
-            return np.zeros(self.shape, dtype=bool)
-        moving = (self.missing > 0) & (self.missing < self.count)
-        if (moving | self.infinite).any():
-            channel, row, column = np.argwhere(moving | self.infinite)[0]
-            series, time = self.first_missing[:, channel, row, column]
-            source, times = sources[series], self.missing[channel, row, column]
-            value = reader.read(source, np.array([time]))[0, channel, row, column]
-            raise ValueError(
-                reader.describe_missing_value(source.dataset, time, channel, row, column, value)
-                + f"The cell has none at {times} of the {self.count} times read, and {int(moving[channel].sum())} "
-                "cells are like it: cells that never have a value are masked by themselves, a mask that moves in "
-                "time is not. " + reader.missing_value_fix(source.dataset, channel)
-            )
-        return self.missing == self.count
-
-    def _area(self, mask: np.ndarray) -> np.ndarray:
-        """Return the summed weights of the cells with values, per channel."""
-        return np.maximum(((~mask).sum(axis=2) * self.weights).sum(axis=1), 1e-300)
-
-    def moments(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and variance per channel."""
-        area = self._area(mask) * self.count
-        mean = self.sum / area
-        return mean + self.origin[:, 0, 0].astype(np.float64), np.maximum(self.squares / area - mean**2, 0)
-
-    def change_std(self, mask: np.ndarray) -> np.ndarray:
-        """Return the root mean square change, (lead, channel)."""
-        # scales, with a floor that keeps what never changes from a division by zero
-        return np.maximum(np.sqrt(np.mean(self.changes, axis=0) / self._area(mask)), 1e-12)
+    def statistics(self) -> Statistics:
+        """Return the statistics of all states that were added."""
+        mask, incomplete = np.zeros(self.shape, dtype=bool), None
+        if self.missing is not None:
+            times = self.missing.times
+            mask = times == self.count
+            if ((times > 0) & ~mask | self.missing.infinite).any():
+                incomplete = replace(self.missing, count=self.count)
+        # summed weights of the cells with values, per channel
+        area = np.maximum(((~mask).sum(axis=2) * self.weights).sum(axis=1), 1e-300)
+        mean = self.sum / (area * self.count)  # of the anomalies from `origin`
+        variance = np.maximum(self.squares / (area * self.count) - mean**2, 0)
+        # a floor keeps channels that never change from a division by zero
+        change_std = np.maximum(np.sqrt(np.mean(self.changes, axis=0) / area), 1e-12)
+        mean = mean + self.origin[:, 0, 0].astype(np.float64)
+        extremes = self.minimum, self.maximum
+        return Statistics(mean, np.sqrt(variance), change_std, mask, *extremes, self.digest.hexdigest(), incomplete)
 
 
-def _logged(states: np.ndarray, log_scale: np.ndarray) -> np.ndarray:
-    """Return states with the logarithm taken where it is learned."""
+def apply_log(states: np.ndarray, log_scale: np.ndarray) -> np.ndarray:
+    """Return states with log(1 + x / log_scale) instead of x where log_scale is above 0."""
     if not log_scale.any():
         return states
     states = states.copy()
@@ -413,44 +337,44 @@ def _logged(states: np.ndarray, log_scale: np.ndarray) -> np.ndarray:
 
 
 def _blocks(
-    source: Source, used: np.ndarray, pairs: np.ndarray, keep: np.ndarray | None
+    source: Source, used: np.ndarray, pairs: np.ndarray, out: np.ndarray | None
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield (where the block begins in `used`, states up to its end, the block) over all used times in order.
+    """Yield (start of the block in `used`, states up to its end, the block) over all used times in order.
 
-    The states hold the block and, before it, as many as the changes of `pairs` reach back. The next block is read
-    in the background.
+    The states are the block, preceded by as many as the changes of `pairs` need. The next block is read in the
+    background.
     """
-    reach = int((pairs[:, -1] - pairs[:, 0]).max(initial=0))
+    overlap = int((pairs[:, -1] - pairs[:, 0]).max(initial=0))
     size = max(1, _BLOCK_BYTES // source.state_bytes)
-    size = max(1, size // source.chunk_times, -(-reach // source.chunk_times)) * source.chunk_times
-    # blocks end where chunks end, so that no chunk is read for two of them
+    size = max(1, size // source.chunk_times, -(-overlap // source.chunk_times)) * source.chunk_times
+    # blocks end where chunks end, so that no chunk is read twice
     bounds = [0, *range(size - source.offset_in_chunk(int(used[0])), len(used), size), len(used)]
     size = min(size, len(used))
-    if keep is None:
-        buffers = [np.empty((reach + size, *source.shape), dtype=np.float32) for _ in range(min(2, len(bounds) - 1))]
-        blocks = [buffers[i % 2][reach : reach + bounds[i + 1] - bounds[i]] for i in range(len(bounds) - 1)]
+    if out is None:
+        buffers = [np.empty((overlap + size, *source.shape), dtype=np.float32) for _ in range(min(2, len(bounds) - 1))]
+        blocks = [buffers[i % 2][overlap : overlap + bounds[i + 1] - bounds[i]] for i in range(len(bounds) - 1)]
     else:
-        blocks = [keep[start:stop] for start, stop in itertools.pairwise(bounds)]
+        blocks = [out[start:stop] for start, stop in itertools.pairwise(bounds)]
 
-    def fill(number: int) -> None:
-        times = used[bounds[number] : bounds[number + 1]]
-        fetch = [Request(source, a, b, blocks[number][at : at + b - a]) for a, b, at in reader.consecutive_runs(times)]
-        reader.fetch(fetch)
+    def read_block(index: int) -> None:
+        times = used[bounds[index] : bounds[index + 1]]
+        runs = reader.consecutive_runs(times)
+        reader.fetch([Request(source, start, stop, blocks[index][i : i + stop - start]) for start, stop, i in runs])
 
-    with ThreadPoolExecutor(1) as ahead:
-        waiting = ahead.submit(fill, 0)
-        for number, start in enumerate(bounds[:-1]):
-            waiting.result()
-            if keep is not None:
-                states = keep[: bounds[number + 1]]
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(read_block, 0)
+        for index, start in enumerate(bounds[:-1]):
+            pending.result()
+            if out is not None:
+                states = out[: bounds[index + 1]]
             else:
-                states = buffers[number % 2][: reach + len(blocks[number])]
-                if number and reach:  # the end of the block before, which is overwritten from now on
-                    before = reach + bounds[number] - bounds[number - 1]
-                    states[:reach] = buffers[(number - 1) % 2][before - reach : before]
-            if number + 2 < len(bounds):
-                waiting = ahead.submit(fill, number + 1)
-            yield start, states, blocks[number]
+                states = buffers[index % 2][: overlap + len(blocks[index])]
+                if index and overlap:  # copy the end of the previous block before it is overwritten
+                    end = overlap + bounds[index] - bounds[index - 1]
+                    states[:overlap] = buffers[(index - 1) % 2][end - overlap : end]
+            if index + 2 < len(bounds):
+                pending = pool.submit(read_block, index + 1)
+            yield start, states, blocks[index]
 
 
 def _cache_path(
@@ -460,11 +384,11 @@ def _cache_path(
     history: int,
     log_scale: np.ndarray,
 ) -> Path | None:
-    """Return where the outcome of a pass is kept, or None for data that are not known by what is stored."""
-    stamps = [reader.source_identity(source) for source in sources]
-    if None in stamps:
+    """Return the file of the cache for these windows, or None if a source has no identity."""
+    identities = [reader.source_identity(source) for source in sources]
+    if None in identities:
         return None
-    digest = hashlib.sha256(json.dumps([2, stamps, history]).encode())
+    digest = hashlib.sha256(json.dumps([2, identities, history]).encode())
     for array in (weights, log_scale, *windows):
         digest.update(np.ascontiguousarray(array))
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simvp_climate"
@@ -475,17 +399,16 @@ def load_cached(path: Path) -> Statistics | None:
     """Return the statistics in a file of the cache, or None if it does not exist or is damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in _ARRAYS}
+            arrays = {name: file[name] for name in _CACHED_FIELDS}
             return Statistics(**arrays, digest=str(file["digest"]))
-    except (OSError, ValueError, KeyError, EOFError):  # none there, or damaged: it is made anew
+    except (OSError, ValueError, KeyError, EOFError):
         return None
 
 
-def save_cached(path: Path, found: Statistics) -> None:
+def save_cached(path: Path, statistics: Statistics) -> None:
     """Write statistics to a file of the cache; a folder that cannot be written to is ignored."""
-    arrays = {name: getattr(found, name) for name in _ARRAYS}
-    # a home that cannot be written to costs a second pass, nothing else
-    with suppress(OSError):
+    arrays = {name: getattr(statistics, name) for name in _CACHED_FIELDS}
+    with suppress(OSError):  # only a second pass is lost
         path.parent.mkdir(parents=True, exist_ok=True)
-        save = partial(np.savez_compressed, **arrays, digest=np.array(found.digest))
+        save = partial(np.savez_compressed, **arrays, digest=np.array(statistics.digest))
         write_atomically(path, save, sync=False, concurrent=True)

@@ -1,4 +1,4 @@
-"""What a check found: facts as plain values, fixes, and all of it as text for a terminal and as HTML for Jupyter."""
+"""The report of `check`: findings and facts as plain values, as text for a terminal and as HTML for Jupyter."""
 
 import html
 import json
@@ -12,40 +12,40 @@ import xarray as xr
 from simvp_climate.data.variables import Variable
 
 SEVERITIES = ("error", "warning", "note")
-GIVEN = "a Dataset"
+IN_MEMORY = "a Dataset"  # the source in the summary where no path was given
 _WIDTH = 100
 _COLORS = {"error": "#b3261e", "warning": "#8a5a00", "note": "#3b6ea5"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found in the data.
+    """One broken rule, or one fact worth knowing.
 
     Attributes
     ----------
     severity
-        "error": training would refuse or be wrong. "warning": it works, but costs or hurts. "note": worth
-        knowing; it is handled.
+        "error": training would refuse the data, or be wrong. "warning": training works, but costs or suffers. "note":
+        handled by the package.
     code
-        One word for scripts, such as "time-gaps".
-    where
+        The name of the rule for scripts, such as "time-gaps".
+    subject
         The variable or coordinate.
-    what
-        What was found, with the values.
+    message
+        The rule and the values that break it.
     fix
         Python or a command to paste, or what to do; `ds` is the Dataset checked, `sc` this package.
     """
 
     severity: str
     code: str
-    where: str
-    what: str
+    subject: str
+    message: str
     fix: str
 
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """What `check` found: readable when printed, and as a table in Jupyter.
+    """The findings of `check`: readable when printed, and as a table in Jupyter.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Report:
         Errors first, then warnings, then notes.
     summary
         Facts as plain values (text, numbers, lists, dicts): source, variables, grid, time, missing, layout,
-        memory, windows. What could not be found out is absent.
+        memory, windows. Facts that could not be determined are absent.
     """
 
     findings: tuple[Finding, ...]
@@ -66,63 +66,73 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"check: {_headline(self)}", ""]
-        for topic, texts in _facts(self.summary):
-            for number, text in enumerate(texts):
-                lines += _wrapped(text, f"{topic if number == 0 else '':<10}", " " * 12)
-        for one in self.findings:
-            lines += ["", *_wrapped(f"{one.code}: {one.where}", f"{one.severity.upper():<10}", " " * 12)]
-            lines += _wrapped(one.what, " " * 10, " " * 12)
-            for number, line in enumerate(one.fix.splitlines()):
-                lead = f"{'fix' if number == 0 else '':>8}  "
-                # what can be pasted is never broken
-                lines += [lead + line] if is_code(line) else _wrapped(line, lead, " " * 10)
-        if any("ds" in one.fix for one in self.findings):
-            lines += ["", f"In the fixes ds is {_what_ds_is(self)}, sc is simvp_climate."]
+        for topic, texts in _properties(self.summary):
+            for index, text in enumerate(texts):
+                lines += _wrap(text, f"{'' if index else topic:<10}", " " * 12)
+        for finding in self.findings:
+            title = f"{finding.code}: {finding.subject}"
+            lines += ["", *_wrap(title, f"{finding.severity.upper():<10}", " " * 12)]
+            lines += _wrap(finding.message, " " * 10, " " * 12)
+            for index, line in enumerate(finding.fix.splitlines()):
+                indent = f"{'' if index else 'fix':>8}  "
+                # code to paste is never broken
+                lines += [indent + line] if is_code(line) else _wrap(line, indent, " " * 10)
+        if any("ds" in finding.fix for finding in self.findings):
+            lines += ["", f"In the fixes ds is {_meaning_of_ds(self)}, sc is simvp_climate."]
         return "\n".join(lines)
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        facts = "".join(
+        summary = "".join(
             f"<tr><th style='text-align:left;vertical-align:top'>{html.escape(topic)}</th>"
             f"<td style='text-align:left'>{'<br>'.join(html.escape(text) for text in texts)}</td></tr>"
-            for topic, texts in _facts(self.summary)
+            for topic, texts in _properties(self.summary)
         )
-        found = "".join(
-            f"<tr><td style='vertical-align:top;color:{_COLORS[one.severity]}'><b>{one.severity}</b></td>"
-            f"<td style='text-align:left'><b>{html.escape(one.code)}</b>: {html.escape(one.where)}<br>"
-            f"{html.escape(one.what)}<pre style='margin:0.3em 0'>{html.escape(one.fix)}</pre></td></tr>"
-            for one in self.findings
+        findings = "".join(
+            f"<tr><td style='vertical-align:top;color:{_COLORS[finding.severity]}'><b>{finding.severity}</b></td>"
+            f"<td style='text-align:left'><b>{html.escape(finding.code)}</b>: {html.escape(finding.subject)}<br>"
+            f"{html.escape(finding.message)}<pre style='margin:0.3em 0'>{html.escape(finding.fix)}</pre></td></tr>"
+            for finding in self.findings
         )
         return (
-            f"<div><p><b>check</b>: {html.escape(_headline(self))}</p><table>{facts}</table><table>{found}</table>"
-            f"<p>In the fixes <code>ds</code> is {html.escape(_what_ds_is(self))}, "
+            f"<div><p><b>check</b>: {html.escape(_headline(self))}</p><table>{summary}</table>"
+            f"<table>{findings}</table><p>In the fixes <code>ds</code> is {html.escape(_meaning_of_ds(self))}, "
             "<code>sc</code> is simvp_climate.</p></div>"
         )
 
 
 @dataclass
-class Notes:
-    """What was found so far."""
+class Draft:
+    """A report that is being written."""
 
     findings: list[Finding] = field(default_factory=list)
     summary: dict[str, object] = field(default_factory=dict)
 
-    def add(self, severity: str, code: str, where: object, what: str, fix: str) -> None:
-        self.findings.append(Finding(severity, code, str(where), what, fix))
+    def add(self, severity: str, code: str, subject: object, message: str, fix: str) -> None:
+        """Add a finding."""
+        self.findings.append(Finding(severity, code, str(subject), message, fix))
+
+    def add_all(self, findings: Iterable[Finding | None]) -> None:
+        """Add findings; None stands for a rule that holds."""
+        self.findings += [finding for finding in findings if finding is not None]
+
+    def report(self) -> Report:
+        """Return the report, errors first; the same finding for several variables becomes one."""
+        merged: dict[tuple, list[str]] = {}
+        for finding in self.findings:
+            key = (finding.severity, finding.code, finding.message, finding.fix)
+            merged.setdefault(key, []).append(finding.subject)
+        findings = [
+            Finding(severity, code, list_names(dict.fromkeys(subjects)), message, fix)
+            for (severity, code, message, fix), subjects in merged.items()
+        ]
+        by_severity = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+        return Report(tuple(by_severity), self.summary)
 
 
-def gathered(findings: Iterable[Finding], summary: Mapping[str, object]) -> Report:
-    """Return the report, the gravest first; the same finding for several variables is one finding."""
-    merged: dict[tuple, list[str]] = {}
-    for one in findings:
-        merged.setdefault((one.severity, one.code, one.what, one.fix), []).append(one.where)
-    found = [Finding(key[0], key[1], listed(dict.fromkeys(places)), *key[2:]) for key, places in merged.items()]
-    return Report(tuple(sorted(found, key=lambda one: SEVERITIES.index(one.severity))), summary)
-
-
-def described_axis(name: str, values: np.ndarray, ascending: np.ndarray) -> dict[str, object]:
-    """Return the facts about an axis; the spacing is None where it is uneven."""
+def axis_properties(name: str, values: np.ndarray, ascending: np.ndarray) -> dict[str, object]:
+    """Return the properties of an axis; the spacing is None where it is uneven."""
     steps = np.diff(ascending)
     even = len(steps) and np.ptp(steps) < 1e-2 * np.median(steps)
     spacing = round(float(np.median(steps)), 6) if even else None
@@ -130,19 +140,19 @@ def described_axis(name: str, values: np.ndarray, ascending: np.ndarray) -> dict
     return {"name": name, "size": len(values), **ends, "spacing": spacing}
 
 
-def described_variable(
+def variable_properties(
     source: str, name: str, data: xr.Variable, levels: tuple, meaning: Variable | None
 ) -> dict[str, object]:
-    """Return the facts about a variable that is called `source` in the data and was asked for as `name`."""
+    """Return the properties of a variable `source` of the data that the task calls `name`."""
     stored = data.encoding.get("dtype")
     dims = {str(dim): int(size) for dim, size in data.sizes.items()}
-    facts = {"name": source, "asked_as": name, "dims": dims, "units": data.attrs.get("units")}
-    facts |= {"dtype": str(data.dtype), "stored_dtype": None if stored is None else str(np.dtype(stored))}
-    facts |= {"vocabulary": None if meaning is None else meaning.long_name}
-    return facts if levels == (None,) else {**facts, "levels": list(levels)}
+    properties = {"name": source, "asked_as": name, "dims": dims, "units": data.attrs.get("units")}
+    properties |= {"dtype": str(data.dtype), "stored_dtype": None if stored is None else str(np.dtype(stored))}
+    properties |= {"vocabulary": None if meaning is None else meaning.long_name}
+    return properties if levels == (None,) else {**properties, "levels": list(levels)}
 
 
-def series_of_forecasts(dataset: xr.Dataset, time: str | None) -> str:
+def fix_for_forecasts(dataset: xr.Dataset, time: str | None) -> str:
     """Return the fix that makes a series of forecasts: one lead, at the times for which its values are valid."""
     init = next((name for name in ("init_time", time, "time") if name in dataset.coords), None)
     leads = [str(name) for name, coord in dataset.coords.items() if name == "lead_time" or coord.dtype.kind == "m"]
@@ -152,13 +162,13 @@ def series_of_forecasts(dataset: xr.Dataset, time: str | None) -> str:
         dataset, lines = dataset.isel({lead: 0}), [f"ds = ds.isel({lead}=0)"]
     extra = [name for name in dict.fromkeys((init, lead, "valid_time")) if name in dataset.coords and name != axis]
     valid = f'(ds["{init}"] + ds["{lead}"])'  # only durations can be added
-    known = init is not None and lead in dataset.coords and dataset[lead].dtype.kind == "m"
+    is_known = init is not None and lead in dataset.coords and dataset[lead].dtype.kind == "m"
     if "valid_time" in extra and dataset["valid_time"].dims == (axis,):
-        valid, known = 'ds["valid_time"]', True
-    lines += [f"ds = ds.assign_coords({axis}={valid}.values)"] if known else []
+        valid, is_known = 'ds["valid_time"]', True
+    lines += [f"ds = ds.assign_coords({axis}={valid}.values)"] if is_known else []
     lines += [f"ds = ds.drop_vars({json.dumps(extra)})"] if extra else []
     lines += [f'ds = ds.rename({axis}="time")'] if axis != "time" else []
-    return "\n".join(lines if known else [*lines, "Then add the lead to the times: nothing in the data says it"])
+    return "\n".join(lines if is_known else [*lines, "Then add the lead to the times: the data do not contain it"])
 
 
 def is_code(line: str) -> bool:
@@ -172,19 +182,19 @@ def is_code(line: str) -> bool:
     return True
 
 
-def listed(names: Iterable) -> str:
-    """Return the first eight of some names as words."""
+def list_names(names: Iterable) -> str:
+    """Return the first eight names as text, and how many follow."""
     names = [str(name) for name in names]
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
-def sizes(chunks: Mapping[str, int]) -> str:
-    """Return the sizes of dimensions as words."""
-    return " x ".join(f"{size} {dim}" for dim, size in chunks.items())
+def format_sizes(sizes: Mapping[str, int]) -> str:
+    """Return the sizes of dimensions as text."""
+    return " x ".join(f"{size} {dim}" for dim, size in sizes.items())
 
 
-def in_bytes(count: float) -> str:
-    """Return a number of bytes in the unit that suits it."""
+def format_bytes(count: float) -> str:
+    """Return a number of bytes with a suitable unit."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
@@ -192,92 +202,96 @@ def in_bytes(count: float) -> str:
     return f"{count:.3g} TB"
 
 
-def when(time: object) -> str:
-    """Return a time to the minute, without midnight."""
-    return str(time)[:16].removesuffix(" 00:00")
+def format_time(time: object) -> str:
+    """Return a time without seconds where these are zero, and without midnight."""
+    return str(time)[:19].removesuffix(":00").removesuffix(" 00:00")
 
 
-def short(error: Exception) -> str:
+def format_error(error: Exception) -> str:
     """Return an error on one line."""
     return textwrap.shorten(f"{type(error).__name__}: {error}", 600, placeholder="...")
 
 
-def split_error(error: Exception, otherwise: str = "Mend it as said above") -> tuple[str, str]:
-    """Return an error of this package as what is wrong and the way out, which is its last sentence."""
-    what, dot, way_out = str(error).rpartition(". ")
-    return (what, way_out) if dot else (str(error), otherwise)
+def split_error(error: Exception, default_fix: str = "Correct it as described above") -> tuple[str, str]:
+    """Return the message of an error of this package and its fix, which is its last sentence."""
+    message, dot, fix = str(error).rpartition(". ")
+    return (message, fix) if dot else (str(error), default_fix)
 
 
 def _headline(report: Report) -> str:
-    counts = [sum(one.severity == severity for one in report.findings) for severity in SEVERITIES]
-    words = [f"{n} {severity}{'' if n == 1 else 's'}" for n, severity in zip(counts, SEVERITIES, strict=True) if n]
-    looked, count = report.summary.get("sampled"), report.summary.get("time", {}).get("count")
-    part = f" in {looked} of {count} states; the others were not looked at" if looked and looked < count else ""
-    return (", ".join(words) or "nothing found") + part
+    counts = [sum(finding.severity == severity for finding in report.findings) for severity in SEVERITIES]
+    texts = [f"{n} {severity}{'' if n == 1 else 's'}" for n, severity in zip(counts, SEVERITIES, strict=True) if n]
+    sampled, count = report.summary.get("sampled"), report.summary.get("time", {}).get("count")
+    is_partial = sampled and sampled < count
+    return (", ".join(texts) or "nothing found") + (
+        f" in {sampled} of {count} states; the others were not examined" if is_partial else ""
+    )
 
 
-def _what_ds_is(report: Report) -> str:
-    if report.summary.get("source") == GIVEN:
+def _meaning_of_ds(report: Report) -> str:
+    if report.summary.get("source") == IN_MEMORY:
         return "the Dataset that was checked"
     if not report.summary.get("joined"):
         return "what xarray opens at the path"
-    names = [one["name"] for one in report.summary.get("variables", ())]
+    names = [variable["name"] for variable in report.summary.get("variables", ())]
     return f"sc.open_dataset(path, {json.dumps(names) if names else '[...]'})"
 
 
-def _wrapped(text: str, first: str, other: str) -> list[str]:
+def _wrap(text: str, first: str, other: str) -> list[str]:
     return textwrap.wrap(
         text, _WIDTH, initial_indent=first, subsequent_indent=other, break_long_words=False, break_on_hyphens=False
     )
 
 
-def _facts(summary: Mapping[str, object]) -> list[tuple[str, list[str]]]:
-    """Return the facts as lines under headings."""
+def _properties(summary: Mapping[str, object]) -> list[tuple[str, list[str]]]:
+    """Return the summary as lines under headings."""
     writers = {
         "source": ("data", lambda source: [source]),
-        "variables": ("variables", lambda variables: [_variable_words(one) for one in variables]),
-        "left_out": ("left out", lambda names: [f"{listed(names)} (no time, or not on the grid)"]),
-        "grid": ("grid", _grid_words),
-        "time": ("time", _time_words),
-        "missing": ("missing", _missing_words),
-        "layout": ("layout", _layout_words),
-        "memory": ("memory", _memory_words),
-        "windows": ("windows", _window_words),
+        "variables": ("variables", lambda variables: [_variable_line(variable) for variable in variables]),
+        "left_out": ("left out", lambda names: [f"{list_names(names)} (no time, or not on the grid)"]),
+        "grid": ("grid", _grid_lines),
+        "time": ("time", _time_lines),
+        "missing": ("missing", _missing_lines),
+        "layout": ("layout", _layout_lines),
+        "memory": ("memory", _memory_lines),
+        "windows": ("windows", _window_lines),
     }
     return [(topic, write(summary[key])) for key, (topic, write) in writers.items() if summary.get(key)]
 
 
-def _variable_words(one: Mapping[str, object]) -> str:
-    name = one["name"] if one["asked_as"] == one["name"] else f"{one['asked_as']} (in the file: {one['name']})"
-    dtype = one["dtype"]
-    if one["stored_dtype"] not in (None, dtype):
-        dtype += f" stored as {one['stored_dtype']}"
-    units = one["units"] if one["units"] is not None else "no units"
-    known = one["vocabulary"] or "not in the vocabulary"
-    if one.get("levels"):
-        known += " at " + ", ".join(f"{level:g}" for level in one["levels"]) + " hPa"
-    return f"{name}: {sizes(one['dims'])}; {dtype}; {units}; {known}"
+def _variable_line(entry: Mapping[str, object]) -> str:
+    name = (
+        entry["name"] if entry["asked_as"] == entry["name"] else f"{entry['asked_as']} (in the file: {entry['name']})"
+    )
+    dtype = entry["dtype"]
+    if entry["stored_dtype"] not in (None, dtype):
+        dtype += f" stored as {entry['stored_dtype']}"
+    units = entry["units"] if entry["units"] is not None else "no units"
+    known = entry["vocabulary"] or "not in the vocabulary"
+    if entry.get("levels"):
+        known += " at " + ", ".join(f"{level:g}" for level in entry["levels"]) + " hPa"
+    return f"{name}: {format_sizes(entry['dims'])}; {dtype}; {units}; {known}"
 
 
-def _grid_words(grid: Mapping[str, Mapping]) -> list[str]:
+def _grid_lines(grid: Mapping[str, Mapping]) -> list[str]:
     latitude, longitude = grid["latitude"], grid["longitude"]
     order = "descending" if latitude["descending"] else "ascending"
     poles = " and ".join(latitude["rows_at_poles"])
-    kind = "global" if longitude["global"] else "regional"
-    kind += ", across Greenwich" if longitude["across_greenwich"] else ""
+    extent = "global" if longitude["global"] else "regional"
+    extent += ", across Greenwich" if longitude["across_greenwich"] else ""
     return [
         f"{latitude['name']}: {latitude['size']} rows from {latitude['first']:g} to {latitude['last']:g} ({order}), "
-        f"{_every(latitude['spacing'])}; {f'rows at the {poles} pole' if poles else 'no row at a pole'}",
+        f"{_spacing(latitude['spacing'])}; {f'rows at the {poles} pole' if poles else 'no row at a pole'}",
         f"{longitude['name']}: {longitude['size']} columns from {longitude['first']:g} to {longitude['last']:g}, "
-        f"{_every(longitude['spacing'])}; {kind}",
+        f"{_spacing(longitude['spacing'])}; {extent}",
     ]
 
 
-def _every(spacing: float | None) -> str:
+def _spacing(spacing: float | None) -> str:
     return f"every {spacing:g} degrees" if spacing else "unevenly spaced"
 
 
-def _time_words(time: Mapping[str, object]) -> list[str]:
+def _time_lines(time: Mapping[str, object]) -> list[str]:
     calendar = f"{time['calendar']} calendar" + (" (cftime)" if time["cftime"] else "")
     gaps = {0: "no gaps", 1: "1 gap"}.get(time["gaps"], f"{time['gaps']} gaps")
     return [
@@ -286,32 +300,33 @@ def _time_words(time: Mapping[str, object]) -> list[str]:
     ]
 
 
-def _missing_words(shares: Mapping[str, float]) -> list[str]:
-    some = [f"{name} {100 * share:.3g} %" for name, share in shares.items() if share]
-    return [f"{', '.join(some) or 'no value'} (of the sample)"]
+def _missing_lines(shares: Mapping[str, float]) -> list[str]:
+    incomplete = [f"{name} {100 * share:.3g} %" for name, share in shares.items() if share]
+    return [f"{', '.join(incomplete) or 'no value'} (of the sample)"]
 
 
-def _layout_words(layout: Mapping[str, Mapping]) -> list[str]:
+def _layout_lines(layout: Mapping[str, Mapping]) -> list[str]:
     lines: dict[str, list[str]] = {}
-    for name, one in layout.items():
-        words = f"chunks {sizes(one['stored'])}" if one["stored"] else "no chunks known"
-        if "dask" in one:
-            words += f"; dask chunks {sizes(one['dask'])}"
-        if "chunk_bytes" in one:
-            words += (
-                f" ({in_bytes(one['chunk_bytes'])}); one window decodes {one['window_amplification']:.3g} x its size, "
-                f"an epoch in order {one['epoch_amplification']:.3g} x the data ({in_bytes(one['epoch_bytes'])})"
+    for name, entry in layout.items():
+        line = f"chunks {format_sizes(entry['stored'])}" if entry["stored"] else "no chunks known"
+        if "dask" in entry:
+            line += f"; dask chunks {format_sizes(entry['dask'])}"
+        if "chunk_bytes" in entry:
+            line += (
+                f" ({format_bytes(entry['chunk_bytes'])}); one window decodes {entry['window_amplification']:.3g} x "
+                f"its size, an epoch in order {entry['epoch_amplification']:.3g} x the data "
+                f"({format_bytes(entry['epoch_bytes'])})"
             )
-        lines.setdefault(words, []).append(name)
-    return [f"{listed(names)}: {words}" for words, names in lines.items()]
+        lines.setdefault(line, []).append(name)
+    return [f"{list_names(names)}: {line}" for line, names in lines.items()]
 
 
-def _memory_words(memory: Mapping[str, int | None]) -> list[str]:
-    free = "" if memory["free_bytes"] is None else f"; {in_bytes(memory['free_bytes'])} are free"
-    return [f"all states take {in_bytes(memory['states_bytes'])} as float32{free}"]
+def _memory_lines(memory: Mapping[str, int | None]) -> list[str]:
+    free = "" if memory["free_bytes"] is None else f"; {format_bytes(memory['free_bytes'])} are free"
+    return [f"all states take {format_bytes(memory['states_bytes'])} as float32{free}"]
 
 
-def _window_words(windows: Mapping[str, object]) -> list[str]:
+def _window_lines(windows: Mapping[str, object]) -> list[str]:
     lengths = f"{windows['history']} states in and {windows['horizon']} out, {windows['step']} apart"
     splits = [f"{name} {count}" for name, count in windows["count"].items() if name != "all"]
     return [f"{windows['count']['all']} of {lengths}" + (f"; by split: {', '.join(splits)}" if splits else "")]

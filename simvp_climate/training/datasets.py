@@ -1,10 +1,11 @@
-"""The training and the validation period: checked, indexed and with its statistics.
+"""The training and the validation period: opened, checked, indexed, with their statistics.
 
 Shape suffix: H latitude.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -12,108 +13,102 @@ import xarray as xr
 from lightning_fabric import Fabric
 
 from simvp_climate.data import reader
-from simvp_climate.data.conventions import canonicalize
-from simvp_climate.data.grid import check_same_grid
-from simvp_climate.data.variables import same_units
-from simvp_climate.data.windows import find_windows, shared_period
-from simvp_climate.processing.forcings import FORCINGS, static_names
-from simvp_climate.processing.statistics import (
-    Normalizer,
-    Statistics,
-    check_moments,
-    check_transforms,
-    compute_statistics,
-)
+from simvp_climate.data.conventions import Canonical, canonicalize
+from simvp_climate.data.windows import find_windows
+from simvp_climate.processing.forcings import static_names
+from simvp_climate.processing.statistics import Normalizer, Statistics, compute_statistics
 from simvp_climate.processing.task import Task
+from simvp_climate.quality import rules
+from simvp_climate.quality.report import Finding
 from simvp_climate.training import loader
 from simvp_climate.training.config import TrainConfig
 
 
-def open_series(task: Task, dataset: xr.Dataset | Sequence[xr.Dataset], name: str) -> list[xr.Dataset]:
-    """Return the series under the names and on the orientation used inside."""
-    series = dataset if isinstance(dataset, list | tuple) else [dataset]
-    for one in series:
-        if not isinstance(one, xr.Dataset):
+@dataclass(frozen=True, eq=False)
+class Series:
+    """One series of states without members: its canonical Dataset, and where it comes from."""
+
+    dataset: xr.Dataset
+    canonical: Canonical
+
+
+def open_series(task: Task, dataset: xr.Dataset | Sequence[xr.Dataset], name: str) -> list[Series]:
+    """Return the series of a Dataset or of a list of them, with each ensemble member as a series of its own."""
+    originals = dataset if isinstance(dataset, list | tuple) else [dataset]
+    for original in originals:
+        if not isinstance(original, xr.Dataset):
             raise ValueError(
-                f"{name} is of type {type(one).__name__}: give an xarray.Dataset (open_dataset returns one)"
+                f"{name} has type {type(original).__name__}, but must be an xarray.Dataset: "
+                f"{name} = sc.open_dataset(path, variables)"
             )
-    if not series:
-        raise ValueError(f"{name} is an empty list: give at least one series")
-    inside = []
-    for one in series:
-        inside += canonicalize(one, task.all_variables, task.levels).series
-    for one in inside:
-        reader.list_channels(one)  # refuses what has no time, or a dimension too many
-    return inside
+    if not originals:
+        raise ValueError(f"{name} is an empty list. Give at least one series: {name}=[ds]")
+    canonicals = [canonicalize(original, task.all_variables, task.levels) for original in originals]
+    series = [Series(member, canonical) for canonical in canonicals for member in canonical.series]
+    for each in series:
+        reader.list_channels(each.dataset)  # raises for variables without time, or with other dimensions
+    return series
 
 
-def check_alike(series: list[xr.Dataset]) -> None:
-    """Refuse series that differ in grid, channels or units."""
-    for one in series[1:]:
-        check_same_grid(series[0], one)
-        calendars = [dataset["time"].dt.calendar for dataset in (series[0], one)]
-        if calendars[0] != calendars[1]:
-            raise ValueError(
-                f"the calendars differ: {calendars[0]} and {calendars[1]} (training, validation or member). Bring all "
-                "series to one, ds.convert_calendar('standard')"
-            )
-        if reader.list_channels(one) != reader.list_channels(series[0]):
-            raise ValueError(
-                f"the series differ in their channels: {[str(c) for c in reader.list_channels(series[0])]} and "
-                f"{[str(c) for c in reader.list_channels(one)]}. Select the same levels in each"
-            )
-        for name in one.data_vars:
-            units = [dataset[name].attrs.get("units", "") for dataset in (series[0], one)]
-            if all(units) and not same_units(*units):
-                raise ValueError(
-                    f"{name} is in {units[0]!r} in one series and in {units[1]!r} in another (training, validation or "
-                    "member): convert it, and set attrs['units']"
-                )
+def check_series(task: Task, leads: int, training: list[Series], validation: list[Series]) -> None:
+    """Raise ValueError if series differ from each other, or if validation times lie within training windows."""
+    datasets = [series.dataset for series in training]
+    rules.raise_first(
+        chain(
+            rules.unlike_series([*datasets, *(series.dataset for series in validation)]),
+            rules.partly_missing_units(datasets),
+            _overlaps(task, leads, datasets, [series.dataset for series in validation]),
+        )
+    )
 
 
-def check_labels(series: list[xr.Dataset]) -> None:
-    """Refuse a list of series of which some say their units and some do not: two scales would mix unseen."""
-    for name in series[0].data_vars:
-        said = [one[name].attrs.get("units", "") for one in series]
-        if any(said) and not all(said):
-            raise ValueError(
-                f"{name} has no attribute units in dataset[{said.index('')}], and {max(said)!r} in another: say the "
-                f"units of each, ds[{name!r}].attrs['units']"
-            )
-
-
-def check_no_overlap(task: Task, leads: int, training: list[xr.Dataset], validation: list[xr.Dataset]) -> None:
-    """Refuse validation times that lie within training windows."""
-    for number, one in enumerate(training):
-        times = one.indexes["time"]
-        label = "dataset" if len(training) == 1 else f"dataset[{number}]"
-        windows = find_windows(times, task.step, task.history, leads, label)
+def _overlaps(
+    task: Task, leads: int, training: list[xr.Dataset], validation: list[xr.Dataset]
+) -> Iterator[Finding | None]:
+    for index, dataset in enumerate(training):
+        times, name = dataset.indexes["time"], _series_name("dataset", index, len(training))
+        windows = find_windows(times, task.step, task.history, leads, name)
         for other in validation:
-            shared = shared_period(times, windows, other.indexes["time"])
-            if len(shared):
-                raise ValueError(
-                    f"training and validation overlap: {len(shared)} validation times, {shared[0]} to {shared[-1]}, "
-                    "lie within training windows, and the best epoch would be chosen on training data. Split by time: "
-                    "train, valid = ds.sel(time=slice(None, '2015')), ds.sel(time='2016')"
-                )
+            yield rules.overlapping_periods("training", times, windows, "validation", other.indexes["time"])
 
 
-def describe(series: list[xr.Dataset]) -> str:
-    """Return the periods of some series in words."""
-    periods = [f"{one.indexes['time'][0]} to {one.indexes['time'][-1]}" for one in series]
-    return ", ".join(dict.fromkeys(periods))
+def _series_name(name: str, index: int, count: int) -> str:
+    return name if count == 1 else f"{name}[{index}]"
+
+
+def describe_periods(series: list[Series]) -> str:
+    """Return the first and last time of each series as text."""
+    indexes = [each.dataset.indexes["time"] for each in series]
+    return ", ".join(dict.fromkeys(f"{times[0]} to {times[-1]}" for times in indexes))
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The training or the validation windows, with its statistics.
+    """The windows of the training or the validation period, and their statistics.
 
-    `period` is what the series cover, in words; `inits` are the initialization times of all windows, series after
-    series; `states` those read already, or None.
+    Attributes
+    ----------
+    name
+        "dataset" or "valid".
+    period
+        First and last time of each series, as text.
+    series, sources, windows
+        The series that have windows, where each is read from, and the positions of its windows.
+    inits
+        Initialization times of all windows, series after series.
+    plan
+        How the windows are read.
+    statistics
+        Statistics of the states that windows use.
+    states
+        These states if they stay in memory, else None.
+    identities
+        For each source what `reader.source_identity` returned when the statistics were computed.
     """
 
     name: str
     period: str
+    series: list[Series]
     sources: list[reader.Source]
     windows: list[np.ndarray]
     inits: pd.Index
@@ -141,18 +136,17 @@ class Split:
         """Raise ValueError if the store changed since its statistics were computed."""
         if self.plan.mode == "memory":
             return
-        for number, (source, identity) in enumerate(zip(self.sources, self.identities, strict=True)):
+        for index, (source, identity) in enumerate(zip(self.sources, self.identities, strict=True)):
             if reader.source_identity(source) != identity:
                 raise ValueError(
-                    f"the store of {self.name} (series {number}) changed under the run: files in it have another size "
-                    "or time of change than when the statistics were computed. Let nothing write to the data while "
-                    "they train; start the run anew in another directory"
+                    f"the store of {_series_name(self.name, index, len(self.sources))} changed during training: files "
+                    "have another size or time of change. Write nothing to it, and start the run in another directory"
                 )
 
 
 def read_split(
     task: Task,
-    series: list[xr.Dataset],
+    series: list[Series],
     name: str,
     weights_H: np.ndarray,
     log_scale: np.ndarray,
@@ -161,90 +155,101 @@ def read_split(
     share: float,
     fabric: Fabric,
 ) -> Split:
-    """Index the windows of some series, decide how they are read, and survey what they use."""
-    sources = [reader.open_source(one, config.engine) for one in series]
+    """Return the windows of some series with their statistics, after deciding how they are read.
+
+    Parameters
+    ----------
+    name
+        "dataset" or "valid".
+    weights_H
+        Area weights with mean one.
+    log_scale
+        As in `Normalizer`.
+    plan
+        How a resumed run read them; None to decide now, with at most a `share` of the memory that is free.
+
+    Raises
+    ------
+    ValueError
+        If no window fits, or a value inside a window is missing at some times only.
+    """
+    sources = [reader.open_source(each.dataset, config.engine) for each in series]
     windows = []
-    for number, one in enumerate(series):
-        label = name if len(series) == 1 else f"{name}[{number}]"
-        windows.append(find_windows(one.indexes["time"], task.step, task.history, config.leads(task), label))
+    for index, each in enumerate(series):
+        label = _series_name(name, index, len(series))
+        times = each.dataset.indexes["time"]
+        windows.append(find_windows(times, task.step, task.history, config.leads(task), label))
     if name == "valid":
-        windows = _spread(windows, config.validation_windows)
-    inits = [one.indexes["time"][w[:, task.history - 1]] for one, w in zip(series, windows, strict=True)]
-    # series without a window among those chosen
-    used = [number for number, positions in enumerate(windows) if len(positions)]
-    sources, windows, inits = ([part[number] for number in used] for part in (sources, windows, inits))
+        windows = _spread_evenly(windows, config.validation_windows)
+    period = describe_periods(series)
+    # some series may have none of the chosen windows
+    used = [index for index, positions in enumerate(windows) if len(positions)]
+    series, sources, windows = ([items[index] for index in used] for items in (series, sources, windows))
+    inits = [
+        each.dataset.indexes["time"][positions[:, task.history - 1]]
+        for each, positions in zip(series, windows, strict=True)
+    ]
     batch = min(config.batch_size, sum(map(len, windows)))
-    if plan is None:  # one for all processes, whatever memory each sees free
+    if plan is None:  # one for all processes, whatever memory each of them sees as free
         plan = fabric.broadcast(loader.choose_plan(sources, windows, batch, config.memory, share))
     identities = [reader.source_identity(source) if plan.mode == "stream" else None for source in sources]
     states = loader.allocate(sources, windows) if plan.mode == "memory" else None
-    found = compute_statistics(sources, windows, weights_H, task.history, log_scale, out=states)
-    return Split(name, describe(series), sources, windows, inits[0].append(inits[1:]), plan, found, states, identities)
+    statistics = compute_statistics(sources, windows, weights_H, task.history, log_scale, out=states)
+    rules.raise_first(rules.incomplete_values(statistics, [each.canonical for each in series], sources))
+    inits = inits[0].append(inits[1:])
+    return Split(name, period, series, sources, windows, inits, plan, statistics, states, identities)
 
 
-def _spread(windows: list[np.ndarray], count: int) -> list[np.ndarray]:
+def _spread_evenly(windows: list[np.ndarray], count: int) -> list[np.ndarray]:
     """Return `count` of the windows, evenly spread over all series."""
-    first = np.cumsum([0, *map(len, windows)])
-    chosen = np.unique(np.linspace(0, first[-1] - 1, min(count, first[-1])).round().astype(int))
+    starts = np.cumsum([0, *map(len, windows)])
+    chosen = np.unique(np.linspace(0, starts[-1] - 1, min(count, starts[-1])).round().astype(int))
     return [
-        positions[chosen[(chosen >= begin) & (chosen < end)] - begin]
-        for positions, begin, end in zip(windows, first[:-1], first[1:], strict=True)
+        positions[chosen[(chosen >= start) & (chosen < stop)] - start]
+        for positions, start, stop in zip(windows, starts[:-1], starts[1:], strict=True)
     ]
 
 
-def check_same_data(normalizer: Normalizer, part: Split, name: str) -> None:
-    """Refuse data that lack values where the training data had them, or cannot be in the same units."""
-    lost = part.statistics.mask & ~normalizer.mask
-    if lost.any():
-        channel, row, column = np.argwhere(lost)[0]
-        time = int(part.windows[0][0, 0])
-        raise ValueError(
-            reader.describe_missing_value(part.sources[0].dataset, time, channel, row, column, np.nan)
-            + f"{name} has no value there at any time, the training data have. Give both the same mask: {name} = "
-            f"{name}.where(train.notnull().any('time'))"
+def check_trainable(normalizer: Normalizer, statistics: Statistics, split: Split, task: Task) -> None:
+    """Raise ValueError if units or values of some channels of a split are impossible, or there is nothing to learn."""
+    canonical = split.series[0].canonical
+    rules.raise_first(rules.unusable_channels(statistics, normalizer, canonical, dict(task.transforms)))
+
+
+def check_like_training(normalizer: Normalizer, split: Split, task: Task) -> None:
+    """Raise ValueError if data lack values that training had, or are in other units than those of the normalizer."""
+    canonical, statistics = split.series[0].canonical, split.statistics
+    dataset = split.sources[0].dataset
+    unlabeled = [not dataset[channel.variable].attrs.get("units") for channel in normalizer.channels]
+    # a season without snow or rain may vary little: only data without units must vary as in training
+    spreads = np.where(unlabeled, statistics.std, np.maximum(statistics.std, normalizer.std))
+    rules.raise_first(
+        chain(
+            rules.lost_cells(normalizer, statistics, canonical, split.name),
+            rules.unlike_training(normalizer, statistics.mean, spreads, split.name),
+            rules.values_outside_bounds(statistics, normalizer, canonical, dict(task.transforms), split.name),
         )
-    channels, units = normalizer.channels, normalizer.units
-    unlabeled = [not part.sources[0].dataset[channel.variable].attrs.get("units") for channel in channels]
-    # a season without snow or rain may vary little: only of data that do not say their units is that held against them
-    spread = np.where(unlabeled, part.statistics.std, np.maximum(part.statistics.std, normalizer.std))
-    check_moments(normalizer, part.statistics.mean, spread, name)
-    check_transforms(part.statistics, channels, units, normalizer.log_scale, normalizer.bounds, name)
+    )
 
 
 def read_statics(task: Task, dataset: object, grid: xr.Dataset, known: dict[str, np.ndarray]) -> np.ndarray:
     """Return the fields without time that the task names, (field, latitude, longitude), float64.
 
-    Those that are `known` are not looked for in the dataset.
+    Fields in `known` are not read from the dataset. All series must have the same field.
     """
-    names = static_names(task.forcings)
-    shape = (0, grid.sizes["latitude"], grid.sizes["longitude"])
-    series = [dataset] if isinstance(dataset, xr.Dataset) else list(dataset)
+    datasets = [dataset] if isinstance(dataset, xr.Dataset) else list(dataset)
     fields = []
-    for name in names:
+    for name in static_names(task.forcings):
         if name in known:
             fields.append(known[name])
             continue
-        try:
-            field, *others = [canonicalize(one, [name]).dataset[name] for one in series]
-        except ValueError as error:
-            raise ValueError(
-                f"forcings={task.forcings} names {name!r}, which is neither built in ({', '.join(FORCINGS)}) nor found "
-                f"in all of the training data: {error}"
-            ) from error
-        if more := sorted(set(field.dims) - {"latitude", "longitude"}):
-            raise ValueError(
-                f"{name!r} in forcings has the dimensions {more} beside latitude and longitude: fields that change "
-                "cannot be known at the times that are forecast. Choose one state of it, "
-                f"ds[{name!r}].isel({more[0]}=0), or add it to Task.variables"
-            )
-        values = field.transpose("latitude", "longitude").values.astype(np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name!r} in forcings has missing values: fill them, for example ds[{name!r}].fillna(0)")
-        for number, other in enumerate(others, start=1):
-            if not np.array_equal(other.transpose("latitude", "longitude").values.astype(np.float64), values):
+        values, findings = zip(*(rules.find_static(each, name) for each in datasets), strict=True)
+        rules.raise_first(findings)
+        for index, other in enumerate(values[1:], start=1):
+            if not np.array_equal(other, values[0]):
                 raise ValueError(
-                    f"{name!r} in forcings is another field in dataset[{number}] than in dataset[0]: one run has one. "
-                    "Leave it out of forcings, or train on the series one by one"
+                    f"{name!r} in forcings differs between dataset[0] and dataset[{index}], but a run has one such "
+                    "field. Omit it from forcings, or train on the series one by one"
                 )
-        fields.append(values)
-    return np.stack(fields) if fields else np.empty(shape)
+        fields.append(values[0])
+    return np.stack(fields) if fields else np.empty((0, grid.sizes["latitude"], grid.sizes["longitude"]))

@@ -20,7 +20,7 @@ from simvp_climate.forecasting.device import choose_device
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 from simvp_climate.processing import tensors
-from simvp_climate.processing.statistics import Normalizer, check_transforms, check_units, check_varies, transforms_of
+from simvp_climate.processing.statistics import Normalizer, resolve_transforms
 from simvp_climate.processing.task import Task
 from simvp_climate.training import checkpoint, datasets, distributed, memory, signals, transfer
 from simvp_climate.training.config import TrainConfig
@@ -132,10 +132,9 @@ def train(
     with checkpoint.lock(directory if fabric.is_global_zero else None) as run_directory, signals.watch() as stop:
         training = datasets.open_series(task, dataset, "dataset")
         validation = None if valid is None else datasets.open_series(task, valid, "valid")
-        datasets.check_alike(training + (validation or []))
-        datasets.check_labels(training)
-        datasets.check_no_overlap(task, leads, training, validation or [])
-        grid, channels = training[0], reader.list_channels(training[0])
+        datasets.check_series(task, leads, training, validation or [])
+        grid = training[0].dataset
+        channels = reader.list_channels(grid)
         if start_from is not None:
             statistics = transfer.choose_statistics(start_from, task, grid, channels, config.statistics)
             config = dataclasses.replace(config, statistics=statistics)
@@ -269,8 +268,8 @@ def _resolve_padding(model: SimVPv2Config, start_from: Forecaster | None, grid: 
 
 def _read_splits(
     task: Task,
-    training: list[xr.Dataset],
-    validation: list[xr.Dataset] | None,
+    training: list[datasets.Series],
+    validation: list[datasets.Series] | None,
     channels: tuple[reader.Channel, ...],
     weights_H: np.ndarray,
     config: TrainConfig,
@@ -279,8 +278,9 @@ def _read_splits(
     fabric: Fabric,
 ) -> tuple[datasets.Split, datasets.Split | None, Normalizer]:
     """Return the windows of both periods, and the normalizer of the training period that both fit."""
-    units = tuple(training[0][channel.variable].attrs.get("units", "") for channel in channels)
-    log_scale, bounds = transforms_of(channels, units, task.transforms)
+    grid = training[0].dataset
+    units = tuple(grid[channel.variable].attrs.get("units", "") for channel in channels)
+    log_scale, bounds = resolve_transforms(channels, units, task.transforms)
     plans = fabric.broadcast(checkpoint.load_plans(run_directory)) or (None, None)
     # processes on one machine share its memory, and the validation period gets a quarter of it
     share = (1.0 if validation is None else 0.75) * distributed.count()[1] / fabric.world_size
@@ -297,14 +297,12 @@ def _read_splits(
         channels, units, statistics.mean, statistics.std, statistics.change_std, statistics.mask, log_scale, bounds
     )
     if start_from is not None and config.statistics == "inherit":
-        normalizer = transfer.inherit_statistics(start_from, normalizer, statistics)
-        datasets.check_same_data(normalizer, train_split, "dataset")
+        normalizer = transfer.inherit_statistics(start_from, normalizer, train_split, task)
+        datasets.check_like_training(normalizer, train_split, task)
     else:
-        check_units(statistics, channels, units, log_scale)
-        check_varies(statistics, channels)
-        check_transforms(statistics, channels, units, log_scale, bounds)
+        datasets.check_trainable(normalizer, statistics, train_split, task)
     if valid_split is not None:
-        datasets.check_same_data(normalizer, valid_split, "valid")
+        datasets.check_like_training(normalizer, valid_split, task)
     return train_split, valid_split, normalizer
 
 

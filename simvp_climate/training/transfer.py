@@ -16,8 +16,9 @@ from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.networks.simvp_v2 import SimVPv2Config
 from simvp_climate.processing import tensors
 from simvp_climate.processing.forcings import static_names
-from simvp_climate.processing.statistics import Normalizer, Statistics, check_transforms, check_units, check_varies
+from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
+from simvp_climate.training.datasets import Split, check_trainable
 
 _STATISTICS = ("mean", "std", "log_scale", "bounds", "mask")  # per channel
 _COMPUTE = "compute them from the new data, TrainConfig(statistics='compute')"
@@ -132,7 +133,7 @@ def known_statics(pretrained: Forecaster | None, statistics: str) -> dict[str, n
     return dict(zip(static_names(pretrained.task.forcings), pretrained.statics, strict=True))
 
 
-def inherit_statistics(pretrained: Forecaster, normalizer: Normalizer, statistics: Statistics) -> Normalizer:
+def inherit_statistics(pretrained: Forecaster, normalizer: Normalizer, split: Split, task: Task) -> Normalizer:
     """Return the normalizer of the data with the pretrained statistics for the channels that both have.
 
     Raises
@@ -143,13 +144,7 @@ def inherit_statistics(pretrained: Forecaster, normalizer: Normalizer, statistic
     trained = pretrained.normalizer
     pairs = _matches(normalizer.channels, trained.channels)
     new = [index for index in range(len(normalizer.channels)) if index not in dict(pairs)]
-    fields = {name: getattr(statistics, name)[new] for name in ("mean", "std", "mask", "low", "high")}
-    new_statistics = dataclasses.replace(statistics, **fields, change_std=statistics.change_std[:, new])
-    channels, units = [normalizer.channels[index] for index in new], [normalizer.units[index] for index in new]
-    check_units(new_statistics, channels, units, normalizer.log_scale[new])
-    check_varies(new_statistics, channels)
-    check_transforms(new_statistics, channels, units, normalizer.log_scale[new], normalizer.bounds[new])
-
+    check_trainable(normalizer.select(new), split.statistics.select(new), split, task)
     merged = {name: getattr(normalizer, name).copy() for name in (*_STATISTICS, "change_std")}
     units = list(normalizer.units)
     for index, source in pairs:

@@ -218,20 +218,6 @@ def test_runs_without_a_gap():
     assert reader.consecutive_runs(np.array([], dtype=int)) == []
 
 
-def test_values_that_are_missing_are_named():
-    inside = canonicalize(dataset(), ["z", "t2m"]).dataset
-    states = expected(inside)
-    states[4, 3, 1, 2] = np.nan
-    with pytest.raises(ValueError, match="t2m is nan at 2001-01-02 00:00:00, latitude -20, longitude 120, inside"):
-        reader.check_finite(states, inside, np.arange(23))
-    mask = np.zeros(states.shape[1:], bool)
-    mask[3, 1, 2] = True
-    reader.check_finite(states, inside, np.arange(23), mask)
-    states[4, 3, 1, 3] = np.inf
-    with pytest.raises(ValueError, match="t2m is inf at .* longitude 180"):
-        reader.check_finite(states, inside, np.arange(23), mask)
-
-
 def test_chunks_of_netcdf_are_known(tmp_path):
     dataset().to_netcdf(
         tmp_path / "s.nc", encoding={"z": {"chunksizes": (5, 3, 4, 6)}, "t2m": {"chunksizes": (7, 4, 6)}}

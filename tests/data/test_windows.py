@@ -112,10 +112,10 @@ def test_too_short_a_series_says_what_it_has():
     ("times", "message"),
     [
         (hours(), "x has no times"),
-        (hours(0, 12, 6), "not in order: 2001-01-01 06:00:00 comes after 2001-01-01 12:00:00"),
+        (hours(0, 12, 6), "x must increase: 2001-01-01 06:00:00 comes after 2001-01-01 12:00:00"),
         (
             hours(0, 6, 0, 12, 0).where([True, True, False, True, False]),
-            r"2 of the 5 times of x are missing \(NaT\), the first at position 2. Drop them: ds.isel\(time=",
+            r"2 of the 5 times of x are missing \(NaT\), the first at position 2. ds = ds.isel\(time=",
         ),
         (hours(0, 6, 6), "2001-01-01 06:00:00 appears more than once in x"),
     ],

@@ -165,7 +165,7 @@ def test_a_store_that_changes_under_the_run_is_an_error(tmp_path, monkeypatch):
     )
     save = checkpoint.save
     monkeypatch.setattr(checkpoint, "save", lambda *arguments: (save(*arguments), os.utime(chunk, (1, 1))))
-    with pytest.raises(ValueError, match="the store of dataset .series 0. changed under the run"):
+    with pytest.raises(ValueError, match="the store of dataset changed"):
         run(ds, config=quick(epochs=2, memory=STREAMED))
 
 
@@ -227,11 +227,11 @@ def test_scales_that_are_not_said_do_not_mix():
     percent = fractions()
     percent["tcc"] = (percent["tcc"] * 100).assign_attrs(units="%")
     later = fractions(12, "2001-03-01").drop_attrs()
-    with pytest.raises(ValueError, match=r"tcc has no attribute units in dataset\[1\], and '%' in another"):
+    with pytest.raises(ValueError, match=r"tcc has no units in dataset\[1\], but '%'"):
         run([percent, later], task=task)
     for change in ({"valid": later}, {"start_from": run(percent, task=task)}):
         dataset = percent if "valid" in change else later
-        with pytest.raises(ValueError, match="tcc of .* averages 0.6.*, it was trained on 6.*are the units the same"):
+        with pytest.raises(ValueError, match="tcc of .* mean 0.6.* trained with 6"):
             run(dataset, task=task, **change)
     with pytest.raises(ValueError, match="tcc of the dataset averages 0.58"):
         run(percent, task=task)(later)
@@ -242,7 +242,7 @@ def test_a_season_that_varies_little_is_valid_where_it_says_its_units():
     calm["tcc"] = (calm["tcc"] * 0 + 0.6).assign_attrs(units="1")
     task = Task(["tcc"], history=2, horizon=2)
     assert np.isfinite(run(fractions(), task=task, valid=calm).provenance["epochs"][0]["valid_loss"])
-    with pytest.raises(ValueError, match="tcc of valid averages 0.6 with a standard deviation of .*are the units the"):
+    with pytest.raises(ValueError, match="tcc of valid has mean 0.6"):
         run(fractions(), task=task, valid=calm.drop_attrs())
 
 
@@ -250,9 +250,9 @@ def test_bounds_hold_for_valid_and_fine_tuning_too():
     task = Task(["tcc"], history=2, horizon=2, transforms={"tcc": (0, 1)})
     double = fractions(12, "2001-03-01") * 1.5
     double["tcc"].attrs["units"] = "1"
-    with pytest.raises(ValueError, match="holds 'tcc' within 0 and 1, and valid goes from"):
+    with pytest.raises(ValueError, match="'tcc'.* within 0 to 1, but tcc of valid goes from"):
         run(fractions(), task=task, valid=double)
-    with pytest.raises(ValueError, match="holds 'tcc' within 0 and 1, and dataset goes from"):
+    with pytest.raises(ValueError, match="'tcc'.* within 0 to 1, but tcc of dataset goes from"):
         run(double, task=task, start_from=run(fractions(), task=task))
 
 
@@ -262,9 +262,9 @@ def test_series_with_another_field_without_time_are_refused():
     task = Task(["z500", "t2m"], history=2, horizon=2, forcings=["orography"])
     first, second = ds.assign(orography=hills), ds.assign(orography=hills[::-1].values + 0 * hills)
     assert len(run([first, first], task=task).statics) == 1
-    with pytest.raises(ValueError, match=r"'orography' in forcings is another field in dataset\[1\] than in dataset"):
+    with pytest.raises(ValueError, match=r"'orography' in forcings differs between .*dataset\[1\]"):
         run([first, second], task=task)
-    with pytest.raises(ValueError, match="nor found in all of the training data"):
+    with pytest.raises(ValueError, match="'orography'.* not in the data"):
         run([first, ds], task=task)
 
 
@@ -384,15 +384,15 @@ def hole(ds, when=5):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (hole, r"t2m is nan at 2001-01-02 06:00:00, latitude -33.75, longitude 67.5, inside a window"),
+        (hole, "t2m is nan at 2001-01-02 06:00, latitude -33.75, longitude 67.5; 1 of 30 times"),
         (
             lambda ds: ds.assign(t2m=ds["t2m"] * 0 + 273),
-            "t2m is constant .value 273. over the training period",
+            "t2m is constant, 273",
         ),
         (lambda ds: ds.isel(time=slice(0, 3)), "dataset has no window of 4 states"),
         (lambda ds: ds.drop_vars("t2m"), "no variable 't2m'.*which has .'z500'"),
-        (lambda ds: ds.isel(time=[1, 0, 2, 3, 4, 5]), "not in order"),
-        (lambda ds: ds.expand_dims(quantile=2), "quantile.*to train on all give a list of series"),
+        (lambda ds: ds.isel(time=[1, 0, 2, 3, 4, 5]), "must increase"),
+        (lambda ds: ds.expand_dims(quantile=2), "quantile.*list of series"),
         (lambda ds: ds.mean("time"), "time"),
     ],
 )
@@ -411,7 +411,7 @@ def test_wrong_step_grid_and_overlap_are_refused():
     ds = waves(times=30)
     with pytest.raises(ValueError, match="step='9h' is not a multiple of the step of dataset"):
         run(ds, task=Task(["t2m"], history=2, horizon=2, step="9h"))
-    with pytest.raises(ValueError, match="training and validation overlap: 10 validation times, 2001-01-06"):
+    with pytest.raises(ValueError, match="training and validation overlap: 10 times .* 2001-01-06"):
         run(ds, valid=ds.isel(time=slice(20, None)))
     with pytest.raises(ValueError, match="training and validation overlap"):  # though they share no time
         run(
@@ -425,21 +425,21 @@ def test_wrong_step_grid_and_overlap_are_refused():
         run(ds, valid=celsius)
     unsaid = waves(times=12, start="2001-03-01")
     unsaid["t2m"] = (unsaid["t2m"] - 273.15).drop_attrs()
-    with pytest.raises(ValueError, match="t2m of valid averages .*, it was trained on"):
+    with pytest.raises(ValueError, match="t2m of valid has mean .* trained with"):
         run(ds, valid=unsaid)
-    with pytest.raises(ValueError, match="dataset is of type NoneType: give an xarray.Dataset"):
+    with pytest.raises(ValueError, match="dataset has type NoneType.*xarray.Dataset"):
         train(TASK, None, valid=None, device="cpu")
-    with pytest.raises(ValueError, match="device=.'cpu'. is not to be had here"):
+    with pytest.raises(ValueError, match="device=.'cpu'. is not available"):
         train(TASK, ds, valid=None, device=["cpu"])
     with pytest.raises(ValueError, match="config is a dict: give a TrainConfig"):
         run(ds, config={"epochs": 3})
     with pytest.raises(ValueError, match=r"start_from is a str: give a Forecaster, Forecaster.load\(path\)"):
         run(ds, start_from="f.safetensors")
-    with pytest.raises(ValueError, match="device='gpu' is not to be had here: choose 'auto' or one of"):
+    with pytest.raises(ValueError, match="device='gpu' is not available: choose 'auto' or one of"):
         train(TASK, ds, valid=None, device="gpu")
     with pytest.raises(ValueError, match="grids differ"):
         run(ds, valid=waves(times=12, start="2001-03-01").isel(latitude=slice(0, 5)))
-    with pytest.raises(ValueError, match="of type Path|of type PosixPath|of type str"):
+    with pytest.raises(ValueError, match="type Path|type PosixPath|type str"):
         run("era5.zarr")
 
 
@@ -765,7 +765,7 @@ def test_a_validation_loss_that_is_no_number_is_an_error(monkeypatch):
             run(valid=valid)
     # beyond what float32 can square, at a plausible mean
     valid["t2m"][3:5, 0, :2] = [1e30, -1e30]
-    with pytest.raises(ValueError, match="t2m of valid averages .* with a standard deviation of inf"):
+    with pytest.raises(ValueError, match="t2m of valid has mean .* standard deviation inf"):
         run(valid=valid)
 
 

@@ -182,7 +182,7 @@ def test_fields_without_time_are_taken_from_the_start_or_from_the_data():
     both = dataclasses.replace(task, forcings=("lsm", "orography"))
     tuned = run(windy(times=30).assign(lsm=hills > 0.5), task=both, start_from=first)
     np.testing.assert_array_equal(tuned.statics, np.stack([hills > 0.5, hills]))
-    with pytest.raises(ValueError, match="names 'orography', which is neither built in"):
+    with pytest.raises(ValueError, match="'orography' in forcings is not built in"):
         run(windy(times=30), task=task, start_from=first, config=quick(statistics="compute"))
 
 

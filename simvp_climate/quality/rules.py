@@ -1,0 +1,539 @@
+"""The rules about data, each written once: `check` lists all findings, `train` and the forecaster raise the first.
+
+A rule is a function from what is known about the data (names, statistics, states) to findings. It names variables,
+dimensions and coordinates as the user's Dataset does, and its fix can be pasted where `ds` is that Dataset.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from simvp_climate.data import reader
+from simvp_climate.data.conventions import Canonical, canonicalize
+from simvp_climate.data.grid import Axes, check_same_grid
+from simvp_climate.data.variables import Variable, conversion, find_variable, lookup, same_units
+from simvp_climate.data.windows import shared_period
+from simvp_climate.processing.forcings import FORCINGS
+from simvp_climate.processing.statistics import Normalizer, Statistics, apply_log
+from simvp_climate.quality.report import Finding, format_time, list_names, split_error
+
+# fill values of netCDF, CMIP, GrADS, Ferret and hand-made files, without their sign
+_FILL_VALUES = (9.96921e36, 1e20, 1e30, 1e34, 1e35, 1e36, 1e37, 3.4028235e38, 999, 9999, 99999, 999999, 9.99e8, 32767,
+                32768, 65535, 2147483647, 2147483648)  # fmt: skip
+# units that values may really be in where the attribute is wrong
+_CANDIDATE_UNITS = ("K", "degC", "m2 s-2", "m", "dam", "mm", "Pa", "hPa", "kg kg-1", "g kg-1", "1", "%")
+_FEW_TIMES = 0.1  # share of times that are dropped rather than masking a cell at all times
+
+
+def raise_first(findings: Iterable[Finding | None]) -> None:
+    """Raise ValueError with the message and the fix of the first finding that is an error."""
+    for finding in findings:
+        if finding is not None and finding.severity == "error":
+            raise ValueError(f"{finding.message}. {finding.fix}")
+
+
+@dataclass(frozen=True, eq=False)
+class Field:
+    """One variable under the names of the user's Dataset.
+
+    Attributes
+    ----------
+    name, source
+        Its name in the Task, and in the Dataset.
+    dims
+        Dimensions, as in the Dataset.
+    axes
+        The names of the Dataset's dimensions.
+    units
+        The attribute, None where it is absent.
+    meaning
+        The variable of the vocabulary, or None.
+    """
+
+    name: str
+    source: str
+    dims: tuple[str, ...]
+    axes: Axes
+    units: str | None
+    meaning: Variable | None
+
+    @property
+    def ds(self) -> str:
+        """The variable as an expression in a fix."""
+        return f'ds["{self.source}"]'
+
+    def label(self, level: float | None) -> str:
+        """Return the name of the variable on a level, or without one."""
+        return self.source if level is None else f"{self.source} at level {level:g}"
+
+    @property
+    def conversion(self) -> tuple[float, float] | None:
+        """Factor and offset to the vocabulary's units, or None; without units these are assumed."""
+        if self.meaning is None or self.units is None:
+            return None if self.meaning is None else (1.0, 0.0)
+        return conversion(self.meaning.short_name, self.units, self.meaning.units)
+
+    @property
+    def is_refused_by_range(self) -> bool:
+        """Whether training refuses values outside the vocabulary's range: the Task's name is known, and the units."""
+        return bool(self.units) and lookup(self.name) is not None
+
+
+def find_fields(canonical: Canonical) -> dict[str, Field]:
+    """Return the fields of a canonical Dataset by their names in the Task."""
+    axes, fields = canonical.axes, {}
+    for name, variable in canonical.dataset.data_vars.items():
+        source = find_variable(canonical.original, name, axes.level, axes.scalar_level)[0]
+        dims = tuple(map(str, canonical.original[source].dims))
+        known = lookup(name)
+        units = variable.attrs.get("units")
+        fields[name] = Field(name, source, dims, axes, units, None if known is None else known[0])
+    return fields
+
+
+def describe_cell(canonical: Canonical, row: int, column: int) -> str:
+    """Return latitude and longitude of a canonical cell, as in the Dataset handed in."""
+    axes, original = canonical.axes, canonical.original
+    latitude = original[axes.latitude].values[canonical.latitude_order[row]]
+    longitude = original[axes.longitude].values[canonical.longitude_order[column]]
+    return f"latitude {latitude:g}, longitude {longitude:g}"
+
+
+# ---- missing values
+
+
+def empty_times(field: Field, times: int, count: int, first: str) -> Finding:
+    """Return the finding for times at which no cell has a value."""
+    message = f"{field.source} has no value in any cell at {times} of {count} times, the first is {first}"
+    fix = f'ds = ds.dropna("{field.axes.time}", how="all", subset=["{field.source}"])  # windows skip the gap'
+    if field.axes.level in field.dims:  # how="all" would keep times at which one level is empty
+        fix = _drop_incomplete_times(field)
+    return Finding("error", "nan-times", field.source, message, fix)
+
+
+def changing_mask(field: Field, channel: str, place: str, times: int, count: int, cells: int) -> Finding:
+    """Return the finding for cells that lack a value at some times only.
+
+    `place` is the first of them, without a value at `times` of `count` times; `cells` such cells exist.
+    """
+    like_it = "1 cell is" if cells == 1 else f"{cells} cells are"
+    message = f"{channel} is nan at {place}; {times} of {count} times lack the cell, and {like_it} incomplete. "
+    message += "Only cells that never have a value are masked"
+    fix = _drop_incomplete_times(field)
+    if times > _FEW_TIMES * count:
+        fix = f'{field.ds} = {field.ds}.where({field.ds}.notnull().all("{field.axes.time}"))  # a mask'
+    return Finding("error", "nan-moving", field.source, message, fix)
+
+
+def _drop_incomplete_times(field: Field) -> str:
+    """Return lines that keep the times with the fewest missing cells, which are those of the mask."""
+    others = ", ".join(f'"{dim}"' for dim in field.dims if dim != field.axes.time)
+    lines = f"missing = {field.ds}.isnull().sum([{others}])\n"
+    return f"{lines}ds = ds.isel({field.axes.time}=(missing == missing.min()).values)  # windows skip the gap"
+
+
+def infinite_values(field: Field, channel: str, value: float, place: str) -> Finding:
+    """Return the finding for values that are infinite."""
+    message = f"{channel} is {value:g} at {place}: values must be finite, or NaN where they are missing"
+    fix = f"{field.ds} = {field.ds}.where(np.isfinite({field.ds}))"
+    return Finding("error", "infinite", field.source, message, fix)
+
+
+def incomplete_values(statistics: Statistics, series: Sequence[Canonical], sources: Sequence) -> Iterator[Finding]:
+    """Yield the findings for values that are missing at some times only, or infinite, in what windows read.
+
+    `series` and `sources` are the canonical Datasets, and where they are read from, that the statistics are of.
+    """
+    missing = statistics.incomplete
+    if missing is None:
+        return
+
+    def locate(first: np.ndarray) -> tuple[Field, Canonical, str]:
+        canonical, times = series[first[0]], sources[first[0]].dataset.indexes["time"]
+        return find_fields(canonical)[channel.variable], canonical, format_time(times[first[1]])
+
+    for index, channel in enumerate(sources[0].channels):
+        if missing.infinite[index].any():
+            row, column = np.argwhere(missing.infinite[index])[0]
+            first = missing.first[:, index, row, column]
+            field, canonical, time = locate(first)
+            value = reader.read(sources[first[0]], first[1:])[0, index, row, column]
+            place = f"{time}, {describe_cell(canonical, row, column)}"
+            yield infinite_values(field, field.label(channel.level), value, place)
+        if 0 < missing.empty[index] < missing.count:
+            field, _, time = locate(missing.first_empty[:, index])
+            yield empty_times(field, int(missing.empty[index]), missing.count, time)
+        times = missing.times[index] - missing.empty[index]
+        changing = (times > 0) & (times < missing.count - missing.empty[index])
+        if changing.any():
+            row, column = np.argwhere(changing)[0]
+            field, canonical, time = locate(missing.first[:, index, row, column])
+            place = f"{time}, {describe_cell(canonical, row, column)}"
+            counts = int(missing.times[index, row, column]), missing.count, int(changing.sum())
+            yield changing_mask(field, field.label(channel.level), place, *counts)
+
+
+def incomplete_history(
+    states: np.ndarray, canonical: Canonical, times: pd.Index, mask: np.ndarray
+) -> Iterator[Finding]:
+    """Yield a finding if a state that a forecast starts from is not finite outside the mask.
+
+    Parameters
+    ----------
+    states
+        (time, channel, latitude, longitude), as in the data.
+    canonical
+        The Dataset that they are from.
+    times
+        Their times.
+    mask
+        Cells that never had a value in training, (channel, latitude, longitude).
+    """
+    # a sum is finite unless a value is not, and far faster than a test of every value
+    with np.errstate(invalid="ignore", over="ignore"):
+        if np.isfinite(states.sum(dtype=np.float32)):
+            return
+    invalid = ~np.isfinite(states) & ~mask
+    if not invalid.any():
+        return
+    index, channel, row, column = np.argwhere(invalid)[0]
+    name = reader.list_channels(canonical.series[0])[channel]
+    field = find_fields(canonical)[name.variable]
+    place = f"{format_time(times[index])}, {describe_cell(canonical, row, column)}"
+    label = field.label(name.level)
+    message = f"{label} is {states[index, channel, row, column]} at {place}, inside the history of a forecast"
+    fix = f'Fill it, or start elsewhere:\n{field.ds} = {field.ds}.interpolate_na("{field.axes.time}")'
+    if len(states) > 1 and invalid[:, channel, row, column].all():
+        message += f". The cell has no value at any of the {len(states)} times read, but had values in training"
+        fix = "Give data with the mask of the training data, or fill the cell"
+    yield Finding("error", "nan-history", field.source, message, fix)
+
+
+def lost_cells(normalizer: Normalizer, statistics: Statistics, canonical: Canonical, name: str) -> Iterator[Finding]:
+    """Yield a finding if a cell never has a value in the data called `name`, but has values in training."""
+    lost = statistics.mask & ~normalizer.mask
+    if not lost.any():
+        return
+    channel, row, column = np.argwhere(lost)[0]
+    variable = normalizer.channels[channel].variable
+    message = (
+        f"{normalizer.channels[channel]} of {name} has no value at {describe_cell(canonical, row, column)} at any "
+    )
+    message += "time, but the training data have"
+    fix = "Fill the cells, or compute new statistics: TrainConfig(statistics='compute')"
+    if name == "valid":
+        fix = f'Mask them in training, too: train["{variable}"] = train["{variable}"].where('
+        fix += f'valid["{variable}"].notnull().any("{canonical.axes.time}"))'
+    yield Finding("error", "mask-differs", variable, message, fix)
+
+
+# ---- units and values
+
+
+def wrong_units(field: Field) -> Finding | None:
+    """Return a finding if units cannot be converted to those of the vocabulary."""
+    if field.meaning is None or not field.units or field.conversion is not None:
+        return None
+    message = f"{field.source} has the units {field.units!r}, but {field.meaning.long_name} has {field.meaning.units!r}"
+    fix = f'{field.ds}.attrs["units"] = "{field.meaning.units}"  # if the values are; else give it another name'
+    return Finding("error" if lookup(field.name) else "warning", "units-wrong", field.source, message, fix)
+
+
+def implausible_values(
+    field: Field, low: float, high: float, means: Mapping[float, float] = {}, worst: str = ""
+) -> Finding | None:
+    """Return a finding if values cannot be in the units of the attribute.
+
+    Parameters
+    ----------
+    low, high
+        Smallest and largest value.
+    means
+        Mean on each pressure level in hPa; tells geopotential from geopotential height.
+    worst
+        Place of the value farthest from the range.
+    """
+    if field.conversion is None or _is_plausible(field, low, high, means, field.conversion):
+        return None
+    meaning = field.meaning
+    stated = meaning.units if field.units is None else field.units
+    values = f"{field.source} has values from {low:.4g} to {high:.4g}"
+    for units in _CANDIDATE_UNITS:
+        factors = conversion(meaning.short_name, units, meaning.units)
+        # a mass per mass is no other fraction, although both have no dimension
+        if factors is None or ("kg" in units) != ("kg" in meaning.units) or same_units(units, stated):
+            continue
+        if not _is_plausible(field, low, high, means, factors):
+            continue
+        fix = f'{field.ds}.attrs["units"] = "{units}"'
+        if field.units is None:
+            message = f"{values} and no attribute `units`; they can be {meaning.long_name} in {units!r}"
+            return Finding("warning", "units-missing", field.source, message, fix)
+        message = f"{values} in {stated!r}, but such values of {meaning.long_name} are in {units!r}"
+        return Finding("error", "units-mislabeled", field.source, message, fix)
+    factor, offset = field.conversion
+    lowest, highest = ((bound - offset) / factor for bound in meaning.valid_range)
+    message = f"{values} {stated}; {meaning.long_name} lies within {lowest:.4g} to {highest:.4g}"
+    message += f". The worst is at {worst}" if worst else ""
+    fix = "Correct the units or the packing (scale_factor, _FillValue; xr.decode_cf(ds)), or cut the values:\n"
+    fix += f"{field.ds} = {field.ds}.clip({lowest:.6g}, {highest:.6g})"
+    excess = max(lowest - low, high - highest) / (highest - lowest)
+    # ranges are wide, not laws: without units a small excess may be real
+    severity = "error" if field.is_refused_by_range or excess > 0.2 else "warning"
+    return Finding(severity, "range", field.source, message, fix)
+
+
+def _is_plausible(
+    field: Field, low: float, high: float, means: Mapping[float, float], factors: tuple[float, float]
+) -> bool:
+    """Return whether values are plausible after conversion; geopotential also by its mean on each level."""
+    factor, offset = factors
+    lowest, highest = field.meaning.valid_range
+    if low * factor + offset < lowest or high * factor + offset > highest:
+        return False
+    gravity = {"z": 9.80665, "gh": 1}.get(field.meaning.short_name)
+    for level, mean in means.items():
+        if gravity is None or not 50 <= level <= 850 or np.isnan(mean):
+            continue  # near the ground the mean tells little
+        # height in the standard atmosphere (ISO 2533) up to the tropopause, and well within a factor of 2 above
+        expected = gravity * 44330.8 * (1 - (level / 1013.25) ** 0.190263)
+        if not 0.5 < (mean * factor + offset) / expected < 2:
+            return False
+    return True
+
+
+def is_fill_value(value: float) -> bool:
+    """Return whether files use a number for missing values."""
+    return bool(np.isclose(abs(value), _FILL_VALUES, rtol=1e-5, atol=0).any())
+
+
+def fill_value(field: Field, value: float, share: str = "") -> Finding | None:
+    """Return the finding for a fill value that was not decoded, None if the vocabulary's range contains it."""
+    factor, offset = field.conversion or (np.nan, 0)
+    lowest, highest = field.meaning.valid_range if field.meaning else (0, 0)
+    if lowest <= value * factor + offset <= highest:
+        return None
+    message = f"{field.source} has the fill value {value:.7g}{share} that was not decoded: it would be taken for data"
+    is_whole = abs(value) < 1e7 and value == int(value)
+    valid = f"{field.ds} != {int(value)}" if is_whole else f"abs({field.ds}) < {abs(value) * 0.99:.3g}"
+    return Finding("error", "fill-values", field.source, message, f"{field.ds} = {field.ds}.where({valid})")
+
+
+def outside_bounds(
+    field: Field, transform: object, bounds: Sequence[float], low: float, high: float, std: float, place: str
+) -> Finding | None:
+    """Return a finding if values lie beyond the bounds of their transform, or below 0 where the logarithm is taken.
+
+    `place` says where the worst is, or which data they are. A tenth of a standard deviation is tolerated, for
+    logarithms a hundredth of the largest value: packing leaves it.
+    """
+    logarithmic = transform == "log" or (isinstance(transform, tuple) and transform[0] == "log")
+    slack = 0.01 * high if logarithmic else 0.1 * std
+    if transform is None or (bounds[0] - slack <= low and high <= bounds[1] + slack):
+        return None
+    limits = f"keeps forecasts within {bounds[0]:g} to {bounds[1]:g}"
+    values = f"{low:.4g} to {high:.4g} {field.units or ''}".rstrip()
+    message = f"transforms={{{field.name!r}: {transform!r}}} {limits}, but {field.source} {place} goes from {values}"
+    fix = f"Leave {field.name!r} out of transforms, or give bounds in the units of the data"
+    factor, offset = field.conversion or (1, 0)
+    converted = [(bound - offset) / factor for bound in bounds]  # of (0, 1) for data in %
+    if not logarithmic and converted[0] - slack <= low and high <= converted[1] + slack:
+        text = ", ".join(f"{bound:.6g}" if np.isfinite(bound) else "None" for bound in converted)
+        fix = f"transforms={{{field.name!r}: ({text})}} in the Task: bounds are in the units of the data"
+    return Finding("error", "bounds", field.source, message, fix)
+
+
+def unchanging_values(
+    field: Field,
+    levels: Sequence[float | None],
+    empty: np.ndarray,
+    constant: np.ndarray,
+    values: np.ndarray,
+    times: str,
+    may_be_zero: bool = False,
+) -> Iterator[Finding]:
+    """Yield a finding if a variable, or some of its levels, never has a value or is the same everywhere at all times.
+
+    Parameters
+    ----------
+    levels, empty, constant, values
+        For each level: its pressure, whether it has no value, whether it has a single one, and which.
+    times
+        The times that were examined, for the message.
+    may_be_zero
+        Whether zero everywhere is no error.
+    """
+    if empty.all():
+        message = f"{field.source} has no value at {times}"
+        yield Finding("error", "all-missing", field.source, message, f"Leave {field.name!r} out of the Task")
+        return
+    if (empty | constant).all() and len(set(values[constant].tolist())) == 1:
+        value = float(values[constant][0])
+        severity = "warning" if may_be_zero and not value else "error"
+        message = f"{field.source} is constant, {value:g} in all cells at {times}: there is nothing to learn"
+        fix = f'ds = ds.drop_vars("{field.source}")  # and leave it out of Task.variables'
+        yield Finding(severity, "constant", field.source, message, fix)
+        return
+    for dead, content in ((empty, "no values"), (constant, "a single value everywhere")):
+        if not dead.any():
+            continue
+        named = ", ".join(f"{level:g}" for level, is_dead in zip(levels, dead, strict=True) if is_dead)
+        kept = [f"{level:g}" for level, *is_dead in zip(levels, empty, constant, strict=True) if not any(is_dead)]
+        fix = f"levels=[{', '.join(kept)}] in the Task" if kept else f"Leave {field.name!r} out of the Task"
+        yield Finding(
+            "error", "dead-level", field.source, f"{field.source} has {content} on level {named} at {times}", fix
+        )
+
+
+def unusable_channels(
+    statistics: Statistics, normalizer: Normalizer, canonical: Canonical, transforms: Mapping[str, object]
+) -> Iterator[Finding | None]:
+    """Yield the findings for channels that cannot be trained on: units, values, nothing to learn, bounds.
+
+    Statistics and normalizer are of the same channels.
+    """
+    fields, channels = find_fields(canonical), normalizer.channels
+    for name, field in fields.items():
+        indices = [index for index, channel in enumerate(channels) if channel.variable == name]
+        if not indices:
+            continue
+        low, high = statistics.minimum[indices].min(), statistics.maximum[indices].max()
+        is_known = bool(field.units) and lookup(name) is not None and low <= high  # else all values are missing
+        if is_known:
+            yield wrong_units(field)
+            yield from (fill_value(field, extreme) for extreme in (low, high) if is_fill_value(extreme))
+        empty = statistics.mask[indices].all(axis=(1, 2))
+        constant = ~empty & (statistics.std[indices] <= 1e-6 * np.abs(statistics.mean[indices]))
+        values, levels = statistics.mean[indices], [channels[index].level for index in indices]
+        yield from unchanging_values(field, levels, empty, constant, values, "all times that windows use")
+        if is_known:
+            yield implausible_values(field, low, high)
+    yield from values_outside_bounds(statistics, normalizer, canonical, transforms)
+
+
+def values_outside_bounds(
+    statistics: Statistics,
+    normalizer: Normalizer,
+    canonical: Canonical,
+    transforms: Mapping[str, object],
+    name: str = "dataset",
+) -> Iterator[Finding | None]:
+    """Yield the findings for values of the data called `name` beyond the bounds of their transforms."""
+    fields = find_fields(canonical)
+    for index, channel in enumerate(normalizer.channels):
+        transform, bounds = transforms.get(channel.variable), normalizer.bounds[index]
+        extremes = statistics.minimum[index], statistics.maximum[index]
+        field, place = fields[channel.variable], f"of {name}"
+        yield outside_bounds(field, transform, bounds, *extremes, statistics.std[index], place)
+
+
+def unlike_training(normalizer: Normalizer, means: np.ndarray, spreads: np.ndarray, name: str) -> Iterator[Finding]:
+    """Yield a finding for each channel whose mean or standard deviation is too far from that of training.
+
+    Kelvin read as degrees Celsius are 20 standard deviations off.
+    """
+    for index, (channel, units) in enumerate(zip(normalizer.channels, normalizer.units, strict=True)):
+        mean, std = normalizer.mean[index], normalizer.std[index]
+        if abs(means[index] - mean) > 10 * std or not std / 20 < spreads[index] < 20 * std:
+            message = (
+                f"{channel} of {name} has mean {means[index]:.4g} and standard deviation {spreads[index]:.3g}, but "
+            )
+            message += f"was trained with {mean:.4g} and {std:.3g} {units}".rstrip()
+            fix = f'If its units differ, set them: ds["{channel.variable}"].attrs["units"]'
+            yield Finding("error", "unlike-training", channel.variable, message, fix)
+
+
+def unlike_training_states(
+    normalizer: Normalizer, states: np.ndarray, name: str, is_unlabeled: Sequence[bool]
+) -> Iterator[Finding]:
+    """Yield the findings for states (time, channel, latitude, longitude) in other units than those of training.
+
+    Only channels that lost their units must also vary about as much: a season without snow may vary little.
+    """
+    values = np.where(normalizer.mask, np.nan, apply_log(states[:8], normalizer.log_scale)).astype(np.float64)
+    spreads = np.where(is_unlabeled, np.nanstd(values, axis=(0, 2, 3)), normalizer.std)
+    yield from unlike_training(normalizer, np.nanmean(values, axis=(0, 2, 3)), spreads, name)
+
+
+# ---- several series
+
+
+def unlike_series(series: Sequence[xr.Dataset]) -> Iterator[Finding]:
+    """Yield the findings for canonical series whose grid, calendar, channels or units differ from the first one's."""
+    first = series[0]
+    for other in series[1:]:
+        try:
+            check_same_grid(first, other)
+        except ValueError as error:
+            yield Finding("error", "grids-differ", "grid", *split_error(error))
+        calendars = [dataset["time"].dt.calendar for dataset in (first, other)]
+        if calendars[0] != calendars[1]:
+            message = f"the calendars of two series differ: {calendars[0]} and {calendars[1]}"
+            yield Finding("error", "calendars-differ", "time", message, "ds = ds.convert_calendar('standard')")
+        channels = [[str(channel) for channel in reader.list_channels(dataset)] for dataset in (first, other)]
+        if channels[0] != channels[1]:
+            message = f"the channels of two series differ: {channels[0]} and {channels[1]}"
+            yield Finding("error", "channels-differ", "level", message, "Select the same levels in each")
+        for name in [name for name in first.data_vars if name in other.data_vars]:
+            units = [dataset[name].attrs.get("units", "") for dataset in (first, other)]
+            if all(units) and not same_units(*units):
+                message = f"{name} is in {units[0]!r} in one series and in {units[1]!r} in another"
+                fix = f"Convert it, and set its attribute: ds[{name!r}].attrs['units']"
+                yield Finding("error", "units-differ", name, message, fix)
+
+
+def partly_missing_units(series: Sequence[xr.Dataset]) -> Iterator[Finding]:
+    """Yield the findings for variables that have units in some training series only: two scales could mix unseen."""
+    for name in series[0].data_vars:
+        units = [dataset[name].attrs.get("units", "") for dataset in series]
+        if any(units) and not all(units):
+            message = f"{name} has no units in dataset[{units.index('')}], but {max(units)!r} in another series"
+            yield Finding("error", "units-missing", name, message, f"Set them in each: ds[{name!r}].attrs['units']")
+
+
+def overlapping_periods(
+    name: str, times: pd.Index, windows: np.ndarray, other_name: str, other_times: pd.Index
+) -> Finding | None:
+    """Return a finding if times of one period lie within windows of another."""
+    shared = shared_period(times, windows, other_times)
+    if not len(shared):
+        return None
+    message = f"{name} and {other_name} overlap: {len(shared)} times of {other_name}, from {format_time(shared[0])} to "
+    message += f"{format_time(shared[-1])}, lie within windows of {name}, and scores would be too good"
+    fix = "Split by time: train, valid = ds.sel(time=slice(None, '2015')), ds.sel(time='2016')"
+    return Finding("error", "split-overlap", "time", message, fix)
+
+
+# ---- forcings
+
+
+def find_static(dataset: xr.Dataset, name: str) -> tuple[np.ndarray | None, Finding | None]:
+    """Return a field without time, canonical (latitude, longitude), float64; or None and what forbids it."""
+    try:
+        canonical = canonicalize(dataset, [name])
+        field = canonical.dataset[name]
+        source = find_fields(canonical)[name].source
+        if extra := [dim for dim in field.dims if dim not in ("latitude", "longitude")]:
+            message = f"{source} in forcings has dimensions {list_names(extra)}: fields that change are unknown at the "
+            message += "times to forecast"
+            select = ", ".join(f"{getattr(canonical.axes, dim, dim)}=0" for dim in extra)
+            fix = (
+                f'Name it in Task.variables, or if it hardly changes:\nds["{source}"] = ds["{source}"].isel({select}, '
+            )
+            return None, Finding("error", "forcing-changes", source, message, f"{fix}drop=True)")
+        values = field.transpose("latitude", "longitude").values.astype(np.float64)
+    except Exception as error:  # absent or unreadable, in whatever way
+        near = get_close_matches(name, FORCINGS, n=1)
+        message, fix = split_error(error, f"Choose from {list_names(dataset.data_vars)}")
+        message = f"{name!r} in forcings is not built in ({', '.join(FORCINGS)}), and not in the data: {message}"
+        fix = f"Did you mean {near[0]!r}?" if near else fix
+        return None, Finding("error", "forcing-unknown", name, message, fix)
+    if missing := int((~np.isfinite(values)).sum()):
+        message = f"{source} in forcings has no value in {missing} of {values.size} cells"
+        fix = f'ds["{source}"] = ds["{source}"].fillna(0)'
+        return None, Finding("error", "forcing-missing", source, message, fix)
+    return values, None
