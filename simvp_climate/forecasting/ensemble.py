@@ -16,7 +16,7 @@ from simvp_climate.forecasting.forecaster import Forecaster, make_request, predi
 from simvp_climate.forecasting.initial_states import states_digest
 from simvp_climate.metrics.ensemble import spread_skill_ratio
 
-_NUMBER = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
+_NUMBER_ATTRS = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
 _IN_MEMORY_BYTES = 2**30  # perturbations up to this size are read into memory once
 # the two states of a perturbation are further apart than the weather remembers
 _MIN_SEPARATION = np.timedelta64(10, "D")
@@ -107,14 +107,14 @@ def perturbed_ensemble(
     dataset, init_times, every, horizon
         As for a call of the forecaster.
     perturbations
-        States to draw from, a year or more, for example the training data. Up to 1 GiB is read into memory; for larger
-        ones every state that is drawn is read from its store.
+        States to draw from, a year or more, for example the training data. Up to 1 GiB is read into memory; from more,
+        only the states that are drawn are read.
     amplitude
         As from `fit_amplitude`.
     members
-        How many, two or more.
+        Number of members, at least 2.
     seed
-        Of the draw. A perturbation depends on it, the pair of members and the initialization alone.
+        Seed of the draw. A perturbation depends only on the seed, the pair of members and the initialization.
     store, progress
         As in `ensemble`.
 
@@ -127,8 +127,8 @@ def perturbed_ensemble(
     Raises
     ------
     ValueError
-        As for a call of the forecaster; if the data or the perturbations have members, or no two states of the
-        perturbations go together.
+        As for a call of the forecaster; if the data or the perturbations have members, or the perturbations have no
+        two states to take a difference of.
     FileExistsError, FileNotFoundError
         As in `Forecaster.hindcast`.
     """
@@ -176,28 +176,28 @@ def fit_amplitude(
     members: int = 6,
     seed: int = 0,
 ) -> float:
-    """Return the amplitude of perturbations at which the spread of the ensemble is as large as its error.
+    """Return the amplitude of perturbations for which the ensemble spread equals the error of its mean.
 
-    Found on a validation period by bisection of the spread over the error (`spread_skill_ratio`), averaged over
-    variables and levels, at one lead. At other leads the ratio may differ: look at it.
+    Bisects `spread_skill_ratio` on a validation period, averaged over variables and levels, at one lead. The ratio may
+    differ at other leads.
 
     Parameters
     ----------
     valid
-        The validation period: not the one that will be scored.
+        The validation period; do not score the same period.
     perturbations
         As for `perturbed_ensemble`.
     lead
-        In steps; by default the last of the task.
+        Lead in steps; by default the last lead of the task.
     every
-        From which times, as for a call of the forecaster.
+        Initializations, as for a call of the forecaster.
     members, seed
-        Of the ensembles that are tried.
+        As for `perturbed_ensemble`.
 
     Raises
     ------
     ValueError
-        As in `perturbed_ensemble`, or if no amplitude up to 2 gives spread enough.
+        As in `perturbed_ensemble`, or if no amplitude up to 2 gives enough spread.
     """
     lead = forecaster.task.horizon if lead is None else lead
     perturbations = _canonical_states(forecaster, perturbations)  # read once
@@ -210,7 +210,7 @@ def fit_amplitude(
         # NaN where the error is below what the spread alone would cause: far too much spread
         return float(np.mean([ratios[name].fillna(np.inf).mean() for name in ratios]))
 
-    low, high = 1e-3, 2.0
+    low, high = 1e-3, 2.0  # 1 would be a whole difference between two states
     if not ratio(high) > 1:
         raise ValueError(
             f"amplitude={high:g}, the largest that is tried, gives only {ratio(high):.2f} of the spread needed at step "
@@ -286,7 +286,7 @@ def _perturbation(draw: Callable, pair: int, amplitude: float, inits: pd.Index) 
 
 def _join_members(members: Sequence[xr.Dataset], attributes: dict) -> xr.Dataset:
     """Return forecasts along a new dimension `number` after the lead time, with further attributes."""
-    numbers = xr.DataArray(np.arange(len(members)), dims="number", name="number", attrs=_NUMBER)
+    numbers = xr.DataArray(np.arange(len(members)), dims="number", name="number", attrs=_NUMBER_ATTRS)
     options = {"data_vars": "all", "coords": "minimal", "compat": "override", "join": "exact"}
     joined = xr.concat(members, numbers, combine_attrs="override", **options)
     for name in joined.data_vars:
