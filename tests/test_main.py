@@ -95,7 +95,7 @@ def test_the_demo_writes_what_it_says(tmp_path):
 
 def test_a_demo_that_cannot_run_leaves_nothing(tmp_path):
     said = invoke("demo", "--device", "tpu", "--out", tmp_path / "new" / "demo", status=2)
-    assert "device='tpu' is not to be had here" in said and "--device" in said
+    assert "device='tpu' is not available" in said and "--device" in said
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine").mkdir()
     invoke("demo", "--device", "tpu", "--out", tmp_path / "mine", status=2)
