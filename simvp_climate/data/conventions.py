@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from simvp_climate.data.grid import (
     FORECAST_DIMS,
     Axes,
+    CanonicalAxis,
     Levels,
     canonical_latitude,
     canonical_longitude,
@@ -27,8 +29,7 @@ from simvp_climate.data.grid import (
     is_forecast,
     read_levels,
 )
-from simvp_climate.data.variables import expand, find_variable
-from simvp_climate.data.windows import time_bounds
+from simvp_climate.data.variables import find_variables
 
 # names of the lead time in WeatherBench 2, GRIB and climpred
 _LEAD_NAMES = ("prediction_timedelta", "step", "lead", "forecast_period")
@@ -45,16 +46,12 @@ class Canonical:
     original
         The Dataset handed in.
     axes
-        The names of the original's dimensions, and its levels.
-    latitude_order, longitude_order
-        Positions in the original of the canonical rows and columns.
+        The names of the original's dimensions, the order of its rows and columns, and its levels.
     """
 
     dataset: xr.Dataset
     original: xr.Dataset
     axes: Axes
-    latitude_order: np.ndarray
-    longitude_order: np.ndarray
 
     @cached_property
     def member(self) -> str | None:
@@ -81,10 +78,10 @@ class Canonical:
             If `result` is on another grid, or has levels that the original lacks.
         """
         _check_renamed(result)
-        check_same_axis("latitude", result["latitude"].values, self.dataset["latitude"].values)
-        check_same_axis("longitude", result["longitude"].values, self.dataset["longitude"].values)
         axes = self.axes
-        restored = _reorder(result, np.argsort(self.latitude_order), np.argsort(self.longitude_order))
+        check_same_axis("latitude", result["latitude"].values, axes.rows.values)
+        check_same_axis("longitude", result["longitude"].values, axes.columns.values)
+        restored = _reorder(result, np.argsort(axes.rows.order), np.argsort(axes.columns.order))
         names = {"latitude": axes.latitude, "longitude": axes.longitude}
         coords = {name: self.original[name].variable for name in names.values()}
         if "time" in result.dims and axes.time is not None:
@@ -93,7 +90,7 @@ class Canonical:
             if axes.levels is None:
                 raise ValueError("the forecast has a level dimension, but the dataset it came from has none")
             names["level"] = axes.level
-            positions = [axes.levels.index(level) for level in result["level"].values]
+            positions = [_level_position(axes.levels, level) for level in result["level"].values]
             coords[axes.level] = self.original[axes.level].variable.isel({axes.level: positions})
         restored = restored.rename({old: new for old, new in names.items() if old != new})
         return _transpose(restored.assign_coords(coords), axes.level, axes.latitude, axes.longitude)
@@ -126,11 +123,9 @@ def canonicalize(
         names = {old: new for old, new in names.items() if old is not None and old != new}
         renamed, selected = original.reset_coords(drop=True).rename(names), axes.levels
     else:
-        renamed, selected = _select(original, axes, expand(variables), levels)
-    latitude_order, latitude = canonical_latitude(original[axes.latitude].values)
-    longitude_order, longitude = canonical_longitude(original[axes.longitude].values)
-    oriented = _relabel(_reorder(renamed, latitude_order, longitude_order), latitude, longitude, selected)
-    return Canonical(oriented, original, axes, latitude_order, longitude_order)
+        sources = find_variables(original, variables, axes.level, axes.scalar_level)
+        renamed, selected = _select(original, axes, sources, levels)
+    return Canonical(_orient(renamed, axes.rows, axes.columns, selected), original, axes)
 
 
 def rename(dataset: xr.Dataset, variables: Iterable[str], levels: Sequence[float] | None = None) -> xr.Dataset:
@@ -164,19 +159,23 @@ def rename(dataset: xr.Dataset, variables: Iterable[str], levels: Sequence[float
         them, a variable is not on the grid, or as for `find_axes`.
     """
     dataset = as_forecast(dataset)
-    return _select(dataset, find_axes(dataset), expand(variables), levels)[0]
+    axes = find_axes(dataset)
+    sources = find_variables(dataset, variables, axes.level, axes.scalar_level)
+    return _select(dataset, axes, sources, levels)[0]
 
 
 def _select(
-    dataset: xr.Dataset, axes: Axes, names: tuple[str, ...], levels: Sequence[float] | None
+    dataset: xr.Dataset, axes: Axes, sources: dict[str, tuple[str, int | None]], levels: Sequence[float] | None
 ) -> tuple[xr.Dataset, Levels | None]:
-    """Return the variables under their canonical dimensions, as `rename` does, and the levels they keep."""
-    sources = {name: find_variable(dataset, name, axes.level, axes.scalar_level) for name in names}
+    """Return the variables under their canonical dimensions, as `rename` does, and the levels they keep.
+
+    `sources` are the variables in the file and the level of each in hPa, as from `find_variables`.
+    """
     selected, positions = axes.levels, None  # the file's levels that variables with levels keep
     if levels is not None:
         levels = _check_levels(levels)
         if axes.levels is not None:
-            positions = [axes.levels.index(level) for level in levels]
+            positions = [_level_position(axes.levels, level) for level in levels]
             selected = replace(axes.levels, values=axes.levels.values[positions])
     variables = {}
     for name, (source, level) in sources.items():
@@ -194,7 +193,7 @@ def _select(
         variables[name] = variable
     dims = dict.fromkeys(dim for variable in variables.values() for dim in variable.dims)
     if levels is not None and axes.level not in dims:
-        raise ValueError(f"levels={list(levels)} applies to none of {list(names)}, which have no levels. Omit levels")
+        raise ValueError(f"levels={list(levels)} applies to none of {list(sources)}, which have no levels. Omit levels")
     coords = {dim: dataset.coords[dim].variable for dim in dims if dim in dataset.coords}
     if positions is not None:
         coords[axes.level] = coords[axes.level].isel({axes.level: _indexer(positions)})
@@ -218,7 +217,7 @@ def _time_coordinates(dataset: xr.Dataset, axes: Axes, dims: Iterable[str]) -> d
                 coords[name] = dataset.coords[name].variable
     for name in (axes.time, *FORECAST_DIMS, "valid_time"):
         if name in coords or (name in dims and name in dataset.coords):
-            coords |= time_bounds(dataset, name)
+            coords |= _time_bounds(dataset, name)
     return coords
 
 
@@ -238,22 +237,22 @@ def orient(dataset: xr.Dataset) -> xr.Dataset:
         If the dimensions are not called latitude and longitude: `rename` comes first.
     """
     _check_renamed(dataset)
-    latitude_order, latitude = canonical_latitude(dataset["latitude"].values)
-    longitude_order, longitude = canonical_longitude(dataset["longitude"].values)
+    rows = canonical_latitude(dataset["latitude"].values)
+    columns = canonical_longitude(dataset["longitude"].values)
     levels = read_levels("level", dataset["level"].variable) if "level" in dataset.dims else None
-    return _relabel(_reorder(dataset, latitude_order, longitude_order), latitude, longitude, levels)
+    return _orient(dataset, rows, columns, levels)
 
 
-def _relabel(dataset: xr.Dataset, latitude: np.ndarray, longitude: np.ndarray, levels: Levels | None) -> xr.Dataset:
-    """Return a reordered Dataset with the canonical coordinates and their CF attributes."""
+def _orient(dataset: xr.Dataset, rows: CanonicalAxis, columns: CanonicalAxis, levels: Levels | None) -> xr.Dataset:
+    """Return a renamed Dataset in canonical order, with the canonical coordinates and their CF attributes."""
     coords = {
-        "latitude": ("latitude", latitude, dict(standard_name="latitude", units="degrees_north", axis="Y")),
-        "longitude": ("longitude", longitude, dict(standard_name="longitude", units="degrees_east", axis="X")),
+        "latitude": ("latitude", rows.values, dict(standard_name="latitude", units="degrees_north", axis="Y")),
+        "longitude": ("longitude", columns.values, dict(standard_name="longitude", units="degrees_east", axis="X")),
     }
     if "level" in dataset.dims:
         attrs = dict(standard_name="air_pressure", units="hPa", positive="down", axis="Z")
         coords["level"] = ("level", levels.values, attrs if levels.is_pressure else dataset["level"].attrs)
-    return dataset.assign_coords(coords)
+    return _reorder(dataset, rows.order, columns.order).assign_coords(coords)
 
 
 def as_forecast(dataset: xr.Dataset) -> xr.Dataset:
@@ -275,6 +274,42 @@ def as_forecast(dataset: xr.Dataset) -> xr.Dataset:
     if "valid_time" in result.coords:
         return result
     return result.assign_coords(valid_time=result["init_time"] + result["lead_time"])
+
+
+def bounds_offsets(dataset: xr.Dataset) -> tuple[pd.Timedelta, ...] | None:
+    """Return the offsets of the lower and the upper bound of each time from it, in this order.
+
+    A day's mean at noon has (-12 h, 12 h), six hours' precipitation at their end (-6 h, 0 h). None if the
+    Dataset, as `rename` returns it, has no time bounds, or if the offsets differ from time to time, as they
+    do for months.
+    """
+    if "time" not in dataset.dims:
+        return None
+    bounds = [variable.values for variable in _time_bounds(dataset, "time").values()]
+    if not bounds or not dataset.sizes["time"]:
+        return None
+    times = dataset.indexes["time"]
+    offsets = {
+        tuple(sorted(pd.Timedelta(bound - time) for bound in pair))
+        for time, pair in zip(times, _dates(bounds[0]), strict=True)
+    }
+    return offsets.pop() if len(offsets) == 1 else None
+
+
+def _dates(bounds: np.ndarray) -> Iterable[Iterable]:
+    """Return dates that can be subtracted, of either type: numpy's or cftime's."""
+    return bounds if bounds.dtype == object else [[pd.Timestamp(date) for date in pair] for pair in bounds]
+
+
+def _time_bounds(dataset: xr.Dataset, name: str) -> dict[str, xr.Variable]:
+    """Return the bounds of a time by their name, empty without bounds: its dimensions and one of length 2."""
+    time = dataset[name].variable
+    bounds = time.attrs.get("bounds", time.encoding.get("bounds"))
+    if bounds not in dataset.variables:
+        return {}
+    variable = dataset.variables[bounds]
+    is_complete = variable.dims[:-1] == time.dims and variable.shape[-1] == 2
+    return {bounds: variable} if is_complete else {}
 
 
 def _check_levels(levels: Sequence[float]) -> tuple[float, ...]:
@@ -299,7 +334,16 @@ def _pressure_position(source: str, level: int, axes: Axes) -> int:
             f"{level} hPa of {source!r} is asked for, but its levels {axes.level!r} ({axes.levels.units or 'no unit'})"
             f" are not pressures. Interpolate to pressure levels, or ask for {source!r} with levels=[...] of the file"
         )
-    return axes.levels.index(level)
+    return _level_position(axes.levels, level)
+
+
+def _level_position(levels: Levels, level: float) -> int:
+    """Return the position of a level; ValueError if it is absent."""
+    position = int(np.abs(levels.values - level).argmin())
+    if abs(levels.values[position] - level) > 1e-3:
+        available = ", ".join(f"{value:g}" for value in levels.values)
+        raise ValueError(f"level {level:g} hPa is not in {levels.name!r}, which has {available}. Ask for one of these")
+    return position
 
 
 def _check_renamed(dataset: xr.Dataset) -> None:

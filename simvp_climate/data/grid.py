@@ -31,29 +31,30 @@ class Levels:
     is_pressure: bool
     units: str | None  # as in the file
 
-    def index(self, level: float) -> int:
-        """Return the position of a level; ValueError if it is absent."""
-        position = int(np.abs(self.values - level).argmin())
-        if abs(self.values[position] - level) > 1e-3:
-            available = ", ".join(f"{value:g}" for value in self.values)
-            raise ValueError(
-                f"level {level:g} hPa is not in {self.name!r}, which has {available}. Ask for one of these"
-            )
-        return position
+
+@dataclass(frozen=True, eq=False)
+class CanonicalAxis:
+    """Ascending latitudes or longitudes without a jump, float64, and their positions in the Dataset."""
+
+    order: np.ndarray
+    values: np.ndarray
 
 
 @dataclass(frozen=True)
 class Axes:
     """The names of the dimensions in one Dataset, None for each dimension it lacks.
 
-    `levels` holds the values of the dimension `level`; `scalar_level` is the pressure in hPa of a Dataset on a
-    single level (files of WeatherBench 1 carry it as a scalar coordinate).
+    `rows` and `columns` are the canonical latitudes and longitudes. `levels` holds the values of the dimension `level`;
+    `scalar_level` is the pressure in hPa of a Dataset on a single level (files of WeatherBench 1 carry it as a scalar
+    coordinate).
     """
 
     time: str | None
     latitude: str
     longitude: str
     level: str | None
+    rows: CanonicalAxis | None = field(default=None, compare=False, repr=False)
+    columns: CanonicalAxis | None = field(default=None, compare=False, repr=False)
     levels: Levels | None = field(default=None, compare=False, repr=False)
     scalar_level: float | None = field(default=None, compare=False, repr=False)
 
@@ -75,15 +76,11 @@ def find_axes(dataset: xr.Dataset) -> Axes:
     latitude, longitude = find_horizontal(dataset, candidates)
     check_latitude(latitude, dataset[latitude].values)
     check_longitude(longitude, dataset[longitude].values)
-    levels = _find_levels(dataset, candidates["vertical"])
-    return Axes(
-        time=find_time(dataset, candidates["time"]),
-        latitude=latitude,
-        longitude=longitude,
-        level=None if levels is None else levels.name,
-        levels=levels,
-        scalar_level=find_scalar_level(dataset, candidates["vertical"]),
-    )
+    time = find_time(dataset, candidates["time"])
+    rows, columns = canonical_latitude(dataset[latitude].values), canonical_longitude(dataset[longitude].values)
+    levels, scalar_level = _find_levels(dataset, candidates["vertical"])
+    level = None if levels is None else levels.name
+    return Axes(time, latitude, longitude, level, rows, columns, levels, scalar_level)
 
 
 def find_candidates(dataset: xr.Dataset | xr.DataArray) -> dict[str, list[str]]:
@@ -275,9 +272,11 @@ def find_member(dataset: xr.Dataset) -> str | None:
     return names[0] if names else None
 
 
-def _find_levels(dataset: xr.Dataset, names: list[str]) -> Levels | None:
-    """Return the levels of the vertical dimension, or None; `names` are the vertical coordinates."""
-    levels = [read_levels(n, dataset[n].variable) for n in names if dataset[n].dims == (n,)]
+def _find_levels(dataset: xr.Dataset, names: list[str]) -> tuple[Levels | None, float | None]:
+    """Return the levels of the vertical dimension, and the pressure in hPa of a scalar level; None if absent."""
+    coordinates = [read_levels(name, dataset[name].variable) for name in names if dataset[name].ndim < 2]
+    scalars = [float(one.values) for one in coordinates if one.values.ndim == 0 and one.is_pressure]
+    levels = [one for one in coordinates if dataset[one.name].dims == (one.name,)]
     if len(levels) > 1:
         levels = [one for one in levels if one.is_pressure] or levels
     if len(levels) > 1:
@@ -285,14 +284,13 @@ def _find_levels(dataset: xr.Dataset, names: list[str]) -> Levels | None:
             f"several dimensions could be the level: {[one.name for one in levels]}. Drop the others:"
             f" ds.drop_dims({levels[1].name!r})"
         )
-    return levels[0] if levels else None
+    return levels[0] if levels else None, scalars[0] if scalars else None
 
 
-def find_scalar_level(dataset: xr.Dataset, names: list[str] | None = None) -> float | None:
-    """Return the pressure in hPa of a Dataset on a single level, or None; `names` are the vertical coordinates."""
-    names = find_candidates(dataset)["vertical"] if names is None else names
-    scalars = [read_levels(n, dataset[n].variable) for n in names if not dataset[n].ndim]
-    return next((float(level.values) for level in scalars if level.is_pressure), None)
+def find_scalar_level(dataset: xr.Dataset) -> float | None:
+    """Return the pressure in hPa of a Dataset on a single level, or None."""
+    scalars = [name for name in find_candidates(dataset)["vertical"] if dataset[name].ndim == 0]
+    return _find_levels(dataset, scalars)[1]
 
 
 def read_levels(name: str, variable: xr.Variable) -> Levels:
@@ -311,14 +309,14 @@ def read_levels(name: str, variable: xr.Variable) -> Levels:
     return Levels(name, values / 100 if in_pascal else values, in_pascal or same_units(units, "hPa"), units)
 
 
-def canonical_latitude(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the order that makes latitudes ascend, and the ascending latitudes as float64."""
+def canonical_latitude(values: np.ndarray) -> CanonicalAxis:
+    """Return latitudes in ascending order."""
     order = np.argsort(values, kind="stable")
-    return order, values[order].astype(np.float64)
+    return CanonicalAxis(order, values[order].astype(np.float64))
 
 
-def canonical_longitude(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the order that makes longitudes ascend without a jump, and these longitudes as float64.
+def canonical_longitude(values: np.ndarray) -> CanonicalAxis:
+    """Return longitudes ascending without a jump.
 
     Globally from 0 to under 360; a region begins after its largest gap and may run beyond 360.
     """
@@ -331,7 +329,7 @@ def canonical_longitude(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         start = (int(gaps.argmax()) + 1) % len(degrees)
         order = np.roll(order, -start)
         degrees = np.concatenate([degrees[start:], degrees[:start] + 360])
-    return order, degrees
+    return CanonicalAxis(order, degrees)
 
 
 def closes_longitude(longitude: xr.DataArray | np.ndarray) -> bool:

@@ -158,6 +158,13 @@ def expand(names: Iterable[str]) -> tuple[str, ...]:
     return expanded
 
 
+def find_variables(
+    dataset: xr.Dataset, names: Iterable[str], level_dim: str | None, scalar_level: float | None
+) -> dict[str, tuple[str, int | None]]:
+    """Return for each name, pseudo-names expanded, the variable of a Dataset and its level as from `find_variable`."""
+    return {name: find_variable(dataset, name, level_dim, scalar_level) for name in expand(names)}
+
+
 def find_variable(
     dataset: xr.Dataset, name: str, level_dim: str | None, scalar_level: float | None
 ) -> tuple[str, int | None]:

@@ -1,4 +1,4 @@
-"""Time: steps, lead and valid times, bounds of times, and the gap-aware index of windows."""
+"""Time: steps, lead and valid times, and the gap-aware index of windows."""
 
 import re
 from collections.abc import Iterable
@@ -72,42 +72,6 @@ def valid_times(init_time: xr.DataArray, lead_time: xr.DataArray, known: pd.Inde
             "timedelta64, or whole months with the attribute units='months'"
         )
     return xr.DataArray(np.stack([np.asarray(column) for column in columns], axis=1), dims=("init_time", "lead_time"))
-
-
-def time_bounds(dataset: xr.Dataset, name: str) -> dict[str, xr.Variable]:
-    """Return the bounds of a time by their name, empty without bounds: its dimensions and one of length 2."""
-    time = dataset[name].variable
-    bounds = time.attrs.get("bounds", time.encoding.get("bounds"))
-    if bounds not in dataset.variables:
-        return {}
-    variable = dataset.variables[bounds]
-    is_complete = variable.dims[:-1] == time.dims and variable.shape[-1] == 2
-    return {bounds: variable} if is_complete else {}
-
-
-def bounds_offsets(dataset: xr.Dataset) -> tuple[pd.Timedelta, ...] | None:
-    """Return the offsets of the lower and the upper bound of each time from it, in this order.
-
-    A day's mean at noon has (-12 h, 12 h), six hours' precipitation at their end (-6 h, 0 h). None if the
-    Dataset, as `rename` returns it, has no time bounds, or if the offsets differ from time to time, as they
-    do for months.
-    """
-    if "time" not in dataset.dims:
-        return None
-    bounds = [variable.values for variable in time_bounds(dataset, "time").values()]
-    if not bounds or not dataset.sizes["time"]:
-        return None
-    times = dataset.indexes["time"]
-    offsets = {
-        tuple(sorted(pd.Timedelta(bound - time) for bound in pair))
-        for time, pair in zip(times, _dates(bounds[0]), strict=True)
-    }
-    return offsets.pop() if len(offsets) == 1 else None
-
-
-def _dates(bounds: np.ndarray) -> Iterable[Iterable]:
-    """Return dates that can be subtracted, of either type: numpy's or cftime's."""
-    return bounds if bounds.dtype == object else [[pd.Timestamp(date) for date in pair] for pair in bounds]
 
 
 def shift(times: pd.Index, step: str, count: int) -> pd.Index:

@@ -4,9 +4,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from simvp_climate.data.conventions import canonicalize, orient, rename
+from simvp_climate.data.conventions import bounds_offsets, canonicalize, orient, rename
 from simvp_climate.data.grid import Axes, check_same_grid, find_axes, find_member
-from simvp_climate.data.windows import bounds_offsets
 
 TIMES = xr.date_range("2000-01-01", periods=3, freq="6h", use_cftime=False)
 LATITUDES = np.arange(-67.5, 90, 45)  # 4

@@ -28,10 +28,9 @@ from store_layouts import (
 )
 
 from simvp_climate.data.checked_store import MissingChunkError
-from simvp_climate.data.conventions import orient, rename
+from simvp_climate.data.conventions import bounds_offsets, orient, rename
 from simvp_climate.data.grid import find_member
 from simvp_climate.data.store import open_dataset
-from simvp_climate.data.windows import bounds_offsets
 
 # ---- Zarr format 2, byte by byte
 
