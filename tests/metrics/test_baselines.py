@@ -102,7 +102,7 @@ class TestClimatologyByDay:
         times = days("2001-01-01", "2001-12-31")
         clim = climatology(two_cells(times, pd.DatetimeIndex(times).day_of_year == 365))
         cell = clim.t2m[0, :, 0, 0]
-        # weights of the days 365 and 366 seen from day 5: distances 6 and 5 on a circle of 366
+        # weights of the days 365 and 366 around day 5: distances 6 and 5 on a circle of 366
         assert float(cell.sel(dayofyear=5)) == pytest.approx((24 / 30 + 25 / 30) / 30)
         assert float(cell.sel(dayofyear=366)) == pytest.approx((1 + 29 / 30) / 30)
 
@@ -152,7 +152,7 @@ class TestClimatologyByDay:
         assert clim.t2m[0, :, 1, 0].isnull().all()
 
     def test_days_without_data_in_their_window_are_left_out(self):
-        # two winters: the window reaches 29 days beyond the data
+        # two winters: the window extends 29 days beyond the data
         times = np.concatenate([days("2001-01-01", "2001-01-31"), days("2002-01-01", "2002-01-31")])
         clim = climatology(two_cells(times))
         assert clim.dayofyear.values.tolist() == [*range(1, 61), *range(338, 367)]
@@ -242,7 +242,7 @@ class TestOtherClimatologies:
     def test_no_times(self):
         with pytest.raises(ValueError, match="no times"):
             climatology(two_cells(days("2000-01-01", "2000-01-05")).isel(time=slice(0, 0)))
-        with pytest.raises(ValueError, match="no dimension with times"):
+        with pytest.raises(ValueError, match="no dimension.*times"):
             climatology(two_cells(days("2000-01-01", "2000-01-05")).isel(time=0))
 
     def test_time_may_have_the_name_of_the_file(self):
@@ -280,10 +280,10 @@ class TestClimatologyAt:
     def test_a_missing_label_is_reported(self):
         clim = climatology(two_cells(days("2000-01-01", "2001-12-31")))
         noon = xr.DataArray(np.array(["2003-01-01T12"], "datetime64[ns]"), dims="x")
-        with pytest.raises(ValueError, match=r"2000-01-01.* has no hour 12, but 0\. Compute it"):
+        with pytest.raises(ValueError, match=r"2000-01-01.* no hour 12, but 0"):
             climatology_at(clim, noon)
         midnight = xr.DataArray(np.array(["2003-04-10", "2003-04-11"], "datetime64[ns]"), dims="x")
-        with pytest.raises(ValueError, match=r"has no dayofyear 100, 101, but 1, 2, 3 \.\. 99"):
+        with pytest.raises(ValueError, match=r"no dayofyear 100, 101, but 1, 2, 3 \.\. 99"):
             climatology_at(clim.sel(dayofyear=slice(1, 99)), midnight)
         with pytest.raises(ValueError, match="none of"):
             climatology_at(two_cells(days("2000-01-01", "2000-01-05")), midnight)

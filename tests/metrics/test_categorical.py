@@ -20,7 +20,7 @@ class TestEvents:
         truth["tp24h"][:, :, :2] = 5.0  # a quarter of the cells
         forecast = persistence(truth, truth.time[:8], ["1D"])
         members = xr.concat([forecast, forecast * 0 + 5.0], "number", coords="minimal", compat="override")
-        # right where it rains; where it does not, half of the members say so: (1/2)^2 on three quarters
+        # correct where it rains; elsewhere half of the members are wrong: (1/2)^2 on three quarters of the cells
         np.testing.assert_allclose(brier(members, truth, 1.0).tp24h, 0.75 * 0.25)
         np.testing.assert_allclose(brier(forecast, truth, 1.0).tp24h, 0)
         np.testing.assert_allclose(frequency_bias(members, truth, 1.0).tp24h, (0.25 + 0.75 / 2) / 0.25)
@@ -45,7 +45,7 @@ class TestEventFrequency:
         np.testing.assert_array_equal(result, np.broadcast_to([0.5, 0] * 4, (12, 4, 8)))
         assert result.attrs["units"] == "1" and result.attrs["threshold"] == 1.0
         assert event_frequency(train, {"tp24h": 1.0}).attrs["climatology_end"] == "2002-12-01T00:00:00"
-        # a value that equals the threshold does not exceed it; one that is missing is no dry one
+        # a value equal to the threshold does not exceed it; missing values are left out
         train["tp24h"][:12, 0, 1] = np.nan
         train["tp24h"][12:, 0, 1] = 2.0
         result = event_frequency(train, {"tp24h": 1.0}).tp24h
@@ -55,7 +55,7 @@ class TestEventFrequency:
     @pytest.mark.parametrize("threshold", [1e-4, 3e-4, 1e-3, 0.1])
     @pytest.mark.parametrize("dtypes", [("f4", "f4"), ("f4", "f8"), ("f8", "f4")])
     def test_values_equal_to_the_threshold_do_not_exceed_it_in_any_precision(self, threshold, dtypes):
-        # float32 has values a little above (1e-3) or below (1e-4) of what they are meant to be
+        # the nearest float32 is slightly above (1e-3) or below (1e-4) the threshold
         train, truth = rain(days=400, start="1999-01-01") * 0, rain(days=30, start="2001-01-01") * 0
         train, truth = ((ds + threshold).astype(dtype) for ds, dtype in zip((train, truth), dtypes, strict=True))
         frequency = event_frequency(train, {"tp24h": threshold})
@@ -63,7 +63,7 @@ class TestEventFrequency:
         table = score(persistence(truth, truth.time[:9], ["1D"]), truth, climatology(train), metrics=["brier"],
                       thresholds={"tp24h": threshold}, event_frequency=frequency, bootstrap=None)  # fmt: skip
         assert (table.tp24h == 0).all()
-        # nor is it dry
+        # and is not dry
         train = train.assign(tp24h=train.tp24h.assign_attrs(units="m"))
         assert float(seeps_climatology(train, dry=threshold).tp24h_dry_fraction.max()) == 0
 
@@ -117,7 +117,7 @@ class TestSeeps:
         forecast = persistence(truth, truth.time[:290], ["1D"])
         right = forecast.assign(tp24h=truth.tp24h.sel(time=forecast.valid_time).drop_vars("time"))
         np.testing.assert_allclose(seeps(right, truth, clim).tp24h, 0)
-        # days here do not know of each other: persistence has no skill
+        # successive days are independent: persistence has no skill
         np.testing.assert_allclose(seeps(forecast, truth, clim).tp24h, 1, atol=0.03)
 
     def test_dry_fraction_of_known_rain(self):
@@ -142,7 +142,7 @@ class TestSeeps:
         np.testing.assert_allclose(seeps(millimeters, truth, theirs)[name], expected, rtol=1e-6)
         table = score(forecast, truth, metrics=["seeps"], seeps_climatology=theirs)
         np.testing.assert_array_equal(table[name].sel(system="forecast", metric="seeps"), expected)
-        with pytest.raises(ValueError, match="and no total_precipitation_24hr_seeps_dry_fraction"):
+        with pytest.raises(ValueError, match="no total_precipitation_24hr_seeps_dry_fraction"):
             seeps(forecast, truth, theirs.drop_vars("total_precipitation_24hr_seeps_dry_fraction"))
         with pytest.raises(ValueError, match="dry for rain"):
             new = theirs.rename({name: name.replace("total_precipitation_24hr", "rain") for name in theirs.data_vars})
@@ -175,14 +175,14 @@ class TestTerciles:
         picked = tercile_rpss(forecast.isel(lead_time=1), truth, train, windows=[(1, 1)])
         beside = tercile_rpss(forecast.isel(lead_time=[1]), truth, train, windows=[(1, 1)])
         np.testing.assert_array_equal(picked.sst, beside.sst)
-        with pytest.raises(ValueError, match="lead"):
+        with pytest.raises(ValueError, match=r"windows has .*lead"):
             tercile_rpss(forecast.isel(lead_time=1), truth, train, windows=[(1, 2)])
 
     def test_a_missing_truth_warns_and_gives_nan(self):
         train, truth = slow_months(0, days=3000, start="1971-01-01"), slow_months(1, start="2006-01-01")
         forecast = persistence(truth, truth.time[:1000:10], ["1D", "2D"])
         holes = truth.copy(deep=True)
-        holes["sst"][dict(time=11, latitude=0, longitude=0)] = np.nan  # verified once, in the north alone
+        holes["sst"][dict(time=11, latitude=0, longitude=0)] = np.nan  # one verified value, in the north
         north, south = (0, 90, 0, 360), (-90, 0, 0, 360)
         regions = {"here": north, "there": south}
         if float(truth.latitude[0]) < 0:
@@ -195,14 +195,14 @@ class TestTerciles:
         np.testing.assert_array_equal(result.sst.sel(region="there"), whole.sst.sel(region="there"))
         some = tercile_rpss(forecast, holes, train, skipna=True, **arguments)
         assert np.isfinite(some.sst).all() and (some.sst.sel(region="here") != whole.sst.sel(region="here")).all()
-        # a cell that never has a value is a mask
+        # cells that never have a value are masked
         sea = [ds.where(ds.longitude > 50) for ds in (forecast, truth, train)]
         assert np.isfinite(tercile_rpss(*sea, **arguments).sst).all()
         with pytest.raises(ValueError, match="windows has 1: .*pairs"):
             tercile_rpss(forecast, truth, train, windows=(1, 2))
 
     def test_right_wrong_and_undecided(self):
-        # long enough that the middle tercile has the mean in it, in nearly every cell and month
+        # long enough for the middle tercile to contain the mean in nearly every cell and month
         train, truth = slow_months(0, days=9000, start="1971-01-01"), slow_months(1, start="2006-01-01")
         leads = [f"{n}D" for n in range(1, 15)]
         forecast = persistence(truth, truth.time[:1000:10], leads)
@@ -214,13 +214,13 @@ class TestTerciles:
         assert result.last_lead.values[1] == np.timedelta64(14, "D")
         opposite = right.assign(sst=560 - right.sst)
         assert (tercile_rpss(opposite, truth, train, windows=windows).sst < -1).all()
-        # an ensemble of which each third says another tercile is climatology
+        # an ensemble with one third of its members in each tercile is climatology
         spread = xr.concat(
             [right * 0 + 200, right * 0 + 280.0, right * 0 + 400], "number", coords="minimal", compat="override"
         )
         result = tercile_rpss(spread, truth, train, windows=windows, fair=False).sst
         np.testing.assert_allclose(result, 0, atol=0.01)
-        # fair, 2 (1/3 2/3) / (3 - 1) = 2/9 less than the 4/9 of thirds: three members drawn at random say this seldom
+        # the fair score is 2 (1/3 2/3) / (3 - 1) = 2/9 below the 4/9 of thirds
         np.testing.assert_allclose(tercile_rpss(spread, truth, train, windows=windows).sst, 0.5, atol=0.02)
 
     def test_the_expected_fair_score_of_two_members_is_that_of_infinitely_many(self):
@@ -234,12 +234,12 @@ class TestTerciles:
                 members = forecast + xr.DataArray([first, second], dims="number")
                 for fair, values in scores.items():
                     values.append(tercile_rpss(members, truth, train, windows=[(1, 3)], fair=fair).sst)
-        # all nine pairs are equally likely; of infinitely many members a third says each, as three do that differ
+        # all nine pairs are equally likely; infinitely many members are distributed like three different ones
         thirds = forecast + xr.DataArray(predictions, dims="number")
         expected = tercile_rpss(thirds, truth, train, windows=[(1, 3)], fair=False).sst
         np.testing.assert_allclose(np.mean(scores[True], axis=0), expected, rtol=1e-9)
         assert np.mean(scores[False], axis=0) < expected - 0.3
-        np.testing.assert_allclose(scores[True][0], sure[0])  # members that agree are one
+        np.testing.assert_allclose(scores[True][0], sure[0])  # two equal members score like one
         single = (forecast + 200.0).expand_dims(number=1)
         np.testing.assert_allclose(tercile_rpss(single, truth, train, windows=[(1, 3)]).sst, sure[0])
 
@@ -257,7 +257,7 @@ class TestTerciles:
     def test_a_training_period_of_verified_times_is_refused(self):
         truth = slow_months(1, start="2006-01-01")
         forecast = persistence(truth, truth.time[:100:10], ["1D", "2D", "3D"])
-        with pytest.raises(ValueError, match="the training period is from 2006-01-01T00.*it has seen the truth"):
+        with pytest.raises(ValueError, match="training period.*2006-01-01T00.*seen the truth"):
             tercile_rpss(forecast, truth, truth, windows=[(1, 3)])
         allowed = tercile_rpss(forecast, truth, truth, windows=[(1, 3)], allow_overlap=True)
         assert np.isfinite(allowed.sst).all()
@@ -286,7 +286,7 @@ class TestTerciles:
     def test_steps_and_gaps(self):
         train, truth = slow_months(0), slow_months(1, start="2006-01-01")
         forecast = persistence(truth, truth.time[:100:10], ["5D", "10D", "15D"])
-        with pytest.raises(ValueError, match="give both in the same steps"):
+        with pytest.raises(ValueError, match="same steps"):
             tercile_rpss(forecast, truth, train, windows=[(1, 3)])
         daily = persistence(truth, truth.time[:100:10], ["1D", "2D", "3D"])
         with pytest.raises(ValueError, match="has a gap after 2001-01-05"):
@@ -297,7 +297,7 @@ class TestTerciles:
         forecast = persistence(truth, truth.time[:100:10], ["1D", "2D", "3D"])
         with pytest.raises(ValueError, match=r"windows has \(1, 4\)"):
             tercile_rpss(forecast, truth, train, windows=[(1, 4)])
-        with pytest.raises(ValueError, match="month 9 has 0 means of 3 steps .*too few"):
+        with pytest.raises(ValueError, match="month 9 has 0 means.*too few"):
             autumn = persistence(truth, truth.sel(time="2006-09").time[:20], ["1D", "2D", "3D"])
             tercile_rpss(autumn, truth, train.sel(time="2001").isel(time=slice(0, 180)), windows=[(1, 3)])
         with pytest.raises(ValueError, match="too few"):
@@ -318,7 +318,7 @@ def test_seeps_climatology_in_bands_of_latitude(monkeypatch):
     monkeypatch.setattr(latitude_bands, "_BAND_BYTES", 1)
     xr.testing.assert_identical(seeps_climatology(train), whole)
     xr.testing.assert_identical(seeps_climatology(train.chunk(time=100)), whole)
-    # satellites do not see the poles
+    # no data near the poles
     holes = train.where(abs(train.latitude) < 60)
     banded = seeps_climatology(holes)
     monkeypatch.undo()

@@ -41,7 +41,7 @@ def test_coverage_and_score_by_hand_in_blocks_and_lazily(monkeypatch):
     months = coverage(ends, truth, by="month").t2m
     january = (forecast.valid_time.dt.month == 1).drop_vars(["valid_time"])
     np.testing.assert_allclose(months.sel(month=1), cells.where(january).weighted(weight).mean(over), rtol=1e-12)
-    # fitted from a lazily opened store as from memory
+    # a lazy Dataset gives the same fit as one in memory
     first, first_truth = forecasts_of_a_year(0, days=60)
     clim = climatology(first_truth)
     again = fit_intervals(first.chunk(init_time=9), first_truth, 0.8, clim)
@@ -60,7 +60,7 @@ def test_score_is_better_than_that_of_constant_width():
     bands = fit_intervals(*forecasts_of_a_year(0), probability=0.9)
     forecast, truth = forecasts_of_a_year(1, start="2002-01-01")
     ours = bands(forecast)
-    # the same width everywhere that covers as often
+    # a constant width with the same coverage
     error = abs(forecast.t2m - truth.t2m.sel(time=forecast.valid_time).drop_vars("time"))
     width = float(error.quantile(0.9))
     flat = ours.copy()
@@ -70,12 +70,12 @@ def test_score_is_better_than_that_of_constant_width():
 
 
 def test_climatological_intervals_where_the_forecast_has_no_skill():
-    forecast, truth = forecasts_of_a_year(0, noise=4.0)  # errors far larger than the weather
+    forecast, truth = forecasts_of_a_year(0, noise=4.0)  # errors far larger than the variability
     later, later_truth = forecasts_of_a_year(1, start="2002-01-01", noise=4.0)
     clim = climatology(truth)
     plain, drawn = (fit_intervals(forecast, truth, 0.9, c)(later) for c in (None, clim))
     assert drawn.t2m.dims == plain.t2m.dims and drawn.t2m.attrs["units"] == "K"
-    # the truth varies by 1 K, so that nothing needs to be wider than 2 * 1.64 K
+    # the truth has a standard deviation of 1 K: climatological intervals are 2 * 1.64 K wide
     width = drawn.t2m.sel(bound="upper") - drawn.t2m.sel(bound="lower")
     assert float(width.mean()) == pytest.approx(3.3, abs=0.3)
     assert float((plain.t2m.sel(bound="upper") - plain.t2m.sel(bound="lower")).mean()) > 20
@@ -86,13 +86,13 @@ def test_interval_score_by_hand():
     forecast, truth = forecasts_of_a_year(0, days=30, noise=0.0)
     ends = xr.concat([forecast + 1.0, forecast + 3.0], xr.DataArray(["lower", "upper"], dims="bound", name="bound"))
     ends["t2m"].attrs = {"units": "K", "interval_probability": 0.5}
-    # two wide, and the truth one below: 2 + 2 / 0.5 * 1
+    # width 2, and the truth 1 below: 2 + 2 / 0.5 * 1
     np.testing.assert_allclose(interval_score(ends, truth).t2m, 6.0)
     assert float(coverage(ends, truth).t2m.max()) == 0
 
 
 def of_one_width(forecast):
-    """Return intervals one wide on both sides of a forecast of one month."""
+    """Return intervals of half-width 1 around forecasts of January."""
     half = forecast.isel(init_time=0, drop=True).drop_vars("valid_time") * 0 + 1.0
     return Intervals(0.9, half.expand_dims(month=[1]).assign_attrs(months="1"))
 
@@ -103,15 +103,15 @@ def test_missing_values():
     ends = of_one_width(forecast)(forecast)
     np.testing.assert_allclose(coverage(ends, truth).t2m, 0.5)
     np.testing.assert_allclose(interval_score(ends, truth).t2m, 0.5 * 2 + 0.5 * (2 + 20 * 4))
-    # half of the south has no truth at some times: it is inside in two thirds of what is left of these
+    # half of the south lacks truth: the north, all of it inside, is two thirds of the other cells
     holes = truth.copy(deep=True)
     holes["t2m"][1:41, :2, :4] = np.nan
     holes = holes.isel(time=slice(0, 41))
     for measure, expected in ((coverage, 2 / 3), (interval_score, 2 + 20 * 4 / 3)):
-        with pytest.warns(UserWarning, match=r"the result for \['t2m'\] is missing where a value is missing.*skipna"):
+        with pytest.warns(UserWarning, match=r"\['t2m'\] is missing .*skipna"):
             assert measure(ends, holes.isel(time=slice(0, 21))).t2m.isnull().all()
         np.testing.assert_allclose(measure(ends, holes, skipna=True).t2m, expected, rtol=1e-6)
-    # what is missing everywhere is a mask
+    # cells that never have a value are masked
     masked, sea = truth.where(truth.longitude < 180), forecast.where(forecast.longitude < 180)
     np.testing.assert_allclose(coverage(of_one_width(sea)(sea), masked).t2m, 0.5)
 
@@ -125,7 +125,7 @@ def test_the_period_of_the_fit_is_refused():
         bands = fit_intervals(forecast, truth, 0.8, clim)
         cases = (forecast, truth) if clim is None else (later, later_truth)
         for measure in (coverage, interval_score):
-            with pytest.raises(ValueError, match=owner + ".*it has seen the truth"):
+            with pytest.raises(ValueError, match=owner + ".*seen the truth"):
                 measure(bands(cases[0]), cases[1])
             assert np.isfinite(measure(bands(cases[0]), cases[1], allow_overlap=True).t2m).all()
     assert float(coverage(fit_intervals(forecast, truth, 0.8)(later), later_truth).t2m.mean()) > 0.5
@@ -178,16 +178,16 @@ def test_errors():
         fit_intervals(forecast.isel(init_time=slice(0, 5)), truth)
     bands = fit_intervals(forecast, truth)
     summer, _ = forecasts_of_a_year(1, start="2001-06-01", days=20)
-    with pytest.raises(ValueError, match=r"valid in the months \[6\], and the intervals were fitted on 1, 2, 3"):
+    with pytest.raises(ValueError, match=r"months \[6\], .* fitted on 1, 2, 3"):
         bands(summer)
-    with pytest.raises(ValueError, match="nothing was fitted for the lead"):
+    with pytest.raises(ValueError, match="fitted for the lead"):
         bands(forecast.assign_coords(lead_time=forecast.lead_time + np.timedelta64(1, "h")))
     for call in (lambda ds: fit_intervals(ds, truth), bands):
-        with pytest.raises(ValueError, match="has members along 'number': take the mean, forecast.mean"):
+        with pytest.raises(ValueError, match="members along 'number'"):
             call(forecast.expand_dims(number=[0, 1]))
     holes = forecast.copy(deep=True)
     holes["t2m"][3, 0, 1, 1] = np.nan
-    with pytest.raises(ValueError, match="t2m has missing values in some forecasts"):
+    with pytest.raises(ValueError, match="t2m has missing values"):
         fit_intervals(holes, truth)
     with pytest.raises(ValueError, match="dimension 'bound'"):
         coverage(forecast, truth)
