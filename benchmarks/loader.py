@@ -1,19 +1,18 @@
-"""The loader against its limit and its peers, in one table, on generated stores.
+"""Compare the loader with its upper limit and with other loaders, on generated stores, in one table.
 
     python benchmarks/loader.py --quick                      two minutes, small stores
     python benchmarks/loader.py --data stores                the whole table, about half an hour, 3 GB of disk
 
-Cases: a is WeatherBench's 5.625 degree grid, 10 years 6-hourly, 4 variables, windows of 8; b is 1.40625 degree,
-a year hourly, windows of 24; c is 0.25 degree, 100 steps of 2 variables, one step per chunk, windows of 3. The
-files come from the page cache. Values are waves and noise, rounded so that they compress about as ERA5 does.
+Cases: a is WeatherBench's 5.625 degree grid, 10 years 6-hourly, 4 variables, windows of 8; b is 1.40625 degree, a year
+hourly, windows of 24; c is 0.25 degree, 100 steps of 2 variables, one step per chunk, windows of 3. Files are read from
+the page cache. Values are waves and noise, rounded to compress about as well as ERA5.
 
-Each number is measured in a process of its own, the rows take turns, and the table shows medians. Peers that
-are not installed are left out: `pip install xbatcher` for one; `--insitubatch PYTHON` names a Python (3.12 or
-newer) that has the other.
+Each measurement runs in its own process, the rows take turns, and the table shows medians. Loaders that are not
+installed are left out: `pip install xbatcher`; `--insitubatch PYTHON` names a Python (3.12 or newer) with insitubatch.
 
-Columns: windows per second of wall time and of CPU time (all threads and child processes); MB/s of float32
-delivered; amplification, what an epoch decodes over what the dataset holds; memory, the largest resident size
-above that before the first read, and the bound that the loader states.
+Columns: windows per second of wall time and of CPU time (all threads and child processes); MB/s of float32 delivered;
+amplification: bytes decoded in an epoch over bytes of the dataset; memory: peak resident size above the size before
+the first read, and the bound that the loader states.
 """
 
 import contextlib
@@ -40,7 +39,7 @@ MB = 1e6
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A store, the windows in it, and the memory that streaming may take."""
+    """A store, its windows, and the memory limit for streaming."""
 
     variables: tuple[str, ...]
     times: int
@@ -96,31 +95,31 @@ def write_store(path: Path, case: Case) -> None:
     coords.to_zarr(unfinished, zarr_format=2, consolidated=False)
     rng = np.random.default_rng(0)
     y, x = np.deg2rad(latitude)[None, :, None], np.deg2rad(longitude)[None, None, :]
-    for number, name in enumerate(case.variables):
+    for index, name in enumerate(case.variables):
         array = zarr.create_array(
             unfinished / name,
             shape=(case.times, case.latitudes, case.longitudes),
             chunks=(case.chunk, case.latitudes, case.longitudes),
             dtype="f4",
             compressors=numcodecs.Blosc("lz4", 5, numcodecs.Blosc.SHUFFLE),
-            fill_value=np.nan,  # as xarray writes it; zarr-python's own 0 would make a missing value of every zero
+            fill_value=np.nan,  # as xarray writes it; with zarr-python's default 0 every zero would be missing
             zarr_format=2,
             attributes={"_ARRAY_DIMENSIONS": ["time", "latitude", "longitude"], "units": "K"},
         )
         for start in range(0, case.times, case.chunk):
             t = np.arange(start, min(start + case.chunk, case.times))[:, None, None]
-            wave = 290 - 30 * np.sin(y) ** 2 + 8 * np.cos(y) * np.sin((3 + number) * x - t / 20)
+            wave = 290 - 30 * np.sin(y) ** 2 + 8 * np.cos(y) * np.sin((3 + index) * x - t / 20)
             noise = rng.standard_normal(wave.shape, dtype="f4")
             array[start : start + len(t)] = np.round((wave + 0.5 * noise) * 512) / 512
-    zarr.consolidate_metadata(unfinished)  # over HTTP nobody can list what there is
+    zarr.consolidate_metadata(unfinished)  # over HTTP a store cannot be listed
     unfinished.rename(path)
 
 
-# ---- what the rows do: each takes a store and yields batches, without end
+# ---- rows of the table: each takes a store and yields batches without end
 
 
 def order(case: Case) -> Iterator[np.ndarray]:
-    """Yield the first positions of the windows of random batches."""
+    """Yield random batches of windows, as the index of the first time of each window."""
     rng = np.random.default_rng(1)
     while True:
         shuffled = rng.permutation(case.windows)
@@ -129,26 +128,26 @@ def order(case: Case) -> Iterator[np.ndarray]:
 
 
 def ram(path: Path, case: Case) -> Iterator[np.ndarray]:
-    """The limit: all states in memory, windows gathered into four buffers that are used in turn."""
+    """Yield batches gathered from states in memory into four buffers in turn: the upper limit."""
     import zarr
 
     states = np.empty((case.times, case.state_bytes // 4), dtype="f4")
     width = case.latitudes * case.longitudes
-    for number, name in enumerate(case.variables):
+    for index, name in enumerate(case.variables):
         array = zarr.open_array(path / name, mode="r")
         for start in range(0, case.times, 1000):
-            part = array[start : start + 1000]
-            states[start : start + len(part), number * width : (number + 1) * width] = part.reshape(len(part), -1)
+            block = array[start : start + 1000]
+            states[start : start + len(block), index * width : (index + 1) * width] = block.reshape(len(block), -1)
     ring = [np.empty((case.batch * case.length, states.shape[1]), dtype="f4") for _ in range(4)]
-    for number, first in enumerate(order(case)):
-        out = ring[number % 4]
-        # mode: numpy would gather into a buffer of its own first, to leave `out` alone if a position is wrong
+    for batch, first in enumerate(order(case)):
+        out = ring[batch % 4]
+        # mode="clip": with "raise" numpy gathers into a temporary buffer first
         np.take(states, (first[:, None] + np.arange(case.length)).ravel(), axis=0, out=out, mode="clip")
         yield out.reshape(case.batch, case.length, -1)
 
 
 def xarray_samples(path: Path, case: Case, chunks: dict | None) -> Iterator[np.ndarray]:
-    """Every window on its own through xarray, as a Dataset's __getitem__ would."""
+    """Yield batches of windows read one by one with xarray, as in the __getitem__ of a torch Dataset."""
     import xarray as xr
 
     ds = xr.open_zarr(path, chunks=chunks)
@@ -161,9 +160,9 @@ def xarray_samples(path: Path, case: Case, chunks: dict | None) -> Iterator[np.n
 
 
 def xbatcher_samples(path: Path, case: Case) -> Iterator[np.ndarray]:
-    """xbatcher's recipe for torch: a generator of windows, its MapDataset, a shuffling DataLoader.
+    """Yield the batches of xbatcher's recipe for torch: BatchGenerator, MapDataset and a shuffling DataLoader.
 
-    In this process, with its own threads from dask.
+    In this process, with the threads of dask.
     """
     import torch
     import xarray as xr
@@ -173,7 +172,7 @@ def xbatcher_samples(path: Path, case: Case) -> Iterator[np.ndarray]:
     ds = xr.open_zarr(path, chunks={})
     sizes = {"time": case.length, "latitude": case.latitudes, "longitude": case.longitudes}
     generator = xbatcher.BatchGenerator(ds, sizes, {"time": case.length - 1}, preload_batch=False)
-    # its own to_tensor takes one variable only
+    # xbatcher's to_tensor supports one variable only
     windows = MapDataset(generator, transform=lambda window: torch.from_numpy(window.to_array().values))
     loader = torch.utils.data.DataLoader(windows, batch_size=case.batch, shuffle=True, drop_last=True)
     while True:
@@ -181,7 +180,7 @@ def xbatcher_samples(path: Path, case: Case) -> Iterator[np.ndarray]:
 
 
 def insitubatch_views(path: Path, case: Case) -> Iterator[np.ndarray]:
-    """insitubatch: the states of a window are views of one array with an offset, stacked."""
+    """Yield the batches of insitubatch: the states of a window are views of one array with offsets, stacked."""
     from insitubatch import InSituDataset, obstore_store, open_geometries, split_by_chunk
 
     store = obstore_store(f"file://{path}")
@@ -202,7 +201,7 @@ def insitubatch_views(path: Path, case: Case) -> Iterator[np.ndarray]:
         epoch += 1
 
 
-# ---- this package: the one place that knows how its loader is called
+# ---- this package
 
 
 def open_windows(path: Path | str, case: Case, engine: str):
@@ -230,22 +229,22 @@ def our_statistics(source, windows: np.ndarray, case: Case) -> None:
     compute_statistics([source], [windows], weights, case.history, logged, use_cache=False)
 
 
-# ---- measuring, in a process of its own
+# ---- measurements, each in its own process
 
 
 def cpu_seconds() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def peak_bytes() -> int:
-    """Return the largest resident size of this process; unlike ru_maxrss it knows nothing of the parent."""
+    """Return the largest resident size of this process; unlike ru_maxrss without that of the parent."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 def count_reads() -> dict[str, int]:
-    """Count from now on the chunks that zarr-python reads from local stores."""
+    """Return a counter of the chunks that zarr-python reads from local stores from now on."""
     from zarr.storage import LocalStore
 
     counted = {"chunks": 0}
@@ -259,20 +258,8 @@ def count_reads() -> dict[str, int]:
     return counted
 
 
-def rate(batches: Iterator, case: Case, seconds: float, least: int) -> dict:
-    """Take batches for some seconds, and at least so many, after a first one; return the rates."""
-    next(batches)
-    wall, cpu, count = time.perf_counter(), cpu_seconds(), 0
-    while time.perf_counter() - wall < seconds or count < least:
-        next(batches)
-        count += 1
-    wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
-    windows = count * case.batch
-    return {"windows": windows, "wall": windows / wall, "cpu": windows / cpu}
-
-
 def measure_peer(batches: Iterator, case: Case, seconds: float) -> dict:
-    """Measure random batches after a first one, for some seconds."""
+    """Measure random batches for some seconds, after a first batch."""
     counted, before = count_reads(), peak_bytes()
     next(batches)
     wall, cpu, count = time.perf_counter(), cpu_seconds(), 0
@@ -280,7 +267,7 @@ def measure_peer(batches: Iterator, case: Case, seconds: float) -> dict:
         next(batches)
         count += 1
     wall, cpu, windows = time.perf_counter() - wall, cpu_seconds() - cpu, count * case.batch
-    # the first batch was read too
+    # includes the first batch
     decoded = counted["chunks"] * case.chunk / len(case.variables) / (windows + case.batch)
     return {
         "wall": windows / wall,
@@ -291,7 +278,7 @@ def measure_peer(batches: Iterator, case: Case, seconds: float) -> dict:
 
 
 def measure_stream(path: Path | str, case: Case, engine: str, memory: int, seconds: float) -> dict:
-    """Measure whole epochs after the first one, which fills memory that is new to the process."""
+    """Measure whole epochs after a first one, in which the process allocates its memory."""
     source, windows = open_windows(path, case, engine)
     before = peak_bytes()
     stream = open_stream(source, windows, case, memory)
@@ -304,7 +291,7 @@ def measure_stream(path: Path | str, case: Case, engine: str, memory: int, secon
         for _ in stream.epoch(epochs):
             pass
     wall, cpu, windows = time.perf_counter() - wall, cpu_seconds() - cpu, epochs * case.windows
-    # counted where files are opened, or by the loader itself where that is not done in Python
+    # counted where zarr-python opens files; for tensorstore by the loader itself
     times = counted["chunks"] * case.chunk / len(case.variables) if engine == "zarr" else stream.decoded_steps - decoded
     return {
         "wall": windows / wall,
@@ -343,9 +330,9 @@ OURS = {
 
 
 def measure(row: str, path: str, case: Case, seconds: float) -> dict:
-    """Do one measurement in this process."""
+    """Measure one row in this process."""
     for library in ("dask.array", "xarray", "zarr", "torch", "tensorstore", *IMPORTED.get(row, OWN)):
-        with contextlib.suppress(ImportError):  # what a run has in memory anyway; a row complains itself
+        with contextlib.suppress(ImportError):  # imported by any run: not part of the measured memory
             importlib.import_module(library)
     if row in PEERS:
         return measure_peer(PEERS[row](Path(path), case), case, seconds)
@@ -360,7 +347,7 @@ def measure(row: str, path: str, case: Case, seconds: float) -> dict:
     import dask
     import xarray as xr
 
-    # the best of dask's ways: both in one graph, which reads every chunk once
+    # dask's best: both in one graph, which reads every chunk once
     ds = xr.open_zarr(path, chunks={})
     return measure_statistics(lambda: dask.compute(ds.mean(), ds.std()))
 
@@ -369,22 +356,22 @@ def measure(row: str, path: str, case: Case, seconds: float) -> dict:
 
 
 def in_a_process(python: str, *arguments: str) -> dict:
-    """Run this file with some arguments, and return what it prints."""
-    done = subprocess.run([python, __file__, *arguments], capture_output=True, text=True)
-    if done.returncode:
-        return {"failed": done.stderr.strip().splitlines()[-1]}
-    return json.loads(done.stdout.splitlines()[-1])
+    """Run this file with some arguments in a new process, and return its result."""
+    process = subprocess.run([python, __file__, *arguments], capture_output=True, text=True)
+    if process.returncode:
+        return {"failed": process.stderr.strip().splitlines()[-1]}
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 @contextlib.contextmanager
 def server(folder: Path, latency: float) -> Iterator[str]:
-    """Serve a folder from a process of its own, and give the address."""
+    """Serve a folder over HTTP from another process, and yield the address."""
     command = [sys.executable, __file__, "--row", "serve", "--path", str(folder), "--seconds", str(latency)]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
     try:
         yield running.stdout.readline().strip()
     finally:
-        running.stdin.close()  # which it waits for
+        running.stdin.close()  # ends the server
         running.wait()
 
 
@@ -398,7 +385,7 @@ def serve(folder: str, latency: float) -> None:
 
 
 def run_case(name: str, case: Case, path: Path, options: dict) -> dict[str, dict]:
-    """Measure all rows of a case, in turns, and return the medians."""
+    """Measure all rows of a case in turn, several times, and return the medians."""
     rows = [
         "RAM gather (limit)",
         *OURS,
@@ -412,31 +399,31 @@ def run_case(name: str, case: Case, path: Path, options: dict) -> dict[str, dict
         rows.insert(-2, "insitubatch")
     results = {row: [] for row in [*rows, "http, no latency", "http, 50 ms"]}
 
-    def take(row: str, where: str) -> None:
+    def measure_row(row: str, path: str) -> None:
         python = options["insitubatch"] if row == "insitubatch" else sys.executable
         quick = ["--quick"] if options["quick"] else []
         seconds = ["--seconds", str(options["seconds"])]
-        found = in_a_process(python, "--row", row, "--cases", name, "--path", where, *seconds, *quick)
-        results[row].append(found)
-        print(f"{name} {row}: {json.dumps(found)}", file=sys.stderr)
+        result = in_a_process(python, "--row", row, "--cases", name, "--path", path, *seconds, *quick)
+        results[row].append(result)
+        print(f"{name} {row}: {json.dumps(result)}", file=sys.stderr)
 
     for _ in range(options["repeats"]):
         for row in rows:
-            take(row, str(path))
+            measure_row(row, str(path))
         if name == "a":
             for row, latency in [("http, no latency", 0.0), ("http, 50 ms", 0.05)]:
                 with server(path.parent, latency) as url:
-                    take(row, f"{url}/{path.name}")
-    return {row: median(found) for row, found in results.items() if found}
+                    measure_row(row, f"{url}/{path.name}")
+    return {row: median(repeats) for row, repeats in results.items() if repeats}
 
 
-def median(found: list[dict]) -> dict:
-    failed = [one for one in found if "failed" in one]
-    if failed:
-        return failed[0]
+def median(repeats: list[dict]) -> dict:
+    failures = [result for result in repeats if "failed" in result]
+    if failures:
+        return failures[0]
     return {
-        key: one if isinstance(one, str) else statistics.median(each[key] for each in found)
-        for key, one in found[0].items()
+        key: value if isinstance(value, str) else statistics.median(result[key] for result in repeats)
+        for key, value in repeats[0].items()
     }
 
 
@@ -461,24 +448,24 @@ def print_case(name: str, case: Case, path: Path, results: dict[str, dict]) -> N
         "ratio",
     ]
     print(f"{'':22}" + "".join(f"{column:>14}" for column in columns))
-    for row, found in results.items():
+    for row, result in results.items():
         if row.startswith("statistics"):
             continue
-        if "failed" in found:
-            print(f"{row:22}  {found['failed'][:110]}")
+        if "failed" in result:
+            print(f"{row:22}  {result['failed'][:110]}")
             continue
-        bound = found.get("bound")
+        bound = result.get("bound")
         cells = [
-            f"{found['wall']:.0f}",
-            f"{found['cpu']:.0f}",
-            f"{found['wall'] * case.length * case.state_bytes / MB:.0f}",
-            f"{found['cpu'] / limit:.2f}" if limit else "",
-            f"{found['cpu'] / xbatcher:.1f}" if xbatcher else "",
-            # insitubatch reads in Rust, where nobody counts; the limit reads before it begins
-            "" if row in ("insitubatch", "RAM gather (limit)") else f"{found['amplification']:.2f}",
-            f"{found['extra'] / MB:.0f} MB",
+            f"{result['wall']:.0f}",
+            f"{result['cpu']:.0f}",
+            f"{result['wall'] * case.length * case.state_bytes / MB:.0f}",
+            f"{result['cpu'] / limit:.2f}" if limit else "",
+            f"{result['cpu'] / xbatcher:.1f}" if xbatcher else "",
+            # insitubatch reads in Rust, uncounted; the limit reads before the measurement
+            "" if row in ("insitubatch", "RAM gather (limit)") else f"{result['amplification']:.2f}",
+            f"{result['extra'] / MB:.0f} MB",
             f"{bound / MB:.0f} MB" if bound else "",
-            f"{found['extra'] / bound:.2f}" if bound else "",
+            f"{result['extra'] / bound:.2f}" if bound else "",
         ]
         print(f"{row:22}" + "".join(f"{cell:>14}" for cell in cells))
     ours, dask = results["statistics"], results["statistics, dask"]

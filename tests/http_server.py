@@ -1,4 +1,4 @@
-"""A static file server on loopback, slow and faulty as told: what remote stores are read from in tests.
+"""Serve files on loopback with a set latency and failure rate, to test remote stores.
 
 with serve(folder, latency=0.05, failure_rate=0.05) as server:
     open_dataset(f"{server.url}/era5.zarr", ["z500"])
@@ -27,11 +27,11 @@ class Server:
     Attributes
     ----------
     url
-        Where the folder is: `"http://127.0.0.1:54321"`.
+        Address of the folder: `"http://127.0.0.1:54321"`.
     requests
-        How many requests were answered or failed so far; of each kind in `by_status`, of each path in `paths`.
+        Number of requests so far; by outcome in `by_status`, by path in `paths`.
     failures
-        How many of them failed on purpose.
+        Number of requests that failed on purpose.
     most_at_once
         The largest number of requests that waited for their answers at the same time.
     """
@@ -49,26 +49,26 @@ class Server:
         self._attempts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._http = _HTTPServer(("127.0.0.1", 0), _Handler)
-        self._http.told = self
+        self._http.owner = self
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
     @property
     def requests(self) -> int:
-        """How many requests were made so far."""
+        """Number of requests so far."""
         return sum(self.by_status.values())
 
     def gone(self) -> None:
-        """Stop answering: cut all connections; new ones are refused."""
+        """Stop the server: close all connections and refuse new ones."""
         if self._thread.is_alive():
             self._http.shutdown()
             self._thread.join()
             self._http.server_close()
             self._http.cut_connections()
 
-    def _fate(self, request: str) -> str:
-        """Return how a request ends. The same request fails at the same attempts, whatever the order."""
+    def _outcome(self, request: str) -> str:
+        """Return the outcome of a request: the same for the same attempt of the same request, in any order."""
         with self._lock:
             self._attempts[request] += 1
             chance = random.Random(f"{self.seed} {request} {self._attempts[request]}")
@@ -98,14 +98,14 @@ def serve(folder: str | Path, latency: float = 0.0, failure_rate: float = 0.0, s
     Parameters
     ----------
     folder
-        What is served.
+        Folder to serve.
     latency
-        Seconds before the first byte of each answer. Any number of requests wait at once.
+        Seconds before the first byte of each answer; requests wait in parallel.
     failure_rate
-        Share of the requests that fail: status 503, a body that is cut short, or a connection that is
-        closed without an answer. A request that failed may succeed when it is made again.
+        Share of the requests that fail: status 503, a truncated body, or a connection that is
+        closed without an answer. A repeated request may succeed.
     seed
-        Which requests fail.
+        Seed of the failures.
     """
     server = Server(Path(folder), latency, failure_rate, seed)
     try:
@@ -118,7 +118,7 @@ class _HTTPServer(http.server.ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 1024  # of connections that wait to be accepted
-    told: Server
+    owner: Server
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -139,7 +139,7 @@ class _HTTPServer(http.server.ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request, client_address):
-        # a client that goes away, as it does when it has seen enough, is no error of the server
+        # a client that disconnects early is not an error of the server
         if not isinstance(sys.exception(), OSError | ValueError):
             super().handle_error(request, client_address)
 
@@ -158,21 +158,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def _answer(self, body: bool) -> None:
-        told = self.server.told
+        server = self.server.owner
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path).strip("/")
-        wanted = self.headers.get("Range", "")
-        told._wait()
-        fate = told._fate(f"{self.command} {path} {wanted}")
-        if fate == "dropped":
-            told._count(path, fate)
+        byte_range = self.headers.get("Range", "")
+        server._wait()
+        outcome = server._outcome(f"{self.command} {path} {byte_range}")
+        if outcome == "dropped":
+            server._count(path, outcome)
             self.close_connection = True
             return
-        if fate == "unavailable":
+        if outcome == "unavailable":
             self._send(path, http.HTTPStatus.SERVICE_UNAVAILABLE, {}, b"try again", body)
             return
-        file = told.folder / path
-        inside = file.resolve().is_relative_to(told.folder.resolve())
-        if not inside or not file.is_file():
+        file = server.folder / path
+        if not file.resolve().is_relative_to(server.folder.resolve()) or not file.is_file():
             self._send(path, http.HTTPStatus.NOT_FOUND, {}, b"there is no such file", body)
             return
         data = file.read_bytes()
@@ -184,24 +183,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             "ETag": f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"',
         }
         status = http.HTTPStatus.OK
-        if wanted:
-            first, stop = _range(wanted, len(data))
+        if byte_range:
+            first, stop = _parse_range(byte_range, len(data))
             if first >= stop:
                 headers = {"Content-Range": f"bytes */{len(data)}"}
                 self._send(path, http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers, b"", body)
                 return
             headers["Content-Range"] = f"bytes {first}-{stop - 1}/{len(data)}"
             data, status = data[first:stop], http.HTTPStatus.PARTIAL_CONTENT
-        self._send(path, status, headers, data, body, cut=fate == "truncated")
+        self._send(path, status, headers, data, body, cut=outcome == "truncated")
 
     def _send(self, path, status, headers, data, body, cut=False) -> None:
-        # before it is sent: who has the answer may ask for the count
-        self.server.told._count(path, "truncated" if cut else str(status.value))
+        # before sending: a client with the answer may check the count
+        self.server.owner._count(path, "truncated" if cut else str(status.value))
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(data))}.items():
             self.send_header(name, value)
         if body and data:
-            # in one piece with the headers: two small packets would wait for each other
+            # in one packet with the headers: two small packets would wait for each other
             self._headers_buffer.append(b"\r\n" + (data[: len(data) // 2] if cut else data))
             self.flush_headers()
         else:
@@ -209,9 +208,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.close_connection = self.close_connection or cut
 
 
-def _range(wanted: str, size: int) -> tuple[int, int]:
-    """Return the first byte asked for and the one after the last."""
-    first, last = re.fullmatch(r"bytes=(\d*)-(\d*)", wanted).groups()
+def _parse_range(header: str, size: int) -> tuple[int, int]:
+    """Return the first requested byte and the one after the last."""
+    first, last = re.fullmatch(r"bytes=(\d*)-(\d*)", header).groups()
     if not first:
         return max(size - int(last), 0), size
     return int(first), min(int(last) + 1, size) if last else size

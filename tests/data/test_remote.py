@@ -224,7 +224,7 @@ def test_what_is_not_there_or_cannot_be_listed(tmp_path):
 def test_files_elsewhere_are_to_be_downloaded(tmp_path, capfd):
     xr.Dataset({"t2m": ("x", [1.0])}).to_netcdf(tmp_path / "a.nc")
     with serve(tmp_path) as server:
-        with pytest.raises(OSError, match=r"a.nc' cannot be opened .*OPeNDAP server.*Download the file first"):
+        with pytest.raises(OSError, match=r"a.nc' cannot be opened .*OPeNDAP server.*download the file"):
             open_dataset(f"{server.url}/a.nc", ["t2m"])
         with pytest.raises(ValueError, match=r"is GRIB.*local path"):
             open_dataset(f"{server.url}/a.grib2", ["t2m"])
