@@ -309,19 +309,18 @@ def build_decoder(hidden: int, layers: int, padding: str) -> nn.ModuleList:
 
 def encode(
     layers: nn.ModuleList, x_NCHW: Tensor, checkpointing: bool = False
-) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
+) -> tuple[Tensor, Tensor, list[torch.Size]]:
     """Return encoded states, the output of the first layer for the skip connection, and the grid size of each input."""
-    skip_NSHW, sizes = None, []
-    z_NSHW = x_NCHW
-    for layer in layers:
+    sizes = [x_NCHW.shape[-2:]]
+    z_NSHW = skip_NSHW = _run(layers[0], checkpointing, x_NCHW)
+    for layer in layers[1:]:
         sizes.append(z_NSHW.shape[-2:])
         z_NSHW = _run(layer, checkpointing, z_NSHW)
-        skip_NSHW = z_NSHW if skip_NSHW is None else skip_NSHW
     return z_NSHW, skip_NSHW, sizes
 
 
 def decode(
-    layers: nn.ModuleList, z_NShw: Tensor, skip_NSHW: Tensor, sizes: list[tuple[int, int]], checkpointing: bool = False
+    layers: nn.ModuleList, z_NShw: Tensor, skip_NSHW: Tensor, sizes: list[torch.Size], checkpointing: bool = False
 ) -> Tensor:
     """Return decoded states: each layer restores the grid size of its counterpart in the encoder.
 
