@@ -16,7 +16,7 @@ def activation_bytes(network: nn.Module, leads: int, grid: tuple[int, int]) -> i
     """Return the bytes per window that a float32 training step keeps for the backward pass of a rollout.
 
     It counts them on the meta device, which computes shapes but no values. Temporary memory (padded copies, gradients)
-    adds about a fifth, measured on CPU, see docs/speed.md. Activation checkpointing is not taken into account.
+    adds about a quarter, measured on CPU, see docs/speed.md. Activation checkpointing is not taken into account.
 
     Parameters
     ----------
