@@ -1,0 +1,76 @@
+"""Losses and validation errors by epoch."""
+
+import re
+
+import matplotlib
+import numpy as np
+import pytest
+
+matplotlib.use("Agg")
+from plot_factories import curves, pixels, rings, some_history, some_scores
+
+from simvp_climate import plot
+
+
+def test_a_history_is_drawn_as_it_is():
+    table = some_history()
+    figure = plot.training_curve(table)
+    losses, z500, t2m = figure.axes
+    drawn = curves(losses)
+    assert set(drawn) == {"training", "validation", "kept"}
+    np.testing.assert_array_equal(drawn["training"].get_xdata(), [1, 2, 3, 4])
+    np.testing.assert_array_equal(drawn["training"].get_ydata(), [8, 4, 2, 1])
+    np.testing.assert_array_equal(drawn["validation"].get_ydata(), [12, 6, 3, 8])
+    assert rings(losses) == [(3, 3.0)] and losses.get_yscale() == "log"  # 1 to 12
+    assert set(curves(z500)) == {"24 h", "6 h"} and curves(z500)["24 h"].get_linestyle() == "-"
+    assert rings(z500) == [(3, 300.0), (3, 300.0)] and rings(t2m) == [(3, 300.0)]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["Loss", "RMSE [m² s⁻²]", "RMSE"]
+    assert [axes.get_title() for axes in figure.axes] == ["Training", "Validation, z500", "Validation, t2m"]
+    assert pixels(figure).size
+
+
+def test_histories_side_by_side():
+    first, second = some_history(4.0), some_history(40.0, epochs=6)
+    figure = plot.training_curve({"zeros": first, "sphere": second.reset_index()})  # as read from a CSV file
+    losses, z500, _ = figure.axes
+    assert set(curves(losses)) == {
+        f"{name}, {part}" for name in ("zeros", "sphere") for part in ("training", "validation")
+    } | {"kept"}
+    np.testing.assert_array_equal(curves(losses)["sphere, training"].get_xdata(), [1, 2, 3, 4, 5, 6])
+    np.testing.assert_array_equal(curves(z500)["zeros, 6 h"].get_ydata(), 100 * first["valid_loss"])
+    low, high = z500.get_ylim()
+    assert low == 0 and high > 6000, "the second run must fit in"
+    for name in ("zeros", "sphere"):
+        colors = {line.get_color() for axes in figure.axes for label, line in curves(axes).items() if name in label}
+        assert len(colors) == 1
+
+
+def test_without_validation_the_last_epoch_is_kept(forecaster):
+    figure = plot.training_curve(some_history()[["loss"]] + 30)
+    (axes,) = figure.axes
+    assert set(curves(axes)) == {"training", "kept"} and rings(axes) == [(4, 31.0)]
+    assert axes.get_yscale() == "linear"
+    drawn = curves(plot.training_curve(forecaster).axes[0])
+    np.testing.assert_array_equal(drawn["training"].get_ydata(), [forecaster.provenance["epochs"][0]["loss"]])
+
+
+@pytest.mark.parametrize(
+    ("histories", "message"),
+    [
+        ({}, "histories is empty: give at least one"),
+        ([some_history()], "histories is a list: give a Forecaster or its training_curve"),
+        ({"a": some_scores()}, "histories has 'a', which is a Dataset: give a Forecaster"),
+        (some_history()[["valid_rmse_t2m"]], "histories is a DataFrame: give a Forecaster or its training_curve"),
+        (some_history().iloc[:0], "histories has no epoch: nothing was trained yet"),
+    ],
+)
+def test_what_is_no_history_is_said(histories, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        plot.training_curve(histories)
+
+
+def test_histories_in_different_units_are_not_drawn_together():
+    other = some_history()
+    other.attrs["units"] = {"valid_rmse_z500_6h": "gpm"}
+    with pytest.raises(ValueError, match=r"the errors of z500 are in \['gpm', 'm2 s-2'\]: draw the runs one by one"):
+        plot.training_curve({"a": some_history(), "b": other})
