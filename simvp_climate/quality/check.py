@@ -268,9 +268,9 @@ def _check_times(dataset: xr.Dataset, name: str | None, draft: Draft) -> tuple[x
             check_times(times, "the series", name)
             break
         except ValueError as error:
-            code, kept = _correct_times(times)
+            code, valid = _correct_times(times)
             draft.add("error", code, name, *split_error(error))
-            dataset, times = dataset.isel({name: kept}), times[kept]
+            dataset, times = dataset.isel({name: valid}), times[valid]
     if not len(times):
         draft.add("error", "too-short", name, "the series has no times", "Select a period that the data contain")
         return dataset, None

@@ -89,9 +89,9 @@ def find_fields(canonical: Canonical) -> dict[str, Field]:
     for name, variable in canonical.dataset.data_vars.items():
         source = find_variable(canonical.original, name, axes.level, axes.scalar_level)[0]
         dims = tuple(map(str, canonical.original[source].dims))
-        known = lookup(name)
+        known = lookup(str(name))
         units = variable.attrs.get("units")
-        fields[name] = Field(name, source, dims, axes, units, None if known is None else known[0])
+        fields[str(name)] = Field(str(name), source, dims, axes, units, None if known is None else known[0])
     return fields
 
 
@@ -382,8 +382,8 @@ def unchanging_values(
         if not dead.any():
             continue
         named = ", ".join(f"{level:g}" for level, is_dead in zip(levels, dead, strict=True) if is_dead)
-        kept = [f"{level:g}" for level, *is_dead in zip(levels, empty, constant, strict=True) if not any(is_dead)]
-        fix = f"levels=[{', '.join(kept)}] in the Task" if kept else f"Leave {field.name!r} out of the Task"
+        live = [f"{level:g}" for level, *is_dead in zip(levels, empty, constant, strict=True) if not any(is_dead)]
+        fix = f"levels=[{', '.join(live)}] in the Task" if live else f"Leave {field.name!r} out of the Task"
         yield Finding(
             "error", "dead-level", field.source, f"{field.source} has {content} on level {named} at {times}", fix
         )

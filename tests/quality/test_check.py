@@ -865,8 +865,9 @@ def test_summary_of_a_region():
 
 def test_text_is_readable():
     ds = two_halves(waves().assign(t2m=waves()["t2m"].assign_attrs(units="degC")))
-    text = str(check(ds))
-    assert text == repr(check(ds))
+    report = check(ds)
+    text = str(report)
+    assert text == repr(report)
     lines = text.splitlines()
     assert lines[0] == "check: 1 error, 1 warning"
     assert max(map(len, lines)) <= 100
