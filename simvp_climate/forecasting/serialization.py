@@ -148,7 +148,7 @@ def read(path: Path) -> FileContent:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            file_format = _format(path, metadata)
+            file_format = _parse_format(path, metadata)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(
@@ -175,21 +175,22 @@ def read(path: Path) -> FileContent:
     return FileContent(file_format, metadata.get("version", "unknown"), header, tensors)
 
 
-def _format(path: Path, metadata: dict[str, str]) -> int:
-    name, _, number = metadata.get("format", "").rpartition(" ")
-    if name != _FORMAT_NAME or not number.isdecimal():
+def _parse_format(path: Path, metadata: dict[str, str]) -> int:
+    """Return the format of a file; raise ValueError if it is not a forecaster or newer than this package."""
+    name, _, digits = metadata.get("format", "").rpartition(" ")
+    if name != _FORMAT_NAME or not digits.isdecimal():
         raise ValueError(
             f"{str(path)!r} is not a forecaster saved by simvp_climate: its metadata has the format "
             f"{metadata.get('format')!r}"
         )
-    if int(number) < 1:
-        raise ValueError(f"{str(path)!r} has format {number}; formats start at 1. Take another copy of the file")
-    if int(number) > FORMAT:
+    if int(digits) < 1:
+        raise ValueError(f"{str(path)!r} has format {digits}; formats start at 1. Take another copy of the file")
+    if int(digits) > FORMAT:
         raise ValueError(
             f"{str(path)!r} was written by a newer simvp_climate ({metadata.get('version', 'unknown')}, format "
-            f"{number}; {version('simvp-climate')} reads up to {FORMAT}): pip install --upgrade simvp-climate"
+            f"{digits}; {version('simvp-climate')} reads up to {FORMAT}): pip install --upgrade simvp-climate"
         )
-    return int(number)
+    return int(digits)
 
 
 def _checksum(metadata: dict[str, str], tensors: dict[str, Tensor]) -> str:
