@@ -163,3 +163,78 @@ def forecasts_of_a_year(seed, start="2001-01-01", days=365, noise=1.0):
     )
     t2m = (verifying + error).drop_vars("valid_time", errors="ignore").transpose(*forecast.t2m.dims)
     return forecast.assign(t2m=t2m.assign_attrs(units="K")), truth
+
+
+def weather(days=120, seed=0, start="2018-01-01", names=("t2m",), columns=8):
+    """Return random fields that change slowly, on a coarse globe, 6-hourly."""
+    random = np.random.default_rng(seed)
+    times = days * 4
+    variables = {}
+    for name in names:
+        values = np.cumsum(random.normal(size=(times, 4, columns)), axis=0)
+        values = 280 + values - 0.9 * (values - values.mean(axis=0))
+        variables[name] = (("time", "latitude", "longitude"), values, {"units": "m s-1" if name[0] in "uv" else "K"})
+    coordinates = {
+        "time": np.datetime64(start, "ns") + np.arange(times) * np.timedelta64(6, "h"),
+        "latitude": [-67.5, -22.5, 22.5, 67.5],
+        "longitude": np.arange(columns) * 360 / columns,
+    }
+    return xr.Dataset(variables, coordinates)
+
+
+def noisy_forecast(truth, seed=1, noise=0.3, every=2, leads=("6h", "24h")):
+    """Return the truth with noise that grows with the lead, from every second time that has a truth at all leads."""
+    forecast = persistence(truth, truth.time[:-4:every], list(leads))
+    right = truth.sel(time=forecast.valid_time).drop_vars("time")
+    random = np.random.default_rng(seed)
+    size = noise * np.arange(1, len(leads) + 1)[:, np.newaxis, np.newaxis]
+    changed = {name: right[name] + size * random.normal(size=right[name].shape) for name in truth}
+    return forecast.assign({name: forecast[name].copy(data=value.values) for name, value in changed.items()})
+
+
+def random_analyses(latitude=32, longitude=64, times=12, seed=0):
+    """Return white noise every 6 hours on a grid without poles."""
+    values = np.random.default_rng(seed).normal(280, 10, (times, latitude, longitude))
+    return xr.Dataset(
+        {"t2m": (("time", "latitude", "longitude"), values, {"units": "K", "long_name": "temperature"})},
+        {
+            "time": pd.date_range("2018-01-01", periods=times, freq="6h").to_numpy(),
+            "latitude": -90 + (np.arange(latitude) + 0.5) * 180 / latitude,
+            "longitude": np.arange(longitude) * 360 / longitude,
+        },
+    )
+
+
+def shifted_forecast(truth, inits=3, leads=(6, 24), error=0.0):
+    """Return the truth plus an error, NaN where it has no value."""
+    result = persistence(truth, truth.time[:inits], [f"{lead}h" for lead in leads])
+    perfect = truth.t2m.reindex(time=np.unique(result.valid_time)).sel(time=result.valid_time)
+    result["t2m"] = (perfect + error).drop_vars("time").transpose(*result.t2m.dims)
+    result["t2m"].attrs = truth.t2m.attrs
+    return result
+
+
+def forecasts_better_in(days=200, better=None, seed=0):
+    """Return a forecast with the error of white noise, a baseline like it, and the truth.
+
+    The forecast is better in the cells `better`.
+    """
+    random = np.random.default_rng(seed)
+    truth = xr.Dataset(
+        {"t2m": (("time", "latitude", "longitude"), random.normal(size=(days + 2, 16, 32)), {"units": "K"})},
+        {
+            "time": np.datetime64("2001-01-01", "ns") + np.arange(days + 2) * np.timedelta64(1, "D"),
+            "latitude": np.linspace(-84, 84, 16),
+            "longitude": np.arange(32) * 11.25,
+        },
+    )
+    forecast = persistence(truth, truth.time[:days], ["1D"])
+    right = truth.t2m.sel(time=forecast.valid_time).drop_vars("time")
+
+    def noisy(size):
+        return forecast.assign(t2m=(right + size * random.normal(size=right.shape)).transpose(*forecast.t2m.dims))
+
+    size = np.ones((16, 32))
+    if better is not None:
+        size[better] = 0.6
+    return noisy(size), noisy(1.0), truth

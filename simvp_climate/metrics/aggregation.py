@@ -5,15 +5,27 @@ Sums rather than means are kept, so that blocks, initializations and leads can b
 name "", and baselines.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
 
 from simvp_climate.data.grid import find_member, latitude_weights
 from simvp_climate.metrics.alignment import SPACE
-from simvp_climate.metrics.definitions import METRICS, Fields, Metric, Product
-from simvp_climate.metrics.pairs import Block, Pairs, blocks, match, read, refuse_overlap
+from simvp_climate.metrics.definitions import METRICS, Metric
+from simvp_climate.metrics.pairs import (
+    Block,
+    Fields,
+    Pairs,
+    Product,
+    blocks,
+    fields_of_systems,
+    match,
+    members_of,
+    read,
+    refuse_overlap,
+    update_mask,
+)
 from simvp_climate.metrics.regions import Region, region_masks
 
 
@@ -65,22 +77,6 @@ def score_attributes(forecast: xr.DataArray, analysis: xr.DataArray, dimensionle
         if (value := forecast.attrs.get(key, analysis.attrs.get(key))) is not None:
             attrs[key] = value
     return attrs | ({"units": "1"} if dimensionless else {})
-
-
-def members_of(pairs: Pairs) -> str:
-    """Return the dimension of the ensemble members; raise ValueError if the forecast has fewer than two."""
-    member = find_member(pairs.forecast)
-    if member is None:
-        raise ValueError(
-            f"the forecast has dims {tuple(pairs.forecast.dims)} and no ensemble members (number, realization or "
-            "member), which this score needs. Score an ensemble, or choose other metrics"
-        )
-    if pairs.forecast.sizes[member] < 2:
-        raise ValueError(
-            f"the ensemble has one member along {member!r}, and therefore no spread. Score it as a single forecast: "
-            f"forecast.isel({member}=0)"
-        )
-    return member
 
 
 def row_weights(latitude: xr.DataArray, weights: str | None) -> xr.DataArray:
@@ -155,8 +151,8 @@ def weighted_sums(
             for variable in map(str, pairs.forecast.data_vars):
                 if not skipna:
                     forecast = Fields(systems[""][[variable]], block.truth, None, member_dims[""]).forecast
-                    masks[variable] = _update_mask(masks.get(variable), forecast, block.truth[[variable]])
-                for system, fields in _fields_of_systems(block, systems, member_dims, variable, skipna):
+                    masks[variable] = update_mask(masks.get(variable), forecast, block.truth[[variable]])
+                for system, fields in fields_of_systems(block, systems, member_dims, variable, skipna):
                     for label, metric in metrics.items():
                         cells = weights if metric.weighted else equal_weights(weights)
                         sums = _grid_sums(metric.fields(fields), cells, skipna, masks.get(variable))
@@ -165,28 +161,6 @@ def weighted_sums(
                         by_lead = block_sums.setdefault((system, label, variable), {})
                         by_lead.setdefault(leads.start, []).append(sums)
     return _join_blocks(block_sums, pairs, weights)
-
-
-def _fields_of_systems(
-    block: Block, systems: dict[str, xr.Dataset], member_dims: dict[str, str | None], variable: str, skipna: bool
-) -> Iterator[tuple[str, Fields]]:
-    """Yield the fields of a variable for every system; with `skipna` they have values in the same cells."""
-    truth = block.truth[[variable]]
-    climatology = None if block.climatology is None else block.climatology[[variable]]
-    forecasts = {name: dataset[[variable]] for name, dataset in systems.items()}
-    probabilities = {}
-    if block.event_frequency is not None and variable in block.event_frequency and "climatology" in systems:
-        probabilities["climatology"] = block.event_frequency[[variable]]
-    if skipna and len(systems) > 1:
-        common = truth.notnull()
-        for name, forecast in forecasts.items():
-            common = common & Fields(forecast, truth, climatology, member_dims[name]).forecast.notnull()
-        for probability in probabilities.values():
-            common = common & probability.notnull()
-        forecasts = {name: forecast.where(common) for name, forecast in forecasts.items()}
-        truth = truth.where(common)
-    for name, forecast in forecasts.items():
-        yield name, Fields(forecast, truth, climatology, member_dims[name], probabilities.get(name))
 
 
 def _join_blocks(
@@ -206,26 +180,6 @@ def _join_blocks(
         key: sums.assign_coords({name: label for name, label in labels.items() if name in sums.dims})
         for key, sums in joined.items()
     }
-
-
-def _update_mask(mask: xr.Dataset | None, forecast: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
-    """Return the cells without a value in any pair so far; raise ValueError if one of them has a value now."""
-    pair_dims = ("init_time", "lead_time")
-    # A sum shows faster than every cell that nothing is missing.
-    if any(np.isfinite(dataset.sum(skipna=False).to_array()).all() for dataset in (forecast, truth)):
-        empty = truth.isel(dict.fromkeys(pair_dims, 0), drop=True).map(lambda field: xr.zeros_like(field, dtype=bool))
-        empty = empty.broadcast_like(forecast.isel(dict.fromkeys(pair_dims, 0), drop=True))
-    else:
-        empty = (forecast.isnull() & truth.isnull()).all(pair_dims)
-    if mask is None or empty.equals(mask):
-        return empty
-    for name, masked in mask.data_vars.items():
-        if (masked & ~empty[name]).any():
-            raise ValueError(
-                f"the mask of {name!r} moves: {int((masked & ~empty[name]).sum())} cells have no value in the first "
-                "pairs and one in later pairs. Pass skipna=True to leave out the missing cells of each pair"
-            )
-    return mask
 
 
 def _grid_sums(

@@ -8,68 +8,13 @@ X_k are the M members of an ensemble, and <> is the weighted mean. Definitions a
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import xarray as xr
 
 from simvp_climate.data.grid import closes_longitude
-
-
-class Fields:
-    """Forecast, truth and climatology of one variable and block in physical units, and fields derived from them.
-
-    `members` keeps the dimension `member` of an ensemble, and `forecast` is its mean. `probability` is the event
-    probability of a system that states one directly, as climatology does.
-    """
-
-    def __init__(
-        self,
-        forecast: xr.Dataset,
-        truth: xr.Dataset,
-        climatology: xr.Dataset | None,
-        member: str | None,
-        probability: xr.Dataset | None = None,
-    ):
-        self.truth, self.climatology, self.member, self.probability = truth, climatology, member, probability
-        self.members = forecast
-        self.forecast = forecast if member is None else forecast.mean(member, skipna=False)
-
-    @cached_property
-    def error(self) -> xr.Dataset:
-        return self.forecast - self.truth
-
-    @cached_property
-    def squared_error(self) -> "Product":
-        return Product(self.error, self.error)
-
-    @cached_property
-    def anomaly(self) -> xr.Dataset:
-        return self.forecast - self.climatology
-
-    @cached_property
-    def true_anomaly(self) -> xr.Dataset:
-        return self.truth - self.climatology
-
-    @cached_property
-    def variance(self) -> xr.Dataset:
-        """Variance over the members with the divisor M - 1; NaN for a forecast without members."""
-        if self.member is None:
-            return self.forecast * np.nan
-        return self.members.var(self.member, ddof=1, skipna=False)
-
-
-@dataclass(frozen=True)
-class Product:
-    """The product of two fields, kept as factors: its weighted sum needs no copy in memory."""
-
-    first: xr.Dataset
-    second: xr.Dataset
-
-    @property
-    def value(self) -> xr.Dataset:
-        return self.first * self.second
+from simvp_climate.metrics.pairs import Fields, Product
 
 
 @dataclass(frozen=True)
@@ -200,11 +145,6 @@ def variance_ratio(wavenumbers: tuple[int, int]) -> Metric:
         sharpness=True,
         skips_missing=True,  # rows with missing cells have no spectrum
     )
-
-
-def resolves_wavenumbers(longitude: xr.DataArray, wavenumbers: tuple[int, int]) -> bool:
-    """Return whether the longitudes circle the globe and resolve the wavenumbers."""
-    return closes_longitude(longitude) and longitude.size > 2 * wavenumbers[1]
 
 
 def check_wavenumbers(longitude: xr.DataArray, wavenumbers: tuple[int, int]) -> None:

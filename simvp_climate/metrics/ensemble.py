@@ -10,11 +10,10 @@ from simvp_climate.metrics.aggregation import (
     cell_weights,
     compute_metric,
     label_like_forecast,
-    members_of,
     weighted_sums,
 )
-from simvp_climate.metrics.definitions import Fields, Metric, concat, means_of
-from simvp_climate.metrics.pairs import match
+from simvp_climate.metrics.definitions import Metric, concat, means_of
+from simvp_climate.metrics.pairs import Fields, match, members_of
 from simvp_climate.metrics.regions import Region
 
 

@@ -3,13 +3,14 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import xarray as xr
 from xarray.coding.times import infer_calendar_name
 
 from simvp_climate.data.conventions import orient
-from simvp_climate.data.grid import find_member
+from simvp_climate.data.grid import closes_longitude, find_member
 from simvp_climate.metrics.alignment import (
     SPACE,
     align,
@@ -53,6 +54,17 @@ class Pairs:
     event_frequency: xr.Dataset | None = None  # in the layout of the climatology, of some variables
 
     @property
+    def member(self) -> str | None:
+        """The dimension of the ensemble members of the forecast, or None."""
+        return find_member(self.forecast)
+
+    @property
+    def max_wavenumber(self) -> int:
+        """The largest zonal wavenumber below the Nyquist frequency; 0 if the longitudes do not circle the globe."""
+        longitude = self.grid["longitude"]
+        return (longitude.size - 1) // 2 if closes_longitude(longitude) else 0
+
+    @property
     def verified_times(self) -> np.ndarray:
         """Valid times of the verified pairs."""
         return self.valid_time.values[self.complete]
@@ -67,6 +79,61 @@ class Block:
     climatology: xr.Dataset | None
     complete: xr.DataArray
     event_frequency: xr.Dataset | None = None
+
+
+class Fields:
+    """Forecast, truth and climatology of one variable and block in physical units, and fields derived from them.
+
+    `members` keeps the dimension `member` of an ensemble, and `forecast` is its mean. `probability` is the event
+    probability of a system that states one directly, as climatology does.
+    """
+
+    def __init__(
+        self,
+        forecast: xr.Dataset,
+        truth: xr.Dataset,
+        climatology: xr.Dataset | None,
+        member: str | None,
+        probability: xr.Dataset | None = None,
+    ):
+        self.truth, self.climatology, self.member, self.probability = truth, climatology, member, probability
+        self.members = forecast
+        self.forecast = forecast if member is None else forecast.mean(member, skipna=False)
+
+    @cached_property
+    def error(self) -> xr.Dataset:
+        return self.forecast - self.truth
+
+    @cached_property
+    def squared_error(self) -> "Product":
+        return Product(self.error, self.error)
+
+    @cached_property
+    def anomaly(self) -> xr.Dataset:
+        return self.forecast - self.climatology
+
+    @cached_property
+    def true_anomaly(self) -> xr.Dataset:
+        return self.truth - self.climatology
+
+    @cached_property
+    def variance(self) -> xr.Dataset:
+        """Variance over the members with the divisor M - 1; NaN for a forecast without members."""
+        if self.member is None:
+            return self.forecast * np.nan
+        return self.members.var(self.member, ddof=1, skipna=False)
+
+
+@dataclass(frozen=True)
+class Product:
+    """The product of two fields, kept as factors: its weighted sum needs no copy in memory."""
+
+    first: xr.Dataset
+    second: xr.Dataset
+
+    @property
+    def value(self) -> xr.Dataset:
+        return self.first * self.second
 
 
 def match(
@@ -316,6 +383,64 @@ def _load_climatology(
 
 def _grid_of(dataset: xr.Dataset, grid: dict[str, xr.DataArray]) -> dict[str, xr.DataArray]:
     return {name: c for name, c in grid.items() if name in dataset.dims}
+
+
+def fields_of_systems(
+    block: Block, systems: dict[str, xr.Dataset], member_dims: dict[str, str | None], variable: str, skipna: bool
+) -> Iterator[tuple[str, Fields]]:
+    """Yield the fields of a variable for every system; with `skipna` they have values in the same cells."""
+    truth = block.truth[[variable]]
+    climatology = None if block.climatology is None else block.climatology[[variable]]
+    forecasts = {name: dataset[[variable]] for name, dataset in systems.items()}
+    probabilities = {}
+    if block.event_frequency is not None and variable in block.event_frequency and "climatology" in systems:
+        probabilities["climatology"] = block.event_frequency[[variable]]
+    if skipna and len(systems) > 1:
+        common = truth.notnull()
+        for name, forecast in forecasts.items():
+            common = common & Fields(forecast, truth, climatology, member_dims[name]).forecast.notnull()
+        for probability in probabilities.values():
+            common = common & probability.notnull()
+        forecasts = {name: forecast.where(common) for name, forecast in forecasts.items()}
+        truth = truth.where(common)
+    for name, forecast in forecasts.items():
+        yield name, Fields(forecast, truth, climatology, member_dims[name], probabilities.get(name))
+
+
+def update_mask(mask: xr.Dataset | None, forecast: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
+    """Return the cells without a value in any pair so far; raise ValueError if one of them has a value now."""
+    pair_dims = ("init_time", "lead_time")
+    # A sum shows faster than every cell that nothing is missing.
+    if any(np.isfinite(dataset.sum(skipna=False).to_array()).all() for dataset in (forecast, truth)):
+        empty = truth.isel(dict.fromkeys(pair_dims, 0), drop=True).map(lambda field: xr.zeros_like(field, dtype=bool))
+        empty = empty.broadcast_like(forecast.isel(dict.fromkeys(pair_dims, 0), drop=True))
+    else:
+        empty = (forecast.isnull() & truth.isnull()).all(pair_dims)
+    if mask is None or empty.equals(mask):
+        return empty
+    for name, masked in mask.data_vars.items():
+        if (masked & ~empty[name]).any():
+            raise ValueError(
+                f"the mask of {name!r} moves: {int((masked & ~empty[name]).sum())} cells have no value in the first "
+                "pairs and one in later pairs. Pass skipna=True to leave out the missing cells of each pair"
+            )
+    return mask
+
+
+def members_of(pairs: Pairs) -> str:
+    """Return the dimension of the ensemble members; raise ValueError if the forecast has fewer than two."""
+    member = pairs.member
+    if member is None:
+        raise ValueError(
+            f"the forecast has dims {tuple(pairs.forecast.dims)} and no ensemble members (number, realization or "
+            "member), which this score needs. Score an ensemble, or choose other metrics"
+        )
+    if pairs.forecast.sizes[member] < 2:
+        raise ValueError(
+            f"the ensemble has one member along {member!r}, and therefore no spread. Score it as a single forecast: "
+            f"forecast.isel({member}=0)"
+        )
+    return member
 
 
 def refuse_fits(pairs: Pairs) -> None:

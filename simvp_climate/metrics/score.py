@@ -10,11 +10,9 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.grid import find_member
 from simvp_climate.metrics.aggregation import (
     cell_weights,
     equal_weights,
-    members_of,
     score_attributes,
     weighted_sums,
 )
@@ -22,10 +20,10 @@ from simvp_climate.metrics.alignment import SPACE, iso
 from simvp_climate.metrics.baselines.simple_persistence import persistence as simple_persistence
 from simvp_climate.metrics.categorical.seeps import seeps_pairs
 from simvp_climate.metrics.categorical.thresholds import check_frequency, event_metrics
-from simvp_climate.metrics.definitions import METRICS, Metric, check_wavenumbers, concat, ratio, resolves_wavenumbers
-from simvp_climate.metrics.pairs import Pairs, group_masks, match, refuse_fits, refuse_overlap
+from simvp_climate.metrics.definitions import METRICS, Metric, check_wavenumbers, concat, ratio
+from simvp_climate.metrics.pairs import Pairs, group_masks, match, members_of, refuse_fits, refuse_overlap
 from simvp_climate.metrics.regions import Region
-from simvp_climate.metrics.uncertainty.bootstrap import MIN_BLOCKS, Bootstrap, percentiles
+from simvp_climate.metrics.uncertainty.bootstrap import Bootstrap, Samples, percentiles
 from simvp_climate.metrics.uncertainty.calibration import calibrate_with
 
 # Sums over the grid by (system, metric); the forecast is the system "".
@@ -130,17 +128,10 @@ def score(
         an init or a lead; or if verified times lie in the period of the climatology, event frequency or a fit.
     """
     # 1. Resolve the arguments.
-    names = [*(["persistence"] if persistence else []), *(["climatology"] if climatology is not None else [])]
-    systems = _name_systems(forecast, [*names, *(baselines or {})], climatology, calibrated)
+    systems = _name_systems(forecast, persistence, climatology, calibrated, list(baselines or {}))
     vectors = vectors or {}
     available = _available_metrics(forecast, thresholds)
-    if event_frequency is not None:
-        if thresholds is None or climatology is None:
-            raise ValueError(
-                "event_frequency is the probability of climatology to exceed the thresholds. Give both: "
-                "score(forecast, truth, climatology(train), thresholds=..., event_frequency=...)"
-            )
-        event_frequency = check_frequency(event_frequency, thresholds, forecast)
+    event_frequency = _check_event_frequency(event_frequency, thresholds, climatology, forecast)
 
     # 2. Match every forecast with its truth; refuse what does not apply or has seen the truth.
     baselines = {**({"persistence": simple_persistence} if persistence else {}), **(baselines or {})}
@@ -152,18 +143,17 @@ def score(
     computed = {column.metric: available[column.metric] for column in columns.values()}
     _check_vectors(vectors, pairs)
     _check_used(metrics, computed, vectors=vectors, thresholds=thresholds, seeps_climatology=seeps_climatology)
+    if pairs.member is not None or any(metric.needs == "members" for metric in computed.values()):
+        members_of(pairs)  # raises unless there are at least two
     if not allow_overlap:
         _refuse_overlaps(pairs, climatology, seeps_climatology, event_frequency)
-    derived = {"climatology": lambda block: block.climatology} if climatology is not None else {}
-    if calibrated is not None:
-        derived["calibrated"] = calibrate_with(calibrated, pairs, allow_overlap)
     groups = group_masks(by, pairs)
+    derived = _derived_systems(climatology, calibrated, pairs, allow_overlap)
 
     # 3. Accumulate sums over the grid for every pair.
     cells = cell_weights(pairs.grid, weights, regions, truth)
     sums = _accumulate(pairs, rain_pairs, computed, cells, skipna, derived, list(systems))
-    for name, components in vectors.items():
-        _add_vector(sums, computed, name, components, cells, pairs)
+    _add_vectors(sums, computed, vectors, cells, pairs)
 
     # 4. Compute the scores and their intervals from the sums.
     with_values = _pairs_with_values(sums) if skipna else None
@@ -174,33 +164,25 @@ def score(
     tables = [_lay_out(list(table), by, groups, systems, pairs) for table in zip(*tables, strict=True)]
     if not skipna:
         _warn_of_missing(sums, computed, list(vectors), thresholds or {})
-    result = _describe(tables, vectors, pairs, confidence=None if bootstrap is None else bootstrap.confidence)
-    result = _count_pairs(result, verified, with_values, by, groups)
-    verified_times = pairs.verified_times
-    return result.assign_attrs(
-        # Scores depend on the grid: coarser grids have lower errors.
-        grid=" x ".join(f"{pairs.grid[dim].size} {dim}s" for dim in SPACE[::-1]),
-        verified_start=iso(verified_times.min()),
-        verified_end=iso(verified_times.max()),
-        weights=str(weights),
-        missing_values=_MISSING_VALUES[skipna],
-        intervals=samples.description,
-        **{
-            key: climatology.attrs[key]
-            for key in ("climatology_method", "climatology_start", "climatology_end")
-            if climatology is not None and key in climatology.attrs
-        },
-    )
+    result = _count_pairs(tables[0], verified, with_values, by, groups)
+    result = _describe(result, tables[1:], vectors, pairs, samples)
+    return result.assign_attrs(weights=str(weights), missing_values=_MISSING_VALUES[skipna], **_period(climatology))
 
 
 # Phase 1: resolve the arguments.
 
 
 def _name_systems(
-    forecast: xr.Dataset, names: list[str], climatology: xr.Dataset | None, calibrated: xr.Dataset | None
+    forecast: xr.Dataset,
+    persistence: bool,
+    climatology: xr.Dataset | None,
+    calibrated: xr.Dataset | None,
+    baselines: list[str],
 ) -> dict[str, str]:
     """Return the names of all systems in the result: the forecast "", "calibrated" if asked for, then baselines."""
     title = str(forecast.attrs.get("system", "forecast"))
+    included = {"persistence": persistence, "climatology": climatology is not None}
+    names = [*(name for name, scored in included.items() if scored), *baselines]
     if calibrated is not None and climatology is None:
         raise ValueError("calibrated draws the forecast towards climatology: give one, climatology(train)")
     if calibrated is not None and "calibrated" in names:
@@ -213,6 +195,23 @@ def _name_systems(
         )
     calibrated_title = {} if calibrated is None else {"calibrated": f"{title}, calibrated"}
     return {"": title} | calibrated_title | {name: name for name in names}
+
+
+def _check_event_frequency(
+    event_frequency: xr.Dataset | None,
+    thresholds: Mapping[str, float] | None,
+    climatology: xr.Dataset | None,
+    forecast: xr.Dataset,
+) -> xr.Dataset | None:
+    """Return the event frequency of the variables with thresholds; raise ValueError if it does not apply."""
+    if event_frequency is None:
+        return None
+    if thresholds is None or climatology is None:
+        raise ValueError(
+            "event_frequency is the probability of climatology to exceed the thresholds. Give both: "
+            "score(forecast, truth, climatology(train), thresholds=..., event_frequency=...)"
+        )
+    return check_frequency(event_frequency, thresholds, forecast)
 
 
 def _available_metrics(forecast: xr.Dataset, thresholds: Mapping[str, float] | None) -> dict[str, Metric]:
@@ -248,8 +247,6 @@ def _choose_columns(
         metric = available[column.metric]
         if metric.needs == "climatology" and pairs.climatology is None:
             raise ValueError(f"{name} needs a climatology: score(forecast, truth, climatology(train))")
-        if metric.needs == "members":
-            members_of(pairs)
         if metric.wavenumbers is not None:
             check_wavenumbers(pairs.grid["longitude"], metric.wavenumbers)
         if not column.comparison:
@@ -258,25 +255,22 @@ def _choose_columns(
         if not baselines:
             raise ValueError(f"{name} needs something to compare with: persistence=True, a climatology or baselines")
         columns |= {_versus(name, baseline): replace(column, baseline=baseline) for baseline in baselines}
-    if find_member(pairs.forecast) is not None:
-        members_of(pairs)  # at least two
     return columns
 
 
 def _default_metrics(available: Mapping[str, Metric], pairs: Pairs, baselines: list[str]) -> list[str]:
     """Return the names of the metrics that apply to the pairs."""
-    longitude = pairs.grid["longitude"]
     inapplicable = set()
     if pairs.climatology is None:
         inapplicable.add("climatology")
-    if find_member(pairs.forecast) is None:
+    if pairs.member is None:
         inapplicable.add("members")
     names = [
         name
         for name, metric in available.items()
         if metric.default
         and metric.needs not in inapplicable
-        and (metric.wavenumbers is None or resolves_wavenumbers(longitude, metric.wavenumbers))
+        and (metric.wavenumbers is None or metric.wavenumbers[1] <= pairs.max_wavenumber)
     ]
     return [*names, _SKILL] if baselines else names
 
@@ -350,6 +344,18 @@ def _refuse_overlaps(
         refuse_overlap(event_frequency.attrs, "climatology", "the event frequency", pairs)
 
 
+def _derived_systems(
+    climatology: xr.Dataset | None, calibrated: xr.Dataset | None, pairs: Pairs, allow_overlap: bool
+) -> dict[str, Callable]:
+    """Return the systems that are functions of a block of pairs."""
+    systems: dict[str, Callable] = {}
+    if climatology is not None:
+        systems["climatology"] = lambda block: block.climatology
+    if calibrated is not None:
+        systems["calibrated"] = calibrate_with(calibrated, pairs, allow_overlap)
+    return systems
+
+
 # Phase 3: accumulate sums over the grid.
 
 
@@ -380,64 +386,44 @@ def _accumulate(
     return sums
 
 
-def _add_vector(
+def _add_vectors(
     sums: Sums,
     metrics: Mapping[str, Metric],
-    name: str,
-    components: tuple[str, str],
+    vectors: Mapping[str, tuple[str, str]],
     cells: xr.DataArray,
     pairs: Pairs,
 ) -> None:
-    """Add to the sums those of a vector: of its squared error, |dv|^2 = du^2 + dv^2; NaN for other metrics."""
-    for (_, label), dataset in sums.items():
-        east, north = (dataset[component] for component in components)
-        if not metrics[label].of_vectors:
-            dataset[name] = east * np.nan
-            continue
-        weights = cells if metrics[label].weighted else equal_weights(cells)
-        total_weight = weights.sum([dim for dim in SPACE if dim in weights.dims])
-        if "longitude" not in weights.dims:
-            total_weight = total_weight * pairs.grid["longitude"].size
-        for component in (east, north):
-            counted = component.isel(part=-1)
-            # Sums can be added only over the same cells, and they do not contain which cells are missing.
-            if not (np.isclose(counted, 0) | np.isclose(counted / total_weight, 1, rtol=1e-9)).all():
-                raise ValueError(
-                    f"{' or '.join(components)} have missing values, maybe in different cells, so their errors cannot "
-                    "be added. Use wind_vector_rmse(..., skipna=True), which takes cells with both"
-                )
-        dataset[name] = xr.concat([(east + north).isel(part=[0]), east.isel(part=[1])], "part")
+    """Add to the sums those of vectors: of the squared error, |dv|^2 = du^2 + dv^2; NaN for other metrics."""
+    for vector, components in vectors.items():
+        for (_, label), dataset in sums.items():
+            east, north = (dataset[component] for component in components)
+            if not metrics[label].of_vectors:
+                dataset[vector] = east * np.nan
+                continue
+            weights = cells if metrics[label].weighted else equal_weights(cells)
+            total_weight = weights.sum([dim for dim in SPACE if dim in weights.dims])
+            if "longitude" not in weights.dims:
+                total_weight = total_weight * pairs.grid["longitude"].size
+            for component in (east, north):
+                counted = component.isel(part=-1)
+                # Sums can be added only over the same cells, and they do not contain which cells are missing.
+                if not (np.isclose(counted, 0) | np.isclose(counted / total_weight, 1, rtol=1e-9)).all():
+                    raise ValueError(
+                        f"{' or '.join(components)} have missing values, maybe in different cells, so their errors "
+                        "cannot be added. Use wind_vector_rmse(..., skipna=True), which takes cells with both"
+                    )
+            dataset[vector] = xr.concat([(east + north).isel(part=[0]), east.isel(part=[1])], "part")
 
 
 # Phase 4: compute the scores and their intervals.
 
 
-@dataclass(frozen=True)
-class _Samples:
-    """Bootstrap samples: how often each initialization is in each, (sample, init_time), or None without intervals."""
-
-    counts: xr.DataArray | None
-    description: str
-    confidence: float = np.nan
-    min_inits: int = 0  # initializations with a value that an interval needs
-
-
-def _draw_samples(bootstrap: Bootstrap | None, verified: np.ndarray, pairs: Pairs) -> _Samples:
-    """Return bootstrap samples of the verified initializations."""
+def _draw_samples(bootstrap: Bootstrap | None, verified: np.ndarray, pairs: Pairs) -> Samples:
+    """Return bootstrap samples of the initializations with a verified pair."""
     if bootstrap is None:
-        return _Samples(None, "none asked for")
-    inits = verified.any(axis=1)
+        return Samples(None, "none asked for")
     leads = pairs.forecast["lead_time"].isel(lead_time=np.flatnonzero(pairs.complete.any(axis=0)))
-    length = bootstrap.block_length(pairs.forecast["init_time"], leads)
-    counts = bootstrap.draw(inits, length)
-    if counts is None:
-        return _Samples(None, f"none: {inits.sum()} initializations are fewer than five blocks of {length}")
-    description = (
-        f"{bootstrap.confidence:.0%}, percentiles of {bootstrap.samples} moving-block bootstrap samples of "
-        f"{inits.sum()} initializations, blocks of {length}, seed {bootstrap.seed}; none where fewer than five blocks "
-        "were verified"
-    )
-    return _Samples(counts, description, bootstrap.confidence, MIN_BLOCKS * length)
+    return bootstrap.draw(verified.any(axis=1), pairs.forecast["init_time"], leads)
 
 
 def _undefined_for_climatology(pairs: Pairs) -> dict[str, list]:
@@ -460,7 +446,7 @@ def _table(
     metrics: Mapping[str, Metric],
     columns: Mapping[str, Column],
     systems: list[str],
-    samples: _Samples,
+    samples: Samples,
     mask: xr.DataArray | None,
     undefined: Mapping[str, list],
 ) -> tuple[xr.Dataset, ...]:
@@ -476,7 +462,7 @@ def _table(
         if samples.counts is not None:
             # The last part is the weight of the cells that count in an initialization.
             enough[key] = (per_init.isel(part=-1) > 0).sum("init_time") >= samples.min_inits
-            sampled[key] = metric.value(_resample(per_init, samples.counts))
+            sampled[key] = metric.value(samples.resample_sums(per_init))
     for results in (values, sampled) if sampled else (values,):
         for label in undefined.keys() & metrics.keys():
             climatology = results["climatology", label]
@@ -488,17 +474,16 @@ def _table(
                     first, second = results[system, column.metric], results[column.baseline, column.metric]
                     skill = column.comparison == "skill"
                     results[system, label] = 1 - ratio(first, second) if skill else first - second
-    tables = [_stack(values, columns, systems)]
+    ends: dict[tuple[str, str], list[xr.Dataset]] = {}
     if sampled:
-        ends = {}
         for system in systems:
             for label, column in columns.items():
                 key = system, label
                 if column.comparison:
                     enough[key] = enough[system, column.metric] & enough[column.baseline, column.metric]
                 ends[key] = [end.where(enough[key]) for end in percentiles(sampled[key], samples.confidence)]
-        tables += [_stack({key: pair[edge] for key, pair in ends.items()}, columns, systems) for edge in (0, 1)]
-    return tuple(tables)
+    edges = [{key: bounds[edge] for key, bounds in ends.items()} for edge in (0, 1)] if sampled else []
+    return tuple(_stack(results, columns, systems) for results in (values, *edges))
 
 
 def _stack(results: Mapping[tuple[str, str], xr.Dataset], labels: Iterable[str], systems: list[str]) -> xr.Dataset:
@@ -506,19 +491,6 @@ def _stack(results: Mapping[tuple[str, str], xr.Dataset], labels: Iterable[str],
     names = xr.DataArray(np.array(list(labels)), dims="metric", name="metric")
     rows = [concat([results[system, label] for label in labels], names) for system in systems]
     return concat(rows, "system")
-
-
-def _resample(sums: xr.Dataset, counts: xr.DataArray) -> xr.Dataset:
-    """Return the sums over the initializations of every sample, by matrix products."""
-
-    def product(field: xr.DataArray) -> xr.DataArray:
-        values = field.transpose("init_time", ...)
-        flat = counts.values @ values.values.reshape(values.shape[0], -1)
-        shape = (counts.sizes["sample"], *values.shape[1:])
-        return xr.DataArray(flat.reshape(shape), dims=("sample", *values.dims[1:]))
-
-    coordinates = {name: c for name, c in sums.coords.items() if "init_time" not in c.dims}
-    return sums.map(product).assign_coords(coordinates)
 
 
 def _pairs_with_values(sums: Sums) -> xr.Dataset:
@@ -552,25 +524,39 @@ def _lay_out(
 
 
 def _describe(
-    tables: list[xr.Dataset], vectors: Mapping[str, tuple[str, str]], pairs: Pairs, confidence: float | None
+    result: xr.Dataset, ends: list[xr.Dataset], vectors: Mapping[str, tuple[str, str]], pairs: Pairs, samples: Samples
 ) -> xr.Dataset:
     """Return the scores with the ends of the intervals as coordinates, and attributes."""
-    result, *ends = tables
     result = result.assign_coords(pairs.scalar_coords)
-    result.attrs = {}
     for name in result.data_vars:
         first = vectors.get(name, (name,))[0]
         attrs = score_attributes(pairs.forecast[first], pairs.analysis[first], dimensionless=False)
-        result[name].attrs = attrs | (
-            {"long_name": f"vector of {' and '.join(vectors[name])}"} if name in vectors else {}
-        )
+        if name in vectors:
+            attrs["long_name"] = f"vector of {' and '.join(vectors[name])}"
+        result[name].attrs = attrs
         for (suffix, edge), end in zip((("low", "lower"), ("high", "upper")), ends, strict=False):
             result = result.assign_coords({f"{name}_{suffix}": end[name].variable})
-            long_name = f"{edge} end of the {confidence:.0%} interval of {name}"
+            long_name = f"{edge} end of the {samples.confidence:.0%} interval of {name}"
             result[f"{name}_{suffix}"].attrs = {"long_name": long_name}
     with_units = [name for name, metric in METRICS.items() if metric.default and not metric.dimensionless]
-    result["metric"].attrs["units"] = f"{', '.join(with_units)} and their differences: those of the variable; others: 1"
+    units = f"{', '.join(with_units)} and their differences: those of the variable; others: 1"
+    result["metric"].attrs["units"] = units
+    times = pairs.verified_times
+    result.attrs = {
+        # Scores depend on the grid: coarser grids have lower errors.
+        "grid": " x ".join(f"{pairs.grid[dim].size} {dim}s" for dim in SPACE[::-1]),
+        "verified_start": iso(times.min()),
+        "verified_end": iso(times.max()),
+        "intervals": samples.description,
+    }
     return result
+
+
+def _period(climatology: xr.Dataset | None) -> dict[str, str]:
+    """Return the attributes of the climatology that describe its method and period."""
+    attrs = {} if climatology is None else climatology.attrs
+    keys = ("climatology_method", "climatology_start", "climatology_end")
+    return {key: attrs[key] for key in keys if key in attrs}
 
 
 def _count_pairs(

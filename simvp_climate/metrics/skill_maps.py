@@ -82,9 +82,9 @@ def skill_map(
 
     result = {}
     for name, (squares, differences) in _accumulate(pairs, block_numbers).items():
-        own, reference = squares
+        squared_error, reference = squares
         with np.errstate(invalid="ignore", divide="ignore"):
-            skill = 1 - own / np.where(reference > 0, reference, np.nan)
+            skill = 1 - squared_error / np.where(reference > 0, reference, np.nan)
             p = differences.p_values()
         significant = np.stack([_discoveries(p_of_lead, false_discovery_rate) for p_of_lead in p])
         dims = ("lead_time", *_cell_dims(pairs, name))
@@ -126,9 +126,9 @@ def _accumulate(pairs: Pairs, block_numbers: np.ndarray) -> dict[str, tuple[np.n
             errors = _squared_errors(block, name, _cell_dims(pairs, name))
             for index in (0, 1):
                 squares[index][leads] += errors[index].sum(axis=0)
-            for number in np.unique(block_numbers[inits]):
-                rows = block_numbers[inits] == number
-                means.add((leads, number), (errors[1] - errors[0])[rows].sum(axis=0), verified[rows].sum(axis=0))
+            for block_number in np.unique(block_numbers[inits]):
+                rows = block_numbers[inits] == block_number
+                means.add((leads, block_number), (errors[1] - errors[0])[rows].sum(axis=0), verified[rows].sum(axis=0))
     return sums
 
 

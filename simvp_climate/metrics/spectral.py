@@ -9,8 +9,8 @@ from simvp_climate.data.grid import closes_longitude, find_axes
 from simvp_climate.metrics.aggregation import cell_weights, row_weights, weighted_sums
 from simvp_climate.metrics.alignment import SPACE, canonicalize_forecast, on_grid_of, with_times
 from simvp_climate.metrics.baselines.climatologies import normals_at
-from simvp_climate.metrics.definitions import Fields, Metric, concat
-from simvp_climate.metrics.pairs import match, refuse_times
+from simvp_climate.metrics.definitions import Metric, concat
+from simvp_climate.metrics.pairs import Fields, match, refuse_times
 from simvp_climate.metrics.regions import Region
 
 _EARTH_RADIUS = 1000 * (6357 + 6378) / 2  # meters, as in WeatherBench 2

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from factories import random_analyses, shifted_forecast
 
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.metrics import pairs
@@ -38,28 +39,6 @@ def expected():
 @pytest.fixture(scope="module")
 def plain(golden):
     return score(*golden).sortby("level")
-
-
-def truth_on(latitude=32, longitude=64, times=12, seed=0):
-    """Smooth-free random analyses every 6 hours on a grid without poles."""
-    values = np.random.default_rng(seed).normal(280, 10, (times, latitude, longitude))
-    return xr.Dataset(
-        {"t2m": (("time", "latitude", "longitude"), values, {"units": "K", "long_name": "temperature"})},
-        {
-            "time": pd.date_range("2018-01-01", periods=times, freq="6h").to_numpy(),
-            "latitude": -90 + (np.arange(latitude) + 0.5) * 180 / latitude,
-            "longitude": np.arange(longitude) * 360 / longitude,
-        },
-    )
-
-
-def forecast_of(truth, inits=3, leads=(6, 24), error=0.0):
-    """The truth itself, where there is any, plus an error."""
-    result = persistence(truth, truth.time[:inits], [f"{lead}h" for lead in leads])
-    perfect = truth.t2m.reindex(time=np.unique(result.valid_time)).sel(time=result.valid_time)
-    result["t2m"] = (perfect + error).drop_vars("time").transpose(*result.t2m.dims)
-    result["t2m"].attrs = truth.t2m.attrs
-    return result
 
 
 def row(number, rows=32):
@@ -122,8 +101,8 @@ class TestGoldens:
 
 class TestByHand:
     def test_a_constant_error(self):
-        truth = truth_on()
-        forecast = forecast_of(truth, error=-2.0)
+        truth = random_analyses()
+        forecast = shifted_forecast(truth, error=-2.0)
         for metric, value in ((rmse, 2), (mae, 2), (bias, -2)):
             result = metric(forecast, truth).t2m
             assert result.dims == ("lead_time",)
@@ -132,8 +111,8 @@ class TestByHand:
         np.testing.assert_array_equal(rmse(forecast, truth).lead_time, forecast.lead_time)
 
     def test_an_error_on_one_row_weighs_as_the_row(self):
-        truth = truth_on()
-        forecast = forecast_of(truth, error=row(3))
+        truth = random_analyses()
+        forecast = shifted_forecast(truth, error=row(3))
         weight = float(latitude_weights(truth)[3])
         np.testing.assert_allclose(rmse(forecast, truth).t2m, np.sqrt(weight / 32), rtol=1e-12)
         np.testing.assert_allclose(bias(forecast, truth).t2m, weight / 32, rtol=1e-12)
@@ -141,17 +120,17 @@ class TestByHand:
         np.testing.assert_allclose(bias(forecast, truth, weights="cos").t2m, weight / 32, rtol=1e-12)
 
     def test_cosine_weights_leave_out_the_poles(self):
-        truth = truth_on(latitude=5)
+        truth = random_analyses(latitude=5)
         truth = truth.assign_coords(latitude=np.linspace(-90, 90, 5))
-        forecast = forecast_of(truth, error=row(0, 5))
+        forecast = shifted_forecast(truth, error=row(0, 5))
         np.testing.assert_allclose(bias(forecast, truth, weights="cos").t2m, 0, atol=1e-12)
         assert (bias(forecast, truth).t2m > 0.01).all()
 
     def test_anomaly_correlation_of_a_shrunk_and_a_mirrored_anomaly(self):
-        truth = truth_on()
+        truth = random_analyses()
         clim = climatology(truth)
-        anomaly = forecast_of(truth, leads=(6,)).t2m - 280
-        perfect = forecast_of(truth, leads=(6,))
+        anomaly = shifted_forecast(truth, leads=(6,)).t2m - 280
+        perfect = shifted_forecast(truth, leads=(6,))
         shift = climatology(truth).t2m.sel(hour=perfect.valid_time.dt.hour).drop_vars("hour")
         for factor, value in ((0.3, 1), (-2.0, -1)):
             forecast = perfect.assign(t2m=shift + factor * (perfect.t2m - shift))
@@ -163,10 +142,10 @@ class TestByHand:
 
     def test_the_two_kinds_of_anomaly_correlation(self):
         # two inits with one anomaly each of 1 and 3; forecast right for the first, mirrored for the second
-        truth = truth_on(times=3)
+        truth = random_analyses(times=3)
         truth["t2m"] = xr.zeros_like(truth.t2m) + xr.DataArray([0.0, 1.0, 3.0], dims="time")
         clim = xr.zeros_like(truth.isel(time=0, drop=True)).expand_dims(hour=[0, 6, 12])
-        forecast = forecast_of(truth, inits=2, leads=(6,))
+        forecast = shifted_forecast(truth, inits=2, leads=(6,))
         forecast["t2m"] = forecast.t2m * xr.DataArray([1.0, -1.0], dims="init_time")
         # pooled (1 - 9) / (1 + 9); the mean of 1 and -1 is 0
         np.testing.assert_allclose(acc(forecast, truth, clim).t2m, -0.8, rtol=1e-12)
@@ -175,8 +154,8 @@ class TestByHand:
             acc(forecast, truth, clim, average="mean")
 
     def test_other_dimensions_and_a_picked_lead_or_init(self):
-        truth = truth_on()
-        forecast = forecast_of(truth, error=1.0)
+        truth = random_analyses()
+        forecast = shifted_forecast(truth, error=1.0)
         members = xr.concat([forecast, forecast + 2], "number")
         np.testing.assert_allclose(bias(members, truth).t2m, [[1, 3], [1, 3]])
         np.testing.assert_allclose(bias(forecast.isel(init_time=1), truth).t2m, 1)
@@ -185,14 +164,16 @@ class TestByHand:
         np.testing.assert_allclose(bias(picked.drop_vars("valid_time"), truth).t2m, [1])
 
     def test_valid_time_is_authoritative(self):
-        truth = truth_on()
-        right = forecast_of(truth)
+        truth = random_analyses()
+        right = shifted_forecast(truth)
         odd = right.assign_coords(lead_time=[1, 2])
         np.testing.assert_allclose(rmse(odd, truth).t2m, 0, atol=1e-12)
         np.testing.assert_allclose(rmse(right.drop_vars("valid_time"), truth).t2m, 0, atol=1e-12)
 
     def test_monthly_leads(self):
-        truth = truth_on(times=24).assign_coords(time=pd.date_range("2000-01-01", periods=24, freq="MS").to_numpy())
+        truth = random_analyses(times=24).assign_coords(
+            time=pd.date_range("2000-01-01", periods=24, freq="MS").to_numpy()
+        )
         leads = xr.DataArray([1, 3], dims="lead_time", attrs={"units": "months"})
         forecast = persistence(truth, truth.time[:4], leads)
         table = score(forecast, truth, climatology(truth), allow_overlap=True)
@@ -228,10 +209,10 @@ class TestConventions:
             assert result.attrs == plain.attrs
 
     def test_every_column_counts_on_noisy_longitudes(self):
-        truth = truth_on(times=2)
+        truth = random_analyses(times=2)
         noisy = truth.assign_coords(longitude=np.rad2deg(np.linspace(0, 2 * np.pi, 64, endpoint=False)))
         assert (noisy.longitude.values != truth.longitude.values).any()
-        forecast = forecast_of(truth, inits=1, leads=(6,))
+        forecast = shifted_forecast(truth, inits=1, leads=(6,))
         forecast["t2m"] = forecast.t2m + np.arange(64.0) ** 2
         # 0 + 1 + 4 + ... + 63^2 = 63 * 64 * 127 / 6
         np.testing.assert_allclose(bias(forecast, noisy).t2m, 63 * 127 / 6, rtol=1e-12)
@@ -265,26 +246,26 @@ class TestConventions:
 
 class TestErrors:
     def test_variables_levels_units_and_grids_must_match(self, golden):
-        truth = truth_on()
-        forecast = forecast_of(truth)
+        truth = random_analyses()
+        forecast = shifted_forecast(truth)
         with pytest.raises(ValueError, match="truth: no variable 'q'"):
             rmse(forecast.rename(t2m="q"), truth)
         with pytest.raises(ValueError, match=r"t2m has units 'K' in the forecast but 'degC' in the truth"):
             rmse(forecast, truth.assign(t2m=truth.t2m.assign_attrs(units="degC")))
         with pytest.raises(ValueError, match="truth: the grids differ: 32 against 16"):
-            rmse(forecast, truth_on(latitude=16))
+            rmse(forecast, random_analyses(latitude=16))
         with pytest.raises(ValueError, match="truth: level 850 hPa is not in"):
             rmse(golden[0], golden[1].sel(level=[500]))
 
     def test_spellings_of_a_unit_are_one_unit(self):
-        truth = truth_on()
-        forecast = forecast_of(truth, error=1.0)
+        truth = random_analyses()
+        forecast = shifted_forecast(truth, error=1.0)
         forecast.t2m.attrs["units"], truth.t2m.attrs["units"] = "m**2 s**-2", "m2 s-2"
         np.testing.assert_allclose(rmse(forecast, truth).t2m, 1)
 
     def test_units_that_one_side_does_not_say(self):
-        truth = truth_on()
-        forecast, nameless = forecast_of(truth, error=2.0), truth_on()
+        truth = random_analyses()
+        forecast, nameless = shifted_forecast(truth, error=2.0), random_analyses()
         del nameless.t2m.attrs["units"]
         with pytest.warns(UserWarning, match=r"only one .*units of t2m \('K'\)"):
             np.testing.assert_allclose(rmse(forecast, nameless).t2m, 2)
@@ -292,24 +273,24 @@ class TestErrors:
         np.testing.assert_allclose(rmse(forecast, nameless).t2m, 2)  # neither says: nothing to compare
 
     def test_no_truth_at_all_names_both_periods(self):
-        truth = truth_on()
-        forecast = forecast_of(truth)
+        truth = random_analyses()
+        forecast = shifted_forecast(truth)
         with pytest.raises(ValueError, match=r"2018-01-01T06:00:00 to 2018-01-02T12.*1 times from 2018-01-03"):
             rmse(forecast, truth.isel(time=[8]))
 
     def test_a_time_that_appears_twice(self):
-        truth = truth_on()
+        truth = random_analyses()
         with pytest.raises(ValueError, match="time 2018.* more than once"):
-            rmse(forecast_of(truth), xr.concat([truth, truth.isel(time=[3])], "time"))
+            rmse(shifted_forecast(truth), xr.concat([truth, truth.isel(time=[3])], "time"))
 
     def test_a_forecast_is_no_truth(self):
-        forecast = forecast_of(truth_on())
+        forecast = shifted_forecast(random_analyses())
         with pytest.raises(ValueError, match="no times"):
             rmse(forecast, forecast)
 
     def test_unknown_settings(self):
-        truth = truth_on()
-        forecast = forecast_of(truth)
+        truth = random_analyses()
+        forecast = shifted_forecast(truth)
         with pytest.raises(ValueError, match="weights='sin'"):
             rmse(forecast, truth, weights="sin")
         with pytest.raises(ValueError, match=r"\['crpss'\] are unknown"):
@@ -326,8 +307,8 @@ class TestErrors:
 
 class TestMissingValues:
     def test_are_loud_unless_told_otherwise(self):
-        truth = truth_on()
-        forecast = forecast_of(truth, error=3.0)
+        truth = random_analyses()
+        forecast = shifted_forecast(truth, error=3.0)
         forecast["t2m"][1, 0, 5, 7] = np.nan
         assert np.isnan(rmse(forecast, truth).t2m[0])
         np.testing.assert_allclose(rmse(forecast, truth).t2m[1], 3)
@@ -335,9 +316,9 @@ class TestMissingValues:
 
     def test_the_divisor_is_the_weight_of_the_cells_that_count(self):
         # errors 1 in the north, 3 in the south; half of the south is missing
-        truth = truth_on()
+        truth = random_analyses()
         north = xr.DataArray(np.arange(32) >= 16, dims="latitude")
-        forecast = forecast_of(truth, error=xr.where(north, 1.0, 3.0))
+        forecast = shifted_forecast(truth, error=xr.where(north, 1.0, 3.0))
         forecast["t2m"] = forecast.t2m.where(north | (forecast.longitude < 180))
         # by hand: (1 * 2 + 3 * 1) / 3
         np.testing.assert_allclose(mae(forecast, truth, skipna=True).t2m, 5 / 3, rtol=1e-12)
@@ -366,14 +347,14 @@ class TestMissingValues:
 
     def test_a_mask_that_moves_is_loud(self, monkeypatch):
         monkeypatch.setattr(pairs, "_BLOCK_BYTES", 1)
-        truth = truth_on()
+        truth = random_analyses()
         ice = truth.where((truth.latitude > -80) | (truth.time > truth.time[2]))
         with pytest.raises(ValueError, match=r"mask of 't2m' moves: \d+ cells"):
-            rmse(forecast_of(ice), ice)
+            rmse(shifted_forecast(ice), ice)
 
     def test_an_infinite_forecast_stays_loud(self):
-        truth = truth_on()
-        forecast = forecast_of(truth)
+        truth = random_analyses()
+        forecast = shifted_forecast(truth)
         forecast["t2m"][0, 0, 0, 0] = np.inf
         assert np.isinf(rmse(forecast, truth, skipna=True).t2m[0])
 
@@ -387,9 +368,9 @@ class TestMissingValues:
             assert np.isnan(acc(forecast, truth.where(sea), clim, average=kind)["2m_temperature"]).all()
 
     def test_all_systems_are_scored_on_the_same_cells(self):
-        truth = truth_on()
+        truth = random_analyses()
         truth["t2m"][0] = truth.t2m[0].where(truth.latitude > 0)
-        forecast = forecast_of(truth, inits=1, leads=(6,), error=row(3))
+        forecast = shifted_forecast(truth, inits=1, leads=(6,), error=row(3))
         # the row lies in the south, where persistence has nothing at init
         both = score(forecast, truth, skipna=True)
         assert (both.t2m.sel(system="forecast", metric="mae") == 0).all()
@@ -399,7 +380,7 @@ class TestMissingValues:
 
 class TestSmallScaleVariance:
     def waves(self, **amplitudes):
-        truth = truth_on()
+        truth = random_analyses()
         longitude = np.deg2rad(truth.longitude)
         total = sum(a * np.cos(int(k[1:]) * longitude + 0.7) for k, a in amplitudes.items())
         truth["t2m"] = (xr.zeros_like(truth.t2m) + total).transpose(*truth.t2m.dims)
@@ -407,57 +388,57 @@ class TestSmallScaleVariance:
 
     def test_half_the_amplitude_is_a_quarter_of_the_variance(self):
         truth, weak = self.waves(k12=4.0), self.waves(k12=2.0)
-        np.testing.assert_allclose(small_scale_variance(forecast_of(weak), truth).t2m, 0.25, rtol=1e-10)
+        np.testing.assert_allclose(small_scale_variance(shifted_forecast(weak), truth).t2m, 0.25, rtol=1e-10)
 
     def test_other_wavenumbers_change_nothing(self):
         truth, weak = self.waves(k12=4.0, k20=3.0), self.waves(k12=2.0, k5=90.0, k9=8.0)
-        result = small_scale_variance(forecast_of(weak), truth)
+        result = small_scale_variance(shifted_forecast(weak), truth)
         np.testing.assert_allclose(result.t2m, 0.25, rtol=1e-10)
         assert result.t2m.attrs["units"] == "1"
 
     def test_both_ends_are_included(self):
         truth = self.waves(k10=3.0, k19=4.0)
-        np.testing.assert_allclose(small_scale_variance(forecast_of(self.waves(k10=3.0)), truth).t2m, 9 / 25)
+        np.testing.assert_allclose(small_scale_variance(shifted_forecast(self.waves(k10=3.0)), truth).t2m, 9 / 25)
         np.testing.assert_allclose(
-            small_scale_variance(forecast_of(self.waves(k19=4.0)), truth, (19, 30)).t2m, 1, rtol=1e-10
+            small_scale_variance(shifted_forecast(self.waves(k19=4.0)), truth, (19, 30)).t2m, 1, rtol=1e-10
         )
 
     def test_rows_weigh_by_their_area(self):
         truth = self.waves(k12=1.0)
-        forecast = forecast_of(truth)
+        forecast = shifted_forecast(truth)
         forecast["t2m"] = forecast.t2m * row(3)
         expected = float(latitude_weights(truth)[3]) / 32
         np.testing.assert_allclose(small_scale_variance(forecast, truth).t2m, expected, rtol=1e-10)
 
     def test_missing_values(self):
         truth = self.waves(k12=1.0)
-        forecast = forecast_of(truth)
+        forecast = shifted_forecast(truth)
         forecast["t2m"][..., 3, 9] = np.nan
         assert np.isnan(small_scale_variance(forecast, truth).t2m).all()
         np.testing.assert_allclose(small_scale_variance(forecast, truth, skipna=True).t2m, 1, rtol=1e-10)
 
     def test_only_round_the_globe_and_where_resolved(self):
-        truth = truth_on()
+        truth = random_analyses()
         region = truth.isel(longitude=slice(0, 50))
         with pytest.raises(ValueError, match="round the globe"):
-            small_scale_variance(forecast_of(region), region)
+            small_scale_variance(shifted_forecast(region), region)
         with pytest.raises(ValueError, match="below 32"):
-            small_scale_variance(forecast_of(truth), truth, (10, 32))
+            small_scale_variance(shifted_forecast(truth), truth, (10, 32))
         with pytest.raises(ValueError, match="in order"):
-            small_scale_variance(forecast_of(truth), truth, (19, 10))
-        assert "small_scale_variance" in score(forecast_of(truth), truth).metric
-        assert "small_scale_variance" not in score(forecast_of(region), region).metric
-        coarse = truth_on(longitude=38)
-        assert "small_scale_variance" not in score(forecast_of(coarse), coarse).metric
+            small_scale_variance(shifted_forecast(truth), truth, (19, 10))
+        assert "small_scale_variance" in score(shifted_forecast(truth), truth).metric
+        assert "small_scale_variance" not in score(shifted_forecast(region), region).metric
+        coarse = random_analyses(longitude=38)
+        assert "small_scale_variance" not in score(shifted_forecast(coarse), coarse).metric
         with pytest.raises(ValueError, match="not resolved"):
-            score(forecast_of(coarse), coarse, metrics=["small_scale_variance"])
+            score(shifted_forecast(coarse), coarse, metrics=["small_scale_variance"])
 
 
 class TestScore:
     def test_what_comes_out(self):
-        truth, earlier = truth_on(), truth_on(seed=1)
+        truth, earlier = random_analyses(), random_analyses(seed=1)
         earlier = earlier.assign_coords(time=earlier.time - np.timedelta64(365, "D"))
-        forecast = forecast_of(truth, error=1.0).assign_attrs(system="SimVPv2")
+        forecast = shifted_forecast(truth, error=1.0).assign_attrs(system="SimVPv2")
         table = score(forecast, truth, climatology(earlier))
         assert table.t2m.dims == ("system", "metric", "lead_time")
         assert table.system.values.tolist() == ["SimVPv2", "persistence", "climatology"]
@@ -482,21 +463,21 @@ class TestScore:
         }
 
     def test_survives_a_file(self, tmp_path):
-        truth = truth_on()
-        table = score(forecast_of(truth), truth)
+        truth = random_analyses()
+        table = score(shifted_forecast(truth), truth)
         table.to_netcdf(tmp_path / "scores.nc")
         read = xr.load_dataset(tmp_path / "scores.nc", decode_timedelta=True)
         xr.testing.assert_equal(read, table)
 
     def test_without_climatology_or_persistence(self):
-        truth = truth_on()
-        table = score(forecast_of(truth), truth, metrics=["bias", "rmse"], persistence=False)
+        truth = random_analyses()
+        table = score(shifted_forecast(truth), truth, metrics=["bias", "rmse"], persistence=False)
         assert table.system.values.tolist() == ["forecast"]
         assert table.metric.values.tolist() == ["bias", "rmse"]
 
     def test_persistence_is_the_forecast_of_that_name(self):
-        truth = truth_on()
-        forecast = forecast_of(truth)
+        truth = random_analyses()
+        forecast = shifted_forecast(truth)
         table = score(forecast, truth, metrics=["rmse", "mae", "bias"])
         same = persistence(truth, forecast.init_time, forecast.lead_time)
         for name, metric in (("rmse", rmse), ("mae", mae), ("bias", bias)):
@@ -505,7 +486,7 @@ class TestScore:
             )
 
     def test_all_systems_share_the_pairs_and_they_are_counted(self):
-        truth = truth_on(times=8)
+        truth = random_analyses(times=8)
         forecast = persistence(truth, truth.time[:6], ["6h", "18h", "48h"])
         # no truth for the last inits at the longer leads, and none at the third init itself
         gappy = truth.drop_isel(time=2)
@@ -528,22 +509,22 @@ class TestScore:
         assert alone.pairs.values.tolist() == [5, 5, 0]
 
     def test_a_pair_without_truth_needs_no_climatology(self):
-        truth, clim = truth_on(times=5), climatology(truth_on(times=5).isel(time=[0, 1, 2, 4]))
+        truth, clim = random_analyses(times=5), climatology(random_analyses(times=5).isel(time=[0, 1, 2, 4]))
         forecast = persistence(truth, truth.time[:2], ["6h", "48h"])
         clim = clim.sel(hour=[6, 12])
         with pytest.warns(UserWarning, match="leads 2 d"):
             assert score(forecast, truth, clim, allow_overlap=True).pairs.values.tolist() == [2, 0]
 
     def test_leads_without_truth_are_named(self):
-        truth = truth_on(times=8)
+        truth = random_analyses(times=8)
         forecast = persistence(truth, truth.time[:6], ["6h", "72h", "78h"])
         with pytest.warns(UserWarning, match="leads 3 d, 78 h, so"):
-            found = rmse(forecast, truth).t2m
-        assert np.isfinite(found[0]) and np.isnan(found[1:]).all()
+            result = rmse(forecast, truth).t2m
+        assert np.isfinite(result[0]) and np.isnan(result[1:]).all()
 
     def test_a_climatology_that_saw_the_truth_is_refused(self):
-        truth = truth_on()
-        forecast = forecast_of(truth)
+        truth = random_analyses()
+        forecast = shifted_forecast(truth)
         with pytest.raises(ValueError, match=r"from 2018-01-01T00.* 6 verified times.*allow_overlap=True"):
             score(forecast, truth, climatology(truth))
         assert "acc" in score(forecast, truth, climatology(truth), allow_overlap=True).metric
@@ -556,9 +537,9 @@ class TestScore:
             alone(forecast, truth, later)
 
     def test_lazy_in_computed_out(self):
-        truth = truth_on()
+        truth = random_analyses()
         clim = climatology(truth)
-        forecast = forecast_of(truth, error=row(2))
+        forecast = shifted_forecast(truth, error=row(2))
         lazy = score(forecast.chunk(init_time=1), truth.chunk(time=5), clim.chunk(), allow_overlap=True)
         assert lazy.t2m.chunks is None
         xr.testing.assert_allclose(lazy, score(forecast, truth, clim, allow_overlap=True), rtol=1e-12)

@@ -3,7 +3,7 @@ import pytest
 import scores as peer
 import xarray as xr
 from arch.bootstrap import MovingBlockBootstrap
-from factories import rain
+from factories import noisy_forecast, rain, weather
 from scores.probability import crps_for_ensemble
 
 from simvp_climate.data.grid import latitude_weights
@@ -23,35 +23,8 @@ from simvp_climate.metrics.uncertainty.calibration import fit_calibration
 LEADS = ["6h", "24h"]
 
 
-def weather(days=120, seed=0, start="2018-01-01", names=("t2m",), columns=8):
-    """Return random fields that change slowly, on a coarse globe, 6-hourly."""
-    random = np.random.default_rng(seed)
-    times = days * 4
-    variables = {}
-    for name in names:
-        values = np.cumsum(random.normal(size=(times, 4, columns)), axis=0)
-        values = 280 + values - 0.9 * (values - values.mean(axis=0))
-        variables[name] = (("time", "latitude", "longitude"), values, {"units": "m s-1" if name[0] in "uv" else "K"})
-    coordinates = {
-        "time": np.datetime64(start, "ns") + np.arange(times) * np.timedelta64(6, "h"),
-        "latitude": [-67.5, -22.5, 22.5, 67.5],
-        "longitude": np.arange(columns) * 360 / columns,
-    }
-    return xr.Dataset(variables, coordinates)
-
-
-def forecast_of(truth, seed=1, noise=0.3, every=2, leads=LEADS):
-    """Return the truth with noise that grows with the lead, from every second time that has a truth at all leads."""
-    forecast = persistence(truth, truth.time[:-4:every], leads)
-    right = truth.sel(time=forecast.valid_time).drop_vars("time")
-    random = np.random.default_rng(seed)
-    size = noise * np.arange(1, len(leads) + 1)[:, np.newaxis, np.newaxis]
-    changed = {name: right[name] + size * random.normal(size=right[name].shape) for name in truth}
-    return forecast.assign({name: forecast[name].copy(data=value.values) for name, value in changed.items()})
-
-
 def ensemble_of(truth, members=5, noise=0.3):
-    parts = [forecast_of(truth, seed=10 + at, noise=noise) for at in range(members)]
+    parts = [noisy_forecast(truth, seed=10 + at, noise=noise) for at in range(members)]
     return xr.concat(parts, "number", coords="minimal", compat="override")
 
 
@@ -70,15 +43,15 @@ class TestEnsembles:
     def test_crps_is_that_of_a_peer(self):
         truth, weight = weather(days=20), latitude_weights(weather(days=2))
         forecast = ensemble_of(truth)
-        found = crps(forecast, truth).t2m
+        result = crps(forecast, truth).t2m
         right = truth.t2m.sel(time=forecast.valid_time).drop_vars("time")
         cells = crps_for_ensemble(forecast.t2m, right, "number", method="fair", preserve_dims="all")
         expected = cells.weighted(weight).mean(("init_time", "latitude", "longitude"))
-        np.testing.assert_allclose(found, expected, rtol=1e-12)
+        np.testing.assert_allclose(result, expected, rtol=1e-12)
 
     def test_spread_and_ratio_by_hand(self):
         truth = weather(days=20)
-        forecast = forecast_of(truth, noise=0.0)
+        forecast = noisy_forecast(truth, noise=0.0)
         offsets = xr.DataArray([-1.0, 0.0, 4.0], dims="number")  # mean 1, variance 7
         forecast = forecast + offsets
         np.testing.assert_allclose(spread(forecast, truth).t2m, np.sqrt(7))
@@ -90,12 +63,12 @@ class TestEnsembles:
     def test_an_ensemble_like_the_truth_is_reliable(self):
         truth = weather(days=60)
         # members and truth are draws of the same kind around a center that none of them knows
-        hidden = forecast_of(truth, seed=99)
+        hidden = noisy_forecast(truth, seed=99)
         members = ensemble_of(truth)
         center = (hidden - truth.sel(time=hidden.valid_time).drop_vars("time")).t2m
         members = members.assign(t2m=members.t2m - center)
-        found = spread_skill_ratio(members, truth).t2m
-        np.testing.assert_allclose(found, 1, atol=0.03)
+        result = spread_skill_ratio(members, truth).t2m
+        np.testing.assert_allclose(result, 1, atol=0.03)
         ranks = rank_histogram(members, truth).t2m
         assert ranks.dims == ("rank", "lead_time") and ranks.sizes["rank"] == 6
         np.testing.assert_allclose(ranks.sum("rank"), 1, rtol=1e-12)
@@ -103,7 +76,7 @@ class TestEnsembles:
 
     def test_ranks_of_ties(self):
         truth = weather(days=3) * 0
-        forecast = forecast_of(truth, noise=0.0) + xr.DataArray([0.0, 0.0, 5.0], dims="number")
+        forecast = noisy_forecast(truth, noise=0.0) + xr.DataArray([0.0, 0.0, 5.0], dims="number")
         # the truth equals two members: ranks 0, 1 and 2 in equal parts
         np.testing.assert_allclose(rank_histogram(forecast, truth).t2m.isel(lead_time=0), [1 / 3, 1 / 3, 1 / 3, 0])
 
@@ -112,37 +85,37 @@ class TestEnsembles:
         forecast = ensemble_of(truth)
         table = score(forecast, truth)
         assert "number" not in table.dims
-        own = table.t2m.sel(system="forecast")
-        np.testing.assert_allclose(own.sel(metric="rmse"), rmse(forecast.mean("number"), truth).t2m, rtol=1e-12)
-        np.testing.assert_allclose(own.sel(metric="crps"), crps(forecast, truth).t2m, rtol=1e-12)
+        values = table.t2m.sel(system="forecast")
+        np.testing.assert_allclose(values.sel(metric="rmse"), rmse(forecast.mean("number"), truth).t2m, rtol=1e-12)
+        np.testing.assert_allclose(values.sel(metric="crps"), crps(forecast, truth).t2m, rtol=1e-12)
         last = table.t2m.sel(system="persistence")
         np.testing.assert_allclose(last.sel(metric="crps"), last.sel(metric="mae"), rtol=1e-12)
         assert np.isnan(last.sel(metric="spread")).all()
 
     def test_a_baseline_of_one_member_is_a_single_forecast(self):
         truth = weather(days=20)
-        other = forecast_of(truth, seed=5)
+        other = noisy_forecast(truth, seed=5)
         table = score(ensemble_of(truth), truth, baselines={"one": other.expand_dims(number=1)})
         single = score(ensemble_of(truth), truth, baselines={"one": other})
         xr.testing.assert_identical(table, single)
-        own = table.t2m.sel(system="one")
-        np.testing.assert_allclose(own.sel(metric="crps"), own.sel(metric="mae"), rtol=1e-12)
-        assert np.isfinite(own.sel(metric="crps")).all() and own.sel(metric="spread").isnull().all()
+        values = table.t2m.sel(system="one")
+        np.testing.assert_allclose(values.sel(metric="crps"), values.sel(metric="mae"), rtol=1e-12)
+        assert np.isfinite(values.sel(metric="crps")).all() and values.sel(metric="spread").isnull().all()
 
     def test_ranks_by_region(self):
         truth = weather(days=20)
         forecast = ensemble_of(truth)
         regions = {"north": (0, 90, 0, 360), "west": (-90, 90, 0, 90)}
-        found = rank_histogram(forecast, truth, regions=regions).t2m
-        assert found.dims == ("rank", "lead_time", "region")
+        result = rank_histogram(forecast, truth, regions=regions).t2m
+        assert result.dims == ("rank", "lead_time", "region")
         for name, part in (("north", {"latitude": [2, 3]}), ("west", {"longitude": [0, 1, 2]})):
             expected = rank_histogram(forecast.isel(part), truth.isel(part)).t2m
-            np.testing.assert_allclose(found.sel(region=name), expected, rtol=1e-12)
+            np.testing.assert_allclose(result.sel(region=name), expected, rtol=1e-12)
 
     def test_errors(self):
         truth = weather(days=5)
         with pytest.raises(ValueError, match=r"dims \(.*\) and no ensemble members"):
-            crps(forecast_of(truth), truth)
+            crps(noisy_forecast(truth), truth)
         one = ensemble_of(truth, members=1)
         for call in (crps, score):
             with pytest.raises(ValueError, match=r"one member along 'number'.*isel\(number=0\)"):
@@ -152,15 +125,15 @@ class TestEnsembles:
 class TestIntervals:
     def test_are_those_of_a_peer(self):
         truth = weather()
-        forecast = forecast_of(truth, leads=["24h"])
+        forecast = noisy_forecast(truth, leads=["24h"])
         table = score(forecast, truth, metrics=["rmse", "rmse_skill"], bootstrap=Bootstrap(samples=4000, block=10))
         weight = latitude_weights(truth).values[:, np.newaxis]
         right = truth.t2m.sel(time=forecast.valid_time).values
         start = truth.t2m.sel(time=forecast.init_time).values[:, np.newaxis]
         squares = [((x - right) ** 2 * weight).mean(axis=(1, 2, 3)) for x in (forecast.t2m.values, start)]
-        found = {"rmse": lambda a, b: np.sqrt(a.mean())}
-        found["rmse_skill_vs_persistence"] = lambda a, b: 1 - np.sqrt(a.mean()) / np.sqrt(b.mean())
-        for name, statistic in found.items():
+        result = {"rmse": lambda a, b: np.sqrt(a.mean())}
+        result["rmse_skill_vs_persistence"] = lambda a, b: 1 - np.sqrt(a.mean()) / np.sqrt(b.mean())
+        for name, statistic in result.items():
             peer_says = MovingBlockBootstrap(10, *squares, seed=5).conf_int(statistic, 4000, method="percentile")
             ours = table.sel(system="forecast", metric=name).isel(lead_time=0)
             width = float(peer_says[1, 0] - peer_says[0, 0])
@@ -188,22 +161,22 @@ class TestIntervals:
         hits, times = 0, 60
         for seed in range(times):
             truth = weather(days=60, seed=seed)
-            forecast = forecast_of(truth, seed=1000 + seed, leads=["6h"], noise=0.5)
-            found = score(forecast, truth, metrics=["rmse"], persistence=False, bootstrap=Bootstrap(samples=300))
-            found = found.sel(system="forecast", metric="rmse").isel(lead_time=0)
-            hits += float(found.t2m_low) <= 0.5 <= float(found.t2m_high)
+            forecast = noisy_forecast(truth, seed=1000 + seed, leads=["6h"], noise=0.5)
+            result = score(forecast, truth, metrics=["rmse"], persistence=False, bootstrap=Bootstrap(samples=300))
+            result = result.sel(system="forecast", metric="rmse").isel(lead_time=0)
+            hits += float(result.t2m_low) <= 0.5 <= float(result.t2m_high)
         assert 50 <= hits <= 60
 
     def test_too_few_initializations_have_none_and_it_is_said(self):
         truth = weather(days=4)
-        table = score(forecast_of(truth), truth)
+        table = score(noisy_forecast(truth), truth)
         assert "t2m_low" not in table.coords
         assert table.attrs["intervals"] == "none: 6 initializations are fewer than five blocks of 2"
-        assert score(forecast_of(truth), truth, bootstrap=None).attrs["intervals"] == "none asked for"
+        assert score(noisy_forecast(truth), truth, bootstrap=None).attrs["intervals"] == "none asked for"
 
     def test_survive_a_file(self, tmp_path):
         truth = weather(days=30)
-        table = score(forecast_of(truth), truth)
+        table = score(noisy_forecast(truth), truth)
         table.to_netcdf(tmp_path / "scores.nc")
         read = xr.load_dataset(tmp_path / "scores.nc", decode_timedelta=True)
         xr.testing.assert_equal(read.t2m_low, table.t2m_low)
@@ -211,15 +184,15 @@ class TestIntervals:
     def test_skilful_to(self):
         truth = weather(days=60)
         leads = ["6h", "12h", "18h", "24h"]
-        forecast = forecast_of(truth, leads=leads, noise=0.0)
+        forecast = noisy_forecast(truth, leads=leads, noise=0.0)
         right = forecast.t2m.copy()
         last = persistence(truth, forecast.init_time, leads).t2m
         # better than persistence at two leads, then not, then again
         share = xr.DataArray([0.5, 0.5, 1.5, 0.5], dims="lead_time")
         forecast["t2m"] = right + share * (last - right)
-        found = skilful_to(score(forecast, truth)).t2m
-        assert found.sel(system="forecast").values == np.timedelta64(12, "h")
-        assert found.system.values.tolist() == ["forecast"]
+        result = skilful_to(score(forecast, truth)).t2m
+        assert result.sel(system="forecast").values == np.timedelta64(12, "h")
+        assert result.system.values.tolist() == ["forecast"]
         with pytest.raises(ValueError, match="no rmse_skill"):
             skilful_to(score(forecast, truth, metrics=["rmse"]))
         with pytest.raises(ValueError, match="no intervals"):
@@ -236,9 +209,9 @@ class TestIntervals:
 class TestSystems:
     def test_another_model_is_scored_on_the_same_pairs(self):
         truth = weather(days=20)
-        first, other = forecast_of(truth), forecast_of(truth, seed=5, noise=1.0)
+        first, other = noisy_forecast(truth), noisy_forecast(truth, seed=5, noise=1.0)
         # a store of WeatherBench 2, in another order, with more of everything
-        store = forecast_of(truth, seed=5, noise=1.0).drop_vars("valid_time")
+        store = noisy_forecast(truth, seed=5, noise=1.0).drop_vars("valid_time")
         store = store.rename(init_time="time", lead_time="prediction_timedelta").transpose("longitude", ...)
         store = store.rename(t2m="2m_temperature")
         table = score(first, truth, baselines={"GraphCast": store.isel(time=slice(None, None, -1))})
@@ -253,7 +226,7 @@ class TestSystems:
         truth, train = weather(days=20), weather(days=200, seed=7, start="2016-01-01")
         clim = climatology(train)
         fitted = fit_damped_persistence(train, clim, LEADS)
-        forecast = forecast_of(truth)
+        forecast = noisy_forecast(truth)
         table = score(forecast, truth, clim, baselines={"damped persistence": fitted})
         alone = rmse(fitted(truth, forecast.init_time, LEADS), truth).t2m
         np.testing.assert_allclose(table.t2m.sel(system="damped persistence", metric="rmse"), alone, rtol=1e-12)
@@ -261,7 +234,7 @@ class TestSystems:
 
     def test_a_missing_lead_or_init_is_loud(self):
         truth = weather(days=20)
-        forecast = forecast_of(truth)
+        forecast = noisy_forecast(truth)
         with pytest.raises(ValueError, match=r"Pangu lacks 1 of the 2 lead_times .*1 days"):
             score(forecast, truth, baselines={"Pangu": forecast.isel(lead_time=[0])})
         with pytest.raises(ValueError, match=r"Pangu lacks 3 of the 38 init_times"):
@@ -275,18 +248,18 @@ class TestSystems:
         train, valid, test = (weather(seed=s, days=d, start=y) for s, d, y in
                               ((7, 200, "2015-01-01"), (8, 60, "2016-01-01"), (9, 60, "2017-01-01")))  # fmt: skip
         clim = climatology(train) * 0 + 280.0
-        factors = fit_calibration(forecast_of(valid, noise=1.0), valid, clim)
+        factors = fit_calibration(noisy_forecast(valid, noise=1.0), valid, clim)
         assert (factors.t2m > 0).all() and (factors.t2m < 1).all()
         assert float(factors.t2m[0]) > float(factors.t2m[1])
-        forecast = forecast_of(test, noise=1.0)
+        forecast = noisy_forecast(test, noise=1.0)
         table = score(forecast, test, clim, calibrated=factors)
         drawn = forecast.assign(t2m=280 + factors.t2m * (forecast.t2m - 280))
-        own = table.t2m.sel(system="forecast, calibrated")
-        np.testing.assert_allclose(own.sel(metric="rmse"), rmse(drawn, test).t2m, rtol=1e-10)
-        assert (own.sel(metric="rmse") < table.t2m.sel(system="forecast", metric="rmse")).all()
-        assert (own.sel(metric="activity") < table.t2m.sel(system="forecast", metric="activity")).all()
+        values = table.t2m.sel(system="forecast, calibrated")
+        np.testing.assert_allclose(values.sel(metric="rmse"), rmse(drawn, test).t2m, rtol=1e-10)
+        assert (values.sel(metric="rmse") < table.t2m.sel(system="forecast", metric="rmse")).all()
+        assert (values.sel(metric="activity") < table.t2m.sel(system="forecast", metric="activity")).all()
         with pytest.raises(ValueError, match="it has seen the truth"):
-            score(forecast_of(valid), valid, clim, calibrated=factors)
+            score(noisy_forecast(valid), valid, clim, calibrated=factors)
         with pytest.raises(ValueError, match="calibrated .* climatology"):
             score(forecast, test, calibrated=factors)
 
@@ -299,8 +272,8 @@ class TestSystems:
         fitted = fit_damped_persistence(train, clim, LEADS)
         turned = fit_damped_persistence(train, clim.isel(level=[1, 0]), LEADS)
         xr.testing.assert_allclose(turned.damping, fitted.damping)
-        forecast = two_levels(forecast_of(test[["t2m"]], noise=1.0))
-        factors = fit_calibration(two_levels(forecast_of(valid[["t2m"]], noise=1.0)), valid, clim)
+        forecast = two_levels(noisy_forecast(test[["t2m"]], noise=1.0))
+        factors = fit_calibration(two_levels(noisy_forecast(valid[["t2m"]], noise=1.0)), valid, clim)
         plain = score(forecast, test, clim, calibrated=factors, baselines={"damped": fitted})
         other = score(
             forecast.isel(level=[1, 0]), test, clim.isel(level=[1, 0]), calibrated=factors, baselines={"damped": fitted}
@@ -321,7 +294,7 @@ class TestSystems:
         train, truth = weather(days=200, seed=7, start="2016-01-01"), weather(days=20)
         clim = climatology(train)
         cheat = fit_damped_persistence(truth, climatology(truth), LEADS)
-        forecast = forecast_of(truth)
+        forecast = noisy_forecast(truth)
         with pytest.raises(ValueError, match=r"the baseline 'damped' is from 2018-01-01T00.*it has seen the truth"):
             score(forecast, truth, clim, baselines={"damped": cheat})
         celsius = train.assign(t2m=(train.t2m - 273.15).assign_attrs(units="degC"))
@@ -333,7 +306,7 @@ class TestSystems:
 
     def test_truth_of_another_calendar_or_with_members(self):
         truth = weather(days=20)
-        forecast = forecast_of(truth)
+        forecast = noisy_forecast(truth)
         with pytest.raises(ValueError, match="calendar 'proleptic_gregorian'.*truth 'noleap'"):
             score(forecast, truth.convert_calendar("noleap"))
         with pytest.raises(ValueError, match="the truth has members along 'number'"):
@@ -341,33 +314,35 @@ class TestSystems:
 
     def test_the_order_of_initializations_does_not_matter(self):
         truth = weather(days=60)
-        forecast = forecast_of(truth)
+        forecast = noisy_forecast(truth)
         shuffled = forecast.isel(init_time=np.random.default_rng(0).permutation(forecast.sizes["init_time"]))
         xr.testing.assert_allclose(score(shuffled, truth), score(forecast, truth), rtol=1e-12)
 
     def test_activity_by_hand(self):
         truth = weather(days=20)
         clim = climatology(truth) * 0 + 280.0
-        forecast = forecast_of(truth, noise=0.0)
+        forecast = noisy_forecast(truth, noise=0.0)
         half = forecast.assign(t2m=280 + 0.5 * (forecast.t2m - 280))
         np.testing.assert_allclose(activity(half, truth, clim, allow_overlap=True).t2m, 0.5, rtol=1e-12)
 
     def test_unweighted_is_that_of_a_peer(self):
         truth = weather(days=20)
-        forecast = forecast_of(truth)
+        forecast = noisy_forecast(truth)
         right = truth.t2m.sel(time=forecast.valid_time).drop_vars("time")
         expected = peer.continuous.rmse(forecast.t2m, right, preserve_dims="lead_time")
-        found = score(forecast, truth, metrics=["rmse_unweighted"]).t2m.sel(system="forecast", metric="rmse_unweighted")
-        np.testing.assert_allclose(found, expected, rtol=1e-12)
+        result = score(forecast, truth, metrics=["rmse_unweighted"]).t2m.sel(
+            system="forecast", metric="rmse_unweighted"
+        )
+        np.testing.assert_allclose(result, expected, rtol=1e-12)
 
     def test_the_length_of_the_wind_error(self):
         truth = weather(days=5, names=("u10", "v10"))
-        forecast = forecast_of(truth, noise=0.0).assign(
+        forecast = noisy_forecast(truth, noise=0.0).assign(
             u10=lambda ds: ds.u10 + 3.0, v10=lambda ds: ds.v10.where(ds.latitude > -99) - 4.0
         )
-        found = wind_vector_rmse(forecast, truth)
-        np.testing.assert_allclose(found, 5.0)
-        assert found.attrs["units"] == "m s-1"
+        result = wind_vector_rmse(forecast, truth)
+        np.testing.assert_allclose(result, 5.0)
+        assert result.attrs["units"] == "m s-1"
         with pytest.raises(ValueError, match="has no v10"):
             wind_vector_rmse(forecast.drop_vars("v10"), truth)
 
@@ -375,7 +350,7 @@ class TestSystems:
 class TestRegionsAndSeasons:
     def test_a_region_is_the_score_of_its_cells(self):
         truth = weather(days=20)
-        forecast = forecast_of(truth)
+        forecast = noisy_forecast(truth)
         land = (truth.longitude < 100).expand_dims(latitude=truth.latitude)
         table = score(
             forecast,
@@ -383,46 +358,46 @@ class TestRegionsAndSeasons:
             regions={"all": (-90, 90, -180, 180), "north": (20, 90, 0, 360), "land": land.astype(float)},
         )
         assert table.t2m.dims == ("system", "metric", "lead_time", "region")
-        own = table.t2m.sel(system="forecast", metric="rmse")
-        np.testing.assert_allclose(own.sel(region="all"), rmse(forecast, truth).t2m, rtol=1e-12)
+        values = table.t2m.sel(system="forecast", metric="rmse")
+        np.testing.assert_allclose(values.sel(region="all"), rmse(forecast, truth).t2m, rtol=1e-12)
         weight = latitude_weights(truth)
         error = forecast.t2m - truth.t2m.sel(time=forecast.valid_time).drop_vars("time")
         for name, part in (("north", error.isel(latitude=[2, 3])), ("land", error.isel(longitude=[0, 1, 2]))):
             expected = np.sqrt((part**2).weighted(weight).mean(("init_time", "latitude", "longitude")))
-            np.testing.assert_allclose(own.sel(region=name), expected, rtol=1e-12)
+            np.testing.assert_allclose(values.sel(region=name), expected, rtol=1e-12)
 
     def test_land_and_sea_from_the_mask_of_the_truth(self):
         truth = weather(days=20)
-        forecast = forecast_of(truth)
+        forecast = noisy_forecast(truth)
         land = (truth.longitude < 100).expand_dims(latitude=truth.latitude).astype(float)
         table = score(forecast, truth.assign(lsm=land), metrics=["rmse"], regions=["global", "land", "sea"])
-        own = score(forecast, truth, metrics=["rmse"], regions={"a": land, "b": 1 - land})
-        np.testing.assert_array_equal(table.t2m.isel(region=[1, 2]), own.t2m)
+        values = score(forecast, truth, metrics=["rmse"], regions={"a": land, "b": 1 - land})
+        np.testing.assert_array_equal(table.t2m.isel(region=[1, 2]), values.t2m)
         with pytest.raises(ValueError, match="land-sea mask"):
             score(forecast, truth, regions=["land"])
 
     def test_masked_cells_count_in_no_region(self):
         truth = weather(days=20)
         masked = truth.where(truth.latitude != 22.5)
-        forecast = forecast_of(truth).where(truth.latitude != 22.5)
+        forecast = noisy_forecast(truth).where(truth.latitude != 22.5)
         table = score(
             forecast, masked, metrics=["rmse"], regions={"north": (20, 90, 0, 360), "south": (-90, 0, 0, 360)}
         )
-        own = table.t2m.sel(system="forecast", metric="rmse")
-        only = score(forecast_of(truth), truth, metrics=["rmse"], regions={"far north": (60, 90, 0, 360)})
+        values = table.t2m.sel(system="forecast", metric="rmse")
+        only = score(noisy_forecast(truth), truth, metrics=["rmse"], regions={"far north": (60, 90, 0, 360)})
         only = only.t2m.sel(system="forecast", metric="rmse")
-        np.testing.assert_allclose(own.sel(region="north"), only.sel(region="far north"), rtol=1e-12)
+        np.testing.assert_allclose(values.sel(region="north"), only.sel(region="far north"), rtol=1e-12)
 
     def test_a_hole_in_one_region_leaves_the_others(self):
         truth = weather(days=20)
-        forecast = forecast_of(truth)
+        forecast = noisy_forecast(truth)
         forecast.t2m[3, 0, 3, 2] = np.nan  # in the far north
         with pytest.warns(UserWarning, match=r"\['t2m'\] are missing .*skipna=True"):
             table = score(
                 forecast, truth, metrics=["rmse"], regions={"north": (20, 90, 0, 360), "south": (-90, 0, 0, 360)}
             )
-        own = table.t2m.sel(system="forecast", metric="rmse")
-        assert np.isnan(own.sel(region="north")[0]) and np.isfinite(own.sel(region="south")).all()
+        values = table.t2m.sel(system="forecast", metric="rmse")
+        assert np.isnan(values.sel(region="north")[0]) and np.isfinite(values.sel(region="south")).all()
 
     def test_boxes_cross_the_date_line_and_have_noise(self):
         longitude = xr.DataArray(np.rad2deg(np.linspace(0, 2 * np.pi, 72, endpoint=False)), dims="longitude", name="x")
@@ -432,10 +407,10 @@ class TestRegionsAndSeasons:
             "longitude": longitude.assign_coords(longitude=longitude),
         }
         masks = region_masks({"pacific": (-20, 20, 170, -170), "atlantic": (-90, 90, -10, 10)}, grid)
-        found = longitude.values[masks.sel(region="pacific").any("latitude")]
-        np.testing.assert_allclose(found, [170, 175, 180, 185, 190])
-        found = longitude.values[masks.sel(region="atlantic").any("latitude")]
-        np.testing.assert_allclose(found, [0, 5, 10, 350, 355])
+        result = longitude.values[masks.sel(region="pacific").any("latitude")]
+        np.testing.assert_allclose(result, [170, 175, 180, 185, 190])
+        result = longitude.values[masks.sel(region="atlantic").any("latitude")]
+        np.testing.assert_allclose(result, [0, 5, 10, 350, 355])
         named = region_masks(["tropics", "europe", "extratropics"], grid)
         assert float(named.sel(region="tropics").sum()) == 8 * 72
         assert float(named.sel(region="extratropics").sum()) == 28 * 72
@@ -455,15 +430,15 @@ class TestRegionsAndSeasons:
         grid = {"latitude": latitude.assign_coords(latitude=latitude)}
         grid["longitude"] = longitude.assign_coords(longitude=longitude)
         masks = region_masks(["poles", "arctic", "antarctic"], grid)
-        found = masks.sel(region="poles")
-        assert latitude.values[found.any("longitude")].tolist() == [-85, -75, -65, 65, 75, 85]
-        np.testing.assert_array_equal(found, masks.sel(region="arctic") + masks.sel(region="antarctic"))
+        result = masks.sel(region="poles")
+        assert latitude.values[result.any("longitude")].tolist() == [-85, -75, -65, 65, 75, 85]
+        np.testing.assert_array_equal(result, masks.sel(region="arctic") + masks.sel(region="antarctic"))
         # 1 - sin(60 degrees) of the sphere
-        assert float(found.weighted(latitude_weights(found)).mean()) == pytest.approx(1 - np.sqrt(3) / 2, rel=1e-12)
+        assert float(result.weighted(latitude_weights(result)).mean()) == pytest.approx(1 - np.sqrt(3) / 2, rel=1e-12)
 
     def test_land_and_sea_in_a_box(self):
         truth = weather(days=20)
-        forecast = forecast_of(truth)
+        forecast = noisy_forecast(truth)
         land = (truth.longitude < 100).expand_dims(latitude=truth.latitude).astype(float)
         truth = truth.assign(lsm=land)
         north = land * (land.latitude > 20)
@@ -472,11 +447,16 @@ class TestRegionsAndSeasons:
         poles = (1 - land) * (abs(land.latitude) > 60)
         by_hand = score(forecast, truth, metrics=["rmse"], regions={"a": north, "b": poles})
         np.testing.assert_array_equal(named.t2m, by_hand.t2m)
-        own = {"a": (20, 90, -180, 180, "land"), "b": "poles sea", "c": (0, 50, 40, 80), "d": (-50, 0, 0, 50, "land")}
-        found = score(forecast, truth, metrics=["rmse"], regions={key: own[key] for key in "ab"})
-        np.testing.assert_array_equal(found.t2m, by_hand.t2m)
+        values = {
+            "a": (20, 90, -180, 180, "land"),
+            "b": "poles sea",
+            "c": (0, 50, 40, 80),
+            "d": (-50, 0, 0, 50, "land"),
+        }
+        result = score(forecast, truth, metrics=["rmse"], regions={key: values[key] for key in "ab"})
+        np.testing.assert_array_equal(result.t2m, by_hand.t2m)
         grid = {dim: truth[dim] for dim in ("latitude", "longitude")}
-        masks = region_masks(own, grid, truth)
+        masks = region_masks(values, grid, truth)
         assert float(masks.sel(region="d").sum()) == 2  # one row, at 0 and 45 degrees
         with pytest.raises(ValueError, match=r"\['europe lamd'\] are unknown"):
             region_masks(["europe lamd"], grid, truth)
@@ -489,16 +469,16 @@ class TestRegionsAndSeasons:
 
     def test_seasons_are_of_the_valid_time(self):
         truth = weather(days=180, start="2018-02-01")
-        forecast = forecast_of(truth, every=4)
+        forecast = noisy_forecast(truth, every=4)
         table = score(forecast, truth, by="season")
         assert table.season.values.tolist() == ["DJF", "MAM", "JJA"]
         assert table.t2m.dims == ("system", "metric", "lead_time", "season")
-        own = table.t2m.sel(system="forecast", metric="rmse")
+        values = table.t2m.sel(system="forecast", metric="rmse")
         for season in ("DJF", "MAM"):
             for lead in range(2):
                 inside = (forecast.valid_time.dt.season == season)[:, lead].values
                 part = forecast.isel(init_time=np.flatnonzero(inside), lead_time=[lead])
-                np.testing.assert_allclose(own.sel(season=season)[lead], rmse(part, truth).t2m[0], rtol=1e-12)
+                np.testing.assert_allclose(values.sel(season=season)[lead], rmse(part, truth).t2m[0], rtol=1e-12)
                 assert int(table.pairs.sel(season=season)[lead]) == inside.sum()
         rare = score(forecast, truth, by="month", metrics=["rmse"])
         assert rare.month.values.tolist() == [2, 3, 4, 5, 6, 7]
@@ -512,11 +492,11 @@ class TestRegionsAndSeasons:
 
     def test_small_scales_count_in_whole_rows_only(self):
         truth = weather(days=10, columns=64)
-        forecast = forecast_of(truth)
+        forecast = noisy_forecast(truth)
         table = score(forecast, truth, metrics=["small_scale_variance"],
                       regions={"north": (0, 90, 0, 360), "box": (0, 90, 0, 90)})  # fmt: skip
-        own = table.t2m.sel(system="forecast", metric="small_scale_variance")
-        assert np.isfinite(own.sel(region="north")).all() and np.isnan(own.sel(region="box")).all()
+        values = table.t2m.sel(system="forecast", metric="small_scale_variance")
+        assert np.isfinite(values.sel(region="north")).all() and np.isnan(values.sel(region="box")).all()
 
 
 class TestOfSomeVariables:
@@ -541,17 +521,17 @@ class TestOfSomeVariables:
             "frequency_bias": frequency_bias(forecast[["tp24h"]], truth, 1e-3),
             "seeps": seeps(forecast[["tp24h"]], truth, clim),
         }.items():
-            found = plain.sel(metric=name)
-            np.testing.assert_allclose(found.tp24h.sel(system="model"), expected.tp24h, rtol=1e-12)
-            assert found.t2m.isnull().all()
-            assert (found.tp24h_low < found.tp24h).all() and (found.tp24h < found.tp24h_high).all()
+            result = plain.sel(metric=name)
+            np.testing.assert_allclose(result.tp24h.sel(system="model"), expected.tp24h, rtol=1e-12)
+            assert result.t2m.isnull().all()
+            assert (result.tp24h_low < result.tp24h).all() and (result.tp24h < result.tp24h_high).all()
         assert table.tp24h.dims == ("system", "metric", "lead_time", "region", "season")
         # in another unit the same
         millimeters = [one.assign(tp24h=(one.tp24h * 1000).assign_attrs(units="mm")) for one in (forecast, truth)]
-        found = score(
+        result = score(
             millimeters[0].assign_attrs(system="model"), millimeters[1], metrics=["seeps"], seeps_climatology=clim
         )
-        np.testing.assert_allclose(found.tp24h.sel(metric="seeps"), plain.tp24h.sel(metric="seeps"), rtol=1e-9)
+        np.testing.assert_allclose(result.tp24h.sel(metric="seeps"), plain.tp24h.sel(metric="seeps"), rtol=1e-9)
         # the model is persistence
         np.testing.assert_allclose(table.tp24h.sel(metric="seeps_skill_vs_persistence"), 0, atol=1e-12)
 
@@ -567,10 +547,10 @@ class TestOfSomeVariables:
         said = climatology_at(frequency, forecast.valid_time).tp24h.drop_vars(["hour", "dayofyear"], errors="ignore")
         over, weight = ("init_time", "latitude", "longitude"), latitude_weights(truth)
         expected = ((said - right) ** 2).weighted(weight).mean(over)
-        own = table.tp24h.sel(system="climatology")
-        np.testing.assert_allclose(own.sel(metric="brier"), expected, rtol=1e-10)
+        values = table.tp24h.sel(system="climatology")
+        np.testing.assert_allclose(values.sel(metric="brier"), expected, rtol=1e-10)
         mean = said.weighted(weight).mean(over) / right.weighted(weight).mean(over)
-        np.testing.assert_allclose(own.sel(metric="frequency_bias"), mean, rtol=1e-10)
+        np.testing.assert_allclose(values.sel(metric="frequency_bias"), mean, rtol=1e-10)
         first = table.tp24h.sel(system="forecast")
         skill = 1 - first.sel(metric="brier") / expected
         np.testing.assert_allclose(first.sel(metric="brier_skill_vs_climatology"), skill, rtol=1e-10)
@@ -591,7 +571,7 @@ class TestOfSomeVariables:
     def test_climatology_says_a_probability_on_levels_and_with_gaps(self):
         train, truth = (two_levels(weather(days=d, seed=s, start=y)) for d, s, y in (
             (400, 3, "2015-01-01"), (60, 4, "2018-01-01")))  # fmt: skip
-        forecast, clim, thresholds = two_levels(forecast_of(truth[["t2m"]])), climatology(train), {"t2m": 280.0}
+        forecast, clim, thresholds = two_levels(noisy_forecast(truth[["t2m"]])), climatology(train), {"t2m": 280.0}
         frequency = event_frequency(train, thresholds)
         arguments = {"metrics": ["brier"], "thresholds": thresholds, "event_frequency": frequency}
         whole = score(forecast, truth, clim, **arguments)
@@ -601,8 +581,8 @@ class TestOfSomeVariables:
                      **{**arguments, "event_frequency": frequency.isel(latitude=[1, 2, 3])})  # fmt: skip
         # where the frequency is not known no system counts
         arguments["event_frequency"] = frequency.where(frequency.latitude > -60)
-        found = score(forecast, truth, clim, weights=None, skipna=True, **arguments)
-        np.testing.assert_allclose(found.t2m, part.t2m, rtol=1e-10)
+        result = score(forecast, truth, clim, weights=None, skipna=True, **arguments)
+        np.testing.assert_allclose(result.t2m, part.t2m, rtol=1e-10)
 
     def test_a_baseline_that_is_called_climatology_has_scores(self):
         forecast, truth = self.rainy()
@@ -610,8 +590,8 @@ class TestOfSomeVariables:
         members = xr.concat(years, "number", coords="minimal", compat="override", join="override")
         table = score(forecast, truth, thresholds={"tp24h": 5e-3}, baselines={"climatology": members}, bootstrap=None,
                       metrics=["brier", "brier_skill"])  # fmt: skip
-        own = table.tp24h.sel(system="climatology", metric="brier")
-        np.testing.assert_allclose(own, brier(members[["tp24h"]], truth, 5e-3).tp24h, rtol=1e-12)
+        values = table.tp24h.sel(system="climatology", metric="brier")
+        np.testing.assert_allclose(values, brier(members[["tp24h"]], truth, 5e-3).tp24h, rtol=1e-12)
         assert np.isfinite(table.tp24h.sel(system="forecast", metric="brier_skill_vs_climatology")).all()
 
     def test_errors_of_event_frequencies(self):
@@ -643,9 +623,9 @@ class TestOfSomeVariables:
         clim, rainy = climatology(train), seeps_climatology(train[["tp24h"]])
         fitted = fit_linear_regression(train, clim, forecast.lead_time, modes=5)
         table = score(forecast, truth, clim, metrics=["seeps"], seeps_climatology=rainy, baselines={"linear": fitted})
-        own = fitted(truth, forecast.init_time, forecast.lead_time)
+        values = fitted(truth, forecast.init_time, forecast.lead_time)
         np.testing.assert_allclose(
-            table.tp24h.sel(system="linear", metric="seeps"), seeps(own[["tp24h"]], truth, rainy).tp24h, rtol=1e-9
+            table.tp24h.sel(system="linear", metric="seeps"), seeps(values[["tp24h"]], truth, rainy).tp24h, rtol=1e-9
         )
 
     def test_errors_of_thresholds(self):
@@ -667,7 +647,7 @@ class TestOfSomeVariables:
 
     def test_wind_as_a_vector(self):
         truth = weather(names=("u10", "v10", "t2m"))
-        forecast = forecast_of(truth)
+        forecast = noisy_forecast(truth)
         table = score(forecast, truth, vectors={"wind10": ("u10", "v10")}, by="month", regions=["global"])
         plain = score(forecast, truth, vectors={"wind10": ("u10", "v10")})
         one = plain.wind10.sel(system="forecast")
@@ -684,15 +664,15 @@ class TestOfSomeVariables:
 def test_differences_to_each_baseline_have_intervals_of_their_own():
     truth = weather(days=200)
     clim = climatology(weather(days=400, start="2016-01-01"))
-    forecast = forecast_of(truth, noise=0.5)
+    forecast = noisy_forecast(truth, noise=0.5)
     metrics = ["rmse", "acc", "mae_skill", "acc_difference", "rmse_difference"]
     table = score(forecast, truth, clim, metrics=metrics, bootstrap=Bootstrap(block=4))
-    own, theirs = (table.t2m.sel(system=name, metric="rmse") for name in ("forecast", "persistence"))
-    found = table.sel(system="forecast", metric="rmse_difference_vs_persistence")
-    np.testing.assert_allclose(found.t2m, own - theirs)
+    values, theirs = (table.t2m.sel(system=name, metric="rmse") for name in ("forecast", "persistence"))
+    result = table.sel(system="forecast", metric="rmse_difference_vs_persistence")
+    np.testing.assert_allclose(result.t2m, values - theirs)
     both = table.sel(system=["forecast", "persistence"], metric="rmse")
     apart = (both.t2m_high - both.t2m_low).sum("system")
-    assert (found.t2m_high - found.t2m_low < apart).all()
+    assert (result.t2m_high - result.t2m_low < apart).all()
     # against arch, which draws whole blocks of pairs of both systems
     at = 1
     errors = [
@@ -701,7 +681,7 @@ def test_differences_to_each_baseline_have_intervals_of_their_own():
     ]
     drawn = MovingBlockBootstrap(4, *(one.values for one in errors), seed=3)
     ends = drawn.conf_int(lambda a, b: np.sqrt(a.mean()) - np.sqrt(b.mean()), 2000, method="percentile", size=0.95)
-    np.testing.assert_allclose([found.t2m_low[at], found.t2m_high[at]], ends.ravel(), rtol=0.08)
+    np.testing.assert_allclose([result.t2m_low[at], result.t2m_high[at]], ends.ravel(), rtol=0.08)
     acc = table.sel(system="forecast", metric="acc_difference_vs_persistence").t2m
     np.testing.assert_allclose(acc, table.t2m.sel(system="forecast", metric="acc") - table.t2m.sel(
         system="persistence", metric="acc"))  # fmt: skip
@@ -712,7 +692,7 @@ def test_differences_to_each_baseline_have_intervals_of_their_own():
 class TestWhatAReaderFound:
     def test_intervals_count_what_was_verified(self):
         truth = weather(days=120)
-        forecast = forecast_of(truth)
+        forecast = noisy_forecast(truth)
         few = score(forecast, truth.isel(time=slice(0, 12)), bootstrap=Bootstrap(block=2))
         assert few.t2m_low.isnull().all() if "t2m_low" in few.coords else "fewer than five blocks" in few.intervals
         by_month = score(forecast, truth, by="month", bootstrap=Bootstrap(block=40))
@@ -720,7 +700,7 @@ class TestWhatAReaderFound:
 
     def test_a_lead_without_truth_makes_no_longer_blocks(self):
         truth = weather(days=120)
-        forecast = forecast_of(truth)
+        forecast = noisy_forecast(truth)
         far = forecast.isel(lead_time=[-1])
         later = far.valid_time + np.timedelta64(199, "D")
         far = far.assign_coords(lead_time=[np.timedelta64(200, "D")], valid_time=later)
@@ -731,20 +711,20 @@ class TestWhatAReaderFound:
 
     def test_what_no_metric_uses_is_an_error(self):
         truth = weather(days=60)
-        forecast = forecast_of(truth)
+        forecast = noisy_forecast(truth)
         with pytest.raises(ValueError, match=r"thresholds .* metrics=\['rmse'\]"):
             score(forecast, truth, metrics=["rmse"], thresholds={"t2m": 280.0})
 
     def test_pairs_and_intervals_count_times_that_have_values(self):
         truth = weather(days=60, names=("t2m", "u10"))
-        forecast = forecast_of(truth)  # 118 initializations, blocks of 5
+        forecast = noisy_forecast(truth)  # 118 initializations, blocks of 5
         holes = truth.copy(deep=True)
         holes["t2m"][:] = holes.t2m.where(holes.time < holes.time[41])
         plain = score(forecast, truth, metrics=["rmse", "rmse_skill"], skipna=True, persistence=False, climatology=None,
-                      baselines={"other": forecast_of(truth, seed=4)})  # fmt: skip
+                      baselines={"other": noisy_forecast(truth, seed=4)})  # fmt: skip
         assert plain.pairs.values.tolist() == plain.t2m_pairs.values.tolist() == [118, 118]
         table = score(forecast, holes, metrics=["rmse", "rmse_skill"], skipna=True, persistence=False,
-                      baselines={"other": forecast_of(truth, seed=4)})  # fmt: skip
+                      baselines={"other": noisy_forecast(truth, seed=4)})  # fmt: skip
         # 6 h after the first, third, ... of 41 times, or 24 h after
         assert table.t2m_pairs.values.tolist() == [20, 19] and table.u10_pairs.values.tolist() == [118, 118]
         assert table.pairs.values.tolist() == [118, 118]
@@ -765,26 +745,26 @@ class TestWhatAReaderFound:
 
     def test_one_picked_lead_of_a_baseline(self):
         truth = weather(days=40)
-        forecast = forecast_of(truth)
+        forecast = noisy_forecast(truth)
         one = forecast.isel(lead_time=1)
-        found = score(one, truth, baselines={"other": forecast_of(truth, seed=4).isel(lead_time=1)})
-        whole = score(forecast, truth, baselines={"other": forecast_of(truth, seed=4)})
+        result = score(one, truth, baselines={"other": noisy_forecast(truth, seed=4).isel(lead_time=1)})
+        whole = score(forecast, truth, baselines={"other": noisy_forecast(truth, seed=4)})
         for system in ("forecast", "other"):
             np.testing.assert_allclose(
-                found.t2m.sel(system=system, metric="rmse")[0], whole.t2m.sel(system=system, metric="rmse")[1]
+                result.t2m.sel(system=system, metric="rmse")[0], whole.t2m.sel(system=system, metric="rmse")[1]
             )
 
     def test_side_doors_for_the_truth_are_shut(self):
         truth = weather(days=60)
-        forecast = forecast_of(truth)
+        forecast = noisy_forecast(truth)
         train, seen = weather(days=400, start="2015-01-01", seed=3), climatology(weather(days=400, start="2017-06-01"))
         damped = fit_damped_persistence(train, seen, forecast.lead_time)
         with pytest.raises(ValueError, match="the climatology of the baseline 'damped' is from 2017-06-01"):
             score(forecast, truth, baselines={"damped": damped})
         rainy = rain(days=400, start="2005-01-01")
-        own = persistence(rainy, rainy.time[:300], ["1D"])
+        values = persistence(rainy, rainy.time[:300], ["1D"])
         with pytest.raises(ValueError, match="the climatology for SEEPS is from 2005-01-01"):
-            score(own, rainy, seeps_climatology=seeps_climatology(rainy))
+            score(values, rainy, seeps_climatology=seeps_climatology(rainy))
         clim = climatology(train)
         factors = fit_calibration(forecast, truth, clim)
         with pytest.raises(ValueError, match="it has seen the truth"):
@@ -793,18 +773,18 @@ class TestWhatAReaderFound:
 
     def test_skilful_against_some(self):
         truth = weather(days=200)
-        forecast, better = forecast_of(truth, noise=0.5), forecast_of(truth, seed=9, noise=0.05)
+        forecast, better = noisy_forecast(truth, noise=0.5), noisy_forecast(truth, seed=9, noise=0.05)
         table = score(forecast, truth, baselines={"other": better}, bootstrap=Bootstrap(block=4))
         assert skilful_to(table).t2m.sel(system="forecast") == np.timedelta64(0)
-        found = skilful_to(table, ["persistence"]).t2m
-        assert set(found.system.values) == {"forecast", "other"}
-        assert found.sel(system="other") == np.timedelta64(24, "h")
+        result = skilful_to(table, ["persistence"]).t2m
+        assert set(result.system.values) == {"forecast", "other"}
+        assert result.sel(system="other") == np.timedelta64(24, "h")
         with pytest.raises(ValueError, match="baselines="):
             skilful_to(table, ["climatology"])
 
     def test_names_that_meet_and_missing_values(self):
         truth = weather(days=40)
-        forecast = forecast_of(truth)
+        forecast = noisy_forecast(truth)
         with pytest.raises(ValueError, match="two systems are called 'a b'"):
             score(forecast, truth, baselines={"a b": forecast, "a_b": forecast})
         holes = forecast.copy(deep=True)
@@ -815,11 +795,11 @@ class TestWhatAReaderFound:
             score(forecast.isel(init_time=[0, 0, 1]), truth)
         with pytest.raises(ValueError, match=r"vectors .*metrics=\["):
             winds = weather(days=20, names=("u10", "v10"))
-            score(forecast_of(winds), winds, metrics=["mae"], vectors={"wind": ("u10", "v10")})
+            score(noisy_forecast(winds), winds, metrics=["mae"], vectors={"wind": ("u10", "v10")})
 
     def test_wind_where_one_component_is_missing(self):
         truth = weather(days=20, names=("u10", "v10"))
-        forecast = forecast_of(truth)
+        forecast = noisy_forecast(truth)
         holes = forecast.copy(deep=True)
         holes["u10"][:, :, 0, 0] = np.nan
         both = holes.copy(deep=True)
@@ -833,4 +813,4 @@ class TestWhatAReaderFound:
         truth["u10"][:, :, 0] = np.nan
         truth["v10"][:, :, 4] = np.nan  # as many, of the same weight
         with pytest.raises(ValueError, match="u10 or v10 have missing values"):
-            score(forecast_of(truth), truth, vectors={"w": ("u10", "v10")}, metrics=["rmse"], skipna=True)
+            score(noisy_forecast(truth), truth, vectors={"w": ("u10", "v10")}, metrics=["rmse"], skipna=True)

@@ -1,80 +1,57 @@
 import numpy as np
 import pytest
 import xarray as xr
+from factories import forecasts_better_in
 from scipy import stats
 
 from simvp_climate.metrics.baselines.climatologies import climatology
 from simvp_climate.metrics.baselines.damped_persistence import fit_damped_persistence
-from simvp_climate.metrics.baselines.simple_persistence import persistence
 from simvp_climate.metrics.skill_maps import _discoveries, skill_map
-
-
-def case(days=200, better=None, seed=0):
-    """Return a forecast with the error of white noise, a baseline like it, and the truth.
-
-    The forecast is better in the cells `better`.
-    """
-    random = np.random.default_rng(seed)
-    truth = xr.Dataset(
-        {"t2m": (("time", "latitude", "longitude"), random.normal(size=(days + 2, 16, 32)), {"units": "K"})},
-        {
-            "time": np.datetime64("2001-01-01", "ns") + np.arange(days + 2) * np.timedelta64(1, "D"),
-            "latitude": np.linspace(-84, 84, 16),
-            "longitude": np.arange(32) * 11.25,
-        },
-    )
-    forecast = persistence(truth, truth.time[:days], ["1D"])
-    right = truth.t2m.sel(time=forecast.valid_time).drop_vars("time")
-
-    def noisy(size):
-        return forecast.assign(t2m=(right + size * random.normal(size=right.shape)).transpose(*forecast.t2m.dims))
-
-    size = np.ones((16, 32))
-    if better is not None:
-        size[better] = 0.6
-    return noisy(size), noisy(1.0), truth
 
 
 def test_skill_is_known_and_found_where_it_is():
     half = (slice(None), slice(0, 16))
-    forecast, baseline, truth = case(better=half)
-    found = skill_map(forecast, truth, baseline)
-    assert found.t2m.dims == ("lead_time", "latitude", "longitude")
-    there, elsewhere = found.isel(longitude=slice(0, 16)), found.isel(longitude=slice(16, 32))
-    assert float(there.t2m.mean()) == pytest.approx(1 - 0.36, abs=0.02)
+    forecast, baseline, truth = forecasts_better_in(better=half)
+    result = skill_map(forecast, truth, baseline)
+    assert result.t2m.dims == ("lead_time", "latitude", "longitude")
+    present, elsewhere = result.isel(longitude=slice(0, 16)), result.isel(longitude=slice(16, 32))
+    assert float(present.t2m.mean()) == pytest.approx(1 - 0.36, abs=0.02)
     assert float(elsewhere.t2m.mean()) == pytest.approx(0, abs=0.03)
-    assert float(there.t2m_significant.mean()) > 0.9
-    # of all that is found at most a tenth is false, in expectation
+    assert float(present.t2m_significant.mean()) > 0.9
+    # of all that is result at most a tenth is false, in expectation
     false = float(elsewhere.t2m_significant.sum())
-    assert false / (false + float(there.t2m_significant.sum())) < 0.1
+    assert false / (false + float(present.t2m_significant.sum())) < 0.1
 
 
 def test_a_baseline_that_was_fitted_on_what_is_verified_is_refused():
-    forecast, _, truth = case()
+    forecast, _, truth = forecasts_better_in()
     fitted = fit_damped_persistence(truth, climatology(truth), ["1D"])
     with pytest.raises(ValueError, match="baseline 'baseline' is from .* verified times lie in it"):
         skill_map(forecast, truth, fitted)
-    found = skill_map(forecast, truth, fitted, allow_overlap=True)
-    assert found.t2m.notnull().all() and found.attrs["baseline"] == "damped persistence"
-    assert found.attrs["verified_start"] == "2001-01-02T00:00:00"
+    result = skill_map(forecast, truth, fitted, allow_overlap=True)
+    assert result.t2m.notnull().all() and result.attrs["baseline"] == "damped persistence"
+    assert result.attrs["verified_start"] == "2001-01-02T00:00:00"
     assert skill_map(forecast, truth).attrs["baseline"] == "persistence"
 
 
 def test_where_nothing_differs_nothing_is_found():
-    cells = [int(skill_map(*(lambda f, b, t: (f, t, b))(*case(seed=seed))).t2m_significant.sum()) for seed in range(6)]
+    cells = [
+        int(skill_map(*(lambda f, b, t: (f, t, b))(*forecasts_better_in(seed=seed))).t2m_significant.sum())
+        for seed in range(6)
+    ]
     assert sum(cells) <= 3  # without the rule it would be a twentieth, 154 of 3072
-    p = skill_map(*(lambda f, b, t: (f, t, b))(*case(seed=9))).t2m_p
+    p = skill_map(*(lambda f, b, t: (f, t, b))(*forecasts_better_in(seed=9))).t2m_p
     assert float((p < 0.05).mean()) == pytest.approx(0.05, abs=0.03)
 
 
 def test_p_values_are_those_of_scipy():
-    forecast, baseline, truth = case(days=60)
-    found = skill_map(forecast, truth, baseline, block=5)
+    forecast, baseline, truth = forecasts_better_in(days=60)
+    result = skill_map(forecast, truth, baseline, block=5)
     right = truth.t2m.sel(time=forecast.valid_time).values
     difference = (baseline.t2m.values - right) ** 2 - (forecast.t2m.values - right) ** 2
     means = difference[:, 0].reshape(12, 5, 16, 32).mean(axis=1)
-    np.testing.assert_allclose(found.t2m_p[0], stats.ttest_1samp(means, 0).pvalue, rtol=1e-10)
-    assert found.attrs["blocks"] == "12 blocks of 5 initializations"
+    np.testing.assert_allclose(result.t2m_p[0], stats.ttest_1samp(means, 0).pvalue, rtol=1e-10)
+    assert result.attrs["blocks"] == "12 blocks of 5 initializations"
 
 
 def test_the_rule_is_that_of_scipy():
@@ -87,7 +64,7 @@ def test_the_rule_is_that_of_scipy():
 def test_in_parts_with_gaps_and_against_persistence(monkeypatch):
     from simvp_climate.metrics import pairs
 
-    forecast, _, truth = case(days=60)
+    forecast, _, truth = forecasts_better_in(days=60)
     masked = truth.where(truth.latitude > -80)
     whole = skill_map(forecast, masked)
     assert np.isnan(whole.t2m.isel(latitude=0)).all() and not whole.t2m_significant.isel(latitude=0).any()
@@ -97,7 +74,7 @@ def test_in_parts_with_gaps_and_against_persistence(monkeypatch):
 
 
 def test_errors():
-    forecast, baseline, truth = case(days=12)
+    forecast, baseline, truth = forecasts_better_in(days=12)
     with pytest.raises(ValueError, match="12 initializations .*4 .*blocks of 3"):
         skill_map(forecast, truth, baseline)
     for wrong in (2.5, 0, "3"):

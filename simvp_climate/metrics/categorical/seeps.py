@@ -16,8 +16,8 @@ from simvp_climate.metrics.baselines.climatologies import climatology as mean_cl
 from simvp_climate.metrics.baselines.simple_persistence import persistence
 from simvp_climate.metrics.categorical.latitude_bands import band_height, read_rows
 from simvp_climate.metrics.categorical.thresholds import float32_bounds, pooled_score
-from simvp_climate.metrics.definitions import METRICS, Fields, Metric
-from simvp_climate.metrics.pairs import Pairs, match, refuse_overlap
+from simvp_climate.metrics.definitions import METRICS, Metric
+from simvp_climate.metrics.pairs import Fields, Pairs, match, refuse_overlap
 
 # Dry is less than this, in m, by the hours of the sum, as in WeatherBench 2.
 _DRY_BELOW = {6: 1e-4, 24: 2.5e-4}

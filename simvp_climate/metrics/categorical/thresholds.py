@@ -12,8 +12,8 @@ from simvp_climate.data.grid import find_axes
 from simvp_climate.data.variables import same_units
 from simvp_climate.metrics.aggregation import row_weights, weighted_sums
 from simvp_climate.metrics.baselines.climatologies import calendar_mean
-from simvp_climate.metrics.definitions import METRICS, Fields, Metric
-from simvp_climate.metrics.pairs import Pairs, match
+from simvp_climate.metrics.definitions import METRICS, Metric
+from simvp_climate.metrics.pairs import Fields, Pairs, match
 
 
 def brier(

@@ -44,18 +44,44 @@ class Bootstrap:
             if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
                 raise ValueError(f"{name}={value!r} must be a whole number, at least {minimum}")
 
-    def block_length(self, init_time: xr.DataArray, lead_time: xr.DataArray) -> int:
-        """Return the number of initializations in a block."""
-        return block_length(init_time, lead_time) if self.block is None else self.block
+    def draw(self, verified: np.ndarray, init_time: xr.DataArray, lead_time: xr.DataArray) -> "Samples":
+        """Return samples of the initializations, drawn from those in the mask `verified`."""
+        length = block_length(init_time, lead_time) if self.block is None else self.block
+        inits = int(verified.sum())
+        drawn = resample(inits, length, self.samples, self.seed)
+        if drawn is None:
+            return Samples(None, f"none: {inits} initializations are fewer than five blocks of {length}")
+        counts = np.zeros((self.samples, len(verified)))
+        counts[:, verified] = drawn
+        description = (
+            f"{self.confidence:.0%}, percentiles of {self.samples} moving-block bootstrap samples of {inits} "
+            f"initializations, blocks of {length}, seed {self.seed}; none where fewer than five blocks were verified"
+        )
+        counts = xr.DataArray(counts, dims=("sample", "init_time"))
+        return Samples(counts, description, self.confidence, MIN_BLOCKS * length)
 
-    def draw(self, verified: np.ndarray, length: int) -> xr.DataArray | None:
-        """Return how often each verified initialization is in each sample, (sample, init_time); None if too few."""
-        counts = resample(int(verified.sum()), length, self.samples, self.seed)
-        if counts is None:
-            return None
-        all_counts = np.zeros((self.samples, len(verified)))
-        all_counts[:, verified] = counts
-        return xr.DataArray(all_counts, dims=("sample", "init_time"))
+
+@dataclass(frozen=True)
+class Samples:
+    """Bootstrap samples: how often each initialization is in each, (sample, init_time), or None without intervals."""
+
+    counts: xr.DataArray | None
+    description: str
+    confidence: float = np.nan
+    min_inits: int = 0  # initializations with a value that an interval needs
+
+    def resample_sums(self, sums: xr.Dataset) -> xr.Dataset:
+        """Return the sums over the initializations of every sample, by matrix products."""
+        assert self.counts is not None
+        counts = self.counts.values
+
+        def product(field: xr.DataArray) -> xr.DataArray:
+            values = field.transpose("init_time", ...)
+            flat = counts @ values.values.reshape(values.shape[0], -1)
+            return xr.DataArray(flat.reshape(len(counts), *values.shape[1:]), dims=("sample", *values.dims[1:]))
+
+        coordinates = {name: c for name, c in sums.coords.items() if "init_time" not in c.dims}
+        return sums.map(product).assign_coords(coordinates)
 
 
 def block_length(init_time: xr.DataArray, lead_time: xr.DataArray) -> int:
