@@ -1,4 +1,4 @@
-"""The outward form of a forecast: coordinates and attributes by the CF conventions, encodings on the variables.
+"""CF attributes and encodings of forecasts.
 
 With the encodings set here a plain `forecast.to_netcdf(path)` writes a file that xarray, iris and NCO read
 back identically (CF 1.8: float64 times, no fill value on coordinates).
@@ -19,22 +19,22 @@ _LONGITUDE = {"standard_name": "longitude", "units": "degrees_east", "axis": "X"
 _LEVEL = {"standard_name": "air_pressure", "units": "hPa", "positive": "down", "axis": "Z"}
 _TIME_ENCODING = {"dtype": "float64", "_FillValue": None}
 
-# true of the analysis, untrue of its forecast; readers mask what lies outside a valid range
+# attributes of the analysis that do not hold for its forecast; readers mask values outside a valid range
 _STALE = {"valid_range", "valid_min", "valid_max", "actual_range", "statistic", "precision", "dataset"}
 VALID_TIME_BOUNDS = "valid_time_bnds"
-# "instant" is not among them: a daily mean of such data, made with xarray, has it still
+# without "instant": a daily mean of such data, made with xarray, still has that attribute
 _GRIB_METHODS = {"accum": "sum", "avg": "mean", "max": "maximum", "min": "minimum"}
-# GRIB's coding and what a cache says of its values
-_STALE_BEGINNINGS = ("GRIB_", "cache_")
+# prefixes of attributes about GRIB's coding and the values of a cache
+_STALE_PREFIXES = ("GRIB_", "cache_")
 
 
 def encode(forecast: xr.Dataset, axes: Axes | None = None) -> xr.Dataset:
-    """Return the forecast with CF attributes and encodings, whatever its horizontal names.
+    """Return the forecast with CF attributes and encodings.
 
-    Attributes that the data brought stay; what is missing and known by name is added. `cell_methods` are those of
-    the data, or say what GRIB says of sums, means and extremes over time; no name tells whether values hold at a
-    time or are means. Means and sums over time keep the bounds of their valid times if the forecast has
-    them: `valid_time_bnds(init_time, lead_time, bnds)`.
+    Attributes of the data stay; missing ones that the vocabulary knows are added. `cell_methods` come from the data, or
+    from GRIB's step type for sums, means and extremes over time; a variable's name does not tell whether values are
+    instantaneous. Means and sums over time keep the bounds of their valid times if the forecast has them:
+    `valid_time_bnds(init_time, lead_time, bnds)`. `axes` are the names of its dimensions, looked up if None.
     """
     axes = find_axes(forecast) if axes is None else axes
     forecast = forecast.copy()
@@ -71,29 +71,29 @@ def encode(forecast: xr.Dataset, axes: Axes | None = None) -> xr.Dataset:
         level.attrs = {**(_LEVEL if level.attrs.get("units", "hPa") == "hPa" else {}), **level.attrs}
         level.encoding = {"_FillValue": None}
     for name, variable in forecast.data_vars.items():
-        kept = {
+        inherited = {
             key: value
             for key, value in variable.attrs.items()
-            if key not in _STALE and not key.startswith(_STALE_BEGINNINGS)
+            if key not in _STALE and not key.startswith(_STALE_PREFIXES)
         }
         known = _known_attributes(name, variable.attrs.get("units", ""))
         if method := _GRIB_METHODS.get(variable.attrs.get("GRIB_stepType")):
             known["cell_methods"] = f"time: {method}"
-        variable.attrs = {**known, **kept}
+        variable.attrs = {**known, **inherited}
         variable.encoding = {"zlib": True, "complevel": 1, "shuffle": True, "_FillValue": np.float32("nan")}
     forecast.encoding = {"unlimited_dims": {"init_time"}}
     return forecast
 
 
 def _unit(times: xr.DataArray) -> str:
-    """Return the largest unit in which the times are exact as float64: ten minutes are no binary part of an hour."""
+    """Return the largest unit in which the times are exact as float64; ten minutes are not exact in hours."""
     if (times.dt.second != 0).any():
         return "seconds"
     return "minutes" if (times.dt.minute % 15 != 0).any() else "hours"
 
 
 def _known_attributes(name: str, units: str) -> dict[str, str]:
-    """Return what the vocabulary knows of a variable; never its units, which only the data can tell."""
+    """Return the attributes that the vocabulary knows, without units, which only the data know."""
     known = lookup(name)
     if known is None:
         return {}
@@ -101,6 +101,6 @@ def _known_attributes(name: str, units: str) -> dict[str, str]:
     other = substitute(variable)
     if other is not None and same_units(units, other.units):  # geopotential height by the name of geopotential
         variable = other
-    where = "" if level is None else f" at {level:g} hPa"
+    suffix = "" if level is None else f" at {level:g} hPa"
     named = {"standard_name": variable.standard_name} if variable.standard_name else {}
-    return {**named, "long_name": variable.long_name.replace("_", " ") + where}
+    return {**named, "long_name": variable.long_name.replace("_", " ") + suffix}

@@ -275,16 +275,14 @@ def find_member(dataset: xr.Dataset) -> str | None:
 def _find_levels(dataset: xr.Dataset, names: list[str]) -> tuple[Levels | None, float | None]:
     """Return the levels of the vertical dimension, and the pressure in hPa of a scalar level; None if absent."""
     coordinates = [read_levels(name, dataset[name].variable) for name in names if dataset[name].ndim < 2]
-    scalars = [float(one.values) for one in coordinates if one.values.ndim == 0 and one.is_pressure]
-    levels = [one for one in coordinates if dataset[one.name].dims == (one.name,)]
-    if len(levels) > 1:
-        levels = [one for one in levels if one.is_pressure] or levels
-    if len(levels) > 1:
-        raise ValueError(
-            f"several dimensions could be the level: {[one.name for one in levels]}. Drop the others:"
-            f" ds.drop_dims({levels[1].name!r})"
-        )
-    return levels[0] if levels else None, scalars[0] if scalars else None
+    scalars = [float(scalar.values) for scalar in coordinates if scalar.values.ndim == 0 and scalar.is_pressure]
+    dimensions = [levels for levels in coordinates if dataset[levels.name].dims == (levels.name,)]
+    if len(dimensions) > 1:
+        dimensions = [levels for levels in dimensions if levels.is_pressure] or dimensions
+    if len(dimensions) > 1:
+        names = [levels.name for levels in dimensions]
+        raise ValueError(f"several dimensions could be the level: {names}. Drop the others: ds.drop_dims({names[1]!r})")
+    return dimensions[0] if dimensions else None, scalars[0] if scalars else None
 
 
 def find_scalar_level(dataset: xr.Dataset) -> float | None:

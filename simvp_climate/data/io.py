@@ -21,106 +21,107 @@ def __dir__() -> list[str]:
 
 
 def to_valid_time(forecast: xr.Dataset, init: object = None) -> xr.Dataset:
-    """Return the forecast from one initialization along its valid time: the form that CDO reads right.
+    """Return the forecast from one initialization along its valid time, the form that CDO reads correctly.
 
-    CDO drops variables with more than four dimensions, with a warning and exit status 0; a file for each
-    initialization along `time` is read right by CDO, NCO, iris, MetPy, GDAL and what else there is.
+    CDO drops variables with more than four dimensions, with a warning and exit status 0. CDO, NCO, iris, MetPy and
+    GDAL read a file for each initialization along `time` correctly.
 
     Parameters
     ----------
     forecast
         As from a Forecaster, of durations or calendar months.
     init
-        Which initialization; may be left out where there is one.
+        The initialization to select; optional for a forecast with a single one.
 
     Returns
     -------
     Dataset with dims (time, [level,] latitude, longitude), the lead times in the coordinate
     `forecast_period(time)`, the initialization in the scalar `forecast_reference_time`; lazy if `forecast` is. All
-    attributes stay. `from_valid_time` goes back.
+    attributes stay. `from_valid_time` is the inverse.
 
     Raises
     ------
     ValueError
-        If this is no forecast, the initialization is not in it, or none is named and there are several.
+        If this is not a forecast, lacks the initialization, or has several and `init` is None.
     """
     _check_forecast(forecast)
     for dim in ("lead_time", "init_time"):
-        if dim not in forecast.dims:  # one that was picked
-            given = [name for name in ("valid_time", VALID_TIME_BOUNDS) if name in forecast.coords]
+        if dim not in forecast.dims:  # a single one was selected
+            times = [name for name in ("valid_time", VALID_TIME_BOUNDS) if name in forecast.coords]
             forecast = forecast.expand_dims(dim)
-            forecast = forecast.assign_coords({name: forecast[name].expand_dims(dim) for name in given})
+            forecast = forecast.assign_coords({name: forecast[name].expand_dims(dim) for name in times})
     forecast = forecast.assign_coords(valid_time=forecast["valid_time"].transpose("init_time", "lead_time"))
     inits = forecast.indexes["init_time"]
     if init is None:
         if len(inits) != 1:
             raise ValueError(
-                f"the forecast has {len(inits)} initializations: name one, to_valid_time(forecast, "
+                f"the forecast has {len(inits)} initializations. Select one, to_valid_time(forecast, "
                 "init=...), or write a file for each, save_valid_time(forecast, folder)"
             )
-        one = forecast.isel(init_time=0)
+        selected = forecast.isel(init_time=0)
     else:
         try:
-            one = forecast.sel(init_time=init)
+            selected = forecast.sel(init_time=init)
         except KeyError:
             raise ValueError(
                 f"init={init!r} is not in the forecast, which has {len(inits)} from {inits[0]} to {inits[-1]}"
             ) from None
-        if one.sizes.get("init_time", 1) > 1:
-            raise ValueError(f"init={init!r} names {one.sizes['init_time']} initializations: name one to the hour")
-        one = one.isel(init_time=0) if "init_time" in one.dims else one
+        if selected.sizes.get("init_time", 1) > 1:
+            raise ValueError(f"init={init!r} matches {selected.sizes['init_time']} initializations: give the hour too")
+        selected = selected.isel(init_time=0) if "init_time" in selected.dims else selected
     names = {"init_time": "forecast_reference_time", "lead_time": "forecast_period", "valid_time": "time"}
-    if VALID_TIME_BOUNDS in one.coords:
+    if VALID_TIME_BOUNDS in selected.coords:
         names[VALID_TIME_BOUNDS] = "time_bnds"
-    result = one.rename(names).swap_dims(forecast_period="time")
+    result = selected.rename(names).swap_dims(forecast_period="time")
     result["time"].attrs |= {"axis": "T"}
-    if VALID_TIME_BOUNDS in one.coords:
+    if VALID_TIME_BOUNDS in selected.coords:
         result["time"].attrs["bounds"] = "time_bnds"
     result.encoding = {"unlimited_dims": {"time"}}
     return result
 
 
 def from_valid_time(forecasts: xr.Dataset | Iterable[xr.Dataset]) -> xr.Dataset:
-    """Return the forecast that `to_valid_time` was given, from one or several of its results.
+    """Return a forecast along initialization and lead time from one or several results of `to_valid_time`.
 
     Raises
     ------
     ValueError
-        If one of them is no such result, or they differ in leads or grid.
+        If one is not such a result, or they differ in leads or grid.
     """
-    parts = [forecasts] if isinstance(forecasts, xr.Dataset) else list(forecasts)
-    back = []
-    for part in parts:
-        if lacking := {"forecast_reference_time", "forecast_period", "time"} - set(part.coords):
-            raise ValueError(f"this is no result of to_valid_time: it lacks {sorted(lacking)}")
-        part = part.copy()
-        part["time"].attrs = {key: value for key, value in part["time"].attrs.items() if key not in ("axis", "bounds")}
+    forecasts = [forecasts] if isinstance(forecasts, xr.Dataset) else list(forecasts)
+    restored = []
+    for forecast in forecasts:
+        if lacking := {"forecast_reference_time", "forecast_period", "time"} - set(forecast.coords):
+            raise ValueError(f"this is not a result of to_valid_time: it lacks {sorted(lacking)}")
+        forecast = forecast.copy()
+        attrs = forecast["time"].attrs
+        forecast["time"].attrs = {key: value for key, value in attrs.items() if key not in ("axis", "bounds")}
         names = {"forecast_reference_time": "init_time", "forecast_period": "lead_time", "time": "valid_time"}
-        if "time_bnds" in part.variables:
+        if "time_bnds" in forecast.variables:
             names["time_bnds"] = VALID_TIME_BOUNDS
-            part["time"].attrs["bounds"] = VALID_TIME_BOUNDS
-        coordinates = [name for name in ("time_bnds", "forecast_period") if name in part.variables]
-        one = part.set_coords(coordinates).swap_dims(time="forecast_period").rename(names)
-        back.append(one.expand_dims("init_time"))
+            forecast["time"].attrs["bounds"] = VALID_TIME_BOUNDS
+        coordinates = [name for name in ("time_bnds", "forecast_period") if name in forecast.variables]
+        forecast = forecast.set_coords(coordinates).swap_dims(time="forecast_period").rename(names)
+        restored.append(forecast.expand_dims("init_time"))
     # the valid time depends on the initialization too
-    back = [
-        one.assign_coords(
+    restored = [
+        forecast.assign_coords(
             {
-                name: one[name].expand_dims(init_time=one["init_time"]).variable
+                name: forecast[name].expand_dims(init_time=forecast["init_time"]).variable
                 for name in ("valid_time", VALID_TIME_BOUNDS)
-                if name in one.coords and "init_time" not in one[name].dims
+                if name in forecast.coords and "init_time" not in forecast[name].dims
             }
         )
-        for one in back
+        for forecast in restored
     ]
     try:
-        result = xr.concat(back, "init_time", data_vars="all", coords="minimal", compat="override", join="exact")
+        result = xr.concat(restored, "init_time", data_vars="all", coords="minimal", compat="override", join="exact")
     except ValueError as error:
         raise ValueError(f"the forecasts differ in leads or grid: {error}") from error
-    result = result.assign_attrs(parts[0].attrs)
+    result = result.assign_attrs(forecasts[0].attrs)
     result.encoding = {"unlimited_dims": {"init_time"}}
     for name in (*result.data_vars, "valid_time", "init_time", "lead_time"):
-        result[name].encoding = dict(back[0][name].encoding)
+        result[name].encoding = dict(restored[0][name].encoding)
     return result
 
 
@@ -132,14 +133,14 @@ def save_valid_time(forecast: xr.Dataset, folder: str | os.PathLike, name: str =
     forecast
         As from a Forecaster.
     folder
-        Is made, inside of one that exists.
+        Created if missing, in an existing folder.
     name
-        Of the files; the codes of `strftime` stand for the initialization.
+        Name of the files, with `strftime` codes for the initialization.
 
     Raises
     ------
     FileNotFoundError
-        If there is no folder to make it in.
+        If the parent folder does not exist.
     ValueError
         If two initializations get the same name, or as in `to_valid_time`.
     """
@@ -161,8 +162,8 @@ def to_weatherbench2(forecast: xr.Dataset) -> xr.Dataset:
 
     Variables get WeatherBench 2's names where they are known (`t2m` becomes `2m_temperature`; flat variables on a
     level keep it in the name, `geopotential_500`), latitudes and longitudes ascend, levels are in hPa, and
-    `valid_time` goes, which follows from the other two. Written with `to_zarr(path, zarr_format=2)` its own tools
-    read it; `open_dataset` goes back.
+    `valid_time` is dropped, which follows from the other two. WeatherBench's tools read the result of
+    `to_zarr(path, zarr_format=2)`; `open_dataset` is the inverse.
 
     Raises
     ------
@@ -172,11 +173,11 @@ def to_weatherbench2(forecast: xr.Dataset) -> xr.Dataset:
     """
     _check_forecast(forecast)
     if not np.issubdtype(forecast["lead_time"].dtype, np.timedelta64):
-        raise ValueError("leads are calendar months, and a prediction_timedelta is a duration")
+        raise ValueError("lead times are calendar months, but prediction_timedelta must be a duration")
     axes = find_axes(forecast)
     if VALID_TIME_BOUNDS in forecast.coords:
         raise ValueError(
-            "WeatherBench 2 has no bounds of valid times: drop them, forecast.drop_vars('valid_time_bnds')"
+            "WeatherBench 2 has no bounds of valid times. Drop them, forecast.drop_vars('valid_time_bnds')"
         )
     names = {str(name): _store_name(str(name), v.attrs.get("units", "")) for name, v in forecast.data_vars.items()}
     names |= {"init_time": "time", "lead_time": "prediction_timedelta"}
@@ -194,25 +195,25 @@ def to_weatherbench2(forecast: xr.Dataset) -> xr.Dataset:
 
 
 def short_names(forecast: xr.Dataset) -> xr.Dataset:
-    """Return a forecast with short names of its variables (`t2m`, `u10`, `z`, `z500`): CF wants a letter first.
+    """Return a forecast with short names of its variables (`t2m`, `u10`, `z`, `z500`).
 
-    WeatherBench's long names such as `2m_temperature` are the one thing that the CF checkers object to, and NCO needs
-    them quoted. Names that are not known stay.
+    CF names begin with a letter: CF checkers reject WeatherBench's long names such as `2m_temperature`, and NCO needs
+    them quoted. Unknown names stay.
 
     Raises
     ------
     ValueError
         If two variables would get the same name.
     """
-    found = {}
+    new_names = {}
     for name in forecast.data_vars:
         known = lookup(str(name))
         if known is not None:
-            found[name] = known[0].short_name + ("" if known[1] is None else f"{known[1]:g}")
-    result = [found.get(name, name) for name in forecast.data_vars]
-    if twice := sorted({name for name in result if result.count(name) > 1}):
-        raise ValueError(f"two variables would be called {twice[0]!r}: rename one before")
-    return forecast.rename({old: new for old, new in found.items() if old != new})
+            new_names[name] = known[0].short_name + ("" if known[1] is None else f"{known[1]:g}")
+    names = [new_names.get(name, name) for name in forecast.data_vars]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two variables would be called {twice[0]!r}. Rename one first")
+    return forecast.rename({old: new for old, new in new_names.items() if old != new})
 
 
 def _store_name(name: str, units: str) -> str:
@@ -228,6 +229,6 @@ def _store_name(name: str, units: str) -> str:
 def _check_forecast(forecast: xr.Dataset) -> None:
     if lacking := [name for name in ("init_time", "lead_time", "valid_time") if name not in forecast.coords]:
         raise ValueError(
-            f"this is no forecast: it has no {' and '.join(lacking)}, but {list(forecast.coords)}. A Forecaster makes "
-            "one; others are opened by open_dataset"
+            f"this is not a forecast: it lacks {' and '.join(lacking)}, and has {list(forecast.coords)}. Pass the "
+            "result of a Forecaster, or open another forecast with open_dataset"
         )

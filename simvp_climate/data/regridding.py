@@ -91,7 +91,7 @@ def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.
     if not isinstance(dataset, xr.Dataset):
         raise ValueError(f"a {type(dataset).__name__} was given, a Dataset is needed: array.to_dataset(name='t2m')")
     if not 0 <= min_valid <= 1:
-        raise ValueError(f"min_valid={min_valid!r} must lie in [0, 1]: it is a part of a cell's area")
+        raise ValueError(f"min_valid={min_valid!r} must lie in [0, 1]: it is a share of a cell's area")
     if not isinstance(grid, str | xr.Dataset):
         raise ValueError(
             f"grid={grid!r} is neither a name nor a Dataset: names are {', '.join(_SIZES)} and sizes such as '64x32'; "
@@ -119,7 +119,7 @@ def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.
         if name in dataset.data_vars and name not in bounds
     }
     coords = {
-        axis.name: xr.Variable(axis.dims, new[role].values, _kept_attrs(axis.attrs, "valid_min", "valid_max"))
+        axis.name: xr.Variable(axis.dims, new[role].values, _portable_attrs(axis.attrs, "valid_min", "valid_max"))
         for role, axis in old.items()
     }
     result = dataset.drop_vars(on_grid).assign(averages).assign_coords(coords)
@@ -153,16 +153,16 @@ def _average(name: str, variable: xr.Variable, weights: dict[str, np.ndarray], m
     # the sum of the weights of half a cell may come out a little under a half
     threshold = min(1 - min_valid + 1e-4, 1)
     result = apply_weights(data, matrices, skipna=variable.dtype.kind == "f", nan_threshold=threshold)
-    return xr.Variable(result.dims, result.data, _kept_attrs(variable.attrs)).astype(data.dtype)
+    return xr.Variable(result.dims, result.data, _portable_attrs(variable.attrs)).astype(data.dtype)
 
 
-def _kept_attrs(attrs: dict, *others: str) -> dict:
+def _portable_attrs(attrs: dict, *others: str) -> dict:
     """Return the attributes that are still true on another grid, and none of `others`."""
     return {key: value for key, value in attrs.items() if not _ABOUT_GRID.fullmatch(key) and key not in others}
 
 
 def _overlap_of_rows(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Return (old, new): which part of a new row's area lies in each old row."""
+    """Return the share of each new row's area that lies in each old row, shape (old, new)."""
     (old_south, old_north), (south, north) = _rows(old), _rows(new)
     if south.min() < old_south.min() - TOLERANCE or north.max() > old_north.max() + TOLERANCE:
         _refuse_outside("latitude", (south.min(), north.max()), (old_south.min(), old_north.max()))
@@ -173,12 +173,12 @@ def _overlap_of_rows(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 
 def _overlap_of_columns(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Return (old, new): which part of a new column lies in each old column, longitudes modulo 360."""
+    """Return the share of each new column that lies in each old column, shape (old, new), longitudes modulo 360."""
     (old_west, old_east), (west, east) = _columns(old), _columns(new)
     shared = np.zeros((len(old), len(new)))
     for turn in (-720, -360, 0, 360, 720):
-        part = np.minimum(old_east[:, None] + turn, east) - np.maximum(old_west[:, None] + turn, west)
-        shared += np.maximum(part, 0)
+        overlap = np.minimum(old_east[:, None] + turn, east) - np.maximum(old_west[:, None] + turn, west)
+        shared += np.maximum(overlap, 0)
     covered = shared.sum(0)
     if (covered < east - west - TOLERANCE).any():
         _refuse_outside("longitude", (west.min(), east.max()), (old_west.min(), old_east.max()))
@@ -218,13 +218,13 @@ def _columns(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _refuse_outside(role: str, target: tuple[float, float], source: tuple[float, float]) -> None:
     raise ValueError(
         f"the target's cells reach from {role} {target[0]:g} to {target[1]:g}, those of the dataset from "
-        f"{source[0]:g} to {source[1]:g}: values beyond are not known. Give a Dataset with the part of the grid "
-        "that lies inside"
+        f"{source[0]:g} to {source[1]:g}: no values are known beyond. Pass a target grid that "
+        "lies within the dataset"
     )
 
 
 def _spacing(degrees: np.ndarray) -> float:
-    """Return the usual distance of neighbors; the median passes over the jump at a seam."""
+    """Return the median distance of neighbors, which a jump at a seam does not change."""
     return float(np.median(np.abs(np.diff(degrees))))
 
 

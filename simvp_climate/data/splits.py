@@ -1,4 +1,4 @@
-"""Which years are learned from, which choose the epoch, and which are scored."""
+"""Split a Dataset into training, validation and test periods."""
 
 from typing import NamedTuple
 
@@ -17,15 +17,15 @@ class Splits(NamedTuple):
 
 
 def split(dataset: xr.Dataset, train_until: str | None = None, valid_until: str | None = None) -> Splits:
-    """Return the periods to train on, to choose the epoch on and to score, in this order of time.
+    """Return the training, validation and test periods, consecutive in time.
 
     Parameters
     ----------
     dataset
         With a dimension `time`, in order.
     train_until, valid_until
-        Dates that are included, as xarray reads them: "2015", "2003-08", "2003-08-31T12"; what follows is the test
-        period. None, both: WeatherBench's, training to 2015, validation 2016, test 2017 and 2018.
+        Last dates, included, as xarray reads them: "2015", "2003-08", "2003-08-31T12"; the test period follows. None
+        for both: WeatherBench's periods, training to 2015, validation 2016, test 2017 and 2018.
 
     Returns
     -------
@@ -45,19 +45,20 @@ def split(dataset: xr.Dataset, train_until: str | None = None, valid_until: str 
         years = {*np.unique(times.year).tolist()}
         if not {2015, 2016, 2017, 2018} <= years:
             raise ValueError(
-                f"the data, {times[0]} to {times[-1]}, do not cover WeatherBench's years 2015 to 2018: say where to "
-                "split, for example train_until='2010', valid_until='2012'"
+                f"the data, {times[0]} to {times[-1]}, do not cover WeatherBench's years 2015 to 2018. Pass the last "
+                "dates, for example train_until='2010', valid_until='2012'"
             )
         train_until, valid_until, last = _WEATHERBENCH
     if not times.is_monotonic_increasing:
         raise ValueError("the times are not in order: ds.sortby('time')")
     first, second = (dataset.sel(time=slice(None, date)).sizes["time"] for date in (train_until, valid_until))
     end = dataset.sel(time=slice(None, last)).sizes["time"]
-    found = Splits(*(dataset.isel(time=slice(*part)) for part in ((0, first), (first, second), (second, end))))
-    for name, part in zip(("training", "validation", "test"), found, strict=True):
-        if not part.sizes["time"]:
+    bounds = ((0, first), (first, second), (second, end))
+    splits = Splits(*(dataset.isel(time=slice(*positions)) for positions in bounds))
+    for name, period in zip(("training", "validation", "test"), splits, strict=True):
+        if not period.sizes["time"]:
             raise ValueError(
-                f"the {name} period is empty: training until {train_until}, validation until {valid_until}, and the "
-                f"data are from {times[0]} to {times[-1]}"
+                f"the {name} period is empty, with training until {train_until}, validation until {valid_until} and "
+                f"data from {times[0]} to {times[-1]}. Choose dates within the data, in order"
             )
-    return found
+    return splits

@@ -88,7 +88,7 @@ _ALIASES = {
     "mean_sea_level": "msl", "toa_incoming_solar_radiation": "tisr", "ci": "siconc",
 }  # fmt: skip
 
-# One tells the other: geopotential height is geopotential over standard gravity.
+# Geopotential height is geopotential over standard gravity.
 _SUBSTITUTES = {"z": "gh", "gh": "z"}
 
 _PSEUDO_NAMES = {"uv10": ("u10", "v10")}
@@ -108,7 +108,7 @@ _BY_NAME = _spellings()
 
 
 def lookup(name: str) -> tuple[Variable, int | None] | None:
-    """Return what a name means: the variable and the pressure level in hPa that it names, or None if unknown.
+    """Return the variable and the pressure level in hPa that a name means, or None if unknown.
 
     Understands short names (`"t2m"`, `"z500"`), WeatherBench names (`"2m_temperature"`, `"geopotential"`,
     `"geopotential_500"`, `"geopotential_500hPa"`), the names of GRIB and CMIP for the same quantity in the
@@ -128,13 +128,13 @@ def lookup(name: str) -> tuple[Variable, int | None] | None:
 
 
 def substitute(variable: Variable) -> Variable | None:
-    """Return the variable that tells the same in other units, or None: geopotential and geopotential height."""
+    """Return the variable with the same information in other units, or None: geopotential and its height."""
     name = _SUBSTITUTES.get(variable.short_name)
     return None if name is None else _BY_NAME[name]
 
 
 def expand(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names with pseudo-names replaced by what they stand for: `"uv10"` gives `"u10"`, `"v10"`.
+    """Return the names with pseudo-names expanded: `"uv10"` gives `"u10"`, `"v10"`.
 
     Raises
     ------
@@ -142,10 +142,10 @@ def expand(names: Iterable[str]) -> tuple[str, ...]:
         If `names` is one string, is empty, or names a variable twice.
     """
     if isinstance(names, str):
-        raise ValueError(f"variables={names!r} is one string, a list of names is needed: write [{names!r}]")
-    expanded = tuple(part for name in names for part in _PSEUDO_NAMES.get(name, (name,)))
+        raise ValueError(f"variables={names!r} is one string, but must be a list of names: write [{names!r}]")
+    expanded = tuple(member for name in names for member in _PSEUDO_NAMES.get(name, (name,)))
     if not expanded:
-        raise ValueError('no variables asked for: name at least one, for example ["z500", "t2m"]')
+        raise ValueError('no variables asked for. Name at least one, for example ["z500", "t2m"]')
     twice = [name for name, count in Counter(expanded).items() if count > 1]
     if twice:
         raise ValueError(f"{twice[0]!r} is asked for twice in {list(expanded)}: name each variable once")
@@ -279,7 +279,7 @@ def conversion(name: str, source: str, target: str) -> tuple[float, float] | Non
     Parameters
     ----------
     name
-        What the variable is called, in any spelling that `lookup` knows; other names are fine, too.
+        Name of the variable, in any spelling; only names that `lookup` knows allow more than multiples of units.
     source, target
         Units, in any spelling that `same_units` knows.
     """
@@ -299,7 +299,7 @@ def conversion(name: str, source: str, target: str) -> tuple[float, float] | Non
     return float(factor), float((zero - target_zero) / target_scale)
 
 
-# What a quantity is multiplied by on the way from the second unit to the first, as source over target.
+# Factors between units that are equivalent for some variables: the units as source over target.
 _EQUIVALENTS = (
     (("z", "gh"), {"m": 1, "s": -2}, Fraction(100000, 980665)),  # source m2 s-2, target m
     (("tp", "tp6h", "tp24h"), {"kg": 1, "m": -3}, Fraction(1, 1000)),  # source kg m-2, target m
@@ -308,15 +308,15 @@ _EQUIVALENTS = (
 
 def _to_base(units: str) -> tuple[dict[str, int], Fraction, Fraction]:
     """Return exponents of base units, and scale and zero point: value in base = scale * value + zero."""
-    found = _factors(units)
-    if found == {"degC": 1}:
+    exponents = _factors(units)
+    if exponents == {"degC": 1}:
         return {"K": 1}, Fraction(1), Fraction("273.15")
     bases: Counter[str] = Counter()
     scale = Fraction(1)
-    for unit, exponent in found.items():
-        amount, parts = _MULTIPLES.get(unit, (Fraction(1), {unit: 1}))
+    for unit, exponent in exponents.items():
+        amount, units_of = _MULTIPLES.get(unit, (Fraction(1), {unit: 1}))
         scale *= amount**exponent
-        for base, power in parts.items():
+        for base, power in units_of.items():
             bases[base] += exponent * power
     return {base: exponent for base, exponent in bases.items() if exponent}, scale, Fraction(0)
 
@@ -359,11 +359,11 @@ _MULTIPLES = {
 
 
 def _factors(units: str) -> dict[str, int]:
-    """Return the exponent of each base unit; text that is no product of units stands for itself."""
+    """Return the exponent of each base unit; text that is not a product of units is a base unit itself."""
     text = " ".join(units.split())
     if text.lower() in _DIMENSIONLESS:
         return {}
-    if text.lower() == "m of water equivalent":  # what ERA5 calls meters of rain and snow
+    if text.lower() == "m of water equivalent":  # ERA5's unit of rain and snow
         text = "m"
     tokens = re.findall(r"/|[^\s*./·^]+?(?:(?:\*\*|\^)?[+-]?\d+)?(?=$|[\s*./·])", text.replace("**", "^"))
     exponents: Counter[str] = Counter()

@@ -27,9 +27,8 @@ def parse_step(step: str) -> pd.Timedelta | int:
         raise ValueError(f"{rule}, as text")
     if months := _CALENDAR_STEP.fullmatch(step):
         value = int(months[1] or 1)
-    elif not _DURATION.fullmatch(step) or step.endswith(
-        ("MS", "ME")
-    ):  # "1.5MS" would be milliseconds to pandas, a bare number would be nanoseconds to pandas
+    elif not _DURATION.fullmatch(step) or step.endswith(("MS", "ME")):
+        # pandas reads "1.5MS" as milliseconds and a bare number as nanoseconds
         raise ValueError(rule)
     else:
         try:
@@ -55,11 +54,11 @@ def lead_times(step: str, horizon: int) -> xr.DataArray:
 
 
 def valid_times(init_time: xr.DataArray, lead_time: xr.DataArray, known: pd.Index | None = None) -> xr.DataArray:
-    """Return the times that are forecast: init_time plus lead_time, dims (init_time, lead_time).
+    """Return init_time plus lead_time, dims (init_time, lead_time).
 
-    Whole numbers of lead time need the attribute `units: months`. Monthly data are stamped on the first, the
-    last or a middle day of the month: where `known`, the times of the data, has one in the month that is
-    meant, it is that one; else the same day, and after the last day of a month the last day.
+    Integer lead times need the attribute `units: months`. Monthly data are stamped on the first, the last or a middle
+    day of the month: if `known`, the times of the data, has a time in the valid month, that time is returned; else the
+    same day of the month, and the last day if all initializations are last days.
     """
     inits = init_time.to_index()
     if np.issubdtype(lead_time.dtype, np.timedelta64):
@@ -81,12 +80,12 @@ def shift(times: pd.Index, step: str, count: int) -> pd.Index:
 
 
 def _add_months(times: pd.Index, months: int, known: pd.Index | None) -> pd.Index:
-    """Return times some months later, those of `known` in that month if it has one."""
+    """Return times some months later, taken from `known` where it has a time in that month."""
     ends = all(time.day == _last_day(time) for time in times)
     later = [_month_later(time, months, ends) for time in times]
     if known is not None:
-        found = _ordinals(known, 1).get_indexer(_ordinals(times, 1) + months)
-        later = [known[at] if at >= 0 else time for at, time in zip(found, later, strict=True)]
+        positions = _ordinals(known, 1).get_indexer(_ordinals(times, 1) + months)
+        later = [known[i] if i >= 0 else time for i, time in zip(positions, later, strict=True)]
     return type(times)(later)
 
 
@@ -123,7 +122,7 @@ def check_times(times: pd.Index, name: str, dim: str = "time") -> None:
 
 
 def data_step(times: pd.Index, step: str) -> pd.Timedelta | int:
-    """Return the most common step of a series, in the kind (duration or months) of `step`."""
+    """Return the most common step of a series, as a duration or in months like `step`."""
     ordinals = _ordinals(times, parse_step(step))
     differences, counts = np.unique(np.asarray(ordinals[1:] - ordinals[:-1]), return_counts=True)
     common = differences[counts.argmax()]
@@ -134,13 +133,13 @@ def find_windows(times: pd.Index, step: str, history: int, horizon: int, name: s
     """Return every gap-free window of a series: positions in `times`, shape (window, history + horizon).
 
     A window is `history + horizon` times exactly one step apart; the last history time is its
-    initialization. With `horizon=0` only the histories. Windows never span a gap, because each time is
-    looked up by its value.
+    initialization. `horizon=0` returns the histories only. Each time is looked up by its value, so windows never
+    span a gap.
 
     Raises
     ------
     ValueError
-        If the step is no multiple of the data's step, or no window fits; `name` is said in the message.
+        If the step is no multiple of the data's step, or no window fits; `name` is for the message.
     """
     check_times(times, name)
     size, length = parse_step(step), history + horizon
@@ -151,20 +150,23 @@ def find_windows(times: pd.Index, step: str, history: int, horizon: int, name: s
             "ds.resample(time='1MS').mean()"
         )
     if len(times) > 1:
-        own = data_step(times, step)
-        if size % own != (0 if isinstance(size, int) else pd.Timedelta(0)):
-            monthly = not isinstance(own, int) and pd.Timedelta(days=28) <= own <= pd.Timedelta(days=31)
-            way_out = "the data look monthly, choose '1MS'" if monthly else "choose a multiple of it"
-            raise ValueError(f"step={step!r} is not a multiple of the step of {name}, {_words(own)}: {way_out}")
+        series_step = data_step(times, step)
+        if size % series_step != (0 if isinstance(size, int) else pd.Timedelta(0)):
+            is_duration = not isinstance(series_step, int)
+            is_monthly = is_duration and pd.Timedelta(days=28) <= series_step <= pd.Timedelta(days=31)
+            fix = "the data look monthly, choose '1MS'" if is_monthly else "choose a multiple of it"
+            raise ValueError(
+                f"step={step!r} is not a multiple of the step of {name}, {_format_step(series_step)}: {fix}"
+            )
     positions = np.stack([ordinals.get_indexer(ordinals + (k - history + 1) * size) for k in range(length)], axis=1)
-    found = positions[(positions >= 0).all(axis=1)].astype(np.int64)
-    if not len(found):
+    windows = positions[(positions >= 0).all(axis=1)].astype(np.int64)
+    if not len(windows):
         raise ValueError(
             f"{name} has no window of {length} states (history {history} + horizon {horizon}) that are "
             f"{step} apart: it has {len(times)} times from {times[0]} to {times[-1]}. Give a longer series, "
             "or a shorter history or horizon; windows never span a gap in time"
         )
-    return found
+    return windows
 
 
 def select_histories(
@@ -234,7 +236,7 @@ def _ordinals(times: pd.Index, size: pd.Timedelta | int) -> pd.Index:
 
 
 def shared_period(times: pd.Index, windows: np.ndarray, others: pd.Index) -> pd.Index:
-    """Return those of the other times that lie within a window, from its first to its last time."""
+    """Return the times of another series that lie within a window, from its first to its last time."""
     if type(times) is not type(others):
         raise ValueError(
             f"the calendars differ: {type(times).__name__} and {type(others).__name__}. Bring all series to one, "
@@ -242,11 +244,11 @@ def shared_period(times: pd.Index, windows: np.ndarray, others: pd.Index) -> pd.
         )
     # windows are in order and of equal length: the last to begin before a time is the last to end after it
     latest = np.searchsorted(times[windows[:, 0]], others, side="right") - 1
-    inside = (latest >= 0) & (others <= times[windows[latest, -1]])
-    return others[inside]
+    is_within = (latest >= 0) & (others <= times[windows[latest, -1]])
+    return others[is_within]
 
 
-def _words(step: pd.Timedelta | int) -> str:
+def _format_step(step: pd.Timedelta | int) -> str:
     if isinstance(step, int):
         return f"{step} months"
     hours = step / pd.Timedelta(hours=1)

@@ -64,17 +64,17 @@ class TestValidTime:
         xr.testing.assert_identical(same, whole)
 
     def test_errors(self, forecast, tmp_path):
-        with pytest.raises(ValueError, match=r"has \d+ initializations: name one"):
+        with pytest.raises(ValueError, match=r"has \d+ initializations. Select one"):
             io.to_valid_time(forecast)
         with pytest.raises(ValueError, match="1999.* is not in the forecast"):
             io.to_valid_time(forecast, np.datetime64("1999-01-01"))
-        with pytest.raises(ValueError, match="this is no forecast: it has no init_time and lead_time"):
+        with pytest.raises(ValueError, match="not a forecast: it lacks init_time and lead_time"):
             io.to_valid_time(waves())
         with pytest.raises(FileNotFoundError, match="no folder"):
             io.save_valid_time(forecast, tmp_path / "nowhere" / "else")
         with pytest.raises(ValueError, match="add %d, %H"):
             io.save_valid_time(forecast, tmp_path, name="f_%Y.nc")
-        with pytest.raises(ValueError, match="no result of to_valid_time"):
+        with pytest.raises(ValueError, match="not a result of to_valid_time"):
             io.from_valid_time(forecast)
         assert not list(tmp_path.iterdir())
 

@@ -65,7 +65,7 @@ def test_expand_keeps_order():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("z500", r"one string, a list of names is needed: write \['z500'\]"),
+        ("z500", r"variables='z500'.*list.*\['z500'\]"),
         ([], "no variables asked for"),
         (["u10", "uv10"], "'u10' is asked for twice"),
     ],
