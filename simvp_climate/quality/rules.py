@@ -98,8 +98,8 @@ def find_fields(canonical: Canonical) -> dict[str, Field]:
 def describe_cell(canonical: Canonical, row: int, column: int) -> str:
     """Return latitude and longitude of a canonical cell, as in the Dataset handed in."""
     axes, original = canonical.axes, canonical.original
-    latitude = original[axes.latitude].values[canonical.latitude_order[row]]
-    longitude = original[axes.longitude].values[canonical.longitude_order[column]]
+    latitude = original[axes.latitude].values[axes.rows.order[row]]
+    longitude = original[axes.longitude].values[axes.columns.order[column]]
     return f"latitude {latitude:g}, longitude {longitude:g}"
 
 

@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import Canonical, canonicalize
-from simvp_climate.data.windows import find_windows
+from simvp_climate.data.windows import check_times, find_windows
 from simvp_climate.processing.forcings import static_names
 from simvp_climate.processing.statistics import Normalizer, Statistics, compute_statistics
 from simvp_climate.processing.task import Task
@@ -45,8 +45,10 @@ def open_series(task: Task, dataset: xr.Dataset | Sequence[xr.Dataset], name: st
         raise ValueError(f"{name} is an empty list. Give at least one series: {name}=[ds]")
     canonicals = [canonicalize(original, task.all_variables, task.levels) for original in originals]
     series = [Series(member, canonical) for canonical in canonicals for member in canonical.series]
-    for each in series:
+    for index, each in enumerate(series):
         reader.list_channels(each.dataset)  # raises for variables without time, or with other dimensions
+        label = _series_name(name, index, len(series))
+        check_times(each.dataset.indexes["time"], label, each.canonical.axes.time)
     return series
 
 

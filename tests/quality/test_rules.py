@@ -39,6 +39,8 @@ EVERYWHERE = (slice(None), slice(None))
 
 SAME_FINDING = {
     # code: (dataset, keywords of the message)
+    "time-order": (own_names(waves(times=40)).isel(valid_time=[1, 0, *range(2, 40)]), "00:00:00 comes after"),
+    "time-duplicates": (own_names(waves(times=40)).isel(valid_time=[0, 0, *range(1, 40)]), "appears more than once"),
     "nan-moving, one time": (with_cells(np.nan, 3), "latitude 33.75, longitude -135; 1 of 40 times"),
     "nan-moving, many times": (with_cells(np.nan, slice(0, 9)), "latitude 33.75, longitude -135; 9 of 40 times"),
     "nan-times": (with_cells(np.nan, slice(3, 5), *EVERYWHERE), "2 of 40 times, the first is 2001-01-01 18:00"),
