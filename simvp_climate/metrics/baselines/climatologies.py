@@ -8,6 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from simvp_climate.data.grid import find_axes
+from simvp_climate.metrics.alignment import iso
 
 # Bytes of one block of times in memory; the sums of a climatology come on top.
 _BLOCK_BYTES = 64 * 2**20
@@ -101,8 +102,8 @@ def calendar_mean(
         climatology_method=f"mean by hour and day of the year, triangular window of {window} days"
         if grouping == "day"
         else f"mean by {grouping}",
-        climatology_start=_iso(train.time.min()),
-        climatology_end=_iso(train.time.max()),
+        climatology_start=iso(train.time.min().values[()]),
+        climatology_end=iso(train.time.max().values[()]),
     )
     if grouping == _OVERALL:
         return result.isel({_OVERALL: 0}, drop=True).assign_attrs(climatology_method=f"mean of {_OVERALL}")
@@ -319,12 +320,6 @@ def _drop_empty_days(climatology: xr.Dataset) -> xr.Dataset:
     for variable in climatology.data_vars.values():
         covered |= variable.notnull().any([dim for dim in variable.dims if dim != "dayofyear"]).values
     return climatology if covered.all() else climatology.isel(dayofyear=covered)
-
-
-def _iso(time: xr.DataArray) -> str:
-    """Return a time as ISO text to the second, which sorts like the time in every calendar."""
-    value = time.values[()]
-    return value.isoformat() if hasattr(value, "isoformat") else str(value.astype("datetime64[s]"))
 
 
 def _abbreviate(values: np.ndarray) -> str:
