@@ -1,4 +1,4 @@
-"""Stores as the archives of the field lay them out, byte by byte (made-up values)."""
+"""Write stores in the byte layout of the large archives, with synthetic values."""
 
 import json
 from itertools import product
@@ -48,8 +48,8 @@ def write_zarr_2(path: Path, arrays: dict, attrs: dict | None = None, absent=())
             if key in absent:
                 continue
             block = np.zeros(chunks, values.dtype)
-            part = values[tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, chunks, strict=True))]
-            block[tuple(slice(0, size) for size in part.shape)] = part
+            chunk = values[tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, chunks, strict=True))]
+            block[tuple(slice(0, size) for size in chunk.shape)] = chunk
             (path / key).write_bytes(compressor.encode(block))
     for key, value in metadata.items():
         (path / key).write_text(to_json(value))
@@ -99,7 +99,7 @@ def weatherbench_2(path, absent=()):
 
 
 def arco(path, stop="1900-01-03"):
-    """Allocated for five days, of which the second and third are there; more may be there as a preview."""
+    """Write a store allocated for five days, with values on the second and third only."""
     time, time_attributes = hours(120, step=1, since="1900-01-01")
     values = noise(120, 3, 5, 8)
     t2m = noise(120, 5, 8)
@@ -122,7 +122,7 @@ def arco(path, stop="1900-01-03"):
 
 
 def weatherbench_1(root, folder, short_name, file_name, year, levels=None):
-    """One yearly file, shortened to three hours."""
+    """Write a yearly file, shortened to three hours, and return its values."""
     time = pd.date_range(f"{year}-01-01", periods=3, freq="h", unit="ns")
     lat, lon = np.arange(-90 + 5.625 / 2, 90, 5.625), np.arange(0, 360, 5.625)
     shape, dims = (3, 32, 64), ("time", "lat", "lon")
@@ -140,7 +140,7 @@ def weatherbench_1(root, folder, short_name, file_name, year, levels=None):
 
 
 def cmip(path, calendar, frequency="D"):
-    """As the Coupled Model Intercomparison Project writes: bounds of everything, a scalar height."""
+    """Write a file of the Coupled Model Intercomparison Project: bounds of all axes, a scalar height."""
     time = xr.date_range("1999-02-27T12", periods=4, freq=frequency, calendar=calendar, use_cftime=True)
     half = pd.Timedelta("12h")
     ds = xr.Dataset(
@@ -178,7 +178,7 @@ def cmip(path, calendar, frequency="D"):
 
 def write_grib(path, messages, dates=(20200101, 20200102)):
     """Write fields {(short name, level or None, member or None): values (date, latitude, longitude)}."""
-    import eccodes  # not at the top: the store sees to it that it comes after pyproj
+    import eccodes  # not at the top: it must come after pyproj
 
     with open(path, "wb") as file:
         for (short_name, level, member), values in messages.items():
@@ -201,5 +201,5 @@ def write_grib(path, messages, dates=(20200101, 20200102)):
 
 
 def fields(*shape):
-    """Values that survive the packing of GRIB well enough to compare."""
+    """Return values that the packing of GRIB preserves well enough to compare."""
     return np.round(RANDOM.uniform(0, 100, shape), 2)

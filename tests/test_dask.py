@@ -1,4 +1,4 @@
-"""What is computed on a dask.distributed cluster is what is computed without one."""
+"""Results on a dask.distributed cluster equal those without one."""
 
 import os
 
@@ -21,15 +21,15 @@ from simvp_climate.training import checkpoint
 
 @pytest.fixture(scope="module")
 def client():
-    """Two worker processes, so that all they get must survive the journey."""
-    # any free port: the default one may be taken, which would be a warning
+    """Two worker processes: everything sent to them is pickled."""
+    # any free port: a warning follows if the default one is taken
     settings = dict(n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0")
     with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster) as client:
         yield client
 
 
 def series(freq):
-    """A year and a little more of noise, with a cell and a time that are missing, in memory."""
+    """Return a year and 20 days of noise in memory, with a missing cell and a missing time."""
     time = pd.date_range("2001-01-01", "2002-01-20", freq=freq)
     values = np.random.default_rng(1).normal(280, 5, (len(time), 8, 16)).astype("f4")
     values[:, 0, 0] = np.nan
@@ -39,18 +39,18 @@ def series(freq):
 
 
 def on_workers(ds, **chunks):
-    """Chunk a Dataset such that its values exist in other processes only."""
-    here = os.getpid()
+    """Chunk a Dataset such that its values are computed in other processes only."""
+    client_process = os.getpid()
 
-    def away(block):
-        assert os.getpid() != here, "computed in the process of the client"
+    def check_process(block):
+        assert os.getpid() != client_process, "computed in the process of the client"
         return block
 
-    def elsewhere(array):
+    def chunk(array):
         array = array.chunk(chunks)
-        return array.copy(data=array.data.map_blocks(away, meta=np.empty((0,) * array.ndim, array.dtype)))
+        return array.copy(data=array.data.map_blocks(check_process, meta=np.empty((0,) * array.ndim, array.dtype)))
 
-    return ds.map(elsewhere, keep_attrs=True)
+    return ds.map(chunk, keep_attrs=True)
 
 
 def test_values_come_from_the_workers(client):
@@ -87,7 +87,7 @@ TASK = sc.Task(["t2m"], history=2, horizon=2)
 
 
 def warm(freq="6h"):
-    """A month and a half, every value there but those of one cell."""
+    """Return a month and a half with one missing cell."""
     ds = series(freq).isel(time=slice(0, 180))
     return ds.assign(t2m=ds["t2m"].where(ds["t2m"].notnull() | (ds["t2m"].latitude == ds.latitude[0]), 280))
 
@@ -95,22 +95,24 @@ def warm(freq="6h"):
 @pytest.mark.parametrize("chunks", [{"time": 50}, {"time": 7, "latitude": 5}, {"time": -1, "longitude": 3}], ids=str)
 def test_statistics(client, chunks):
     ds = warm()
-    found = []
-    for one in (ds, on_workers(ds, **chunks)):
-        source = reader.open_source(orient(one))
-        assert reader.source_identity(source) is None, "nothing is remembered that cannot be told apart"
-        windows = find_windows(one.indexes["time"], "6h", 2, 2, "ds")
-        found.append(compute_statistics([source], [windows], latitude_weights(one["latitude"]).values, 2, np.zeros(1)))
-    here, there = found
-    assert here.digest == there.digest
+    results = []
+    for dataset in (ds, on_workers(ds, **chunks)):
+        source = reader.open_source(orient(dataset))
+        assert reader.source_identity(source) is None, "data without an identity are not cached"
+        windows = find_windows(dataset.indexes["time"], "6h", 2, 2, "ds")
+        results.append(
+            compute_statistics([source], [windows], latitude_weights(dataset["latitude"]).values, 2, np.zeros(1))
+        )
+    local, distant = results
+    assert local.digest == distant.digest
     for name in ("mean", "std", "change_std", "mask"):
-        np.testing.assert_array_equal(getattr(here, name), getattr(there, name))
-    assert np.argwhere(there.mask).tolist() == [[0, 0, 0]]
+        np.testing.assert_array_equal(getattr(local, name), getattr(distant, name))
+    assert np.argwhere(distant.mask).tolist() == [[0, 0, 0]]
     ds["t2m"][9, 5, 5] += 0.01
     other = reader.open_source(orient(on_workers(ds, **chunks)))
     assert (
         compute_statistics([other], [windows], latitude_weights(ds["latitude"]).values, 2, np.zeros(1)).digest
-        != here.digest
+        != local.digest
     )
 
 
@@ -119,24 +121,24 @@ def test_training(client, memory, tmp_path):
     ds = warm()
     model, config = tiny_model(), quick(epochs=2, memory=memory)
 
-    def run(one, name):
-        valid = one.isel(time=slice(150, 156))
+    def run(ds, name):
+        valid = ds.isel(time=slice(150, 156))
         settings = dict(model=model, config=config, device="cpu", directory=tmp_path / name)
-        return sc.train(TASK, one.isel(time=slice(0, 120)), valid=valid, **settings)
+        return sc.train(TASK, ds.isel(time=slice(0, 120)), valid=valid, **settings)
 
-    here = run(ds, "run")
+    local = run(ds, "run")
     mode = "memory" if memory == "auto" else "stream"
     assert checkpoint.load_plans(tmp_path / "run")[0].mode == mode
-    there = run(on_workers(ds, time=5), "there")
-    assert checkpoint.load_plans(tmp_path / "there")[0].mode == mode
-    np.testing.assert_array_equal(here.normalizer.mean, there.normalizer.mean)
+    distant = run(on_workers(ds, time=5), "distant")
+    assert checkpoint.load_plans(tmp_path / "distant")[0].mode == mode
+    np.testing.assert_array_equal(local.normalizer.mean, distant.normalizer.mean)
     if memory == "auto":  # in a stream the order of the windows follows the chunks
-        assert here.provenance["epochs"] == there.provenance["epochs"]
-        for name, value in here.network.state_dict().items():
-            assert torch.equal(value, there.network.state_dict()[name]), name
-    xr.testing.assert_equal(here(ds.isel(time=slice(0, 9))), here(on_workers(ds.isel(time=slice(0, 9)), time=4)))
-    # one run, which goes on with either
-    assert run(on_workers(ds, time=5), "run").provenance["epochs"] == here.provenance["epochs"]
+        assert local.provenance["epochs"] == distant.provenance["epochs"]
+        for name, value in local.network.state_dict().items():
+            assert torch.equal(value, distant.network.state_dict()[name]), name
+    xr.testing.assert_equal(local(ds.isel(time=slice(0, 9))), local(on_workers(ds.isel(time=slice(0, 9)), time=4)))
+    # the run resumes with either
+    assert run(on_workers(ds, time=5), "run").provenance["epochs"] == local.provenance["epochs"]
 
 
 def test_scores(client):
@@ -146,12 +148,12 @@ def test_scores(client):
     clim = sc.baselines.climatology(train)
     options = dict(by="season", regions=["tropics", "global"], allow_overlap=True)
     expected = sc.score(forecast.assign_attrs(system="model"), truth, clim, **options)
-    found = sc.score(
+    scores = sc.score(
         on_workers(forecast, init_time=7).assign_attrs(system="model"),
         on_workers(truth, time=11),
         on_workers(clim, hour=1),
         **options,
     )
-    assert np.isfinite(found.t2m.sel(metric="rmse")).any()
-    xr.testing.assert_allclose(found, expected, rtol=1e-12)
-    xr.testing.assert_allclose(found.t2m_low, expected.t2m_low, rtol=1e-12)
+    assert np.isfinite(scores.t2m.sel(metric="rmse")).any()
+    xr.testing.assert_allclose(scores, expected, rtol=1e-12)
+    xr.testing.assert_allclose(scores.t2m_low, expected.t2m_low, rtol=1e-12)

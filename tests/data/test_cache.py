@@ -1,4 +1,4 @@
-"""Caches: the same values, in few reads, whatever happens on the way."""
+"""Caches have the same values as their source, read it once, and resume after interruptions."""
 
 import json
 import os
@@ -52,14 +52,14 @@ def blocks_of_eight(monkeypatch):
 
 
 class Reads(xr.backends.BackendArray):
-    """An array that keeps account of which times were read, and can fail."""
+    """An array that records which times were read, and can fail."""
 
     def __init__(self, values, fail_at=None):
         self.values, self.shape, self.dtype = values, values.shape, values.dtype
         self.times, self.fail_at = [], fail_at
 
     def __getitem__(self, key):
-        part = xr.core.indexing.explicit_indexing_adapter(
+        values = xr.core.indexing.explicit_indexing_adapter(
             key, self.shape, xr.core.indexing.IndexingSupport.OUTER, lambda key: self.values[key]
         )
         if isinstance(key.tuple[0], slice):  # the times of the sample are a list
@@ -67,11 +67,11 @@ class Reads(xr.backends.BackendArray):
             if start == self.fail_at:
                 raise OSError("the planted failure")
             self.times += range(self.shape[0])[key.tuple[0]]
-        return part
+        return values
 
 
 def counted(ds, fail_at=None):
-    """Return a lazy copy of a Dataset, and the account of its reads."""
+    """Return a lazy copy of a Dataset, and the record of its reads."""
     reads = Reads(ds["z"].values, fail_at)
     lazy = xr.core.indexing.LazilyIndexedArray(reads)
     return ds.assign(z=xr.Variable(ds["z"].dims, lazy, ds["z"].attrs, {"preferred_chunks": {"time": 4}})), reads
@@ -95,7 +95,7 @@ def test_everything_is_kept(tmp_path, capsys):
     np.testing.assert_array_equal(xr.open_zarr(tmp_path / "again.zarr")["z"], ds["z"])
 
 
-def test_longitude_before_latitude_comes_out_behind_it(tmp_path):
+def test_latitude_is_stored_before_longitude(tmp_path):
     ds = noise()
     result = cache(ds.transpose("time", "longitude", "latitude"), tmp_path / "c.zarr", progress=False)
     xr.testing.assert_identical(without_record(result), ds)
@@ -115,11 +115,11 @@ def test_one_level_out_of_chunks_of_13(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "source", "expected"),
+    ("target", "source", "expected"),
     [(128, 1, 128), (128, 100, 100), (128, 50, 100), (128, 1000, 125), (128, 365, 73), (128, 997, 128)],
 )
-def test_chunks_end_where_those_of_the_source_do(wanted, source, expected):
-    assert module._chunk_length(wanted, source) == expected
+def test_chunks_end_where_those_of_the_source_do(target, source, expected):
+    assert module._chunk_length(target, source) == expected
 
 
 def test_each_time_is_read_once(tmp_path, blocks_of_eight):
@@ -164,14 +164,14 @@ def test_a_block_that_was_half_written_is_written_again(tmp_path, blocks_of_eigh
         cache(ds, tmp_path / "c.zarr", **settings)
     chunk = tmp_path / "c.zarr.unfinished" / "store" / "z" / "c" / "4" / "0" / "0"
     chunk.write_bytes(chunk.read_bytes()[:10])
-    chunk.with_name("0.ea2959b3.partial").write_bytes(b"what zarr-python leaves when it is killed")
+    chunk.with_name("0.ea2959b3.partial").write_bytes(b"left by zarr-python when it is killed")
     monkeypatch.setattr(module, "_write_json", write_json)
     cache(ds, tmp_path / "c.zarr", **settings)
     assert "written-z-8.json" in written and "written-z-24.json" not in written
     assert files(tmp_path / "c.zarr") == files(tmp_path / "whole.zarr")
 
 
-def test_only_the_same_dataset_and_settings_go_on(tmp_path, blocks_of_eight):
+def test_only_the_same_dataset_and_settings_resume(tmp_path, blocks_of_eight):
     ds = noise()
     failing, _ = counted(ds, fail_at=16)
     settings = dict(chunk_bytes=4 * GLOBE, progress=False)
@@ -197,7 +197,7 @@ def test_only_the_same_dataset_and_settings_go_on(tmp_path, blocks_of_eight):
         cache(ds, tmp_path / "c.zarr", chunk_bytes=2 * GLOBE, progress=False)
 
 
-def test_where_it_was_opened_is_part_of_it(tmp_path):
+def test_the_path_of_the_source_is_compared(tmp_path):
     for name in ("a.nc", "b.nc"):
         noise().to_netcdf(tmp_path / name)
     cache(open_dataset(tmp_path / "a.nc", ["z"]), tmp_path / "c.zarr", progress=False)
@@ -206,27 +206,27 @@ def test_where_it_was_opened_is_part_of_it(tmp_path):
 
 
 def packed(path, values):
-    """A store of 800 times whose numbers are packed, so that xarray decodes them."""
+    """Write a store of 800 times with packed numbers, which xarray decodes."""
     encoding = {"z": {"chunks": (100, 3, 4), "dtype": "int16", "scale_factor": 0.5, "_FillValue": -9}}
     noise(800).assign(z=lambda ds: ds["z"].copy(data=values)).to_zarr(path, mode="w", zarr_format=2, encoding=encoding)
 
 
 def change_in_the_middle(path):
     array = zarr.open_array(path / "z", mode="r+")
-    array[200:300] = array[200:300] + 1  # the first, middle and last time stay
+    array[200:300] = array[200:300] + 1  # not the first, middle or last time
 
 
-@pytest.mark.parametrize("kind", ["zarr", "netcdf"])
-def test_a_source_that_changed_where_no_sample_is_is_another(tmp_path, kind):
+@pytest.mark.parametrize("file_format", ["zarr", "netcdf"])
+def test_a_source_that_changed_between_the_samples_is_refused(tmp_path, file_format):
     values = np.zeros((800, 3, 4), "f4")
     path, target = tmp_path / "source", tmp_path / "c.zarr"
-    if kind == "zarr":
+    if file_format == "zarr":
         packed(path, values)
     else:
         noise(800).to_netcdf(path)
     before = cache(open_dataset(path, ["z"]), target, progress=False)
     assert cache(open_dataset(path, ["z"]), target, progress=False).identical(before)
-    if kind == "zarr":
+    if file_format == "zarr":
         change_in_the_middle(path)
     else:
         with netCDF4.Dataset(path, "r+") as file:
@@ -257,7 +257,7 @@ def test_old_and_new_are_not_mixed_after_a_kill(tmp_path, monkeypatch):
         cache(open_dataset(path, ["z"]), tmp_path / "c.zarr", **settings)
 
 
-def test_another_process_knows_the_source_again(tmp_path):
+def test_another_process_recognizes_the_source(tmp_path):
     packed(tmp_path / "source", np.zeros((800, 3, 4), "f4"))
     cache(open_dataset(tmp_path / "source", ["z"]), tmp_path / "c.zarr", progress=False)
     code = "import sys, simvp_climate as sc; sc.cache(sc.open_dataset(sys.argv[1], ['z']), sys.argv[2], progress=False)"
@@ -265,8 +265,8 @@ def test_another_process_knows_the_source_again(tmp_path):
     subprocess.run([sys.executable, "-c", code, *arguments], check=True)
 
 
-def test_where_files_are_not_known_the_samples_decide(tmp_path):
-    """Also in caches from before files were looked at."""
+def test_samples_decide_where_files_are_unknown(tmp_path):
+    """Also for caches written before files were compared."""
     packed(tmp_path / "source", np.zeros((800, 3, 4), "f4"))
     ds = open_dataset(tmp_path / "source", ["z"])
     before = cache(ds, tmp_path / "c.zarr", progress=False)
@@ -278,7 +278,7 @@ def test_where_files_are_not_known_the_samples_decide(tmp_path):
     xr.testing.assert_equal(again, before)
 
 
-def test_what_others_made_is_not_touched(tmp_path):
+def test_other_files_are_not_touched(tmp_path):
     ds = noise(times=4)
     ds.to_zarr(tmp_path / "mine.zarr", zarr_format=3, consolidated=False)
     (tmp_path / "notes").mkdir()
@@ -329,12 +329,12 @@ def test_missing_values_stay(tmp_path, dtype):
         np.testing.assert_array_equal(np.isnan(result[name]), np.isnan(ds[name]))
     np.testing.assert_array_equal(result["flat"], ds["flat"])
     assert result["ice"].attrs["cache_max_abs_error"] == 0
-    assert (tmp_path / "c.zarr" / "ice" / "c" / "0" / "0" / "0").exists()  # absent would mean lost
+    assert (tmp_path / "c.zarr" / "ice" / "c" / "0" / "0" / "0").exists()  # an absent chunk would count as lost
     os.remove(tmp_path / "c.zarr" / "z" / "c" / "0" / "0" / "0")
     assert np.isnan(xr.open_zarr(tmp_path / "c.zarr", chunks=None, consolidated=False)["z"]).all()
 
 
-def test_float16_states_its_error_and_ends_at_65504(tmp_path):
+def test_float16_records_its_error_and_ends_at_65504(tmp_path):
     ds = noise(times=4)
     ds["z"][:] = 49152 + 13  # of multiples of 32 the nearest is 13 below
     result = cache(ds, tmp_path / "a.zarr", dtype="float16", progress=False)
@@ -349,7 +349,7 @@ def test_float16_states_its_error_and_ends_at_65504(tmp_path):
         cache(ds, tmp_path / "b.zarr", dtype="int16", progress=False)
 
 
-def test_float64_is_rounded_and_the_error_stated(tmp_path):
+def test_float64_is_rounded_and_the_error_recorded(tmp_path):
     ds = noise(times=4, dtype="f8")
     ds["z"][:] = 2.0**24 + 1  # float32 has the even numbers there
     assert cache(ds, tmp_path / "c.zarr", progress=False)["z"].attrs["cache_max_abs_error"] == 1
@@ -415,7 +415,7 @@ def test_a_failure_on_a_worker_is_raised_here(tmp_path, client):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_told_before(tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_before_writing(tmp_path, monkeypatch):
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(OSError, match=r"c.zarr' needs about \d{4} bytes .* more, and 1000 bytes .* are free"):
         cache(noise(), tmp_path / "c.zarr", progress=False)
@@ -441,9 +441,9 @@ def test_wrong_arguments(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_other_names_of_the_axes_are_fine(tmp_path):
+def test_other_names_of_the_axes_are_accepted(tmp_path):
     from factories import waves
 
     ds = waves(times=20).rename(latitude="lat", longitude="lon")
-    found = cache(ds, tmp_path / "c.zarr", progress=False)
-    xr.testing.assert_equal(found.load(), ds.rename(lat="latitude", lon="longitude").astype("f4"))
+    result = cache(ds, tmp_path / "c.zarr", progress=False)
+    xr.testing.assert_equal(result.load(), ds.rename(lat="latitude", lon="longitude").astype("f4"))

@@ -1,4 +1,4 @@
-"""Blocks of states: whatever the store looks like and whoever reads it, the values are those of xarray."""
+"""Blocks of states have the values that xarray reads, for every store layout and both engines."""
 
 import os
 import re
@@ -46,7 +46,7 @@ def stored(ds: xr.Dataset, path, zarr_format: int = 2, packed: bool = False, chu
 
 
 def expected(ds: xr.Dataset) -> np.ndarray:
-    """The states by xarray alone."""
+    """Return the states as xarray reads them."""
     states = [
         variable.transpose("time", ..., "latitude", "longitude").values.reshape(ds.sizes["time"], -1, 4, 6)
         for variable in ds.data_vars.values()
@@ -63,15 +63,15 @@ def test_both_engines_read_what_xarray_reads(tmp_path, packed, zarr_format, orde
     cases = [lazy, lazy.isel(time=slice(3, 19)), lazy.isel(time=slice(1, None, 2)), lazy.isel(time=[3, 4, 5, 9, 11])]
     for case in cases:
         for names, levels in ((["z", "t2m"], [850, 300]), (["z500", "t2m"], None)):
-            inside = canonicalize(case, names, levels).dataset
-            wanted = expected(canonicalize(case.compute(), names, levels).dataset)
+            oriented = canonicalize(case, names, levels).dataset
+            reference = expected(canonicalize(case.compute(), names, levels).dataset)
             for engine in ENGINES:
-                source = reader.open_source(inside, engine)
+                source = reader.open_source(oriented, engine)
                 for times in (np.arange(source.time_count), np.arange(1, 4), np.array([0, 2, 3])):
-                    np.testing.assert_array_equal(reader.read(source, times), wanted[times])
+                    np.testing.assert_array_equal(reader.read(source, times), reference[times])
 
 
-def test_tensorstore_is_taken_by_itself_for_untouched_views(tmp_path):
+def test_auto_reads_untouched_views_with_tensorstore(tmp_path):
     lazy = canonicalize(stored(dataset(), tmp_path / "s.zarr"), ["z500", "t2m"]).dataset
     assert all(store is not None for store in reader.open_source(lazy).tensorstores)
     assert all(store is None for store in reader.open_source(lazy, "zarr").tensorstores)
@@ -86,10 +86,10 @@ def test_tensorstore_is_taken_by_itself_for_untouched_views(tmp_path):
 
 def test_dask_and_numbers_in_memory():
     ds = dataset()
-    for one in (ds, ds.chunk(time=4)):
-        inside = canonicalize(one, ["z", "t2m"]).dataset
+    for unread in (ds, ds.chunk(time=4)):
+        oriented = canonicalize(unread, ["z", "t2m"]).dataset
         np.testing.assert_array_equal(
-            reader.read(reader.open_source(inside), np.arange(2, 9)),
+            reader.read(reader.open_source(oriented), np.arange(2, 9)),
             expected(canonicalize(ds, ["z", "t2m"]).dataset)[2:9],
         )
 
@@ -97,10 +97,10 @@ def test_dask_and_numbers_in_memory():
 def test_netcdf(tmp_path):
     dataset(False).to_netcdf(tmp_path / "s.nc")
     with xr.open_dataset(tmp_path / "s.nc", chunks=None) as lazy:
-        inside = canonicalize(lazy, ["z500", "t2m"]).dataset
-        source = reader.open_source(inside)
-        wanted = expected(canonicalize(dataset(False), ["z500", "t2m"]).dataset)
-        np.testing.assert_array_equal(reader.read(source, np.arange(source.time_count)), wanted)
+        oriented = canonicalize(lazy, ["z500", "t2m"]).dataset
+        source = reader.open_source(oriented)
+        reference = expected(canonicalize(dataset(False), ["z500", "t2m"]).dataset)
+        np.testing.assert_array_equal(reader.read(source, np.arange(source.time_count)), reference)
         assert reader.source_identity(source) is not None
 
 
@@ -114,7 +114,7 @@ def test_a_damaged_chunk_is_named_with_its_times(tmp_path, engine, zarr_format):
     message = "'t2m' .*s.zarr.* cannot be read at the times 2001-01-02 06:00:00 to 2001-01-03 06:00:00 .one chunk, 5"
     with pytest.raises(OSError, match=message):
         reader.read(source, np.arange(23))
-    reader.read(source, np.arange(0, 5))  # what is whole can be read
+    reader.read(source, np.arange(0, 5))  # complete chunks can be read
 
 
 PACKED = {  # for format 2 and 3
@@ -127,15 +127,15 @@ PACKED = {  # for format 2 and 3
 }
 
 
-@pytest.mark.parametrize("kind", ["smooth", "noise"])
+@pytest.mark.parametrize("content", ["smooth", "noise"])
 @pytest.mark.parametrize("layout", ["v2", "v3", "sharded"])
 @pytest.mark.parametrize("codec", PACKED)
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_chunk_that_is_cut_is_never_read_as_something_else(tmp_path, engine, codec, layout, kind):
+def test_a_truncated_chunk_is_never_read_as_other_values(tmp_path, engine, codec, layout, content):
     times, shape = 20, (8, 16)
-    if kind == "smooth":
+    if content == "smooth":
         values = np.broadcast_to(np.arange(times, dtype="f4")[:, None, None], (times, *shape))
-    else:  # every bit at random: Blosc stores it as it is
+    else:  # random bits, which Blosc stores uncompressed
         values = np.random.default_rng(0).integers(0, 2**31, (times, *shape), dtype="u4").view("f4")
         values = np.where(np.isfinite(values), values, np.float32(1))
     coords = {
@@ -157,9 +157,9 @@ def test_a_chunk_that_is_cut_is_never_read_as_something_else(tmp_path, engine, c
         chunk.write_bytes(whole[: len(whole) - cut])
         source = reader.open_source(orient(open_dataset(path, ["t2m"])), engine)
         np.testing.assert_array_equal(reader.read(source, np.array([4, 10]))[:, 0], values[[4, 10]])
-        for part in (np.arange(times), np.array([7])):  # the whole shard, and one chunk of it
+        for selection in (np.arange(times), np.array([7])):  # the whole shard, and one chunk of it
             try:
-                states = reader.read(source, part)
+                states = reader.read(source, selection)
             except OSError as error:
                 refused += 1
                 assert re.search(
@@ -167,39 +167,39 @@ def test_a_chunk_that_is_cut_is_never_read_as_something_else(tmp_path, engine, c
                     r":00:00 (?s:.*)Nothing of it was used",
                     str(error),
                 )
-            else:  # the end of a checksum is lost and every value is there
-                np.testing.assert_array_equal(states[:, 0], values[part])
+            else:  # only the end of a checksum is lost, no value
+                np.testing.assert_array_equal(states[:, 0], values[selection])
     assert refused == 8 or (engine == "tensorstore" and codec == "zlib" and refused >= 6)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_missing_chunk_is_an_error_unless_it_is_meant(tmp_path, engine):
+def test_a_missing_chunk_is_an_error_unless_it_means_the_fill_value(tmp_path, engine):
     stored(dataset(), tmp_path / "s.zarr")
     (tmp_path / "s.zarr" / "t2m" / "2.0.0").unlink()
     source = reader.open_source(orient(open_dataset(tmp_path / "s.zarr", ["t2m"])), engine)
-    way_out = r"MissingChunkError: .*2\.0\.0.*open_dataset\(..., missing_chunks=\"fill\"\)"
-    with pytest.raises(OSError, match=rf"2001-01-03 12:00:00 to 2001-01-04 12:00:00 .one chunk, 5 times.: {way_out}"):
+    fix = r"MissingChunkError: .*2\.0\.0.*open_dataset\(..., missing_chunks=\"fill\"\)"
+    with pytest.raises(OSError, match=rf"2001-01-03 12:00:00 to 2001-01-04 12:00:00 .one chunk, 5 times.: {fix}"):
         reader.read(source, np.arange(23))
-    meant = open_dataset(tmp_path / "s.zarr", ["t2m"], missing_chunks="fill")
-    states = reader.read(reader.open_source(orient(meant), engine), np.arange(23))
+    filled = open_dataset(tmp_path / "s.zarr", ["t2m"], missing_chunks="fill")
+    states = reader.read(reader.open_source(orient(filled), engine), np.arange(23))
     assert np.isnan(states[10:15]).all() and np.isfinite(states[:10]).all()
 
 
-def test_what_is_stored_has_an_identity(tmp_path):
+def test_the_identity_follows_the_stored_data(tmp_path):
     lazy = stored(dataset(), tmp_path / "s.zarr")
 
-    def now(part: xr.Dataset) -> str | None:
-        return reader.source_identity(reader.open_source(canonicalize(part, ["t2m"]).dataset, "zarr"))
+    def identity(ds: xr.Dataset) -> str | None:
+        return reader.source_identity(reader.open_source(canonicalize(ds, ["t2m"]).dataset, "zarr"))
 
-    first = now(lazy)
-    assert first == now(lazy) != now(lazy.isel(time=slice(1, None)))
-    assert now(lazy - 1) is None and now(lazy.chunk(time=3)) is None
+    first = identity(lazy)
+    assert first == identity(lazy) != identity(lazy.isel(time=slice(1, None)))
+    assert identity(lazy - 1) is None and identity(lazy.chunk(time=3)) is None
     chunk = tmp_path / "s.zarr" / "t2m" / "2.0.0"
     os.utime(chunk, (1, 1))
-    assert now(lazy) != first
+    assert identity(lazy) != first
 
 
-def test_chunks_as_they_are_seen_from_a_part_of_the_series(tmp_path):
+def test_chunks_in_times_of_a_selection(tmp_path):
     lazy = stored(dataset(), tmp_path / "s.zarr", chunk=5)
 
     def source(**by) -> reader.Source:
@@ -228,14 +228,14 @@ def test_chunks_of_netcdf_are_known(tmp_path):
         assert source.chunk_bytes == 5 * 3 * 4 * 6 * 4
 
 
-def test_a_chunk_counts_with_all_that_is_in_it(tmp_path):
+def test_the_size_of_a_chunk_includes_unused_levels(tmp_path):
     lazy = stored(dataset(), tmp_path / "s.zarr", chunk=5)
     source = reader.open_source(canonicalize(lazy, ["z500"]).dataset, "zarr")
     assert source.chunk_bytes == 5 * 3 * 4 * 6 * 4 > 5 * source.state_bytes
 
 
 def test_the_identity_is_the_same_in_every_process(tmp_path):
-    """Also of packed data, whose decoding is a function with an address of its own."""
+    """Also for packed data, whose decoder has another address in each process."""
     stored(dataset(), tmp_path / "s.zarr", packed=True)
     code = f"""
 import xarray as xr
@@ -243,11 +243,11 @@ from simvp_climate.data import views
 ds = xr.open_zarr({str(tmp_path / "s.zarr")!r}, chunks=None, consolidated=False)
 print(views.variable_identity(ds["z"].variable))
 """
-    seen = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}
-    assert len(seen) == 1 and len(seen.pop().strip()) == 64
+    outputs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}
+    assert len(outputs) == 1 and len(outputs.pop().strip()) == 64
 
 
-def test_the_memory_of_the_job_counts(monkeypatch, tmp_path):
+def test_the_memory_limit_of_the_job_counts(monkeypatch, tmp_path):
     """Version 2 of cgroups, nested as Slurm does it: the tightest limit above the process."""
     job = tmp_path / "sys/fs/cgroup/slurm/job_1/step_0"
     job.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Stores read over the network, from servers on loopback."""
+"""Read stores over the network, from servers on loopback."""
 
 import http.client
 import importlib.util
@@ -70,27 +70,27 @@ def test_the_server_keeps_connections_and_waits_for_many_requests_at_once(tmp_pa
         assert server.most_at_once > 10
 
 
-def test_the_server_fails_as_told_and_the_same_way_each_time(tmp_path):
+def test_the_server_fails_at_the_set_rate_and_the_same_way_each_time(tmp_path):
     for name in range(60):
         (tmp_path / str(name)).write_bytes(b"x" * 1000)
 
     def outcomes():
         with serve(tmp_path, failure_rate=0.3, seed=1) as server:
-            found = []
+            results = []
             for name in range(60):
                 try:
-                    found.append(len(get(f"{server.url}/{name}")[1]))
+                    results.append(len(get(f"{server.url}/{name}")[1]))
                 except urllib.error.HTTPError as error:
-                    found.append(error.code)
+                    results.append(error.code)
                     error.close()
                 except (http.client.HTTPException, ConnectionError) as error:
-                    found.append(type(error).__name__)
-            return found, server.failures
+                    results.append(type(error).__name__)
+            return results, server.failures
 
-    found, failures = outcomes()
-    assert set(found) == {1000, 503, "IncompleteRead", "RemoteDisconnected"}
-    assert failures == sum(outcome != 1000 for outcome in found) and 8 <= failures <= 30
-    assert outcomes() == (found, failures)
+    results, failures = outcomes()
+    assert set(results) == {1000, 503, "IncompleteRead", "RemoteDisconnected"}
+    assert failures == sum(outcome != 1000 for outcome in results) and 8 <= failures <= 30
+    assert outcomes() == (results, failures)
 
 
 # ---- stores over HTTP
@@ -99,7 +99,7 @@ TIMES = xr.date_range("2000-01-01", periods=24, freq="6h", use_cftime=False)
 
 
 def write(path, zarr_format=2, consolidated=True):
-    """A store of 24 chunks of one time, and what it holds."""
+    """Write a store of 24 chunks of one time, and return its values."""
     values = np.random.default_rng(0).standard_normal((24, 8, 16)).astype("f4")
     ds = xr.Dataset(
         {"t2m": (("time", "latitude", "longitude"), values)},
@@ -113,7 +113,7 @@ def write(path, zarr_format=2, consolidated=True):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """Wait little between attempts: tests know that nothing will change."""
+    """Wait little between attempts."""
     monkeypatch.setitem(remote._RETRY, "backoff", {"init_backoff": timedelta(seconds=0.01), "base": 1.1})
 
 
@@ -142,7 +142,7 @@ def test_many_requests_are_in_flight(tmp_path):
         assert server.most_at_once > 20  # of 24; zarr left to itself makes ten
 
 
-def test_the_users_own_number_of_requests_stays(tmp_path):
+def test_the_number_of_requests_that_a_user_set_stays(tmp_path):
     write(tmp_path / "a.zarr")
     with serve(tmp_path) as server:
         open_dataset(f"{server.url}/a.zarr", ["t2m"])
@@ -164,7 +164,7 @@ def test_a_slow_and_faulty_server_gives_the_same_values(tmp_path, impatient):
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
-def test_a_chunk_that_the_server_has_not_is_an_error(tmp_path, zarr_format):
+def test_a_chunk_absent_from_the_server_is_an_error(tmp_path, zarr_format):
     write(tmp_path / "a.zarr", zarr_format)
     key = "t2m/3.0.0" if zarr_format == 2 else "t2m/c/3/0/0"
     (tmp_path / "a.zarr" / key).unlink()
@@ -175,7 +175,7 @@ def test_a_chunk_that_the_server_has_not_is_an_error(tmp_path, zarr_format):
         assert np.isnan(open_dataset(url, ["t2m"], missing_chunks="fill")["t2m"][3]).all()
 
 
-def test_a_server_that_goes_away_is_an_error_in_bounded_time(tmp_path, impatient):
+def test_a_server_that_stops_is_an_error_in_bounded_time(tmp_path, impatient):
     write(tmp_path / "a.zarr")
     with serve(tmp_path) as server:
         ds = open_dataset(f"{server.url}/a.zarr", ["t2m"])
@@ -189,8 +189,7 @@ def test_a_server_that_goes_away_is_an_error_in_bounded_time(tmp_path, impatient
         assert time.perf_counter() - start < 10
 
 
-def test_how_long_a_server_may_be_away():
-    """Long enough for a restart, not for ever."""
+def test_requests_are_repeated_long_enough_for_a_restart_but_not_forever():
     assert timedelta(seconds=30) <= remote._RETRY["retry_timeout"] <= timedelta(minutes=2)
     assert remote._TIMEOUTS["read_timeout"] <= timedelta(seconds=30)
 
@@ -212,7 +211,7 @@ def test_a_host_without_an_address(impatient, monkeypatch):
         open_dataset("https://nowhere.invalid/a.zarr", ["t2m"])
 
 
-def test_what_is_not_there_or_cannot_be_listed(tmp_path):
+def test_absent_stores_and_stores_that_cannot_be_listed_are_errors(tmp_path):
     write(tmp_path / "a.zarr", consolidated=False)
     with serve(tmp_path) as server:
         with pytest.raises(FileNotFoundError, match=r"no Zarr store at 'http://.*/b.zarr'.*spelling"):
@@ -221,7 +220,7 @@ def test_what_is_not_there_or_cannot_be_listed(tmp_path):
             open_dataset(f"{server.url}/a.zarr", ["t2m"])
 
 
-def test_files_elsewhere_are_to_be_downloaded(tmp_path, capfd):
+def test_remote_files_must_be_downloaded(tmp_path, capfd):
     xr.Dataset({"t2m": ("x", [1.0])}).to_netcdf(tmp_path / "a.nc")
     with serve(tmp_path) as server:
         with pytest.raises(OSError, match=r"a.nc' cannot be opened .*OPeNDAP server.*download the file"):
@@ -231,7 +230,7 @@ def test_files_elsewhere_are_to_be_downloaded(tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
-# ---- the same through fsspec, and without anything
+# ---- the same through fsspec, and without either package
 
 
 def hide(monkeypatch, *hidden):
@@ -251,7 +250,7 @@ def test_without_obstore_fsspec_reads(tmp_path, monkeypatch):
             ds["t2m"].load()
 
 
-def test_without_obstore_a_cut_body_is_an_error_not_data(tmp_path, monkeypatch):
+def test_without_obstore_a_truncated_body_is_an_error(tmp_path, monkeypatch):
     values = write(tmp_path / "a.zarr")
     hide(monkeypatch, "obstore")
     with serve(tmp_path) as server:
@@ -287,7 +286,7 @@ def test_unknown_addresses_are_named():
             open_dataset(url, ["t2m"])
 
 
-# ---- Google's and Amazon's
+# ---- Google Cloud and S3
 
 
 @pytest.fixture
@@ -316,10 +315,10 @@ def test_weatherbench_on_google_is_read_anonymously(tmp_path, monkeypatch, no_cr
     assert asked[1][1]["config"] is None
 
 
-def test_google_itself_is_asked_where_the_url_says(no_credentials):
-    found = remote._object_store("gs://weatherbench2/datasets/era5/a.zarr")
-    assert isinstance(found, obstore.store.GCSStore)
-    assert (found.config["bucket"], found.prefix) == ("weatherbench2", "datasets/era5/a.zarr")
+def test_the_url_names_the_bucket_of_google(no_credentials):
+    bucket = remote._object_store("gs://weatherbench2/datasets/era5/a.zarr")
+    assert isinstance(bucket, obstore.store.GCSStore)
+    assert (bucket.config["bucket"], bucket.prefix) == ("weatherbench2", "datasets/era5/a.zarr")
 
 
 @pytest.fixture(scope="module")
@@ -380,7 +379,7 @@ def test_a_bucket_is_not_called_a_host(monkeypatch):
     assert "the host 'minio.local:9000' has no address" in str(remote.request_error("s3://climate/a.zarr", error))
 
 
-def test_a_closed_bucket_is_said_so(tmp_path, s3, monkeypatch, no_credentials):
+def test_a_bucket_without_permission_is_an_error(tmp_path, s3, monkeypatch, no_credentials):
     write(tmp_path / "private.zarr")
     upload(s3, tmp_path / "private.zarr", "private")
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3)

@@ -1,4 +1,4 @@
-"""Small stores as WeatherBench 1, WeatherBench 2 and the Climate Data Store write them."""
+"""Open small stores written as WeatherBench 1, WeatherBench 2 and the Climate Data Store write them."""
 
 import os
 import pickle
@@ -28,7 +28,7 @@ def values(*shape):
 
 
 def weatherbench_2():
-    longitude = np.rad2deg(np.linspace(0, 2 * np.pi, 12, endpoint=False))  # carries rounding noise, as theirs
+    longitude = np.rad2deg(np.linspace(0, 2 * np.pi, 12, endpoint=False))  # with rounding noise, as in the original
     return xr.Dataset(
         {
             "geopotential": (
@@ -154,7 +154,7 @@ def test_netcdf_of_the_climate_data_store(tmp_path):
     assert orient(ds)["longitude"].values[0] == 0
 
 
-def test_what_was_opened_can_be_written(tmp_path):
+def test_an_opened_dataset_can_be_written(tmp_path):
     ds = era5()
     ds.encoding["unlimited_dims"] = {"valid_time"}
     ds.to_netcdf(tmp_path / "vo.nc")
@@ -180,7 +180,7 @@ def test_leads_are_durations(tmp_path):
     assert ds["lead_time"].dtype.kind == "m"
 
 
-def test_missing_paths_name_what_is_there(tmp_path, monkeypatch):
+def test_errors_for_missing_paths_suggest_others(tmp_path, monkeypatch):
     write_weatherbench_2(tmp_path / "era5_5.625deg.zarr")
     with pytest.raises(FileNotFoundError, match=r"era5_5.6deg.zarr' does not exist. Did you mean 'era5_5.625deg.zarr'"):
         open_dataset(tmp_path / "era5_5.6deg.zarr", ["z500"])
@@ -220,7 +220,7 @@ def test_sample():
     assert open_sample(["orography"])["orography"].dims == ("latitude", "longitude")
 
 
-def test_the_sample_says_that_it_is_simulated_and_has_no_gap():
+def test_the_sample_is_labelled_simulated_and_has_no_gap():
     ds = open_sample()
     assert "SIMULATED" in ds.attrs["title"] and "SIMULATED" in ds.attrs["comment"]
     steps = np.diff(ds["time"].values)
@@ -245,25 +245,25 @@ def test_days_as_units_are_numbers_in_a_variable_and_durations_in_a_lead(tmp_pat
     assert back["lead"].values[0] == np.timedelta64(6, "h")
 
 
-def test_the_sample_is_small_enough_to_travel_in_the_wheel():
+def test_the_sample_fits_into_the_wheel():
     assert sum(file.stat().st_size for file in store._SAMPLE.rglob("*") if file.is_file()) < 16e6
 
 
-# ---- chunks that are not there, or not whole
+# ---- absent and truncated chunks
 
 
 def sparse(path, zarr_format, separator, shards=None, compressor="auto"):
-    """A store of 6 times with chunks of 2, and what holds the chunk or shard of times 2 and 3."""
+    """Write a store of 6 times in chunks of 2; return its values and the key of the chunk or shard of times 2 and 3."""
     ds = xr.Dataset(
         {"t2m": (("time", "latitude", "longitude"), values(6, 4, 8) + 1)},
         {"time": TIMES[:6], "latitude": LATITUDES, "longitude": np.arange(0, 360, 45.0)},
     )
     group = zarr.open_group(path, mode="w", zarr_format=zarr_format)
-    kind = {"name": "v2" if zarr_format == 2 else "default", "separator": separator}
+    key_encoding = {"name": "v2" if zarr_format == 2 else "default", "separator": separator}
     options = {"dimension_names": ds["t2m"].dims} if zarr_format == 3 else {}
     array = group.create_array(
         "t2m", shape=(6, 4, 8), dtype="f4", chunks=(1 if shards else 2, 4, 8), shards=shards, fill_value=np.nan,
-        chunk_key_encoding=kind, compressors=compressor, **options,
+        chunk_key_encoding=key_encoding, compressors=compressor, **options,
     )  # fmt: skip
     array[:] = ds["t2m"].values
     if zarr_format == 2:
@@ -277,10 +277,10 @@ def sparse(path, zarr_format, separator, shards=None, compressor="auto"):
     ("zarr_format", "separator", "shards"),
     [(2, ".", None), (2, "/", None), (3, "/", None), (3, ".", None), (3, "/", (2, 4, 8))],
 )
-def test_a_chunk_that_is_not_there_is_an_error_that_names_it_and_its_times(tmp_path, zarr_format, separator, shards):
+def test_an_absent_chunk_is_an_error_with_its_position_and_times(tmp_path, zarr_format, separator, shards):
     expected, key = sparse(tmp_path / "s.zarr", zarr_format, separator, shards)
     ds = open_dataset(tmp_path / "s.zarr", ["t2m"])
-    np.testing.assert_array_equal(ds["t2m"], expected)  # also from the part of it that will be lost
+    np.testing.assert_array_equal(ds["t2m"], expected)  # also from the chunk that will be lost
     (tmp_path / "s.zarr" / key).unlink()
     ds = open_dataset(tmp_path / "s.zarr", ["t2m"])
     assert not ds["t2m"].variable._in_memory and ds["t2m"].chunks is None
@@ -290,9 +290,9 @@ def test_a_chunk_that_is_not_there_is_an_error_that_names_it_and_its_times(tmp_p
         rf"s.zarr' has no chunk \(1, 0, 0\) of 't2m' \('{key}'\), which holds time 2000-01-01 12:00:00 to"
         r" 2000-01-01 18:00:00. The store is incomplete.*open_dataset\(..., missing_chunks=\"fill\"\)"
     )
-    for part in (ds["t2m"], ds["t2m"][2], ds["t2m"][::-1, 0, ::3], ds["t2m"][3:5, [0, 2]]):
+    for selected in (ds["t2m"], ds["t2m"][2], ds["t2m"][::-1, 0, ::3], ds["t2m"][3:5, [0, 2]]):
         with pytest.raises(MissingChunkError, match=message):
-            part.load()
+            selected.load()
     filled = open_dataset(tmp_path / "s.zarr", ["t2m"], missing_chunks="fill")["t2m"]
     assert np.isnan(filled[2:4]).all()
     np.testing.assert_array_equal(filled[[0, 1, 4, 5]], expected[[0, 1, 4, 5]])
@@ -306,17 +306,17 @@ def test_a_lost_chunk_of_a_coordinate_is_an_error(tmp_path):
 
 
 def blosc(path):
-    """A store of two chunks that Blosc packed, and the file of the second."""
+    """Write a store of two chunks compressed by Blosc, and return the file of the second."""
     coords = {"time": TIMES[:4], "latitude": LATITUDES, "longitude": np.arange(0, 360, 45.0)}
     ds = xr.Dataset({"t2m": (("time", "latitude", "longitude"), values(4, 4, 8))}, coords)
     encoding = {"t2m": {"chunks": (2, 4, 8)}, "latitude": {}}
-    for one in encoding.values():
-        one["compressors"] = numcodecs.Blosc("lz4")
+    for settings in encoding.values():
+        settings["compressors"] = numcodecs.Blosc("lz4")
     ds.to_zarr(path, zarr_format=2, consolidated=False, encoding=encoding)
     return path / "t2m" / "1.0.0"
 
 
-def test_what_a_damaged_chunk_is_said_to_be(tmp_path):
+def test_a_damaged_chunk_is_an_error_with_its_position_and_times(tmp_path):
     chunk = blosc(tmp_path / "s.zarr")
     whole = chunk.read_bytes()
     size = len(whole)
@@ -331,7 +331,7 @@ def test_what_a_damaged_chunk_is_said_to_be(tmp_path):
                 open_dataset(tmp_path / "s.zarr", ["t2m"], missing_chunks=missing_chunks).load()
 
 
-def test_a_coordinate_that_is_cut_is_an_error(tmp_path):
+def test_a_truncated_coordinate_is_an_error(tmp_path):
     blosc(tmp_path / "s.zarr")
     chunk = tmp_path / "s.zarr" / "latitude" / "0"
     os.truncate(chunk, chunk.stat().st_size - 8)
@@ -341,16 +341,16 @@ def test_a_coordinate_that_is_cut_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("left", [0, 20, 100, 0.5, -1], ids=str)
 @pytest.mark.parametrize("compressor", [None, BloscCodec(cname="lz4")], ids=["plain", "blosc"])
-def test_a_shard_that_begins_with_its_index_may_not_end_early(tmp_path, left, compressor):
+def test_a_truncated_shard_that_begins_with_its_index_is_an_error(tmp_path, left, compressor):
     shards = {"shape": (2, 4, 8), "index_location": "start"}
     expected, key = sparse(tmp_path / "s.zarr", 3, "/", shards, compressor)
     np.testing.assert_array_equal(open_dataset(tmp_path / "s.zarr", ["t2m"])["t2m"], expected)
     shard = tmp_path / "s.zarr" / key
     size = shard.stat().st_size
     os.truncate(shard, left if left in (0, 20, 100) else int(size * left) if left > 0 else size + left)
-    for part in (slice(None), slice(3, 4)):
+    for times in (slice(None), slice(3, 4)):
         with pytest.raises(DamagedChunkError, match="2000-01-01 18:00:00, is damaged"):
-            open_dataset(tmp_path / "s.zarr", ["t2m"])["t2m"][part].load()
+            open_dataset(tmp_path / "s.zarr", ["t2m"])["t2m"][times].load()
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
@@ -361,9 +361,9 @@ def test_a_store_that_grew_time_by_time_lacks_a_chunk_of_zero_and_opens(tmp_path
         ds.isel(time=[time]).to_zarr(tmp_path / "s.zarr", zarr_format=zarr_format, consolidated=False, **mode)
     prefix = "c/" if zarr_format == 3 else ""
     assert not (tmp_path / "s.zarr" / "time" / f"{prefix}0").exists()  # 0 hours since the first
-    found = open_dataset(tmp_path / "s.zarr", ["t2m"])
-    assert found["time"].values.tolist() == ds["time"].values.tolist()
-    np.testing.assert_array_equal(found["t2m"], ds["t2m"])
+    opened = open_dataset(tmp_path / "s.zarr", ["t2m"])
+    assert opened["time"].values.tolist() == ds["time"].values.tolist()
+    np.testing.assert_array_equal(opened["t2m"], ds["t2m"])
     data = "t2m/c/1/0/0" if zarr_format == 3 else "t2m/1.0.0"
     (tmp_path / "s.zarr" / data).unlink()
     with pytest.raises(MissingChunkError, match="no chunk .1, 0, 0. of 't2m'.*time 2000-01-01 06"):
@@ -373,17 +373,17 @@ def test_a_store_that_grew_time_by_time_lacks_a_chunk_of_zero_and_opens(tmp_path
         open_dataset(tmp_path / "s.zarr", ["t2m"])
 
 
-def test_the_policy_can_be_read_off_the_array(tmp_path):
+def test_the_policy_is_an_attribute_of_the_store(tmp_path):
     sparse(tmp_path / "s.zarr", 3, "/")
     for policy in ("error", "fill"):
         ds = pickle.loads(pickle.dumps(open_dataset(tmp_path / "s.zarr", ["t2m"], missing_chunks=policy)))
         array = ds["t2m"].variable._data
         while not hasattr(array, "get_array"):
             array = array.array
-        found = array.get_array().store
-        assert isinstance(found, CheckedStore) and found.missing_chunks == policy
-        assert isinstance(found._store, zarr.storage.LocalStore)
-        assert "which holds time 2000-01-02 00:00:00 to" in str(found.missing_chunk_error("t2m/c/2/0/0"))
+        checked = array.get_array().store
+        assert isinstance(checked, CheckedStore) and checked.missing_chunks == policy
+        assert isinstance(checked._store, zarr.storage.LocalStore)
+        assert "which holds time 2000-01-02 00:00:00 to" in str(checked.missing_chunk_error("t2m/c/2/0/0"))
         assert ds.encoding["source"] == str(tmp_path / "s.zarr")
 
 
@@ -394,7 +394,7 @@ def test_the_policy_can_be_read_off_the_array(tmp_path):
         (weatherbench_1("t2m"), "nan", 'missing_chunks=\'nan\' must be "error" or "fill"'),
     ],
 )
-def test_a_policy_that_has_no_meaning_is_refused(tmp_path, data, policy, message):
+def test_a_meaningless_policy_is_refused(tmp_path, data, policy, message):
     with pytest.raises(ValueError, match=message):
         open_dataset(data, ["t2m"], missing_chunks=policy)
     data.to_netcdf(tmp_path / "a.nc")
@@ -402,7 +402,7 @@ def test_a_policy_that_has_no_meaning_is_refused(tmp_path, data, policy, message
         open_dataset(tmp_path / "a.nc", ["t2m"], missing_chunks=policy)
 
 
-# ---- files that are damaged, strange or closed
+# ---- files that are damaged, unknown or not readable
 
 
 def test_damaged_files_are_named(tmp_path):
@@ -432,7 +432,7 @@ def test_files_of_different_calendars_are_not_joined(tmp_path, calendars):
         open_dataset(tmp_path, ["t2m"])
 
 
-def test_several_stores_are_not_joined_in_silence(tmp_path):
+def test_several_stores_are_not_joined(tmp_path):
     write_weatherbench_2(tmp_path / "1.zarr")
     write_weatherbench_2(tmp_path / "2.zarr")
     for paths in (str(tmp_path / "*.zarr"), [tmp_path / "1.zarr", tmp_path / "2.zarr"]):
@@ -443,7 +443,7 @@ def test_several_stores_are_not_joined_in_silence(tmp_path):
 
 @pytest.fixture
 def nobody(tmp_path):
-    """Files that the test makes are closed to others; become one of these where the tests run as root."""
+    """Return a function that gives up root, for which every file is readable."""
     for folder in (tmp_path, *tmp_path.parents):
         if folder == Path(tempfile.gettempdir()):
             break
@@ -458,13 +458,13 @@ def nobody(tmp_path):
     os.seteuid(before)
 
 
-@pytest.mark.parametrize("kind", ["store", "metadata", "file", "folder"])
-def test_what_may_not_be_read_is_said_so(tmp_path, nobody, kind):
-    path = tmp_path / ("a.nc" if kind == "file" else "a.zarr")
-    closed = path / ".zmetadata" if kind == "metadata" else path
-    if kind == "file":
+@pytest.mark.parametrize("closed_path", ["store", "metadata", "file", "folder"])
+def test_data_without_permission_are_an_error(tmp_path, nobody, closed_path):
+    path = tmp_path / ("a.nc" if closed_path == "file" else "a.zarr")
+    closed = path / ".zmetadata" if closed_path == "metadata" else path
+    if closed_path == "file":
         weatherbench_1("t2m").to_netcdf(path)
-    elif kind == "folder":
+    elif closed_path == "folder":
         path.mkdir()
     else:
         write_weatherbench_2(path)
@@ -478,9 +478,9 @@ def test_what_may_not_be_read_is_said_so(tmp_path, nobody, kind):
         closed.chmod(0o755)
 
 
-def test_times_out_of_order_stay_as_they_come(tmp_path):
+def test_times_out_of_order_keep_their_order(tmp_path):
     ds = weatherbench_1("t2m").isel(time=[1, 0, 2, 2, 5])
     ds.to_netcdf(tmp_path / "a.nc")
-    found = open_dataset(tmp_path / "a.nc", ["t2m"])
-    assert found["time"].values.tolist() == ds["time"].values.tolist()
-    np.testing.assert_array_equal(found["t2m"], ds["t2m"])
+    opened = open_dataset(tmp_path / "a.nc", ["t2m"])
+    assert opened["time"].values.tolist() == ds["time"].values.tolist()
+    np.testing.assert_array_equal(opened["t2m"], ds["t2m"])

@@ -1,6 +1,6 @@
-"""What the field has: small stores in the byte layout of the large ones, opened, selected from and compared.
+"""Open small stores in the byte layout of the large archives, select from them and compare.
 
-The Zarr stores are written file by file, so that no library of ours decides how they look.
+The Zarr stores are written file by file, so that their layout does not depend on a library.
 """
 
 import importlib.util
@@ -33,9 +33,6 @@ from simvp_climate.data.grid import find_member
 from simvp_climate.data.store import open_dataset
 
 # ---- Zarr format 2, byte by byte
-
-
-# as in their 5.625 degree stores: longitudes of float64 with the noise of a conversion from radians
 
 
 def test_weatherbench_2(tmp_path):
@@ -110,11 +107,11 @@ def test_forecasts_of_weatherbench_2(tmp_path, leads):
     np.testing.assert_array_equal(ds["z500"], values[:, :, 1])
     assert ds["lead_time"].values.tolist() == pd.to_timedelta([0, 6, 12], unit="h").as_unit("ns").asi8.tolist()
     assert ds["valid_time"].values[3, 2] == np.datetime64("2020-01-03T00")
-    one = ds["z500"].sel(init_time="2020-01-02T00", lead_time="6h")
-    np.testing.assert_array_equal(one, values[2, 1, 1])
+    selected = ds["z500"].sel(init_time="2020-01-02T00", lead_time="6h")
+    np.testing.assert_array_equal(selected, values[2, 1, 1])
 
 
-def test_arco_era5_ends_where_its_attributes_say(tmp_path):
+def test_arco_era5_ends_at_its_attributes(tmp_path):
     values, t2m = arco(tmp_path / "arco.zarr")
     ds = open_dataset(tmp_path / "arco.zarr", ["z850", "t2m"])
     assert not ds["z850"].variable._in_memory
@@ -127,7 +124,7 @@ def test_arco_era5_ends_where_its_attributes_say(tmp_path):
     np.testing.assert_array_equal(orient(ds)["t2m"], t2m[24:72, ::-1])
 
 
-def test_arco_era5_with_times_that_are_promised_and_not_there(tmp_path):
+def test_arco_era5_without_the_times_that_its_attributes_promise(tmp_path):
     values, _ = arco(tmp_path / "arco.zarr", stop="1900-01-04")
     ds = open_dataset(tmp_path / "arco.zarr", ["z850"])
     assert ds.sizes["time"] == 72
