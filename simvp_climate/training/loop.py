@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import Precision
 from torch import Tensor, nn
 
 from simvp_climate.data.progress import tqdm
@@ -309,7 +310,7 @@ class TrainingState:
         Of the packages that decide the digits of a run.
     """
 
-    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, scaler, losses: "LossMonitor"):
+    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, scaler: Precision, losses: "LossMonitor"):
         self.network, self.optimizer, self.scaler, self.losses = network, optimizer, scaler, losses
         self.ema, self.selected = _copy_weights(network), _copy_weights(network)
         self.best_loss = math.inf

@@ -1,0 +1,75 @@
+"""Memory: what fits is known before a run, and errors list what takes less."""
+
+import dataclasses
+
+import pytest
+import torch
+from factories import assert_same_weights, quick, run, tiny_model, waves
+
+from simvp_climate.data import host_memory
+from simvp_climate.networks.memory import activation_bytes
+from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
+from simvp_climate.training.loss import Loss
+
+
+def test_a_step_that_does_not_fit_is_refused_with_a_batch_size_that_fits(monkeypatch):
+    config = quick(batch_size=10)
+    sizes = {"hidden_space": 4, "hidden_time": 8, "blocks": 2, "mlp_ratio": 2.0, "drop_path": 0.0}
+    network = SimVPv2(SimVPv2Config(**sizes, padding="periodic"), history=2, channels=2)
+    window = activation_bytes(network, 2, (8, 16))
+    monkeypatch.setattr(host_memory, "free_memory", lambda: int(4.2 * 1.25 * window))
+    with pytest.raises(
+        MemoryError,
+        match=r"batch_size=10 .*batch_size=4 with accumulate_grad_batches=3 .*activation_checkpointing=True",
+    ):
+        run(config=config)
+    few = waves(times=7)  # four windows, whatever the batch may hold
+    assert run(few, config=quick(batch_size=10**4)).provenance["epochs"]
+    with pytest.raises(MemoryError, match="network has .* weights, .* are free: take a smaller"):
+        run(model=tiny_model(hidden_time=10**5))
+    for fits in (quick(batch_size=4, accumulate_grad_batches=3), quick(batch_size=10, activation_checkpointing=True)):
+        assert run(config=fits).provenance["epochs"]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_activation_checkpointing_changes_no_bit(precision):
+    model, config = tiny_model(drop_path=0.3), quick(epochs=2, rollout=2, precision=precision)
+    kept = run(model=model, config=config)
+    assert_same_weights(kept, run(model=model, config=dataclasses.replace(config, activation_checkpointing=True)))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+    ids=["gpu", "cpu"],
+)
+def test_an_out_of_memory_error_lists_what_takes_less(error, monkeypatch):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(Loss, "__call__", fail)
+    with pytest.raises(
+        MemoryError,
+        match="batch_size=4 with accumulate_grad_batches=2 .*activation_checkpointing=True .*or a shorter rollout",
+    ):
+        run(config=quick(rollout=2))
+    with pytest.raises(MemoryError) as caught:
+        run(config=quick(batch_size=1, activation_checkpointing=True, precision="bf16-mixed"))
+    assert str(caught.value).endswith("Take a smaller SimVPv2Config")
+
+
+def test_other_errors_of_torch_are_not_called_out_of_memory(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(Loss, "__call__", fail)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run()
+
+
+def test_too_little_memory_is_named():
+    with pytest.raises(MemoryError, match=r"memory=1000 gives 0.000954 MiB, and to stream these windows takes"):
+        run(config=quick(memory=1000))
