@@ -76,7 +76,7 @@ def test_series_without_units_do_not_mix_with_others():
         dataset = percent if "valid" in change else later
         with pytest.raises(ValueError, match="tcc of .* mean 0.6.* trained with 6"):
             run(dataset, task=task, **change)
-    with pytest.raises(ValueError, match="tcc of the dataset averages 0.58"):
+    with pytest.raises(ValueError, match="tcc of the dataset has mean 0.58"):
         run(percent, task=task)(later)
 
 
