@@ -580,3 +580,19 @@ def test_offsets_that_vary_or_are_not_there_are_none():
 def test_times_out_of_order_stay():
     ds = field(name="t2m").isel(time=[2, 0, 1, 1])
     assert rename(ds, ["t2m"])["time"].values.tolist() == ds["time"].values.tolist()
+
+
+def test_canonical_keeps_the_members_and_the_original():
+    ds = field("lat", "lon", LATITUDES[::-1], name="t2m").expand_dims(number=[3, 5])
+    canonical = canonicalize(ds, ["t2m"])
+    assert canonical.original is ds and canonical.member == "number" and len(canonical.series) == 2
+    for index, member in enumerate(canonical.series):
+        assert member.identical(canonical.dataset.isel(number=index))
+    assert canonicalize(ds.isel(number=0), ["t2m"]).series[0].sizes == {"time": 3, "latitude": 4, "longitude": 8}
+
+
+def test_levels_in_pascal_without_units_are_recognized_from_all_levels():
+    ds = on_levels([1000.0, 50000.0, 85000.0], dim="plev")
+    canonical = canonicalize(ds, ["z"], levels=[10])
+    assert canonical.dataset["level"].values.tolist() == [10]
+    assert canonical.restore(canonical.dataset)["plev"].values.tolist() == [1000]
