@@ -1,20 +1,18 @@
-"""What each setting is worth on a simulated climate, and all together against the published configuration.
+"""Measure what each setting changes on a simulated climate, and compare all with the published configuration.
 
-    python benchmarks/ablation.py ablation --data gcm.zarr --out runs      each setting on and off, scored on 2004
-    python benchmarks/ablation.py tuning --data gcm.zarr --out runs        the rival's learning rates, scored on 2004
+    python benchmarks/ablation.py ablation --data gcm.zarr --out runs      one setting changed at a time, scored on 2004
+    python benchmarks/ablation.py tuning --data gcm.zarr --out runs        learning rates and lengths, scored on 2004
     python benchmarks/ablation.py headline --data gcm.zarr --out runs      the three systems, scored on 2005
-    python benchmarks/ablation.py forcings --ncep ncep.zarr --out runs     forcings where there is a day and a night
-    python benchmarks/ablation.py transfer --data gcm.zarr --ncep ncep.zarr --out runs     from simulated to real
-    python benchmarks/ablation.py drift --data gcm.zarr --out runs         90 days in one go
-    python benchmarks/ablation.py table --out runs                         what there is, as Markdown
+    python benchmarks/ablation.py forcings --ncep ncep.zarr --out runs     forcings on data with a diurnal cycle
+    python benchmarks/ablation.py transfer --data gcm.zarr --ncep ncep.zarr --out runs     from simulated to real data
+    python benchmarks/ablation.py drift --data gcm.zarr --out runs         forecasts of 90 days
+    python benchmarks/ablation.py table --out runs                         all results as Markdown
 
-The climate is five years of a general circulation model, 6-hourly on 32 x 64 cells: trained on 2001 to 2003, every
-choice made on 2004, 2005 touched by `headline` and `drift` alone. Every run is a process with one thread, so that its
-CPU time is the wall time of a quiet machine, loader included; two run side by side. A run whose result lies in the
-folder is not repeated.
+The climate is five years of a general circulation model, 6-hourly on 32 x 64 cells. Training uses 2001 to 2003, every
+choice 2004; only `headline` and `drift` use 2005. Each run is a process with one thread, so its CPU time, loader
+included, is its wall time on a quiet machine; two runs share the machine. Runs with a result in the folder are skipped.
 """
 
-import dataclasses
 import json
 import math
 import os
@@ -34,15 +32,16 @@ import xarray as xr
 import simvp_climate as sc
 
 LEADS = (24, 72, 120, 168, 240)  # hours
-SYSTEMS = ("persistence", "damped persistence", "climatology")
-FIELDS = ("orography", "land_sea_mask")
-PAIR, ALL = ("z500", "t2m"), ("z500", "t2m", "t850", "u10", "v10")
-THRICE = (("z500", 3.0), ("t2m", 3.0))
+BASELINES = ("persistence", "damped persistence", "climatology")
+STATIC_FIELDS = ("orography", "land_sea_mask")
+ALL_FORCINGS = ("coordinates", "time_of_year", *STATIC_FIELDS)
+TWO_VARIABLES, FIVE_VARIABLES = ("z500", "t2m"), ("z500", "t2m", "t850", "u10", "v10")
+WEIGHT_3 = (("z500", 3.0), ("t2m", 3.0))
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A run: what is forecast, by which network, trained how; on which share of the data, and from which start."""
+    """The task, network and training of a run, its share of the training data and the setup it starts from."""
 
     variables: tuple[str, ...]
     history: int
@@ -50,39 +49,35 @@ class Setup:
     model: sc.SimVPv2Config
     config: sc.TrainConfig
     share: float = 1.0
-    start: str | None = None
+    pretrained: str | None = None
 
     @property
     def task(self) -> sc.Task:
         return sc.Task(self.variables, history=self.history, horizon=self.history, forcings=self.forcings)
 
-    def but(self, **changes) -> "Setup":
-        """Return the setup with some fields of it, of its model or of its configuration changed."""
-        groups = {"model": {}, "config": {}}
-        own = {}
+    def change(self, **changes) -> "Setup":
+        """Return the setup with changes to its own fields or to those of its model or training configuration."""
+        changes_by_owner: dict[str, dict] = {"model": {}, "config": {}, "setup": {}}
         for name, value in changes.items():
-            for group in groups:
-                if name in {field.name for field in dataclasses.fields(getattr(self, group))}:
-                    groups[group][name] = value
-                    break
-            else:
-                own[name] = value
-        parts = {group: replace(getattr(self, group), **fields) for group, fields in groups.items()}
-        return replace(self, **parts, **own)
+            owners = (owner for owner in ("model", "config") if hasattr(getattr(self, owner), name))
+            changes_by_owner[next(owners, "setup")][name] = value
+        model = replace(self.model, **changes_by_owner["model"])
+        config = replace(self.config, **changes_by_owner["config"])
+        return replace(self, model=model, config=config, **changes_by_owner["setup"])
 
 
-# 0.72 M parameters, an eighteenth of the published size, so that a CPU trains it in minutes
-SIZE = dict(hidden_space=16, hidden_time=96, spatial_layers=2, blocks=4, mlp_ratio=8.0)
-TRAIN = dict(epochs=1, batch_size=8, precision="bf16-mixed", progress=False, validation_windows=128)
+# 0.72 M parameters, an eighteenth of the published size: a CPU trains it in minutes
+NETWORK = dict(hidden_space=16, hidden_time=96, spatial_layers=2, blocks=4, mlp_ratio=8.0)
+TRAINING = dict(epochs=1, batch_size=8, precision="bf16-mixed", progress=False, validation_windows=128)
 
-# as published: OpenSTL's t2m configuration, with its optimizer, learning rate and schedule
+# OpenSTL's t2m configuration with its optimizer, learning rate and schedule
 PUBLISHED = Setup(
-    PAIR,
+    TWO_VARIABLES,
     4,
     (),
-    sc.SimVPv2Config(**SIZE, drop_path=0.1, padding="zeros", predict="state"),
+    sc.SimVPv2Config(**NETWORK, drop_path=0.1, padding="zeros", predict="state"),
     sc.TrainConfig(
-        **{**TRAIN, "batch_size": 16},
+        **{**TRAINING, "batch_size": 16},
         optimizer="adam",
         weight_decay=0.0,
         learning_rate=5e-3,
@@ -93,90 +88,94 @@ PUBLISHED = Setup(
         ema_decay=0.0,
     ),
 )
-# the same network and loss, with the recipe that did best on 2004, see `tuning`
-TUNED = PUBLISHED.but(
+# the same network and loss with the training that was best on 2004 (`tuning`)
+TUNED = PUBLISHED.change(
     optimizer="adamw", weight_decay=0.01, learning_rate=8e-3, warmup=0.1, gradient_clip=1.0, drop_path=0.0, batch_size=4
 )
-OURS = Setup(
-    ALL,
+SIMVP_CLIMATE = Setup(
+    FIVE_VARIABLES,
     4,
     (),
-    sc.SimVPv2Config(**SIZE, drop_path=0.0, padding="sphere", predict="change"),
-    sc.TrainConfig(**TRAIN, learning_rate=2e-3),
+    sc.SimVPv2Config(**NETWORK, drop_path=0.0, padding="sphere", predict="change"),
+    sc.TrainConfig(**TRAINING, learning_rate=2e-3),
 )
 
-# the translator on a quarter of the cells, half the time: there are many runs
-SMALL = OURS.but(spatial_layers=4)
+# four spatial layers: the middle blocks see a quarter of the cells, which halves the time of the many runs
+REFERENCE = SIMVP_CLIMATE.change(spatial_layers=4)
 ABLATION = {
-    "all on": SMALL,
-    "padding: zeros": SMALL.but(padding="zeros"),
-    "padding: periodic": SMALL.but(padding="periodic"),
-    "predict: state": SMALL.but(predict="state"),
-    "loss: in units of the state": SMALL.but(loss_normalization="state"),
-    "loss: not weighted by area": SMALL.but(area_weighted=False),
-    "loss: first leads count more": SMALL.but(lead_weights=(1.0, 0.71, 0.58, 0.5)),
-    "variables: z500 and t2m alone": SMALL.but(variables=PAIR),
-    "forcings: fields and season": SMALL.but(forcings=("coordinates", "time_of_year", *FIELDS)),
-    "average: none": SMALL.but(ema_decay=0.0),
-    "drop path: 0.1": SMALL.but(drop_path=0.1),
-    "rollout: two calls at the end": SMALL.but(rollout=2),
-    "history: 2": SMALL.but(history=2),
-    "history: 12": SMALL.but(history=12),
+    "reference": REFERENCE,
+    "padding zeros": REFERENCE.change(padding="zeros"),
+    "padding periodic": REFERENCE.change(padding="periodic"),
+    "predict the state": REFERENCE.change(predict="state"),
+    "loss normalized by the state": REFERENCE.change(loss_normalization="state"),
+    "loss without area weights": REFERENCE.change(area_weighted=False),
+    "higher loss weights of the first leads": REFERENCE.change(lead_weights=(1.0, 0.71, 0.58, 0.5)),
+    "only z500 and t2m": REFERENCE.change(variables=TWO_VARIABLES),
+    "forcings: coordinates, season, orography, land": REFERENCE.change(forcings=ALL_FORCINGS),
+    "no average of weights": REFERENCE.change(ema_decay=0.0),
+    "drop path 0.1": REFERENCE.change(drop_path=0.1),
+    "rollout of two calls in the last quarter": REFERENCE.change(rollout=2),
+    "history 2": REFERENCE.change(history=2),
+    "history 12": REFERENCE.change(history=12),
 }
-FIELDS_AND_SEASON = ("coordinates", "time_of_year", *FIELDS)
-PERIODIC = OURS.but(padding="periodic")
-LONG = PERIODIC.but(learning_rate=8e-3, epochs=2)
+PERIODIC = SIMVP_CLIMATE.change(padding="periodic")
+LONG = PERIODIC.change(learning_rate=8e-3, epochs=2)
+BEST = LONG.change(batch_size=4, epochs=3, rollout=2, variable_weights=WEIGHT_3)
 TUNING = {
     **{
-        f"published: rate {rate:g}": TUNED.but(learning_rate=rate, batch_size=8, epochs=1)
+        f"published: learning rate {rate:g}": TUNED.change(learning_rate=rate, batch_size=8, epochs=1)
         for rate in (1e-3, 2e-3, 4e-3, 8e-3, 16e-3)
     },
-    "published: rate 0.004, 3 epochs": TUNED.but(learning_rate=4e-3, batch_size=8, epochs=3),
-    "published: rate 0.008, 3 epochs": TUNED.but(batch_size=8, epochs=3),
-    "published: rate 0.008, 3 epochs, batches of 4": TUNED.but(epochs=3),
-    "published: rate 0.008, 4 epochs, batches of 4": TUNED.but(epochs=4),
-    "published: rate 0.016, 3 epochs, batches of 4": TUNED.but(learning_rate=16e-3, epochs=3),
-    "published: rate 0.008, 3 epochs, batches of 4, one-cycle": TUNED.but(epochs=3, schedule="one-cycle", warmup=0.3),
-    "ours: rate 0.004": PERIODIC.but(learning_rate=4e-3),
-    "ours: rate 0.004, z500 and t2m alone": PERIODIC.but(learning_rate=4e-3, variables=PAIR),
-    "ours: rate 0.004, 2 epochs, rollout": LONG.but(learning_rate=4e-3, rollout=2),
-    "ours: rate 0.004, 2 epochs, rollout, forcings": LONG.but(
-        learning_rate=4e-3, rollout=2, forcings=FIELDS_AND_SEASON
+    "published: learning rate 0.004, 3 epochs": TUNED.change(learning_rate=4e-3, batch_size=8, epochs=3),
+    "published: learning rate 0.008, 3 epochs": TUNED.change(batch_size=8, epochs=3),
+    "published: learning rate 0.008, 3 epochs, batches of 4": TUNED.change(epochs=3),
+    "published: learning rate 0.008, 4 epochs, batches of 4": TUNED.change(epochs=4),
+    "published: learning rate 0.016, 3 epochs, batches of 4": TUNED.change(learning_rate=16e-3, epochs=3),
+    "published: learning rate 0.008, 3 epochs, batches of 4, one-cycle": TUNED.change(
+        epochs=3, schedule="one-cycle", warmup=0.3
     ),
-    "ours: rate 0.008, 2 epochs": LONG,
-    "ours: rate 0.008, 2 epochs, rollout": LONG.but(rollout=2),
-    "ours: rate 0.008, 2 epochs, z500 and t2m count thrice": LONG.but(variable_weights=THRICE),
-    "ours: rate 0.008, 2 epochs, batches of 4": LONG.but(batch_size=4),
-    "ours: rate 0.008, 2 epochs, batches of 4, rollout": LONG.but(batch_size=4, rollout=2),
-    "ours: rate 0.008, 3 epochs, batches of 4": LONG.but(batch_size=4, epochs=3),
-    "ours: rate 0.008, 4 epochs, history 2": LONG.but(history=2, epochs=4),
-    "ours: rate 0.008, 3 epochs, batches of 4, history 2": LONG.but(history=2, batch_size=4, epochs=3),
-    "ours: rate 0.008, 3 epochs, batches of 4, history 2, rollout": LONG.but(
+    "simvp_climate: learning rate 0.004": PERIODIC.change(learning_rate=4e-3),
+    "simvp_climate: learning rate 0.004, only z500 and t2m": PERIODIC.change(
+        learning_rate=4e-3, variables=TWO_VARIABLES
+    ),
+    "simvp_climate: learning rate 0.004, 2 epochs, rollout": LONG.change(learning_rate=4e-3, rollout=2),
+    "simvp_climate: learning rate 0.004, 2 epochs, rollout, forcings": LONG.change(
+        learning_rate=4e-3, rollout=2, forcings=ALL_FORCINGS
+    ),
+    "simvp_climate: learning rate 0.008, 2 epochs": LONG,
+    "simvp_climate: learning rate 0.008, 2 epochs, rollout": LONG.change(rollout=2),
+    "simvp_climate: learning rate 0.008, 2 epochs, weight 3 on z500, t2m": LONG.change(variable_weights=WEIGHT_3),
+    "simvp_climate: learning rate 0.008, 2 epochs, batches of 4": LONG.change(batch_size=4),
+    "simvp_climate: learning rate 0.008, 2 epochs, batches of 4, rollout": LONG.change(batch_size=4, rollout=2),
+    "simvp_climate: learning rate 0.008, 3 epochs, batches of 4": LONG.change(batch_size=4, epochs=3),
+    "simvp_climate: learning rate 0.008, 4 epochs, history 2": LONG.change(history=2, epochs=4),
+    "simvp_climate: learning rate 0.008, 3 epochs, batches of 4, history 2": LONG.change(
+        history=2, batch_size=4, epochs=3
+    ),
+    "simvp_climate: learning rate 0.008, 3 epochs, batches of 4, history 2, rollout": LONG.change(
         history=2, batch_size=4, epochs=3, rollout=2
     ),
-    "ours: rate 0.008, 3 epochs, batches of 4, rollout, z500 and t2m count thrice": LONG.but(
-        batch_size=4, epochs=3, rollout=2, variable_weights=THRICE
-    ),
-    # for `drift`: does it help to know the season?
-    "ours: rate 0.008, 3 epochs, batches of 4, rollout, z500 and t2m count thrice, forcings": LONG.but(
-        batch_size=4, epochs=3, rollout=2, variable_weights=THRICE, forcings=FIELDS_AND_SEASON
+    "simvp_climate: learning rate 0.008, 3 epochs, batches of 4, rollout, weight 3 on z500, t2m": BEST,
+    # for `drift`: do forcings reduce it?
+    "simvp_climate: learning rate 0.008, 3 epochs, batches of 4, rollout, weight 3 on z500, t2m, forcings": BEST.change(
+        forcings=ALL_FORCINGS
     ),
 }
-# what did best on 2004; equal CPU time: the steps of the rivals take less, so they have an epoch more
+# Best settings on 2004. The published network takes less time per step and gets one epoch more: equal CPU time.
 HEADLINE = {
-    "ours": LONG.but(batch_size=4, epochs=3, rollout=2, variable_weights=THRICE),
-    "published, tuned": TUNED.but(epochs=4),
-    "as published": PUBLISHED.but(epochs=4),
+    "simvp_climate": BEST,
+    "published, tuned": TUNED.change(epochs=4),
+    "as published": PUBLISHED.change(epochs=4),
 }
-AIR = Setup(
+NCEP = Setup(
     ("air",),
     4,
     (),
-    sc.SimVPv2Config(**SIZE, drop_path=0.0, padding="auto", predict="change"),
-    sc.TrainConfig(**TRAIN, learning_rate=2e-3),
+    sc.SimVPv2Config(**NETWORK, drop_path=0.0, padding="auto", predict="change"),
+    sc.TrainConfig(**TRAINING, learning_rate=2e-3),
 )
 FORCINGS = {
-    name: AIR.but(forcings=forcings, epochs=4)
+    name: NCEP.change(forcings=forcings, epochs=4)
     for name, forcings in {
         "none": (),
         "insolation": ("insolation",),
@@ -184,44 +183,44 @@ FORCINGS = {
         "insolation, times of day and year, coordinates": ("insolation", "time_of_day", "time_of_year", "coordinates"),
     }.items()
 }
-WARM = AIR.but(forcings=("insolation",), epochs=4)
-TENTH = WARM.but(share=0.1, epochs=40)  # as many steps
+INSOLATION = NCEP.change(forcings=("insolation",), epochs=4)
+TENTH = INSOLATION.change(share=0.1, epochs=40)  # the same number of steps as with all data
 TRANSFER = {
-    "pretraining": WARM.but(epochs=2),  # on the temperature of the simulated climate, all round the globe
-    # from scratch: "insolation" of `forcings`
-    "all data, pretrained": WARM.but(start="pretraining"),
+    "pretraining": INSOLATION.change(epochs=2),  # on global temperature of the simulated climate
+    # its counterpart from scratch is "insolation" of `forcings`
+    "all data, pretrained": INSOLATION.change(pretrained="pretraining"),
     "a tenth, from scratch": TENTH,
-    "a tenth, pretrained": TENTH.but(start="pretraining"),
+    "a tenth, pretrained": TENTH.change(pretrained="pretraining"),
 }
-PARTS = {"ablation": ABLATION, "tuning": TUNING, "headline": HEADLINE, "forcings": FORCINGS, "transfer": TRANSFER}
+EXPERIMENTS = {"ablation": ABLATION, "tuning": TUNING, "headline": HEADLINE, "forcings": FORCINGS, "transfer": TRANSFER}
 
 Folder = Annotated[Path, typer.Option()]
 app = typer.Typer(add_completion=False, help=__doc__.splitlines()[0])
 
 
 def damped_persistence(train: xr.Dataset, climatology: xr.Dataset, persistence: xr.Dataset) -> xr.Dataset:
-    """Return climatology plus the last anomaly times the share of it that is left at each lead, fit on `train`."""
+    """Return climatology plus the initial anomaly, damped at each lead by a regression on `train`."""
     anomaly = train - sc.baselines.climatology_at(climatology, train["time"]).drop_vars(
         ["hour", "dayofyear"], errors="ignore"
     )
     anomaly = anomaly.load()
     weight = sc.metrics.latitude_weights(train["latitude"])
-    shares = []
+    factors = []
     for lead in persistence["lead_time"].values:
         steps = int(lead / (train["time"].values[1] - train["time"].values[0]))
         first, later = anomaly.isel(time=slice(None, -steps)), anomaly.isel(time=slice(steps, None)).drop_vars("time")
         first = first.drop_vars("time")
-        shares.append((first * later).weighted(weight).mean() / (first**2).weighted(weight).mean())
-    share = xr.concat(shares, persistence["lead_time"])
+        factors.append((first * later).weighted(weight).mean() / (first**2).weighted(weight).mean())
+    factor = xr.concat(factors, persistence["lead_time"])
     now = sc.baselines.climatology_at(climatology, persistence["init_time"])
     then = sc.baselines.climatology_at(climatology, persistence["valid_time"])
     names = ["hour", "dayofyear"]
-    damped = then.drop_vars(names, errors="ignore") + share * (persistence - now.drop_vars(names, errors="ignore"))
+    damped = then.drop_vars(names, errors="ignore") + factor * (persistence - now.drop_vars(names, errors="ignore"))
     return damped.transpose(*next(iter(persistence.data_vars.values())).dims)
 
 
 def activity(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset) -> xr.Dataset:
-    """Return the standard deviation of the anomalies of a forecast over that of the truth, by lead."""
+    """Return, by lead, the standard deviation of forecast anomalies over that of the anomalies of the truth."""
 
     def spread(fields: xr.Dataset) -> xr.Dataset:
         anomaly = fields - sc.baselines.climatology_at(climatology, forecast["valid_time"])
@@ -232,147 +231,149 @@ def activity(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset) -
 
 
 def scores(forecast: xr.Dataset, truth: xr.Dataset, train: xr.Dataset) -> dict:
-    """Return rmse, acc, small-scale variance and activity by variable and lead, and those of the baselines."""
+    """Return {variable: {system: {metric: values by lead}}} of the forecast and the baselines."""
     complete = forecast["valid_time"].max("lead_time") <= truth["time"].max()
     forecast = forecast.isel(init_time=np.flatnonzero(complete))
     climatology = sc.baselines.climatology(train)
     forecast = forecast.sel(lead_time=[np.timedelta64(lead, "h") for lead in LEADS]).assign_attrs(system="forecast")
-    found = {}
+    names = list(forecast.data_vars)
     table = sc.score(forecast, truth, climatology=climatology)
-    damped = sc.baselines.persistence(truth[list(forecast.data_vars)], forecast["init_time"], forecast["lead_time"])
-    damped = damped_persistence(train[list(forecast.data_vars)], climatology, damped)
-    damped = sc.score(damped.assign_attrs(system="damped persistence"), truth, climatology=climatology)
-    for name in forecast.data_vars:
-        part = {
+    persistence = sc.baselines.persistence(truth[names], forecast["init_time"], forecast["lead_time"])
+    damped = damped_persistence(train[names], climatology, persistence)
+    damped_table = sc.score(damped.assign_attrs(system="damped persistence"), truth, climatology=climatology)
+    tables = {"forecast": table, "persistence": table, "climatology": table, "damped persistence": damped_table}
+    results = {}
+    for name in names:
+        results[name] = {
             system: {
-                metric: [round(float(x), 5) for x in one[name].sel(system=system, metric=metric)]
-                for metric in one["metric"].values
+                str(metric): [round(float(x), 5) for x in scored[name].sel(system=system, metric=metric)]
+                for metric in scored["metric"].values
             }
-            for one, systems in ((table, ("forecast", "persistence", "climatology")), (damped, ["damped persistence"]))
-            for system in systems
+            for system, scored in tables.items()
         }
-        active = activity(forecast[[name]], truth, climatology)[name]
-        part["forecast"]["activity"] = [round(float(x), 4) for x in active]
-        found[name] = part
-    return found
+        ratio = activity(forecast[[name]], truth, climatology)[name]
+        results[name]["forecast"]["activity"] = [round(float(x), 4) for x in ratio]
+    return results
 
 
-def climate(data: Path, setup: Setup) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
-    """Return the training, the validation and the test years."""
+def split_climate(data: Path, setup: Setup) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
+    """Return the training, validation and test years of the simulated climate."""
     if setup.variables == ("air",):
         ds = sc.open_dataset(data, ["t2m"]).rename(t2m="air")
     else:
-        ds = sc.open_dataset(data, [*setup.variables, *(name for name in setup.forcings if name in FIELDS)])
+        ds = sc.open_dataset(data, [*setup.variables, *(name for name in setup.forcings if name in STATIC_FIELDS)])
     return ds.sel(time=slice("2001", "2003")), ds.sel(time="2004"), ds.sel(time="2005")
 
 
-def air(data: Path, setup: Setup) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
-    """Return the first 60 % of a series (or the last share of these), the next 20 % and the last 20 %."""
+def split_ncep(data: Path, setup: Setup) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
+    """Return the first 60 % of a series (or the last share of them), the next 20 % and the last 20 %."""
     ds = sc.open_dataset(data, setup.variables)
     first, second = (int(ds.sizes["time"] * share) for share in (0.6, 0.8))
     start = first - int(first * setup.share)
-    return tuple(ds.isel(time=slice(*part)) for part in ((start, first), (first, second), (second, None)))
+    return tuple(ds.isel(time=slice(*bounds)) for bounds in ((start, first), (first, second), (second, None)))
 
 
-def measure(part: str, name: str, seed: int, data: Path, out: Path) -> dict:
-    """Train a setup of a part once, score it, and return what was found."""
-    setup = PARTS[part][name].but(seed=seed)
-    real = part in ("forcings", "transfer") and name != "pretraining"
-    train, valid, test = (air if real else climate)(data, setup)
-    start = None
-    if setup.start is not None:
-        start = sc.Forecaster.load(out / f"{file_name(part, setup.start, seed)}.safetensors", device="cpu")
-        setup = setup.but(statistics="compute")
+def measure(experiment: str, name: str, seed: int, data: Path, out: Path) -> dict:
+    """Train a setup with one seed, save the forecaster and return its scores."""
+    setup = EXPERIMENTS[experiment][name].change(seed=seed)
+    real = experiment in ("forcings", "transfer") and name != "pretraining"
+    train, valid, test = (split_ncep if real else split_climate)(data, setup)
+    pretrained = None
+    if setup.pretrained is not None:
+        path = out / f"{file_name(experiment, setup.pretrained, seed)}.safetensors"
+        pretrained = sc.Forecaster.load(path, device="cpu")
+        setup = setup.change(statistics="compute")
     before = time.process_time()
-    model = None if start else setup.model
+    model = None if pretrained else setup.model
     forecaster = sc.train(
-        setup.task, train, valid=valid, model=model, config=setup.config, start_from=start, device="cpu"
+        setup.task, train, valid=valid, model=model, config=setup.config, start_from=pretrained, device="cpu"
     )
     seconds = time.process_time() - before
-    forecaster.save(out / f"{file_name(part, name, seed)}.safetensors")
-    truth, every = (test, "12h") if real else (test, "1D") if part == "headline" else (valid, "2D")
+    forecaster.save(out / f"{file_name(experiment, name, seed)}.safetensors")
+    truth, every = (test, "12h") if real else (test, "1D") if experiment == "headline" else (valid, "2D")
     forecast = forecaster(truth, every=every, horizon=LEADS[-1] // 6)
     size = sum(value.numel() for value in forecaster.network.parameters())
     return {
-        "part": part,
+        "experiment": experiment,
         "name": name,
         "seed": seed,
         "parameters": size,
         "cpu_seconds": round(seconds, 1),
         "epochs": setup.config.epochs,
-        "scores": scores(forecast[[v for v in forecast if v in (*PAIR, "air")]], truth, train),
+        "scores": scores(forecast[[v for v in forecast if v in (*TWO_VARIABLES, "air")]], truth, train),
         "history": forecaster.provenance["epochs"],
     }
 
 
-def file_name(part: str, name: str, seed: int) -> str:
-    return "-".join([part, "".join(c if c.isalnum() else "_" for c in name), str(seed)])
+def file_name(experiment: str, name: str, seed: int) -> str:
+    return "-".join([experiment, "".join(c if c.isalnum() else "_" for c in name), str(seed)])
 
 
 @app.command()
-def one(part: str, name: str, seed: int, data: Path, out: Path):
-    """Do a single run and write its result."""
+def run(experiment: str, name: str, seed: int, data: Path, out: Path):
+    """Do one run and write its result."""
     import torch
 
     torch.set_num_threads(1)
-    result = measure(part, name, seed, data, out)
-    path = out / f"{file_name(part, name, seed)}.json"
+    result = measure(experiment, name, seed, data, out)
+    path = out / f"{file_name(experiment, name, seed)}.json"
     unfinished = path.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(result, indent=1))
     os.replace(unfinished, path)
 
 
-def run_all(part: str, data: Path, out: Path, seeds: int, jobs: int, names: list[str]) -> None:
+def run_all(experiment: str, data: Path, out: Path, seeds: int, jobs: int, names: list[str]) -> None:
+    """Do all runs of an experiment that have no result yet, `jobs` at a time, and print the table."""
     out.mkdir(parents=True, exist_ok=True)
 
-    def start(job: tuple[str, int]) -> None:
+    def run_job(job: tuple[str, int]) -> None:
         name, seed = job
-        if (out / f"{file_name(part, name, seed)}.json").exists():
+        if (out / f"{file_name(experiment, name, seed)}.json").exists():
             return
-        command = [sys.executable, __file__, "one", part, name, str(seed), str(data), str(out)]
+        command = [sys.executable, __file__, "run", experiment, name, str(seed), str(data), str(out)]
         subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        print(f"{part}: {name}, seed {seed} done", flush=True)
+        print(f"{experiment}: {name}, seed {seed} done", flush=True)
 
-    wanted = [(name, seed) for seed in range(seeds) for name in names or PARTS[part]]
+    jobs_to_do = [(name, seed) for seed in range(seeds) for name in names or EXPERIMENTS[experiment]]
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(start, wanted))
-    print(as_table(part, out))
+        list(pool.map(run_job, jobs_to_do))
+    print(as_table(experiment, out))
 
 
 @app.command()
 def ablation(data: Folder, out: Folder, seeds: int = 3, jobs: int = 2, only: list[str] | None = None):
-    """Train with each setting on and off."""
+    """Change one setting at a time."""
     run_all("ablation", data, out, seeds, jobs, only or [])
 
 
 @app.command()
 def tuning(data: Folder, out: Folder, seeds: int = 1, jobs: int = 2, only: list[str] | None = None):
-    """Tune the published configuration."""
+    """Tune both configurations on 2004."""
     run_all("tuning", data, out, seeds, jobs, only or [])
 
 
 @app.command()
 def headline(data: Folder, out: Folder, seeds: int = 3, jobs: int = 2, only: list[str] | None = None):
-    """Train and test the three systems."""
+    """Train the three systems and score them on 2005."""
     run_all("headline", data, out, seeds, jobs, only or [])
 
 
 @app.command()
 def forcings(ncep: Folder, out: Folder, seeds: int = 3, jobs: int = 2, only: list[str] | None = None):
-    """Train on a real series with and without forcings."""
+    """Train on the NCEP series with and without forcings."""
     run_all("forcings", ncep, out, seeds, jobs, only or [])
 
 
 @app.command()
 def transfer(data: Folder, ncep: Folder, out: Folder, seeds: int = 3, jobs: int = 2):
-    """Train on a simulated climate, and go on with a real series."""
+    """Train on the simulated climate, then fine-tune on the NCEP series."""
     run_all("transfer", data, out, seeds, jobs, ["pretraining"])
     run_all("transfer", ncep, out, seeds, jobs, [name for name in TRANSFER if name != "pretraining"])
 
 
 @app.command()
 def drift(data: Folder, out: Folder, days: int = 90, runs: str = "headline-*", year: int = 2005):
-    """Roll what `headline`, or other runs, trained out over a season, from four times of a year."""
+    """Print the drift and variance of 90-day forecasts by trained forecasters, from four times of a year."""
     for path in sorted(out.glob(f"{runs}.safetensors")):
         forecaster = sc.Forecaster.load(path, device="cpu")
         test = sc.open_dataset(data, forecaster.task.variables).sel(time=str(year))
@@ -382,7 +383,7 @@ def drift(data: Folder, out: Folder, days: int = 90, runs: str = "headline-*", y
         late = forecast.isel(lead_time=slice(-120, None))  # the last 30 days
         truth = test.sel(time=late["valid_time"])
         weight = sc.metrics.latitude_weights(test["latitude"])
-        for name in PAIR:
+        for name in TWO_VARIABLES:
             finite = bool(np.isfinite(forecast[name]).all())
             means = [x[name].weighted(weight).mean(("lead_time", "latitude", "longitude")) for x in (late, truth)]
             spreads = [x[name].var(("lead_time", "longitude")).weighted(weight).mean() for x in (late, truth)]
@@ -393,38 +394,38 @@ def drift(data: Folder, out: Folder, days: int = 90, runs: str = "headline-*", y
 
 @app.command()
 def table(out: Folder):
-    """Print what there is."""
-    for part in PARTS:
-        if any(out.glob(f"{part}-*.json")):
-            print(f"\n{part}\n\n{as_table(part, out)}")
+    """Print the results of all experiments."""
+    for experiment in EXPERIMENTS:
+        if any(out.glob(f"{experiment}-*.json")):
+            print(f"\n{experiment}\n\n{as_table(experiment, out)}")
 
 
-def as_table(part: str, out: Path) -> str:
-    """Return the results of a part as Markdown: means over the seeds, and their spread at the first lead."""
-    results = [json.loads(path.read_text()) for path in sorted(out.glob(f"{part}-*.json"))]
+def as_table(experiment: str, out: Path) -> str:
+    """Return the results as Markdown: means over seeds, and their standard deviation at the first lead."""
+    results = [json.loads(path.read_text()) for path in sorted(out.glob(f"{experiment}-*.json"))]
     variables = list(results[0]["scores"])
-    shown = LEADS if part == "headline" else LEADS[:3]
+    leads = LEADS if experiment == "headline" else LEADS[:3]
     head = ["", "seeds", "CPU s"]
     for variable in variables:
-        head += [f"{variable} RMSE at {' / '.join(str(lead) for lead in shown)} h", "ACC", "small scales", "activity"]
+        head += [f"{variable} RMSE at {' / '.join(str(lead) for lead in leads)} h", "ACC", "small scales", "activity"]
     lines = [head, ["---"] * len(head)]
 
     def cells(rows: list[dict], digits: int) -> list[str]:
-        found = []
+        columns = []
         for metric, places in (("rmse", digits), ("acc", 3), ("small_scale_variance", 2), ("activity", 2)):
             series = [row[metric] for row in rows if metric in row]
             if not series:
-                found.append("")
+                columns.append("")
                 continue
-            means = [statistics.mean(values) for values in zip(*series, strict=True)][: len(shown)]
+            means = [statistics.mean(values) for values in zip(*series, strict=True)][: len(leads)]
             text = " / ".join("-" if math.isnan(x) else f"{x:.{places}f}" for x in means)
             if metric == "rmse" and len(series) > 1:
                 text += f" (±{statistics.stdev(values[0] for values in series):.{places}f})"
-            found.append(text)
-        return found
+            columns.append(text)
+        return columns
 
     digits = {name: 1 if name == "z500" else 3 for name in variables}
-    for name in PARTS[part]:
+    for name in EXPERIMENTS[experiment]:
         runs = [result for result in results if result["name"] == name]
         if not runs:
             continue
@@ -432,7 +433,7 @@ def as_table(part: str, out: Path) -> str:
         for variable in variables:
             line += cells([run["scores"][variable]["forecast"] for run in runs], digits[variable])
         lines.append(line)
-    for system in SYSTEMS:
+    for system in BASELINES:
         line = [system, "", ""]
         for variable in variables:
             line += cells([results[0]["scores"][variable][system]], digits[variable])

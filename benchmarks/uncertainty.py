@@ -27,7 +27,8 @@ def main(
     probability: float = 0.9,
     days: Annotated[int, typer.Option(help="Days of both years that are used, from January.")] = 366,
 ) -> None:
-    forecasters = [sc.Forecaster.load(path, device="cpu") for path in sorted(runs.glob("headline-ours-?.safetensors"))]
+    paths = sorted(runs.glob("headline-simvp_climate-?.safetensors"))
+    forecasters = [sc.Forecaster.load(path, device="cpu") for path in paths]
     ds = sc.open_dataset(data, forecasters[0].task.variables)
     train, valid, test = (ds.sel(time=years) for years in (slice("2001", "2003"), "2004", "2005"))
     valid, test = (year.isel(time=slice(0, days * 4)) for year in (valid, test))
