@@ -6,11 +6,11 @@ cell, a script saves it with `figure.savefig(...)`, and a loop over many forecas
 axes of your own.
 """
 
+from simvp_climate.plot.animation import animate
 from simvp_climate.plot.curves import scores
-from simvp_climate.plot.movies import animate
-from simvp_climate.plot.on_maps import maps, skill_map
+from simvp_climate.plot.forecast_maps import maps, skill_map
+from simvp_climate.plot.longitude_time import hovmoller
 from simvp_climate.plot.scorecards import scorecard
-from simvp_climate.plot.sections import hovmoller
 from simvp_climate.plot.spectral_curves import spectra
 from simvp_climate.plot.training_curves import training_curve
 

@@ -16,7 +16,7 @@ from simvp_climate.data.conventions import rename
 from simvp_climate.data.grid import Axes as Dimensions
 from simvp_climate.data.grid import closes_longitude, find_axes, latitude_weights
 from simvp_climate.plot.colors import check_colors, colors_of, diverging_of, shown, symmetric_range
-from simvp_climate.plot.geography import degrees_text, edges_of
+from simvp_climate.plot.map_axes import degrees_text, edges_of
 from simvp_climate.plot.selection import (
     check_dataset,
     choose_init,

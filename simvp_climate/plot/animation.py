@@ -18,7 +18,7 @@ from simvp_climate.data.files import check_parent, write_atomically
 from simvp_climate.data.grid import find_axes
 from simvp_climate.data.progress import tqdm
 from simvp_climate.plot.colors import check_colors, colors_of
-from simvp_climate.plot.geography import beyond_edge, check_projection, color_bar, draw_cells, fit_height, map_panels
+from simvp_climate.plot.map_axes import beyond_edge, check_projection, color_bar, draw_cells, fit_height, map_panels
 from simvp_climate.plot.selection import (
     at_points_of,
     check_dataset,

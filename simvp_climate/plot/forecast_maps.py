@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from simvp_climate.data.conventions import rename
 from simvp_climate.data.grid import find_axes, latitude_weights
 from simvp_climate.plot.colors import DIVERGING, check_colors, colors_of, diverging_of, symmetric_range
-from simvp_climate.plot.geography import beyond_edge, check_projection, color_bar, draw_cells, fit_height, map_panels
+from simvp_climate.plot.map_axes import beyond_edge, check_projection, color_bar, draw_cells, fit_height, map_panels
 from simvp_climate.plot.selection import (
     at_points_of,
     check_dataset,
