@@ -31,7 +31,7 @@ from simvp_climate.plot.selection import (
     lead_values,
     time_values,
 )
-from simvp_climate.plot.style import figure_of, font_size, given_panels, labeled, new_figure, refuse_settings_of_axes
+from simvp_climate.plot.style import check_axes, figure_of, font_size, new_figure, refuse_settings_with_axes, with_units
 
 _WRITERS = {".gif": "pillow", ".mp4": "ffmpeg"}
 
@@ -87,7 +87,7 @@ def animate(
     check_dataset(forecast, "forecast")
     check_projection(projection)
     check_colors(cmap, limits, [])
-    refuse_settings_of_axes(ax, width, projection)
+    refuse_settings_with_axes(ax, width, projection)
     if not frames_per_second > 0:
         raise ValueError(f"frames_per_second={frames_per_second!r} must be greater than 0")
     writer = None if to is None else _writer(Path(to))
@@ -127,10 +127,10 @@ def animate(
     columns = len(first)
     width = (10.0 if columns > 1 else 6.5) if width is None else width
     size = font_size(3 * width / columns)
-    given = None if ax is None else given_panels(ax, columns, "forecast and truth")
+    given = None if ax is None else check_axes(ax, columns, "forecast and truth")
     figure = new_figure(width) if given is None else figure_of(given)
     panels = map_panels(figure, first[0], projection, (1, columns), columns, size, given)
-    label = labeled(first[0].attrs["what"], first[0])
+    label = with_units(first[0].attrs["what"], first[0])
     calendar = "%Y-%m" if "month" in leads[0][1] else "%Y-%m-%d %H:%M UTC"
     drawn: list = []
 

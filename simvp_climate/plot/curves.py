@@ -16,17 +16,17 @@ from simvp_climate.data.variables import conversion
 from simvp_climate.metrics.definitions import METRICS
 from simvp_climate.plot.selection import check_dataset, choose_names, lead_values
 from simvp_climate.plot.style import (
-    BASELINES,
-    LINES,
+    BASELINE_STYLES,
+    LINE_STYLES,
     MAX_ROWS,
-    at_text,
+    check_axes,
+    coordinate_text,
+    display_name,
     figure_of,
     font_size,
-    given_panels,
-    labeled,
-    name_of,
     new_figure,
-    refuse_settings_of_axes,
+    refuse_settings_with_axes,
+    with_units,
 )
 
 
@@ -76,7 +76,7 @@ def scores(
         nothing of `published` is of the grid, variables, metrics and leads that are drawn, or `ax` is not as many axes
         as panels, or comes with a width.
     """
-    refuse_settings_of_axes(ax, width)
+    refuse_settings_with_axes(ax, width)
     scores = check_scores(scores)
     if published is not None:
         published = _comparable(published, scores)
@@ -103,8 +103,8 @@ def scores(
         values = [scores[d].values if d in scores.coords else np.arange(scores.sizes[d]) for d in others]
         for index in itertools.product(*(range(len(v)) for v in values)):
             chosen = dict(zip(others, index, strict=True))
-            what = [name_of(scores[name])]
-            what += [at_text(scores, d, v[i]) for d, v, i in zip(others, values, index, strict=True)]
+            what = [display_name(scores[name])]
+            what += [coordinate_text(scores, d, v[i]) for d, v, i in zip(others, values, index, strict=True)]
             rows.append((scores[name].isel(chosen), ", ".join(what)))
     if len(rows) > MAX_ROWS:
         raise ValueError(
@@ -117,7 +117,7 @@ def scores(
     if width is None:
         width = 4.0 * columns if published is None else max(4.0 * columns, 8.0)  # the legend is long
     size = font_size(3 * width / columns)
-    given = None if ax is None else given_panels(ax, len(rows) * len(metrics), "variables times metrics")
+    given = None if ax is None else check_axes(ax, len(rows) * len(metrics), "variables times metrics")
     figure = new_figure(width, lines * 0.72 * width / columns + 0.05 * size) if given is None else figure_of(given)
     leads, lead_label = lead_axis(scores)
     drawn: dict[str, object] = {}
@@ -133,7 +133,7 @@ def scores(
         panel.set_title(textwrap.fill(what, 42), fontsize=size)
         # letters that go along the axis of a panel
         room = max(12, int(0.62 * 72 * 0.72 * width / columns / (0.5 * size)))
-        panel.set_ylabel(textwrap.fill(labeled(label, row) if has_units else label, room), fontsize=size)
+        panel.set_ylabel(textwrap.fill(with_units(label, row) if has_units else label, room), fontsize=size)
         if k + columns >= len(rows) * len(metrics):
             panel.set_xlabel(lead_label, fontsize=size)
         panel.tick_params(labelsize=0.9 * size)
@@ -149,7 +149,7 @@ def scores(
             _draw_skilful(panel, row, leads, drawn)
     if drawn:
         ordered = [str(name) for name in scores["system"].values if str(name) in drawn]
-        ordered.sort(key=lambda name: name in BASELINES)  # forecasts first
+        ordered.sort(key=lambda name: name in BASELINE_STYLES)  # forecasts first
         lines_of = [*(drawn[name] for name in ordered), *letters.values()]
         ordered += list(letters)
         if given is None:
@@ -189,16 +189,16 @@ def check_scores(scores: object) -> xr.Dataset:
 
 def _draw_scores(panel: Axes, values: xr.DataArray, leads: np.ndarray, drawn: dict) -> None:
     """Draw the line of every system that has values, and enter it into `drawn` for the legend."""
-    others = [str(name) for name in values["system"].values if str(name) not in BASELINES]
+    others = [str(name) for name in values["system"].values if str(name) not in BASELINE_STYLES]
     for name in (str(name) for name in values["system"].values):
         line = values.sel(system=name).transpose("lead_time").values
         itself = str(values["metric"].values).endswith(f"_vs_{name.replace(' ', '_')}")
         if itself or not np.isfinite(line).any():
             continue
-        if name in BASELINES:
-            color, marker, style = BASELINES[name]
+        if name in BASELINE_STYLES:
+            color, marker, style = BASELINE_STYLES[name]
         else:
-            color, marker = LINES[others.index(name) % len(LINES)]
+            color, marker = LINE_STYLES[others.index(name) % len(LINE_STYLES)]
             style = "-"
         drawn[name] = panel.plot(
             leads,

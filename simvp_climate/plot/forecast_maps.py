@@ -31,13 +31,13 @@ from simvp_climate.plot.selection import (
 )
 from simvp_climate.plot.style import (
     MAX_ROWS,
+    check_axes,
     figure_of,
     font_size,
-    given_panels,
-    labeled,
     new_figure,
-    refuse_settings_of_axes,
+    refuse_settings_with_axes,
     units_of,
+    with_units,
 )
 
 
@@ -113,7 +113,7 @@ def maps(
     """
     check_dataset(forecast, "forecast")
     check_projection(projection)
-    refuse_settings_of_axes(ax, width, projection)
+    refuse_settings_with_axes(ax, width, projection)
     axes = find_axes(forecast)
     rows = choose_rows(forecast, axes.level, variable, level)
     leads = choose_leads(forecast, lead)
@@ -158,7 +158,7 @@ def maps(
     total = each * len(groups) * len(leads)
     columns = 3 if truth is not None else min(3, total)
     lines = -(-total // columns)
-    given = None if ax is None else given_panels(ax, total, "forecast, truth and difference" if each == 3 else "maps")
+    given = None if ax is None else check_axes(ax, total, "forecast, truth and difference" if each == 3 else "maps")
     if width is None:
         width = 12.0 if columns > 1 else 7.0
     figure = new_figure(width) if given is None else figure_of(given)
@@ -187,11 +187,11 @@ def maps(
                 words = f"Forecast minus truth, RMSE {_rmse_text(differences[row], predicted[row])}"
                 own[3 * row + 2].set_title(words, fontsize=size)
         called = next((one for one in predicted if one.attrs["anomaly"]), predicted[0])
-        label = textwrap.fill(labeled(called.attrs["what"], called), 60 if observed else 40)
+        label = textwrap.fill(with_units(called.attrs["what"], called), 60 if observed else 40)
         if observed:
             both = [panel for at, panel in enumerate(own) if at % 3 < 2]
             color_bar(figure, mesh, both, label, [*predicted, *observed], size, 2)
-            color_bar(figure, difference, own[2::3], labeled("Difference", called), differences, size, 1)
+            color_bar(figure, difference, own[2::3], with_units("Difference", called), differences, size, 1)
         elif len(groups) == 1:
             color_bar(figure, mesh, own, label, predicted, size, columns)
         else:
@@ -246,7 +246,7 @@ def skill_map(
     """
     check_dataset(skill, "skill")
     check_projection(projection)
-    refuse_settings_of_axes(ax, width, projection)
+    refuse_settings_with_axes(ax, width, projection)
     known = [str(name) for name in skill.data_vars if f"{name}_significant" in skill]
     if not known:
         raise ValueError(f"skill has {list(skill.data_vars)}: pass what simvp_climate.skill_map returns.")
@@ -264,7 +264,7 @@ def skill_map(
     leads = choose_leads(skill, lead)
     shape = (len(names), len(leads))
     width = (12.0 if len(leads) > 1 else 7.0) if width is None else width
-    given = None if ax is None else given_panels(ax, shape[0] * shape[1], "variables times leads")
+    given = None if ax is None else check_axes(ax, shape[0] * shape[1], "variables times leads")
     figure = new_figure(width) if given is None else figure_of(given)
     size = font_size(3 * width / max(shape[1], 2))
     axes = find_axes(skill)

@@ -31,13 +31,13 @@ from simvp_climate.plot.selection import (
     what,
 )
 from simvp_climate.plot.style import (
+    check_axes,
     color_bar_below,
     figure_of,
     font_size,
-    given_panels,
-    labeled,
     new_figure,
-    refuse_settings_of_axes,
+    refuse_settings_with_axes,
+    with_units,
 )
 
 _AT_ONCE = 2**24  # values that are read in one go, 128 MiB
@@ -96,7 +96,7 @@ def hovmoller(
     """
     check_dataset(dataset, "dataset")
     check_colors(cmap, limits, [])
-    refuse_settings_of_axes(ax, width)
+    refuse_settings_with_axes(ax, width)
     names = [str(name) for name in dataset.data_vars]
     if variable is None:
         if len(names) > 1:
@@ -168,12 +168,12 @@ def hovmoller(
     if truth is not None:
         fields.append((fields[0] - fields[1]).assign_attrs(fields[0].attrs))
 
-    given = None if ax is None else given_panels(ax, len(fields), "forecast, truth and difference" if truth else "one")
+    given = None if ax is None else check_axes(ax, len(fields), "forecast, truth and difference" if truth else "one")
     width = (11.0 if len(fields) > 1 else 5.0) if width is None else width
     size = font_size(3 * width / len(fields))
     figure = new_figure(width, 5.0 if len(fields) == 1 else 0.42 * width) if given is None else figure_of(given)
     colors, scale = colors_of(*fields[:2], cmap=cmap, limits=limits)
-    label = labeled(fields[0].attrs["what"], fields[0])
+    label = with_units(fields[0].attrs["what"], fields[0])
     positions = _positions(times)
     rows, kept = _rows(positions)
     bars = []
@@ -202,7 +202,7 @@ def hovmoller(
         else:
             panel.set_ylabel(_years(times), fontsize=0.9 * size)
         panel.set_title(text, fontsize=size)
-        words = labeled("Difference", field) if number == 2 else label
+        words = with_units("Difference", field) if number == 2 else label
         bars.append((mesh, panel, textwrap.fill(words, max(12, int(points / (0.5 * size))))))
     for mesh, panel, words in bars:  # last, so that the panels come first in the figure
         bar = color_bar_below(figure, mesh, [panel], words, 0.9 * size)

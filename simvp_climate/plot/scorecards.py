@@ -16,13 +16,13 @@ from simvp_climate.plot.colors import DIVERGING
 from simvp_climate.plot.curves import check_scores, lead_axis
 from simvp_climate.plot.selection import choose_leads
 from simvp_climate.plot.style import (
-    at_text,
+    check_axes,
     color_bar_below,
+    coordinate_text,
     figure_of,
     font_size,
-    given_panels,
     new_figure,
-    refuse_settings_of_axes,
+    refuse_settings_with_axes,
 )
 
 _MOST_COLUMNS = 12
@@ -73,7 +73,7 @@ def scorecard(
     ValueError
         If these are no scores, or have no such skill, system or lead.
     """
-    refuse_settings_of_axes(ax, width)
+    refuse_settings_with_axes(ax, width)
     scores = check_scores(scores)
     label = f"{metric}_skill_vs_{baseline.replace(' ', '_')}"
     metrics = [str(one) for one in scores["metric"].values]
@@ -99,7 +99,7 @@ def scorecard(
         stacked = scores[name].stack(place=others) if others else scores[name].expand_dims("place")
         for at in range(stacked.sizes["place"]):
             one = stacked.isel(place=at, drop=True)
-            words = [at_text(scores, dim, stacked[dim].values[at]) for dim in others]
+            words = [coordinate_text(scores, dim, stacked[dim].values[at]) for dim in others]
             if np.isfinite(one.sel(metric=label)).any():
                 rows.append((", ".join([name, *words]), one))
     if not rows:
@@ -115,7 +115,7 @@ def scorecard(
     ]
     count = len(parts)
     longest = max(len(text) for text, _ in rows)
-    given = None if ax is None else given_panels(ax, count, "the skill, and what there is of activity and variance")
+    given = None if ax is None else check_axes(ax, count, "the skill, and what there is of activity and variance")
     wide = max(len(texts) * 0.42, 1.6)  # the title and the color bar of a panel have to find room
     width = 0.09 * longest + count * (wide + 0.25) if width is None else width
     size = float(np.clip(font_size(width), 6.5, 9.0))

@@ -12,7 +12,7 @@ import xarray as xr
 from simvp_climate.data.grid import Axes, closes_longitude
 from simvp_climate.data.variables import same_units
 from simvp_climate.plot.colors import shown
-from simvp_climate.plot.style import MAX_ROWS, at_text, name_of
+from simvp_climate.plot.style import MAX_ROWS, coordinate_text, display_name
 
 _SAME_POINT = 1e-3  # degrees: some files keep coordinates in single precision
 
@@ -299,7 +299,7 @@ def what(array: xr.DataArray, dataset: xr.Dataset, axes: Axes, level: object) ->
     """Return the attributes of a field, with `what` for its name and level in words."""
     return {
         **array.attrs,
-        "what": name_of(array) + ("" if level is None else f", {at_text(dataset, axes.level, level)}"),
+        "what": display_name(array) + ("" if level is None else f", {coordinate_text(dataset, axes.level, level)}"),
     }
 
 

@@ -15,16 +15,16 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.plot.selection import choose_leads, choose_names
 from simvp_climate.plot.style import (
-    LINES,
+    LINE_STYLES,
     MAX_ROWS,
-    at_text,
+    check_axes,
+    coordinate_text,
+    display_name,
     figure_of,
     font_size,
-    given_panels,
-    name_of,
     new_figure,
     pretty_units,
-    refuse_settings_of_axes,
+    refuse_settings_with_axes,
 )
 
 
@@ -63,7 +63,7 @@ def spectra(
     ValueError
         If there is no zonal wavenumber, or a variable or lead is not there.
     """
-    refuse_settings_of_axes(ax, width)
+    refuse_settings_with_axes(ax, width)
     several = dict(spectra) if isinstance(spectra, Mapping) and not isinstance(spectra, xr.Dataset) else {"": spectra}
     if not several:
         raise ValueError("spectra is empty: give zonal_spectrum(forecast) by a name")
@@ -87,17 +87,19 @@ def spectra(
         raise ValueError(f"{len(panels_of)} panels are more than {MAX_ROWS}: choose with variables=[...]")
     columns = min(3, len(panels_of))
     lines = -(-len(panels_of) // columns)
-    given = None if ax is None else given_panels(ax, len(panels_of), "one for each variable and level")
+    given = None if ax is None else check_axes(ax, len(panels_of), "one for each variable and level")
     width = 4.2 * columns if width is None else width
     size = font_size(3 * width / columns)
     figure = new_figure(width, lines * 0.78 * width / columns) if given is None else figure_of(given)
     for number, (name, level) in enumerate(panels_of):
         panel = figure.add_subplot(lines, columns, number + 1) if given is None else given[number]
-        for (label, one), (color, _) in zip(several.items(), itertools.cycle(LINES)):
+        for (label, one), (color, _) in zip(several.items(), itertools.cycle(LINE_STYLES)):
             _draw_lines(panel, one, name, level, lead, label, color, is_ratio)
         field = first[name]
-        text = name if is_ratio else name_of(field)
-        panel.set_title(text if level is None else f"{text}, {at_text(first, _level(field), level)}", fontsize=size)
+        text = name if is_ratio else display_name(field)
+        panel.set_title(
+            text if level is None else f"{text}, {coordinate_text(first, _level(field), level)}", fontsize=size
+        )
         panel.set_xscale("log")
         if is_ratio:
             panel.axhline(1, color="0.6", linewidth=1, linestyle=":", zorder=0)

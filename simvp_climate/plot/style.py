@@ -15,10 +15,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 MAX_ROWS = 12
 
 # Okabe and Ito's palette without yellow (invisible on white) and black (for the climatology).
-LINES = (
+LINE_STYLES = (
     ("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#56B4E9", "v"), ("#E69F00", "P")
 )  # fmt: skip
-BASELINES = {"persistence": ("0.5", "x", "-"), "climatology": ("black", "", "--")}
+BASELINE_STYLES = {"persistence": ("0.5", "x", "-"), "climatology": ("black", "", "--")}
 
 
 def new_figure(width: float, height: float = 4.0) -> Figure:
@@ -35,13 +35,13 @@ def font_size(width: float) -> float:
     return float(np.clip(0.85 * width, 6.5, 10.0))
 
 
-def name_of(array: xr.DataArray) -> str:
+def display_name(array: xr.DataArray) -> str:
     """Return how to write what a field is: its long name, or its name."""
     text = str(array.attrs.get("long_name") or array.name).replace("_", " ")
     return text[:1].upper() + text[1:] if "long_name" in array.attrs else text
 
 
-def at_text(dataset: xr.Dataset, dim: str, value: object) -> str:
+def coordinate_text(dataset: xr.Dataset, dim: str, value: object) -> str:
     """Return how to write one value of level, region or season."""
     if not np.issubdtype(type(value), np.number):
         return str(value)
@@ -62,20 +62,20 @@ def units_of(array: xr.DataArray) -> str:
     return "" if units == "1" else units
 
 
-def labeled(text: str, array: xr.DataArray) -> str:
+def with_units(text: str, array: xr.DataArray) -> str:
     """Return a text with the units of a field."""
     units = units_of(array)
     return f"{text} [{units}]" if units else text
 
 
-def refuse_settings_of_axes(ax: object, width: float | None, projection: object = None) -> None:
+def refuse_settings_with_axes(ax: object, width: float | None, projection: object = None) -> None:
     """Raise ValueError if axes of the user come with what only a new figure heeds."""
     for name, value in (("width", width), ("projection", projection)):
         if ax is not None and value is not None:
             raise ValueError(f"ax has a {name} of its own, and {name} is given too: leave one of both out")
 
 
-def given_panels(ax: Axes | Sequence[Axes], count: int, what: str) -> list[Axes]:
+def check_axes(ax: Axes | Sequence[Axes], count: int, what: str) -> list[Axes]:
     """Return the axes of the user, of which as many are needed as are drawn.
 
     Raises ValueError if they are not as many, or no axes.

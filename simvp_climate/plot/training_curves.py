@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from simvp_climate.plot.style import (
-    LINES,
+    LINE_STYLES,
     MAX_ROWS,
+    check_axes,
     figure_of,
     font_size,
-    given_panels,
     new_figure,
     pretty_units,
-    refuse_settings_of_axes,
+    refuse_settings_with_axes,
 )
 
 
@@ -46,7 +46,7 @@ def training_curve(histories: object, *, width: float | None = None, ax: Axes | 
     ValueError
         If there is no history, or no epoch in one.
     """
-    refuse_settings_of_axes(ax, width)
+    refuse_settings_with_axes(ax, width)
     runs = histories if isinstance(histories, Mapping) else {"": histories}
     tables = {str(name): _history_table(str(name), one) for name, one in runs.items()}
     if not tables:
@@ -62,18 +62,20 @@ def training_curve(histories: object, *, width: float | None = None, ax: Axes | 
     lines = -(-(1 + len(leads_of)) // across)
     width = 4.2 * across if width is None else width
     size = font_size(3 * width / across)
-    given = None if ax is None else given_panels(ax, 1 + len(leads_of), "the losses and the errors of each variable")
+    given = None if ax is None else check_axes(ax, 1 + len(leads_of), "the losses and the errors of each variable")
     figure = new_figure(width, lines * 0.72 * width / across + 0.05 * size) if given is None else figure_of(given)
     last = max(table.index.max() for table in tables.values())
 
     panel = figure.add_subplot(lines, across, 1) if given is None else given[0]
     several = len(tables) > 1
     # of validation; one training alone has a color of its own
-    colors = dict(zip(tables, itertools.cycle(color for color, _ in (LINES if several else LINES[1:])), strict=False))
+    colors = dict(
+        zip(tables, itertools.cycle(color for color, _ in (LINE_STYLES if several else LINE_STYLES[1:])), strict=False)
+    )
     for name, table in tables.items():
         words = f"{name}, " if several else ""
         validated = "valid_loss" in table
-        color = colors[name] if several else LINES[0][0]
+        color = colors[name] if several else LINE_STYLES[0][0]
         _draw_epochs(panel, table, "loss", f"{words}training", color, "-", 1.0, ring=not validated)
         if validated:
             _draw_epochs(panel, table, "valid_loss", f"{words}validation", colors[name], "-", 2.2, ring=True)
