@@ -1,4 +1,4 @@
-"""The notebooks run from a clean state, and what is committed of them is small, whole and says nothing of a machine."""
+"""The notebooks run from a clean state; the committed ones are small, complete, and free of paths of a machine."""
 
 import re
 from pathlib import Path
@@ -8,29 +8,25 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-FAST = ("01", "06")  # half a minute each; the others take one to three
-# of this machine or of any: temporary folders, homes, checkouts
-PATHS = re.compile(r"/(?:tmp|root|home|Users|var/folders)/")
+FAST = ("01", "06")  # half a minute each; the others take one to three minutes
+# temporary folders, home folders and checkouts
+MACHINE_PATH = re.compile(r"/(?:tmp|root|home|Users|var/folders)/")
 
 
-def texts(output) -> str:
-    """What an output says in words."""
-    data = output.get("data", {})
-    return "\n".join(["".join(output.get("text", "")), *(str(v) for k, v in data.items() if k.startswith("text/"))])
+def output_text(output) -> str:
+    """Return all text of an output."""
+    texts = [value for mime_type, value in output.get("data", {}).items() if mime_type.startswith("text/")]
+    return "\n".join(["".join(output.get("text", "")), *map(str, texts)])
 
 
-def figures(notebook) -> int:
-    return sum("image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
-
-
-def check_outputs(notebook) -> None:
-    """No error and no warning, and a figure."""
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            assert output.output_type != "error", output.get("evalue")
-            if output.get("name") == "stderr":
-                assert "Warning" not in output.text, output.text
-    assert figures(notebook)
+def assert_clean_outputs(notebook) -> None:
+    """Assert that there are no errors, no warnings, and at least one figure."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    for output in outputs:
+        assert output.output_type != "error", output.get("evalue")
+        if output.get("name") == "stderr":
+            assert "Warning" not in output.text, output.text
+    assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
 def test_there_are_six():
@@ -44,9 +40,9 @@ def test_there_are_six():
 )
 def test_a_notebook_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    # of pytest's own process: the kernel draws into the notebook
+    # set for pytest's own process; the kernel must draw into the notebook
     monkeypatch.delenv("MPLBACKEND", raising=False)
-    # the real data, where a developer has set them, are no part of the test
+    # the test uses the bundled sample even where a developer has set real data
     for name in ("SIMVP_DATA", "SIMVP_NCEP", "SIMVP_SST"):
         monkeypatch.delenv(name, raising=False)
     notebook = nbformat.read(path, as_version=4)
@@ -56,19 +52,25 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch):
     client = NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )
-    client.execute()  # CellExecutionError shows the cell and what it said
-    check_outputs(notebook)
+    client.execute()  # a CellExecutionError shows the cell and its error
+    assert_clean_outputs(notebook)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_what_is_committed(path):
+def test_a_committed_notebook_is_small_and_complete(path):
     assert path.stat().st_size < 500_000
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert notebook.nbformat_minor == 5 and notebook.metadata.kernelspec.name == "python3"
-    check_outputs(notebook)
+    assert_clean_outputs(notebook)
     counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
-    assert counts == list(range(1, len(counts) + 1)), "not executed in one go from the top"
+    assert counts == list(range(1, len(counts) + 1)), "not executed once from top to bottom"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_committed_notebook_contains_no_path_of_a_machine(path):
+    notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
-        for text in (cell.source, *map(texts, cell.get("outputs", []))):
-            assert not (found := PATHS.search(text)), text[max(0, found.start() - 60) : found.end() + 60]
+        for text in (cell.source, *map(output_text, cell.get("outputs", []))):
+            match = MACHINE_PATH.search(text)
+            assert match is None, text[max(0, match.start() - 60) : match.end() + 60]

@@ -1,9 +1,9 @@
-"""A training run for tests that stop or kill it: in a process of its own, or to its end in theirs.
+"""A training run for tests that stop or kill it; they start it as a subprocess or call `train`.
 
     python training_script.py DIRECTORY EPOCHS [SECONDS]
 
-Says "ready" when the first step is done, "writing" when a file lies half written on the disk (where it stays for
-SECONDS), and "done" at the end.
+Prints "ready" after the first step and "done" at the end. With SECONDS, prints "writing" when a file is half written
+and waits that long.
 """
 
 import os
@@ -34,30 +34,26 @@ def train(directory: Path | None, epochs: int, **changes) -> Forecaster:
     )
 
 
-def say(word: str) -> None:
-    print(word, flush=True)
-
-
 def main(directory: str, epochs: str, seconds: str = "0") -> None:
     torch.set_num_threads(1)
-    fsync, update, stay = os.fsync, loop._update_ema, float(seconds)
+    fsync, update_ema, pause = os.fsync, loop._update_ema, float(seconds)
 
-    def half_written(file: int) -> None:
-        if stay and os.fstat(file).st_size > 10_000:  # not the folder
+    def pause_half_written(file: int) -> None:
+        if pause and os.fstat(file).st_size > 10_000:  # a file, not the folder
             os.ftruncate(file, os.fstat(file).st_size // 2)
-            say("writing")
-            time.sleep(stay)
+            print("writing", flush=True)
+            time.sleep(pause)
             sys.exit("nobody killed the process")
         fsync(file)
 
-    def first_step(*arguments) -> None:
-        update(*arguments)
-        say("ready")
-        loop._update_ema = update
+    def report_first_step(*arguments) -> None:
+        update_ema(*arguments)
+        print("ready", flush=True)
+        loop._update_ema = update_ema
 
-    os.fsync, loop._update_ema = half_written, first_step
+    os.fsync, loop._update_ema = pause_half_written, report_first_step
     train(Path(directory), int(epochs))
-    say("done")
+    print("done", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a user with a type checker writes; mypy reads it in strict mode, nobody runs it."""
+"""Code of a user with a type checker: mypy checks it in strict mode, and it is never run."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def from_data_to_figure(path: Path) -> Figure:
     )
     table: pd.DataFrame = sc.score_table(scores, "rmse")
     print(table, sc.check(ds, task).ok, forecaster.training_curve)
-    bands: xr.Dataset = forecaster.interval(0.9, ds, every="24h")(forecast)
-    print(sc.uncertainty.coverage(bands, ds), sc.ensemble([forecaster, forecaster], ds))
+    intervals: xr.Dataset = forecaster.interval(0.9, ds, every="24h")(forecast)
+    print(sc.uncertainty.coverage(intervals, ds), sc.ensemble([forecaster, forecaster], ds))
     sc.plot.maps(forecast, ds, lead="3D")
     return sc.plot.scores(scores)

@@ -1,11 +1,10 @@
-"""Train the network that the package brings along, and write the card that says what it can do.
+"""Train the pretrained forecaster of the package, and write its model card.
 
     python tools/make_pretrained.py
 
-Writes simvp_climate/pretrained/sample.safetensors, which `sc.open_pretrained("sample")` opens, and sample.md beside it.
-The best epoch is chosen on the validation period alone; the test period is read once, after the training, and every
-score in the card is measured here. With the same versions and number of threads on the same kind of machine the
-weights come out the same.
+Writes simvp_climate/pretrained/sample.safetensors, which `sc.open_pretrained("sample")` opens, and the card sample.md.
+The epoch is chosen on the validation period alone. The test period is read once, after training, for the scores in
+the card. The same versions and number of threads on the same type of machine give the same weights.
 """
 
 import hashlib
@@ -14,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 import typer
@@ -32,13 +32,14 @@ MODEL = sc.SimVPv2Config(
 TRAINING = dict(batch_size=8, learning_rate=4e-3, rollout=2, validation_windows=128, precision="bf16-mixed")
 EPOCHS = 6
 SHOWN_HOURS = (6, 24, 72, 120)
-EVERY = "12h"  # initializations that are scored
+SHOWN_SETTINGS = ("batch_size", "learning_rate", "ema_decay", "precision", "seed")
+EVERY = "12h"  # interval between the initializations of the test period
 
 
 def main(out: Path = FOLDER, epochs: int = EPOCHS, months: int = 32) -> None:
-    """Train on so many months, the last ones of the training period, score, and write both files into a folder."""
+    """Train on the last `months` of the training period, score, and write forecaster and card to the folder `out`."""
     if not out.is_dir():
-        raise typer.BadParameter(f"there is no folder {str(out)!r}: make it first")
+        raise typer.BadParameter(f"the folder {str(out)!r} does not exist: mkdir {out}")
 
     ds = sc.open_sample(VARIABLES)
     begin = pd.Timestamp(TRAIN[1]) - pd.DateOffset(months=months - 1)
@@ -48,18 +49,18 @@ def main(out: Path = FOLDER, epochs: int = EPOCHS, months: int = 32) -> None:
     forecaster = sc.train(TASK, train, valid=valid, model=MODEL, config=config, device="cpu")
     seconds = time.monotonic() - start
 
-    # the climatology may know the validation period: it is a rival, not ours
-    known = ds.sel(time=slice(None, VALID[1]))
+    # climatology may use the validation period, too: that only makes it harder to beat
+    before_test = ds.sel(time=slice(None, VALID[1]))
     forecast = forecaster(test, every=EVERY, horizon=SHOWN_HOURS[-1] // 6)
-    scores = sc.score(forecast, test, climatology=sc.baselines.climatology(known))
+    scores = sc.score(forecast, test, climatology=sc.baselines.climatology(before_test))
 
     with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as folder:
-        model, card = (Path(folder) / f"{NAME}{suffix}" for suffix in (".safetensors", ".md"))
-        forecaster.save(model)
+        weights, card = (Path(folder) / f"{NAME}{suffix}" for suffix in (".safetensors", ".md"))
+        forecaster.save(weights)
         command = f"python tools/make_pretrained.py --epochs {epochs} --months {months}"
-        about = {"command": command, "seconds": seconds, "content": model.read_bytes()}
-        card.write_text(write_card(forecaster, scores, test, **about), encoding="utf-8")
-        for path in (model, card):
+        text = write_card(forecaster, scores, test, command=command, seconds=seconds, content=weights.read_bytes())
+        card.write_text(text, encoding="utf-8")
+        for path in (weights, card):
             os.replace(path, out / path.name)
     print((out / f"{NAME}.md").read_text(encoding="utf-8"))
 
@@ -67,15 +68,16 @@ def main(out: Path = FOLDER, epochs: int = EPOCHS, months: int = 32) -> None:
 def write_card(
     forecaster: sc.Forecaster, scores: xr.Dataset, test: xr.Dataset, *, command: str, seconds: float, content: bytes
 ) -> str:
-    """Return what there is to know about the forecaster, as Markdown."""
-    task, provenance, history = forecaster.task, forecaster.provenance, forecaster.training_curve
+    """Return the model card, as Markdown."""
+    task, provenance, curve = forecaster.task, forecaster.provenance, forecaster.training_curve
     parameters = sum(value.numel() for value in forecaster.network.parameters())
     model, config, versions = (provenance[name] for name in ("model", "config", "versions"))
     channels = zip(provenance["channels"], provenance["units"], strict=True)
-    tables = "\n\n".join(table(scores, name) for name in task.variables)
-    limits = "\n".join(f"- {sentence}" for name in task.variables for sentence in findings(scores, name))
-    inits = scores["pairs"].values
-    return f"""# A forecaster of the sample
+    tables = "\n\n".join(write_table(scores, name) for name in task.variables)
+    limits = "\n".join(f"- {sentence}" for name in task.variables for sentence in describe_limits(scores, name))
+    pairs, threads = scores["pairs"].values, torch.get_num_threads()
+    kept = curve.attrs["kept"]
+    return f"""# Pretrained forecaster of the sample
 
 ```python
 import simvp_climate as sc
@@ -84,52 +86,55 @@ forecaster = sc.open_pretrained("{NAME}")
 forecast = forecaster(sc.open_sample(), horizon=20)  # five days from the last time of the sample
 ```
 
-**The climate is SIMULATED.** Trained and scored on the bundled sample, which a general circulation model computed: it
-holds no observations. This forecaster is for examples, tests and first steps, and says nothing about real weather.
+**The climate is SIMULATED.** The forecaster was trained and scored on the bundled sample. A general circulation model
+computed the sample; it contains no observations. Use the forecaster for examples, tests and first steps. Its skill says
+nothing about real weather.
 
 | | |
 |---|---|
 | forecasts | {", ".join(f"{name} ({units})" for name, units in channels)} |
-| from, to | {task.history} states {task.step} apart, to {task.horizon} per call of the network, rolled out beyond |
+| input | {task.history} states, {task.step} apart |
+| output | {task.horizon} states per call of the network; longer forecasts are rolled out |
 | forcings | {", ".join(task.forcings) or "none"} |
 | grid | {forecaster.latitude.size} latitudes by {forecaster.longitude.size} longitudes (5.625 degrees) |
 | size | {parameters:,} parameters in float32, {len(content) / 1e6:.2f} MB |
 | SHA-256 | `{hashlib.sha256(content).hexdigest()}` |
-| network | SimVPv2: {listed(model)} |
-| license | Apache-2.0, that of the project and of the sample |
+| network | SimVPv2: {join_settings(model)} |
+| license | Apache-2.0, as the package and the sample |
 
 ## Skill
 
-Area-weighted, over forecasts every {EVERY} from {test.time.values[0]:.10} to {test.time.values[-1]:.10} \
-({inits.max()} at the first lead, {inits.min()} at the last).
-Neither the training nor the choice of the epoch saw this period. Persistence and climatology (by hour and day of the
-year, from all the time before) are scored on the same forecasts. Small scales: variance in zonal wavenumbers 10 to 19,
-forecast over truth; below 1 is blurred.
+Scores are weighted by cell area. Forecasts start every {EVERY} from {test.time.values[0]:.10} to \
+{test.time.values[-1]:.10} ({pairs.max()} at the first lead
+time, {pairs.min()} at the last). Neither the training nor the choice of the epoch used this period. Persistence and
+climatology (by hour and day of the year, from all earlier data) are scored on the same pairs of initialization and
+lead time. Small scales: variance in zonal wavenumbers 10 to 19, forecast over truth; below 1 the forecast is blurred.
 
 {tables}
 
 ## Limits
 
 {limits}
-- One climate, one grid: of other data it refuses the grid, or forecasts what it never learned.
+- The forecaster knows one climate on one grid. It refuses other grids; forecasts of other climates have no meaning.
 - The simulated climate has no diurnal cycle and the same sea surface temperature every year.
-- Rolled out beyond {SHOWN_HOURS[-1]} h it was not scored.
+- Forecasts beyond {SHOWN_HOURS[-1]} h were not scored.
 
 ## How it was made
 
     {command}
 
-Trained on {provenance["training"]}. The epoch was chosen on {provenance["validation"]}:
-{history.attrs["kept"]} of {len(history)}. Training loss at the end {history.iloc[-1]["loss"]:.4g}, validation loss of \
-the epoch kept {history.loc[history.attrs["kept"], "valid_loss"]:.4g}.
-{listed({name: config[name] for name in ("batch_size", "learning_rate", "ema_decay", "precision", "seed")})}.
-It took {seconds / 60:.1f} minutes with {torch.get_num_threads()} threads on {provenance["device"]}, \
+Training period: {provenance["training"]}.
+Validation period: {provenance["validation"]}; it chose epoch {kept} of {len(curve)}.
+Training loss of the last epoch {curve.iloc[-1]["loss"]:.4g}, validation loss of the chosen epoch \
+{curve.loc[kept, "valid_loss"]:.4g}.
+Settings: {join_settings({name: config[name] for name in SHOWN_SETTINGS})}.
+Training took {seconds / 60:.1f} minutes with {threads} thread{"" if threads == 1 else "s"} on {provenance["device"]}, \
 {provenance["created"][:10]}, simvp_climate {versions["simvp-climate"]}, torch {versions["torch"]}.
 """
 
 
-def table(scores: xr.Dataset, name: str) -> str:
-    """Return the scores of a variable at the leads shown, as a table."""
+def write_table(scores: xr.Dataset, name: str) -> str:
+    """Return the scores of a variable at the leads of the card, as a Markdown table."""
     units = scores[name].attrs["units"]
     head = (
         f"| {name} | RMSE, {units} | persistence | climatology | ACC | persistence | small scales |\n"
@@ -138,46 +143,47 @@ def table(scores: xr.Dataset, name: str) -> str:
     digits = 0 if float(scores[name].sel(metric="rmse").max()) > 100 else 2
     rows = []
     for hours in SHOWN_HOURS:
-        at = scores[name].sel(lead_time=pd.Timedelta(hours=hours))
-        ours, persistence, climatology = (at.sel(system=system) for system in ("SimVPv2", "persistence", "climatology"))
-        errors = [f"{float(one.sel(metric='rmse')):.{digits}f}" for one in (ours, persistence, climatology)]
-        anomalies = [f"{float(one.sel(metric='acc')):.2f}" for one in (ours, persistence)]
-        sharpness = f"{float(ours.sel(metric='small_scale_variance')):.2f}"
-        rows.append(f"| {hours} h | {' | '.join([*errors, *anomalies, sharpness])} |")
+        lead = scores[name].sel(lead_time=pd.Timedelta(hours=hours))
+        systems = ("SimVPv2", "persistence", "climatology")
+        cells = [f"{float(lead.sel(metric='rmse', system=system)):.{digits}f}" for system in systems]
+        cells += [f"{float(lead.sel(metric='acc', system=system)):.2f}" for system in systems[:2]]
+        cells.append(f"{float(lead.sel(metric='small_scale_variance', system='SimVPv2')):.2f}")
+        rows.append(f"| {hours} h | {' | '.join(cells)} |")
     return "\n".join([head, *rows])
 
 
-def findings(scores: xr.Dataset, name: str) -> list[str]:
-    """Return sentences on where a variable is worse than its rivals, and how blurred it is."""
+def describe_limits(scores: xr.Dataset, name: str) -> list[str]:
+    """Return sentences that say where a variable is worse than the baselines, and how blurred it is."""
     rmse = scores[name].sel(metric="rmse")
     hours = (scores["lead_time"].values / pd.Timedelta("1h")).astype(int)
-    ours = rmse.sel(system="SimVPv2")
     sentences = []
-    for rival in ("persistence", "climatology"):
-        worse = hours[(ours >= rmse.sel(system=rival)).values]
-        text = "better at all leads" if not len(worse) else f"no better at {spans(worse)} h"
-        sentences.append(f"{name} against {rival}: {text} (6 to {hours[-1]} h, RMSE).")
-    sharpness = scores[name].sel(metric="small_scale_variance", system="SimVPv2").values
+    for baseline in ("persistence", "climatology"):
+        worse = hours[(rmse.sel(system="SimVPv2") >= rmse.sel(system=baseline)).values]
+        if len(worse):
+            sentences.append(f"{name}: RMSE no lower than that of {baseline} at {join_hours(worse)} h.")
+        else:
+            sentences.append(f"{name}: RMSE lower than that of {baseline} at all lead times (6 to {hours[-1]} h).")
+    ratio = scores[name].sel(metric="small_scale_variance", system="SimVPv2").values
     sentences.append(
-        f"{name}: {sharpness.min():.2f} to {sharpness.max():.2f} of the true variance at small scales, "
-        f"{sharpness[-1]:.2f} at {hours[-1]} h."
+        f"{name}: small scales have {ratio.min():.2f} to {ratio.max():.2f} of the true variance, "
+        f"{ratio[-1]:.2f} at {hours[-1]} h."
     )
     return sentences
 
 
-def spans(hours: pd.Index) -> str:
-    """Return lead times as text, those in a row as one span: "6, 24-48"."""
-    parts: list[list[int]] = []
-    for hour in hours.tolist():
-        if parts and hour == parts[-1][-1] + 6:
-            parts[-1].append(hour)
+def join_hours(lead_hours: np.ndarray) -> str:
+    """Return lead times as text, consecutive ones as a range: "6, 24-48"."""
+    ranges: list[list[int]] = []
+    for hour in lead_hours.tolist():
+        if ranges and hour == ranges[-1][-1] + 6:
+            ranges[-1].append(hour)
         else:
-            parts.append([hour])
-    return ", ".join(f"{part[0]}" if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+            ranges.append([hour])
+    return ", ".join(f"{hours[0]}" if len(hours) == 1 else f"{hours[0]}-{hours[-1]}" for hours in ranges)
 
 
-def listed(settings: dict) -> str:
-    """Return settings as text."""
+def join_settings(settings: dict) -> str:
+    """Return settings as text: "batch_size 8, seed 0"."""
     return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 

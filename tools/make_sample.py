@@ -1,13 +1,12 @@
 """Make the bundled sample: a simulated climate on WeatherBench's 5.625 degree grid, every six hours.
 
-The atmosphere is computed by JCM, a JAX version of the SPEEDY general circulation model. Nothing is
-downloaded: the model's boundary conditions come with its package. Install it in an environment of its own,
-since it pins jax:
+JCM, a JAX version of the SPEEDY general circulation model, computes the atmosphere. Its package contains the boundary
+conditions, so nothing is downloaded. It pins jax, so use a separate environment:
 
     pip install "simvp-climate[simulate]"
     python tools/make_sample.py sample.zarr --years 3.333 --start 2001-01-01 --spinup-days 244
 
-With --recipes also what the recipes forecast: temperature at 850 hPa, wind at 10 m, humidity, cloud and precipitation.
+--recipes adds the variables of the recipes: temperature at 850 hPa, wind at 10 m, humidity, cloud and precipitation.
 """
 
 import argparse
@@ -19,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # has to be set before jax is imported
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # must be set before jax is imported
 
 import jcm
 import numcodecs
@@ -38,18 +37,18 @@ from scipy.interpolate import CubicSpline
 
 GRAVITY = 9.80665  # m s-2
 GAS_CONSTANT = 287.05  # of dry air, J kg-1 K-1
-REFERENCE_PRESSURE = 1e5  # Pa; the model divides its surface pressure by it
+REFERENCE_PRESSURE = 1e5  # Pa; the model outputs surface pressure divided by it
 LATITUDE = np.linspace(-87.1875, 87.1875, 32)
 LONGITUDE = np.linspace(0, 354.375, 64)
 
-TRUNCATION = 21  # T21: its Gaussian grid has WeatherBench's 64 longitudes, so only latitude is interpolated
+TRUNCATION = 21  # T21: its Gaussian grid has WeatherBench's 64 longitudes; only latitude is interpolated
 STEP_SECONDS = 45 * 60
 HOUR = 3600.0
-BLOCK_DAYS = 61  # length of one call of the model; all calls are alike, so that it is compiled once
+BLOCK_DAYS = 61  # length of one call of the model; equal calls are compiled once
 STEPS_PER_DAY = 4
 STEPS_PER_CHUNK = 304
 EPOCH = "2001-01-01 00:00:00"
-# What is left after the filters is nearly noise: it repeats nothing, so that a small dictionary is best
+# the filtered values are nearly noise without repetitions, so a small dictionary compresses best
 COMPRESSOR = numcodecs.LZMA(
     format=lzma.FORMAT_RAW,
     filters=[{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 4, "lp": 0, "pb": 0, "dict_size": 4096}],
@@ -58,49 +57,55 @@ COMPRESSOR = numcodecs.LZMA(
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable of the sample: how to find it in the model's output, and how to store it."""
+    """One variable of the sample: how to compute it from the model's output, and how to store it."""
 
-    field: Callable[[xr.Dataset], np.ndarray]  # the model's output -> (time, longitude, latitude)
+    compute: Callable[[xr.Dataset], np.ndarray]  # model output -> (time, longitude, latitude)
     attributes: dict[str, str]
-    step: float  # values are rounded to multiples of it, counted from `offset`
+    step: float  # values are rounded to `offset` plus a multiple of this
     offset: float
-    limits: tuple[float, float] = (-np.inf, np.inf)  # the spline in latitude may overshoot them
-    beyond_pole: float = 1.0  # a component of a vector changes its sign there
+    limits: tuple[float, float] = (-np.inf, np.inf)  # clip here: the spline in latitude may overshoot
+    pole_sign: float = 1.0  # factor of values beyond a pole: -1 for the components of a vector
 
 
 def geopotential_at(pressure: float) -> Callable[[xr.Dataset], np.ndarray]:
-    """Return the function that interpolates the model's geopotential to one pressure in Pa."""
+    """Return a function that interpolates the model's geopotential to one pressure in Pa."""
 
-    def field(output: xr.Dataset) -> np.ndarray:
+    def interpolate(output: xr.Dataset) -> np.ndarray:
         columns = output.isel(level=np.argsort(output.level.values)).transpose("level", ...)
         surface = REFERENCE_PRESSURE * columns["normalized_surface_pressure"].values
         log_pressure = np.log(columns.level.values.reshape(-1, 1, 1, 1) * surface)
         vapor = np.maximum(columns["specific_humidity"].values, 0)
-        virtual = columns["temperature"].values * (1 + 0.608 * vapor)
-        return hydrostatic(np.log(pressure), log_pressure, columns["geopotential"].values, virtual)
+        virtual_temperature = columns["temperature"].values * (1 + 0.608 * vapor)
+        geopotential = columns["geopotential"].values
+        return interpolate_hydrostatic(np.log(pressure), log_pressure, geopotential, virtual_temperature)
 
-    return field
+    return interpolate
 
 
-def hydrostatic(target: float, log_pressure: np.ndarray, geopotential: np.ndarray, virtual: np.ndarray) -> np.ndarray:
+def interpolate_hydrostatic(
+    target: float, log_pressure: np.ndarray, geopotential: np.ndarray, virtual_temperature: np.ndarray
+) -> np.ndarray:
     """Interpolate geopotential along the first axis (downward) to the logarithm of a pressure.
 
     The hydrostatic equation gives the slope at each level, d(geopotential) / d(log pressure) = -R T_virtual.
-    A cubic through two levels with those slopes follows the temperature between them, which linear
-    interpolation does not. Below the lowest level the column goes on with the slope there.
+    Between two levels a cubic with these slopes (Hermite) accounts for the change of temperature, unlike linear
+    interpolation. Below the lowest level the slope is that of the lowest level.
     """
     above = np.clip((log_pressure < target).sum(0) - 1, 0, len(log_pressure) - 2)[None]
 
-    def ends(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def at_neighbors(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the values at the level above the target and at the level below."""
         return np.take_along_axis(values, above, 0)[0], np.take_along_axis(values, above + 1, 0)[0]
 
-    (top, bottom), (high, low) = ends(log_pressure), ends(geopotential)
+    (top, bottom), (high, low) = at_neighbors(log_pressure), at_neighbors(geopotential)
     thickness = bottom - top
-    slope_high, slope_low = (-GAS_CONSTANT * thickness * temperature for temperature in ends(virtual))
+    slope_high, slope_low = (
+        -GAS_CONSTANT * thickness * temperature for temperature in at_neighbors(virtual_temperature)
+    )
     x = np.clip((target - top) / thickness, 0, 1)
     cubic = ((1 + 2 * x) * high + x * slope_high) * (1 - x) ** 2
     cubic += ((3 - 2 * x) * low - (1 - x) * slope_low) * x**2
-    return cubic - GAS_CONSTANT * ends(virtual)[1] * np.maximum(target - bottom, 0)
+    return cubic - GAS_CONSTANT * at_neighbors(virtual_temperature)[1] * np.maximum(target - bottom, 0)
 
 
 VARIABLES = {
@@ -120,22 +125,22 @@ VARIABLES = {
 
 
 def temperature_at(pressure: float) -> Callable[[xr.Dataset], np.ndarray]:
-    """Return the function that interpolates temperature to a pressure in Pa, linearly in its logarithm."""
+    """Return a function that interpolates temperature to one pressure in Pa, linearly in the logarithm of pressure."""
 
-    def field(output: xr.Dataset) -> np.ndarray:
+    def interpolate(output: xr.Dataset) -> np.ndarray:
         columns = output.isel(level=np.argsort(output.level.values)).transpose("level", ...)
         surface = REFERENCE_PRESSURE * columns["normalized_surface_pressure"].values
         log_pressure = np.log(columns.level.values.reshape(-1, 1, 1, 1) * surface)
         temperature, target = columns["temperature"].values, np.log(pressure)
         above = np.clip((log_pressure < target).sum(0) - 1, 0, len(log_pressure) - 2)[None]
-        top, bottom = (np.take_along_axis(log_pressure, above + at, 0)[0] for at in (0, 1))
-        high, low = (np.take_along_axis(temperature, above + at, 0)[0] for at in (0, 1))
+        top, bottom = (np.take_along_axis(log_pressure, above + offset, 0)[0] for offset in (0, 1))
+        high, low = (np.take_along_axis(temperature, above + offset, 0)[0] for offset in (0, 1))
         return high + np.clip((target - top) / (bottom - top), 0, 1) * (low - high)
 
-    return field
+    return interpolate
 
 
-# rain of the model is a rate at the time of the state, g m-2 s-1: over six hours, as a depth of water in m
+# converts the rate of rain, g m-2 s-1, to the depth of water that falls in six hours, m
 SIX_HOURS_OF_WATER = 6 * HOUR * 1e-3 / 1000
 FOR_RECIPES = {
     "temperature_850": Variable(
@@ -149,14 +154,14 @@ FOR_RECIPES = {
         {"standard_name": "eastward_wind", "long_name": "eastward wind near the surface", "units": "m s-1"},
         step=1 / 64,
         offset=0.0,
-        beyond_pole=-1.0,
+        pole_sign=-1.0,
     ),
     "10m_v_component_of_wind": Variable(
         lambda output: output["surface_flux.v0"].values,
         {"standard_name": "northward_wind", "long_name": "northward wind near the surface", "units": "m s-1"},
         step=1 / 64,
         offset=0.0,
-        beyond_pole=-1.0,
+        pole_sign=-1.0,
     ),
     "relative_humidity_1000": Variable(
         lambda output: 100 * output["humidity.rh"].isel(level=int(np.argmax(output.level.values))).values,
@@ -167,7 +172,7 @@ FOR_RECIPES = {
         },
         step=1 / 8,
         offset=50.0,
-        limits=(0.0, 100.0),  # over ice the model goes far beyond
+        limits=(0.0, 100.0),  # over ice the model exceeds them by far
     ),
     "total_cloud_cover": Variable(
         lambda output: output["shortwave_rad.cloudc"].values,
@@ -211,39 +216,41 @@ ATTRIBUTES = {name: variable.attributes for name, variable in (VARIABLES | FOR_R
 class Regridder:
     """Interpolate from the model's Gaussian latitudes to WeatherBench's with a cubic spline across the poles.
 
-    Beyond a pole a meridian goes on at the longitude opposite, where a component of a vector changes its sign.
+    Rows beyond a pole come from the meridian 180 degrees away, where the components of a vector change sign.
     """
 
     HALO = 4
 
     def __init__(self, latitude: np.ndarray, longitude: np.ndarray):
         if not np.allclose(longitude, LONGITUDE):
-            raise ValueError("the model's longitudes are not those of WeatherBench's 5.625 degree grid")
+            raise ValueError(
+                f"the model's longitudes must be WeatherBench's, {LONGITUDE[0]:g} to {LONGITUDE[-1]:g}, not {longitude}"
+            )
         extended = np.pad(latitude, self.HALO)
         extended[: self.HALO] = -180 - latitude[: self.HALO][::-1]
         extended[-self.HALO :] = 180 - latitude[-self.HALO :][::-1]
         self.weights = CubicSpline(extended, np.eye(len(extended)))(LATITUDE)
 
-    def __call__(self, values: np.ndarray, beyond_pole: float = 1.0) -> np.ndarray:
-        """Turn (..., longitude, model latitude) into (..., latitude, longitude)."""
+    def __call__(self, values: np.ndarray, pole_sign: float = 1.0) -> np.ndarray:
+        """Interpolate (..., longitude, model latitude) to (..., latitude, longitude)."""
         values = np.asarray(values, dtype="float64")
-        opposite = beyond_pole * np.roll(values, values.shape[-2] // 2, axis=-2)
+        opposite = pole_sign * np.roll(values, values.shape[-2] // 2, axis=-2)
         south, north = opposite[..., : self.HALO][..., ::-1], opposite[..., -self.HALO :][..., ::-1]
         extended = np.concatenate([south, values, north], axis=-1)
         return np.swapaxes(extended @ self.weights.T, -1, -2)
 
 
 class Simulation:
-    """The model, its climatological boundary conditions, and the grid that its output is interpolated to."""
+    """The model with climatological boundary conditions, and the interpolation of its output."""
 
     def __init__(self, begin: np.datetime64, variables: dict[str, Variable] = VARIABLES):
-        """Set the model up to start at `begin`; its first output is one step of six hours later."""
+        """Start the model at `begin`; its first output is six hours later."""
         self.variables = variables
         boundary = Path(jcm.__file__).parent / "data/bc/t30/clim"
         grid = get_speedy_coords(spectral_truncation=TRUNCATION)
         self.terrain = TerrainData.from_file(str(boundary / "terrain.nc"), coords=grid)
         self.forcing = ForcingData.from_file(str(boundary / "forcing.nc"), coords=grid, align_mode="wrap_year")
-        # The model's own diffusion, del^4, takes too much out of the weather at this resolution.
+        # the model's default diffusion, del^4, damps the weather too strongly at this resolution
         diffusion = DiffusionFilter(
             div_timescale=2 * HOUR,
             div_order=1,
@@ -258,19 +265,19 @@ class Simulation:
         self.regrid = Regridder(np.rad2deg(grid.horizontal.latitudes), np.rad2deg(grid.horizontal.longitudes))
 
     def advance(self, days: int) -> xr.Dataset:
-        """Simulate so many more days and return the model's output, one state every six hours."""
+        """Simulate the next `days` days and return the model's output, one state every six hours."""
         step = self.model.resume if self.started else self.model.run
         self.started = True
         return step(forcing=self.forcing, save_interval=1 / STEPS_PER_DAY, total_time=float(days)).to_xarray()
 
     def sample(self, days: int) -> xr.Dataset:
-        """Simulate so many more days and return the sample's variables on WeatherBench's grid."""
+        """Simulate the next `days` days and return the sample's variables on WeatherBench's grid."""
         output = self.advance(days)
         data = {}
         for name, variable in self.variables.items():
-            values = np.clip(self.regrid(variable.field(output), variable.beyond_pole), *variable.limits)
+            values = np.clip(self.regrid(variable.compute(output), variable.pole_sign), *variable.limits)
             if not np.isfinite(values).all():
-                raise FloatingPointError(f"the simulation has failed: {name} is not finite")
+                raise FloatingPointError(f"the simulation is unstable: {name} is not finite")
             data[name] = (("time", "latitude", "longitude"), values.astype("float32"))
         return xr.Dataset(data, {"time": output.time.values.astype("datetime64[ns]")})
 
@@ -283,55 +290,57 @@ class Simulation:
 
 
 def simulate(times: pd.DatetimeIndex, spinup_days: int, variables: dict[str, Variable] = VARIABLES) -> xr.Dataset:
-    """Simulate the states at `times`, after a spin-up that is thrown away."""
-    # The model's first output is one step after its start, so it starts one step earlier than whole days.
+    """Simulate the states at `times`, after a spin-up that is discarded."""
+    # the first output is one step after the start, so start one step earlier
     begin = times[0] - pd.Timedelta(days=spinup_days) - pd.Timedelta(days=1) / STEPS_PER_DAY
     simulation = Simulation(begin.to_datetime64(), variables)
     days = spinup_days + len(times) / STEPS_PER_DAY
-    parts = []
+    blocks = []
     for _ in range(int(np.ceil(days / BLOCK_DAYS))):
         started = time.perf_counter()
-        part = simulation.sample(BLOCK_DAYS)
-        parts.append(part.sel(time=slice(times[0], times[-1])))
-        print(f"to {part.time.values[-1]:.10}: {time.perf_counter() - started:.0f} s", flush=True)
-    data = xr.concat(parts, "time").assign_coords(latitude=LATITUDE, longitude=LONGITUDE)
+        block = simulation.sample(BLOCK_DAYS)
+        blocks.append(block.sel(time=slice(times[0], times[-1])))
+        print(f"to {block.time.values[-1]:.10}: {time.perf_counter() - started:.0f} s", flush=True)
+    data = xr.concat(blocks, "time").assign_coords(latitude=LATITUDE, longitude=LONGITUDE)
     if not data.indexes["time"].equals(times):
-        raise ValueError("the model's output times are not those asked for")
+        raise ValueError(f"the model's times {data.indexes['time']} must be {times}")
     return data.merge(simulation.static())
 
 
-def packed(values: np.ndarray, variable: Variable) -> dict:
-    """Return how zarr is to store a variable, which reads back as float32.
+def zarr_encoding(values: np.ndarray, variable: Variable) -> dict:
+    """Return the zarr settings that store a variable in 16 bits; it reads back as float32.
 
-    The values become counts of a step, 16 bits each. The weather is smooth: differences leave little of the
-    counts, taken twice in time, then in latitude and in longitude. A filter sees no dimensions,
-    only neighbors in memory. Order F puts time first there, and shuffling transposes, byte by byte. Hence the
-    differences are centered in their low byte, which leaves nearly all high bytes zero.
+    Values become integers, in units of `variable.step`. Because weather is smooth, differences (two in time, then one
+    in latitude and one in longitude) make these integers small. A filter knows no dimensions, only neighbors in memory:
+    order F puts time first in memory, and a shuffle transposes, byte by byte. Therefore the differences are centered
+    in their low byte first, so that nearly all high bytes are zero.
     """
-    # A second difference is at most four times as large as the values: nothing wraps within this limit.
+    # a second difference is at most four times as large as the values: within this limit 16 bits do not overflow
     if np.abs(values - variable.offset).max() / variable.step > 8000:
-        raise ValueError("the values do not fit in 16 bits: choose a longer step or another offset")
+        raise ValueError(
+            f"the values do not fit into 16 bits: choose a larger step than {variable.step}, or another offset"
+        )
     steps, rows = min(STEPS_PER_CHUNK, len(values)), values.shape[1]
-    in_time, of_bytes = numcodecs.Delta("<i2"), numcodecs.Delta("|u1")
+    time_difference, byte_difference = numcodecs.Delta("<i2"), numcodecs.Delta("|u1")
     return {
         "chunks": (steps, *values.shape[1:]),
         "order": "F",
         "filters": [
             numcodecs.FixedScaleOffset(variable.offset, 1 / variable.step, dtype="<f4", astype="<i2"),
-            in_time,
-            in_time,
+            time_difference,
+            time_difference,
             numcodecs.FixedScaleOffset(-128, 1, dtype="<i2"),
-            numcodecs.Shuffle(2 * steps),  # now latitude is first in memory
-            of_bytes,
-            numcodecs.Shuffle(rows),  # now longitude is
-            of_bytes,
+            numcodecs.Shuffle(2 * steps),  # latitude is now first in memory
+            byte_difference,
+            numcodecs.Shuffle(rows),  # longitude is now first in memory
+            byte_difference,
         ],
         "compressors": [COMPRESSOR],
     }
 
 
-def precision(variable: Variable) -> str:
-    """Say in words what rounding has done to a variable."""
+def describe_precision(variable: Variable) -> str:
+    """Return a text on the rounding of a variable."""
     return f"rounded to multiples of {variable.step:g} {variable.attributes['units']}"
 
 
@@ -344,13 +353,13 @@ def write(data: xr.Dataset, path: Path) -> None:
     data = data.assign_coords(time=("time", hours.to_numpy("int32")))
     for name, array in data.variables.items():
         variable = (VARIABLES | FOR_RECIPES).get(name)
-        storage = packed(array.values, variable) if variable else {"chunks": array.shape}
+        encoding = zarr_encoding(array.values, variable) if variable else {"chunks": array.shape}
         attributes = {**ATTRIBUTES[name], "_ARRAY_DIMENSIONS": list(array.dims)}
         if variable:
-            attributes["precision"] = precision(variable)
-        # No fill value: xarray would take it for the mark of missing values, and there are none.
+            attributes["precision"] = describe_precision(variable)
+        # no fill value: xarray would read it as a missing value
         stored = group.create_array(
-            name, shape=array.shape, dtype=array.dtype, attributes=attributes, fill_value=None, **storage
+            name, shape=array.shape, dtype=array.dtype, attributes=attributes, fill_value=None, **encoding
         )
         stored[...] = array.values
     zarr.consolidate_metadata(temporary, zarr_format=2)
@@ -358,10 +367,10 @@ def write(data: xr.Dataset, path: Path) -> None:
 
 
 def global_attributes(data: xr.Dataset) -> dict[str, str]:
-    """Say what the sample is, and above all that it is simulated."""
-    first, last = (str(moment)[:13] for moment in data.time.values[[0, -1]])
-    stored = {name: variable for name, variable in (VARIABLES | FOR_RECIPES).items() if name in data}
-    rounding = "; ".join(f"{name} {precision(variable)}" for name, variable in stored.items())
+    """Return the attributes of the sample, which say that it is simulated."""
+    first, last = (str(instant)[:13] for instant in data.time.values[[0, -1]])
+    variables = {name: variable for name, variable in (VARIABLES | FOR_RECIPES).items() if name in data}
+    rounding = "; ".join(f"{name} {describe_precision(variable)}" for name, variable in variables.items())
     return {
         "Conventions": "CF-1.11",
         "title": f"SIMULATED climate, 6-hourly on a 5.625 degree grid, {first} to {last}",
@@ -381,14 +390,14 @@ def global_attributes(data: xr.Dataset) -> dict[str, str]:
 def main() -> None:
     """Read the command line, simulate, and write the sample."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path, help="the Zarr store to write; it must not exist yet")
-    parser.add_argument("--years", type=float, default=3.333, help="length, rounded to whole months")
-    parser.add_argument("--start", default="2001-01-01", help="the first time kept, in UTC")
-    parser.add_argument("--spinup-days", type=int, default=244, help="days simulated before it, and not kept")
-    parser.add_argument("--recipes", action="store_true", help="with the variables of the recipes")
+    parser.add_argument("out", type=Path, help="path of the new Zarr store")
+    parser.add_argument("--years", type=float, default=3.333, help="length, rounded to months")
+    parser.add_argument("--start", default="2001-01-01", help="first time of the sample, in UTC")
+    parser.add_argument("--spinup-days", type=int, default=244, help="days simulated before the start, then discarded")
+    parser.add_argument("--recipes", action="store_true", help="add the variables of the recipes")
     options = parser.parse_args()
     if options.out.exists():
-        parser.error(f"{options.out} exists already")
+        parser.error(f"{options.out} already exists: choose another path")
     end = pd.Timestamp(options.start) + pd.DateOffset(months=round(12 * options.years))
     times = pd.date_range(options.start, end, freq=pd.Timedelta(days=1) / STEPS_PER_DAY, inclusive="left")
     variables = VARIABLES | (FOR_RECIPES if options.recipes else {})
