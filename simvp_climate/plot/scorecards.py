@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from simvp_climate.metrics.definitions import METRICS
 from simvp_climate.plot.colors import DIVERGING
-from simvp_climate.plot.curves import check_scores, lead_axis
+from simvp_climate.plot.score_curves import check_scores, lead_axis
 from simvp_climate.plot.selection import choose_leads
 from simvp_climate.plot.style import (
     check_axes,
