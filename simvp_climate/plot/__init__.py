@@ -7,9 +7,9 @@ axes of your own.
 """
 
 from simvp_climate.plot.animation import animate
-from simvp_climate.plot.score_curves import scores
 from simvp_climate.plot.forecast_maps import maps, skill_map
 from simvp_climate.plot.longitude_time import hovmoller
+from simvp_climate.plot.score_curves import scores
 from simvp_climate.plot.scorecards import scorecard
 from simvp_climate.plot.spectral_curves import spectra
 from simvp_climate.plot.training_curves import training_curve

@@ -1,7 +1,8 @@
-"""A table of colors: better or worse than a baseline, and how sharp, for every variable and lead."""
+"""A table of colors: skill over a baseline, and sharpness, for every variable and lead."""
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,16 +17,38 @@ from simvp_climate.plot.colors import DIVERGING
 from simvp_climate.plot.score_curves import check_scores, lead_axis
 from simvp_climate.plot.selection import choose_leads
 from simvp_climate.plot.style import (
-    check_axes,
     color_bar_below,
     coordinate_text,
     figure_of,
     font_size,
-    new_figure,
+    panel_axes,
     refuse_settings_with_axes,
 )
 
-_MOST_COLUMNS = 12
+_MAX_COLUMNS = 12
+_LEAD_UNITS = {"months": "mo", "days": "d", "hours": "h"}
+
+
+@dataclass(frozen=True)
+class _Colors:
+    """The colors of a panel, what its color bar says, and how to write a value."""
+
+    map: str
+    middle: float
+    span: float  # from the middle to either end
+    meaning: str
+    in_percent: bool
+
+    def text(self, value: float) -> str:
+        return f"{round(100 * value) + 0:d}" if self.in_percent else f"{value:.2f}"  # + 0 turns -0 into 0
+
+    def mappable(self) -> ScalarMappable:
+        return ScalarMappable(Normalize(self.middle - self.span, self.middle + self.span), plt.get_cmap(self.map))
+
+
+# Blue is better. Sharpness has no better end: both above and below the truth are wrong.
+_SKILL = _Colors(DIVERGING.removesuffix("_r"), 0.0, 1.0, "blue: better", in_percent=True)
+_SHARPNESS = _Colors("PuOr", 1.0, 0.5, "1: as the truth", in_percent=False)
 
 
 def scorecard(
@@ -39,148 +62,156 @@ def scorecard(
     width: float | None = None,
     ax: Axes | Sequence[Axes] | None = None,
 ) -> Figure:
-    """Draw how much better than a baseline a forecast is: a row for each variable, a column for each lead.
+    """Draw the skill of a forecast over a baseline, with a row for each variable and a column for each lead.
 
     Parameters
     ----------
     scores
-        As from `score`, with "rmse_skill" (or that of another metric) among its metrics.
+        From `score`, with "rmse_skill" (or the skill in another metric) among its metrics.
     baseline
-        The system that is compared with.
+        The system to compare with.
     system
-        The one that is judged; default the first.
+        The system to judge; default the first.
     metric
-        "rmse" or another of which there is a skill in the scores.
+        "rmse", or another metric whose skill is in the scores.
     leads
-        Some of the lead times, "3D" or as in `scores.lead_time`; default up to 12 of them, evenly.
+        Lead times to draw, "3D" or as in `scores.lead_time`; default up to 12, evenly spaced.
     title
-        Default names the systems; with `ax` the title of the first panel does.
+        Title of the figure. Default: the names of both systems; with `ax`, the title of the first panel has them.
     width
-        Of the figure in inches.
+        Width of the figure in inches.
     ax
-        Axes of your own: one for the skill, and one more each for activity and small-scale variance where the scores
-        have them.
+        Axes to draw into: one for the skill, and one for each of activity and small-scale variance in the scores.
 
     Returns
     -------
-    Figure. Colors from -1 to 1 of the skill 1 - metric / metric of the baseline, blue where the forecast is better,
-    with its value in percent; a triangle up (better) or down (worse) where the interval of the skill leaves zero out.
-    Beside it, with colors around 1: activity and small-scale variance over the truth's, since a forecast lowers its
-    error by blurring. Levels, regions and seasons are rows.
+    Figure. The first panel has the skill 1 - metric / metric of the baseline in percent, blue where the forecast is
+    better; colors range from -1 to 1. A triangle points up (better) or down (worse) where the interval of the skill
+    excludes zero. Further panels have activity and small-scale variance relative to the truth, because blurring a
+    forecast lowers its error. Levels, regions and seasons are rows.
 
     Raises
     ------
     ValueError
-        If these are no scores, or have no such skill, system or lead.
+        If `scores` does not come from `score`, or lacks the skill, system or lead.
     """
     refuse_settings_with_axes(ax, width)
     scores = check_scores(scores)
-    label = f"{metric}_skill_vs_{baseline.replace(' ', '_')}"
-    metrics = [str(one) for one in scores["metric"].values]
-    if label not in metrics:
-        raise ValueError(
-            f"the scores have no {label}, but {metrics}: score with metrics=[..., '{metric}_skill'] and {baseline!r} "
-            "as a baseline"
-        )
-    systems = [str(one) for one in scores["system"].values]
-    system = systems[0] if system is None else system
-    if system not in systems:
-        raise ValueError(f"system={system!r} is not in the scores: they have {systems}")
+    skill = f"{metric}_skill_vs_{baseline.replace(' ', '_')}"
+    system = _check_skill(scores, skill, metric, baseline, system)
     scores = scores.sel(system=system)
-    chosen = _leads(scores, leads)
-    scores = scores.isel(lead_time=chosen)
-    columns, lead_label = lead_axis(scores)
-    unit = {"months": "mo", "days": "d", "hours": "h"}[lead_label.partition("[")[2].rstrip("]")]
-    texts = [f"{value:g} {unit}" for value in columns]
+    scores = scores.isel(lead_time=_lead_positions(scores, leads))
+    values, unit = lead_axis(scores)
+    lead_texts = [f"{value:g} {_LEAD_UNITS[unit]}" for value in values]
+    rows = _rows(scores, skill)
 
-    rows: list[tuple[str, xr.DataArray]] = []
-    for name in map(str, scores.data_vars):
-        others = [dim for dim in scores[name].dims if dim not in ("metric", "lead_time")]
-        stacked = scores[name].stack(place=others) if others else scores[name].expand_dims("place")
-        for at in range(stacked.sizes["place"]):
-            one = stacked.isel(place=at, drop=True)
-            words = [coordinate_text(scores, dim, stacked[dim].values[at]) for dim in others]
-            if np.isfinite(one.sel(metric=label)).any():
-                rows.append((", ".join([name, *words]), one))
-    if not rows:
-        raise ValueError(f"{label} has no values: nothing to draw")
-
-    # a figure of the user has a title of its own
-    whose = f"{system}, skill" if ax is not None and title is None else "Skill"
-    parts = [(label, f"{whose} over {baseline}, {metric.upper()}")]
-    parts += [
-        (name, metric.label.removesuffix(" ratio"))
-        for name, metric in METRICS.items()
-        if metric.sharpness and name in metrics
-    ]
-    count = len(parts)
-    longest = max(len(text) for text, _ in rows)
-    given = None if ax is None else check_axes(ax, count, "the skill, and what there is of activity and variance")
-    wide = max(len(texts) * 0.42, 1.6)  # the title and the color bar of a panel have to find room
-    width = 0.09 * longest + count * (wide + 0.25) if width is None else width
+    prefix = f"{system}, skill" if ax is not None and title is None else "Skill"  # user axes get no figure title
+    tables = {skill: f"{prefix} over {baseline}, {metric.upper()}"}
+    available = set(scores["metric"].values)
+    tables |= {
+        name: definition.label.removesuffix(" ratio")
+        for name, definition in METRICS.items()
+        if definition.sharpness and name in available
+    }
+    row_names = [name for name, _ in rows]
+    longest_name = max(map(len, row_names))
+    panel_width = max(len(lead_texts) * 0.42, 1.6)  # at least as wide as its title and color bar
+    width = 0.09 * longest_name + len(tables) * (panel_width + 0.25) if width is None else width
     size = float(np.clip(font_size(width), 6.5, 9.0))
-    height = 0.28 * len(rows) + 0.17 * size
-    figure = new_figure(width, height) if given is None else figure_of(given)
-    bars = []
-    panels = given or [figure.add_subplot(1, count, at + 1) for at in range(count)]
-    for panel, (one, text) in zip(panels, parts, strict=True):
-        middle, reach = (0.0, 1.0) if one == label else (1.0, 0.5)
-        # blue is good: better, or as sharp as the truth; both ends of sharpness are not
-        colors = plt.get_cmap(DIVERGING.removesuffix("_r") if one == label else "PuOr")
-        norm = Normalize(middle - reach, middle + reach)
-        values = np.stack([row.sel(metric=one).transpose("lead_time").values for _, row in rows])
-        panel.imshow(np.ma.masked_invalid(values), cmap=colors, norm=norm, aspect="auto")
-        panel.set_facecolor("0.85")
-        for (y, x), value in np.ndenumerate(values):
-            if not np.isfinite(value):
-                continue
-            word = f"{round(100 * value) + 0:d}" if one == label else f"{value:.2f}"
-            dark = abs(value - middle) > 0.6 * reach
-            panel.text(x, y, word, ha="center", va="center", fontsize=0.8 * size, color="white" if dark else "black")
-        if one == label:
-            _mark(panel, [row for _, row in rows], one, size)
-        panel.set_xticks(range(len(texts)), texts, fontsize=0.85 * size)
-        panel.set_yticks(range(len(rows)), [name for name, _ in rows] if panel is panels[0] else [], fontsize=size)
-        panel.tick_params(length=0)
-        room = panel.get_window_extent().width / figure.dpi * 72 if given is not None else 72 * width / (count + 0.3)
-        panel.set_title(textwrap.fill(text, max(8, int(room / (0.55 * size)))), fontsize=size)
-        panel.set_xticks(np.arange(-0.5, len(texts)), minor=True)
-        panel.set_yticks(np.arange(-0.5, len(rows)), minor=True)
-        panel.grid(which="minor", color="white", linewidth=1.5)
-        panel.tick_params(which="minor", length=0)
-        panel.spines[:].set_visible(False)
-        words = "blue: better" if one == label else "1: as the truth"
-        bars.append((ScalarMappable(norm, colors), panel, words, [middle - reach, middle, middle + reach]))
-    for mesh, panel, words, ticks in bars:
-        bar = color_bar_below(
-            figure, mesh, [panel], words, 0.85 * size, extend="both", shrink=0.9, pad=0.3 / len(rows), aspect=18
-        )
-        bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-    if title is None and given is None:
+    contents = "the skill, and what there is of activity and variance"
+    panels = panel_axes(ax, len(tables), contents, len(tables), (width, 0.28 * len(rows) + 0.17 * size))
+    figure = figure_of(panels)
+
+    for panel, (name, text) in zip(panels, tables.items(), strict=True):
+        _draw_table(panel, rows, name, _SKILL if name == skill else _SHARPNESS, size)
+        panel.set_xticks(range(len(lead_texts)), lead_texts, fontsize=0.85 * size)
+        panel.set_yticks(range(len(rows)), row_names if panel is panels[0] else [], fontsize=size)
+        points = 72 * width / (len(tables) + 0.3) if ax is None else panel.get_window_extent().width / figure.dpi * 72
+        panel.set_title(textwrap.fill(text, max(8, int(points / (0.55 * size)))), fontsize=size)
+    _mark_significant(panels[0], rows, skill, size)
+    for panel, name in zip(panels, tables, strict=True):
+        _add_color_bar(panel, _SKILL if name == skill else _SHARPNESS, 0.85 * size, pad=0.3 / len(rows))
+    if title is None and ax is None:
         title = f"{system} against {baseline}"
     if title:
         figure.suptitle(title, fontsize=1.1 * size)
     return figure
 
 
-def _leads(scores: xr.Dataset, leads: object | None) -> list[int]:
-    """Return the positions of the leads that are drawn."""
+def _check_skill(scores: xr.Dataset, skill: str, metric: str, baseline: str, system: str | None) -> str:
+    """Return the system to judge; ValueError if the scores lack it or the skill."""
+    metrics, systems = ([str(name) for name in scores[dim].values] for dim in ("metric", "system"))
+    if skill not in metrics:
+        raise ValueError(
+            f"scores has no {skill}, but {metrics}: pass metrics=[..., '{metric}_skill'] and the baseline {baseline!r}"
+            " to score."
+        )
+    if system is not None and system not in systems:
+        raise ValueError(f"system={system!r} is not in scores: choose from {systems}.")
+    return systems[0] if system is None else system
+
+
+def _lead_positions(scores: xr.Dataset, leads: object | None) -> list[int]:
+    """Return the positions of leads; by default at most 12, evenly spaced and with the last."""
+    if leads is not None:
+        return [index for index, _ in choose_leads(scores, leads)]
     count = scores.sizes["lead_time"]
-    if leads is None:
-        step = -(-count // _MOST_COLUMNS)
-        return list(range(count - 1, -1, -step))[::-1]
-    return [index for index, _ in choose_leads(scores, leads)]
+    step = -(-count // _MAX_COLUMNS)
+    return list(range(count - 1, -1, -step))[::-1]
 
 
-def _mark(panel: Axes, rows: list[xr.DataArray], label: str, size: float) -> None:
-    """Draw a triangle where the interval of the skill leaves zero out."""
-    for y, row in enumerate(rows):
+def _rows(scores: xr.Dataset, skill: str) -> list[tuple[str, xr.DataArray]]:
+    """Return name and scores, dims (metric, lead_time), of each variable, level, region and season with a skill."""
+    rows = []
+    for name, array in scores.data_vars.items():
+        dims = [dim for dim in array.dims if dim not in ("metric", "lead_time")]
+        stacked = array.stack(row=dims) if dims else array.expand_dims("row")
+        for index in range(stacked.sizes["row"]):
+            row = stacked.isel(row=index, drop=True)
+            if np.isfinite(row.sel(metric=skill)).any():
+                texts = [coordinate_text(scores, str(dim), stacked[dim].values[index]) for dim in dims]
+                rows.append((", ".join([str(name), *texts]), row))
+    if not rows:
+        raise ValueError(f"{skill} has no finite value, so there is nothing to draw.")
+    return rows
+
+
+def _draw_table(panel: Axes, rows: list[tuple[str, xr.DataArray]], metric: str, colors: _Colors, size: float) -> None:
+    """Draw a cell for each row and lead, with its color and value; gray without a value."""
+    values = np.stack([row.sel(metric=metric).transpose("lead_time").values for _, row in rows])
+    mappable = colors.mappable()
+    panel.imshow(np.ma.masked_invalid(values), cmap=mappable.cmap, norm=mappable.norm, aspect="auto")
+    panel.set_facecolor("0.85")
+    for (y, x), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            text_color = "white" if abs(value - colors.middle) > 0.6 * colors.span else "black"
+            panel.text(x, y, colors.text(value), ha="center", va="center", fontsize=0.8 * size, color=text_color)
+    # white lines between the cells
+    panel.set_xticks(np.arange(-0.5, values.shape[1]), minor=True)
+    panel.set_yticks(np.arange(-0.5, values.shape[0]), minor=True)
+    panel.grid(which="minor", color="white", linewidth=1.5)
+    panel.tick_params(which="both", length=0)
+    panel.spines[:].set_visible(False)
+
+
+def _mark_significant(panel: Axes, rows: list[tuple[str, xr.DataArray]], skill: str, size: float) -> None:
+    """Draw a triangle where the interval of the skill excludes zero."""
+    for y, (_, row) in enumerate(rows):
         low, high = (row.coords.get(f"{row.name}_{end}") for end in ("low", "high"))
         if low is None:
             continue
-        ends = [one.sel(metric=label).transpose("lead_time").values for one in (low, high)]
-        for marker, there in (("^", ends[0] > 0), ("v", ends[1] < 0)):
-            x = np.flatnonzero(there)
+        low, high = (bound.sel(metric=skill).transpose("lead_time").values for bound in (low, high))
+        for marker, significant in (("^", low > 0), ("v", high < 0)):
+            x = np.flatnonzero(significant)
             panel.plot(
                 x + 0.33, np.full(len(x), y - 0.28), marker, color="black", markersize=0.3 * size, linestyle="none"
             )
+
+
+def _add_color_bar(panel: Axes, colors: _Colors, size: float, pad: float) -> None:
+    figure, mappable = figure_of([panel]), colors.mappable()
+    bar = color_bar_below(
+        figure, mappable, [panel], colors.meaning, size, extend="both", shrink=0.9, pad=pad, aspect=18
+    )
+    ticks = [colors.middle - colors.span, colors.middle, colors.middle + colors.span]
+    bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])

@@ -1,4 +1,4 @@
-"""What all pictures share: figures, sizes, colors, and how names and units are written."""
+"""Figures, axes, text sizes, colors, names and units: shared by all plots."""
 
 import re
 from collections.abc import Sequence
@@ -7,10 +7,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 MAX_ROWS = 12
 
@@ -22,27 +24,27 @@ BASELINE_STYLES = {"persistence": ("0.5", "x", "-"), "climatology": ("black", ""
 
 
 def new_figure(width: float, height: float = 4.0) -> Figure:
-    """Return an empty figure that pyplot shows in a notebook and does not keep; ValueError without a width."""
+    """Return an empty figure that a notebook displays and pyplot does not keep open."""
     if not width > 0:
-        raise ValueError(f"width={width!r} must be greater than 0: it is that of the figure in inches")
+        raise ValueError(f"width={width!r} must be greater than 0 (inches).")
     figure = plt.figure(figsize=(width, height), layout="constrained")
-    plt.close(figure)  # out of pyplot's list, still a whole figure: see the top of this file
+    plt.close(figure)  # Removes it from pyplot's list only; the figure stays usable.
     return figure
 
 
 def font_size(width: float) -> float:
-    """Return the size of the text that suits a figure, from the width of three of its panels in inches."""
+    """Return the text size in points that suits a figure whose three panels have this width in inches."""
     return float(np.clip(0.85 * width, 6.5, 10.0))
 
 
 def display_name(array: xr.DataArray) -> str:
-    """Return how to write what a field is: its long name, or its name."""
+    """Return the long name of an array in plain text, or its name."""
     text = str(array.attrs.get("long_name") or array.name).replace("_", " ")
     return text[:1].upper() + text[1:] if "long_name" in array.attrs else text
 
 
 def coordinate_text(dataset: xr.Dataset, dim: str, value: object) -> str:
-    """Return how to write one value of level, region or season."""
+    """Return the text of a level, region or season: "500 hPa", "level 3" or "tropics"."""
     if not np.issubdtype(type(value), np.number):
         return str(value)
     units = dataset[dim].attrs.get("units", "") if dim in dataset.coords else ""
@@ -57,42 +59,56 @@ def pretty_units(units: str) -> str:
 
 
 def units_of(array: xr.DataArray) -> str:
-    """Return the units of a field as they are written, nothing for 1."""
+    """Return the units of an array as text; empty if it is dimensionless."""
     units = pretty_units(array.attrs.get("units", ""))
     return "" if units == "1" else units
 
 
 def with_units(text: str, array: xr.DataArray) -> str:
-    """Return a text with the units of a field."""
+    """Return a text followed by the units of an array in brackets."""
     units = units_of(array)
     return f"{text} [{units}]" if units else text
 
 
 def refuse_settings_with_axes(ax: object, width: float | None, projection: object = None) -> None:
-    """Raise ValueError if axes of the user come with what only a new figure heeds."""
+    """Raise ValueError if a setting of new figures accompanies axes, which already have it."""
     for name, value in (("width", width), ("projection", projection)):
         if ax is not None and value is not None:
-            raise ValueError(f"ax has a {name} of its own, and {name} is given too: leave one of both out")
+            raise ValueError(f"ax has its own {name}, so {name}={value!r} has no effect: leave {name} out.")
 
 
-def check_axes(ax: Axes | Sequence[Axes], count: int, what: str) -> list[Axes]:
-    """Return the axes of the user, of which as many are needed as are drawn.
-
-    Raises ValueError if they are not as many, or no axes.
-    """
+def check_axes(ax: Axes | Sequence[Axes], count: int, contents: str) -> list[Axes]:
+    """Return the user's axes as a list; ValueError unless they are `count` matplotlib axes."""
     panels = list(np.asarray(ax, dtype=object).ravel())
-    if wrong := [one for one in panels if not isinstance(one, Axes)]:
-        raise ValueError(f"ax has a {type(wrong[0]).__name__}: give matplotlib axes, one or a list of them")
+    if wrong := [panel for panel in panels if not isinstance(panel, Axes)]:
+        raise ValueError(f"ax has a {type(wrong[0]).__name__}: pass matplotlib axes, or a list of them.")
     if len(panels) != count:
-        raise ValueError(f"ax has {len(panels)} axes, and {count} are drawn ({what}): give as many, or choose fewer")
+        raise ValueError(f"ax has {len(panels)} axes, but the figure has {count} panels ({contents}): pass {count}.")
     return panels
 
 
+def panel_axes(
+    ax: Axes | Sequence[Axes] | None, count: int, contents: str, columns: int, size: tuple[float, float]
+) -> list[Axes]:
+    """Return the user's axes, or those of a new figure of this width and height, row by row."""
+    if ax is not None:
+        return check_axes(ax, count, contents)
+    figure = new_figure(*size)
+    return [figure.add_subplot(-(-count // columns), columns, index + 1) for index in range(count)]
+
+
 def figure_of(panels: Sequence[Axes]) -> Figure:
-    """Return the figure that axes are in, the whole one."""
+    """Return the figure, not the subfigure, that contains the axes."""
     figure = panels[0].get_figure(root=True)
     assert figure is not None
     return figure
+
+
+def label_log_axis(axis: Axis) -> None:
+    """Label a logarithmic axis at 1, 2 and 5 times the powers of ten, as plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def color_bar_below(
@@ -107,12 +123,11 @@ def color_bar_below(
     pad: float = 0.02,
     aspect: float = 30.0,
 ) -> Colorbar:
-    """Add a color bar below panels, below their tick labels in every layout, and return it."""
+    """Add a color bar below the tick labels of panels, in every layout, and return it."""
     fraction = 0.08
     if not isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
-        # Other layouts do not know how deep the tick labels hang: so we measure them. The bar, its ticks and its label
-        # take the room that they need from the panels, and nothing from what is below.
-        # first the bounding boxes: they settle where a map lies in its axes
+        # Other layouts ignore the height of the tick labels, so we measure it and take the space from the panels.
+        # The bounding boxes come first: computing them fixes the position of a map in its axes.
         low = [panel.get_tightbbox().y0 for panel in panels]  # type: ignore[union-attr]
         hanging = max(panel.bbox.y0 - y for panel, y in zip(panels, low, strict=True))
         boxes = [panel.get_position(original=True).transformed(figure.transSubfigure) for panel in panels]

@@ -37,7 +37,7 @@ class TestOwnAxes:
         assert [panel.get_title() for panel in panels[:, 0]] == [f"Forecast +{h} h\n{start}" for h in (6, 18)]
         assert [panel.get_title() for panel in panels[:, 1]] == [f"Truth\n2018-01-02 {h:02} UTC" for h in (0, 12)]
         assert figure.get_suptitle() == ""
-        with pytest.raises(ValueError, match="ax has 6 axes, and 3 are drawn"):
+        with pytest.raises(ValueError, match="ax has 6 axes.* 3 panels"):
             plot.maps(perfect_forecast(truth), truth, ax=panels)
         with pytest.raises(ValueError, match="ax is no map"):
             plot.maps(perfect_forecast(truth), ax=own_axes()[1])
@@ -181,7 +181,7 @@ class TestWhatIsGivenInstead:
             plot.hovmoller(truth.isel(time=slice(0, 0)))
 
     def test_a_forecast_is_no_scores(self):
-        with pytest.raises(ValueError, match=r"no 'system': pass what simvp_climate\.score returns"):
+        with pytest.raises(ValueError, match="no 'system'"):
             plot.scorecard(perfect_forecast(analysis(*GLOBE)))
 
     def test_leads_and_inits_as_they_come_out_of_a_forecast(self):
@@ -228,10 +228,10 @@ class TestSettingsThatWouldBeIgnored:
             (plot.spectra, ratios),
             (plot.training_curve, some_history()),
         ):
-            with pytest.raises(ValueError, match="ax has a width of its own"):
+            with pytest.raises(ValueError, match="ax has its own width"):
                 draw(data, ax=own_axes()[1], width=5)
         for draw, data in ((plot.maps, forecast), (plot.animate, forecast), (plot.skill_map, skill_of_the_globe())):
-            with pytest.raises(ValueError, match="ax has a projection of its own"):
+            with pytest.raises(ValueError, match="ax has its own projection"):
                 draw(data, ax=own_axes(projection=ccrs.Robinson())[1], projection=ccrs.Mercator())
             with pytest.raises(ValueError, match="projection='Robinson' is a str: give one of cartopy"):
                 draw(data, projection="Robinson")

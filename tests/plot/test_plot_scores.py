@@ -1,7 +1,5 @@
 """Score curves, their intervals and published scores."""
 
-import re
-
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -15,10 +13,10 @@ from simvp_climate import plot
 from simvp_climate.metrics.published_scores import published
 
 
-def test_scores_are_drawn_as_they_are():
+def test_panels_show_the_scores_with_labels_and_one_legend():
     scores = some_scores()
     figure = plot.scores(scores)
-    assert len(figure.axes) == 4  # rmse and acc of two variables: mae is not asked for
+    assert len(figure.axes) == 4  # rmse and acc of two variables: mae is no headline metric
     for axes, (name, metric) in zip(
         figure.axes, [("z500", "rmse"), ("z500", "acc"), ("t2m", "rmse"), ("t2m", "acc")], strict=True
     ):
@@ -32,7 +30,7 @@ def test_scores_are_drawn_as_they_are():
     assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "Lead time [days]", "Lead time [days]"]
     assert figure.axes[0].get_title() == "Geopotential at 500 hPa"
     assert curves(figure.axes[0])["climatology"].get_linestyle() == "--"
-    # one legend, forecasts first, and one color for a system throughout
+    # one legend with the forecasts first, and one color for each system
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["SimVPv2", "persistence", "climatology"]
     for system in ("SimVPv2", "persistence"):
@@ -40,7 +38,7 @@ def test_scores_are_drawn_as_they_are():
     assert pixels(figure).size
 
 
-def test_scores_of_levels_in_hours():
+def test_levels_have_panels_and_short_leads_are_in_hours():
     scores = some_scores(hours=6, leads=4)[["t2m"]]
     both = xr.concat([scores, 2 * scores], xr.DataArray([500, 850], dims="level", name="level"))
     both["t2m"].attrs["units"] = "K"
@@ -56,7 +54,7 @@ def test_scores_of_levels_in_hours():
     assert figure.get_size_inches()[0] == 6
 
 
-def test_variance_ratio_is_compared_with_one_and_selected_scores_still_draw():
+def test_variance_ratio_has_a_line_at_one_and_a_selected_metric_is_drawn():
     scores = some_scores().assign_coords(metric=["rmse", "acc", "small_scale_variance"])
     figure = plot.scores(scores.sel(metric="small_scale_variance"), variables="t2m")
     (axes,) = figure.axes
@@ -68,32 +66,32 @@ def test_variance_ratio_is_compared_with_one_and_selected_scores_still_draw():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"metric": "crps"}, "metric=['crps'] not in scores: it has ['rmse', 'acc', 'mae']"),
-        ({"variables": ["t2m", "q"]}, "variables=['q'] not in scores: it has ['z500', 't2m']"),
-        ({"variables": []}, "variables is empty"),
+        ({"metric": "crps"}, "crps.* not in scores.*'rmse', 'acc', 'mae'"),
+        ({"variables": ["t2m", "q"]}, r"\['q'\] not in scores.*'z500', 't2m'"),
+        ({"variables": []}, "variables.* empty"),
     ],
 )
-def test_what_is_not_in_the_scores_is_named(options, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+def test_missing_metrics_and_variables_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
         plot.scores(some_scores(), **options)
 
 
-def test_a_forecast_is_not_scores():
-    with pytest.raises(ValueError, match=r"no 'system': pass what simvp_climate\.score returns"):
+def test_forecasts_and_too_many_rows_are_refused():
+    with pytest.raises(ValueError, match="no 'system'"):
         plot.scores(perfect_forecast(analysis(*GLOBE)))
-    with pytest.raises(ValueError, match=r"26 rows of panels are more than 12"):
+    with pytest.raises(ValueError, match="26 rows.* 12"):
         plot.scores(some_scores().expand_dims(level=13 * [0]).assign_coords(level=np.arange(13)))
 
 
-class TestIntervalsAndOthers:
+class TestIntervalsAndSkill:
     def test_intervals_are_shaded(self):
         table = scores_with_intervals()
         figure = plot.scores(table, metric="rmse")
         bands = figure.axes[0].collections
         assert len(bands) == 2
         ends = bands[0].get_paths()[0].vertices[:, 1]
-        own = table.z500_low.sel(system="SimVPv2", metric="rmse")
-        assert ends.min() == pytest.approx(float(own.min()))
+        low = table.z500_low.sel(system="SimVPv2", metric="rmse")
+        assert ends.min() == pytest.approx(float(low.min()))
         assert not plot.scores(table.drop_vars(["z500_low", "z500_high"]), metric="rmse").axes[0].collections
 
     def test_skill_has_a_line_at_zero(self):
@@ -101,62 +99,62 @@ class TestIntervalsAndOthers:
         assert " ".join(panel.get_ylabel().split()) == "RMSE skill over persistence"
         assert any((np.asarray(line.get_ydata()) == 0).all() and line.get_linestyle() == ":" for line in panel.lines)
 
-    def test_others_are_letters_on_the_same_grid_only(self):
+    def test_published_scores_are_drawn_on_the_same_grid_only(self):
         table = scores_with_intervals()
         panel = plot.scores(table, metric="rmse", published=published()).axes[0]
         lines = {line.get_label(): line for line in panel.lines}
         assert {"IFS T63", "GraphCast"} <= set(lines)
-        words = {text.get_text() for text in panel.figure.legends[0].get_texts()}
-        assert {"SimVPv2", "persistence", "IFS T63", "GraphCast"} <= words
-        places = {(float(x), float(y)) for line in lines.values() for x, y in zip(*line.get_data(), strict=True)}
-        assert (3.0, 267.61) in places and (5.0, 463.15) in places
-        with pytest.raises(ValueError, match="errors on different grids cannot be compared"):
+        names = {text.get_text() for text in panel.figure.legends[0].get_texts()}
+        assert {"SimVPv2", "persistence", "IFS T63", "GraphCast"} <= names
+        points = {(float(x), float(y)) for line in lines.values() for x, y in zip(*line.get_data(), strict=True)}
+        assert {(3.0, 267.61), (5.0, 463.15)} <= points
+        with pytest.raises(ValueError, match="72 longitudes.* different grids"):
             plot.scores(table.assign_attrs(grid="72 longitudes x 36 latitudes"), published=published())
 
 
 class TestPublished:
-    def test_only_at_the_leads_that_are_verified(self):
+    def test_only_verified_leads_are_drawn(self):
         table = scores_with_intervals()
         panel = plot.scores(table.sel(lead_time=["1D", "3D"]), metric="rmse", published=published()).axes[0]
         letters = [text for text in panel.texts if text.get_text()[0].isalpha() and len(text.get_text()) <= 2]
         assert letters and {text.xy[0] for text in letters} == {3.0}
-        with pytest.raises(ValueError, match="none is a lead of the scores"):
+        with pytest.raises(ValueError, match="72, 120.* none of them"):
             plot.scores(table.sel(lead_time=["1D"]), metric="rmse", published=published())
 
-    @pytest.mark.parametrize(("part", "value"), [("region", "tropics"), ("season", "DJF"), ("month", 3)])
-    def test_not_beside_scores_of_a_part_of_the_globe_or_the_year(self, part, value):
+    @pytest.mark.parametrize(("dim", "value"), [("region", "tropics"), ("season", "DJF"), ("month", 3)])
+    def test_scores_of_a_region_season_or_month_are_refused(self, dim, value):
         table = scores_with_intervals()
-        with pytest.raises(ValueError, match=f"the scores are of {part} .*{value}.* of the globe and whole years"):
-            plot.scores(table.assign_coords({part: value}), metric="rmse", published=published())
-        plot.scores(table.assign_coords(region="global"), metric="rmse", published=published())
+        with pytest.raises(ValueError, match=f"{dim} .*{value}.* globe"):
+            plot.scores(table.assign_coords({dim: value}), metric="rmse", published=published())
+        figure = plot.scores(table.assign_coords(region="global"), metric="rmse", published=published())
+        assert "GraphCast" in curves(figure.axes[0])
 
-    def test_letters_do_not_lie_upon_each_other_nor_outside(self):
+    def test_letters_are_inside_the_panel_and_do_not_overlap(self):
         table = scores_with_intervals()
         for width in (None, 5):
             figure = plot.scores(table, metric="rmse", published=published(), width=width)
             pixels(figure)
             panel = figure.axes[0]
             letters = [text for text in panel.texts if text.get_text() != "skilful"]
-            own = published()
-            own = own[(own.variable == "z500") & (own.metric == "rmse") & own.lead_hours.isin([24, 72, 120])]
-            assert len(letters) == (own.grid == table.grid).sum()  # none is left out
+            rows = published().query("variable == 'z500' and metric == 'rmse' and lead_hours in [24, 72, 120]")
+            assert len(letters) == (rows.grid == table.grid).sum()
             boxes = [text.get_window_extent() for text in letters]
-            for number, box in enumerate(boxes):
+            for index, box in enumerate(boxes):
                 assert panel.bbox.y0 - 3 <= box.y0 and box.y1 <= panel.bbox.y1 + 3
                 assert box.x1 <= figure.bbox.x1
-                for other in boxes[:number]:
-                    wide = min(box.x1, other.x1) - max(box.x0, other.x0)
-                    high = min(box.y1, other.y1) - max(box.y0, other.y0)
-                    assert min(wide, high) < 2.5
+                for other in boxes[:index]:
+                    width_overlap = min(box.x1, other.x1) - max(box.x0, other.x0)
+                    height_overlap = min(box.y1, other.y1) - max(box.y0, other.y0)
+                    assert min(width_overlap, height_overlap) < 2.5
 
-    def test_the_legend_says_what_truth_and_years(self):
+    def test_the_legend_names_truth_and_years(self):
         table = scores_with_intervals()
         (legend,) = plot.scores(table, metric="rmse", published=published()).legends
-        words = " ".join(legend.get_title().get_text().split())
-        assert words.startswith("Letters: published, against ERA5 2017-2018")
-        assert "2020 (GraphCast)" in words and "Curves: against the truth of these scores, 2001-01-0" in words
+        title = " ".join(legend.get_title().get_text().split())
+        assert title.startswith("Letters: published, against ERA5 2017-2018")
+        assert "2020 (GraphCast)" in title and "Curves: against the truth of these scores, 2001-01-0" in title
 
-    def test_units_are_those_of_the_scores(self):
+    def test_published_scores_are_converted_to_the_units_of_the_scores(self):
         table = scores_with_intervals().rename(z500="tp6h", z500_low="tp6h_low", z500_high="tp6h_high")
         table["tp6h"].attrs["units"] = "m"
         (row,) = published().query("model == 'IFS T63'").head(1).to_dict("records")
@@ -166,14 +164,14 @@ class TestPublished:
         assert line.get_ydata()[0] == pytest.approx(0.0025)
 
     @pytest.mark.parametrize(
-        ("given", "message"),
+        ("table", "message"),
         [
-            (published().iloc[:0], "published has no rows"),
-            ({"z500": 1}, "published is dict: give sc.metrics.published"),
-            (pd.DataFrame({"model": ["a"]}), r"published is \['model'\]: give sc.metrics.published"),
-            (published().query("variable == 't2m'"), r"nothing in published is \['rmse'\] of \['z500'\]"),
+            (published().iloc[:0], "no rows"),
+            ({"z500": 1}, "dict.* columns"),
+            (pd.DataFrame({"model": ["a"]}), r"\['model'\].* columns"),
+            (published().query("variable == 't2m'"), r"no \['rmse'\] of \['z500'\]"),
         ],
     )
-    def test_what_cannot_be_drawn_is_refused(self, given, message):
+    def test_unsuitable_tables_are_refused(self, table, message):
         with pytest.raises(ValueError, match=message):
-            plot.scores(scores_with_intervals(), metric="rmse", published=given)
+            plot.scores(scores_with_intervals(), metric="rmse", published=table)

@@ -16,14 +16,14 @@ class TestSpectra:
     def test_ratios_by_lead(self):
         truth = noisy()
         forecast = perfect_forecast(truth)
-        found = variance_by_wavenumber(forecast.assign(t2m=280 + 2 * (forecast.t2m - 280)), truth)
-        panel = plot.spectra(found).axes[0]
+        ratio = variance_by_wavenumber(forecast.assign(t2m=280 + 2 * (forecast.t2m - 280)), truth)
+        panel = plot.spectra(ratio).axes[0]
         drawn = [line for line in panel.lines if len(line.get_xdata()) == 32]
         assert [line.get_label() for line in drawn] == ["+6 h", "+12 h", "+18 h"]
         np.testing.assert_allclose(drawn[0].get_ydata(), 4, rtol=1e-6)
         assert panel.get_xscale() == "log"
 
-    def test_several_spectra(self):
+    def test_spectra_of_forecast_and_truth(self):
         truth = noisy()
         forecast = perfect_forecast(truth)
         figure = plot.spectra({"model": zonal_spectrum(forecast), "truth": zonal_spectrum(truth)}, lead="6h")
@@ -33,8 +33,8 @@ class TestSpectra:
         np.testing.assert_allclose(panel.lines[1].get_ydata(), spectrum[1:])
         assert panel.get_ylabel() == "Energy [K² m]"
 
-    def test_errors(self):
+    def test_other_datasets_and_no_spectra_are_refused(self):
         with pytest.raises(ValueError, match="no zonal_wavenumber"):
             plot.spectra(analysis(*GLOBE))
-        with pytest.raises(ValueError, match="spectra is empty"):
+        with pytest.raises(ValueError, match="spectra={}"):
             plot.spectra({})

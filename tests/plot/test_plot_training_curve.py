@@ -1,7 +1,5 @@
 """Losses and validation errors by epoch."""
 
-import re
-
 import matplotlib
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from plot_factories import curves, pixels, rings, some_history, some_scores
 from simvp_climate import plot
 
 
-def test_a_history_is_drawn_as_it_is():
+def test_panels_show_losses_and_errors_with_a_ring_at_the_kept_epoch():
     table = some_history()
     figure = plot.training_curve(table)
     losses, z500, t2m = figure.axes
@@ -29,12 +27,12 @@ def test_a_history_is_drawn_as_it_is():
     assert pixels(figure).size
 
 
-def test_histories_side_by_side():
+def test_several_histories_share_the_panels():
     first, second = some_history(4.0), some_history(40.0, epochs=6)
     figure = plot.training_curve({"zeros": first, "sphere": second.reset_index()})  # as read from a CSV file
     losses, z500, _ = figure.axes
     assert set(curves(losses)) == {
-        f"{name}, {part}" for name in ("zeros", "sphere") for part in ("training", "validation")
+        f"{name}, {phase}" for name in ("zeros", "sphere") for phase in ("training", "validation")
     } | {"kept"}
     np.testing.assert_array_equal(curves(losses)["sphere, training"].get_xdata(), [1, 2, 3, 4, 5, 6])
     np.testing.assert_array_equal(curves(z500)["zeros, 6 h"].get_ydata(), 100 * first["valid_loss"])
@@ -57,20 +55,20 @@ def test_without_validation_the_last_epoch_is_kept(forecaster):
 @pytest.mark.parametrize(
     ("histories", "message"),
     [
-        ({}, "histories is empty: give at least one"),
-        ([some_history()], "histories is a list: give a Forecaster or its training_curve"),
-        ({"a": some_scores()}, "histories has 'a', which is a Dataset: give a Forecaster"),
-        (some_history()[["valid_rmse_t2m"]], "histories is a DataFrame: give a Forecaster or its training_curve"),
-        (some_history().iloc[:0], "histories has no epoch: nothing was trained yet"),
+        ({}, "histories={}"),
+        ([some_history()], "list.* Forecaster"),
+        ({"a": some_scores()}, "'a'.* Dataset.* Forecaster"),
+        (some_history()[["valid_rmse_t2m"]], "DataFrame.* Forecaster"),
+        (some_history().iloc[:0], "no epoch"),
     ],
 )
-def test_what_is_no_history_is_said(histories, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+def test_other_objects_and_empty_histories_are_refused(histories, message):
+    with pytest.raises(ValueError, match=message):
         plot.training_curve(histories)
 
 
 def test_histories_in_different_units_are_not_drawn_together():
     other = some_history()
     other.attrs["units"] = {"valid_rmse_z500_6h": "gpm"}
-    with pytest.raises(ValueError, match=r"the errors of z500 are in \['gpm', 'm2 s-2'\]: draw the runs one by one"):
+    with pytest.raises(ValueError, match=r"z500 have units \['gpm', 'm2 s-2'\]"):
         plot.training_curve({"a": some_history(), "b": other})
