@@ -139,7 +139,7 @@ def check_scores(scores: object) -> xr.Dataset:
     for dimension in ("system", "metric", "lead_time"):
         if dimension not in scores.dims:
             if dimension not in scores.coords:
-                raise ValueError(f"scores has dimensions {tuple(scores.dims)}, no {dimension!r}: pass the result of sc.score.")
+                raise ValueError(f"scores has dimensions {tuple(scores.dims)}, no {dimension!r}: pass sc.score(...).")
             scores = scores.expand_dims(dimension)
         if not scores.sizes[dimension]:
             raise ValueError(f"scores has {dimension} of size 0: select at least one {dimension}.")
