@@ -1,5 +1,8 @@
-"""The guide builds without a warning, needs no network, and leads nowhere that is not there."""
+"""The guide builds without a warning and needs no network; its links lead to pages and its code fits the package."""
 
+import ast
+import inspect
+import json
 import re
 import subprocess
 import sys
@@ -19,45 +22,80 @@ import yaml
 import simvp_climate as sc
 
 ROOT = Path(__file__).resolve().parent.parent
-FETCHED = {("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"), ("source", "src")}
-NAMED_ONLY = {"canonical", "edit", "prev", "next"}
+LOADED = {("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"), ("source", "src")}
+NOT_LOADED = {"canonical", "edit", "prev", "next"}
 
 
-class Links(HTMLParser):
-    """What a page fetches, and where it leads."""
+class Page(HTMLParser):
+    """The files that a page loads, its links, and the ids of its elements."""
 
     def __init__(self, text: str):
         super().__init__()
-        self.fetched, self.leads, self.ids = [], [], set()
+        self.loaded, self.links, self.ids = [], [], set()
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
         if "id" in attrs:
             self.ids.add(attrs["id"])
-        if attrs.get("rel") in NAMED_ONLY:
+        if attrs.get("rel") in NOT_LOADED:
             return
         for name, value in attrs.items():
-            if (tag, name) in FETCHED and value:
-                self.fetched.append(value)
+            if (tag, name) in LOADED and value:
+                self.loaded.append(value)
             if tag == "a" and name == "href" and value:
-                self.leads.append(value)
+                self.links.append(value)
+
+
+def public_names() -> dict[str, object]:
+    """Return all public functions and classes by the name that users write, such as "sc.metrics.rmse"."""
+    names = {f"sc.{name}": getattr(sc, name) for name in sc._HOME}
+    for namespace in sc._NAMESPACES:
+        module = getattr(sc, namespace)
+        names |= {f"sc.{namespace}.{name}": getattr(module, name) for name in module.__all__}
+    return names
+
+
+def python_blocks(path: Path) -> list[str]:
+    """Return the blocks of Python code in a Markdown file."""
+    return re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+
+
+def python_code() -> dict[str, str]:
+    """Return the Python code of the README, the guide without the reference, the notebooks and the recipes by file."""
+    pages = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "api.md")]
+    code = {path.name: "\n".join(python_blocks(path)) for path in pages}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        lines = "\n".join("".join(cell["source"]) for cell in cells).splitlines()
+        code[path.name] = "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+    return code | {path.name: path.read_text() for path in sorted((ROOT / "recipes").glob("*.py"))}
+
+
+def shown_code() -> dict[str, str]:
+    """Return the Python code by file, and for pages also what stands in backticks in the text."""
+    code = python_code()
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        if path.name in code:
+            code[path.name] += "\n" + "\n".join(re.findall(r"`([^`\n]+)`", path.read_text()))
+    return code
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
+    """Build the guide and return its pages by path."""
     folder = tmp_path_factory.mktemp("site")
     # not --quiet: it hides warnings from --strict too
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return {path: Links(path.read_text()) for path in folder.rglob("*.html")}
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return {path: Page(path.read_text()) for path in folder.rglob("*.html")}
 
 
 def test_pages_need_no_network(site):
     assert len(site) > 12
     for path, page in site.items():
-        assert not [url for url in page.fetched if urlsplit(url).netloc], path.name
+        assert not [url for url in page.loaded if urlsplit(url).netloc], path.name
     folder = next(path.parent for path in site if path.name == "index.html")
     for sheet in folder.rglob("*.css"):
         assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", sheet.read_text()), sheet.name
@@ -67,14 +105,14 @@ def test_the_search_works_in_a_page_opened_from_a_disk(site):
     folder = next(path.parent for path in site if path.name == "index.html")
     assert (folder / "search" / "search_index.js").read_text().startswith("var __index = {")
     for path, page in site.items():
-        assert any(url.endswith("javascripts/iframe-worker.js") for url in page.fetched), path.name
+        assert any(url.endswith("javascripts/iframe-worker.js") for url in page.loaded), path.name
 
 
-def test_links_lead_somewhere(site):
+def test_links_lead_to_existing_pages(site):
     for path, page in site.items():
         if path.name == "404.html":
             continue
-        for url in page.fetched + page.leads:
+        for url in page.loaded + page.links:
             parts = urlsplit(url)
             if parts.scheme or parts.netloc or url.startswith("data:"):
                 continue
@@ -87,11 +125,43 @@ def test_links_lead_somewhere(site):
 
 def test_every_public_name_is_in_the_reference(site):
     (reference,) = (page for path, page in site.items() if path.name == "api.html")
-    public = [getattr(sc, name) for name in sc._HOME]
-    public += [
-        getattr(space, name) for space in (getattr(sc, name) for name in sc._NAMESPACES) for name in space.__all__
-    ]
-    assert {f"{one.__module__}.{one.__qualname__}" for one in public} <= reference.ids
+    public = public_names().values()
+    assert {f"{item.__module__}.{item.__qualname__}" for item in public} <= reference.ids
+
+
+def test_every_public_name_is_used_in_the_guide_a_notebook_or_a_recipe():
+    code = "\n".join(shown_code().values())
+    unused = [name for name in public_names() if not re.search(rf"\b{re.escape(name)}\b", code)]
+    assert not unused, "use it in the guide, or make it private"
+
+
+def test_calls_of_public_functions_fit_their_signatures():
+    public = public_names()
+    calls = 0
+    for source, code in python_code().items():
+        for call in (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)):
+            name = ast.unparse(call.func)
+            if name in public and not any(isinstance(argument, ast.Starred) for argument in call.args):
+                keywords = {keyword.arg: None for keyword in call.keywords if keyword.arg is not None}
+                try:
+                    inspect.signature(public[name]).bind_partial(*call.args, **keywords)
+                except TypeError as error:
+                    raise AssertionError(f"{source}: {ast.unparse(call)}: {error}") from error
+                calls += 1
+    assert calls > 100
+
+
+def test_the_map_in_contributing_names_existing_files_and_objects():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    entries = re.findall(r"`([\w/]+\.py)`: ((?:`\w+`(?: or )?)+)", text)
+    assert len(entries) > 10
+    for file, names in entries:
+        tree = ast.parse((ROOT / "simvp_climate" / file).read_text())
+        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        for node in tree.body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            defined |= {target.id for target in targets if isinstance(target, ast.Name)}
+        assert set(re.findall(r"\w+", names.replace(" or ", " "))) <= defined, file
 
 
 def test_the_version_is_the_same_everywhere():
@@ -103,43 +173,71 @@ def test_the_version_is_the_same_everywhere():
 
 def test_the_first_steps_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "get-started.md").read_text(), re.DOTALL)
+    blocks = python_blocks(ROOT / "docs" / "get-started.md")
     assert len(blocks) == 3
-    # fewer months than a reader takes
-    whole, part = 'sc.split(ds, "2003-08", "2003-12")', 'sc.split(ds.sel(time="2001"), "2001-02", "2001-03-15")'
-    assert whole in blocks[0]
+    # fewer months than in the guide
+    split, short_split = 'sc.split(ds, "2003-08", "2003-12")', 'sc.split(ds.sel(time="2001"), "2001-02", "2001-03-15")'
+    assert split in blocks[0]
     names: dict = {}
     for block in blocks:
-        exec(block.replace(whole, part), names)
+        exec(block.replace(split, short_split), names)
     assert (tmp_path / "forecast.nc").exists()
     assert {"SimVPv2", "persistence", "climatology"} <= set(names["scores"].system.values)
 
 
-def test_the_pictures_are_drawn(tmp_path, monkeypatch):
+def test_the_figures_of_the_guide_are_drawn(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "pictures.md").read_text(), re.DOTALL)
+    blocks = python_blocks(ROOT / "docs" / "pictures.md")
     names = {}
     for block in blocks:
         exec(block, names)
-        for number in plt.get_fignums():  # those of plt.subplots
-            plt.close(number)
-    # every function of the reference is on the page
+        plt.close("all")  # figures of plt.subplots
     text = "".join(blocks)
     assert not [name for name in sc.plot.__all__ if f"sc.plot.{name}(" not in text]
     assert (tmp_path / "film.gif").stat().st_size > 10_000
     assert names["figure"].axes[0].get_title().startswith("Forecast +3 d")
 
 
+def test_the_single_metrics_of_the_guide_run():
+    times = pd.date_range("2001", periods=400, freq="1D", unit="ns")
+    latitude, longitude = np.arange(-67.5, 90, 45), np.arange(0, 360, 9.0)
+    random = np.random.default_rng(0)
+
+    def field(offset: float) -> tuple:
+        values = offset + random.exponential(1e-3, (len(times), len(latitude), len(longitude)))
+        return ("time", "latitude", "longitude"), values
+
+    units = {"z500": "m2 s-2", "t2m": "K", "u10": "m s-1", "v10": "m s-1", "tp": "m"}
+    ds = xr.Dataset(
+        {name: (*field(0.0), {"units": unit}) for name, unit in units.items()},
+        {"time": times, "latitude": latitude, "longitude": longitude},
+    )
+    train, test = ds.isel(time=slice(None, 370)), ds.isel(time=slice(370, None))
+    forecast = sc.baselines.persistence(test, test.time[:20], ["1D", "2D"])
+    names = {
+        "sc": sc,
+        "forecast": forecast,
+        "members": xr.concat([forecast, forecast + 1e-3], pd.Index([0, 1], name="number")).assign_attrs(forecast.attrs),
+        "test": test,
+        "train": train,
+        "climatology": sc.baselines.climatology(train),
+    }
+    (block,) = [block for block in python_blocks(ROOT / "docs" / "verification.md") if "sc.metrics.seeps(" in block]
+    for statement in ast.parse(block).body:
+        if isinstance(statement, ast.Expr):
+            result = eval(ast.unparse(statement), names)
+            values = result.to_array() if isinstance(result, xr.Dataset) else result
+            assert np.isfinite(values).all(), ast.unparse(statement)
+        else:
+            exec(ast.unparse(statement), names)
+
+
 def test_weights_of_openstl_become_a_forecaster(tmp_path, monkeypatch):
-    """What docs/training.md says: run with a published network's shape, and 12 hourly states of its grid."""
+    """Run the example of docs/training.md with a network of the published shape and 12 hourly states of its grid."""
     weights = torch.load(ROOT / "tests" / "goldens" / "small_t2m.pt", weights_only=True)["state_dict"]
     monkeypatch.chdir(tmp_path)
     torch.save(weights, "t2m.ckpt")
-    (block,) = [
-        b
-        for b in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), re.DOTALL)
-        if "openstl.load" in b
-    ]
+    (block,) = [block for block in python_blocks(ROOT / "docs" / "training.md") if "openstl.load" in block]
     latitude, longitude = np.arange(-87.1875, 90, 5.625), np.arange(0, 360, 5.625)
     values = np.random.default_rng(0).normal(280, 20, (24, 32, 64)).astype("f4")
     coordinates = {"time": pd.date_range("2001", periods=24, freq="1h"), "latitude": latitude, "longitude": longitude}
@@ -148,11 +246,11 @@ def test_weights_of_openstl_become_a_forecaster(tmp_path, monkeypatch):
     exec(block, names)
     forecast = names["forecaster"](ds)
     assert dict(forecast.sizes) == {"init_time": 1, "lead_time": 12, "latitude": 32, "longitude": 64}
-    # the same by hand
+    # the network applied without the package
     x = torch.from_numpy((values[-12:] - 280) / 20)[None, :, None]
     with torch.no_grad():
-        by_hand = names["network"](x)[0, :, 0].numpy() * 20 + 280
-    np.testing.assert_allclose(forecast["t2m"][0], by_hand, rtol=0, atol=1e-3)
+        expected = names["network"](x)[0, :, 0].numpy() * 20 + 280
+    np.testing.assert_allclose(forecast["t2m"][0], expected, rtol=0, atol=1e-3)
     names["forecaster"].save("t2m.safetensors")
     again = sc.Forecaster.load("t2m.safetensors", device="cpu")(ds)
     np.testing.assert_array_equal(again["t2m"], forecast["t2m"])

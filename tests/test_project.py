@@ -1,4 +1,4 @@
-"""What holds the house together: layers, dependencies, what is shown is run."""
+"""Rules of the project: imports between rooms, public names, dependencies, and examples that run."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "simvp_climate"
 
-# The rooms of the package from the ground up, and which other rooms each may import.
+# The rooms of the package from the lowest floor up, and the other rooms that each may import.
 ALLOWED = {
     "networks": set(),
     "data": set(),
@@ -24,22 +24,22 @@ ALLOWED = {
     "training": {"data", "forecasting", "networks", "processing", "quality"},
 }
 FLOORS = 6
-# torch appears in these alone; in processing only where Datasets become tensors
+# only these import torch; in processing only the module where Datasets become tensors
 TORCH_ROOMS = {"networks", "processing.tensors", "forecasting", "training"}
 
 
 def imports(path: Path) -> set[str]:
-    """All modules that a file imports, also inside functions."""
-    found = set()
+    """Return all modules that a file imports, also inside functions."""
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name}: relative import"
-            # "from simvp_climate.data import reader" may name a module or a thing inside one
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {node.module} - {"simvp_climate"}
-    return found
+            # "from simvp_climate.data import reader" may import a module or an object of one
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+            modules |= {node.module} - {"simvp_climate"}
+    return modules
 
 
 MODULES = {
@@ -49,7 +49,7 @@ MODULES = {
 }
 
 
-def own_imports(module: str) -> set[str]:
+def package_imports(module: str) -> set[str]:
     names = {name.removeprefix("simvp_climate.") for name in imports(MODULES[module]) if "simvp_climate." in name}
     return names & MODULES.keys()
 
@@ -61,10 +61,10 @@ def in_rooms(module: str, rooms: set[str]) -> bool:
 @pytest.mark.parametrize("module", MODULES)
 def test_layers(module):
     room = module.split(".")[0]
-    for imported in own_imports(module):
+    for imported in package_imports(module):
         assert imported.split(".")[0] in ALLOWED[room] | {room}, imported
     outside = {name.split(".")[0] for name in imports(MODULES[module])}
-    assert "simvp_climate" not in imports(MODULES[module]), "the whole package is for its users"
+    assert "simvp_climate" not in imports(MODULES[module]), "import from modules, not from the whole package"
     if not in_rooms(module, TORCH_ROOMS):
         assert not outside & {"torch", "lightning_fabric", "safetensors"}
     if room == "networks":
@@ -73,40 +73,40 @@ def test_layers(module):
         assert not outside & {"matplotlib", "cartopy"}
 
 
-def test_the_root_holds_folders_only():
+def test_the_root_of_the_package_has_only_folders():
     files = {path.name for path in PACKAGE.iterdir() if path.is_file()}
     assert files == {"__init__.py", "__main__.py", "py.typed"}
     assert {module.split(".")[0] for module in MODULES} == ALLOWED.keys()
 
 
-def test_rooms_stand_on_few_floors():
+def test_rooms_have_few_floors():
     def floor(room: str) -> int:
         return 1 + max((floor(below) for below in ALLOWED[room]), default=0)
 
-    assert 1 + max(map(floor, ALLOWED)) <= FLOORS, "the public names stand on the top floor"
+    assert 1 + max(map(floor, ALLOWED)) <= FLOORS, "the public names are the top floor"
 
 
 def test_imports_have_no_cycles():
-    above: list[str] = []
-    clear: set[str] = set()
+    importers: list[str] = []
+    visited: set[str] = set()
 
     def visit(module):
-        assert module not in above, " -> ".join([*above, module])
-        if module in clear:
+        assert module not in importers, " -> ".join([*importers, module])
+        if module in visited:
             return
-        above.append(module)
-        for imported in own_imports(module):
+        importers.append(module)
+        for imported in package_imports(module):
             visit(imported)
-        clear.add(above.pop())
+        visited.add(importers.pop())
 
     for module in MODULES:
         visit(module)
 
 
-@pytest.mark.parametrize("shown", [PACKAGE / "__main__.py", *sorted((ROOT / "recipes").glob("*.py"))], ids=str)
-def test_what_users_copy_uses_the_public_api_alone(shown):
-    assert {name for name in imports(shown) if name.startswith("simvp_climate")} == {"simvp_climate"}
-    assert not {name.split(".")[0] for name in imports(shown)} & {"torch", "matplotlib", "cartopy"}
+@pytest.mark.parametrize("file", [PACKAGE / "__main__.py", *sorted((ROOT / "recipes").glob("*.py"))], ids=str)
+def test_recipes_and_the_command_line_use_only_public_names(file):
+    assert {name for name in imports(file) if name.startswith("simvp_climate")} == {"simvp_climate"}
+    assert not {name.split(".")[0] for name in imports(file)} & {"torch", "matplotlib", "cartopy"}
 
 
 def test_importing_the_package_is_cheap():
@@ -117,7 +117,7 @@ def test_importing_the_package_is_cheap():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_public_names_exist_and_say_what_they_do():
+def test_public_names_exist_and_have_docstrings():
     import simvp_climate as sc
 
     assert len(sc.__all__) <= 30
@@ -135,7 +135,7 @@ def test_public_names_exist_and_say_what_they_do():
 
 def test_environment_yml_names_the_dependencies_of_pyproject():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    # what conda-forge calls them
+    # names on conda-forge
     names = {"torch": "pytorch", "netCDF4": "netcdf4", "cf-xarray": "cf_xarray", "matplotlib": "matplotlib-base"}
     expected = {f"python{project['requires-python']}"}
     for requirement in project["dependencies"]:
@@ -154,9 +154,11 @@ def test_constraints_pin_every_dependency():
         if "==" in line
     }
     extras = project["optional-dependencies"]
-    wanted = project["dependencies"] + [one for name in extras.keys() - {"simulate"} for one in extras[name]]
-    named = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in wanted} - {project["name"]}
-    assert named <= pinned
+    requirements = list(project["dependencies"])
+    for name in extras.keys() - {"simulate"}:
+        requirements += extras[name]
+    names = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in requirements} - {project["name"]}
+    assert names <= pinned
 
 
 def test_the_example_of_the_readme_runs(tmp_path):
@@ -174,7 +176,7 @@ def test_the_readme_is_short_and_begins_like_the_guide():
     assert example in guide
 
 
-def test_the_lines_on_your_own_data_run(monkeypatch, capsys, tmp_path):
+def test_the_examples_on_your_own_data_run(monkeypatch, capsys, tmp_path):
     from factories import waves
 
     import simvp_climate as sc
@@ -192,9 +194,9 @@ def test_the_lines_on_your_own_data_run(monkeypatch, capsys, tmp_path):
     assert len(opened) == 3 and "check: nothing found" in capsys.readouterr().out
 
 
-def test_editors_see_what_the_table_says():
+def test_editors_see_the_public_names():
     source = (PACKAGE / "__init__.py").read_text()
-    told = {
+    imported = {
         (node.module.removeprefix("simvp_climate").removeprefix("."), alias.name)
         for block in ast.walk(ast.parse(source))
         if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
@@ -204,4 +206,4 @@ def test_editors_see_what_the_table_says():
     import simvp_climate as sc
 
     namespaces = {(home.rpartition(".")[0], name) for name, home in sc._NAMESPACES.items()}
-    assert told == {(home, name) for name, home in sc._HOME.items()} | namespaces
+    assert imported == {(home, name) for name, home in sc._HOME.items()} | namespaces
