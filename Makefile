@@ -1,11 +1,11 @@
-# make demo        train on the bundled sample, forecast, score, draw (about 5 minutes on 2 cores)
-# make test        the tests, but for those that take minutes
+# make demo        train on the bundled sample, forecast, score and draw (about 5 minutes on 2 cores)
+# make test        ruff, mypy and the tests that take seconds
 # make test-slow   all tests
 PYTHON ?= python3
 BIN = .venv/bin
 
-# glibc gives large blocks back to the system and asks for them again at every training step, tens of
-# thousands of page faults each; told to keep them it has none
+# By default glibc returns large blocks to the system and requests them again at every training step, which causes
+# tens of thousands of page faults. These limits make it keep them.
 export MALLOC_MMAP_THRESHOLD_ = 4000000000
 export MALLOC_TRIM_THRESHOLD_ = 8000000000
 
