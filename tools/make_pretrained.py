@@ -76,7 +76,7 @@ def write_card(
     tables = "\n\n".join(write_table(scores, name) for name in task.variables)
     limits = "\n".join(f"- {sentence}" for name in task.variables for sentence in describe_limits(scores, name))
     pairs, threads = scores["pairs"].values, torch.get_num_threads()
-    kept = curve.attrs["kept"]
+    chosen = curve.attrs["kept"]
     return f"""# Pretrained forecaster of the sample
 
 ```python
@@ -124,9 +124,9 @@ lead time. Small scales: variance in zonal wavenumbers 10 to 19, forecast over t
     {command}
 
 Training period: {provenance["training"]}.
-Validation period: {provenance["validation"]}; it chose epoch {kept} of {len(curve)}.
+Validation period: {provenance["validation"]}; it chose epoch {chosen} of {len(curve)}.
 Training loss of the last epoch {curve.iloc[-1]["loss"]:.4g}, validation loss of the chosen epoch \
-{curve.loc[kept, "valid_loss"]:.4g}.
+{curve.loc[chosen, "valid_loss"]:.4g}.
 Settings: {join_settings({name: config[name] for name in SHOWN_SETTINGS})}.
 Training took {seconds / 60:.1f} minutes with {threads} thread{"" if threads == 1 else "s"} on {provenance["device"]}, \
 {provenance["created"][:10]}, simvp_climate {versions["simvp-climate"]}, torch {versions["torch"]}.
