@@ -47,11 +47,14 @@ class Canonical:
         The Dataset handed in.
     axes
         The names of the original's dimensions, the order of its rows and columns, and its levels.
+    sources
+        For each variable of `dataset` its name in the original.
     """
 
     dataset: xr.Dataset
     original: xr.Dataset
     axes: Axes
+    sources: dict[str, str]
 
     @cached_property
     def member(self) -> str | None:
@@ -122,10 +125,12 @@ def canonicalize(
         names = {axes.latitude: "latitude", axes.longitude: "longitude", axes.level: "level", axes.time: "time"}
         names = {old: new for old, new in names.items() if old is not None and old != new}
         renamed, selected = original.reset_coords(drop=True).rename(names), axes.levels
+        names = {str(name): str(name) for name in original.data_vars}
     else:
         sources = find_variables(original, variables, axes.level, axes.scalar_level)
         renamed, selected = _select(original, axes, sources, levels)
-    return Canonical(_orient(renamed, axes.rows, axes.columns, selected), original, axes)
+        names = {name: source for name, (source, _) in sources.items()}
+    return Canonical(_orient(renamed, axes.rows, axes.columns, selected), original, axes, names)
 
 
 def rename(dataset: xr.Dataset, variables: Iterable[str], levels: Sequence[float] | None = None) -> xr.Dataset:

@@ -18,7 +18,7 @@ from simvp_climate.data.files import write_atomically
 from simvp_climate.networks.simvp_v2 import rollout
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
-from simvp_climate.processing.tensors import Scale, channel_roles, forcing_names
+from simvp_climate.processing.tensors import Scale, channel_roles
 
 _DESCRIPTION_FILE = "forecaster.json"
 _MADE_BY = "exported by simvp_climate"
@@ -53,14 +53,14 @@ def export(
         raise FileExistsError(f"{str(path)!r} exists and is not an exported program. Choose another path")
     if write is _write_onnx:
         _require_onnx()
-    roles, forcings = channel_roles(task, normalizer.channels), forcing_names(task)
+    roles = channel_roles(task, normalizer.channels)
     inputs, outputs = normalizer.select(roles.input_channels), normalizer.select(roles.output_channels)
-    description = _describe(task, inputs, outputs, latitude, longitude, forcings)
+    description = _describe(task, inputs, outputs, latitude, longitude, roles.forcings)
     # example inputs: the means, for a batch of 2 because a batch of 1 would be taken for a constant
     mean_C11 = torch.as_tensor(inputs.mean, dtype=torch.float32)[:, None, None]
     arguments = [mean_C11.expand(2, task.history, -1, latitude.size, longitude.size).contiguous()]
-    if forcings:
-        arguments.append(torch.zeros(2, _input_states(task), len(forcings), latitude.size, longitude.size))
+    if roles.forcings:
+        arguments.append(torch.zeros(2, _input_states(task), len(roles.forcings), latitude.size, longitude.size))
     network = copy.deepcopy(network).to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(False)
     batch = torch.export.Dim("batch", min=1)
     with torch.no_grad(), warnings.catch_warnings():

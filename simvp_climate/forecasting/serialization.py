@@ -27,7 +27,7 @@ from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 from simvp_climate.processing.forcings import static_names
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
-from simvp_climate.processing.tensors import build_network, forcing_names
+from simvp_climate.processing.tensors import build_network, channel_roles, forcing_names
 
 # Defaults for settings that older files lack. Add every new setting here.
 LEGACY_DEFAULTS = {
@@ -225,7 +225,7 @@ def _assemble(content: FileContent, device: str) -> dict[str, Any]:
     if config.blocks + config.spatial_layers > len(weights):
         raise ValueError(f"its model has {config.blocks + config.spatial_layers} layers, but {len(weights)} weights")
     with torch.device("meta"):  # allocates nothing, whatever sizes the header claims
-        network = build_network(config, task, channels)
+        network = build_network(config, task.history, channel_roles(task, channels))
     statistics = {name: arrays[name].numpy() for name in _STATISTICS}
     statics = arrays["statics"].numpy()
     _check_arrays(task, units, shape, {**statistics, "latitude": latitude, "longitude": longitude, "statics": statics})

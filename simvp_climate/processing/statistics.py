@@ -67,6 +67,19 @@ class Normalizer:
         fields |= {name: tuple(getattr(self, name)[index] for index in indices) for name in ("channels", "units")}
         return Normalizer(change_std=self.change_std[:, indices], **fields)
 
+    def inherit(self, other: "Normalizer") -> "Normalizer":
+        """Return this normalizer with units, statistics and transforms of `other` for the channels that both have."""
+        names = ("mean", "std", "mask", "log_scale", "bounds")
+        merged, change_std = {name: getattr(self, name).copy() for name in names}, self.change_std.copy()
+        units = list(self.units)
+        for index, channel in enumerate(self.channels):
+            if channel in other.channels:
+                source = other.channels.index(channel)
+                for name in names:
+                    merged[name][index] = getattr(other, name)[source]
+                change_std[:, index], units[index] = other.change_std[:, source], other.units[source]
+        return replace(self, units=tuple(units), change_std=change_std, **merged)
+
 
 @dataclass(frozen=True, eq=False)
 class IncompleteCells:

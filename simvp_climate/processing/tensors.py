@@ -99,7 +99,7 @@ class Forcings:
 
 @dataclass(frozen=True)
 class ChannelRoles:
-    """Which channels of the states are inputs and outputs of the network.
+    """Which channels of the states are inputs and outputs of the network, and its forcings.
 
     Attributes
     ----------
@@ -107,11 +107,18 @@ class ChannelRoles:
         Indices of these channels in the states. Both lists begin with the shared channels.
     shared_count
         Number of channels that are both.
+    forcings
+        Names of the forcing channels.
+    input_names, output_names
+        Names of the network's input channels, forcings included, and of its output channels.
     """
 
     input_channels: list[int]
     output_channels: list[int]
     shared_count: int
+    forcings: list[str]
+    input_names: list[str]
+    output_names: list[str]
 
 
 def channel_roles(task: Task, channels: Sequence[reader.Channel]) -> ChannelRoles:
@@ -120,21 +127,33 @@ def channel_roles(task: Task, channels: Sequence[reader.Channel]) -> ChannelRole
     for index, channel in enumerate(channels):
         role = next(role for role in indices if channel.variable in getattr(task, role))
         indices[role].append(index)
-    shared = indices["variables"]
-    return ChannelRoles(shared + indices["inputs"], shared + indices["diagnostics"], len(shared))
+    shared, names = indices["variables"], [str(channel) for channel in channels]
+    inputs, outputs = shared + indices["inputs"], shared + indices["diagnostics"]
+    forcing_channels = forcing_names(task)
+    input_names = [*(names[index] for index in inputs), *forcing_channels]
+    output_names = [names[index] for index in outputs]
+    return ChannelRoles(inputs, outputs, len(shared), forcing_channels, input_names, output_names)
 
 
-def build_network(config: SimVPv2Config, task: Task, channels: Sequence[reader.Channel]) -> SimVPv2:
-    """Return a network with the channels of a task and initial weights."""
-    roles = channel_roles(task, channels)
-    return SimVPv2(
+def build_network(
+    config: SimVPv2Config, history: int, roles: ChannelRoles, normalizer: Normalizer | None = None
+) -> SimVPv2:
+    """Return a network with these channels and initial weights, which takes `history` states.
+
+    With a normalizer the changes that it forecasts are scaled by their typical size in the training data.
+    """
+    network = SimVPv2(
         config,
-        history=task.history,
+        history=history,
         channels=len(roles.input_channels),
         output_channels=len(roles.output_channels),
         shared_channels=roles.shared_count,
-        forcings=len(forcing_names(task)),
+        forcings=len(roles.forcings),
     )
+    if normalizer is not None:
+        scale_TC = torch.from_numpy(normalizer.change_std / normalizer.std)
+        network.change_scale_TC.copy_(scale_TC[:, : network.shared_channels])
+    return network
 
 
 def forcing_names(task: Task) -> list[str]:
@@ -143,13 +162,6 @@ def forcing_names(task: Task) -> list[str]:
     names = [f"{name}{suffix}" for suffix in ("", "_at_output") for name in varying]
     names += forcings.COORDINATE_CHANNELS if "coordinates" in task.forcings else ()
     return [*names, *forcings.static_names(task.forcings)]
-
-
-def channel_names(task: Task, channels: Sequence[reader.Channel]) -> tuple[list[str], list[str]]:
-    """Return the names of the network's input channels, forcings included, and of its output channels."""
-    roles, names = channel_roles(task, channels), [str(channel) for channel in channels]
-    inputs = [names[index] for index in roles.input_channels]
-    return [*inputs, *forcing_names(task)], [names[index] for index in roles.output_channels]
 
 
 class Scale:

@@ -28,7 +28,7 @@ from simvp_climate.data.grid import (
 )
 from simvp_climate.data.store import open_raw
 from simvp_climate.data.variables import VARIABLES, find_variable, lookup, same_units
-from simvp_climate.data.windows import check_times, data_step, find_windows, parse_step
+from simvp_climate.data.windows import check_times, data_step, find_windows, parse_step, shared_period
 from simvp_climate.processing.forcings import harmonics, static_names
 from simvp_climate.processing.statistics import resolve_transforms
 from simvp_climate.quality import report, rules
@@ -419,10 +419,8 @@ def _check_splits(
             draft.add("error", "split", name, message, fix)
     for first, second in itertools.combinations(selected, 2):
         if first in windows:
-            finding = rules.overlapping_periods(
-                repr(first), selected[first], windows[first], repr(second), selected[second]
-            )
-            draft.add_all([finding])
+            shared = shared_period(selected[first], windows[first], selected[second])
+            draft.add_all([rules.overlapping_periods(repr(first), repr(second), shared)])
 
 
 # ---- variables

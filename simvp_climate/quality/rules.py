@@ -15,8 +15,7 @@ import xarray as xr
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import Canonical, canonicalize
 from simvp_climate.data.grid import Axes, check_same_grid
-from simvp_climate.data.variables import Variable, conversion, find_variable, lookup, same_units
-from simvp_climate.data.windows import shared_period
+from simvp_climate.data.variables import Variable, conversion, lookup, same_units
 from simvp_climate.processing.forcings import FORCINGS
 from simvp_climate.processing.statistics import Normalizer, Statistics, apply_log
 from simvp_climate.quality.report import Finding, format_time, list_names, split_error
@@ -85,13 +84,11 @@ class Field:
 
 def find_fields(canonical: Canonical) -> dict[str, Field]:
     """Return the fields of a canonical Dataset by their names in the Task."""
-    axes, fields = canonical.axes, {}
+    fields = {}
     for name, variable in canonical.dataset.data_vars.items():
-        source = find_variable(canonical.original, name, axes.level, axes.scalar_level)[0]
-        dims = tuple(map(str, canonical.original[source].dims))
-        known = lookup(str(name))
-        units = variable.attrs.get("units")
-        fields[str(name)] = Field(str(name), source, dims, axes, units, None if known is None else known[0])
+        source, known = canonical.sources[name], lookup(name)
+        dims, units = tuple(map(str, canonical.original[source].dims)), variable.attrs.get("units")
+        fields[name] = Field(name, source, dims, canonical.axes, units, None if known is None else known[0])
     return fields
 
 
@@ -412,23 +409,35 @@ def unusable_channels(
         yield from unchanging_values(field, levels, empty, constant, values, "all times that windows use")
         if is_known:
             yield implausible_values(field, low, high)
-    yield from values_outside_bounds(statistics, normalizer, canonical, transforms)
+    yield from values_outside_bounds(statistics, normalizer, fields, transforms)
 
 
 def values_outside_bounds(
     statistics: Statistics,
     normalizer: Normalizer,
-    canonical: Canonical,
+    fields: Mapping[str, Field],
     transforms: Mapping[str, object],
     name: str = "dataset",
 ) -> Iterator[Finding | None]:
     """Yield the findings for values of the data called `name` beyond the bounds of their transforms."""
-    fields = find_fields(canonical)
     for index, channel in enumerate(normalizer.channels):
         transform, bounds = transforms.get(channel.variable), normalizer.bounds[index]
         extremes = statistics.minimum[index], statistics.maximum[index]
         field, place = fields[channel.variable], f"of {name}"
         yield outside_bounds(field, transform, bounds, *extremes, statistics.std[index], place)
+
+
+def unlike_training_period(
+    statistics: Statistics, normalizer: Normalizer, canonical: Canonical, transforms: Mapping[str, object], name: str
+) -> Iterator[Finding | None]:
+    """Yield the findings for data called `name` that lack values which training had, or differ in units or range."""
+    yield from lost_cells(normalizer, statistics, canonical, name)
+    fields = find_fields(canonical)
+    is_unlabeled = [not fields[channel.variable].units for channel in normalizer.channels]
+    # a season without snow or rain may vary little: only data without units must vary as in training
+    spreads = np.where(is_unlabeled, statistics.std, np.maximum(statistics.std, normalizer.std))
+    yield from unlike_training(normalizer, statistics.mean, spreads, name)
+    yield from values_outside_bounds(statistics, normalizer, fields, transforms, name)
 
 
 def unlike_training(normalizer: Normalizer, means: np.ndarray, spreads: np.ndarray, name: str) -> Iterator[Finding]:
@@ -462,10 +471,10 @@ def unlike_training_states(
 # ---- several series
 
 
-def unlike_series(series: Sequence[xr.Dataset]) -> Iterator[Finding]:
+def unlike_series(series: Sequence[xr.Dataset], channels: Sequence[tuple[reader.Channel, ...]]) -> Iterator[Finding]:
     """Yield the findings for canonical series whose grid, calendar, channels or units differ from the first one's."""
     first = series[0]
-    for other in series[1:]:
+    for other, other_channels in zip(series[1:], channels[1:], strict=True):
         try:
             check_same_grid(first, other)
         except ValueError as error:
@@ -474,9 +483,9 @@ def unlike_series(series: Sequence[xr.Dataset]) -> Iterator[Finding]:
         if calendars[0] != calendars[1]:
             message = f"the calendars of two series differ: {calendars[0]} and {calendars[1]}"
             yield Finding("error", "calendars-differ", "time", message, "ds = ds.convert_calendar('standard')")
-        channels = [[str(channel) for channel in reader.list_channels(dataset)] for dataset in (first, other)]
-        if channels[0] != channels[1]:
-            message = f"the channels of two series differ: {channels[0]} and {channels[1]}"
+        names = [list(map(str, each)) for each in (channels[0], other_channels)]
+        if names[0] != names[1]:
+            message = f"the channels of two series differ: {names[0]} and {names[1]}"
             yield Finding("error", "channels-differ", "level", message, "Select the same levels in each")
         for name in [name for name in first.data_vars if name in other.data_vars]:
             units = [dataset[name].attrs.get("units", "") for dataset in (first, other)]
@@ -495,11 +504,8 @@ def partly_missing_units(series: Sequence[xr.Dataset]) -> Iterator[Finding]:
             yield Finding("error", "units-missing", name, message, f"Set them in each: ds[{name!r}].attrs['units']")
 
 
-def overlapping_periods(
-    name: str, times: pd.Index, windows: np.ndarray, other_name: str, other_times: pd.Index
-) -> Finding | None:
-    """Return a finding if times of one period lie within windows of another."""
-    shared = shared_period(times, windows, other_times)
+def overlapping_periods(name: str, other_name: str, shared: pd.Index) -> Finding | None:
+    """Return a finding if there are `shared` times of the other period that lie within windows of the first."""
     if not len(shared):
         return None
     message = f"{name} and {other_name} overlap: {len(shared)} times of {other_name}, from {format_time(shared[0])} to "

@@ -15,8 +15,8 @@ from simvp_climate.data.windows import parse_step
 from simvp_climate.networks.simvp_v2 import rollout
 from simvp_climate.processing import tensors
 from simvp_climate.processing.statistics import Normalizer
-from simvp_climate.processing.task import Task
 from simvp_climate.training.config import TrainConfig
+from simvp_climate.training.datasets import Setup
 from simvp_climate.training.loader import Batch
 
 
@@ -27,8 +27,6 @@ class Loss:
     ----------
     config
         `loss_normalization`, `area_weighted`, `lead_weights` and `variable_weights` decide what counts how much.
-    weights
-        Area weights with mean one, (H,).
 
     Attributes
     ----------
@@ -45,18 +43,18 @@ class Loss:
     def __init__(
         self,
         config: TrainConfig,
-        task: Task,
+        setup: Setup,
         normalizer: Normalizer,
-        weights: np.ndarray,
         forcings: tensors.Forcings,
         device: torch.device,
     ):
         def tensor(values: np.ndarray) -> Tensor:
             return torch.as_tensor(values, dtype=torch.float32, device=device)
 
-        self.history, self.horizon, self.max_leads = task.history, task.horizon, config.leads(task)
+        task = setup.task
+        self.history, self.horizon, self.max_leads = task.history, task.horizon, setup.leads
         self.forcings, self.device = forcings, device
-        self.roles = tensors.channel_roles(task, normalizer.channels)
+        self.roles = setup.roles
         outputs = normalizer.select(self.roles.output_channels)
         self.scale = tensors.Scale(normalizer, device)
         self.input_scale = tensors.Scale(normalizer.select(self.roles.input_channels), device)
@@ -70,7 +68,7 @@ class Loss:
         }
 
         # masked cells weigh nothing; the mean over all cells is one for every channel
-        area_CHW = np.where(outputs.mask, 0, weights[:, None])
+        area_CHW = np.where(outputs.mask, 0, setup.weights[:, None])
         self.area_CHW = tensor(area_CHW / area_CHW.mean(axis=(1, 2), keepdims=True))
         loss_area_CHW = area_CHW if config.area_weighted else np.where(outputs.mask, 0, 1)
         self.loss_area_CHW = tensor(loss_area_CHW / loss_area_CHW.mean(axis=(1, 2), keepdims=True))

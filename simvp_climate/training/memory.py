@@ -7,11 +7,9 @@ import platform
 import torch
 from lightning_fabric import Fabric
 
-from simvp_climate.data import host_memory, reader
+from simvp_climate.data import host_memory
 from simvp_climate.networks.memory import activation_bytes
-from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
-from simvp_climate.processing import tensors
-from simvp_climate.processing.task import Task
+from simvp_climate.networks.simvp_v2 import SimVPv2
 from simvp_climate.training import distributed
 from simvp_climate.training.config import TrainConfig
 
@@ -39,16 +37,15 @@ def free_bytes(fabric: Fabric) -> float:
     return math.inf if free is None else free * machines // world
 
 
-def check_network(model: SimVPv2Config, task: Task, channels: tuple[reader.Channel, ...], fabric: Fabric) -> None:
-    """Raise MemoryError if the weights do not fit into the free memory."""
-    with torch.device("meta"):
-        count = sum(value.numel() for value in tensors.build_network(model, task, channels).parameters())
+def check_network(network: SimVPv2, fabric: Fabric) -> None:
+    """Raise MemoryError if the weights of a network do not fit into the free memory; it may be on the meta device."""
+    count = sum(value.numel() for value in network.parameters())
     # float32: weights, gradients, the two moments of Adam, the running average and the best of it
     needed, free = 6 * 4 * count, free_bytes(fabric)
     if needed > free:
         raise MemoryError(
             f"the network has {count:.3g} weights, which take {needed / 2**30:.3g} GiB in training, and "
-            f"{free / 2**30:.3g} GiB are free: take a smaller SimVPv2Config (now {model})"
+            f"{free / 2**30:.3g} GiB are free: take a smaller SimVPv2Config (now {network.config})"
         )
 
 

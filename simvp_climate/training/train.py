@@ -6,21 +6,16 @@ Shape suffixes: C channel, T lead, H latitude.
 import dataclasses
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
 import torch
 import xarray as xr
 from lightning_fabric import Fabric
 from lightning_fabric.loggers import Logger
 
-from simvp_climate.data import reader
-from simvp_climate.data.grid import closes_longitude, latitude_weights, reaches_poles
 from simvp_climate.forecasting.device import choose_device
 from simvp_climate.forecasting.forecaster import Forecaster
-from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
+from simvp_climate.networks.simvp_v2 import SimVPv2Config
 from simvp_climate.processing import tensors
-from simvp_climate.processing.statistics import Normalizer, resolve_transforms
 from simvp_climate.processing.task import Task
 from simvp_climate.training import checkpoint, datasets, distributed, memory, signals, transfer
 from simvp_climate.training.config import TrainConfig
@@ -130,38 +125,34 @@ def train(
     _check_batch_size(config, fabric)
     # only the first process saves
     with checkpoint.lock(directory if fabric.is_global_zero else None) as run_directory, signals.watch() as stop:
-        training = datasets.open_series(task, dataset, "dataset")
-        validation = None if valid is None else datasets.open_series(task, valid, "valid")
-        datasets.check_series(task, leads, training, validation or [])
-        grid = training[0].dataset
-        channels = reader.list_channels(grid)
+        setup, training, validation = datasets.open_data(task, leads, dataset, valid)
+        model = transfer.choose_padding(model, start_from, setup)
         if start_from is not None:
-            statistics = transfer.choose_statistics(start_from, task, grid, channels, config.statistics)
-            config = dataclasses.replace(config, statistics=statistics)
-        model = _resolve_padding(model, start_from, grid)
-        weights_H = latitude_weights(grid["latitude"]).values
-        memory.check_network(model, task, channels, fabric)
-        statics = datasets.read_statics(task, dataset, grid, transfer.known_statics(start_from, config.statistics))
-        train_split, valid_split, normalizer = _read_splits(
-            task, training, validation, channels, weights_H, config, start_from, run_directory, fabric
+            config = transfer.choose_statistics(start_from, setup, config)
+        with torch.device("meta"):  # allocates nothing
+            planned = tensors.build_network(model, task.history, setup.roles)
+        memory.check_network(planned, fabric)
+        statics = datasets.read_statics(setup, dataset, transfer.known_statics(start_from, config.statistics))
+        plans = fabric.broadcast(checkpoint.load_plans(run_directory)) or (None, None)
+        inherited = start_from.normalizer if start_from is not None and config.statistics == "inherit" else None
+        train_split, valid_split, normalizer = datasets.read_splits(
+            setup, training, validation, config, plans, inherited, fabric
         )
 
         # seeded, without touching the random numbers of the caller
         with torch.random.fork_rng(devices=[fabric.device] if accelerator == "cuda" else []):
             torch.manual_seed(config.seed)
-            network = _build_network(model, task, normalizer)
+            network = tensors.build_network(model, task.history, setup.roles, normalizer)
             provenance = describe_run(task, model, config, normalizer, train_split, valid_split, fabric)
             if start_from is not None:
-                copied = transfer.copy_weights(network, start_from, task, channels)
+                copied = transfer.copy_weights(network, start_from, setup.roles)
                 if copied["new"] or copied["left_out"] or config.statistics == "compute":
                     fabric.print(transfer.summary(copied, config.statistics))
                 provenance["start_from"] = {**copied, "provenance": transfer.parent_provenance(start_from)}
-            latitude, longitude = grid["latitude"].values, grid["longitude"].values
-            run = checkpoint.identify(
-                run_directory, provenance, train_split, valid_split, [latitude, longitude, statics]
-            )
-            forcings = tensors.Forcings(task, latitude, longitude, statics, weights_H, fabric.device)
-            loss = Loss(config, task, normalizer, weights_H, forcings, fabric.device)
+            grid = setup.latitude, setup.longitude
+            run = checkpoint.identify(run_directory, provenance, train_split, valid_split, [*grid, statics])
+            forcings = tensors.Forcings(task, *grid, statics, setup.weights, fabric.device)
+            loss = Loss(config, setup, normalizer, forcings, fabric.device)
             try:
                 records = TrainingLoop(fabric, network, config, loss, train_split, valid_split, run, stop).fit()
             except RuntimeError as error:
@@ -172,8 +163,8 @@ def train(
             task=task,
             network=network.eval(),
             normalizer=normalizer,
-            latitude=latitude,
-            longitude=longitude,
+            latitude=setup.latitude,
+            longitude=setup.longitude,
             statics=statics,
             provenance={**provenance, "epochs": records},
         )
@@ -228,87 +219,3 @@ def _check_batch_size(config: TrainConfig, fabric: Fabric) -> None:
             f"batch_size={config.batch_size} must be a multiple of {fabric.world_size}, the number of processes that "
             "share each batch"
         )
-
-
-def _resolve_padding(model: SimVPv2Config, start_from: Forecaster | None, grid: xr.Dataset) -> SimVPv2Config:
-    """Return the model with the padding that "auto" stands for, and "sphere" with poles where the grid has them.
-
-    "auto" is the padding of `start_from`, if both grids or none go around the globe; else it follows from the grid.
-
-    Raises
-    ------
-    ValueError
-        If the grid does not continue where the padding assumes it.
-    """
-    latitude, longitude = grid["latitude"].values, grid["longitude"].values
-    is_global, poles = closes_longitude(longitude), reaches_poles(latitude)
-    if model.padding == "auto" and start_from is not None and closes_longitude(start_from.longitude) == is_global:
-        model = dataclasses.replace(model, padding=start_from.network.config.padding)
-    if model.padding == "auto":
-        return dataclasses.replace(model, padding="periodic" if is_global else "zeros")
-    if model.padding != "zeros" and not is_global:
-        raise ValueError(
-            f"padding={model.padding!r} needs longitudes around the whole globe, and these {longitude.size} go from "
-            f"{longitude[0]:g} to {longitude[-1]:g}: take padding='zeros' or 'auto'"
-        )
-    if model.padding.startswith("sphere") and poles == "no":
-        raise ValueError(
-            f"padding={model.padding!r} pads across the poles, and the latitudes from {latitude[0]:g} to "
-            f"{latitude[-1]:g} do not reach both: take padding='periodic' or 'auto'"
-        )
-    if model.padding == "sphere_with_poles" and poles != "rows":
-        raise ValueError(
-            f"padding='sphere_with_poles' needs rows on the poles, and the outermost rows are at {latitude[0]:g} and "
-            f"{latitude[-1]:g}: take padding='sphere'"
-        )
-    if model.padding == "sphere" and poles == "rows":
-        return dataclasses.replace(model, padding="sphere_with_poles")
-    return model
-
-
-def _read_splits(
-    task: Task,
-    training: list[datasets.Series],
-    validation: list[datasets.Series] | None,
-    channels: tuple[reader.Channel, ...],
-    weights_H: np.ndarray,
-    config: TrainConfig,
-    start_from: Forecaster | None,
-    run_directory: Path | None,
-    fabric: Fabric,
-) -> tuple[datasets.Split, datasets.Split | None, Normalizer]:
-    """Return the windows of both periods, and the normalizer of the training period that both fit."""
-    grid = training[0].dataset
-    units = tuple(grid[channel.variable].attrs.get("units", "") for channel in channels)
-    log_scale, bounds = resolve_transforms(channels, units, task.transforms)
-    plans = fabric.broadcast(checkpoint.load_plans(run_directory)) or (None, None)
-    # processes on one machine share its memory, and the validation period gets a quarter of it
-    share = (1.0 if validation is None else 0.75) * distributed.count()[1] / fabric.world_size
-    train_split = datasets.read_split(task, training, "dataset", weights_H, log_scale, config, plans[0], share, fabric)
-    valid_split = None
-    if validation is not None:
-        share /= 3
-        valid_split = datasets.read_split(
-            task, validation, "valid", weights_H, log_scale, config, plans[1], share, fabric
-        )
-
-    statistics = train_split.statistics
-    normalizer = Normalizer(
-        channels, units, statistics.mean, statistics.std, statistics.change_std, statistics.mask, log_scale, bounds
-    )
-    if start_from is not None and config.statistics == "inherit":
-        normalizer = transfer.inherit_statistics(start_from, normalizer, train_split, task)
-        datasets.check_like_training(normalizer, train_split, task)
-    else:
-        datasets.check_trainable(normalizer, statistics, train_split, task)
-    if valid_split is not None:
-        datasets.check_like_training(normalizer, valid_split, task)
-    return train_split, valid_split, normalizer
-
-
-def _build_network(model: SimVPv2Config, task: Task, normalizer: Normalizer) -> SimVPv2:
-    """Return a network with random weights, whose changes are scaled by their typical size in the training data."""
-    network = tensors.build_network(model, task, normalizer.channels)
-    scale_TC = torch.from_numpy(normalizer.change_std / normalizer.std)
-    network.change_scale_TC.copy_(scale_TC[:, : network.shared_channels])
-    return network

@@ -6,19 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import nn
 
-from simvp_climate.data.grid import check_same_grid
+from simvp_climate.data.grid import check_same_axis, closes_longitude
 from simvp_climate.data.reader import Channel
 from simvp_climate.data.variables import conversion, same_units
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.networks.simvp_v2 import SimVPv2Config
 from simvp_climate.processing import tensors
 from simvp_climate.processing.forcings import static_names
-from simvp_climate.processing.statistics import Normalizer
-from simvp_climate.processing.task import Task
-from simvp_climate.training.datasets import Split, check_trainable
+from simvp_climate.training.config import TrainConfig
+from simvp_climate.training.datasets import Setup
 
 _STATISTICS = ("mean", "std", "log_scale", "bounds", "mask")  # per channel
 _COMPUTE = "compute them from the new data, TrainConfig(statistics='compute')"
@@ -50,10 +48,44 @@ def choose_model(model: SimVPv2Config | None, pretrained: Forecaster | None) -> 
     return model
 
 
-def choose_statistics(
-    pretrained: Forecaster, task: Task, grid: xr.Dataset, channels: tuple[Channel, ...], statistics: str
-) -> str:
-    """Return "inherit" or "compute", after checking that task and data fit the pretrained forecaster.
+def choose_padding(model: SimVPv2Config, pretrained: Forecaster | None, setup: Setup) -> SimVPv2Config:
+    """Return the model with the padding that "auto" stands for, and "sphere" with poles where the grid has them.
+
+    "auto" is the padding of the pretrained network if both grids, or neither, go around the globe; else it follows
+    from the grid.
+
+    Raises
+    ------
+    ValueError
+        If the grid does not continue where the padding assumes it.
+    """
+    latitude, longitude, is_global, poles = setup.latitude, setup.longitude, setup.is_global, setup.poles
+    if model.padding == "auto" and pretrained is not None and closes_longitude(pretrained.longitude) == is_global:
+        model = dataclasses.replace(model, padding=pretrained.network.config.padding)
+    if model.padding == "auto":
+        return dataclasses.replace(model, padding="periodic" if is_global else "zeros")
+    if model.padding != "zeros" and not is_global:
+        raise ValueError(
+            f"padding={model.padding!r} needs longitudes around the whole globe, and these {longitude.size} go from "
+            f"{longitude[0]:g} to {longitude[-1]:g}: take padding='zeros' or 'auto'"
+        )
+    if model.padding.startswith("sphere") and poles == "no":
+        raise ValueError(
+            f"padding={model.padding!r} pads across the poles, and the latitudes from {latitude[0]:g} to "
+            f"{latitude[-1]:g} do not reach both: take padding='periodic' or 'auto'"
+        )
+    if model.padding == "sphere_with_poles" and poles != "rows":
+        raise ValueError(
+            f"padding='sphere_with_poles' needs rows on the poles, and the outermost rows are at {latitude[0]:g} and "
+            f"{latitude[-1]:g}: take padding='sphere'"
+        )
+    if model.padding == "sphere" and poles == "rows":
+        return dataclasses.replace(model, padding="sphere_with_poles")
+    return model
+
+
+def choose_statistics(pretrained: Forecaster, setup: Setup, config: TrainConfig) -> TrainConfig:
+    """Return the settings with "inherit" or "compute", after checking that task and data fit the forecaster.
 
     Raises
     ------
@@ -61,39 +93,39 @@ def choose_statistics(
         If history, step or transforms differ, no channel is shared, the pretrained statistics cannot normalize these
         data, or "auto" leaves open whose statistics to use.
     """
-    trained = pretrained.normalizer.channels
+    channels, trained = setup.channels, pretrained.normalizer.channels
     shared = [channel for channel in channels if channel in trained]
-    _check_task(pretrained, task, channels, shared)
-    if statistics == "compute":
-        return statistics
+    _check_task(pretrained, setup, shared)
+    if config.statistics == "compute":
+        return config
     try:
-        check_same_grid(xr.Dataset(coords={"latitude": pretrained.latitude, "longitude": pretrained.longitude}), grid)
+        check_same_axis("latitude", pretrained.latitude, setup.latitude)
+        check_same_axis("longitude", pretrained.longitude, setup.longitude)
     except ValueError as error:
         raise ValueError(
             f"the data are on another grid than start_from, whose statistics and mask belong to its grid: {error}. "
             f"Regrid (sc.regrid), or {_COMPUTE}"
         ) from error
     for channel in shared:
-        units, trained_units = (
-            grid[channel.variable].attrs.get("units", ""),
-            pretrained.normalizer.units[trained.index(channel)],
-        )
+        units = setup.units[channels.index(channel)]
+        trained_units = pretrained.normalizer.units[trained.index(channel)]
         if units and trained_units and not same_units(units, trained_units):
             raise ValueError(
                 f"{channel.variable} is in {units!r}, start_from was trained in {trained_units!r}, whose statistics "
                 f"are kept: {_conversion(channel.variable, units, trained_units)}; or {_COMPUTE}"
             )
-    if statistics == "auto" and set(channels) != set(trained):
+    if config.statistics == "auto" and set(channels) != set(trained):
         raise ValueError(
             f"the channels are {_names(channels)}, those of start_from {_names(trained)}: choose the statistics of "
             f"the shared ones ({_names(shared)}). TrainConfig(statistics='inherit') suits data like its own; or "
             f"{_COMPUTE}"
         )
-    return "inherit"
+    return dataclasses.replace(config, statistics="inherit")
 
 
-def _check_task(pretrained: Forecaster, task: Task, channels: tuple[Channel, ...], shared: Sequence[Channel]) -> None:
+def _check_task(pretrained: Forecaster, setup: Setup, shared: Sequence[Channel]) -> None:
     """Raise ValueError if the pretrained weights do not fit the task."""
+    task, channels = setup.task, setup.channels
     differences = [
         f"{name}={getattr(task, name)!r}, start_from has {getattr(pretrained.task, name)!r}"
         for name in ("history", "step")
@@ -133,30 +165,8 @@ def known_statics(pretrained: Forecaster | None, statistics: str) -> dict[str, n
     return dict(zip(static_names(pretrained.task.forcings), pretrained.statics, strict=True))
 
 
-def inherit_statistics(pretrained: Forecaster, normalizer: Normalizer, split: Split, task: Task) -> Normalizer:
-    """Return the normalizer of the data with the pretrained statistics for the channels that both have.
-
-    Raises
-    ------
-    ValueError
-        If one of the new channels cannot be trained on, as in a run without `start_from`.
-    """
-    trained = pretrained.normalizer
-    pairs = _matches(normalizer.channels, trained.channels)
-    new = [index for index in range(len(normalizer.channels)) if index not in dict(pairs)]
-    check_trainable(normalizer.select(new), split.statistics.select(new), split, task)
-    merged = {name: getattr(normalizer, name).copy() for name in (*_STATISTICS, "change_std")}
-    units = list(normalizer.units)
-    for index, source in pairs:
-        for name in _STATISTICS:
-            merged[name][index] = getattr(trained, name)[source]
-        merged["change_std"][:, index] = trained.change_std[:, source]
-        units[index] = trained.units[source]
-    return dataclasses.replace(normalizer, units=tuple(units), **merged)
-
-
 @torch.no_grad()
-def copy_weights(network: nn.Module, pretrained: Forecaster, task: Task, channels: tuple[Channel, ...]) -> dict:
+def copy_weights(network: nn.Module, pretrained: Forecaster, roles: tensors.ChannelRoles) -> dict:
     """Copy the pretrained weights into a new network; return the names of channels taken, new and left out.
 
     The weights between input and output are copied whole. Weights of the first convolution are copied for inputs
@@ -170,8 +180,9 @@ def copy_weights(network: nn.Module, pretrained: Forecaster, task: Task, channel
         "taken", "new" and "left_out", lists of names, and "sha256" of the pretrained weights and statistics.
     """
     weights, trained = network.state_dict(), pretrained.network.state_dict()
-    inputs, outputs = tensors.channel_names(task, channels)
-    trained_inputs, trained_outputs = tensors.channel_names(pretrained.task, pretrained.normalizer.channels)
+    inputs, outputs = roles.input_names, roles.output_names
+    trained_roles = tensors.channel_roles(pretrained.task, pretrained.normalizer.channels)
+    trained_inputs, trained_outputs = trained_roles.input_names, trained_roles.output_names
     # with predict="change" an output that is also an input is a change, any other is a state
     redefined = []
     if pretrained.network.config.predict == "change":

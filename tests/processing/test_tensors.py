@@ -32,8 +32,11 @@ def forecaster(ds):
 
 def test_channel_roles():
     channels = [Channel("z", 500.0), Channel("z", 850.0), Channel("t2m", None), Channel("tp", None)]
-    task = Task(["z"], [500, 850], inputs=["t2m"], diagnostics=["tp"], history=2, horizon=2)
-    assert tensors.channel_roles(task, channels) == tensors.ChannelRoles([0, 1, 2], [0, 1, 3], 2)
+    task = Task(["z"], [500, 850], inputs=["t2m"], diagnostics=["tp"], forcings=["orography"], history=2, horizon=2)
+    levels = ["z at level 500", "z at level 850"]
+    inputs, outputs = [*levels, "t2m", "orography"], [*levels, "tp"]
+    expected = tensors.ChannelRoles([0, 1, 2], [0, 1, 3], 2, ["orography"], inputs, outputs)
+    assert tensors.channel_roles(task, channels) == expected
 
 
 def test_network_channels_and_forecast_variables(forecaster, ds):

@@ -10,6 +10,7 @@ from simvp_climate.processing import tensors
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
 from simvp_climate.training import loader
+from simvp_climate.training.datasets import Setup
 from simvp_climate.training.loss import Loss
 
 INITS = pd.date_range("2001", periods=1)
@@ -32,7 +33,22 @@ def loss_of(history=1, horizon=2, mask=None, **config) -> Loss:
     )
     device = torch.device("cpu")
     forcings = tensors.Forcings(task, np.array([0.0, 60.0]), np.array([0.0]), np.empty((0, 2, 1)), AREA, device)
-    return Loss(quick(**config), task, statistics, AREA, forcings, device)
+    config, channels = quick(**config), statistics.channels
+    setup = Setup(
+        task=task,
+        leads=config.leads(task),
+        channels=channels,
+        units=statistics.units,
+        roles=tensors.channel_roles(task, channels),
+        log_scale=statistics.log_scale,
+        bounds=statistics.bounds,
+        latitude=np.array([0.0, 60.0]),
+        longitude=np.array([0.0]),
+        is_global=False,
+        poles="no",
+        weights=AREA,
+    )
+    return Loss(config, setup, statistics, forcings, device)
 
 
 def batch(states) -> loader.Batch:

@@ -34,7 +34,7 @@ def test_channels_in_another_order_give_the_same_forecast(start):
     task = dataclasses.replace(SMALL, variables=("t2m", "z500"), forcings=("time_of_day", "insolation"))
     network = SimVPv2(start.network.config, history=2, channels=2, forcings=6).eval()
     network.change_scale_TC.copy_(start.network.change_scale_TC[:, [1, 0]])
-    found = transfer.copy_weights(network, start, task, (Channel("t2m"), Channel("z500")))
+    found = transfer.copy_weights(network, start, tensors.channel_roles(task, (Channel("t2m"), Channel("z500"))))
     assert found["new"] == found["left_out"] == [] and len(found["taken"]) == 8
     x_BTCHW, f_BTFHW = torch.randn(1, 2, 2, 8, 16), torch.randn(1, 2, 6, 8, 16)
     # insolation, time of day (cosine, sine) at the input, then at the target; the other way round
