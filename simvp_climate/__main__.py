@@ -322,7 +322,9 @@ def plot(
                 if kind is Kind.hovmoller:
                     figure = sc.plot.hovmoller(found, analyses, variable=chosen, level=one, init=start)
                 else:
-                    sc.plot.animate(found, analyses, variable=chosen, level=one, init=start, lead=lead or None, to=out)
+                    sc.plot.animate(
+                        found, analyses, variable=chosen, level=one, init=start, lead=lead or None, path=out
+                    )
         if kind is not Kind.film:
             _write(out, lambda unfinished: figure.savefig(unfinished, dpi=dpi or 150))
     print(out)

@@ -1,16 +1,17 @@
-"""Pictures of forecasts, of scores and of trainings.
+"""Draw forecasts, scores and training curves; all functions return matplotlib objects.
 
-All return matplotlib objects. A figure is made with pyplot, because only that installs the display of figures in a
-notebook, and taken off pyplot's list of open figures at once. So a notebook shows it one time, as the value of its
-cell, a script saves it with `figure.savefig(...)`, and a loop over many forecasts leaves nothing open. `ax=` draws into
-axes of your own.
+pyplot makes each figure, because only that installs the display of figures in a notebook, and closes it at once. So a
+notebook shows a figure once, as the value of its cell, a script saves it with `figure.savefig(...)`, and a loop over
+many forecasts leaves nothing open. `ax=` draws into existing axes.
 """
 
 from simvp_climate.plot.animation import animate
-from simvp_climate.plot.forecast_maps import maps, skill_map
+from simvp_climate.plot.curves import scores
+from simvp_climate.plot.forecast_maps import maps
 from simvp_climate.plot.longitude_time import hovmoller
 from simvp_climate.plot.score_curves import scores
 from simvp_climate.plot.scorecards import scorecard
+from simvp_climate.plot.skill_maps import skill_map
 from simvp_climate.plot.spectral_curves import spectra
 from simvp_climate.plot.training_curves import training_curve
 

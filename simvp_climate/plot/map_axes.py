@@ -1,11 +1,12 @@
-"""Grid cells on a map: projections, coastlines, colors.
+"""Create map axes and draw grid cells on them: projections, extents, coastlines, color bars.
 
-Cells are drawn one by one, never interpolated, and those that are NaN stay gray. Coastlines are Natural Earth's, from a
-file inside the package: no map needs a network.
+Cells are drawn one by one, never interpolated, and NaN cells stay gray. Coastlines are Natural Earth's, from a file in
+the package: no map needs a network.
 """
 
 import importlib.resources
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import cartopy.crs as ccrs
@@ -17,21 +18,20 @@ from cartopy.mpl.geoaxes import GeoAxes
 from cartopy.mpl.ticker import LatitudeLocator, LongitudeLocator
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
 from simvp_climate.data.grid import closes_longitude
-from simvp_climate.plot.style import color_bar_below
+from simvp_climate.plot.style import color_bar_below, figure_of, given_panels, new_figure
 
-_NO_VALUE = "0.85"
-_POLAR_EDGE = 20.0  # degrees: a map of a pole shows what is beyond
+_MISSING_COLOR = "0.85"
+_POLAR_EDGE = 20.0  # degrees: maps of a pole end at this latitude
 _COAST_FILE = ("natural_earth", "shapefiles", "natural_earth", "physical", "ne_110m_coastline.shp")
 
 
-def edges_of(centers: np.ndarray) -> np.ndarray:
-    """Return the edges of cells from their centers, the outer ones as far out as the inner ones."""
+def cell_edges(centers: np.ndarray) -> np.ndarray:
+    """Return the edges of cells from their centers; the outer cells are symmetric about theirs."""
     if len(centers) == 1:
         return np.array([centers[0] - 0.5, centers[0] + 0.5])
     middle = (centers[1:] + centers[:-1]) / 2
@@ -39,29 +39,29 @@ def edges_of(centers: np.ndarray) -> np.ndarray:
 
 
 def degrees_text(value: float, dim: str) -> str:
-    """Return how to write a latitude or a longitude."""
+    """Return a latitude or a longitude as text, such as "30°N"."""
     value = (value + 180) % 360 - 180 if dim == "longitude" else value
     positive, negative = ("E", "W") if dim == "longitude" else ("N", "S")
     return f"{abs(value):g}°{'' if value in (0, -180) else positive if value > 0 else negative}"
 
 
 def longitude_edges(field: xr.DataArray) -> tuple[np.ndarray, bool]:
-    """Return the edges of the columns of cells, and whether they go round the globe."""
-    edges = edges_of(field["longitude"].values)
+    """Return the edges of grid columns, and whether they go round the globe."""
+    edges = cell_edges(field["longitude"].values)
     is_ring = closes_longitude(field["longitude"].values)
     if is_ring:
         edges[-1] = edges[0] + 360
     return edges, is_ring
 
 
-def _west_end(projection: ccrs.Projection) -> float:
-    """Return the longitude at which a map begins."""
-    # that of PlateCarree is a prime meridian
+def _western_edge(projection: ccrs.Projection) -> float:
+    """Return the longitude of the western edge of a map."""
+    # PlateCarree states its central longitude as a prime meridian
     middle = projection.proj4_params.get("lon_0", projection.proj4_params.get("pm", 0.0))
     return float(middle) - 180
 
 
-def pole_of(projection: ccrs.Projection | None) -> int:
+def _pole(projection: ccrs.Projection | None) -> int:
     """Return 1 for a map around the north pole, -1 for one around the south pole, and 0 for all others."""
     if projection is None:
         return 0
@@ -70,157 +70,196 @@ def pole_of(projection: ccrs.Projection | None) -> int:
     return int(np.sign(latitude)) if azimuthal and abs(latitude) == 90 else 0
 
 
-def beyond_edge(field: xr.DataArray, projection: ccrs.Projection | None) -> xr.DataArray:
-    """Return a field as far as a map shows it: maps of a pole end at 20 degrees, where there is more than a cap.
+def shown_latitudes(latitudes: np.ndarray, projection: ccrs.Projection | None) -> np.ndarray:
+    """Return the latitudes that a map shows: those poleward of 20 degrees on maps of a pole, else all.
 
-    All of the globe would leave the pole a dot in the middle of a map of the other hemisphere.
+    On a map of the whole globe around a pole, that pole would be a dot in the middle of the other hemisphere.
     """
-    pole = pole_of(projection)
-    inside = pole * field["latitude"].values >= _POLAR_EDGE
-    return field.isel(latitude=inside) if pole and inside.any() else field
+    pole = _pole(projection)
+    shown = pole * latitudes >= _POLAR_EDGE
+    return latitudes[shown] if pole and shown.any() else latitudes
 
 
 def check_projection(projection: object) -> None:
-    """Raise ValueError if something else than a projection of cartopy is given."""
+    """Raise ValueError unless the argument is None or a projection of cartopy."""
     if projection is not None and not isinstance(projection, ccrs.Projection):
         raise ValueError(
-            f"projection={projection!r} is a {type(projection).__name__}: give one of cartopy, cartopy.crs.Robinson()"
+            f"projection={projection!r} is a {type(projection).__name__}: it must be one of cartopy, such as "
+            "cartopy.crs.Robinson()"
         )
 
 
-def _cut(edges: np.ndarray, is_ring: bool, cut: float) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return pieces (edges, columns) of a row of cells none of which crosses the meridian `cut`.
+def user_maps(ax: object, count: int, content: str) -> list[GeoAxes] | None:
+    """Return the maps that the user passed as `ax`, or None; ValueError unless they are `count` maps."""
+    if ax is None:
+        return None
+    panels = given_panels(ax, count, content)
+    if not all(isinstance(panel, GeoAxes) for panel in panels):
+        raise ValueError("ax is no map. Give it a projection: plt.subplot(projection=cartopy.crs.Robinson())")
+    return panels
 
-    Cartopy draws a cell across the edge of a map in a second layer, and hides it in the first by marking it
-    as missing. If the color map has a color for missing values, that paints over half the map (Robinson and
-    Equal Earth with longitudes 0..360). So the cell is split at the edge: there is no second layer.
+
+def _split_columns(edges: np.ndarray, is_ring: bool, cut: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return pieces (edges, columns) of a row of cells, split at the meridian `cut`.
+
+    Cartopy draws a cell across the edge of a map in a second layer, and hides it in the first by marking it as missing.
+    If the color map has a color for missing values, that paints over half the map (Robinson and Equal Earth with
+    longitudes 0..360). A cell that is split at the edge needs no second layer.
     """
     start = edges[0] + (cut - edges[0]) % 360
     count = len(edges) - 1
-    k = int(np.searchsorted(edges, start, side="right")) - 1  # the cell that is split
-    east = (np.concatenate([[start], edges[k + 1 :]]), np.arange(k, count))
-    west = (np.concatenate([edges[: k + 1], [start]]), np.arange(k + 1))
-    if k >= count:  # the cut is in the gap of a region
+    split = int(np.searchsorted(edges, start, side="right")) - 1  # the cell that is split
+    east = (np.concatenate([[start], edges[split + 1 :]]), np.arange(split, count))
+    west = (np.concatenate([edges[: split + 1], [start]]), np.arange(split + 1))
+    if split >= count:  # the cut is in the gap of a region
         pieces = [(edges, np.arange(count))]
     elif is_ring:
         pieces = [(np.concatenate([east[0], west[0][1:] + 360]), np.concatenate([east[1], west[1]]))]
     else:
         pieces = [east, west]
-    kept = []
+    non_empty = []
     for borders, columns in pieces:
         wide = np.diff(borders) > 1e-6
         if wide.any():
             borders = np.concatenate([borders[:1], borders[1:][wide]])
-            # into the range of the map: PROJ gives up beyond 10 radians
+            # into the range of the map: PROJ fails beyond 10 radians
             borders -= 360 * np.floor((borders.mean() - cut) / 360)
-            kept.append((borders, columns[wide]))
-    return kept
+            non_empty.append((borders, columns[wide]))
+    return non_empty
 
 
-def map_panels(
-    figure: Figure,
+@dataclass(frozen=True)
+class _Extent:
+    """The edges of a grid in degrees; `is_ring` if its longitudes go round the globe."""
+
+    columns: np.ndarray
+    is_ring: bool
+    south: float
+    north: float
+
+    @property
+    def is_globe(self) -> bool:
+        return self.is_ring and self.north - self.south > 120
+
+    @property
+    def middle(self) -> float:
+        return 0.0 if self.is_ring else (self.columns[0] + self.columns[-1]) / 2
+
+    @property
+    def frame(self) -> ccrs.PlateCarree:
+        # no region crosses the edge of a frame around its own middle
+        return ccrs.PlateCarree(central_longitude=self.middle)
+
+
+def create_maps(
     field: xr.DataArray,
-    projection: ccrs.Projection | None,
     shape: tuple[int, int],
     count: int,
+    *,
+    projection: ccrs.Projection | None,
+    width: float,
     size: float,
-    given: Sequence[Axes] | None = None,
-) -> list[GeoAxes]:
-    """Return empty maps with coastlines that show the grid of the field, new ones or those that were given."""
+    panels: list[GeoAxes] | None,
+) -> tuple[Figure, list[GeoAxes]]:
+    """Return a figure of empty maps with coastlines that show the grid of a field: a new one, or the user's panels.
+
+    `width` is in inches; `size` is that of the text in points. Maps of a region without a projection get tick labels.
+    """
     edges, is_ring = longitude_edges(field)
-    south, north = np.clip(edges_of(field["latitude"].values)[[0, -1]], -90, 90)
-    is_globe = is_ring and north - south > 120
-    middle = 0.0 if is_ring else (edges[0] + edges[-1]) / 2
-    # no region crosses the edge of a frame around its own middle
-    frame = ccrs.PlateCarree(central_longitude=middle)
-    west, east = (-180, 180) if is_ring else (edges[0] - middle, edges[-1] - middle)
-    plain = projection is None and not is_globe and given is None
-    if projection is None:
-        projection = ccrs.Robinson() if is_globe else frame
-    panels = []
-    for k in range(count):
-        if given is None:
-            panel = figure.add_subplot(*shape, k + 1, projection=projection)
-        elif isinstance(given[k], GeoAxes):
-            panel = given[k]
-        else:
-            raise ValueError(
-                "ax is no map: make it with a projection of cartopy, for example "
-                "plt.subplot(projection=cartopy.crs.Robinson())"
-            )
-        panel.set_facecolor(_NO_VALUE)
-        pole = pole_of(panel.projection)
-        if pole and is_ring and pole * (north if pole < 0 else south) > 0:
-            _show_cap(panel, south if pole > 0 else north)
-        elif is_globe or len(_cut(edges, is_ring, _west_end(panel.projection))) > 1:
-            panel.set_global()
-        else:
-            panel.set_extent((west, east, south, north), crs=frame)
+    extent = _Extent(edges, is_ring, *np.clip(cell_edges(field["latitude"].values)[[0, -1]], -90, 90))
+    labeled = projection is None and panels is None and not extent.is_globe
+    if panels is None:
+        figure = new_figure(width)
+        projection = projection or (ccrs.Robinson() if extent.is_globe else extent.frame)
+        panels = [figure.add_subplot(*shape, index + 1, projection=projection) for index in range(count)]
+    else:
+        figure = figure_of(panels)
+    for index, panel in enumerate(panels):
+        panel.set_facecolor(_MISSING_COLOR)
+        _show_extent(panel, extent)
         panel.add_feature(_coastlines(), facecolor="none", edgecolor="0.1", linewidth=0.6)
         panel.spines["geo"].set_linewidth(0.6)
-        if plain:
-            # by hand: cartopy's grid lines have no meridian that is labeled in a region across 180 degrees
-            meridians, parallels = LongitudeLocator(nbins=5), LatitudeLocator(nbins=5)
-            x = np.array([tick for tick in meridians.tick_values(*edges[[0, -1]]) if edges[0] <= tick <= edges[-1]])
-            y = np.array([tick for tick in parallels.tick_values(south, north) if south <= tick <= north])
-            panel.set_xticks(x - middle)
-            panel.set_xticklabels([degrees_text(tick, "longitude") for tick in x], fontsize=0.8 * size)
-            panel.set_yticks(y)
-            texts = [degrees_text(tick, "latitude") if k % shape[1] == 0 else "" for tick in y]
-            panel.set_yticklabels(texts, fontsize=0.8 * size)
-            panel.tick_params(length=2, width=0.6)
-            # true proportions in the middle of the region, as on a paper map
-            panel.set_aspect(1 / np.cos(np.deg2rad(np.clip((south + north) / 2, -70, 70))))
-        panels.append(panel)
-    return panels
+        if labeled:
+            _label_degrees(panel, extent, 0.8 * size, label_latitudes=index % shape[1] == 0)
+    return figure, panels
 
 
-def _show_cap(panel: GeoAxes, latitude: float) -> None:
-    """Let a map of a pole end at a circle of latitude: its corners would be empty."""
-    around = np.linspace(-180, 180, 181)
-    places = panel.projection.transform_points(ccrs.PlateCarree(), around, np.full_like(around, latitude))
-    radius = float(np.hypot(places[:, 0], places[:, 1]).max())
+def _show_extent(panel: GeoAxes, extent: _Extent) -> None:
+    """Limit a map to a region, a polar cap or the globe."""
+    pole = _pole(panel.projection)
+    if pole and extent.is_ring and pole * (extent.north if pole < 0 else extent.south) > 0:
+        _show_polar_cap(panel, extent.south if pole > 0 else extent.north)
+    elif extent.is_globe or len(_split_columns(extent.columns, extent.is_ring, _western_edge(panel.projection))) > 1:
+        panel.set_global()
+    else:
+        west, east = (-180, 180) if extent.is_ring else extent.columns[[0, -1]] - extent.middle
+        panel.set_extent((west, east, extent.south, extent.north), crs=extent.frame)
+
+
+def _label_degrees(panel: GeoAxes, extent: _Extent, size: float, label_latitudes: bool) -> None:
+    """Label the meridians and parallels of a region.
+
+    Cartopy's grid lines label no meridian in a region across 180 degrees.
+    """
+    west, east = extent.columns[[0, -1]]
+    meridians = [x for x in LongitudeLocator(nbins=5).tick_values(west, east) if west <= x <= east]
+    parallels = LatitudeLocator(nbins=5).tick_values(extent.south, extent.north)
+    parallels = [y for y in parallels if extent.south <= y <= extent.north]
+    panel.set_xticks(np.array(meridians) - extent.middle)
+    panel.set_xticklabels([degrees_text(x, "longitude") for x in meridians], fontsize=size)
+    panel.set_yticks(parallels)
+    panel.set_yticklabels([degrees_text(y, "latitude") if label_latitudes else "" for y in parallels], fontsize=size)
+    panel.tick_params(length=2, width=0.6)
+    # true proportions in the middle of the region, as on a paper map
+    panel.set_aspect(1 / np.cos(np.deg2rad(np.clip((extent.south + extent.north) / 2, -70, 70))))
+
+
+def _show_polar_cap(panel: GeoAxes, latitude: float) -> None:
+    """Limit a map of a pole to the circle of a latitude; the corners of a square would be empty."""
+    meridians = np.linspace(-180, 180, 181)
+    points = panel.projection.transform_points(ccrs.PlateCarree(), meridians, np.full_like(meridians, latitude))
+    radius = float(np.hypot(points[:, 0], points[:, 1]).max())
     panel.set_xlim(-radius, radius)
     panel.set_ylim(-radius, radius)
-    turn = np.linspace(0, 2 * np.pi, 361)
-    panel.set_boundary(Path(0.5 + 0.5 * np.stack([np.cos(turn), np.sin(turn)], axis=-1)), transform=panel.transAxes)
+    angle = np.linspace(0, 2 * np.pi, 361)
+    circle = 0.5 + 0.5 * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    panel.set_boundary(Path(circle), transform=panel.transAxes)
 
 
-def fit_height(figure: Figure, panels: Sequence[GeoAxes], lines: int) -> None:
-    """Make a new figure as high as its rows of maps need to fill the width, and settle its layout."""
+def fit_height(figure: Figure, panels: Sequence[GeoAxes], rows: int) -> None:
+    """Set the height of a new figure so that its rows of maps fill the width, and settle its layout."""
     ratio = float(np.clip(panels[0].get_data_ratio() * panels[0].get_aspect(), 0.15, 1.6))
     width = figure.get_size_inches()[0]
-    # titles and bars come on top of the maps; how much they take, the layout knows
-    figure.set_size_inches(width, lines * (ratio * width / 2 + 1.0) + 1.0)
-    for _ in range(3):  # the layout of maps settles in rounds
+    # a guess of the height of titles and bars, until the layout has placed them
+    figure.set_size_inches(width, rows * (ratio * width / 2 + 1.0) + 1.0)
+    for _ in range(3):  # the layout of maps converges in rounds
         figure.get_layout_engine().execute(figure)
         height = figure.get_size_inches()[1]
-        room = panels[0].get_position(original=True)
-        figure.set_size_inches(width, height + lines * (ratio * room.width * width - room.height * height))
+        box = panels[0].get_position(original=True)
+        figure.set_size_inches(width, height + rows * (ratio * box.width * width - box.height * height))
     figure.get_layout_engine().execute(figure)
 
 
 @cache
 def _coastlines() -> ShapelyFeature:
-    # not cartopy.feature.COASTLINE, which would download; cached, so that its lines are projected once
+    # cartopy.feature.COASTLINE downloads; cached so that cartopy projects the lines once
     file = importlib.resources.files("simvp_climate").joinpath(*_COAST_FILE)
     with importlib.resources.as_file(file) as path:
         return ShapelyFeature(tuple(Reader(path).geometries()), ccrs.PlateCarree())
 
 
-def draw_cells(panel: GeoAxes, field: xr.DataArray, limits: tuple[float, float], colors: Colormap) -> ScalarMappable:
-    """Draw the cells and return the color scale."""
-    scale = ScalarMappable(Normalize(*limits), colors)
+def draw_cells(panel: GeoAxes, field: xr.DataArray, scale: ScalarMappable) -> None:
+    """Draw the cells of a field on a map."""
     edges, is_ring = longitude_edges(field)
-    lat_edges = np.clip(edges_of(field["latitude"].values), -90, 90)
+    latitude_edges = np.clip(cell_edges(field["latitude"].values), -90, 90)
     cells = np.ma.masked_invalid(field.values)
-    for borders, columns in _cut(edges, is_ring, _west_end(panel.projection)):
+    for borders, columns in _split_columns(edges, is_ring, _western_edge(panel.projection)):
         borders = borders.copy()
-        # a hair inside the edge of the map: on it, either side could be meant
+        # slightly within the map: its edge belongs to both sides
         borders[[0, -1]] += 1e-5, -1e-5
         panel.pcolormesh(
             borders,
-            lat_edges,
+            latitude_edges,
             cells[:, columns],
             norm=scale.norm,
             cmap=scale.cmap,
@@ -228,23 +267,22 @@ def draw_cells(panel: GeoAxes, field: xr.DataArray, limits: tuple[float, float],
             shading="flat",
             rasterized=True,
         )
-    return scale
 
 
-def color_bar(
+def add_color_bar(
     figure: Figure,
     scale: ScalarMappable,
     panels: Sequence[Axes],
     label: str,
-    fields: Sequence,
+    fields: Sequence[xr.DataArray],
     size: float,
-    across: int,
+    columns: int,
 ) -> None:
-    """Add a color bar below panels, of which so many stand in a row, with arrows where values lie beyond its ends."""
+    """Add a color bar below panels that span `columns` of the figure, with arrows where values exceed its ends."""
     low = any((field < scale.norm.vmin).any() for field in fields)
     high = any((field > scale.norm.vmax).any() for field in fields)
     extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[int(low), int(high)]
     bar = color_bar_below(
-        figure, scale, panels, label, size, extend=extend, shrink=0.8 / across + 0.1, aspect=20 + 8 * across
+        figure, scale, panels, label, size, extend=extend, shrink=0.8 / columns + 0.1, aspect=20 + 8 * columns
     )
-    bar.ax.xaxis.set_major_locator(MaxNLocator(4 if across == 1 else 5))
+    bar.ax.xaxis.set_major_locator(MaxNLocator(4 if columns == 1 else 5))

@@ -1,342 +1,376 @@
-"""Which variable, level, lead and initialization is drawn, and one field of it on its grid."""
+"""Choose variables, levels, leads and initializations to draw, and read one field on its canonical grid."""
 
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from simvp_climate.data.grid import Axes, closes_longitude
+from simvp_climate.data.conventions import rename
+from simvp_climate.data.grid import Axes, CanonicalAxis, find_axes
 from simvp_climate.data.variables import same_units
-from simvp_climate.plot.colors import shown
-from simvp_climate.plot.style import MAX_ROWS, coordinate_text, display_name
+from simvp_climate.plot.colors import prepare_field
+from simvp_climate.plot.style import at_text, name_of
 
-_SAME_POINT = 1e-3  # degrees: some files keep coordinates in single precision
-
-
-def check_dataset(given: object, role: str) -> None:
-    """Raise ValueError if what is to be drawn is no Dataset, or one without variables."""
-    if isinstance(given, xr.DataArray):
-        name = given.name or "t2m"
-        raise ValueError(f"{role} is a DataArray: give a Dataset, {role}[[{name!r}]] or {role}.to_dataset()")
-    if isinstance(given, str | os.PathLike):
-        raise ValueError(
-            f"{role}={os.fspath(given)!r} is a path: give a Dataset, sc.open_dataset(path, [...]) or "
-            "xarray.open_dataset(path, decode_timedelta=True)"
-        )
-    if not isinstance(given, xr.Dataset):
-        raise ValueError(f'{role} is a {type(given).__name__}: give a Dataset, such as {role}[["t2m"]]')
-    if not given.data_vars:
-        raise ValueError(f"{role} is a Dataset without variables: name some when you open it")
+_SAME_POINT = 1e-3  # degrees: some files store coordinates in single precision
 
 
-def choose_names(wanted: str | Sequence[str] | None, names: list[str], option: str, where: str) -> list[str]:
-    """Return the names asked for, all of them by default."""
-    if wanted is None:
+@dataclass(frozen=True)
+class Source:
+    """A Dataset to draw from, the names of its dimensions, and its name in errors ("forecast", "truth")."""
+
+    dataset: xr.Dataset
+    axes: Axes
+    role: str
+
+    def select(self, name: str, level: float | None, positions: dict) -> xr.DataArray:
+        """Return a variable at a level and at positions along other dimensions, without reading it.
+
+        An integer position drops its dimension, an array keeps it.
+        """
+        if name not in self.dataset.data_vars:
+            raise ValueError(f"variable {name!r} not in {self.role}: it has {list(self.dataset.data_vars)}.")
+        axes, array = self.axes, self.dataset[name]
+        array = array.isel({dim: position for dim, position in positions.items() if dim in array.dims})
+        if level is not None:
+            if axes.level not in array.dims:
+                raise ValueError(f"{name!r} in {self.role} has no level dimension: it has {array.dims}.")
+            if level not in array[axes.level].values:
+                raise ValueError(f"level={level:g} not in {self.role}: it has {array[axes.level].values.tolist()}.")
+            array = array.sel({axes.level: level})
+        kept = {axes.latitude, axes.longitude} | {dim for dim, position in positions.items() if np.ndim(position)}
+        if extra := [dim for dim in array.dims if dim not in kept]:
+            raise ValueError(
+                f"{name!r} in {self.role} also has dimension {extra[0]!r} of size {array.sizes[extra[0]]}. Select or"
+                f" average first: {self.role}.isel({extra[0]}=0) or {self.role}.mean({extra[0]!r}, keep_attrs=True)"
+            )
+        if {axes.latitude, axes.longitude} - set(array.dims):
+            raise ValueError(f"{name!r} in {self.role} has {array.dims}: a map needs latitude and longitude.")
+        label = name_of(array) + ("" if level is None else f", {at_text(self.dataset, axes.level, level)}")
+        return array.assign_attrs(label=label)
+
+    def read(self, name: str, level: float | None, positions: dict) -> xr.DataArray:
+        """Return one map on the canonical grid, dims (latitude, longitude), ready to draw (see `prepare_field`)."""
+        array = self.select(name, level, positions)
+        rows, columns = self.axes.rows, self.axes.columns
+        # order what is loaded: most stores are slow to read scattered positions
+        values = array.transpose(self.axes.latitude, self.axes.longitude).values
+        values = values[np.ix_(rows.order, columns.order)].astype(float)
+        coords = {"latitude": rows.values, "longitude": columns.values}
+        return prepare_field(xr.DataArray(values, coords, ("latitude", "longitude"), name, array.attrs), level)
+
+    def on_points(self, latitude: np.ndarray, longitude: np.ndarray) -> "Source":
+        """Return the same data on some of its grid points only; ValueError if it lacks one."""
+        axes = []
+        for dim, axis, values in (("latitude", self.axes.rows, latitude), ("longitude", self.axes.columns, longitude)):
+            distance = np.abs(axis.values[None, :] - values[:, None])
+            if dim == "longitude":
+                distance = np.minimum(distance % 360, -distance % 360)
+            if (missing := distance.min(axis=1) > _SAME_POINT).any():
+                raise ValueError(
+                    f"{self.role} has no {dim} {values[missing][0]:g} ({missing.sum()} of {missing.size} of the"
+                    " forecast are missing). Bring both to one grid first, for example with sc.regrid."
+                )
+            axes.append(CanonicalAxis(axis.order[distance.argmin(axis=1)], values))
+        return replace(self, axes=replace(self.axes, rows=axes[0], columns=axes[1]))
+
+
+@dataclass(frozen=True)
+class ForecastSelection:
+    """One forecast at some leads and latitudes, beside the truth at its valid times and grid points.
+
+    `init` is a position in the forecast. `leads` are positions and texts, `valid_times` and `truth_positions` belong to
+    them.
+    """
+
+    forecast: Source
+    truth: Source | None
+    latitudes: np.ndarray
+    init: int
+    leads: list[tuple[int, str]]
+    valid_times: np.ndarray
+    truth_positions: list[int]
+
+    def read(self, name: str, level: float | None, index: int) -> list[xr.DataArray]:
+        """Return the map of the forecast at one of the leads, and that of the truth if any, on the same points."""
+        positions = {"init_time": self.init, "lead_time": self.leads[index][0]}
+        fields = [self.forecast.read(name, level, positions).sel(latitude=self.latitudes)]
+        if self.truth is not None:
+            fields.append(self.truth.read(name, level, {self.truth.axes.time: self.truth_positions[index]}))
+        return fields
+
+    @property
+    def start_text(self) -> str:
+        """The initialization time as text; a month where leads count months."""
+        return date_text(_coordinate(self.forecast.dataset, "init_time")[self.init], self._format)
+
+    @property
+    def valid_texts(self) -> list[str]:
+        """The valid time of each lead as text."""
+        return [date_text(time, self._format) for time in self.valid_times]
+
+    @property
+    def _format(self) -> str:
+        return "%Y-%m" if lead_values(self.forecast.dataset)[1] else "%Y-%m-%d %H:%M UTC"
+
+
+def open_source(dataset: xr.Dataset, role: str) -> Source:
+    """Return a Dataset with its axes; ValueError if it is no Dataset or has no variables."""
+    check_dataset(dataset, role)
+    return Source(dataset, find_axes(dataset), role)
+
+
+def check_dataset(dataset: object, role: str) -> None:
+    """Raise ValueError unless the argument is a Dataset with variables."""
+    if isinstance(dataset, str | os.PathLike):
+        raise ValueError(f"{role}={os.fspath(dataset)!r} is a path, not a Dataset: sc.open_dataset(path, [...])")
+    if not isinstance(dataset, xr.Dataset):
+        fix = f"{role}.to_dataset()" if isinstance(dataset, xr.DataArray) else f'{role}[["t2m"]]'
+        raise ValueError(f"{role} is a {type(dataset).__name__}, not a Dataset. Give a Dataset, such as {fix}")
+    if not dataset.data_vars:
+        raise ValueError(f"{role} is a Dataset without variables. Name some when you open it.")
+
+
+def choose_names(requested: str | Sequence[str] | None, names: list[str], option: str, role: str) -> list[str]:
+    """Return the requested names, by default all."""
+    if requested is None:
         return names
-    wanted = [wanted] if isinstance(wanted, str) else list(wanted)
-    if missing := [name for name in wanted if name not in names]:
-        raise ValueError(f"{option}={missing} not in {where}: it has {names}.")
-    if not wanted:
-        raise ValueError(f"{option} is empty: name at least one of {names}, or leave it out for all.")
-    return wanted
+    requested = [requested] if isinstance(requested, str) else list(requested)
+    if missing := [name for name in requested if name not in names]:
+        raise ValueError(f"{option}={missing} not in {role}: it has {names}.")
+    if not requested:
+        raise ValueError(f"{option} is empty. Name at least one of {names}, or omit it for all.")
+    return requested
 
 
-def choose_rows(
-    forecast: xr.Dataset, level_name: str | None, variable: str | Sequence[str] | None, level: object
-) -> list[tuple[str, object]]:
-    """Return the (variable, level) of each row of maps; level None where the variable has none."""
-    rows: list[tuple[str, object]] = []
-    names = choose_names(variable, [str(name) for name in forecast.data_vars], "variable", "forecast")
-    layered = [name for name in names if level_name in forecast[name].dims]
-    if level is not None and not layered:
-        raise ValueError(f"level={level} was given, but {names} have no level dimension: leave it out.")
+def choose_fields(
+    source: Source, variable: str | Sequence[str] | None, level: float | Sequence[float] | None
+) -> list[tuple[str, float | None]]:
+    """Return the (variable, level) of each field to draw, by default all; level None where the variable has none."""
+    names = choose_names(variable, [str(name) for name in source.dataset.data_vars], "variable", source.role)
+    dim = source.axes.level
+    if level is not None and not any(dim in source.dataset[name].dims for name in names):
+        raise ValueError(f"level={level} does not apply: {names} have no level dimension. Omit level.")
+    fields: list[tuple[str, float | None]] = []
     for name in names:
-        if name not in layered:
-            rows.append((name, None))
+        if dim not in source.dataset[name].dims:
+            fields.append((name, None))
             continue
-        known = forecast[level_name].values
-        for value in known if level is None else np.atleast_1d(level):
-            if value not in known:
-                raise ValueError(f"level={value:g} not in forecast: {level_name} has {known.tolist()}.")
-            rows.append((name, value))
-    if len(rows) > MAX_ROWS:
-        raise ValueError(f"{len(rows)} rows of maps are more than {MAX_ROWS}: choose with variable=... or level=...")
-    return rows
+        levels = source.dataset[dim].values
+        requested = levels if level is None else np.atleast_1d(level)
+        if missing := [value for value in requested.tolist() if value not in levels]:
+            raise ValueError(f"level={missing[0]} not in {source.role}: {dim} has {levels.tolist()}.")
+        fields += [(name, value) for value in requested]
+    return fields
 
 
-def values_of(forecast: xr.Dataset, name: str) -> np.ndarray:
-    """Return the values of a coordinate of a forecast, at least one; ValueError if it has none of this name."""
-    if name not in forecast.coords:
-        raise ValueError(
-            f"forecast has no coordinate {name!r}: it has {list(forecast.coords)}. Pass what a Forecaster"
-            " returns, dims (init_time, lead_time, ...) with valid_time."
-        )
-    values = np.atleast_1d(forecast[name].values)
-    if not values.size:
-        raise ValueError(f"forecast has no {name}, its size is 0: nothing was selected, so there is nothing to draw.")
-    return values
+def choose_field(source: Source, variable: str | None, level: float | None) -> tuple[str, float | None]:
+    """Return the (variable, level) of the only field; ValueError if several remain."""
+    fields = choose_fields(source, variable, level)
+    if len(fields) > 1:
+        name, value = fields[0]
+        option = f"variable={name!r}" + ("" if value is None else f", level={value:g}")
+        raise ValueError(f"{source.role} has {len(fields)} fields, but only one is drawn. Choose one: {option}")
+    return fields[0]
 
 
 def lead_values(dataset: xr.Dataset) -> tuple[np.ndarray, bool]:
-    """Return the leads as timedelta64, or as numbers and True where they count months."""
-    values = values_of(dataset, "lead_time")
-    if values.dtype.kind == "m":
-        return values.astype("timedelta64[ns]"), False
+    """Return the leads, and whether they count months; else they are timedelta64."""
+    leads = _coordinate(dataset, "lead_time")
+    if leads.dtype.kind == "m":
+        return leads.astype("timedelta64[ns]"), False
     units = str(dataset["lead_time"].attrs.get("units", ""))
     if units.startswith("month"):
-        return values, True
+        return leads, True
     # a file opened without decode_timedelta=True has numbers and a unit
     if units in ("days", "hours", "minutes", "seconds"):
-        return pd.to_timedelta(values, unit=units).values.astype("timedelta64[ns]"), False
+        return pd.to_timedelta(leads, unit=units).values.astype("timedelta64[ns]"), False
     raise ValueError(
-        f"lead_time has type {values.dtype} and units {units!r}: it must be timedelta64, or numbers with"
-        " units months, days, hours, minutes or seconds."
+        f"lead_time has type {leads.dtype} and units {units!r}. It must be timedelta64, or numbers with units months,"
+        " days, hours, minutes or seconds."
     )
 
 
-def lead_text_of(lead: object, months: bool) -> str:
-    """Return how to write a lead: "+3 d", "+12 h" or "+2 months"."""
-    if months:
-        return f"+{lead:g} month" + ("" if lead == 1 else "s")
-    hours = lead / np.timedelta64(1, "h")
-    return f"+{hours / 24:g} d" if hours >= 48 and hours % 24 == 0 else f"+{hours:g} h"
-
-
-def lead_texts_alike(leads: Sequence, months: bool) -> list[str]:
-    """Return how to write leads that stand in one list: all in days where these are whole, else all in hours."""
-    if months:
-        return [lead_text_of(lead, True) for lead in leads]
-    hours = [lead / np.timedelta64(1, "h") for lead in leads]
-    in_days = all(one % 24 == 0 for one in hours)
-    return [f"+{one / 24:g} d" if in_days else f"+{one:g} h" for one in hours]
-
-
-def choose_lead(forecast: xr.Dataset, lead: object) -> tuple[int, str]:
-    """Return the position of a lead and how to write it."""
-    leads, months = lead_values(forecast)
-    texts = [lead_text_of(one, months) for one in leads]
-    lead = lead.values[()] if isinstance(lead, xr.DataArray) else lead
+def choose_leads(dataset: xr.Dataset, lead: object) -> list[tuple[int, str]]:
+    """Return the position and the text of each requested lead, by default of the last."""
+    leads, months = lead_values(dataset)
     if lead is None:
-        return len(leads) - 1, texts[-1]
+        return [(len(leads) - 1, _lead_texts(leads[-1:], months)[0])]
+    lead = lead.values if isinstance(lead, xr.DataArray) else lead
+    requested = list(lead) if np.ndim(lead) else [lead]
+    if not requested:
+        raise ValueError("lead is empty. Name at least one, or omit it for the last.")
+    positions = [_lead_position(leads, months, value) for value in requested]
+    return list(zip(positions, _lead_texts(leads[positions], months), strict=True))
+
+
+def _lead_position(leads: np.ndarray, months: bool, lead: object) -> int:
+    lead = lead.values if isinstance(lead, xr.DataArray) else lead
+    lead = lead[()] if isinstance(lead, np.ndarray) else lead
+    value = _parse_lead(lead, months)
+    available = ", ".join(_lead_texts(leads, months))
+    if value is None:
+        example = "lead=3" if months else 'lead="3D" or "12h"'
+        raise ValueError(f"lead={lead!r} cannot be read: write {example}. It has {available}.")
+    if value not in leads:
+        raise ValueError(f"lead={lead!r} not in forecast: it has {available}.")
+    return int(np.argmax(leads == value))
+
+
+def _parse_lead(lead: object, months: bool) -> np.timedelta64 | int | None:
+    """Return a lead as a timedelta64, or as a number of months; None if it is neither."""
     if months:
-        number = re.fullmatch(r"\+?(\d+)( ?(MS|ME|M|months?))?", str(lead))
-        wanted = int(number.group(1)) if number else None
-        example = "lead=3"
-    else:
-        example = 'lead="3D" or "12h"'
-        try:
-            # a bare number would silently be nanoseconds
-            numeric = isinstance(lead, int | float | np.number) and not isinstance(lead, np.timedelta64)
-            wanted = None if numeric else pd.Timedelta(lead).to_timedelta64()
-        except (TypeError, ValueError):
-            wanted = None
-    if wanted is None:
-        raise ValueError(f"lead={lead!r} cannot be read: write {example}. It has {', '.join(texts)}.")
-    found = np.flatnonzero(leads == wanted)
-    if not len(found):
-        raise ValueError(f"lead={lead!r} not in forecast: it has {', '.join(texts)}.")
-    return int(found[0]), texts[found[0]]
+        match = re.fullmatch(r"\+?(\d+)( ?(MS|ME|M|months?))?", str(lead))
+        return int(match.group(1)) if match else None
+    # pandas reads a bare number as nanoseconds
+    if isinstance(lead, int | float | np.number) and not isinstance(lead, np.timedelta64):
+        return None
+    try:
+        return pd.Timedelta(lead).to_timedelta64()
+    except (TypeError, ValueError):
+        return None
 
 
-def time_values(truth: xr.Dataset, name: str | None) -> np.ndarray:
-    """Return the times of the truth; ValueError if it has none."""
-    if name is None or name not in truth.dims:
-        raise ValueError(f"truth has dimensions {dict(truth.sizes)} and no time: pass an analysis with one.")
-    if not truth.sizes[name]:
-        raise ValueError(f"truth has no {name}, its size is 0: pass an analysis of the times that are forecast.")
-    return truth[name].values
+def _lead_texts(leads: np.ndarray, months: bool) -> list[str]:
+    """Return leads of one list in one unit: "+2 months"; "+3 d" where all are whole days, else "+12 h".
+
+    A single lead of one day is "+24 h".
+    """
+    if months:
+        return [f"+{lead:g} month" + ("" if lead == 1 else "s") for lead in leads]
+    hours = leads / np.timedelta64(1, "h")
+    if (hours % 24 == 0).all() and (len(hours) > 1 or hours[0] >= 48):
+        return [f"+{days:g} d" for days in hours / 24]
+    return [f"+{value:g} h" for value in hours]
 
 
-def choose_init(
-    forecast: xr.Dataset, init: object, leads: Sequence[tuple[int, str]], truth_times: np.ndarray | None
-) -> tuple[int, list, list[int | None]]:
-    """Return the position of an init, its valid times at some leads, and the positions of those in the truth."""
-    starts = values_of(forecast, "init_time")
-    values_of(forecast, "valid_time")
-    columns = []
-    for index, _ in leads:
-        valid = forecast["valid_time"]
-        valid = valid.isel(lead_time=index) if "lead_time" in valid.dims else valid
-        columns.append(np.atleast_1d(valid.values))
-    candidates = list(range(len(starts)))[::-1]
-    if init is not None:
-        init = np.asarray(init.values).reshape(-1) if isinstance(init, xr.DataArray) else init
-        if isinstance(init, np.ndarray | list | tuple | pd.Index):
-            if len(init) != 1:
-                raise ValueError(f"init has {len(init)} times, and one forecast is drawn: give one, such as init[0]")
-            init = init[0]
-        found = _find_time(starts, init)
-        if found is None:
-            words = repr(init) if isinstance(init, str) else str(init)
-            raise ValueError(f"init={words} not in forecast: it has {span_text(starts)}.")
-        candidates = [found]
-    if truth_times is None:
-        return candidates[0], [valid[candidates[0]] for valid in columns], [None] * len(columns)
-    if truth_times.dtype.kind != columns[0].dtype.kind:
+def select_forecast(
+    forecast: Source,
+    truth: xr.Dataset | None,
+    names: Sequence[str],
+    leads: list[tuple[int, str]],
+    init: object,
+    latitudes: np.ndarray,
+) -> ForecastSelection:
+    """Return one forecast, by default the last whose valid times at these leads are all in the truth."""
+    inits = _coordinate(forecast.dataset, "init_time")
+    valid_times = _valid_times(forecast.dataset)[:, [position for position, _ in leads]]
+    candidates = range(len(inits))[::-1] if init is None else [_init_position(inits, init)]
+    if truth is None:
+        return ForecastSelection(forecast, None, latitudes, candidates[0], leads, valid_times[candidates[0]], [])
+    forecast, source = _match_truth(forecast, truth, names)
+    truth_times = source.dataset[source.axes.time].values
+    if truth_times.dtype.kind != valid_times.dtype.kind:
         raise ValueError(
-            f"valid_time has type {columns[0].dtype}, truth's time {truth_times.dtype}: their calendars differ."
+            f"valid_time has type {valid_times.dtype}, truth's time {truth_times.dtype}: their calendars differ."
         )
-    where = {time: index for index, time in enumerate(_comparable(truth_times))}
+    position_of = {time: position for position, time in enumerate(_comparable(truth_times))}
     for candidate in candidates:
-        places = [where.get(_comparable(valid)[candidate]) for valid in columns]
-        if None not in places:
-            return candidate, [valid[candidate] for valid in columns], places
-    moments = span_text(np.concatenate([valid[candidates] for valid in columns]))
+        times = valid_times[candidate]
+        positions = [position_of.get(time) for time in _comparable(times)]
+        if None not in positions:
+            source = source.on_points(latitudes, forecast.axes.columns.values)
+            return ForecastSelection(forecast, source, latitudes, candidate, leads, times, positions)
     raise ValueError(
-        f"no truth at lead {', '.join(text for _, text in leads)}: the forecast is valid at {moments}, truth has "
-        f"{span_text(truth_times)}. Choose another init or lead, a longer truth, or leave truth out."
+        f"no truth at lead {', '.join(text for _, text in leads)}: the forecast is valid at "
+        f"{span_text(valid_times[candidates].ravel())}, truth has {span_text(truth_times)}. Choose another init or "
+        "lead, a longer truth, or omit truth."
     )
 
 
-def choose_leads(forecast: xr.Dataset, lead: object) -> list[tuple[int, str]]:
-    """Return the positions of one lead or several, and how to write them."""
-    if isinstance(lead, xr.DataArray | np.ndarray):
-        values = np.asarray(lead.values if isinstance(lead, xr.DataArray) else lead)
-        lead = list(values) if values.ndim else values[()]
-    several = lead if isinstance(lead, list | tuple | pd.Index) else [lead]
-    if not len(several):
-        raise ValueError("lead is empty: name at least one, or leave it out for the last.")
-    found = [choose_lead(forecast, one) for one in several]
-    if len(found) == 1:
-        return found
-    leads, months = lead_values(forecast)
-    texts = lead_texts_alike([leads[at] for at, _ in found], months)
-    return [(at, text) for (at, _), text in zip(found, texts, strict=True)]
+def _match_truth(forecast: Source, truth: xr.Dataset, names: Sequence[str]) -> tuple[Source, Source]:
+    """Return the forecast, and the truth with the names, the single level and the units of the forecast."""
+    check_dataset(truth, "truth")
+    try:
+        axes = find_axes(truth)
+        dims = {dim for name in names if name in truth for dim in truth[name].dims if dim != axes.time}
+        single = [dim for dim in dims if truth.sizes[dim] == 1 and dim not in forecast.dataset.dims]
+        if single or not set(names) <= set(truth.data_vars):
+            truth = rename(truth, names)
+            axes = find_axes(truth)
+    except ValueError as error:
+        raise ValueError(f"truth: {error}") from error
+    if axes.time is None or axes.time not in truth.dims:
+        raise ValueError(f"truth has dimensions {dict(truth.sizes)} and no time: pass analyses along a time.")
+    if not truth.sizes[axes.time]:
+        raise ValueError(f"truth has no {axes.time}, its size is 0: pass analyses of the times that are forecast.")
+    dataset = forecast.dataset
+    for name in names:
+        dataset, truth = _in_same_units(dataset, truth, name)
+    return replace(forecast, dataset=dataset), Source(truth, axes, "truth")
 
 
-def _comparable(times: np.ndarray) -> list:
-    """Return times that compare equal whatever the resolution they are stored in."""
-    return times.astype("datetime64[ns]").tolist() if times.dtype.kind == "M" else times.tolist()
-
-
-def _find_time(times: np.ndarray, wanted: object) -> int | None:
-    if times.dtype.kind == "M":
-        try:
-            # a bare number would silently be nanoseconds since 1970
-            if not isinstance(wanted, str | datetime | np.datetime64):
-                return None
-            found = np.flatnonzero(times == pd.Timestamp(wanted).to_datetime64())
-        except ValueError:
-            return None
-    else:
-        text = str(wanted).replace("T", " ")
-        found = np.flatnonzero([str(time).startswith(text) for time in times])
-    return int(found[0]) if len(found) else None
-
-
-def date_text(time: object, calendar: str) -> str:
-    """Return a time in words, whole hours without minutes."""
-    time = pd.Timestamp(time) if isinstance(time, np.datetime64) else time
-    return time.strftime(calendar).replace(":00 UTC", " UTC")
-
-
-def span_text(times: np.ndarray) -> str:
-    """Return one time, or the number and the ends of several, in words."""
-    first, last = (date_text(time, "%Y-%m-%d %H:%M UTC") for time in (min(times), max(times)))
-    return first if len(times) == 1 else f"{len(times)} times from {first} to {last}"
-
-
-def select(dataset: xr.Dataset, name: str, axes: Axes, level: object, at: dict, role: str) -> xr.DataArray:
-    """Return one variable of a Dataset at a level and at positions along other dimensions; nothing is read.
-
-    Positions may be single ones, or arrays for a dimension that stays.
-    """
-    if name not in dataset.data_vars:
-        raise ValueError(f"variable {name!r} not in {role}: it has {list(dataset.data_vars)}.")
-    array = dataset[name]
-    array = array.isel({dim: index for dim, index in at.items() if dim in array.dims})
-    if level is not None:
-        if axes.level not in array.dims:
-            raise ValueError(f"{name!r} in {role} has no level dimension: it has {array.dims}.")
-        found = np.flatnonzero(dataset[axes.level].values == level)
-        if not len(found):
-            raise ValueError(f"level={level:g} not in {role}: it has {dataset[axes.level].values.tolist()}.")
-        array = array.isel({axes.level: int(found[0])})
-    stays = [dim for dim, index in at.items() if np.ndim(index)]
-    if left_over := [dim for dim in array.dims if dim not in (axes.latitude, axes.longitude, *stays)]:
-        dim = left_over[0]
-        raise ValueError(
-            f"{name!r} in {role} also has dimension {dim!r} of size {array.sizes[dim]}: choose or average"
-            f" first, {role}.isel({dim}=0) or {role}.mean({dim!r}, keep_attrs=True)."
-        )
-    if {axes.latitude, axes.longitude} - set(array.dims):
-        raise ValueError(f"{name!r} in {role} has {array.dims}: a map needs latitude and longitude.")
-    return array
-
-
-def grid_of(dataset: xr.Dataset, axes: Axes) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return the coordinates of the points as they are drawn, and the positions in the Dataset that these have.
-
-    Latitude ascends, longitude runs from the western edge on: for the globe from 0; for a region without a jump, past
-    360 if need be.
-    """
-    latitude = np.asarray(dataset[axes.latitude].values, dtype=float)
-    longitude = np.asarray(dataset[axes.longitude].values, dtype=float) % 360
-    rows, columns = np.argsort(latitude), np.argsort(longitude)
-    longitude = longitude[columns]
-    if not closes_longitude(longitude):
-        start = (int(np.argmax(np.diff(longitude, append=longitude[0] + 360))) + 1) % len(longitude)
-        columns, longitude = np.roll(columns, -start), np.roll(longitude, -start)
-        longitude = longitude + 360 * (longitude < longitude[0])
-    return {"latitude": latitude[rows], "longitude": longitude}, {"latitude": rows, "longitude": columns}
-
-
-def field_at(dataset: xr.Dataset, name: str, axes: Axes, level: object, at: dict, role: str) -> xr.DataArray:
-    """Return one map as it is drawn, dims (latitude, longitude) ordered as by `grid_of`, units as by `shown`."""
-    array = select(dataset, name, axes, level, at, role)
-    points, places = grid_of(dataset, axes)
-    values = array.transpose(axes.latitude, axes.longitude).values
-    values = values[np.ix_(places["latitude"], places["longitude"])].astype(float)
-    field = xr.DataArray(values, points, ("latitude", "longitude"), name, what(array, dataset, axes, level))
-    return shown(field, level)
-
-
-def what(array: xr.DataArray, dataset: xr.Dataset, axes: Axes, level: object) -> dict:
-    """Return the attributes of a field, with `what` for its name and level in words."""
-    return {
-        **array.attrs,
-        "what": display_name(array) + ("" if level is None else f", {coordinate_text(dataset, axes.level, level)}"),
-    }
-
-
-def in_same_units(forecast: xr.Dataset, truth: xr.Dataset, name: str) -> tuple[xr.Dataset, xr.Dataset]:
-    """Return forecast and truth; one that says no units of a variable has those of the other.
-
-    Raises ValueError if they say different units. Other spellings of one unit are the same.
-    """
-    units = [dataset[name].attrs.get("units") for dataset in (forecast, truth)]
-    if None not in units:
-        if not same_units(str(units[0]), str(units[1])):
-            raise ValueError(
-                f"{name!r} is in {units[0]!r} in forecast and in {units[1]!r} in truth: convert one of them."
-            )
-        return forecast, truth
-    known = {"units": units[0] or units[1]} if any(units) else {}
-    forecast, truth = (one.assign({name: one[name].assign_attrs(known)}) for one in (forecast, truth))
+def _in_same_units(forecast: xr.Dataset, truth: xr.Dataset, name: str) -> tuple[xr.Dataset, xr.Dataset]:
+    """Return both Datasets; a variable without units takes those of the other. ValueError if units differ."""
+    first, second = (dataset[name].attrs.get("units") for dataset in (forecast, truth))
+    if first is not None and second is not None and not same_units(str(first), str(second)):
+        raise ValueError(f"{name!r} is in {first!r} in forecast and in {second!r} in truth: convert one of them.")
+    if second is None and first:
+        truth = truth.assign({name: truth[name].assign_attrs(units=first)})
+    if first is None and second:
+        forecast = forecast.assign({name: forecast[name].assign_attrs(units=second)})
     return forecast, truth
 
 
-def positions_of(points: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return where the grid points of a forecast are among those of the truth; ValueError if one is not there."""
-    picked = {}
-    for dim in ("latitude", "longitude"):
-        apart = np.abs(others[dim][None, :] - points[dim][:, None])
-        if dim == "longitude":
-            apart = np.minimum(apart % 360, -apart % 360)
-        picked[dim] = apart.argmin(axis=1)
-        if (missing := apart.min(axis=1) > _SAME_POINT).any():
-            raise ValueError(
-                f"truth has no {dim} {points[dim][missing][0]:g} ({missing.sum()} of {missing.size} of"
-                " the forecast are missing): bring both to one grid first, truth is not interpolated here."
-            )
-    return picked
+def _coordinate(forecast: xr.Dataset, name: str) -> np.ndarray:
+    """Return the values of a coordinate of a forecast, at least one; a scalar counts as one."""
+    if name not in forecast.coords:
+        raise ValueError(
+            f"forecast has no coordinate {name!r}: it has {list(forecast.coords)}. Pass the output of a Forecaster,"
+            " dims (init_time, lead_time, ...) with valid_time."
+        )
+    values = np.atleast_1d(forecast[name].values)
+    if not values.size:
+        raise ValueError(f"forecast has no {name}, its size is 0: the selection before is empty.")
+    return values
 
 
-def at_points_of(field: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
-    """Return `other` at the grid points of `field`, which it must have: nothing is interpolated."""
-    grids = [{dim: one[dim].values for dim in ("latitude", "longitude")} for one in (field, other)]
-    return other.isel(positions_of(*grids)).assign_coords(field.coords)
+def _valid_times(forecast: xr.Dataset) -> np.ndarray:
+    """Return the valid times of a forecast, dims (init_time, lead_time); either may be a scalar coordinate."""
+    _coordinate(forecast, "valid_time")
+    dims = ("init_time", "lead_time")
+    coords = [forecast[dim] if forecast[dim].ndim else forecast[dim].expand_dims(dim) for dim in dims]
+    return xr.broadcast(forecast["valid_time"], *coords)[0].transpose(*dims).values
+
+
+def _init_position(inits: np.ndarray, init: object) -> int:
+    """Return the position of one initialization time, given as text, a date or a coordinate of size 1."""
+    init = init.values if isinstance(init, xr.DataArray) else init
+    if np.ndim(init) or isinstance(init, np.ndarray):
+        if np.size(init) != 1:
+            raise ValueError(f"init has {np.size(init)} times, and one forecast is drawn. Give one, such as init[0]")
+        init = np.ravel(np.asarray(init))[0]
+    matches = np.array([], dtype=int)
+    if inits.dtype.kind != "M":
+        text = str(init).replace("T", " ")
+        matches = np.flatnonzero([str(time).startswith(text) for time in inits])
+    # numpy reads a bare number as nanoseconds since 1970
+    elif isinstance(init, str | datetime | np.datetime64):
+        with suppress(ValueError):  # text that is no date matches nothing
+            matches = np.flatnonzero(inits == pd.Timestamp(init).to_datetime64())
+    if not len(matches):
+        text = repr(init) if isinstance(init, str) else str(init)
+        raise ValueError(f"init={text} not in forecast: it has {span_text(inits)}.")
+    return int(matches[0])
+
+
+def _comparable(times: np.ndarray) -> list:
+    """Return times as values that compare equal whatever the resolution of datetime64."""
+    return times.astype("datetime64[ns]").tolist() if times.dtype.kind == "M" else times.tolist()
+
+
+def date_text(time: object, format: str) -> str:
+    """Return a time as text, whole hours without minutes."""
+    time = pd.Timestamp(time) if isinstance(time, np.datetime64) else time
+    return time.strftime(format).replace(":00 UTC", " UTC")
+
+
+def span_text(times: np.ndarray) -> str:
+    """Return a single time as text, or the count and the ends of several."""
+    first, last = (date_text(time, "%Y-%m-%d %H:%M UTC") for time in (min(times), max(times)))
+    return first if len(times) == 1 else f"{len(times)} times from {first} to {last}"

@@ -15,7 +15,7 @@ class TestFilms:
         from PIL import Image
 
         truth = analysis(*GLOBE, steps=12)
-        film = plot.animate(perfect_forecast(truth), truth, to=tmp_path / "film.gif", progress=False, width=4)
+        film = plot.animate(perfect_forecast(truth), truth, path=tmp_path / "film.gif", progress=False, width=4)
         assert [path.name for path in tmp_path.iterdir()] == ["film.gif"]
         with Image.open(tmp_path / "film.gif") as image:
             assert image.n_frames == 3
@@ -28,11 +28,11 @@ class TestFilms:
 
     def test_errors(self, tmp_path):
         forecast = perfect_forecast(analysis(*GLOBE))
-        with pytest.raises(ValueError, match="ends in .gif or .mp4"):
-            plot.animate(forecast, to=tmp_path / "film.avi")
+        with pytest.raises(ValueError, match=r"film\.avi.*\.gif or \.mp4"):
+            plot.animate(forecast, path=tmp_path / "film.avi")
         with pytest.raises(FileNotFoundError, match="no folder"):
-            plot.animate(forecast, to=tmp_path / "no" / "film.gif")
-        with pytest.raises(ValueError, match="a film shows one field"):
-            plot.animate(forecast.assign(z500=forecast.t2m), to=tmp_path / "film.gif")
-        with pytest.raises(ValueError, match="frames_per_second=0"):
+            plot.animate(forecast, path=tmp_path / "no" / "film.gif")
+        with pytest.raises(ValueError, match="2 fields"):
+            plot.animate(forecast.assign(z500=forecast.t2m), path=tmp_path / "film.gif")
+        with pytest.raises(ValueError, match="frames_per_second=0 "):
             plot.animate(forecast, frames_per_second=0)

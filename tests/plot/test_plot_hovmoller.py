@@ -33,11 +33,11 @@ class TestHovmoller:
         cells = next(iter(figure.axes[0].collections)).get_array()
         assert cells.shape == (12, 64)
         np.testing.assert_allclose(cells.mean(axis=1), 0, atol=1e-9)
-        with pytest.raises(ValueError, match="no latitude lies in"):
+        with pytest.raises(ValueError, match=r"\(95, 99\).*no grid point"):
             plot.hovmoller(truth, latitudes=(95, 99))
-        with pytest.raises(ValueError, match="truth goes beside a forecast"):
+        with pytest.raises(ValueError, match="truth needs a forecast"):
             plot.hovmoller(truth, truth)
-        with pytest.raises(ValueError, match="choose one, variable='t2m'"):
+        with pytest.raises(ValueError, match="2 fields.*variable='t2m'"):
             plot.hovmoller(truth.assign(z500=truth.t2m))
 
 
@@ -70,7 +70,7 @@ class TestHovmollerOfTruth:
             (forecast, truth.isel(latitude=slice(0, 10))),
         ):
             for draw in (plot.maps, plot.hovmoller):
-                with pytest.raises(ValueError, match="truth has no l.* bring both to one grid first"):
+                with pytest.raises(ValueError, match="truth has no l.*one grid"):
                     draw(one, other)
 
     def test_means_are_weighted_by_area_and_leave_missing_cells_out(self):
@@ -147,5 +147,5 @@ class TestTimesOfAHovmoller:
         panel, _ = self.drawn(self.at(pd.date_range("2001-01-01", periods=14, freq="MS", unit="ns")))
         assert not np.ma.getmaskarray(meshes(panel)[0].get_array()).any()
         times = pd.to_datetime(["2001-01-02", "2001-01-03", "2001-01-03"]).as_unit("ns")
-        with pytest.raises(ValueError, match="2001-01-03 00 UTC follows 2001-01-03 00 UTC: sort them"):
+        with pytest.raises(ValueError, match="2001-01-03 00 UTC follows 2001-01-03 00 UTC.*[Ss]ort"):
             plot.hovmoller(self.at(times))

@@ -1,7 +1,5 @@
 """Maps: what is drawn where, in which color and with which text."""
 
-import re
-
 import cartopy.crs as ccrs
 import matplotlib
 import numpy as np
@@ -184,17 +182,17 @@ def test_nothing_but_gaps_is_drawn_gray():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"variable": "z500"}, "variable=['z500'] not in forecast: it has ['t2m']"),
-        ({"lead": "2D"}, "lead='2D' not in forecast: it has +6 h, +12 h, +18 h"),
-        ({"lead": 6}, 'lead=6 cannot be read: write lead="3D" or "12h"'),
-        ({"lead": "soon"}, "lead='soon' cannot be read"),
-        ({"init": "2020-01-01"}, "init='2020-01-01' not in forecast: it has 4 times from 2018-01-01 00 UTC"),
-        ({"level": 500}, "level=500 was given, but ['t2m'] have no level dimension"),
+        ({"variable": "z500"}, r"'z500'.*not in forecast.*'t2m'"),
+        ({"lead": "2D"}, r"'2D' not in forecast.*\+6 h, \+12 h, \+18 h"),
+        ({"lead": 6}, r"lead=6 .*\"3D\""),
+        ({"lead": "soon"}, r"'soon' cannot be read"),
+        ({"init": "2020-01-01"}, r"'2020-01-01' not in forecast.*4 times from 2018-01-01 00 UTC"),
+        ({"level": 500}, r"level=500 .*'t2m'.*no level"),
     ],
 )
 def test_what_is_not_in_the_forecast_is_named(options, message):
     forecast = perfect_forecast(analysis(*GLOBE))
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(ValueError, match=message):
         plot.maps(forecast, **options)
 
 
@@ -204,21 +202,18 @@ def test_truth_that_does_not_fit_is_named():
     celsius = truth.copy()
     celsius["t2m"] = truth["t2m"].assign_attrs(units="degC")
     for other, message in [
-        (
-            truth.isel(time=[0]),
-            "no truth at lead +18 h: the forecast is valid at 4 times from 2018-01-01 18 UTC",
-        ),
-        (truth.isel(time=0, drop=True), "and no time"),
-        (truth.rename(t2m="t"), "truth: no variable 't2m' in this dataset, which has ['t']"),
-        (celsius, "'t2m' is in 'K' in forecast and in 'degC' in truth"),
-        (truth.isel(latitude=slice(0, 16)), "truth has no latitude 2.8125 (16 of 32"),
+        (truth.isel(time=[0]), r"no truth at lead \+18 h.*4 times from 2018-01-01 18 UTC"),
+        (truth.isel(time=0, drop=True), "truth.*no time"),
+        (truth.rename(t2m="t"), r"truth: .*'t2m'.*\['t'\]"),
+        (celsius, "'t2m'.*'K' in forecast.*'degC' in truth"),
+        (truth.isel(latitude=slice(0, 16)), r"truth.*latitude 2\.8125 \(16 of 32"),
     ]:
-        with pytest.raises(ValueError, match=re.escape(message)):
+        with pytest.raises(ValueError, match=message):
             plot.maps(forecast, other)
-    with pytest.raises(ValueError, match=r"no coordinate 'valid_time'"):
+    with pytest.raises(ValueError, match="no coordinate 'valid_time'"):
         plot.maps(forecast.drop_vars("valid_time"))
     members = forecast.expand_dims(member=[0, 1])
-    with pytest.raises(ValueError, match=r"dimension 'member' of size 2: .*forecast.isel\(member=0\)"):
+    with pytest.raises(ValueError, match=r"'member' of size 2.*forecast.isel\(member=0\)"):
         plot.maps(members)
 
 
@@ -281,12 +276,12 @@ class TestScales:
         film._draw_was_started = True  # nobody shows it
         assert scale_of(panel) == ((250, 310), "magma")
         for draw in (plot.maps, plot.hovmoller, plot.animate):
-            with pytest.raises(ValueError, match="limits=\\(310, 250\\) must be two numbers, the smaller one first"):
+            with pytest.raises(ValueError, match=r"limits=\(310, 250\).*smaller first"):
                 draw(forecast, limits=(310, 250))
-            with pytest.raises(ValueError, match="cmap='hot air' is no color map"):
+            with pytest.raises(ValueError, match="cmap='hot air'.*color map"):
                 draw(forecast, cmap="hot air")
         both = forecast.assign(z500=forecast.t2m)
-        with pytest.raises(ValueError, match=r"are of one field, and \['t2m', 'z500'\] are drawn"):
+        with pytest.raises(ValueError, match=r"limits=\(0, 1\).*one field.*z500"):
             plot.maps(both, limits=(0, 1))
 
 

@@ -37,9 +37,9 @@ class TestOwnAxes:
         assert [panel.get_title() for panel in panels[:, 0]] == [f"Forecast +{h} h\n{start}" for h in (6, 18)]
         assert [panel.get_title() for panel in panels[:, 1]] == [f"Truth\n2018-01-02 {h:02} UTC" for h in (0, 12)]
         assert figure.get_suptitle() == ""
-        with pytest.raises(ValueError, match="ax has 6 axes.* 3 panels"):
+        with pytest.raises(ValueError, match="6 axes.*3 are drawn"):
             plot.maps(perfect_forecast(truth), truth, ax=panels)
-        with pytest.raises(ValueError, match="ax is no map"):
+        with pytest.raises(ValueError, match="no map.*projection"):
             plot.maps(perfect_forecast(truth), ax=own_axes()[1])
         with pytest.raises(ValueError, match="ax has a str"):
             plot.maps(perfect_forecast(truth), ax="flat")
@@ -60,7 +60,7 @@ class TestOwnAxes:
             assert panel.lines or panel.images or panel.collections
             pixels(figure)
         figure, panel = own_axes(projection=ccrs.Robinson())
-        film = plot.animate(perfect_forecast(truth), ax=panel, to=tmp_path / "film.gif", progress=False)
+        film = plot.animate(perfect_forecast(truth), ax=panel, path=tmp_path / "film.gif", progress=False)
         assert film._fig is figure and (tmp_path / "film.gif").exists()
         figure, panel = own_axes(projection=ccrs.Robinson())
         assert plot.skill_map(skill_of_the_globe(), ax=panel) is figure
@@ -148,11 +148,11 @@ class TestWhatIsGivenInstead:
     @pytest.mark.parametrize(
         ("given", "message"),
         [
-            (lambda fc: fc.t2m, "is a DataArray: give a Dataset, .*\\[\\['t2m'\\]\\]"),
-            (lambda fc: None, "is a NoneType: give a Dataset"),
-            (lambda fc: "forecast.nc", "='forecast.nc' is a path: give a Dataset"),
-            (lambda fc: pd.DataFrame({"t2m": [1]}), "is a DataFrame: give a Dataset"),
-            (lambda fc: xr.Dataset(), "is a Dataset without variables"),
+            (lambda fc: fc.t2m, "DataArray.*to_dataset"),
+            (lambda fc: None, "NoneType, not a Dataset"),
+            (lambda fc: "forecast.nc", "'forecast.nc' is a path.*open_dataset"),
+            (lambda fc: pd.DataFrame({"t2m": [1]}), "DataFrame, not a Dataset"),
+            (lambda fc: xr.Dataset(), "without variables"),
         ],
     )
     def test_something_else_than_a_dataset(self, given, message):
@@ -169,15 +169,15 @@ class TestWhatIsGivenInstead:
         truth = analysis(*GLOBE)
         forecast = perfect_forecast(truth)
         for draw in (plot.maps, plot.hovmoller, plot.animate):
-            with pytest.raises(ValueError, match="forecast has no init_time, its size is 0"):
+            with pytest.raises(ValueError, match="forecast.*init_time.*size is 0"):
                 draw(forecast.isel(init_time=slice(0, 0)))
-            with pytest.raises(ValueError, match="forecast has no lead_time, its size is 0"):
+            with pytest.raises(ValueError, match="forecast.*lead_time.*size is 0"):
                 draw(forecast.isel(lead_time=slice(0, 0)))
-            with pytest.raises(ValueError, match="truth has no time, its size is 0"):
+            with pytest.raises(ValueError, match="truth.*time.*size is 0"):
                 draw(forecast, truth.isel(time=slice(0, 0)))
-            with pytest.raises(ValueError, match="and no time: pass an analysis"):
+            with pytest.raises(ValueError, match="truth.*no time"):
                 draw(forecast, truth.isel(time=0))
-        with pytest.raises(ValueError, match="dataset has no time, its size is 0"):
+        with pytest.raises(ValueError, match="dataset.*time.*size is 0"):
             plot.hovmoller(truth.isel(time=slice(0, 0)))
 
     def test_a_forecast_is_no_scores(self):
@@ -192,9 +192,9 @@ class TestWhatIsGivenInstead:
             for init in (forecast.init_time[1], forecast.init_time.values[1], forecast.init_time[1:2]):
                 assert plot.maps(forecast, truth, lead=lead, init=init).get_suptitle() == expected
         assert plot.maps(forecast, lead=forecast.lead_time[:2]).axes[1].get_title() == "Forecast +12 h"
-        with pytest.raises(ValueError, match="init has 2 times, and one forecast is drawn"):
+        with pytest.raises(ValueError, match="init has 2 times"):
             plot.maps(forecast, init=forecast.init_time[:2])
-        with pytest.raises(ValueError, match="init=3 not in forecast"):
+        with pytest.raises(ValueError, match="init=3 "):
             plot.maps(forecast, init=3)
         months = forecast.assign_coords(lead_time=("lead_time", [1, 2, 3], {"units": "months"}))
         assert plot.maps(months, lead=months.lead_time[1]).axes[0].get_title() == "Forecast +2 months"
@@ -233,15 +233,15 @@ class TestSettingsThatWouldBeIgnored:
         for draw, data in ((plot.maps, forecast), (plot.animate, forecast), (plot.skill_map, skill_of_the_globe())):
             with pytest.raises(ValueError, match="ax has its own projection"):
                 draw(data, ax=own_axes(projection=ccrs.Robinson())[1], projection=ccrs.Mercator())
-            with pytest.raises(ValueError, match="projection='Robinson' is a str: give one of cartopy"):
+            with pytest.raises(ValueError, match="projection='Robinson'.*cartopy"):
                 draw(data, projection="Robinson")
-        with pytest.raises(ValueError, match="width=0 must be greater than 0"):
+        with pytest.raises(ValueError, match="width=0 "):
             plot.maps(forecast, width=0)
 
     def test_of_what_is_not_there(self):
-        with pytest.raises(ValueError, match="level=500 was given, but .* have no level dimension"):
+        with pytest.raises(ValueError, match="level=500.*no level"):
             plot.skill_map(skill_of_the_globe(), level=500)
-        with pytest.raises(ValueError, match="init='2018' was given, and dataset has no init_time"):
+        with pytest.raises(ValueError, match="init='2018'.*no init_time"):
             plot.hovmoller(analysis(*GLOBE), init="2018")
 
 
