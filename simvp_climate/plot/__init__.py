@@ -6,7 +6,6 @@ many forecasts leaves nothing open. `ax=` draws into existing axes.
 """
 
 from simvp_climate.plot.animation import animate
-from simvp_climate.plot.curves import scores
 from simvp_climate.plot.forecast_maps import maps
 from simvp_climate.plot.longitude_time import hovmoller
 from simvp_climate.plot.score_curves import scores

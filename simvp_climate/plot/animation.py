@@ -25,8 +25,15 @@ from simvp_climate.plot.map_axes import (
     shown_latitudes,
     user_maps,
 )
-from simvp_climate.plot.selection import choose_field, choose_leads, lead_values, open_source, select_forecast
-from simvp_climate.plot.style import font_size, labeled, refuse_settings_of_axes
+from simvp_climate.plot.selection import (
+    ForecastSelection,
+    choose_field,
+    choose_leads,
+    lead_values,
+    open_source,
+    select_forecast,
+)
+from simvp_climate.plot.style import font_size, refuse_settings_with_axes, with_units
 
 _WRITERS = {".gif": "pillow", ".mp4": "ffmpeg"}
 
@@ -92,13 +99,9 @@ def animate(
     panels = user_maps(ax, columns, "forecast and truth")
     latitudes = shown_latitudes(source.axes.rows.values, projection if panels is None else panels[0].projection)
     selection = select_forecast(source, truth, [name], leads, init, latitudes)
-    # one scale for all frames, from the first, the middle and the last
-    frames = sorted({0, len(leads) // 2, len(leads) - 1})
-    sample = [field for frame in frames for field in selection.read(name, level, frame)]
+    sample = _sample_fields(selection, name, level)  # one scale for all frames
     scale = value_scale(*sample, cmap=cmap, limits=limits)
-
-    if width is None:
-        width = 10.0 if columns > 1 else 6.5
+    width = (10.0 if columns > 1 else 6.5) if width is None else width
     size = font_size(3 * width / columns)
     figure, panels = create_maps(
         sample[0], (1, columns), columns, projection=projection, width=width, size=size, panels=panels
@@ -118,7 +121,7 @@ def animate(
         return artists
 
     draw(0)
-    add_color_bar(figure, scale, panels, labeled(sample[0].attrs["label"], sample[0]), sample, size, columns)
+    add_color_bar(figure, scale, panels, with_units(sample[0].attrs["label"], sample[0]), sample, size, columns)
     if ax is None:
         fit_height(figure, panels, 1)
         figure.set_layout_engine("none")  # the frames must not move
@@ -126,6 +129,12 @@ def animate(
     if path is not None:
         _write(film, Path(path), writer, frames_per_second, len(leads), progress)
     return film
+
+
+def _sample_fields(selection: ForecastSelection, name: str, level: float | None) -> list[xr.DataArray]:
+    """Return the fields of the first, the middle and the last frame."""
+    last = len(selection.leads) - 1
+    return [field for frame in sorted({0, (last + 1) // 2, last}) for field in selection.read(name, level, frame)]
 
 
 def _choose_writer(path: Path) -> str:

@@ -24,7 +24,7 @@ from simvp_climate.plot.map_axes import (
     user_maps,
 )
 from simvp_climate.plot.selection import ForecastSelection, choose_fields, choose_leads, open_source, select_forecast
-from simvp_climate.plot.style import MAX_ROWS, font_size, labeled, refuse_settings_of_axes, units_of
+from simvp_climate.plot.style import MAX_ROWS, font_size, refuse_settings_with_axes, units_of, with_units
 
 
 def maps(
@@ -98,7 +98,7 @@ def maps(
         or levels.
     """
     check_projection(projection)
-    refuse_settings_of_axes(ax, width, projection)
+    refuse_settings_with_axes(ax, width, projection)
     source = open_source(forecast, "forecast")
     fields = choose_fields(source, variable, level)
     leads = choose_leads(forecast, lead)
@@ -198,13 +198,13 @@ def _draw_comparisons(
     label = textwrap.fill(_value_label([row[0] for row in rows]), 60)
     value_panels = [panel for index, panel in enumerate(panels) if index % 3 < 2]
     add_color_bar(figure, scale, value_panels, label, [field for row in rows for field in row[:2]], size, 2)
-    add_color_bar(figure, scales[2], panels[2::3], labeled("Difference", differences[0]), differences, size, 1)
+    add_color_bar(figure, scales[2], panels[2::3], with_units("Difference", differences[0]), differences, size, 1)
 
 
 def _value_label(forecasts: list[xr.DataArray]) -> str:
     """Return the label of the values at all leads: an anomaly if one of them is."""
     field = next((field for field in forecasts if field.attrs["anomaly"]), forecasts[0])
-    return labeled(field.attrs["label"], field)
+    return with_units(field.attrs["label"], field)
 
 
 def _rmse_text(difference: xr.DataArray) -> str:

@@ -89,7 +89,7 @@ def hovmoller(
         grid point of the forecast, or has other units; if an init comes with analyses; or as in `maps`.
     """
     check_colors(cmap, limits, [])
-    refuse_settings_of_axes(ax, width)
+    refuse_settings_with_axes(ax, width)
     check_dataset(dataset, "dataset")
     is_forecast = "lead_time" in dataset.coords
     source = open_source(dataset, "forecast" if is_forecast else "dataset")
@@ -100,30 +100,19 @@ def hovmoller(
     else:
         sections, times = _analysis_section(source, truth, name, level, init, band)
     if anomalies:
-        label = f"{sections[0].attrs['label']}, anomaly from the zonal mean"
-        attrs = {**sections[0].attrs, "label": label, "anomaly": True}
-        sections = [(section - section.mean("longitude")).assign_attrs(attrs) for section in sections]
+        sections = [_subtract_zonal_mean(section) for section in sections]
     scales = [value_scale(*sections, cmap=cmap, limits=limits)] * len(sections)
-    labels = [labeled(sections[0].attrs["label"], sections[0])] * len(sections)
+    labels = [with_units(sections[0].attrs["label"], sections[0])] * len(sections)
     titles = ["Forecast", "Truth", "Forecast minus truth"] if is_forecast else [""]
     if truth is not None:
         difference = (sections[0] - sections[1]).assign_attrs(sections[0].attrs)
         sections.append(difference)
         scales.append(difference_scale(difference))
-        labels.append(labeled("Difference", difference))
+        labels.append(with_units("Difference", difference))
 
-    count = len(sections)
-    panels = None if ax is None else given_panels(ax, count, "one" if truth is None else "forecast, truth, difference")
-    if width is None:
-        width = 11.0 if count > 1 else 5.0
-    size = font_size(3 * width / count)
-    if panels is None:
-        figure = new_figure(width, 5.0 if count == 1 else 0.42 * width)
-        panels = [figure.add_subplot(1, count, index + 1) for index in range(count)]
-        panel_widths = [72 * 0.85 * width / count] * count
-    else:
-        figure = figure_of(panels)
-        panel_widths = [72 * panel.bbox.width / figure.dpi for panel in panels]
+    width = (11.0 if truth is not None else 5.0) if width is None else width
+    figure, panels, panel_widths = _create_panels(ax, len(sections), width)
+    size = font_size(3 * width / len(sections))
     days = _days(times)
     for index, (panel, section) in enumerate(zip(panels, sections, strict=True)):
         _draw_section(panel, section, scales[index], days)
@@ -144,6 +133,24 @@ def hovmoller(
     if title:
         figure.suptitle(title, fontsize=1.1 * size)
     return figure
+
+
+def _create_panels(ax: object, count: int, width: float) -> tuple[Figure, list[Axes], list[float]]:
+    """Return the figure, a panel for each section, new or the user's, and the widths of the panels in points."""
+    if ax is None:
+        figure = new_figure(width, 5.0 if count == 1 else 0.42 * width)
+        panels = [figure.add_subplot(1, count, index + 1) for index in range(count)]
+        return figure, panels, [72 * 0.85 * width / count] * count
+    panels = check_axes(ax, count, "one" if count == 1 else "forecast, truth and difference")
+    figure = figure_of(panels)
+    return figure, panels, [72 * panel.bbox.width / figure.dpi for panel in panels]
+
+
+def _subtract_zonal_mean(section: xr.DataArray) -> xr.DataArray:
+    """Return a section minus its mean over longitudes, marked as an anomaly."""
+    attrs = {**section.attrs, "anomaly": True}
+    attrs["label"] = f"{attrs['label']}, anomaly from the zonal mean"
+    return (section - section.mean("longitude")).assign_attrs(attrs)
 
 
 def _latitudes_of_band(available: np.ndarray, latitudes: tuple[float, float]) -> np.ndarray:

@@ -23,7 +23,7 @@ from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
 from simvp_climate.data.grid import closes_longitude
-from simvp_climate.plot.style import color_bar_below, figure_of, given_panels, new_figure
+from simvp_climate.plot.style import check_axes, color_bar_below, figure_of, new_figure
 
 _MISSING_COLOR = "0.85"
 _POLAR_EDGE = 20.0  # degrees: maps of a pole end at this latitude
@@ -93,7 +93,7 @@ def user_maps(ax: object, count: int, content: str) -> list[GeoAxes] | None:
     """Return the maps that the user passed as `ax`, or None; ValueError unless they are `count` maps."""
     if ax is None:
         return None
-    panels = given_panels(ax, count, content)
+    panels = check_axes(ax, count, content)
     if not all(isinstance(panel, GeoAxes) for panel in panels):
         raise ValueError("ax is no map. Give it a projection: plt.subplot(projection=cartopy.crs.Robinson())")
     return panels
@@ -167,7 +167,7 @@ def create_maps(
     """
     edges, is_ring = longitude_edges(field)
     extent = _Extent(edges, is_ring, *np.clip(cell_edges(field["latitude"].values)[[0, -1]], -90, 90))
-    labeled = projection is None and panels is None and not extent.is_globe
+    has_tick_labels = projection is None and panels is None and not extent.is_globe
     if panels is None:
         figure = new_figure(width)
         projection = projection or (ccrs.Robinson() if extent.is_globe else extent.frame)
@@ -179,7 +179,7 @@ def create_maps(
         _show_extent(panel, extent)
         panel.add_feature(_coastlines(), facecolor="none", edgecolor="0.1", linewidth=0.6)
         panel.spines["geo"].set_linewidth(0.6)
-        if labeled:
+        if has_tick_labels:
             _label_degrees(panel, extent, 0.8 * size, label_latitudes=index % shape[1] == 0)
     return figure, panels
 

@@ -15,7 +15,7 @@ from simvp_climate.data.conventions import rename
 from simvp_climate.data.grid import Axes, CanonicalAxis, find_axes
 from simvp_climate.data.variables import same_units
 from simvp_climate.plot.colors import prepare_field
-from simvp_climate.plot.style import at_text, name_of
+from simvp_climate.plot.style import coordinate_text, display_name
 
 _SAME_POINT = 1e-3  # degrees: some files store coordinates in single precision
 
@@ -43,15 +43,15 @@ class Source:
             if level not in array[axes.level].values:
                 raise ValueError(f"level={level:g} not in {self.role}: it has {array[axes.level].values.tolist()}.")
             array = array.sel({axes.level: level})
-        kept = {axes.latitude, axes.longitude} | {dim for dim, position in positions.items() if np.ndim(position)}
-        if extra := [dim for dim in array.dims if dim not in kept]:
+        allowed = {axes.latitude, axes.longitude} | {dim for dim, position in positions.items() if np.ndim(position)}
+        if extra := [dim for dim in array.dims if dim not in allowed]:
             raise ValueError(
                 f"{name!r} in {self.role} also has dimension {extra[0]!r} of size {array.sizes[extra[0]]}. Select or"
                 f" average first: {self.role}.isel({extra[0]}=0) or {self.role}.mean({extra[0]!r}, keep_attrs=True)"
             )
         if {axes.latitude, axes.longitude} - set(array.dims):
             raise ValueError(f"{name!r} in {self.role} has {array.dims}: a map needs latitude and longitude.")
-        label = name_of(array) + ("" if level is None else f", {at_text(self.dataset, axes.level, level)}")
+        label = display_name(array) + ("" if level is None else f", {coordinate_text(self.dataset, axes.level, level)}")
         return array.assign_attrs(label=label)
 
     def read(self, name: str, level: float | None, positions: dict) -> xr.DataArray:
@@ -201,17 +201,22 @@ def choose_leads(dataset: xr.Dataset, lead: object) -> list[tuple[int, str]]:
     leads, months = lead_values(dataset)
     if lead is None:
         return [(len(leads) - 1, _lead_texts(leads[-1:], months)[0])]
-    lead = lead.values if isinstance(lead, xr.DataArray) else lead
-    requested = list(lead) if np.ndim(lead) else [lead]
+    requested = _as_list(lead)
     if not requested:
         raise ValueError("lead is empty. Name at least one, or omit it for the last.")
     positions = [_lead_position(leads, months, value) for value in requested]
     return list(zip(positions, _lead_texts(leads[positions], months), strict=True))
 
 
+def _as_list(values: object) -> list:
+    """Return one value or several as a list, DataArrays and arrays as their scalars."""
+    if isinstance(values, xr.DataArray | np.ndarray):
+        return list(np.ravel(values))
+    values = list(values) if isinstance(values, list | tuple | pd.Index) else [values]
+    return [value.values[()] if isinstance(value, xr.DataArray) else value for value in values]
+
+
 def _lead_position(leads: np.ndarray, months: bool, lead: object) -> int:
-    lead = lead.values if isinstance(lead, xr.DataArray) else lead
-    lead = lead[()] if isinstance(lead, np.ndarray) else lead
     value = _parse_lead(lead, months)
     available = ", ".join(_lead_texts(leads, months))
     if value is None:
@@ -340,11 +345,10 @@ def _valid_times(forecast: xr.Dataset) -> np.ndarray:
 
 def _init_position(inits: np.ndarray, init: object) -> int:
     """Return the position of one initialization time, given as text, a date or a coordinate of size 1."""
-    init = init.values if isinstance(init, xr.DataArray) else init
-    if np.ndim(init) or isinstance(init, np.ndarray):
-        if np.size(init) != 1:
-            raise ValueError(f"init has {np.size(init)} times, and one forecast is drawn. Give one, such as init[0]")
-        init = np.ravel(np.asarray(init))[0]
+    requested = _as_list(init)
+    if len(requested) != 1:
+        raise ValueError(f"init has {len(requested)} times, and one forecast is drawn. Give one, such as init[0]")
+    (init,) = requested
     matches = np.array([], dtype=int)
     if inits.dtype.kind != "M":
         text = str(init).replace("T", " ")

@@ -23,7 +23,7 @@ from simvp_climate.plot.map_axes import (
     user_maps,
 )
 from simvp_climate.plot.selection import choose_fields, choose_leads, choose_names, open_source
-from simvp_climate.plot.style import font_size, refuse_settings_of_axes
+from simvp_climate.plot.style import font_size, refuse_settings_with_axes
 
 _MAX_DOT_COLUMNS = 60
 
@@ -66,7 +66,7 @@ def skill_map(
         If a variable, lead or level is missing; if a level is given but no variable has levels; or as in `maps`.
     """
     check_projection(projection)
-    refuse_settings_of_axes(ax, width, projection)
+    refuse_settings_with_axes(ax, width, projection)
     source = open_source(skill, "skill")
     available = [str(name) for name in skill.data_vars if f"{name}_significant" in skill]
     if not available:

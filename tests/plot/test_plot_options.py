@@ -37,7 +37,7 @@ class TestOwnAxes:
         assert [panel.get_title() for panel in panels[:, 0]] == [f"Forecast +{h} h\n{start}" for h in (6, 18)]
         assert [panel.get_title() for panel in panels[:, 1]] == [f"Truth\n2018-01-02 {h:02} UTC" for h in (0, 12)]
         assert figure.get_suptitle() == ""
-        with pytest.raises(ValueError, match="6 axes.*3 are drawn"):
+        with pytest.raises(ValueError, match="6 axes.* 3 panels"):
             plot.maps(perfect_forecast(truth), truth, ax=panels)
         with pytest.raises(ValueError, match="no map.*projection"):
             plot.maps(perfect_forecast(truth), ax=own_axes()[1])
