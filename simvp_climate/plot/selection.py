@@ -173,9 +173,8 @@ def choose_field(source: Source, variable: str | None, level: float | None) -> t
     """Return the (variable, level) of the only field; ValueError if several remain."""
     fields = choose_fields(source, variable, level)
     if len(fields) > 1:
-        name, value = fields[0]
-        option = f"variable={name!r}" + ("" if value is None else f", level={value:g}")
-        raise ValueError(f"{source.role} has {len(fields)} fields, but only one is drawn. Choose one: {option}")
+        texts = [name if value is None else f"{name} {value}" for name, value in fields]
+        raise ValueError(f"{source.role} has {len(fields)} fields, {texts}, but one is drawn: set variable= and level=")
     return fields[0]
 
 

@@ -37,7 +37,7 @@ class TestHovmoller:
             plot.hovmoller(truth, latitudes=(95, 99))
         with pytest.raises(ValueError, match="truth needs a forecast"):
             plot.hovmoller(truth, truth)
-        with pytest.raises(ValueError, match="2 fields.*variable='t2m'"):
+        with pytest.raises(ValueError, match="2 fields.*'t2m'.*variable="):
             plot.hovmoller(truth.assign(z500=truth.t2m))
 
 
