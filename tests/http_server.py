@@ -16,7 +16,7 @@ import threading
 import time
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from email.utils import formatdate
 from pathlib import Path
 
@@ -29,18 +29,21 @@ class Server:
     url
         Address of the folder: `"http://127.0.0.1:54321"`.
     requests
-        Number of requests so far; by outcome in `by_status`, by path in `paths`.
+        Number of requests so far.
+    by_status, paths
+        Number of requests for each outcome, and for each path.
     failures
         Number of requests that failed on purpose.
     most_at_once
         The largest number of requests that waited for their answers at the same time.
     """
 
-    def __init__(self, folder: Path, latency: float, failure_rate: float, seed: int):
+    def __init__(self, folder: Path, latency: float, failure_rate: float, seed: int, failure_modes: Sequence[str]):
         self.folder = folder
         self.latency = latency
         self.failure_rate = failure_rate
         self.seed = seed
+        self.failure_modes = failure_modes
         self.by_status: Counter[str] = Counter()
         self.paths: Counter[str] = Counter()
         self.failures = 0
@@ -59,7 +62,7 @@ class Server:
         """Number of requests so far."""
         return sum(self.by_status.values())
 
-    def gone(self) -> None:
+    def stop(self) -> None:
         """Stop the server: close all connections and refuse new ones."""
         if self._thread.is_alive():
             self._http.shutdown()
@@ -75,7 +78,7 @@ class Server:
             if chance.random() >= self.failure_rate:
                 return "answered"
             self.failures += 1
-            return chance.choice(("unavailable", "truncated", "dropped"))
+            return chance.choice(self.failure_modes)
 
     def _wait(self) -> None:
         with self._lock:
@@ -92,7 +95,13 @@ class Server:
 
 
 @contextlib.contextmanager
-def serve(folder: str | Path, latency: float = 0.0, failure_rate: float = 0.0, seed: int = 0) -> Iterator[Server]:
+def serve(
+    folder: str | Path,
+    latency: float = 0.0,
+    failure_rate: float = 0.0,
+    seed: int = 0,
+    failure_modes: Sequence[str] = ("unavailable", "truncated", "dropped"),
+) -> Iterator[Server]:
     """Serve the files of a folder; GET with ranges, and HEAD.
 
     Parameters
@@ -102,16 +111,18 @@ def serve(folder: str | Path, latency: float = 0.0, failure_rate: float = 0.0, s
     latency
         Seconds before the first byte of each answer; requests wait in parallel.
     failure_rate
-        Share of the requests that fail: status 503, a truncated body, or a connection that is
-        closed without an answer. A repeated request may succeed.
+        Share of the requests that fail. A repeated request may succeed.
     seed
         Seed of the failures.
+    failure_modes
+        How requests fail: "unavailable" (status 503), "truncated" (half of the body), or "dropped" (the server closes
+        the connection without an answer).
     """
-    server = Server(Path(folder), latency, failure_rate, seed)
+    server = Server(Path(folder), latency, failure_rate, seed, failure_modes)
     try:
         yield server
     finally:
-        server.gone()
+        server.stop()
 
 
 class _HTTPServer(http.server.ThreadingHTTPServer):

@@ -36,12 +36,7 @@ _CREDENTIALS = {
 def open_remote_store(url: str) -> Store:
     """Return the Zarr store at an address, read only, through obstore if installed, else through fsspec.
 
-    Raises
-    ------
-    ValueError
-        If the scheme of the address is unknown.
-    ImportError
-        If reading the address takes a package that is not installed.
+    ValueError if the scheme of the address is unknown, ImportError if a package is not installed.
     """
     if zarr.config.get("async.concurrency") == zarr.config.defaults[0]["async"]["concurrency"]:
         zarr.config.set({"async.concurrency": _REQUESTS_IN_FLIGHT})
@@ -81,10 +76,11 @@ def _object_store(url: str) -> Any:
 
 
 def request_error(url: str, error: Exception) -> Exception:
-    """Return a PermissionError or ConnectionError that explains why a request failed, and how to go on."""
-    text = f"{error} {error.__cause__ or ''}"
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if re.search("Unauthenticated|Permission|Unauthorized|Forbidden|code: 40[13]", f"{type(error).__name__} {first}"):
+    """Return a PermissionError or ConnectionError that explains why a request failed, with a fix."""
+    name = type(error).__name__
+    text = f"{name} {error} {error.__cause__ or ''}"
+    first = next(iter(str(error).strip().splitlines()), name)
+    if re.search("Unauthenticated|Permission|Unauthorized|Forbidden|code: 40[13]", f"{name} {first}"):
         return PermissionError(
             f"no permission to read {url!r} ({first}). Unless the store is public, set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS"
@@ -96,7 +92,7 @@ def request_error(url: str, error: Exception) -> Exception:
             reason += f"; if the bucket {urlsplit(url).netloc!r} is on another server, set AWS_ENDPOINT_URL"
     elif re.search("Connection ?refused|Connect call failed", text):
         reason = f"no server listens at {host!r}. Check the port, or wait until the server is up"
-    elif re.search("time(d )?out", text, re.IGNORECASE):
+    elif re.search("(?<!retry_)time(d ?)?out", text, re.IGNORECASE):  # every message of obstore has a `retry_timeout`
         reason = f"{host!r} does not answer in time. Check the network, or try again later"
     else:
         reason = "the server failed repeatedly. Try again later, or copy the store to a local disk"
@@ -104,7 +100,7 @@ def request_error(url: str, error: Exception) -> Exception:
 
 
 def _host(url: str) -> str:
-    """Return the server that answers for an address; in s3:// and gs:// addresses the first name is a bucket."""
+    """Return the server of an address; s3:// and gs:// addresses begin with a bucket instead."""
     match urlsplit(url).scheme:
         case "s3":
             endpoint = os.environ.get("AWS_ENDPOINT_URL")

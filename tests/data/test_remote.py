@@ -46,7 +46,7 @@ def test_the_server_serves_files_and_parts_of_them(tmp_path):
             get(f"{server.url}/c")
         error.value.close()
         assert (server.requests, server.failures) == (6, 0)
-        server.gone()
+        server.stop()
         with pytest.raises(urllib.error.URLError, match="refused"):
             get(f"{server.url}/a/b")
 
@@ -179,7 +179,7 @@ def test_a_server_that_stops_is_an_error_in_bounded_time(tmp_path, impatient):
     write(tmp_path / "a.zarr")
     with serve(tmp_path) as server:
         ds = open_dataset(f"{server.url}/a.zarr", ["t2m"])
-        server.gone()
+        server.stop()
         start = time.perf_counter()
         host = server.url.removeprefix("http://")
         with pytest.raises(ConnectionError, match=rf"a.zarr' cannot be read: no server listens at '{host}'"):
@@ -203,6 +203,17 @@ def test_a_server_that_does_not_answer_is_an_error_in_bounded_time(impatient, mo
         with pytest.raises(ConnectionError, match="does not answer in time"):
             open_dataset(url, ["t2m"])
         assert time.perf_counter() - start < 10
+
+
+def test_a_server_that_drops_every_connection_is_not_called_slow(tmp_path, impatient, monkeypatch):
+    monkeypatch.setitem(remote._RETRY, "max_retries", 2)
+    server = serve(tmp_path, failure_rate=1, failure_modes=["dropped"])
+    with server as running, pytest.raises(ConnectionError, match="server failed repeatedly"):
+        open_dataset(f"{running.url}/a.zarr", ["t2m"])
+
+
+def test_a_timeout_without_a_message_is_recognized():
+    assert "does not answer in time" in str(remote.request_error("https://host/a.zarr", TimeoutError()))
 
 
 def test_a_host_without_an_address(impatient, monkeypatch):
@@ -245,7 +256,7 @@ def test_without_obstore_fsspec_reads(tmp_path, monkeypatch):
         ds = open_dataset(f"{server.url}/a.zarr", ["t2m"])
         np.testing.assert_array_equal(ds["t2m"][4:], values[4:])
         assert isinstance(remote.open_remote_store(f"{server.url}/a.zarr"), zarr.storage.FsspecStore)
-        server.gone()
+        server.stop()
         with pytest.raises(ConnectionError, match="no server listens at"):
             ds["t2m"].load()
 

@@ -119,7 +119,7 @@ def test_a_server_that_is_gone_is_an_error_and_nothing_unread_is_a_batch(folder)
             for batch in epoch:
                 found.append((batch.windows.copy(), batch.states.clone()))
                 if len(found) == 2:
-                    server.gone()
+                    server.stop()
                     start = time.perf_counter()
     assert time.perf_counter() - start < 15
     assert 2 <= len(found) < len(expected)
@@ -149,7 +149,7 @@ def test_a_run_goes_on_when_the_server_is_back(folder, tmp_path, monkeypatch):
         def until_the_server_goes(self, epoch, first_batch=0):
             for number, batch in enumerate(epoch_of(self, epoch, first_batch)):
                 if (epoch, number) == (1, 2):
-                    server.gone()
+                    server.stop()
                 yield batch
 
         monkeypatch.setattr(loader.WindowStream, "epoch", until_the_server_goes)
