@@ -7,8 +7,8 @@ Cases: a is WeatherBench's 5.625 degree grid, 10 years 6-hourly, 4 variables, wi
 hourly, windows of 24; c is 0.25 degree, 100 steps of 2 variables, one step per chunk, windows of 3. Files are read from
 the page cache. Values are waves and noise, rounded to compress about as well as ERA5.
 
-Each measurement runs in its own process, the rows take turns, and the table shows medians. Loaders that are not
-installed are left out: `pip install xbatcher`; `--insitubatch PYTHON` names a Python (3.12 or newer) with insitubatch.
+Each measurement runs in a new process, the rows take turns, and the table shows medians. The rows of other loaders need
+`pip install xbatcher`, and `--insitubatch PYTHON`, a Python (3.12 or newer) that has insitubatch.
 
 Columns: windows per second of wall time and of CPU time (all threads and child processes); MB/s of float32 delivered;
 amplification: bytes decoded in an epoch over bytes of the dataset; memory: peak resident size above the size before
@@ -118,7 +118,7 @@ def write_store(path: Path, case: Case) -> None:
 # ---- rows of the table: each takes a store and yields batches without end
 
 
-def order(case: Case) -> Iterator[np.ndarray]:
+def random_batches(case: Case) -> Iterator[np.ndarray]:
     """Yield random batches of windows, as the index of the first time of each window."""
     rng = np.random.default_rng(1)
     while True:
@@ -127,7 +127,7 @@ def order(case: Case) -> Iterator[np.ndarray]:
             yield shuffled[start : start + case.batch]
 
 
-def ram(path: Path, case: Case) -> Iterator[np.ndarray]:
+def gather_in_memory(path: Path, case: Case) -> Iterator[np.ndarray]:
     """Yield batches gathered from states in memory into four buffers in turn: the upper limit."""
     import zarr
 
@@ -139,7 +139,7 @@ def ram(path: Path, case: Case) -> Iterator[np.ndarray]:
             block = array[start : start + 1000]
             states[start : start + len(block), index * width : (index + 1) * width] = block.reshape(len(block), -1)
     ring = [np.empty((case.batch * case.length, states.shape[1]), dtype="f4") for _ in range(4)]
-    for batch, first in enumerate(order(case)):
+    for batch, first in enumerate(random_batches(case)):
         out = ring[batch % 4]
         # mode="clip": with "raise" numpy gathers into a temporary buffer first
         np.take(states, (first[:, None] + np.arange(case.length)).ravel(), axis=0, out=out, mode="clip")
@@ -151,7 +151,7 @@ def xarray_samples(path: Path, case: Case, chunks: dict | None) -> Iterator[np.n
     import xarray as xr
 
     ds = xr.open_zarr(path, chunks=chunks)
-    for first in order(case):
+    for first in random_batches(case):
         batch = []
         for start in first:
             window = ds.isel(time=slice(start, start + case.length)).load()
@@ -267,7 +267,7 @@ def measure_peer(batches: Iterator, case: Case, seconds: float) -> dict:
         next(batches)
         count += 1
     wall, cpu, windows = time.perf_counter() - wall, cpu_seconds() - cpu, count * case.batch
-    # includes the first batch
+    # the count includes the first batch
     decoded = counted["chunks"] * case.chunk / len(case.variables) / (windows + case.batch)
     return {
         "wall": windows / wall,
@@ -306,33 +306,27 @@ def measure_stream(path: Path | str, case: Case, engine: str, memory: int, secon
 def measure_statistics(work: Callable[[], None]) -> dict:
     before, wall, cpu = peak_bytes(), time.perf_counter(), cpu_seconds()
     work()
-    return {
-        "wall": time.perf_counter() - wall,
-        "cpu": cpu_seconds() - cpu,
-        "extra": peak_bytes() - before,
-    }
+    return {"wall": time.perf_counter() - wall, "cpu": cpu_seconds() - cpu, "extra": peak_bytes() - before}
 
 
-OWN = ("simvp_climate.training.loader", "simvp_climate.data.store")
-IMPORTED = {"xbatcher": ("xbatcher.loaders.torch",), "insitubatch": ("insitubatch",), "RAM gather (limit)": ()}
+LIMIT = "RAM gather (limit)"
+OUR_MODULES = ("simvp_climate.training.loader", "simvp_climate.data.store")
+MODULES = {"xbatcher": ("xbatcher.loaders.torch",), "insitubatch": ("insitubatch",), LIMIT: ()}
 PEERS = {
     "xarray, no dask": lambda path, case: xarray_samples(path, case, None),
     "xarray, dask": lambda path, case: xarray_samples(path, case, {}),
     "xbatcher": xbatcher_samples,
     "insitubatch": insitubatch_views,
-    "RAM gather (limit)": ram,
+    LIMIT: gather_in_memory,
 }
-OURS = {
-    "stream, zarr": ("zarr", None),
-    "stream, tensorstore": ("tensorstore", None),
-    "in memory": ("auto", 2**40),
-}
+# engine, and memory limit if not that of the case
+OURS = {"stream, zarr": ("zarr", None), "stream, tensorstore": ("tensorstore", None), "in memory": ("auto", 2**40)}
 
 
 def measure(row: str, path: str, case: Case, seconds: float) -> dict:
     """Measure one row in this process."""
-    for library in ("dask.array", "xarray", "zarr", "torch", "tensorstore", *IMPORTED.get(row, OWN)):
-        with contextlib.suppress(ImportError):  # imported by any run: not part of the measured memory
+    for library in ("dask.array", "xarray", "zarr", "torch", "tensorstore", *MODULES.get(row, OUR_MODULES)):
+        with contextlib.suppress(ImportError):  # before the measurement, because every run needs this memory
             importlib.import_module(library)
     if row in PEERS:
         return measure_peer(PEERS[row](Path(path), case), case, seconds)
@@ -347,7 +341,7 @@ def measure(row: str, path: str, case: Case, seconds: float) -> dict:
     import dask
     import xarray as xr
 
-    # dask's best: both in one graph, which reads every chunk once
+    # the fastest with dask: both in one graph, which reads every chunk once
     ds = xr.open_zarr(path, chunks={})
     return measure_statistics(lambda: dask.compute(ds.mean(), ds.std()))
 
@@ -355,7 +349,7 @@ def measure(row: str, path: str, case: Case, seconds: float) -> dict:
 # ---- the table
 
 
-def in_a_process(python: str, *arguments: str) -> dict:
+def run_in_process(python: str, *arguments: str) -> dict:
     """Run this file with some arguments in a new process, and return its result."""
     process = subprocess.run([python, __file__, *arguments], capture_output=True, text=True)
     if process.returncode:
@@ -386,24 +380,16 @@ def serve(folder: str, latency: float) -> None:
 
 def run_case(name: str, case: Case, path: Path, options: dict) -> dict[str, dict]:
     """Measure all rows of a case in turn, several times, and return the medians."""
-    rows = [
-        "RAM gather (limit)",
-        *OURS,
-        "xarray, no dask",
-        "xarray, dask",
-        "xbatcher",
-        "statistics",
-        "statistics, dask",
-    ]
-    if options["insitubatch"]:
-        rows.insert(-2, "insitubatch")
+    rows = [LIMIT, *OURS, "xarray, no dask", "xarray, dask", "xbatcher"]
+    rows += ["insitubatch"] if options["insitubatch"] else []
+    rows += ["statistics", "statistics, dask"]
     results = {row: [] for row in [*rows, "http, no latency", "http, 50 ms"]}
 
     def measure_row(row: str, path: str) -> None:
         python = options["insitubatch"] if row == "insitubatch" else sys.executable
         quick = ["--quick"] if options["quick"] else []
         seconds = ["--seconds", str(options["seconds"])]
-        result = in_a_process(python, "--row", row, "--cases", name, "--path", path, *seconds, *quick)
+        result = run_in_process(python, "--row", row, "--cases", name, "--path", path, *seconds, *quick)
         results[row].append(result)
         print(f"{name} {row}: {json.dumps(result)}", file=sys.stderr)
 
@@ -435,18 +421,9 @@ def print_case(name: str, case: Case, path: Path, results: dict[str, dict]) -> N
         f"chunk, {raw / MB:.0f} MB ({raw / stored:.2f} times the files), windows of {case.length} "
         f"({case.length * case.state_bytes / MB:.2f} MB), batches of {case.batch}"
     )
-    limit, xbatcher = (results.get(row, {}).get("cpu") for row in ("RAM gather (limit)", "xbatcher"))
-    columns = [
-        "windows/s",
-        "per CPU-s",
-        "MB/s",
-        "of RAM/CPU-s",
-        "x xbatcher",
-        "amplification",
-        "memory",
-        "bound",
-        "ratio",
-    ]
+    limit, xbatcher = (results.get(row, {}).get("cpu") for row in (LIMIT, "xbatcher"))
+    columns = ["windows/s", "per CPU-s", "MB/s", "of RAM/CPU-s", "x xbatcher"]
+    columns += ["amplification", "memory", "bound", "ratio"]
     print(f"{'':22}" + "".join(f"{column:>14}" for column in columns))
     for row, result in results.items():
         if row.startswith("statistics"):
@@ -462,7 +439,7 @@ def print_case(name: str, case: Case, path: Path, results: dict[str, dict]) -> N
             f"{result['cpu'] / limit:.2f}" if limit else "",
             f"{result['cpu'] / xbatcher:.1f}" if xbatcher else "",
             # insitubatch reads in Rust, uncounted; the limit reads before the measurement
-            "" if row in ("insitubatch", "RAM gather (limit)") else f"{result['amplification']:.2f}",
+            "" if row in ("insitubatch", LIMIT) else f"{result['amplification']:.2f}",
             f"{result['extra'] / MB:.0f} MB",
             f"{bound / MB:.0f} MB" if bound else "",
             f"{result['extra'] / bound:.2f}" if bound else "",
@@ -477,9 +454,9 @@ def print_case(name: str, case: Case, path: Path, results: dict[str, dict]) -> N
         f"{dask['cpu']:.2f} CPU-s, {dask['wall']:.2f} s, +{dask['extra'] / MB:.0f} MB; ratio of CPU "
         f"{ours['cpu'] / dask['cpu']:.2f}"
     )
-    near, far = results.get("http, no latency", {}), results.get("http, 50 ms", {})
-    if "wall" in near and "wall" in far:
-        print(f"http: with 50 ms latency {far['wall'] / near['wall']:.2f} of the rate without")
+    fast, slow = results.get("http, no latency", {}), results.get("http, 50 ms", {})
+    if "wall" in fast and "wall" in slow:
+        print(f"http: with 50 ms latency {slow['wall'] / fast['wall']:.2f} of the rate without")
 
 
 def main(
@@ -511,17 +488,8 @@ def main(
         for name in cases.split(","):
             store = (folder / f"{name}{'_quick' if quick else ''}.zarr").absolute()
             if not store.exists():
-                failed = in_a_process(
-                    sys.executable,
-                    "--row",
-                    "write",
-                    "--cases",
-                    name,
-                    "--path",
-                    str(store),
-                    *(["--quick"] if quick else []),
-                ).get("failed")
-                if failed:
+                arguments = ["--row", "write", "--cases", name, "--path", str(store), *(["--quick"] if quick else [])]
+                if failed := run_in_process(sys.executable, *arguments).get("failed"):
                     raise SystemExit(failed)
             print_case(name, sizes[name], store, run_case(name, sizes[name], store, options))
     print(f"\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end; medians of {repeats}")
