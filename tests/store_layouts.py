@@ -10,16 +10,14 @@ import pandas as pd
 import xarray as xr
 
 LEVELS_13 = [50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000]
-
-
+WB_LONGITUDE = np.rad2deg(np.linspace(0, 2 * np.pi, 64, endpoint=False))  # with rounding noise, as in the original
+WB_LATITUDE = np.rad2deg(np.deg2rad(np.arange(-90 + 5.625 / 2, 90, 5.625)))
 RANDOM = np.random.default_rng(0)
+_BLOSC = {"blocksize": 0, "clevel": 5, "cname": "lz4", "id": "blosc", "shuffle": 1}
 
 
 def noise(*shape):
     return RANDOM.standard_normal(shape).astype("f4")
-
-
-_BLOSC = {"blocksize": 0, "clevel": 5, "cname": "lz4", "id": "blosc", "shuffle": 1}
 
 
 def to_json(value):
@@ -57,21 +55,18 @@ def write_zarr_2(path: Path, arrays: dict, attrs: dict | None = None, absent=())
 
 
 def axis(name, values, attributes=None):
+    """Return the entry of a coordinate for `write_zarr_2`."""
     return {name: ((name,), values, values.shape, attributes or {})}
 
 
 def hours(count, step=6, since="1959-01-01"):
+    """Return encoded times, and their attributes."""
     attributes = {"calendar": "proleptic_gregorian", "units": f"hours since {since}"}
     return np.arange(count, dtype="i8") * step, attributes
 
 
-WB_LONGITUDE = np.rad2deg(np.linspace(0, 2 * np.pi, 64, endpoint=False))
-
-
-WB_LATITUDE = np.rad2deg(np.deg2rad(np.arange(-90 + 5.625 / 2, 90, 5.625)))
-
-
 def weatherbench_2(path, absent=()):
+    """Write a store of WeatherBench 2 with 13 levels, and return its temperatures and orography."""
     time, time_attributes = hours(20)
     t = noise(20, 13, 64, 32)
     t2m = noise(20, 64, 32)
@@ -178,7 +173,7 @@ def cmip(path, calendar, frequency="D"):
 
 def write_grib(path, messages, dates=(20200101, 20200102)):
     """Write fields {(short name, level or None, member or None): values (date, latitude, longitude)}."""
-    import eccodes  # not at the top: it must come after pyproj
+    import eccodes  # here, because it must be imported after pyproj
 
     with open(path, "wb") as file:
         for (short_name, level, member), values in messages.items():
@@ -201,5 +196,5 @@ def write_grib(path, messages, dates=(20200101, 20200102)):
 
 
 def fields(*shape):
-    """Return values that the packing of GRIB preserves well enough to compare."""
+    """Return values that GRIB's packing preserves to a tolerance of 1e-4."""
     return np.round(RANDOM.uniform(0, 100, shape), 2)

@@ -10,10 +10,9 @@ in blocks of 1024 times; MB decoded per CPU-second:
     1 MB in shards of 64 MB, lz4          1200          3000
     1 MB, Blosc-zstd                      1330          3000
 
-Chunks have 1 MB: a shuffled stream decodes less in excess the fewer times a chunk has, and with smaller chunks
-zarr-python spends its time on the number of chunks. Shards cost zarr-python a fifth of its speed, so they are an option
-for object stores and for file systems with limits on the number of files. Compression is lz4: zstd saves a tenth of
-the disk and no time.
+Chunks have 1 MB: from longer ones a shuffled stream decodes more times that it does not use, and with smaller ones
+zarr-python is slower. Shards cost zarr-python a fifth of its speed, so they are an option for object stores and for
+file systems with limits on the number of files. Compression is lz4: zstd saves a tenth of the disk and no time.
 """
 
 import hashlib
@@ -42,8 +41,8 @@ from simvp_climate.data.store import drop_codecs
 from simvp_climate.data.views import variable_identity
 
 _DTYPES = ("float32", "float16", "int16")
-_BLOCK_BYTES = 2**26  # read in one piece; up to four times that if it then reads each chunk of the source only once
-# packed values cover -_STEPS / 2 to _STEPS / 2: all of int16 but the number for missing values
+_BLOCK_BYTES = 2**26  # read in one piece; up to four times that where each chunk of the source is then read once
+# packed values go from -_STEPS / 2 to _STEPS / 2: all of int16 except the number for missing values
 _MISSING, _STEPS = -32768, 65534
 _ERROR, _RECORD = "cache_max_abs_error", "cache_made_from"  # attributes of the store
 _IDENTITY = "stored (identity)"
@@ -116,22 +115,25 @@ def cache(
     OSError
         If the disk has too little space; the message has the bytes needed and free.
     """
-    target, building = _check_path(path)
+    if "://" in str(path):
+        raise ValueError(f"{str(path)!r} must be a local folder. Write the cache there and copy it to the bucket")
     _check_settings(dtype, chunk_bytes, shard_bytes)
+    target = check_parent(Path(path).expanduser().absolute())
+    building = target.with_name(f"{target.name}.unfinished")
     axes = find_axes(dataset)
     names = {axes.time: "time", axes.latitude: "latitude", axes.longitude: "longitude"}
     dataset = dataset.rename({old: new for old, new in names.items() if old is not None and old != new})
     fields = _find_fields(dataset)
     layouts = {name: _choose_layout(field, dtype, chunk_bytes, shard_bytes) for name, field in fields.items()}
     samples = {name: _sample(field) for name, field in fields.items()}
-    record = _describe(dataset, samples, {"dtype": dtype, "chunk_bytes": chunk_bytes, "shard_bytes": shard_bytes})
+    record = _make_record(dataset, samples, {"dtype": dtype, "chunk_bytes": chunk_bytes, "shard_bytes": shard_bytes})
     if target.exists():
-        _check_complete(target, record)
+        _check_record(target, record)
         if (building / "made_from.json").exists():
             shutil.rmtree(building)  # a run was killed right after it moved the store
         return _open(target)
-    if building.exists():
-        _check_unfinished(building, record)
+    if building.exists() and any(building.iterdir()):
+        _check_record(building, record)
     _check_disk_space(target, building, fields, samples, dtype)
     building.mkdir(exist_ok=True)
     _write_json(building / "made_from.json", record)
@@ -230,13 +232,6 @@ class _Block:
     times: slice
 
 
-def _check_path(path: str | os.PathLike) -> tuple[Path, Path]:
-    if "://" in str(path):
-        raise ValueError(f"{str(path)!r} must be a local folder. Write the cache there and copy it to the bucket")
-    target = check_parent(Path(path).expanduser().absolute())
-    return target, target.with_name(f"{target.name}.unfinished")
-
-
 def _check_settings(dtype: str, chunk_bytes: int, shard_bytes: int | None) -> None:
     if dtype not in _DTYPES:
         raise ValueError(f"dtype={dtype!r} must be one of {', '.join(map(repr, _DTYPES))}")
@@ -251,8 +246,8 @@ def _find_fields(dataset: xr.Dataset) -> dict[str, xr.Variable]:
     fields = {str(name): dataset.variables[name] for name in dataset.data_vars if dims <= {*dataset[name].dims}}
     if not fields:
         raise ValueError(
-            f"no variable has the dimensions time, latitude and longitude, only {list(dataset.dims)}. "
-            "Open the data with open_dataset, which names the dimensions so"
+            f"no variable has the dimensions time, latitude and longitude, but {list(dataset.dims)}. Open the data "
+            "with open_dataset, which names these dimensions"
         )
     for name, field in fields.items():
         if field.dtype.kind not in "fiub":
@@ -310,7 +305,7 @@ def _sample(field: xr.Variable) -> np.ndarray:
     return field.isel(time=sorted({0, last // 2, last})).compute().values
 
 
-def _describe(dataset: xr.Dataset, samples: dict[str, np.ndarray], settings: dict) -> dict:
+def _make_record(dataset: xr.Dataset, samples: dict[str, np.ndarray], settings: dict) -> dict:
     """Return the record of dataset and settings that identifies a cache, in values that JSON preserves."""
     contents = {}
     for name, variable in dataset.variables.items():
@@ -340,38 +335,29 @@ def _checksum(values: np.ndarray) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _check_complete(target: Path, record: dict) -> None:
+def _check_record(path: Path, record: dict) -> None:
+    """Raise an error unless the cache at a path, complete or unfinished, has this record."""
+    unfinished = not (path / "zarr.json").exists()
     try:
-        before = json.loads(json.loads((target / "zarr.json").read_text())["attributes"][_RECORD])
+        if unfinished:
+            before = json.loads((path / "made_from.json").read_text())
+        else:
+            before = json.loads(json.loads((path / "zarr.json").read_text())["attributes"][_RECORD])
     except (OSError, ValueError, KeyError):
-        raise FileExistsError(f"{str(target)!r} exists and is not a cache. Use another path, or remove it") from None
+        raise FileExistsError(f"{str(path)!r} exists and is not a cache. Use another path, or remove it") from None
     if change := _first_difference(before, record):
         raise ValueError(
-            f"{str(target)!r} is a cache of another dataset or other settings: {change}. Open it with open_dataset, "
-            "use another path, or remove it"
-        )
-
-
-def _check_unfinished(building: Path, record: dict) -> None:
-    if not any(building.iterdir()):
-        return
-    try:
-        before = json.loads((building / "made_from.json").read_text())
-    except OSError:
-        raise FileExistsError(f"{str(building)!r} exists and is not a cache. Use another path, or remove it") from None
-    if change := _first_difference(before, record):
-        raise ValueError(
-            f"{str(building)!r} is an unfinished cache of another dataset or other settings: {change}. Remove it, or "
-            "call cache as before to complete it"
+            f"{str(path)!r} is {'an unfinished' if unfinished else 'a'} cache of another dataset or other settings: "
+            f"{change}. Use another path, or remove it"
         )
 
 
 def _first_difference(before: dict, now: dict) -> str | None:
-    """Return the first difference of two records, or None if there is none."""
+    """Return the first difference between two records, or None."""
     before, now = ({**record, "contents": dict(record["contents"])} for record in (before, now))
     for name in before["contents"].keys() & now["contents"].keys():
         identities = [record["contents"][name].get(_IDENTITY) for record in (before, now)]
-        if None in identities:  # the samples decide
+        if None in identities:  # only the samples can be compared
             for record in (before, now):
                 record["contents"][name] = {**record["contents"][name], _IDENTITY: None}
     return next(iter(differences(before, now, {_IDENTITY: _FILES_CHANGED})), None)
@@ -380,7 +366,7 @@ def _first_difference(before: dict, now: dict) -> str | None:
 def _check_disk_space(
     target: Path, building: Path, fields: dict[str, xr.Variable], samples: dict[str, np.ndarray], dtype: str
 ) -> None:
-    """Raise OSError unless the disk has space for the rest of the store, if all compresses like the samples."""
+    """Raise OSError unless the rest of the store fits on the disk, if all values compress like the samples."""
     needed = -_size(building)
     for name, field in fields.items():
         packing = _fit_packing([_find_extremes(samples[name])]) if dtype == "int16" else _Packing(dtype)
@@ -409,7 +395,7 @@ def _create_store(path: Path, dataset: xr.Dataset, layouts: dict[str, _Layout], 
             values = dask.array.empty(layout.shape, chunks=-1, dtype=np.float32)
             template[name] = xr.Variable(layout.dims, values, variable.attrs)
             missing = np.int16(_MISSING) if packing.dtype == "int16" else np.dtype(packing.dtype).type(np.nan)
-            # with this fill_value a lost chunk is read as missing values
+            # with this fill value a lost chunk reads as missing
             encoding[name] = {"dtype": packing.dtype, "_FillValue": missing, "fill_value": missing}
             encoding[name]["chunks"] = layout.chunk_shape(layout.chunk)
             if layout.shard is not None:
@@ -459,8 +445,8 @@ def _run_phase(
 
 
 def _run_task(result_file: Path, work: Callable[[xr.Variable, int], dict], block: xr.Variable, start: int) -> None:
-    """Work on a block, and write the result when it is done."""
-    # threads also on a worker of dask.distributed, whose default scheduler would wait for this very thread
+    """Read a block, work on it, and write the result to a file."""
+    # on a worker of dask.distributed the default scheduler would wait for this thread
     _write_json(result_file, work(block.compute(scheduler="threads"), start))
 
 
@@ -494,7 +480,7 @@ def _distribute(client: Any, tasks: list[tuple], bar: tqdm) -> None:
                 running.add(submitted)
                 completed.add(submitted)
     except Exception:
-        wait(running)  # the caller may remove the folder they write to
+        wait(running)  # before the caller removes the folder they write to
         raise
 
 
@@ -512,7 +498,7 @@ def _find_extremes(values: np.ndarray) -> tuple[float, float]:
 
 
 def _fit_packing(ranges: Iterable[tuple[float, float]]) -> _Packing:
-    """Return the packing whose first and last steps are the smallest and the largest value of all ranges."""
+    """Return the packing that spans the smallest to the largest value of all ranges."""
     low, high = _find_extremes(np.array(list(ranges)))
     if np.isnan(low):  # all values are missing
         return _Packing("int16")
@@ -523,7 +509,7 @@ def _fit_packing(ranges: Iterable[tuple[float, float]]) -> _Packing:
 def _write_block(name: str, array: Path, layout: _Layout, packing: _Packing, block: xr.Variable, start: int) -> dict:
     """Write a block, file by file to limit the memory, and return the largest error."""
     values = block.transpose(*layout.dims).values
-    # also empty chunks: an absent chunk would count as lost
+    # write chunks of missing values too: an absent chunk would count as lost
     out = zarr.open_array(array, mode="r+").with_config({"write_empty_chunks": True})
     error = 0.0
     for begin in range(0, len(values), layout.file_times):
@@ -541,8 +527,8 @@ def _largest_error(name: str, values: np.ndarray, decoded: np.ndarray, dtype: st
     if not np.isfinite(difference).all():
         value = values[present][~np.isfinite(difference)][0]
         raise OverflowError(
-            f"{name!r} has the value {value:g}, beyond the largest {dtype}, {np.finfo(dtype).max:g}. Use "
-            "dtype='int16', whose scale follows the values"
+            f"{name!r} has the value {value:g}, but {dtype} ends at {np.finfo(dtype).max:g}. Use dtype='int16', whose "
+            "scale follows the values"
         )
     return float(difference.max(initial=0.0))
 

@@ -8,15 +8,12 @@ import numpy as np
 import xarray as xr
 from xarray.coding.times import infer_calendar_name
 
-from simvp_climate.data.grid import Axes, find_axes
-from simvp_climate.data.variables import lookup, same_units, substitute
+from simvp_climate.data.grid import LATITUDE_ATTRS, LONGITUDE_ATTRS, PRESSURE_ATTRS, Axes, find_axes
+from simvp_climate.data.variables import lookup_in_units
 
 _INIT = {"standard_name": "forecast_reference_time", "long_name": "initialization time"}
 _LEAD = {"standard_name": "forecast_period", "long_name": "time since initialization"}
 _VALID = {"standard_name": "time", "long_name": "time for which the forecast is valid"}
-_LATITUDE = {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"}
-_LONGITUDE = {"standard_name": "longitude", "units": "degrees_east", "axis": "X"}
-_LEVEL = {"standard_name": "air_pressure", "units": "hPa", "positive": "down", "axis": "Z"}
 _TIME_ENCODING = {"dtype": "float64", "_FillValue": None}
 
 # attributes of the analysis that do not hold for its forecast; readers mask values outside a valid range
@@ -32,23 +29,18 @@ def encode(forecast: xr.Dataset, axes: Axes | None = None) -> xr.Dataset:
     """Return the forecast with CF attributes and encodings.
 
     Attributes of the data stay; missing ones that the vocabulary knows are added. `cell_methods` come from the data, or
-    from GRIB's step type for sums, means and extremes over time; a variable's name does not tell whether values are
-    instantaneous. Means and sums over time keep the bounds of their valid times if the forecast has them:
-    `valid_time_bnds(init_time, lead_time, bnds)`. `axes` are the names of its dimensions, looked up if None.
+    from GRIB's step type for sums, means and extremes over time, never from a variable's name. Means and sums over time
+    keep the bounds of their valid times if the forecast has them: `valid_time_bnds(init_time, lead_time, bnds)`. `axes`
+    are the dimensions of the forecast; None looks them up.
     """
     axes = find_axes(forecast) if axes is None else axes
     forecast = forecast.copy()
-    known = {
-        "init_time": _INIT,
-        "lead_time": _LEAD,
-        "valid_time": _VALID,
-        axes.latitude: _LATITUDE,
-        axes.longitude: _LONGITUDE,
-    }
+    known = {"init_time": _INIT, "lead_time": _LEAD, "valid_time": _VALID}
+    known |= {axes.latitude: LATITUDE_ATTRS, axes.longitude: LONGITUDE_ATTRS}
     for name, attributes in known.items():
         forecast[name].attrs = {**attributes, **forecast[name].attrs}
         if forecast[name].attrs.get("bounds") not in forecast.variables:
-            forecast[name].attrs.pop("bounds", None)  # they stayed with the data
+            forecast[name].attrs.pop("bounds", None)  # only the data have them
         forecast[name].encoding = {"_FillValue": None}
     times = ["init_time", "valid_time"]
     unit = _unit(forecast["valid_time"])
@@ -68,7 +60,7 @@ def encode(forecast: xr.Dataset, axes: Axes | None = None) -> xr.Dataset:
     if axes.level in forecast.dims:
         level = forecast[axes.level]
         # the vocabulary's levels are hPa unless the data say otherwise
-        level.attrs = {**(_LEVEL if level.attrs.get("units", "hPa") == "hPa" else {}), **level.attrs}
+        level.attrs = {**(PRESSURE_ATTRS if level.attrs.get("units", "hPa") == "hPa" else {}), **level.attrs}
         level.encoding = {"_FillValue": None}
     for name, variable in forecast.data_vars.items():
         inherited = {
@@ -94,13 +86,10 @@ def _unit(times: xr.DataArray) -> str:
 
 def _known_attributes(name: str, units: str) -> dict[str, str]:
     """Return the attributes that the vocabulary knows, without units, which only the data know."""
-    known = lookup(name)
+    known = lookup_in_units(name, units)
     if known is None:
         return {}
     variable, level = known
-    other = substitute(variable)
-    if other is not None and same_units(units, other.units):  # geopotential height by the name of geopotential
-        variable = other
     suffix = "" if level is None else f" at {level:g} hPa"
     named = {"standard_name": variable.standard_name} if variable.standard_name else {}
     return {**named, "long_name": variable.long_name.replace("_", " ") + suffix}

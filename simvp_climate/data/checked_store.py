@@ -1,7 +1,7 @@
 """A Zarr store that raises an error for chunks that are absent or truncated."""
 
 import re
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -24,7 +24,7 @@ class MissingChunkError(ValueError):
 
 
 class DamagedChunkError(ValueError):
-    """A chunk of a Zarr store has another length than its own header or the request says."""
+    """A chunk of a Zarr store is not as long as its header or the request says."""
 
 
 class CheckedStore(WrapperStore[Store]):
@@ -36,26 +36,17 @@ class CheckedStore(WrapperStore[Store]):
     Most codecs detect truncated chunks themselves. Two cases are checked here: Blosc reads past the end of a chunk
     into other memory, so its chunks are compared with the length in their headers; and zarr takes an empty shard for
     an absent one.
-
-    Attributes
-    ----------
-    missing_chunks
-        `"error"`: reading an absent chunk raises MissingChunkError; `"fill"`: it returns the fill value.
-    path
-        Address of the store, for error messages.
-    filled
-        Keys of the absent chunks that were read as the fill value so far.
     """
 
     def __init__(self, store: Store, path: str = "", missing_chunks: Literal["error", "fill"] = "error"):
         super().__init__(store)
-        self.path = path or str(store)
-        self.missing_chunks = missing_chunks
-        self.filled: set[str] = set()
-        # array -> (dimensions, shape of a chunk) and dimension -> times; known once xarray has opened the store
+        self.path = path or str(store)  # for messages
+        self.missing_chunks = missing_chunks  # "error": an absent chunk raises MissingChunkError
+        self.filled: set[str] = set()  # keys of the absent chunks that were read as the fill value so far
+        # from `remember_times`: array -> (dimensions, shape of a chunk), and dimension -> times
         self._chunks: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
         self._times: dict[str, pd.Index] = {}
-        # array -> metadata with its codecs; known before xarray opens the store, so that coordinates are checked too
+        # array -> metadata with its codecs; set before xarray opens the store, so that coordinates are checked too
         self.arrays: dict[str, ArrayV2Metadata | ArrayV3Metadata] = {}
 
     def _with_store(self, store: Store) -> "CheckedStore":
@@ -127,15 +118,6 @@ class CheckedStore(WrapperStore[Store]):
         """Return the requested parts of several keys."""
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
-    async def _get_many(
-        self, requests: Iterable[tuple[str, BufferPrototype, ByteRequest | None]]
-    ) -> AsyncGenerator[tuple[str, Buffer | None], None]:
-        requests = list(requests)
-        ranges = {key: byte_range for key, _, byte_range in requests}
-        async for key, content in self._store._get_many(requests):
-            self._check(key, content, ranges[key])
-            yield key, content
-
     def _check(self, key: str, content: Buffer | None, byte_range: ByteRequest | None) -> None:
         """Raise an error if a chunk, or the requested part of it, is absent or truncated."""
         if key.rsplit("/", 1)[-1] in _METADATA:
@@ -168,7 +150,7 @@ def _is_blosc(codec: object) -> bool:
 
 
 def _expected_length(array: ArrayV2Metadata | ArrayV3Metadata | None, chunk: Buffer) -> int:
-    """Return the length in bytes that a complete chunk has by its own header; without one, its present length."""
+    """Return the length in bytes that the header of a chunk states; without a header, its present length."""
     codec = None
     if isinstance(array, ArrayV2Metadata):
         codec = array.compressor or (array.filters or [None])[-1]

@@ -3,7 +3,7 @@
     the user's names and grid --canonicalize--> Canonical (its `dataset`) --restore--> the user's names and grid
 
 `rename` changes names only; `orient` reorders and relabels the grid; `canonicalize` does both and keeps what it found,
-so that nothing is looked up again. `Canonical.restore` copies the coordinate arrays of the user's Dataset bit for bit,
+so that it is resolved once. `Canonical.restore` copies the coordinate arrays of the user's Dataset bit for bit,
 because xarray silently drops labels that differ in the last digit.
 """
 
@@ -17,6 +17,9 @@ import xarray as xr
 
 from simvp_climate.data.grid import (
     FORECAST_DIMS,
+    LATITUDE_ATTRS,
+    LONGITUDE_ATTRS,
+    PRESSURE_ATTRS,
     Axes,
     CanonicalAxis,
     Levels,
@@ -37,24 +40,12 @@ _LEAD_NAMES = ("prediction_timedelta", "step", "lead", "forecast_period")
 
 @dataclass(frozen=True, eq=False)
 class Canonical:
-    """A Dataset on the canonical grid, with everything needed to give results back as the original is laid out.
+    """A Dataset on the canonical grid, and all that `restore` needs to return results on the original grid."""
 
-    Attributes
-    ----------
-    dataset
-        The variables under the names asked for, on the canonical grid (see `orient`).
-    original
-        The Dataset handed in.
-    axes
-        The names of the original's dimensions, the order of its rows and columns, and its levels.
-    sources
-        For each variable of `dataset` its name in the original.
-    """
-
-    dataset: xr.Dataset
+    dataset: xr.Dataset  # the requested variables on the canonical grid, see `orient`
     original: xr.Dataset
-    axes: Axes
-    sources: dict[str, str]
+    axes: Axes  # of the original
+    sources: dict[str, str]  # for each variable of `dataset` its name in the original
 
     @cached_property
     def member(self) -> str | None:
@@ -73,12 +64,8 @@ class Canonical:
 
         Latitude, longitude and level get the names, values (bit for bit), units and attributes of the original,
         latitude and longitude also its order. Dimensions are (time | init_time, lead_time, ..., [level,] latitude,
-        longitude) in the original's names. Data variables keep their names.
-
-        Raises
-        ------
-        ValueError
-            If `result` is on another grid, or has levels that the original lacks.
+        longitude) in the original's names. Data variables keep their names. ValueError if `result` is on another grid,
+        or has levels that the original lacks.
         """
         _check_renamed(result)
         axes = self.axes
@@ -91,7 +78,7 @@ class Canonical:
             names["time"] = axes.time
         if "level" in result.dims:
             if axes.levels is None:
-                raise ValueError("the forecast has a level dimension, but the dataset it came from has none")
+                raise ValueError("the result has a level dimension, but the original dataset has none. Select a level")
             names["level"] = axes.level
             positions = [_level_position(axes.levels, level) for level in result["level"].values]
             coords[axes.level] = self.original[axes.level].variable.isel({axes.level: positions})
@@ -102,22 +89,9 @@ class Canonical:
 def canonicalize(
     dataset: xr.Dataset, variables: Iterable[str] | None = None, levels: Sequence[float] | None = None
 ) -> Canonical:
-    """Return a Dataset on the canonical grid, with what `restore` needs.
+    """Return a Dataset on the canonical grid, without reading it; parameters and errors as in `rename`.
 
-    Nothing is read.
-
-    Parameters
-    ----------
-    dataset
-        Any Dataset on a regular latitude-longitude grid.
-    variables, levels
-        As in `rename`. None: every variable under its own name; a single level stays a dimension, and coordinates
-        other than those of dimensions are dropped.
-
-    Raises
-    ------
-    ValueError
-        As in `rename`.
+    Without `variables`, all stay under their names, and a single level stays a dimension.
     """
     original = as_forecast(dataset)
     axes = find_axes(original)
@@ -134,11 +108,11 @@ def canonicalize(
 
 
 def rename(dataset: xr.Dataset, variables: Iterable[str], levels: Sequence[float] | None = None) -> xr.Dataset:
-    """Return the variables asked for, under these names and in this order.
+    """Return the requested variables, under these names and in this order.
 
     Dimensions are called `time`, `latitude`, `longitude`, `level`; their order is that of the file.
 
-    No value, order, longitude range, calendar or unit changes, and nothing is read: lazy stays lazy.
+    No value, order, longitude range, calendar or unit changes, and lazy variables stay lazy.
     Attributes and encodings stay. Coordinates other than those of the dimensions are dropped (`number`,
     `expver`, `step`), except the bounds of the time and the `valid_time` of a forecast. A time and a dimension
     of leads (`prediction_timedelta` in WeatherBench 2, `step` in GRIB) become `init_time` and `lead_time`, with
@@ -150,18 +124,18 @@ def rename(dataset: xr.Dataset, variables: Iterable[str], levels: Sequence[float
         Any Dataset on a regular latitude-longitude grid, whatever its dimensions and variables are called.
     variables
         Names as in the file, or WeatherBench or CF names for them: `"z500"` finds `z500`,
-        `geopotential_500` or level 500 hPa of `geopotential` or `z` and is flat, or else the geopotential
-        height, in its own units; `"uv10"` stands for `u10`, `v10`.
+        `geopotential_500` or level 500 hPa of `geopotential` or `z`, without a level dimension, or else the
+        geopotential height, in its own units; `"uv10"` stands for `u10`, `v10`.
     levels
         Pressures in hPa, whatever the unit in the file, of the variables that have levels, in this order;
-        variables without levels ignore it. None keeps all levels, and makes variables flat where the file has a
-        single one. If the vertical axis is not a pressure, its own unit counts.
+        variables without levels ignore it. None keeps all levels, and drops the level dimension where the file has a
+        single one. If the vertical axis is not a pressure, levels are in its unit.
 
     Raises
     ------
     ValueError
-        If a variable or level is missing, several variables could be meant, `levels` applies to none of
-        them, a variable is not on the grid, or as for `find_axes`.
+        If a variable or level is missing, several variables match a name, `levels` applies to no variable, a
+        variable is not on the grid, or as in `find_axes`.
     """
     dataset = as_forecast(dataset)
     axes = find_axes(dataset)
@@ -193,7 +167,7 @@ def _select(
         elif axes.level in variable.dims and variable.sizes[axes.level] == 1:
             variable = variable.isel({axes.level: 0})
         variable = variable.copy(deep=False)
-        # names the coordinates that are dropped here
+        # this encoding names coordinates that are dropped here
         variable.encoding = {k: v for k, v in variable.encoding.items() if k != "coordinates"}
         variables[name] = variable
     dims = dict.fromkeys(dim for variable in variables.values() for dim in variable.dims)
@@ -230,16 +204,11 @@ def orient(dataset: xr.Dataset) -> xr.Dataset:
     """Return a renamed Dataset on the canonical grid.
 
     Latitude ascends. Longitude ascends without a jump: globally from 0 to under 360; a region begins after its
-    largest gap, so that one across Greenwich or the date line stays in one piece and runs beyond 360. Levels
-    stay in the order given, in hPa. Coordinates are float64.
+    largest gap, so that a region across Greenwich stays in one piece, beyond 360. Levels keep their order, in hPa.
+    Coordinates are float64. ValueError if the dimensions are not called latitude and longitude.
 
-    Nothing is read. The order of the dimensions stays: xarray reads a transposed lazy variable point by point,
-    which is slow, so transpose what is loaded.
-
-    Raises
-    ------
-    ValueError
-        If the dimensions are not called latitude and longitude: `rename` comes first.
+    Nothing is read. Dimensions keep their order: xarray reads a transposed lazy variable point by point, which is
+    slow, so transpose after loading.
     """
     _check_renamed(dataset)
     rows = canonical_latitude(dataset["latitude"].values)
@@ -251,17 +220,16 @@ def orient(dataset: xr.Dataset) -> xr.Dataset:
 def _orient(dataset: xr.Dataset, rows: CanonicalAxis, columns: CanonicalAxis, levels: Levels | None) -> xr.Dataset:
     """Return a renamed Dataset in canonical order, with the canonical coordinates and their CF attributes."""
     coords = {
-        "latitude": ("latitude", rows.values, dict(standard_name="latitude", units="degrees_north", axis="Y")),
-        "longitude": ("longitude", columns.values, dict(standard_name="longitude", units="degrees_east", axis="X")),
+        "latitude": ("latitude", rows.values, LATITUDE_ATTRS),
+        "longitude": ("longitude", columns.values, LONGITUDE_ATTRS),
     }
     if "level" in dataset.dims:
-        attrs = dict(standard_name="air_pressure", units="hPa", positive="down", axis="Z")
-        coords["level"] = ("level", levels.values, attrs if levels.is_pressure else dataset["level"].attrs)
+        coords["level"] = ("level", levels.values, PRESSURE_ATTRS if levels.is_pressure else dataset["level"].attrs)
     return _reorder(dataset, rows.order, columns.order).assign_coords(coords)
 
 
 def as_forecast(dataset: xr.Dataset) -> xr.Dataset:
-    """Return a forecast of any origin with dimensions `init_time` and `lead_time`; other Datasets are unchanged."""
+    """Return a forecast with dimensions `init_time` and `lead_time`, and every other Dataset unchanged."""
     leads = [
         dim
         for dim in dataset.dims
@@ -282,11 +250,10 @@ def as_forecast(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def bounds_offsets(dataset: xr.Dataset) -> tuple[pd.Timedelta, ...] | None:
-    """Return the offsets of the lower and the upper bound of each time from it, in this order.
+    """Return the offsets of the lower and the upper time bound from their time, the same for all times.
 
-    A day's mean at noon has (-12 h, 12 h), six hours' precipitation at their end (-6 h, 0 h). None if the
-    Dataset, as `rename` returns it, has no time bounds, or if the offsets differ from time to time, as they
-    do for months.
+    A daily mean at noon has (-12 h, 12 h), precipitation of the last six hours (-6 h, 0 h). None if the Dataset, as
+    `rename` returns it, has no time bounds, or if the offsets differ from time to time, as they do for months.
     """
     if "time" not in dataset.dims:
         return None
@@ -294,20 +261,13 @@ def bounds_offsets(dataset: xr.Dataset) -> tuple[pd.Timedelta, ...] | None:
     if not bounds or not dataset.sizes["time"]:
         return None
     times = dataset.indexes["time"]
-    offsets = {
-        tuple(sorted(pd.Timedelta(bound - time) for bound in pair))
-        for time, pair in zip(times, _dates(bounds[0]), strict=True)
-    }
+    pairs = zip(*(pd.Index(bound) - times for bound in bounds[0].T), strict=True)
+    offsets = {tuple(sorted(pd.Timedelta(offset) for offset in pair)) for pair in pairs}
     return offsets.pop() if len(offsets) == 1 else None
 
 
-def _dates(bounds: np.ndarray) -> Iterable[Iterable]:
-    """Return dates that can be subtracted, of either type: numpy's or cftime's."""
-    return bounds if bounds.dtype == object else [[pd.Timestamp(date) for date in pair] for pair in bounds]
-
-
 def _time_bounds(dataset: xr.Dataset, name: str) -> dict[str, xr.Variable]:
-    """Return the bounds of a time by their name, empty without bounds: its dimensions and one of length 2."""
+    """Return the bounds of a time, {name: variable}, or an empty dict without bounds of shape (*times, 2)."""
     time = dataset[name].variable
     bounds = time.attrs.get("bounds", time.encoding.get("bounds"))
     if bounds not in dataset.variables:
@@ -319,7 +279,7 @@ def _time_bounds(dataset: xr.Dataset, name: str) -> dict[str, xr.Variable]:
 
 def _check_levels(levels: Sequence[float]) -> tuple[float, ...]:
     if np.ndim(levels) != 1 or not len(levels) or len(set(levels)) != len(levels):
-        raise ValueError(f"levels={levels!r} must be a list of different pressures in hPa, for example [500, 850]")
+        raise ValueError(f"levels={levels!r} must be unique pressures in hPa. For example levels=[500, 850]")
     return tuple(float(level) for level in levels)
 
 
@@ -327,8 +287,8 @@ def _check_on_grid(name: str, source: str, dims: tuple[str, ...], axes: Axes) ->
     missing = [dim for dim in (axes.latitude, axes.longitude) if dim not in dims]
     if missing:
         raise ValueError(
-            f"{name!r} (in the file: {source!r}) has the dimensions {list(dims)} and lacks {missing}: only"
-            " variables on the latitude-longitude grid can be used. Leave it out"
+            f"{name!r} (in the file: {source!r}) has the dimensions {list(dims)}, but lacks {missing}. Leave it out:"
+            " variables must be on the latitude-longitude grid"
         )
 
 
@@ -336,8 +296,8 @@ def _pressure_position(source: str, level: int, axes: Axes) -> int:
     """Return the position of a pressure level; ValueError if it is absent or levels are not pressures."""
     if not axes.levels.is_pressure:
         raise ValueError(
-            f"{level} hPa of {source!r} is asked for, but its levels {axes.level!r} ({axes.levels.units or 'no unit'})"
-            f" are not pressures. Interpolate to pressure levels, or ask for {source!r} with levels=[...] of the file"
+            f"{level} hPa of {source!r} is requested, but its levels {axes.level!r} ({axes.levels.units or 'no unit'})"
+            f" are not pressures. Interpolate to pressure levels, or request {source!r} with levels=[...] of the file"
         )
     return _level_position(axes.levels, level)
 
@@ -347,14 +307,14 @@ def _level_position(levels: Levels, level: float) -> int:
     position = int(np.abs(levels.values - level).argmin())
     if abs(levels.values[position] - level) > 1e-3:
         available = ", ".join(f"{value:g}" for value in levels.values)
-        raise ValueError(f"level {level:g} hPa is not in {levels.name!r}, which has {available}. Ask for one of these")
+        raise ValueError(f"level {level:g} hPa is not in {levels.name!r}. Choose from {available}")
     return position
 
 
 def _check_renamed(dataset: xr.Dataset) -> None:
     missing = [dim for dim in ("latitude", "longitude") if dim not in dataset.dims]
     if missing:
-        raise ValueError(f"the dimensions {list(dataset.dims)} lack {missing}: rename the dataset first")
+        raise ValueError(f"the dimensions {list(dataset.dims)} lack {missing}. Open it with open_dataset")
 
 
 def _reorder(dataset: xr.Dataset, latitude: np.ndarray, longitude: np.ndarray) -> xr.Dataset:

@@ -19,21 +19,19 @@ def write_atomically(
 ) -> None:
     """Write a file or folder under a temporary name and rename it: at any moment `path` is absent, old or complete.
 
+    An existing file is replaced; an existing folder must be empty. If `write` or the disk fails, `path` is as before,
+    and the temporary file is removed.
+
     Parameters
     ----------
     path
-        The final name. An existing file is replaced; an existing folder must be empty.
+        The final name.
     write
-        Creates the file or folder at the temporary path it is called with.
+        Creates the file or folder at the temporary path that it gets.
     sync
         Wait until content and name are on the disk, so that they survive a power failure.
     concurrent
-        Other processes may write the same path at the same time: each gets a temporary name of its own.
-
-    Raises
-    ------
-    OSError
-        If the disk is full or fails. The previous content of `path` is intact, and the temporary file is removed.
+        Other processes may write the same path at the same time: use a temporary name for this process only.
     """
     unfinished = unfinished_path(path)
     if concurrent:
@@ -78,14 +76,9 @@ def check_parent(path: str | os.PathLike) -> Path:
 
 @contextmanager
 def lock(directory: Path) -> Iterator[None]:
-    """Lock a directory for this process until the context, or the process, ends.
+    """Lock a directory until the context or the process ends; BlockingIOError if another process has locked it.
 
     On a file system without locks, nothing is locked.
-
-    Raises
-    ------
-    BlockingIOError
-        If another process has locked the directory.
     """
     descriptor = os.open(directory, os.O_RDONLY)
     try:

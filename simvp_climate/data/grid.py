@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import cf_xarray  # noqa: F401  (gives every Dataset its `.cf`)
 import numpy as np
@@ -13,6 +14,9 @@ from simvp_climate.data.variables import same_units
 # degrees; float32 or linspace noise is far below, grid spacing far above
 TOLERANCE = 1e-3
 FORECAST_DIMS = ("init_time", "lead_time")
+LATITUDE_ATTRS = {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"}
+LONGITUDE_ATTRS = {"standard_name": "longitude", "units": "degrees_east", "axis": "X"}
+PRESSURE_ATTRS = {"standard_name": "air_pressure", "units": "hPa", "positive": "down", "axis": "Z"}
 _MEMBER_NAMES = ("number", "member", "members", "realization", "realisation", "ensemble", "ens", "ensemble_member")
 # the usual names of the cell dimension in HEALPix output of climate models and forecasts
 _CELL_NAMES = {"cell", "cells", "ncells", "healpix", "healpix_index", "hpx", "pix", "pixel", "ipix", "npix", "values"}
@@ -62,20 +66,14 @@ class Axes:
 def find_axes(dataset: xr.Dataset) -> Axes:
     """Return the names of the time, latitude, longitude and vertical dimensions of a Dataset.
 
-    CF attributes decide, else the usual names. The time of a forecast (dimensions `init_time`, `lead_time`) is
-    None, because it has two.
-
-    Raises
-    ------
-    ValueError
-        If there is no regular latitude-longitude grid (curvilinear, unstructured, HEALPix or reduced Gaussian
-        grids, no latitude at all), if latitudes are not strictly monotonic or longitudes repeat modulo 360, or if
-        several dimensions could be the time or the level.
+    CF attributes decide, else the usual names. The time of a forecast (dimensions `init_time`, `lead_time`) is None,
+    because it has two. ValueError if there is no regular latitude-longitude grid, if its values break a rule of
+    `find_axis_fault`, or if several dimensions could be the time or the level.
     """
     candidates = find_candidates(dataset)
     latitude, longitude = find_horizontal(dataset, candidates)
-    check_latitude(latitude, dataset[latitude].values)
-    check_longitude(longitude, dataset[longitude].values)
+    check_axis("latitude", latitude, dataset[latitude].values)
+    check_axis("longitude", longitude, dataset[longitude].values)
     time = find_time(dataset, candidates["time"])
     rows, columns = canonical_latitude(dataset[latitude].values), canonical_longitude(dataset[longitude].values)
     levels, scalar_level = _find_levels(dataset, candidates["vertical"])
@@ -179,43 +177,69 @@ def _healpix_dimension(dataset: xr.Dataset) -> str | None:
     return None
 
 
-def check_latitude(name: str, values: np.ndarray) -> None:
-    """Raise ValueError unless latitudes lie within -90..90 and are strictly monotonic."""
-    if not values.size:
-        raise ValueError(f"{name!r} is empty. Select a region that lies within the data")
-    values = values.astype(np.float64)
-    wrong = values[~(np.abs(values) <= 90 + TOLERANCE)]
-    if wrong.size:
-        raise ValueError(f"{name!r} contains {wrong[0]:g}: latitudes are degrees north, within -90..90. {_REGRID}")
-    steps = np.diff(values)
-    if not ((steps > 0).all() or (steps < 0).all()):
-        position = int(np.argmax(np.sign(steps) != np.sign(steps[0]))) if steps[0] else 0
-        raise ValueError(
-            f"{name!r} must increase or decrease strictly, but goes from {values[position]:g} to"
-            f" {values[position + 1]:g} at position {position + 1}. Sort it and drop duplicates:"
-            f" ds.sortby({name!r}).drop_duplicates({name!r})"
-        )
+class AxisFault(NamedTuple):
+    """A rule that latitudes or longitudes break, and the line that corrects it."""
+
+    rule: str  # "values", "order" or "repeats"
+    message: str
+    fix: str
+    kept: np.ndarray | None  # positions that remain after the fix, None if nothing usable remains
 
 
-def check_longitude(name: str, values: np.ndarray) -> None:
-    """Raise ValueError unless longitudes are degrees and each meridian appears once, modulo 360."""
-    if not values.size:
-        raise ValueError(f"{name!r} is empty. Select a region that lies within the data")
+def find_axis_fault(axis: str, name: str, values: np.ndarray) -> AxisFault | None:
+    """Return the first rule that the values of a "latitude" or "longitude" break, or None.
+
+    Values are degrees, latitudes within -90..90 and strictly monotonic, longitudes within -360..720 and unique modulo
+    360. `name` is that of the coordinate.
+    """
+    lowest, highest = (-90, 90) if axis == "latitude" else (-360, 720)
+    if not values.size or values.dtype.kind not in "fiu":
+        content = ", ".join(str(value) for value in values[:5]) or "nothing: the selection is empty"
+        fix = f"ds = ds.assign_coords({name}=[...])  # or select what exists, in the order of the file: slice(60, 40)"
+        return AxisFault("values", f"{axis}s must be degrees, but {name!r} contains {content}", fix, None)
     values = values.astype(np.float64)
-    wrong = values[~((values >= -360 - TOLERANCE) & (values <= 720))]
-    if wrong.size:
-        raise ValueError(f"{name!r} contains {wrong[0]:g}: longitudes are degrees east, within -360..720. {_REGRID}")
-    order = np.argsort(values % 360, kind="stable")
-    gaps = np.diff(values[order] % 360, append=values[order[0]] % 360 + 360)
-    if values.size > 1 and gaps.min() < TOLERANCE:
-        position = int(gaps.argmin())
-        first, second = sorted((int(order[position]), int(order[(position + 1) % values.size])))
-        is_last = second == values.size - 1
-        fix = f"ds.isel({name}=slice(0, -1))" if is_last else f"ds.drop_isel({name}=[{second}])"
-        raise ValueError(
-            f"{name!r} has one meridian twice, {values[first]:g} and {values[second]:g} (positions {first}"
-            f" and {second}); each must appear once, modulo 360. Drop one: {fix}"
-        )
+    wrong = ~((values >= lowest - TOLERANCE) & (values <= highest + TOLERANCE))
+    if wrong.any():
+        message = f"{axis}s must be degrees within {lowest}..{highest}, but {name!r} has {wrong.sum()} of {wrong.size}"
+        message += f" values outside, the first is {values[wrong][0]:g}"
+        if wrong.mean() > 0.5:  # another unit, or a map projection
+            return AxisFault("values", message, _REGRID, None)
+        fix = f'ds = ds.isel({name}=((ds["{name}"] >= {lowest}) & (ds["{name}"] <= {highest})).values)'
+        return AxisFault("values", message, fix, np.flatnonzero(~wrong))
+    return _find_disorder(name, values) if axis == "latitude" else _find_repeats(name, values)
+
+
+def _find_disorder(name: str, latitudes: np.ndarray) -> AxisFault | None:
+    """Return the fault of latitudes that do not increase or decrease strictly, or None."""
+    directions = np.sign(np.diff(latitudes))
+    if np.abs(directions.sum()) == directions.size:
+        return None
+    position = int(np.argmax((directions != directions[0]) | (directions == 0)))
+    message = f"latitudes must increase or decrease strictly, but {name!r} goes from {latitudes[position]:g} to"
+    message += f" {latitudes[position + 1]:g} at position {position + 1}"
+    fix = f'ds = ds.sortby("{name}").drop_duplicates("{name}")'
+    return AxisFault("order", message, fix, np.unique(latitudes, return_index=True)[1])
+
+
+def _find_repeats(name: str, longitudes: np.ndarray) -> AxisFault | None:
+    """Return the fault of longitudes that contain a meridian twice, or None."""
+    order = np.argsort(longitudes % 360, kind="stable")
+    gaps = np.diff(longitudes[order] % 360, append=longitudes[order[0]] % 360 + 360)
+    pairs = np.sort(np.stack([order, np.roll(order, -1)]), axis=0)[:, gaps < TOLERANCE]
+    if not pairs.size:
+        return None
+    first, second = pairs[:, pairs[1].argmin()]
+    message = f"longitudes must be unique modulo 360, but {name!r} has one meridian twice, {longitudes[first]:g} and"
+    message += f" {longitudes[second]:g} (positions {first} and {second})"
+    repeated = np.unique(pairs[1])
+    kept = np.setdiff1d(np.arange(longitudes.size), repeated)
+    return AxisFault("repeats", message, f"ds = ds.drop_isel({name}={repeated.tolist()})", kept)
+
+
+def check_axis(axis: str, name: str, values: np.ndarray) -> None:
+    """Raise ValueError for the first rule that the values of a "latitude" or "longitude" break."""
+    if fault := find_axis_fault(axis, name, values):
+        raise ValueError(f"{fault.message}. {fault.fix}")
 
 
 def is_forecast(dataset: xr.Dataset) -> bool:
@@ -226,10 +250,7 @@ def is_forecast(dataset: xr.Dataset) -> bool:
 def find_time(dataset: xr.Dataset, marked: list[str] | None = None) -> str | None:
     """Return the name of the time dimension, or None; `marked` are coordinates that CF attributes call a time.
 
-    Raises
-    ------
-    ValueError
-        If several dimensions could be the time, or `time` has no dates.
+    ValueError if several dimensions could be the time, or `time` has no dates.
     """
     marked = find_candidates(dataset)["time"] if marked is None else marked
     if is_forecast(dataset):
@@ -239,9 +260,7 @@ def find_time(dataset: xr.Dataset, marked: list[str] | None = None) -> str | Non
     if len(names) > 1:
         names = [n for n in names if n == "time"] or [n for n in names if n in marked] or names
     if len(names) > 1:
-        raise ValueError(
-            f"several dimensions could be the time: {names}. Select from one of them: ds.isel({names[1]}=0)"
-        )
+        raise ValueError(f"several dimensions could be the time: {names}. Keep one: ds = ds.isel({names[1]}=0)")
     if not names and "time" in dataset.dims:
         if "time" not in dataset.coords:
             raise ValueError("dimension 'time' has no dates: ds.assign_coords(time=xr.date_range(...))")
@@ -250,14 +269,9 @@ def find_time(dataset: xr.Dataset, marked: list[str] | None = None) -> str | Non
 
 
 def find_member(dataset: xr.Dataset) -> str | None:
-    """Return the name of the dimension of ensemble members, or None.
+    """Return the name of the dimension of ensemble members, or None; ValueError if several could be it.
 
     The CF standard name `realization` marks it, else the usual names (`number`, `member`, ...).
-
-    Raises
-    ------
-    ValueError
-        If several dimensions could be it.
     """
     names = sorted(
         str(dim)
@@ -267,7 +281,7 @@ def find_member(dataset: xr.Dataset) -> str | None:
     )
     if len(names) > 1:
         raise ValueError(
-            f"several dimensions could be the ensemble members: {names}. Select from all but one: ds.isel({names[1]}=0)"
+            f"several dimensions could be the ensemble members: {names}. Keep one: ds = ds.isel({names[1]}=0)"
         )
     return names[0] if names else None
 
@@ -338,15 +352,15 @@ def closes_longitude(longitude: xr.DataArray | np.ndarray) -> bool:
     degrees = np.sort(np.asarray(longitude, dtype=np.float64).ravel() % 360)
     if len(degrees) < 2:
         return False
-    # the gap across 360 counts like the others, so noise at 0 (359.99999 after the modulo) does no harm
+    # the gap across 360 is one of the gaps, so noise at 0 (359.99999 after the modulo) does no harm
     gaps = np.diff(degrees, append=degrees[0] + 360)
     return bool(np.abs(gaps - 360 / len(degrees)).max() < TOLERANCE)
 
 
 def reaches_poles(latitude: xr.DataArray | np.ndarray) -> str:
-    """Return how the rows of a grid reach the poles: "rows" (both outermost lie on them), "between", or "no".
+    """Return how the rows of a grid reach the poles: "rows", "between" or "no"; latitudes in degrees, in any order.
 
-    "between": no further row would fit between the outermost rows and the poles. Latitudes in degrees, any order.
+    "rows": the outermost rows lie on the poles; "between": no further row would fit between them and the poles.
     """
     degrees = np.sort(np.asarray(latitude, dtype=np.float64).ravel())
     if len(degrees) and np.allclose(degrees[[0, -1]], (-90, 90), rtol=0, atol=TOLERANCE):
@@ -357,20 +371,14 @@ def reaches_poles(latitude: xr.DataArray | np.ndarray) -> str:
     return "between" if south < degrees[1] - degrees[0] and north < degrees[-1] - degrees[-2] else "no"
 
 
-def check_same_grid(first: xr.Dataset, second: xr.Dataset, tolerance: float = TOLERANCE) -> None:
-    """Check that two canonical Datasets have the same grid to `tolerance` degrees, longitudes modulo 360.
-
-    Raises
-    ------
-    ValueError
-        If the grids differ; it names the sizes or the first value that differs.
-    """
+def check_same_grid(first: xr.Dataset, second: xr.Dataset) -> None:
+    """Raise ValueError unless two canonical grids agree to 0.001 degrees, longitudes modulo 360."""
     for axis in ("latitude", "longitude"):
-        check_same_axis(axis, first[axis].values, second[axis].values, tolerance)
+        check_same_axis(axis, first[axis].values, second[axis].values)
 
 
-def check_same_axis(axis: str, first: np.ndarray, second: np.ndarray, tolerance: float = TOLERANCE) -> None:
-    """Raise ValueError unless two latitude or longitude arrays agree to `tolerance` degrees."""
+def check_same_axis(axis: str, first: np.ndarray, second: np.ndarray) -> None:
+    """Raise ValueError unless two arrays of the axis "latitude" or "longitude" agree to 0.001 degrees."""
     if first.shape != second.shape:
         raise ValueError(
             f"the grids differ: {first.size} against {second.size} {axis}s. Select the same region, or regrid one"
@@ -379,12 +387,12 @@ def check_same_axis(axis: str, first: np.ndarray, second: np.ndarray, tolerance:
     difference = first.astype(np.float64) - second.astype(np.float64)
     if axis == "longitude":
         difference = (difference + 180) % 360 - 180
-    differing = np.flatnonzero(~(np.abs(difference) <= tolerance))
+    differing = np.flatnonzero(~(np.abs(difference) <= TOLERANCE))
     if differing.size:
         index = int(differing[0])
         raise ValueError(
             f"the grids differ: {axis} {index} is {float(first[index]):g} against {float(second[index]):g} (tolerance"
-            f" {tolerance:g} degrees). Select the same region, or regrid one of them"
+            f" {TOLERANCE:g} degrees). Select the same region, or regrid one of them"
         )
 
 
@@ -415,7 +423,7 @@ def latitude_weights(latitude: xr.DataArray | xr.Dataset) -> xr.DataArray:
         90 degrees.
     """
     latitude = _latitude_coordinate(latitude)
-    check_latitude(str(latitude.name), latitude.values)
+    check_axis("latitude", str(latitude.name), latitude.values)
     degrees = latitude.values.astype(np.float64)
     if len(degrees) == 1:
         weights = np.ones(1)

@@ -11,7 +11,7 @@ from simvp_climate.data.cf_encoding import VALID_TIME_BOUNDS
 from simvp_climate.data.conventions import orient
 from simvp_climate.data.files import check_parent, write_atomically
 from simvp_climate.data.grid import find_axes
-from simvp_climate.data.variables import lookup, same_units, substitute
+from simvp_climate.data.variables import lookup, lookup_in_units
 
 __all__ = ["from_valid_time", "save_valid_time", "short_names", "to_valid_time", "to_weatherbench2"]
 
@@ -47,9 +47,7 @@ def to_valid_time(forecast: xr.Dataset, init: object = None) -> xr.Dataset:
     _check_forecast(forecast)
     for dim in ("lead_time", "init_time"):
         if dim not in forecast.dims:  # a single one was selected
-            times = [name for name in ("valid_time", VALID_TIME_BOUNDS) if name in forecast.coords]
-            forecast = forecast.expand_dims(dim)
-            forecast = forecast.assign_coords({name: forecast[name].expand_dims(dim) for name in times})
+            forecast = _expand(forecast, dim)
     forecast = forecast.assign_coords(valid_time=forecast["valid_time"].transpose("init_time", "lead_time"))
     inits = forecast.indexes["init_time"]
     if init is None:
@@ -64,7 +62,7 @@ def to_valid_time(forecast: xr.Dataset, init: object = None) -> xr.Dataset:
             selected = forecast.sel(init_time=init)
         except KeyError:
             raise ValueError(
-                f"init={init!r} is not in the forecast, which has {len(inits)} from {inits[0]} to {inits[-1]}"
+                f"init={init!r} is not in the forecast. Choose one of its {len(inits)}, {inits[0]} to {inits[-1]}"
             ) from None
         if selected.sizes.get("init_time", 1) > 1:
             raise ValueError(f"init={init!r} matches {selected.sizes['init_time']} initializations: give the hour too")
@@ -92,7 +90,7 @@ def from_valid_time(forecasts: xr.Dataset | Iterable[xr.Dataset]) -> xr.Dataset:
     restored = []
     for forecast in forecasts:
         if lacking := {"forecast_reference_time", "forecast_period", "time"} - set(forecast.coords):
-            raise ValueError(f"this is not a result of to_valid_time: it lacks {sorted(lacking)}")
+            raise ValueError(f"a forecast lacks {sorted(lacking)}. Pass results of to_valid_time")
         forecast = forecast.copy()
         attrs = forecast["time"].attrs
         forecast["time"].attrs = {key: value for key, value in attrs.items() if key not in ("axis", "bounds")}
@@ -102,18 +100,7 @@ def from_valid_time(forecasts: xr.Dataset | Iterable[xr.Dataset]) -> xr.Dataset:
             forecast["time"].attrs["bounds"] = VALID_TIME_BOUNDS
         coordinates = [name for name in ("time_bnds", "forecast_period") if name in forecast.variables]
         forecast = forecast.set_coords(coordinates).swap_dims(time="forecast_period").rename(names)
-        restored.append(forecast.expand_dims("init_time"))
-    # the valid time depends on the initialization too
-    restored = [
-        forecast.assign_coords(
-            {
-                name: forecast[name].expand_dims(init_time=forecast["init_time"]).variable
-                for name in ("valid_time", VALID_TIME_BOUNDS)
-                if name in forecast.coords and "init_time" not in forecast[name].dims
-            }
-        )
-        for forecast in restored
-    ]
+        restored.append(_expand(forecast, "init_time"))
     try:
         result = xr.concat(restored, "init_time", data_vars="all", coords="minimal", compat="override", join="exact")
     except ValueError as error:
@@ -173,7 +160,7 @@ def to_weatherbench2(forecast: xr.Dataset) -> xr.Dataset:
     """
     _check_forecast(forecast)
     if not np.issubdtype(forecast["lead_time"].dtype, np.timedelta64):
-        raise ValueError("lead times are calendar months, but prediction_timedelta must be a duration")
+        raise ValueError("lead times are calendar months, but WeatherBench 2 has durations only. Use to_netcdf")
     axes = find_axes(forecast)
     if VALID_TIME_BOUNDS in forecast.coords:
         raise ValueError(
@@ -183,9 +170,7 @@ def to_weatherbench2(forecast: xr.Dataset) -> xr.Dataset:
     names |= {"init_time": "time", "lead_time": "prediction_timedelta"}
     names |= {axes.latitude: "latitude", axes.longitude: "longitude"}
     names |= {axes.level: "level"} if axes.level else {}
-    result = forecast.drop_vars("valid_time").rename({old: new for old, new in names.items() if old != new})
-    # latitudes and longitudes ascend, from 0 to 360; levels in hPa
-    result = orient(result)
+    result = orient(forecast.drop_vars("valid_time").rename({old: new for old, new in names.items() if old != new}))
     if "level" in result.coords and (result["level"] % 1 == 0).all():
         result = result.assign_coords(level=result["level"].astype(np.int32))
     for variable in result.variables.values():
@@ -216,14 +201,15 @@ def short_names(forecast: xr.Dataset) -> xr.Dataset:
     return forecast.rename({old: new for old, new in new_names.items() if old != new})
 
 
+def _expand(forecast: xr.Dataset, dim: str) -> xr.Dataset:
+    """Return a forecast with a scalar initialization or lead time as a dimension, also of its valid times."""
+    valid_times = [name for name in ("valid_time", VALID_TIME_BOUNDS) if name in forecast.coords]
+    return forecast.reset_coords(valid_times).expand_dims(dim).set_coords(valid_times)
+
+
 def _store_name(name: str, units: str) -> str:
-    known = lookup(name)
-    if known is None:
-        return name
-    other = substitute(known[0])
-    if other is not None and same_units(units, other.units):  # geopotential height by the name of geopotential
-        known = other, known[1]
-    return known[0].long_name + ("" if known[1] is None else f"_{known[1]:g}")
+    known = lookup_in_units(name, units)
+    return name if known is None else known[0].long_name + ("" if known[1] is None else f"_{known[1]:g}")
 
 
 def _check_forecast(forecast: xr.Dataset) -> None:

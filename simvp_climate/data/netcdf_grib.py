@@ -43,8 +43,8 @@ def _open_with_xarray(files: Sequence[str | os.PathLike], engine: str | None = N
     try:
         if len(names) == 1:
             return decode_lead_times(xr.open_dataset(names[0], chunks=None, **options))
-        # The files may differ in attributes (history) but not in their grids: for labels that differ in the last
-        # digit xarray would fill with NaN.
+        # Files may differ in attributes (history) but not in their grids: xarray would fill labels that differ in the
+        # last digit with NaN.
         joined = xr.open_mfdataset(
             names,
             combine="by_coords",
@@ -71,7 +71,7 @@ def _open_with_xarray(files: Sequence[str | os.PathLike], engine: str | None = N
     except ValueError as error:
         if type(error).__name__ == "DatasetBuildError":  # GRIB with several hypercubes
             raise
-        unknown = [name for name in names if engine is None and not _looks_like_netcdf(name)]
+        unknown = [n for n in names if engine is None and "://" not in n and not _starts_with(n, b"CDF", b"\x89HDF")]
         if unknown:
             raise ValueError(
                 f"{unknown[0]!r} cannot be opened: it is neither NetCDF nor GRIB nor a Zarr store. If xarray opens "
@@ -81,15 +81,15 @@ def _open_with_xarray(files: Sequence[str | os.PathLike], engine: str | None = N
             raise
         raise ValueError(
             f"the {len(names)} files from {names[0]!r} to {names[-1]!r} cannot be joined: {error}. Their grids must "
-            "agree to the last digit, and every variable must have the same times; or join them with xarray"
+            "agree to the last digit, and all variables have the same times: correct them, or join them with xarray"
         ) from error
 
 
 def _check_opendap(url: str) -> None:
-    """Raise OSError if a server reports that no NetCDF file at this address can be read in parts.
+    """Raise OSError if no OPeNDAP server answers at an address.
 
-    Otherwise the NetCDF library prints a syntax error about the server's error page to the terminal. All other
-    problems (passwords, certificates, addresses with a fragment) are left to the library.
+    Otherwise the NetCDF library prints a syntax error about the server's error page. All other problems (passwords,
+    certificates, addresses with a fragment) are left to the library.
     """
     if urlsplit(url).fragment:
         return
@@ -110,10 +110,6 @@ def _damaged_file_error(path: str, error: Exception) -> Exception:
             "the file first, or use a Zarr store"
         )
     return ValueError(f"{path!r} is damaged or truncated ({error}). Copy or download it again")
-
-
-def _looks_like_netcdf(path: str) -> bool:
-    return "://" in path or _starts_with(path, b"CDF", b"\x89HDF")
 
 
 def _starts_with(path: str | os.PathLike, *magic: bytes) -> bool:
@@ -195,10 +191,7 @@ def _describe_cube(cube: xr.Dataset) -> str:
 
 
 def decode_lead_times(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the Dataset with its coordinates in hours or days, which are lead times, as durations.
-
-    A data variable in days stays a number.
-    """
+    """Return the Dataset with coordinates in days, hours, minutes or seconds, which are lead times, as durations."""
     leads = {
         name: xr.conventions.decode_cf_variable(name, coordinate.variable, decode_timedelta=True)
         for name, coordinate in dataset.coords.items()
@@ -208,10 +201,10 @@ def decode_lead_times(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _name_level(dataset: xr.Dataset) -> xr.Dataset:
-    """Move the level of a file on one level into the names of its variables: z becomes z500.
+    """Move the level of a file on a single level into the names of its variables: z becomes z500.
 
-    WeatherBench 1 has z at 500 and t at 850 hPa in separate files, each with a scalar `level`; one Dataset can have
-    only one of these.
+    WeatherBench 1 has z at 500 and t at 850 hPa in two files, each with a scalar `level`, which exclude each other in
+    one Dataset.
     """
     level = find_scalar_level(dataset)
     if level is None:

@@ -38,24 +38,12 @@ class Channel:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A series of states that can be read: an oriented Dataset and where its variables are stored.
-
-    Attributes
-    ----------
-    dataset
-        The series, oriented.
-    channels
-        Channels of a state, in order.
-    views
-        For each variable the stored array it is an untouched view of, or None.
-    tensorstores
-        For each variable the array opened by tensorstore, or None where xarray reads.
-    """
+    """A series of states that can be read: an oriented Dataset and where its variables are stored."""
 
     dataset: xr.Dataset
-    channels: tuple[Channel, ...]
-    views: tuple[View | None, ...]
-    tensorstores: tuple[object | None, ...]
+    channels: tuple[Channel, ...]  # of a state, in order
+    views: tuple[View | None, ...]  # for each variable the stored array that it is an untouched view of
+    tensorstores: tuple[object | None, ...]  # for each variable the array opened by tensorstore; None: xarray reads
 
     @property
     def time_count(self) -> int:
@@ -74,23 +62,23 @@ class Source:
 
     @property
     def chunk_times(self) -> int:
-        """Number of times of the series in one stored chunk (or shard) of any variable at most; 1 if unknown."""
+        """Largest number of times of the series in one stored chunk (or shard) of any variable; 1 if unknown."""
         return max(self._times_per_chunk(index) for index in range(len(self.views)))
 
     def offset_in_chunk(self, time: int) -> int:
-        """Return how many times of the series lie between the start of the longest chunk and `time` in it."""
+        """Return how many times of the series its longest chunk around `time` holds before `time`."""
         length, positions = self._time_layout(self._longest_chunked())
         step = positions.step if isinstance(positions, range) else 1
         return int(positions[time] % length // step) if step > 0 else 0
 
     def decoded_times(self, start: int, stop: int) -> int:
-        """Return how many times are decoded to read `start` to `stop`: whole chunks of the longest ones."""
+        """Return how many times are decoded to read `start` to `stop`, in whole chunks of the longest."""
         index = self._longest_chunked()
         return len(np.unique(self.chunk_indices(index, start, stop))) * self._times_per_chunk(index)
 
     @property
     def chunk_bytes(self) -> int:
-        """Bytes of the largest stored chunk after decoding, with the levels and cells in it that are not used."""
+        """Bytes of the largest stored chunk after decoding, including unused levels and cells."""
         sizes = [0]
         for view, variable in zip(self.views, self.dataset.data_vars.values(), strict=True):
             if view is not None:
@@ -101,7 +89,7 @@ class Source:
 
     @property
     def decoding_bytes(self) -> int:
-        """Bytes being decoded at the same time at most: 64 MiB, or some large chunks, stored and decoded."""
+        """Largest number of bytes being decoded at once: 64 MiB, or a few large chunks, stored and decoded."""
         return max(_MAX_TASKS * _TASK_BYTES, self.max_tasks * 2 * self.chunk_bytes)
 
     @property
@@ -148,10 +136,7 @@ class Source:
 def list_channels(dataset: xr.Dataset) -> tuple[Channel, ...]:
     """Return the channels of an oriented Dataset: variables in order, each with its levels in order.
 
-    Raises
-    ------
-    ValueError
-        If a variable has no time dimension, or a dimension other than time, level, latitude and longitude.
+    ValueError if a variable has no time dimension, or one other than time, level, latitude and longitude.
     """
     channels = []
     for name, variable in dataset.data_vars.items():
@@ -171,22 +156,11 @@ def list_channels(dataset: xr.Dataset) -> tuple[Channel, ...]:
 
 
 def open_source(dataset: xr.Dataset, engine: str = "auto") -> Source:
-    """Return an oriented Dataset as a source of states.
+    """Return an oriented Dataset (time, [level,] latitude, longitude) as a source of states.
 
-    Parameters
-    ----------
-    dataset
-        Oriented: dimensions time, latitude, longitude and perhaps level.
-    engine
-        "zarr": read through xarray and zarr-python; "tensorstore": read every variable with tensorstore; "auto":
-        tensorstore for the variables it can read.
-
-    Raises
-    ------
-    ValueError
-        If the engine is unknown, or engine="tensorstore" cannot read a variable.
-    ModuleNotFoundError
-        If engine="tensorstore" and tensorstore is not installed.
+    Engine "zarr" reads through xarray and zarr-python, "tensorstore" every variable with tensorstore, "auto" with
+    tensorstore those that it can read. ValueError if the engine is unknown or tensorstore cannot read a variable,
+    ModuleNotFoundError if it is not installed.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r} must be one of {ENGINES}")
@@ -229,10 +203,7 @@ class Request:
 def fetch(requests: Sequence[Request]) -> None:
     """Read all requests into their arrays, many chunks at the same time; return when every value has arrived.
 
-    Raises
-    ------
-    OSError
-        If something cannot be read: the message names the variable, the chunk and its times.
+    OSError, with the variable, the chunk and its times, if something cannot be read.
     """
     tasks, futures = [], []
     for request in requests:
@@ -244,7 +215,7 @@ def fetch(requests: Sequence[Request]) -> None:
                 out = out[:, 0]
             first_channel += channel_count
             view, store = source.views[index], source.tensorstores[index]
-            # tensorstore schedules small chunks by itself, but would hold all large ones at the same time
+            # tensorstore limits small chunks by itself, but would keep all large ones in memory at the same time
             direct = store is not None and source.chunk_bytes <= _TASK_BYTES
             if direct and (future := _start_direct_read(view, store, request.start, request.stop, out)):
                 futures.append((source, index, request.start, request.stop, future))
@@ -282,7 +253,7 @@ def consecutive_runs(times: np.ndarray) -> list[tuple[int, int, int]]:
 
 
 def source_identity(source: Source) -> str | None:
-    """Return a digest of the identities of all variables, or None if one has none; see `variable_identity`."""
+    """Return a digest of the `variable_identity` of all variables, or None if that of any is None."""
     identities = {name: variable_identity(variable.variable) for name, variable in source.dataset.data_vars.items()}
     if None in identities.values():
         return None
@@ -297,11 +268,11 @@ def _open_tensorstore(tensorstore: ModuleType, view: View, max_tasks: int) -> ob
     spec = {
         "driver": "zarr" if view.array.metadata.zarr_format == 2 else "zarr3",
         "kvstore": {"driver": "file", "path": f"{folder.absolute()}/"},
-        # the same rule as for zarr-python, see open_dataset
+        # as for zarr-python, see `missing_chunks` of open_dataset
         "fill_missing_data_reads": getattr(view.array.store, "missing_chunks", "fill") == "fill",
         "recheck_cached_data": False,
         "recheck_cached_metadata": False,
-        # fewer at the same time where chunks are large, as for the other engine
+        # fewer chunks at the same time where they are large, as for zarr-python
         "context": {"data_copy_concurrency": {"limit": max_tasks}, "file_io_concurrency": {"limit": max_tasks}},
     }
     try:

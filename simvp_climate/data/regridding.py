@@ -9,8 +9,7 @@ import xarray as xr
 
 from simvp_climate.data.grid import (
     TOLERANCE,
-    check_latitude,
-    check_longitude,
+    check_axis,
     closes_longitude,
     find_horizontal,
     latitude_edges,
@@ -89,13 +88,13 @@ def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.
         If the target is finer: one old value then fills several cells, no detail is gained.
     """
     if not isinstance(dataset, xr.Dataset):
-        raise ValueError(f"a {type(dataset).__name__} was given, a Dataset is needed: array.to_dataset(name='t2m')")
+        raise ValueError(f"a {type(dataset).__name__} must become a Dataset first. array.to_dataset(name='t2m')")
     if not 0 <= min_valid <= 1:
-        raise ValueError(f"min_valid={min_valid!r} must lie in [0, 1]: it is a share of a cell's area")
+        raise ValueError(f"min_valid={min_valid!r} must lie in [0, 1]. It is a fraction of a cell's area")
     if not isinstance(grid, str | xr.Dataset):
         raise ValueError(
-            f"grid={grid!r} is neither a name nor a Dataset: names are {', '.join(_SIZES)} and sizes such as '64x32'; "
-            "for any other grid give a Dataset with its latitude and longitude"
+            f"grid={grid!r} must be a name or a Dataset. Names are {', '.join(_SIZES)} and sizes such as '64x32'; for "
+            "any other grid pass a Dataset with its latitude and longitude"
         )
     target = _named_grid(grid) if isinstance(grid, str) else grid
     old, new = _axes(dataset, "the dataset"), _axes(target, "the target grid")
@@ -131,17 +130,16 @@ def _average(name: str, variable: xr.Variable, weights: dict[str, np.ndarray], m
     """Return a variable on the new grid; `weights` are (old, new) for each dimension."""
     if variable.dtype.kind not in "fiub" or "flag_values" in variable.attrs:
         raise ValueError(
-            f"{name!r} holds {'classes' if 'flag_values' in variable.attrs else variable.dtype}, which have no mean: "
-            f"leave it out, ds.drop_vars({name!r})"
+            f"{name!r} holds {'classes' if 'flag_values' in variable.attrs else variable.dtype}, which have no mean. "
+            f"Leave it out: ds.drop_vars({name!r})"
         )
-    # The library applies the weights, and knows NaN and dask. Weights of its own are not used: they give rows
-    # at the poles no area, mix the edge rows along longitude, and cut rows in degrees, so that the area mean
-    # is not kept.
+    # xarray-regrid applies our weights, to dask arrays and with NaN. Its own do not keep the area mean: they give rows
+    # at the poles no area, mix the edge rows along longitude, and cut rows in degrees.
     try:
         from xarray_regrid.methods.conservative import apply_weights, format_weights
     except ImportError as error:
         raise ImportError("regrid needs xarray-regrid: pip install 'simvp-climate[regrid]'") from error
-    # without coordinates: nothing to align
+    # without coordinates, which xarray would align
     data = xr.DataArray(variable.astype(np.result_type(variable.dtype, np.float32)))
     matrices = {
         dim: format_weights(
@@ -150,14 +148,14 @@ def _average(name: str, variable: xr.Variable, weights: dict[str, np.ndarray], m
         for dim, matrix in weights.items()
         if dim in data.dims
     }
-    # the sum of the weights of half a cell may come out a little under a half
+    # rounding may make the weights of half a cell sum to slightly less than a half
     threshold = min(1 - min_valid + 1e-4, 1)
     result = apply_weights(data, matrices, skipna=variable.dtype.kind == "f", nan_threshold=threshold)
     return xr.Variable(result.dims, result.data, _portable_attrs(variable.attrs)).astype(data.dtype)
 
 
 def _portable_attrs(attrs: dict, *others: str) -> dict:
-    """Return the attributes that are still true on another grid, and none of `others`."""
+    """Return the attributes that are also true on another grid, without `others`."""
     return {key: value for key, value in attrs.items() if not _ABOUT_GRID.fullmatch(key) and key not in others}
 
 
@@ -217,9 +215,8 @@ def _columns(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _refuse_outside(role: str, target: tuple[float, float], source: tuple[float, float]) -> None:
     raise ValueError(
-        f"the target's cells reach from {role} {target[0]:g} to {target[1]:g}, those of the dataset from "
-        f"{source[0]:g} to {source[1]:g}: no values are known beyond. Pass a target grid that "
-        "lies within the dataset"
+        f"the target's cells reach from {role} {target[0]:g} to {target[1]:g}, but those of the dataset from "
+        f"{source[0]:g} to {source[1]:g}. Pass a target grid that lies within the dataset"
     )
 
 
@@ -231,10 +228,10 @@ def _spacing(degrees: np.ndarray) -> float:
 def _named_grid(name: str) -> xr.Dataset:
     if name not in _GRIDS:
         near = difflib.get_close_matches(name, _GRIDS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = f"Did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"grid {name!r} is not known: {hint}Names are {', '.join(_SIZES)} and sizes such as '64x32'; for any other "
-            "grid give a Dataset with its latitude and longitude"
+            f"grid {name!r} is unknown. {hint}Names are {', '.join(_SIZES)} and sizes such as '64x32'; for any other "
+            "grid pass a Dataset with its latitude and longitude"
         )
     columns, rows, poles = _GRIDS[name]
     latitude = np.linspace(-90, 90, rows) if poles else -90 + (np.arange(rows) + 0.5) * 180 / rows
@@ -247,8 +244,8 @@ def _axes(dataset: xr.Dataset, owner: str) -> dict[str, xr.DataArray]:
     """Return the latitude and longitude of a regular grid with at least two values each."""
     try:
         latitude, longitude = find_horizontal(dataset)
-        check_latitude(latitude, dataset[latitude].values)
-        check_longitude(longitude, dataset[longitude].values)
+        check_axis("latitude", latitude, dataset[latitude].values)
+        check_axis("longitude", longitude, dataset[longitude].values)
     except ValueError as error:
         raise ValueError(f"{owner} has no usable grid: {error}") from error
     axes = {"latitude": dataset[latitude], "longitude": dataset[longitude]}

@@ -35,11 +35,11 @@ def split(dataset: xr.Dataset, train_until: str | None = None, valid_until: str 
     Raises
     ------
     ValueError
-        If only one date is given, the data do not cover WeatherBench's years and none is given, or a period is empty.
+        If a period is empty, only one date is given, or none is and the data do not cover WeatherBench's years.
     """
     times = dataset.indexes["time"]
     if (train_until is None) != (valid_until is None):
-        raise ValueError(f"train_until={train_until!r} and valid_until={valid_until!r}: give both, or none")
+        raise ValueError(f"train_until={train_until!r} and valid_until={valid_until!r} must come together. Pass both")
     last = None
     if train_until is None:
         years = {*np.unique(times.year).tolist()}
@@ -50,7 +50,7 @@ def split(dataset: xr.Dataset, train_until: str | None = None, valid_until: str 
             )
         train_until, valid_until, last = _WEATHERBENCH
     if not times.is_monotonic_increasing:
-        raise ValueError("the times are not in order: ds.sortby('time')")
+        raise ValueError("the times must increase. ds = ds.sortby('time')")
     first, second = (dataset.sel(time=slice(None, date)).sizes["time"] for date in (train_until, valid_until))
     end = dataset.sel(time=slice(None, last)).sizes["time"]
     bounds = ((0, first), (first, second), (second, end))

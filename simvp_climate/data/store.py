@@ -20,7 +20,6 @@ from simvp_climate.data.remote import open_remote_store
 from simvp_climate.data.variables import expand
 
 _SAMPLE = Path(__file__).parents[1] / "sample" / "gcm_t21_6h_5.625deg.zarr"
-_ONLY_FOR_ZARR = 'missing_chunks="fill" is for Zarr stores only'
 
 
 def open_dataset(
@@ -74,7 +73,7 @@ def open_dataset(
         raise ValueError(f'missing_chunks={missing_chunks!r} must be "error" or "fill"')
     if isinstance(path_or_dataset, xr.Dataset):
         if missing_chunks == "fill":
-            raise ValueError(f"{_ONLY_FOR_ZARR}, not for a Dataset. Leave it out")
+            raise ValueError('missing_chunks="fill" is for Zarr stores only, not for a Dataset. Leave it out')
         return rename(path_or_dataset, variables, levels)
     variables = expand(variables)
     try:
@@ -112,20 +111,20 @@ def open_raw(
     variables: Sequence[str],
     missing_chunks: Literal["error", "fill"] = "error",
 ) -> xr.Dataset:
-    """Return the Dataset at a path under the names in the file, with the variables if the file has them."""
+    """Return the Dataset at a path under the names in the file; `variables` select the fields of a GRIB file."""
     for name in [path] if isinstance(path, str | os.PathLike) else path:
         if isinstance(name, str) and not name.strip():
-            raise ValueError(f"the path {name!r} is empty: is a variable not set? The working folder is '.'")
+            raise ValueError(f"the path {name!r} is empty. The working folder is '.'")
     store = _zarr_path(path)
     if store is not None:
         return _open_zarr(store, missing_chunks)
     if missing_chunks == "fill":
-        raise ValueError(f"{_ONLY_FOR_ZARR}, and {str(path)!r} is not one. Leave it out")
+        raise ValueError(f'missing_chunks="fill" is for Zarr stores only, not for {str(path)!r}. Leave it out')
     files = _list_files(path)
     if any(_is_zarr(Path(file)) for file in files if "://" not in str(file)):
         raise ValueError(
-            f"{len(files)} paths are given and some are Zarr stores ({str(files[0])!r}). Join several stores with "
-            'xarray: xr.concat([sc.open_dataset(path, [...]) for path in paths], "time")'
+            f"{len(files)} paths with Zarr stores ({str(files[0])!r}) cannot be opened at once. Join them with xarray: "
+            'xr.concat([sc.open_dataset(path, [...]) for path in paths], "time")'
         )
     return open_files(files, variables)
 
@@ -147,7 +146,7 @@ def _list_files(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[s
     """Return the files that a path, a pattern, a folder or a list stands for."""
     if not isinstance(path, str | os.PathLike):
         if not path:
-            raise ValueError("an empty list of files is given. List at least one")
+            raise ValueError("the list of files is empty. List at least one")
         return [file if "://" in str(file) else _check_exists(Path(file).expanduser()) for file in path]
     if "://" in str(path):
         return [path]
@@ -174,28 +173,17 @@ def _open_zarr(path: str, missing_chunks: Literal["error", "fill"]) -> xr.Datase
     base = open_remote_store(path) if "://" in path else LocalStore(path, read_only=True)
     store = CheckedStore(base, path, missing_chunks)
     try:
-        group = zarr.open_group(store, mode="r")
+        raw = _open_group(store)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"no Zarr store at {path!r}: it has neither .zgroup nor zarr.json. Check the spelling; the path of a store "
             "often ends in .zarr"
         ) from error
     except json.JSONDecodeError as error:
-        raise _damaged_metadata_error(path, error) from error
-    # passed on, because open_zarr by itself warns before it falls back
-    consolidated = group.metadata.consolidated_metadata is not None
-    if not consolidated and path.startswith(("http://", "https://")):
         raise ValueError(
-            f"{path!r} has no consolidated metadata, and a web server does not list the arrays of a store. Its owner "
-            "can add them: zarr.consolidate_metadata(path)"
-        )
-    try:
-        store.remember_codecs(group)
-        raw = _open_group(store, consolidated)
-    except json.JSONDecodeError as error:
-        raise _damaged_metadata_error(path, error) from error
-    except MissingChunkError:
-        raw = _open_with_absent_zeros(store, consolidated)
+            f"the metadata of the Zarr store {path!r} (.zgroup, .zarray, .zattrs, .zmetadata or zarr.json) are "
+            f"damaged: {error}. Copy or download the store again"
+        ) from error
     store.remember_times(raw)
     dataset = _cut_to_valid_time(decode_lead_times(raw))
     drop_codecs(dataset)
@@ -210,27 +198,28 @@ def drop_codecs(dataset: xr.Dataset) -> None:
             variable.encoding.pop(name, None)
 
 
-def _damaged_metadata_error(path: str, error: json.JSONDecodeError) -> ValueError:
-    return ValueError(
-        f"the metadata of the Zarr store {path!r} (.zgroup, .zarray, .zattrs, .zmetadata or zarr.json) are damaged: "
-        f"{error}. Copy or download the store again"
-    )
+def _open_group(store: CheckedStore) -> xr.Dataset:
+    """Return the Dataset of a store, also if it lacks chunks of coordinates that consist of zeros.
 
-
-def _open_group(store: CheckedStore, consolidated: bool) -> xr.Dataset:
-    # chunks=None: without dask
-    return xr.open_zarr(store, chunks=None, consolidated=consolidated, decode_timedelta=False)
-
-
-def _open_with_absent_zeros(store: CheckedStore, consolidated: bool) -> xr.Dataset:
-    """Open a store that lacks a chunk of a coordinate, if its values follow from the others.
-
-    Zarr leaves out chunks that consist of the fill value, which is 0 in coordinates: a store that grew one time at a
-    time lacks its first time. The value was 0 if that makes the axis evenly spaced.
+    Zarr leaves out chunks that consist of the fill value, which is 0 in coordinates: a store that grew by one time
+    after another lacks its first time. The value was 0 if that makes the axis evenly spaced.
     """
-    store.missing_chunks = "fill"
-    raw = _open_group(store, consolidated)
-    store.missing_chunks = "error"
+    group = zarr.open_group(store, mode="r")
+    # passed on, because open_zarr by itself warns before it falls back
+    consolidated = group.metadata.consolidated_metadata is not None
+    if not consolidated and store.path.startswith(("http://", "https://")):
+        raise ValueError(
+            f"{store.path!r} has no consolidated metadata, and a web server does not list the arrays of a store. Its "
+            "owner can add them: zarr.consolidate_metadata(path)"
+        )
+    store.remember_codecs(group)
+    options = {"chunks": None, "consolidated": consolidated, "decode_timedelta": False}  # without dask
+    try:
+        return xr.open_zarr(store, **options)
+    except MissingChunkError:
+        store.missing_chunks = "fill"
+        raw = xr.open_zarr(store, **options)
+        store.missing_chunks = "error"
     for key in sorted(store.filled):
         name = key.split("/")[0]
         index = raw.indexes.get(name)
@@ -240,7 +229,7 @@ def _open_with_absent_zeros(store: CheckedStore, consolidated: bool) -> xr.Datas
 
 
 def _cut_to_valid_time(dataset: xr.Dataset) -> xr.Dataset:
-    """Drop the times that a store has allocated for the future, by its own attributes."""
+    """Drop the times that a store has allocated for the future, as its attributes tell."""
     start, stop = dataset.attrs.get("valid_time_start"), dataset.attrs.get("valid_time_stop")
     index = dataset.indexes.get("time")
     if not isinstance(index, pd.DatetimeIndex) or not index.is_monotonic_increasing or (start or stop) is None:

@@ -16,30 +16,14 @@ import xarray as xr
 
 @dataclass(frozen=True)
 class Variable:
-    """One physical quantity.
+    """One physical quantity."""
 
-    Attributes
-    ----------
-    short_name
-        As in ERA5 and WeatherBench 1 files, `"t2m"`.
-    long_name
-        As in WeatherBench 2 stores, `"2m_temperature"`.
-    standard_name
-        The CF standard name, or None where CF has none for it.
-    units
-        UDUNITS spelling, `"m2 s-2"`.
-    valid_range
-        Smallest and largest plausible value in these units; wide, to find wrong units and fill values.
-    on_levels
-        Whether it lives on pressure levels.
-    """
-
-    short_name: str
-    long_name: str
-    standard_name: str | None
+    short_name: str  # as in ERA5 and WeatherBench 1, "t2m"
+    long_name: str  # as in WeatherBench 2, "2m_temperature"
+    standard_name: str | None  # None where CF has none
     units: str
-    valid_range: tuple[float, float]
-    on_levels: bool
+    valid_range: tuple[float, float]  # plausible values in these units; wide, to find wrong units and fill values
+    on_levels: bool  # pressure levels
 
 
 _RAIN = "lwe_thickness_of_precipitation_amount"
@@ -128,32 +112,35 @@ def lookup(name: str) -> tuple[Variable, int | None] | None:
 
 
 def substitute(variable: Variable) -> Variable | None:
-    """Return the variable with the same information in other units, or None: geopotential and its height."""
-    name = _SUBSTITUTES.get(variable.short_name)
-    return None if name is None else _BY_NAME[name]
+    """Return geopotential for geopotential height and the reverse, None for all other variables."""
+    return _BY_NAME.get(_SUBSTITUTES.get(variable.short_name, ""))
+
+
+def lookup_in_units(name: str, units: str) -> tuple[Variable, int | None] | None:
+    """Return what `lookup` returns, but geopotential height for a geopotential in meters, and the reverse."""
+    known = lookup(name)
+    other = None if known is None else substitute(known[0])
+    return (other, known[1]) if other is not None and same_units(units, other.units) else known
 
 
 def expand(names: Iterable[str]) -> tuple[str, ...]:
     """Return the names with pseudo-names expanded: `"uv10"` gives `"u10"`, `"v10"`.
 
-    Raises
-    ------
-    ValueError
-        If `names` is one string, is empty, or names a variable twice.
+    ValueError if `names` is a string, is empty, or names a variable twice.
     """
     if isinstance(names, str):
         raise ValueError(f"variables={names!r} is one string, but must be a list of names: write [{names!r}]")
     expanded = tuple(member for name in names for member in _PSEUDO_NAMES.get(name, (name,)))
     if not expanded:
-        raise ValueError('no variables asked for. Name at least one, for example ["z500", "t2m"]')
+        raise ValueError('variables is empty. Name at least one, for example ["z500", "t2m"]')
     twice = [name for name, count in Counter(expanded).items() if count > 1]
     if twice:
-        raise ValueError(f"{twice[0]!r} is asked for twice in {list(expanded)}: name each variable once")
+        raise ValueError(f"{twice[0]!r} is requested twice in {list(expanded)}. Name each variable once")
     known = {}
     for name in expanded:
         meaning = lookup(name)
         if meaning is not None and meaning in known:
-            raise ValueError(f"{known[meaning]!r} and {name!r} are one variable: name it once")
+            raise ValueError(f"{known[meaning]!r} and {name!r} are the same variable. Name it once")
         known[meaning] = name
     return expanded
 
@@ -170,21 +157,9 @@ def find_variable(
 ) -> tuple[str, int | None]:
     """Return the variable of a Dataset that a name means, and the level in hPa to select if it has several.
 
-    Parameters
-    ----------
-    dataset
-        Its variables may have any names; attributes are read too.
-    name
-        A name of the file, or any that `lookup` knows.
-    level_dim
-        The vertical dimension, or None.
-    scalar_level
-        The pressure in hPa of a Dataset on a single level, or None.
-
-    Raises
-    ------
-    ValueError
-        If no variable or several could be meant, or the level is another or unknown.
+    The name is one of the file, or any that `lookup` knows; the attributes of variables count too. `level_dim` is the
+    vertical dimension, `scalar_level` the pressure in hPa of a Dataset on a single level. ValueError if no variable or
+    several match, or the level is another or unknown.
     """
     # some files store orography and the like as coordinates
     names = [other for other in dataset.variables if other not in dataset.dims]
@@ -206,18 +181,20 @@ def find_variable(
         return match, level if match in on_level else None
     if matches and scalar_level is None:
         raise ValueError(
-            f"{name!r} is asked for, but {matches[0]!r} does not name its level. If it is on {level} hPa, rename it:"
+            f"{name!r} is requested, but {matches[0]!r} does not name its level. If it is on {level} hPa, rename it:"
             f" ds.rename({matches[0]}={name!r})"
         )
     if matches and abs(scalar_level - level) > 1e-3:
-        raise ValueError(f"{name!r} is asked for, but {matches[0]!r} is on {scalar_level:g} hPa in this file")
+        raise ValueError(
+            f"{name!r} is requested, but {matches[0]!r} is on {scalar_level:g} hPa in this file. Open another file"
+        )
     return _single_match(dataset, name, matches), None
 
 
 def _meanings(
     dataset: xr.Dataset, name: str, level_dim: str | None, scalar_level: float | None
 ) -> set[tuple[Variable, int | None]]:
-    """Return what a name in a file means: by its spelling, else by its attributes, which may disagree."""
+    """Return the possible meanings of a name in a file: by its spelling, else by its attributes."""
     meaning = lookup(str(name))
     if meaning is not None:
         return {meaning}  # geopotential_500 is not "geopotential", whatever its standard_name
@@ -230,7 +207,7 @@ def _meanings(
 def _matches(
     known: dict[str, set[tuple[Variable, int | None]]], on_level: set[str], variable: Variable, level: int | None
 ) -> tuple[list[str], list[str]]:
-    """Return the names of a variable on all levels or an unnamed one, and those that have the level asked for."""
+    """Return the names of a variable without a level in the name, and the names that have the requested level."""
     matches = [name for name, meanings in known.items() if (variable, None) in meanings]
     if level is None:
         return matches, matches
@@ -272,16 +249,9 @@ def conversion(name: str, source: str, target: str) -> tuple[float, float] | Non
     """Return factor and offset so that `target_value = factor * source_value + offset`, or None.
 
     Only what is exact by definition is converted: units that differ by a power of ten or in hours, days and
-    seconds (hPa and Pa, % and 1, mm and m, g kg-1 and kg kg-1), and degC and K. For geopotential and geopotential
-    height, whatever they are called, also m (or gpm) and m2 s-2, by standard gravity, 9.80665 m s-2. For
-    precipitation also kg m-2 and m, by 1000 kg m-3, as ERA5 and the CF conventions count water.
-
-    Parameters
-    ----------
-    name
-        Name of the variable, in any spelling; only names that `lookup` knows allow more than multiples of units.
-    source, target
-        Units, in any spelling that `same_units` knows.
+    seconds (hPa and Pa, % and 1, mm and m, g kg-1 and kg kg-1), and degC and K. If `lookup` knows `name` as
+    geopotential or its height, also m (or gpm) and m2 s-2, by standard gravity, 9.80665 m s-2. If it knows it as
+    precipitation, also kg m-2 and m, by 1000 kg m-3, as ERA5 and the CF conventions count water.
     """
     (bases, scale, zero), (target_bases, target_scale, target_zero) = _to_base(source), _to_base(target)
     difference = Counter(bases)
@@ -359,7 +329,7 @@ _MULTIPLES = {
 
 
 def _factors(units: str) -> dict[str, int]:
-    """Return the exponent of each base unit; text that is not a product of units is a base unit itself."""
+    """Return the exponent of each unit; text that is not a product of units counts as one unit."""
     text = " ".join(units.split())
     if text.lower() in _DIMENSIONLESS:
         return {}

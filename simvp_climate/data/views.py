@@ -1,4 +1,4 @@
-"""Lazy variables as selections from stored arrays: which array, which part of it, how it is decoded, did it change.
+"""Lazy variables as selections from stored arrays: array, indices, decoders, and a digest that shows changes.
 
 Only this module knows how xarray wraps an opened file.
 """
@@ -24,30 +24,14 @@ from simvp_climate.data.checked_store import CheckedStore
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A lazy variable as a selection from a stored array.
+    """A lazy variable as a selection from a stored array."""
 
-    Attributes
-    ----------
-    stored
-        The whole stored array, decoded when it is read.
-    key
-        For each stored axis the index, slice or array of indices that the variable consists of.
-    dims
-        Dimensions of the variable: the stored axes without those at a single index.
-    array
-        The Zarr array, or None for other formats.
-    chunks
-        Shape of what is stored and decoded in one piece (a chunk, or a shard of many), or None if unknown.
-    decoders
-        Functions that xarray applies to the stored numbers, in order: fill values, scaling.
-    """
-
-    stored: xr.Variable
-    key: tuple[int | slice | np.ndarray, ...]
-    dims: tuple[str, ...]
-    array: zarr.Array | None
-    chunks: tuple[int, ...] | None
-    decoders: tuple[Callable, ...]
+    stored: xr.Variable  # the whole stored array, decoded when it is read
+    key: tuple[int | slice | np.ndarray, ...]  # for each stored axis the indices that the variable consists of
+    dims: tuple[str, ...]  # of the variable: the stored axes without those at a single index
+    array: zarr.Array | None  # None for other formats than Zarr
+    chunks: tuple[int, ...] | None  # shape of a chunk, or of a shard of many; None if unknown
+    decoders: tuple[Callable, ...]  # functions that xarray applies to the stored numbers, in order
 
     @property
     def time_axis(self) -> int:
@@ -77,7 +61,7 @@ class View:
 
 
 def find_view(variable: xr.Variable) -> View | None:
-    """Return the view that a lazy variable is, or None for dask, numbers in memory and results of arithmetic."""
+    """Return a lazy variable as a view, or None for dask, numbers in memory and results of arithmetic."""
     data = variable._data
     while type(data) in (indexing.MemoryCachedArray, indexing.CopyOnWriteArray):
         data = data.array
@@ -109,10 +93,7 @@ def find_view(variable: xr.Variable) -> View | None:
 
 
 def _checked(array: zarr.Array) -> zarr.Array:
-    """Return an array that raises an error for truncated chunks, also where the user opened the store.
-
-    Absent chunks then read as the fill value, as in xarray.
-    """
+    """Return an array that raises an error for truncated chunks; absent chunks read as in the store it comes from."""
     if isinstance(array.store, CheckedStore):
         return array
     store = CheckedStore(array.store, missing_chunks="fill")
@@ -121,10 +102,10 @@ def _checked(array: zarr.Array) -> zarr.Array:
 
 
 def variable_identity(variable: xr.Variable) -> str | None:
-    """Return a digest that changes when the stored data or the selection change, or None if that takes reading.
+    """Return a digest that changes with the stored data and the selection, or None if it would need the values.
 
-    For files on a local disk it covers names, sizes and modification times of the files (of each chunk); for remote
-    stores address and metadata, so that it misses a chunk overwritten in place.
+    For files on a local disk it covers the name, size and modification time of each file (of each chunk); for remote
+    stores the address and metadata only, so that a chunk overwritten in place goes unnoticed.
     """
     view = find_view(variable)
     if view is None:

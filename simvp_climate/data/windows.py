@@ -15,12 +15,8 @@ _DURATION = re.compile(r"(\d+(\.\d+)?)?\s*[A-Za-z]+")
 def parse_step(step: str) -> pd.Timedelta | int:
     """Return a time step: a `pandas.Timedelta`, or an int for a number of calendar months.
 
-    "6h" and "1D" are durations; "1MS" (or "1ME", "3MS") are calendar months, which differ in length.
-
-    Raises
-    ------
-    ValueError
-        If the text is neither, or the step is not positive.
+    "6h" and "1D" are durations; "1MS" (or "1ME", "3MS") are calendar months, which differ in length. ValueError if the
+    text is neither, or the step is not positive.
     """
     rule = f"{step!r} is not a time step: write a duration such as '6h' or '1D', or calendar months such as '1MS'"
     if not isinstance(step, str):
@@ -81,28 +77,24 @@ def shift(times: pd.Index, step: str, count: int) -> pd.Index:
 
 def _add_months(times: pd.Index, months: int, known: pd.Index | None) -> pd.Index:
     """Return times some months later, taken from `known` where it has a time in that month."""
-    ends = all(time.day == _last_day(time) for time in times)
-    later = [_month_later(time, months, ends) for time in times]
+    are_last_days = bool((times.day == times.days_in_month).all())
+    later = [_add_months_to_time(time, months, are_last_days) for time in times]
     if known is not None:
         positions = _ordinals(known, 1).get_indexer(_ordinals(times, 1) + months)
         later = [known[i] if i >= 0 else time for i, time in zip(positions, later, strict=True)]
     return type(times)(later)
 
 
-def _month_later(time: pd.Timestamp, months: int, end: bool) -> pd.Timestamp:
+def _add_months_to_time(time: pd.Timestamp, months: int, on_last_day: bool) -> pd.Timestamp:
     """Return a time (of pandas or cftime) on the same day months later, or on the last day of that month."""
     year, month = divmod(time.year * 12 + time.month - 1 + months, 12)
     first = time.replace(day=1).replace(year=year, month=month + 1)
-    return first.replace(day=_last_day(first) if end else min(time.day, _last_day(first)))
-
-
-def _last_day(time: pd.Timestamp) -> int:
-    """Return the number of days in the month of a time (of pandas or cftime)."""
-    return ((time.replace(day=1) + timedelta(days=32)).replace(day=1) - timedelta(days=1)).day
+    days_in_month = ((first + timedelta(days=32)).replace(day=1) - timedelta(days=1)).day
+    return first.replace(day=days_in_month if on_last_day else min(time.day, days_in_month))
 
 
 def check_times(times: pd.Index, name: str, dim: str = "time") -> None:
-    """Raise ValueError unless the times of a series exist and increase; messages say `name` and the user's `dim`."""
+    """Raise ValueError unless the times of a series exist and increase; `name` and `dim` are for the message."""
     if len(times) == 0:
         raise ValueError(f"{name} has no times. Select a period that lies within the data")
     missing = np.asarray(times.isna())
@@ -132,14 +124,9 @@ def data_step(times: pd.Index, step: str) -> pd.Timedelta | int:
 def find_windows(times: pd.Index, step: str, history: int, horizon: int, name: str) -> np.ndarray:
     """Return every gap-free window of a series: positions in `times`, shape (window, history + horizon).
 
-    A window is `history + horizon` times exactly one step apart; the last history time is its
-    initialization. `horizon=0` returns the histories only. Each time is looked up by its value, so windows never
-    span a gap.
-
-    Raises
-    ------
-    ValueError
-        If the step is no multiple of the data's step, or no window fits; `name` is for the message.
+    A window is `history + horizon` times exactly one step apart; the last history time is its initialization.
+    `horizon=0` returns the histories only. Each time is looked up by its value, so windows never span a gap.
+    ValueError, with the `name` of the series, if the step is no multiple of the data's step, or no window fits.
     """
     check_times(times, name)
     size, length = parse_step(step), history + horizon
@@ -175,11 +162,7 @@ def select_histories(
     """Return the positions in `times` of the history of each initialization, shape (init, history).
 
     Initializations are `init_times`, or all multiples of `every` with a full history, or by default the last time.
-
-    Raises
-    ------
-    ValueError
-        If an initialization has no full history, none fits, or both arguments are given.
+    ValueError if an initialization has no full history, none fits, or both arguments are given.
     """
     if init_times is not None and every is not None:
         raise ValueError(f"give init_times or every={every!r}, not both")
@@ -222,7 +205,7 @@ def _histories_every(times: pd.Index, histories: np.ndarray, step: str, every: s
 
 
 def _is_multiple(inits: pd.Index, every: str) -> np.ndarray:
-    """Return which times are multiples of `every` from 00 UTC of 1970-01-01 in their calendar, or from January."""
+    """Return which times are multiples of `every`, from 1970-01-01 00 UTC in their calendar; months from January."""
     size = parse_step(every)
     if isinstance(size, int):
         return np.asarray((inits.year * 12 + inits.month - 1) % size == 0)
@@ -231,7 +214,7 @@ def _is_multiple(inits: pd.Index, every: str) -> np.ndarray:
 
 
 def _ordinals(times: pd.Index, size: pd.Timedelta | int) -> pd.Index:
-    """Return times as values that one step can be added to: themselves, or months counted from year 0."""
+    """Return values to which a step can be added: the times, or for months their number of months since year 0."""
     return pd.Index(times.year * 12 + times.month) if isinstance(size, int) else times
 
 

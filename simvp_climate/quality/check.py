@@ -21,6 +21,7 @@ from simvp_climate.data.grid import (
     Axes,
     closes_longitude,
     find_axes,
+    find_axis_fault,
     find_candidates,
     find_horizontal,
     find_member,
@@ -37,7 +38,6 @@ from simvp_climate.quality.report import Draft, Report, format_error, format_tim
 from simvp_climate.quality.samples import DIMS, NOTHING_TO_DO, SampledSeries, StoredField, check_values
 
 _EXPECTED_NAMES = [name for variable in VARIABLES for name in (variable.long_name, variable.short_name)]
-_DEGREES = {"latitude": (-90, 90), "longitude": (-360, 720)}
 
 
 def check(
@@ -144,9 +144,11 @@ def _check_grid(dataset: xr.Dataset, draft: Draft) -> tuple[xr.Dataset, Axes | N
         draft.add("error", "no-grid", "grid", *split_error(error))
         return dataset, None
     for name, axis in ((latitude, "latitude"), (longitude, "longitude")):
-        dataset = _check_degrees(dataset, name, axis, draft)
-        if dataset is None:
-            return xr.Dataset(), None
+        while fault := find_axis_fault(axis, name, dataset[name].values):
+            draft.add("error", f"{axis}-{fault.rule}", name, fault.message, fault.fix)
+            if fault.kept is None:
+                return xr.Dataset(), None
+            dataset = dataset.isel({name: fault.kept})
     try:
         axes = find_axes(dataset)
     except Exception as error:
@@ -170,49 +172,6 @@ def _check_grid(dataset: xr.Dataset, draft: Draft) -> tuple[xr.Dataset, Axes | N
     message = f"dimensions {list_names(dataset.dims)}: these are forecasts, but a network trains on a series in time"
     draft.add("error", "forecast", "time", message, report.fix_for_forecasts(dataset, axes.time))
     return dataset, None
-
-
-def _check_degrees(dataset: xr.Dataset, name: str, axis: str, draft: Draft) -> xr.Dataset | None:
-    """Return the Dataset with one axis in order, or None if nothing is left of it."""
-    lowest, highest = _DEGREES[axis]
-    try:
-        values = dataset[name].values.astype(np.float64)
-    except (TypeError, ValueError):
-        values = np.empty(0)
-    if not len(values):
-        content = list_names(dataset[name].values) or "nothing: the selection is empty"
-        fix = f"ds = ds.assign_coords({name}=[...])  # or select what exists, in the order of the file: slice(60, 40)"
-        draft.add("error", f"{axis}-values", name, f"it must contain degrees, but contains {content}", fix)
-        return None
-    wrong = ~((values >= lowest - 1e-3) & (values <= highest + 1e-3))
-    if wrong.any():
-        first = values[wrong.argmax()]
-        message = f"{wrong.sum()} of {len(values)} values are outside {lowest}..{highest}, the first is {first:g}"
-        fix = f'ds = ds.isel({name}=(abs(ds["{name}"]) <= {highest}).values)'
-        if wrong.mean() > 0.5:
-            fix = "cdo remapbil,r144x73 in.nc regular.nc\nIf these are meters of a map projection, regrid first"
-        draft.add("error", f"{axis}-values", name, message, fix)
-        if wrong.mean() > 0.5:
-            return None
-        dataset, values = dataset.isel({name: ~wrong}), values[~wrong]
-    if axis == "latitude":
-        signs = np.sign(np.diff(values))
-        if len(signs) and abs(signs.sum()) != len(signs):
-            position = int(np.argmax((signs != signs[0]) | (signs == 0)))
-            message = f"{values[position]:g} is followed by {values[position + 1]:g} (position {position + 1}): "
-            message += "latitudes must increase or decrease strictly"
-            fix = f'ds = ds.sortby("{name}").drop_duplicates("{name}")'
-            draft.add("error", "latitude-order", name, message, fix)
-            dataset = dataset.sortby(name).drop_duplicates(name)
-        return dataset
-    meridian = np.round(values % 360, 3) % 360
-    repeated = np.setdiff1d(np.arange(len(values)), np.unique(meridian, return_index=True)[1]).tolist()
-    if repeated:
-        first = values[meridian == meridian[repeated[0]]][0]
-        message = f"one meridian occurs twice, {first:g} and {values[repeated[0]]:g}; each may occur once, modulo 360"
-        draft.add("error", "longitude-repeats", name, message, f"ds = ds.drop_isel({name}={repeated})")
-        dataset = dataset.drop_isel({name: repeated})
-    return dataset
 
 
 def _check_spacing(name: str, axis: str, values: np.ndarray, tolerance: float, draft: Draft) -> None:

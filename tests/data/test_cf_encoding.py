@@ -1,4 +1,4 @@
-"""The outward form of forecasts: what a file keeps. `test_forecaster.py` has what a Forecaster makes of it."""
+"""CF attributes and encodings of forecasts, in memory and in files."""
 
 import numpy as np
 import pandas as pd
@@ -56,20 +56,20 @@ def test_means_and_sums_keep_their_bounds_and_methods_in_a_file(tmp_path, calend
     [
         ("t2m", {}, None),  # may be a daily mean
         ("t2m", {"cell_methods": "time: mean"}, "time: mean"),
-        ("t2m", {"GRIB_stepType": "instant"}, None),  # stays with daily means made of them
+        ("t2m", {"GRIB_stepType": "instant"}, None),  # xarray keeps it in daily means
         ("t2m", {"cell_methods": "time: point"}, "time: point"),
         ("mean_flux", {"GRIB_stepType": "avg"}, "time: mean"),
         ("tp", {"GRIB_stepType": "accum"}, "time: sum"),
         ("t2m", {"GRIB_stepType": "max"}, "time: maximum"),
-        ("tp", {}, None),  # over which time is not said
-        ("unheard_of", {}, None),
+        ("tp", {}, None),  # accumulated over an unknown time
+        ("unknown_name", {}, None),
     ],
 )
-def test_cell_methods_say_what_the_data_said(name, attrs, methods):
+def test_cell_methods_come_from_the_data(name, attrs, methods):
     assert encode(forecast(name, **attrs))[name].attrs.get("cell_methods") == methods
 
 
-def test_what_a_cache_says_of_its_values_is_not_said_of_a_forecast():
+def test_attributes_about_cached_values_are_dropped():
     attrs = {"cache_max_abs_error": 0.5, "units": "K", "cacheable": "yes"}
     assert encode(forecast("t2m", **attrs))["t2m"].attrs == {
         "standard_name": "air_temperature",
@@ -79,7 +79,7 @@ def test_what_a_cache_says_of_its_values_is_not_said_of_a_forecast():
     }
 
 
-def test_bounds_that_stayed_with_the_data_are_not_pointed_at():
+def test_bounds_that_the_forecast_lacks_are_not_named():
     ds = forecast("t2m")
     ds["latitude"].attrs["bounds"] = "lat_bnds"
     ds["valid_time"].attrs["bounds"] = "time_bnds"

@@ -12,14 +12,14 @@ LATITUDES = np.arange(-67.5, 90, 45)  # 4
 LONGITUDES = np.arange(0, 360, 45.0)  # 8
 
 
-def where(latitude, longitude):
-    """Return values that say where they belong; longitudes just below 360 are noise and count as 0."""
+def values_at(latitude, longitude):
+    """Return values that encode their coordinates; longitudes just below 360 are noise and count as 0."""
     latitude, longitude = np.asarray(latitude, "f8"), np.asarray(longitude, "f8")
     return 10 * latitude[:, None] + np.round(longitude % 360 % 359.999, 2) / 1000
 
 
 def field(lat="latitude", lon="longitude", latitude=LATITUDES, longitude=LONGITUDES, time="time", name="x"):
-    values = where(latitude, longitude) + np.arange(3)[:, None, None]
+    values = values_at(latitude, longitude) + np.arange(3)[:, None, None]
     return xr.Dataset({name: ((time, lat, lon), values)}, {time: TIMES, lat: latitude, lon: longitude})
 
 
@@ -54,7 +54,7 @@ def test_pressure_wins_over_depth():
     assert find_axes(ds).level == "level"
 
 
-def test_axes_of_era5_as_the_cds_gives_it():
+def test_axes_of_era5_from_the_climate_data_store():
     ds = field(time="valid_time").assign_coords(number=0, expver=("valid_time", ["0001"] * 3))
     assert find_axes(ds) == Axes("valid_time", "latitude", "longitude", None)
 
@@ -108,16 +108,16 @@ def test_refuses_unstructured_grids():
         (field("lat", "lon").rename_dims(lat="j"), r"its dimension 'j': ds.swap_dims\(j='lat'\)"),
         (field(latitude=[-10.0, 10, 10, 20]), "from 10 to 10 at position 2.*drop_duplicates"),
         (field(latitude=[-10.0, 10, 0, 20]), "from 10 to 0 at position 2.*sortby"),
-        (field(latitude=[1e5, 2e5, 3e5, 4e5]), "contains 100000: latitudes are degrees north"),
-        (field(latitude=[-10.0, 0.0, 10.0, np.nan]), "contains nan"),
-        (field(longitude=np.linspace(0, 1e6, 8)), "longitudes are degrees east"),
-        (field(longitude=np.linspace(0, 360, 8)), r"twice, 0 and 360.*ds.isel\(longitude=slice\(0, -1\)\)"),
+        (field(latitude=[1e5, 2e5, 3e5, 4e5]), "latitudes must be degrees .*100000"),
+        (field(latitude=[-10.0, 0.0, 10.0, np.nan]), "1 of 4 .*nan"),
+        (field(longitude=np.linspace(0, 1e6, 8)), "longitudes must be degrees"),
+        (field(longitude=np.linspace(0, 360, 8)), r"twice, 0 and 360.*drop_isel\(longitude=\[7\]\)"),
         (field(longitude=np.linspace(-180, 180, 8)), r"twice, -180 and 180"),
-        (field(longitude=[0, 45, 45, 90, 135, 180, 225, 270]), r"ds.drop_isel\(longitude=\[2\]\)"),
+        (field(longitude=[0, 45, 45, 90, 135, 180, 225, 270]), r"drop_isel\(longitude=\[2\]\)"),
         (field().drop_vars("time"), "'time' has no dates"),
     ],
 )
-def test_refuses_and_says_the_way_out(dataset, message):
+def test_invalid_axes_are_refused_with_a_fix(dataset, message):
     with pytest.raises(ValueError, match=message):
         find_axes(dataset)
 
@@ -131,7 +131,7 @@ def test_refuses_two_times_and_two_levels():
         find_axes(both)
 
 
-def test_way_out_of_a_repeated_meridian_works():
+def test_a_dataset_without_its_repeated_meridian_is_accepted():
     ds = field(longitude=np.linspace(0, 360, 8))
     assert find_axes(ds.isel(longitude=slice(0, -1))).longitude == "longitude"
 
@@ -139,7 +139,7 @@ def test_way_out_of_a_repeated_meridian_works():
 # ---- rename
 
 
-def test_rename_gives_names_in_the_order_asked_and_nothing_else():
+def test_rename_returns_the_requested_variables_in_order_and_no_others():
     ds = field("lat", "lon", name="2m_temperature").assign(
         geopotential_500=field("lat", "lon")["x"], rest=field("lat", "lon")["x"]
     )
@@ -171,7 +171,7 @@ def test_rename_does_not_read():
         canonicalize(ds, ["t2m"])
 
 
-def test_level_in_the_name_gives_a_flat_variable():
+def test_a_level_in_the_name_gives_a_variable_without_levels():
     result = rename(on_levels([500, 850]), ["z850", "geopotential_500"])
     assert set(result.coords) == {"time", "latitude", "longitude"}
     np.testing.assert_array_equal(result["z850"] - result["geopotential_500"], 1e4)
@@ -186,7 +186,7 @@ def test_level_in_the_name_gives_a_flat_variable():
         ([500.0, 850.0], {"units": "hPa"}),
     ],
 )
-def test_levels_are_asked_for_in_hpa_and_stay_as_in_the_file(values, attrs):
+def test_levels_are_requested_in_hpa_and_stay_as_in_the_file(values, attrs):
     ds = on_levels(values, dim="plev", **attrs)
     result = rename(ds, ["z"], levels=[850, 500])
     assert result["level"].values.tolist() == values[::-1]
@@ -200,7 +200,7 @@ def test_all_levels_without_levels():
     assert rename(on_levels([500, 850]), ["geopotential"])["geopotential"].sizes["level"] == 2
 
 
-def test_a_single_level_is_flat_unless_asked_for():
+def test_a_single_level_has_no_dimension_unless_requested():
     ds = on_levels([850.0], name="vo", dim="pressure_level")
     assert rename(ds, ["vo"])["vo"].dims == ("time", "latitude", "longitude")
     assert rename(ds, ["vorticity"], levels=[850])["vorticity"].sizes["level"] == 1
@@ -231,7 +231,7 @@ def test_a_field_that_the_file_calls_a_coordinate():
     assert list(rename(ds, ["x", "land_sea_mask"])) == ["x", "land_sea_mask"]
 
 
-def test_found_by_attributes():
+def test_variables_are_recognized_by_attributes():
     ds = field(name="var151")
     ds["var151"].attrs["standard_name"] = "air_pressure_at_mean_sea_level"
     assert list(rename(ds, ["msl"])) == ["msl"]
@@ -243,7 +243,7 @@ def test_found_by_attributes():
     assert list(rename(ds, ["mass_concentration_of_chlorophyll_in_sea_water"]))
 
 
-def test_attributes_do_not_mislead():
+def test_a_name_counts_more_than_attributes():
     ds = field(name="geopotential_500").assign(hurs=field()["x"])
     ds["geopotential_500"].attrs["standard_name"] = "geopotential"
     ds["hurs"].attrs["standard_name"] = "relative_humidity"  # at 2 m
@@ -258,18 +258,20 @@ def test_surface_geopotential_is_not_taken_for_a_level():
     np.testing.assert_array_equal(rename(ds, ["z500"])["z500"], ds["geopotential"].isel(level=0))
 
 
-@pytest.mark.parametrize(("held", "asked"), [("zg", "z500"), ("gh", "geopotential_500"), ("geopotential", "gh500")])
-def test_geopotential_and_its_height_stand_for_each_other(held, asked):
-    ds = on_levels([500, 850], name=held)
-    ds[held].attrs["units"] = "of the file"
-    found = rename(ds, [asked])[asked]
-    np.testing.assert_array_equal(found, ds[held].isel(level=0))
-    assert found.attrs["units"] == "of the file"
+@pytest.mark.parametrize(
+    ("stored_name", "requested"), [("zg", "z500"), ("gh", "geopotential_500"), ("geopotential", "gh500")]
+)
+def test_geopotential_and_its_height_stand_for_each_other(stored_name, requested):
+    ds = on_levels([500, 850], name=stored_name)
+    ds[stored_name].attrs["units"] = "of the file"
+    renamed = rename(ds, [requested])[requested]
+    np.testing.assert_array_equal(renamed, ds[stored_name].isel(level=0))
+    assert renamed.attrs["units"] == "of the file"
     whole = rename(ds, ["geopotential", "gh"])
     np.testing.assert_array_equal(whole["geopotential"], whole["gh"])
 
 
-def test_geopotential_is_not_its_height_where_both_are_there():
+def test_geopotential_is_not_its_height_where_the_file_has_both():
     ds = on_levels([500, 850]).assign(gh=on_levels([500, 850])["z"] / 9.8)
     np.testing.assert_array_equal(rename(ds, ["geopotential_500"])["geopotential_500"], ds["z"].isel(level=0))
     np.testing.assert_array_equal(rename(ds, ["zg500"])["zg500"], ds["gh"].isel(level=0))
@@ -279,16 +281,16 @@ def test_geopotential_is_not_its_height_where_both_are_there():
 
 
 @pytest.mark.parametrize(
-    ("dataset", "asked", "both"),
+    ("dataset", "requested", "names"),
     [
         (field(name="tas").assign({"2m_temperature": field()["x"]}), "t2m", r"\['tas', '2m_temperature'\]"),
         (on_levels([500]).assign(geopotential_500=field()["x"]), "z500", r"\['geopotential_500', 'z'\]"),
         (field(name="msl").assign(p=field()["x"].assign_attrs(short_name="msl")), "psl", r"\['msl', 'p'\]"),
     ],
 )
-def test_one_variable_by_two_names_is_refused_and_either_name_is_the_way_out(dataset, asked, both):
-    with pytest.raises(ValueError, match=f"{asked!r} could be any of {both}. Ask for one of these names"):
-        rename(dataset, [asked])
+def test_a_variable_under_two_names_is_refused_and_either_name_works(dataset, requested, names):
+    with pytest.raises(ValueError, match=f"{requested!r} could be any of {names}"):
+        rename(dataset, [requested])
     for name in dataset.data_vars:
         np.testing.assert_array_equal(rename(dataset, [name])[name].squeeze(), dataset[name].squeeze())
 
@@ -305,10 +307,10 @@ def test_forecasts_keep_their_times():
     result = rename(ds, ["x"])
     assert set(result.coords) == {"init_time", "lead_time", "valid_time", "latitude", "longitude"}
     assert orient(result)["x"].dims == ("lead_time", "init_time", "latitude", "longitude")
-    one = rename(ds.isel(init_time=0), ["x"])
-    assert one.sizes["lead_time"] == 3 and set(one.coords) == set(result.coords)
-    one = rename(ds.isel(lead_time=0), ["x"])
-    assert one.sizes["init_time"] == 3 and set(one.coords) == set(result.coords)
+    single = rename(ds.isel(init_time=0), ["x"])
+    assert single.sizes["lead_time"] == 3 and set(single.coords) == set(result.coords)
+    single = rename(ds.isel(lead_time=0), ["x"])
+    assert single.sizes["init_time"] == 3 and set(single.coords) == set(result.coords)
 
 
 def test_renaming_twice_is_renaming_once():
@@ -320,19 +322,19 @@ def test_renaming_twice_is_renaming_once():
     ("dataset", "variables", "levels", "message"),
     [
         (field(name="t2m"), ["t3m"], None, r"no variable 't3m'.*which has \['t2m'\]. Did you mean 't2m'"),
-        (on_levels([500, 850]), ["z505"], None, "level 505 hPa is not in 'level', which has 500, 850"),
+        (on_levels([500, 850]), ["z505"], None, "level 505 hPa is not in 'level'.*500, 850"),
         (on_levels([500, 850]), ["z"], [500, 700], "level 700 hPa is not in 'level'"),
-        (on_levels([500, 850]), ["z"], [500, 500], "a list of different pressures"),
-        (on_levels([500, 850]), ["z"], [], "a list of different pressures"),
+        (on_levels([500, 850]), ["z"], [500, 500], r"\[500, 500\] must be unique"),
+        (on_levels([500, 850]), ["z"], [], r"levels=\[\] must be"),
         (field(name="t2m"), ["t2m"], [500], r"levels=\[500.0\] applies to none.*Omit levels"),
         (field(name="z"), ["z500"], None, r"'z' does not name its level.*ds.rename\(z='z500'\)"),
         (on_levels([1.0, 2.0], units="m"), ["z500"], None, r"levels 'level' \(m\) are not pressures"),
         (field(name="2t").assign(tas=field()["x"]), ["t2m"], None, r"could be any of \['2t', 'tas'\]"),
         (field().assign(index=("time", [1, 2, 3])), ["index"], None, r"lacks \['latitude', 'longitude'\]"),
-        (field(), "x", None, "one string"),
+        (field(), "x", None, "variables='x'"),
     ],
 )
-def test_rename_refuses_and_says_the_way_out(dataset, variables, levels, message):
+def test_rename_refuses_with_a_fix(dataset, variables, levels, message):
     with pytest.raises(ValueError, match=message):
         rename(dataset, variables, levels)
 
@@ -369,7 +371,7 @@ def test_longitude_ascends_without_a_jump(longitude, canonical):
 
 
 def test_orient_needs_renamed_dimensions():
-    with pytest.raises(ValueError, match="lack.*rename the dataset"):
+    with pytest.raises(ValueError, match=r"lack \['latitude', 'longitude'\]"):
         orient(field("lat", "lon"))
 
 
@@ -392,19 +394,19 @@ NOISY = np.rad2deg(np.linspace(0, 2 * np.pi, 12, endpoint=False))
     ],
 )
 @pytest.mark.parametrize("longitude_first", [False, True])
-def test_there_and_back(latitude, longitude, longitude_first):
+def test_restore_returns_the_original_to_the_bit(latitude, longitude, longitude_first):
     ds = field("lat", "lon", latitude, longitude, time="valid_time", name="z500")
     ds["lat"].attrs["comment"] = "mine"
     ds["lon"].encoding["_FillValue"] = None
     if longitude_first:
         ds = ds.transpose("valid_time", "lon", "lat")
-    inside = canonicalize(ds, ["z500"]).dataset
+    oriented = canonicalize(ds, ["z500"]).dataset
     for axis in ("latitude", "longitude"):
-        assert (np.diff(inside[axis]) > 0).all() and inside[axis].dtype == np.float64
-    expected = where(inside["latitude"], inside["longitude"])
-    first = inside["z500"].isel(time=0).transpose("latitude", "longitude")
+        assert (np.diff(oriented[axis]) > 0).all() and oriented[axis].dtype == np.float64
+    expected = values_at(oriented["latitude"], oriented["longitude"])
+    first = oriented["z500"].isel(time=0).transpose("latitude", "longitude")
     np.testing.assert_allclose(first, expected, atol=1e-4)
-    back = canonicalize(ds).restore(inside)
+    back = canonicalize(ds).restore(oriented)
     assert back.identical(ds.transpose("valid_time", "lat", "lon"))
     for axis in ("lat", "lon"):
         assert back[axis].dtype == ds[axis].dtype
@@ -415,10 +417,10 @@ def test_there_and_back(latitude, longitude, longitude_first):
 
 def test_levels_come_back_in_the_unit_of_the_file():
     ds = on_levels([85000.0, 50000.0], dim="plev", units="Pa")
-    inside = canonicalize(ds, ["z"], levels=[500, 850]).dataset
-    assert inside["level"].values.tolist() == [500, 850]
-    assert inside["level"].attrs["units"] == "hPa"
-    back = canonicalize(ds).restore(inside)
+    oriented = canonicalize(ds, ["z"], levels=[500, 850]).dataset
+    assert oriented["level"].values.tolist() == [500, 850]
+    assert oriented["level"].attrs["units"] == "hPa"
+    back = canonicalize(ds).restore(oriented)
     assert back["plev"].values.tolist() == [50000, 85000] and back["plev"].attrs == {"units": "Pa"}
     assert back["z"].dims == ("time", "plev", "latitude", "longitude")
     assert (back - ds).sizes == ds.sizes
@@ -426,8 +428,8 @@ def test_levels_come_back_in_the_unit_of_the_file():
 
 def test_a_forecast_aligns_with_the_data_it_was_made_from():
     ds = field("lat", "lon", LATITUDES[::-1], NOISY - 180, time="valid_time", name="t2m")
-    inside = canonicalize(ds, ["t2m"]).dataset
-    forecast = inside.rename(time="init_time").isel(init_time=[0]).expand_dims(lead_time=TIMES[1:] - TIMES[0])
+    oriented = canonicalize(ds, ["t2m"]).dataset
+    forecast = oriented.rename(time="init_time").isel(init_time=[0]).expand_dims(lead_time=TIMES[1:] - TIMES[0])
     forecast = forecast.assign_coords(valid_time=forecast["init_time"] + forecast["lead_time"])
     out = canonicalize(ds).restore(forecast)
     assert out["t2m"].dims == ("init_time", "lead_time", "lat", "lon")
@@ -436,9 +438,9 @@ def test_a_forecast_aligns_with_the_data_it_was_made_from():
 
 
 def test_restore_refuses_another_grid():
-    inside = orient(field())
+    oriented = orient(field())
     with pytest.raises(ValueError, match="8 against 7 longitudes"):
-        canonicalize(field(longitude=np.arange(7) * 40.0)).restore(inside)
+        canonicalize(field(longitude=np.arange(7) * 40.0)).restore(oriented)
     with pytest.raises(ValueError, match="level dimension"):
         canonicalize(field()).restore(orient(on_levels([500, 850])))
 
@@ -446,7 +448,7 @@ def test_restore_refuses_another_grid():
 # ---- same_grid
 
 
-def test_same_grid_allows_noise_and_another_turn():
+def test_grids_agree_despite_noise_and_modulo_360():
     check_same_grid(orient(field()), orient(field(longitude=(LONGITUDES + 1e-5).astype("f4"))))
     check_same_grid(field(longitude=LONGITUDES + 360), field())
 
@@ -459,12 +461,12 @@ def test_same_grid_allows_noise_and_another_turn():
         (field(longitude=LONGITUDES + 1), r"longitude 0 is 0 against 1 \(tolerance 0.001"),
     ],
 )
-def test_same_grid_says_where_grids_differ(other, message):
+def test_different_grids_are_an_error_with_the_first_difference(other, message):
     with pytest.raises(ValueError, match=message):
         check_same_grid(field(), other)
 
 
-# ---- forecasts of others, members, bounds of times
+# ---- forecasts, members, bounds of times
 
 
 def forecast_of(init, lead, lead_attrs=None):
@@ -481,31 +483,31 @@ def forecast_of(init, lead, lead_attrs=None):
         ("forecast_reference_time", "hours_ahead", {"standard_name": "forecast_period"}),
     ],
 )
-def test_forecasts_of_others_get_the_names_inside(init, lead, attrs):
+def test_forecasts_of_any_origin_get_canonical_names(init, lead, attrs):
     ds = forecast_of(init, lead, attrs)
-    found = rename(ds, ["t2m"])
-    assert found["t2m"].dims == ("init_time", "lead_time", "latitude", "longitude")
-    assert found["valid_time"].dims == ("init_time", "lead_time")
-    assert found["valid_time"].values[1, 2] == TIMES[1] + (TIMES[2] - TIMES[0])
-    np.testing.assert_array_equal(found["t2m"], ds["t2m"])
-    assert rename(found, ["t2m"]).identical(found)
+    renamed = rename(ds, ["t2m"])
+    assert renamed["t2m"].dims == ("init_time", "lead_time", "latitude", "longitude")
+    assert renamed["valid_time"].dims == ("init_time", "lead_time")
+    assert renamed["valid_time"].values[1, 2] == TIMES[1] + (TIMES[2] - TIMES[0])
+    np.testing.assert_array_equal(renamed["t2m"], ds["t2m"])
+    assert rename(renamed, ["t2m"]).identical(renamed)
 
 
-def test_one_forecast_of_grib_has_its_init_time_as_a_scalar():
+def test_a_single_forecast_of_grib_has_a_scalar_init_time():
     ds = forecast_of("time", "step").isel(time=1)
     ds = ds.assign_coords(valid_time=ds["time"] + ds["step"])
-    found = rename(ds, ["t2m"])
-    assert found.sizes["lead_time"] == 3 and found["init_time"].values == TIMES[1]
-    assert found["valid_time"].values.tolist() == ds["valid_time"].values.tolist()
+    renamed = rename(ds, ["t2m"])
+    assert renamed.sizes["lead_time"] == 3 and renamed["init_time"].values == TIMES[1]
+    assert renamed["valid_time"].values.tolist() == ds["valid_time"].values.tolist()
 
 
-def test_durations_that_are_no_leads_stay():
+def test_durations_that_are_not_lead_times_stay():
     ds = field().expand_dims(window=TIMES - TIMES[0])
     assert rename(ds, ["x"])["x"].dims == ("window", "time", "latitude", "longitude")
 
 
 @pytest.mark.parametrize(
-    ("dim", "attrs", "found"),
+    ("dim", "attrs", "expected"),
     [
         ("number", {}, "number"),
         ("member", {}, "member"),
@@ -515,11 +517,11 @@ def test_durations_that_are_no_leads_stay():
         ("scenario", {}, None),
     ],
 )
-def test_member_dimension(dim, attrs, found):
+def test_member_dimension(dim, attrs, expected):
     ds = field(name="t2m").expand_dims({dim: [0, 1]})
     ds[dim].attrs = attrs
-    assert find_member(ds) == found
-    assert find_member(rename(ds, ["t2m"])) == found
+    assert find_member(ds) == expected
+    assert find_member(rename(ds, ["t2m"])) == expected
     assert find_member(ds.isel({dim: 0})) is None
 
 
@@ -529,7 +531,7 @@ def test_two_member_dimensions_are_refused():
 
 
 def averaged(lower, upper, times=TIMES, time="time"):
-    """Means of the time from `lower` to `upper` hours before each time."""
+    """Return means from `lower` to `upper` hours relative to each time."""
     ds = field(name="tp", time=time).assign_coords({time: times})
     ds["tp"].attrs = {"cell_methods": "time: mean (interval: 6 hours)", "units": "m"}
     pairs = [[t + pd.Timedelta(lower, "h"), t + pd.Timedelta(upper, "h")] for t in times]
@@ -539,20 +541,20 @@ def averaged(lower, upper, times=TIMES, time="time"):
 
 
 @pytest.mark.parametrize("time", ["time", "valid_time"])
-def test_bounds_of_the_times_stay_and_go_along(time):
+def test_time_bounds_stay_and_follow_selections(time):
     ds = averaged(-6, 0, time=time)
-    found = rename(ds, ["tp"])
+    renamed = rename(ds, ["tp"])
     name = f"{time}_bnds"
-    assert found["time"].attrs["bounds"] == name and found.coords[name].dims == ("time", "bnds")
-    assert found["tp"].attrs["cell_methods"] == "time: mean (interval: 6 hours)"
-    assert list(found.data_vars) == ["tp"]
-    for part in (found.isel(time=[2]), found.sel(time=[TIMES[2]]), orient(found).isel(time=[2])):
-        assert part[name].values.tolist() == [[TIMES[1].value, TIMES[2].value]]
-    assert canonicalize(ds).restore(orient(found))["tp"].dims == (time, "latitude", "longitude")
-    assert rename(found, ["tp"]).identical(found)
+    assert renamed["time"].attrs["bounds"] == name and renamed.coords[name].dims == ("time", "bnds")
+    assert renamed["tp"].attrs["cell_methods"] == "time: mean (interval: 6 hours)"
+    assert list(renamed.data_vars) == ["tp"]
+    for selected in (renamed.isel(time=[2]), renamed.sel(time=[TIMES[2]]), orient(renamed).isel(time=[2])):
+        assert selected[name].values.tolist() == [[TIMES[1].value, TIMES[2].value]]
+    assert canonicalize(ds).restore(orient(renamed))["tp"].dims == (time, "latitude", "longitude")
+    assert rename(renamed, ["tp"]).identical(renamed)
 
 
-def test_bounds_of_nothing_are_not_kept():
+def test_bounds_without_their_time_are_dropped():
     ds = averaged(-6, 0)
     ds["x"] = ds["tp"].isel(time=0, drop=True)
     assert "time_bnds" not in rename(ds, ["x"]).coords
@@ -569,7 +571,7 @@ def test_offsets_of_bounds(lower, upper):
     assert bounds_offsets(rename(averaged(lower, upper, noleap), ["tp"])) == expected
 
 
-def test_offsets_that_vary_or_are_not_there_are_none():
+def test_offsets_that_vary_or_are_absent_are_none():
     months = averaged(0, 24 * 31, xr.date_range("2001-01-01", periods=3, freq="MS", use_cftime=False))
     months["time_bnds"][1, 1] = np.datetime64("2001-03-01")
     assert bounds_offsets(rename(months, ["tp"])) is None

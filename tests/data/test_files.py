@@ -64,7 +64,7 @@ def test_processes_that_write_the_same_file_have_their_own_temporary_names(tmp_p
     assert names == [f"unfinished-a-{os.getpid()}.npz"] and (tmp_path / "a.npz").exists()
 
 
-def test_a_missing_parent_is_named(tmp_path, monkeypatch):
+def test_a_missing_parent_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=f"no folder '{tmp_path}/nowhere'.*mkdir -p"):
         check_parent(tmp_path / "nowhere" / "a")
     monkeypatch.chdir(tmp_path)

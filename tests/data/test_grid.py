@@ -17,7 +17,7 @@ def pole_free(count):
     return axis(-90 + (np.arange(count) + 0.5) * 180 / count)
 
 
-def test_a_grid_without_poles_has_the_cosine():
+def test_weights_of_a_grid_without_pole_rows_are_the_cosine():
     latitude = pole_free(32)
     cosine = np.cos(np.deg2rad(latitude.values))
     np.testing.assert_allclose(latitude_weights(latitude), cosine / cosine.mean(), rtol=1e-13)
@@ -65,7 +65,7 @@ def test_descending_rows_give_the_reversed_weights_with_their_coordinate():
     assert down.dims == ("latitude",)
 
 
-def test_one_row_weighs_one():
+def test_a_single_row_has_weight_1():
     assert latitude_weights(axis([51.5])).values.tolist() == [1.0]
 
 
@@ -77,7 +77,7 @@ def test_the_latitude_of_a_dataset_is_found():
         assert latitude_weights(ds).dims == (name,)
 
 
-def test_float32_noise_at_the_pole_is_no_error():
+def test_float32_noise_at_the_pole_is_accepted():
     latitude = axis(np.linspace(-90, 90, 5))
     noisy = axis(np.nextafter(latitude.values.astype(np.float32), np.float32(200)))
     np.testing.assert_allclose(latitude_weights(noisy), latitude_weights(latitude), rtol=1e-5)
@@ -88,12 +88,12 @@ def test_float32_noise_at_the_pole_is_no_error():
     [
         ([0, 10, 5], "strictly"),
         ([0, 10, 10], "strictly"),
-        ([80, 90, 100], "contains 100: .*-90..90"),
-        ([0, np.nan], "contains nan"),
+        ([80, 90, 100], "-90..90.*100"),
+        ([0, np.nan], "nan"),
         ([], "empty"),
     ],
 )
-def test_latitudes_that_are_none_are_refused(values, message):
+def test_invalid_latitudes_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         latitude_weights(axis(values))
 
@@ -134,7 +134,7 @@ def without(rows):
 
 
 def globe(latitude, columns, values=None, first=0.0, dtype=float):
-    """A Dataset with one field `t` of noise on a global grid."""
+    """Return a field `t` of noise on a global grid."""
     shape = (len(latitude), columns)
     values = np.random.default_rng(0).normal(size=shape) if values is None else np.broadcast_to(values, shape)
     longitude = first + np.arange(columns) * 360 / columns
@@ -201,7 +201,7 @@ PAIRS = [
 
 @pytest.mark.parametrize(("latitude", "columns", "grid"), PAIRS)
 @pytest.mark.parametrize("first", [0, -180, 1.25])
-def test_the_area_mean_and_a_constant_stay(latitude, columns, grid, first):
+def test_regridding_keeps_the_area_mean_and_a_constant(latitude, columns, grid, first):
     ds = globe(latitude, columns, first=first)
     assert area_mean(regrid(ds, grid)) == pytest.approx(area_mean(ds), abs=1e-15)
     np.testing.assert_allclose(regrid(globe(latitude, columns, 287.5, first), grid, min_valid=1).t, 287.5, rtol=1e-13)
@@ -221,14 +221,14 @@ def test_regrid_equals_brute_force(latitude, columns, grid, step):
     np.testing.assert_allclose(regrid(ds, grid).t, brute_force(ds, grid, step), rtol=0, atol=1e-12)
 
 
-def test_conventions_go_in_and_values_do_not_change():
+def test_values_do_not_depend_on_the_convention():
     ds = globe(with_poles(37), 72)
     expected = regrid(ds, globe(without(16), 32, 0)).t.values
-    there = ds.isel(latitude=slice(None, None, -1)).roll(longitude=31, roll_coords=True)
-    there = there.assign_coords(longitude=(there.longitude + 180) % 360 - 180).transpose()
-    there = there.rename(latitude="Y", longitude="X")
-    there.Y.attrs["units"], there.X.attrs["standard_name"] = "degrees_north", "longitude"
-    result = regrid(there, globe(without(16), 32, 0).rename(latitude="lat", longitude="lon"))
+    reordered = ds.isel(latitude=slice(None, None, -1)).roll(longitude=31, roll_coords=True)
+    reordered = reordered.assign_coords(longitude=(reordered.longitude + 180) % 360 - 180).transpose()
+    reordered = reordered.rename(latitude="Y", longitude="X")
+    reordered.Y.attrs["units"], reordered.X.attrs["standard_name"] = "degrees_north", "longitude"
+    result = regrid(reordered, globe(without(16), 32, 0).rename(latitude="lat", longitude="lon"))
     assert result.t.dims == ("X", "Y") and set(result.coords) == {"X", "Y"}
     assert result.Y.attrs == {"units": "degrees_north"} and result.X.attrs == {"standard_name": "longitude"}
     np.testing.assert_allclose(result.t.values.T, expected, atol=1e-14)
@@ -268,7 +268,7 @@ def test_missing_values_are_left_out(min_valid, expected):
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize("rows", range(6, 103, 6))
-def test_just_half_is_enough_whatever_the_rounding(rows, dtype):
+def test_half_a_cell_is_enough_despite_rounding(rows, dtype):
     # the middle row of three reaches as far south as north
     ds = globe(without(rows), 14, np.where(without(rows) < 0, 1, np.nan)[:, None], dtype=dtype)
     result = regrid(ds, globe(without(3), 7, 0)).t
@@ -285,7 +285,7 @@ def test_a_cell_with_missing_values_has_the_mean_of_the_others():
     assert result.notnull().all()
 
 
-def test_what_stays_and_what_goes():
+def test_what_regridding_keeps_and_drops():
     ds = globe(without(8), 16).expand_dims(time=3, number=2).astype("f4")
     ds = ds.assign_attrs(title="x").assign_coords(season=("time", list("abc")), step=6, unused=("n", [1]))
     ds["t"].attrs = {"units": "K", "GRIB_paramId": 130, "GRIB_Nx": 16, "GRIB_jDirectionIncrementInDegrees": 22.5}
@@ -336,11 +336,11 @@ def test_a_region_inside_the_dataset(first):
 def test_a_regional_dataset_across_the_seam():
     ds = globe(with_poles(37), 72)
     europe = ds.sel(latitude=slice(20, 70)).isel(longitude=[66, 67, 68, 69, 70, 71, 0, 1, 2, 3, 4, 5])  # 330 .. 25
-    inside = grid_of([28.125, 39.375, 50.625], [345, 0, 15])
-    np.testing.assert_allclose(regrid(europe, inside).t, regrid(ds, inside).t, atol=1e-14)
-    with pytest.raises(ValueError, match="longitude 322.5 to 382.5, those of the dataset from 327.5 to 387.5"):
+    within = grid_of([28.125, 39.375, 50.625], [345, 0, 15])
+    np.testing.assert_allclose(regrid(europe, within).t, regrid(ds, within).t, atol=1e-14)
+    with pytest.raises(ValueError, match="longitude 322.5 to 382.5, .* 327.5 to 387.5"):
         regrid(europe, grid_of([28.125, 39.375], [330, 345, 0, 15]))
-    with pytest.raises(ValueError, match="latitude 16.875 to 39.375, those of the dataset from 17.5 to 72.5"):
+    with pytest.raises(ValueError, match="latitude 16.875 to 39.375, .* 17.5 to 72.5"):
         regrid(europe, grid_of([22.5, 33.75], [345, 0, 15]))
     with pytest.raises(ValueError, match="latitude -90 to 90"):
         regrid(europe, "5.625deg")
@@ -370,7 +370,7 @@ def test_the_outer_rows_of_a_gaussian_grid_reach_to_the_poles():
     np.testing.assert_allclose(result[-1], (31 * polar + 30 * inner) / (polar + inner), rtol=1e-12)
 
 
-def test_finer_is_blocks_of_equal_values_and_said():
+def test_a_finer_grid_gives_blocks_of_equal_values_and_a_warning():
     ds = globe(without(4), 8, first=22.5)
     with pytest.warns(UserWarning, match=r"finer than the dataset \(22.5 against 45 degrees of latitude\)") as record:
         result = regrid(ds, globe(without(8), 16, 0, first=11.25))
@@ -406,7 +406,7 @@ def test_a_quarter_degree_has_poles_and_descends(name):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("5.625", "did you mean '5.625deg'"), ("2deg", "grid '2deg' is not known"), ("32x64", "did you mean")],
+    [("5.625", "Did you mean '5.625deg'"), ("2deg", "grid '2deg' is unknown"), ("32x64", "'32x64'.*Did you mean")],
 )
 def test_unknown_names(name, message):
     with pytest.raises(ValueError, match=message):
@@ -431,18 +431,18 @@ def healpix(size=48, dim="cell", **attrs):
     [
         (healpix(grid_mapping_name="healpix", healpix_nside=2), True),
         (healpix(47, "values", GRIB_gridType="healpix"), True),  # a part of the globe
-        (healpix(196608), True),  # nothing but its size, nside 128
+        (healpix(196608), True),  # by its size alone, nside 128
         (healpix(192, "time"), False),
         (healpix(108), False),  # 12 * 3**2
         (healpix(100, title="not from HEALPix"), False),
     ],
 )
-def test_healpix_is_to_be_regridded_elsewhere(dataset, refused):
-    words = "cells of dimension .* look like a HEALPix grid.*Regrid to a regular latitude-longitude grid first"
+def test_healpix_grids_are_refused_with_tools_to_regrid_them(dataset, refused):
+    pattern = "cells of dimension .* look like a HEALPix grid.*Regrid to a regular latitude-longitude grid first"
     for call in (lambda: regrid(dataset, "5.625deg"), lambda: find_axes(dataset)):
         with pytest.raises(ValueError, match="no latitude found") as caught:
             call()
-        assert bool(re.search(words, str(caught.value))) == refused
+        assert bool(re.search(pattern, str(caught.value))) == refused
 
 
 @pytest.mark.parametrize(
@@ -453,11 +453,11 @@ def test_healpix_is_to_be_regridded_elsewhere(dataset, refused):
         (globe(without(4), 8).isel(latitude=0), "the dataset .*'latitude' is a single value"),
         (globe(without(4), 8).isel(latitude=[0]), "the dataset has 1 latitudes, .*at least 2"),
         (globe(without(4), 8).drop_vars("latitude"), "no latitude found"),
-        (globe(without(4), 8).isel(longitude=[*range(8), 0]), "meridian twice, 0 and 0"),
-        (globe(without(4), 8).isel(latitude=[0, 2, 1]), "increase or decrease strictly"),
-        (globe(without(4), 8).astype(str), "'t' holds <U.*no mean: leave it out, ds.drop_vars\\('t'\\)"),
+        (globe(without(4), 8).isel(longitude=[*range(8), 0]), "twice, 0 and 0"),
+        (globe(without(4), 8).isel(latitude=[0, 2, 1]), "decrease strictly"),
+        (globe(without(4), 8).astype(str), "'t' holds <U.*ds.drop_vars\\('t'\\)"),
         (globe(without(4), 8).t.assign_attrs(flag_values=[1, 2]).to_dataset(), "'t' holds classes"),
-        (globe(without(4), 8).t, "a DataArray was given"),
+        (globe(without(4), 8).t, "DataArray.*to_dataset"),
     ],
 )
 def test_datasets_that_cannot_be_regridded(dataset, message):
@@ -471,20 +471,20 @@ def test_the_target_is_checked_too():
     with pytest.raises(ValueError, match="the target grid has 1 longitudes"):
         regrid(globe(without(4), 8), grid_of([0, 10], [5]))
     for none in (3, None, globe(without(2), 4).t):
-        with pytest.raises(ValueError, match="is neither a name nor a Dataset: names are 5.625deg, "):
+        with pytest.raises(ValueError, match="must be a name or a Dataset.*5.625deg, "):
             regrid(globe(without(4), 8), none)
     with pytest.raises(ValueError, match="min_valid=50"):
         regrid(globe(without(4), 8), globe(without(2), 4, 0), min_valid=50)
 
 
-def test_without_the_library_it_says_what_to_install(monkeypatch):
+def test_a_missing_library_is_an_error_with_the_command_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "xarray_regrid.methods.conservative", None)
     with pytest.raises(ImportError, match=r"pip install 'simvp-climate\[regrid\]'"):
         regrid(globe(without(4), 8), globe(without(2), 4, 0))
 
 
 @pytest.mark.parametrize(
-    ("degrees", "how"),
+    ("degrees", "expected"),
     [
         (np.linspace(-90, 90, 9), "rows"),
         (np.linspace(90, -90, 181), "rows"),
@@ -496,5 +496,5 @@ def test_without_the_library_it_says_what_to_install(monkeypatch):
         ([], "no"),
     ],
 )
-def test_how_rows_reach_the_poles(degrees, how):
-    assert reaches_poles(np.asarray(degrees, dtype=float)) == how
+def test_how_rows_reach_the_poles(degrees, expected):
+    assert reaches_poles(np.asarray(degrees, dtype=float)) == expected

@@ -1,4 +1,4 @@
-"""Whatever mix of conventions a field comes in: the same numbers inside, and exactly what was given back out."""
+"""Any mix of conventions gives the same canonical values, and `restore` returns the original exactly."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from simvp_climate.data.conventions import canonicalize, rename
 from simvp_climate.data.grid import find_axes
 
-few = settings(derandomize=True, deadline=None, max_examples=40)
+forty_examples = settings(derandomize=True, deadline=None, max_examples=40)
 
-# Of each axis a few values that float32 holds exactly.
+# values that float32 represents exactly
 LATITUDES = {
     "global": np.arange(-78.75, 90, 22.5),
     "with poles": np.linspace(-90, 90, 9),
@@ -29,16 +29,16 @@ LEVELS = np.array([500.0, 850, 1000])
 
 @dataclass(frozen=True)
 class Convention:
-    """How a field may come: everything that a Dataset may choose."""
+    """The choices of a Dataset about names, units, order and calendar."""
 
     latitudes: str
     longitudes: str
     south_to_north: bool
-    start: int  # which of the longitudes comes first; only where they go all around
-    lowest: int  # longitudes are from here to 360 more
+    start: int  # index of the first longitude; 0 for a region
+    lowest: int  # longitudes lie in lowest..lowest + 360
     west_to_east: bool
     names: tuple[str, str, str, str]  # time, latitude, longitude, level
-    by_attributes: bool  # whether names need attributes to be understood
+    by_attributes: bool  # only attributes identify the axes
     order: tuple[int, ...]
     in_pascal: bool
     level_order: tuple[int, ...]
@@ -73,13 +73,13 @@ def conventions(draw):
 
 
 def numbers(latitudes, longitudes):
-    """A field (time, level, latitude, longitude) in which no two numbers are the same."""
+    """Return a field (time, level, latitude, longitude) of unique numbers."""
     shape = (2, 3, len(LATITUDES[latitudes]), len(LONGITUDES[longitudes]))
     return np.arange(np.prod(shape), dtype="f4").reshape(shape)
 
 
-def written(c: Convention) -> xr.Dataset:
-    """Return the same field as this convention would have it."""
+def in_convention(c: Convention) -> xr.Dataset:
+    """Return the field in a convention."""
     values, longitude = numbers(c.latitudes, c.longitudes), LONGITUDES[c.longitudes]
     rows = slice(None) if c.south_to_north else slice(None, None, -1)
     columns = np.roll(np.arange(len(longitude)), -c.start)
@@ -110,29 +110,29 @@ def written(c: Convention) -> xr.Dataset:
 DIMS = ("time", "level", "latitude", "longitude")
 
 
-@few
+@forty_examples
 @given(conventions())
-def test_inside_all_conventions_are_one(c):
-    inside = canonicalize(written(c), ["temperature"], levels=LEVELS).dataset
-    np.testing.assert_array_equal(inside["temperature"].transpose(*DIMS), numbers(c.latitudes, c.longitudes))
-    np.testing.assert_array_equal(inside["latitude"], LATITUDES[c.latitudes])
-    np.testing.assert_array_equal(inside["longitude"], LONGITUDES[c.longitudes])
-    np.testing.assert_array_equal(inside["level"], LEVELS)
+def test_all_conventions_give_the_same_canonical_dataset(c):
+    oriented = canonicalize(in_convention(c), ["temperature"], levels=LEVELS).dataset
+    np.testing.assert_array_equal(oriented["temperature"].transpose(*DIMS), numbers(c.latitudes, c.longitudes))
+    np.testing.assert_array_equal(oriented["latitude"], LATITUDES[c.latitudes])
+    np.testing.assert_array_equal(oriented["longitude"], LONGITUDES[c.longitudes])
+    np.testing.assert_array_equal(oriented["level"], LEVELS)
 
 
-@few
+@forty_examples
 @given(conventions())
-def test_rename_changes_names_alone(c):
-    ds = written(c)
+def test_rename_changes_only_names(c):
+    ds = in_convention(c)
     renamed = rename(ds, ["t"])
     back = renamed.rename(dict(zip(("time", "latitude", "longitude", "level"), c.names, strict=True)))
     assert back.identical(ds)
 
 
-@few
+@forty_examples
 @given(conventions())
-def test_there_and_back_is_what_was_given_bit_for_bit(c):
-    ds = written(c)
+def test_restore_returns_the_original_bit_for_bit(c):
+    ds = in_convention(c)
     back = canonicalize(ds).restore(canonicalize(ds, ["t"]).dataset)
     time, latitude, longitude, level = c.names
     expected = ds.transpose(time, level, latitude, longitude)
@@ -140,33 +140,33 @@ def test_there_and_back_is_what_was_given_bit_for_bit(c):
     for name in c.names:
         assert back[name].dtype == ds[name].dtype
         assert back[name].values.tobytes() == ds[name].values.tobytes()
-    assert (back - ds).sizes == ds.sizes  # nothing is lost where labels must agree
+    assert (back - ds).sizes == ds.sizes  # the labels align
 
 
-@few
+@forty_examples
 @given(conventions(), st.sampled_from([500, 850, 1000]))
 def test_a_level_in_the_name_is_that_level(c, level):
-    found = canonicalize(written(c), [f"t{level}"]).dataset[f"t{level}"]
+    variable = canonicalize(in_convention(c), [f"t{level}"]).dataset[f"t{level}"]
     expected = numbers(c.latitudes, c.longitudes)[:, [500, 850, 1000].index(level)]
-    np.testing.assert_array_equal(found.transpose("time", "latitude", "longitude"), expected)
-    assert "level" not in found.coords
+    np.testing.assert_array_equal(variable.transpose("time", "latitude", "longitude"), expected)
+    assert "level" not in variable.coords
 
 
-@few
+@forty_examples
 @given(conventions())
-def test_what_was_renamed_is_understood_again(c):
-    """Renamed data are data: their axes are found, and a second renaming does nothing."""
-    renamed = rename(written(c), ["t"])
+def test_renaming_twice_changes_nothing(c):
+    """The axes of renamed data are recognized."""
+    renamed = rename(in_convention(c), ["t"])
     axes = find_axes(renamed)
     assert (axes.time, axes.latitude, axes.longitude, axes.level) == ("time", "latitude", "longitude", "level")
     assert rename(renamed, ["t"]).identical(renamed)
 
 
-@few
+@forty_examples
 @given(conventions(), st.randoms(use_true_random=False))
-def test_noise_in_the_last_digits_changes_no_order(c, random):
-    """Longitudes from radians, or through float32: values go where they belong, labels come back as given."""
-    ds = written(c)
+def test_noise_in_the_last_digits_does_not_change_the_order(c, random):
+    """Noise as of longitudes from radians or in float32: values keep their cells, and labels return unchanged."""
+    ds = in_convention(c)
     _, latitude, longitude, _ = c.names
     noisy = {}
     for name in (latitude, longitude):
@@ -174,8 +174,8 @@ def test_noise_in_the_last_digits_changes_no_order(c, random):
         noisy[name] = (name, ds[name].values.astype("f8") + noise, ds[name].attrs)
     noisy[latitude] = (latitude, np.clip(noisy[latitude][1], -90, 90), ds[latitude].attrs)
     ds = ds.assign_coords(noisy)
-    inside = canonicalize(ds, ["t"], levels=LEVELS).dataset
-    np.testing.assert_array_equal(inside["t"].transpose(*DIMS), numbers(c.latitudes, c.longitudes))
-    back = canonicalize(ds).restore(inside)
+    oriented = canonicalize(ds, ["t"], levels=LEVELS).dataset
+    np.testing.assert_array_equal(oriented["t"].transpose(*DIMS), numbers(c.latitudes, c.longitudes))
+    back = canonicalize(ds).restore(oriented)
     for name in (latitude, longitude):
         assert back[name].values.tobytes() == ds[name].values.tobytes()

@@ -86,8 +86,8 @@ def test_auto_reads_untouched_views_with_tensorstore(tmp_path):
 
 def test_dask_and_numbers_in_memory():
     ds = dataset()
-    for unread in (ds, ds.chunk(time=4)):
-        oriented = canonicalize(unread, ["z", "t2m"]).dataset
+    for chunked in (ds, ds.chunk(time=4)):
+        oriented = canonicalize(chunked, ["z", "t2m"]).dataset
         np.testing.assert_array_equal(
             reader.read(reader.open_source(oriented), np.arange(2, 9)),
             expected(canonicalize(ds, ["z", "t2m"]).dataset)[2:9],

@@ -18,8 +18,8 @@ def test_dates_are_included_and_nothing_is_lost_or_shared():
 
 
 def test_weatherbench_by_default():
-    found = split(series("2013-01-01", "2020-12-31"))
-    years = [sorted({int(year) for year in part.time.dt.year}) for part in found]
+    periods = split(series("2013-01-01", "2020-12-31"))
+    years = [sorted({int(year) for year in period.time.dt.year}) for period in periods]
     assert years == [[2013, 2014, 2015], [2016], [2017, 2018]]
 
 
@@ -32,7 +32,7 @@ def test_errors():
     ds = series("2001-01-01", "2001-12-31")
     with pytest.raises(ValueError, match="do not cover WeatherBench's years 2015 to 2018"):
         split(ds)
-    with pytest.raises(ValueError, match="give both, or none"):
+    with pytest.raises(ValueError, match="valid_until=None must"):
         split(ds, "2001-06")
     with pytest.raises(ValueError, match="the validation period is empty"):
         split(ds, "2001-09", "2001-06")

@@ -46,13 +46,13 @@ def test_weatherbench_2(tmp_path):
     np.testing.assert_array_equal(ds["t2m"].sel(time="1959-01-03T06"), t2m[9])
     np.testing.assert_array_equal(ds["zs"], orography)
     assert ds["longitude"].values.tobytes() == WB_LONGITUDE.tobytes()
-    assert (np.arange(64) * 5.625 != WB_LONGITUDE).any()  # the noise is there
+    assert (np.arange(64) * 5.625 != WB_LONGITUDE).any()  # with the noise of the original
     assert ds["t2m"].attrs["units"] == "K" and ds["time"].values[1] == np.datetime64("1959-01-01T06")
     levels = open_dataset(tmp_path / "era5.zarr", ["temperature"], levels=[1000, 50])
     np.testing.assert_array_equal(levels["temperature"], t[:, [12, 0]])
 
 
-def test_weatherbench_2_with_a_chunk_left_out(tmp_path):
+def test_weatherbench_2_without_a_chunk(tmp_path):
     _, t2m, _ = weatherbench_2(tmp_path / "era5.zarr", absent=["2m_temperature/1.0.0"])
     with pytest.raises(MissingChunkError, match=r"chunk \(1, 0, 0\) .*1959-01-03 00:00:00 to 1959-01-04 18:00:00"):
         open_dataset(tmp_path / "era5.zarr", ["t2m"]).load()
@@ -166,7 +166,7 @@ def test_cmip(tmp_path, calendar):
     np.testing.assert_array_equal(ds["t2m"], raw["tas"])
     np.testing.assert_array_equal(ds["z500"], raw["zg"][:, 2])
     np.testing.assert_array_equal(ds["zg850"], raw["zg"][:, 1])
-    assert ds["z500"].attrs["units"] == "m"  # it is a height, and says so
+    assert ds["z500"].attrs["units"] == "m"  # a height, not a geopotential
     assert set(ds.coords) == {"time", "latitude", "longitude", "time_bnds"}
     last = {"noleap": "1999-03-02", "360_day": "1999-02-30", "standard": "1999-03-02"}[calendar]
     assert str(ds["time"].dt.strftime("%Y-%m-%d").values[-1]) == last
@@ -177,13 +177,13 @@ def test_cmip(tmp_path, calendar):
     assert orient(levels)["level"].values.tolist() == [500, 1000]
 
 
-def test_years_of_cmip_in_files_of_their_own(tmp_path):
+def test_cmip_with_a_file_for_each_year(tmp_path):
     raw = cmip(tmp_path / "all.nc", "noleap")
     raw["time"].encoding["units"] = "days since 1850-01-01"
     folder = tmp_path / "years"
     folder.mkdir()
-    for part in (slice(0, 2), slice(2, 4)):
-        raw.isel(time=part).to_netcdf(folder / f"tas_{part.start}.nc")
+    for times in (slice(0, 2), slice(2, 4)):
+        raw.isel(time=times).to_netcdf(folder / f"tas_{times.start}.nc")
     ds = open_dataset(folder, ["tas"])
     np.testing.assert_array_equal(ds["tas"], raw["tas"])
     assert bounds_offsets(ds) == (pd.Timedelta("-12h"), pd.Timedelta("12h"))
@@ -200,9 +200,9 @@ def test_sea_surface_temperature_with_land(tmp_path, packed):
     )
     packing = {"dtype": "i2", "scale_factor": 0.01, "add_offset": 280.0, "_FillValue": np.int16(-32768)}
     ds.to_netcdf(tmp_path / "sst.nc", encoding={"sst": packing} if packed else None)
-    found = open_dataset(tmp_path / "sst.nc", ["sea_surface_temperature"])["sea_surface_temperature"]
-    np.testing.assert_allclose(found, sst, atol=1e-9 if packed else 0)
-    assert np.isnan(found).sum() == 3 * 4 and found.attrs["units"] == "degC"
+    result = open_dataset(tmp_path / "sst.nc", ["sea_surface_temperature"])["sea_surface_temperature"]
+    np.testing.assert_allclose(result, sst, atol=1e-9 if packed else 0)
+    assert np.isnan(result).sum() == 3 * 4 and result.attrs["units"] == "degC"
 
 
 # ---- GRIB
@@ -230,7 +230,7 @@ def test_grib_with_members(tmp_path):
 
 
 def test_grib_whose_fields_make_no_single_dataset(tmp_path, caplog):
-    """Members of one field and none of the other; a surface field and levels."""
+    """Only one field has members; one lies at the surface, others on levels."""
     z, t2m, t = fields(2, 2, 5, 8), fields(2, 5, 8), fields(2, 2, 5, 8)
     path = tmp_path / "mixed.grib"
     write_grib(path, {("z", 500, 0): z[0], ("z", 500, 1): z[1], ("2t", None, None): t2m, ("t", 850, None): t[0],
@@ -257,7 +257,7 @@ def test_several_grib_files(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.grib", "b.grib"]
 
 
-def test_grib_that_is_cut_short(tmp_path):
+def test_truncated_grib_is_an_error(tmp_path):
     write_grib(tmp_path / "a.grib", {("2t", None, None): fields(2, 5, 8)})
     whole = (tmp_path / "a.grib").read_bytes()
     (tmp_path / "a.grib").write_bytes(whole[:-30])
@@ -265,7 +265,7 @@ def test_grib_that_is_cut_short(tmp_path):
         open_dataset(tmp_path / "a.grib", ["t2m"])
 
 
-def test_grib_without_its_reader(tmp_path, monkeypatch):
+def test_grib_without_cfgrib_is_an_error(tmp_path, monkeypatch):
     write_grib(tmp_path / "a.grib", {("2t", None, None): fields(2, 5, 8)})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"is GRIB.*needs cfgrib.*simvp-climate\[grib\]"):
@@ -273,7 +273,7 @@ def test_grib_without_its_reader(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:Variable.s. referenced in cell_measures not in variables")
-def test_a_dataset_in_hand_takes_the_same_way(tmp_path):
+def test_a_dataset_in_memory_is_renamed_like_a_file(tmp_path):
     cmip(tmp_path / "day.nc", "noleap")
     with xr.open_dataset(tmp_path / "day.nc", decode_coords="all") as raw:
         ds = rename(raw, ["tas"])
@@ -282,7 +282,7 @@ def test_a_dataset_in_hand_takes_the_same_way(tmp_path):
 
 
 def test_maps_can_be_drawn_after_data_were_opened():
-    """Eccodes brings a PROJ library that would leave that of cartopy without its data base."""
+    """Eccodes contains a PROJ library, which could hide the database of that of cartopy."""
     code = (
         "import warnings; warnings.simplefilter('error');"
         "import simvp_climate as sc; sc.open_sample(); import eccodes, pyproj; pyproj.CRS.from_epsg(4326)"

@@ -47,7 +47,7 @@ def test_lookup_knows_the_spellings(name, short_name, level):
         "chlorophyll",
     ],
 )
-def test_lookup_does_not_guess(name):
+def test_ambiguous_and_unknown_names(name):
     assert lookup(name) is None
 
 
@@ -66,8 +66,8 @@ def test_expand_keeps_order():
     ("names", "message"),
     [
         ("z500", r"variables='z500'.*list.*\['z500'\]"),
-        ([], "no variables asked for"),
-        (["u10", "uv10"], "'u10' is asked for twice"),
+        ([], "variables is empty"),
+        (["u10", "uv10"], "'u10' is requested twice"),
     ],
 )
 def test_expand_refuses(names, message):
@@ -97,7 +97,7 @@ def test_expand_refuses(names, message):
         ("gpm", "m"),
     ],
 )
-def test_same_units_knows_spellings(first, second):
+def test_same_units_in_other_spellings(first, second):
     assert same_units(first, second)
     assert same_units(second, first)
 
@@ -114,7 +114,7 @@ def test_same_units_knows_spellings(first, second):
         ("0.01 m", "m"),
     ],
 )
-def test_same_units_tells_apart(first, second):
+def test_different_units(first, second):
     assert not same_units(first, second)
 
 

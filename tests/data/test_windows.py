@@ -25,22 +25,22 @@ def test_steps():
 
 
 def test_windows_by_hand():
-    found = find_windows(hours(0, 6, 12, 18, 24), "6h", history=2, horizon=1, name="x")
-    assert found.tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4]]
+    windows = find_windows(hours(0, 6, 12, 18, 24), "6h", history=2, horizon=1, name="x")
+    assert windows.tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4]]
 
 
 def test_windows_never_span_a_gap():
     times = hours(0, 6, 12, 18, 30, 36, 42, 48)
-    found = find_windows(times, "6h", history=2, horizon=1, name="x")
-    assert found.tolist() == [[0, 1, 2], [1, 2, 3], [4, 5, 6], [5, 6, 7]]
+    windows = find_windows(times, "6h", history=2, horizon=1, name="x")
+    assert windows.tolist() == [[0, 1, 2], [1, 2, 3], [4, 5, 6], [5, 6, 7]]
 
 
 def test_windows_stride_over_finer_data():
-    found = find_windows(hours(*range(0, 20)), "6h", history=2, horizon=1, name="x")
-    assert found.tolist() == [[k, k + 6, k + 12] for k in range(8)]
+    windows = find_windows(hours(*range(0, 20)), "6h", history=2, horizon=1, name="x")
+    assert windows.tolist() == [[k, k + 6, k + 12] for k in range(8)]
 
 
-def test_a_missing_hour_that_no_window_uses_is_no_gap():
+def test_a_missing_time_that_no_window_uses_is_not_a_gap():
     times = hours(0, 1, 2, 3, 4, 6, 7, 8, 12)
     assert find_windows(times, "6h", 2, 1, "x").tolist() == [[0, 5, 8]]
 
@@ -54,7 +54,7 @@ def test_months_are_steps_though_they_differ_in_length():
         find_windows(gap, "1MS", 2, 1, "x")
 
 
-def test_monthly_data_are_found_whatever_day_they_are_stamped_on():
+def test_valid_months_match_data_on_any_day_of_the_month():
     middle = pd.DatetimeIndex(["2001-01-16T12", "2001-02-15", "2001-03-16T12", "2001-04-16"])
     inits = xr.DataArray(middle[:2].values, dims="init_time", coords={"init_time": middle[:2].values})
     valid = valid_times(inits, lead_times("1MS", 3), known=middle)
@@ -97,13 +97,13 @@ def test_step_must_be_a_multiple():
         find_windows(hours(0, 6, 12, 18, 24), "1h", 1, 1, "x")
 
 
-def test_monthly_data_with_a_duration_are_told_of_months():
+def test_a_duration_for_monthly_data_is_an_error_that_suggests_months():
     times = pd.date_range("2001-01-01", periods=14, freq="MS")
     with pytest.raises(ValueError, match="of x, 31D: the data look monthly, choose '1MS'"):
         find_windows(times, "6h", 1, 1, "x")
 
 
-def test_too_short_a_series_says_what_it_has():
+def test_a_series_that_is_too_short_is_an_error_with_its_length():
     with pytest.raises(ValueError, match=r"no window of 24 states \(history 12 \+ horizon 12\).*it has 5 times"):
         find_windows(hours(0, 6, 12, 18, 24), "6h", 12, 12, "x")
 
@@ -152,7 +152,7 @@ def test_calendar_leads_are_months():
         valid_times(starts, xr.DataArray([1, 2], dims="lead_time"))
 
 
-def test_the_advice_for_missing_times_helps():
+def test_the_fix_for_missing_times_works():
     ds = xr.Dataset({"a": ("time", [1.0, 2.0, 3.0])}, {"time": hours(0, 0, 6).where([True, False, True])})
     kept = ds.isel(time=ds["time"].notnull().values)
     check_times(kept.indexes["time"], "x")

@@ -239,7 +239,7 @@ def unstructured(ds):
         (curvilinear(waves()), "no-grid", "curvilinear", "cdo remapcon"),
         (unstructured(waves()), "no-grid", "unstructured", "cdo remapcon"),
         (waves().rename(latitude="rows").drop_vars("rows"), "no-grid", "no latitude", "standard_name"),
-        (waves().assign_coords(latitude=GLOBAL[0] * 1e5), "latitude-values", "-7.875e+06", "cdo remapbil"),
+        (waves().assign_coords(latitude=GLOBAL[0] * 1e5), "latitude-values", "-7.875e+06", "cdo remapcon"),
         (waves().assign_coords(latitude=list("abcdefgh")), "latitude-values", "a, b, c", "assign_coords(latitude"),
         (waves().isel(time=0), "no-time", "latitude, longitude", "assign_coords(time"),
         (
