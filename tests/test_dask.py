@@ -103,11 +103,11 @@ def test_statistics(client, chunks):
         results.append(
             compute_statistics([source], [windows], latitude_weights(dataset["latitude"]).values, 2, np.zeros(1))
         )
-    local, distant = results
-    assert local.digest == distant.digest
+    local, by_workers = results
+    assert local.digest == by_workers.digest
     for name in ("mean", "std", "change_std", "mask"):
-        np.testing.assert_array_equal(getattr(local, name), getattr(distant, name))
-    assert np.argwhere(distant.mask).tolist() == [[0, 0, 0]]
+        np.testing.assert_array_equal(getattr(local, name), getattr(by_workers, name))
+    assert np.argwhere(by_workers.mask).tolist() == [[0, 0, 0]]
     ds["t2m"][9, 5, 5] += 0.01
     other = reader.open_source(orient(on_workers(ds, **chunks)))
     assert (
@@ -129,13 +129,13 @@ def test_training(client, memory, tmp_path):
     local = run(ds, "run")
     mode = "memory" if memory == "auto" else "stream"
     assert checkpoint.load_plans(tmp_path / "run")[0].mode == mode
-    distant = run(on_workers(ds, time=5), "distant")
-    assert checkpoint.load_plans(tmp_path / "distant")[0].mode == mode
-    np.testing.assert_array_equal(local.normalizer.mean, distant.normalizer.mean)
+    by_workers = run(on_workers(ds, time=5), "by_workers")
+    assert checkpoint.load_plans(tmp_path / "by_workers")[0].mode == mode
+    np.testing.assert_array_equal(local.normalizer.mean, by_workers.normalizer.mean)
     if memory == "auto":  # in a stream the order of the windows follows the chunks
-        assert local.provenance["epochs"] == distant.provenance["epochs"]
+        assert local.provenance["epochs"] == by_workers.provenance["epochs"]
         for name, value in local.network.state_dict().items():
-            assert torch.equal(value, distant.network.state_dict()[name]), name
+            assert torch.equal(value, by_workers.network.state_dict()[name]), name
     xr.testing.assert_equal(local(ds.isel(time=slice(0, 9))), local(on_workers(ds.isel(time=slice(0, 9)), time=4)))
     # the run resumes with either
     assert run(on_workers(ds, time=5), "run").provenance["epochs"] == local.provenance["epochs"]

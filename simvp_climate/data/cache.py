@@ -78,12 +78,12 @@ def cache(
     `open_dataset` opened from a local disk; for remote stores, datasets in memory, dask and results of arithmetic,
     values at other times are not compared.
 
-    Time is read in blocks of about 64 MB of one variable (up to 256 MB where the chunks of the source are as long).
-    Blocks end where chunks of the source end, so that each chunk is read once; if a selection of times begins inside
-    a chunk, once more per block. `z500` and `z850` from one array with levels are two passes, `geopotential` with
-    levels=[500, 850] is one. Memory: a block, 8 chunks (or shards) of the cache, and the chunks being decoded, about
-    ten at the same time (measured with chunks of 10 MB: 0.5 GB in all). With a dask.distributed client its workers
-    write the blocks: they need access to the same file system, and this memory for each of their threads.
+    Each variable is read in blocks of times of about 64 MB (up to 256 MB where the chunks of the source are as long).
+    Blocks end where chunks of the source end, so that each chunk is read once; if a selection of times begins inside a
+    chunk, chunks at the ends of blocks are read twice. `z500` and `z850` read an array with levels twice,
+    `geopotential` with levels=[500, 850] once. Memory: a block, 8 chunks (or shards) of the cache, and the chunks being
+    decoded, about ten at the same time (measured with chunks of 10 MB: 0.5 GB in all). With a dask.distributed client
+    its workers write the blocks: they need access to the same file system, and this memory for each of their threads.
 
     Parameters
     ----------
@@ -251,9 +251,9 @@ def _find_fields(dataset: xr.Dataset) -> dict[str, xr.Variable]:
         )
     for name, field in fields.items():
         if field.dtype.kind not in "fiub":
-            raise ValueError(f"{name!r} has dtype {field.dtype}: only numbers can be cached. Leave it out")
+            raise ValueError(f"{name!r} has dtype {field.dtype}, but must hold numbers. Leave it out")
         if not field.size:
-            raise ValueError(f"{name!r} is empty: its sizes are {dict(field.sizes)}. Check the selection")
+            raise ValueError(f"{name!r} is empty, with the sizes {dict(field.sizes)}. Check the selection")
     return fields
 
 

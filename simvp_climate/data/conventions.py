@@ -150,7 +150,7 @@ def _select(
 
     `sources` are the variables in the file and the level of each in hPa, as from `find_variables`.
     """
-    selected, positions = axes.levels, None  # the file's levels that variables with levels keep
+    selected, positions = axes.levels, None  # positions in the file of the selected levels
     if levels is not None:
         levels = _check_levels(levels)
         if axes.levels is not None:

@@ -408,13 +408,12 @@ def _explain(source: Source, index: int, start: int, stop: int, error: Exception
     chunk = "" if first == start and last == stop - 1 and len(times) > 1 else "one chunk, "
     message = (
         f"{name!r}{where} cannot be read at the times {times[first]} to {times[last]} ({chunk}{last - first + 1} "
-        f"times): {type(error).__name__}: {error}. Nothing of it was used"
+        f"times): {type(error).__name__}: {error}"
     )
     if isinstance(error, MissingChunkError | DamagedChunkError):  # these contain the fix
         return OSError(message)
     return OSError(
-        f"{message}. If the file is damaged, copy it again; if the store is remote, check the connection and start "
-        "again"
+        f"{message}. If the file is damaged, copy it again; if the store is remote, check the connection and try again"
     )
 
 

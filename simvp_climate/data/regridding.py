@@ -41,14 +41,14 @@ _GRIDS = _SIZES | _STORE_NAMES
 def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.5) -> xr.Dataset:
     """Return the dataset on another latitude-longitude grid, every value the area mean over its cell.
 
-    First-order conservative: a new value is the mean of the old cells, each by the area of it that lies in
-    the new cell. Between global grids the area mean (`latitude_weights`) stays the same. Cell areas are
-    spherical, longitudes go round the globe, and a row at a pole is half a cell. Edges of cells lie midway
-    between the coordinates, also where the file has bounds; the outermost rows reach to the poles where no
-    further row would fit (Gaussian grids).
+    First-order conservative: a new value is the mean of the old cells, weighted by their areas within the new
+    cell. Between global grids the area mean (`latitude_weights`) stays the same. Cell areas are spherical,
+    longitudes are periodic, and a row at a pole is half a cell. Edges of cells lie midway between the
+    coordinates, also where the file has bounds; the outermost rows extend to the poles where no further row
+    would fit (Gaussian grids).
 
-    Missing values are left out: the value is the mean over the part of the cell that has values, NaN where
-    that is less than `min_valid` of its area.
+    Missing values are ignored: a new value is the mean over the area with values, NaN where this is less than
+    `min_valid` of the cell.
 
     Parameters
     ----------
@@ -62,16 +62,15 @@ def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.
         Latitudes ascend, but descend at 0.25 degrees, as published; longitudes are 0 to under 360. Or a
         Dataset, whose latitudes and longitudes are taken.
     min_valid
-        Part of a new cell's area, 0 to 1, that must have values. With 0 any value is enough.
+        Fraction of a new cell's area that must have values, 0 to 1. With 0 any value is enough.
 
     Returns
     -------
     Dataset with the variables, names, attributes and dimension order of `dataset`, and the latitudes and
     longitudes of `grid` under their old names. Floating types stay; integers and booleans become floating.
     Variables without latitude or longitude stay as they are; bounds of the old cells, other coordinates on
-    the old grid and attributes that describe it are left out. Everything is averaged: right for
-    temperature and for precipitation in mm, wrong for what belongs to a whole cell, such as its area or
-    kilograms in it.
+    the old grid and attributes that describe it are dropped. All variables are averaged, which is wrong for
+    totals of a cell, such as its area or its mass in kg.
 
     Raises
     ------

@@ -115,35 +115,21 @@ def open_raw(
     for name in [path] if isinstance(path, str | os.PathLike) else path:
         if isinstance(name, str) and not name.strip():
             raise ValueError(f"the path {name!r} is empty. The working folder is '.'")
-    store = _zarr_path(path)
-    if store is not None:
-        return _open_zarr(store, missing_chunks)
+    paths = _list_paths(path)
+    if isinstance(path, str | os.PathLike) and len(paths) == 1 and _is_zarr(paths[0]):
+        return _open_zarr(str(paths[0]).rstrip("/"), missing_chunks)
     if missing_chunks == "fill":
         raise ValueError(f'missing_chunks="fill" is for Zarr stores only, not for {str(path)!r}. Leave it out')
-    files = _list_files(path)
-    if any(_is_zarr(Path(file)) for file in files if "://" not in str(file)):
+    if any(_is_zarr(each) for each in paths if "://" not in str(each)):
         raise ValueError(
-            f"{len(files)} paths with Zarr stores ({str(files[0])!r}) cannot be opened at once. Join them with xarray: "
+            f"{len(paths)} paths with Zarr stores ({str(paths[0])!r}) cannot be opened at once. Join them with xarray: "
             'xr.concat([sc.open_dataset(path, [...]) for path in paths], "time")'
         )
-    return open_files(files, variables)
+    return open_files(paths, variables)
 
 
-def _zarr_path(path: str | os.PathLike | Sequence[str | os.PathLike]) -> str | None:
-    """Return the path of a Zarr store, or None if the path is of something else."""
-    if not isinstance(path, str | os.PathLike):
-        return None
-    if "://" in str(path):
-        return None if is_file_url(str(path)) else str(path).rstrip("/")
-    local = Path(path).expanduser()
-    if not local.exists() and glob.has_magic(str(local)):
-        matches = glob.glob(str(local), recursive=True)
-        local = Path(matches[0]) if len(matches) == 1 else local
-    return str(local) if local.is_dir() and _is_zarr(local) else None
-
-
-def _list_files(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[str | os.PathLike]:
-    """Return the files that a path, a pattern, a folder or a list stands for."""
+def _list_paths(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[str | os.PathLike]:
+    """Return the files or Zarr stores that a path, a pattern, a folder or a list stands for."""
     if not isinstance(path, str | os.PathLike):
         if not path:
             raise ValueError("the list of files is empty. List at least one")
@@ -157,7 +143,7 @@ def _list_files(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[s
             raise FileNotFoundError(f"no file matches {str(local.absolute())!r}. {_suggest(local)}")
         return list(matches)
     _check_exists(local)
-    if local.is_file():
+    if local.is_file() or _is_zarr(local):
         return [local]
     files = sorted(local.rglob("*.nc")) or sorted(file for file in local.rglob("*") if file.suffix in GRIB_SUFFIXES)
     if not files:
@@ -237,8 +223,10 @@ def _cut_to_valid_time(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.isel(time=index.slice_indexer(start, stop))
 
 
-def _is_zarr(folder: Path) -> bool:
-    return any((folder / name).exists() for name in (".zgroup", ".zmetadata", "zarr.json"))
+def _is_zarr(path: str | os.PathLike) -> bool:
+    if "://" in str(path):
+        return not is_file_url(str(path))
+    return any((Path(path) / name).exists() for name in (".zgroup", ".zmetadata", "zarr.json"))
 
 
 def _check_exists(path: Path) -> Path:

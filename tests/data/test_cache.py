@@ -434,7 +434,7 @@ def test_wrong_arguments(tmp_path):
         cache(ds, tmp_path / "not" / "there" / "c.zarr")
     with pytest.raises(ValueError, match=r"no variable has the dimensions.*\['latitude', 'longitude'\].*open_dataset"):
         cache(ds.isel(time=0), tmp_path / "c.zarr")
-    with pytest.raises(ValueError, match="'z' has dtype <U1: only numbers"):
+    with pytest.raises(ValueError, match="'z' has dtype <U1"):
         cache(ds.assign(z=ds["z"].astype("U1")), tmp_path / "c.zarr")
     with pytest.raises(ValueError, match="'z' is empty"):
         cache(ds.isel(time=slice(0)), tmp_path / "c.zarr")

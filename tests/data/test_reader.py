@@ -164,7 +164,7 @@ def test_a_truncated_chunk_is_never_read_as_other_values(tmp_path, engine, codec
                 refused += 1
                 assert re.search(
                     r"'t2m' .*s.zarr.* at the times 2001-01-0(2 06:00:00 to 2001-01-03 06|2 18:00:00 to 2001-01-02 18)"
-                    r":00:00 (?s:.*)Nothing of it was used",
+                    r":00:00",
                     str(error),
                 )
             else:  # only the end of a checksum is lost, no value
