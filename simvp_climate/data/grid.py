@@ -183,7 +183,7 @@ class AxisFault(NamedTuple):
     rule: str  # "values", "order" or "repeats"
     message: str
     fix: str
-    kept: np.ndarray | None  # positions that remain after the fix, None if nothing usable remains
+    remaining: np.ndarray | None  # positions that remain after the fix, None if nothing usable remains
 
 
 def find_axis_fault(axis: str, name: str, values: np.ndarray) -> AxisFault | None:
@@ -232,8 +232,8 @@ def _find_repeats(name: str, longitudes: np.ndarray) -> AxisFault | None:
     message = f"longitudes must be unique modulo 360, but {name!r} has one meridian twice, {longitudes[first]:g} and"
     message += f" {longitudes[second]:g} (positions {first} and {second})"
     repeated = np.unique(pairs[1])
-    kept = np.setdiff1d(np.arange(longitudes.size), repeated)
-    return AxisFault("repeats", message, f"ds = ds.drop_isel({name}={repeated.tolist()})", kept)
+    remaining = np.setdiff1d(np.arange(longitudes.size), repeated)
+    return AxisFault("repeats", message, f"ds = ds.drop_isel({name}={repeated.tolist()})", remaining)
 
 
 def check_axis(axis: str, name: str, values: np.ndarray) -> None:

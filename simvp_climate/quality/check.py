@@ -146,9 +146,9 @@ def _check_grid(dataset: xr.Dataset, draft: Draft) -> tuple[xr.Dataset, Axes | N
     for name, axis in ((latitude, "latitude"), (longitude, "longitude")):
         while fault := find_axis_fault(axis, name, dataset[name].values):
             draft.add("error", f"{axis}-{fault.rule}", name, fault.message, fault.fix)
-            if fault.kept is None:
+            if fault.remaining is None:
                 return xr.Dataset(), None
-            dataset = dataset.isel({name: fault.kept})
+            dataset = dataset.isel({name: fault.remaining})
     try:
         axes = find_axes(dataset)
     except Exception as error:
