@@ -318,7 +318,7 @@ def test_no_variables():
     for call in (lambda: sc.Task([]), lambda: sc.open_dataset(waves(), [])):
         with pytest.raises(ValueError) as error:
             call()
-        says(error, "variables is empty", "name at least one")
+        says(error, "variables is empty", "Name at least one")
 
 
 def test_a_forecast_from_a_selection_that_holds_nothing(forecaster):
