@@ -1,4 +1,4 @@
-"""Films of forecasts."""
+"""Animations of forecasts."""
 
 import matplotlib
 import numpy as np

@@ -45,7 +45,7 @@ class TestHovmollerOfTruth:
     def sections(self, figure):
         return [np.ma.filled(meshes(panel)[0].get_array().astype(float), np.nan) for panel in figure.axes[:3]]
 
-    def test_truth_is_brought_to_the_points_of_the_forecast(self):
+    def test_truth_is_selected_at_the_points_of_the_forecast(self):
         truth = with_noise(analysis(*GLOBE, steps=12))
         cut = truth.sel(latitude=slice(20, 80), longitude=slice(30, 100))
         forecast = perfect_forecast(cut)
@@ -121,7 +121,7 @@ class TestTimesOfAHovmoller:
             pd.date_range("2001-01-01", periods=40, freq="MS"),
         ],
     )
-    def test_each_tick_has_a_text_of_its_own_and_the_year_is_there(self, times):
+    def test_ticks_differ_and_the_year_is_labeled(self, times):
         panel, ticks = self.drawn(self.at(times.as_unit("ns")))
         assert len(ticks) > 2 and len(set(ticks)) == len(ticks)
         assert str(times[0].year) in panel.get_ylabel()

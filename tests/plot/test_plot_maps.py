@@ -1,4 +1,4 @@
-"""Maps: what is drawn where, in which color and with which text."""
+"""Maps: the position, color and text of what is drawn."""
 
 import cartopy.crs as ccrs
 import matplotlib
@@ -31,7 +31,7 @@ from simvp_climate import plot
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_one_hot_cell_is_drawn_where_it_is(grid):
+def test_a_hot_cell_is_drawn_at_its_coordinates(grid):
     lat, lon = GRIDS[grid]
     row, column = np.abs(lat - 45).argmin(), np.abs(lon - 90).argmin()
     values = np.zeros((len(lat), len(lon)))
@@ -49,7 +49,7 @@ def test_one_hot_cell_is_drawn_where_it_is(grid):
 
 
 @pytest.mark.parametrize(("first", "center"), [(0, 0), (0, 180), (0, 37), (-180, 180), (2.8125, 0)])
-def test_no_seam_and_no_gap_round_the_globe(first, center):
+def test_the_globe_has_no_seam_and_no_gap(first, center):
     lat, lon = GLOBE[0], GLOBE[1] + first
     truth = analysis(lat, lon, 0, steps=2)
     figure = plot.maps(perfect_forecast(truth, inits=1, leads=1), projection=ccrs.Robinson(central_longitude=center))
@@ -96,7 +96,7 @@ def test_coastlines_are_drawn():
     assert ((dark > 36) & (dark < 41)).all()
 
 
-def test_three_maps_share_scales_and_say_what_they_show():
+def test_three_maps_share_scales_and_have_titles():
     truth = analysis(*GLOBE)
     forecast = perfect_forecast(truth, inits=4, leads=3)
     # north of 45 N lies (1 - sin 45) / 2 of the globe
@@ -172,7 +172,7 @@ def test_months_on_another_calendar():
     assert figure.get_suptitle() == "From 2001-12, valid 2002-01"
 
 
-def test_nothing_but_gaps_is_drawn_gray():
+def test_all_missing_fields_are_gray():
     truth = analysis(*GLOBE, steps=2)
     figure = plot.maps(perfect_forecast(truth * np.nan, inits=1, leads=1), truth)
     assert figure.axes[2].get_title() == "Forecast minus truth, RMSE -"
@@ -190,13 +190,13 @@ def test_nothing_but_gaps_is_drawn_gray():
         ({"level": 500}, r"level=500 .*'t2m'.*no level"),
     ],
 )
-def test_what_is_not_in_the_forecast_is_named(options, message):
+def test_errors_name_what_the_forecast_lacks(options, message):
     forecast = perfect_forecast(analysis(*GLOBE))
     with pytest.raises(ValueError, match=message):
         plot.maps(forecast, **options)
 
 
-def test_truth_that_does_not_fit_is_named():
+def test_errors_name_why_truth_does_not_match():
     truth = analysis(*GLOBE)
     forecast = perfect_forecast(truth)
     celsius = truth.copy()
@@ -217,7 +217,7 @@ def test_truth_that_does_not_fit_is_named():
         plot.maps(members)
 
 
-def test_several_leads_are_rows_of_one_forecast_with_truth_at_all():
+def test_several_leads_are_rows_of_one_forecast():
     truth = analysis(*GLOBE)
     forecast = perfect_forecast(truth, inits=5).isel(lead_time=slice(0, 3))
     longer = forecast.assign_coords(valid_time=forecast.valid_time + np.timedelta64(6, "h"))
@@ -251,7 +251,7 @@ class TestScales:
         figure = plot.maps(forecast, variable="t2m", lead=["6h", "12h", "18h"])
         assert len(figure.axes) == 4
 
-    def test_rows_with_truth_share_theirs_and_differences_do(self):
+    def test_rows_with_truth_share_scales_of_values_and_differences(self):
         truth = analysis(*GLOBE)
         forecast = perfect_forecast(truth)
         grown = forecast.t2m + xr.DataArray([1.0, 2.0, 8.0], dims="lead_time") * (forecast.latitude > 0)
@@ -261,7 +261,7 @@ class TestScales:
         assert scale_of(figure.axes[2]) == scale_of(figure.axes[5]) == ((-8, 8), "RdBu_r")
         assert [panel.get_xlabel() for panel in figure.axes[6:]] == ["2 metre temperature [K]", "Difference [K]"]
 
-    def test_colors_and_limits_of_ones_own(self):
+    def test_colors_and_limits_of_the_user(self):
         truth = analysis(*GLOBE, steps=12)
         forecast = perfect_forecast(truth)
         own = {"cmap": "magma", "limits": (250, 310)}
@@ -273,7 +273,7 @@ class TestScales:
             assert scale_of(axes) == ((250, 310), "magma")
         _, panel = own_axes(projection=ccrs.Robinson())
         film = plot.animate(forecast, ax=panel, **own)
-        film._draw_was_started = True  # nobody shows it
+        film._draw_was_started = True  # silences the warning of an animation that is never shown
         assert scale_of(panel) == ((250, 310), "magma")
         for draw in (plot.maps, plot.hovmoller, plot.animate):
             with pytest.raises(ValueError, match=r"limits=\(310, 250\).*smaller first"):
@@ -286,7 +286,7 @@ class TestScales:
 
 
 class TestAnomalies:
-    """Arithmetic keeps the attributes, so that `forecast - climatology` calls itself temperature."""
+    """Arithmetic keeps the attributes, so `forecast - climatology` keeps the long name of temperature."""
 
     def field(self, values, name, **attrs):
         truth = analysis(*GLOBE)
@@ -305,7 +305,7 @@ class TestAnomalies:
             ("msl", "hPa", wave),  # not the units of the vocabulary
         ],
     )
-    def test_what_the_variable_cannot_be_is_an_anomaly(self, name, units, values):
+    def test_values_outside_the_range_of_the_variable_are_anomalies(self, name, units, values):
         figure = plot.maps(self.field(values, name, units=units, long_name="the mean"))
         (low, high), colors = scale_of(figure.axes[0])
         assert low == -high < 0 and colors == "RdBu_r"
@@ -322,7 +322,7 @@ class TestAnomalies:
             ("something", "K", wave),
         ],
     )
-    def test_what_it_can_be_is_none(self, name, units, values):
+    def test_values_within_the_range_are_no_anomalies(self, name, units, values):
         figure = plot.maps(self.field(values, name, units=units, long_name="the mean"))
         assert scale_of(figure.axes[0])[1] == "viridis"
         assert figure.axes[1].get_xlabel().startswith("The mean [")
@@ -334,7 +334,7 @@ class TestAnomalies:
         assert scale_of(figure.axes[0])[1] == "RdBu_r"
         assert figure.axes[1].get_xlabel() == "2 metre temperature anomaly [K]"
 
-    def test_hovmoller_says_so(self):
+    def test_hovmoller_labels_anomalies(self):
         truth = analysis(*GLOBE)
         figure = plot.hovmoller(truth, anomalies=True)
         words = " ".join(figure.axes[1].get_xlabel().split())

@@ -1,4 +1,4 @@
-"""Options that all figures share: own axes, layout, wrong arguments."""
+"""Options that all figures share: the user's axes, layout, invalid arguments."""
 
 import cartopy.crs as ccrs
 import matplotlib
@@ -26,13 +26,13 @@ from simvp_climate import plot
 from simvp_climate.metrics.spectral import variance_by_wavenumber
 
 
-class TestOwnAxes:
+class TestUserAxes:
     def test_maps(self):
         truth = analysis(*GLOBE)
         figure, panels = own_axes((2, 3), ccrs.EqualEarth())
         found = plot.maps(perfect_forecast(truth), truth, lead=["6h", "18h"], ax=panels)
         assert found is figure
-        # a figure of one's own has its own title: the dates stand above the maps
+        # the user's figure keeps its title, so the dates stand above the maps
         start = "from 2018-01-01 18 UTC"
         assert [panel.get_title() for panel in panels[:, 0]] == [f"Forecast +{h} h\n{start}" for h in (6, 18)]
         assert [panel.get_title() for panel in panels[:, 1]] == [f"Truth\n2018-01-02 {h:02} UTC" for h in (0, 12)]
@@ -68,7 +68,7 @@ class TestOwnAxes:
 
 
 class TestLayout:
-    """What a reader sees: no text lies on another one, in figures of ours and in plain ones."""
+    """No text overlaps another, in new figures and in the user's."""
 
     def boxes(self, figure):
         pixels(figure)
@@ -144,7 +144,7 @@ class TestLayout:
         assert {text.get_text() for text in panel.texts} == {"0"}
 
 
-class TestWhatIsGivenInstead:
+class TestInvalidDatasets:
     @pytest.mark.parametrize(
         ("given", "message"),
         [
@@ -155,7 +155,7 @@ class TestWhatIsGivenInstead:
             (lambda fc: xr.Dataset(), "without variables"),
         ],
     )
-    def test_something_else_than_a_dataset(self, given, message):
+    def test_other_types_are_refused(self, given, message):
         forecast = perfect_forecast(analysis(*GLOBE))
         for draw in (plot.maps, plot.hovmoller, plot.animate, plot.skill_map, plot.scores, plot.scorecard):
             with pytest.raises(ValueError, match=message):
@@ -165,7 +165,7 @@ class TestWhatIsGivenInstead:
                 with pytest.raises(ValueError, match=message):
                     draw(forecast, given(forecast))
 
-    def test_nothing_was_selected(self):
+    def test_empty_selections_are_refused(self):
         truth = analysis(*GLOBE)
         forecast = perfect_forecast(truth)
         for draw in (plot.maps, plot.hovmoller, plot.animate):
@@ -180,11 +180,11 @@ class TestWhatIsGivenInstead:
         with pytest.raises(ValueError, match="dataset.*time.*size is 0"):
             plot.hovmoller(truth.isel(time=slice(0, 0)))
 
-    def test_a_forecast_is_no_scores(self):
+    def test_a_forecast_is_refused_as_scores(self):
         with pytest.raises(ValueError, match="no 'system'"):
             plot.scorecard(perfect_forecast(analysis(*GLOBE)))
 
-    def test_leads_and_inits_as_they_come_out_of_a_forecast(self):
+    def test_leads_and_inits_taken_from_a_forecast(self):
         truth = analysis(*GLOBE)
         forecast = perfect_forecast(truth)
         expected = plot.maps(forecast, truth, lead="12h", init="2018-01-01T06").get_suptitle()
@@ -212,7 +212,7 @@ class TestWhatIsGivenInstead:
             draw(forecast, other)
 
 
-class TestSettingsThatWouldBeIgnored:
+class TestSettingsWithoutEffect:
     def test_of_axes(self):
         truth = analysis(*GLOBE)
         forecast = perfect_forecast(truth)
@@ -238,15 +238,15 @@ class TestSettingsThatWouldBeIgnored:
         with pytest.raises(ValueError, match="width=0 "):
             plot.maps(forecast, width=0)
 
-    def test_of_what_is_not_there(self):
+    def test_of_missing_dimensions(self):
         with pytest.raises(ValueError, match="level=500.*no level"):
             plot.skill_map(skill_of_the_globe(), level=500)
         with pytest.raises(ValueError, match="init='2018'.*no init_time"):
             plot.hovmoller(analysis(*GLOBE), init="2018")
 
 
-class TestWordsOfSkillAndSpectra:
-    def test_a_map_of_skill_says_against_what_and_when(self):
+class TestTextsOfSkillAndSpectra:
+    def test_skill_map_names_baseline_and_period(self):
         skill = skill_of_the_globe()
         said = {
             "baseline": "persistence",
@@ -258,7 +258,7 @@ class TestWordsOfSkillAndSpectra:
         assert figure.get_suptitle().replace("\n", " ") == words
         assert figure.axes[-1].get_xlabel() == "Skill, 1 - MSE / MSE of persistence"
 
-    def test_leads_are_written_alike(self):
+    def test_leads_share_a_unit(self):
         truth = noisy(steps=24)
         forecast = perfect_forecast(truth, leads=16)
         found = variance_by_wavenumber(forecast, truth)
@@ -272,7 +272,7 @@ class TestWordsOfSkillAndSpectra:
         titles = [axes.get_title() for axes in plot.maps(forecast, lead=["1D", "3D"]).axes[:2]]
         assert titles == ["Forecast +1 d", "Forecast +3 d"]
 
-    def test_a_ratio_that_goes_on_beyond_the_panel_is_marked(self):
+    def test_ratios_outside_the_panel_are_marked(self):
         truth = noisy()
         forecast = perfect_forecast(truth)
         found = variance_by_wavenumber(forecast, truth)
