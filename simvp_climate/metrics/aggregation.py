@@ -1,109 +1,168 @@
-"""Weighted sums over the grid for every pair of initialization and lead, and the scores computed from them.
+"""Weighted sums over the grid for every pair of initialization and lead, read in blocks of bounded size.
 
 Sums rather than means are kept, so that blocks, initializations and leads can be added, as in WeatherBench-X
 (`weatherbenchX/aggregation.py`); they are float64. A system is a forecast that is scored: the forecast itself under the
 name "", and baselines.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.grid import find_member, latitude_weights
-from simvp_climate.metrics.alignment import SPACE
-from simvp_climate.metrics.definitions import METRICS, Metric
-from simvp_climate.metrics.pairs import (
-    Block,
-    Fields,
-    Pairs,
-    Product,
-    blocks,
-    fields_of_systems,
-    match,
-    members_of,
-    read,
-    refuse_overlap,
-    update_mask,
-)
-from simvp_climate.metrics.regions import Region, region_masks
+from simvp_climate.data.grid import find_member
+from simvp_climate.metrics.baselines.climatologies import climatology_at
+from simvp_climate.metrics.definitions import Fields, Metric, Product
+from simvp_climate.metrics.pairs import Pairs
+from simvp_climate.metrics.regions import SPACE
+
+# float64 bytes of the forecast in one block; the arithmetic needs about ten arrays of this size.
+_BLOCK_BYTES = 32 * 2**20
 
 
-def compute_metric(
-    name: str,
-    forecast: xr.Dataset,
-    truth: xr.Dataset,
-    climatology: xr.Dataset | None = None,
-    *,
-    weights: str | None,
-    skipna: bool,
-    allow_overlap: bool = False,
-) -> xr.Dataset:
-    """Return a metric of METRICS for a forecast, pooled over initializations and the grid."""
-    pairs = match(forecast, truth, climatology)
-    if climatology is not None and not allow_overlap:
-        refuse_overlap(climatology.attrs, "climatology", "the climatology", pairs)
-    metric = METRICS[name]
-    if metric.needs == "members":
-        members_of(pairs)
-    rows = row_weights(pairs.grid["latitude"], weights)
-    sums = weighted_sums(pairs, {name: metric}, rows, skipna, pool_members=metric.needs == "members")
-    return pool_over_inits(sums["", name], metric, pairs)
+@dataclass(frozen=True)
+class Block:
+    """Some pairs in memory, in float64, with dims (init_time, lead_time, ...)."""
+
+    systems: dict[str, xr.Dataset]  # the forecast under the name "", and baselines
+    truth: xr.Dataset
+    climatology: xr.Dataset | None
+    complete: xr.DataArray
+    event_frequency: xr.Dataset | None = None
 
 
-def pool_over_inits(sums: xr.Dataset, metric: Metric, pairs: Pairs) -> xr.Dataset:
-    """Return a metric from its sums, pooled over initializations, with the attributes and levels of the forecast."""
-    result = metric.value(metric.per_init_sums(sums).sum("init_time", skipna=False))
-    return label_like_forecast(result, metric.dimensionless, pairs)
+def blocks(pairs: Pairs) -> Iterator[tuple[slice, slice]]:
+    """Yield slices of (init, lead) whose forecasts fit in a block, with all leads if possible."""
+    inits, leads = pairs.complete.shape
+    pair_bytes = sum(variable.size for variable in pairs.forecast.data_vars.values()) * 8 // (inits * leads)
+    # A baseline may be computed from more variables than are scored.
+    state_bytes = sum(variable.size for variable in pairs.analysis.data_vars.values()) * 8
+    pair_bytes = max(pair_bytes, state_bytes // pairs.analysis.sizes["time"], 1)
+    block_pairs = max(_BLOCK_BYTES // pair_bytes, 1)
+    width = min(leads, block_pairs)
+    height = max(block_pairs // width, 1)
+    for column in range(0, leads, width):
+        for row in range(0, inits, height):
+            yield slice(row, min(row + height, inits)), slice(column, min(column + width, leads))
 
 
-def label_like_forecast(result: xr.Dataset, dimensionless: bool, pairs: Pairs) -> xr.Dataset:
-    """Return a result with the attributes, the scalar coordinates and the levels of the forecast."""
-    result = result.copy()
-    result.attrs = {}
-    for name, variable in pairs.forecast.data_vars.items():
-        result[name].attrs = score_attributes(variable, pairs.analysis[name], dimensionless)
-    # Levels in the unit of the forecast.
-    labels = {"level": pairs.forecast.level} if "level" in pairs.grid else {}
-    if "rank" not in result.dims:
-        result = result.transpose("lead_time", "level", ..., missing_dims="ignore")
-    return result.assign_coords(pairs.scalar_coords | labels)
+def read(pairs: Pairs, inits: slice, leads: slice) -> Block:
+    """Read a block of pairs, and each analysis in it once."""
+    valid_positions, init_positions = pairs.valid_positions[inits, leads], pairs.init_positions[inits]
+    needed = valid_positions.ravel()
+    if pairs.callable_baselines:
+        needed = np.append(needed, init_positions)
+    needed = np.unique(needed)
+    steps = np.unique(np.diff(needed))
+    # Files read slices faster than lists.
+    positions = slice(needed[0], needed[-1] + 1, steps[0]) if len(steps) == 1 else needed
+    analysis = _load(pairs.analysis.isel(time=positions))
+    truth_positions = xr.DataArray(np.searchsorted(needed, valid_positions), dims=("init_time", "lead_time"))
+    truth = analysis.drop_vars("time").isel(time=truth_positions).transpose("init_time", "lead_time", ...)
+
+    forecast = _load(pairs.forecast.isel(init_time=inits, lead_time=leads))
+    times = {"init_time": forecast["init_time"], "lead_time": forecast["lead_time"]}
+    systems = {"": forecast}
+    for name, stored in pairs.stored_baselines.items():
+        rows, columns = stored.init_positions[inits], stored.lead_positions[leads]
+        baseline = _load(stored.forecast.isel(init_time=rows, lead_time=columns))
+        systems[name] = baseline.transpose("init_time", "lead_time", ...).assign_coords(times)
+    if pairs.callable_baselines:
+        # Fillers repeat init times: each is forecast once.
+        distinct, inverse = np.unique(np.searchsorted(needed, init_positions), return_inverse=True)
+        states = analysis.isel(time=distinct)
+    for name, function in pairs.callable_baselines.items():
+        try:
+            baseline = function(states, states["time"], forecast["lead_time"])
+        except ValueError as error:
+            raise ValueError(f"the baseline {name!r} cannot be computed for this forecast: {error}") from error
+        baseline = baseline.isel(init_time=inverse).reset_coords(drop=True)[list(forecast.data_vars)]
+        grid = {dim: c for dim, c in pairs.grid.items() if dim in baseline.dims}
+        systems[name] = baseline.transpose("init_time", "lead_time", ...).assign_coords(**times, **grid)
+    valid_time = pairs.valid_time[inits, leads]
+    return Block(
+        systems=systems,
+        truth=truth,
+        climatology=_load_climatology(pairs.climatology, valid_time),
+        complete=xr.DataArray(pairs.complete[inits, leads], dims=("init_time", "lead_time")),
+        event_frequency=_load_climatology(pairs.event_frequency, valid_time),
+    )
 
 
-def score_attributes(forecast: xr.DataArray, analysis: xr.DataArray, dimensionless: bool) -> dict[str, str]:
-    """Return long_name and units of a score, from the forecast or, if it has none, from the analysis."""
-    attrs = {}
-    for key in ("long_name", "units"):
-        if (value := forecast.attrs.get(key, analysis.attrs.get(key))) is not None:
-            attrs[key] = value
-    return attrs | ({"units": "1"} if dimensionless else {})
+def _load(dataset: xr.Dataset) -> xr.Dataset:
+    return dataset.compute().astype(np.float64)
 
 
-def row_weights(latitude: xr.DataArray, weights: str | None) -> xr.DataArray:
-    """Return the weight of each row of the grid, with mean 1, for weights "area", "cos" or None."""
-    if weights == "area":
-        return latitude_weights(latitude)
-    if weights == "cos":
-        cosine = np.cos(np.deg2rad(latitude.astype(np.float64)))
-        return cosine / cosine.mean()
-    if weights is None:
-        return xr.ones_like(latitude, dtype=np.float64)
-    raise ValueError(f"weights={weights!r} is unknown: choose 'area', 'cos' or None")
+def _load_climatology(climatology: xr.Dataset | None, valid_time: xr.DataArray) -> xr.Dataset | None:
+    """Return the climatology at the valid times, read with all days around them: faster than single times."""
+    if climatology is None:
+        return None
+    if "dayofyear" in climatology.dims:
+        needed = climatology.indexes["dayofyear"].isin(np.unique(valid_time.dt.dayofyear.values))
+        if needed.any():  # otherwise climatology_at names what is missing
+            climatology = climatology.isel(dayofyear=np.flatnonzero(needed))
+    return climatology_at(_load(climatology), valid_time)
 
 
-def cell_weights(
-    grid: Mapping[str, xr.DataArray],
-    weights: str | None,
-    regions: Sequence[str] | Mapping[str, Region] | None,
-    mask_source: xr.Dataset,
-) -> xr.DataArray:
-    """Return the weights of the cells, (latitude), or of those in each region, (region, latitude, longitude).
+def fields_of_systems(
+    block: Block, systems: dict[str, xr.Dataset], member_dims: dict[str, str | None], variable: str, skipna: bool
+) -> Iterator[tuple[str, Fields]]:
+    """Yield the fields of a variable for every system; with `skipna` they have values in the same cells."""
+    truth = block.truth[[variable]]
+    climatology = None if block.climatology is None else block.climatology[[variable]]
+    forecasts = {name: dataset[[variable]] for name, dataset in systems.items()}
+    probabilities = {}
+    if block.event_frequency is not None and variable in block.event_frequency and "climatology" in systems:
+        probabilities["climatology"] = block.event_frequency[[variable]]
+    if skipna and len(systems) > 1:
+        common = truth.notnull()
+        for name, forecast in forecasts.items():
+            common = common & _mean_over(member_dims[name], forecast).notnull()
+        for probability in probabilities.values():
+            common = common & probability.notnull()
+        forecasts = {name: forecast.where(common) for name, forecast in forecasts.items()}
+        truth = truth.where(common)
+    for name, forecast in forecasts.items():
+        yield name, Fields(forecast, truth, climatology, member_dims[name], probabilities.get(name))
 
-    The regions "land" and "sea" take their land-sea mask from `mask_source`.
+
+def _mean_over(member: str | None, forecast: xr.Dataset) -> xr.Dataset:
+    return forecast if member is None else forecast.mean(member, skipna=False)
+
+
+def update_mask(mask: xr.Dataset | None, forecast: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
+    """Return the cells without a value in any pair so far; raise ValueError if one of them has a value now."""
+    pair_dims = ("init_time", "lead_time")
+    # A sum shows faster than every cell that nothing is missing.
+    if any(np.isfinite(dataset.sum(skipna=False).to_array()).all() for dataset in (forecast, truth)):
+        empty = truth.isel(dict.fromkeys(pair_dims, 0), drop=True).map(lambda field: xr.zeros_like(field, dtype=bool))
+        empty = empty.broadcast_like(forecast.isel(dict.fromkeys(pair_dims, 0), drop=True))
+    else:
+        empty = (forecast.isnull() & truth.isnull()).all(pair_dims)
+    if mask is None or empty.equals(mask):
+        return empty
+    for name, masked in mask.data_vars.items():
+        if (masked & ~empty[name]).any():
+            raise ValueError(
+                f"the mask of {name!r} moves: {int((masked & ~empty[name]).sum())} cells have no value in the first "
+                "pairs and one in later pairs. Pass skipna=True to leave out the missing cells of each pair"
+            )
+    return mask
+
+
+def pooled_score(pairs: Pairs, metric: Metric, skipna: bool) -> xr.Dataset:
+    """Return a metric pooled over initializations and the grid, and over members if it is one of ensembles or events.
+
+    Dims (lead_time[, level], ...), with the attributes and labels of the forecast.
     """
-    rows = row_weights(grid["latitude"], weights)
-    masks = region_masks(regions, grid, mask_source)
-    return rows if masks is None else masks * rows
+    pool_members = metric.needs not in (None, "climatology")
+    sums = weighted_sums(pairs, {"": metric}, skipna, pool_members=pool_members)["", ""]
+    result = metric.value(metric.per_init_sums(sums).sum("init_time", skipna=False))
+    for name in result.data_vars:
+        result[name].attrs = pairs.attrs[str(name)] | ({"units": "1"} if metric.dimensionless else {})
+    result = result.transpose("lead_time", "level", ..., missing_dims="ignore").assign_coords(pairs.labels)
+    return result.assign_attrs({})
 
 
 def equal_weights(weights: xr.DataArray) -> xr.DataArray:
@@ -113,8 +172,7 @@ def equal_weights(weights: xr.DataArray) -> xr.DataArray:
 
 def weighted_sums(
     pairs: Pairs,
-    metrics: dict[str, Metric],
-    weights: xr.DataArray,
+    metrics: Mapping[str, Metric],
     skipna: bool,
     *,
     pool_members: bool = False,
@@ -124,9 +182,6 @@ def weighted_sums(
 
     Parameters
     ----------
-    weights
-        Of the cells, (latitude) or (region, latitude, longitude). Metrics without `weighted` use weight 1 in the same
-        cells.
     pool_members
         True: an ensemble is one forecast, its mean or, for metrics of ensembles, its members. False: every member is a
         forecast of its own.
@@ -138,6 +193,8 @@ def weighted_sums(
     Datasets by (system, metric), dims (part, init_time, lead_time, ...): the sums of the fields of the metric and last
     the sum of the weights, all zero where a pair is not verified.
     """
+    for metric in metrics.values():
+        _check_applies(metric, pairs)
     # By system, metric and variable: the sums of blocks of initializations, by the first lead of the block.
     block_sums: dict[tuple[str, str, str], dict[int, list[xr.Variable]]] = {}
     masks: dict[str, xr.Dataset] = {}
@@ -150,21 +207,51 @@ def weighted_sums(
             # One variable at a time: its fields stay in the processor's cache.
             for variable in map(str, pairs.forecast.data_vars):
                 if not skipna:
-                    forecast = Fields(systems[""][[variable]], block.truth, None, member_dims[""]).forecast
+                    forecast = _mean_over(member_dims[""], systems[""][[variable]])
                     masks[variable] = update_mask(masks.get(variable), forecast, block.truth[[variable]])
                 for system, fields in fields_of_systems(block, systems, member_dims, variable, skipna):
                     for label, metric in metrics.items():
-                        cells = weights if metric.weighted else equal_weights(weights)
+                        cells = pairs.weights if metric.weighted else equal_weights(pairs.weights)
                         sums = _grid_sums(metric.fields(fields), cells, skipna, masks.get(variable))
                         verified = block.complete.values.reshape(1, *block.complete.shape, *[1] * (sums.ndim - 3))
                         sums = sums.copy(data=np.where(verified, sums.values, 0))
                         by_lead = block_sums.setdefault((system, label, variable), {})
                         by_lead.setdefault(leads.start, []).append(sums)
-    return _join_blocks(block_sums, pairs, weights)
+    return _join_blocks(block_sums, pairs)
+
+
+def _check_applies(metric: Metric, pairs: Pairs) -> None:
+    """Raise ValueError unless the forecast has the members, and the grid resolves the wavenumbers, of a metric."""
+    if metric.needs == "members" and pairs.member is None:
+        raise ValueError(
+            f"the forecast has dims {tuple(pairs.forecast.dims)} and no ensemble members (number, realization or "
+            "member), which this score needs. Score an ensemble, or choose other metrics"
+        )
+    if metric.needs == "members" and pairs.forecast.sizes[pairs.member] < 2:
+        raise ValueError(
+            f"the ensemble has one member along {pairs.member!r}, and therefore no spread. Score it as a single "
+            f"forecast: forecast.isel({pairs.member}=0)"
+        )
+    if metric.wavenumbers is None:
+        return
+    first, last = metric.wavenumbers
+    longitude = pairs.grid["longitude"]
+    if not 0 < first <= last:
+        raise ValueError(f"wavenumbers={metric.wavenumbers} must be the first and the last one, in order, from 1")
+    if not pairs.max_wavenumber:
+        raise ValueError(
+            f"small_scale_variance needs evenly spaced longitudes round the globe; these {longitude.size} "
+            f"run from {longitude.values.min():g} to {longitude.values.max():g}. Leave it out of metrics"
+        )
+    if last > pairs.max_wavenumber:
+        raise ValueError(
+            f"wavenumbers={metric.wavenumbers} are not resolved by {longitude.size} longitudes: the last must be "
+            f"below {longitude.size / 2:g}"
+        )
 
 
 def _join_blocks(
-    block_sums: dict[tuple[str, str, str], dict[int, list[xr.Variable]]], pairs: Pairs, weights: xr.DataArray
+    block_sums: dict[tuple[str, str, str], dict[int, list[xr.Variable]]], pairs: Pairs
 ) -> dict[tuple[str, str], xr.Dataset]:
     """Return the sums of all blocks as labeled datasets by (system, metric)."""
     joined: dict[tuple[str, str], xr.Dataset] = {}
@@ -172,7 +259,7 @@ def _join_blocks(
         columns = [xr.Variable.concat(sums, "init_time") for sums in by_lead.values()]
         joined.setdefault((system, label), xr.Dataset())[variable] = xr.Variable.concat(columns, "lead_time")
     labels = {name: pairs.forecast[name] for name in ("init_time", "lead_time")}
-    labels |= {"region": weights.coords.get("region"), "level": pairs.grid.get("level")}
+    labels |= {"region": pairs.weights.coords.get("region"), "level": pairs.grid.get("level")}
     # Dimensions that are neither time nor space, such as members.
     labels |= {str(name): c for name, c in pairs.forecast.coords.items() if c.dims == (name,) and name not in labels}
     labels = {name: label.reset_coords(drop=True) for name, label in labels.items() if label is not None}

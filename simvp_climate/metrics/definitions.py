@@ -8,13 +8,66 @@ X_k are the M members of an ensemble, and <> is the weighted mean. Definitions a
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.grid import closes_longitude
-from simvp_climate.metrics.pairs import Fields, Product
+
+class Fields:
+    """Forecast, truth and climatology of one variable and block in physical units, and fields derived from them.
+
+    `members` keeps the dimension `member` of an ensemble, and `forecast` is its mean. `probability` is the event
+    probability of a system that states one directly, as climatology does.
+    """
+
+    def __init__(
+        self,
+        forecast: xr.Dataset,
+        truth: xr.Dataset,
+        climatology: xr.Dataset | None,
+        member: str | None,
+        probability: xr.Dataset | None = None,
+    ):
+        self.truth, self.climatology, self.member, self.probability = truth, climatology, member, probability
+        self.members = forecast
+        self.forecast = forecast if member is None else forecast.mean(member, skipna=False)
+
+    @cached_property
+    def error(self) -> xr.Dataset:
+        return self.forecast - self.truth
+
+    @cached_property
+    def squared_error(self) -> "Product":
+        return Product(self.error, self.error)
+
+    @cached_property
+    def anomaly(self) -> xr.Dataset:
+        return self.forecast - self.climatology
+
+    @cached_property
+    def true_anomaly(self) -> xr.Dataset:
+        return self.truth - self.climatology
+
+    @cached_property
+    def variance(self) -> xr.Dataset:
+        """Variance over the members with the divisor M - 1; NaN for a forecast without members."""
+        if self.member is None:
+            return self.forecast * np.nan
+        return self.members.var(self.member, ddof=1, skipna=False)
+
+
+@dataclass(frozen=True)
+class Product:
+    """The product of two fields, kept as factors: its weighted sum needs no copy in memory."""
+
+    first: xr.Dataset
+    second: xr.Dataset
+
+    @property
+    def value(self) -> xr.Dataset:
+        return self.first * self.second
 
 
 @dataclass(frozen=True)
@@ -147,23 +200,6 @@ def variance_ratio(wavenumbers: tuple[int, int]) -> Metric:
     )
 
 
-def check_wavenumbers(longitude: xr.DataArray, wavenumbers: tuple[int, int]) -> None:
-    """Raise ValueError unless the longitudes circle the globe and resolve the wavenumbers."""
-    first, last = wavenumbers
-    if not 0 < first <= last:
-        raise ValueError(f"wavenumbers={wavenumbers} must be the first and the last one, in order, from 1")
-    if not closes_longitude(longitude):
-        raise ValueError(
-            f"small_scale_variance needs evenly spaced longitudes round the globe; these {longitude.size} "
-            f"run from {longitude.values.min():g} to {longitude.values.max():g}. Leave it out of metrics"
-        )
-    if 2 * last >= longitude.size:
-        raise ValueError(
-            f"wavenumbers={wavenumbers} are not resolved by {longitude.size} longitudes: the last must be "
-            f"below {longitude.size / 2:g}"
-        )
-
-
 # By name, in the order in which `score` returns them.
 METRICS = {
     # sqrt(<(F - T)^2>), the root last: the code of WeatherBench 1, and ECMWF's convention.
@@ -246,12 +282,6 @@ METRICS = {
     ),
     # Rodwell et al. 2010, with the matrix of WeatherBench 2: `categorical.seeps_pairs`.
     "seeps": Metric(
-        None,
-        mean,
-        "SEEPS",
-        dimensionless=True,
-        needs="seeps_climatology",
-        smaller_is_better=True,
-        skips_missing=True,
+        None, mean, "SEEPS", dimensionless=True, needs="seeps_climatology", smaller_is_better=True, skips_missing=True
     ),
 }

@@ -10,18 +10,13 @@ import numpy as np
 import xarray as xr
 
 from simvp_climate.data.conventions import rename
-from simvp_climate.metrics.aggregation import compute_metric, pool_over_inits, row_weights, weighted_sums
-from simvp_climate.metrics.definitions import check_wavenumbers, variance_ratio
+from simvp_climate.metrics.aggregation import pooled_score
+from simvp_climate.metrics.definitions import METRICS, variance_ratio
 from simvp_climate.metrics.pairs import match
+from simvp_climate.metrics.regions import Weights
 
 
-def rmse(
-    forecast: xr.Dataset,
-    truth: xr.Dataset,
-    *,
-    weights: Literal["area", "cos"] | None = "area",
-    skipna: bool = False,
-) -> xr.Dataset:
+def rmse(forecast: xr.Dataset, truth: xr.Dataset, *, weights: Weights = "area", skipna: bool = False) -> xr.Dataset:
     """Return the root mean square error of a forecast.
 
     sqrt(<(forecast - truth)^2>), where <> is one weighted mean over initializations and cells and the root comes last,
@@ -53,29 +48,17 @@ def rmse(
     ValueError
         If variables are missing from the truth, units or grids differ, no pair has a truth, or a mask moves.
     """
-    return compute_metric("rmse", forecast, truth, weights=weights, skipna=skipna)
+    return pooled_score(match(forecast, truth, weights=weights), METRICS["rmse"], skipna)
 
 
-def mae(
-    forecast: xr.Dataset,
-    truth: xr.Dataset,
-    *,
-    weights: Literal["area", "cos"] | None = "area",
-    skipna: bool = False,
-) -> xr.Dataset:
+def mae(forecast: xr.Dataset, truth: xr.Dataset, *, weights: Weights = "area", skipna: bool = False) -> xr.Dataset:
     """Return the mean absolute error <|forecast - truth|>; arguments, result and errors as in `rmse`."""
-    return compute_metric("mae", forecast, truth, weights=weights, skipna=skipna)
+    return pooled_score(match(forecast, truth, weights=weights), METRICS["mae"], skipna)
 
 
-def bias(
-    forecast: xr.Dataset,
-    truth: xr.Dataset,
-    *,
-    weights: Literal["area", "cos"] | None = "area",
-    skipna: bool = False,
-) -> xr.Dataset:
+def bias(forecast: xr.Dataset, truth: xr.Dataset, *, weights: Weights = "area", skipna: bool = False) -> xr.Dataset:
     """Return the mean error <forecast - truth>; arguments, result and errors as in `rmse`."""
-    return compute_metric("bias", forecast, truth, weights=weights, skipna=skipna)
+    return pooled_score(match(forecast, truth, weights=weights), METRICS["bias"], skipna)
 
 
 def acc(
@@ -84,7 +67,7 @@ def acc(
     climatology: xr.Dataset,
     *,
     average: Literal["pooled", "per_init"] = "pooled",
-    weights: Literal["area", "cos"] | None = "area",
+    weights: Weights = "area",
     skipna: bool = False,
     allow_overlap: bool = False,
 ) -> xr.Dataset:
@@ -117,9 +100,8 @@ def acc(
     names = {"pooled": "acc", "per_init": "acc_per_init"}
     if average not in names:
         raise ValueError(f"average={average!r} is unknown: choose 'pooled' or 'per_init'")
-    return compute_metric(
-        names[average], forecast, truth, climatology, weights=weights, skipna=skipna, allow_overlap=allow_overlap
-    )
+    pairs = match(forecast, truth, climatology, weights=weights, allow_overlap=allow_overlap)
+    return pooled_score(pairs, METRICS[names[average]], skipna)
 
 
 def small_scale_variance(
@@ -127,7 +109,7 @@ def small_scale_variance(
     truth: xr.Dataset,
     wavenumbers: tuple[int, int] = (10, 19),
     *,
-    weights: Literal["area", "cos"] | None = "area",
+    weights: Weights = "area",
     skipna: bool = False,
 ) -> xr.Dataset:
     """Return the variance at small scales in the forecast relative to that in the truth.
@@ -154,12 +136,7 @@ def small_scale_variance(
     ValueError
         As in `rmse`, or if the grid does not circle the globe or does not resolve the wavenumbers.
     """
-    pairs = match(forecast, truth, None)
-    check_wavenumbers(pairs.grid["longitude"], wavenumbers)
-    metric = variance_ratio(wavenumbers)
-    rows = row_weights(pairs.grid["latitude"], weights)
-    sums = weighted_sums(pairs, {"small_scale_variance": metric}, rows, skipna)["", "small_scale_variance"]
-    return pool_over_inits(sums, metric, pairs)
+    return pooled_score(match(forecast, truth, weights=weights), variance_ratio(wavenumbers), skipna)
 
 
 def activity(
@@ -167,7 +144,7 @@ def activity(
     truth: xr.Dataset,
     climatology: xr.Dataset,
     *,
-    weights: Literal["area", "cos"] | None = "area",
+    weights: Weights = "area",
     skipna: bool = False,
     allow_overlap: bool = False,
 ) -> xr.Dataset:
@@ -176,9 +153,8 @@ def activity(
     sqrt(<f^2> / <t^2>), f and t the anomalies of forecast and truth from the climatology at the valid time. A forecast
     that blurs what it cannot predict has less than 1. Arguments, result and errors as in `acc`; no unit.
     """
-    return compute_metric(
-        "activity", forecast, truth, climatology, weights=weights, skipna=skipna, allow_overlap=allow_overlap
-    )
+    pairs = match(forecast, truth, climatology, weights=weights, allow_overlap=allow_overlap)
+    return pooled_score(pairs, METRICS["activity"], skipna)
 
 
 def wind_vector_rmse(
@@ -186,7 +162,7 @@ def wind_vector_rmse(
     truth: xr.Dataset,
     components: tuple[str, str] = ("u10", "v10"),
     *,
-    weights: Literal["area", "cos"] | None = "area",
+    weights: Weights = "area",
     skipna: bool = False,
 ) -> xr.DataArray:
     """Return the root mean square length of the error of the wind, sqrt(<du^2 + dv^2>), as WeatherBench 2.

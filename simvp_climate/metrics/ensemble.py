@@ -1,29 +1,15 @@
 """Scores of ensembles: CRPS, spread, and the ranks of the truth among the members."""
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
-
 import numpy as np
 import xarray as xr
 
-from simvp_climate.metrics.aggregation import (
-    cell_weights,
-    compute_metric,
-    label_like_forecast,
-    weighted_sums,
-)
-from simvp_climate.metrics.definitions import Metric, concat, means_of
-from simvp_climate.metrics.pairs import Fields, match, members_of
-from simvp_climate.metrics.regions import Region
+from simvp_climate.metrics.aggregation import pooled_score, weighted_sums
+from simvp_climate.metrics.definitions import METRICS, Fields, Metric, concat, means_of
+from simvp_climate.metrics.pairs import match
+from simvp_climate.metrics.regions import Regions, Weights
 
 
-def crps(
-    forecast: xr.Dataset,
-    truth: xr.Dataset,
-    *,
-    weights: Literal["area", "cos"] | None = "area",
-    skipna: bool = False,
-) -> xr.Dataset:
+def crps(forecast: xr.Dataset, truth: xr.Dataset, *, weights: Weights = "area", skipna: bool = False) -> xr.Dataset:
     """Return the fair continuous ranked probability score of an ensemble.
 
     <mean_k |X_k - T| - 1/2 sum_kl |X_k - X_l| / (M (M - 1))> over the M members X and the truth T: the expected score
@@ -31,29 +17,19 @@ def crps(
     result and errors as in `rmse`, for a forecast with a dimension of members (`number`, `realization`, `member`),
     which is pooled; ValueError also if there are fewer than two members.
     """
-    return compute_metric("crps", forecast, truth, weights=weights, skipna=skipna)
+    return pooled_score(match(forecast, truth, weights=weights), METRICS["crps"], skipna)
 
 
-def spread(
-    forecast: xr.Dataset,
-    truth: xr.Dataset,
-    *,
-    weights: Literal["area", "cos"] | None = "area",
-    skipna: bool = False,
-) -> xr.Dataset:
+def spread(forecast: xr.Dataset, truth: xr.Dataset, *, weights: Weights = "area", skipna: bool = False) -> xr.Dataset:
     """Return the spread of an ensemble, sqrt(<variance over members>), the variance with the divisor M - 1.
 
     The truth only selects the pairs that count. Arguments, result and errors as in `crps`.
     """
-    return compute_metric("spread", forecast, truth, weights=weights, skipna=skipna)
+    return pooled_score(match(forecast, truth, weights=weights), METRICS["spread"], skipna)
 
 
 def spread_skill_ratio(
-    forecast: xr.Dataset,
-    truth: xr.Dataset,
-    *,
-    weights: Literal["area", "cos"] | None = "area",
-    skipna: bool = False,
+    forecast: xr.Dataset, truth: xr.Dataset, *, weights: Weights = "area", skipna: bool = False
 ) -> xr.Dataset:
     """Return the spread of an ensemble over the error of its mean: 1 if truth and members are alike.
 
@@ -61,16 +37,11 @@ def spread_skill_ratio(
     (WeatherBench-X, `UnbiasedSpreadSkillRatio`). Below 1 the ensemble is overconfident. Arguments, result and errors as
     in `crps`; no unit.
     """
-    return compute_metric("spread_skill_ratio", forecast, truth, weights=weights, skipna=skipna)
+    return pooled_score(match(forecast, truth, weights=weights), METRICS["spread_skill_ratio"], skipna)
 
 
 def rank_histogram(
-    forecast: xr.Dataset,
-    truth: xr.Dataset,
-    *,
-    regions: Sequence[str] | Mapping[str, Region] | None = None,
-    weights: Literal["area", "cos"] | None = "area",
-    skipna: bool = False,
+    forecast: xr.Dataset, truth: xr.Dataset, *, regions: Regions = None, weights: Weights = "area", skipna: bool = False
 ) -> xr.Dataset:
     """Return the frequency of each rank of the truth among the members: flat if the ensemble is reliable.
 
@@ -82,15 +53,16 @@ def rank_histogram(
     Dataset in memory with the variables of the forecast, dims (rank, lead_time[, level, region]): the share of each
     rank from 0 to M. The shares add up to 1.
     """
-    pairs = match(forecast, truth, None)
-    size = pairs.forecast.sizes[members_of(pairs)]
-    metric = Metric(lambda f: _rank_shares(f, size), lambda *means: means)
-    cells = cell_weights(pairs.grid, weights, regions, truth)
-    sums = weighted_sums(pairs, {"rank": metric}, cells, skipna, pool_members=True)["", "rank"]
+    pairs = match(forecast, truth, weights=weights, regions=regions)
+    size = pairs.forecast.sizes.get(pairs.member, 0)
+    metric = Metric(lambda f: _rank_shares(f, size), lambda *means: means, needs="members")
+    sums = weighted_sums(pairs, {"rank": metric}, skipna, pool_members=True)["", "rank"]
     shares, _ = means_of(sums.sum("init_time", skipna=False))
     ranks = xr.DataArray(np.arange(size + 1), dims="rank", name="rank", attrs={"long_name": "members below the truth"})
     result = concat(list(shares), ranks).transpose("rank", "lead_time", "level", "region", ..., missing_dims="ignore")
-    return label_like_forecast(result, True, pairs)
+    for name in result.data_vars:
+        result[name].attrs = pairs.attrs[str(name)] | {"units": "1"}
+    return result.assign_coords(pairs.labels).assign_attrs({})
 
 
 def _rank_shares(f: Fields, size: int) -> tuple[xr.Dataset, ...]:

@@ -1,30 +1,22 @@
-"""Pairs of a forecast and its truth: one for every initialization and lead, read in blocks of bounded size."""
+"""Pairs of a forecast and its truth, one for every initialization and lead, resolved before any value is read."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import xarray as xr
 from xarray.coding.times import infer_calendar_name
 
-from simvp_climate.data.conventions import orient
-from simvp_climate.data.grid import closes_longitude, find_member
-from simvp_climate.metrics.alignment import (
-    SPACE,
-    align,
-    canonical_grid,
-    iso,
-    lead_text,
-    rename_dimensions,
-    with_times,
-)
-from simvp_climate.metrics.baselines.climatologies import climatology_at
+from simvp_climate.data.conventions import Canonical, canonicalize, orient
+from simvp_climate.data.grid import Axes, check_same_grid, closes_longitude, find_axes, find_member
+from simvp_climate.data.variables import same_units
+from simvp_climate.data.windows import valid_times
+from simvp_climate.metrics.regions import SPACE, Regions, Weights, cell_weights
 
 _SEASONS = ("DJF", "MAM", "JJA", "SON")
-# float64 bytes of the forecast in one block; the arithmetic needs about ten arrays of this size.
-_BLOCK_BYTES = 32 * 2**20
+# `<prefix>_start` and `<prefix>_end` are the attributes that record a period.
+_PERIODS = ("climatology", "fitted", "intervals", "calibration")
 
 
 @dataclass(frozen=True)
@@ -38,158 +30,112 @@ class StoredBaseline:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Forecast and analyses of the same variables and levels, and the position of the truth of every pair."""
+    """Forecast and analyses of the same variables and levels, and the position of the truth of every pair.
 
-    forecast: xr.Dataset  # (init_time, lead_time, ...), in the order of its file, like analysis and climatology
+    All datasets are on the canonical grid of the forecast, with its coordinates, and lazy if they were.
+    """
+
+    forecast: xr.Dataset  # (init_time, lead_time, ...)
     analysis: xr.Dataset  # (time, ...)
     climatology: xr.Dataset | None  # (hour, dayofyear, ...) or similar
-    grid: dict[str, xr.DataArray]  # canonical coordinates of all three: latitude, longitude, level
+    grid: dict[str, xr.DataArray]  # canonical coordinates: latitude, longitude, level
+    weights: xr.DataArray  # of the cells, (latitude) or (region, latitude, longitude)
     valid_time: xr.DataArray  # (init_time, lead_time)
     valid_positions: np.ndarray  # (init, lead): positions of the valid times in analysis.time
     init_positions: np.ndarray  # (init,): positions of the init times
     complete: np.ndarray  # (init, lead): whether the pair is verified; elsewhere the three above are fillers
+    groups: dict[str | int, xr.DataArray | None]  # pairs of each season or month; {"": None} for all
     scalar_coords: dict[str, xr.DataArray]  # of the forecast, for the result
+    level: xr.DataArray | None  # labels of the forecast, in its unit
+    attrs: dict[str, dict[str, str]]  # long_name and units by variable
+    max_wavenumber: int  # the largest zonal one below the Nyquist frequency; 0 if longitudes do not circle the globe
+    member: str | None  # the dimension of ensemble members of the forecast
     stored_baselines: dict[str, StoredBaseline] = field(default_factory=dict)
     callable_baselines: dict[str, Callable] = field(default_factory=dict)  # forecast from the state at the init time
     event_frequency: xr.Dataset | None = None  # in the layout of the climatology, of some variables
-
-    @property
-    def member(self) -> str | None:
-        """The dimension of the ensemble members of the forecast, or None."""
-        return find_member(self.forecast)
-
-    @property
-    def max_wavenumber(self) -> int:
-        """The largest zonal wavenumber below the Nyquist frequency; 0 if the longitudes do not circle the globe."""
-        longitude = self.grid["longitude"]
-        return (longitude.size - 1) // 2 if closes_longitude(longitude) else 0
 
     @property
     def verified_times(self) -> np.ndarray:
         """Valid times of the verified pairs."""
         return self.valid_time.values[self.complete]
 
-
-@dataclass(frozen=True)
-class Block:
-    """Some pairs in memory, in float64, with dims (init_time, lead_time, ...)."""
-
-    systems: dict[str, xr.Dataset]  # the forecast under the name "", and baselines
-    truth: xr.Dataset
-    climatology: xr.Dataset | None
-    complete: xr.DataArray
-    event_frequency: xr.Dataset | None = None
-
-
-class Fields:
-    """Forecast, truth and climatology of one variable and block in physical units, and fields derived from them.
-
-    `members` keeps the dimension `member` of an ensemble, and `forecast` is its mean. `probability` is the event
-    probability of a system that states one directly, as climatology does.
-    """
-
-    def __init__(
-        self,
-        forecast: xr.Dataset,
-        truth: xr.Dataset,
-        climatology: xr.Dataset | None,
-        member: str | None,
-        probability: xr.Dataset | None = None,
-    ):
-        self.truth, self.climatology, self.member, self.probability = truth, climatology, member, probability
-        self.members = forecast
-        self.forecast = forecast if member is None else forecast.mean(member, skipna=False)
-
-    @cached_property
-    def error(self) -> xr.Dataset:
-        return self.forecast - self.truth
-
-    @cached_property
-    def squared_error(self) -> "Product":
-        return Product(self.error, self.error)
-
-    @cached_property
-    def anomaly(self) -> xr.Dataset:
-        return self.forecast - self.climatology
-
-    @cached_property
-    def true_anomaly(self) -> xr.Dataset:
-        return self.truth - self.climatology
-
-    @cached_property
-    def variance(self) -> xr.Dataset:
-        """Variance over the members with the divisor M - 1; NaN for a forecast without members."""
-        if self.member is None:
-            return self.forecast * np.nan
-        return self.members.var(self.member, ddof=1, skipna=False)
-
-
-@dataclass(frozen=True)
-class Product:
-    """The product of two fields, kept as factors: its weighted sum needs no copy in memory."""
-
-    first: xr.Dataset
-    second: xr.Dataset
-
     @property
-    def value(self) -> xr.Dataset:
-        return self.first * self.second
+    def labels(self) -> dict[str, xr.DataArray]:
+        """Scalar coordinates and levels of the forecast, for a result."""
+        return self.scalar_coords | ({} if self.level is None else {"level": self.level})
 
 
 def match(
     forecast: xr.Dataset,
     truth: xr.Dataset,
-    climatology: xr.Dataset | None,
+    climatology: xr.Dataset | None = None,
+    *,
     baselines: Mapping[str, xr.Dataset | Callable] | None = None,
     event_frequency: xr.Dataset | None = None,
+    periods: Mapping[str, Mapping] | None = None,
+    weights: Weights = "area",
+    regions: Regions = None,
+    by: str | None = None,
+    allow_overlap: bool = False,
 ) -> Pairs:
-    """Bring all datasets to one grid and find the truth of every pair of initialization and lead.
+    """Bring all datasets to the grid of the forecast and find the truth of every pair of initialization and lead.
 
     `baselines` are forecasts of other systems, or functions like `persistence` that forecast from analyses at init
-    times, given these times and the lead times. `event_frequency` is a climatology of events, of some variables. Warns
-    of leads without any pair, and of units that only one dataset has.
+    times, given these times and the lead times. `event_frequency` is a climatology of events, of some variables.
+    `periods` holds the attributes of more datasets fitted on a period, by their role. Warns of leads without any pair,
+    and of units that only one dataset has.
 
     Raises
     ------
     ValueError
-        If variables, leads or initializations are missing, units or grids differ, or no pair has a truth.
+        If variables, leads or initializations are missing, units or grids differ, no pair has a truth, a region or
+        weights are unknown, or, without `allow_overlap`, verified times lie in the period of a climatology or fit.
     """
     stored = {name: baseline for name, baseline in (baselines or {}).items() if isinstance(baseline, xr.Dataset)}
     callables = {name: baseline for name, baseline in (baselines or {}).items() if name not in stored}
     times = ("init_time", "lead_time", "valid_time", "time")
     scalar_coords = {name: c for name, c in forecast.coords.items() if c.ndim == 0 and name not in times}
     forecast, valid_time = _sort_inits(*with_times(forecast))
-    forecast = rename_dimensions(forecast)
-    grid = canonical_grid(forecast)
-    analysis = align(forecast, truth, grid, scalar_coords, "the truth")
-    if climatology is not None:
-        climatology = align(forecast, climatology, grid, scalar_coords, "the climatology")
+    canonical = canonicalize(forecast)
+    _check_dims(forecast, canonical.axes)
+    level = _level_labels(canonical)
+    forecast = canonical.dataset
+    grid = {dim: forecast[dim] for dim in (*SPACE, "level") if dim in forecast.dims}
+    roles = {"the truth": truth} | ({} if climatology is None else {"the climatology": climatology})
+    aligned = {role: align(forecast, dataset, scalar_coords, role) for role, dataset in roles.items()}
+    for role, dataset in aligned.items():
+        check_units(forecast, dataset, role)
+    analysis = aligned["the truth"]
+    _check_analysis(forecast, valid_time, truth, analysis)
     if event_frequency is not None:
         variables = forecast[[name for name in forecast.data_vars if name in event_frequency]]
-        event_frequency = align(
-            variables, event_frequency, grid, scalar_coords, "the event frequency", check_units=False
-        )
-    stored = {name: _match_stored(forecast, baseline, grid, scalar_coords, name) for name, baseline in stored.items()}
-    _check_analysis(forecast, valid_time, truth, analysis)
+        event_frequency = align(variables, event_frequency, scalar_coords, "the event frequency")
+    stored = {name: _match_stored(forecast, baseline, scalar_coords, name) for name, baseline in stored.items()}
 
-    index = analysis.indexes["time"]
-    valid_positions = index.get_indexer(valid_time.values.ravel()).reshape(valid_time.shape)
-    init_positions = index.get_indexer(forecast.init_time.values)
-    complete = valid_positions >= 0
-    if callables:
-        complete &= (init_positions >= 0)[:, np.newaxis]
-    _check_complete(complete, forecast, valid_time, index, list(callables))
+    complete, positions = _locate(forecast, valid_time, analysis, list(callables))
     # A pair without truth is computed with that of a neighbor and not counted: nothing else has to be read.
+    valid_time = valid_time.copy(data=_fill(valid_time.values, complete))
+    if not allow_overlap:
+        fits = {role: dataset.attrs for role, dataset in aligned.items() if role != "the truth"}
+        fits |= {} if event_frequency is None else {"the event frequency": event_frequency.attrs}
+        for role, attrs in (fits | _periods_of_fits(callables) | (periods or {})).items():
+            refuse_overlap(role, attrs, valid_time.values[complete])
     return Pairs(
         forecast=forecast,
         analysis=analysis,
-        climatology=climatology,
+        climatology=aligned.get("the climatology"),
         grid=grid,
-        valid_time=valid_time.copy(data=_fill(valid_time.values, complete)),
-        valid_positions=_fill(valid_positions, complete),
-        init_positions=_fill(init_positions, init_positions >= 0) if callables else init_positions,
+        weights=cell_weights(grid, weights, regions, truth),
+        valid_time=valid_time,
+        valid_positions=_fill(positions[0], complete),
+        init_positions=_fill(positions[1], positions[1] >= 0) if callables else positions[1],
         complete=complete,
+        groups=_group_pairs(by, valid_time, complete),
         scalar_coords=scalar_coords,
+        level=level,
+        attrs=_attributes(forecast, analysis),
+        max_wavenumber=(grid["longitude"].size - 1) // 2 if closes_longitude(grid["longitude"]) else 0,
+        member=find_member(forecast),
         stored_baselines=stored,
         callable_baselines=callables,
         event_frequency=event_frequency,
@@ -211,18 +157,46 @@ def _sort_inits(forecast: xr.Dataset, valid_time: xr.DataArray) -> tuple[xr.Data
     return forecast.isel(init_time=order), valid_time.isel(init_time=order)
 
 
+def _level_labels(canonical: Canonical) -> xr.DataArray | None:
+    """Return the levels of a canonical dataset as the original labels them, in its unit."""
+    if "level" not in canonical.dataset.dims:
+        return None
+    level = canonical.original[canonical.axes.level]
+    return xr.Dataset(coords={"level": ("level", level.values, level.attrs)})["level"]
+
+
+def _attributes(forecast: xr.Dataset, analysis: xr.Dataset) -> dict[str, dict[str, str]]:
+    """Return long_name and units by variable, from the forecast or, if it has none, from the analysis."""
+    result: dict[str, dict[str, str]] = {}
+    for name in map(str, forecast.data_vars):
+        attrs = analysis[name].attrs | forecast[name].attrs
+        result[name] = {key: attrs[key] for key in ("long_name", "units") if attrs.get(key) is not None}
+    return result
+
+
+def _locate(
+    forecast: xr.Dataset, valid_time: xr.DataArray, analysis: xr.Dataset, callables: list[str]
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Return which pairs are verified, and the positions of valid and init times in the analyses, -1 if missing."""
+    index = analysis.indexes["time"]
+    valid_positions = index.get_indexer(valid_time.values.ravel()).reshape(valid_time.shape)
+    init_positions = index.get_indexer(forecast.init_time.values)
+    complete = valid_positions >= 0
+    if callables:
+        complete &= (init_positions >= 0)[:, np.newaxis]
+    _check_complete(complete, forecast, valid_time, index, callables)
+    return complete, (valid_positions, init_positions)
+
+
 def _match_stored(
-    forecast: xr.Dataset,
-    other: xr.Dataset,
-    grid: dict[str, xr.DataArray],
-    scalar_coords: dict[str, xr.DataArray],
-    name: str,
+    forecast: xr.Dataset, other: xr.Dataset, scalar_coords: dict[str, xr.DataArray], name: str
 ) -> StoredBaseline:
     """Return another system's forecast with the positions of all initializations and leads of the scored one."""
     for dim in ("init_time", "lead_time"):
         if dim in other.coords and other[dim].ndim == 0:  # a single one was selected
             other = other.drop_vars("valid_time", errors="ignore").expand_dims(dim)
-    baseline = align(forecast, other, grid, scalar_coords, name)
+    baseline = align(forecast, other, scalar_coords, name)
+    check_units(forecast, baseline, name)
     if (member := find_member(baseline)) is not None and baseline.sizes[member] == 1:
         baseline = baseline.isel({member: 0}, drop=True)  # one member is a single forecast, without a spread
     positions = {}
@@ -293,7 +267,7 @@ def _check_complete(
         warnings.warn(
             f"no forecast has a truth at the leads {text}, so they have no score. A pair needs an analysis at the "
             f"valid time{also}: give analyses to {iso(valid_time.values.max())}, or leave the leads out",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
@@ -303,187 +277,174 @@ def _fill(values: np.ndarray, usable: np.ndarray) -> np.ndarray:
     return values.ravel()[np.maximum.accumulate(order)].reshape(values.shape)
 
 
-def blocks(pairs: Pairs) -> Iterator[tuple[slice, slice]]:
-    """Yield slices of (init, lead) whose forecasts fit in a block, with all leads if possible."""
-    inits, leads = pairs.complete.shape
-    pair_bytes = sum(variable.size for variable in pairs.forecast.data_vars.values()) * 8 // (inits * leads)
-    # A baseline may be computed from more variables than are scored.
-    state_bytes = sum(variable.size for variable in pairs.analysis.data_vars.values()) * 8
-    pair_bytes = max(pair_bytes, state_bytes // pairs.analysis.sizes["time"], 1)
-    block_pairs = max(_BLOCK_BYTES // pair_bytes, 1)
-    width = min(leads, block_pairs)
-    height = max(block_pairs // width, 1)
-    for column in range(0, leads, width):
-        for row in range(0, inits, height):
-            yield slice(row, min(row + height, inits)), slice(column, min(column + width, leads))
+def with_times(forecast: xr.Dataset) -> tuple[xr.Dataset, xr.DataArray]:
+    """Return a forecast with the dimensions init_time and lead_time, and its valid times (init_time, lead_time).
+
+    A forecast with a single selected initialization or lead gets the dimension back.
+
+    Raises
+    ------
+    ValueError
+        If it has no variables, initializations or leads.
+    """
+    if not forecast.data_vars:
+        raise ValueError("the forecast has no variables")
+    if missing := [dim for dim in ("init_time", "lead_time") if dim not in forecast.coords]:
+        raise ValueError(
+            f"the forecast has no coordinate {' and '.join(missing)}, but {list(forecast.coords)}. Rename its times, "
+            "for example forecast.rename(time='init_time', prediction_timedelta='lead_time')"
+        )
+    for dim in ("init_time", "lead_time"):
+        if forecast[dim].ndim == 0:
+            forecast = forecast.expand_dims(dim)
+    valid_time = forecast.coords.get("valid_time")
+    if valid_time is None:
+        return forecast, valid_times(forecast.init_time, forecast.lead_time)
+    # A selected init or lead leaves it with fewer dimensions.
+    valid_time = valid_time.reset_coords(drop=True).drop_vars(["init_time", "lead_time"], errors="ignore")
+    missing_dims = {dim: forecast.sizes[dim] for dim in ("init_time", "lead_time") if dim not in valid_time.dims}
+    return forecast, valid_time.expand_dims(missing_dims).transpose("init_time", "lead_time")
 
 
-def read(pairs: Pairs, inits: slice, leads: slice) -> Block:
-    """Read a block of pairs, and each analysis in it once."""
-    valid_positions, init_positions = pairs.valid_positions[inits, leads], pairs.init_positions[inits]
-    needed = valid_positions.ravel()
-    if pairs.callable_baselines:
-        needed = np.append(needed, init_positions)
-    needed = np.unique(needed)
-    steps = np.unique(np.diff(needed))
-    # Files read slices faster than lists.
-    positions = slice(needed[0], needed[-1] + 1, steps[0]) if len(steps) == 1 else needed
-    analysis = _load(pairs.analysis.isel(time=positions), pairs.grid)
-    truth_positions = xr.DataArray(np.searchsorted(needed, valid_positions), dims=("init_time", "lead_time"))
-    truth = analysis.drop_vars("time").isel(time=truth_positions).transpose("init_time", "lead_time", ...)
-
-    forecast = _load(pairs.forecast.isel(init_time=inits, lead_time=leads), pairs.grid)
-    times = {"init_time": forecast["init_time"], "lead_time": forecast["lead_time"]}
-    systems = {"": forecast}
-    for name, stored in pairs.stored_baselines.items():
-        rows, columns = stored.init_positions[inits], stored.lead_positions[leads]
-        baseline = _load(stored.forecast.isel(init_time=rows, lead_time=columns), pairs.grid)
-        systems[name] = baseline.transpose("init_time", "lead_time", ...).assign_coords(times)
-    if pairs.callable_baselines:
-        # Fillers repeat init times: each is forecast once.
-        distinct, inverse = np.unique(np.searchsorted(needed, init_positions), return_inverse=True)
-        states = analysis.isel(time=distinct)
-    for name, function in pairs.callable_baselines.items():
-        try:
-            baseline = function(states, states["time"], forecast["lead_time"])
-        except ValueError as error:
-            raise ValueError(f"the baseline {name!r} cannot be computed for this forecast: {error}") from error
-        baseline = baseline.isel(init_time=inverse).reset_coords(drop=True)[list(forecast.data_vars)]
-        grid = _grid_of(baseline, pairs.grid)
-        systems[name] = baseline.transpose("init_time", "lead_time", ...).assign_coords(**times, **grid)
-    valid_time = pairs.valid_time[inits, leads]
-    return Block(
-        systems=systems,
-        truth=truth,
-        climatology=_load_climatology(pairs.climatology, valid_time, pairs.grid),
-        complete=xr.DataArray(pairs.complete[inits, leads], dims=("init_time", "lead_time")),
-        event_frequency=_load_climatology(pairs.event_frequency, valid_time, pairs.grid),
-    )
+def canonicalize_forecast(forecast: xr.Dataset) -> Canonical:
+    """Return a forecast on the canonical grid, with its valid times; a single level stays a dimension."""
+    forecast, valid_time = with_times(forecast)
+    canonical = canonicalize(forecast)
+    _check_dims(forecast, canonical.axes)
+    return replace(canonical, dataset=canonical.dataset.assign_coords(valid_time=valid_time))
 
 
-def _load(dataset: xr.Dataset, grid: dict[str, xr.DataArray]) -> xr.Dataset:
-    """Return a dataset in memory on the canonical grid, as float64, with the coordinates of the forecast."""
-    # Oriented after reading: xarray reads a lazy variable with transposed dimensions point by point. The coordinates
-    # of the forecast itself: check_same_grid tolerates rounding, xarray's alignment does not.
-    return orient(dataset.compute()).assign_coords(_grid_of(dataset, grid)).astype(np.float64)
+def _check_dims(forecast: xr.Dataset, axes: Axes) -> None:
+    for name, variable in forecast.data_vars.items():
+        if missing := {axes.latitude, axes.longitude, "init_time", "lead_time"} - set(variable.dims):
+            raise ValueError(f"{name} in the forecast has dims {variable.dims} and lacks {sorted(missing)}")
 
 
-def _load_climatology(
-    climatology: xr.Dataset | None, valid_time: xr.DataArray, grid: dict[str, xr.DataArray]
-) -> xr.Dataset | None:
-    """Return the climatology at the valid times, read with all days around them: faster than single times."""
-    if climatology is None:
+def on_grid_of(dataset: xr.Dataset, like: xr.Dataset, role: str) -> xr.Dataset:
+    """Return the variables and levels of a canonical dataset `like` from another dataset, on the grid of `like`.
+
+    Raises
+    ------
+    ValueError
+        If a variable or level is missing, or grids or units differ; `role` names the dataset in the message.
+    """
+    names = [str(name) for name in like.data_vars]
+    has_levels = any("level" in like[name].dims for name in names)
+    try:
+        levels = like["level"].values if has_levels else None
+        result = canonicalize(dataset, names, levels).dataset.reset_coords(drop=True)
+        check_same_grid(like, result)
+    except ValueError as error:
+        raise ValueError(f"{role} does not fit: {error}") from error
+    for name in names:
+        expected, units = like[name].attrs.get("units"), result[name].attrs.get("units")
+        if expected and units and not same_units(expected, units):
+            raise ValueError(f"{role} does not fit: {name} is in {units!r} and not in {expected!r}. Convert one")
+    return result.assign_coords({dim: like[dim] for dim in (*SPACE, "level") if dim in result.dims})
+
+
+def align(forecast: xr.Dataset, other: xr.Dataset, scalar_coords: Mapping[str, xr.DataArray], role: str) -> xr.Dataset:
+    """Return the variables and levels of a canonical forecast from `other`, on its grid and with its coordinates.
+
+    Lazy stays lazy. Raises ValueError if a variable or level is missing or the grids differ; `role` names `other`.
+    """
+    names = list(forecast.data_vars)
+    # Variables without levels may stand beside others that have them.
+    has_levels = any("level" in variable.dims for variable in forecast.data_vars.values())
+    levels = forecast["level"].values if has_levels else _selected_level(other, names, scalar_coords)
+    try:
+        aligned = canonicalize(other, names, levels).dataset.reset_coords(drop=True)
+        check_same_grid(forecast, aligned)
+    except ValueError as error:
+        raise ValueError(f"the forecast cannot be compared with {role}: {error}") from error
+    if "level" in aligned.dims and not has_levels:
+        if levels is None:
+            raise ValueError(f"{role} has levels {aligned['level'].values}, the forecast has none: select one of them")
+        aligned = aligned.isel(level=0, drop=True)
+    # The coordinates of the forecast itself: check_same_grid tolerates rounding, xarray's alignment does not.
+    return aligned.assign_coords({dim: forecast[dim] for dim in (*SPACE, "level") if dim in aligned.dims})
+
+
+def check_units(forecast: xr.Dataset, other: xr.Dataset, role: str) -> None:
+    """Raise ValueError if the units of a variable differ; warn if only one of both datasets has them."""
+    one_sided = []
+    for name, variable in forecast.data_vars.items():
+        expected, units = variable.attrs.get("units"), other[name].attrs.get("units")
+        if expected is None and units is None:
+            continue
+        if expected is None or units is None:
+            one_sided.append(f"{name} ({expected or units!r})")
+        elif not same_units(expected, units):
+            raise ValueError(f"{name} has units {expected!r} in the forecast but {units!r} in {role}: convert one")
+    if one_sided:
+        warnings.warn(
+            f"only one of the forecast and {role} has units of {', '.join(one_sided)}: both are taken to be the "
+            "same. Set the missing ones, ds['t2m'].attrs['units'] = 'K'",
+            stacklevel=4,
+        )
+
+
+def _selected_level(other: xr.Dataset, names: list[str], scalar_coords: dict[str, xr.DataArray]) -> np.ndarray | None:
+    """Return the level of a forecast with one selected level, if `other` has levels to select from."""
+    axis = find_axes(other).level
+    level = scalar_coords.get(axis, scalar_coords.get("level"))
+    if level is None or not any(axis in other[name].dims for name in names if name in other):
         return None
-    if "dayofyear" in climatology.dims:
-        needed = climatology.indexes["dayofyear"].isin(np.unique(valid_time.dt.dayofyear.values))
-        if needed.any():  # otherwise climatology_at names what is missing
-            climatology = climatology.isel(dayofyear=np.flatnonzero(needed))
-    return climatology_at(_load(climatology, grid), valid_time)
+    # orient converts levels to hPa.
+    labels = ("level", np.atleast_1d(level.values), level.attrs)
+    return orient(xr.Dataset(coords={"latitude": [0.0], "longitude": [0.0], "level": labels})).level.values
 
 
-def _grid_of(dataset: xr.Dataset, grid: dict[str, xr.DataArray]) -> dict[str, xr.DataArray]:
-    return {name: c for name, c in grid.items() if name in dataset.dims}
+def iso(time: np.generic | object) -> str:
+    """Return a time as ISO text to the second."""
+    return time.isoformat() if hasattr(time, "isoformat") else str(np.datetime64(time, "s"))
 
 
-def fields_of_systems(
-    block: Block, systems: dict[str, xr.Dataset], member_dims: dict[str, str | None], variable: str, skipna: bool
-) -> Iterator[tuple[str, Fields]]:
-    """Yield the fields of a variable for every system; with `skipna` they have values in the same cells."""
-    truth = block.truth[[variable]]
-    climatology = None if block.climatology is None else block.climatology[[variable]]
-    forecasts = {name: dataset[[variable]] for name, dataset in systems.items()}
-    probabilities = {}
-    if block.event_frequency is not None and variable in block.event_frequency and "climatology" in systems:
-        probabilities["climatology"] = block.event_frequency[[variable]]
-    if skipna and len(systems) > 1:
-        common = truth.notnull()
-        for name, forecast in forecasts.items():
-            common = common & Fields(forecast, truth, climatology, member_dims[name]).forecast.notnull()
-        for probability in probabilities.values():
-            common = common & probability.notnull()
-        forecasts = {name: forecast.where(common) for name, forecast in forecasts.items()}
-        truth = truth.where(common)
-    for name, forecast in forecasts.items():
-        yield name, Fields(forecast, truth, climatology, member_dims[name], probabilities.get(name))
+def lead_text(lead: object) -> str:
+    """Return a lead time as text to read, "6 h", "5 d" or "2 months"."""
+    if not isinstance(lead, np.timedelta64):
+        return f"{lead} months"
+    hours = lead / np.timedelta64(1, "h")
+    return f"{hours / 24:g} d" if hours >= 48 and hours % 24 == 0 else f"{hours:g} h"
 
 
-def update_mask(mask: xr.Dataset | None, forecast: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
-    """Return the cells without a value in any pair so far; raise ValueError if one of them has a value now."""
-    pair_dims = ("init_time", "lead_time")
-    # A sum shows faster than every cell that nothing is missing.
-    if any(np.isfinite(dataset.sum(skipna=False).to_array()).all() for dataset in (forecast, truth)):
-        empty = truth.isel(dict.fromkeys(pair_dims, 0), drop=True).map(lambda field: xr.zeros_like(field, dtype=bool))
-        empty = empty.broadcast_like(forecast.isel(dict.fromkeys(pair_dims, 0), drop=True))
-    else:
-        empty = (forecast.isnull() & truth.isnull()).all(pair_dims)
-    if mask is None or empty.equals(mask):
-        return empty
-    for name, masked in mask.data_vars.items():
-        if (masked & ~empty[name]).any():
-            raise ValueError(
-                f"the mask of {name!r} moves: {int((masked & ~empty[name]).sum())} cells have no value in the first "
-                "pairs and one in later pairs. Pass skipna=True to leave out the missing cells of each pair"
-            )
-    return mask
-
-
-def members_of(pairs: Pairs) -> str:
-    """Return the dimension of the ensemble members; raise ValueError if the forecast has fewer than two."""
-    member = pairs.member
-    if member is None:
-        raise ValueError(
-            f"the forecast has dims {tuple(pairs.forecast.dims)} and no ensemble members (number, realization or "
-            "member), which this score needs. Score an ensemble, or choose other metrics"
-        )
-    if pairs.forecast.sizes[member] < 2:
-        raise ValueError(
-            f"the ensemble has one member along {member!r}, and therefore no spread. Score it as a single forecast: "
-            f"forecast.isel({member}=0)"
-        )
-    return member
-
-
-def refuse_fits(pairs: Pairs) -> None:
-    """Raise ValueError if a baseline that forecasts from the state was fitted on verified times."""
-    for name, baseline in pairs.callable_baselines.items():
+def _periods_of_fits(baselines: Mapping[str, Callable]) -> dict[str, Mapping]:
+    """Return the attributes of what fitted baselines were fitted on, by role."""
+    attrs = {}
+    for name, baseline in baselines.items():
         fitted = getattr(baseline, "damping", getattr(baseline, "patterns", None))
         if fitted is not None:
-            refuse_overlap(fitted.attrs, "fitted", f"the baseline {name!r}", pairs)
+            attrs[f"the baseline {name!r}"] = fitted.attrs
         climatology = getattr(baseline, "climatology", None)
         if isinstance(climatology, xr.Dataset):
-            refuse_overlap(climatology.attrs, "climatology", f"the climatology of the baseline {name!r}", pairs)
+            attrs[f"the climatology of the baseline {name!r}"] = climatology.attrs
+    return attrs
 
 
-def refuse_overlap(attrs: Mapping, prefix: str, role: str, pairs: Pairs) -> None:
-    """Raise ValueError if verified times lie in the period of a climatology or fit, if its attributes state one.
-
-    They are `<prefix>_start` and `<prefix>_end`, ISO text.
-    """
-    refuse_times(attrs, prefix, role, pairs.verified_times)
-
-
-def refuse_times(attrs: Mapping, prefix: str, role: str, times: np.ndarray) -> None:
-    """Raise ValueError if some of the times lie in the period that attributes state, as in `refuse_overlap`."""
-    start, end = (attrs.get(f"{prefix}_{edge}") for edge in ("start", "end"))
-    if start is None or end is None:
-        return
-    # ISO text sorts like the times, also across calendars.
-    overlapping = [text for text in map(iso, times) if start <= text <= end]
-    if overlapping:
-        raise ValueError(
-            f"{role} is from {start} to {end}, and {len(overlapping)} verified times lie in it, from "
-            f"{min(overlapping)} to {max(overlapping)}: it has seen the truth. Compute it from the training years "
-            "alone, or pass allow_overlap=True"
-        )
+def refuse_overlap(role: str, attrs: Mapping, times: np.ndarray) -> None:
+    """Raise ValueError if some times lie in a period that the attributes of a climatology or fit record as ISO text."""
+    for prefix in _PERIODS:
+        start, end = (attrs.get(f"{prefix}_{edge}") for edge in ("start", "end"))
+        if start is None or end is None:
+            continue
+        # ISO text sorts like the times, also across calendars.
+        if overlapping := [text for text in map(iso, times) if start <= text <= end]:
+            raise ValueError(
+                f"{role} is from {start} to {end}, and {len(overlapping)} verified times lie in it, from "
+                f"{min(overlapping)} to {max(overlapping)}. Compute it from the training years alone, or pass "
+                "allow_overlap=True"
+            )
 
 
-def group_masks(by: str | None, pairs: Pairs) -> dict[str | int, xr.DataArray | None]:
-    """Return the pairs of each season or month as booleans (init_time, lead_time); for None {"": None}, all pairs."""
+def _group_pairs(
+    by: str | None, valid_time: xr.DataArray, complete: np.ndarray
+) -> dict[str | int, xr.DataArray | None]:
+    """Return the pairs of each season or month as booleans (init_time, lead_time)."""
     if by is None:
         return {"": None}
     if by not in ("season", "month"):
         raise ValueError(f"by={by!r} is unknown: choose 'season', 'month' or None")
-    group = getattr(pairs.valid_time.dt, by)
-    present = set(group.values[pairs.complete].tolist())
+    group = getattr(valid_time.dt, by)
+    present = set(group.values[complete].tolist())
     labels = [name for name in (_SEASONS if by == "season" else range(1, 13)) if name in present]
     return {label: (group == label).reset_coords(drop=True) for label in labels}

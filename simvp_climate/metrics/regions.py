@@ -1,12 +1,15 @@
-"""Regions of the globe that are scored separately."""
+"""Weights of the grid cells, for the globe or for regions that are scored separately."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 
 from simvp_climate.data.conventions import canonicalize, rename
-from simvp_climate.data.grid import check_same_grid
+from simvp_climate.data.grid import check_same_grid, latitude_weights
+
+SPACE = ("latitude", "longitude")
 
 # (south, north, west, east) in degrees, or two of them: the regions of WeatherBench 2's scores.
 BOXES = {
@@ -28,14 +31,38 @@ BOXES = {
 
 Box = tuple[float, float, float, float]
 Region = Box | tuple[float, float, float, float, str] | xr.DataArray | str
+Regions = Sequence[str] | Mapping[str, Region] | None
+Weights = Literal["area", "cos"] | None
 _SURFACES = ("land", "sea")
 _TOLERANCE = 1e-3  # degrees: the noise of coordinates must not exclude the edges of a box
 
 
+def row_weights(latitude: xr.DataArray, weights: Weights) -> xr.DataArray:
+    """Return the weight of each row of the grid, with mean 1."""
+    if weights == "area":
+        return latitude_weights(latitude)
+    if weights == "cos":
+        cosine = np.cos(np.deg2rad(latitude.astype(np.float64)))
+        return cosine / cosine.mean()
+    if weights is None:
+        return xr.ones_like(latitude, dtype=np.float64)
+    raise ValueError(f"weights={weights!r} is unknown: choose 'area', 'cos' or None")
+
+
+def cell_weights(
+    grid: Mapping[str, xr.DataArray], weights: Weights, regions: Regions, mask_source: xr.Dataset
+) -> xr.DataArray:
+    """Return the weights of the cells, (latitude), or of those in each region, (region, latitude, longitude).
+
+    The regions "land" and "sea" take their land-sea mask from `mask_source`.
+    """
+    rows = row_weights(grid["latitude"], weights)
+    masks = region_masks(regions, grid, mask_source)
+    return rows if masks is None else masks * rows
+
+
 def region_masks(
-    regions: Sequence[str] | Mapping[str, Region] | None,
-    grid: Mapping[str, xr.DataArray],
-    mask_source: xr.Dataset | None = None,
+    regions: Regions, grid: Mapping[str, xr.DataArray], mask_source: xr.Dataset | None = None
 ) -> xr.DataArray | None:
     """Return 1 in the cells of each region and 0 elsewhere, dims (region, latitude, longitude).
 
@@ -74,7 +101,7 @@ def region_masks(
             if surface is not None:
                 land = _land(mask_source, grid) if land is None else land
                 mask = mask & (land if surface == "land" else ~land)
-        mask = (mask & xr.ones_like(grid["longitude"], dtype=bool)).transpose("latitude", "longitude")
+        mask = (mask & xr.ones_like(grid["longitude"], dtype=bool)).transpose(*SPACE)
         if not mask.any():
             raise ValueError(f"the region {name!r} has no cell of the grid: {description}")
         masks.append(mask.astype(np.float64).reset_coords(drop=True))
@@ -161,7 +188,7 @@ def _cells_in_box(name: str, box: tuple, latitude: xr.DataArray, longitude: xr.D
 
 def _mask_on_grid(name: str, mask: xr.DataArray, grid: Mapping[str, xr.DataArray]) -> xr.DataArray:
     """Return where a mask is at least one half, with the coordinates of the grid."""
-    space = {dim: grid[dim] for dim in ("latitude", "longitude")}
+    space = {dim: grid[dim] for dim in SPACE}
     try:
         oriented = canonicalize(mask.to_dataset(name="region_mask"), ["region_mask"]).dataset
         check_same_grid(xr.Dataset(coords=space), oriented)

@@ -10,19 +10,13 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from simvp_climate.metrics.aggregation import (
-    cell_weights,
-    equal_weights,
-    score_attributes,
-    weighted_sums,
-)
-from simvp_climate.metrics.alignment import SPACE, iso
+from simvp_climate.metrics.aggregation import equal_weights, weighted_sums
 from simvp_climate.metrics.baselines.simple_persistence import persistence as simple_persistence
 from simvp_climate.metrics.categorical.seeps import seeps_pairs
 from simvp_climate.metrics.categorical.thresholds import check_frequency, event_metrics
-from simvp_climate.metrics.definitions import METRICS, Metric, check_wavenumbers, concat, ratio
-from simvp_climate.metrics.pairs import Pairs, group_masks, match, members_of, refuse_fits, refuse_overlap
-from simvp_climate.metrics.regions import Region
+from simvp_climate.metrics.definitions import METRICS, Metric, concat, ratio
+from simvp_climate.metrics.pairs import Pairs, iso, match
+from simvp_climate.metrics.regions import SPACE, Regions, Weights
 from simvp_climate.metrics.uncertainty.bootstrap import Bootstrap, Samples, percentiles
 from simvp_climate.metrics.uncertainty.calibration import calibrate_with
 
@@ -30,7 +24,7 @@ from simvp_climate.metrics.uncertainty.calibration import calibrate_with
 Sums = dict[tuple[str, str], xr.Dataset]
 
 _SKILL = "rmse_skill"
-_MISSING_VALUES = {True: "left out", False: "left out where never there, else propagated"}
+_MISSING_VALUES = {True: "left out", False: "left out where missing at all times, else propagated"}
 
 
 def score(
@@ -40,7 +34,7 @@ def score(
     *,
     baselines: Mapping[str, xr.Dataset | Callable] | None = None,
     metrics: Sequence[str] | None = None,
-    regions: Sequence[str] | Mapping[str, Region] | None = None,
+    regions: Regions = None,
     by: Literal["season", "month"] | None = None,
     calibrated: xr.Dataset | None = None,
     thresholds: Mapping[str, float] | None = None,
@@ -48,7 +42,7 @@ def score(
     seeps_climatology: xr.Dataset | None = None,
     vectors: Mapping[str, tuple[str, str]] | None = None,
     persistence: bool = True,
-    weights: Literal["area", "cos"] | None = "area",
+    weights: Weights = "area",
     skipna: bool = False,
     allow_overlap: bool = False,
     bootstrap: Bootstrap | None = Bootstrap(),  # noqa: B008 (frozen)
@@ -130,12 +124,31 @@ def score(
     # 1. Resolve the arguments.
     systems = _name_systems(forecast, persistence, climatology, calibrated, list(baselines or {}))
     vectors = vectors or {}
-    available = _available_metrics(forecast, thresholds)
-    event_frequency = _check_event_frequency(event_frequency, thresholds, climatology, forecast)
+    available = {name: metric for name, metric in METRICS.items() if metric.fields is not None}
+    if thresholds is not None:
+        available |= event_metrics(thresholds, list(map(str, forecast.data_vars)))
+    if event_frequency is not None:
+        event_frequency = check_frequency(event_frequency, thresholds, climatology, forecast)
 
-    # 2. Match every forecast with its truth; refuse what does not apply or has seen the truth.
-    baselines = {**({"persistence": simple_persistence} if persistence else {}), **(baselines or {})}
-    pairs = match(forecast, truth, climatology, baselines, event_frequency)
+    # 2. Match every forecast with its truth; refuse what does not apply or was fitted on verified times.
+    fits = {"the climatology for SEEPS": seeps_climatology, "the calibration": calibrated}
+    pairs = match(
+        forecast,
+        truth,
+        climatology,
+        baselines={**({"persistence": simple_persistence} if persistence else {}), **(baselines or {})},
+        event_frequency=event_frequency,
+        periods={role: fit.attrs for role, fit in fits.items() if fit is not None},
+        weights=weights,
+        regions=regions,
+        by=by,
+        allow_overlap=allow_overlap,
+    )
+    derived: dict[str, Callable] = {}
+    if climatology is not None:
+        derived["climatology"] = lambda block: block.climatology
+    if calibrated is not None:
+        derived["calibrated"] = calibrate_with(calibrated, pairs)
     rain_pairs = pairs
     if seeps_climatology is not None:
         rain_pairs, available["seeps"] = seeps_pairs(pairs, seeps_climatology)
@@ -143,28 +156,22 @@ def score(
     computed = {column.metric: available[column.metric] for column in columns.values()}
     _check_vectors(vectors, pairs)
     _check_used(metrics, computed, vectors=vectors, thresholds=thresholds, seeps_climatology=seeps_climatology)
-    if pairs.member is not None or any(metric.needs == "members" for metric in computed.values()):
-        members_of(pairs)  # raises unless there are at least two
-    if not allow_overlap:
-        _refuse_overlaps(pairs, climatology, seeps_climatology, event_frequency)
-    groups = group_masks(by, pairs)
-    derived = _derived_systems(climatology, calibrated, pairs, allow_overlap)
 
     # 3. Accumulate sums over the grid for every pair.
-    cells = cell_weights(pairs.grid, weights, regions, truth)
-    sums = _accumulate(pairs, rain_pairs, computed, cells, skipna, derived, list(systems))
-    _add_vectors(sums, computed, vectors, cells, pairs)
+    sums = _accumulate(pairs, rain_pairs, computed, skipna, derived, list(systems))
+    _add_vectors(sums, computed, vectors, pairs)
 
     # 4. Compute the scores and their intervals from the sums.
     with_values = _pairs_with_values(sums) if skipna else None
     verified = pairs.complete if with_values is None else _any_variable(with_values)
     samples = _draw_samples(bootstrap, verified, pairs)
     undefined = _undefined_for_climatology(pairs) if climatology is not None else {}
-    tables = [_table(sums, computed, columns, list(systems), samples, mask, undefined) for mask in groups.values()]
-    tables = [_lay_out(list(table), by, groups, systems, pairs) for table in zip(*tables, strict=True)]
+    masks = pairs.groups.values()
+    tables = [_table(sums, computed, columns, list(systems), samples, mask, undefined) for mask in masks]
+    tables = [_lay_out(list(table), by, systems, pairs) for table in zip(*tables, strict=True)]
     if not skipna:
         _warn_of_missing(sums, computed, list(vectors), thresholds or {})
-    result = _count_pairs(tables[0], verified, with_values, by, groups)
+    result = _count_pairs(tables[0], verified, with_values, by, pairs.groups)
     result = _describe(result, tables[1:], vectors, pairs, samples)
     return result.assign_attrs(weights=str(weights), missing_values=_MISSING_VALUES[skipna], **_period(climatology))
 
@@ -179,7 +186,7 @@ def _name_systems(
     calibrated: xr.Dataset | None,
     baselines: list[str],
 ) -> dict[str, str]:
-    """Return the names of all systems in the result: the forecast "", "calibrated" if asked for, then baselines."""
+    """Return the names of all systems in the result: the forecast "", "calibrated" if requested, then baselines."""
     title = str(forecast.attrs.get("system", "forecast"))
     included = {"persistence": persistence, "climatology": climatology is not None}
     names = [*(name for name, scored in included.items() if scored), *baselines]
@@ -195,31 +202,6 @@ def _name_systems(
         )
     calibrated_title = {} if calibrated is None else {"calibrated": f"{title}, calibrated"}
     return {"": title} | calibrated_title | {name: name for name in names}
-
-
-def _check_event_frequency(
-    event_frequency: xr.Dataset | None,
-    thresholds: Mapping[str, float] | None,
-    climatology: xr.Dataset | None,
-    forecast: xr.Dataset,
-) -> xr.Dataset | None:
-    """Return the event frequency of the variables with thresholds; raise ValueError if it does not apply."""
-    if event_frequency is None:
-        return None
-    if thresholds is None or climatology is None:
-        raise ValueError(
-            "event_frequency is the probability of climatology to exceed the thresholds. Give both: "
-            "score(forecast, truth, climatology(train), thresholds=..., event_frequency=...)"
-        )
-    return check_frequency(event_frequency, thresholds, forecast)
-
-
-def _available_metrics(forecast: xr.Dataset, thresholds: Mapping[str, float] | None) -> dict[str, Metric]:
-    """Return the metrics with fields, and with thresholds those of events."""
-    metrics = {name: metric for name, metric in METRICS.items() if metric.fields is not None}
-    if thresholds is not None:
-        metrics |= event_metrics(thresholds, list(map(str, forecast.data_vars)))
-    return metrics
 
 
 @dataclass(frozen=True)
@@ -247,8 +229,6 @@ def _choose_columns(
         metric = available[column.metric]
         if metric.needs == "climatology" and pairs.climatology is None:
             raise ValueError(f"{name} needs a climatology: score(forecast, truth, climatology(train))")
-        if metric.wavenumbers is not None:
-            check_wavenumbers(pairs.grid["longitude"], metric.wavenumbers)
         if not column.comparison:
             columns[name] = column
             continue
@@ -328,34 +308,6 @@ def _check_used(
             raise ValueError(f"{argument} would be ignored, as metrics={metrics!r} has none of {users}: add one")
 
 
-def _refuse_overlaps(
-    pairs: Pairs,
-    climatology: xr.Dataset | None,
-    seeps_climatology: xr.Dataset | None,
-    event_frequency: xr.Dataset | None,
-) -> None:
-    """Raise ValueError if verified times lie in the period of a climatology or of the fit of a baseline."""
-    if climatology is not None:
-        refuse_overlap(climatology.attrs, "climatology", "the climatology", pairs)
-    refuse_fits(pairs)
-    if seeps_climatology is not None:
-        refuse_overlap(seeps_climatology.attrs, "climatology", "the climatology for SEEPS", pairs)
-    if event_frequency is not None:
-        refuse_overlap(event_frequency.attrs, "climatology", "the event frequency", pairs)
-
-
-def _derived_systems(
-    climatology: xr.Dataset | None, calibrated: xr.Dataset | None, pairs: Pairs, allow_overlap: bool
-) -> dict[str, Callable]:
-    """Return the systems that are functions of a block of pairs."""
-    systems: dict[str, Callable] = {}
-    if climatology is not None:
-        systems["climatology"] = lambda block: block.climatology
-    if calibrated is not None:
-        systems["calibrated"] = calibrate_with(calibrated, pairs, allow_overlap)
-    return systems
-
-
 # Phase 3: accumulate sums over the grid.
 
 
@@ -363,7 +315,6 @@ def _accumulate(
     pairs: Pairs,
     rain_pairs: Pairs,
     metrics: dict[str, Metric],
-    cells: xr.DataArray,
     skipna: bool,
     derived_systems: Mapping[str, Callable],
     systems: list[str],
@@ -372,9 +323,9 @@ def _accumulate(
     usual = {name: metric for name, metric in metrics.items() if metric.needs != "seeps_climatology"}
     sums: Sums = {}
     if usual:
-        sums = weighted_sums(pairs, usual, cells, skipna, pool_members=True, derived_systems=derived_systems)
+        sums = weighted_sums(pairs, usual, skipna, pool_members=True, derived_systems=derived_systems)
     for name in metrics.keys() - usual.keys():
-        rain_sums = weighted_sums(rain_pairs, {name: metrics[name]}, cells, True, pool_members=True)
+        rain_sums = weighted_sums(rain_pairs, {name: metrics[name]}, True, pool_members=True)
         template = next(iter(rain_sums.values()))
         for system in systems:
             system_sums = rain_sums.get((system, name), template * np.nan)
@@ -387,11 +338,7 @@ def _accumulate(
 
 
 def _add_vectors(
-    sums: Sums,
-    metrics: Mapping[str, Metric],
-    vectors: Mapping[str, tuple[str, str]],
-    cells: xr.DataArray,
-    pairs: Pairs,
+    sums: Sums, metrics: Mapping[str, Metric], vectors: Mapping[str, tuple[str, str]], pairs: Pairs
 ) -> None:
     """Add to the sums those of vectors: of the squared error, |dv|^2 = du^2 + dv^2; NaN for other metrics."""
     for vector, components in vectors.items():
@@ -400,7 +347,7 @@ def _add_vectors(
             if not metrics[label].of_vectors:
                 dataset[vector] = east * np.nan
                 continue
-            weights = cells if metrics[label].weighted else equal_weights(cells)
+            weights = pairs.weights if metrics[label].weighted else equal_weights(pairs.weights)
             total_weight = weights.sum([dim for dim in SPACE if dim in weights.dims])
             if "longitude" not in weights.dims:
                 total_weight = total_weight * pairs.grid["longitude"].size
@@ -421,7 +368,7 @@ def _add_vectors(
 def _draw_samples(bootstrap: Bootstrap | None, verified: np.ndarray, pairs: Pairs) -> Samples:
     """Return bootstrap samples of the initializations with a verified pair."""
     if bootstrap is None:
-        return Samples(None, "none asked for")
+        return Samples(None, "none requested")
     leads = pairs.forecast["lead_time"].isel(lead_time=np.flatnonzero(pairs.complete.any(axis=0)))
     return bootstrap.draw(verified.any(axis=1), pairs.forecast["init_time"], leads)
 
@@ -512,28 +459,22 @@ def _join_groups(datasets: list[xr.Dataset], by: str | None, groups: Mapping) ->
     return datasets[0] if by is None else concat(datasets, xr.DataArray(np.array(list(groups)), dims=by, name=by))
 
 
-def _lay_out(
-    datasets: list[xr.Dataset], by: str | None, groups: Mapping, systems: Mapping[str, str], pairs: Pairs
-) -> xr.Dataset:
+def _lay_out(datasets: list[xr.Dataset], by: str | None, systems: Mapping[str, str], pairs: Pairs) -> xr.Dataset:
     """Return the tables of all groups as one, with labels and in the order of dimensions of the result."""
     coords = {"system": xr.DataArray(np.array(list(systems.values())), dims="system", name="system")}
-    if "level" in pairs.grid:
-        coords["level"] = pairs.forecast.level  # in the unit of the forecast
     dims = ("system", "metric", "lead_time", "level", "region", *([by] if by else []), ...)
-    return _join_groups(datasets, by, groups).assign_coords(coords).transpose(*dims, missing_dims="ignore")
+    result = _join_groups(datasets, by, pairs.groups).assign_coords(coords).transpose(*dims, missing_dims="ignore")
+    return result.assign_coords(pairs.labels)
 
 
 def _describe(
     result: xr.Dataset, ends: list[xr.Dataset], vectors: Mapping[str, tuple[str, str]], pairs: Pairs, samples: Samples
 ) -> xr.Dataset:
     """Return the scores with the ends of the intervals as coordinates, and attributes."""
-    result = result.assign_coords(pairs.scalar_coords)
     for name in result.data_vars:
-        first = vectors.get(name, (name,))[0]
-        attrs = score_attributes(pairs.forecast[first], pairs.analysis[first], dimensionless=False)
+        result[name].attrs = dict(pairs.attrs[vectors.get(name, (name,))[0]])
         if name in vectors:
-            attrs["long_name"] = f"vector of {' and '.join(vectors[name])}"
-        result[name].attrs = attrs
+            result[name].attrs["long_name"] = f"vector of {' and '.join(vectors[name])}"
         for (suffix, edge), end in zip((("low", "lower"), ("high", "upper")), ends, strict=False):
             result = result.assign_coords({f"{name}_{suffix}": end[name].variable})
             long_name = f"{edge} end of the {samples.confidence:.0%} interval of {name}"

@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 from simvp_climate.data.grid import find_member
-from simvp_climate.metrics.alignment import iso
+from simvp_climate.metrics.aggregation import Block, blocks, read
 from simvp_climate.metrics.baselines.simple_persistence import persistence
-from simvp_climate.metrics.pairs import Block, Pairs, blocks, match, read, refuse_fits
+from simvp_climate.metrics.pairs import Pairs, iso, match
 from simvp_climate.metrics.uncertainty.bootstrap import MIN_BLOCKS, block_length
 
 
@@ -64,9 +64,7 @@ def skill_map(
             f"the forecast has members along {member!r}, and a map of skill needs a single forecast: take the mean, "
             f"forecast.mean({member!r})"
         )
-    pairs = match(forecast, truth, None, {"baseline": baseline})
-    if not allow_overlap:
-        refuse_fits(pairs)
+    pairs = match(forecast, truth, baselines={"baseline": baseline}, allow_overlap=allow_overlap)
     length = block_length(pairs.forecast["init_time"], pairs.forecast["lead_time"]) if block is None else block
     if not isinstance(length, Integral) or length < 1:
         raise ValueError(f"block={block!r} must be a whole number, at least 1")

@@ -1,17 +1,14 @@
 """Zonal spectra, and the drift of the area mean: does a forecast blur, does a long one drift?"""
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import xarray as xr
 
 from simvp_climate.data.grid import closes_longitude, find_axes
-from simvp_climate.metrics.aggregation import cell_weights, row_weights, weighted_sums
-from simvp_climate.metrics.alignment import SPACE, canonicalize_forecast, on_grid_of, with_times
+from simvp_climate.metrics.aggregation import weighted_sums
 from simvp_climate.metrics.baselines.climatologies import normals_at
-from simvp_climate.metrics.definitions import Metric, concat
-from simvp_climate.metrics.pairs import Fields, match, refuse_times
-from simvp_climate.metrics.regions import Region
+from simvp_climate.metrics.definitions import Fields, Metric, concat
+from simvp_climate.metrics.pairs import canonicalize_forecast, match, on_grid_of, refuse_overlap, with_times
+from simvp_climate.metrics.regions import SPACE, Regions, cell_weights
 
 _EARTH_RADIUS = 1000 * (6357 + 6378) / 2  # meters, as in WeatherBench 2
 
@@ -93,7 +90,7 @@ def variance_by_wavenumber(forecast: xr.Dataset, truth: xr.Dataset) -> xr.Datase
     ValueError
         As in `rmse`, or if the longitudes do not go around the globe.
     """
-    pairs = match(forecast, truth, None)
+    pairs = match(forecast, truth)
     longitude = pairs.grid["longitude"]
     _check_longitudes(longitude)
     last = longitude.size // 2
@@ -111,15 +108,14 @@ def variance_by_wavenumber(forecast: xr.Dataset, truth: xr.Dataset) -> xr.Datase
         return (*power_by_wavenumber(f.forecast), *power_by_wavenumber(f.truth))
 
     metric = Metric(statistics, lambda *means: means)
-    rows = row_weights(pairs.grid["latitude"], "area")
-    sums = weighted_sums(pairs, {"power": metric}, rows, False)["", "power"].sum("init_time", skipna=False)
+    sums = weighted_sums(pairs, {"power": metric}, False)["", "power"].sum("init_time", skipna=False)
     ratios = []
     for i in range(last):
         truth_power = sums.isel(part=last + i)
         ratios.append(sums.isel(part=i) / truth_power.where(truth_power != 0))
     wavenumber = xr.DataArray(np.arange(1, last + 1), dims="zonal_wavenumber", name="zonal_wavenumber")
     result = concat(ratios, wavenumber)
-    labels = {"level": pairs.forecast["level"]} if "level" in pairs.grid else {}
+    labels = {} if pairs.level is None else {"level": pairs.level}
     result = result.transpose("zonal_wavenumber", "lead_time", "level", ..., missing_dims="ignore")
     for name in result.data_vars:
         result[name].attrs = {"units": "1", "long_name": f"variance of {name}, forecast over truth"}
@@ -131,7 +127,7 @@ def drift(
     truth: xr.Dataset | None = None,
     climatology: xr.Dataset | None = None,
     *,
-    regions: Sequence[str] | Mapping[str, Region] | None = None,
+    regions: Regions = None,
     allow_overlap: bool = False,
 ) -> xr.Dataset:
     """Return the area mean of a forecast minus that of the truth, by initialization and lead.
@@ -173,28 +169,22 @@ def drift(
     return result.assign_coords(valid_time=(("init_time", "lead_time"), valid_time.values))
 
 
-def _drift_from_truth(
-    forecast: xr.Dataset, truth: xr.Dataset, regions: Sequence[str] | Mapping[str, Region] | None
-) -> tuple[xr.Dataset, xr.DataArray]:
+def _drift_from_truth(forecast: xr.Dataset, truth: xr.Dataset, regions: Regions) -> tuple[xr.Dataset, xr.DataArray]:
     """Return the mean error of every pair and its valid time, in ascending order of initializations."""
-    pairs = match(forecast, truth, None)
-    cells = cell_weights(pairs.grid, "area", regions, truth)
+    pairs = match(forecast, truth, regions=regions)
     metric = Metric(lambda f: (f.error,), lambda mean: mean)
-    sums = weighted_sums(pairs, {"mean": metric}, cells, False)["", "mean"]
+    sums = weighted_sums(pairs, {"mean": metric}, False)["", "mean"]
     divisor = sums.isel(part=1)
     result = sums.isel(part=0) / divisor.where(divisor != 0)
-    if "level" in pairs.grid:
-        result = result.assign_coords(level=pairs.forecast["level"])
+    if pairs.level is not None:
+        result = result.assign_coords(level=pairs.level)
     # not the times of the pairs, which hold fillers where the truth is missing
     forecast, valid_time = with_times(forecast)
     return result, valid_time.isel(init_time=np.argsort(forecast["init_time"].values, kind="stable"))
 
 
 def _drift_from_climatology(
-    forecast: xr.Dataset,
-    climatology: xr.Dataset,
-    regions: Sequence[str] | Mapping[str, Region] | None,
-    allow_overlap: bool,
+    forecast: xr.Dataset, climatology: xr.Dataset, regions: Regions, allow_overlap: bool
 ) -> tuple[xr.Dataset, xr.DataArray]:
     """Return the difference of area means of forecast and climatology for every pair, and its valid time."""
     level = find_axes(forecast).level or ("level" if "level" in forecast.coords else None)
@@ -202,7 +192,7 @@ def _drift_from_climatology(
     whole = forecast.expand_dims(level) if one_level and level in _dims(climatology) else forecast
     states = canonicalize_forecast(whole).dataset
     if not allow_overlap:
-        refuse_times(climatology.attrs, "climatology", "the climatology", states["valid_time"].values.ravel())
+        refuse_overlap("the climatology", climatology.attrs, states["valid_time"].values.ravel())
     normals = on_grid_of(climatology, states, "the climatology").load()
     weight = cell_weights({dim: states[dim] for dim in SPACE}, "area", regions, climatology)
     means = {}

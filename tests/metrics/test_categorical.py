@@ -5,9 +5,9 @@ from factories import rain, slow_months
 from scores.categorical import seeps as peer_seeps
 
 from simvp_climate.data.grid import latitude_weights
+from simvp_climate.metrics.baselines import climatologies
 from simvp_climate.metrics.baselines.climatologies import climatology, climatology_at
 from simvp_climate.metrics.baselines.simple_persistence import persistence
-from simvp_climate.metrics.categorical import latitude_bands
 from simvp_climate.metrics.categorical.seeps import seeps, seeps_climatology
 from simvp_climate.metrics.categorical.terciles import tercile_rpss
 from simvp_climate.metrics.categorical.thresholds import brier, event_frequency, frequency_bias
@@ -257,7 +257,7 @@ class TestTerciles:
     def test_a_training_period_of_verified_times_is_refused(self):
         truth = slow_months(1, start="2006-01-01")
         forecast = persistence(truth, truth.time[:100:10], ["1D", "2D", "3D"])
-        with pytest.raises(ValueError, match="training period.*2006-01-01T00.*seen the truth"):
+        with pytest.raises(ValueError, match="training period.*2006-01-01T00.*verified times lie in it"):
             tercile_rpss(forecast, truth, truth, windows=[(1, 3)])
         allowed = tercile_rpss(forecast, truth, truth, windows=[(1, 3)], allow_overlap=True)
         assert np.isfinite(allowed.sst).all()
@@ -308,14 +308,14 @@ class TestTerciles:
         forecast = persistence(truth, truth.time[:1000:10], ["1D", "2D", "3D"])
         forecast = forecast.isel(latitude=slice(None, None, -1))
         whole = tercile_rpss(forecast, truth, train, windows=[(1, 3)])
-        monkeypatch.setattr(latitude_bands, "_BAND_BYTES", 1)
+        monkeypatch.setattr(climatologies, "_BAND_BYTES", 1)
         xr.testing.assert_allclose(tercile_rpss(forecast, truth, train, windows=[(1, 3)]), whole, rtol=1e-12)
 
 
 def test_seeps_climatology_in_bands_of_latitude(monkeypatch):
     train = rain(days=500)
     whole = seeps_climatology(train)
-    monkeypatch.setattr(latitude_bands, "_BAND_BYTES", 1)
+    monkeypatch.setattr(climatologies, "_BAND_BYTES", 1)
     xr.testing.assert_identical(seeps_climatology(train), whole)
     xr.testing.assert_identical(seeps_climatology(train.chunk(time=100)), whole)
     # no data near the poles

@@ -8,7 +8,7 @@ import xarray as xr
 from factories import random_analyses, shifted_forecast
 
 from simvp_climate.data.grid import latitude_weights
-from simvp_climate.metrics import pairs
+from simvp_climate.metrics import aggregation
 from simvp_climate.metrics.baselines.climatologies import climatology
 from simvp_climate.metrics.baselines.simple_persistence import persistence
 from simvp_climate.metrics.deterministic import acc, activity, bias, mae, rmse, small_scale_variance
@@ -41,8 +41,8 @@ def plain(golden):
     return score(*golden).sortby("level")
 
 
-def row(number, rows=32):
-    return xr.DataArray(np.arange(rows) == number, dims="latitude") * 1.0
+def row(index, rows=32):
+    return xr.DataArray(np.arange(rows) == index, dims="latitude") * 1.0
 
 
 class TestGoldens:
@@ -66,7 +66,7 @@ class TestGoldens:
             assert abs(value - record["value"]) < 1e-11 * scale, record
 
     @pytest.mark.parametrize("name", METRICS)
-    def test_weatherbench_gets_the_same(self, golden, expected, name):
+    def test_agrees_with_weatherbench(self, golden, expected, name):
         self.check(name, *golden, expected)
 
     @pytest.mark.parametrize("name", ["rmse", "acc_pooled", "acc_per_init"])
@@ -74,7 +74,7 @@ class TestGoldens:
         forecast, truth, clim = golden
         # two inits and all leads, then a part of the leads of one init
         for size in (2 * 5 * 5 * 2048 * 8, 2 * 5 * 2048 * 8):
-            monkeypatch.setattr(pairs, "_BLOCK_BYTES", size)
+            monkeypatch.setattr(aggregation, "_BLOCK_BYTES", size)
             chunked = forecast.chunk(init_time=4, lead_time=2), truth.chunk(time=7), clim.chunk(hour=1)
             self.check(name, *chunked, expected)
 
@@ -88,7 +88,7 @@ class TestGoldens:
                 lead = np.timedelta64(record["lead_hours"], "h")
                 assert record["value"] < float(pooled[record["variable"]].sel(lead_time=lead))
 
-    def test_score_holds_the_same_numbers(self, golden):
+    def test_score_has_the_same_numbers(self, golden):
         forecast, truth, clim = golden
         table = score(forecast, truth, clim)
         for name, scores in {"rmse": rmse(forecast, truth), "acc": acc(forecast, truth, clim)}.items():
@@ -153,7 +153,7 @@ class TestByHand:
         with pytest.raises(ValueError, match="average='mean' is unknown"):
             acc(forecast, truth, clim, average="mean")
 
-    def test_other_dimensions_and_a_picked_lead_or_init(self):
+    def test_other_dimensions_and_a_selected_lead_or_init(self):
         truth = random_analyses()
         forecast = shifted_forecast(truth, error=1.0)
         members = xr.concat([forecast, forecast + 2], "number")
@@ -202,7 +202,7 @@ class TestConventions:
     def test_order_and_names_do_not_matter(self, golden, plain, change):
         # first the forecast is changed, then the other two
         for alone in (True, False):
-            args = [change[1](ds) if (number == 0) == alone else ds for number, ds in enumerate(golden)]
+            args = [change[1](ds) if (index == 0) == alone else ds for index, ds in enumerate(golden)]
             result = score(*args).assign_coords(level=args[0].level.values).sortby("level")
             result = result.assign_coords(level=plain.level)
             xr.testing.assert_allclose(result, plain, rtol=1e-12)
@@ -222,21 +222,21 @@ class TestConventions:
         flat = forecast[["geopotential"]].sel(level=500, drop=True).rename(geopotential="z500")
         np.testing.assert_allclose(rmse(flat, truth).z500, rmse(forecast, truth).geopotential.sel(level=500))
 
-    def test_a_picked_level_is_compared_with_that_level(self, golden):
+    def test_a_selected_level_is_compared_with_that_level(self, golden):
         forecast, truth, _ = golden
         some = forecast[["temperature"]].sel(level=850)
         result = rmse(some, truth)
         np.testing.assert_allclose(result.temperature, rmse(forecast, truth).temperature.sel(level=850))
         assert result.level == 850
 
-    def test_a_truth_with_one_level_serves_that_level_only(self, golden):
+    def test_a_truth_with_one_level_verifies_only_that_level(self, golden):
         forecast, truth, _ = (ds[["temperature"]] for ds in golden)
-        for one in (forecast.sel(level=[850]), forecast.sel(level=850)):
-            result = rmse(one, truth.sel(level=[850])).temperature
+        for selected in (forecast.sel(level=[850]), forecast.sel(level=850)):
+            result = rmse(selected, truth.sel(level=[850])).temperature
             np.testing.assert_allclose(np.ravel(result), rmse(forecast, truth).temperature.sel(level=850), rtol=1e-12)
-            assert ("level" in result.dims) == ("level" in one.dims)
+            assert ("level" in result.dims) == ("level" in selected.dims)
             with pytest.raises(ValueError, match="level 850 hPa is not in"):
-                rmse(one, truth.sel(level=[500]))
+                rmse(selected, truth.sel(level=[500]))
         with pytest.raises(ValueError, match="levels .* the forecast has none"):
             rmse(forecast.isel(level=0, drop=True), truth)
 
@@ -263,7 +263,7 @@ class TestErrors:
         forecast.t2m.attrs["units"], truth.t2m.attrs["units"] = "m**2 s**-2", "m2 s-2"
         np.testing.assert_allclose(rmse(forecast, truth).t2m, 1)
 
-    def test_units_that_one_side_does_not_say(self):
+    def test_units_missing_from_one_dataset_warn(self):
         truth = random_analyses()
         forecast, nameless = shifted_forecast(truth, error=2.0), random_analyses()
         del nameless.t2m.attrs["units"]
@@ -306,7 +306,7 @@ class TestErrors:
 
 
 class TestMissingValues:
-    def test_are_loud_unless_told_otherwise(self):
+    def test_make_the_score_nan_without_skipna(self):
         truth = random_analyses()
         forecast = shifted_forecast(truth, error=3.0)
         forecast["t2m"][1, 0, 5, 7] = np.nan
@@ -325,11 +325,11 @@ class TestMissingValues:
 
     @pytest.mark.parametrize("block_bytes", [2**25, 1])
     def test_a_mask_needs_no_setting(self, golden, monkeypatch, block_bytes):
-        monkeypatch.setattr(pairs, "_BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(aggregation, "_BLOCK_BYTES", block_bytes)
         forecast, truth, clim = (ds[["2m_temperature"]] for ds in golden)
         sea = xr.DataArray(np.random.default_rng(0).random((32, 64)) > 0.4, dims=("latitude", "longitude"))
         masked = forecast.where(sea), truth.where(sea)
-        for by_itself, told in (
+        for masked_score, skipna_score in (
             (rmse(*masked), rmse(*masked, skipna=True)),
             (acc(*masked, clim), acc(*masked, clim, skipna=True)),
             (acc(*masked, clim, average="per_init"), acc(*masked, clim, average="per_init", skipna=True)),
@@ -340,19 +340,19 @@ class TestMissingValues:
             ),
         ):
             assert np.isfinite(
-                by_itself["2m_temperature"].sel(metric="rmse") if "metric" in by_itself.dims else 1
+                masked_score["2m_temperature"].sel(metric="rmse") if "metric" in masked_score.dims else 1
             ).all()
-            told = told.drop_vars("2m_temperature_pairs", errors="ignore")
-            xr.testing.assert_allclose(by_itself.drop_attrs(), told.drop_attrs(), rtol=1e-12)
+            skipna_score = skipna_score.drop_vars("2m_temperature_pairs", errors="ignore")
+            xr.testing.assert_allclose(masked_score.drop_attrs(), skipna_score.drop_attrs(), rtol=1e-12)
 
-    def test_a_mask_that_moves_is_loud(self, monkeypatch):
-        monkeypatch.setattr(pairs, "_BLOCK_BYTES", 1)
+    def test_a_mask_that_moves_is_an_error(self, monkeypatch):
+        monkeypatch.setattr(aggregation, "_BLOCK_BYTES", 1)
         truth = random_analyses()
         ice = truth.where((truth.latitude > -80) | (truth.time > truth.time[2]))
         with pytest.raises(ValueError, match=r"mask of 't2m' moves: \d+ cells"):
             rmse(shifted_forecast(ice), ice)
 
-    def test_an_infinite_forecast_stays_loud(self):
+    def test_an_infinite_forecast_has_an_infinite_error(self):
         truth = random_analyses()
         forecast = shifted_forecast(truth)
         forecast["t2m"][0, 0, 0, 0] = np.inf
@@ -362,9 +362,9 @@ class TestMissingValues:
         forecast, truth, clim = (ds[["2m_temperature"]] for ds in golden)
         sea = xr.DataArray(np.random.default_rng(0).random((32, 64)) > 0.4, dims=("latitude", "longitude"))
         for kind in ("pooled", "per_init"):
-            both = acc(forecast.where(sea), truth.where(sea), clim, average=kind, skipna=True)
-            one = acc(forecast, truth.where(sea), clim, average=kind, skipna=True)
-            xr.testing.assert_allclose(one, both, rtol=1e-13)
+            both_masked = acc(forecast.where(sea), truth.where(sea), clim, average=kind, skipna=True)
+            truth_masked = acc(forecast, truth.where(sea), clim, average=kind, skipna=True)
+            xr.testing.assert_allclose(truth_masked, both_masked, rtol=1e-13)
             assert np.isnan(acc(forecast, truth.where(sea), clim, average=kind)["2m_temperature"]).all()
 
     def test_all_systems_are_scored_on_the_same_cells(self):
@@ -435,7 +435,7 @@ class TestSmallScaleVariance:
 
 
 class TestScore:
-    def test_what_comes_out(self):
+    def test_layout_of_the_result(self):
         truth, earlier = random_analyses(), random_analyses(seed=1)
         earlier = earlier.assign_coords(time=earlier.time - np.timedelta64(365, "D"))
         forecast = shifted_forecast(truth, error=1.0).assign_attrs(system="SimVPv2")
@@ -455,7 +455,7 @@ class TestScore:
             "verified_start": "2018-01-01T06:00:00",
             "verified_end": "2018-01-02T12:00:00",
             "weights": "area",
-            "missing_values": "left out where never there, else propagated",
+            "missing_values": "left out where missing at all times, else propagated",
             "intervals": "none: 3 initializations are fewer than five blocks of 4",
             "climatology_method": "mean by hour",
             "climatology_start": "2017-01-01T00:00:00",
@@ -494,9 +494,9 @@ class TestScore:
             table = score(forecast, gappy, metrics=["rmse"])
         # valid 1 3 4 5 6 less init 2: 0->1, 3->4, 4->5, 5->6, and 1->2 is missing
         assert table.pairs.values.tolist() == [4, 4, 0]
-        kept = {"6h": [0, 3, 4, 5], "18h": [0, 1, 3, 4]}
+        inits_by_lead = {"6h": [0, 3, 4, 5], "18h": [0, 1, 3, 4]}
         weights = latitude_weights(truth).values / 32
-        for lead, inits in kept.items():
+        for lead, inits in inits_by_lead.items():
             step = pd.Timedelta(lead) // pd.Timedelta("6h")
             error = truth.t2m.values[inits] - truth.t2m.values[np.array(inits) + step]
             expected = np.sqrt((error**2).mean(axis=(0, 2)) @ weights)
@@ -522,7 +522,7 @@ class TestScore:
             result = rmse(forecast, truth).t2m
         assert np.isfinite(result[0]) and np.isnan(result[1:]).all()
 
-    def test_a_climatology_that_saw_the_truth_is_refused(self):
+    def test_a_climatology_of_verified_times_is_refused(self):
         truth = random_analyses()
         forecast = shifted_forecast(truth)
         with pytest.raises(ValueError, match=r"from 2018-01-01T00.* 6 verified times.*allow_overlap=True"):

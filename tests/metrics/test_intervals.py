@@ -4,7 +4,7 @@ import xarray as xr
 from factories import forecasts_of_a_year, waves
 
 from simvp_climate.data.grid import latitude_weights
-from simvp_climate.metrics import pairs
+from simvp_climate.metrics import aggregation
 from simvp_climate.metrics.baselines.climatologies import climatology
 from simvp_climate.metrics.uncertainty.intervals import Intervals, coverage, fit_intervals, interval_score
 
@@ -34,7 +34,7 @@ def test_coverage_and_score_by_hand_in_blocks_and_lazily(monkeypatch):
     over = ["init_time", "latitude", "longitude"]
     expected = cells.weighted(weight).mean(over)
     expected_score = (upper - lower + 2 / 0.2 * outside).weighted(weight).mean(over)
-    monkeypatch.setattr(pairs, "_BLOCK_BYTES", 5 * 4 * 8 * 8)
+    monkeypatch.setattr(aggregation, "_BLOCK_BYTES", 5 * 4 * 8 * 8)
     lazy = ends.chunk(init_time=7)
     np.testing.assert_allclose(coverage(lazy, truth).t2m, expected, rtol=1e-12)
     np.testing.assert_allclose(interval_score(lazy, truth).t2m, expected_score, rtol=1e-7)
@@ -125,7 +125,7 @@ def test_the_period_of_the_fit_is_refused():
         bands = fit_intervals(forecast, truth, 0.8, clim)
         cases = (forecast, truth) if clim is None else (later, later_truth)
         for measure in (coverage, interval_score):
-            with pytest.raises(ValueError, match=owner + ".*seen the truth"):
+            with pytest.raises(ValueError, match=owner + ".*verified times lie in it"):
                 measure(bands(cases[0]), cases[1])
             assert np.isfinite(measure(bands(cases[0]), cases[1], allow_overlap=True).t2m).all()
     assert float(coverage(fit_intervals(forecast, truth, 0.8)(later), later_truth).t2m.mean()) > 0.5

@@ -17,12 +17,12 @@ def test_what_is_published():
     )
     # 2018 alone is not mixed with 2017 and 2018
     assert set(table.query("model == 'operational IFS' and variable == 't2m'")["years"]) == {"2018"}
-    one = (
+    row = (
         table[table["metric"] == "rmse"]
         .set_index(["model", "variable", "lead_hours"])
         .loc[("operational IFS", "z500", 72)]
     )
-    assert one["value"] == 153.10 and one["grid"] == "64 longitudes x 32 latitudes" and one["years"] == "2017-2018"
+    assert row["value"] == 153.10 and row["grid"] == "64 longitudes x 32 latitudes" and row["years"] == "2017-2018"
     climatology = table[(table["metric"] == "rmse") & (table["model"] == "climatology") & (table["variable"] == "z500")]
     assert climatology["value"].tolist() == [1075, 1075]
 

@@ -24,7 +24,7 @@ LEADS = ["6h", "24h"]
 
 
 def ensemble_of(truth, members=5, noise=0.3):
-    parts = [noisy_forecast(truth, seed=10 + at, noise=noise) for at in range(members)]
+    parts = [noisy_forecast(truth, seed=10 + member, noise=noise) for member in range(members)]
     return xr.concat(parts, "number", coords="minimal", compat="override")
 
 
@@ -40,7 +40,7 @@ def two_levels(ds):
 
 
 class TestEnsembles:
-    def test_crps_is_that_of_a_peer(self):
+    def test_crps_agrees_with_another_package(self):
         truth, weight = weather(days=20), latitude_weights(weather(days=2))
         forecast = ensemble_of(truth)
         result = crps(forecast, truth).t2m
@@ -95,10 +95,10 @@ class TestEnsembles:
     def test_a_baseline_of_one_member_is_a_single_forecast(self):
         truth = weather(days=20)
         other = noisy_forecast(truth, seed=5)
-        table = score(ensemble_of(truth), truth, baselines={"one": other.expand_dims(number=1)})
-        single = score(ensemble_of(truth), truth, baselines={"one": other})
+        table = score(ensemble_of(truth), truth, baselines={"single": other.expand_dims(number=1)})
+        single = score(ensemble_of(truth), truth, baselines={"single": other})
         xr.testing.assert_identical(table, single)
-        values = table.t2m.sel(system="one")
+        values = table.t2m.sel(system="single")
         np.testing.assert_allclose(values.sel(metric="crps"), values.sel(metric="mae"), rtol=1e-12)
         assert np.isfinite(values.sel(metric="crps")).all() and values.sel(metric="spread").isnull().all()
 
@@ -116,14 +116,14 @@ class TestEnsembles:
         truth = weather(days=5)
         with pytest.raises(ValueError, match=r"dims \(.*\) and no ensemble members"):
             crps(noisy_forecast(truth), truth)
-        one = ensemble_of(truth, members=1)
+        single = ensemble_of(truth, members=1)
         for call in (crps, score):
             with pytest.raises(ValueError, match=r"one member along 'number'.*isel\(number=0\)"):
-                call(one, truth)
+                call(single, truth)
 
 
 class TestIntervals:
-    def test_are_those_of_a_peer(self):
+    def test_agree_with_another_package(self):
         truth = weather()
         forecast = noisy_forecast(truth, leads=["24h"])
         table = score(forecast, truth, metrics=["rmse", "rmse_skill"], bootstrap=Bootstrap(samples=4000, block=10))
@@ -149,7 +149,7 @@ class TestIntervals:
         np.testing.assert_allclose(counts[:, 0].mean(), 10 / 46, rtol=0.05)
         assert resample(24, 5, 10, seed=0) is None
 
-    def test_a_block_holds_what_starts_while_a_forecast_runs(self):
+    def test_a_block_is_as_long_as_the_longest_lead(self):
         init = xr.DataArray(
             np.datetime64("2018-01-01", "ns") + np.arange(100) * np.timedelta64(12, "h"), dims="init_time"
         )
@@ -157,7 +157,7 @@ class TestIntervals:
         assert block_length(init, lead) == 20
         assert block_length(init, lead[:1]) == 5  # the cube root
 
-    def test_cover_the_true_score_about_as_often_as_they_say(self):
+    def test_cover_the_true_score_with_the_stated_confidence(self):
         hits, times = 0, 60
         for seed in range(times):
             truth = weather(days=60, seed=seed)
@@ -167,12 +167,12 @@ class TestIntervals:
             hits += float(result.t2m_low) <= 0.5 <= float(result.t2m_high)
         assert 50 <= hits <= 60
 
-    def test_too_few_initializations_have_none_and_it_is_said(self):
+    def test_too_few_initializations_have_no_interval(self):
         truth = weather(days=4)
         table = score(noisy_forecast(truth), truth)
         assert "t2m_low" not in table.coords
         assert table.attrs["intervals"] == "none: 6 initializations are fewer than five blocks of 2"
-        assert score(noisy_forecast(truth), truth, bootstrap=None).attrs["intervals"] == "none asked for"
+        assert score(noisy_forecast(truth), truth, bootstrap=None).attrs["intervals"] == "none requested"
 
     def test_survive_a_file(self, tmp_path):
         truth = weather(days=30)
@@ -222,7 +222,7 @@ class TestSystems:
             table.t2m.sel(system="forecast", metric="rmse_skill_vs_GraphCast"), skill, rtol=1e-12
         )
 
-    def test_what_is_made_from_the_state(self):
+    def test_baselines_computed_from_the_state(self):
         truth, train = weather(days=20), weather(days=200, seed=7, start="2016-01-01")
         clim = climatology(train)
         fitted = fit_damped_persistence(train, clim, LEADS)
@@ -232,7 +232,7 @@ class TestSystems:
         np.testing.assert_allclose(table.t2m.sel(system="damped persistence", metric="rmse"), alone, rtol=1e-12)
         assert "rmse_skill_vs_damped_persistence" in table.metric
 
-    def test_a_missing_lead_or_init_is_loud(self):
+    def test_a_missing_lead_or_init_is_an_error(self):
         truth = weather(days=20)
         forecast = noisy_forecast(truth)
         with pytest.raises(ValueError, match=r"Pangu lacks 1 of the 2 lead_times .*1 days"):
@@ -258,7 +258,7 @@ class TestSystems:
         np.testing.assert_allclose(values.sel(metric="rmse"), rmse(drawn, test).t2m, rtol=1e-10)
         assert (values.sel(metric="rmse") < table.t2m.sel(system="forecast", metric="rmse")).all()
         assert (values.sel(metric="activity") < table.t2m.sel(system="forecast", metric="activity")).all()
-        with pytest.raises(ValueError, match="it has seen the truth"):
+        with pytest.raises(ValueError, match="verified times lie in it"):
             score(noisy_forecast(valid), valid, clim, calibrated=factors)
         with pytest.raises(ValueError, match="calibrated .* climatology"):
             score(forecast, test, calibrated=factors)
@@ -295,7 +295,7 @@ class TestSystems:
         clim = climatology(train)
         cheat = fit_damped_persistence(truth, climatology(truth), LEADS)
         forecast = noisy_forecast(truth)
-        with pytest.raises(ValueError, match=r"the baseline 'damped' is from 2018-01-01T00.*it has seen the truth"):
+        with pytest.raises(ValueError, match=r"the baseline 'damped' is from 2018-01-01T00.*verified times lie in it"):
             score(forecast, truth, clim, baselines={"damped": cheat})
         celsius = train.assign(t2m=(train.t2m - 273.15).assign_attrs(units="degC"))
         with pytest.raises(ValueError, match=r"the baseline 'damped' cannot .*'K'.*'degC'"):
@@ -325,7 +325,7 @@ class TestSystems:
         half = forecast.assign(t2m=280 + 0.5 * (forecast.t2m - 280))
         np.testing.assert_allclose(activity(half, truth, clim, allow_overlap=True).t2m, 0.5, rtol=1e-12)
 
-    def test_unweighted_is_that_of_a_peer(self):
+    def test_unweighted_agrees_with_another_package(self):
         truth = weather(days=20)
         forecast = noisy_forecast(truth)
         right = truth.t2m.sel(time=forecast.valid_time).drop_vars("time")
@@ -476,17 +476,17 @@ class TestRegionsAndSeasons:
         values = table.t2m.sel(system="forecast", metric="rmse")
         for season in ("DJF", "MAM"):
             for lead in range(2):
-                inside = (forecast.valid_time.dt.season == season)[:, lead].values
-                part = forecast.isel(init_time=np.flatnonzero(inside), lead_time=[lead])
-                np.testing.assert_allclose(values.sel(season=season)[lead], rmse(part, truth).t2m[0], rtol=1e-12)
-                assert int(table.pairs.sel(season=season)[lead]) == inside.sum()
+                in_season = (forecast.valid_time.dt.season == season)[:, lead].values
+                selected = forecast.isel(init_time=np.flatnonzero(in_season), lead_time=[lead])
+                np.testing.assert_allclose(values.sel(season=season)[lead], rmse(selected, truth).t2m[0], rtol=1e-12)
+                assert int(table.pairs.sel(season=season)[lead]) == in_season.sum()
         rare = score(forecast, truth, by="month", metrics=["rmse"])
         assert rare.month.values.tolist() == [2, 3, 4, 5, 6, 7]
         # intervals where there are five blocks
         length = block_length(forecast.init_time, forecast.lead_time)
-        there = rare.t2m_low.sel(metric="rmse", system="forecast").notnull().transpose(*rare.pairs.dims)
-        np.testing.assert_array_equal(there, rare.pairs >= 5 * length)
-        assert there.any() and not there.all()
+        has_interval = rare.t2m_low.sel(metric="rmse", system="forecast").notnull().transpose(*rare.pairs.dims)
+        np.testing.assert_array_equal(has_interval, rare.pairs >= 5 * length)
+        assert has_interval.any() and not has_interval.all()
         with pytest.raises(ValueError, match="by='year' is unknown"):
             score(forecast, truth, by="year")
 
@@ -499,7 +499,7 @@ class TestRegionsAndSeasons:
         assert np.isfinite(values.sel(region="north")).all() and np.isnan(values.sel(region="box")).all()
 
 
-class TestOfSomeVariables:
+class TestMetricsOfSomeVariables:
     def rainy(self):
         truth = rain(days=300, start="2005-03-01", seed=1)
         truth["t2m"] = truth.tp24h.copy(data=280 + truth.tp24h.values).assign_attrs(units="K")
@@ -527,7 +527,7 @@ class TestOfSomeVariables:
             assert (result.tp24h_low < result.tp24h).all() and (result.tp24h < result.tp24h_high).all()
         assert table.tp24h.dims == ("system", "metric", "lead_time", "region", "season")
         # in another unit the same
-        millimeters = [one.assign(tp24h=(one.tp24h * 1000).assign_attrs(units="mm")) for one in (forecast, truth)]
+        millimeters = [ds.assign(tp24h=(ds.tp24h * 1000).assign_attrs(units="mm")) for ds in (forecast, truth)]
         result = score(
             millimeters[0].assign_attrs(system="model"), millimeters[1], metrics=["seeps"], seeps_climatology=clim
         )
@@ -535,7 +535,7 @@ class TestOfSomeVariables:
         # the model is persistence
         np.testing.assert_allclose(table.tp24h.sel(metric="seeps_skill_vs_persistence"), 0, atol=1e-12)
 
-    def test_climatology_says_a_probability(self):
+    def test_climatology_is_scored_with_its_event_frequency(self):
         forecast, truth = self.rainy()
         train = rain(days=1200)
         train["t2m"] = train.tp24h.copy(data=280 + train.tp24h.values).assign_attrs(units="K")
@@ -543,13 +543,15 @@ class TestOfSomeVariables:
         frequency = event_frequency(train, thresholds)
         metrics = ["brier", "brier_skill", "frequency_bias"]
         table = score(forecast, truth, clim, metrics=metrics, thresholds=thresholds, event_frequency=frequency)
-        right = (truth.tp24h > 5e-3).astype(float).sel(time=forecast.valid_time).drop_vars("time")
-        said = climatology_at(frequency, forecast.valid_time).tp24h.drop_vars(["hour", "dayofyear"], errors="ignore")
+        outcome = (truth.tp24h > 5e-3).astype(float).sel(time=forecast.valid_time).drop_vars("time")
+        probability = climatology_at(frequency, forecast.valid_time).tp24h.drop_vars(
+            ["hour", "dayofyear"], errors="ignore"
+        )
         over, weight = ("init_time", "latitude", "longitude"), latitude_weights(truth)
-        expected = ((said - right) ** 2).weighted(weight).mean(over)
+        expected = ((probability - outcome) ** 2).weighted(weight).mean(over)
         values = table.tp24h.sel(system="climatology")
         np.testing.assert_allclose(values.sel(metric="brier"), expected, rtol=1e-10)
-        mean = said.weighted(weight).mean(over) / right.weighted(weight).mean(over)
+        mean = probability.weighted(weight).mean(over) / outcome.weighted(weight).mean(over)
         np.testing.assert_allclose(values.sel(metric="frequency_bias"), mean, rtol=1e-10)
         first = table.tp24h.sel(system="forecast")
         skill = 1 - first.sel(metric="brier") / expected
@@ -568,7 +570,7 @@ class TestOfSomeVariables:
         assert less.tp24h.sel(metric="brier_skill_vs_climatology").isnull().all()
         assert less.tp24h.sel(metric="brier", system="climatology").isnull().all()
 
-    def test_climatology_says_a_probability_on_levels_and_with_gaps(self):
+    def test_event_frequency_of_climatology_on_levels_and_with_gaps(self):
         train, truth = (two_levels(weather(days=d, seed=s, start=y)) for d, s, y in (
             (400, 3, "2015-01-01"), (60, 4, "2018-01-01")))  # fmt: skip
         forecast, clim, thresholds = two_levels(noisy_forecast(truth[["t2m"]])), climatology(train), {"t2m": 280.0}
@@ -613,7 +615,7 @@ class TestOfSomeVariables:
             scored(frequency, thresholds={"t2m": 280.0})
         with pytest.raises(ValueError, match="probabilities from 0 to 1"):
             scored(clim[["t2m"]], thresholds={"t2m": 280.0})
-        with pytest.raises(ValueError, match="the event frequency is from 2005-03-01.*it has seen the truth"):
+        with pytest.raises(ValueError, match="the event frequency is from 2005-03-01.*verified times lie in it"):
             scored(event_frequency(truth, thresholds))
 
     def test_seeps_beside_a_regression_of_all_variables(self):
@@ -650,9 +652,9 @@ class TestOfSomeVariables:
         forecast = noisy_forecast(truth)
         table = score(forecast, truth, vectors={"wind10": ("u10", "v10")}, by="month", regions=["global"])
         plain = score(forecast, truth, vectors={"wind10": ("u10", "v10")})
-        one = plain.wind10.sel(system="forecast")
-        np.testing.assert_allclose(one.sel(metric="rmse"), wind_vector_rmse(forecast, truth), rtol=1e-12)
-        assert plain.wind10.attrs["units"] == "m s-1" and one.sel(metric="mae").isnull().all()
+        wind = plain.wind10.sel(system="forecast")
+        np.testing.assert_allclose(wind.sel(metric="rmse"), wind_vector_rmse(forecast, truth), rtol=1e-12)
+        assert plain.wind10.attrs["units"] == "m s-1" and wind.sel(metric="mae").isnull().all()
         assert (plain.wind10_low.sel(metric="rmse") < plain.wind10.sel(metric="rmse")).all()
         assert np.isfinite(table.wind10.sel(metric="rmse_skill_vs_persistence")).all()
         with pytest.raises(ValueError, match="has no \\['u'\\]"):
@@ -667,21 +669,21 @@ def test_differences_to_each_baseline_have_intervals_of_their_own():
     forecast = noisy_forecast(truth, noise=0.5)
     metrics = ["rmse", "acc", "mae_skill", "acc_difference", "rmse_difference"]
     table = score(forecast, truth, clim, metrics=metrics, bootstrap=Bootstrap(block=4))
-    values, theirs = (table.t2m.sel(system=name, metric="rmse") for name in ("forecast", "persistence"))
+    values, reference = (table.t2m.sel(system=name, metric="rmse") for name in ("forecast", "persistence"))
     result = table.sel(system="forecast", metric="rmse_difference_vs_persistence")
-    np.testing.assert_allclose(result.t2m, values - theirs)
+    np.testing.assert_allclose(result.t2m, values - reference)
     both = table.sel(system=["forecast", "persistence"], metric="rmse")
     apart = (both.t2m_high - both.t2m_low).sum("system")
     assert (result.t2m_high - result.t2m_low < apart).all()
     # against arch, which draws whole blocks of pairs of both systems
-    at = 1
+    lead = 1
     errors = [
         ((f - truth.t2m.sel(time=f.valid_time)) ** 2).weighted(latitude_weights(truth)).mean(("latitude", "longitude"))
-        for f in (forecast.t2m[:, at], persistence(truth, forecast.init_time, LEADS).t2m[:, at])
+        for f in (forecast.t2m[:, lead], persistence(truth, forecast.init_time, LEADS).t2m[:, lead])
     ]
-    drawn = MovingBlockBootstrap(4, *(one.values for one in errors), seed=3)
+    drawn = MovingBlockBootstrap(4, *(error.values for error in errors), seed=3)
     ends = drawn.conf_int(lambda a, b: np.sqrt(a.mean()) - np.sqrt(b.mean()), 2000, method="percentile", size=0.95)
-    np.testing.assert_allclose([result.t2m_low[at], result.t2m_high[at]], ends.ravel(), rtol=0.08)
+    np.testing.assert_allclose([result.t2m_low[lead], result.t2m_high[lead]], ends.ravel(), rtol=0.08)
     acc = table.sel(system="forecast", metric="acc_difference_vs_persistence").t2m
     np.testing.assert_allclose(acc, table.t2m.sel(system="forecast", metric="acc") - table.t2m.sel(
         system="persistence", metric="acc"))  # fmt: skip
@@ -689,7 +691,7 @@ def test_differences_to_each_baseline_have_intervals_of_their_own():
         score(forecast, truth, metrics=["bias_skill"])
 
 
-class TestWhatAReaderFound:
+class TestEdgeCases:
     def test_intervals_count_what_was_verified(self):
         truth = weather(days=120)
         forecast = noisy_forecast(truth)
@@ -709,7 +711,7 @@ class TestWhatAReaderFound:
         alone = score(forecast, truth, metrics=["rmse"], persistence=False)
         np.testing.assert_allclose(both.t2m_low[..., : alone.sizes["lead_time"]], alone.t2m_low)
 
-    def test_what_no_metric_uses_is_an_error(self):
+    def test_an_unused_argument_is_an_error(self):
         truth = weather(days=60)
         forecast = noisy_forecast(truth)
         with pytest.raises(ValueError, match=r"thresholds .* metrics=\['rmse'\]"):
@@ -743,22 +745,25 @@ class TestWhatAReaderFound:
         assert (parts.t2m_pairs.sel(region="all") == parts.pairs).all()
         assert parts.t2m_pairs.attrs["long_name"] == "number of initializations with values of t2m"
 
-    def test_one_picked_lead_of_a_baseline(self):
+    def test_a_baseline_with_one_selected_lead(self):
         truth = weather(days=40)
         forecast = noisy_forecast(truth)
-        one = forecast.isel(lead_time=1)
-        result = score(one, truth, baselines={"other": noisy_forecast(truth, seed=4).isel(lead_time=1)})
+        single = forecast.isel(lead_time=1)
+        result = score(single, truth, baselines={"other": noisy_forecast(truth, seed=4).isel(lead_time=1)})
         whole = score(forecast, truth, baselines={"other": noisy_forecast(truth, seed=4)})
         for system in ("forecast", "other"):
             np.testing.assert_allclose(
                 result.t2m.sel(system=system, metric="rmse")[0], whole.t2m.sel(system=system, metric="rmse")[1]
             )
 
-    def test_side_doors_for_the_truth_are_shut(self):
+    def test_no_climatology_or_fit_may_contain_verified_times(self):
         truth = weather(days=60)
         forecast = noisy_forecast(truth)
-        train, seen = weather(days=400, start="2015-01-01", seed=3), climatology(weather(days=400, start="2017-06-01"))
-        damped = fit_damped_persistence(train, seen, forecast.lead_time)
+        train, verified = (
+            weather(days=400, start="2015-01-01", seed=3),
+            climatology(weather(days=400, start="2017-06-01")),
+        )
+        damped = fit_damped_persistence(train, verified, forecast.lead_time)
         with pytest.raises(ValueError, match="the climatology of the baseline 'damped' is from 2017-06-01"):
             score(forecast, truth, baselines={"damped": damped})
         rainy = rain(days=400, start="2005-01-01")
@@ -767,11 +772,11 @@ class TestWhatAReaderFound:
             score(values, rainy, seeps_climatology=seeps_climatology(rainy))
         clim = climatology(train)
         factors = fit_calibration(forecast, truth, clim)
-        with pytest.raises(ValueError, match="it has seen the truth"):
+        with pytest.raises(ValueError, match="verified times lie in it"):
             score(forecast, truth, clim, calibrated=factors)
         score(forecast, truth, clim, calibrated=factors, allow_overlap=True)
 
-    def test_skilful_against_some(self):
+    def test_skilful_against_some_baselines(self):
         truth = weather(days=200)
         forecast, better = noisy_forecast(truth, noise=0.5), noisy_forecast(truth, seed=9, noise=0.05)
         table = score(forecast, truth, baselines={"other": better}, bootstrap=Bootstrap(block=4))
@@ -782,7 +787,7 @@ class TestWhatAReaderFound:
         with pytest.raises(ValueError, match="baselines="):
             skilful_to(table, ["climatology"])
 
-    def test_names_that_meet_and_missing_values(self):
+    def test_repeated_names_and_missing_values(self):
         truth = weather(days=40)
         forecast = noisy_forecast(truth)
         with pytest.raises(ValueError, match="two systems are called 'a b'"):

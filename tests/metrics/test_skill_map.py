@@ -9,7 +9,7 @@ from simvp_climate.metrics.baselines.damped_persistence import fit_damped_persis
 from simvp_climate.metrics.skill_maps import _discoveries, skill_map
 
 
-def test_skill_is_known_and_found_where_it_is():
+def test_significant_cells_are_those_with_known_skill():
     half = (slice(None), slice(0, 16))
     forecast, baseline, truth = forecasts_better_in(better=half)
     result = skill_map(forecast, truth, baseline)
@@ -23,7 +23,7 @@ def test_skill_is_known_and_found_where_it_is():
     assert false / (false + float(present.t2m_significant.sum())) < 0.1
 
 
-def test_a_baseline_that_was_fitted_on_what_is_verified_is_refused():
+def test_a_baseline_fitted_on_verified_times_is_refused():
     forecast, _, truth = forecasts_better_in()
     fitted = fit_damped_persistence(truth, climatology(truth), ["1D"])
     with pytest.raises(ValueError, match="baseline 'baseline' is from .* verified times lie in it"):
@@ -34,7 +34,7 @@ def test_a_baseline_that_was_fitted_on_what_is_verified_is_refused():
     assert skill_map(forecast, truth).attrs["baseline"] == "persistence"
 
 
-def test_where_nothing_differs_nothing_is_found():
+def test_equal_forecasts_have_no_significant_cell():
     cells = [
         int(skill_map(*(lambda f, b, t: (f, t, b))(*forecasts_better_in(seed=seed))).t2m_significant.sum())
         for seed in range(6)
@@ -61,15 +61,15 @@ def test_the_rule_is_that_of_scipy():
     assert not _discoveries(np.array([np.nan, 0.9]), 0.1).any()
 
 
-def test_in_parts_with_gaps_and_against_persistence(monkeypatch):
-    from simvp_climate.metrics import pairs
+def test_in_blocks_with_gaps_and_against_persistence(monkeypatch):
+    from simvp_climate.metrics import aggregation
 
     forecast, _, truth = forecasts_better_in(days=60)
     masked = truth.where(truth.latitude > -80)
     whole = skill_map(forecast, masked)
     assert np.isnan(whole.t2m.isel(latitude=0)).all() and not whole.t2m_significant.isel(latitude=0).any()
     assert np.isfinite(whole.t2m.isel(latitude=slice(1, None))).all()
-    monkeypatch.setattr(pairs, "_BLOCK_BYTES", 7 * 16 * 32 * 8)
+    monkeypatch.setattr(aggregation, "_BLOCK_BYTES", 7 * 16 * 32 * 8)
     xr.testing.assert_allclose(skill_map(forecast, masked), whole, rtol=1e-9)
 
 

@@ -39,9 +39,9 @@ def test_chosen_metrics_and_leads():
 
 
 def test_regions_and_levels_are_rows():
-    one = made_up_scores()
-    levels = xr.concat([one.t2m, one.t2m + 1], xr.DataArray([500, 850], dims="level", name="level")).rename("t")
-    both = xr.concat([one.assign(t=levels)] * 2, xr.DataArray(["tropics", "arctic"], dims="region", name="region"),
+    scores = made_up_scores()
+    levels = xr.concat([scores.t2m, scores.t2m + 1], xr.DataArray([500, 850], dims="level", name="level")).rename("t")
+    both = xr.concat([scores.assign(t=levels)] * 2, xr.DataArray(["tropics", "arctic"], dims="region", name="region"),
                      data_vars="all")  # fmt: skip
     table = score_table(both, "rmse", ["6h"])
     assert set(table.index.names) == {"variable", "region", "level", "lead"}

@@ -5,13 +5,7 @@ from simvp_climate.metrics.baselines.damped_persistence import fit_damped_persis
 from simvp_climate.metrics.baselines.linear_regression import fit_linear_regression
 from simvp_climate.metrics.baselines.simple_persistence import persistence
 
-__all__ = [
-    "climatology",
-    "climatology_at",
-    "fit_damped_persistence",
-    "fit_linear_regression",
-    "persistence",
-]
+__all__ = ["climatology", "climatology_at", "fit_damped_persistence", "fit_linear_regression", "persistence"]
 
 
 def __dir__() -> list[str]:

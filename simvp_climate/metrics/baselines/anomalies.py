@@ -9,9 +9,10 @@ from simvp_climate.data.conventions import Canonical, canonicalize
 from simvp_climate.data.grid import check_same_grid, find_axes
 from simvp_climate.data.variables import same_units
 from simvp_climate.data.windows import valid_times
-from simvp_climate.metrics.alignment import SPACE, iso, on_grid_of
 from simvp_climate.metrics.baselines.climatologies import normals_at, time_blocks
 from simvp_climate.metrics.baselines.simple_persistence import Times, persistence
+from simvp_climate.metrics.pairs import iso, on_grid_of
+from simvp_climate.metrics.regions import SPACE
 
 
 def canonical_training(train: xr.Dataset, climatology: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:

@@ -1,17 +1,19 @@
 """Climatologies: the mean state by time of year and time of day."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from simvp_climate.data.grid import find_axes
-from simvp_climate.metrics.alignment import iso
+from simvp_climate.metrics.pairs import iso
 
 # Bytes of one block of times in memory; the sums of a climatology come on top.
 _BLOCK_BYTES = 64 * 2**20
+# float64 bytes of all times of the rows in one band; the arithmetic holds a few arrays of this size.
+_BAND_BYTES = 128 * 2**20
 
 _OVERALL = "all times"
 _LONG_NAMES = {
@@ -195,6 +197,14 @@ def time_blocks(data: xr.DataArray) -> list[slice]:
     step_bytes = max(data.nbytes // max(length, 1), 1)
     size = max(_BLOCK_BYTES // step_bytes // chunk, 1) * chunk
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def latitude_bands(datasets: Sequence[xr.Dataset], latitude: Hashable) -> list[slice]:
+    """Return slices of latitude of bounded size, for statistics that need all times of a cell at once."""
+    count = datasets[0].sizes[latitude]
+    row_sizes = [sum(field.size for field in dataset.data_vars.values()) // count for dataset in datasets]
+    height = max(1, _BAND_BYTES // max(8 * max(row_sizes), 1))
+    return [slice(start, min(start + height, count)) for start in range(0, count, height)]
 
 
 def _finest_grouping(times: pd.Index) -> str:

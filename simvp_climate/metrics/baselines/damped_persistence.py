@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from simvp_climate.metrics.alignment import on_grid_of
 from simvp_climate.metrics.baselines.anomalies import (
     canonical_training,
     finish_forecast,
@@ -15,6 +14,7 @@ from simvp_climate.metrics.baselines.anomalies import (
     start_forecast,
 )
 from simvp_climate.metrics.baselines.simple_persistence import Times, as_lead_time
+from simvp_climate.metrics.pairs import on_grid_of
 
 
 @dataclass(frozen=True, eq=False)

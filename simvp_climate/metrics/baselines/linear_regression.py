@@ -6,7 +6,6 @@ import numpy as np
 import xarray as xr
 
 from simvp_climate.data.grid import latitude_weights
-from simvp_climate.metrics.alignment import SPACE, on_grid_of
 from simvp_climate.metrics.baselines.anomalies import (
     canonical_training,
     finish_forecast,
@@ -18,6 +17,8 @@ from simvp_climate.metrics.baselines.anomalies import (
 )
 from simvp_climate.metrics.baselines.climatologies import normals_at
 from simvp_climate.metrics.baselines.simple_persistence import Times, as_lead_time
+from simvp_climate.metrics.pairs import on_grid_of
+from simvp_climate.metrics.regions import SPACE
 
 # Candidates for the number of EOFs and for the ridge.
 _MODES, _RIDGES = (50, 100, 200, 400), (0.03, 0.1, 0.3, 1.0)

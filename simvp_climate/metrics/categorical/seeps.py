@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -11,13 +11,14 @@ import xarray as xr
 from simvp_climate.data.conventions import rename
 from simvp_climate.data.grid import find_axes
 from simvp_climate.data.variables import conversion, lookup, same_units
-from simvp_climate.metrics.alignment import align
+from simvp_climate.metrics.aggregation import pooled_score
 from simvp_climate.metrics.baselines.climatologies import climatology as mean_climatology
+from simvp_climate.metrics.baselines.climatologies import latitude_bands
 from simvp_climate.metrics.baselines.simple_persistence import persistence
-from simvp_climate.metrics.categorical.latitude_bands import band_height, read_rows
-from simvp_climate.metrics.categorical.thresholds import float32_bounds, pooled_score
-from simvp_climate.metrics.definitions import METRICS, Metric
-from simvp_climate.metrics.pairs import Fields, Pairs, match, refuse_overlap
+from simvp_climate.metrics.categorical.thresholds import float32_bounds
+from simvp_climate.metrics.definitions import METRICS, Fields, Metric
+from simvp_climate.metrics.pairs import Pairs, align, match
+from simvp_climate.metrics.regions import Weights
 
 # Dry is less than this, in m, by the hours of the sum, as in WeatherBench 2.
 _DRY_BELOW = {6: 1e-4, 24: 2.5e-4}
@@ -36,7 +37,7 @@ def seeps(
     truth: xr.Dataset,
     climatology: xr.Dataset,
     *,
-    weights: Literal["area", "cos"] | None = "area",
+    weights: Weights = "area",
     allow_overlap: bool = False,
 ) -> xr.Dataset:
     """Return SEEPS, the stable equitable error in probability space, of precipitation (Rodwell et al. 2010).
@@ -68,10 +69,9 @@ def seeps(
     if lacking := [name for name in names if _find_names(climatology, name) is None]:
         raise ValueError(f"the climatology has nothing on {lacking}: make it with seeps_climatology(train)")
     forecast, truth = _map_variables(forecast, _in_meters), _map_variables(rename(truth, names), _in_meters)
-    pairs, metric = seeps_pairs(match(forecast, truth, None), climatology)
-    if not allow_overlap:
-        refuse_overlap(climatology.attrs, "climatology", "the climatology for SEEPS", pairs)
-    return pooled_score(pairs, metric, weights, skipna=True)
+    periods = {"the climatology for SEEPS": climatology.attrs}
+    pairs = match(forecast, truth, periods=periods, weights=weights, allow_overlap=allow_overlap)
+    return pooled_score(*seeps_pairs(pairs, climatology), skipna=True)
 
 
 def seeps_climatology(train: xr.Dataset, *, window_days: int = 61, dry: float | None = None) -> xr.Dataset:
@@ -103,8 +103,7 @@ def seeps_climatology(train: xr.Dataset, *, window_days: int = 61, dry: float | 
     names = [str(name) for name, variable in train.data_vars.items() if "time" in variable.dims]
     train = _map_variables(rename(train, names), _in_meters)
     latitude = find_axes(train).latitude
-    if (height := band_height(train, latitude)) < train.sizes[latitude]:
-        rows = [slice(start, start + height) for start in range(0, train.sizes[latitude], height)]
+    if len(rows := latitude_bands([train], latitude)) > 1:
         bands = (train.isel({latitude: band}).load() for band in rows)
         # a band without any value has no days either
         bands_with_values = [band for band in bands if band.to_array().notnull().any()]
@@ -225,14 +224,17 @@ def seeps_pairs(pairs: Pairs, climatology: xr.Dataset) -> tuple[Pairs, Metric]:
                 "0.25e-3"
             )
         factor = _factor_to_meters(forecast[name])
-        dry[name] = float32_bounds(dry_meters / factor)[0]
+        dry[name] = dry_meters / factor
         heavy = climatology[threshold]
         # without units it is in m, like all precipitation of WeatherBench 2
         heavy = _in_meters(heavy) if heavy.attrs.get("units") else heavy
-        thresholds[name] = (heavy.astype(np.float64) / factor).assign_attrs(units=forecast[name].attrs["units"])
+        thresholds[name] = heavy.astype(np.float64) / factor
         fractions[name] = climatology[fraction]
     # the thresholds take the place of a climatology, so that they are read with each block
-    heavy_from = align(forecast, xr.Dataset(thresholds), pairs.grid, pairs.scalar_coords, "the climatology for SEEPS")
+    heavy_from, p1 = (
+        align(forecast, xr.Dataset(fields), pairs.scalar_coords, "the climatology for SEEPS")
+        for fields in (thresholds, fractions)
+    )
     others = {name: replace(other, forecast=other.forecast[names]) for name, other in pairs.stored_baselines.items()}
     # baselines other than persistence may need all variables of the state
     whole_state = any(make is not persistence for make in pairs.callable_baselines.values())
@@ -245,9 +247,7 @@ def seeps_pairs(pairs: Pairs, climatology: xr.Dataset) -> tuple[Pairs, Metric]:
         stored_baselines=others,
         event_frequency=None,
     )
-    p1 = xr.Dataset(fractions)
-    p1 = p1.mean([dim for dim in ("hour", "dayofyear") if dim in p1.dims])
-    p1 = p1.map(lambda field: read_rows(field, slice(0, pairs.grid["latitude"].size), pairs.grid))
+    p1 = p1.mean([dim for dim in ("hour", "dayofyear") if dim in p1.dims]).compute()
     return pairs, replace(METRICS["seeps"], fields=lambda f: _seeps_error(f, dry, p1))
 
 
@@ -255,8 +255,9 @@ def _seeps_error(f: Fields, dry: dict[str, float], p1: xr.Dataset) -> tuple[xr.D
     """Return the error of one variable in each cell, from the categories 0 (dry), 1 (light) and 2 (heavy)."""
     (name,) = map(str, f.truth.data_vars)
     heavy, p = f.climatology[name], p1[name]
+    below = float32_bounds(dry[name])[0]
     predicted, observed = (
-        xr.where(field[name] < dry[name], 0, xr.where(field[name] >= heavy, 2, 1)) for field in (f.forecast, f.truth)
+        xr.where(field[name] < below, 0, xr.where(field[name] >= heavy, 2, 1)) for field in (f.forecast, f.truth)
     )
     # Rodwell et al. (2010), as in WeatherBench 2, with p3 = (1 - p1) / 3 and p2 = 2 p3; keys (predicted, observed)
     matrix = {

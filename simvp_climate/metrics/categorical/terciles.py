@@ -1,20 +1,16 @@
 """Terciles of slow variables: are weekly or monthly means below, near or above normal?"""
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from simvp_climate.data.grid import find_member
-from simvp_climate.metrics.aggregation import cell_weights
-from simvp_climate.metrics.alignment import align, iso
-from simvp_climate.metrics.categorical.latitude_bands import band_height, read_rows
+from simvp_climate.metrics.baselines.climatologies import latitude_bands
 from simvp_climate.metrics.definitions import concat, ratio
-from simvp_climate.metrics.pairs import Pairs, match, refuse_overlap
-from simvp_climate.metrics.regions import Region
+from simvp_climate.metrics.pairs import Pairs, align, check_units, iso, match, refuse_overlap
+from simvp_climate.metrics.regions import Regions, Weights
 
 # A month needs this many means in the training period for its terciles.
 _MIN_MEANS = 6
@@ -26,8 +22,8 @@ def tercile_rpss(
     train: xr.Dataset,
     *,
     windows: Sequence[tuple[int, int]],
-    regions: Sequence[str] | Mapping[str, Region] | None = None,
-    weights: Literal["area", "cos"] | None = "area",
+    regions: Regions = None,
+    weights: Weights = "area",
     fair: bool = True,
     skipna: bool = False,
     allow_overlap: bool = False,
@@ -74,29 +70,26 @@ def tercile_rpss(
     _check_windows(windows, forecast.sizes.get("lead_time", 0))
     scores = []
     for first, last in windows:
-        pairs = match(forecast.isel(lead_time=slice(first - 1, last)), truth, None)
-        training = align(pairs.forecast, train, pairs.grid, pairs.scalar_coords, "the training period")
+        leads = slice(first - 1, last)
+        pairs = match(forecast.isel(lead_time=leads), truth, weights=weights, regions=regions)
+        training = align(pairs.forecast, train, pairs.scalar_coords, "the training period")
+        check_units(pairs.forecast, training, "the training period")
         if not allow_overlap:
             times = training["time"].values
-            period = {"train_start": iso(times.min()), "train_end": iso(times.max())}
-            refuse_overlap(period, "train", "the training period", pairs)
-        weight = cell_weights(pairs.grid, weights, regions, truth)
-        row_count = pairs.grid["latitude"].size
-        height = min(band_height(dataset, "latitude") for dataset in (pairs.forecast, pairs.analysis, training))
-        bands = [slice(start, min(start + height, row_count)) for start in range(0, row_count, height)]
-        sums = [_rps_sums(pairs, training, weight, rows, fair, skipna) for rows in bands]
+            period = {"fitted_start": iso(times.min()), "fitted_end": iso(times.max())}
+            refuse_overlap("the training period", period, pairs.verified_times)
+        bands = latitude_bands([pairs.forecast, pairs.analysis, training], "latitude")
+        sums = [_rps_sums(pairs, training, rows, fair, skipna) for rows in bands]
         rps, climatological = (sum(band.isel(system=i) for band in sums) for i in (0, 1))
         scores.append(1 - ratio(rps, climatological))
     table = concat(scores, "window").transpose("window", "level", "region", ..., missing_dims="ignore")
-    leads = forecast["lead_time"].values
+    lead_times = forecast["lead_time"].values
     table = table.assign_coords(
-        first_lead=("window", [leads[first - 1] for first, _ in windows]),
-        last_lead=("window", [leads[last - 1] for _, last in windows]),
+        first_lead=("window", [lead_times[first - 1] for first, _ in windows]),
+        last_lead=("window", [lead_times[last - 1] for _, last in windows]),
     )
-    if "level" in table.dims:  # in the units of the forecast again
-        table = table.assign_coords(level=pairs.forecast["level"])
-    if "level" in pairs.scalar_coords:
-        table = table.assign_coords(level=pairs.scalar_coords["level"])
+    if "level" in pairs.labels:
+        table = table.assign_coords(level=pairs.labels["level"])
     if lacking := [name for name in table.data_vars if not skipna and table[name].isnull().any()]:
         warnings.warn(
             f"the tercile score of {lacking} is missing where a value is missing in the forecast or the truth: "
@@ -120,14 +113,12 @@ def _check_windows(windows: list, leads: int) -> None:
             raise ValueError(f"windows has {(first, last)}: give (first, last) lead in steps from 1 to {leads}")
 
 
-def _rps_sums(
-    pairs: Pairs, training: xr.Dataset, weight: xr.DataArray, rows: slice, fair: bool, skipna: bool
-) -> xr.Dataset:
+def _rps_sums(pairs: Pairs, training: xr.Dataset, rows: slice, fair: bool, skipna: bool) -> xr.Dataset:
     """Return weighted sums over initializations and rows of the RPS of the forecast and of climatology.
 
     Dims (system[, level, region]): first the forecast, then climatology. `rows` are of the canonical grid.
     """
-    member = find_member(pairs.forecast)
+    member = pairs.member
     sums = {}
     for name in map(str, pairs.forecast.data_vars):
         truth, forecast = _window_means(pairs, name, rows)
@@ -149,7 +140,7 @@ def _rps_sums(
         climatological = sum((p - o) ** 2 for p, o in zip((1 / 3, 2 / 3), observed, strict=True))
         left_out = ~valid if skipna else ~valid.any("init_time")  # a cell that never has a value is masked
         pooled = [dim for dim in ("init_time", "latitude", "longitude") if dim in rps.dims]
-        row_weight = weight.isel(latitude=rows)
+        row_weight = pairs.weights.isel(latitude=rows)
         # missing values do not count where the weight is zero: NaN times zero would be NaN
         fields = [score.where(valid).where(~left_out & (row_weight != 0), 0) for score in (rps, climatological)]
         sums[name] = xr.concat([(field * row_weight).sum(pooled, skipna=False) for field in fields], "system")
@@ -163,9 +154,9 @@ def _window_means(pairs: Pairs, name: str, rows: slice) -> tuple[xr.DataArray, x
         raise ValueError("no initialization has a truth at all leads of the window")
     inits = np.flatnonzero(complete)
     positions = xr.DataArray(pairs.valid_positions[inits], dims=("init_time", "lead_time"))
-    analysis = read_rows(pairs.analysis[name], rows, pairs.grid).drop_vars("time")
+    analysis = pairs.analysis[name].isel(latitude=rows).compute().drop_vars("time")
     truth = analysis.isel(time=positions).mean("lead_time", skipna=False)
-    forecast = read_rows(pairs.forecast[name].isel(init_time=inits), rows, pairs.grid)
+    forecast = pairs.forecast[name].isel(init_time=inits, latitude=rows).compute()
     forecast = forecast.mean("lead_time", skipna=False).drop_vars("init_time", errors="ignore")
     middle = pairs.valid_time.isel(init_time=inits, lead_time=pairs.complete.shape[1] // 2)
     return truth.assign_coords(month=("init_time", middle.dt.month.values)), forecast
@@ -173,7 +164,7 @@ def _window_means(pairs: Pairs, name: str, rows: slice) -> tuple[xr.DataArray, x
 
 def _terciles(training: xr.DataArray, pairs: Pairs, rows: slice, verified_months: set[int]) -> xr.DataArray:
     """Return the lower and the upper tercile of running means over as many steps as leads, (edge, month, ...)."""
-    values, length = read_rows(training, rows, pairs.grid), pairs.complete.shape[1]
+    values, length = training.isel(latitude=rows).compute(), pairs.complete.shape[1]
     if length > 1:
         _check_steps(values.indexes["time"], pairs)
     means = values.rolling(time=length).mean().isel(time=slice(length - 1, None))

@@ -3,26 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Real
-from typing import Literal
 
 import numpy as np
 import xarray as xr
 
 from simvp_climate.data.grid import find_axes
 from simvp_climate.data.variables import same_units
-from simvp_climate.metrics.aggregation import row_weights, weighted_sums
+from simvp_climate.metrics.aggregation import pooled_score
 from simvp_climate.metrics.baselines.climatologies import calendar_mean
-from simvp_climate.metrics.definitions import METRICS, Metric
-from simvp_climate.metrics.pairs import Fields, Pairs, match
+from simvp_climate.metrics.definitions import METRICS, Fields, Metric
+from simvp_climate.metrics.pairs import match
+from simvp_climate.metrics.regions import Weights
 
 
 def brier(
-    forecast: xr.Dataset,
-    truth: xr.Dataset,
-    threshold: float,
-    *,
-    weights: Literal["area", "cos"] | None = "area",
-    skipna: bool = False,
+    forecast: xr.Dataset, truth: xr.Dataset, threshold: float, *, weights: Weights = "area", skipna: bool = False
 ) -> xr.Dataset:
     """Return the Brier score of exceeding a threshold, <(p - o)^2>.
 
@@ -46,16 +41,11 @@ def brier(
         As in `rmse`, or if the threshold is not a finite number.
     """
     metric = event_metrics(dict.fromkeys(forecast.data_vars, threshold), list(forecast.data_vars))["brier"]
-    return pooled_score(match(forecast, truth, None), metric, weights, skipna)
+    return pooled_score(match(forecast, truth, weights=weights), metric, skipna)
 
 
 def frequency_bias(
-    forecast: xr.Dataset,
-    truth: xr.Dataset,
-    threshold: float,
-    *,
-    weights: Literal["area", "cos"] | None = "area",
-    skipna: bool = False,
+    forecast: xr.Dataset, truth: xr.Dataset, threshold: float, *, weights: Weights = "area", skipna: bool = False
 ) -> xr.Dataset:
     """Return how often the forecast exceeds a threshold divided by how often the truth does.
 
@@ -63,7 +53,7 @@ def frequency_bias(
     truth never exceeds the threshold.
     """
     metric = event_metrics(dict.fromkeys(forecast.data_vars, threshold), list(forecast.data_vars))["frequency_bias"]
-    return pooled_score(match(forecast, truth, None), metric, weights, skipna)
+    return pooled_score(match(forecast, truth, weights=weights), metric, skipna)
 
 
 def event_frequency(
@@ -165,11 +155,19 @@ def check_thresholds(thresholds: Mapping[str, float], names: list[str], owner: s
             raise ValueError(f"the threshold of {name} is {threshold!r}: give a finite number in its unit")
 
 
-def check_frequency(frequency: xr.Dataset, thresholds: Mapping[str, float], forecast: xr.Dataset) -> xr.Dataset:
+def check_frequency(
+    frequency: xr.Dataset, thresholds: Mapping[str, float] | None, climatology: xr.Dataset | None, forecast: xr.Dataset
+) -> xr.Dataset:
     """Return the event frequencies of the variables that have a threshold.
 
-    Raises ValueError if there is none, its attributes name another threshold, or it is not within 0..1.
+    Raises ValueError without thresholds or climatology, if no variable has a threshold, if the attributes name another
+    threshold, or if a frequency is not within 0..1.
     """
+    if thresholds is None or climatology is None:
+        raise ValueError(
+            "event_frequency is the probability of climatology to exceed the thresholds. Give both: "
+            "score(forecast, truth, climatology(train), thresholds=..., event_frequency=...)"
+        )
     fix = "make it with event_frequency(train, thresholds)"
     names = [name for name in thresholds if name in frequency]
     if not names:
@@ -189,16 +187,3 @@ def check_frequency(frequency: xr.Dataset, thresholds: Mapping[str, float], fore
                 f"event_frequency of {name} ranges from {lowest:g} to {highest:g}, and probabilities from 0 to 1: {fix}"
             )
     return frequency[names]
-
-
-def pooled_score(pairs: Pairs, metric: Metric, weights: str | None, skipna: bool) -> xr.Dataset:
-    """Return a dimensionless metric pooled over initializations, members and the grid, (lead_time[, level])."""
-    rows = row_weights(pairs.grid["latitude"], weights)
-    sums = weighted_sums(pairs, {"score": metric}, rows, skipna, pool_members=True)["", "score"]
-    result = metric.value(sums.sum("init_time", skipna=False))
-    labels = {"level": pairs.forecast["level"]} if "level" in pairs.grid else {}
-    for name in result.data_vars:
-        result[name].attrs = {"units": "1"}
-    return result.transpose("lead_time", "level", ..., missing_dims="ignore").assign_coords(
-        pairs.scalar_coords | labels
-    )

@@ -6,10 +6,9 @@ import numpy as np
 import xarray as xr
 
 from simvp_climate.data.grid import read_levels
-from simvp_climate.metrics.aggregation import row_weights, weighted_sums
-from simvp_climate.metrics.alignment import iso
+from simvp_climate.metrics.aggregation import Block, weighted_sums
 from simvp_climate.metrics.definitions import METRICS, ratio
-from simvp_climate.metrics.pairs import Block, Pairs, match
+from simvp_climate.metrics.pairs import Pairs, iso, match
 
 
 def fit_calibration(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset) -> xr.Dataset:
@@ -34,9 +33,8 @@ def fit_calibration(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dat
     ValueError
         As in `acc`, or if values are missing in some pairs.
     """
-    pairs = match(forecast, truth, climatology)
-    rows = row_weights(pairs.grid["latitude"], "area")
-    sums = weighted_sums(pairs, {"acc": METRICS["acc"]}, rows, False, pool_members=True)["", "acc"]
+    pairs = match(forecast, truth, climatology, allow_overlap=True)
+    sums = weighted_sums(pairs, {"acc": METRICS["acc"]}, False, pool_members=True)["", "acc"]
     totals = sums.sum("init_time", skipna=False)
     factors = ratio(totals.isel(part=0), totals.isel(part=1)).clip(0, 1)
     if lacking := [str(name) for name in factors.data_vars if factors[name].isnull().any()]:
@@ -48,12 +46,8 @@ def fit_calibration(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dat
     return factors.assign_attrs(calibration_start=iso(verified.min()), calibration_end=iso(verified.max()))
 
 
-def calibrate_with(factors: xr.Dataset, pairs: Pairs, allow_overlap: bool = False) -> Callable[[Block], xr.Dataset]:
-    """Return a function that calibrates the forecast of a block, by factors from `fit_calibration`.
-
-    Raises ValueError if a variable or lead has no factor, or the factors were fitted on verified times.
-    """
-    start, end = (factors.attrs.get(f"calibration_{end}") for end in ("start", "end"))
+def calibrate_with(factors: xr.Dataset, pairs: Pairs) -> Callable[[Block], xr.Dataset]:
+    """Return a function that calibrates the forecast of a block; ValueError if a variable or lead has no factor."""
     if lacking := [name for name in pairs.forecast.data_vars if name not in factors]:
         raise ValueError(f"calibrated has no {lacking}, but {list(factors.data_vars)}: fit it on the same variables")
     leads = pairs.forecast.indexes["lead_time"]
@@ -61,12 +55,6 @@ def calibrate_with(factors: xr.Dataset, pairs: Pairs, allow_overlap: bool = Fals
     if (positions < 0).any():
         raise ValueError(
             f"calibrated has no factor for the lead {leads[positions < 0][0]}: fit it on forecasts with the same leads"
-        )
-    verified = [iso(time) for time in pairs.verified_times]
-    if not allow_overlap and start is not None and (overlap := [time for time in verified if start <= time <= end]):
-        raise ValueError(
-            f"calibrated was fitted from {start} to {end}, and {len(overlap)} verified times lie in it, from "
-            f"{min(overlap)}: it has seen the truth. Fit it on another period"
         )
     factors = factors[list(pairs.forecast.data_vars)]
 

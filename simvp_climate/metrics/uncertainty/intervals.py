@@ -5,7 +5,7 @@ errors, as long as the errors of the calibration period resemble those to come.
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -14,13 +14,12 @@ import numpy as np
 import xarray as xr
 
 from simvp_climate.data.grid import find_member
-from simvp_climate.metrics.aggregation import cell_weights, weighted_sums
-from simvp_climate.metrics.alignment import SPACE, canonicalize_forecast, iso, on_grid_of, with_times
+from simvp_climate.metrics.aggregation import Block, read, weighted_sums
 from simvp_climate.metrics.baselines.anomalies import select_leads
 from simvp_climate.metrics.baselines.climatologies import normals_at
 from simvp_climate.metrics.definitions import Metric, concat
-from simvp_climate.metrics.pairs import Block, Pairs, group_masks, match, read, refuse_overlap
-from simvp_climate.metrics.regions import Region
+from simvp_climate.metrics.pairs import Pairs, canonicalize_forecast, iso, match, on_grid_of, with_times
+from simvp_climate.metrics.regions import SPACE, Regions, Weights
 from simvp_climate.metrics.uncertainty.calibration import fit_calibration, shrink_towards
 
 # Half the width of the triangular window over the year, in days: a season.
@@ -132,7 +131,7 @@ def fit_intervals(
         raise ValueError(f"probability={probability!r} must lie between 0 and 1, for example 0.9")
     _refuse_members(forecast, "are fitted on")
     factors = None if climatology is None else fit_calibration(forecast, truth, climatology)
-    pairs = match(forecast, truth, climatology)
+    pairs = match(forecast, truth, climatology, allow_overlap=True)
     # the rank ceil((n + 1) * probability) must not exceed n
     required = int(np.ceil(np.round(probability / (1 - probability), 9)))
     counts = pairs.complete.sum(axis=0)
@@ -231,9 +230,9 @@ def coverage(
     intervals: xr.Dataset,
     truth: xr.Dataset,
     *,
-    regions: Sequence[str] | Mapping[str, Region] | None = None,
+    regions: Regions = None,
     by: Literal["season", "month"] | None = None,
-    weights: Literal["area", "cos"] | None = "area",
+    weights: Weights = "area",
     skipna: bool = False,
     allow_overlap: bool = False,
 ) -> xr.Dataset:
@@ -274,9 +273,9 @@ def interval_score(
     intervals: xr.Dataset,
     truth: xr.Dataset,
     *,
-    regions: Sequence[str] | Mapping[str, Region] | None = None,
+    regions: Regions = None,
     by: Literal["season", "month"] | None = None,
-    weights: Literal["area", "cos"] | None = "area",
+    weights: Weights = "area",
     skipna: bool = False,
     allow_overlap: bool = False,
 ) -> xr.Dataset:
@@ -304,13 +303,25 @@ def interval_score(
     return result
 
 
+def _periods(intervals: xr.Dataset) -> dict[str, dict]:
+    """Return the attributes with the periods of the fit and of its climatology, by role."""
+    roles = {
+        "intervals": "the period that the intervals were fitted on",
+        "climatology": "the climatology of the intervals",
+    }
+    return {
+        role: {key: value for key, value in intervals.attrs.items() if str(key).startswith(f"{prefix}_")}
+        for prefix, role in roles.items()
+    }
+
+
 def _mean_over_pairs(
     statistic: Callable[[str, xr.DataArray, xr.DataArray, xr.DataArray], xr.DataArray],
     intervals: xr.Dataset,
     truth: xr.Dataset,
-    regions: Sequence[str] | Mapping[str, Region] | None,
+    regions: Regions,
     by: str | None,
-    weights: str | None,
+    weights: Weights,
     skipna: bool,
     allow_overlap: bool,
 ) -> xr.Dataset:
@@ -320,10 +331,16 @@ def _mean_over_pairs(
             f"intervals have dims {tuple(intervals.dims)} and no dimension 'bound': make them by a call of Intervals"
         )
     lower, upper = (intervals.sel(bound=end, drop=True) for end in ("lower", "upper"))
-    pairs = match(lower, truth, None, {"upper": upper})
-    if not allow_overlap:
-        refuse_overlap(intervals.attrs, "intervals", "the period that the intervals were fitted on", pairs)
-        refuse_overlap(intervals.attrs, "climatology", "the climatology of the intervals", pairs)
+    pairs = match(
+        lower,
+        truth,
+        baselines={"upper": upper},
+        periods=_periods(intervals),
+        weights=weights,
+        regions=regions,
+        by=by,
+        allow_overlap=allow_overlap,
+    )
 
     def of_block(block: Block) -> xr.Dataset:
         low, high = block.systems[""], block.systems["upper"]
@@ -334,22 +351,17 @@ def _mean_over_pairs(
         return low.assign(fields)
 
     metric = Metric(lambda f: (f.forecast,), lambda mean: mean)
-    cells = cell_weights(pairs.grid, weights, regions, truth)
-    sums = weighted_sums(pairs, {"mean": metric}, cells, skipna, derived_systems={"statistic": of_block})[
-        "statistic", "mean"
-    ]
+    sums = weighted_sums(pairs, {"mean": metric}, skipna, derived_systems={"statistic": of_block})["statistic", "mean"]
     if lacking := [str(name) for name, field in sums.items() if not np.isfinite(field.values).all()]:
         warnings.warn(
             f"the result for {lacking} is missing where a value is missing in the intervals or the truth: skipna=True "
             "counts the cells with all values",
             stacklevel=3,
         )
-    masks = group_masks(by, pairs)
     means = [
         metric.value(sums.where(True if mask is None else mask, 0).sum("init_time", skipna=False))
-        for mask in masks.values()
+        for mask in pairs.groups.values()
     ]
-    labels = {"level": pairs.forecast["level"]} if "level" in pairs.grid else {}
-    result = means[0] if by is None else concat(means, xr.DataArray(np.array(list(masks)), dims=by, name=by))
+    result = means[0] if by is None else concat(means, xr.DataArray(np.array(list(pairs.groups)), dims=by, name=by))
     order = ("lead_time", "level", "region", *([by] if by else []), ...)
-    return result.transpose(*order, missing_dims="ignore").assign_coords(pairs.scalar_coords | labels)
+    return result.transpose(*order, missing_dims="ignore").assign_coords(pairs.labels)
