@@ -1,4 +1,4 @@
-"""The training and the validation period: opened, checked, indexed, with their statistics.
+"""The setup of a run and its two periods: opened, checked, indexed, with their statistics.
 
 Shape suffix: H latitude.
 """

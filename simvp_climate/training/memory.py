@@ -3,6 +3,8 @@
 import ctypes
 import math
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
@@ -74,12 +76,18 @@ def check_step(
     )
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether torch raised this error because memory ran out, on a GPU or on a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+@contextmanager
+def explain_errors(config: TrainConfig) -> Iterator[None]:
+    """Raise MemoryError, with settings that take less, where torch runs out of memory on a GPU or on a CPU."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise _out_of_memory(config, error) from error
 
 
-def out_of_memory(config: TrainConfig, error: RuntimeError) -> MemoryError:
+def _out_of_memory(config: TrainConfig, error: RuntimeError) -> MemoryError:
     """Return an error that lists settings that take less memory than the step that did not fit."""
     alternatives = []
     if config.batch_size > 1:

@@ -145,20 +145,13 @@ def train(
             network = tensors.build_network(model, task.history, setup.roles, normalizer)
             provenance = describe_run(task, model, config, normalizer, train_split, valid_split, fabric)
             if start_from is not None:
-                copied = transfer.copy_weights(network, start_from, setup.roles)
-                if copied["new"] or copied["left_out"] or config.statistics == "compute":
-                    fabric.print(transfer.summary(copied, config.statistics))
-                provenance["start_from"] = {**copied, "provenance": transfer.parent_provenance(start_from)}
+                provenance["start_from"] = transfer.start_network(network, start_from, setup.roles, config, fabric)
             grid = setup.latitude, setup.longitude
             run = checkpoint.identify(run_directory, provenance, train_split, valid_split, [*grid, statics])
             forcings = tensors.Forcings(task, *grid, statics, setup.weights, fabric.device)
             loss = Loss(config, setup, normalizer, forcings, fabric.device)
-            try:
+            with memory.explain_errors(config):
                 records = TrainingLoop(fabric, network, config, loss, train_split, valid_split, run, stop).fit()
-            except RuntimeError as error:
-                if not memory.is_out_of_memory(error):
-                    raise
-                raise memory.out_of_memory(config, error) from error
         forecaster = Forecaster(
             task=task,
             network=network.eval(),

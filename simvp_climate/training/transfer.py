@@ -1,4 +1,4 @@
-"""Fine-tuning and transfer: what a run takes from a pretrained forecaster, channel by channel, by name."""
+"""The network of a run and what it takes from a pretrained forecaster, channel by channel, by name."""
 
 import dataclasses
 import hashlib
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from simvp_climate.data.grid import check_same_axis, closes_longitude
@@ -215,18 +216,25 @@ def copy_weights(network: nn.Module, pretrained: Forecaster, roles: tensors.Chan
     }
 
 
-def summary(copied: dict, statistics: str) -> str:
+def start_network(
+    network: nn.Module, pretrained: Forecaster, roles: tensors.ChannelRoles, config: TrainConfig, fabric: Fabric
+) -> dict:
+    """Copy the pretrained weights, print what does not start from them, and return the record for the provenance."""
+    copied = copy_weights(network, pretrained, roles)
+    if copied["new"] or copied["left_out"] or config.statistics == "compute":
+        fabric.print(_summary(copied, config.statistics))
+    # the provenance of the pretrained forecaster without its training curve
+    parent = {name: value for name, value in pretrained.provenance.items() if name != "epochs"}
+    return {**copied, "provenance": parent}
+
+
+def _summary(copied: dict, statistics: str) -> str:
     """Return a sentence on what `copy_weights` copied, and on whose statistics hold."""
     clauses = [f"start_from: copied the weights of {', '.join(copied['taken'])}"]
     clauses += [f"new, with random weights: {', '.join(copied['new'])}"] if copied["new"] else []
     clauses += [f"left out: {', '.join(copied['left_out'])}"] if copied["left_out"] else []
     clauses.append("statistics: " + {"inherit": "those of start_from", "compute": "of the new data"}[statistics])
     return "; ".join(clauses)
-
-
-def parent_provenance(pretrained: Forecaster) -> dict:
-    """Return the provenance of the pretrained forecaster without its training curve."""
-    return {name: value for name, value in pretrained.provenance.items() if name != "epochs"}
 
 
 def _matches(names: Sequence, others: Sequence) -> list[tuple[int, int]]:
