@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from numbers import Integral
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,15 +13,21 @@ import xarray as xr
 from simvp_climate.data import cf_encoding, reader
 from simvp_climate.data.grid import find_member
 from simvp_climate.forecasting import hindcast
-from simvp_climate.forecasting.forecaster import Forecaster, make_request, predict, template, trained_states
+from simvp_climate.forecasting.forecaster import Forecaster, predict, template
 from simvp_climate.forecasting.initial_states import states_digest
+from simvp_climate.forecasting.request import ForecastRequest, resolve_request
 from simvp_climate.metrics.ensemble import spread_skill_ratio
 
 _NUMBER_ATTRS = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
 _IN_MEMORY_BYTES = 2**30  # perturbations up to this size are read into memory once
-# the two states of a perturbation are further apart than the weather remembers
-_MIN_SEPARATION = np.timedelta64(10, "D")
+_MIN_SEPARATION = np.timedelta64(10, "D")  # between two states, for independent weather
 _MAX_DAYS_OF_YEAR = 15
+
+
+class _Member(NamedTuple):
+    forecaster: Forecaster
+    request: ForecastRequest
+    perturb: Callable[[pd.Index], np.ndarray] | None = None  # as in `predict`
 
 
 def ensemble(
@@ -42,7 +49,8 @@ def ensemble(
     dataset, init_times, every, horizon
         As for a call of a forecaster.
     store, progress
-        Zarr store to write in bounded memory, as in `Forecaster.hindcast`. None: the ensemble is made in memory.
+        As in `Forecaster.hindcast`: write to a Zarr store a few initializations at a time. None: return the ensemble in
+        memory.
 
     Returns
     -------
@@ -62,22 +70,12 @@ def ensemble(
     _check_forecasters(forecasters, digests)
     if isinstance(dataset, xr.Dataset):
         _check_no_members("dataset", dataset)
-    requests = [make_request(forecaster, dataset, init_times, every, horizon) for forecaster in forecasters]
-    pairs = list(zip(forecasters, requests, strict=True))
+    members = [
+        _Member(forecaster, resolve_request(dataset, forecaster.input_spec, init_times, every, horizon))
+        for forecaster in forecasters
+    ]
     attributes = {"forecaster_sha256": " ".join(digests), "system": f"{len(forecasters)} forecasters"}
-
-    def ensemble_template(histories: np.ndarray) -> xr.Dataset:
-        return _join_members([template(*pair, histories) for pair in pairs], attributes)
-
-    def forecast(histories: np.ndarray) -> tuple[xr.Dataset, list[str]]:
-        members, data_digests = zip(*(predict(*pair, histories) for pair in pairs), strict=True)
-        return _join_members(members, attributes), data_digests[-1]
-
-    histories = requests[0].histories
-    if store is None:
-        return forecast(histories)[0]
-    identity = hindcast.identify(requests[0], forecasters[0].task.variables, " ".join(digests))
-    return hindcast.write(store, identity, histories, ensemble_template, forecast, progress)
+    return _forecast_members(members, attributes, store, progress)
 
 
 def perturbed_ensemble(
@@ -96,19 +94,19 @@ def perturbed_ensemble(
 ) -> xr.Dataset:
     """Return an ensemble of one forecaster from perturbed initial states.
 
-    A perturbation is `amplitude` times the difference between two states of `perturbations` at the same hour of the day
-    and within 15 days of the same time of year, at least 10 days apart: random fields with the scales, balance and
-    seasonal variance of real states (Magnusson et al. 2009). All states of a history get the same perturbation. Members
-    come in pairs with opposite signs, so that their mean starts at the analysis; with an odd number, the last member
-    is the unperturbed forecast.
+    A perturbation is `amplitude` times the difference between two states of `perturbations`. Both have the hour of the
+    initialization and lie within 15 days of its day of the year, at least 10 days apart. Such differences have the
+    scales, balance and seasonal variance of real states (Magnusson et al. 2009). All states of a history get the same
+    perturbation. Members come in pairs with opposite signs, so that their mean starts at the analysis; with an odd
+    number, the last member is the unperturbed forecast.
 
     Parameters
     ----------
     dataset, init_times, every, horizon
         As for a call of the forecaster.
     perturbations
-        States to draw from, a year or more, for example the training data. Up to 1 GiB is read into memory; from more,
-        only the states that are drawn are read.
+        States to draw from, a year or more, for example the training data. Up to 1 GiB is read into memory; of more,
+        only the drawn states are read.
     amplitude
         As from `fit_amplitude`.
     members
@@ -134,15 +132,15 @@ def perturbed_ensemble(
     """
     for name, value, minimum in (("members", members, 2), ("seed", seed, 0)):
         if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
-            raise ValueError(f"{name}={value!r} must be an integer, at least {minimum}")
+            raise ValueError(f"{name}={value!r} must be an integer of at least {minimum}.")
     members, seed = int(members), int(seed)
     if not amplitude > 0:
-        raise ValueError(f"amplitude={amplitude!r} must be greater than 0: estimate it with fit_amplitude")
-    request = make_request(forecaster, dataset, init_times, every, horizon)
+        raise ValueError(f"amplitude={amplitude!r} must be greater than 0. Estimate it with fit_amplitude.")
+    request = resolve_request(dataset, forecaster.input_spec, init_times, every, horizon)
     _check_no_members("dataset", request.canonical.dataset)
     states = _canonical_states(forecaster, perturbations)
     _check_no_members("perturbations", states)
-    factor = trained_states(forecaster).check(states).factor  # differences have no offset
+    factor = forecaster.input_spec.match(states).factor  # an offset cancels in a difference
     draw = partial(_draw_difference, reader.open_source(states), states.indexes["time"], factor, seed)
     description = f"{members} members, perturbed by {amplitude:g} x differences of states, seed {seed}"
     attributes = {"system": "SimVPv2, perturbed", "ensemble": description, "amplitude": float(amplitude)}
@@ -151,19 +149,8 @@ def perturbed_ensemble(
         partial(_perturbation, draw, member // 2, amplitude * (-1) ** member) for member in range(members // 2 * 2)
     ]
     perturb += [None] * (members % 2)
-
-    def ensemble_template(histories: np.ndarray) -> xr.Dataset:
-        return _join_members([template(forecaster, request, histories)] * members, attributes)
-
-    def forecast(histories: np.ndarray) -> tuple[xr.Dataset, list[str]]:
-        forecasts, digests = zip(*(predict(forecaster, request, histories, each) for each in perturb), strict=True)
-        return _join_members(forecasts, attributes), digests[0]
-
-    if store is None:
-        return forecast(request.histories)[0]
-    identity = hindcast.identify(request, forecaster.task.variables, forecaster.digest)
-    identity |= {"ensemble": description, "amplitude": float(amplitude), "perturbations": _identify_states(states)}
-    return hindcast.write(store, identity, request.histories, ensemble_template, forecast, progress)
+    ensemble_members = [_Member(forecaster, request, each) for each in perturb]
+    return _forecast_members(ensemble_members, attributes, store, progress, states)
 
 
 def fit_amplitude(
@@ -207,14 +194,14 @@ def fit_amplitude(
             forecaster, valid, perturbations, amplitude, every=every, horizon=lead, members=members, seed=seed
         )
         ratios = spread_skill_ratio(forecast.isel(lead_time=[lead - 1]), valid)
-        # NaN where the error is below what the spread alone would cause: far too much spread
+        # NaN where the spread alone explains more than the error: far too much spread
         return float(np.mean([ratios[name].fillna(np.inf).mean() for name in ratios]))
 
     low, high = 1e-3, 2.0  # 1 would be a whole difference between two states
     if not ratio(high) > 1:
         raise ValueError(
-            f"amplitude={high:g}, the largest that is tried, gives only {ratio(high):.2f} of the spread needed at step "
-            f"{lead}. An ensemble of several forecasters may have more"
+            f"amplitude={high:g}, the largest allowed, gives only {ratio(high):.2f} of the spread needed at step "
+            f"{lead}. Use an ensemble of several forecasters."
         )
     for _ in range(9):  # halve log(high / low): to 1.5 % of the amplitude
         middle = float(np.sqrt(low * high))
@@ -225,30 +212,28 @@ def fit_amplitude(
 def _check_forecasters(forecasters: Sequence[Forecaster], digests: Sequence[str]) -> None:
     """Raise ValueError unless there are several different forecasters of one task."""
     if len(forecasters) < 2:
-        raise ValueError(f"an ensemble needs at least two forecasters, not {len(forecasters)}")
+        raise ValueError(f"{len(forecasters)} forecasters are too few: an ensemble needs at least two.")
     if repeated := sorted({digest for digest in digests if digests.count(digest) > 1}):
-        raise ValueError(f"the forecaster {repeated[0][:12]}... is repeated: pass every forecaster once")
+        raise ValueError(f"The forecaster {repeated[0][:12]}... must not be repeated. Pass every forecaster once.")
     for forecaster in forecasters[1:]:
         if forecaster.task != forecasters[0].task:
-            raise ValueError(f"the tasks differ: {forecaster.task} and {forecasters[0].task}")
+            raise ValueError(f"The forecasters must have one task, not {forecaster.task} and {forecasters[0].task}.")
 
 
 def _check_no_members(name: str, dataset: xr.Dataset) -> None:
     if (member := find_member(dataset)) is not None:
-        raise ValueError(f"the {name} has ensemble members along {member!r}: select one, ds.isel({member}=0)")
+        raise ValueError(f"{name} must not have ensemble members, here {member!r}. Select one: ds.isel({member}=0)")
 
 
 def _canonical_states(forecaster: Forecaster, dataset: xr.Dataset) -> xr.Dataset:
-    """Return the states of a Dataset on the canonical grid, in memory unless they are too large.
-
-    States are drawn one at a time; from a store each would decode a whole chunk.
-    """
-    states = trained_states(forecaster).canonicalize(dataset).dataset
+    """Return the states of a Dataset on the canonical grid, in memory unless they are too large."""
+    states = forecaster.input_spec.canonicalize(dataset).dataset
+    # states are drawn one at a time: from a store, each would decode a whole chunk
     return states.compute() if states.nbytes <= _IN_MEMORY_BYTES else states
 
 
 def _identify_states(states: xr.Dataset) -> list[str | int]:
-    """Return plain values that distinguish perturbations from others: times, and a digest of at least 64 states."""
+    """Return values that identify perturbations: first and last time, count, and a digest of at least 64 states."""
     times, count = states.indexes["time"], states.sizes["time"]
     positions = np.arange(count)
     if states.nbytes > _IN_MEMORY_BYTES:
@@ -260,7 +245,7 @@ def _draw_difference(
     source: reader.Source, times: pd.Index, factor: np.ndarray, seed: int, pair: int, init: object
 ) -> np.ndarray:
     """Return the difference of two random states, (channel, latitude, longitude), in the units of training."""
-    # seeded by the time itself: the same initialization gets the same perturbation in any batch
+    # the seed contains the time: an initialization gets the same perturbation in any batch
     stamp = [init.year, init.month, init.day, init.hour, init.minute]
     random = np.random.default_rng([seed, pair, *stamp])
     days = abs(xr.DataArray(times, dims="time").dt.dayofyear.values - init.timetuple()[7])
@@ -274,8 +259,8 @@ def _draw_difference(
             states = reader.read(source, np.unique([first, second]))
             return (states[0] - states[1]) * factor * (1 if first < second else -1)
     raise ValueError(
-        f"the perturbations, {times[0]} to {times[-1]}, have no two states at {init.hour} UTC within "
-        f"{_MAX_DAYS_OF_YEAR} days of {init:%m-%d} that are ten days apart: pass a longer period"
+        f"The perturbations, {times[0]} to {times[-1]}, have no two states at {init.hour} UTC within "
+        f"{_MAX_DAYS_OF_YEAR} days of {init:%m-%d} and ten days apart. Pass a longer period."
     )
 
 
@@ -284,8 +269,36 @@ def _perturbation(draw: Callable, pair: int, amplitude: float, inits: pd.Index) 
     return amplitude * np.nan_to_num(np.stack([draw(pair, init) for init in inits]))
 
 
+def _forecast_members(
+    members: Sequence[_Member],
+    attributes: dict,
+    store: str | os.PathLike | None,
+    progress: bool,
+    perturbations: xr.Dataset | None = None,
+) -> xr.Dataset:
+    """Return the ensemble, in memory or from the store that it is written to."""
+
+    def make_template(histories: np.ndarray) -> xr.Dataset:
+        return _join_members([template(member.forecaster, member.request, histories) for member in members], attributes)
+
+    def forecast(histories: np.ndarray) -> tuple[xr.Dataset, list[str]]:
+        pairs = [predict(member.forecaster, member.request, histories, member.perturb) for member in members]
+        # all members start from the same data
+        return _join_members([forecasts for forecasts, _ in pairs], attributes), pairs[0][1]
+
+    request = members[0].request
+    if store is None:
+        return forecast(request.histories)[0]
+    digests = dict.fromkeys(member.forecaster.digest for member in members)
+    identity = hindcast.identify(request, members[0].forecaster.task.variables, " ".join(digests))
+    if perturbations is not None:
+        identity |= {name: attributes[name] for name in ("ensemble", "amplitude")}
+        identity["perturbations"] = _identify_states(perturbations)
+    return hindcast.write(store, identity, request.histories, make_template, forecast, progress)
+
+
 def _join_members(members: Sequence[xr.Dataset], attributes: dict) -> xr.Dataset:
-    """Return forecasts along a new dimension `number` after the lead time, with further attributes."""
+    """Return forecasts joined along a new dimension `number` after the lead time, with additional attributes."""
     numbers = xr.DataArray(np.arange(len(members)), dims="number", name="number", attrs=_NUMBER_ATTRS)
     options = {"data_vars": "all", "coords": "minimal", "compat": "override", "join": "exact"}
     joined = xr.concat(members, numbers, combine_attrs="override", **options)

@@ -6,6 +6,7 @@ Shape suffixes: B batch, T time, C channel, F forcing, H latitude, W longitude.
 import copy
 import io
 import json
+import math
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from simvp_climate.data.files import write_atomically
+from simvp_climate.forecasting.serialization import ForecasterContent
 from simvp_climate.networks.simvp_v2 import rollout
 from simvp_climate.processing.statistics import Normalizer
-from simvp_climate.processing.task import Task
 from simvp_climate.processing.tensors import Scale, channel_roles
 
 _DESCRIPTION_FILE = "forecaster.json"
@@ -25,7 +26,7 @@ _MADE_BY = "exported by simvp_climate"
 
 
 class _Program(nn.Module):
-    """States in physical units to forecasts in physical units."""
+    """Maps states in physical units to forecasts in physical units."""
 
     def __init__(self, network: nn.Module, inputs: Normalizer, outputs: Normalizer, horizon: int):
         super().__init__()
@@ -42,26 +43,43 @@ class _Program(nn.Module):
         return self.output_scale.denormalize(y_BTCHW.float())
 
 
-def export(
-    path: Path, task: Task, network: nn.Module, normalizer: Normalizer, latitude: np.ndarray, longitude: np.ndarray
-) -> None:
+def export(path: Path, content: ForecasterContent) -> None:
     """Write a program: see `simvp_climate.forecasting.forecaster.Forecaster.export`."""
     write = {".pt2": _write_pt2, ".onnx": _write_onnx}.get(path.suffix)
     if write is None:
-        raise ValueError(f"{str(path)!r} must end in '.pt2' (PyTorch) or '.onnx' (ONNX)")
+        raise ValueError(f"{str(path)!r} must end in '.pt2' (PyTorch) or '.onnx' (ONNX).")
     if path.exists() and (path.is_dir() or _MADE_BY.encode() not in path.read_bytes()):
-        raise FileExistsError(f"{str(path)!r} exists and is not an exported program. Choose another path")
+        raise FileExistsError(f"{str(path)!r} exists and is not an exported program. Choose another path.")
     if write is _write_onnx:
         _require_onnx()
-    roles = channel_roles(task, normalizer.channels)
-    inputs, outputs = normalizer.select(roles.input_channels), normalizer.select(roles.output_channels)
-    description = _describe(task, inputs, outputs, latitude, longitude, roles.forcings)
-    # example inputs: the means, for a batch of 2 because a batch of 1 would be taken for a constant
+    task, grid = content.task, (content.latitude.size, content.longitude.size)
+    roles = channel_roles(task, content.normalizer.channels)
+    inputs, outputs = (content.normalizer.select(each) for each in (roles.input_channels, roles.output_channels))
+    input_states = math.ceil(task.horizon / task.history) * task.history  # of all network calls
+    # trace with the means as states, and with a batch of 2, because torch.export takes a size of 1 for a constant
     mean_C11 = torch.as_tensor(inputs.mean, dtype=torch.float32)[:, None, None]
-    arguments = [mean_C11.expand(2, task.history, -1, latitude.size, longitude.size).contiguous()]
+    arguments = [mean_C11.expand(2, task.history, -1, *grid).contiguous()]
     if roles.forcings:
-        arguments.append(torch.zeros(2, _input_states(task), len(roles.forcings), latitude.size, longitude.size))
-    network = copy.deepcopy(network).to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(False)
+        arguments.append(torch.zeros(2, input_states, len(roles.forcings), *grid))
+    description = {
+        "made_by": f"{_MADE_BY} {version('simvp-climate')}",
+        "channels": [str(channel) for channel in inputs.channels],
+        "units": list(inputs.units),
+        "output_channels": [str(channel) for channel in outputs.channels],
+        "output_units": list(outputs.units),
+        "forcings": roles.forcings,
+        "latitude": content.latitude.astype(np.float64).tolist(),
+        "longitude": content.longitude.astype(np.float64).tolist(),
+        "step": task.step,
+        "history": task.history,
+        "horizon": task.horizon,
+        "input": f"states (batch, {task.history}, channel, latitude, longitude), float32, in units, in order of time",
+        "output": f"forecasts (batch, {task.horizon}, channel, latitude, longitude), float32, in units",
+    }
+    if roles.forcings:
+        description["second_input"] = f"forcings (batch, {input_states}, forcing, latitude, longitude), float32"
+    network = copy.deepcopy(content.network)
+    network = network.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(False)
     batch = torch.export.Dim("batch", min=1)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch warns about its own code
@@ -72,44 +90,9 @@ def export(
         )
         for node in program.graph.nodes:
             for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn"):
-                node.meta.pop(key, None)  # source paths of this machine: two thirds of the file
+                node.meta.pop(key, None)  # source paths: private, and two thirds of the file
         content = write(program, json.dumps(description), len(arguments))
         write_atomically(path, lambda unfinished: unfinished.write_bytes(content))
-
-
-def _describe(
-    task: Task,
-    inputs: Normalizer,
-    outputs: Normalizer,
-    latitude: np.ndarray,
-    longitude: np.ndarray,
-    forcings: list[str],
-) -> dict:
-    """Return the description that a program carries as JSON."""
-    description = {
-        "made_by": f"{_MADE_BY} {version('simvp-climate')}",
-        "channels": [str(channel) for channel in inputs.channels],
-        "units": list(inputs.units),
-        "output_channels": [str(channel) for channel in outputs.channels],
-        "output_units": list(outputs.units),
-        "forcings": forcings,
-        "latitude": latitude.astype(np.float64).tolist(),
-        "longitude": longitude.astype(np.float64).tolist(),
-        "step": task.step,
-        "history": task.history,
-        "horizon": task.horizon,
-        "input": f"states (batch, {task.history}, channel, latitude, longitude), float32, in units, in order of time",
-        "output": f"forecasts (batch, {task.horizon}, channel, latitude, longitude), float32, in units",
-    }
-    if forcings:
-        shape = f"(batch, {_input_states(task)}, forcing, latitude, longitude)"
-        description["second_input"] = f"forcings {shape}, float32"
-    return description
-
-
-def _input_states(task: Task) -> int:
-    """Return the number of states that all network calls of a forecast take in."""
-    return -(-task.horizon // task.history) * task.history
 
 
 def _write_pt2(program: torch.export.ExportedProgram, description: str, inputs: int) -> bytes:
@@ -140,4 +123,4 @@ def _require_onnx() -> None:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"exporting to ONNX needs {error.name}: pip install 'simvp-climate[onnx]'") from error
+        raise ImportError(f"Export to ONNX needs {error.name}. pip install 'simvp-climate[onnx]'") from error

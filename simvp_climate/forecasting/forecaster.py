@@ -1,13 +1,14 @@
-"""The trained forecaster: a Dataset in, a labelled forecast out.
+"""The trained forecaster: it turns a Dataset into labelled forecasts.
 
-    request -> initial states, in the units of training -> network -> labels and CF attributes
+    request -> initial states in the units of training -> network -> labels and CF attributes
 
 Shape suffixes: B initialization, T time, C channel, F forcing, H latitude, W longitude.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -20,8 +21,7 @@ import xarray as xr
 from simvp_climate.data.files import check_parent
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.forecasting import export, hindcast, initial_states, labels, serialization, summary
-from simvp_climate.forecasting.device import choose_device
-from simvp_climate.forecasting.request import ForecastRequest, TrainedStates, resolve_request
+from simvp_climate.forecasting.request import ForecastRequest, InputSpec, resolve_request
 from simvp_climate.metrics.uncertainty.intervals import Intervals, fit_intervals
 from simvp_climate.networks.simvp_v2 import SimVPv2, rollout
 from simvp_climate.processing import tensors
@@ -38,13 +38,13 @@ class Forecaster:
     Attributes
     ----------
     task, network, normalizer
-        The variables and times to forecast, the network, and the statistics of the channels.
+        The variables and times to forecast, the network, and the statistics of all channels.
     latitude, longitude
         The training grid, ascending, in degrees.
     statics
-        The fields without time among `task.forcings`, (field, latitude, longitude), as in the training data.
+        The static fields among `task.forcings`, (field, latitude, longitude), with the values of the training data.
     provenance
-        How it was trained: periods, settings, versions, loss per epoch.
+        How the network was trained: periods, settings, versions, loss of each epoch.
     """
 
     task: Task
@@ -63,8 +63,7 @@ class Forecaster:
         )
 
     def _repr_html_(self) -> str:
-        parts = self.task, self.network, self.normalizer, self.latitude, self.longitude, self.provenance
-        return summary.html(*parts, self.digest)
+        return summary.html(self.content, self.digest)
 
     def __call__(
         self,
@@ -78,24 +77,23 @@ class Forecaster:
         Parameters
         ----------
         dataset
-            Holds at least `history` states up to each initialization; no truth is needed. Any lat-lon convention;
-            states after an initialization are ignored. Units may differ from those of training where the conversion
-            is exact (degC and K, hPa and Pa, geopotential height and geopotential). If it has a dimension of ensemble
-            members, every member is forecast.
+            At least `history` states up to each initialization, in any lat-lon convention. Later states are ignored:
+            no truth is needed. Units may differ from those of training where the conversion is exact (degC and K, hPa
+            and Pa, geopotential height and geopotential). If it has ensemble members, every member is forecast.
         init_times
             Initializations, each a time of `dataset` with a full history. Default: the last time.
         every
-            Instead of `init_times`: every initialization with a full history at multiples of this from
-            00 UTC (of 1970-01-01), for example "12h"; for calendar steps a number of months from January.
+            Interval between initializations, for example "12h", counted from 1970-01-01 00 UTC; for calendar steps a
+            number of months, counted from January. All times with a full history count. Excludes `init_times`.
         horizon
             Number of steps; by default the task's. Horizons longer than one call of the network are rolled out.
 
         Returns
         -------
         xarray.Dataset
-            The task's variables and diagnostics on (init_time, lead_time, [member, level,] latitude, longitude), with
-            the names, order, coordinate values and units of `dataset` (diagnostics in the units of training), NaN
-            where the training data never had a value, and `valid_time(init_time, lead_time)`.
+            The task's variables and diagnostics on (init_time, lead_time, [member, level,] latitude, longitude), and
+            `valid_time(init_time, lead_time)`. Dimension names, order, coordinate values and units are those of
+            `dataset` (diagnostics: units of training). Cells that never had a value in training are NaN.
             `forecast - dataset.sel(time=forecast.valid_time)` is complete if `dataset` has the variable names of the
             task and a dimension `time`, as `open_dataset(dataset, task.variables)` returns it.
             `to_netcdf` writes a CF file.
@@ -103,12 +101,12 @@ class Forecaster:
         Raises
         ------
         ValueError
-            If the data do not match the training data (grid, variables, units that cannot be converted), a history is
-            incomplete, a value in it is missing, or no initialization fits.
+            If grid, variables or units do not match the training data, a history is incomplete or has missing values,
+            or no initialization has a full history.
         OSError
             If the data cannot be read.
         """
-        request = make_request(self, dataset, init_times, every, horizon)
+        request = resolve_request(dataset, self.input_spec, init_times, every, horizon)
         return predict(self, request, request.histories)[0]
 
     def hindcast(
@@ -121,42 +119,41 @@ class Forecaster:
         store: str | os.PathLike,
         progress: bool = True,
     ) -> xr.Dataset:
-        """Write forecasts from many initializations to a Zarr store, in bounded memory, and open the store.
+        """Write forecasts from many initializations to a Zarr store, a few at a time, and open the store.
 
-        A few initializations at a time are forecast and written. Repeat a call that was killed: it resumes, and ends
-        with the same store. If the store is complete, the call opens it.
+        Memory stays bounded. Repeat a call that was killed: it resumes and gives the same store. If the store is
+        complete, the call only opens it.
 
         Parameters
         ----------
         dataset, init_times, every, horizon
             As for a call of the forecaster; `init_times` or `every` is required.
         store
-            Path of the store: a folder that does not exist yet, or that of the same hindcast. It is called
-            "<store>.unfinished" until it is complete.
+            Path of the store: a new folder, or the store of the same hindcast. It is named "<store>.unfinished" until
+            it is complete.
         progress
             Whether to show a progress bar.
 
         Returns
         -------
         xarray.Dataset
-            As from a call of the forecaster, lazily read from the store. The store is Zarr format 2 with consolidated
-            metadata.
+            As from a call of the forecaster, read lazily from the store (Zarr format 2, consolidated metadata).
 
         Raises
         ------
         FileExistsError
-            If `store` or its unfinished form is something else or another hindcast; the message lists the differences.
+            If `store` or "<store>.unfinished" is not this hindcast; the message lists the differences.
         FileNotFoundError
             If the folder for the store does not exist.
         ValueError, OSError
             As for a call of the forecaster.
         """
         if init_times is None and every is None:
-            raise ValueError("a hindcast needs its initializations: pass every='12h' or init_times=[...]")
-        request = make_request(self, dataset, init_times, every, horizon)
+            raise ValueError("A hindcast needs initializations. Pass every='12h' or init_times=[...].")
+        request = resolve_request(dataset, self.input_spec, init_times, every, horizon)
         identity = hindcast.identify(request, self.task.variables, self.digest)
-        template_of, forecast = partial(template, self, request), partial(predict, self, request)
-        return hindcast.write(store, identity, request.histories, template_of, forecast, progress)
+        make_template, forecast = partial(template, self, request), partial(predict, self, request)
+        return hindcast.write(store, identity, request.histories, make_template, forecast, progress)
 
     def interval(
         self,
@@ -167,12 +164,12 @@ class Forecaster:
         horizon: int | None = None,
         climatology: xr.Dataset | None = None,
     ) -> Intervals:
-        """Return prediction intervals that contain the truth with a probability, fitted on a validation period.
+        """Return prediction intervals that contain the truth with a given probability, fitted on a validation period.
 
         >>> bands = forecaster.interval(0.9, valid, every="24h")
         >>> bands(forecaster(test, every="12h"))
 
-        The forecasts are made in memory. If they are too large, write them with `hindcast(valid, ..., store=...)` and
+        The forecasts are held in memory. If they are too large, write them with `hindcast(valid, ..., store=...)` and
         call `fit_intervals(forecasts, valid, probability)`, which reads one lead at a time.
 
         Parameters
@@ -180,11 +177,11 @@ class Forecaster:
         probability
             Between 0 and 1.
         valid
-            Data used neither for training nor for verification, with all months to be forecast: best a whole year.
+            Data used neither for training nor for verification, best a whole year: all months to forecast must occur.
         init_times, every, horizon
             As for a call of the forecaster; `init_times` or `every` is required.
         climatology
-            Intervals are put around forecasts shrunk towards it, see `fit_intervals`.
+            If given, the intervals are centered on forecasts shrunk towards it, see `fit_intervals`.
 
         Raises
         ------
@@ -192,27 +189,25 @@ class Forecaster:
             As for a call of the forecaster, and as in `fit_intervals`.
         """
         if init_times is None and every is None:
-            raise ValueError("intervals need initializations in valid: pass every='24h' or init_times=[...]")
+            raise ValueError("Intervals need initializations in valid. Pass every='24h' or init_times=[...].")
         return fit_intervals(self(valid, init_times, every, horizon), valid, probability, climatology)
 
     @cached_property
     def digest(self) -> str:
-        """The SHA-256 of task, statistics, grid and weights. Forecasters with the same digest forecast the same."""
-        return serialization.content_digest(
-            self.task, self.network, self.normalizer, self.latitude, self.longitude, self.statics
-        )
+        """The SHA-256 of task, statistics, grid and weights: equal digests mean equal forecasts."""
+        return serialization.content_digest(self.content)
 
     @property
     def training_curve(self) -> pd.DataFrame:
-        """The training curve: one row per `epoch` from 1, one column per recorded number.
+        """The training curve: one row per `epoch` from 1, one column per recorded quantity.
 
-        `loss` is the mean over the training windows, `valid_loss` that over the validation windows, `valid_rmse_...`
-        are in physical units. `attrs["units"]` has the units by column, `attrs["kept"]` the epoch of these weights.
+        `loss` is the mean over the training windows, `valid_loss` over the validation windows; `valid_rmse_...` are in
+        physical units. `attrs["units"]` maps columns to units, `attrs["kept"]` is the epoch of the weights.
         """
         return summary.training_curve(self.provenance, self.normalizer)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the forecaster to one safetensors file that `load` reads; it contains no code.
+        """Write the forecaster to one safetensors file, which `load` reads and which contains no code.
 
         Raises
         ------
@@ -221,16 +216,13 @@ class Forecaster:
         FileExistsError
             If the path exists and is not a forecaster.
         """
-        grid = self.latitude, self.longitude
-        serialization.save(
-            check_parent(path), self.task, self.network, self.normalizer, *grid, self.statics, self.provenance
-        )
+        serialization.save(check_parent(path), self.content)
 
     @staticmethod
     def load(path: str | os.PathLike, device: str = "auto") -> "Forecaster":
         """Return the forecaster saved at `path`, on a device ("auto": a GPU if there is one).
 
-        Reads files of all older versions. It needs no training data, and runs no code from the file.
+        Reads files of all older versions. Needs no training data and runs no code from the file.
 
         Raises
         ------
@@ -240,17 +232,17 @@ class Forecaster:
             If the file is not a forecaster, was written by a newer version, is cut short or damaged, or is
             inconsistent; the message says which.
         """
-        return Forecaster(**serialization.load(Path(path), choose_device(device)))
+        return Forecaster(*serialization.load(Path(path), tensors.choose_device(device)))
 
     def export(self, path: str | os.PathLike) -> None:
         """Write the forecaster as a program that runs on a CPU without this package.
 
-        The program contains everything around the network: transforms, statistics, mask, bounds, and the rollout to the
-        task's horizon. It takes states in physical units, (batch, history, channel, latitude, longitude), float32, of
-        any batch size, on the training grid with latitude and longitude ascending. It returns forecasts (batch,
-        horizon, channel, latitude, longitude) in the same units, NaN where the training data never had a value.
-        For a task with forcings, its second input is the result of `forcings`. The file also holds names and units of
-        the channels, the grid, step, history and horizon, as JSON.
+        The program includes transforms, normalization, mask, bounds, and the rollout to the task's horizon. It takes
+        states in physical units, (batch, history, channel, latitude, longitude), float32, of any batch size, on the
+        training grid with latitude and longitude ascending. It returns forecasts (batch, horizon, channel, latitude,
+        longitude) in the same units, NaN where the training data never had a value. For a task with forcings, its
+        second input is the result of `forcings`. The file also contains channel names, units, grid, step, history and
+        horizon, as JSON.
 
         Parameters
         ----------
@@ -279,34 +271,34 @@ class Forecaster:
         ImportError
             If ONNX is not installed.
         """
-        export.export(check_parent(path), self.task, self.network, self.normalizer, self.latitude, self.longitude)
+        export.export(check_parent(path), self.content)
 
     def forcings(self, init_times: Iterable, horizon: int | None = None) -> xr.DataArray:
-        """Return the forcings of forecasts from some times, as the programs of `export` take them.
+        """Return the forcings of forecasts from some initializations, as input of an exported program.
 
         Parameters
         ----------
         init_times
-            Initializations: dates as text, or an index of times of any calendar.
+            Initializations: dates as text, or a time index of any calendar.
         horizon
             Number of steps; by default the task's.
 
         Returns
         -------
         xarray.DataArray
-            (init_time, state, forcing, latitude, longitude), float32, no unit; one `state` for every state that the
-            calls of the network take in. `forcing` has length 0 if the task has no forcings.
+            (init_time, state, forcing, latitude, longitude), float32, dimensionless; `state` counts the input states of
+            all network calls. `forcing` has length 0 if the task has no forcings.
         """
         horizon = self.task.horizon if horizon is None else horizon
         inits = init_times if isinstance(init_times, pd.Index) else pd.Index(np.atleast_1d(np.asarray(init_times)))
         if not isinstance(inits, xr.CFTimeIndex):
             inits = pd.DatetimeIndex(inits)
-        calls = _count_calls(self.task, horizon)
-        forcings = _make_forcings(self, torch.device("cpu"))
-        shape = (len(inits), calls * self.task.history, 0, self.latitude.size, self.longitude.size)
-        values = forcings(inits, calls).numpy() if len(forcings) else np.zeros(shape, dtype=np.float32)
+        values = _make_forcings(self, torch.device("cpu"))(inits, horizon)
+        if values is None:
+            states = math.ceil(horizon / self.task.history) * self.task.history
+            values = torch.zeros(len(inits), states, 0, self.latitude.size, self.longitude.size)
         return xr.DataArray(
-            values,
+            values.numpy(),
             dims=("init_time", "state", "forcing", "latitude", "longitude"),
             coords={
                 "init_time": inits,
@@ -315,6 +307,16 @@ class Forecaster:
                 "longitude": self.longitude,
             },
         )
+
+    @property
+    def content(self) -> serialization.ForecasterContent:
+        """Everything that `save` writes."""
+        return serialization.ForecasterContent(*(getattr(self, field.name) for field in fields(self)))
+
+    @cached_property
+    def input_spec(self) -> InputSpec:
+        """What a Dataset must match to be forecast."""
+        return InputSpec(self.task, self.input_statistics, self.latitude, self.longitude)
 
     @cached_property
     def input_statistics(self) -> Normalizer:
@@ -327,22 +329,6 @@ class Forecaster:
         return self.normalizer.select(tensors.channel_roles(self.task, self.normalizer.channels).output_channels)
 
 
-def trained_states(forecaster: Forecaster) -> TrainedStates:
-    """Return the description of the states that a Dataset must have to be forecast."""
-    return TrainedStates(forecaster.task, forecaster.input_statistics, forecaster.latitude, forecaster.longitude)
-
-
-def make_request(
-    forecaster: Forecaster,
-    dataset: xr.Dataset,
-    init_times: Iterable | None = None,
-    every: str | None = None,
-    horizon: int | None = None,
-) -> ForecastRequest:
-    """Return a checked request for forecasts; arguments and errors are those of a call of the forecaster."""
-    return resolve_request(dataset, trained_states(forecaster), init_times, every, horizon)
-
-
 def predict(
     forecaster: Forecaster,
     request: ForecastRequest,
@@ -351,8 +337,8 @@ def predict(
 ) -> tuple[xr.Dataset, list[str]]:
     """Return labelled forecasts from some histories of a request, and the digest of the data of each initialization.
 
-    `perturb` returns perturbations of all states of a history, (init, channel, latitude, longitude), in the units of
-    training.
+    `perturb` maps initialization times to perturbations in the units of training, (init, channel, latitude, longitude),
+    which are added to all states of a history.
     """
     shape = _forecast_shape(forecaster, request, histories)
     states, digests = np.empty(shape, dtype=np.float32), []
@@ -363,7 +349,7 @@ def predict(
 
 
 def template(forecaster: Forecaster, request: ForecastRequest, histories: np.ndarray) -> xr.Dataset:
-    """Return a Dataset as `predict` does, with dask arrays of NaN in place of forecasts: it needs no memory."""
+    """Return a Dataset like that of `predict`, with lazy NaN in place of forecasts, which takes no memory."""
     shape = _forecast_shape(forecaster, request, histories)
     states = dask.array.full(shape, np.float32(np.nan), chunks=shape, dtype=np.float32)
     return _label(forecaster, request, histories, states, [])
@@ -383,18 +369,16 @@ def predict_states(
     `out` has the shape (init, lead, channel, latitude, longitude), in the units of the data.
     """
     network, horizon, conversion = forecaster.network, request.horizon, request.conversion
-    device = next(network.parameters()).device
-    inputs = forecaster.input_statistics
-    input_scale = tensors.Scale(inputs, device)
-    output_scale = tensors.Scale(forecaster.output_statistics, device)
-    forcings, calls = _make_forcings(forecaster, device), _count_calls(forecaster.task, horizon)
+    device, inputs = next(network.parameters()).device, forecaster.input_statistics
+    input_scale, output_scale = tensors.Scale(inputs, device), tensors.Scale(forecaster.output_statistics, device)
+    forcings = _make_forcings(forecaster, device)
     digests = []
     for batch in initial_states.read_batches(request.canonical, member, histories, horizon, inputs, conversion):
         inits, states = request.init_times(histories[batch.rows]), batch.states
         if perturb is not None:
             states += perturb(inits).astype(np.float32)[:, np.newaxis]
         x_BTCHW = torch.from_numpy(states).to(device)
-        f_BTFHW = forcings(inits, calls)
+        f_BTFHW = forcings(inits, horizon)
         y_BTCHW = rollout(network, input_scale.normalize(x_BTCHW), horizon, f_BTFHW, input_scale.constrain)
         forecasts = output_scale.denormalize(y_BTCHW.float()).cpu().numpy()
         out[batch.rows] = conversion.from_trained(forecasts, network.shared_channels)
@@ -411,14 +395,9 @@ def _label(
 
 
 def _forecast_shape(forecaster: Forecaster, request: ForecastRequest, histories: np.ndarray) -> tuple[int, ...]:
-    """Return (init, lead, member, channel, latitude, longitude)."""
+    """Return the sizes (init, lead, member, channel, latitude, longitude)."""
     channels, grid = len(forecaster.output_statistics.channels), (forecaster.latitude.size, forecaster.longitude.size)
     return (len(histories), request.horizon, len(request.canonical.series), channels, *grid)
-
-
-def _count_calls(task: Task, horizon: int) -> int:
-    """Return the number of network calls for a horizon: each call emits `history` states."""
-    return -(-horizon // task.history)
 
 
 def _make_forcings(forecaster: Forecaster, device: torch.device) -> tensors.Forcings:

@@ -1,4 +1,4 @@
-"""Write forecasts from many initializations to a Zarr store as they are made; a repeated call resumes."""
+"""Write forecasts from many initializations to a Zarr store, a few at a time; a repeated call resumes."""
 
 import hashlib
 import json
@@ -16,12 +16,12 @@ from simvp_climate.data.progress import tqdm
 from simvp_climate.forecasting.initial_states import combine_init_digests, states_digest
 from simvp_climate.forecasting.request import ForecastRequest
 
-_ATTRIBUTE = "hindcast"  # of a complete store: what identifies it, as JSON
-_BATCH_BYTES = 2**26  # of the forecasts that are made and written at a time
+_ATTRIBUTE = "hindcast"  # attribute of a complete store: its identity as JSON
+_BATCH_BYTES = 2**26  # of the forecasts in one batch
 
 
 def identify(request: ForecastRequest, variables: Sequence[str], forecaster_digest: str) -> dict:
-    """Return plain values that distinguish a hindcast of some variables from all others."""
+    """Return values that identify a hindcast, as JSON can hold them."""
     inits = request.init_times(request.histories)
     original, axes, series = request.canonical.original, request.canonical.axes, request.canonical.series
     grid = [original[axis].values.tolist() for axis in (axes.latitude, axes.longitude, axes.level) if axis]
@@ -35,7 +35,7 @@ def identify(request: ForecastRequest, variables: Sequence[str], forecaster_dige
         "grid": hashlib.sha256(json.dumps(grid).encode()).hexdigest(),
         "members": len(series),
         "units": {name: str(request.canonical.dataset[name].attrs.get("units", "")) for name in variables},
-        # to read all data would take too long: the first and the last initial states stand for them
+        # reading all data would take too long: the first and the last initial states stand for them
         "data": [states_digest(member, history) for member in series for history in request.histories[[0, -1]]],
     }
 
@@ -50,20 +50,8 @@ def write(
 ) -> xr.Dataset:
     """Write forecasts to a Zarr store, resuming after an earlier call, and open it.
 
-    Parameters
-    ----------
-    identity
-        As from `identify`.
-    histories
-        Shape (init, history).
-    template, forecast
-        Functions of some histories: `forecast` returns forecasts and the digest of the data of each, `template` the
-        same Dataset without values in memory.
-
-    Raises
-    ------
-    FileExistsError, FileNotFoundError
-        As in `Forecaster.hindcast`.
+    `identity` comes from `identify`. For histories (init, history), `forecast` returns forecasts and the digest of the
+    data of each initialization, `template` the same Dataset without values in memory.
     """
     path = check_parent(store)
     unfinished = path.with_name(f"{path.name}.unfinished")
@@ -73,11 +61,11 @@ def write(
     identity = {**identity, "batch": batch}
     if path.exists():
         _check_same(_read_identity(path), identity, path)
-        state_file.unlink(missing_ok=True)  # a kill between the last two steps leaves it
+        state_file.unlink(missing_ok=True)  # it remains if the call is killed between the last two steps
         return _open(path)
     digests = _read_digests(unfinished, state_file, identity)
     if not digests:
-        _save_state(state_file, identity, [])  # first, because a store without this file is not ours
+        _save_state(state_file, identity, [])  # first: a store without this file counts as foreign
         _create_store(template(histories), unfinished, batch)
     with tqdm(total=count, initial=len(digests), unit="forecasts", desc=path.name, disable=not progress) as bar:
         while (done := len(digests)) < count:
@@ -96,7 +84,7 @@ def write(
 
 
 def _create_store(template: xr.Dataset, path: Path, batch: int) -> None:
-    """Write metadata and coordinates, and no forecasts."""
+    """Write metadata and coordinates, without forecasts."""
     encoding = {}
     for name, variable in template.data_vars.items():
         sizes = {"init_time": min(batch, template.sizes["init_time"])}
@@ -105,7 +93,7 @@ def _create_store(template: xr.Dataset, path: Path, batch: int) -> None:
             "_FillValue": np.float32(np.nan),
         }
         variable.encoding = {}
-    # a whole coordinate in one chunk: they are small, and no region writes them twice
+    # coordinates are small: one chunk each, so that regions share no partial chunks
     for name in ("init_time", "valid_time", "valid_time_bnds"):
         if name in template.coords:
             template[name].encoding["chunks"] = template[name].shape
@@ -126,13 +114,13 @@ def _write_region(forecasts: xr.Dataset, path: Path, rows: slice) -> None:
 
 
 def _read_digests(path: Path, state_file: Path, identity: dict) -> list[str]:
-    """Return the digests of the forecasts that an unfinished store holds already."""
+    """Return the digests of the forecasts in an unfinished store."""
     if not path.exists():
         state_file.unlink(missing_ok=True)  # its store is gone
         return []
     if not state_file.exists():
         raise FileExistsError(
-            f"{str(path)!r} exists and is not a hindcast begun by this package. Delete it, or choose another name"
+            f"{str(path)!r} exists and is not a hindcast of simvp_climate. Delete it, or choose another name."
         )
     try:
         state = json.loads(state_file.read_text())
@@ -140,7 +128,7 @@ def _read_digests(path: Path, state_file: Path, identity: dict) -> list[str]:
     except (ValueError, KeyError, TypeError) as error:
         raise FileExistsError(
             f"{str(state_file)!r} cannot be read ({error!r}), so {str(path)!r} cannot be resumed. Delete both, or "
-            "choose another name"
+            "choose another name."
         ) from error
     _check_same(before, identity, path)
     return digests
@@ -148,13 +136,10 @@ def _read_digests(path: Path, state_file: Path, identity: dict) -> list[str]:
 
 def _check_same(before: dict | None, identity: dict, path: Path) -> None:
     if before is None:
-        raise FileExistsError(
-            f"{str(path)!r} exists and is not a hindcast of simvp_climate: nothing was overwritten. Choose another name"
-        )
+        raise FileExistsError(f"{str(path)!r} exists and is not a hindcast of simvp_climate. Choose another name.")
     if changes := differences(before, identity):
         raise FileExistsError(
-            f"{str(path)!r} is another hindcast: {'; '.join(changes)}. Nothing was overwritten: choose another name, "
-            "or delete it"
+            f"{str(path)!r} is another hindcast: {'; '.join(changes)}. Choose another name, or delete it."
         )
 
 

@@ -1,4 +1,4 @@
-"""Read the initial states of forecasts: checked, in the units of training, with digests of the data they come from."""
+"""Read and check the initial states of forecasts, convert them to the units of training, and digest their data."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -13,14 +13,14 @@ from simvp_climate.forecasting.units import UnitConversion
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.quality import rules
 
-# States in and out of one network call. Its activations take about 50 times as much memory.
+# Input and output states of one network call; its activations take about 50 times as much memory.
 _BATCH_BYTES = 2**24
 
 
 class Batch(NamedTuple):
     """The initial states of some forecasts."""
 
-    rows: slice  # of the histories
+    rows: slice  # positions of these forecasts among all histories
     states: np.ndarray  # (init, history, channel, latitude, longitude), float32, in the units of training
     digests: list[bytes]  # SHA-256 of each history as it is in the data
 
@@ -30,15 +30,13 @@ def read_batches(
     dataset: xr.Dataset,
     histories: np.ndarray,
     horizon: int,
-    trained: Normalizer,
+    statistics: Normalizer,
     conversion: UnitConversion,
 ) -> Iterator[Batch]:
-    """Yield the initial states of forecasts from a canonical Dataset, in batches that fit in memory.
+    """Yield the initial states of forecasts from `dataset`, a series of `canonical`, in batches that fit in memory.
 
-    `dataset` is one series of `canonical`, whose names and coordinates messages use.
-
-    Raises ValueError if a value outside the mask is missing or the states cannot be in the units of training, OSError
-    if the data cannot be read.
+    `statistics` are those of training. Raises ValueError if a value outside the mask is missing or the states are too
+    far from those of training, OSError if the data cannot be read.
     """
     source = reader.open_source(dataset)
     history = histories.shape[1]
@@ -50,11 +48,11 @@ def read_batches(
         indices = indices.reshape(-1, history)
         states = reader.read(source, positions)
         times = dataset.indexes["time"][positions]
-        rules.raise_first(rules.incomplete_history(states, canonical, times, trained.mask))
+        rules.raise_first(rules.incomplete_history(states, canonical, times, statistics.mask))
         state_digests = [_digest(state) for state in states]
         digests = [hashlib.sha256(b"".join(state_digests[index] for index in row)).digest() for row in indices]
         states = conversion.to_trained(states)
-        rules.raise_first(rules.unlike_training_states(trained, states, "the dataset", conversion.unlabeled))
+        rules.raise_first(rules.unlike_training_states(statistics, states, "the dataset", conversion.unlabeled))
         yield Batch(rows, states[indices], digests)
 
 
@@ -65,12 +63,12 @@ def states_digest(dataset: xr.Dataset, positions: np.ndarray) -> str:
 
 
 def combine_member_digests(members: list[list[bytes]]) -> list[str]:
-    """Return one digest for each initialization from those of all members, as hexadecimal texts."""
+    """Return the digest of each initialization over all members, in hexadecimal."""
     return [hashlib.sha256(b"".join(digests)).hexdigest() for digests in zip(*members, strict=True)]
 
 
 def combine_init_digests(digests: Iterable[str]) -> str:
-    """Return the digest of the data of several initializations from the digest of each."""
+    """Return the digest over all initializations from the digest of each, in hexadecimal."""
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Give forecasts their labels: arrays become a Dataset laid out as the data handed in, with CF attributes."""
+"""Turn arrays of forecasts into labelled Datasets with the layout of the input data and CF attributes."""
 
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,11 +25,11 @@ def label(
     attributes: dict[str, str | int],
     digests: list[str],
 ) -> xr.Dataset:
-    """Return forecasts as a Dataset with the names, grid, order and attributes of the data they started from.
+    """Return forecasts as a Dataset with the names, grid, order and attributes of their initial data.
 
     `states` is a NumPy or dask array (init, lead, member, channel, latitude, longitude) in the units of the data,
-    `outputs` the statistics of its channels, `attributes` is as from `origin_attributes`, and `digests` has one digest
-    of the data for each initialization.
+    `outputs` has the statistics of its channels, `attributes` comes from `origin_attributes`, and `digests` has one
+    digest of the data for each initialization.
     """
     forecast = _canonical_forecast(states, canonical, inits, task, outputs).assign_attrs(
         attributes,

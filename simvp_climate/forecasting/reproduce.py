@@ -1,4 +1,4 @@
-"""Check which forecaster and data a forecast file came from: make it again and compare."""
+"""Repeat the forecast in a file with its forecaster and data, and compare the two."""
 
 from collections.abc import Sequence
 
@@ -21,33 +21,33 @@ def reproduce(
     perturbations: xr.Dataset | None = None,
     tolerance: float = 1e-3,
 ) -> str:
-    """Make a forecast again, and return a report of how it compares.
+    """Repeat a forecast, and return a report on the differences.
 
     Parameters
     ----------
     forecast
-        As from a forecaster, `ensemble` or `perturbed_ensemble`, or read from its file; a selection of its
-        initializations, leads or members is enough.
+        From a forecaster, `ensemble` or `perturbed_ensemble`, or read from a file. A selection of its initializations,
+        leads or members is enough.
     forecaster
-        The forecaster whose SHA-256 is the attribute `forecaster_sha256` of the forecast; of an ensemble all of them,
-        in any order.
+        The forecaster with the SHA-256 in the attribute `forecaster_sha256` of the forecast; for an ensemble of
+        forecasters all of them, in any order.
     dataset
         The data that the forecast started from.
     perturbations
         For a perturbed ensemble: the states that its perturbations were drawn from.
     tolerance
-        Largest difference allowed, in standard deviations of the variable. Another machine rounds sums differently,
-        and a long rollout amplifies that.
+        Largest difference allowed, in standard deviations of the variable. Machines round sums differently, and a long
+        rollout amplifies that.
 
     Returns
     -------
-    A line for each variable, and a line that says whether the data are bit for bit those of the forecast.
+    One line for each variable, and a line that says whether the data are bit for bit those of the forecast.
 
     Raises
     ------
     ValueError
         If the forecast does not name its forecaster, is from another forecaster, or differs by more than the tolerance;
-        the message gives the differences, and whether the data are the same.
+        the message lists the differences and says whether the data are the same.
     """
     forecasters = _match_forecasters(forecast, [forecaster] if isinstance(forecaster, Forecaster) else forecaster)
     _check_ensemble(forecast, dataset, len(forecasters), perturbations)
@@ -69,24 +69,24 @@ def reproduce(
         selection["number"] = forecast["number"].values
     report, largest = _compare(forecast, repeated.sel(selection), forecasters[0].task.levels)
     if largest > tolerance:
-        raise ValueError(f"the forecast is not reproduced (tolerance {tolerance:g}): " + "; ".join(report))
+        raise ValueError(f"The forecast is not reproduced within tolerance={tolerance:g}. " + "; ".join(report))
     return "\n".join(report)
 
 
 def _match_forecasters(forecast: xr.Dataset, forecasters: Sequence[Forecaster]) -> list[Forecaster]:
-    """Return the forecasters in the order of the digests in a forecast; raise ValueError unless all are there."""
+    """Return the forecasters in the order of the digests in a forecast; ValueError if any is missing or unused."""
     if "forecaster_sha256" not in forecast.attrs:
-        raise ValueError("the forecast has no attribute forecaster_sha256, so its forecaster is unknown")
+        raise ValueError("The forecast has no attribute forecaster_sha256, so its forecaster is unknown.")
     digests = forecast.attrs["forecaster_sha256"].split()
     by_digest = {forecaster.digest: forecaster for forecaster in forecasters}
     if missing := [digest for digest in digests if digest not in by_digest]:
         available = ", ".join(f"{digest[:12]}..." for digest in by_digest)
         raise ValueError(
-            f"the forecast was made by the forecaster with the SHA-256 {missing[0][:12]}..., not by {available}: pass "
-            "the forecaster that made it, Forecaster.load(path)"
+            f"The forecast is from the forecaster with the SHA-256 {missing[0][:12]}..., not from {available}. Pass "
+            "that forecaster: Forecaster.load(path)"
         )
     if unused := [digest for digest in by_digest if digest not in digests]:
-        raise ValueError(f"the forecaster {unused[0][:12]}... did not contribute to the forecast: leave it out")
+        raise ValueError(f"The forecaster {unused[0][:12]}... did not contribute to the forecast. Leave it out.")
     return [by_digest[digest] for digest in digests]
 
 
@@ -96,19 +96,19 @@ def _check_ensemble(
     """Raise ValueError unless the attributes of a forecast explain its members."""
     perturbed = "perturbed_members" in forecast.attrs
     if perturbed and perturbations is None:
-        raise ValueError("the forecast is a perturbed ensemble: pass perturbations=, the states it was perturbed from")
+        raise ValueError("The forecast is a perturbed ensemble. Pass perturbations=, the states they were drawn from.")
     if not perturbed and perturbations is not None:
-        raise ValueError("the forecast is not a perturbed ensemble: leave perturbations out")
+        raise ValueError("The forecast is not a perturbed ensemble. Leave out perturbations.")
     member = find_member(forecast)
     if member is not None and member not in dataset.dims and not perturbed and forecaster_count == 1:
         raise ValueError(
-            f"the forecast has members along {member!r}, but its attributes name one forecaster and no perturbations: "
-            "pass the forecast as ensemble or perturbed_ensemble wrote it"
+            f"The forecast has members along {member!r}, but its attributes name one forecaster and no perturbations. "
+            "Pass the forecast with all attributes of ensemble or perturbed_ensemble."
         )
 
 
 def _with_all_dimensions(forecast: xr.Dataset) -> xr.Dataset:
-    """Return a forecast on init_time, lead_time and number, where a single one was selected too."""
+    """Return a forecast with dimensions init_time, lead_time and number, also where one value was selected."""
     if "forecast_reference_time" in forecast.coords and "forecast_period" in forecast.coords:
         forecast = from_valid_time(forecast)
     forecast = as_forecast(forecast)
@@ -123,19 +123,19 @@ def _count_steps(leads: xr.DataArray, step: str) -> int:
     last, first_step = leads.values.max(), lead_times(step, 1).values[0]
     horizon = int(last / first_step)
     if horizon < 1 or last != horizon * first_step:
-        raise ValueError(f"the lead {last} is not a multiple of the forecaster's step {step}")
+        raise ValueError(f"The lead {last} must be a multiple of the forecaster's step, {step}.")
     return horizon
 
 
 def _compare(forecast: xr.Dataset, repeated: xr.Dataset, levels: Sequence[float] | None) -> tuple[list[str], float]:
     """Return a report on two forecasts, and their largest difference in standard deviations of a variable."""
     names = [str(name) for name in forecast.data_vars]
-    before, now = (canonicalize(each, names, levels).dataset for each in (forecast, repeated))
+    before, after = (canonicalize(each, names, levels).dataset for each in (forecast, repeated))
     report, largest = [], 0.0
     for name in names:
-        first, second = before[name].values, now[name].transpose(*before[name].dims).values
+        first, second = before[name].values, after[name].transpose(*before[name].dims).values
         if (np.isnan(first) != np.isnan(second)).any():
-            raise ValueError(f"{name} is missing in other cells than in the forecast: the mask differs")
+            raise ValueError(f"The mask of {name} differs: other cells of the repeated forecast are NaN.")
         difference = float(np.nanmax(abs(first - second)))
         relative = difference / max(float(np.nanstd(first)), np.finfo(np.float32).tiny)
         largest = max(largest, relative)

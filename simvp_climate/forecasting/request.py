@@ -1,4 +1,4 @@
-"""What to forecast: the data, the initializations and their histories, and the horizon, resolved and checked."""
+"""Resolve and check what to forecast: the data, the initializations with their histories, and the horizon."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from simvp_climate.processing.task import Task
 
 
 @dataclass(frozen=True, eq=False)
-class TrainedStates:
-    """The states that a network takes in: statistics of the input channels, and the canonical grid in degrees."""
+class InputSpec:
+    """What a Dataset must match to be forecast: the task, the input channels with their statistics, and the grid."""
 
     task: Task
     statistics: Normalizer
@@ -27,62 +27,55 @@ class TrainedStates:
     longitude: np.ndarray
 
     def canonicalize(self, dataset: xr.Dataset) -> Canonical:
-        """Return the input variables of a Dataset on the canonical grid; nothing is read."""
+        """Return the input variables of a Dataset on the canonical grid, lazily."""
         return canonicalize(dataset, (*self.task.variables, *self.task.inputs), self.task.levels)
 
-    def check(self, dataset: xr.Dataset) -> UnitConversion:
-        """Return the conversion to the units of training; raise ValueError if grid, channels or units do not fit."""
+    def match(self, dataset: xr.Dataset) -> UnitConversion:
+        """Return the conversion of a canonical Dataset to the units of training.
+
+        Raises ValueError if grid or channels differ from those of training, or no exact conversion is known.
+        """
         grid = xr.Dataset(coords={"latitude": self.latitude, "longitude": self.longitude})
         try:
             check_same_grid(grid, dataset)
         except ValueError as error:
-            raise ValueError(f"the data are not on the grid of the training data: {error}") from error
-        channels, trained = reader.list_channels(dataset), self.statistics.channels
-        if channels != trained:
-            raise ValueError(
-                f"the data have the channels {[str(channel) for channel in channels]}, the forecaster was trained on "
-                f"{[str(channel) for channel in trained]}: select the same variables and levels"
-            )
+            raise ValueError(f"The data must be on the grid of the training data: {error}") from error
+        if (channels := reader.list_channels(dataset)) != self.statistics.channels:
+            names, trained = ([str(channel) for channel in each] for each in (channels, self.statistics.channels))
+            raise ValueError(f"The channels {names} must be those of training, {trained}. Select these variables.")
         return find_conversion(dataset, self.statistics)
 
 
 @dataclass(frozen=True, eq=False)
 class ForecastRequest:
-    """Data, initializations and horizon of forecasts, resolved and checked.
-
-    `histories` are positions of the input states along time, shape (init, history); `horizon` is a number of steps.
-    """
+    """Data, initializations and horizon of forecasts, resolved and checked."""
 
     canonical: Canonical
     conversion: UnitConversion
-    histories: np.ndarray
-    horizon: int
+    histories: np.ndarray  # positions of the input states along time, (init, history)
+    horizon: int  # steps
 
     def init_times(self, histories: np.ndarray) -> pd.Index:
-        """Return the initialization times of some histories: those of their last states."""
+        """Return the initialization times of histories: the times of their last states."""
         return self.canonical.dataset.indexes["time"][histories[:, -1]]
 
 
 def resolve_request(
-    dataset: xr.Dataset,
-    trained: TrainedStates,
-    init_times: Iterable | None,
-    every: str | None,
-    horizon: int | None,
+    dataset: xr.Dataset, spec: InputSpec, init_times: Iterable | None, every: str | None, horizon: int | None
 ) -> ForecastRequest:
     """Return a checked request; arguments and errors are those of `Forecaster.__call__`."""
-    task = trained.task
+    task = spec.task
     horizon = task.horizon if horizon is None else horizon
     if not isinstance(horizon, Integral) or horizon < 1:
-        raise ValueError(f"horizon={horizon!r} must be a positive integer (number of steps)")
+        raise ValueError(f"horizon={horizon!r} must be a positive integer (number of steps).")
     if not isinstance(dataset, xr.Dataset):
-        raise ValueError(f"the forecaster takes an xarray.Dataset, not {type(dataset).__name__}: see open_dataset")
+        raise ValueError(f"The data must be an xarray.Dataset, not {type(dataset).__name__}. See open_dataset.")
     if task.inputs and horizon > task.history:
         raise ValueError(
-            f"horizon={horizon} takes more than one call of the network, which emits {task.history} states, but no "
-            f"later states of inputs={list(task.inputs)} are known: use a horizon of at most {task.history}"
+            f"horizon={horizon} must be at most history={task.history}: a second call of the network needs "
+            f"inputs={list(task.inputs)}, which are not forecast. Set horizon={task.history}."
         )
-    canonical = trained.canonicalize(dataset)
+    canonical = spec.canonicalize(dataset)
     histories = select_histories(canonical.dataset.indexes["time"], task.step, task.history, init_times, every)
-    conversion = trained.check(canonical.series[0])  # members differ in values only
+    conversion = spec.match(canonical.series[0])  # members differ in values only
     return ForecastRequest(canonical, conversion, histories, int(horizon))

@@ -1,8 +1,8 @@
 """Read and write the file of a forecaster: tensors and a JSON header under one checksum. Reading runs no code.
 
 The file is a safetensors file with the metadata `format`, `version` (of the package that wrote it), `forecaster` (the
-header) and `sha256`. The checksum covers all other metadata and all tensors with their names, types and shapes. It
-detects damage and accidental edits; it does not prove who wrote the file.
+header) and `sha256` (the checksum). The checksum covers all other metadata and all tensors with their names, types and
+shapes. It detects damage and accidental edits; it does not prove who wrote the file.
 
 Formats: 1 lacks masks, transforms, bounds and forcings; 2 lacks the checksum.
 """
@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import safetensors
@@ -35,63 +35,72 @@ LEGACY_DEFAULTS = {
     "model": {},
 }
 _FORMAT_NAME, FORMAT = "simvp_climate forecaster", 3
+_USE_A_COPY = "Use another copy of the file."
 _STATISTICS = ("mean", "std", "change_std", "mask", "log_scale", "bounds")
 _CONVENTIONS = {  # of the tensors, for programs that read the file without this package
     "states": "(batch, time, channel, latitude, longitude), latitude and longitude ascending, in degrees",
-    "history": "states in, one step apart, the last one at the initialization; the first lead is one step later",
+    "history": "input states, one step apart, the last one at the initialization; the first lead is one step later",
     "normalized": "(x - mean) / std; of log(1 + max(x, 0) / log_scale) where log_scale > 0; 0 where mask",
-    "bounds": "forecasts are held within them, in units; and have no value where mask",
-    "statics": "fields without time, in their own units; the network sees them less their area mean, over their "
-    "area-weighted standard deviation",
-    "forcings": "channels after those of the state; at_output: at the time forecast from the place of the state",
+    "bounds": "forecasts are clamped to them, in units; forecasts have no value where mask",
+    "statics": "static fields, in their own units; the network gets (x - area mean) / area-weighted standard deviation",
+    "forcings": "channels after those of the state; at_output: at the time of the output state in the same position",
 }
+
+
+class ForecasterContent(NamedTuple):
+    """The fields of a forecaster, in the order of `Forecaster`."""
+
+    task: Task
+    network: SimVPv2
+    normalizer: Normalizer
+    latitude: np.ndarray
+    longitude: np.ndarray
+    statics: np.ndarray
+    provenance: dict
 
 
 @dataclass(frozen=True, eq=False)
 class FileContent:
-    """Format, version of the package that wrote it ("unknown" before format 3), header and tensors of a file."""
+    """The content of a file before it is checked."""
 
     format: int
-    version: str
+    version: str  # of the package that wrote the file; "unknown" before format 3
     header: dict
     tensors: dict[str, Tensor]
 
 
-def save(
-    path: Path,
-    task: Task,
-    network: SimVPv2,
-    normalizer: Normalizer,
-    latitude: np.ndarray,
-    longitude: np.ndarray,
-    statics: np.ndarray,
-    provenance: dict,
-) -> None:
-    """Write the parts of a forecaster to a file; raise FileExistsError if `path` is something else."""
+def save(path: Path, content: ForecasterContent) -> None:
+    """Write a forecaster to a file; raise FileExistsError if `path` exists and is not a forecaster."""
     if path.exists() and not is_forecaster(path):
         raise FileExistsError(
             f"{str(path)!r} exists and is not a forecaster of simvp_climate: nothing was overwritten. "
-            "Choose another path"
+            "Choose another path."
         )
-    arrays = {name: getattr(normalizer, name) for name in _STATISTICS}
-    arrays |= {"latitude": latitude, "longitude": longitude, "statics": statics}
-    tensors = {f"network.{name}": weight for name, weight in network.state_dict().items()}
-    tensors |= {name: torch.tensor(np.asarray(array)) for name, array in arrays.items()}
+    tensors = {f"network.{name}": weight for name, weight in content.network.state_dict().items()}
+    tensors |= {name: torch.tensor(np.asarray(array)) for name, array in _arrays(content).items()}
     header = {
-        "task": dataclasses.asdict(task),
-        "model": dataclasses.asdict(network.config),
-        "channels": [[channel.variable, channel.level] for channel in normalizer.channels],
-        "units": normalizer.units,
-        "forcings": forcing_names(task),
+        "task": dataclasses.asdict(content.task),
+        "model": dataclasses.asdict(content.network.config),
+        "channels": [[channel.variable, channel.level] for channel in content.normalizer.channels],
+        "units": content.normalizer.units,
+        "forcings": forcing_names(content.task),
         "conventions": _CONVENTIONS,
-        "provenance": provenance,
+        "provenance": content.provenance,
     }
-    write(path, header, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {
+        "format": f"{_FORMAT_NAME} {FORMAT}",
+        "version": version("simvp-climate"),
+        "forecaster": json.dumps(header),
+    }
+    metadata["sha256"] = _checksum(metadata, tensors)
+    file_bytes = safetensors.torch.save(tensors, metadata)
+    write_atomically(path, lambda unfinished: unfinished.write_bytes(file_bytes))
 
 
-def load(path: Path, device: str) -> dict[str, Any]:
-    """Return the fields of the forecaster in a file, its network on a device; errors are those of `Forecaster.load`."""
-    content = read(path)
+def load(path: Path, device: str) -> ForecasterContent:
+    """Return the forecaster in a file, with its network on a device; errors are those of `Forecaster.load`."""
+    content = _read(path)
     try:
         return _assemble(content, device)
     except (KeyError, TypeError, ValueError) as error:
@@ -99,25 +108,24 @@ def load(path: Path, device: str) -> dict[str, Any]:
         raise ValueError(f"{str(path)!r} is not a usable forecaster: {message}") from error
 
 
-def content_digest(
-    task: Task,
-    network: SimVPv2,
-    normalizer: Normalizer,
-    latitude: np.ndarray,
-    longitude: np.ndarray,
-    statics: np.ndarray,
-) -> str:
-    """Return the SHA-256 of everything that determines the forecasts, as a hexadecimal text."""
-    header = {"task": dataclasses.asdict(task), "model": dataclasses.asdict(network.config)}
+def content_digest(content: ForecasterContent) -> str:
+    """Return the SHA-256 of everything that determines the forecasts, in hexadecimal."""
+    network, normalizer = content.network, content.normalizer
+    header = {"task": dataclasses.asdict(content.task), "model": dataclasses.asdict(network.config)}
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     digest.update(json.dumps([str(c) for c in normalizer.channels] + list(normalizer.units)).encode())
-    statistics = [getattr(normalizer, name) for name in _STATISTICS]
-    for array in (*statistics, latitude, longitude, statics):
+    for array in _arrays(content).values():
         digest.update(np.ascontiguousarray(array).tobytes())
     for name, weight in sorted(network.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _arrays(content: ForecasterContent) -> dict[str, np.ndarray]:
+    """Return statistics, grid and static fields; files and digests store them under these names, in this order."""
+    statistics = {name: getattr(content.normalizer, name) for name in _STATISTICS}
+    return {**statistics, **{name: getattr(content, name) for name in ("latitude", "longitude", "statics")}}
 
 
 def is_forecaster(path: Path) -> bool:
@@ -129,22 +137,10 @@ def is_forecaster(path: Path) -> bool:
         return False
 
 
-def write(path: Path, header: dict, tensors: dict[str, Tensor]) -> None:
-    """Write a header of plain values and tensors on the CPU, in the current format."""
-    metadata = {
-        "format": f"{_FORMAT_NAME} {FORMAT}",
-        "version": version("simvp-climate"),
-        "forecaster": json.dumps(header),
-    }
-    metadata["sha256"] = _checksum(metadata, tensors)
-    content = safetensors.torch.save(tensors, metadata)
-    write_atomically(path, lambda unfinished: unfinished.write_bytes(content))
-
-
-def read(path: Path) -> FileContent:
+def _read(path: Path) -> FileContent:
     """Return the content of a file; ValueError if it is not a forecaster, of a newer format, cut short or damaged."""
     if not path.exists():
-        raise FileNotFoundError(f"{str(path)!r} does not exist")
+        raise FileNotFoundError(f"{str(path)!r} does not exist.")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -153,25 +149,20 @@ def read(path: Path) -> FileContent:
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(
             f"{str(path)!r} is not a forecaster saved by simvp_climate, or is cut short or damaged ({error}). "
-            "Take another copy of the file"
+            f"{_USE_A_COPY}"
         ) from error
     # an edit must not escape the checksum by claiming an older format
     needs_checksum = file_format >= 3 or "version" in metadata or '"conventions"' in metadata.get("forecaster", "")
     if "sha256" not in metadata and needs_checksum:
-        raise ValueError(f"{str(path)!r} has no checksum, which files of format 3 have. Take another copy of the file")
+        raise ValueError(f"{str(path)!r} has no checksum, which files of format 3 must have. {_USE_A_COPY}")
     if "sha256" in metadata and metadata["sha256"] != _checksum(metadata, tensors):
-        raise ValueError(
-            f"{str(path)!r} is damaged or was edited: its content does not match its checksum. "
-            "Take another copy of the file"
-        )
+        raise ValueError(f"{str(path)!r} is damaged or was edited: it does not match its checksum. {_USE_A_COPY}")
     try:
         header = json.loads(metadata["forecaster"])
         if not isinstance(header, dict):
             raise ValueError(f"it is a {type(header).__name__}")
     except (KeyError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{str(path)!r} is damaged: its header cannot be read ({error!r}). Take another copy of the file"
-        ) from error
+        raise ValueError(f"{str(path)!r} is damaged: its header cannot be read ({error!r}). {_USE_A_COPY}") from error
     return FileContent(file_format, metadata.get("version", "unknown"), header, tensors)
 
 
@@ -181,20 +172,20 @@ def _parse_format(path: Path, metadata: dict[str, str]) -> int:
     if name != _FORMAT_NAME or not digits.isdecimal():
         raise ValueError(
             f"{str(path)!r} is not a forecaster saved by simvp_climate: its metadata has the format "
-            f"{metadata.get('format')!r}"
+            f"{metadata.get('format')!r}."
         )
     if int(digits) < 1:
-        raise ValueError(f"{str(path)!r} has format {digits}; formats start at 1. Take another copy of the file")
+        raise ValueError(f"{str(path)!r} has format {digits}, but formats start at 1. {_USE_A_COPY}")
     if int(digits) > FORMAT:
         raise ValueError(
             f"{str(path)!r} was written by a newer simvp_climate ({metadata.get('version', 'unknown')}, format "
-            f"{digits}; {version('simvp-climate')} reads up to {FORMAT}): pip install --upgrade simvp-climate"
+            f"{digits}); {version('simvp-climate')} reads formats up to {FORMAT}. pip install --upgrade simvp-climate"
         )
     return int(digits)
 
 
 def _checksum(metadata: dict[str, str], tensors: dict[str, Tensor]) -> str:
-    """Return the SHA-256 over metadata and tensors as a hexadecimal text."""
+    """Return the SHA-256 over metadata and tensors, in hexadecimal."""
     names = sorted(tensors)
     layout = [[name, str(tensors[name].dtype), list(tensors[name].shape)] for name in names]
     others = sorted((key, value) for key, value in metadata.items() if key != "sha256")
@@ -204,42 +195,41 @@ def _checksum(metadata: dict[str, str], tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _assemble(content: FileContent, device: str) -> dict[str, Any]:
-    """Return the fields of a forecaster from the content of its file; raise ValueError or KeyError if they misfit."""
+def _assemble(content: FileContent, device: str) -> ForecasterContent:
+    """Return the forecaster in a file, after checking that its header and tensors fit together.
+
+    Raises ValueError, KeyError or TypeError if they do not.
+    """
     header, arrays = content.header, dict(content.tensors)
     task = Task(**_settings(content, "task", Task))
     config = SimVPv2Config(**_settings(content, "model", SimVPv2Config))
     channels = tuple(Channel(*channel) for channel in header["channels"])
     units = tuple(header["units"])
-    latitude, longitude = arrays["latitude"].numpy(), arrays["longitude"].numpy()
-    shape = (len(channels), latitude.size, longitude.size)
-    if content.format == 1:  # before masks, transforms and forcings
+    shape = (len(channels), arrays["latitude"].numel(), arrays["longitude"].numel())
+    if content.format == 1:
         unbounded = torch.tensor([-np.inf, np.inf], dtype=torch.float64).repeat(len(channels), 1)
         arrays |= {"mask": torch.zeros(shape, dtype=torch.bool), "log_scale": torch.zeros(len(channels)).double()}
         arrays |= {"bounds": unbounded, "statics": torch.empty(0, *shape[1:])}
     names = forcing_names(task)
     if content.format >= 3 and header["forcings"] != names:
-        raise ValueError(f"its network has the forcings {header['forcings']}, its task has {names}")
-    _check_channels(task, channels)
+        raise ValueError(f"its network has the forcings {header['forcings']}, its task {names}")
+    variables = list(dict.fromkeys(channel.variable for channel in channels))
+    if variables != list(task.all_variables) or len(set(channels)) < len(channels):
+        raise ValueError(
+            f"its channels {[str(channel) for channel in channels]} must be different and those of its task, "
+            f"{list(task.all_variables)}"
+        )
     weights = {n.removeprefix("network."): v for n, v in arrays.items() if n.startswith("network.")}
     if config.blocks + config.spatial_layers > len(weights):
         raise ValueError(f"its model has {config.blocks + config.spatial_layers} layers, but {len(weights)} weights")
     with torch.device("meta"):  # allocates nothing, whatever sizes the header claims
         network = build_network(config, task.history, channel_roles(task, channels))
     statistics = {name: arrays[name].numpy() for name in _STATISTICS}
-    statics = arrays["statics"].numpy()
-    _check_arrays(task, units, shape, {**statistics, "latitude": latitude, "longitude": longitude, "statics": statics})
-    network = _load_weights(network, weights)
-    network.to(device=device, memory_format=torch.channels_last)
-    return dict(
-        task=task,
-        network=network.eval(),
-        normalizer=Normalizer(channels=channels, units=units, **statistics),
-        latitude=latitude,
-        longitude=longitude,
-        statics=statics,
-        provenance=dict(header["provenance"]),
-    )
+    fields = {name: arrays[name].numpy() for name in ("latitude", "longitude", "statics")}
+    _check_arrays(task, units, shape, statistics | fields)
+    network = _load_weights(network, weights).to(device=device, memory_format=torch.channels_last).eval()
+    normalizer = Normalizer(channels=channels, units=units, **statistics)
+    return ForecasterContent(task, network, normalizer, **fields, provenance=dict(header["provenance"]))
 
 
 def _settings(content: FileContent, group: str, settings_type: type) -> dict:
@@ -251,27 +241,15 @@ def _settings(content: FileContent, group: str, settings_type: type) -> dict:
     if unknown := sorted(settings.keys() - names):
         raise ValueError(
             f"its {group} has {unknown}, unknown to simvp_climate {version('simvp-climate')}. It was written by "
-            f"version {content.version}: install that or a later version"
+            f"version {content.version}: install that version or a later one."
         )
     if missing := sorted(names - settings.keys() - defaults.keys()):
         raise ValueError(f"its {group} lacks {missing}, which have no default")
     return {**{name: default for name, default in defaults.items() if name in names}, **settings}
 
 
-def _check_channels(task: Task, channels: tuple[Channel, ...]) -> None:
-    """Raise ValueError unless the channels are those of the task, in its order."""
-    names = list(dict.fromkeys(channel.variable for channel in channels))
-    if names != list(task.all_variables):
-        raise ValueError(f"its channels are of {names}, but its task has {list(task.all_variables)}")
-    if len(set(channels)) < len(channels):
-        raise ValueError(f"its channels {[str(channel) for channel in channels]} are not all different")
-
-
 def _check_arrays(task: Task, units: tuple, shape: tuple[int, int, int], arrays: dict[str, np.ndarray]) -> None:
-    """Raise ValueError for the first array with a wrong shape or with values that cannot be used.
-
-    `shape` is (channel, latitude, longitude).
-    """
+    """Raise ValueError for the first array with a wrong shape or values; `shape` is (channel, latitude, longitude)."""
     count, grid = shape[0], shape[1:]
     if len(units) != count:
         raise ValueError(f"it has {len(units)} units for {count} channels")
@@ -280,25 +258,24 @@ def _check_arrays(task: Task, units: tuple, shape: tuple[int, int, int], arrays:
     shapes["statics"] = (len(static_names(task.forcings)), *grid)
     for name, expected in shapes.items():
         if arrays[name].shape != expected:
-            raise ValueError(f"{name} has the shape {arrays[name].shape}, it must be {expected}")
+            raise ValueError(f"{name} has the shape {arrays[name].shape}, but must have {expected}")
     rules = {
         "mean": ("finite", np.isfinite),
         "std": ("finite and above 0", lambda x: np.isfinite(x) & (x > 0)),
         "change_std": ("finite and above 0", lambda x: np.isfinite(x) & (x > 0)),
-        "mask": ("boolean with an unmasked cell in every channel", _is_mask),
+        "mask": (
+            "boolean with an unmasked cell in every channel",
+            lambda x: np.array(x.dtype == bool and not x.all(axis=(1, 2)).any()),
+        ),
         "log_scale": ("finite and at least 0", lambda x: np.isfinite(x) & (x >= 0)),
-        "bounds": ("a smaller and a larger number", lambda x: x[:, 0] < x[:, 1]),
+        "bounds": ("a smaller and a larger number for each channel", lambda x: x[:, 0] < x[:, 1]),
         "latitude": ("ascending within -90 and 90", lambda x: (np.abs(x) <= 90) & (np.diff(x, prepend=-np.inf) > 0)),
         "longitude": ("finite and ascending", lambda x: np.isfinite(x) & (np.diff(x, prepend=-np.inf) > 0)),
         "statics": ("finite", np.isfinite),
     }
     for name, (rule, is_valid) in rules.items():
         if not is_valid(arrays[name]).all():
-            raise ValueError(f"{name} is not {rule}")
-
-
-def _is_mask(mask: np.ndarray) -> np.ndarray:
-    return np.array(mask.dtype == bool and not mask.all(axis=(1, 2)).any())
+            raise ValueError(f"{name} must be {rule}")
 
 
 def _load_weights(network: SimVPv2, weights: dict[str, Tensor]) -> SimVPv2:

@@ -1,12 +1,11 @@
-"""Summaries of a forecaster: its table in Jupyter, and the history of its training."""
+"""Summaries of a forecaster: its table in Jupyter and its training curve."""
 
-import numpy as np
 import pandas as pd
 
 from simvp_climate.data.html_table import html_table
+from simvp_climate.forecasting.serialization import ForecasterContent
 from simvp_climate.networks.simvp_v2 import SimVPv2
 from simvp_climate.processing.statistics import Normalizer
-from simvp_climate.processing.task import Task
 
 _MAX_CHANNELS = 8  # listed in Jupyter
 
@@ -17,7 +16,7 @@ def parameter_millions(network: SimVPv2) -> float:
 
 
 def training_curve(provenance: dict, normalizer: Normalizer) -> pd.DataFrame:
-    """Return one row per epoch, as `Forecaster.training_curve` describes it."""
+    """Return the table of `Forecaster.training_curve`."""
     table = pd.DataFrame(provenance.get("epochs", [])).drop(columns="epoch", errors="ignore")
     table.index = pd.RangeIndex(1, len(table) + 1, name="epoch")
     units = {}
@@ -30,16 +29,9 @@ def training_curve(provenance: dict, normalizer: Normalizer) -> pd.DataFrame:
     return table
 
 
-def html(
-    task: Task,
-    network: SimVPv2,
-    normalizer: Normalizer,
-    latitude: np.ndarray,
-    longitude: np.ndarray,
-    provenance: dict,
-    digest: str,
-) -> str:
+def html(content: ForecasterContent, digest: str) -> str:
     """Return an HTML table of the task, grid, training, statistics and skill of a forecaster."""
+    task, provenance, latitude, longitude = content.task, content.provenance, content.latitude, content.longitude
     config, versions = provenance.get("config", {}), provenance.get("versions", {})
     training = f"{config.get('epochs', '?')} epochs, seed {config.get('seed', '?')}, {provenance.get('device', '')}"
     rows = {
@@ -48,11 +40,11 @@ def html(
         "forcings": ", ".join(task.forcings),
         "grid": f"{latitude.size} latitudes, {longitude.size} longitudes, from {latitude[0]:g}, "
         f"{longitude[0]:g} degrees",
-        "network": f"SimVPv2, {parameter_millions(network):.2g} M parameters",
+        "network": f"SimVPv2, {parameter_millions(content.network):.2g} M parameters",
         "trained on": f"{provenance.get('training', '?')} ({training})",
         "validated on": str(provenance.get("validation") or "nothing: weights of the last epoch"),
-        "statistics": _statistics_lines(normalizer),
-        "validation RMSE": _validation_lines(training_curve(provenance, normalizer)),
+        "statistics": _statistics_lines(content.normalizer),
+        "validation RMSE": _validation_lines(training_curve(provenance, content.normalizer)),
         "created": f"{provenance.get('created', '?')}, simvp-climate {versions.get('simvp-climate', '?')}",
         "sha256": digest[:16],
     }
@@ -60,7 +52,7 @@ def html(
 
 
 def _statistics_lines(normalizer: Normalizer) -> list[str]:
-    """Return mean and standard deviation of each channel, one line each, of many channels the first ones."""
+    """Return one line per channel with mean and standard deviation; of many channels, the first ones."""
     rows = zip(normalizer.channels, normalizer.units, normalizer.mean, normalizer.std, strict=True)
     lines = [
         f"{channel}: mean {mean:.5g}, standard deviation {std:.4g} {unit}".strip() for channel, unit, mean, std in rows
@@ -70,14 +62,13 @@ def _statistics_lines(normalizer: Normalizer) -> list[str]:
     return [*lines[:_MAX_CHANNELS], f"and {len(lines) - _MAX_CHANNELS} more"]
 
 
-def _validation_lines(history: pd.DataFrame) -> list[str]:
-    """Return the validation errors of the epoch whose weights the forecaster has, one line each."""
-    if "valid_loss" not in history or history.empty:
+def _validation_lines(curve: pd.DataFrame) -> list[str]:
+    """Return one line per validation error, of the epoch whose weights the forecaster has."""
+    if "valid_loss" not in curve or curve.empty:
         return []
-    best = history.loc[history.attrs["kept"]]
-    units = history.attrs["units"]
+    best, units = curve.loc[curve.attrs["kept"]], curve.attrs["units"]
     return [
         f"{column.removeprefix('valid_rmse_').replace('_', ' ')}: {best[column]:.4g} {units.get(column, '')}".strip()
-        for column in history
+        for column in curve
         if column.startswith("valid_rmse_")
     ]

@@ -19,7 +19,6 @@ class UnitConversion:
 
     @property
     def is_identity(self) -> bool:
-        """Whether all units are the same."""
         return bool((self.factor == 1).all() and (self.offset == 0).all())
 
     def to_trained(self, states: np.ndarray) -> np.ndarray:
@@ -40,9 +39,9 @@ class UnitConversion:
 
 
 def find_conversion(dataset: xr.Dataset, trained: Normalizer) -> UnitConversion:
-    """Return the conversion of a canonical Dataset to the units of training; ValueError if none is exact.
+    """Return the conversion of a canonical Dataset to the units of training; missing units count as those.
 
-    Missing units count as those of training.
+    Raises ValueError if no exact conversion is known.
     """
     factors, unlabeled = [], []
     for channel, trained_units in zip(trained.channels, trained.units, strict=True):
@@ -54,8 +53,8 @@ def find_conversion(dataset: xr.Dataset, trained: Normalizer) -> UnitConversion:
         exact = conversion(channel.variable, units, trained_units)
         if exact is None:
             raise ValueError(
-                f"{channel.variable} is in {units!r}, the forecaster was trained in {trained_units!r}, and no exact "
-                f"conversion is known. Convert the data and set ds[{channel.variable!r}].attrs['units']"
+                f"{channel.variable} is in {units!r} and must be in {trained_units!r}, as in training: no exact "
+                f"conversion is known. Convert the data and set ds[{channel.variable!r}].attrs['units']."
             )
         factors.append(exact)
     factor, offset = np.array(factors, dtype=np.float64).T[:, :, None, None]

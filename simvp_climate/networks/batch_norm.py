@@ -1,4 +1,4 @@
-"""Batch norm over the batches of all processes: several processes compute what a single one would."""
+"""Batch norm with statistics over the batches of all processes, as if one process had them all."""
 
 import torch
 from torch import Tensor, distributed, nn
@@ -6,9 +6,9 @@ from torch.distributed.nn.functional import all_reduce
 
 
 def synchronize(network: nn.Module) -> None:
-    """Make every batch norm of a network take its statistics over all processes, in place.
+    """Make every batch norm of a network compute its statistics over all processes, in place.
 
-    Weights, running statistics and their names stay. It works on CPU, unlike `torch.nn.SyncBatchNorm`.
+    Weights, running statistics and their names stay the same. Unlike `torch.nn.SyncBatchNorm`, it works on CPU.
     """
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
@@ -16,13 +16,12 @@ def synchronize(network: nn.Module) -> None:
 
 
 class SynchronizedBatchNorm2d(nn.BatchNorm2d):
-    """`torch.nn.BatchNorm2d` that takes mean and variance in training over the batches of all processes.
+    """A `torch.nn.BatchNorm2d` whose mean and variance in training are those of the batches of all processes.
 
-    Batches may differ in size. Every process must run it equally often, forward and backward.
+    Batches may differ in size. All processes must call it equally often, forward and backward.
     """
 
     def forward(self, x_BDhw: Tensor) -> Tensor:
-        """Return the normalized batch of this process."""
         if not self.training or not distributed.is_initialized() or distributed.get_world_size() == 1:
             return super().forward(x_BDhw)
         device_type = x_BDhw.device.type
@@ -30,7 +29,7 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
             float_BDhw = x_BDhw.float()
             count = torch.tensor(float(x_BDhw.numel() // x_BDhw.shape[1]), device=x_BDhw.device)
             distributed.all_reduce(count)
-            # two passes, mean then squared deviations: mean(x^2) - mean(x)^2 would cancel
+            # first the mean, then the squared deviations: mean(x^2) - mean(x)^2 would lose digits
             mean_D = all_reduce(float_BDhw.sum(dim=(0, 2, 3))) / count
             centered_BDhw = float_BDhw - mean_D[:, None, None]
             variance_D = all_reduce(centered_BDhw.square().sum(dim=(0, 2, 3))) / count

@@ -1,9 +1,9 @@
-"""Depth-wise convolutions of padded fields, fast on CPU in both directions.
+"""Depth-wise convolutions of padded fields, with forward and backward passes that are fast on CPU.
 
-PyTorch computes convolutions on CPU with oneDNN. Its kernels for the forward pass of a depth-wise convolution are
-fast. Those for the gradient of the weights are fast only for 3 x 3 kernels without dilation, and those for the
-gradient of the input only without dilation: all others take 10 to 100 times as long. This module computes both
-gradients from the fast kernels. Other devices use PyTorch's own gradients.
+On CPU, PyTorch computes convolutions with oneDNN. Its forward pass of a depth-wise convolution is always fast, its
+gradient of the weights only for 3 x 3 kernels without dilation, its gradient of the input only without dilation: all
+others take 10 to 100 times as long. This module computes both gradients from the fast cases. Other devices use
+PyTorch's own gradients.
 
 Shape suffixes: B batch, C channel, H latitude, W longitude, p padded.
 """
@@ -18,23 +18,9 @@ from simvp_climate.networks.padding import pad, pad_backward, pad_forward
 
 
 def depthwise_conv2d(x_BCHW: Tensor, weight: Tensor, bias: Tensor, dilation: int, padding_mode: str) -> Tensor:
-    """Convolve each channel with its own kernel and keep the size of the grid.
+    """Return fields of the same shape, each channel convolved with its own kernel; under autocast in its precision.
 
-    Parameters
-    ----------
-    x_BCHW
-        The fields.
-    weight, bias
-        (C, 1, K, K) with K odd, and (C,).
-    dilation
-        Distance between the taps of the kernel, in cells.
-    padding_mode
-        How to pad the fields, see `pad`.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape as `x_BCHW`; under autocast in its precision.
+    `weight` is (C, 1, K, K) with K odd, `bias` is (C,). `padding_mode` is explained in `pad`.
     """
     device = x_BCHW.device.type
     if device != "meta" and torch.is_autocast_enabled(device):  # the meta device has no autocast
@@ -81,7 +67,7 @@ def _convolve(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
     if padding_mode == "zeros" and dilation == 1:
         x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
         return F.conv2d(x_BCHW, weight, bias, padding=pad_width, groups=len(weight))
-    # pad here: asked to pad and to dilate, oneDNN chooses a slow kernel
+    # pad here, because oneDNN chooses a slow kernel if it has to pad and dilate
     x_BCpp = pad_forward(x_BCHW, padding_mode, (pad_width,) * 2, (pad_width,) * 2)
     return F.conv2d(x_BCpp, weight, bias, dilation=dilation, groups=len(weight))
 
@@ -92,7 +78,7 @@ def _input_gradient(grad_BCHW: Tensor, weight: Tensor, dilation: int, padding_mo
     if padding_mode in ("zeros", "periodic"):
         return _convolve(grad_BCHW, flipped, None, dilation, padding_mode)
     pad_width = _same_pad_width(weight, dilation)
-    # on the sphere, first get the gradient of the padded rows too, then add them to the rows they were copied from
+    # on the sphere, also compute the gradient of the padded rows and add it to the rows that they are copies of
     grad_BCpp = pad_forward(grad_BCHW, "periodic", (2 * pad_width,) * 2, (pad_width,) * 2)
     grad_BCpW = F.conv2d(grad_BCpp, flipped, dilation=dilation, groups=len(weight))
     return pad_backward(grad_BCpW, padding_mode, (pad_width,) * 2, (0, 0), grad_BCHW.shape[-2:])
@@ -104,8 +90,8 @@ def _weight_gradient(x_BCHW: Tensor, grad_BCHW: Tensor, weight: Tensor, dilation
     if kernel_size == 3 and dilation == 1 and padding_mode == "zeros":
         return _weight_gradient_3x3(x_BCHW.contiguous(memory_format=torch.channels_last), grad_BCHW, weight, 1)
     pad_width = _same_pad_width(weight, dilation)
-    # A dilated kernel couples only cells that are `dilation` apart. Each of these subgrids is a field of its own, on
-    # which the kernel is not dilated. Pad the grid to a multiple of the dilation, so that the subgrids have one size.
+    # A dilated kernel couples only cells that are `dilation` apart. These cells form independent subgrids, on which the
+    # kernel is not dilated. Pad the grid to a multiple of the dilation, so that all subgrids have the same size.
     remainder = (-height % dilation, -width % dilation)
     rows, columns = ((pad_width, pad_width + extra) for extra in remainder)
     x_BCpp = pad_forward(x_BCHW, padding_mode, rows, columns)
@@ -144,7 +130,7 @@ def _weight_gradient_3x3(x_BCHW: Tensor, grad_BCHW: Tensor, weight: Tensor, padd
 
 
 def _subgrids(x_BCHW: Tensor, step: int) -> Tensor:
-    """Return the step x step interleaved subgrids of fields, one after another along the batch."""
+    """Return the step x step interleaved subgrids of fields, concatenated along the batch."""
     if step == 1:
         return x_BCHW
     B, C, H, W = x_BCHW.shape

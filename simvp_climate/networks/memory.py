@@ -15,19 +15,11 @@ from simvp_climate.networks.simvp_v2 import rollout
 def activation_bytes(network: nn.Module, leads: int, grid: tuple[int, int]) -> int:
     """Return the bytes per window that a float32 training step keeps for the backward pass of a rollout.
 
-    It counts them on the meta device, which computes shapes but no values. Temporary memory (padded copies, gradients)
-    adds about a quarter, measured on CPU, see docs/speed.md. Activation checkpointing is not taken into account.
-
-    Parameters
-    ----------
-    network
-        A SimVPv2 on any device; it is not changed.
-    leads
-        Number of forecast states.
-    grid
-        Number of latitudes and longitudes.
+    `leads` is the number of forecast states, `grid` the numbers of latitudes and longitudes. The meta device computes
+    shapes without values. Temporary memory (padded copies, gradients) adds about a quarter, measured on CPU, see
+    docs/speed.md. Activation checkpointing is not taken into account.
     """
-    batch = 2  # batch norm in training needs more than one value per channel, also on a grid of one cell
+    batch = 2  # batch norm in training needs more than one value per channel, even on a grid of one cell
     calls = math.ceil(leads / network.history)
     meta_network = copy.deepcopy(network).to("meta").train()
     meta_network.activation_checkpointing = False

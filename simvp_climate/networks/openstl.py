@@ -1,6 +1,6 @@
 """Load checkpoints published by OpenSTL: SimVPv2 (its gSTA) and SimVP (its IncepU).
 
-"Weights" are tensors under OpenSTL's names throughout; `_published_names` maps them to the names of this package.
+In this module `weights` are tensors under OpenSTL's names; `_published_names` maps the names of this package to them.
 """
 
 import os
@@ -14,10 +14,10 @@ from simvp_climate.networks.simvp_v1 import KERNEL_SIZES, SimVPv1, SimVPv1Config
 from simvp_climate.networks.simvp_v2 import PixelShuffleConv, SimVPv2, SimVPv2Config
 
 _FIRST_WEIGHT = "enc.enc.0.conv.conv.weight"
-# profilers, weight averaging and losses leave these among the weights
+# keys that profilers, weight averaging and losses add to the weights
 _IGNORED_KEYS = re.compile(r"(.*\.)?total_(ops|params)|n_averaged|criterion\..*")
 
-# modules of an attention block: OpenSTL's name, and the name here
+# modules of an attention block: name in OpenSTL, name in this package
 _BLOCK_NAMES = {
     "layer_scale_1": "scale_attention",
     "layer_scale_2": "scale_mix",
@@ -74,10 +74,10 @@ def load(path: str | os.PathLike) -> SimVPv2 | SimVPv1:
     if unknown := [key for key in weights if key not in published_names.values()]:
         raise ValueError(
             f"{file_name} holds {_shorten(unknown)}, which OpenSTL's {model} does not have. Other models of OpenSTL, "
-            "such as TAU, are not supported; remove tensors that are not part of the model."
+            "such as TAU, are not supported. Remove tensors that are not part of the model."
         )
     if missing := [key for key in published_names.values() if key not in weights]:
-        raise ValueError(f"{file_name} lacks weights of OpenSTL's {model}: {_shorten(missing)}")
+        raise ValueError(f"{file_name} lacks weights of OpenSTL's {model}: {_shorten(missing)}.")
     state = network.state_dict()
     for name, published_name in published_names.items():
         value, expected = weights[published_name], state[name]
@@ -106,8 +106,8 @@ class _Placeholder:
         pass
 
 
-# Classes that may appear in a file, and what the unpickler builds for them. OpenSTL's hyperparameters hold numpy
-# arrays (mean and std of the data); those of other projects hold paths and namespaces.
+# Classes allowed in a file, and their replacements. OpenSTL's hyperparameters hold numpy arrays (mean and std of the
+# data); those of other projects hold paths and namespaces.
 _SAFE_CLASSES = [
     *(
         (_Placeholder, f"numpy.{core}.multiarray.{name}")
@@ -131,24 +131,19 @@ def _read(path: str | os.PathLike, file_name: str) -> dict[object, object]:
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch and its zip and pickle formats raise many types
-            raise _loading_error(error, file_name) from error
+            if match := re.search(r"GLOBAL (\S+)|call reduce|create new object", str(error)):
+                raise ValueError(
+                    f"{file_name} holds {match[1] or 'an object'!r}: loading it would run code from the file. If you "
+                    "trust its author, save the weights alone where OpenSTL is installed: "
+                    'torch.save(torch.load(path, weights_only=False)["state_dict"], "weights.pt")'
+                ) from error
+            raise ValueError(
+                f"{file_name} cannot be read as a PyTorch checkpoint: it is damaged, cut short, or another format."
+            ) from error
     weights = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(weights, dict):
-        raise ValueError(f"{file_name} holds a {type(weights).__name__}; it must hold a dict of tensors.")
+        raise ValueError(f"{file_name} holds a {type(weights).__name__}, but must hold a dict of tensors.")
     return weights
-
-
-def _loading_error(error: Exception, file_name: str) -> ValueError:
-    """Return the error to raise for an error of `torch.load`."""
-    if match := re.search(r"GLOBAL (\S+)|call reduce|create new object", str(error)):
-        return ValueError(
-            f"{file_name} holds {match[1] or 'an object'!r}: loading it would run code from the file. If you trust its "
-            "author, save the weights alone where OpenSTL is installed: "
-            'torch.save(torch.load(path, weights_only=False)["state_dict"], "weights.pt")'
-        )
-    return ValueError(
-        f"{file_name} cannot be read as a PyTorch checkpoint: it is damaged, cut short, or another format."
-    )
 
 
 def _strip_prefix(weights: dict[object, object], file_name: str) -> dict[str, Tensor]:
@@ -158,18 +153,18 @@ def _strip_prefix(weights: dict[object, object], file_name: str) -> dict[str, Te
     prefixes = [key.removesuffix(_FIRST_WEIGHT) for key in keys]
     if not prefixes:
         raise ValueError(
-            f"{file_name} holds {_shorten(list(weights)) or 'nothing'}; a SimVPv2 (gSTA) or SimVP v1 (IncepU) of "
+            f"{file_name} holds {_shorten(list(weights)) or 'nothing'}. A SimVPv2 (gSTA) or SimVP v1 (IncepU) of "
             f"OpenSTL must have the weight {_FIRST_WEIGHT!r}, after any prefix."
         )
     if len(prefixes) > 1:
-        raise ValueError(f"{file_name} holds several models, with prefixes {prefixes}; save one of them alone.")
+        raise ValueError(f"{file_name} holds several models, with prefixes {prefixes}. Save one of them alone.")
     prefix, stripped = prefixes[0], {}
     for key, value in weights.items():
         name = key.removeprefix(prefix)
         if _IGNORED_KEYS.fullmatch(key) or _IGNORED_KEYS.fullmatch(name):
             continue
         if not key.startswith(prefix):
-            raise ValueError(f"{file_name}: {key!r} must begin with {prefix!r} like the model's weights; remove it.")
+            raise ValueError(f"{file_name}: {key!r} must begin with {prefix!r} like the model's weights. Remove it.")
         if not isinstance(value, Tensor) or value.layout is not torch.strided or value.device.type != "cpu":
             raise ValueError(f"{file_name}: {key!r} must be a dense tensor, not {str(value)[:80]}")
         stripped[name] = value
@@ -177,7 +172,7 @@ def _strip_prefix(weights: dict[object, object], file_name: str) -> dict[str, Te
 
 
 def _shorten(keys: list[str]) -> str:
-    """Return the first three keys and how many follow."""
+    """Return the first three keys and the number of others."""
     rest = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
     return ", ".join(repr(key) for key in keys[:3]) + rest
 
@@ -227,7 +222,7 @@ def _shape(weights: dict[str, Tensor], key: str, ndim: int) -> tuple[int, ...]:
 
 
 def _count_layers(weights: dict[str, Tensor], prefix: str) -> int:
-    """Return how many layers the names under a prefix number, from 0 without a gap."""
+    """Return the number of layers under a prefix, after checking that they are numbered from 0 without a gap."""
     layers = {int(match[1]) for key in weights if (match := re.match(rf"{prefix}\.(\d+)\.", key))}
     if layers != set(range(len(layers))):
         raise ValueError(f"layers {prefix!r} must be numbered from 0 without a gap, not {sorted(layers)[:20]}")
@@ -235,7 +230,7 @@ def _count_layers(weights: dict[str, Tensor], prefix: str) -> int:
 
 
 def _infer_history(stack: int, width: int) -> int:
-    """Return how many states of some width are stacked in the translator's input."""
+    """Return the number of states of some width that are stacked in the translator's input."""
     if stack % width:
         raise ValueError(f"the translator's {stack} input channels must be a multiple of hidden_space={width}")
     return stack // width

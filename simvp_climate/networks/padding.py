@@ -20,10 +20,9 @@ def pad(x_BCHW: Tensor, padding_mode: str, rows: tuple[int, int], columns: tuple
     x_BCHW
         Fields with ascending latitude and longitude.
     padding_mode
-        "zeros": pad with zeros. "periodic": wrap longitude round the globe, pad with zeros beyond the poles.
-        "sphere": also fill rows beyond a pole from the meridian 180 degrees away (with an odd number of longitudes,
-        from the nearest one). "sphere_with_poles": the same for grids whose outermost rows lie on the poles; pole
-        rows are not duplicated.
+        "zeros": pad with zeros. "periodic": longitude is periodic, rows beyond the poles are zeros. "sphere": rows
+        beyond a pole come from the meridian 180 degrees away (with an odd number of longitudes, from the nearest one).
+        "sphere_with_poles": the same for grids whose outermost rows lie on the poles; pole rows are not duplicated.
     rows, columns
         Number of rows and columns to add, (before, after).
     """
@@ -35,7 +34,7 @@ def pad(x_BCHW: Tensor, padding_mode: str, rows: tuple[int, int], columns: tuple
 
 
 class _Pad(torch.autograd.Function):
-    """Padding by copies into a new array; slices and concatenations would touch every value several times."""
+    """Padding by copies into a new tensor; slices and concatenations would copy every value several times."""
 
     @staticmethod
     def forward(ctx: Any, x_BCHW: Tensor, padding_mode: str, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
@@ -114,10 +113,7 @@ def pad_backward(
 
 
 def pad_for_export(x_BCHW: Tensor, padding_mode: str, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
-    """Return padded fields like `pad`, from slices and concatenations, which torch.export and ONNX can trace.
-
-    The exported program gets as few operations as possible.
-    """
+    """Return padded fields like `pad`, with few slices and concatenations, which torch.export and ONNX can trace."""
     if padding_mode == "zeros":
         return F.pad(x_BCHW, (*columns, *rows))
     if padding_mode == "periodic":
@@ -152,7 +148,7 @@ def _slice_columns(x_BCpW: Tensor, count: int, side: str) -> list[Tensor]:
 def _ring_segments(length: int, before: int, after: int) -> list[tuple[slice, slice, int]]:
     """Split a padded ring into segments (target in the padded ring, source in the ring, turn).
 
-    The padded ring covers the positions -before to length + after; `turn` counts rounds, 0 for the ring itself.
+    The padded ring covers the positions -before to length + after; `turn` counts revolutions, 0 for the ring itself.
     """
     segments, position = [], -before
     while position < length + after:

@@ -76,8 +76,7 @@ class SimVPv1(nn.Module):
     channels
         Channels per state.
     forcings
-        Channels per input state that are known at any time and not forecast. The encoder gets them beside the state.
-        0 gives the published network.
+        Channels of the forcings per input state, which the encoder gets with the state. 0 gives the published network.
 
     Raises
     ------
@@ -100,10 +99,7 @@ class SimVPv1(nn.Module):
         self.readout = nn.Conv2d(config.hidden_space, channels, 1)
 
     def forward(self, x_BTCHW: Tensor, f_BTFHW: Tensor | None = None) -> Tensor:
-        """Return the next `history` states, shape as the input.
-
-        Networks with forcings need `f_BTFHW`, the forcings of the input states.
-        """
+        """Return the next `history` states, shape as the input, given the forcings of the input states."""
         check_inputs(self, x_BTCHW, f_BTFHW)
         inputs_BTCHW = x_BTCHW if f_BTFHW is None else torch.cat([x_BTCHW, f_BTFHW], dim=2)
         z_NShw, skip_NSHW, sizes = encode(self.encoder, inputs_BTCHW.flatten(0, 1))
@@ -115,7 +111,7 @@ class SimVPv1(nn.Module):
 
 
 class InceptionTranslator(nn.Module):
-    """A U of inception blocks (OpenSTL's MidIncepNet): blocks on the way up also get the outputs of those down."""
+    """A U of inception blocks with skip connections (OpenSTL's MidIncepNet)."""
 
     def __init__(self, stack: int, config: SimVPv1Config):
         super().__init__()

@@ -7,7 +7,7 @@ stacked along the channels, the decoder on each state alone.
 
 Shape suffixes: B batch, T time, C channel of the data, F channel of the forcings, S hidden channel of encoder and
 decoder, D channel of the translator, H latitude, W longitude; h and w are H and W after downsampling; N stands for
-B * T.
+B * T, E for 4 * S.
 """
 
 import math
@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from simvp_climate.networks.depthwise import depthwise_conv2d
 from simvp_climate.networks.padding import PADDING_MODES, pad
 
-MAX_CHANNELS = 2**20  # also of layers; far above any network, and low enough that no product of sizes overflows
+MAX_CHANNELS = 2**20  # also the largest number of layers; no product of such sizes overflows
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class SimVPv2Config:
     blocks
         Attention blocks of the translator (N_T), at least 2.
     mlp_ratio
-        Ratio of hidden to outer channels in the channel mixing of a block.
+        Ratio of hidden to other channels in the channel mixing of a block.
     drop_path
         Probability to skip the last block for a sample in training (stochastic depth). It falls linearly to 0.01 in the
         first block.
     padding
-        How convolutions pad the edges of the grid. "zeros" (as published). "periodic": wrap longitude round the globe,
-        zeros beyond the poles. "sphere": also fill rows beyond a pole from the meridian 180 degrees away.
+        How convolutions pad the edges of the grid. "zeros" (as published). "periodic": longitude is periodic, rows
+        beyond the poles are zeros. "sphere": rows beyond a pole come from the meridian 180 degrees away.
         "sphere_with_poles": the same for grids with rows on the poles. "auto": `train` chooses from the grid; it also
         turns "sphere" into "sphere_with_poles" where the grid has rows on the poles.
     predict
@@ -70,7 +70,7 @@ class SimVPv2Config:
     predict: str = "change"
 
     def __post_init__(self) -> None:
-        # integers and floats of numpy become plain ones, so that files can hold them as JSON
+        # convert numpy integers and floats to plain ones, which JSON can hold
         for name, minimum, multiple in (
             ("hidden_space", 2, 2),
             ("hidden_time", 1, 1),
@@ -128,13 +128,13 @@ class SimVPv2(nn.Module):
     channels
         Input channels per state.
     forcings
-        Channels per input state that are known at any time and not forecast (insolation, orography). The encoder gets
-        them beside the state. 0 gives the published network.
+        Channels of the forcings (insolation, orography) per input state, which the encoder gets with the state. 0 gives
+        the published network.
     output_channels
         Output channels per state; by default as many as input channels.
     shared_channels
-        How many of the first channels are the same in input and output. A predicted change is added to these, and a
-        rollout feeds them back. By default as many as possible.
+        Number of leading channels that are both input and output. A predicted change is added to these, and a rollout
+        feeds them back. By default as many as possible.
 
     Attributes
     ----------
@@ -191,10 +191,7 @@ class SimVPv2(nn.Module):
         self.register_buffer("change_scale_TC", torch.ones(history, self.shared_channels))
 
     def forward(self, x_BTCHW: Tensor, f_BTFHW: Tensor | None = None) -> Tensor:
-        """Return the next `history` states, (B, T, output channels, H, W).
-
-        Networks with forcings need `f_BTFHW`, the forcings of the input states.
-        """
+        """Return the next `history` states, (B, T, output channels, H, W), given the forcings of the input states."""
         check_inputs(self, x_BTCHW, f_BTFHW)
         B, T, _, H, W = x_BTCHW.shape
         inputs_BTCHW = x_BTCHW if f_BTFHW is None else torch.cat([x_BTCHW, f_BTFHW], dim=2)
@@ -205,7 +202,7 @@ class SimVPv2(nn.Module):
         y_BTCHW = self.readout(z_NSHW).reshape(B, T, self.output_channels, H, W)
         if self.config.predict == "state":
             return y_BTCHW
-        # y = last input + scale * output for channels of the input; all others come out as states
+        # y = last input + scale * output for shared channels; the network predicts the other channels as states
         shared = self.shared_channels
         changed_BTCHW = x_BTCHW[:, -1:, :shared] + y_BTCHW[:, :, :shared] * self.change_scale_TC[:, :, None, None]
         if shared == self.output_channels:
@@ -255,8 +252,8 @@ def rollout(
     f_BTFHW
         Forcings of the input states of all calls; call k, from 0, gets `f_BTFHW[:, k * history : (k + 1) * history]`.
     constrain
-        Maps the forecast of one call to the input of the next, for example by clamping it to the bounds of a variable.
-        It gets those output channels that are also input channels.
+        Maps the forecast of one call to the input of the next, for example by clamping it to bounds. It gets the
+        channels that are both output and input.
 
     Raises
     ------
@@ -310,7 +307,7 @@ def build_decoder(hidden: int, layers: int, padding: str) -> nn.ModuleList:
 def encode(
     layers: nn.ModuleList, x_NCHW: Tensor, checkpointing: bool = False
 ) -> tuple[Tensor, Tensor, list[torch.Size]]:
-    """Return encoded states, the output of the first layer for the skip connection, and the grid size of each input."""
+    """Return encoded states, the output of the first layer (the skip connection), and the input grid of each layer."""
     sizes = [x_NCHW.shape[-2:]]
     z_NSHW = skip_NSHW = _run(layers[0], checkpointing, x_NCHW)
     for layer in layers[1:]:
@@ -322,13 +319,10 @@ def encode(
 def decode(
     layers: nn.ModuleList, z_NShw: Tensor, skip_NSHW: Tensor, sizes: list[torch.Size], checkpointing: bool = False
 ) -> Tensor:
-    """Return decoded states: each layer restores the grid size of its counterpart in the encoder.
-
-    The last layer gets the skip connection by addition, as in OpenSTL.
-    """
+    """Return decoded states; each layer restores the grid size of its counterpart in the encoder."""
     for layer, size in zip(layers[:-1], reversed(sizes[1:]), strict=True):
         z_NShw = _run(layer, checkpointing, z_NShw, size)
-    return _run(layers[-1], checkpointing, z_NShw + skip_NSHW)
+    return _run(layers[-1], checkpointing, z_NShw + skip_NSHW)  # the sum is OpenSTL's skip connection
 
 
 class ConvLayer(nn.Module):
@@ -348,7 +342,7 @@ class ConvLayer(nn.Module):
         """Return fields, cropped to `size` (rows, columns) if given."""
         y_NSHW = self.conv(x_NSHW)
         if size is not None and size != y_NSHW.shape[-2:]:
-            # made contiguous once: every operation on a cropped view would copy it again
+            # make it contiguous once, because every operation on a cropped view would copy it
             y_NSHW = y_NSHW[..., : size[0], : size[1]].contiguous(memory_format=torch.channels_last)
         return F.silu(self.norm(y_NSHW))
 
@@ -358,7 +352,7 @@ class PaddedConv(nn.Conv2d):
 
     def __init__(self, inputs: int, outputs: int, kernel_size: int, padding: str, *, stride: int = 1):
         super().__init__(inputs, outputs, kernel_size, stride=stride)
-        # nn.Conv2d has attributes padding and padding_mode of its own, for padding that it does itself
+        # not the attributes padding and padding_mode: nn.Conv2d uses them for its own padding
         self.edge_padding, self.pad_width = padding, (kernel_size - 1) // 2
 
     def forward(self, x_NSHW: Tensor) -> Tensor:
@@ -369,17 +363,17 @@ class PaddedConv(nn.Conv2d):
 
 
 class PixelShuffleConv(PaddedConv):
-    """A convolution and a pixel shuffle: doubles the grid, four channels become the 2 x 2 cells of one.
+    """A convolution and a pixel shuffle, which doubles the grid: four channels become 2 x 2 cells of one channel.
 
-    The same numbers as `nn.Conv2d` and `nn.PixelShuffle(2)`, with the same weights, faster in channels-last memory.
+    Equals `nn.Conv2d` and `nn.PixelShuffle(2)` with the same weights, but is faster in channels-last memory.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel_size: int, padding: str):
         super().__init__(inputs, outputs * 4, kernel_size, padding)
 
     def forward(self, x_NShw: Tensor) -> Tensor:
-        # The four cells of a channel are adjacent in the weights. Reorder them cell by cell, all channels of one cell
-        # together: that is their order in memory after the shuffle, which then moves whole rows of channels.
+        # In the weights, the four cells of a channel are adjacent. Reorder them so that all channels of a cell are
+        # adjacent, as in memory after the shuffle, which then moves whole rows of channels.
         weight = self.weight.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1)
         bias = self.bias.unflatten(0, (-1, 4)).t().flatten()
         y_NEhw = F.conv2d(self.pad(x_NShw), weight, bias)
@@ -389,10 +383,7 @@ class PixelShuffleConv(PaddedConv):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm with a faster gradient in bfloat16 on CPU.
-
-    The gradient is computed in float32, which in channels-last memory takes half the time.
-    """
+    """Group norm that computes its bfloat16 gradient on CPU in float32, which takes half the time in channels-last."""
 
     def forward(self, x_NSHW: Tensor) -> Tensor:
         if x_NSHW.device.type != "cpu" or x_NSHW.dtype != torch.bfloat16 or torch.compiler.is_compiling():
@@ -434,7 +425,7 @@ class Translator(nn.Module):
     def __init__(self, stack: int, config: SimVPv2Config):
         super().__init__()
         hidden, blocks = config.hidden_time, config.blocks
-        # stochastic depth grows linearly with depth; OpenSTL starts at 0.01 even where drop_path is 0, here 0 means off
+        # as in OpenSTL, the probability grows linearly with depth from 0.01; unlike there, drop_path=0 turns it off
         drop_paths = torch.linspace(min(0.01, config.drop_path), config.drop_path, blocks, device="cpu").tolist()
         widths = [stack] + [hidden] * (blocks - 1)
         self.blocks = nn.ModuleList(
@@ -493,11 +484,11 @@ class GatedAttentionBlock(nn.Module):
         return self.leave(torch.sigmoid(gate_BDhw) * value_BDhw) + normed_BDhw
 
     def mix(self, normed_BDhw: Tensor) -> Tensor:
-        """Return mixed channels, from `mlp_ratio` times as many hidden ones."""
+        """Return channels mixed by way of `mlp_ratio` times as many hidden channels."""
         return self.shrink(F.gelu(self.spread(self.expand(normed_BDhw))))
 
     def _drop(self, branch_BDhw: Tensor) -> Tensor:
-        """Zero the branch for some samples in training, scaled so that its expectation stays (arXiv:1603.09382)."""
+        """Zero the branch for random samples in training, and scale it to keep its expectation (arXiv:1603.09382)."""
         if not self.training or self.drop_path == 0:
             return branch_BDhw
         keep = 1 - self.drop_path
@@ -517,7 +508,7 @@ class DepthwiseConv(nn.Conv2d):
 
 
 def _run(module: Callable[..., Tensor], checkpointing: bool, *arguments: Any) -> Tensor:
-    """Call a module, with activation checkpointing if asked for."""
+    """Call a module, with activation checkpointing if requested."""
     return checkpoint(module, *arguments, use_reentrant=False) if checkpointing else module(*arguments)
 
 

@@ -1,11 +1,11 @@
-"""Forcings: inputs that are known at any time, from the sun, the clock and the position.
+"""Forcings: inputs that are known at any time, computed from the sun, the clock and the position.
 
 At a given time and latitude, each forcing that varies in time is a first harmonic in longitude,
 
     field = A + B cos(longitude) + C sin(longitude),
 
-with insolation clipped below at 0. So three numbers stand for a whole row of the grid; the device that needs the field
-evaluates the harmonic. All forcings are of order one and need no normalization.
+with insolation clipped below at 0. Three numbers thus represent a row of the grid; the field is evaluated on the device
+that needs it. All forcings are of order one and need no normalization.
 
 The position of the sun comes from the Astronomical Almanac (section C, "Low precision formulas for the Sun"), accurate
 to 0.01 degrees and a few seconds of time from 1950 to 2050.
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-# names that Task(forcings=...) knows; any other name is a static field of the dataset
+# built-in names of Task(forcings=...); any other name is a static field of the dataset
 FORCINGS = ("insolation", "time_of_day", "time_of_year", "coordinates")
 COORDINATE_CHANNELS = ("latitude_sin", "latitude_cos_longitude_cos", "latitude_cos_longitude_sin")
 
@@ -33,21 +33,17 @@ _MEAN_YEAR = 365.2425  # days, of the Gregorian calendar
 
 
 def varying_channels(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the channels that vary in time, in the order of `names`.
-
-    "insolation" has one channel, "time_of_day" and "time_of_year" have the cosine and the sine of their phase.
-    "coordinates" and static fields have none here.
-    """
+    """Return the names of the channels that vary in time, in the order of `names`."""
     return tuple(channel for name in names for channel in _VARYING_CHANNELS.get(name, ()))
 
 
 def static_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Return those forcings that are static fields of the dataset, such as "orography"."""
+    """Return the forcings that are static fields of the dataset, such as "orography"."""
     return tuple(name for name in names if name not in FORCINGS)
 
 
 def is_clipped(names: Sequence[str]) -> np.ndarray:
-    """Return for each of `varying_channels(names)` whether its field is clipped below at 0, dtype bool."""
+    """Return whether the field of each of `varying_channels(names)` is clipped below at 0, dtype bool."""
     return np.array([channel == "insolation" for channel in varying_channels(names)], bool)
 
 
@@ -55,9 +51,9 @@ def harmonics(names: Sequence[str], times: pd.Index, latitude: np.ndarray, step:
     """Return A, B and C of every varying channel: its field is A + B cos(longitude) + C sin(longitude).
 
     - Insolation at the top of the atmosphere, divided by the solar constant (1361 W m-2): 0 to 1.034. For steps
-      shorter than a day, the value at the time stamp: squared mean distance over distance of the sun, times the cosine
-      of the zenith angle, to be clipped at 0 (`is_clipped`). For steps of a day or more and for calendar months, the
-      mean over the 24 hours around the time stamp (not over the month):
+      shorter than a day, its value at the time stamp: distance factor * cos(zenith angle), which the caller clips at 0
+      (`is_clipped`). The distance factor is (mean distance / distance of the sun)^2. For steps of a day or more and for
+      calendar months, the mean over the 24 hours around the time stamp (not over the month):
       distance factor / pi * (h0 sin(latitude) sin(declination) + cos(latitude) cos(declination) sin(h0)), where
       cos(h0) = -tan(latitude) tan(declination), clipped to -1..1, gives the half day h0; B and C are 0.
     - Time of day: cosine and sine of local mean solar time, one turn per day, 1 and 0 at midnight.
@@ -70,7 +66,7 @@ def harmonics(names: Sequence[str], times: pd.Index, latitude: np.ndarray, step:
     Parameters
     ----------
     names
-        Forcings of a task; those that do not vary in time are skipped, see `varying_channels`.
+        Forcings of a task; those that do not vary in time are skipped.
     times
         UTC, a DatetimeIndex or a CFTimeIndex of any calendar.
     latitude
@@ -85,15 +81,12 @@ def harmonics(names: Sequence[str], times: pd.Index, latitude: np.ndarray, step:
     Raises
     ------
     ValueError
-        If `names` holds "time_of_day" and the step is of whole days or months: it would be constant.
+        If `names` has "time_of_day" and the step is a multiple of a day, which makes it constant.
     """
     is_monthly = isinstance(step, int)
     if "time_of_day" in names and (is_monthly or step % _DAY == pd.Timedelta(0)):
         length = f"{step} months" if is_monthly else f"{step / _DAY:g} days"
-        raise ValueError(
-            f"The forcing 'time_of_day' is constant with a step of {length}, so it must not be used: leave it out of "
-            "forcings."
-        )
+        raise ValueError(f"The forcing 'time_of_day' is constant with a step of {length}. Leave it out of forcings.")
     is_daily_mean = is_monthly or step >= _DAY
     latitude = np.deg2rad(np.asarray(latitude, np.float64))
     clock = xr.DataArray(times, dims="time").dt
@@ -124,17 +117,10 @@ def harmonics(names: Sequence[str], times: pd.Index, latitude: np.ndarray, step:
 
 
 def coordinate_fields(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-    """Return the position of each cell on the unit sphere, which has no jump at the edge of the longitudes.
+    """Return the position of each cell on the unit sphere, which is continuous in longitude.
 
-    Parameters
-    ----------
-    latitude, longitude
-        Degrees north and east, one-dimensional, in any order and range.
-
-    Returns
-    -------
-    Array (channel, latitude, longitude), float32, channels as in `COORDINATE_CHANNELS`: sin(latitude),
-    cos(latitude) cos(longitude), cos(latitude) sin(longitude).
+    `latitude` and `longitude` are in degrees north and east, in any order and range. The array is float32, (channel,
+    latitude, longitude), with the channels of `COORDINATE_CHANNELS`.
     """
     latitude, longitude = (np.deg2rad(np.asarray(degrees, np.float64)) for degrees in (latitude, longitude))
     fields = [
@@ -148,10 +134,10 @@ def coordinate_fields(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray
 def _insolation(
     declination: np.ndarray, distance_factor: np.ndarray, hour_angle: np.ndarray, latitude: np.ndarray
 ) -> np.ndarray:
-    """Return the harmonics of insolation, (3, time, latitude).
+    """Return the harmonics of insolation = distance factor * cos(zenith angle), (3, time, latitude).
 
-    cos(zenith) = sin(latitude) sin(declination) + cos(latitude) cos(declination) cos(hour angle + longitude), times
-    the distance factor, with the last cosine expanded in longitude.
+    cos(zenith angle) = sin(latitude) sin(declination) + cos(latitude) cos(declination) cos(hour angle + longitude),
+    with the last cosine expanded in longitude.
     """
     constant = distance_factor * np.sin(declination)
     amplitude = distance_factor * np.cos(declination)
@@ -165,9 +151,9 @@ def _insolation(
 
 
 def _daily_mean_insolation(declination: np.ndarray, distance_factor: np.ndarray, latitude: np.ndarray) -> np.ndarray:
-    """Return the harmonics of the daily mean of insolation, (3, time, latitude): it does not vary with longitude.
+    """Return the harmonics of daily mean insolation, (3, time, latitude), which does not vary with longitude.
 
-    See `harmonics` for the formula (D. L. Hartmann, Global Physical Climatology, chapter 2).
+    The formula is in `harmonics` (D. L. Hartmann, Global Physical Climatology, chapter 2).
     """
     half_day = np.arccos(np.clip(-np.outer(np.tan(declination), np.tan(latitude)), -1, 1))
     constant = half_day * np.outer(np.sin(declination), np.sin(latitude))
@@ -178,9 +164,9 @@ def _daily_mean_insolation(declination: np.ndarray, distance_factor: np.ndarray,
 
 
 def _solar_position(days: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return declination (radians), squared mean distance over distance, and equation of time (radians).
+    """Return declination (radians), (mean distance / distance)^2, and equation of time (radians).
 
-    Days are counted from 2000-01-01 12:00 UTC. Astronomical Almanac, low precision formulas for the sun.
+    `days` are counted from 2000-01-01 12:00 UTC. Astronomical Almanac, low precision formulas for the sun.
     """
     mean_longitude = np.deg2rad(280.460 + 0.9856474 * days)
     anomaly = np.deg2rad(357.528 + 0.9856003 * days)
@@ -197,7 +183,7 @@ def _solar_position(days: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _days_since_2000(times: pd.Index, clock: Any) -> np.ndarray:
-    """Return the days since 2000-01-01 12:00; in a model calendar, those at the same fraction of a mean year."""
+    """Return the days since 2000-01-01 12:00 UTC; in a model calendar, those of the same fraction of a mean year."""
     if isinstance(times, pd.DatetimeIndex):
         # milliseconds, because nanoseconds overflow 292 years from 2000
         since = times.values.astype("datetime64[ms]") - np.datetime64("2000-01-01T12", "ms")

@@ -35,14 +35,13 @@ class Task:
         Time between states: "6h", "1D", or calendar months "1MS". A multiple of the data's own step.
     forcings
         Inputs known at any time: "insolation" (at the top of the atmosphere; for steps of a day or more its daily
-        mean), "time_of_day", "time_of_year", "coordinates"; and fields without time by their name in the training data
-        ("orography", "land_sea_mask"). The network gets them at its input times and at the times that it forecasts.
+        mean), "time_of_day", "time_of_year", "coordinates"; and static fields by their name in the training data
+        ("orography", "land_sea_mask"). The network gets them at its input times and at its forecast times.
     inputs
         Variables of the input states that are not forecast. Their future is unknown, which excludes a rollout:
         `horizon` is at most `history`.
     diagnostics
-        Variables that are forecast without being inputs, such as precipitation. The Dataset given to a forecaster
-        needs none of them.
+        Variables that are forecast without being inputs, such as precipitation. A forecaster needs no data of them.
     transforms
         Transforms and bounds by variable. "log" for precipitation: the network learns log(1 + x / 0.01 mm), and
         forecasts are not negative; `("log", scale)` for other variables, in their units. `(low, high)` clamps
@@ -52,7 +51,7 @@ class Task:
     ------
     ValueError
         If a length is below one, a name appears twice, the step cannot be read, or a transform is unknown or
-        belongs to no variable of the task.
+        does not belong to a variable of the task.
     """
 
     variables: tuple[str, ...]
@@ -79,7 +78,12 @@ class Task:
                 raise ValueError(f"{name}={value!r} must be an integer from 1 to {_MAX_STEPS} (number of steps).")
             object.__setattr__(self, name, int(value))
         parse_step(self.step)
-        self._check_overlap()
+        for first, second in itertools.combinations(("variables", "inputs", "diagnostics", "forcings"), 2):
+            if common := sorted(set(getattr(self, first)) & set(getattr(self, second))):
+                raise ValueError(
+                    f"{common} must not be in both {first} and {second}. Use variables for input and output, inputs "
+                    "for input only, diagnostics for output only, forcings for what is known at any time."
+                )
         if self.inputs and self.horizon > self.history:
             raise ValueError(
                 f"horizon={self.horizon} must be at most history={self.history}: a second call of the network needs "
@@ -87,15 +91,6 @@ class Task:
                 "variables."
             )
         object.__setattr__(self, "transforms", _parse_transforms(self.transforms, self.all_variables))
-
-    def _check_overlap(self) -> None:
-        """Raise ValueError if a name is in two of the settings that name variables."""
-        for first, second in itertools.combinations(("variables", "inputs", "diagnostics", "forcings"), 2):
-            if common := sorted(set(getattr(self, first)) & set(getattr(self, second))):
-                raise ValueError(
-                    f"{common} must not be in both {first} and {second}. Use variables for input and output, inputs "
-                    "for input only, diagnostics for output only, forcings for what is known at any time."
-                )
 
     def _repr_html_(self) -> str:
         levels = ", ".join(f"{level:g}" for level in self.levels or ())
@@ -151,7 +146,7 @@ def _parse_levels(levels: object) -> tuple[float, ...] | None:
         raise ValueError(f"levels={levels!r} must be a list of pressures in hPa. Write levels=[{levels!r}].")
     levels = list(levels)
     if not levels:
-        raise ValueError("levels=[] must hold pressures in hPa, such as levels=[500, 850]. Leave it out for none.")
+        raise ValueError("levels=[] must contain pressures in hPa. Write levels=[500, 850], or leave it out.")
     for level in levels:
         if isinstance(level, bool) or not is_finite(level) or level <= 0:
             raise ValueError(f"levels contains {level!r}, which must be a positive pressure in hPa, such as 500.")

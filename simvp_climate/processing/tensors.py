@@ -4,6 +4,7 @@ Shape suffixes: C channel, H latitude, W longitude; B window of a batch, T time 
 times of a batch.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,24 +21,28 @@ from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
 
 
+def choose_device(device: str) -> str:
+    """Return "cuda", "mps" or "cpu": the requested device, or for "auto" a GPU if there is one.
+
+    Raises ValueError if the device is unknown or not available.
+    """
+    devices = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = [name for name, is_available in devices.items() if is_available]
+    if device == "auto":
+        return available[0]
+    if device not in available:
+        raise ValueError(f"device={device!r} is not available. Choose 'auto' or one of {available}.")
+    return device
+
+
 class Forcings:
-    """Forcings of forecasts, computed on the device.
+    """The forcings of a task, computed on the device.
 
-    For every input state: the varying forcings at its time, those at the time of the output state in the same place,
-    and the fields without time.
+    Each input state gets the varying forcings at its own time, those `history` steps later (the time of the output
+    state in the same position), and the static fields.
 
-    Parameters
-    ----------
-    task
-        Names the forcings.
-    latitude, longitude
-        Of the grid, ascending, degrees.
-    statics
-        The static fields named in `task.forcings`, in that order, (field, H, W), in their own units.
-    weights
-        Area weights with mean one, (H,).
-    device
-        Where to compute.
+    `statics` has the static fields named in `task.forcings`, in that order, (field, H, W), in their own units;
+    `weights` are area weights with mean one, (H,).
     """
 
     def __init__(
@@ -70,17 +75,18 @@ class Forcings:
         """Return the number of forcing channels."""
         return 2 * self.varying_count + len(self.static_FHW)
 
-    def __call__(self, init_times: pd.Index, calls: int) -> Tensor | None:
-        """Return the forcings of `calls` network calls from each initialization, (B, T, F, H, W), or None without any.
+    def __call__(self, init_times: pd.Index, horizon: int) -> Tensor | None:
+        """Return the forcings of forecasts over `horizon` steps, (B, T, F, H, W), or None if the task has none.
 
-        T is calls * history.
+        T counts the input states of all network calls: `horizon`, rounded up to a multiple of `history`.
         """
         if not len(self):
             return None
         history = self.task.history
+        states = math.ceil(horizon / history) * history
         channels = []
         if self.varying_count:
-            steps = range(1 - history, calls * history + 1)
+            steps = range(1 - history, states + 1)
             times = [shift(init_times, self.task.step, step) for step in steps]
             # windows overlap: compute each time once
             unique, inverse = np.unique(np.stack([np.asarray(index) for index in times], axis=1), return_inverse=True)
@@ -91,38 +97,26 @@ class Forcings:
             for channel in self.clipped_channels:
                 fields_NFHW[:, channel].clamp_(min=0)
             fields_BTFHW = fields_NFHW[torch.as_tensor(inverse.reshape(len(init_times), -1), device=self.device)]
-            channels = [fields_BTFHW[:, : calls * history], fields_BTFHW[:, history:]]
+            channels = [fields_BTFHW[:, :states], fields_BTFHW[:, history:]]
         if len(self.static_FHW):
-            channels.append(self.static_FHW.expand(len(init_times), calls * history, *self.static_FHW.shape))
+            channels.append(self.static_FHW.expand(len(init_times), states, *self.static_FHW.shape))
         return torch.cat(channels, dim=2)
 
 
 @dataclass(frozen=True)
 class ChannelRoles:
-    """Which channels of the states are inputs and outputs of the network, and its forcings.
+    """Which channels of the states are inputs and outputs of the network, and its forcings."""
 
-    Attributes
-    ----------
-    input_channels, output_channels
-        Indices of these channels in the states. Both lists begin with the shared channels.
-    shared_count
-        Number of channels that are both.
-    forcings
-        Names of the forcing channels.
-    input_names, output_names
-        Names of the network's input channels, forcings included, and of its output channels.
-    """
-
-    input_channels: list[int]
+    input_channels: list[int]  # indices in the states; both lists begin with the shared channels
     output_channels: list[int]
-    shared_count: int
-    forcings: list[str]
-    input_names: list[str]
+    shared_count: int  # channels that are both
+    forcings: list[str]  # names of the forcing channels
+    input_names: list[str]  # names of the network's input channels, forcings included
     output_names: list[str]
 
 
 def channel_roles(task: Task, channels: Sequence[reader.Channel]) -> ChannelRoles:
-    """Return the roles of the channels of a task's states, which are in the order of `task.all_variables`."""
+    """Return the roles of channels that are in the order of `task.all_variables`."""
     indices = {role: [] for role in ("variables", "inputs", "diagnostics")}
     for index, channel in enumerate(channels):
         role = next(role for role in indices if channel.variable in getattr(task, role))
@@ -165,11 +159,10 @@ def forcing_names(task: Task) -> list[str]:
 
 
 class Scale:
-    """Normalization of states and back, on the device.
+    """Normalizes states and denormalizes forecasts, on the device.
 
-    Normalized values are (x - mean) / std per channel, with log(1 + x / log_scale) for x in channels with a log
-    transform; masked cells, which never have a value, are 0, the mean. Denormalized forecasts lie within the bounds of
-    their variable and are NaN in masked cells.
+    Normalized values are (x - mean) / std per channel. Channels with a log transform have log(1 + x / log_scale) in
+    place of x. Masked cells never have a value: they are 0, the mean, in normalized states and NaN in forecasts.
     """
 
     def __init__(self, normalizer: Normalizer, device: torch.device):

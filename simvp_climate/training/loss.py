@@ -3,8 +3,6 @@
 Shape suffixes: B window of a batch, T time or lead, C channel, H latitude, W longitude, F forcing.
 """
 
-import math
-
 import numpy as np
 import pandas as pd
 import torch
@@ -89,7 +87,7 @@ class Loss:
         """
         x_BTCHW = batch.states[:, : self.history + leads].to(self.device, non_blocking=True)
         x_BTCHW = self.scale.normalize(x_BTCHW)
-        f_BTFHW = self.forcings(inits[batch.windows], math.ceil(leads / self.history))
+        f_BTFHW = self.forcings(inits[batch.windows], leads)
         # the input channels come first
         input_BTCHW = x_BTCHW[:, : self.history, : len(self.roles.input_channels)]
         forecast_BTCHW = rollout(network, input_BTCHW, leads, f_BTFHW, self.input_scale.constrain).float()

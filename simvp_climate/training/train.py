@@ -12,7 +12,6 @@ import xarray as xr
 from lightning_fabric import Fabric
 from lightning_fabric.loggers import Logger
 
-from simvp_climate.forecasting.device import choose_device
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.networks.simvp_v2 import SimVPv2Config
 from simvp_climate.processing import tensors
@@ -119,7 +118,7 @@ def train(
     _check_arguments(task, valid, model, config, directory, start_from, logger)
     model = transfer.choose_model(model, start_from)
     leads = config.leads(task)
-    accelerator = choose_device(device)
+    accelerator = tensors.choose_device(device)
     config = _resolve_precision(config, accelerator)
     fabric = distributed.start(accelerator, config.precision, logger)
     _check_batch_size(config, fabric)

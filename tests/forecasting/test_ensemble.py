@@ -49,7 +49,7 @@ def test_an_ensemble_survives_a_file(forecaster, other, tmp_path):
 
 def test_too_few_or_repeated_forecasters_are_errors(forecaster, other):
     ds = waves()
-    with pytest.raises(ValueError, match="two forecasters, not 1"):
+    with pytest.raises(ValueError, match="1 forecasters .* at least two"):
         ensemble([forecaster], ds)
     with pytest.raises(ValueError, match=f"{forecaster.digest[:12]}.* repeated"):
         ensemble([forecaster, other, forecaster], ds)

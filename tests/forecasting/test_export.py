@@ -141,7 +141,7 @@ def test_paths_that_cannot_be_written_are_errors(forecaster, tmp_path, monkeypat
         forecaster.export(tmp_path / "f.onnx")
     assert (tmp_path / "f.onnx").read_text() == "do not lose me"
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ImportError, match="needs onnxscript: pip install"):
+    with pytest.raises(ImportError, match="onnxscript.* pip install"):
         forecaster.export(tmp_path / "g.onnx")
 
 

@@ -235,7 +235,7 @@ def with_hole(ds):
 @pytest.mark.parametrize(
     ("change", "arguments", "message"),
     [
-        (lambda ds: ds.isel(latitude=slice(0, 4)), {}, "not on the grid.*: the grids differ"),
+        (lambda ds: ds.isel(latitude=slice(0, 4)), {}, "grid of the training data: .* differ"),
         (lambda ds: ds.assign_coords(longitude=ds["longitude"] + 1), {}, "longitude 0 is 0 against 1"),
         (lambda ds: ds.drop_vars("z500"), {}, "no variable 'z500'"),
         (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="Pa")), {}, "t2m is in 'Pa'.* 'K'"),

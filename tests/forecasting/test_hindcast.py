@@ -202,6 +202,6 @@ def test_other_files_are_left_alone(forecaster, tmp_path):
         forecaster.hindcast(waves(), every="12h", store=tmp_path / "y.zarr", progress=False)
     with pytest.raises(FileNotFoundError, match="no folder"):
         forecaster.hindcast(waves(), every="12h", store=tmp_path / "nowhere" / "h.zarr", progress=False)
-    with pytest.raises(ValueError, match="initializations: pass every"):
+    with pytest.raises(ValueError, match="initializations.* every="):
         forecaster.hindcast(waves(), store=tmp_path / "h.zarr")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "all of it"

@@ -70,7 +70,7 @@ def test_every_new_setting_has_a_default_for_older_files():
 
 def test_a_newer_format_asks_for_an_upgrade(path, tmp_path):
     newer = edit(path, tmp_path / "f", lambda m, h, t: m.update(format="simvp_climate forecaster 4", version="9"))
-    with pytest.raises(ValueError, match=r"/f'.* newer simvp_climate \(9, format 4; .*pip install -"):
+    with pytest.raises(ValueError, match=r"/f'.* newer simvp_climate \(9, format 4\).*pip install -"):
         Forecaster.load(newer)
 
 
@@ -153,26 +153,26 @@ def test_an_edit_that_leaves_the_checksum_is_detected(path, tmp_path, change, me
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m, h, t: t["std"].fill_(0), "/f' is not a usable forecaster: std is not finite"),
-        (lambda m, h, t: t["std"].neg_(), "std is not finite and above 0"),
-        (lambda m, h, t: t["change_std"].fill_(0), "change_std is not finite and above 0"),
-        (lambda m, h, t: t["mean"].fill_(np.nan), "mean is not finite"),
-        (lambda m, h, t: t["log_scale"].fill_(-1), "log_scale is not finite and at least 0"),
-        (lambda m, h, t: t["bounds"].fill_(0), "bounds is not a smaller"),
-        (lambda m, h, t: t.update(mask=t["mask"].float()), "mask is not boolean"),
+        (lambda m, h, t: t["std"].fill_(0), "/f' is not a usable forecaster: std must be finite"),
+        (lambda m, h, t: t["std"].neg_(), "std must be finite and above 0"),
+        (lambda m, h, t: t["change_std"].fill_(0), "change_std must be .* above 0"),
+        (lambda m, h, t: t["mean"].fill_(np.nan), "mean must be finite"),
+        (lambda m, h, t: t["log_scale"].fill_(-1), "log_scale must be .* at least 0"),
+        (lambda m, h, t: t["bounds"].fill_(0), "bounds must be a smaller"),
+        (lambda m, h, t: t.update(mask=t["mask"].float()), "mask must be boolean"),
         (lambda m, h, t: t.update(mask=t["mask"][:1].clone()), r"mask has the shape \(1, 8, 16\).* \(2, 8, 16\)"),
         (lambda m, h, t: t.update(std=t["std"][:1].clone()), r"std has the shape \(1,\).* \(2,\)"),
-        (lambda m, h, t: t.update(latitude=t["latitude"].flip(0)), "latitude is not ascending within -90 and 90"),
-        (lambda m, h, t: t["latitude"].add_(30), "latitude is not ascending within -90 and 90"),
-        (lambda m, h, t: t["mask"].fill_(True), "mask is not boolean with an unmasked cell"),
-        (lambda m, h, t: h["channels"][0].__setitem__(0, "q"), r"channels are of \['q', 't2m'\].* task"),
+        (lambda m, h, t: t.update(latitude=t["latitude"].flip(0)), "latitude must be ascending"),
+        (lambda m, h, t: t["latitude"].add_(30), "latitude must be .* within -90 and 90"),
+        (lambda m, h, t: t["mask"].fill_(True), "mask must be .* unmasked cell"),
+        (lambda m, h, t: h["channels"][0].__setitem__(0, "q"), r"channels \['q', 't2m'\] must be .* task"),
         (lambda m, h, t: h["model"].update(hidden_time=10**5), r"has the shape .* model .*100000"),
         (lambda m, h, t: h["model"].update(blocks=10**6), "model has 1000002 layers"),
         (
             lambda m, h, t: t["network.translator.blocks.0.norm_mix.running_var"].neg_(),
             "norm_mix.running_var' is a variance and has values below 0",
         ),
-        (lambda m, h, t: m.update(format="simvp_climate forecaster 0"), "format 0; formats start at 1"),
+        (lambda m, h, t: m.update(format="simvp_climate forecaster 0"), "format 0, .* start at 1"),
         (lambda m, h, t: t.pop("longitude"), "it has no 'longitude'"),
         (lambda m, h, t: t.pop("network.readout.bias"), "lacks the weight 'readout.bias'"),
         (lambda m, h, t: t.update({"network.extra": torch.ones(1)}), "should not have the weight 'extra'"),

@@ -319,7 +319,7 @@ class TestForcings:
         statics = np.array(statics).reshape(-1, 2, 4)
         latitude, longitude = np.array([-30.0, 30.0]), np.arange(4) * 90.0
         made = tensors.Forcings(task, latitude, longitude, statics, np.ones(2), torch.device("cpu"))
-        return made, made(pd.DatetimeIndex(inits), calls)
+        return made, made(pd.DatetimeIndex(inits), history * calls)
 
     def test_input_and_target_times_side_by_side(self):
         made, f = self.fields(["insolation"], ["2001-03-20T12", "2001-03-20T18"], calls=2)

@@ -171,7 +171,7 @@ def test_wrong_step_grid_and_overlap_are_refused():
         run(ds, config={"epochs": 3})
     with pytest.raises(ValueError, match=r"start_from is a str: give a Forecaster, Forecaster.load\(path\)"):
         run(ds, start_from="f.safetensors")
-    with pytest.raises(ValueError, match="device='gpu' is not available: choose 'auto' or one of"):
+    with pytest.raises(ValueError, match="device='gpu' is not available.* 'auto'"):
         train(TASK, ds, valid=None, device="gpu")
     with pytest.raises(ValueError, match="grids differ"):
         run(ds, valid=waves(times=12, start="2001-03-01").isel(latitude=slice(0, 5)))
