@@ -26,8 +26,8 @@ def states():
     ds = waves(times=60)
     random = np.random.default_rng(0)
     times = pd.date_range("1999-01-01", "2000-12-31T18:00", freq="6h", unit="ns")
-    picks = random.integers(0, 60, size=len(times))
-    return ds.isel(time=picks).assign_coords(time=times)
+    positions = random.integers(0, 60, size=len(times))
+    return ds.isel(time=positions).assign_coords(time=times)
 
 
 def test_an_ensemble_has_the_forecasts_of_each_forecaster(forecaster, other):
@@ -41,7 +41,7 @@ def test_an_ensemble_has_the_forecasts_of_each_forecaster(forecaster, other):
     assert np.isfinite(table.t2m.sel(system="2 forecasters", metric=["crps", "spread"])).all()
 
 
-def test_an_ensemble_survives_a_file(forecaster, other, tmp_path):
+def test_an_ensemble_is_the_same_after_netcdf(forecaster, other, tmp_path):
     result = ensemble([forecaster, other], waves(), every="24h")
     result.to_netcdf(tmp_path / "f.nc")
     xr.testing.assert_identical(xr.load_dataset(tmp_path / "f.nc", decode_timedelta=True), result)
@@ -125,7 +125,7 @@ class TestPerturbed:
         plain = forecaster(ds, every="48h")
         assert result.t2m.dims == ("init_time", "lead_time", "number", "latitude", "longitude")
         np.testing.assert_array_equal(result.t2m.sel(number=4), plain.t2m)
-        # small states grow linearly: their mean is the unperturbed forecast
+        # small perturbations grow linearly: the mean of a pair is the unperturbed forecast
         deviation = result.t2m - plain.t2m
         assert float(abs(deviation.sel(number=0)).max()) > 1e-3
         pair = deviation.sel(number=0) + deviation.sel(number=1)

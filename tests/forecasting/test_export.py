@@ -17,13 +17,13 @@ from simvp_climate.processing.task import Task
 from simvp_climate.training.train import train
 
 # hide the package and its dependencies, also from an editable install
-ALONE = """
+HIDE = """
 import sys
-class Nothing:
+class HidePackages:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {others!r}:
-            raise ImportError(name + " is not to be used here")
-sys.meta_path.insert(0, Nothing())
+        if name.split(".")[0] in {hidden!r}:
+            raise ImportError(name + " is hidden")
+sys.meta_path.insert(0, HidePackages())
 import json
 import numpy as np
 inputs = dict(np.load({inputs!r}))
@@ -41,7 +41,7 @@ program = onnxruntime.InferenceSession({path!r})
 about = json.loads(program.get_modelmeta().custom_metadata_map["forecaster"])
 run = lambda parts: program.run(None, parts)[0]
 """
-REST = """
+FORECAST = """
 try:
     import simvp_climate
     raise SystemExit("the package can be imported")
@@ -57,19 +57,19 @@ def run_alone(path: Path, inputs: dict[str, np.ndarray], folder: Path) -> tuple[
     """Return the forecasts of all inputs and of the first alone, and the description in the file."""
     np.savez(folder / "inputs.npz", **inputs)
     onnx = path.suffix == ".onnx"
-    code = (ALONE + (ONNX if onnx else PT2) + REST).format(
+    code = (HIDE + (ONNX if onnx else PT2) + FORECAST).format(
         path=str(path),
         inputs=str(folder / "inputs.npz"),
         out=str(folder / "out.npz"),
-        others=("simvp_climate", *("torch",) * onnx),
+        hidden=("simvp_climate", *("torch",) * onnx),
     )
     subprocess.run([sys.executable, "-I", "-W", "error::DeprecationWarning", "-c", code], check=True, cwd=folder)
     with np.load(folder / "out.npz") as forecasts:
         return forecasts["all"], forecasts["first"], json.loads(str(forecasts["about"]))
 
 
-def states_of(ds: xr.Dataset, variables: list[str], history: int, count: int) -> np.ndarray:
-    """Return the histories of the first inits, (init, history, channel, latitude, longitude)."""
+def stack_histories(ds: xr.Dataset, variables: list[str], history: int, count: int) -> np.ndarray:
+    """Return the histories of the first `count` initializations, (init, history, channel, latitude, longitude)."""
     values = np.stack([ds[name].values for name in variables], axis=1)
     return np.stack([values[start : start + history] for start in range(count)]).astype(np.float32)
 
@@ -81,7 +81,7 @@ def check_same(result: np.ndarray, forecast: xr.Dataset, ds: xr.Dataset) -> None
 
 
 @pytest.fixture(scope="module")
-def everything():
+def full_forecaster():
     """Data and forecaster with a mask, a logarithm, active bounds, forcings, and two calls of the network."""
     ds = waves(times=50)
     land = (ds["latitude"] > 40) & (ds["longitude"] < 100)
@@ -91,38 +91,40 @@ def everything():
     ds["orography"] = (("latitude", "longitude"), np.random.default_rng(0).random((8, 16)) * 1000, {"units": "m"})
     transforms = {"tp": "log", "tcc": (float(ds["tcc"].min()), float(ds["tcc"].max()))}
     task = Task(["t2m", "tp", "tcc"], history=2, horizon=3, forcings=["insolation", "orography"], transforms=transforms)
-    made = train(task, ds.isel(time=slice(0, 40)), valid=None, model=tiny_model(), config=quick(), device="cpu")
-    return ds, made
+    trained = train(task, ds.isel(time=slice(0, 40)), valid=None, model=tiny_model(), config=quick(), device="cpu")
+    return ds, trained
 
 
-@pytest.mark.parametrize("end", [".pt2", ".onnx"])
-def test_programs_forecast_the_same_without_the_package(everything, end, tmp_path):
-    ds, made = everything
-    made.export(tmp_path / f"program{end}")
-    assert [path.name for path in tmp_path.iterdir()] == [f"program{end}"]
-    forecast = made(ds, every="6h").isel(init_time=slice(0, 5))
-    forcings = made.forcings(forecast.indexes["init_time"])
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_programs_forecast_the_same_without_the_package(full_forecaster, suffix, tmp_path):
+    ds, trained = full_forecaster
+    trained.export(tmp_path / f"program{suffix}")
+    assert [path.name for path in tmp_path.iterdir()] == [f"program{suffix}"]
+    forecast = trained(ds, every="6h").isel(init_time=slice(0, 5))
+    forcings = trained.forcings(forecast.indexes["init_time"])
     assert forcings.dims == ("init_time", "state", "forcing", "latitude", "longitude")
     assert forcings.shape == (5, 4, 3, 8, 16)  # two calls of two states
     names = ["insolation", "insolation_at_output", "orography"]
     assert forcings["forcing"].values.tolist() == names
-    inputs = {"states": states_of(ds, ["t2m", "tp", "tcc"], 2, 5), "forcings": forcings.values}
-    forecasts, first, about = run_alone(tmp_path / f"program{end}", inputs, tmp_path)
+    inputs = {"states": stack_histories(ds, ["t2m", "tp", "tcc"], 2, 5), "forcings": forcings.values}
+    forecasts, first, about = run_alone(tmp_path / f"program{suffix}", inputs, tmp_path)
     assert forecasts.shape == (5, 3, 3, 8, 16) and forecasts.dtype == np.float32
     check_same(forecasts, forecast, ds)
     check_same(first, forecast.isel(init_time=slice(0, 1)), ds)
     assert np.isnan(forecasts[:, :, 0]).sum() == 5 * 3 * 10  # the mask
-    assert forecasts[:, :, 2].min() == ds["tcc"].min() and (forecasts[:, :, 1] >= 0).all()  # the bound is met
+    assert forecasts[:, :, 2].min() == ds["tcc"].min() and (forecasts[:, :, 1] >= 0).all()  # the bound is reached
     assert about["channels"] == ["t2m", "tp", "tcc"] and about["units"] == ["K", "m", "1"]
     assert about["latitude"] == ds["latitude"].values.tolist() and about["longitude"] == ds["longitude"].values.tolist()
     assert (about["step"], about["history"], about["horizon"], about["forcings"]) == ("6h", 2, 3, names)
-    assert str(Path(__file__).parents[2]).encode() not in (tmp_path / f"program{end}").read_bytes()
+    assert str(Path(__file__).parents[2]).encode() not in (tmp_path / f"program{suffix}").read_bytes()
 
 
 def test_without_forcings_a_program_has_one_input(forecaster, tmp_path):
     before = {name: value.clone() for name, value in forecaster.network.state_dict().items()}
     forecaster.export(tmp_path / "f.pt2")
-    forecasts, _, about = run_alone(tmp_path / "f.pt2", {"states": states_of(waves(), ["z500", "t2m"], 3, 4)}, tmp_path)
+    forecasts, _, about = run_alone(
+        tmp_path / "f.pt2", {"states": stack_histories(waves(), ["z500", "t2m"], 3, 4)}, tmp_path
+    )
     check_same(forecasts, forecaster(waves(), every="6h").isel(init_time=slice(0, 4)), waves())
     assert about["forcings"] == [] and "second_input" not in about
     assert forecaster.forcings(["2001-01-01", "2001-01-02T06"], horizon=7).shape == (2, 9, 0, 8, 16)
@@ -152,7 +154,7 @@ def test_a_failed_export_keeps_the_previous_program(forecaster, tmp_path, monkey
     def fail(program, about, inputs):
         raise OSError(28, "No space left on device")
 
-    # nothing is traced: the writing alone is what fails
+    # skip the tracing, so that only the writing fails
     monkeypatch.setattr(
         torch.export, "export", lambda *args, **options: SimpleNamespace(graph=SimpleNamespace(nodes=()))
     )

@@ -45,8 +45,8 @@ def test_default_is_one_forecast_from_the_last_time(forecaster):
 def test_states_after_the_initialization_are_ignored(forecaster):
     ds = waves()
     init = ds["time"].values[30]
-    blind = ds.where(ds["time"] <= init)
-    xr.testing.assert_equal(forecaster(blind, init_times=[init]), forecaster(ds, init_times=[init]))
+    without_future = ds.where(ds["time"] <= init)
+    xr.testing.assert_equal(forecaster(without_future, init_times=[init]), forecaster(ds, init_times=[init]))
 
 
 def test_a_saved_forecaster_forecasts_the_same(forecaster, tmp_path):
@@ -93,10 +93,10 @@ def test_longer_horizons_are_rolled_out_and_shorter_ones_cut(forecaster):
     assert long.sizes["lead_time"] == 7 and short.sizes["lead_time"] == 1
     np.testing.assert_allclose(long["t2m"][:, :3], task["t2m"], rtol=1e-6)
     np.testing.assert_allclose(short["t2m"], task["t2m"][:, :1], rtol=1e-6)
-    # a rollout is the forecast from the forecast
-    fed = task.isel(init_time=0).swap_dims(lead_time="valid_time").rename(valid_time="time")
-    fed = fed.drop_vars(["lead_time", "init_time"])
-    again = forecaster(fed[["z500", "t2m"]])
+    # a rollout equals a forecast from the forecast
+    fed_back = task.isel(init_time=0).swap_dims(lead_time="valid_time").rename(valid_time="time")
+    fed_back = fed_back.drop_vars(["lead_time", "init_time"])
+    again = forecaster(fed_back[["z500", "t2m"]])
     np.testing.assert_allclose(again["z500"][0], long["z500"][0, 3:6], rtol=1e-5)
 
 
@@ -161,7 +161,7 @@ def test_longitude_before_latitude_and_levels_in_pascal():
     assert forecast["geopotential"].sel(plev=85000).mean() == pytest.approx(0.3 * 4.9e4, rel=0.1)
 
 
-def test_a_plain_to_netcdf_is_a_cf_file(forecaster, tmp_path):
+def test_to_netcdf_writes_a_cf_file(forecaster, tmp_path):
     import netCDF4
 
     forecast = forecaster(waves(), every="1D")
@@ -376,19 +376,21 @@ class TestMasks:
         land = torch.from_numpy(made.normalizer.mask)
         assert land.any()
 
-        class Loud(torch.nn.Module):
+        class WithOffset(torch.nn.Module):
             shared_channels = 2
 
-            def __init__(self, network, by):
+            def __init__(self, network, offset):
                 super().__init__()
-                self.network, self.by = network, torch.nn.Parameter(torch.tensor(by))
+                self.network, self.offset = network, torch.nn.Parameter(torch.tensor(offset))
                 self.config = network.config
 
             def forward(self, x, f=None):
-                return self.network(x, f) + self.by * land
+                return self.network(x, f) + self.offset * land
 
-        quiet, loud = (dataclasses.replace(made, network=Loud(made.network, by)) for by in (0.0, 100.0))
-        xr.testing.assert_equal(quiet(ds, horizon=7), loud(ds, horizon=7))
+        without, with_offset = (
+            dataclasses.replace(made, network=WithOffset(made.network, offset)) for offset in (0.0, 100.0)
+        )
+        xr.testing.assert_equal(without(ds, horizon=7), with_offset(ds, horizon=7))
 
     def test_bounds_apply_to_states_that_are_fed_back(self):
         ds, middle = waves(), 285.0
@@ -498,11 +500,11 @@ class TestForcings:
         names = ["insolation", "time_of_day", "time_of_year", "coordinates", "orography"]
         made = train_small(ds, forcings=names)
         assert made.network.forcings == 2 * (1 + 2 + 2) + 3 + 1
-        forecast = made(waves(), every="1D", horizon=5)  # the data that are forecast need no orography
+        forecast = made(waves(), every="1D", horizon=5)  # the initial data need no orography
         made.save(tmp_path / "f.safetensors")
         xr.testing.assert_equal(forecast, Forecaster.load(tmp_path / "f.safetensors", "cpu")(ds, every="1D", horizon=5))
-        dull = dataclasses.replace(made, statics=made.statics * np.linspace(0, 1, 16))
-        assert abs(dull(waves(), every="1D", horizon=5)["t2m"] - forecast["t2m"]).max() > 1e-5
+        other = dataclasses.replace(made, statics=made.statics * np.linspace(0, 1, 16))
+        assert abs(other(waves(), every="1D", horizon=5)["t2m"] - forecast["t2m"]).max() > 1e-5
 
     def test_forcings_are_known_after_the_end_of_the_data(self):
         ds = self.data()
@@ -534,14 +536,14 @@ class TestTransforms:
         forecast = made(ds, every="1D")
         assert forecast["tp"].min() >= 0
         assert np.float32(low) == forecast["tcc"].min() and forecast["tcc"].max() <= np.float32(high)
-        # of the order of what was learned: the logarithm is undone
+        # the logarithm is undone: the mean has the order of magnitude of the data
         assert 0.3 < forecast["tp"].mean() / ds["tp"].mean() < 3
         made.save(tmp_path / "f.safetensors")
         again = Forecaster.load(tmp_path / "f.safetensors", "cpu")
         assert again.task == made.task
         xr.testing.assert_equal(again(ds, every="1D"), forecast)
 
-    def test_in_other_units(self):
+    def test_transformed_variables_in_other_units(self):
         ds = self.rain()
         made = train_small(ds, variables=["tp"], transforms={"tp": "log"})
         millimeters = ds.assign(tp=(ds["tp"] * 1000).assign_attrs(units="mm"))
@@ -577,8 +579,8 @@ def test_the_training_curve_is_a_table(forecaster):
     assert table.loc[2].tolist() == [2, 1, 80, 1.4]
     assert table.attrs["units"] == {"valid_rmse_z500_6h": "m2 s-2", "valid_rmse_t2m_6h": "K"}
     assert table.attrs["kept"] == 2  # the first of the best
-    unseen = [{"loss": 3.0}, {"loss": 4.0}]
-    last = dataclasses.replace(forecaster, provenance={**forecaster.provenance, "epochs": unseen}).training_curve
+    without_valid = [{"loss": 3.0}, {"loss": 4.0}]
+    last = dataclasses.replace(forecaster, provenance={**forecaster.provenance, "epochs": without_valid}).training_curve
     assert last.attrs["kept"] == 2 and last.columns.tolist() == ["loss"]
 
 

@@ -18,13 +18,13 @@ BYTES = 3 * 2 * 8 * 16 * 4  # of a forecast: leads, variables, cells
 
 
 @pytest.fixture(autouse=True)
-def few_at_a_time(monkeypatch, forecaster):
-    """Four initializations at a time."""
+def small_batches(monkeypatch, forecaster):
+    """Batches of four initializations."""
     monkeypatch.setattr(hindcast, "_BATCH_BYTES", 4 * BYTES)
 
 
-def plain(dataset):
-    """Return a dataset without the attributes that depend on the time and the way it was made."""
+def without_changing_attributes(dataset):
+    """Return a dataset without the attributes that depend on the time and on the way of writing."""
     dataset = dataset.load().copy()
     attributes = {name for name in dataset.attrs if name not in ("history", "hindcast")}
     dataset.attrs = {name: dataset.attrs[name] for name in attributes}
@@ -33,7 +33,7 @@ def plain(dataset):
 
 def assert_same(result, expected):
     """Labels and attributes are identical; sums over batches of another size round differently."""
-    result, expected = plain(result), plain(expected)
+    result, expected = without_changing_attributes(result), without_changing_attributes(expected)
     for name in expected.data_vars:
         np.testing.assert_allclose(result[name], expected[name], rtol=1e-5)
         result[name] = result[name].copy(data=expected[name].values)
@@ -41,7 +41,7 @@ def assert_same(result, expected):
 
 
 def files(path):
-    """Return the content of every file of a store without the time when it was made."""
+    """Return the content of every file of a store without its creation time."""
     result = {}
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         content = file.read_bytes()
@@ -53,17 +53,17 @@ def files(path):
 
 
 def stop_at(call, monkeypatch):
-    """Interrupt the given call of the network, counted from 1; return the list of the numbers of histories so far."""
-    made, predict_states = [], forecaster_module.predict_states
+    """Interrupt the call of this number, counted from 1; return the list of the batch sizes so far."""
+    batch_sizes, predict_states = [], forecaster_module.predict_states
 
     def stop(forecaster, request, member, histories, *args, **options):
-        made.append(len(histories))
-        if len(made) == call:
+        batch_sizes.append(len(histories))
+        if len(batch_sizes) == call:
             raise KeyboardInterrupt
         return predict_states(forecaster, request, member, histories, *args, **options)
 
     monkeypatch.setattr(forecaster_module, "predict_states", stop)
-    return made
+    return batch_sizes
 
 
 def test_a_hindcast_equals_the_forecasts(forecaster, tmp_path):
@@ -96,13 +96,13 @@ def test_the_store_has_the_layout_of_the_data(forecaster, tmp_path, change):
 def test_an_interrupted_hindcast_resumes(forecaster, tmp_path, monkeypatch):
     ds = waves()
     whole = forecaster.hindcast(ds, every="12h", store=tmp_path / "whole.zarr", progress=False)
-    made = stop_at(4, monkeypatch)
+    batch_sizes = stop_at(4, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False)
-    assert not (tmp_path / "h.zarr").exists() and made == [4, 4, 4, 4]
+    assert not (tmp_path / "h.zarr").exists() and batch_sizes == [4, 4, 4, 4]
     result = forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False)
-    assert made == [4, 4, 4, 4, 4, 4, 4, 4, 1]  # no batch is forecast twice
-    xr.testing.assert_identical(plain(result), plain(whole))
+    assert batch_sizes == [4, 4, 4, 4, 4, 4, 4, 4, 1]  # no batch is forecast twice
+    xr.testing.assert_identical(without_changing_attributes(result), without_changing_attributes(whole))
     assert files(tmp_path / "h.zarr") == files(tmp_path / "whole.zarr")
     assert result.attrs["data_sha256"] == whole.attrs["data_sha256"]
 
@@ -128,9 +128,11 @@ print("end", flush=True)
 
 
 def test_a_killed_hindcast_resumes(forecaster, tmp_path):
-    model, to = tmp_path / "f.safetensors", tmp_path / "h.zarr"
+    model, store = tmp_path / "f.safetensors", tmp_path / "h.zarr"
     forecaster.save(model)
-    script = SCRIPT.format(tests=os.path.dirname(os.path.dirname(__file__)), model=str(model), to=str(to), size=BYTES)
+    script = SCRIPT.format(
+        tests=os.path.dirname(os.path.dirname(__file__)), model=str(model), to=str(store), size=BYTES
+    )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for pause in (0.1, 0.35):
         process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment, text=True)
@@ -138,24 +140,24 @@ def test_a_killed_hindcast_resumes(forecaster, tmp_path):
         time.sleep(pause)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        assert process.returncode == -signal.SIGKILL and not to.exists()
+        assert process.returncode == -signal.SIGKILL and not store.exists()
     subprocess.run([sys.executable, "-c", script], check=True, env=environment, stdout=subprocess.DEVNULL)
     whole = forecaster.hindcast(waves(), every="6h", store=tmp_path / "whole.zarr", progress=False)
-    result = xr.open_zarr(to, chunks=None, decode_timedelta=True)
+    result = xr.open_zarr(store, chunks=None, decode_timedelta=True)
     np.testing.assert_allclose(result.t2m, whole.t2m, rtol=1e-5)  # the other process may use another number of threads
     assert result.attrs["data_sha256"] == whole.attrs["data_sha256"]
 
 
 def test_another_hindcast_is_an_error(forecaster, tmp_path, monkeypatch):
-    ds, to = waves(), tmp_path / "h.zarr"
-    forecaster.hindcast(ds, every="12h", store=to, progress=False)
+    ds, store = waves(), tmp_path / "h.zarr"
+    forecaster.hindcast(ds, every="12h", store=store, progress=False)
     with pytest.raises(FileExistsError, match="another hindcast: horizon is 2, was 3"):
-        forecaster.hindcast(ds, every="12h", horizon=2, store=to, progress=False)
+        forecaster.hindcast(ds, every="12h", horizon=2, store=store, progress=False)
     with pytest.raises(FileExistsError, match="another hindcast: initializations is 14, was 29"):
-        forecaster.hindcast(ds, every="24h", store=to, progress=False)
+        forecaster.hindcast(ds, every="24h", store=store, progress=False)
     shifted = ds.assign_coords(longitude=ds.longitude + 1e-5)
     with pytest.raises(FileExistsError, match="another hindcast: grid"):
-        forecaster.hindcast(shifted, every="12h", store=to, progress=False)
+        forecaster.hindcast(shifted, every="12h", store=store, progress=False)
     stop_at(1, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         forecaster.hindcast(ds, every="12h", store=tmp_path / "part.zarr", progress=False)
@@ -181,7 +183,7 @@ def test_other_data_or_units_are_an_error(forecaster, tmp_path, monkeypatch):
 def test_a_deleted_store_is_written_again(forecaster, tmp_path):
     ds = waves()
     result = forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False).load()
-    for name in ("h.zarr", "h.zarr.unfinished"):  # left by a kill before the store was deleted
+    for name in ("h.zarr", "h.zarr.unfinished"):  # remains of a killed call
         (tmp_path / f"{name}.json").write_text(json.dumps({"plan": {}, "digests": ["a"] * 29}))
     shutil.rmtree(tmp_path / "h.zarr")
     again = forecaster.hindcast(ds, every="12h", store=tmp_path / "h.zarr", progress=False)

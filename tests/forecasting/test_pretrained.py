@@ -1,4 +1,4 @@
-"""The pretrained forecaster: it opens, forecasts and draws without internet, and scores as its card says."""
+"""The pretrained forecaster: it works without internet, and its scores are those of its card."""
 
 import fnmatch
 import hashlib
@@ -48,8 +48,8 @@ def test_forecast_and_map_without_a_network(tmp_path):
     """The output is asserted; the time is only printed (aim: 15 s on a quiet machine)."""
     command = [sys.executable, "-W", "error", "-c", FIRST_FORECAST]
     environment = {"MPLBACKEND": "agg", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, check=True, env=environment, capture_output=True, text=True)
-    print(done.stdout)
+    process = subprocess.run(command, cwd=tmp_path, check=True, env=environment, capture_output=True, text=True)
+    print(process.stdout)
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -59,7 +59,7 @@ def test_an_unknown_name_lists_the_known_names():
             sc.open_pretrained(name)
 
 
-def test_it_beats_persistence_on_the_test_period(pretrained):
+def test_the_forecaster_beats_persistence_on_the_test_period(pretrained):
     test = sc.open_sample().sel(time=TEST)
     scores = sc.score(pretrained(test, every="10D", horizon=4), test, metrics=["rmse"])
     for name in pretrained.task.variables:
@@ -68,7 +68,7 @@ def test_it_beats_persistence_on_the_test_period(pretrained):
 
 
 def test_provenance_excludes_the_test_period(pretrained):
-    """Training and validation end before it."""
+    """Training and validation end before the test period."""
     for name in ("training", "validation"):
         dates = re.findall(r"\d{4}-\d\d-\d\d", pretrained.provenance[name])
         assert len(dates) == 2 and max(dates) < "2004-01-01"
@@ -107,7 +107,7 @@ def test_the_card_has_all_leads():
 
 
 @pytest.mark.slow
-def test_it_scores_what_its_card_says(pretrained):
+def test_scores_equal_those_of_the_card(pretrained):
     ds = sc.open_sample()
     test = ds.sel(time=TEST)
     forecast = pretrained(test, every="12h", horizon=20)
@@ -122,7 +122,7 @@ def test_it_scores_what_its_card_says(pretrained):
                 assert actual == pytest.approx(expected, abs=rounding), (name, hours, metric, system)
 
 
-def test_the_wheel_contains_it():
+def test_the_wheel_contains_file_and_card():
     """The patterns of package data in pyproject.toml match the files."""
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     for name in ("sample.safetensors", "sample.md"):
@@ -131,13 +131,13 @@ def test_the_wheel_contains_it():
 
 
 @pytest.mark.slow
-def test_the_script_makes_it(tmp_path):
-    """The script writes two matching files, here from two months and one epoch."""
+def test_make_pretrained_writes_file_and_card(tmp_path):
+    """The SHA-256 in the card is that of the file; here from two months and one epoch."""
     command = [sys.executable, str(ROOT / "tools" / "make_pretrained.py"), "--out", str(tmp_path)]
     environment = {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     subprocess.run([*command, "--months", "2", "--epochs", "1"], check=True, env=environment, capture_output=True)
     assert {path.name for path in tmp_path.glob("*sample*")} == {"sample.safetensors", "sample.md"}
-    made = sc.Forecaster.load(tmp_path / "sample.safetensors", device="cpu")
-    assert made.provenance["training"].startswith("2003-07-01") and len(made.training_curve) == 1
+    trained = sc.Forecaster.load(tmp_path / "sample.safetensors", device="cpu")
+    assert trained.provenance["training"].startswith("2003-07-01") and len(trained.training_curve) == 1
     content = (tmp_path / "sample.safetensors").read_bytes()
     assert hashlib.sha256(content).hexdigest() in (tmp_path / "sample.md").read_text(encoding="utf-8")

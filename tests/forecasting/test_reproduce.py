@@ -35,8 +35,8 @@ def test_the_same_forecast_is_reproduced(forecaster, tmp_path):
     ]
     selected = reproduce(forecast.isel(init_time=3, lead_time=[2, 4]), forecaster, ds)
     assert "some of its initializations" in selected
-    turned = ds.isel(latitude=slice(None, None, -1))
-    forecaster(turned, every="24h").to_zarr(tmp_path / "f.zarr", zarr_format=2)
+    flipped = ds.isel(latitude=slice(None, None, -1))
+    forecaster(flipped, every="24h").to_zarr(tmp_path / "f.zarr", zarr_format=2)
     stored = xr.open_zarr(tmp_path / "f.zarr", decode_timedelta=True)
     assert "data: bit by bit" in reproduce(stored, forecaster, ds)
 
@@ -60,7 +60,7 @@ def test_differences_are_reported(forecaster):
 
 @pytest.fixture(scope="module")
 def second(forecaster):
-    """Another forecaster of the same task: one weight of the other is changed."""
+    """Another forecaster of the same task: one weight differs."""
     network = copy.deepcopy(forecaster.network)
     with torch.no_grad():
         network.readout.bias += 0.01
@@ -72,7 +72,7 @@ def test_an_ensemble_of_forecasters(forecaster, second, tmp_path):
     members = ensemble([forecaster, second], ds, every="48h")
     members.to_netcdf(tmp_path / "e.nc")
     stored = xr.open_dataset(tmp_path / "e.nc", decode_timedelta=True)
-    report = reproduce(stored, [second, forecaster], ds)  # in any order
+    report = reproduce(stored, [second, forecaster], ds)  # the order does not matter
     assert "z500: bit by bit the same" in report and "data: bit by bit" in report
     assert "t2m: bit by bit the same" in reproduce(stored.isel(number=[1]), [forecaster, second], ds)
     assert "t2m: bit by bit the same" in reproduce(stored.isel(number=1), [forecaster, second], ds)
@@ -105,7 +105,7 @@ def test_a_perturbed_ensemble(forecaster, tmp_path):
             perturbed_ensemble(forecaster, ds, perturbations, 0.3, members=wrong)
 
 
-def test_the_command_for_ensembles(forecaster, second, tmp_path):
+def test_the_command_reproduces_ensembles(forecaster, second, tmp_path):
     waves().to_netcdf(tmp_path / "data.nc")
     waves(times=400).to_netcdf(tmp_path / "perturbations.nc")
     ds, perturbations = (xr.open_dataset(tmp_path / f"{name}.nc") for name in ("data", "perturbations"))
@@ -124,7 +124,7 @@ def test_the_command_for_ensembles(forecaster, second, tmp_path):
     assert result.exit_code == 1 and "Pass perturbations" in result.output
 
 
-def test_the_command(forecaster, tmp_path):
+def test_the_command_reproduces_a_forecast(forecaster, tmp_path):
     waves().to_netcdf(tmp_path / "data.nc")
     forecaster.save(tmp_path / "m.safetensors")
     forecast = forecaster(xr.open_dataset(tmp_path / "data.nc"), every="12h")

@@ -93,22 +93,22 @@ def test_a_missing_setting_has_its_default_or_is_an_error(path, tmp_path):
 def test_every_changed_byte_is_detected(path, tmp_path):
     whole = path.read_bytes()
     header = int.from_bytes(whole[:8], "little")
-    spots = {0, 1, 7, 8, 9, 8 + header - 1, 8 + header, len(whole) // 2, len(whole) - 1}
-    spots |= {whole.index(text) + 1 for text in (b"format", b"forecaster 3", b"sha256", b"version", b"t2m", b"F32")}
-    spots |= {whole.index(b"__metadata__") + 3, *np.random.default_rng(0).integers(0, len(whole), 60).tolist()}
-    for spot in sorted(spots):
+    positions = {0, 1, 7, 8, 9, 8 + header - 1, 8 + header, len(whole) // 2, len(whole) - 1}
+    positions |= {whole.index(text) + 1 for text in (b"format", b"forecaster 3", b"sha256", b"version", b"t2m", b"F32")}
+    positions |= {whole.index(b"__metadata__") + 3, *np.random.default_rng(0).integers(0, len(whole), 60).tolist()}
+    for position in sorted(positions):
         for bit in (1, 32):
             damaged = bytearray(whole)
-            damaged[spot] ^= bit
+            damaged[position] ^= bit
             (tmp_path / "f").write_bytes(damaged)
             with pytest.raises(ValueError, match=re.escape(str(tmp_path / "f"))):
                 Forecaster.load(tmp_path / "f")
 
 
-@pytest.mark.parametrize("length", [0, 5, 8, 100, 5000, -1, "one more"])
+@pytest.mark.parametrize("length", [0, 5, 8, 100, 5000, -1, "one byte more"])
 def test_a_file_of_another_length_is_detected(path, tmp_path, length):
     whole = path.read_bytes()
-    (tmp_path / "f").write_bytes(whole + b"\0" if length == "one more" else whole[:length])
+    (tmp_path / "f").write_bytes(whole + b"\0" if length == "one byte more" else whole[:length])
     with pytest.raises(ValueError, match="/f'.* cut short"):
         Forecaster.load(tmp_path / "f")
 

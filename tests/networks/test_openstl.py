@@ -1,4 +1,4 @@
-"""Checkpoints of OpenSTL, against its forward pass and weight names written down again from their specification."""
+"""Checkpoints of OpenSTL, against an independent implementation of its forward pass and weight names."""
 
 import argparse
 import math
@@ -535,7 +535,7 @@ def test_truncated_files_raise(tmp_path, share, new):
 @pytest.mark.parametrize(
     "content", [b"time,t2m\n0,1\n", b"\x89HDF\r\n\x1a\n" + bytes(99), pickle.dumps({}, protocol=4)]
 )
-def test_other_formats_raise(tmp_path, content):
+def test_files_of_other_formats_raise(tmp_path, content):
     path = tmp_path / "else.pth"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="else.pth' cannot be read"):

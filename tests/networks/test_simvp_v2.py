@@ -130,18 +130,18 @@ def test_zero_forcings_give_the_same_network_as_the_default():
 
 @pytest.mark.parametrize("padding", PADDING_MODES)
 @pytest.mark.parametrize("predict", ["change", "state"])
-def test_forecasts_depend_on_the_forcings_of_every_frame(padding, predict):
+def test_forecasts_depend_on_the_forcings_of_every_state(padding, predict):
     network = small(padding, predict, forcings=4)
     x, f = torch.randn(2, 3, 2, 7, 9), torch.randn(2, 3, 4, 7, 9)
     with torch.no_grad():
         output = network(x, f)
         assert output.shape == x.shape
-        for frame in range(3):
+        for time in range(3):
             for channel in range(4):
                 other = f.clone()
-                other[:, frame, channel] += 1
+                other[:, time, channel] += 1
                 assert (network(x, other) - output).abs().max() > 1e-5
-        # samples do not see each other
+        # samples do not affect each other
         other = f.clone()
         other[0] += 1
         torch.testing.assert_close(network(x, other)[1], output[1])
@@ -202,7 +202,7 @@ def test_forcings_of_a_wrong_shape_raise(forcings, shape, message):
 @pytest.mark.parametrize("padding", PADDING_MODES[1:])
 @pytest.mark.parametrize("layers", [2, 4])
 def test_longitude_is_periodic_where_the_stride_does_not_divide_it(padding, layers):
-    # with the coarse grid switched off, the output shifts by any number of columns
+    # without the coarse grid, the output shifts by any number of columns
     network = small(padding, spatial_layers=layers, hidden_time=8)
     for layer in (network.translator.widen, *(layer.norm for layer in network.decoder[:-1])):
         torch.nn.init.zeros_(layer.weight)

@@ -17,7 +17,7 @@ SOLAR_CONSTANT = 1361  # W m-2
 GLOBE = np.arange(-89.5, 90)
 
 
-def field(names, times, latitude, longitude, step=HOUR):
+def evaluate_fields(names, times, latitude, longitude, step=HOUR):
     """Return the fields of the harmonics, (time, channel, latitude, longitude)."""
     radians = np.deg2rad(np.asarray(longitude, float))
     basis = np.stack([np.ones_like(radians), np.cos(radians), np.sin(radians)])
@@ -105,7 +105,7 @@ def test_mean_over_globe_and_year_is_a_quarter_of_the_solar_constant():
     mean = (harmonics(["insolation"], year, GLOBE, DAY)[:, 0, :, 0] @ weights).mean() / weights.sum()
     # the elliptic orbit adds a factor 1 / sqrt(1 - 0.0167**2)
     assert mean == pytest.approx(0.25 * 1.00014, rel=1e-4)
-    values = field(["insolation"], year[::7], GLOBE, np.arange(0, 360, 4))[:, 0]
+    values = evaluate_fields(["insolation"], year[::7], GLOBE, np.arange(0, 360, 4))[:, 0]
     assert (values.mean(-1) @ weights).mean() / weights.sum() == pytest.approx(0.25, rel=2e-3)
 
 
@@ -127,7 +127,7 @@ def test_daily_means_equal_the_tabulated_ones():
 def test_the_daily_mean_equals_the_mean_over_the_day(day):
     hours = pd.date_range(day, periods=288, freq="5min")
     latitude = [-90, -70, -30, 0, 45, 66, 90]
-    mean = field(["insolation"], hours, latitude, [0, 77])[:, 0].mean(0)
+    mean = evaluate_fields(["insolation"], hours, latitude, [0, 77])[:, 0].mean(0)
     daily = harmonics(["insolation"], times(f"{day} 12:00"), latitude, DAY)[0, 0]
     assert not daily[:, 1:].any()
     # the declination changes by up to 0.4 degrees per day, which matters at the poles at an equinox
@@ -135,7 +135,7 @@ def test_the_daily_mean_equals_the_mean_over_the_day(day):
 
 
 def test_insolation_is_zero_at_night_and_largest_at_noon():
-    values = field(["insolation"], times("2001-03-20 12:00"), [0], [0, 90, 180, 270])[0, 0, 0]
+    values = evaluate_fields(["insolation"], times("2001-03-20 12:00"), [0], [0, 90, 180, 270])[0, 0, 0]
     assert values[0] == pytest.approx(0.9959**-2, rel=1e-3) and values[2] == 0
     # the sun is 7.5 minutes late, above 1.87 E: it has not set at 90 E and not risen at 90 W
     assert values[1] == pytest.approx(np.sin(np.deg2rad(1.87)), abs=2e-3)
@@ -143,14 +143,16 @@ def test_insolation_is_zero_at_night_and_largest_at_noon():
 
 
 def test_longitude_range_does_not_matter():
-    west = field(["insolation", "time_of_day"], times("2001-05-05 03:00"), [40], [-100.0, 350])
-    east = field(["insolation", "time_of_day"], times("2001-05-05 03:00"), [40], [260.0, -10])
+    west = evaluate_fields(["insolation", "time_of_day"], times("2001-05-05 03:00"), [40], [-100.0, 350])
+    east = evaluate_fields(["insolation", "time_of_day"], times("2001-05-05 03:00"), [40], [260.0, -10])
     np.testing.assert_allclose(west, east, atol=1e-6)
 
 
 def test_local_solar_time():
     # local time 0, 6, 12 and 18 hours
-    values = field(["time_of_day"], times("2001-07-01 00:00", "2001-07-01 18:00"), [10], [0, 90, 180, 270])[:, :, 0]
+    values = evaluate_fields(["time_of_day"], times("2001-07-01 00:00", "2001-07-01 18:00"), [10], [0, 90, 180, 270])[
+        :, :, 0
+    ]
     np.testing.assert_allclose(values[0], [[1, 0, -1, 0], [0, 1, 0, -1]], atol=1e-6)
     np.testing.assert_allclose(values[1], [[0, 1, 0, -1], [-1, 0, 1, 0]], atol=1e-6)
 
