@@ -91,8 +91,8 @@ def export(path: Path, content: ForecasterContent) -> None:
         for node in program.graph.nodes:
             for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn"):
                 node.meta.pop(key, None)  # source paths: private, and two thirds of the file
-        content = write(program, json.dumps(description), len(arguments))
-        write_atomically(path, lambda unfinished: unfinished.write_bytes(content))
+        file_bytes = write(program, json.dumps(description), len(arguments))
+        write_atomically(path, lambda unfinished: unfinished.write_bytes(file_bytes))
 
 
 def _write_pt2(program: torch.export.ExportedProgram, description: str, inputs: int) -> bytes:
