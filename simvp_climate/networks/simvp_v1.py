@@ -26,13 +26,11 @@ class SimVPv1Config:
 
     Parameters
     ----------
-    hidden_space
-        Channels of the encoder and the decoder (hid_S), even.
+    hidden_space, spatial_layers
+        As in `SimVPv2Config` (hid_S, N_S).
     hidden_time
         Channels of the translator (hid_T). Its convolutions have 8 groups if half of these channels are a multiple of
         8, otherwise one group.
-    spatial_layers
-        Convolutions of the encoder and of the decoder (N_S), even; every second one halves the grid.
     blocks
         Inception blocks on the way down the translator, and again on the way up (N_T), at least 2.
 
