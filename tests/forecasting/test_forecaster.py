@@ -239,8 +239,8 @@ def with_hole(ds):
         (lambda ds: ds.assign_coords(longitude=ds["longitude"] + 1), {}, "longitude 0 is 0 against 1"),
         (lambda ds: ds.drop_vars("z500"), {}, "no variable 'z500'"),
         (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="Pa")), {}, "t2m is in 'Pa'.* 'K'"),
-        (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="degC")), {}, "t2m of the dataset averages 5.*units"),
-        (with_hole, {}, "t2m is nan at 2001-01-15 18:00:00"),
+        (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="degC")), {}, "t2m of the dataset has mean 5.* units"),
+        (with_hole, {}, "t2m is nan at 2001-01-15 18:00"),
         (lambda ds: ds.isel(time=slice(0, 2)), {}, "no window of 3 states"),
         (lambda ds: ds.drop_isel(time=-2), {}, "2001-01-15 18:00:00: it takes 3 states"),
         (lambda ds: ds, {"init_times": ["2001-01-03T01"]}, "can start at 2001-01-03 01:00:00"),
@@ -250,7 +250,7 @@ def with_hole(ds):
         (lambda ds: ds, {"every": "1MS"}, "every='1MS' and step='6h'.* months"),
         (lambda ds: ds, {"every": 6}, "6 is not a time step"),
         (lambda ds: ds["t2m"], {}, "xarray.Dataset, not DataArray"),
-        (lambda ds: ds.assign(t2m=(ds["t2m"] - 273.15).drop_attrs()), {}, "t2m of the dataset averages .* units"),
+        (lambda ds: ds.assign(t2m=(ds["t2m"] - 273.15).drop_attrs()), {}, "t2m of the dataset has mean .* units"),
     ],
 )  # fmt: skip
 def test_invalid_input_is_an_error(forecaster, change, arguments, message):
@@ -418,16 +418,16 @@ class TestMasks:
         ds = self.ocean()
         made = train_small(ds)
         ds["t2m"][-1, 0, 0] = np.nan
-        with pytest.raises(ValueError, match="t2m is nan at 2001-01-15 18:00:00, latitude -78.75, longitude 0"):
+        with pytest.raises(ValueError, match="t2m is nan at 2001-01-15 18:00, latitude -78.75, longitude 0"):
             made(ds)
 
     def test_a_mask_that_differs_from_training_is_an_error(self):
         made = train_small(waves())
-        with pytest.raises(ValueError, match="t2m is nan .* missing at all 2 times read"):
+        with pytest.raises(ValueError, match="t2m is nan .* no value at any of the 2 times"):
             made(self.ocean())
 
     def test_a_mask_in_valid_only_is_an_error(self):
-        with pytest.raises(ValueError, match=r"(?s)t2m is nan .*valid has no value there at any time, the training"):
+        with pytest.raises(ValueError, match="t2m of valid has no value .* training"):
             train_small(waves(), valid=self.ocean(times=10, start="2001-02-01"))
 
     def test_masked_forecasts_are_scored(self):
