@@ -512,7 +512,7 @@ class TestForcings:
         assert forecast["t2m"].notnull().all() and forecast.valid_time[0, -1] > ds.time[-1]
 
     def test_invalid_names_are_errors(self):
-        with pytest.raises(ValueError, match="names 'orografy', which is neither built in .* no variable 'orografy'"):
+        with pytest.raises(ValueError, match="'orografy' in forcings .* no variable 'orografy'"):
             train_small(self.data(), forcings=["orografy"])
         ds = waves().rename(z500="sst")
         with pytest.raises(ValueError, match="'sst' in forcings has the dimensions .'time'. .* cannot be known"):
