@@ -106,7 +106,7 @@ class Forecaster:
         OSError
             If the data cannot be read.
         """
-        request = resolve_request(dataset, self.input_spec, init_times, every, horizon)
+        request = make_request(self, dataset, init_times, every, horizon)
         return predict(self, request, request.histories)[0]
 
     def hindcast(
@@ -150,7 +150,7 @@ class Forecaster:
         """
         if init_times is None and every is None:
             raise ValueError("A hindcast needs initializations. Pass every='12h' or init_times=[...].")
-        request = resolve_request(dataset, self.input_spec, init_times, every, horizon)
+        request = make_request(self, dataset, init_times, every, horizon)
         identity = hindcast.identify(request, self.task.variables, self.digest)
         make_template, forecast = partial(template, self, request), partial(predict, self, request)
         return hindcast.write(store, identity, request.histories, make_template, forecast, progress)
@@ -327,6 +327,13 @@ class Forecaster:
     def output_statistics(self) -> Normalizer:
         """The statistics of the channels that the network forecasts."""
         return self.normalizer.select(tensors.channel_roles(self.task, self.normalizer.channels).output_channels)
+
+
+def make_request(
+    forecaster: Forecaster, dataset: xr.Dataset, init_times: Iterable | None, every: str | None, horizon: int | None
+) -> ForecastRequest:
+    """Return a checked request; arguments and errors are those of a call of the forecaster."""
+    return resolve_request(dataset, forecaster.input_spec, init_times, every, horizon)
 
 
 def predict(
