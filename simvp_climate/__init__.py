@@ -41,7 +41,7 @@ _HOME = {
 # modules whose functions are public
 _NAMESPACES = {
     "baselines": "metrics.baselines",
-    "io": "data.io",
+    "io": "data.conversions",
     "metrics": "metrics",
     "plot": "plot",
     "uncertainty": "metrics.uncertainty",
@@ -50,7 +50,7 @@ _NAMESPACES = {
 if TYPE_CHECKING:  # for editors and type checkers; a test compares it with the table
     from simvp_climate import metrics as metrics
     from simvp_climate import plot as plot
-    from simvp_climate.data import io as io
+    from simvp_climate.data import conversions as io
     from simvp_climate.data.cache import cache as cache
     from simvp_climate.data.regridding import regrid as regrid
     from simvp_climate.data.splits import split as split

@@ -197,7 +197,7 @@ def test_the_examples_on_your_own_data_run(monkeypatch, capsys, tmp_path):
 def test_editors_see_the_public_names():
     source = (PACKAGE / "__init__.py").read_text()
     imported = {
-        (node.module.removeprefix("simvp_climate").removeprefix("."), alias.name)
+        (node.module.removeprefix("simvp_climate").removeprefix("."), alias.asname or alias.name)
         for block in ast.walk(ast.parse(source))
         if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
         for node in block.body

@@ -35,6 +35,7 @@ from simvp_climate.data.grid import (
 from simvp_climate.data.variables import find_variables
 
 # names of the lead time in WeatherBench 2, GRIB and climpred
+VALID_TIME_BOUNDS = "valid_time_bnds"  # coordinate of forecasts with the bounds of their valid times
 _LEAD_NAMES = ("prediction_timedelta", "step", "lead", "forecast_period")
 
 

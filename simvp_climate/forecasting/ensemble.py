@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from simvp_climate.data import cf_encoding, reader
+from simvp_climate.data import reader
 from simvp_climate.data.grid import find_member
-from simvp_climate.forecasting import hindcast
+from simvp_climate.forecasting import cf_encoding, hindcast
 from simvp_climate.forecasting.forecaster import Forecaster, predict, template
 from simvp_climate.forecasting.initial_states import states_digest
 from simvp_climate.forecasting.request import ForecastRequest, resolve_request

@@ -1,4 +1,4 @@
-"""Turn arrays of forecasts into labelled Datasets with the layout of the input data and CF attributes."""
+"""Turn arrays of forecasts into labelled Datasets with the layout of the input data and global attributes."""
 
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from simvp_climate.data import cf_encoding
 from simvp_climate.data.conventions import Canonical, bounds_offsets
 from simvp_climate.data.store import is_sample
 from simvp_climate.data.windows import lead_times, valid_times
+from simvp_climate.forecasting import cf_encoding
 from simvp_climate.forecasting.initial_states import combine_init_digests
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task

@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 
 from simvp_climate.data.conventions import as_forecast, canonicalize
+from simvp_climate.data.conversions import from_valid_time
 from simvp_climate.data.grid import find_member
-from simvp_climate.data.io import from_valid_time
 from simvp_climate.data.windows import lead_times
 from simvp_climate.forecasting.ensemble import ensemble, perturbed_ensemble
 from simvp_climate.forecasting.forecaster import Forecaster

@@ -1,4 +1,6 @@
-"""The rules about data, each written once: `check` lists all findings, `train` and the forecaster raise the first.
+"""The rules about data that training and forecasts enforce: `check` lists all findings, they raise the first.
+
+Rules that only `check` reports (spacing, order and seam of the grid, times, chunks) are in check.py and samples.py.
 
 A rule is a function from what is known about the data (names, statistics, states) to findings. It names variables,
 dimensions and coordinates as the user's Dataset does, and its fix can be pasted where `ds` is that Dataset.

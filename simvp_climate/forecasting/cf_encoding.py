@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from xarray.coding.times import infer_calendar_name
 
+from simvp_climate.data.conventions import VALID_TIME_BOUNDS
 from simvp_climate.data.grid import LATITUDE_ATTRS, LONGITUDE_ATTRS, PRESSURE_ATTRS, Axes, find_axes
 from simvp_climate.data.variables import lookup_in_units
 
@@ -18,7 +19,6 @@ _TIME_ENCODING = {"dtype": "float64", "_FillValue": None}
 
 # attributes of the analysis that do not hold for its forecast; readers mask values outside a valid range
 _STALE = {"valid_range", "valid_min", "valid_max", "actual_range", "statistic", "precision", "dataset"}
-VALID_TIME_BOUNDS = "valid_time_bnds"
 # without "instant": a daily mean of such data, made with xarray, still has that attribute
 _GRIB_METHODS = {"accum": "sum", "avg": "mean", "max": "maximum", "min": "minimum"}
 # prefixes of attributes about GRIB's coding and the values of a cache

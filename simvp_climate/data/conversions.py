@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.cf_encoding import VALID_TIME_BOUNDS
-from simvp_climate.data.conventions import orient
+from simvp_climate.data.conventions import VALID_TIME_BOUNDS, orient
 from simvp_climate.data.files import check_parent, write_atomically
 from simvp_climate.data.grid import find_axes
 from simvp_climate.data.variables import lookup, lookup_in_units

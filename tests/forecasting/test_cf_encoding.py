@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from simvp_climate.data.cf_encoding import encode
+from simvp_climate.forecasting.cf_encoding import encode
 
 
 def forecast(name="tp", calendar="standard", **attrs):

@@ -9,9 +9,10 @@ import pytest
 import xarray as xr
 from factories import waves
 
-from simvp_climate.data import cf_encoding, io
+from simvp_climate.data import conversions
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.data.store import open_dataset, open_sample
+from simvp_climate.forecasting import cf_encoding
 from simvp_climate.metrics.baselines.simple_persistence import persistence
 
 
@@ -23,7 +24,7 @@ def forecast(forecaster):
 @pytest.fixture(scope="module")
 def file(forecast, tmp_path_factory):
     path = tmp_path_factory.mktemp("one") / "one.nc"
-    io.to_valid_time(forecast, forecast.init_time[2]).to_netcdf(path)
+    conversions.to_valid_time(forecast, forecast.init_time[2]).to_netcdf(path)
     return path
 
 
@@ -33,18 +34,18 @@ def area_mean(field):
 
 class TestValidTime:
     def test_dimensions_and_coordinates(self, forecast):
-        one = io.to_valid_time(forecast, forecast.init_time[1])
+        one = conversions.to_valid_time(forecast, forecast.init_time[1])
         assert one.t2m.dims == ("time", "latitude", "longitude")
         np.testing.assert_array_equal(one.time, forecast.valid_time[1])
         assert one.time.attrs["axis"] == "T" and one.forecast_reference_time.ndim == 0
         np.testing.assert_array_equal(one.t2m, forecast.t2m[1])
 
     def test_round_trip_in_memory_and_through_files(self, forecast, tmp_path):
-        forecasts = [io.to_valid_time(forecast, init) for init in forecast.init_time]
-        xr.testing.assert_identical(io.from_valid_time(forecasts), forecast)
-        paths = io.save_valid_time(forecast, tmp_path / "made")
+        forecasts = [conversions.to_valid_time(forecast, init) for init in forecast.init_time]
+        xr.testing.assert_identical(conversions.from_valid_time(forecasts), forecast)
+        paths = conversions.save_valid_time(forecast, tmp_path / "made")
         assert [path.name for path in paths[:2]] == ["forecast_20010102T00.nc", "forecast_20010103T00.nc"]
-        back = io.from_valid_time([xr.open_dataset(path, decode_timedelta=True) for path in paths])
+        back = conversions.from_valid_time([xr.open_dataset(path, decode_timedelta=True) for path in paths])
         xr.testing.assert_identical(back.load(), forecast)
         # the result can be written again
         back.to_netcdf(tmp_path / "again.nc")
@@ -52,36 +53,40 @@ class TestValidTime:
 
     def test_one_forecast_needs_no_init(self, forecast):
         one = forecast.isel(init_time=[3])
-        xr.testing.assert_identical(io.to_valid_time(one), io.to_valid_time(forecast, one.init_time[0]))
-        xr.testing.assert_identical(io.to_valid_time(forecast.isel(init_time=3)), io.to_valid_time(one))
+        xr.testing.assert_identical(
+            conversions.to_valid_time(one), conversions.to_valid_time(forecast, one.init_time[0])
+        )
+        xr.testing.assert_identical(
+            conversions.to_valid_time(forecast.isel(init_time=3)), conversions.to_valid_time(one)
+        )
 
     def test_a_selected_lead_time_and_dates_as_text(self, forecast):
-        one = io.to_valid_time(forecast.isel(lead_time=1), forecast.init_time[2])
+        one = conversions.to_valid_time(forecast.isel(lead_time=1), forecast.init_time[2])
         np.testing.assert_array_equal(one.t2m, forecast.t2m[2, [1]])
-        whole = io.to_valid_time(forecast, "2001-01-04")
-        xr.testing.assert_identical(whole, io.to_valid_time(forecast, forecast.init_time[2]))
-        same = io.to_valid_time(forecast.isel(init_time=2), forecast.init_time[2])
+        whole = conversions.to_valid_time(forecast, "2001-01-04")
+        xr.testing.assert_identical(whole, conversions.to_valid_time(forecast, forecast.init_time[2]))
+        same = conversions.to_valid_time(forecast.isel(init_time=2), forecast.init_time[2])
         xr.testing.assert_identical(same, whole)
 
     def test_errors(self, forecast, tmp_path):
         with pytest.raises(ValueError, match=r"has \d+ initializations. Select one"):
-            io.to_valid_time(forecast)
+            conversions.to_valid_time(forecast)
         with pytest.raises(ValueError, match="1999.* is not in the forecast"):
-            io.to_valid_time(forecast, np.datetime64("1999-01-01"))
+            conversions.to_valid_time(forecast, np.datetime64("1999-01-01"))
         with pytest.raises(ValueError, match="not a forecast: it lacks init_time and lead_time"):
-            io.to_valid_time(waves())
+            conversions.to_valid_time(waves())
         with pytest.raises(FileNotFoundError, match="no folder"):
-            io.save_valid_time(forecast, tmp_path / "nowhere" / "else")
+            conversions.save_valid_time(forecast, tmp_path / "nowhere" / "else")
         with pytest.raises(ValueError, match="add %d, %H"):
-            io.save_valid_time(forecast, tmp_path, name="f_%Y.nc")
+            conversions.save_valid_time(forecast, tmp_path, name="f_%Y.nc")
         with pytest.raises(ValueError, match="lacks .*to_valid_time"):
-            io.from_valid_time(forecast)
+            conversions.from_valid_time(forecast)
         assert not list(tmp_path.iterdir())
 
 
 class TestWeatherBench2:
     def test_round_trip_through_a_store(self, forecast, tmp_path):
-        store = io.to_weatherbench2(forecast)
+        store = conversions.to_weatherbench2(forecast)
         assert set(store.dims) == {"time", "prediction_timedelta", "latitude", "longitude"}
         assert list(store.data_vars) == ["geopotential_500", "2m_temperature"]
         assert "valid_time" not in store.coords
@@ -96,7 +101,7 @@ class TestWeatherBench2:
         both = forecast.t2m.expand_dims(level=level, axis=2).assign_attrs(units="K")
         west = forecast.assign(temperature=both).assign_coords(longitude=(forecast.longitude + 180) % 360 - 180)
         west["z500"] = (west.z500 / 9.80665).assign_attrs(units="m")
-        store = io.to_weatherbench2(west.sortby("longitude"))
+        store = conversions.to_weatherbench2(west.sortby("longitude"))
         assert list(store.data_vars) == ["geopotential_height_500", "2m_temperature", "temperature"]
         assert store.level.values.tolist() == [850, 500] and store.level.dtype == np.int32
         np.testing.assert_allclose(store.longitude, forecast.longitude)
@@ -105,17 +110,17 @@ class TestWeatherBench2:
     def test_months_are_refused(self, forecast):
         monthly = forecast.assign_coords(lead_time=("lead_time", [1, 2, 3], {"units": "months"}))
         with pytest.raises(ValueError, match="calendar months"):
-            io.to_weatherbench2(monthly)
+            conversions.to_weatherbench2(monthly)
 
 
 class TestShortNames:
     def test_known_and_unknown(self, forecast):
         long = forecast.rename(z500="geopotential_500", t2m="2m_temperature").assign(fog=forecast.t2m)
-        assert list(io.short_names(long).data_vars) == ["z500", "t2m", "fog"]
+        assert list(conversions.short_names(long).data_vars) == ["z500", "t2m", "fog"]
 
     def test_a_short_name_of_two_variables_is_refused(self, forecast):
         with pytest.raises(ValueError, match="two variables would be called 't2m'"):
-            io.short_names(forecast.assign({"2m_temperature": forecast.t2m}))
+            conversions.short_names(forecast.assign({"2m_temperature": forecast.t2m}))
 
 
 class TestClients:
@@ -189,7 +194,7 @@ class TestClients:
     def test_cdo_gets_our_area_mean(self, tmp_path):
         ds = open_sample().isel(time=slice(0, 20))
         forecast = cf_encoding.encode(persistence(ds, ds.time[[4, 8]], ["6h", "12h"]))
-        io.to_valid_time(forecast, forecast.init_time[1]).to_netcdf(tmp_path / "one.nc")
+        conversions.to_valid_time(forecast, forecast.init_time[1]).to_netcdf(tmp_path / "one.nc")
         subprocess.run(["cdo", "-s", "fldmean", "one.nc", "mean.nc"], check=True, cwd=tmp_path)
         result = xr.load_dataset(tmp_path / "mean.nc", decode_timedelta=False)
         for name in ("t2m", "z500"):
