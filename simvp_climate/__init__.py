@@ -50,7 +50,7 @@ _NAMESPACES = {
 if TYPE_CHECKING:  # for editors and type checkers; a test compares it with the table
     from simvp_climate import metrics as metrics
     from simvp_climate import plot as plot
-    from simvp_climate.data import conversions as io
+    from simvp_climate.data import conversions as io  # noqa: F401
     from simvp_climate.data.cache import cache as cache
     from simvp_climate.data.regridding import regrid as regrid
     from simvp_climate.data.splits import split as split
