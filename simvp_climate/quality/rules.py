@@ -88,9 +88,9 @@ def find_fields(canonical: Canonical) -> dict[str, Field]:
     """Return the fields of a canonical Dataset by their names in the Task."""
     fields = {}
     for name, variable in canonical.dataset.data_vars.items():
-        source, known = canonical.sources[name], lookup(name)
+        source, known = canonical.sources[name], lookup(str(name))
         dims, units = tuple(map(str, canonical.original[source].dims)), variable.attrs.get("units")
-        fields[name] = Field(name, source, dims, canonical.axes, units, None if known is None else known[0])
+        fields[str(name)] = Field(str(name), source, dims, canonical.axes, units, None if known is None else known[0])
     return fields
 
 
