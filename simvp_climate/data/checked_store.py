@@ -129,7 +129,7 @@ class CheckedStore(WrapperStore[Store]):
             return
         match byte_range:
             case None:
-                expected = _expected_length(self.arrays.get(self._array_of(key)), content)
+                expected = _stored_length_by_header(self.arrays.get(self._array_of(key)), content)
             case RangeByteRequest(start, end):
                 expected = end - start
             case SuffixByteRequest(expected):
@@ -149,7 +149,7 @@ def _is_blosc(codec: object) -> bool:
     )
 
 
-def _expected_length(array: ArrayV2Metadata | ArrayV3Metadata | None, chunk: Buffer) -> int:
+def _stored_length_by_header(array: ArrayV2Metadata | ArrayV3Metadata | None, chunk: Buffer) -> int:
     """Return the length in bytes that the header of a chunk states; without a header, its present length."""
     codec = None
     if isinstance(array, ArrayV2Metadata):

@@ -42,9 +42,9 @@ def open_remote_store(url: str) -> Store:
         zarr.config.set({"async.concurrency": _REQUESTS_IN_FLIGHT})
     scheme = urlsplit(url).scheme
     if scheme in _SCHEMES and importlib.util.find_spec("obstore"):
-        return ObjectStore(_object_store(url), read_only=True)
+        return ObjectStore(_open_obstore(url), read_only=True)
     try:
-        # without credentials, as in `_object_store`
+        # without credentials, as in `_open_obstore`
         options = {"gs": {"token": "anon"}, "s3": {"anon": True}} if _is_anonymous(scheme) else {}
         return FsspecStore.from_url(url, storage_options=options.get(scheme), read_only=True)
     except Exception as error:  # each file system of fsspec has its own errors
@@ -64,7 +64,7 @@ def _is_anonymous(scheme: str) -> bool:
     return not any(os.environ.get(name) for name in _CREDENTIALS.get(scheme, ()))
 
 
-def _object_store(url: str) -> Any:
+def _open_obstore(url: str) -> Any:
     """Return an obstore store with retries and timeouts."""
     from obstore.store import from_url
 

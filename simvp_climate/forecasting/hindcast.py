@@ -62,7 +62,7 @@ def write(
     if path.exists():
         _check_same(_read_identity(path), identity, path)
         state_file.unlink(missing_ok=True)  # it remains if the call is killed between the last two steps
-        return _open(path)
+        return _open_store(path)
     digests = _read_digests(unfinished, state_file, identity)
     if not digests:
         _save_state(state_file, identity, [])  # first: a store without this file counts as foreign
@@ -80,7 +80,7 @@ def write(
     zarr.consolidate_metadata(unfinished, zarr_format=2)
     os.replace(unfinished, path)
     state_file.unlink()
-    return _open(path)
+    return _open_store(path)
 
 
 def _create_store(template: xr.Dataset, path: Path, batch: int) -> None:
@@ -156,5 +156,5 @@ def _save_state(state_file: Path, identity: dict, digests: list[str]) -> None:
     write_atomically(state_file, lambda unfinished: unfinished.write_text(content), sync=False)
 
 
-def _open(path: Path) -> xr.Dataset:
+def _open_store(path: Path) -> xr.Dataset:
     return xr.open_zarr(path, chunks=None, consolidated=True, decode_timedelta=True)

@@ -144,7 +144,7 @@ def _read(path: Path) -> FileContent:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            file_format = _parse_format(path, metadata)
+            file_format = _check_format(path, metadata)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(
@@ -166,7 +166,7 @@ def _read(path: Path) -> FileContent:
     return FileContent(file_format, metadata.get("version", "unknown"), header, tensors)
 
 
-def _parse_format(path: Path, metadata: dict[str, str]) -> int:
+def _check_format(path: Path, metadata: dict[str, str]) -> int:
     """Return the format of a file; raise ValueError if it is not a forecaster or newer than this package."""
     name, _, digits = metadata.get("format", "").rpartition(" ")
     if name != _FORMAT_NAME or not digits.isdecimal():

@@ -251,12 +251,13 @@ def _check_complete(
     if not complete.any():
         times = np.sort(valid_time.values, axis=None)
         message = (
-            f"no forecast can be verified: the forecast is valid from {iso(times[0])} to {iso(times[-1])}, "
+            f"no forecast can be verified: the forecast is valid from {to_iso(times[0])} to {to_iso(times[-1])}, "
             f"the truth has {len(index)} times from {index.min()} to {index.max()}"
         )
         if callables:
             message += (
-                f"; {' and '.join(callables)} also needs it at init times, from {iso(forecast.init_time.values.min())}"
+                f"; {' and '.join(callables)} also needs it at init times, from "
+                f"{to_iso(forecast.init_time.values.min())}"
                 + (" (or pass persistence=False)" if "persistence" in callables else "")
             )
         raise ValueError(message)
@@ -266,7 +267,7 @@ def _check_complete(
         also = f", and at the init time for {' and '.join(callables)}" if callables else ""
         warnings.warn(
             f"no forecast has a truth at the leads {text}, so they have no score. A pair needs an analysis at the "
-            f"valid time{also}: give analyses to {iso(valid_time.values.max())}, or leave the leads out",
+            f"valid time{also}: give analyses to {to_iso(valid_time.values.max())}, or leave the leads out",
             stacklevel=5,
         )
 
@@ -395,7 +396,7 @@ def _selected_level(other: xr.Dataset, names: list[str], scalar_coords: dict[str
     return orient(xr.Dataset(coords={"latitude": [0.0], "longitude": [0.0], "level": labels})).level.values
 
 
-def iso(time: np.generic | object) -> str:
+def to_iso(time: np.generic | object) -> str:
     """Return a time as ISO text to the second."""
     return time.isoformat() if hasattr(time, "isoformat") else str(np.datetime64(time, "s"))
 
@@ -428,7 +429,7 @@ def refuse_overlap(role: str, attrs: Mapping, times: np.ndarray) -> None:
         if start is None or end is None:
             continue
         # ISO text sorts like the times, also across calendars.
-        if overlapping := [text for text in map(iso, times) if start <= text <= end]:
+        if overlapping := [text for text in map(to_iso, times) if start <= text <= end]:
             raise ValueError(
                 f"{role} is from {start} to {end}, and {len(overlapping)} verified times lie in it, from "
                 f"{min(overlapping)} to {max(overlapping)}. Compute it from the training years alone, or pass "

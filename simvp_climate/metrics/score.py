@@ -15,7 +15,7 @@ from simvp_climate.metrics.baselines.simple_persistence import persistence as si
 from simvp_climate.metrics.categorical.seeps import seeps_pairs
 from simvp_climate.metrics.categorical.thresholds import check_frequency, event_metrics
 from simvp_climate.metrics.definitions import METRICS, Metric, concat, ratio
-from simvp_climate.metrics.pairs import Pairs, iso, match
+from simvp_climate.metrics.pairs import Pairs, match, to_iso
 from simvp_climate.metrics.regions import SPACE, Regions, Weights
 from simvp_climate.metrics.uncertainty.bootstrap import Bootstrap, Samples, percentiles
 from simvp_climate.metrics.uncertainty.calibration import calibrate_with
@@ -486,8 +486,8 @@ def _describe(
     result.attrs = {
         # Scores depend on the grid: coarser grids have lower errors.
         "grid": " x ".join(f"{pairs.grid[dim].size} {dim}s" for dim in SPACE[::-1]),
-        "verified_start": iso(times.min()),
-        "verified_end": iso(times.max()),
+        "verified_start": to_iso(times.min()),
+        "verified_end": to_iso(times.max()),
         "intervals": samples.description,
     }
     return result

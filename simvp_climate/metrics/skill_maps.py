@@ -10,7 +10,7 @@ import xarray as xr
 from simvp_climate.data.grid import find_member
 from simvp_climate.metrics.aggregation import Block, blocks, read
 from simvp_climate.metrics.baselines.simple_persistence import persistence
-from simvp_climate.metrics.pairs import Pairs, iso, match
+from simvp_climate.metrics.pairs import Pairs, match, to_iso
 from simvp_climate.metrics.uncertainty.bootstrap import MIN_BLOCKS, block_length
 
 
@@ -94,8 +94,8 @@ def skill_map(
     times = pairs.verified_times
     attrs = {
         "baseline": _baseline_name(baseline),
-        "verified_start": iso(times.min()),
-        "verified_end": iso(times.max()),
+        "verified_start": to_iso(times.min()),
+        "verified_end": to_iso(times.max()),
         "blocks": f"{block_count} blocks of {length} initializations",
         "false_discovery_rate": false_discovery_rate,
     }

@@ -120,13 +120,13 @@ def pad_for_export(x_BCHW: Tensor, padding_mode: str, rows: tuple[int, int], col
         x_BCpW = F.pad(x_BCHW, (0, 0, *rows))
     else:
         segments = _meridian_segments(x_BCHW.shape[-2], rows, padding_mode)
-        strips = [_slice_rows(x_BCHW, source, is_opposite) for _, source, is_opposite in segments]
+        strips = [_rows_across_pole(x_BCHW, source, is_opposite) for _, source, is_opposite in segments]
         x_BCpW = torch.cat(strips, dim=-2)
     west, east = _slice_columns(x_BCpW, columns[0], "west"), _slice_columns(x_BCpW, columns[1], "east")
     return torch.cat([*west, x_BCpW, *east], dim=-1)
 
 
-def _slice_rows(x_BCHW: Tensor, rows: slice, is_opposite: bool) -> Tensor:
+def _rows_across_pole(x_BCHW: Tensor, rows: slice, is_opposite: bool) -> Tensor:
     """Return some rows, flipped and shifted to the opposite meridian if `is_opposite`."""
     strip_BCpW, half = x_BCHW.narrow(-2, rows.start, rows.stop - rows.start), x_BCHW.shape[-1] // 2
     if not is_opposite:

@@ -112,7 +112,7 @@ def animate(
         while artists:
             artists.pop().remove()
         titles = (f"Forecast {leads[frame][1]}", "Truth")
-        for panel, field, title in zip(panels, selection.read(name, level, frame), titles, strict=False):
+        for panel, field, title in zip(panels, selection.read_maps(name, level, frame), titles, strict=False):
             previous = set(panel.collections)
             draw_cells(panel, field, scale)
             artists.extend(artist for artist in panel.collections if artist not in previous)
@@ -134,7 +134,7 @@ def animate(
 def _sample_fields(selection: ForecastSelection, name: str, level: float | None) -> list[xr.DataArray]:
     """Return the fields of the first, the middle and the last frame."""
     last = len(selection.leads) - 1
-    return [field for frame in sorted({0, (last + 1) // 2, last}) for field in selection.read(name, level, frame)]
+    return [field for frame in sorted({0, (last + 1) // 2, last}) for field in selection.read_maps(name, level, frame)]
 
 
 def _choose_writer(path: Path) -> str:

@@ -144,7 +144,7 @@ def maps(
 
 def _read_group(selection: ForecastSelection, name: str, level: float | None) -> list[list[xr.DataArray]]:
     """Return a row of fields for each lead: the forecast, and with a truth also the truth and the difference."""
-    rows = [selection.read(name, level, index) for index in range(len(selection.leads))]
+    rows = [selection.read_maps(name, level, index) for index in range(len(selection.leads))]
     for row in rows:
         if selection.truth is not None:
             row.append((row[0] - row[1]).assign_attrs(row[0].attrs))

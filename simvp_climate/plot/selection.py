@@ -96,7 +96,7 @@ class ForecastSelection:
     valid_times: np.ndarray
     truth_positions: list[int]
 
-    def read(self, name: str, level: float | None, index: int) -> list[xr.DataArray]:
+    def read_maps(self, name: str, level: float | None, index: int) -> list[xr.DataArray]:
         """Return the map of the forecast at one of the leads, and that of the truth if any, on the same points."""
         positions = {"init_time": self.init, "lead_time": self.leads[index][0]}
         fields = [self.forecast.read(name, level, positions).sel(latitude=self.latitudes)]

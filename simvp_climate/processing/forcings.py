@@ -47,7 +47,9 @@ def is_clipped(names: Sequence[str]) -> np.ndarray:
     return np.array([channel == "insolation" for channel in varying_channels(names)], bool)
 
 
-def harmonics(names: Sequence[str], times: pd.Index, latitude: np.ndarray, step: pd.Timedelta | int) -> np.ndarray:
+def longitude_harmonics(
+    names: Sequence[str], times: pd.Index, latitude: np.ndarray, step: pd.Timedelta | int
+) -> np.ndarray:
     """Return A, B and C of every varying channel: its field is A + B cos(longitude) + C sin(longitude).
 
     - Insolation at the top of the atmosphere, divided by the solar constant (1361 W m-2): 0 to 1.034. For steps
@@ -153,7 +155,7 @@ def _insolation(
 def _daily_mean_insolation(declination: np.ndarray, distance_factor: np.ndarray, latitude: np.ndarray) -> np.ndarray:
     """Return the harmonics of daily mean insolation, (3, time, latitude), which does not vary with longitude.
 
-    The formula is in `harmonics` (D. L. Hartmann, Global Physical Climatology, chapter 2).
+    The formula is in `longitude_harmonics` (D. L. Hartmann, Global Physical Climatology, chapter 2).
     """
     half_day = np.arccos(np.clip(-np.outer(np.tan(declination), np.tan(latitude)), -1, 1))
     constant = half_day * np.outer(np.sin(declination), np.sin(latitude))

@@ -90,7 +90,7 @@ class Forcings:
             times = [shift(init_times, self.task.step, step) for step in steps]
             # windows overlap: compute each time once
             unique, inverse = np.unique(np.stack([np.asarray(index) for index in times], axis=1), return_inverse=True)
-            coefficients = forcings.harmonics(
+            coefficients = forcings.longitude_harmonics(
                 self.task.forcings, type(init_times)(unique), self.latitude, parse_step(self.task.step)
             )
             fields_NFHW = torch.as_tensor(coefficients, device=self.device) @ self.basis_3W

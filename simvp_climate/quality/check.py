@@ -30,7 +30,7 @@ from simvp_climate.data.grid import (
 from simvp_climate.data.store import open_raw
 from simvp_climate.data.variables import VARIABLES, find_variable, lookup, same_units
 from simvp_climate.data.windows import check_times, data_step, find_windows, parse_step, shared_period
-from simvp_climate.processing.forcings import harmonics, static_names
+from simvp_climate.processing.forcings import longitude_harmonics, static_names
 from simvp_climate.processing.statistics import resolve_transforms
 from simvp_climate.quality import report, rules
 from simvp_climate.quality.layout import check_layout, check_memory
@@ -539,7 +539,7 @@ def _check_transform(field: StoredField, task: Any, draft: Draft) -> tuple[objec
 def _check_forcings(dataset: xr.Dataset, task: Any, draft: Draft) -> None:
     """Add the findings about forcings that are missing, change with time or have no value somewhere."""
     try:
-        harmonics(task.forcings, pd.DatetimeIndex([]), np.empty(0), parse_step(task.step))
+        longitude_harmonics(task.forcings, pd.DatetimeIndex([]), np.empty(0), parse_step(task.step))
     except ValueError as error:
         draft.add("error", "forcing-time-of-day", "forcings", *str(error).split(": ", 1))
     draft.add_all(rules.find_static(dataset, name)[1] for name in static_names(task.forcings))

@@ -346,7 +346,7 @@ def outside_bounds(
     return Finding("error", "bounds", field.source, message, fix)
 
 
-def unchanging_values(
+def empty_or_constant(
     field: Field,
     levels: Sequence[float | None],
     empty: np.ndarray,
@@ -408,7 +408,7 @@ def unusable_channels(
         empty = statistics.mask[indices].all(axis=(1, 2))
         constant = ~empty & (statistics.std[indices] <= 1e-6 * np.abs(statistics.mean[indices]))
         values, levels = statistics.mean[indices], [channels[index].level for index in indices]
-        yield from unchanging_values(field, levels, empty, constant, values, "all times that windows use")
+        yield from empty_or_constant(field, levels, empty, constant, values, "all times that windows use")
         if is_known:
             yield implausible_values(field, low, high)
     yield from values_outside_bounds(statistics, normalizer, fields, transforms)

@@ -220,7 +220,7 @@ def _check_missing(field: StoredField, sample: Sample, is_used: np.ndarray, draf
     missing = np.isnan(sample.values)
     has_values = ~missing.all(axis=(0, 2, 3))
     never = np.zeros(len(has_values), dtype=bool)
-    draft.add_all(rules.unchanging_values(field, field.levels, ~has_values, never, np.empty(len(never)), sample.period))
+    draft.add_all(rules.empty_or_constant(field, field.levels, ~has_values, never, np.empty(len(never)), sample.period))
     missing, levels = missing[:, has_values], np.flatnonzero(has_values)
     empty = is_used & missing.all(axis=(2, 3)).any(axis=1) & has_values.any()
     if empty.any():
@@ -259,7 +259,7 @@ def _check_variation(field: StoredField, sample: Sample, draft: Draft) -> np.nda
         dry = zero_is_plausible and not sample.is_complete
         examined = [level for level, has in zip(field.levels, has_values, strict=True) if has]
         arrays = never[has_values], constant[has_values], highest[has_values]
-        draft.add_all(rules.unchanging_values(field, examined, *arrays, sample.period, dry))
+        draft.add_all(rules.empty_or_constant(field, examined, *arrays, sample.period, dry))
         values[:, constant] = np.nan
     changing = values[:, has_values & ~constant]
     if not changing.shape[1] or len(values) == 1:

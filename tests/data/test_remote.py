@@ -327,7 +327,7 @@ def test_weatherbench_on_google_is_read_anonymously(tmp_path, monkeypatch, no_cr
 
 
 def test_the_url_names_the_bucket_of_google(no_credentials):
-    bucket = remote._object_store("gs://weatherbench2/datasets/era5/a.zarr")
+    bucket = remote._open_obstore("gs://weatherbench2/datasets/era5/a.zarr")
     assert isinstance(bucket, obstore.store.GCSStore)
     assert (bucket.config["bucket"], bucket.prefix) == ("weatherbench2", "datasets/era5/a.zarr")
 

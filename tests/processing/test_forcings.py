@@ -7,8 +7,8 @@ from simvp_climate.processing.forcings import (
     COORDINATE_CHANNELS,
     FORCINGS,
     coordinate_fields,
-    harmonics,
     is_clipped,
+    longitude_harmonics,
     varying_channels,
 )
 
@@ -21,7 +21,7 @@ def evaluate_fields(names, times, latitude, longitude, step=HOUR):
     """Return the fields of the harmonics, (time, channel, latitude, longitude)."""
     radians = np.deg2rad(np.asarray(longitude, float))
     basis = np.stack([np.ones_like(radians), np.cos(radians), np.sin(radians)])
-    values = harmonics(names, times, np.asarray(latitude, float), step).astype(float) @ basis
+    values = longitude_harmonics(names, times, np.asarray(latitude, float), step).astype(float) @ basis
     clipped = is_clipped(names)
     values[:, clipped] = np.maximum(values[:, clipped], 0)
     return values
@@ -33,7 +33,7 @@ def times(*texts):
 
 def subsolar(time):
     """Return the latitude and longitude (degrees) of the subsolar point, and the insolation."""
-    a, b, c = harmonics(["insolation"], times(time), [0, 90], HOUR)[0, 0].astype(float).T
+    a, b, c = longitude_harmonics(["insolation"], times(time), [0, 90], HOUR)[0, 0].astype(float).T
     amplitude, constant = np.hypot(b[0], c[0]), a[1]
     latitude, longitude = np.arctan2(constant, amplitude), np.arctan2(c[0], b[0])
     return np.rad2deg(latitude), np.rad2deg(longitude), np.hypot(constant, amplitude)
@@ -44,9 +44,9 @@ def test_channels_in_the_order_of_the_names():
     assert varying_channels(FORCINGS)[0] == "insolation" and len(varying_channels(FORCINGS)) == 5
     assert varying_channels(["coordinates", "orography"]) == ()
     assert is_clipped(["time_of_day", "insolation"]).tolist() == [False, False, True]
-    values = harmonics(FORCINGS, times("2001-01-01", "2001-01-02"), GLOBE, HOUR)
+    values = longitude_harmonics(FORCINGS, times("2001-01-01", "2001-01-02"), GLOBE, HOUR)
     assert values.shape == (2, 5, 180, 3) and values.dtype == np.float32
-    assert harmonics(["coordinates"], times("2001-01-01"), GLOBE, HOUR).shape == (1, 0, 180, 3)
+    assert longitude_harmonics(["coordinates"], times("2001-01-01"), GLOBE, HOUR).shape == (1, 0, 180, 3)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_distance_at_perihelion_and_aphelion(time, distance):
 def test_mean_over_globe_and_year_is_a_quarter_of_the_solar_constant():
     year = pd.date_range("2001-01-01", periods=1461, freq="6h")
     weights = np.cos(np.deg2rad(GLOBE))
-    mean = (harmonics(["insolation"], year, GLOBE, DAY)[:, 0, :, 0] @ weights).mean() / weights.sum()
+    mean = (longitude_harmonics(["insolation"], year, GLOBE, DAY)[:, 0, :, 0] @ weights).mean() / weights.sum()
     # the elliptic orbit adds a factor 1 / sqrt(1 - 0.0167**2)
     assert mean == pytest.approx(0.25 * 1.00014, rel=1e-4)
     values = evaluate_fields(["insolation"], year[::7], GLOBE, np.arange(0, 360, 4))[:, 0]
@@ -111,15 +111,19 @@ def test_mean_over_globe_and_year_is_a_quarter_of_the_solar_constant():
 
 def test_daily_means_equal_the_tabulated_ones():
     solstice = times("2001-06-21 12:00")
-    north, equator, south = harmonics(["insolation"], solstice, [90, 0, -90], DAY)[0, 0, :, 0] * SOLAR_CONSTANT
+    north, equator, south = (
+        longitude_harmonics(["insolation"], solstice, [90, 0, -90], DAY)[0, 0, :, 0] * SOLAR_CONSTANT
+    )
     # sin(23.44) S0 / 1.0163**2, and cos(23.44) S0 / (pi 1.0163**2)
     assert north == pytest.approx(524.2, abs=0.5)
     assert equator == pytest.approx(384.8, abs=0.5)
     assert south == 0
-    december = harmonics(["insolation"], times("2001-12-21 12:00"), [-90, 80], DAY)[0, 0, :, 0] * SOLAR_CONSTANT
+    december = (
+        longitude_harmonics(["insolation"], times("2001-12-21 12:00"), [-90, 80], DAY)[0, 0, :, 0] * SOLAR_CONSTANT
+    )
     assert december[0] == pytest.approx(559.5, abs=0.5) and december[1] == 0
     # at an equinox S0 cos(latitude) / pi, with the sun on the horizon at both poles
-    equinox = harmonics(["insolation"], times("2001-03-20 13:30"), [-90, 0, 60, 90], DAY)[0, 0, :, 0]
+    equinox = longitude_harmonics(["insolation"], times("2001-03-20 13:30"), [-90, 0, 60, 90], DAY)[0, 0, :, 0]
     np.testing.assert_allclose(equinox, np.array([0, 1, 0.5, 0]) / np.pi * 0.9959**-2, atol=2e-4)
 
 
@@ -128,7 +132,7 @@ def test_the_daily_mean_equals_the_mean_over_the_day(day):
     hours = pd.date_range(day, periods=288, freq="5min")
     latitude = [-90, -70, -30, 0, 45, 66, 90]
     mean = evaluate_fields(["insolation"], hours, latitude, [0, 77])[:, 0].mean(0)
-    daily = harmonics(["insolation"], times(f"{day} 12:00"), latitude, DAY)[0, 0]
+    daily = longitude_harmonics(["insolation"], times(f"{day} 12:00"), latitude, DAY)[0, 0]
     assert not daily[:, 1:].any()
     # the declination changes by up to 0.4 degrees per day, which matters at the poles at an equinox
     np.testing.assert_allclose(mean, np.stack([daily[:, 0]] * 2, 1), atol=1e-3)
@@ -168,14 +172,14 @@ def test_time_of_year_in_all_calendars():
         xr.date_range("2004-04-01 12:00", periods=1, calendar="standard", use_cftime=True),
     ]
     for quarter in quarters:
-        values = harmonics(["time_of_year"], quarter, [0, 50], MONTH)[0]
+        values = longitude_harmonics(["time_of_year"], quarter, [0, 50], MONTH)[0]
         np.testing.assert_allclose(values[:, :, 0], [[0, 0], [1, 1]], atol=1e-6)
         assert not values[..., 1:].any()
 
 
 def test_time_of_year_is_continuous_at_new_year():
     ends = times("2003-12-31 23:59:59", "2004-01-01", "2004-12-31 23:59:59")
-    values = harmonics(["time_of_year"], ends, [0], HOUR)[:, :, 0, 0]
+    values = longitude_harmonics(["time_of_year"], ends, [0], HOUR)[:, :, 0, 0]
     np.testing.assert_allclose(values, [[1, 0]] * 3, atol=1e-6)
 
 
@@ -188,7 +192,7 @@ def test_cftime_and_pandas_agree_in_real_calendars(calendar):
         [xr.date_range(str(time), periods=1, calendar=calendar, use_cftime=True)[0] for time in pandas]
     )
     np.testing.assert_array_equal(
-        harmonics(FORCINGS[:3], cftime, GLOBE, HOUR), harmonics(FORCINGS[:3], pandas, GLOBE, HOUR)
+        longitude_harmonics(FORCINGS[:3], cftime, GLOBE, HOUR), longitude_harmonics(FORCINGS[:3], pandas, GLOBE, HOUR)
     )
 
 
@@ -199,20 +203,20 @@ def test_cftime_and_pandas_agree_in_real_calendars(calendar):
 @pytest.mark.parametrize("year", [850, 1999, 2000, 2300])
 def test_model_calendars_have_the_same_sun_every_year(calendar, solstice, year):
     time = xr.date_range(f"{year:04}-{solstice}", periods=1, calendar=calendar, use_cftime=True)
-    pole = harmonics(["insolation"], time, [90], DAY)[0, 0, 0, 0]
+    pole = longitude_harmonics(["insolation"], time, [90], DAY)[0, 0, 0, 0]
     assert pole * SOLAR_CONSTANT == pytest.approx(524.2, abs=1)
 
 
 def test_the_equinox_in_model_calendars():
     for calendar, day in (("noleap", "2001-03-21 06:00"), ("360_day", "2001-03-19 06:00")):
         time = xr.date_range(day, periods=1, calendar=calendar, use_cftime=True)
-        declination = np.rad2deg(np.arcsin(harmonics(["insolation"], time, [90], HOUR)[0, 0, 0, 0]))
+        declination = np.rad2deg(np.arcsin(longitude_harmonics(["insolation"], time, [90], HOUR)[0, 0, 0, 0]))
         assert declination == pytest.approx(0, abs=0.1)
 
 
 def test_distant_times_do_not_overflow():
     distant = pd.DatetimeIndex(np.array(["1680-06-21", "2260-06-21", "9000-06-21"], "datetime64[s]"))
-    pole = harmonics(["insolation"], distant, [90], DAY)[:, 0, 0, 0] * SOLAR_CONSTANT
+    pole = longitude_harmonics(["insolation"], distant, [90], DAY)[:, 0, 0, 0] * SOLAR_CONSTANT
     np.testing.assert_allclose(pole[:2], 524, atol=8)
     assert np.isfinite(pole).all()
 
@@ -220,14 +224,14 @@ def test_distant_times_do_not_overflow():
 @pytest.mark.parametrize(("step", "length"), [(MONTH, "1 months"), (DAY, "1 days"), (5 * DAY, "5 days")])
 def test_time_of_day_with_steps_of_whole_days_raises(step, length):
     with pytest.raises(ValueError, match=f"'time_of_day' is constant with a step of {length}"):
-        harmonics(["time_of_day"], times("2001-01-01"), [0], step)
+        longitude_harmonics(["time_of_day"], times("2001-01-01"), [0], step)
 
 
 def test_monthly_steps_use_daily_means():
     index = pd.date_range("2001-01-01", periods=12, freq="MS")
     np.testing.assert_array_equal(
-        harmonics(["insolation", "time_of_year"], index, GLOBE, MONTH),
-        harmonics(["insolation", "time_of_year"], index, GLOBE, DAY),
+        longitude_harmonics(["insolation", "time_of_year"], index, GLOBE, MONTH),
+        longitude_harmonics(["insolation", "time_of_year"], index, GLOBE, DAY),
     )
 
 

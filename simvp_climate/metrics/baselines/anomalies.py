@@ -11,7 +11,7 @@ from simvp_climate.data.variables import same_units
 from simvp_climate.data.windows import valid_times
 from simvp_climate.metrics.baselines.climatologies import normals_at, time_blocks
 from simvp_climate.metrics.baselines.simple_persistence import Times, persistence
-from simvp_climate.metrics.pairs import iso, on_grid_of
+from simvp_climate.metrics.pairs import on_grid_of, to_iso
 from simvp_climate.metrics.regions import SPACE
 
 
@@ -84,7 +84,10 @@ def lagged_anomalies(
 
 def fitted_period(train: xr.Dataset) -> dict[str, str]:
     """Return the attributes that record from which period a baseline was fitted."""
-    return {"fitted_start": iso(train["time"].values.min()), "fitted_end": iso(train["time"].values.max())}
+    return {
+        "fitted_start": to_iso(train["time"].values.min()),
+        "fitted_end": to_iso(train["time"].values.max()),
+    }
 
 
 def grid_coordinates(dataset: xr.Dataset) -> dict[str, xr.DataArray]:

@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from simvp_climate.data.grid import find_axes
-from simvp_climate.metrics.pairs import iso
+from simvp_climate.metrics.pairs import to_iso
 
 # Bytes of one block of times in memory; the sums of a climatology come on top.
 _BLOCK_BYTES = 64 * 2**20
@@ -104,8 +104,8 @@ def calendar_mean(
         climatology_method=f"mean by hour and day of the year, triangular window of {window} days"
         if grouping == "day"
         else f"mean by {grouping}",
-        climatology_start=iso(train.time.min().values[()]),
-        climatology_end=iso(train.time.max().values[()]),
+        climatology_start=to_iso(train.time.min().values[()]),
+        climatology_end=to_iso(train.time.max().values[()]),
     )
     if grouping == _OVERALL:
         return result.isel({_OVERALL: 0}, drop=True).assign_attrs(climatology_method=f"mean of {_OVERALL}")

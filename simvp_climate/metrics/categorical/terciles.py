@@ -9,7 +9,7 @@ import xarray as xr
 
 from simvp_climate.metrics.baselines.climatologies import latitude_bands
 from simvp_climate.metrics.definitions import concat, ratio
-from simvp_climate.metrics.pairs import Pairs, align, check_units, iso, match, refuse_overlap
+from simvp_climate.metrics.pairs import Pairs, align, check_units, match, refuse_overlap, to_iso
 from simvp_climate.metrics.regions import Regions, Weights
 
 # A month needs this many means in the training period for its terciles.
@@ -76,7 +76,7 @@ def tercile_rpss(
         check_units(pairs.forecast, training, "the training period")
         if not allow_overlap:
             times = training["time"].values
-            period = {"fitted_start": iso(times.min()), "fitted_end": iso(times.max())}
+            period = {"fitted_start": to_iso(times.min()), "fitted_end": to_iso(times.max())}
             refuse_overlap("the training period", period, pairs.verified_times)
         bands = latitude_bands([pairs.forecast, pairs.analysis, training], "latitude")
         sums = [_rps_sums(pairs, training, rows, fair, skipna) for rows in bands]

@@ -8,7 +8,7 @@ import xarray as xr
 from simvp_climate.data.grid import read_levels
 from simvp_climate.metrics.aggregation import Block, weighted_sums
 from simvp_climate.metrics.definitions import METRICS, ratio
-from simvp_climate.metrics.pairs import Pairs, iso, match
+from simvp_climate.metrics.pairs import Pairs, match, to_iso
 
 
 def fit_calibration(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset) -> xr.Dataset:
@@ -43,7 +43,7 @@ def fit_calibration(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dat
             "period without gaps"
         )
     verified = pairs.verified_times
-    return factors.assign_attrs(calibration_start=iso(verified.min()), calibration_end=iso(verified.max()))
+    return factors.assign_attrs(calibration_start=to_iso(verified.min()), calibration_end=to_iso(verified.max()))
 
 
 def calibrate_with(factors: xr.Dataset, pairs: Pairs) -> Callable[[Block], xr.Dataset]:

@@ -18,7 +18,7 @@ from simvp_climate.metrics.aggregation import Block, read, weighted_sums
 from simvp_climate.metrics.baselines.anomalies import select_leads
 from simvp_climate.metrics.baselines.climatologies import normals_at
 from simvp_climate.metrics.definitions import Metric, concat
-from simvp_climate.metrics.pairs import Pairs, canonicalize_forecast, iso, match, on_grid_of, with_times
+from simvp_climate.metrics.pairs import Pairs, canonicalize_forecast, match, on_grid_of, to_iso, with_times
 from simvp_climate.metrics.regions import SPACE, Regions, Weights
 from simvp_climate.metrics.uncertainty.calibration import fit_calibration, shrink_towards
 
@@ -150,8 +150,8 @@ def fit_intervals(
     verified = pairs.verified_times
     half_width.attrs = {
         "months": " ".join(map(str, covered)),
-        "fitted_start": iso(verified.min()),
-        "fitted_end": iso(verified.max()),
+        "fitted_start": to_iso(verified.min()),
+        "fitted_end": to_iso(verified.max()),
     }
     for key in ("climatology_start", "climatology_end"):
         if climatology is not None and key in climatology.attrs:
