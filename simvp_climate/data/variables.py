@@ -159,7 +159,7 @@ def find_variable(
 
     The name is one of the file, or any that `lookup` knows; the attributes of variables count too. `level_dim` is the
     vertical dimension, `scalar_level` the pressure in hPa of a Dataset on a single level. ValueError if no variable or
-    several match, or the level is another or unknown.
+    several match, or the variable is on another level than the name says, or on an unknown one.
     """
     # some files store orography and the like as coordinates
     names = [other for other in dataset.variables if other not in dataset.dims]
@@ -181,7 +181,7 @@ def find_variable(
         return match, level if match in on_level else None
     if matches and scalar_level is None:
         raise ValueError(
-            f"{name!r} is requested, but {matches[0]!r} does not name its level. If it is on {level} hPa, rename it:"
+            f"{name!r} is requested, but the level of {matches[0]!r} is not stated. If it is on {level} hPa, rename it:"
             f" ds.rename({matches[0]}={name!r})"
         )
     if matches and abs(scalar_level - level) > 1e-3:
@@ -194,7 +194,7 @@ def find_variable(
 def _meanings(
     dataset: xr.Dataset, name: str, level_dim: str | None, scalar_level: float | None
 ) -> set[tuple[Variable, int | None]]:
-    """Return the possible meanings of a name in a file: by its spelling, else by its attributes."""
+    """Return the meanings of a variable: that of its name if known, else all those of its attributes."""
     meaning = lookup(str(name))
     if meaning is not None:
         return {meaning}  # geopotential_500 is not "geopotential", whatever its standard_name

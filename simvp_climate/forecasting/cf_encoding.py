@@ -85,7 +85,7 @@ def _unit(times: xr.DataArray) -> str:
 
 
 def _known_attributes(name: str, units: str) -> dict[str, str]:
-    """Return the attributes that the vocabulary knows, without units, which only the data know."""
+    """Return `standard_name` and `long_name` from the vocabulary; units come from the data."""
     known = lookup_in_units(name, units)
     if known is None:
         return {}

@@ -322,7 +322,7 @@ def _check_dims(forecast: xr.Dataset, axes: Axes) -> None:
 
 
 def on_grid_of(dataset: xr.Dataset, like: xr.Dataset, role: str) -> xr.Dataset:
-    """Return the variables and levels of a canonical dataset `like` from another dataset, on the grid of `like`.
+    """Select from a dataset the variables and levels of `like`, a canonical dataset, on the grid of `like`.
 
     Raises
     ------

@@ -25,11 +25,11 @@ def skill_map(
 ) -> xr.Dataset:
     """Return the skill against a baseline in every cell, and the cells where it differs significantly from zero.
 
-    Skill is 1 - mean squared error / that of the baseline. In each cell, Student's t tests the mean difference of the
-    squared errors over means of blocks of initializations, which are nearly independent. Of a thousand cells without
-    any difference fifty would pass a test at 0.05; the significant cells are therefore those of Benjamini and
-    Hochberg's rule (1995), which keeps the expected share of false ones among them below the rate. For fields that are
-    correlated in space the rate should be twice the intended one (Wilks 2016): 0.1 for 0.05.
+    Skill is 1 - mean squared error / that of the baseline. In each cell a t-test asks whether the mean difference of
+    the squared errors is zero. Its samples are means over blocks of initializations, which are nearly independent.
+    Fifty of a thousand cells without any difference would pass a test at 0.05. Significant cells are therefore chosen
+    by the rule of Benjamini and Hochberg (1995), which keeps the expected share of false ones below the rate. For
+    fields that are correlated in space the rate should be twice the intended one (Wilks 2016): 0.1 for 0.05.
 
     Parameters
     ----------
@@ -72,8 +72,8 @@ def skill_map(
     block_count = int(verified_inits.sum()) // length
     if block_count < MIN_BLOCKS:
         raise ValueError(
-            f"{int(verified_inits.sum())} initializations are {block_count} whole blocks of {length}, and the test "
-            f"needs {MIN_BLOCKS}: forecast from more times, or over shorter leads"
+            f"{int(verified_inits.sum())} initializations make {block_count} blocks of {length}, and the test "
+            f"needs at least {MIN_BLOCKS}: forecast from more times, or over shorter leads"
         )
     # The number of the block of each initialization; the last one takes the remainder.
     block_numbers = np.minimum(np.maximum(np.cumsum(verified_inits) - 1, 0) // length, block_count - 1)
@@ -192,7 +192,7 @@ class _BlockMeans:
 def _discoveries(p: np.ndarray, rate: float) -> np.ndarray:
     """Return the rejected hypotheses (Benjamini and Hochberg 1995) among those with a p-value.
 
-    These are all up to the largest p_(k) <= k * rate / n of the n p-values in ascending order.
+    Sort the n p-values in ascending order and reject the first k, with the largest k for which p_(k) <= k * rate / n.
     """
     ascending = np.sort(p[np.isfinite(p)])
     if not ascending.size:

@@ -230,7 +230,7 @@ def _count_layers(weights: dict[str, Tensor], prefix: str) -> int:
 
 
 def _infer_history(stack: int, width: int) -> int:
-    """Return the number of states of some width that are stacked in the translator's input."""
+    """Return the number of states in the translator's input: its channels over those of one state."""
     if stack % width:
         raise ValueError(f"the translator's {stack} input channels must be a multiple of hidden_space={width}")
     return stack // width

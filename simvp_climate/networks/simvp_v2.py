@@ -44,8 +44,8 @@ class SimVPv2Config:
     mlp_ratio
         Ratio of hidden to other channels in the channel mixing of a block.
     drop_path
-        Probability to skip the last block for a sample in training (stochastic depth). It falls linearly to 0.01 in the
-        first block.
+        Probability to skip the last block for a sample in training (stochastic depth). For earlier blocks it decreases
+        linearly, to 0.01 in the first.
     padding
         How convolutions pad the edges of the grid. "zeros" (as published). "periodic": longitude is periodic, rows
         beyond the poles are zeros. "sphere": rows beyond a pole come from the meridian 180 degrees away.

@@ -60,7 +60,7 @@ def hovmoller(
     dataset
         One forecast, (init_time, lead_time, ...), or analyses along a time.
     truth
-        Analyses to draw beside a forecast, with the difference; on at least its grid points.
+        Analyses to draw beside a forecast, with the difference. They need all grid points of the forecast.
     variable
         Required if there are several.
     latitudes
@@ -197,7 +197,7 @@ def _analysis_section(
         raise ValueError(f"init={init!r} does not apply: dataset has no init_time. Omit init.")
     times = source.dataset[time].values
     if not len(times):
-        raise ValueError(f"dataset has no {time}, its size is 0: the selection before is empty.")
+        raise ValueError(f"dataset has no {time}, its size is 0: the selection that made it matched nothing.")
     weights = _area_weights(source.axes.rows.values, latitudes)
     source = source.on_points(latitudes, source.axes.columns.values)
     section = _read_section(source, name, level, time, {time: np.arange(len(times))}, weights)
@@ -239,7 +239,7 @@ def _read_section(
 
 
 def _time_rows(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the edges of rows of cells, and the row of each time; other rows fill the gaps between times.
+    """Return the edges of rows of cells, and the row of each time; rows without a time are gaps.
 
     Edges lie midway between two times, and half a usual step from a time beside a gap.
     """

@@ -73,7 +73,7 @@ def _pole(projection: ccrs.Projection | None) -> int:
 def shown_latitudes(latitudes: np.ndarray, projection: ccrs.Projection | None) -> np.ndarray:
     """Return the latitudes that a map shows: those poleward of 20 degrees on maps of a pole, else all.
 
-    On a map of the whole globe around a pole, that pole would be a dot in the middle of the other hemisphere.
+    Without this limit the map would show the whole globe, and the polar region would be tiny.
     """
     pole = _pole(projection)
     shown = pole * latitudes >= _POLAR_EDGE
@@ -103,8 +103,8 @@ def _split_columns(edges: np.ndarray, is_ring: bool, cut: float) -> list[tuple[n
     """Return pieces (edges, columns) of a row of cells, split at the meridian `cut`.
 
     Cartopy draws a cell across the edge of a map in a second layer, and hides it in the first by marking it as missing.
-    If the color map has a color for missing values, that paints over half the map (Robinson and Equal Earth with
-    longitudes 0..360). A cell that is split at the edge needs no second layer.
+    If the color map has a color for missing values, these cells then paint over half the map (Robinson and Equal Earth
+    with longitudes 0..360). A cell that is split at the edge needs no second layer.
     """
     start = edges[0] + (cut - edges[0]) % 360
     count = len(edges) - 1

@@ -330,7 +330,7 @@ def _coordinate(forecast: xr.Dataset, name: str) -> np.ndarray:
         )
     values = np.atleast_1d(forecast[name].values)
     if not values.size:
-        raise ValueError(f"forecast has no {name}, its size is 0: the selection before is empty.")
+        raise ValueError(f"forecast has no {name}, its size is 0: the selection that made it matched nothing.")
     return values
 
 

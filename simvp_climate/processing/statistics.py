@@ -32,7 +32,7 @@ _CACHED_FIELDS = ("mean", "std", "change_std", "mask", "minimum", "maximum")
 
 @dataclass(frozen=True, eq=False)
 class Normalizer:
-    """What carries states to numbers of order one: statistics of the training period, units, transforms.
+    """Statistics of the training period, units and transforms that normalize states.
 
     Attributes
     ----------
@@ -187,8 +187,8 @@ def compute_statistics(
     """Read every time that a window uses, once and in order, and return the statistics.
 
     Means and squares are summed over rows in float32, after a typical state was subtracted (the squares of geopotential
-    would hide its variance), and over everything else in float64. Needs two blocks of 16 MiB (or of a chunk or the
-    states of a window, where these are larger) beside `out`.
+    would hide its variance), and over everything else in float64. Needs `out` and
+    two blocks; a block has 16 MiB, or one chunk or one window if that is larger.
 
     Parameters
     ----------
@@ -354,8 +354,8 @@ def _blocks(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Yield (start of the block in `used`, states up to its end, the block) over all used times in order.
 
-    The states are the block, preceded by as many as the changes of `pairs` need. The next block is read in the
-    background.
+    The states are those of the block and, before it, those that the changes of `pairs` need. The next block is read in
+    the background.
     """
     overlap = int((pairs[:, -1] - pairs[:, 0]).max(initial=0))
     size = max(1, _BLOCK_BYTES // source.state_bytes)

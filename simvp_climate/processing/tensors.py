@@ -134,7 +134,7 @@ def build_network(
 ) -> SimVPv2:
     """Return a network with these channels and initial weights, which takes `history` states.
 
-    With a normalizer the changes that it forecasts are scaled by their typical size in the training data.
+    A normalizer sets the scales of the network's changes to the typical changes in the training data.
     """
     network = SimVPv2(
         config,

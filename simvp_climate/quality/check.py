@@ -49,8 +49,8 @@ def check(
     """Return every finding that would stop a training, spoil it or slow it, each with its fix.
 
     Metadata and coordinates are read in full. Of the values of each variable at most 64 MB are decoded (whole chunks
-    count; at least two chunks, none above 512 MB): all states of variables that are no larger; of others about 50
-    times, evenly spread, with the first and the last two, and faults between them are missed. Nothing is changed, and
+    count; at least two chunks, none above 512 MB). Smaller variables are read in full. Of larger ones about 50 times
+    are read, evenly spread, with the first and the last two: faults between these are missed. Nothing is changed, and
     bad data never raise.
 
     Parameters
@@ -237,7 +237,7 @@ def _check_times(dataset: xr.Dataset, name: str | None, draft: Draft) -> tuple[x
 
 
 def _correct_times(times: pd.Index) -> tuple[str, np.ndarray]:
-    """Return the code of the first rule that times break, and the positions, or flags, that satisfy it."""
+    """Return the code of the first broken rule of times, and an index that selects the valid times."""
     if times.isna().any():
         return "time-missing", ~np.asarray(times.isna())
     if not times.is_monotonic_increasing:
@@ -462,7 +462,7 @@ def _find_field(dataset: xr.Dataset, axes: Axes, name: str, levels: tuple | None
 def _stored_chunks(variable: xr.Variable) -> dict[str, int]:
     """Return the chunk sizes of the store by dimension, empty without chunks or where they are unknown.
 
-    The store may name its dimensions otherwise, and have a level that was selected from: then positions decide.
+    If the store has other names of dimensions, or one more level, dimensions are matched by position.
     """
     chunks = {str(dim): size for dim, size in (variable.encoding.get("preferred_chunks") or {}).items()}
     if not all(isinstance(size, int) for size in chunks.values()):

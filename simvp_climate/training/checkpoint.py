@@ -57,7 +57,7 @@ def lock(directory: str | os.PathLike | None) -> Iterator[Path | None]:
     Raises
     ------
     FileExistsError
-        If it is a file, or holds results of a run without its state.
+        If the path is a file, or the folder has results but no training state.
     RuntimeError
         If another process trains there.
     """

@@ -95,7 +95,7 @@ def train(
         training and validation overlap or differ in grid or units, or the directory holds another run. During
         training: if the store changes.
     FileExistsError
-        If the directory holds results of a run without its state.
+        If the directory has results but no training state.
     MemoryError
         If the windows, not even as a stream, or a step do not fit into the free memory; the message names a batch size
         that fits and other ways out.

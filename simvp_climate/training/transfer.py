@@ -173,7 +173,8 @@ def copy_weights(network: nn.Module, pretrained: Forecaster, roles: tensors.Chan
     The weights between input and output are copied whole. Weights of the first convolution are copied for inputs
     (channels or forcings) of the same name, weights of the readout for outputs of the same name. All others stay as
     they are, and so do the scales of change, which are statistics. A variable that was an output alone and is now an
-    input too, or the reverse, is new: its output changes from a state to a change, or the reverse.
+    input too, or the reverse, counts as new: the network predicts states of variables that are outputs alone, and
+    changes of those that are also inputs.
 
     Returns
     -------

@@ -327,7 +327,7 @@ def test_renaming_twice_is_renaming_once():
         (on_levels([500, 850]), ["z"], [500, 500], r"\[500, 500\] must be unique"),
         (on_levels([500, 850]), ["z"], [], r"levels=\[\] must be"),
         (field(name="t2m"), ["t2m"], [500], r"levels=\[500.0\] applies to none.*Omit levels"),
-        (field(name="z"), ["z500"], None, r"'z' does not name its level.*ds.rename\(z='z500'\)"),
+        (field(name="z"), ["z500"], None, r"level of 'z' is not stated.*ds.rename\(z='z500'\)"),
         (on_levels([1.0, 2.0], units="m"), ["z500"], None, r"levels 'level' \(m\) are not pressures"),
         (field(name="2t").assign(tas=field()["x"]), ["t2m"], None, r"could be any of \['2t', 'tas'\]"),
         (field().assign(index=("time", [1, 2, 3])), ["index"], None, r"lacks \['latitude', 'longitude'\]"),
