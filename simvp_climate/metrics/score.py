@@ -171,8 +171,8 @@ def score(
     tables = [_lay_out(list(table), by, systems, pairs) for table in zip(*tables, strict=True)]
     if not skipna:
         _warn_of_missing(sums, computed, list(vectors), thresholds or {})
-    result = _count_pairs(tables[0], verified, with_values, by, pairs.groups)
-    result = _describe(result, tables[1:], vectors, pairs, samples)
+    result = _describe(tables[0], tables[1:], vectors, pairs, samples)
+    result = _count_pairs(result, verified, with_values, by, pairs.groups)
     return result.assign_attrs(weights=str(weights), missing_values=_MISSING_VALUES[skipna], **_period(climatology))
 
 
