@@ -45,7 +45,7 @@ def test_a_file_that_may_not_grow_stops_the_run_and_leaves_the_last_state(tmp_pa
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     monkeypatch.undo()
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["training_curve.csv", "training.pt"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["training.pt", "training_curve.csv"]
     goes_on_as_if_nothing_had_happened(tmp_path / "run")
 
 
