@@ -250,7 +250,7 @@ def test_units_that_a_forecaster_cannot_take(forecaster):
     ds["t2m"] = ds["t2m"].assign_attrs(units="m s-1")
     with pytest.raises(ValueError) as error:
         forecaster(ds)
-    says(error, "t2m is in 'm s-1'", "trained in 'K'", "[Cc]onvert the data")
+    says(error, "t2m is in 'm s-1'", "must be in 'K'", "[Cc]onvert the data")
 
 
 def test_packed_numbers_that_overflowed(tmp_path):

@@ -541,5 +541,5 @@ def _check_forcings(dataset: xr.Dataset, task: Any, draft: Draft) -> None:
     try:
         longitude_harmonics(task.forcings, pd.DatetimeIndex([]), np.empty(0), parse_step(task.step))
     except ValueError as error:
-        draft.add("error", "forcing-time-of-day", "forcings", *str(error).split(": ", 1))
+        draft.add("error", "forcing-time-of-day", "forcings", *split_error(error))
     draft.add_all(rules.find_static(dataset, name)[1] for name in static_names(task.forcings))

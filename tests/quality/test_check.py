@@ -432,8 +432,8 @@ def test_dead_level():
     [
         (waves(), dict(variables=["t2n"]), "unknown-variable", "'t2n'", "'t2m'"),
         (waves(), dict(variables=["soup"]), "unknown-variable", "'soup'", "z500, t2m"),
-        (on_levels(), dict(variables=["z"], levels=[500, 300]), "level-missing", "500, 700, 850", "one of these"),
-        (on_levels(), dict(variables=["z300"]), "level-missing", "level 300 hPa", "one of these"),
+        (on_levels(), dict(variables=["z"], levels=[500, 300]), "level-missing", "level 300 hPa", "500, 700, 850"),
+        (on_levels(), dict(variables=["z300"]), "level-missing", "level 300 hPa", "500, 700, 850"),
         (waves(), dict(variables=["t2m"], levels=[500]), "levels-unused", "levels=[500.0]", "Leave levels out"),
         (
             waves().rename(t2m="2t").assign(tas=waves()["t2m"]),
@@ -473,8 +473,8 @@ STATIC = waves().assign(
         (["names"], "6h", "forcing-unknown", "could not convert", "Choose from"),
         (["sst"], "6h", "forcing-changes", "dimensions time", 'ds["sst"] = ds["sst"].isel(time=0, drop=True)'),
         (["land"], "6h", "forcing-missing", "64 of 128 cells", 'ds["land"] = ds["land"].fillna(0)'),
-        (["time_of_day"], "1D", "forcing-time-of-day", "a step of 1 days", "leave it out of forcings"),
-        (["insolation", "time_of_day"], "2D", "forcing-time-of-day", "2 days", "leave it out"),
+        (["time_of_day"], "1D", "forcing-time-of-day", "a step of 1 days", "Leave it out of forcings"),
+        (["insolation", "time_of_day"], "2D", "forcing-time-of-day", "2 days", "Leave it out"),
     ],
 )
 def test_forcings_that_training_refuses(forcings, step, code, named, fix):
