@@ -83,7 +83,7 @@ def test_runs_from_data_to_pictures(recipe, stores, tmp_path):
         assert again.stdout == done.stdout
         more = run(recipe, tmp_path / "out", *options_of(recipe, stores), "--epochs", 2, "--resume")
         assert more.returncode == 2 and "Traceback" not in more.stderr
-        assert "config.epochs (1 there, 2 now)" in more.stderr and "recipes/finetune.py --pretrained" in more.stderr
+        assert "config.epochs is 2, was 1" in more.stderr and "recipes/finetune.py --pretrained" in more.stderr
 
 
 @pytest.mark.slow
