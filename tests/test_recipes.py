@@ -109,7 +109,7 @@ def test_help_and_result(recipe):
 def test_data_without_split_dates_are_an_error(stores, tmp_path):
     (recipe,) = (path for path in RECIPES if path.stem == "t2m")
     done = run(recipe, tmp_path / "out", "--data", stores / "weather.zarr")
-    assert done.returncode == 2 and "say where to split, for example --train-until=" in done.stderr
+    assert done.returncode == 2 and "for example --train-until=" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     done = run(recipe, tmp_path / "out", "--data", tmp_path / "nowhere.zarr")
     assert done.returncode == 2 and "does not exist" in done.stderr
