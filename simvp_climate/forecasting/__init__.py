@@ -1,1 +1,1 @@
-"""Forecasts: a trained network and a Dataset in, a labelled Dataset out."""
+"""Forecasts: a trained network and a Dataset in, a labeled Dataset out."""

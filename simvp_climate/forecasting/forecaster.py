@@ -1,4 +1,4 @@
-"""The trained forecaster: it turns a Dataset into labelled forecasts.
+"""The trained forecaster: it turns a Dataset into labeled forecasts.
 
     request -> initial states in the units of training -> network -> labels and CF attributes
 
@@ -72,7 +72,7 @@ class Forecaster:
         every: str | None = None,
         horizon: int | None = None,
     ) -> xr.Dataset:
-        """Return forecasts as a labelled Dataset in physical units.
+        """Return forecasts as a labeled Dataset in physical units.
 
         Parameters
         ----------
@@ -342,7 +342,7 @@ def predict(
     histories: np.ndarray,
     perturb: Callable[[pd.Index], np.ndarray] | None = None,
 ) -> tuple[xr.Dataset, list[str]]:
-    """Return labelled forecasts from some histories of a request, and the digest of the data of each initialization.
+    """Return labeled forecasts from some histories of a request, and the digest of the data of each initialization.
 
     `perturb` maps initialization times to perturbations in the units of training, (init, channel, latitude, longitude),
     which are added to all states of a history.

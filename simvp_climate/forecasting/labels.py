@@ -1,4 +1,4 @@
-"""Turn arrays of forecasts into labelled Datasets with the layout of the input data and global attributes."""
+"""Turn arrays of forecasts into labeled Datasets with the layout of the input data and global attributes."""
 
 from datetime import UTC, datetime
 from importlib.metadata import version

@@ -220,7 +220,7 @@ def test_sample():
     assert open_sample(["orography"])["orography"].dims == ("latitude", "longitude")
 
 
-def test_the_sample_is_labelled_simulated_and_has_no_gap():
+def test_the_sample_is_labeled_simulated_and_has_no_gap():
     ds = open_sample()
     assert "SIMULATED" in ds.attrs["title"] and "SIMULATED" in ds.attrs["comment"]
     steps = np.diff(ds["time"].values)

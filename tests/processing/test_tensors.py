@@ -1,4 +1,4 @@
-"""Input-only and output-only variables from training to the labelled forecast."""
+"""Input-only and output-only variables from training to the labeled forecast."""
 
 import numpy as np
 import pytest

@@ -10,7 +10,7 @@ from simvp_climate.data.grid import find_axes
 from simvp_climate.data.windows import valid_times
 from simvp_climate.metrics.baselines.climatologies import name_time
 
-# Datetimes or durations: labelled, any sequence, or text.
+# Datetimes or durations: labeled, any sequence, or text.
 Times = xr.DataArray | Iterable | str
 
 

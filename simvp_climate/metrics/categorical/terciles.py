@@ -168,7 +168,7 @@ def _terciles(training: xr.DataArray, pairs: Pairs, rows: slice, verified_months
     if length > 1:
         _check_steps(values.indexes["time"], pairs)
     means = values.rolling(time=length).mean().isel(time=slice(length - 1, None))
-    # a running mean is labelled with its last step, its middle is half a window earlier
+    # a running mean is labeled with its last step, its middle is half a window earlier
     months = values["time"].isel(time=slice(length // 2, length // 2 + means.sizes["time"])).dt.month.values
     edges = []
     for month in range(1, 13):
