@@ -238,3 +238,18 @@ def forecasts_better_in(days=200, better=None, seed=0):
     if better is not None:
         size[better] = 0.6
     return noisy(size), noisy(1.0), truth
+
+
+def made_up_scores():
+    """Return scores of three systems by hand: RMSE, ACC (none of climatology) and small-scale variance."""
+    leads = pd.to_timedelta([6, 12, 24, 36, 48], unit="h").astype("timedelta64[ns]")
+    values = np.full((3, 3, 5), np.nan)
+    values[:, 0] = [[1, 2, 3, 4, 7], [2, 3, 4, 5, 8], [6, 6, 6, 6, 6]]
+    values[:, 1] = [[0.9, 0.8, 0.7, 0.6, 0.5], [0.8, 0.7, 0.6, 0.5, 0.4], [np.nan] * 5]
+    values[:, 2] = [[0.8] * 5, [1] * 5, [0.1] * 5]
+    coords = {
+        "system": ["SimVPv2", "persistence", "climatology"],
+        "metric": ["rmse", "acc", "small_scale_variance"],
+        "lead_time": leads,
+    }
+    return xr.Dataset({"t2m": (list(coords), values, {"units": "K"})}, coords)

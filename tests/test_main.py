@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from factories import waves
+from factories import made_up_scores, waves
 from typer.testing import CliRunner
 
 import simvp_climate as sc
@@ -19,20 +19,6 @@ def invoke(*options, status=0):
     result = CliRunner().invoke(app, list(map(str, options)), env={"COLUMNS": "300"})
     assert result.exit_code == status, (result.output, result.exception)
     return result.output
-
-
-def made_up_scores():
-    leads = pd.to_timedelta([6, 12, 24, 36, 48], unit="h").astype("timedelta64[ns]")
-    values = np.full((3, 3, 5), np.nan)
-    values[:, 0] = [[1, 2, 3, 4, 7], [2, 3, 4, 5, 8], [6, 6, 6, 6, 6]]
-    values[:, 1] = [[0.9, 0.8, 0.7, 0.6, 0.5], [0.8, 0.7, 0.6, 0.5, 0.4], [np.nan] * 5]
-    values[:, 2] = [[0.8] * 5, [1] * 5, [0.1] * 5]
-    coords = {
-        "system": ["SimVPv2", "persistence", "climatology"],
-        "metric": ["rmse", "acc", "small_scale_variance"],
-        "lead_time": leads,
-    }
-    return xr.Dataset({"t2m": (list(coords), values, {"units": "K"})}, coords)
 
 
 def test_skill_summary():

@@ -1,23 +1,9 @@
 import numpy as np
-import pandas as pd
 import pytest
 import xarray as xr
+from factories import made_up_scores
 
 from simvp_climate.metrics.tables import score_table
-
-
-def made_up_scores():
-    leads = pd.to_timedelta([6, 12, 24, 36, 48], unit="h").astype("timedelta64[ns]")
-    values = np.full((3, 3, 5), np.nan)
-    values[:, 0] = [[1, 2, 3, 4, 7], [2, 3, 4, 5, 8], [6, 6, 6, 6, 6]]
-    values[:, 1] = [[0.9, 0.8, 0.7, 0.6, 0.5], [0.8, 0.7, 0.6, 0.5, 0.4], [np.nan] * 5]
-    values[:, 2] = [[0.8] * 5, [1] * 5, [0.1] * 5]
-    coords = {
-        "system": ["SimVPv2", "persistence", "climatology"],
-        "metric": ["rmse", "acc", "small_scale_variance"],
-        "lead_time": leads,
-    }
-    return xr.Dataset({"t2m": (list(coords), values, {"units": "K"})}, coords)
 
 
 def test_rows_are_leads_and_columns_systems():
