@@ -81,7 +81,7 @@ def test_periods_overlap_only_within_windows():
     windows = find_windows(times, "1D", 1, 1, "x")
     others = pd.DatetimeIndex(["2000-12-31", "2001-01-01", "2001-01-02T06", "2001-01-04", "2001-01-05", "2001-01-07"])
     assert shared_period(times, windows, others).tolist() == others[[1, 2, 5]].tolist()
-    with pytest.raises(ValueError, match="the calendars differ"):
+    with pytest.raises(ValueError, match="noleap.*differ"):
         shared_period(times, windows, xr.date_range("2001", periods=2, calendar="noleap", use_cftime=True))
 
 
