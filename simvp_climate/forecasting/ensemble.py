@@ -11,11 +11,12 @@ import pandas as pd
 import xarray as xr
 
 from simvp_climate.data import reader
+from simvp_climate.data.conventions import canonicalize
 from simvp_climate.data.grid import find_member
 from simvp_climate.forecasting import cf_encoding, hindcast
 from simvp_climate.forecasting.forecaster import Forecaster, predict, template
 from simvp_climate.forecasting.initial_states import states_digest
-from simvp_climate.forecasting.request import ForecastRequest, resolve_request
+from simvp_climate.forecasting.request import ForecastRequest, match_training, resolve_request
 from simvp_climate.metrics.ensemble import spread_skill_ratio
 
 _NUMBER_ATTRS = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
@@ -67,11 +68,17 @@ def ensemble(
     """
     forecasters = list(forecasters)
     digests = [forecaster.digest for forecaster in forecasters]
-    _check_forecasters(forecasters, digests)
+    if len(forecasters) < 2:
+        raise ValueError(f"{len(forecasters)} forecasters are too few: an ensemble needs at least two.")
+    if repeated := sorted({digest for digest in digests if digests.count(digest) > 1}):
+        raise ValueError(f"The forecaster {repeated[0][:12]}... must not be repeated. Pass every forecaster once.")
+    for forecaster in forecasters[1:]:
+        if forecaster.task != forecasters[0].task:
+            raise ValueError(f"The forecasters must have one task, not {forecaster.task} and {forecasters[0].task}.")
     if isinstance(dataset, xr.Dataset):
         _check_no_members("dataset", dataset)
     members = [
-        _Member(forecaster, resolve_request(dataset, forecaster.input_spec, init_times, every, horizon))
+        _Member(forecaster, resolve_request(forecaster, dataset, init_times, every, horizon))
         for forecaster in forecasters
     ]
     attributes = {"forecaster_sha256": " ".join(digests), "system": f"{len(forecasters)} forecasters"}
@@ -136,11 +143,11 @@ def perturbed_ensemble(
     members, seed = int(members), int(seed)
     if not amplitude > 0:
         raise ValueError(f"amplitude={amplitude!r} must be greater than 0. Estimate it with fit_amplitude.")
-    request = resolve_request(dataset, forecaster.input_spec, init_times, every, horizon)
+    request = resolve_request(forecaster, dataset, init_times, every, horizon)
     _check_no_members("dataset", request.canonical.dataset)
     states = _canonical_states(forecaster, perturbations)
     _check_no_members("perturbations", states)
-    factor = forecaster.input_spec.match(states).factor  # an offset cancels in a difference
+    factor = match_training(forecaster, states).factor  # an offset cancels in a difference
     draw = partial(_draw_difference, reader.open_source(states), states.indexes["time"], factor, seed)
     description = f"{members} members, perturbed by {amplitude:g} x differences of states, seed {seed}"
     attributes = {"system": "SimVPv2, perturbed", "ensemble": description, "amplitude": float(amplitude)}
@@ -209,17 +216,6 @@ def fit_amplitude(
     return float(np.sqrt(low * high))
 
 
-def _check_forecasters(forecasters: Sequence[Forecaster], digests: Sequence[str]) -> None:
-    """Raise ValueError unless there are several different forecasters of one task."""
-    if len(forecasters) < 2:
-        raise ValueError(f"{len(forecasters)} forecasters are too few: an ensemble needs at least two.")
-    if repeated := sorted({digest for digest in digests if digests.count(digest) > 1}):
-        raise ValueError(f"The forecaster {repeated[0][:12]}... must not be repeated. Pass every forecaster once.")
-    for forecaster in forecasters[1:]:
-        if forecaster.task != forecasters[0].task:
-            raise ValueError(f"The forecasters must have one task, not {forecaster.task} and {forecasters[0].task}.")
-
-
 def _check_no_members(name: str, dataset: xr.Dataset) -> None:
     if (member := find_member(dataset)) is not None:
         raise ValueError(f"{name} must not have ensemble members, here {member!r}. Select one: ds.isel({member}=0)")
@@ -227,7 +223,8 @@ def _check_no_members(name: str, dataset: xr.Dataset) -> None:
 
 def _canonical_states(forecaster: Forecaster, dataset: xr.Dataset) -> xr.Dataset:
     """Return the states of a Dataset on the canonical grid, in memory unless they are too large."""
-    states = forecaster.input_spec.canonicalize(dataset).dataset
+    task = forecaster.task
+    states = canonicalize(dataset, (*task.variables, *task.inputs), task.levels).dataset
     # states are drawn one at a time: from a store, each would decode a whole chunk
     return states.compute() if states.nbytes <= _IN_MEMORY_BYTES else states
 

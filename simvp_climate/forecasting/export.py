@@ -10,16 +10,16 @@ import math
 import warnings
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from simvp_climate.data.files import write_atomically
-from simvp_climate.forecasting.serialization import ForecasterContent
 from simvp_climate.networks.simvp_v2 import rollout
 from simvp_climate.processing.statistics import Normalizer
-from simvp_climate.processing.tensors import Scale, channel_roles
+from simvp_climate.processing.tensors import Scale, forcing_names
 
 _DESCRIPTION_FILE = "forecaster.json"
 _MADE_BY = "exported by simvp_climate"
@@ -43,7 +43,7 @@ class _Program(nn.Module):
         return self.output_scale.denormalize(y_BTCHW.float())
 
 
-def export(path: Path, content: ForecasterContent) -> None:
+def export(path: Path, forecaster: Any) -> None:
     """Write a program: see `simvp_climate.forecasting.forecaster.Forecaster.export`."""
     write = {".pt2": _write_pt2, ".onnx": _write_onnx}.get(path.suffix)
     if write is None:
@@ -52,33 +52,33 @@ def export(path: Path, content: ForecasterContent) -> None:
         raise FileExistsError(f"{str(path)!r} exists and is not an exported program. Choose another path.")
     if write is _write_onnx:
         _require_onnx()
-    task, grid = content.task, (content.latitude.size, content.longitude.size)
-    roles = channel_roles(task, content.normalizer.channels)
-    inputs, outputs = (content.normalizer.select(each) for each in (roles.input_channels, roles.output_channels))
+    task, forcings = forecaster.task, forcing_names(forecaster.task)
+    inputs, outputs = forecaster.input_statistics, forecaster.output_statistics
+    grid = forecaster.latitude.size, forecaster.longitude.size
     input_states = math.ceil(task.horizon / task.history) * task.history  # of all network calls
     # trace with the means as states, and with a batch of 2, because torch.export takes a size of 1 for a constant
     mean_C11 = torch.as_tensor(inputs.mean, dtype=torch.float32)[:, None, None]
     arguments = [mean_C11.expand(2, task.history, -1, *grid).contiguous()]
-    if roles.forcings:
-        arguments.append(torch.zeros(2, input_states, len(roles.forcings), *grid))
+    if forcings:
+        arguments.append(torch.zeros(2, input_states, len(forcings), *grid))
     description = {
         "made_by": f"{_MADE_BY} {version('simvp-climate')}",
         "channels": [str(channel) for channel in inputs.channels],
         "units": list(inputs.units),
         "output_channels": [str(channel) for channel in outputs.channels],
         "output_units": list(outputs.units),
-        "forcings": roles.forcings,
-        "latitude": content.latitude.astype(np.float64).tolist(),
-        "longitude": content.longitude.astype(np.float64).tolist(),
+        "forcings": forcings,
+        "latitude": forecaster.latitude.astype(np.float64).tolist(),
+        "longitude": forecaster.longitude.astype(np.float64).tolist(),
         "step": task.step,
         "history": task.history,
         "horizon": task.horizon,
         "input": f"states (batch, {task.history}, channel, latitude, longitude), float32, in units, in order of time",
         "output": f"forecasts (batch, {task.horizon}, channel, latitude, longitude), float32, in units",
     }
-    if roles.forcings:
+    if forcings:
         description["second_input"] = f"forcings (batch, {input_states}, forcing, latitude, longitude), float32"
-    network = copy.deepcopy(content.network)
+    network = copy.deepcopy(forecaster.network)
     network = network.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(False)
     batch = torch.export.Dim("batch", min=1)
     with torch.no_grad(), warnings.catch_warnings():

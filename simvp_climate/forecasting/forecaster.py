@@ -8,7 +8,7 @@ Shape suffixes: B initialization, T time, C channel, F forcing, H latitude, W lo
 import math
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import xarray as xr
 from simvp_climate.data.files import check_parent
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.forecasting import export, hindcast, initial_states, labels, serialization, summary
-from simvp_climate.forecasting.request import ForecastRequest, InputSpec, resolve_request
+from simvp_climate.forecasting.request import ForecastRequest, resolve_request
 from simvp_climate.metrics.uncertainty.intervals import Intervals, fit_intervals
 from simvp_climate.networks.simvp_v2 import SimVPv2, rollout
 from simvp_climate.processing import tensors
@@ -63,7 +63,7 @@ class Forecaster:
         )
 
     def _repr_html_(self) -> str:
-        return summary.html(self.content, self.digest)
+        return summary.html(self)
 
     def __call__(
         self,
@@ -77,14 +77,14 @@ class Forecaster:
         Parameters
         ----------
         dataset
-            At least `history` states up to each initialization, in any lat-lon convention. Later states are ignored:
-            no truth is needed. Units may differ from those of training where the conversion is exact (degC and K, hPa
-            and Pa, geopotential height and geopotential). If it has ensemble members, every member is forecast.
+            At least `history` states up to each initialization, in any lat-lon convention; later states are ignored.
+            Units may differ from those of training where the conversion is exact (degC and K, hPa and Pa, geopotential
+            height and geopotential). If it has ensemble members, every member is forecast.
         init_times
             Initializations, each a time of `dataset` with a full history. Default: the last time.
         every
-            Interval between initializations, for example "12h", counted from 1970-01-01 00 UTC; for calendar steps a
-            number of months, counted from January. All times with a full history count. Excludes `init_times`.
+            Interval between initializations, for example "12h", counted from 1970-01-01 00 UTC, or a number of months,
+            counted from January: all such times with a full history. Excludes `init_times`.
         horizon
             Number of steps; by default the task's. Horizons longer than one call of the network are rolled out.
 
@@ -106,7 +106,7 @@ class Forecaster:
         OSError
             If the data cannot be read.
         """
-        request = make_request(self, dataset, init_times, every, horizon)
+        request = resolve_request(self, dataset, init_times, every, horizon)
         return predict(self, request, request.histories)[0]
 
     def hindcast(
@@ -121,16 +121,14 @@ class Forecaster:
     ) -> xr.Dataset:
         """Write forecasts from many initializations to a Zarr store, a few at a time, and open the store.
 
-        Memory stays bounded. Repeat a call that was killed: it resumes and gives the same store. If the store is
-        complete, the call only opens it.
+        Memory stays bounded. A repeated call resumes after one that was killed, and only opens a complete store.
 
         Parameters
         ----------
         dataset, init_times, every, horizon
             As for a call of the forecaster; `init_times` or `every` is required.
         store
-            Path of the store: a new folder, or the store of the same hindcast. It is named "<store>.unfinished" until
-            it is complete.
+            Path of the store: a new folder, or the store of the same hindcast; "<store>.unfinished" until complete.
         progress
             Whether to show a progress bar.
 
@@ -150,7 +148,7 @@ class Forecaster:
         """
         if init_times is None and every is None:
             raise ValueError("A hindcast needs initializations. Pass every='12h' or init_times=[...].")
-        request = make_request(self, dataset, init_times, every, horizon)
+        request = resolve_request(self, dataset, init_times, every, horizon)
         identity = hindcast.identify(request, self.task.variables, self.digest)
         make_template, forecast = partial(template, self, request), partial(predict, self, request)
         return hindcast.write(store, identity, request.histories, make_template, forecast, progress)
@@ -170,7 +168,7 @@ class Forecaster:
         >>> bands(forecaster(test, every="12h"))
 
         The forecasts are held in memory. If they are too large, write them with `hindcast(valid, ..., store=...)` and
-        call `fit_intervals(forecasts, valid, probability)`, which reads one lead at a time.
+        call `fit_intervals(forecasts, valid, probability)`.
 
         Parameters
         ----------
@@ -195,7 +193,7 @@ class Forecaster:
     @cached_property
     def digest(self) -> str:
         """The SHA-256 of task, statistics, grid and weights: equal digests mean equal forecasts."""
-        return serialization.content_digest(self.content)
+        return serialization.content_digest(self)
 
     @property
     def training_curve(self) -> pd.DataFrame:
@@ -216,7 +214,7 @@ class Forecaster:
         FileExistsError
             If the path exists and is not a forecaster.
         """
-        serialization.save(check_parent(path), self.content)
+        serialization.save(check_parent(path), self)
 
     @staticmethod
     def load(path: str | os.PathLike, device: str = "auto") -> "Forecaster":
@@ -232,17 +230,16 @@ class Forecaster:
             If the file is not a forecaster, was written by a newer version, is cut short or damaged, or is
             inconsistent; the message says which.
         """
-        return Forecaster(*serialization.load(Path(path), tensors.choose_device(device)))
+        return Forecaster(**serialization.load(Path(path), tensors.choose_device(device)))
 
     def export(self, path: str | os.PathLike) -> None:
         """Write the forecaster as a program that runs on a CPU without this package.
 
-        The program includes transforms, normalization, mask, bounds, and the rollout to the task's horizon. It takes
-        states in physical units, (batch, history, channel, latitude, longitude), float32, of any batch size, on the
-        training grid with latitude and longitude ascending. It returns forecasts (batch, horizon, channel, latitude,
-        longitude) in the same units, NaN where the training data never had a value. For a task with forcings, its
-        second input is the result of `forcings`. The file also contains channel names, units, grid, step, history and
-        horizon, as JSON.
+        The program includes transforms, normalization, mask, bounds, and the rollout to the task's horizon. It maps
+        states (batch, history, channel, latitude, longitude), float32, in physical units on the ascending training
+        grid, to forecasts (batch, horizon, channel, latitude, longitude), NaN where training data never had a value.
+        For a task with forcings, its second input is the result of `forcings`. The file also contains channel names,
+        units, grid, step, history and horizon, as JSON.
 
         Parameters
         ----------
@@ -271,7 +268,7 @@ class Forecaster:
         ImportError
             If ONNX is not installed.
         """
-        export.export(check_parent(path), self.content)
+        export.export(check_parent(path), self)
 
     def forcings(self, init_times: Iterable, horizon: int | None = None) -> xr.DataArray:
         """Return the forcings of forecasts from some initializations, as input of an exported program.
@@ -297,26 +294,9 @@ class Forecaster:
         if values is None:
             states = math.ceil(horizon / self.task.history) * self.task.history
             values = torch.zeros(len(inits), states, 0, self.latitude.size, self.longitude.size)
-        return xr.DataArray(
-            values.numpy(),
-            dims=("init_time", "state", "forcing", "latitude", "longitude"),
-            coords={
-                "init_time": inits,
-                "forcing": tensors.forcing_names(self.task),
-                "latitude": self.latitude,
-                "longitude": self.longitude,
-            },
-        )
-
-    @property
-    def content(self) -> serialization.ForecasterContent:
-        """Everything that `save` writes."""
-        return serialization.ForecasterContent(*(getattr(self, field.name) for field in fields(self)))
-
-    @cached_property
-    def input_spec(self) -> InputSpec:
-        """What a Dataset must match to be forecast."""
-        return InputSpec(self.task, self.input_statistics, self.latitude, self.longitude)
+        coords = {"init_time": inits, "forcing": tensors.forcing_names(self.task)}
+        coords |= {"latitude": self.latitude, "longitude": self.longitude}
+        return xr.DataArray(values.numpy(), coords, ("init_time", "state", "forcing", "latitude", "longitude"))
 
     @cached_property
     def input_statistics(self) -> Normalizer:
@@ -327,13 +307,6 @@ class Forecaster:
     def output_statistics(self) -> Normalizer:
         """The statistics of the channels that the network forecasts."""
         return self.normalizer.select(tensors.channel_roles(self.task, self.normalizer.channels).output_channels)
-
-
-def make_request(
-    forecaster: Forecaster, dataset: xr.Dataset, init_times: Iterable | None, every: str | None, horizon: int | None
-) -> ForecastRequest:
-    """Return a checked request; arguments and errors are those of a call of the forecaster."""
-    return resolve_request(dataset, forecaster.input_spec, init_times, every, horizon)
 
 
 def predict(
@@ -352,14 +325,14 @@ def predict(
     for index, member in enumerate(request.canonical.series):
         digests.append(predict_states(forecaster, request, member, histories, perturb, out=states[:, :, index]))
     combined = initial_states.combine_member_digests(digests)
-    return _label(forecaster, request, histories, states, combined), combined
+    return labels.label(forecaster, request, histories, states, combined), combined
 
 
 def template(forecaster: Forecaster, request: ForecastRequest, histories: np.ndarray) -> xr.Dataset:
     """Return a Dataset like that of `predict`, with lazy NaN in place of forecasts, which takes no memory."""
     shape = _forecast_shape(forecaster, request, histories)
     states = dask.array.full(shape, np.float32(np.nan), chunks=shape, dtype=np.float32)
-    return _label(forecaster, request, histories, states, [])
+    return labels.label(forecaster, request, histories, states, [])
 
 
 @torch.no_grad()
@@ -375,30 +348,21 @@ def predict_states(
 
     `out` has the shape (init, lead, channel, latitude, longitude), in the units of the data.
     """
-    network, horizon, conversion = forecaster.network, request.horizon, request.conversion
+    network, horizon = forecaster.network, request.horizon
     device, inputs = next(network.parameters()).device, forecaster.input_statistics
     input_scale, output_scale = tensors.Scale(inputs, device), tensors.Scale(forecaster.output_statistics, device)
-    forcings = _make_forcings(forecaster, device)
-    digests = []
-    for batch in initial_states.read_batches(request.canonical, member, histories, horizon, inputs, conversion):
-        inits, states = request.init_times(histories[batch.rows]), batch.states
+    forcings, digests = _make_forcings(forecaster, device), []
+    for rows, states, batch_digests in initial_states.read_batches(request, member, histories, inputs):
+        inits = request.init_times(histories[rows])
         if perturb is not None:
             states += perturb(inits).astype(np.float32)[:, np.newaxis]
         x_BTCHW = torch.from_numpy(states).to(device)
         f_BTFHW = forcings(inits, horizon)
         y_BTCHW = rollout(network, input_scale.normalize(x_BTCHW), horizon, f_BTFHW, input_scale.constrain)
         forecasts = output_scale.denormalize(y_BTCHW.float()).cpu().numpy()
-        out[batch.rows] = conversion.from_trained(forecasts, network.shared_channels)
-        digests += batch.digests
+        out[rows] = request.conversion.from_trained(forecasts, network.shared_channels)
+        digests += batch_digests
     return digests
-
-
-def _label(
-    forecaster: Forecaster, request: ForecastRequest, histories: np.ndarray, states: np.ndarray, digests: list[str]
-) -> xr.Dataset:
-    task, inits = forecaster.task, request.init_times(histories)
-    attributes = labels.origin_attributes(task, forecaster.provenance, forecaster.digest, request.canonical.original)
-    return labels.label(states, request.canonical, inits, task, forecaster.output_statistics, attributes, digests)
 
 
 def _forecast_shape(forecaster: Forecaster, request: ForecastRequest, histories: np.ndarray) -> tuple[int, ...]:

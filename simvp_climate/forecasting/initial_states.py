@@ -2,14 +2,12 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from simvp_climate.data import reader
-from simvp_climate.data.conventions import Canonical
-from simvp_climate.forecasting.units import UnitConversion
+from simvp_climate.forecasting.request import ForecastRequest
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.quality import rules
 
@@ -17,30 +15,18 @@ from simvp_climate.quality import rules
 _BATCH_BYTES = 2**24
 
 
-class Batch(NamedTuple):
-    """The initial states of some forecasts."""
-
-    rows: slice  # positions of these forecasts among all histories
-    states: np.ndarray  # (init, history, channel, latitude, longitude), float32, in the units of training
-    digests: list[bytes]  # SHA-256 of each history as it is in the data
-
-
 def read_batches(
-    canonical: Canonical,
-    dataset: xr.Dataset,
-    histories: np.ndarray,
-    horizon: int,
-    statistics: Normalizer,
-    conversion: UnitConversion,
-) -> Iterator[Batch]:
-    """Yield the initial states of forecasts from `dataset`, a series of `canonical`, in batches that fit in memory.
+    request: ForecastRequest, dataset: xr.Dataset, histories: np.ndarray, statistics: Normalizer
+) -> Iterator[tuple[slice, np.ndarray, list[bytes]]]:
+    """Yield the initial states of forecasts from `dataset`, a series of the request, in batches that fit in memory.
 
-    `statistics` are those of training. Raises ValueError if a value outside the mask is missing or the states are too
-    far from those of training, OSError if the data cannot be read.
+    A batch: its positions among the histories; its states in the units of training, (init, history, channel, latitude,
+    longitude), float32; and the SHA-256 of each history as it is in the data. `statistics` are those of training.
+    ValueError if a value outside the mask is missing or states are too far from training, OSError if reading fails.
     """
     source = reader.open_source(dataset)
-    history = histories.shape[1]
-    batch = max(1, _BATCH_BYTES // (source.state_bytes * (history + horizon)))
+    history, conversion = histories.shape[1], request.conversion
+    batch = max(1, _BATCH_BYTES // (source.state_bytes * (history + request.horizon)))
     for start in range(0, len(histories), batch):
         rows = slice(start, min(start + batch, len(histories)))
         # histories overlap: read every state once
@@ -48,12 +34,12 @@ def read_batches(
         indices = indices.reshape(-1, history)
         states = reader.read(source, positions)
         times = dataset.indexes["time"][positions]
-        rules.raise_first(rules.incomplete_history(states, canonical, times, statistics.mask))
+        rules.raise_first(rules.incomplete_history(states, request.canonical, times, statistics.mask))
         state_digests = [_digest(state) for state in states]
         digests = [hashlib.sha256(b"".join(state_digests[index] for index in row)).digest() for row in indices]
         states = conversion.to_trained(states)
         rules.raise_first(rules.unlike_training_states(statistics, states, "the dataset", conversion.unlabeled))
-        yield Batch(rows, states[indices], digests)
+        yield rows, states[indices], digests
 
 
 def states_digest(dataset: xr.Dataset, positions: np.ndarray) -> str:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,27 +13,23 @@ from simvp_climate.data.store import is_sample
 from simvp_climate.data.windows import lead_times, valid_times
 from simvp_climate.forecasting import cf_encoding
 from simvp_climate.forecasting.initial_states import combine_init_digests
+from simvp_climate.forecasting.request import ForecastRequest
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
 
 
 def label(
-    states: np.ndarray,
-    canonical: Canonical,
-    inits: pd.Index,
-    task: Task,
-    outputs: Normalizer,
-    attributes: dict[str, str | int],
-    digests: list[str],
+    forecaster: Any, request: ForecastRequest, histories: np.ndarray, states: np.ndarray, digests: list[str]
 ) -> xr.Dataset:
     """Return forecasts as a Dataset with the names, grid, order and attributes of their initial data.
 
-    `states` is a NumPy or dask array (init, lead, member, channel, latitude, longitude) in the units of the data,
-    `outputs` has the statistics of its channels, `attributes` comes from `origin_attributes`, and `digests` has one
-    digest of the data for each initialization.
+    `states` is a NumPy or dask array (init, lead, member, channel, latitude, longitude) in the units of the data, from
+    `histories` (init, history); `digests` has one digest of the data for each initialization.
     """
-    forecast = _canonical_forecast(states, canonical, inits, task, outputs).assign_attrs(
-        attributes,
+    inits, canonical = request.init_times(histories), request.canonical
+    forecast = _canonical_forecast(states, canonical, inits, forecaster.task, forecaster.output_statistics)
+    forecast = forecast.assign_attrs(
+        origin_attributes(forecaster, canonical.original),
         init_start=str(inits.min()),
         init_end=str(inits.max()),
         data_sha256=combine_init_digests(digests),
@@ -40,10 +37,9 @@ def label(
     return cf_encoding.encode(canonical.restore(forecast), canonical.axes)
 
 
-def origin_attributes(
-    task: Task, provenance: dict, forecaster_digest: str, dataset: xr.Dataset
-) -> dict[str, str | int]:
+def origin_attributes(forecaster: Any, dataset: xr.Dataset) -> dict[str, str | int]:
     """Return the global attributes that name the forecaster and the data of a forecast."""
+    task, provenance = forecaster.task, forecaster.provenance
     package = version("simvp-climate")
     attributes: dict[str, str | int] = {
         "Conventions": "CF-1.8",
@@ -52,7 +48,7 @@ def origin_attributes(
         "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} forecast by simvp_climate {package}",
         "references": "Tan et al., SimVPv2, arXiv:2211.12509",
         "system": "SimVPv2",
-        "forecaster_sha256": forecaster_digest,
+        "forecaster_sha256": forecaster.digest,
         "simvp_climate_version": package,
     }
     if (seed := provenance.get("config", {}).get("seed")) is not None:

@@ -1,8 +1,9 @@
-"""Resolve and check what to forecast: the data, the initializations with their histories, and the horizon."""
+"""Resolve and check what to forecast: data, initializations with their histories, horizon, and the data's units."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,39 +12,37 @@ import xarray as xr
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import Canonical, canonicalize
 from simvp_climate.data.grid import check_same_grid
+from simvp_climate.data.variables import conversion, same_units
 from simvp_climate.data.windows import select_histories
-from simvp_climate.forecasting.units import UnitConversion, find_conversion
-from simvp_climate.processing.statistics import Normalizer
-from simvp_climate.processing.task import Task
 
 
 @dataclass(frozen=True, eq=False)
-class InputSpec:
-    """What a Dataset must match to be forecast: the task, the input channels with their statistics, and the grid."""
+class UnitConversion:
+    """Linear conversion of each channel: trained = dataset * factor + offset."""
 
-    task: Task
-    statistics: Normalizer
-    latitude: np.ndarray
-    longitude: np.ndarray
+    factor: np.ndarray  # (channel, 1, 1), float64
+    offset: np.ndarray
+    unlabeled: tuple[bool, ...]  # for each channel, whether only the training data had units
 
-    def canonicalize(self, dataset: xr.Dataset) -> Canonical:
-        """Return the input variables of a Dataset on the canonical grid, lazily."""
-        return canonicalize(dataset, (*self.task.variables, *self.task.inputs), self.task.levels)
+    @property
+    def is_identity(self) -> bool:
+        return bool((self.factor == 1).all() and (self.offset == 0).all())
 
-    def match(self, dataset: xr.Dataset) -> UnitConversion:
-        """Return the conversion of a canonical Dataset to the units of training.
+    def to_trained(self, states: np.ndarray) -> np.ndarray:
+        """Return states (..., channel, latitude, longitude) in the units of training, float32."""
+        return states if self.is_identity else (states * self.factor + self.offset).astype(np.float32)
 
-        Raises ValueError if grid or channels differ from those of training, or no exact conversion is known.
+    def from_trained(self, forecasts: np.ndarray, shared: int) -> np.ndarray:
+        """Return forecasts (..., channel, latitude, longitude) in the units of the Dataset.
+
+        The first `shared` channels are in the Dataset; the others, the diagnostics, keep the units of training.
         """
-        grid = xr.Dataset(coords={"latitude": self.latitude, "longitude": self.longitude})
-        try:
-            check_same_grid(grid, dataset)
-        except ValueError as error:
-            raise ValueError(f"The data must be on the grid of the training data: {error}") from error
-        if (channels := reader.list_channels(dataset)) != self.statistics.channels:
-            names, trained = ([str(channel) for channel in each] for each in (channels, self.statistics.channels))
-            raise ValueError(f"The channels {names} must be those of training, {trained}. Select these variables.")
-        return find_conversion(dataset, self.statistics)
+        if self.is_identity:
+            return forecasts
+        diagnostics = forecasts.shape[-3] - shared
+        factor = np.concatenate([self.factor[:shared], np.ones((diagnostics, 1, 1))])
+        offset = np.concatenate([self.offset[:shared], np.zeros((diagnostics, 1, 1))])
+        return (forecasts - offset) / factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +60,10 @@ class ForecastRequest:
 
 
 def resolve_request(
-    dataset: xr.Dataset, spec: InputSpec, init_times: Iterable | None, every: str | None, horizon: int | None
+    forecaster: Any, dataset: xr.Dataset, init_times: Iterable | None, every: str | None, horizon: int | None
 ) -> ForecastRequest:
-    """Return a checked request; arguments and errors are those of `Forecaster.__call__`."""
-    task = spec.task
+    """Return a checked request; arguments and errors are those of a call of the Forecaster."""
+    task = forecaster.task
     horizon = task.horizon if horizon is None else horizon
     if not isinstance(horizon, Integral) or horizon < 1:
         raise ValueError(f"horizon={horizon!r} must be a positive integer (number of steps).")
@@ -75,7 +74,38 @@ def resolve_request(
             f"horizon={horizon} must be at most history={task.history}: a second call of the network needs "
             f"inputs={list(task.inputs)}, which are not forecast. Set horizon={task.history}."
         )
-    canonical = spec.canonicalize(dataset)
+    canonical = canonicalize(dataset, (*task.variables, *task.inputs), task.levels)
     histories = select_histories(canonical.dataset.indexes["time"], task.step, task.history, init_times, every)
-    conversion = spec.match(canonical.series[0])  # members differ in values only
-    return ForecastRequest(canonical, conversion, histories, int(horizon))
+    units = match_training(forecaster, canonical.series[0])  # members differ in values only
+    return ForecastRequest(canonical, units, histories, int(horizon))
+
+
+def match_training(forecaster: Any, dataset: xr.Dataset) -> UnitConversion:
+    """Return the conversion of a canonical Dataset to the units of training; missing units count as those.
+
+    Raises ValueError if grid or channels differ from those of training, or no exact conversion is known.
+    """
+    grid = xr.Dataset(coords={"latitude": forecaster.latitude, "longitude": forecaster.longitude})
+    try:
+        check_same_grid(grid, dataset)
+    except ValueError as error:
+        raise ValueError(f"The data must be on the grid of the training data: {error}") from error
+    trained = forecaster.input_statistics
+    if (channels := reader.list_channels(dataset)) != trained.channels:
+        names, trained_names = ([str(channel) for channel in each] for each in (channels, trained.channels))
+        raise ValueError(f"The channels {names} must be those of training, {trained_names}. Select these variables.")
+    factors, unlabeled = [], []
+    for channel, trained_units in zip(trained.channels, trained.units, strict=True):
+        units = dataset[channel.variable].attrs.get("units", "")
+        unlabeled.append(bool(trained_units) and not units)
+        exact: tuple[float, float] | None = (1.0, 0.0)
+        if units and trained_units and not same_units(units, trained_units):
+            exact = conversion(channel.variable, units, trained_units)
+        if exact is None:
+            raise ValueError(
+                f"{channel.variable} is in {units!r} and must be in {trained_units!r}, as in training: no exact "
+                f"conversion is known. Convert the data and set ds[{channel.variable!r}].attrs['units']."
+            )
+        factors.append(exact)
+    factor, offset = np.array(factors, dtype=np.float64).T[:, :, None, None]
+    return UnitConversion(factor, offset, tuple(unlabeled))

@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -36,6 +36,7 @@ LEGACY_DEFAULTS = {
 }
 _FORMAT_NAME, FORMAT = "simvp_climate forecaster", 3
 _USE_A_COPY = "Use another copy of the file."
+_FIELDS = ("latitude", "longitude", "statics")
 _STATISTICS = ("mean", "std", "change_std", "mask", "log_scale", "bounds")
 _CONVENTIONS = {  # of the tensors, for programs that read the file without this package
     "states": "(batch, time, channel, latitude, longitude), latitude and longitude ascending, in degrees",
@@ -45,18 +46,6 @@ _CONVENTIONS = {  # of the tensors, for programs that read the file without this
     "statics": "static fields, in their own units; the network gets (x - area mean) / area-weighted standard deviation",
     "forcings": "channels after those of the state; at_output: at the time of the output state in the same position",
 }
-
-
-class ForecasterContent(NamedTuple):
-    """The fields of a forecaster, in the order of `Forecaster`."""
-
-    task: Task
-    network: SimVPv2
-    normalizer: Normalizer
-    latitude: np.ndarray
-    longitude: np.ndarray
-    statics: np.ndarray
-    provenance: dict
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,37 +58,37 @@ class FileContent:
     tensors: dict[str, Tensor]
 
 
-def save(path: Path, content: ForecasterContent) -> None:
+# `forecaster: Any` is a Forecaster: its module imports this one
+
+
+def save(path: Path, forecaster: Any) -> None:
     """Write a forecaster to a file; raise FileExistsError if `path` exists and is not a forecaster."""
     if path.exists() and not is_forecaster(path):
         raise FileExistsError(
             f"{str(path)!r} exists and is not a forecaster of simvp_climate: nothing was overwritten. "
             "Choose another path."
         )
-    tensors = {f"network.{name}": weight for name, weight in content.network.state_dict().items()}
-    tensors |= {name: torch.tensor(np.asarray(array)) for name, array in _arrays(content).items()}
-    header = {
-        "task": dataclasses.asdict(content.task),
-        "model": dataclasses.asdict(content.network.config),
-        "channels": [[channel.variable, channel.level] for channel in content.normalizer.channels],
-        "units": content.normalizer.units,
-        "forcings": forcing_names(content.task),
-        "conventions": _CONVENTIONS,
-        "provenance": content.provenance,
-    }
+    tensors = {f"network.{name}": weight for name, weight in forecaster.network.state_dict().items()}
+    tensors |= {name: torch.tensor(np.asarray(array)) for name, array in _arrays(forecaster).items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {
-        "format": f"{_FORMAT_NAME} {FORMAT}",
-        "version": version("simvp-climate"),
-        "forecaster": json.dumps(header),
+    header = {
+        "task": dataclasses.asdict(forecaster.task),
+        "model": dataclasses.asdict(forecaster.network.config),
+        "channels": [[channel.variable, channel.level] for channel in forecaster.normalizer.channels],
+        "units": forecaster.normalizer.units,
+        "forcings": forcing_names(forecaster.task),
+        "conventions": _CONVENTIONS,
+        "provenance": forecaster.provenance,
     }
+    metadata = {"format": f"{_FORMAT_NAME} {FORMAT}", "version": version("simvp-climate")}
+    metadata["forecaster"] = json.dumps(header)
     metadata["sha256"] = _checksum(metadata, tensors)
     file_bytes = safetensors.torch.save(tensors, metadata)
     write_atomically(path, lambda unfinished: unfinished.write_bytes(file_bytes))
 
 
-def load(path: Path, device: str) -> ForecasterContent:
-    """Return the forecaster in a file, with its network on a device; errors are those of `Forecaster.load`."""
+def load(path: Path, device: str) -> dict[str, Any]:
+    """Return the fields of the Forecaster in a file, its network on a device; errors are those of `Forecaster.load`."""
     content = _read(path)
     try:
         return _assemble(content, device)
@@ -108,13 +97,13 @@ def load(path: Path, device: str) -> ForecasterContent:
         raise ValueError(f"{str(path)!r} is not a usable forecaster: {message}") from error
 
 
-def content_digest(content: ForecasterContent) -> str:
+def content_digest(forecaster: Any) -> str:
     """Return the SHA-256 of everything that determines the forecasts, in hexadecimal."""
-    network, normalizer = content.network, content.normalizer
-    header = {"task": dataclasses.asdict(content.task), "model": dataclasses.asdict(network.config)}
+    network, normalizer = forecaster.network, forecaster.normalizer
+    header = {"task": dataclasses.asdict(forecaster.task), "model": dataclasses.asdict(network.config)}
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     digest.update(json.dumps([str(c) for c in normalizer.channels] + list(normalizer.units)).encode())
-    for array in _arrays(content).values():
+    for array in _arrays(forecaster).values():
         digest.update(np.ascontiguousarray(array).tobytes())
     for name, weight in sorted(network.state_dict().items()):
         digest.update(name.encode())
@@ -122,10 +111,10 @@ def content_digest(content: ForecasterContent) -> str:
     return digest.hexdigest()
 
 
-def _arrays(content: ForecasterContent) -> dict[str, np.ndarray]:
+def _arrays(forecaster: Any) -> dict[str, np.ndarray]:
     """Return statistics, grid and static fields; files and digests store them under these names, in this order."""
-    statistics = {name: getattr(content.normalizer, name) for name in _STATISTICS}
-    return {**statistics, **{name: getattr(content, name) for name in ("latitude", "longitude", "statics")}}
+    statistics = {name: getattr(forecaster.normalizer, name) for name in _STATISTICS}
+    return statistics | {name: getattr(forecaster, name) for name in _FIELDS}
 
 
 def is_forecaster(path: Path) -> bool:
@@ -195,11 +184,8 @@ def _checksum(metadata: dict[str, str], tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _assemble(content: FileContent, device: str) -> ForecasterContent:
-    """Return the forecaster in a file, after checking that its header and tensors fit together.
-
-    Raises ValueError, KeyError or TypeError if they do not.
-    """
+def _assemble(content: FileContent, device: str) -> dict[str, Any]:
+    """Return the fields of a forecaster; ValueError, KeyError or TypeError if header and tensors do not match."""
     header, arrays = content.header, dict(content.tensors)
     task = Task(**_settings(content, "task", Task))
     config = SimVPv2Config(**_settings(content, "model", SimVPv2Config))
@@ -224,12 +210,11 @@ def _assemble(content: FileContent, device: str) -> ForecasterContent:
         raise ValueError(f"its model has {config.blocks + config.spatial_layers} layers, but {len(weights)} weights")
     with torch.device("meta"):  # allocates nothing, whatever sizes the header claims
         network = build_network(config, task.history, channel_roles(task, channels))
-    statistics = {name: arrays[name].numpy() for name in _STATISTICS}
-    fields = {name: arrays[name].numpy() for name in ("latitude", "longitude", "statics")}
+    statistics, fields = ({name: arrays[name].numpy() for name in names} for names in (_STATISTICS, _FIELDS))
     _check_arrays(task, units, shape, statistics | fields)
     network = _load_weights(network, weights).to(device=device, memory_format=torch.channels_last).eval()
     normalizer = Normalizer(channels=channels, units=units, **statistics)
-    return ForecasterContent(task, network, normalizer, **fields, provenance=dict(header["provenance"]))
+    return dict(task=task, network=network, normalizer=normalizer, provenance=dict(header["provenance"]), **fields)
 
 
 def _settings(content: FileContent, group: str, settings_type: type) -> dict:
@@ -259,14 +244,12 @@ def _check_arrays(task: Task, units: tuple, shape: tuple[int, int, int], arrays:
     for name, expected in shapes.items():
         if arrays[name].shape != expected:
             raise ValueError(f"{name} has the shape {arrays[name].shape}, but must have {expected}")
+    positive = "finite and above 0", lambda x: np.isfinite(x) & (x > 0)
     rules = {
         "mean": ("finite", np.isfinite),
-        "std": ("finite and above 0", lambda x: np.isfinite(x) & (x > 0)),
-        "change_std": ("finite and above 0", lambda x: np.isfinite(x) & (x > 0)),
-        "mask": (
-            "boolean with an unmasked cell in every channel",
-            lambda x: np.array(x.dtype == bool and not x.all(axis=(1, 2)).any()),
-        ),
+        "std": positive,
+        "change_std": positive,
+        "mask": ("boolean with an unmasked cell in every channel", lambda x: x.dtype == bool and ~x.all(axis=(1, 2))),
         "log_scale": ("finite and at least 0", lambda x: np.isfinite(x) & (x >= 0)),
         "bounds": ("a smaller and a larger number for each channel", lambda x: x[:, 0] < x[:, 1]),
         "latitude": ("ascending within -90 and 90", lambda x: (np.abs(x) <= 90) & (np.diff(x, prepend=-np.inf) > 0)),
@@ -274,7 +257,7 @@ def _check_arrays(task: Task, units: tuple, shape: tuple[int, int, int], arrays:
         "statics": ("finite", np.isfinite),
     }
     for name, (rule, is_valid) in rules.items():
-        if not is_valid(arrays[name]).all():
+        if not np.all(is_valid(arrays[name])):
             raise ValueError(f"{name} must be {rule}")
 
 
@@ -286,10 +269,9 @@ def _load_weights(network: SimVPv2, weights: dict[str, Tensor]) -> SimVPv2:
         fault = "lacks" if different[0] in expected else "should not have"
         raise ValueError(f"its network {fault} the weight {different[0]!r}{others}")
     for name, weight in weights.items():
-        if weight.shape != expected[name].shape:
-            raise ValueError(
-                f"the weight {name!r} has the shape {tuple(weight.shape)}, its model {tuple(expected[name].shape)}"
-            )
+        shape, expected_shape = tuple(weight.shape), tuple(expected[name].shape)
+        if shape != expected_shape:
+            raise ValueError(f"the weight {name!r} has the shape {shape}, its model {expected_shape}")
         if weight.dtype != expected[name].dtype:
             raise ValueError(f"the weight {name!r} has the type {weight.dtype}, its model {expected[name].dtype}")
         if not weight.isfinite().all():

@@ -1,9 +1,10 @@
 """Summaries of a forecaster: its table in Jupyter and its training curve."""
 
+from typing import Any
+
 import pandas as pd
 
 from simvp_climate.data.html_table import html_table
-from simvp_climate.forecasting.serialization import ForecasterContent
 from simvp_climate.networks.simvp_v2 import SimVPv2
 from simvp_climate.processing.statistics import Normalizer
 
@@ -29,9 +30,10 @@ def training_curve(provenance: dict, normalizer: Normalizer) -> pd.DataFrame:
     return table
 
 
-def html(content: ForecasterContent, digest: str) -> str:
-    """Return an HTML table of the task, grid, training, statistics and skill of a forecaster."""
-    task, provenance, latitude, longitude = content.task, content.provenance, content.latitude, content.longitude
+def html(forecaster: Any) -> str:
+    """Return an HTML table of the task, grid, training, statistics and skill of a Forecaster."""
+    task, provenance = forecaster.task, forecaster.provenance
+    latitude, longitude = forecaster.latitude, forecaster.longitude
     config, versions = provenance.get("config", {}), provenance.get("versions", {})
     training = f"{config.get('epochs', '?')} epochs, seed {config.get('seed', '?')}, {provenance.get('device', '')}"
     rows = {
@@ -40,13 +42,13 @@ def html(content: ForecasterContent, digest: str) -> str:
         "forcings": ", ".join(task.forcings),
         "grid": f"{latitude.size} latitudes, {longitude.size} longitudes, from {latitude[0]:g}, "
         f"{longitude[0]:g} degrees",
-        "network": f"SimVPv2, {parameter_millions(content.network):.2g} M parameters",
+        "network": f"SimVPv2, {parameter_millions(forecaster.network):.2g} M parameters",
         "trained on": f"{provenance.get('training', '?')} ({training})",
         "validated on": str(provenance.get("validation") or "nothing: weights of the last epoch"),
-        "statistics": _statistics_lines(content.normalizer),
-        "validation RMSE": _validation_lines(training_curve(provenance, content.normalizer)),
+        "statistics": _statistics_lines(forecaster.normalizer),
+        "validation RMSE": _validation_lines(forecaster.training_curve),
         "created": f"{provenance.get('created', '?')}, simvp-climate {versions.get('simvp-climate', '?')}",
-        "sha256": digest[:16],
+        "sha256": forecaster.digest[:16],
     }
     return html_table("Forecaster", rows)
 

@@ -41,17 +41,14 @@ _EXPECTED_NAMES = [name for variable in VARIABLES for name in (variable.long_nam
 
 
 def check(
-    dataset: xr.Dataset | str | os.PathLike | Sequence[str | os.PathLike],
-    task: Any = None,
-    *,
+    dataset: xr.Dataset | str | os.PathLike | Sequence[str | os.PathLike], task: Any = None, *,
     splits: Mapping[str, slice] | None = None,
-) -> Report:
+) -> Report:  # fmt: skip
     """Return every finding that would stop a training, spoil it or slow it, each with its fix.
 
-    Metadata and coordinates are read in full. Of the values of each variable at most 64 MB are decoded (whole chunks
-    count; at least two chunks, none above 512 MB). Smaller variables are read in full. Of larger ones about 50 times
-    are read, evenly spread, with the first and the last two: faults between these are missed. Nothing is changed, and
-    bad data never raise.
+    Metadata and coordinates are read in full. Of each variable at most 64 MB are decoded (at least two chunks, none
+    above 512 MB): smaller ones in full, of larger ones about 50 times, evenly spread, with the first and the last two.
+    Faults between these are missed. Nothing is changed, and bad data never raise.
 
     Parameters
     ----------
@@ -102,8 +99,7 @@ def _open(path: str | os.PathLike | Sequence, task: Any, draft: Draft) -> xr.Dat
         draft.summary["joined"] = True
         with contextlib.suppress(ValueError):  # reported later
             axes = find_axes(dataset)
-            names = {name: dim for dim in DIMS if (name := getattr(axes, dim)) not in (None, dim)}
-            dataset = dataset.rename(names)
+            dataset = dataset.rename({name: dim for dim in DIMS if (name := getattr(axes, dim)) not in (None, dim)})
     return dataset
 
 
@@ -130,7 +126,11 @@ def _check_all(dataset: xr.Dataset, task: Any, splits: Mapping[str, slice], draf
         check_layout(field, series, cache_fix, draft)
     check_memory(fields, series, draft)
     if task is not None:
-        _check_forcings(dataset, task, draft)
+        try:
+            longitude_harmonics(task.forcings, pd.DatetimeIndex([]), np.empty(0), parse_step(task.step))
+        except ValueError as error:
+            draft.add("error", "forcing-time-of-day", "forcings", *split_error(error))
+        draft.add_all(rules.find_static(dataset, name)[1] for name in static_names(task.forcings))
 
 
 # ---- grid
@@ -227,22 +227,17 @@ def _check_times(dataset: xr.Dataset, name: str | None, draft: Draft) -> tuple[x
             check_times(times, "the series", name)
             break
         except ValueError as error:
-            code, valid = _correct_times(times)
+            code, valid = "time-duplicates", ~times.duplicated()
+            if times.isna().any():
+                code, valid = "time-missing", ~np.asarray(times.isna())
+            elif not times.is_monotonic_increasing:
+                code, valid = "time-order", np.argsort(times, kind="stable")
             draft.add("error", code, name, *split_error(error))
             dataset, times = dataset.isel({name: valid}), times[valid]
     if not len(times):
         draft.add("error", "too-short", name, "the series has no times", "Select a period that the data contain")
         return dataset, None
     return dataset, times
-
-
-def _correct_times(times: pd.Index) -> tuple[str, np.ndarray]:
-    """Return the code of the first broken rule of times, and an index that selects the valid times."""
-    if times.isna().any():
-        return "time-missing", ~np.asarray(times.isna())
-    if not times.is_monotonic_increasing:
-        return "time-order", np.argsort(times, kind="stable")
-    return "time-duplicates", ~times.duplicated()
 
 
 def _new_times(name: str) -> str:
@@ -325,20 +320,17 @@ def _check_steps(times: pd.Index, name: str, step: str, draft: Draft) -> tuple[p
     gaps = np.flatnonzero(~is_uneven & (whole > 1))
     if len(gaps):
         ends = [(times[gap], times[gap + 1]) for gap in gaps]
-        _note_gaps(ends, int((whole[gaps] - 1).sum()), name, step, fill, draft)
+        places = "1 place" if len(ends) == 1 else f"{len(ends)} places"
+        where = "; ".join(f"after {format_time(last)} until {format_time(first)}" for last, first in ends[:3])
+        where += f" and {len(ends) - 3} more" if len(ends) > 3 else ""
+        missing = int((whole[gaps] - 1).sum())
+        message = f"{missing} times of step {step} are missing in {places}: {where}. No window crosses a gap"
+        fix = f"Fetch the missing times. Training works without them; gaps of a step or two can be filled:\n{fill}"
+        if all((a.month, a.day, b.month, b.day, a.year % 4) == (2, 28, 3, 1, 0) for a, b in ends):
+            message += ". They are 29 February alone: this looks like a model without leap days in the wrong calendar"
+            fix = 'ds = ds.convert_calendar("noleap")'
+        draft.add("warning", "time-gaps", name, message, fix)
     return times, len(gaps)
-
-
-def _note_gaps(ends: list[tuple], missing: int, name: str, step: str, fill: str, draft: Draft) -> None:
-    places = "1 place" if len(ends) == 1 else f"{len(ends)} places"
-    where = "; ".join(f"after {format_time(last)} until {format_time(first)}" for last, first in ends[:3])
-    where += f" and {len(ends) - 3} more" if len(ends) > 3 else ""
-    message = f"{missing} times of step {step} are missing in {places}: {where}. No window crosses a gap"
-    fix = f"Fetch the missing times. Training works without them; gaps of a step or two can be filled:\n{fill}"
-    if all((a.month, a.day, b.month, b.day, a.year % 4) == (2, 28, 3, 1, 0) for a, b in ends):
-        message += ". They are 29 February alone: this looks like a model without leap days in the wrong calendar"
-        fix = 'ds = ds.convert_calendar("noleap")'
-    draft.add("warning", "time-gaps", name, message, fix)
 
 
 def _note_calendar(times: xr.CFTimeIndex, name: str, draft: Draft) -> None:
@@ -404,13 +396,21 @@ def _check_variables(dataset: xr.Dataset, axes: Axes, task: Any, draft: Draft) -
     if levels is not None and len(fields) == len(names) and not any("level" in field.data.dims for field in fields):
         message = f"levels={list(levels)} applies to none of {list_names(names)}, which have no levels"
         draft.add("error", "levels-unused", "levels", message, "Leave levels out of the Task")
-    draft.summary["variables"] = [
-        report.variable_properties(field.source, field.name, field.data, field.levels, field.meaning)
-        for field in fields
-    ]
+    draft.summary["variables"] = [_variable_properties(field) for field in fields]
     if task is None:
         draft.summary["left_out"] = [str(name) for name in dataset.data_vars if name not in names]
     return fields
+
+
+def _variable_properties(field: StoredField) -> dict[str, object]:
+    stored, data = field.data.encoding.get("dtype"), field.data
+    properties = {
+        "name": field.source, "asked_as": field.name, "dims": {str(dim): int(size) for dim, size in data.sizes.items()},
+        "units": data.attrs.get("units"), "dtype": str(data.dtype),
+        "stored_dtype": None if stored is None else str(np.dtype(stored)),
+        "vocabulary": None if field.meaning is None else field.meaning.long_name,
+    }  # fmt: skip
+    return properties if field.levels == (None,) else {**properties, "levels": list(field.levels)}
 
 
 def _names_on_grid(dataset: xr.Dataset, axes: Axes) -> list[str]:
@@ -534,12 +534,3 @@ def _check_transform(field: StoredField, task: Any, draft: Draft) -> tuple[objec
     except ValueError as error:
         draft.add("error", "transform", field.source, *split_error(error))
         return None, (-np.inf, np.inf)
-
-
-def _check_forcings(dataset: xr.Dataset, task: Any, draft: Draft) -> None:
-    """Add the findings about forcings that are missing, change with time or have no value somewhere."""
-    try:
-        longitude_harmonics(task.forcings, pd.DatetimeIndex([]), np.empty(0), parse_step(task.step))
-    except ValueError as error:
-        draft.add("error", "forcing-time-of-day", "forcings", *split_error(error))
-    draft.add_all(rules.find_static(dataset, name)[1] for name in static_names(task.forcings))

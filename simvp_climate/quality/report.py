@@ -3,13 +3,15 @@
 import html
 import json
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.variables import Variable
+from simvp_climate.data.html_table import html_table
 
 SEVERITIES = ("error", "warning", "note")
 IN_MEMORY = "a Dataset"  # the source in the summary where no path was given
@@ -26,10 +28,8 @@ class Finding:
     severity
         "error": training would refuse the data, or be wrong. "warning": training works, but costs or suffers. "note":
         handled by the package.
-    code
-        The name of the rule for scripts, such as "time-gaps".
-    subject
-        The variable or coordinate.
+    code, subject
+        The name of the rule for scripts, such as "time-gaps", and the variable or coordinate.
     message
         The rule and the values that break it.
     fix
@@ -84,11 +84,6 @@ class Report:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        summary = "".join(
-            f"<tr><th style='text-align:left;vertical-align:top'>{html.escape(topic)}</th>"
-            f"<td style='text-align:left'>{'<br>'.join(html.escape(text) for text in texts)}</td></tr>"
-            for topic, texts in _properties(self.summary)
-        )
         findings = "".join(
             f"<tr><td style='vertical-align:top;color:{_COLORS[finding.severity]}'><b>{finding.severity}</b></td>"
             f"<td style='text-align:left'><b>{html.escape(finding.code)}</b>: {html.escape(finding.subject)}<br>"
@@ -96,8 +91,8 @@ class Report:
             for finding in self.findings
         )
         return (
-            f"<div><p><b>check</b>: {html.escape(_headline(self))}</p><table>{summary}</table>"
-            f"<table>{findings}</table><p>In the fixes <code>ds</code> is {html.escape(_meaning_of_ds(self))}, "
+            f"{html_table(f'check: {_headline(self)}', dict(_properties(self.summary)))}<div><table>{findings}</table>"
+            f"<p>In the fixes <code>ds</code> is {html.escape(_meaning_of_ds(self))}, "
             "<code>sc</code> is simvp_climate.</p></div>"
         )
 
@@ -127,8 +122,7 @@ class Draft:
             Finding(severity, code, list_names(dict.fromkeys(subjects)), message, fix)
             for (severity, code, message, fix), subjects in merged.items()
         ]
-        by_severity = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
-        return Report(tuple(by_severity), self.summary)
+        return Report(tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))), self.summary)
 
 
 def axis_properties(name: str, values: np.ndarray, ascending: np.ndarray) -> dict[str, object]:
@@ -138,18 +132,6 @@ def axis_properties(name: str, values: np.ndarray, ascending: np.ndarray) -> dic
     spacing = round(float(np.median(steps)), 6) if even else None
     ends = {"first": float(values[0]), "last": float(values[-1])}
     return {"name": name, "size": len(values), **ends, "spacing": spacing}
-
-
-def variable_properties(
-    source: str, name: str, data: xr.Variable, levels: tuple, meaning: Variable | None
-) -> dict[str, object]:
-    """Return the properties of a variable `source` of the data that the task calls `name`."""
-    stored = data.encoding.get("dtype")
-    dims = {str(dim): int(size) for dim, size in data.sizes.items()}
-    properties = {"name": source, "asked_as": name, "dims": dims, "units": data.attrs.get("units")}
-    properties |= {"dtype": str(data.dtype), "stored_dtype": None if stored is None else str(np.dtype(stored))}
-    properties |= {"vocabulary": None if meaning is None else meaning.long_name}
-    return properties if levels == (None,) else {**properties, "levels": list(levels)}
 
 
 def fix_for_forecasts(dataset: xr.Dataset, time: str | None) -> str:
@@ -173,13 +155,10 @@ def fix_for_forecasts(dataset: xr.Dataset, time: str | None) -> str:
 
 def is_code(line: str) -> bool:
     """Return whether a line is a command or Python, to be pasted as it is."""
-    if line.startswith("cdo "):
-        return True
     try:
-        compile(line, "fix", "exec")
+        return line.startswith("cdo ") or bool(compile(line, "fix", "exec"))
     except SyntaxError:
         return False
-    return True
 
 
 def list_names(names: Iterable) -> str:
@@ -219,13 +198,13 @@ def split_error(error: Exception, default_fix: str = "Correct it as described ab
 
 
 def _headline(report: Report) -> str:
-    counts = [sum(finding.severity == severity for finding in report.findings) for severity in SEVERITIES]
-    texts = [f"{n} {severity}{'' if n == 1 else 's'}" for n, severity in zip(counts, SEVERITIES, strict=True) if n]
+    counts = Counter(finding.severity for finding in report.findings)
+    texts = [
+        f"{counts[severity]} {severity}{'s' * (counts[severity] > 1)}" for severity in SEVERITIES if counts[severity]
+    ]
     sampled, count = report.summary.get("sampled"), report.summary.get("time", {}).get("count")
-    is_partial = sampled and sampled < count
-    return (", ".join(texts) or "nothing found") + (
-        f" in {sampled} of {count} states; the others were not examined" if is_partial else ""
-    )
+    partial = f" in {sampled} of {count} states; the others were not examined" if sampled and sampled < count else ""
+    return (", ".join(texts) or "nothing found") + partial
 
 
 def _meaning_of_ds(report: Report) -> str:
@@ -238,71 +217,64 @@ def _meaning_of_ds(report: Report) -> str:
 
 
 def _wrap(text: str, first: str, other: str) -> list[str]:
-    return textwrap.wrap(
-        text, _WIDTH, initial_indent=first, subsequent_indent=other, break_long_words=False, break_on_hyphens=False
-    )
+    indents = {"initial_indent": first, "subsequent_indent": other}
+    return textwrap.wrap(text, _WIDTH, **indents, break_long_words=False, break_on_hyphens=False)
 
 
-def _properties(summary: Mapping[str, object]) -> list[tuple[str, list[str]]]:
-    """Return the summary as lines under headings."""
-    writers = {
-        "source": ("data", lambda source: [source]),
-        "variables": ("variables", lambda variables: [_variable_line(variable) for variable in variables]),
-        "left_out": ("left out", lambda names: [f"{list_names(names)} (no time, or not on the grid)"]),
-        "grid": ("grid", _grid_lines),
-        "time": ("time", _time_lines),
-        "missing": ("missing", _missing_lines),
-        "layout": ("layout", _layout_lines),
-        "memory": ("memory", _memory_lines),
-        "windows": ("windows", _window_lines),
-    }
-    return [(topic, write(summary[key])) for key, (topic, write) in writers.items() if summary.get(key)]
+def _properties(summary: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the headings of the summary, each with its lines."""
+    if source := summary.get("source"):
+        yield "data", [source]
+    if variables := summary.get("variables"):
+        yield "variables", [_variable_line(variable) for variable in variables]
+    if names := summary.get("left_out"):
+        yield "left out", [f"{list_names(names)} (no time, or not on the grid)"]
+    if grid := summary.get("grid"):
+        yield "grid", _grid_lines(**grid)
+    if time := summary.get("time"):
+        calendar = f"{time['calendar']} calendar" + (" (cftime)" if time["cftime"] else "")
+        gaps = {0: "no gaps", 1: "1 gap"}.get(time["gaps"], f"{time['gaps']} gaps")
+        line = f"{time['name']}: {time['count']} times from {time['first']} to {time['last']}, step {time['step']}"
+        yield "time", [f"{line}; {calendar}; {gaps}"]
+    if shares := summary.get("missing"):
+        incomplete = [f"{name} {100 * share:.3g} %" for name, share in shares.items() if share]
+        yield "missing", [f"{', '.join(incomplete) or 'no value'} (of the sample)"]
+    if layout := summary.get("layout"):
+        yield "layout", _layout_lines(layout)
+    if memory := summary.get("memory"):
+        free = "" if memory["free_bytes"] is None else f"; {format_bytes(memory['free_bytes'])} are free"
+        yield "memory", [f"all states take {format_bytes(memory['states_bytes'])} as float32{free}"]
+    if windows := summary.get("windows"):
+        lengths = f"{windows['history']} states in and {windows['horizon']} out, {windows['step']} apart"
+        splits = ", ".join(f"{name} {count}" for name, count in windows["count"].items() if name != "all")
+        yield "windows", [f"{windows['count']['all']} of {lengths}" + (f"; by split: {splits}" if splits else "")]
 
 
-def _variable_line(entry: Mapping[str, object]) -> str:
-    name = (
-        entry["name"] if entry["asked_as"] == entry["name"] else f"{entry['asked_as']} (in the file: {entry['name']})"
-    )
-    dtype = entry["dtype"]
-    if entry["stored_dtype"] not in (None, dtype):
-        dtype += f" stored as {entry['stored_dtype']}"
-    units = entry["units"] if entry["units"] is not None else "no units"
+def _variable_line(entry: Mapping[str, Any]) -> str:
+    is_renamed, stored = entry["asked_as"] != entry["name"], entry["stored_dtype"]
+    name = f"{entry['asked_as']} (in the file: {entry['name']})" if is_renamed else entry["name"]
+    dtype = entry["dtype"] + (f" stored as {stored}" if stored not in (None, entry["dtype"]) else "")
+    units = "no units" if entry["units"] is None else entry["units"]
     known = entry["vocabulary"] or "not in the vocabulary"
     if entry.get("levels"):
         known += " at " + ", ".join(f"{level:g}" for level in entry["levels"]) + " hPa"
     return f"{name}: {format_sizes(entry['dims'])}; {dtype}; {units}; {known}"
 
 
-def _grid_lines(grid: Mapping[str, Mapping]) -> list[str]:
-    latitude, longitude = grid["latitude"], grid["longitude"]
-    order = "descending" if latitude["descending"] else "ascending"
+def _grid_lines(latitude: Mapping[str, Any], longitude: Mapping[str, Any]) -> list[str]:
     poles = " and ".join(latitude["rows_at_poles"])
+    lines = []
+    for axis, kind, order in (
+        (latitude, "rows", " (descending)" if latitude["descending"] else " (ascending)"),
+        (longitude, "columns", ""),
+    ):
+        spacing = f"every {axis['spacing']:g} degrees" if axis["spacing"] else "unevenly spaced"
+        lines.append(
+            f"{axis['name']}: {axis['size']} {kind} from {axis['first']:g} to {axis['last']:g}{order}, {spacing}"
+        )
     extent = "global" if longitude["global"] else "regional"
     extent += ", across Greenwich" if longitude["across_greenwich"] else ""
-    return [
-        f"{latitude['name']}: {latitude['size']} rows from {latitude['first']:g} to {latitude['last']:g} ({order}), "
-        f"{_spacing(latitude['spacing'])}; {f'rows at the {poles} pole' if poles else 'no row at a pole'}",
-        f"{longitude['name']}: {longitude['size']} columns from {longitude['first']:g} to {longitude['last']:g}, "
-        f"{_spacing(longitude['spacing'])}; {extent}",
-    ]
-
-
-def _spacing(spacing: float | None) -> str:
-    return f"every {spacing:g} degrees" if spacing else "unevenly spaced"
-
-
-def _time_lines(time: Mapping[str, object]) -> list[str]:
-    calendar = f"{time['calendar']} calendar" + (" (cftime)" if time["cftime"] else "")
-    gaps = {0: "no gaps", 1: "1 gap"}.get(time["gaps"], f"{time['gaps']} gaps")
-    return [
-        f"{time['name']}: {time['count']} times from {time['first']} to {time['last']}, step {time['step']}; "
-        f"{calendar}; {gaps}"
-    ]
-
-
-def _missing_lines(shares: Mapping[str, float]) -> list[str]:
-    incomplete = [f"{name} {100 * share:.3g} %" for name, share in shares.items() if share]
-    return [f"{', '.join(incomplete) or 'no value'} (of the sample)"]
+    return [f"{lines[0]}; {f'rows at the {poles} pole' if poles else 'no row at a pole'}", f"{lines[1]}; {extent}"]
 
 
 def _layout_lines(layout: Mapping[str, Mapping]) -> list[str]:
@@ -314,19 +286,8 @@ def _layout_lines(layout: Mapping[str, Mapping]) -> list[str]:
         if "chunk_bytes" in entry:
             line += (
                 f" ({format_bytes(entry['chunk_bytes'])}); one window decodes {entry['window_amplification']:.3g} x "
-                f"its size, an epoch in order {entry['epoch_amplification']:.3g} x the data "
-                f"({format_bytes(entry['epoch_bytes'])})"
             )
+            line += f"its size, an epoch in order {entry['epoch_amplification']:.3g} x the data "
+            line += f"({format_bytes(entry['epoch_bytes'])})"
         lines.setdefault(line, []).append(name)
     return [f"{list_names(names)}: {line}" for line, names in lines.items()]
-
-
-def _memory_lines(memory: Mapping[str, int | None]) -> list[str]:
-    free = "" if memory["free_bytes"] is None else f"; {format_bytes(memory['free_bytes'])} are free"
-    return [f"all states take {format_bytes(memory['states_bytes'])} as float32{free}"]
-
-
-def _window_lines(windows: Mapping[str, object]) -> list[str]:
-    lengths = f"{windows['history']} states in and {windows['horizon']} out, {windows['step']} apart"
-    splits = [f"{name} {count}" for name, count in windows["count"].items() if name != "all"]
-    return [f"{windows['count']['all']} of {lengths}" + (f"; by split: {', '.join(splits)}" if splits else "")]

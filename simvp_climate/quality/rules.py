@@ -39,28 +39,14 @@ def raise_first(findings: Iterable[Finding | None]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Field:
-    """One variable under the names of the user's Dataset.
+    """One variable under the names of the user's Dataset."""
 
-    Attributes
-    ----------
-    name, source
-        Its name in the Task, and in the Dataset.
-    dims
-        Dimensions, as in the Dataset.
-    axes
-        The names of the Dataset's dimensions.
-    units
-        The attribute, None where it is absent.
-    meaning
-        The variable of the vocabulary, or None.
-    """
-
-    name: str
-    source: str
-    dims: tuple[str, ...]
-    axes: Axes
-    units: str | None
-    meaning: Variable | None
+    name: str  # in the Task
+    source: str  # in the Dataset
+    dims: tuple[str, ...]  # in the Dataset
+    axes: Axes  # of the Dataset
+    units: str | None  # the attribute
+    meaning: Variable | None  # of the vocabulary
 
     @property
     def ds(self) -> str:
@@ -87,10 +73,10 @@ class Field:
 def find_fields(canonical: Canonical) -> dict[str, Field]:
     """Return the fields of a canonical Dataset by their names in the Task."""
     fields = {}
-    for name, variable in canonical.dataset.data_vars.items():
-        source, known = canonical.sources[name], lookup(str(name))
-        dims, units = tuple(map(str, canonical.original[source].dims)), variable.attrs.get("units")
-        fields[str(name)] = Field(str(name), source, dims, canonical.axes, units, None if known is None else known[0])
+    for name, source in canonical.sources.items():
+        known, units = lookup(name), canonical.dataset[name].attrs.get("units")
+        dims = tuple(map(str, canonical.original[source].dims))
+        fields[name] = Field(name, source, dims, canonical.axes, units, None if known is None else known[0])
     return fields
 
 
@@ -179,18 +165,9 @@ def incomplete_values(statistics: Statistics, series: Sequence[Canonical], sourc
 def incomplete_history(
     states: np.ndarray, canonical: Canonical, times: pd.Index, mask: np.ndarray
 ) -> Iterator[Finding]:
-    """Yield a finding if a state that a forecast starts from is not finite outside the mask.
+    """Yield a finding if a state that a forecast starts from is not finite outside the mask of training.
 
-    Parameters
-    ----------
-    states
-        (time, channel, latitude, longitude), as in the data.
-    canonical
-        The Dataset that they are from.
-    times
-        Their times.
-    mask
-        Cells that never had a value in training, (channel, latitude, longitude).
+    `states` (time, channel, latitude, longitude) are those of `canonical` at `times`; `mask` lacks the dimension time.
     """
     # a sum is finite unless a value is not, and far faster than a test of every value
     with np.errstate(invalid="ignore", over="ignore"):
@@ -218,11 +195,8 @@ def lost_cells(normalizer: Normalizer, statistics: Statistics, canonical: Canoni
     if not lost.any():
         return
     channel, row, column = np.argwhere(lost)[0]
-    variable = normalizer.channels[channel].variable
-    message = (
-        f"{normalizer.channels[channel]} of {name} has no value at {describe_cell(canonical, row, column)} at any "
-    )
-    message += "time, but the training data have"
+    variable, cell = normalizer.channels[channel].variable, describe_cell(canonical, row, column)
+    message = f"{normalizer.channels[channel]} of {name} has no value at {cell} at any time, but the training data have"
     fix = "Fill the cells, or compute new statistics: TrainConfig(statistics='compute')"
     if name == "valid":
         fix = f'Mask them in training, too: train["{variable}"] = train["{variable}"].where('
@@ -245,16 +219,10 @@ def wrong_units(field: Field) -> Finding | None:
 def implausible_values(
     field: Field, low: float, high: float, means: Mapping[float, float] = {}, worst: str = ""
 ) -> Finding | None:
-    """Return a finding if values cannot be in the units of the attribute.
+    """Return a finding if values from `low` to `high` cannot be in the units of the attribute.
 
-    Parameters
-    ----------
-    low, high
-        Smallest and largest value.
-    means
-        Mean on each pressure level in hPa; tells geopotential from geopotential height.
-    worst
-        Place of the value farthest from the range.
+    `means` on each pressure level in hPa tell geopotential from geopotential height; `worst` is the place of the value
+    farthest from the range.
     """
     if field.conversion is None or _is_plausible(field, low, high, means, field.conversion):
         return None
@@ -347,24 +315,13 @@ def outside_bounds(
 
 
 def empty_or_constant(
-    field: Field,
-    levels: Sequence[float | None],
-    empty: np.ndarray,
-    constant: np.ndarray,
-    values: np.ndarray,
-    times: str,
-    may_be_zero: bool = False,
-) -> Iterator[Finding]:
+    field: Field, levels: Sequence[float | None], empty: np.ndarray, constant: np.ndarray, values: np.ndarray,
+    times: str, may_be_zero: bool = False,
+) -> Iterator[Finding]:  # fmt: skip
     """Yield a finding if a variable, or some of its levels, never has a value or is the same everywhere at all times.
 
-    Parameters
-    ----------
-    levels, empty, constant, values
-        For each level: its pressure, whether it has no value, whether it has a single one, and which.
-    times
-        The times that were examined, for the message.
-    may_be_zero
-        Whether zero everywhere is no error.
+    For each level: its pressure, whether it has no value, whether it has a single one, and which. `times` names the
+    times examined; with `may_be_zero`, zero everywhere is no error.
     """
     if empty.all():
         message = f"{field.source} has no value at {times}"
@@ -383,25 +340,21 @@ def empty_or_constant(
         named = ", ".join(f"{level:g}" for level, is_dead in zip(levels, dead, strict=True) if is_dead)
         live = [f"{level:g}" for level, *is_dead in zip(levels, empty, constant, strict=True) if not any(is_dead)]
         fix = f"levels=[{', '.join(live)}] in the Task" if live else f"Leave {field.name!r} out of the Task"
-        yield Finding(
-            "error", "dead-level", field.source, f"{field.source} has {content} on level {named} at {times}", fix
-        )
+        message = f"{field.source} has {content} on level {named} at {times}"
+        yield Finding("error", "dead-level", field.source, message, fix)
 
 
 def unusable_channels(
     statistics: Statistics, normalizer: Normalizer, canonical: Canonical, transforms: Mapping[str, object]
 ) -> Iterator[Finding | None]:
-    """Yield the findings for channels that cannot be trained on: units, values, nothing to learn, bounds.
-
-    Statistics and normalizer are of the same channels.
-    """
+    """Yield the findings for channels that cannot be trained on: units, values, nothing to learn, bounds."""
     fields, channels = find_fields(canonical), normalizer.channels
     for name, field in fields.items():
         indices = [index for index, channel in enumerate(channels) if channel.variable == name]
         if not indices:
             continue
         low, high = statistics.minimum[indices].min(), statistics.maximum[indices].max()
-        is_known = bool(field.units) and lookup(name) is not None and low <= high  # else all values are missing
+        is_known = field.is_refused_by_range and low <= high  # else all values are missing
         if is_known:
             yield wrong_units(field)
             yield from (fill_value(field, extreme) for extreme in (low, high) if is_fill_value(extreme))
@@ -415,18 +368,14 @@ def unusable_channels(
 
 
 def values_outside_bounds(
-    statistics: Statistics,
-    normalizer: Normalizer,
-    fields: Mapping[str, Field],
-    transforms: Mapping[str, object],
+    statistics: Statistics, normalizer: Normalizer, fields: Mapping[str, Field], transforms: Mapping[str, object],
     name: str = "dataset",
-) -> Iterator[Finding | None]:
+) -> Iterator[Finding | None]:  # fmt: skip
     """Yield the findings for values of the data called `name` beyond the bounds of their transforms."""
     for index, channel in enumerate(normalizer.channels):
-        transform, bounds = transforms.get(channel.variable), normalizer.bounds[index]
-        extremes = statistics.minimum[index], statistics.maximum[index]
-        field, place = fields[channel.variable], f"of {name}"
-        yield outside_bounds(field, transform, bounds, *extremes, statistics.std[index], place)
+        field, transform, bounds = fields[channel.variable], transforms.get(channel.variable), normalizer.bounds[index]
+        extremes = statistics.minimum[index], statistics.maximum[index], statistics.std[index]
+        yield outside_bounds(field, transform, bounds, *extremes, f"of {name}")
 
 
 def unlike_training_period(
@@ -450,10 +399,8 @@ def unlike_training(normalizer: Normalizer, means: np.ndarray, spreads: np.ndarr
     for index, (channel, units) in enumerate(zip(normalizer.channels, normalizer.units, strict=True)):
         mean, std = normalizer.mean[index], normalizer.std[index]
         if abs(means[index] - mean) > 10 * std or not std / 20 < spreads[index] < 20 * std:
-            message = (
-                f"{channel} of {name} has mean {means[index]:.4g} and standard deviation {spreads[index]:.3g}, but "
-            )
-            message += f"was trained with {mean:.4g} and {std:.3g} {units}".rstrip()
+            message = f"{channel} of {name} has mean {means[index]:.4g} and standard deviation {spreads[index]:.3g}, "
+            message += f"but was trained with {mean:.4g} and {std:.3g} {units}".rstrip()
             fix = f'If its units differ, set them: ds["{channel.variable}"].attrs["units"]'
             yield Finding("error", "unlike-training", channel.variable, message, fix)
 
@@ -529,10 +476,8 @@ def find_static(dataset: xr.Dataset, name: str) -> tuple[np.ndarray | None, Find
             message = f"{source} in forcings has dimensions {list_names(extra)}: fields that change are unknown at the "
             message += "times to forecast"
             select = ", ".join(f"{getattr(canonical.axes, dim, dim)}=0" for dim in extra)
-            fix = (
-                f'Name it in Task.variables, or if it hardly changes:\nds["{source}"] = ds["{source}"].isel({select}, '
-            )
-            return None, Finding("error", "forcing-changes", source, message, f"{fix}drop=True)")
+            fix = f'Name it in Task.variables, or if it hardly changes:\nds["{source}"] = ds["{source}"]'
+            return None, Finding("error", "forcing-changes", source, message, f"{fix}.isel({select}, drop=True)")
         values = field.transpose("latitude", "longitude").values.astype(np.float64)
     except Exception as error:  # absent or unreadable, in whatever way
         near = get_close_matches(name, FORCINGS, n=1)
@@ -542,6 +487,5 @@ def find_static(dataset: xr.Dataset, name: str) -> tuple[np.ndarray | None, Find
         return None, Finding("error", "forcing-unknown", name, message, fix)
     if missing := int((~np.isfinite(values)).sum()):
         message = f"{source} in forcings has no value in {missing} of {values.size} cells"
-        fix = f'ds["{source}"] = ds["{source}"].fillna(0)'
-        return None, Finding("error", "forcing-missing", source, message, fix)
+        return None, Finding("error", "forcing-missing", source, message, f'ds["{source}"] = ds["{source}"].fillna(0)')
     return values, None

@@ -28,24 +28,12 @@ _MAY_BE_ZERO = ("tp", "tp6h", "tp24h", "tcc", "tisr", "siconc", "lsm")
 
 @dataclass(frozen=True, eq=False)
 class StoredField(rules.Field):
-    """A variable to train on, with its values and how they are stored.
+    """A variable to train on, with its values and how they are stored."""
 
-    Attributes
-    ----------
-    data
-        Canonical names of dimensions, in the order of the file; only the levels asked for.
-    levels
-        Pressures in hPa; (None,) without levels.
-    chunks
-        Stored chunk sizes by dimension, empty where unknown.
-    level_share
-        Levels that are decoded for each level asked for.
-    """
-
-    data: xr.Variable
-    levels: tuple[float | None, ...]
-    chunks: dict[str, int]
-    level_share: float
+    data: xr.Variable  # canonical names of dimensions, in the order of the file; only the levels asked for
+    levels: tuple[float | None, ...]  # pressures in hPa; (None,) without levels
+    chunks: dict[str, int]  # stored chunk sizes by dimension, empty where unknown
+    level_share: float  # levels that are decoded for each level asked for
 
     @property
     def times_at_once(self) -> int:
@@ -83,11 +71,6 @@ class Sample:
     def period(self) -> str:
         """The number of states, for messages."""
         return f"all {len(self.positions)} times examined"
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all states of the series are in the sample."""
-        return len(self.positions) == len(self.times)
 
     def time(self, state: int) -> str:
         """Return the time of a state as text."""
@@ -130,12 +113,10 @@ def check_values(
             if level is not None and not np.isnan(values[:, index]).all()
         }
         if finding := rules.implausible_values(field, low, high, means, _farthest(field, sample)):
-            # the attribute alone says less
+            attribute_codes = ("units-other", "units-missing")  # these say less
             draft.findings = [
-                other for other in draft.findings
-                if other.subject != field.source or other.code not in ("units-other", "units-missing")
-            ]  # fmt: skip
-            draft.add_all([finding])
+                f for f in draft.findings if f.subject != field.source or f.code not in attribute_codes
+            ] + [finding]
         extremum = np.nanargmin if low < bounds[0] else np.nanargmax
         state, _, row, column = np.unravel_index(int(extremum(values)), values.shape)
         place = f"(worst at {sample.place(state, row, column)})"
@@ -255,10 +236,9 @@ def _check_variation(field: StoredField, sample: Sample, draft: Draft) -> np.nda
     # the times in between may not be zero
     zero_is_plausible = field.meaning is not None and field.meaning.short_name in _MAY_BE_ZERO
     if constant.any():
-        never = np.zeros_like(constant)
-        dry = zero_is_plausible and not sample.is_complete
+        dry = zero_is_plausible and len(sample.positions) < len(sample.times)
         examined = [level for level, has in zip(field.levels, has_values, strict=True) if has]
-        arrays = never[has_values], constant[has_values], highest[has_values]
+        arrays = np.zeros(len(examined), dtype=bool), constant[has_values], highest[has_values]
         draft.add_all(rules.empty_or_constant(field, examined, *arrays, sample.period, dry))
         values[:, constant] = np.nan
     changing = values[:, has_values & ~constant]
