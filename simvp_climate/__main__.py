@@ -2,11 +2,14 @@
 
 import html
 import inspect
+import itertools
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,21 +30,15 @@ _NETCDF, _ANIMATIONS = (".nc",), (".gif", ".mp4")
 _PICTURES = (".png", ".pdf", ".svg", ".eps", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 
 
-class Figure(StrEnum):
-    """A function of `sc.plot`, and the options of `plot` that it uses; the others are refused."""
-
-    options: tuple[str, ...]
-
-    def __new__(cls, name: str, *options: str) -> "Figure":
-        figure = str.__new__(cls, name)
-        figure._value_, figure.options = name, options
-        return figure
-
-    maps = "maps", "truth", "variable", "level", "init", "lead", "dpi"
-    hovmoller = "hovmoller", "truth", "variable", "level", "init", "dpi"
-    animate = "animate", "truth", "variable", "level", "init", "lead"
-    scores = "scores", "variable", "level", "dpi"
-    scorecard = "scorecard", "variable", "level", "baseline", "dpi"
+Figure = StrEnum("Figure", ["maps", "hovmoller", "animate", "scores", "scorecard"])
+# the options of `plot` that each figure uses; the others are refused
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "maps": ("truth", "variable", "level", "init", "lead", "dpi"),
+    "hovmoller": ("truth", "variable", "level", "init", "dpi"),
+    "animate": ("truth", "variable", "level", "init", "lead"),
+    "scores": ("variable", "level", "dpi"),
+    "scorecard": ("variable", "level", "baseline", "dpi"),
+}
 
 
 def _print_version(requested: bool) -> None:
@@ -114,11 +111,11 @@ def _train_and_score(out: Path, device: str, months: int) -> None:
     _write(out / "forecast.nc", forecast.to_netcdf)
     _write(out / "scores.nc", scores.to_netcdf)
     _write(out / "scores.csv", scores.to_dataframe().to_csv)
-    _write(out / "scores.png", lambda path: sc.plot.scores(scores).savefig(path, dpi=120))
-    _write(out / "scorecard.png", lambda path: sc.plot.scorecard(scores).savefig(path, dpi=120))
     title = "Simulated climate: 3 days from 2004-02-01 00 UTC"
     maps = sc.plot.maps(forecast, test, init="2004-02-01", lead="3D", title=title)
-    _write(out / "maps.png", lambda path: maps.savefig(path, dpi=120))
+    figures = {"scores": sc.plot.scores(scores), "scorecard": sc.plot.scorecard(scores), "maps": maps}
+    for name, figure in figures.items():
+        _write(out / f"{name}.png", partial(figure.savefig, dpi=120))
     print(sc.score_table(scores, ["rmse", "acc", "small_scale_variance"]).round(2).to_string(na_rep="-"))
     print(f"Simulated climate, {test.time.values[0]:.10} to {test.time.values[-1]:.10}: {_skill_summary(scores)}.")
     print(f"Written to {out}/: {', '.join(sorted(path.name for path in out.iterdir()))}")
@@ -197,15 +194,11 @@ def forecast(
 def score(
     forecasts: Annotated[list[Path], typer.Argument(help="Forecasts: the one to judge, then others to compare.")],
     truth: Annotated[str, typer.Option(help="The analyses: Zarr, NetCDF, a folder or pattern.")],
-    train: Annotated[
-        str, typer.Option(help="Years of the analyses for climatology and damped persistence: 1979:2015.")
-    ] = "",
+    train: Annotated[str, typer.Option(help="Years for climatology and damped persistence: 1979:2015.")] = "",
     regions: Annotated[str, typer.Option(help="Such as tropics,northern extratropics. Default: the globe.")] = "",
     by: Annotated[str, typer.Option(help="season or month.")] = "",
     skipna: Annotated[bool, typer.Option("--skipna", help="Skip cells with missing values.")] = False,
-    allow_overlap: Annotated[
-        bool, typer.Option("--allow-overlap", help="Allow verified times within the years of --train.")
-    ] = False,
+    allow_overlap: Annotated[bool, typer.Option("--allow-overlap", help="Verify times within --train.")] = False,
     out: Annotated[Path | None, typer.Option(help="File of the scores with intervals: scores.nc.")] = None,
     csv: Annotated[Path | None, typer.Option(help="File of the table without intervals: scores.csv.")] = None,
 ) -> None:
@@ -222,9 +215,7 @@ def score(
         _check_out(out, "--out", _NETCDF)
         _check_out(csv, "--csv")
         first, *others = (_open_forecast(path) for path in forecasts)
-        names = list(map(str, first.data_vars))
-        levels = first["level"].values.tolist() if "level" in first.dims else None
-        analyses = sc.open_dataset(truth, names, levels=levels)
+        analyses = sc.open_dataset(truth, list(map(str, first.data_vars)), levels=_levels(first))
         climatology, baselines = None, {}
         if train:
             years = train.split(":")
@@ -232,21 +223,14 @@ def score(
                 raise ValueError(f"--train {train} is not a period: write first:last, 1979:2015")
             training = _select_period(analyses, years[0], years[1], truth, ("--train", "--train"))
             climatology = sc.baselines.climatology(training)
-            baselines["damped persistence"] = sc.baselines.fit_damped_persistence(
-                training, climatology, first["lead_time"]
-            )
+            damped_persistence = sc.baselines.fit_damped_persistence(training, climatology, first["lead_time"])
+            baselines["damped persistence"] = damped_persistence
         reserved = ["persistence", "climatology", *baselines, str(first.attrs.get("system", "forecast"))]
         baselines |= dict(zip(_system_names(forecasts[1:], reserved), others, strict=True))
         scores = sc.score(
-            first,
-            analyses,
-            climatology,
-            baselines=baselines,
-            regions=[name.strip() for name in regions.split(",") if name.strip()] or None,
-            by=by or None,
-            skipna=skipna,
-            allow_overlap=allow_overlap,
-        )
+            first, analyses, climatology, baselines=baselines, regions=_names(regions) or None, by=by or None,
+            skipna=skipna, allow_overlap=allow_overlap,
+        )  # fmt: skip
         if out is not None:
             _write(out, scores.to_netcdf)
         if csv is not None:
@@ -262,14 +246,9 @@ def plot(
     out: Annotated[Path, typer.Option(help="figure.png, .pdf, .svg; for animate film.gif or film.mp4.")],
     truth: Annotated[str, typer.Option(help="Analyses to compare with the forecast.")] = "",
     variable: Annotated[str, typer.Option(help="Default: all; required where a figure shows one of several.")] = "",
-    level: Annotated[
-        list[float] | None,
-        typer.Option(help="500; may be repeated for maps and scores. Default: as for variable."),
-    ] = None,
+    level: Annotated[list[float] | None, typer.Option(help="500; may be repeated for maps and scores.")] = None,
     init: Annotated[str, typer.Option(help="Initialization time: 2018-03-01T12. Default: the last.")] = "",
-    lead: Annotated[
-        list[str] | None, typer.Option(help="3D or 12h; may be repeated. Default: the last; all for animate.")
-    ] = None,
+    lead: Annotated[list[str] | None, typer.Option(help="3D; may be repeated. Default: last; animate: all.")] = None,
     baseline: Annotated[str, typer.Option(help="Baseline of a scorecard. Default: persistence.")] = "",
     dpi: Annotated[int | None, typer.Option(help="Dots per inch, not for animate. Default: 150.", min=20)] = None,
 ) -> None:
@@ -281,46 +260,37 @@ def plot(
     opened or written, or is unsuitable.
     """
     options = dict(truth=truth, variable=variable, level=level, init=init, lead=lead, baseline=baseline, dpi=dpi)
-    if unused := [f"--{name}" for name, value in options.items() if value and name not in figure.options]:
-        usable = ", ".join(f"--{name}" for name in figure.options)
+    if unused := [f"--{name}" for name, value in options.items() if value and name not in _OPTIONS[figure]]:
+        usable = ", ".join(f"--{name}" for name in _OPTIONS[figure])
         raise typer.BadParameter(f"{figure} does not use it, but {usable}: leave it out", param_hint=", ".join(unused))
     with _usage_errors(plot):
-        _check_out(out, "--out", _ANIMATIONS if figure is Figure.animate else _PICTURES)
-        if figure is Figure.scores:
+        _check_out(out, "--out", _ANIMATIONS if figure == "animate" else _PICTURES)
+        if figure == "scores":
             drawn = sc.plot.scores(_open_scores(path, variable, level))
-        elif figure is Figure.scorecard:
+        elif figure == "scorecard":
             drawn = sc.plot.scorecard(_open_scores(path, variable, level), baseline or "persistence")
         else:
-            arguments = {"init": init, "lead": lead} | ({"path": out} if figure is Figure.animate else {})
-            drawn = _draw_forecast(figure, path, truth, variable, level or [], arguments)
-        if figure is not Figure.animate:
-            _write(out, lambda unfinished: drawn.savefig(unfinished, dpi=dpi or 150))
+            levels: Any = level
+            if level and figure != "maps":
+                if len(level) > 1:
+                    raise ValueError(f"--level {' --level '.join(map('{:g}'.format, level))}: {figure} shows one level")
+                levels = level[0]
+            arguments = {"variable": variable, "level": levels, "init": init, "lead": lead}
+            arguments["path"] = out if figure == "animate" else None
+            arguments = {name: value for name, value in arguments.items() if value not in ("", [], None)}
+            stored = _open_forecast(path)
+            names = [variable] if variable else list(map(str, stored.data_vars))
+            analyses = sc.open_dataset(truth, names, levels=_levels(stored)) if truth else None
+            drawn = getattr(sc.plot, figure)(stored, analyses, **arguments)
+        if figure != "animate":
+            _write(out, partial(drawn.savefig, dpi=dpi or 150))
     print(out)
-
-
-def _draw_forecast(
-    figure: Figure, path: Path, truth: str, variable: str, level: list[float], arguments: dict[str, Any]
-) -> Any:
-    """Draw a figure of a forecast, and of the truth unless its path is empty; empty arguments are left out."""
-    forecast = _open_forecast(path)
-    names = list(map(str, forecast.data_vars))
-    _check_variable(variable, names, path)
-    if figure is not Figure.maps and len(level) > 1:
-        raise ValueError(f"--level {' --level '.join(f'{value:g}' for value in level)}: {figure} shows only one level")
-    levels = forecast["level"].values.tolist() if "level" in forecast.dims else None
-    analyses = sc.open_dataset(truth, [variable] if variable else names, levels=levels) if truth else None
-    arguments |= {"variable": variable, "level": level if figure is Figure.maps or not level else level[0]}
-    return getattr(sc.plot, figure)(
-        forecast, analyses, **{name: value for name, value in arguments.items() if value not in ("", [], None)}
-    )
 
 
 @app.command()
 def reproduce(
     forecast: Annotated[Path, typer.Argument(help="A forecast that this package wrote, NetCDF or Zarr.")],
-    forecaster: Annotated[
-        list[Path], typer.Option(help="File of its forecaster; for an ensemble, repeated for each member.")
-    ],
+    forecaster: Annotated[list[Path], typer.Option(help="File of its forecaster; repeat it for an ensemble.")],
     data: Annotated[str, typer.Option(help="Its initial states. Default: the data that the file names.")] = "",
     perturbations: Annotated[str, typer.Option(help="For a perturbed ensemble: the states of its perturbations.")] = "",
     tolerance: Annotated[float, typer.Option(help="Largest difference, in standard deviations of a variable.")] = 1e-3,
@@ -339,10 +309,8 @@ def reproduce(
         if not source:
             raise ValueError(f"{forecast} does not name its data: add --data")
         inputs = [*task.variables, *task.inputs]
-        if source == "open_sample()":
-            dataset = sc.open_sample(inputs)
-        else:
-            dataset = sc.open_dataset(source, inputs, levels=task.levels)
+        is_sample = source == "open_sample()"
+        dataset = sc.open_sample(inputs) if is_sample else sc.open_dataset(source, inputs, levels=task.levels)
         _check_time(dataset, source)
         states = sc.open_dataset(perturbations, inputs, levels=task.levels) if perturbations else None
     try:
@@ -364,9 +332,8 @@ def _usage_errors(command: Callable) -> Iterator[None]:
         message = f"not found: {error.args[0]}" if isinstance(error, KeyError) else str(error)
         arguments = re.findall(r"(?<![\w.-])([a-z_]+)=", message)
         names = dict.fromkeys({"init_times": "init"}.get(name, name) for name in arguments)
-        if options := [
-            f"--{name.replace('_', '-')}" for name in names if name in inspect.signature(command).parameters
-        ]:
+        known = inspect.signature(command).parameters
+        if options := [f"--{name.replace('_', '-')}" for name in names if name in known]:
             message = f"{message.removesuffix('.')} (here: {', '.join(options)})"
         raise typer.BadParameter(message) from error
 
@@ -416,19 +383,10 @@ def _system_names(paths: Sequence[Path], reserved: Sequence[str]) -> list[str]:
     parts = [Path(os.path.abspath(path)).with_suffix("").parts for path in paths]
     if repeated := [str(path) for path, own_parts in zip(paths, parts, strict=True) if parts.count(own_parts) > 1]:
         raise ValueError(f"{' and '.join(repeated)} have the same name: pass each forecast once, under its own name")
-
-    def label(name: str) -> str:
-        return name.replace(" ", "_")  # as in the names of skills
-
-    names = []
-    for own_parts in parts:
-        for length in range(1, len(own_parts) + 1):
-            name = "/".join(own_parts[-length:])
-            same = [other for other in parts if label("/".join(other[-length:])) == label(name)]
-            if len(same) == 1 and label(name) not in map(label, reserved):
-                break
-        names.append(name)
-    return names
+    names = [["/".join(own_parts[-length:]) for length in range(1, len(own_parts) + 1)] for own_parts in parts]
+    # skills have underscores in the names of systems
+    count = Counter(name.replace(" ", "_") for name in itertools.chain(reserved, *names))
+    return [next((name for name in longer if count[name.replace(" ", "_")] == 1), longer[-1]) for longer in names]
 
 
 def _table_with_intervals(scores: xr.Dataset) -> pd.DataFrame:
@@ -451,11 +409,19 @@ def _cell_text(value: float, low: float, high: float) -> str:
     return f"{texts[0]} [{texts[1]}, {texts[2]}]" if np.isfinite([low, high]).all() else texts[0]
 
 
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _levels(dataset: xr.Dataset) -> list[float] | None:
+    return dataset["level"].values.tolist() if "level" in dataset.dims else None
+
+
 def _check(path: str, variables: str, levels: str, history: int, horizon: int, step: str) -> Any:
     """Return the report on the data; variables and step that are empty come from the data."""
-    names = [name.strip() for name in variables.split(",") if name.strip()]
+    names = _names(variables)
     try:
-        pressures = [float(level) for level in levels.split(",") if level.strip()] or None
+        pressures = list(map(float, _names(levels))) or None
     except ValueError as error:
         raise ValueError(f"--levels {levels} must be pressures in hPa: write 500,850") from error
     if not names or not step:
@@ -487,20 +453,15 @@ def _open_scores(path: Path, variable: str, levels: Sequence[float] | None) -> x
                              "score --out scores.nc")  # fmt: skip
         scores = stored.load()
     scores = scores.set_coords([name for name in scores.variables if str(name).endswith(("_low", "_high"))])
-    _check_variable(variable, list(map(str, scores.data_vars)), path)
-    if variable:
-        scores = scores[[variable]]
+    if variable and variable not in scores.data_vars:
+        raise ValueError(f"--variable {variable} is not in {path}: it has {', '.join(map(str, scores.data_vars))}")
+    scores = scores[[variable]] if variable else scores
     if levels:
-        available = scores["level"].values.tolist() if "level" in scores.dims else []
+        available = _levels(scores) or []
         if missing := [f"{level:g}" for level in levels if level not in available]:
             raise ValueError(f"--level {missing[0]} is not in {path}: it has {available or 'no levels'}")
         scores = scores.sel(level=list(levels))
     return scores
-
-
-def _check_variable(variable: str, names: Sequence[str], path: Path) -> None:
-    if variable and variable not in names:
-        raise ValueError(f"--variable {variable} is not in {path}: it has {', '.join(names)}")
 
 
 def _write(path: Path, write: Callable) -> None:

@@ -5,12 +5,10 @@ notebook shows a figure once, as the value of its cell, a script saves it with `
 many forecasts leaves nothing open. `ax=` draws into existing axes.
 """
 
-from simvp_climate.plot.animation import animate
-from simvp_climate.plot.forecast_maps import maps
+from simvp_climate.plot.forecast_maps import animate, maps, skill_map
 from simvp_climate.plot.longitude_time import hovmoller
 from simvp_climate.plot.score_curves import scores
 from simvp_climate.plot.scorecards import scorecard
-from simvp_climate.plot.skill_maps import skill_map
 from simvp_climate.plot.spectral_curves import spectra
 from simvp_climate.plot.training_curves import training_curve
 

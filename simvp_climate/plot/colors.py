@@ -22,11 +22,9 @@ _ABOVE_SEA = 850  # hPa: geopotential is positive at this level and above
 def prepare_field(field: xr.DataArray, level: float | None = None) -> xr.DataArray:
     """Return a field ready to draw: precipitation in mm instead of m, anomalies marked.
 
-    The attribute `anomaly` becomes True where values are drawn around zero, and `label`, which must be set, then ends
-    in "anomaly".
+    The attribute `anomaly` becomes True where values are drawn around zero, and `label` then ends in "anomaly".
     """
-    attrs = dict(field.attrs)
-    attrs["anomaly"] = is_anomaly(field, level)
+    attrs = {**field.attrs, "anomaly": _is_anomaly(field, level)}
     if attrs["anomaly"] and "anomal" not in attrs["label"].lower():
         attrs["label"] += " anomaly"
     if _short_name(field) in _RAIN and same_units(str(attrs.get("units", "1")), "m"):
@@ -34,7 +32,7 @@ def prepare_field(field: xr.DataArray, level: float | None = None) -> xr.DataArr
     return field.assign_attrs(attrs)
 
 
-def is_anomaly(field: xr.DataArray, level: float | None = None) -> bool:
+def _is_anomaly(field: xr.DataArray, level: float | None) -> bool:
     """Return whether a field is an anomaly: by its names, or by values that the variable cannot have.
 
     xarray keeps attributes in arithmetic, so `forecast - climatology` still has the long name "Temperature".
@@ -46,11 +44,11 @@ def is_anomaly(field: xr.DataArray, level: float | None = None) -> bool:
         return False
     variable, level_in_name = match
     limits = _valid_range(variable, field, level if level_in_name is None else level_in_name)
-    values = field.values[np.isfinite(field.values)]
+    values = _finite(field)
     if limits is None or not values.size:
         return False
-    low, high = (float(end) for end in np.percentile(values, (1, 99)))
-    if max(abs(low), abs(high)) == 0:
+    low, high = np.percentile(values, (1, 99)).tolist()
+    if low == high == 0:
         return False
     outside = np.mean((values < limits[0]) | (values > limits[1]))
     if outside > 0.5:
@@ -67,6 +65,10 @@ def _short_name(field: xr.DataArray) -> str | None:
     return None if match is None else match[0].short_name
 
 
+def _finite(*fields: xr.DataArray) -> np.ndarray:
+    return np.concatenate([field.values[np.isfinite(field.values)] for field in fields])
+
+
 def _names(field: xr.DataArray) -> str:
     """Return the standard name and the long name of a field in lower case."""
     return f"{field.attrs.get('standard_name', '')} {field.attrs.get('long_name', '')}".lower()
@@ -80,10 +82,9 @@ def _valid_range(variable: Variable, field: xr.DataArray, level: float | None) -
     units = str(field.attrs.get("units", variable.units))
     if same_units(units, variable.units):
         return low, high
-    factor_offset = conversion(variable.short_name, variable.units, units)
-    if factor_offset is None:
+    if (converted := conversion(variable.short_name, variable.units, units)) is None:
         return None
-    factor, offset = factor_offset
+    factor, offset = converted
     return factor * low + offset, factor * high + offset
 
 
@@ -95,7 +96,10 @@ def value_scale(
     `cmap` and `limits` must have passed `check_colors`.
     """
     field = fields[0]
-    low, high = percentile_range(*fields)
+    values = _finite(*fields)
+    low, high = np.percentile(values, (1, 99)).tolist() if values.size else (0.0, 1.0)
+    if low == high:
+        low, high = low - 0.5, low + 0.5
     signed = _short_name(field) in _SIGNED or any(word in _names(field) for word in _SIGNED_NAMES)
     if field.attrs.get("anomaly") or (signed and low < 0 < high):
         scale = difference_scale(*fields)
@@ -111,8 +115,10 @@ def value_scale(
 
 
 def difference_scale(*fields: xr.DataArray) -> ScalarMappable:
-    """Return a color scale around zero that fields share."""
-    return ScalarMappable(Normalize(*symmetric_range(*fields)), RAIN_DIVERGING if _is_rain(fields[0]) else DIVERGING)
+    """Return a color scale that fields share, around zero and up to percentile 99 of the absolute values."""
+    sizes = np.abs(_finite(*fields))
+    limit = float(np.percentile(sizes, 99) or sizes.max() or 1.0) if sizes.size else 1.0
+    return ScalarMappable(Normalize(-limit, limit), RAIN_DIVERGING if _is_rain(fields[0]) else DIVERGING)
 
 
 def _is_rain(field: xr.DataArray) -> bool:
@@ -136,19 +142,3 @@ def check_colors(cmap: str | Colormap | None, limits: tuple[float, float] | None
         raise ValueError(f"limits={limits!r} must be two finite numbers, the smaller first: limits=(250, 300)")
     if len(fields) > 1:
         raise ValueError(f"limits={limits!r} must be of one field, not of {fields}: choose with variable= and level=")
-
-
-def percentile_range(*fields: xr.DataArray) -> tuple[float, float]:
-    """Return percentiles 1 and 99 of all finite values."""
-    values = np.concatenate([field.values[np.isfinite(field.values)] for field in fields])
-    if not len(values):
-        return 0.0, 1.0
-    low, high = (float(limit) for limit in np.percentile(values, (1, 99)))
-    return (low, high) if high > low else (low - 0.5, low + 0.5)
-
-
-def symmetric_range(*fields: xr.DataArray) -> tuple[float, float]:
-    """Return a range around zero up to percentile 99 of the absolute values."""
-    sizes = np.concatenate([np.abs(field.values[np.isfinite(field.values)]) for field in fields])
-    limit = float(np.percentile(sizes, 99) or sizes.max() or 1.0) if len(sizes) else 1.0
-    return -limit, limit

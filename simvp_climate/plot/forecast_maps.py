@@ -1,30 +1,42 @@
-"""Draw forecasts on maps, beside truth and difference."""
+"""Draw forecasts, films of forecasts and skill on maps."""
 
+import itertools
+import os
 import textwrap
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 
 import cartopy.crs as ccrs
 import numpy as np
 import xarray as xr
 from cartopy.mpl.geoaxes import GeoAxes
+from matplotlib import animation
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
+from simvp_climate.data.files import check_parent, write_atomically
 from simvp_climate.data.grid import latitude_weights
-from simvp_climate.plot.colors import check_colors, difference_scale, value_scale
-from simvp_climate.plot.map_axes import (
-    add_color_bar,
-    check_projection,
-    create_maps,
-    draw_cells,
-    fit_height,
-    shown_latitudes,
-    user_maps,
+from simvp_climate.data.progress import tqdm
+from simvp_climate.plot.colors import DIVERGING, check_colors, difference_scale, value_scale
+from simvp_climate.plot.map_axes import add_color_bar, create_maps, draw_cells, fit_height, shown_latitudes, user_maps
+from simvp_climate.plot.selection import (
+    ForecastSelection,
+    choose_field,
+    choose_fields,
+    choose_leads,
+    choose_names,
+    field_texts,
+    lead_values,
+    open_source,
+    select_forecast,
 )
-from simvp_climate.plot.selection import ForecastSelection, choose_fields, choose_leads, open_source, select_forecast
-from simvp_climate.plot.style import MAX_ROWS, font_size, refuse_settings_with_axes, units_of, with_units
+from simvp_climate.plot.style import MAX_ROWS, font_size, units_of, with_units
+
+_WRITERS = {".gif": "pillow", ".mp4": "ffmpeg"}
+_MAX_DOT_COLUMNS = 60
 
 
 def maps(
@@ -48,11 +60,10 @@ def maps(
     ----------
     forecast
         Dataset with dims (init_time, lead_time, [level,] latitude, longitude) and the coordinate `valid_time`.
-        Horizontal names, order and longitude range are free; a region works like the globe. init_time and lead_time
-        may be scalars, as after `forecast.isel(init_time=0)`.
+        Horizontal names, order and longitude range are free. init_time and lead_time may be scalars.
     truth
-        Dataset with one time dimension and the variables, levels and units of the forecast, on at least its grid
-        points. None draws the forecast alone.
+        Dataset with one time dimension and the variables, levels, units and grid points of the forecast, or more.
+        None draws the forecast alone.
     variable
         A name or several; default all. Each variable, level and lead is one row of maps; without truth, one map.
     lead
@@ -71,67 +82,51 @@ def maps(
         Maps of a pole, such as `cartopy.crs.NorthPolarStereo()`, show latitudes poleward of 20 degrees, and their RMSE
         covers these.
     title
-        The line above all maps. Default the times of initialization and validity; with `ax` these stand above each
-        map.
+        The line above all maps. Default the initialization and valid times; with `ax` these stand above each map.
     width
-        Of the figure in inches; default 12, and 7 for a single map. Text shrinks with it: three maps still fit 7
-        inches, a journal's page.
+        Of the figure in inches; default 12, and 7 for a single map. Text shrinks with it.
     ax
         Maps to draw into, as many as are drawn, row by row:
         `plt.subplots(1, 3, subplot_kw={"projection": cartopy.crs.Robinson()})`. They exclude `projection` and `width`.
 
     Returns
     -------
-    Figure. All maps of a variable and level share one color scale, forecasts and truths at all leads, from percentile 1
-    to 99 of their values; it is centered on zero for winds and anomalies, and starts at zero, light, for precipitation.
-    Data computed with attributes kept, as in `forecast - climatology`, count as an anomaly if the variable cannot have
-    their values. Precipitation in m is drawn in mm. The differences at all leads share a scale that is symmetric about
-    zero and reaches percentile 99 of their absolute values. The RMSE above each is area-weighted, over the cells where
-    both have values, in the units of the color bar.
+    Figure. Forecasts and truths of a variable and level share colors at all leads, from percentile 1 to 99 of their
+    values; centered on zero for winds and anomalies, from zero, light, for precipitation. A field computed with
+    attributes kept, as in `forecast - climatology`, counts as an anomaly if the variable cannot have its values.
+    Precipitation in m is drawn in mm. Differences share colors symmetric about zero up to percentile 99 of their
+    absolute values. The RMSE is area-weighted, over the cells where both have values, in the units of the color bar.
 
     Raises
     ------
     ValueError
         If `forecast` or `truth` is no Dataset; if a variable, level, lead or init is missing; if truth lacks the valid
         time or a grid point, or has other units; if another dimension, such as members, must be selected first; if
-        `ax` has another count of maps, or comes with a width or a projection; if `limits` come with several variables
-        or levels.
+        `ax` has another count of maps, or comes with a width or a projection; if `limits` come with several fields.
     """
-    check_projection(projection)
-    refuse_settings_with_axes(ax, width, projection)
     source = open_source(forecast, "forecast")
-    fields = choose_fields(source, variable, level)
-    leads = choose_leads(forecast, lead)
-    if len(fields) * len(leads) > MAX_ROWS:
-        raise ValueError(
-            f"{len(fields) * len(leads)} rows of maps are more than {MAX_ROWS}. Choose with variable=..., level=... or "
-            "lead=..."
-        )
-    check_colors(cmap, limits, [name if value is None else f"{name} {value}" for name, value in fields])
-    count = len(fields) * len(leads) * (1 if truth is None else 3)
+    fields, leads = choose_fields(source, variable, level), choose_leads(forecast, lead)
+    rows = len(fields) * len(leads)
+    if rows > MAX_ROWS:
+        raise ValueError(f"{rows} rows of maps are more than {MAX_ROWS}: choose with variable=, level= or lead=")
+    check_colors(cmap, limits, field_texts(fields))
+    count = rows * (1 if truth is None else 3)
     columns = min(3, count)
-    panels = user_maps(ax, count, "maps" if truth is None else "forecast, truth and difference")
-    latitudes = shown_latitudes(source.axes.rows.values, projection if panels is None else panels[0].projection)
+    panels = user_maps(ax, count, "maps" if truth is None else "forecast, truth and difference", projection, width)
+    latitudes = shown_latitudes(source.axes.rows.values, projection, panels)
     names = list(dict.fromkeys(name for name, _ in fields))
     selection = select_forecast(source, truth, names, leads, init, latitudes)
-    groups = [_read_group(selection, name, value) for name, value in fields]
+    groups = [_read_group(selection, *field) for field in fields]
 
-    if width is None:
-        width = 12.0 if columns > 1 else 7.0
-    size = font_size(3 * width / columns)
-    shape = (-(-count // columns), columns)
-    figure, panels = create_maps(
-        groups[0][0][0], shape, count, projection=projection, width=width, size=size, panels=panels
-    )
+    width = (12.0 if columns > 1 else 7.0) if width is None else width
+    size, shape = font_size(3 * width / columns), (-(-count // columns), columns)
+    figure, panels = create_maps(groups[0][0][0], shape, count, projection, width, size, panels)
     dated = ax is not None and title is None  # a figure of the user keeps its own title
-    for index, rows in enumerate(groups):
+    for index, group in enumerate(groups):
         group_panels = panels[index * count // len(groups) : (index + 1) * count // len(groups)]
-        scale = value_scale(*(field for row in rows for field in row[:2]), cmap=cmap, limits=limits)
-        _write_titles(group_panels, rows, selection, dated, size)
-        if truth is not None:
-            _draw_comparisons(figure, group_panels, rows, scale, size)
-        else:
-            _draw_forecasts(figure, group_panels, rows, scale, columns if len(groups) == 1 else 1, size)
+        scale = value_scale(*(field for row in group for field in row[:2]), cmap=cmap, limits=limits)
+        _write_titles(group_panels, group, selection, dated, size)
+        _draw_group(figure, group_panels, group, scale, columns if len(groups) == 1 else 1, size)
     if title is None and ax is None:
         title = f"From {selection.start_text}, valid {' / '.join(selection.valid_texts)}"
         title = textwrap.fill(title, int(12 * width))
@@ -146,7 +141,7 @@ def _read_group(selection: ForecastSelection, name: str, level: float | None) ->
     """Return a row of fields for each lead: the forecast, and with a truth also the truth and the difference."""
     rows = [selection.read_maps(name, level, index) for index in range(len(selection.leads))]
     for row in rows:
-        if selection.truth is not None:
+        if len(row) == 2:
             row.append((row[0] - row[1]).assign_attrs(row[0].attrs))
     return rows
 
@@ -156,21 +151,18 @@ def _write_titles(
 ) -> None:
     """Write the titles of maps, with their dates if no title of the figure states them."""
     titles = []
-    for row, (_, lead), valid in zip(rows, selection.leads, selection.valid_texts, strict=True):
-        above = f"Forecast {lead}" + (f"\nfrom {selection.start_text}" if dated else "")
-        if selection.truth is None:
-            titles.append(above + (f"\nvalid {valid}" if dated else ""))
-        else:
-            titles += [
-                above,
-                f"Truth\n{valid}" if dated else "Truth",
-                f"Forecast minus truth, RMSE {_rmse_text(row[2])}",
-            ]
+    for row, lead, valid in zip(rows, selection.leads, selection.valid_texts, strict=True):
+        titles.append(f"Forecast {lead}" + (f"\nfrom {selection.start_text}" if dated else ""))
+        if len(row) == 3:
+            titles.append(f"Truth\n{valid}" if dated else "Truth")
+            titles.append(f"Forecast minus truth, RMSE {_rmse_text(row[2])}")
+        elif dated:
+            titles[-1] += f"\nvalid {valid}"
     for panel, text in zip(panels, titles, strict=True):
         panel.set_title(text, fontsize=size)
 
 
-def _draw_forecasts(
+def _draw_group(
     figure: Figure,
     panels: list[GeoAxes],
     rows: list[list[xr.DataArray]],
@@ -178,33 +170,26 @@ def _draw_forecasts(
     columns: int,
     size: float,
 ) -> None:
-    """Draw a map for each lead, with one color bar over several columns or one for each map."""
-    forecasts = [row[0] for row in rows]
-    for panel, forecast in zip(panels, forecasts, strict=True):
-        draw_cells(panel, forecast, scale)
-    label = textwrap.fill(_value_label(forecasts), 40)
+    """Draw the fields of a variable at all leads, and their color bars.
+
+    Without a truth, one bar spans several columns, or each map has its own.
+    """
+    values = [field for row in rows for field in row[:2]]
+    differences = [row[2] for row in rows if len(row) == 3]
+    scales = [scale, scale, difference_scale(*differences)] if differences else [scale]
+    for panel, field, map_scale in zip(panels, itertools.chain(*rows), itertools.cycle(scales)):
+        draw_cells(panel, field, map_scale)
+    # the label is that of an anomaly if a forecast is one at any lead
+    labeled = next((row[0] for row in rows if row[0].attrs["anomaly"]), values[0])
+    label = textwrap.fill(with_units(labeled.attrs["label"], labeled), 60 if differences else 40)
+    if differences:
+        value_panels = [panel for index, panel in enumerate(panels) if index % 3 < 2]
+        add_color_bar(figure, scale, value_panels, label, values, size, 2)
+        label = with_units("Difference", differences[0])
+        add_color_bar(figure, scales[2], panels[2::3], label, differences, size, 1)
+        return
     for bar_panels in [panels] if columns > 1 else [[panel] for panel in panels]:
-        add_color_bar(figure, scale, bar_panels, label, forecasts, size, columns)
-
-
-def _draw_comparisons(
-    figure: Figure, panels: list[GeoAxes], rows: list[list[xr.DataArray]], scale: ScalarMappable, size: float
-) -> None:
-    """Draw forecast, truth and difference for each lead, with a color bar for values and one for differences."""
-    differences = [row[2] for row in rows]
-    scales = [scale, scale, difference_scale(*differences)]
-    for index, panel in enumerate(panels):
-        draw_cells(panel, rows[index // 3][index % 3], scales[index % 3])
-    label = textwrap.fill(_value_label([row[0] for row in rows]), 60)
-    value_panels = [panel for index, panel in enumerate(panels) if index % 3 < 2]
-    add_color_bar(figure, scale, value_panels, label, [field for row in rows for field in row[:2]], size, 2)
-    add_color_bar(figure, scales[2], panels[2::3], with_units("Difference", differences[0]), differences, size, 1)
-
-
-def _value_label(forecasts: list[xr.DataArray]) -> str:
-    """Return the label of the values at all leads: an anomaly if one of them is."""
-    field = next((field for field in forecasts if field.attrs["anomaly"]), forecasts[0])
-    return with_units(field.attrs["label"], field)
+        add_color_bar(figure, scale, bar_panels, label, values, size, columns)
 
 
 def _rmse_text(difference: xr.DataArray) -> str:
@@ -213,3 +198,191 @@ def _rmse_text(difference: xr.DataArray) -> str:
         return "-"
     squares = (difference**2).weighted(latitude_weights(difference["latitude"])).mean()
     return f"{float(np.sqrt(squares)):.3g} {units_of(difference)}".strip()
+
+
+def animate(
+    forecast: xr.Dataset,
+    truth: xr.Dataset | None = None,
+    *,
+    variable: str | None = None,
+    init: object | None = None,
+    level: float | None = None,
+    lead: str | timedelta | np.timedelta64 | list | None = None,
+    cmap: str | Colormap | None = None,
+    limits: tuple[float, float] | None = None,
+    projection: ccrs.Projection | None = None,
+    path: str | os.PathLike | None = None,
+    frames_per_second: float = 4.0,
+    width: float | None = None,
+    ax: GeoAxes | Sequence[GeoAxes] | None = None,
+    progress: bool = True,
+) -> animation.FuncAnimation:
+    """Animate one forecast, beside the truth if any, with a frame for each lead.
+
+    Parameters
+    ----------
+    forecast, truth, init, cmap, limits, projection, width, ax
+        As in `maps`; `ax` are one map, or with a truth two.
+    variable, level
+        Required if there are several.
+    lead
+        Some of the leads; default all.
+    path
+        "film.gif", or "film.mp4" if ffmpeg is installed. The file gets a temporary name until it is complete. None
+        writes no file; `HTML(animation.to_jshtml())` shows the film in a notebook.
+    frames_per_second
+        Greater than 0.
+    progress
+        Whether to show a progress bar while the file is written.
+
+    Returns
+    -------
+    matplotlib.animation.FuncAnimation. All frames share one color scale.
+
+    Raises
+    ------
+    ValueError
+        As in `maps`; if several fields remain; if `path` has another suffix, or ffmpeg is missing.
+    """
+    check_colors(cmap, limits, [])
+    if not frames_per_second > 0:
+        raise ValueError(f"frames_per_second={frames_per_second!r} must be greater than 0")
+    writer = None if path is None else _choose_writer(Path(path))
+    source = open_source(forecast, "forecast")
+    name, level = choose_field(source, variable, level)
+    leads = choose_leads(forecast, lead_values(forecast)[0] if lead is None else lead)
+    columns = 1 if truth is None else 2
+    panels = user_maps(ax, columns, "forecast and truth", projection, width)
+    latitudes = shown_latitudes(source.axes.rows.values, projection, panels)
+    selection = select_forecast(source, truth, [name], leads, init, latitudes)
+    # one scale for all frames, from the first, the middle and the last
+    last = len(leads) - 1
+    frames = sorted({0, (last + 1) // 2, last})
+    sample = [field for frame in frames for field in selection.read_maps(name, level, frame)]
+    scale = value_scale(*sample, cmap=cmap, limits=limits)
+    width = (10.0 if columns > 1 else 6.5) if width is None else width
+    size = font_size(3 * width / columns)
+    figure, panels = create_maps(sample[0], (1, columns), columns, projection, width, size, panels)
+    artists: list = []
+
+    def draw(frame: int) -> list:
+        while artists:
+            artists.pop().remove()
+        titles = (f"Forecast {selection.leads[frame]}", "Truth")
+        for panel, field, title in zip(panels, selection.read_maps(name, level, frame), titles, strict=False):
+            artists.extend(draw_cells(panel, field, scale))
+            panel.set_title(title, fontsize=size)
+        figure.suptitle(f"Valid {selection.valid_texts[frame]}", fontsize=1.1 * size)
+        return artists
+
+    draw(0)
+    add_color_bar(figure, scale, panels, with_units(sample[0].attrs["label"], sample[0]), sample, size, columns)
+    if ax is None:
+        fit_height(figure, panels, 1)
+        figure.set_layout_engine("none")  # the frames must not move
+    film = animation.FuncAnimation(figure, draw, frames=len(leads), interval=1000 / frames_per_second, repeat=True)
+    if path is not None:
+        with tqdm(total=len(leads), unit="frames", desc=Path(path).name, disable=not progress) as bar:
+            options = {"writer": writer, "fps": frames_per_second, "progress_callback": lambda *_: bar.update()}
+            write_atomically(Path(path), partial(film.save, **options))
+    return film
+
+
+def _choose_writer(path: Path) -> str:
+    """Return the matplotlib writer for the suffix of a file; ValueError if there is none."""
+    writer = _WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise ValueError(f"path={str(path)!r} must end in .gif or .mp4.")
+    if not animation.writers.is_available(writer):
+        raise ValueError(f"{path.name} requires {writer}, which is not installed: install it, or write a .gif")
+    check_parent(path)
+    return writer
+
+
+def skill_map(
+    skill: xr.Dataset,
+    *,
+    variable: str | Sequence[str] | None = None,
+    lead: str | int | timedelta | np.timedelta64 | Sequence | None = None,
+    level: float | None = None,
+    projection: ccrs.Projection | None = None,
+    title: str | None = None,
+    width: float | None = None,
+    ax: GeoAxes | Sequence[GeoAxes] | None = None,
+) -> Figure:
+    """Draw where a forecast is better than a baseline, with dots where the skill is significant.
+
+    Parameters
+    ----------
+    skill
+        Output of `simvp_climate.metrics.skill_map`.
+    variable, lead
+        One or several; default all variables, at the last lead. A row of maps for each variable, a column for each
+        lead.
+    level
+        Required if there are several.
+    projection, title, width, ax
+        As in `maps`.
+
+    Returns
+    -------
+    Figure. Colors from -1 to 1, red where the baseline is better and blue where the forecast is; dots in significant
+    cells, with more than 60 columns in every second row and column. Title and color bar name the baseline, the verified
+    times and the number of blocks, if the attributes of the skill do.
+
+    Raises
+    ------
+    ValueError
+        If a variable, lead or level is missing; if a level is given but no variable has levels; or as in `maps`.
+    """
+    source = open_source(skill, "skill")
+    available = [str(name) for name in skill.data_vars if f"{name}_significant" in skill]
+    if not available:
+        raise ValueError(f"skill has {list(skill.data_vars)}: pass the output of sc.metrics.skill_map.")
+    names = choose_names(variable, available, "variable", "skill")
+    fields = choose_fields(source, names, level)
+    if len(fields) > len(names):
+        name, value = next(field for field in fields if field[1] is not None)
+        raise ValueError(f"skill has several levels of {name!r}, but one is drawn. Choose one: level={value}")
+    leads = choose_leads(skill, lead)
+    columns, count = len(leads), len(names) * len(leads)
+    panels = user_maps(ax, count, "variables times leads", projection, width)
+    latitudes = shown_latitudes(source.axes.rows.values, projection, panels)
+    source = source.on_points(latitudes, source.axes.columns.values)
+    width = (12.0 if columns > 1 else 7.0) if width is None else width
+    size = font_size(3 * width / max(columns, 2))
+
+    maps = [(name, value, position, text) for name, value in fields for position, text in leads]
+    skills = [source.read(name, value, position) for name, value, position, _ in maps]
+    figure, panels = create_maps(skills[0], (len(names), columns), count, projection, width, size, panels)
+    scale = ScalarMappable(Normalize(-1.0, 1.0), DIVERGING.removesuffix("_r"))  # blue is better
+    for panel, field, (name, value, position, text) in zip(panels, skills, maps, strict=True):
+        draw_cells(panel, field, scale)
+        _draw_dots(panel, source.read(f"{name}_significant", value, position), 0.12 * size)
+        panel.set_title(f"{name}, {text}", fontsize=size)
+    baseline = skill.attrs.get("baseline", "the baseline")
+    add_color_bar(figure, scale, panels, f"Skill, 1 - MSE / MSE of {baseline}", skills, size, columns)
+    if title is None and ax is None:
+        title = _verification_text(skill.attrs)
+    if title is not None:
+        figure.suptitle(textwrap.fill(title, int(12 * width)), fontsize=1.15 * size)
+    if ax is None:
+        fit_height(figure, panels, len(names))
+    return figure
+
+
+def _draw_dots(panel: GeoAxes, significant: xr.DataArray, size: float) -> None:
+    """Draw a dot in each significant cell, on fine grids of every second row and column."""
+    if significant.sizes["longitude"] > _MAX_DOT_COLUMNS:
+        significant = significant.isel(latitude=slice(None, None, 2), longitude=slice(None, None, 2))
+    row, column = np.nonzero(significant.values)
+    longitude, latitude = significant["longitude"].values[column], significant["latitude"].values[row]
+    panel.scatter(longitude, latitude, s=size, color="0.1", linewidths=0, transform=ccrs.PlateCarree())
+
+
+def _verification_text(attrs: dict) -> str:
+    """Return the baseline, the verified times and the blocks that the attributes of skill name."""
+    parts = [f"Against {attrs['baseline']}"] if "baseline" in attrs else []
+    if "verified_start" in attrs and "verified_end" in attrs:
+        parts.append(f"verified {attrs['verified_start']!s:.10} to {attrs['verified_end']!s:.10}")
+    return ", ".join([*parts, *([str(attrs["blocks"])] if "blocks" in attrs else [])])

@@ -12,12 +12,11 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
-from simvp_climate.data.grid import latitude_weights
+from simvp_climate.data.grid import TOLERANCE, latitude_weights
 from simvp_climate.plot.colors import check_colors, difference_scale, prepare_field, value_scale
 from simvp_climate.plot.map_axes import degrees_text, longitude_edges
 from simvp_climate.plot.selection import (
     Source,
-    check_dataset,
     choose_field,
     choose_leads,
     date_text,
@@ -26,11 +25,10 @@ from simvp_climate.plot.selection import (
     select_forecast,
 )
 from simvp_climate.plot.style import (
-    check_axes,
     color_bar_below,
     figure_of,
     font_size,
-    new_figure,
+    panel_axes,
     refuse_settings_with_axes,
     with_units,
 )
@@ -71,12 +69,8 @@ def hovmoller(
         Required if there are several.
     anomalies
         Whether to subtract the mean over longitudes at each time.
-    cmap, limits
-        As in `maps`.
-    title, width
-        Of the figure, in inches.
-    ax
-        Axes to draw into: one, or with a truth three.
+    cmap, limits, title, width, ax
+        As in `maps`; `ax` are one, or with a truth three.
 
     Returns
     -------
@@ -90,15 +84,20 @@ def hovmoller(
     """
     check_colors(cmap, limits, [])
     refuse_settings_with_axes(ax, width)
-    check_dataset(dataset, "dataset")
-    is_forecast = "lead_time" in dataset.coords
+    is_forecast = "lead_time" in getattr(dataset, "coords", ())
     source = open_source(dataset, "forecast" if is_forecast else "dataset")
     name, level = choose_field(source, variable, level)
     band = _latitudes_of_band(source.axes.rows.values, latitudes)
     if is_forecast:
-        sections, times, start = _forecast_sections(source, truth, name, level, init, band)
+        leads = choose_leads(dataset, lead_values(dataset)[0])
+        selection = select_forecast(source, truth, [name], leads, init, band)
+        sources, times = selection.sources, selection.valid_times
     else:
-        sections, times = _analysis_section(source, truth, name, level, init, band)
+        times = _times_of_analyses(source, truth, init)
+        sources = [source.on_points(band, source.axes.columns.values)]
+    grid_latitudes = source.axes.rows.values
+    sections = [_read_section(of_band, name, level, times, grid_latitudes) for of_band in sources]
+    sections = [prepare_field(section.assign_attrs(sections[0].attrs), level) for section in sections]
     if anomalies:
         sections = [_subtract_zonal_mean(section) for section in sections]
     scales = [value_scale(*sections, cmap=cmap, limits=limits)] * len(sections)
@@ -111,39 +110,30 @@ def hovmoller(
         labels.append(with_units("Difference", difference))
 
     width = (11.0 if truth is not None else 5.0) if width is None else width
-    figure, panels, panel_widths = _create_panels(ax, len(sections), width)
-    size = font_size(3 * width / len(sections))
-    days = _days(times)
-    for index, (panel, section) in enumerate(zip(panels, sections, strict=True)):
-        _draw_section(panel, section, scales[index], days)
-        _label_longitudes(panel, section, panel_widths[index] / (3.5 * size))
+    count = len(sections)
+    contents = "one" if count == 1 else "forecast, truth and difference"
+    panels = panel_axes(ax, count, contents, count, (width, 5.0 if count == 1 else 0.42 * width))
+    figure, size, days = figure_of(panels), font_size(3 * width / count), _days(times)
+    points = [72 * (0.85 * width / count if ax is None else panel.bbox.width / figure.dpi) for panel in panels]
+    for panel, section, scale, panel_points, panel_title in zip(panels, sections, scales, points, titles, strict=False):
+        _draw_section(panel, section, scale, days)
+        _label_longitudes(panel, section, panel_points / (3.5 * size))
         _label_times(panel, times, days)
         panel.tick_params(labelsize=0.85 * size)
-        if index:
+        if panel is not panels[0]:
             panel.tick_params(axis="y", labelleft=False)
-        panel.set_title(titles[index], fontsize=size)
+        panel.set_title(panel_title, fontsize=size)
     panels[0].set_ylabel(_years_text(times), fontsize=0.9 * size)
-    for panel, scale, label, panel_width in zip(panels, scales, labels, panel_widths, strict=True):
-        label = textwrap.fill(label, max(12, int(panel_width / (0.5 * size))))
+    for panel, scale, label, panel_points in zip(panels, scales, labels, points, strict=True):
+        label = textwrap.fill(label, max(12, int(panel_points / (0.5 * size))))
         bar = color_bar_below(figure, scale, [panel], label, 0.9 * size)
         bar.ax.xaxis.set_major_locator(MaxNLocator(4))
     if title is None and ax is None:
         title = " to ".join(f"{abs(degrees):g}°{'S' if degrees < 0 else 'N'}" for degrees in latitudes)
-        title = f"From {start}, {title}" if is_forecast else title
+        title = f"From {selection.start_text}, {title}" if is_forecast else title
     if title:
         figure.suptitle(title, fontsize=1.1 * size)
     return figure
-
-
-def _create_panels(ax: object, count: int, width: float) -> tuple[Figure, list[Axes], list[float]]:
-    """Return the figure, a panel for each section, new or the user's, and the widths of the panels in points."""
-    if ax is None:
-        figure = new_figure(width, 5.0 if count == 1 else 0.42 * width)
-        panels = [figure.add_subplot(1, count, index + 1) for index in range(count)]
-        return figure, panels, [72 * 0.85 * width / count] * count
-    panels = check_axes(ax, count, "one" if count == 1 else "forecast, truth and difference")
-    figure = figure_of(panels)
-    return figure, panels, [72 * panel.bbox.width / figure.dpi for panel in panels]
 
 
 def _subtract_zonal_mean(section: xr.DataArray) -> xr.DataArray:
@@ -156,38 +146,17 @@ def _subtract_zonal_mean(section: xr.DataArray) -> xr.DataArray:
 def _latitudes_of_band(available: np.ndarray, latitudes: tuple[float, float]) -> np.ndarray:
     """Return the latitudes of the grid in a band; ValueError if there are none."""
     south, north = latitudes
-    selected = available[(available >= south - 1e-3) & (available <= north + 1e-3)]
+    selected = available[(available >= south - TOLERANCE) & (available <= north + TOLERANCE)]
     if not selected.size:
         raise ValueError(
-            f"latitudes={latitudes} has no grid point: the grid runs from {available.min():g} to "
-            f"{available.max():g}. Give the south first: latitudes=(30, 60)"
+            f"latitudes={latitudes} has no grid point: the grid runs from {available[0]:g} to {available[-1]:g}. Give"
+            " the south first: latitudes=(30, 60)"
         )
     return selected
 
 
-def _forecast_sections(
-    source: Source, truth: xr.Dataset | None, name: str, level: float | None, init: object, latitudes: np.ndarray
-) -> tuple[list[xr.DataArray], np.ndarray, str]:
-    """Return the sections of a forecast and of the truth if any, the valid times, and the initialization as text."""
-    leads = choose_leads(source.dataset, lead_values(source.dataset)[0])
-    selection = select_forecast(source, truth, [name], leads, init, latitudes)
-    weights = _area_weights(source.axes.rows.values, latitudes)
-    positions = {"init_time": selection.init, "lead_time": np.arange(len(leads))}
-    forecast = selection.forecast.on_points(latitudes, source.axes.columns.values)
-    sections = [_read_section(forecast, name, level, "lead_time", positions, weights)]
-    if selection.truth is not None:
-        time = selection.truth.axes.time
-        positions = {time: np.array(selection.truth_positions)}
-        section = _read_section(selection.truth, name, level, time, positions, weights)
-        sections.append(section.assign_attrs(sections[0].attrs))
-    sections = [prepare_field(section, level) for section in sections]
-    return sections, selection.valid_times, selection.start_text
-
-
-def _analysis_section(
-    source: Source, truth: xr.Dataset | None, name: str, level: float | None, init: object, latitudes: np.ndarray
-) -> tuple[list[xr.DataArray], np.ndarray]:
-    """Return the section of analyses, and its times."""
+def _times_of_analyses(source: Source, truth: object, init: object) -> np.ndarray:
+    """Return the times of a Dataset; ValueError if it has none, or settings of a forecast do not apply."""
     dims, time = tuple(source.dataset.dims), source.axes.time
     if truth is not None:
         raise ValueError(f"dataset has dimensions {dims} and no lead_time: truth needs a forecast. Omit truth.")
@@ -195,47 +164,25 @@ def _analysis_section(
         raise ValueError(f"dataset has dimensions {dims}: it must be a forecast or have a time.")
     if init is not None:
         raise ValueError(f"init={init!r} does not apply: dataset has no init_time. Omit init.")
-    times = source.dataset[time].values
-    if not len(times):
+    if not source.dataset.sizes[time]:
         raise ValueError(f"dataset has no {time}, its size is 0: the selection that made it matched nothing.")
-    weights = _area_weights(source.axes.rows.values, latitudes)
-    source = source.on_points(latitudes, source.axes.columns.values)
-    section = _read_section(source, name, level, time, {time: np.arange(len(times))}, weights)
-    return [prepare_field(section, level)], times
-
-
-def _area_weights(available: np.ndarray, latitudes: np.ndarray) -> np.ndarray:
-    """Return the area weights of some latitudes of a grid."""
-    degrees = xr.DataArray(available, {"latitude": available}, "latitude", name="latitude")
-    return latitude_weights(degrees).sel(latitude=latitudes).values
+    return source.dataset[time].values
 
 
 def _read_section(
-    source: Source, name: str, level: float | None, time: str, positions: dict, weights: np.ndarray
+    source: Source, name: str, level: float | None, times: np.ndarray, grid_latitudes: np.ndarray
 ) -> xr.DataArray:
-    """Return the mean over latitudes, dims (time, longitude).
-
-    Missing values have no weight; a mean without values is NaN. Times are read in blocks.
-    """
-    axes = source.axes
-    array = source.select(name, level, positions)
-    if time not in array.dims:
-        array = array.expand_dims(time)
-    array = array.transpose(time, axes.latitude, axes.longitude)
-    # whole rows of the file: most stores are slow to read scattered positions
-    first_row = axes.rows.order.min()
-    rows, columns = np.ix_(axes.rows.order - first_row, axes.columns.order)
-    array = array.isel({axes.latitude: slice(first_row, axes.rows.order.max() + 1)})
-    block_length = max(1, _MAX_VALUES_READ // (array.shape[1] * array.shape[2]))
+    """Return the mean over latitudes, weighted by area, dims (time, longitude); missing values have no weight."""
+    weights = latitude_weights(xr.DataArray(grid_latitudes, {"latitude": grid_latitudes}, name="latitude"))
+    weights = weights.sel(latitude=source.axes.rows.values)
+    sizes = source.dataset.sizes
+    length = max(1, _MAX_VALUES_READ // (sizes[source.axes.latitude] * sizes[source.axes.longitude]))
     means = []
-    for start in range(0, array.shape[0], block_length):
-        block = array.isel({time: slice(start, start + block_length)}).values[:, rows, columns].astype(float)
-        valid = np.isfinite(block)
-        total = np.einsum("l,tlo->to", weights, np.where(valid, block, 0))
-        weight = np.einsum("l,tlo->to", weights, valid.astype(float))
-        means.append(np.where(weight > 0, total / np.where(weight > 0, weight, 1), np.nan))
-    coords = {"longitude": axes.columns.values}
-    return xr.DataArray(np.concatenate(means), coords, ("time", "longitude"), name, array.attrs)
+    for start in range(0, len(times), length):
+        block = source.read(name, level, slice(start, start + length))
+        means.append(block.where(np.isfinite(block)).weighted(weights).mean("latitude"))
+    values = np.concatenate([np.atleast_2d(mean.values) for mean in means])
+    return xr.DataArray(values, {"longitude": block["longitude"]}, ("time", "longitude"), name, block.attrs)
 
 
 def _time_rows(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -247,15 +194,12 @@ def _time_rows(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return days[0] + np.array([-0.5, 0.5]), np.array([0])
     steps = np.diff(days)
     usual = float(np.median(steps))
-    edges = [days[0] - min(usual, steps[0]) / 2]
-    rows = []
-    for index, (day, step) in enumerate(zip(days, [*steps, min(usual, steps[-1])], strict=True)):
-        rows.append(len(edges) - 1)
-        if step <= 1.5 * usual:  # months are 28 to 31 days apart
-            edges.append(day + step / 2)
-        else:
-            edges += [day + usual / 2, days[index + 1] - usual / 2]
-    return np.array(edges), np.array(rows)
+    after = np.append(steps, min(usual, steps[-1]))
+    is_gap = after > 1.5 * usual  # months are 28 to 31 days apart
+    upper = days + np.where(is_gap, usual, after) / 2
+    beyond = days[1:][is_gap[:-1]] - usual / 2
+    rows = np.arange(len(days)) + np.cumsum(is_gap) - is_gap
+    return np.sort(np.concatenate([[days[0] - min(usual, steps[0]) / 2], upper, beyond])), rows
 
 
 def _days(times: np.ndarray) -> np.ndarray:
@@ -275,7 +219,7 @@ def _days(times: np.ndarray) -> np.ndarray:
 def _draw_section(panel: Axes, section: xr.DataArray, scale: ScalarMappable, days: np.ndarray) -> None:
     """Draw the cells of a section, time downwards; missing values and times are gray."""
     time_edges, rows = _time_rows(days)
-    longitudes, _ = longitude_edges(section)
+    longitudes, _ = longitude_edges(section["longitude"].values)
     cells = np.full((len(time_edges) - 1, len(longitudes) - 1), np.nan)
     cells[rows] = section.values
     cells = np.ma.masked_invalid(cells)
@@ -286,7 +230,7 @@ def _draw_section(panel: Axes, section: xr.DataArray, scale: ScalarMappable, day
 
 def _label_longitudes(panel: Axes, section: xr.DataArray, max_labels: float) -> None:
     """Label round meridians, at most as many as fit."""
-    west, east = longitude_edges(section)[0][[0, -1]]
+    west, east = longitude_edges(section["longitude"].values)[0][[0, -1]]
     steps = (5, 10, 20, 30, 60, 90, 120, 180)
     step = next((step for step in steps if (east - west) / step <= max_labels), steps[-1])
     panel.xaxis.set_major_locator(MultipleLocator(step))
@@ -300,17 +244,13 @@ def _label_times(panel: Axes, times: np.ndarray, days: np.ndarray) -> None:
         panel.yaxis.set_major_locator(locator)
         # of years, months, days, hours, minutes, seconds; and of January, the first, midnight ... among these
         formats = ["%Y", "%b", "%b %d", "%b %d, %H h", "%H:%M", "%H:%M:%S"]
-        zero_formats = ["", "%Y", "%b", "%b %d", "%H:%M", "%H:%M"]
-        panel.yaxis.set_major_formatter(
-            ConciseDateFormatter(locator, formats=formats, zero_formats=zero_formats, show_offset=False)
-        )
+        options = dict(zero_formats=["", "%Y", "%b", "%b %d", "%H:%M", "%H:%M"], show_offset=False)
+        panel.yaxis.set_major_formatter(ConciseDateFormatter(locator, formats=formats, **options))
         return
     # matplotlib knows no other calendars
-    format = "%Y-%m-%d %H"
-    if len({time.strftime("%d %H") for time in times}) == 1 and len(times) > 1:
+    format = "%Y-%m-%d" if len({time.hour for time in times}) == 1 else "%Y-%m-%d %H"
+    if len({(time.day, time.hour) for time in times}) == 1 and len(times) > 1:
         format = "%Y-%m"
-    elif len({time.strftime("%H") for time in times}) == 1:
-        format = "%Y-%m-%d"
     ticks = np.arange(len(times))[:: -(-len(times) // 8)]
     panel.set_yticks(days[ticks], [time.strftime(format) for time in times[ticks]])
 

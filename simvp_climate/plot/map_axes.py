@@ -6,7 +6,6 @@ the package: no map needs a network.
 
 import importlib.resources
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import cartopy.crs as ccrs
@@ -16,6 +15,7 @@ from cartopy.feature import ShapelyFeature
 from cartopy.io.shapereader import Reader
 from cartopy.mpl.geoaxes import GeoAxes
 from cartopy.mpl.ticker import LatitudeLocator, LongitudeLocator
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
@@ -23,7 +23,13 @@ from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
 from simvp_climate.data.grid import closes_longitude
-from simvp_climate.plot.style import check_axes, color_bar_below, figure_of, new_figure
+from simvp_climate.plot.style import (
+    check_axes,
+    color_bar_below,
+    figure_of,
+    new_figure,
+    refuse_settings_with_axes,
+)
 
 _MISSING_COLOR = "0.85"
 _POLAR_EDGE = 20.0  # degrees: maps of a pole end at this latitude
@@ -45,10 +51,10 @@ def degrees_text(value: float, dim: str) -> str:
     return f"{abs(value):g}°{'' if value in (0, -180) else positive if value > 0 else negative}"
 
 
-def longitude_edges(field: xr.DataArray) -> tuple[np.ndarray, bool]:
+def longitude_edges(longitudes: np.ndarray) -> tuple[np.ndarray, bool]:
     """Return the edges of grid columns, and whether they go round the globe."""
-    edges = cell_edges(field["longitude"].values)
-    is_ring = closes_longitude(field["longitude"].values)
+    edges = cell_edges(longitudes)
+    is_ring = closes_longitude(longitudes)
     if is_ring:
         edges[-1] = edges[0] + 360
     return edges, is_ring
@@ -70,27 +76,29 @@ def _pole(projection: ccrs.Projection | None) -> int:
     return int(np.sign(latitude)) if azimuthal and abs(latitude) == 90 else 0
 
 
-def shown_latitudes(latitudes: np.ndarray, projection: ccrs.Projection | None) -> np.ndarray:
-    """Return the latitudes that a map shows: those poleward of 20 degrees on maps of a pole, else all.
+def shown_latitudes(
+    latitudes: np.ndarray, projection: ccrs.Projection | None, panels: list[GeoAxes] | None
+) -> np.ndarray:
+    """Return the latitudes that maps show: those poleward of 20 degrees on maps of a pole, else all.
 
     Without this limit the map would show the whole globe, and the polar region would be tiny.
     """
-    pole = _pole(projection)
+    pole = _pole(projection if panels is None else panels[0].projection)
     shown = pole * latitudes >= _POLAR_EDGE
     return latitudes[shown] if pole and shown.any() else latitudes
 
 
-def check_projection(projection: object) -> None:
-    """Raise ValueError unless the argument is None or a projection of cartopy."""
+def user_maps(ax: object, count: int, content: str, projection: object, width: float | None) -> list[GeoAxes] | None:
+    """Return the maps that the user passed as `ax`, or None.
+
+    ValueError unless they are `count` maps without `projection` and `width`, or the projection is no cartopy one.
+    """
     if projection is not None and not isinstance(projection, ccrs.Projection):
         raise ValueError(
             f"projection={projection!r} is a {type(projection).__name__}: it must be one of cartopy, such as "
             "cartopy.crs.Robinson()"
         )
-
-
-def user_maps(ax: object, count: int, content: str) -> list[GeoAxes] | None:
-    """Return the maps that the user passed as `ax`, or None; ValueError unless they are `count` maps."""
+    refuse_settings_with_axes(ax, width, projection)
     if ax is None:
         return None
     panels = check_axes(ax, count, content)
@@ -128,34 +136,22 @@ def _split_columns(edges: np.ndarray, is_ring: bool, cut: float) -> list[tuple[n
     return non_empty
 
 
-@dataclass(frozen=True)
 class _Extent:
     """The edges of a grid in degrees; `is_ring` if its longitudes go round the globe."""
 
-    columns: np.ndarray
-    is_ring: bool
-    south: float
-    north: float
-
-    @property
-    def is_globe(self) -> bool:
-        return self.is_ring and self.north - self.south > 120
-
-    @property
-    def middle(self) -> float:
-        return 0.0 if self.is_ring else (self.columns[0] + self.columns[-1]) / 2
-
-    @property
-    def frame(self) -> ccrs.PlateCarree:
+    def __init__(self, latitudes: np.ndarray, longitudes: np.ndarray) -> None:
+        self.columns, self.is_ring = longitude_edges(longitudes)
+        self.south, self.north = np.clip(cell_edges(latitudes)[[0, -1]], -90, 90)
+        self.is_globe = self.is_ring and self.north - self.south > 120
+        self.middle = 0.0 if self.is_ring else (self.columns[0] + self.columns[-1]) / 2
         # no region crosses the edge of a frame around its own middle
-        return ccrs.PlateCarree(central_longitude=self.middle)
+        self.frame = ccrs.PlateCarree(central_longitude=self.middle)
 
 
 def create_maps(
     field: xr.DataArray,
     shape: tuple[int, int],
     count: int,
-    *,
     projection: ccrs.Projection | None,
     width: float,
     size: float,
@@ -165,8 +161,7 @@ def create_maps(
 
     `width` is in inches; `size` is that of the text in points. Maps of a region without a projection get tick labels.
     """
-    edges, is_ring = longitude_edges(field)
-    extent = _Extent(edges, is_ring, *np.clip(cell_edges(field["latitude"].values)[[0, -1]], -90, 90))
+    extent = _Extent(field["latitude"].values, field["longitude"].values)
     has_tick_labels = projection is None and panels is None and not extent.is_globe
     if panels is None:
         figure = new_figure(width)
@@ -185,10 +180,18 @@ def create_maps(
 
 
 def _show_extent(panel: GeoAxes, extent: _Extent) -> None:
-    """Limit a map to a region, a polar cap or the globe."""
+    """Limit a map to a region, to the globe, or to a polar cap: the corners of a square would be empty."""
     pole = _pole(panel.projection)
     if pole and extent.is_ring and pole * (extent.north if pole < 0 else extent.south) > 0:
-        _show_polar_cap(panel, extent.south if pole > 0 else extent.north)
+        meridians = np.linspace(-180, 180, 181)
+        edge = np.full_like(meridians, extent.south if pole > 0 else extent.north)
+        points = panel.projection.transform_points(ccrs.PlateCarree(), meridians, edge)
+        radius = float(np.hypot(points[:, 0], points[:, 1]).max())
+        panel.set_xlim(-radius, radius)
+        panel.set_ylim(-radius, radius)
+        angle = np.linspace(0, 2 * np.pi, 361)
+        circle = 0.5 + 0.5 * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+        panel.set_boundary(Path(circle), transform=panel.transAxes)
     elif extent.is_globe or len(_split_columns(extent.columns, extent.is_ring, _western_edge(panel.projection))) > 1:
         panel.set_global()
     else:
@@ -214,18 +217,6 @@ def _label_degrees(panel: GeoAxes, extent: _Extent, size: float, label_latitudes
     panel.set_aspect(1 / np.cos(np.deg2rad(np.clip((extent.south + extent.north) / 2, -70, 70))))
 
 
-def _show_polar_cap(panel: GeoAxes, latitude: float) -> None:
-    """Limit a map of a pole to the circle of a latitude; the corners of a square would be empty."""
-    meridians = np.linspace(-180, 180, 181)
-    points = panel.projection.transform_points(ccrs.PlateCarree(), meridians, np.full_like(meridians, latitude))
-    radius = float(np.hypot(points[:, 0], points[:, 1]).max())
-    panel.set_xlim(-radius, radius)
-    panel.set_ylim(-radius, radius)
-    angle = np.linspace(0, 2 * np.pi, 361)
-    circle = 0.5 + 0.5 * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-    panel.set_boundary(Path(circle), transform=panel.transAxes)
-
-
 def fit_height(figure: Figure, panels: Sequence[GeoAxes], rows: int) -> None:
     """Set the height of a new figure so that its rows of maps fill the width, and settle its layout."""
     ratio = float(np.clip(panels[0].get_data_ratio() * panels[0].get_aspect(), 0.15, 1.6))
@@ -248,25 +239,19 @@ def _coastlines() -> ShapelyFeature:
         return ShapelyFeature(tuple(Reader(path).geometries()), ccrs.PlateCarree())
 
 
-def draw_cells(panel: GeoAxes, field: xr.DataArray, scale: ScalarMappable) -> None:
-    """Draw the cells of a field on a map."""
-    edges, is_ring = longitude_edges(field)
+def draw_cells(panel: GeoAxes, field: xr.DataArray, scale: ScalarMappable) -> list[Artist]:
+    """Draw the cells of a field on a map, and return what was drawn."""
+    edges, is_ring = longitude_edges(field["longitude"].values)
     latitude_edges = np.clip(cell_edges(field["latitude"].values), -90, 90)
     cells = np.ma.masked_invalid(field.values)
+    options = dict(norm=scale.norm, cmap=scale.cmap, transform=ccrs.PlateCarree(), shading="flat", rasterized=True)
+    previous = set(panel.collections)
     for borders, columns in _split_columns(edges, is_ring, _western_edge(panel.projection)):
         borders = borders.copy()
         # slightly within the map: its edge belongs to both sides
         borders[[0, -1]] += 1e-5, -1e-5
-        panel.pcolormesh(
-            borders,
-            latitude_edges,
-            cells[:, columns],
-            norm=scale.norm,
-            cmap=scale.cmap,
-            transform=ccrs.PlateCarree(),
-            shading="flat",
-            rasterized=True,
-        )
+        panel.pcolormesh(borders, latitude_edges, cells[:, columns], **options)
+    return [artist for artist in panel.collections if artist not in previous]
 
 
 def add_color_bar(
@@ -281,8 +266,7 @@ def add_color_bar(
     """Add a color bar below panels that span `columns` of the figure, with arrows where values exceed its ends."""
     low = any((field < scale.norm.vmin).any() for field in fields)
     high = any((field > scale.norm.vmax).any() for field in fields)
-    extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[int(low), int(high)]
-    bar = color_bar_below(
-        figure, scale, panels, label, size, extend=extend, shrink=0.8 / columns + 0.1, aspect=20 + 8 * columns
-    )
+    extend = ("both" if high else "min") if low else ("max" if high else "neither")
+    shape = dict(shrink=0.8 / columns + 0.1, aspect=20 + 8 * columns)
+    bar = color_bar_below(figure, scale, panels, label, size, extend=extend, **shape)
     bar.ax.xaxis.set_major_locator(MaxNLocator(4 if columns == 1 else 5))

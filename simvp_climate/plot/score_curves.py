@@ -2,7 +2,7 @@
 
 import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,11 +21,10 @@ from simvp_climate.plot.style import (
     LINE_STYLES,
     MAX_ROWS,
     coordinate_text,
+    curve_panels,
     display_name,
     figure_of,
-    font_size,
-    panel_axes,
-    refuse_settings_with_axes,
+    label_panel,
     with_units,
 )
 
@@ -45,16 +44,13 @@ def scores(
 ) -> Figure:
     """Draw scores against lead time, with a line for each system and a panel for each variable and metric.
 
-    Confidence intervals, if the scores have them, are shaded.
-
     Parameters
     ----------
     scores
-        Dataset with dims (system, metric, lead_time[, level, region, season]), as from `score`. Metrics that are not
-        dimensionless have the attribute `units` of their variable.
+        Dataset with dims (system, metric, lead_time[, level, region, season]) and `units` on its variables, as from
+        `score`.
     metric
-        One name or several. Default: the metrics that `score_table` shows, without those that have no value; all
-        metrics if the scores have none of them.
+        One name or several. Default: the metrics of `score_table` that have values; all if there are none of them.
     variables
         One name or several; default all. Every level, region and season has its own panels.
     published
@@ -68,35 +64,34 @@ def scores(
 
     Returns
     -------
-    Figure. Lead time is in days, in hours if the last lead is below two days, or in months. A system has the same color
-    and marker in all panels, and no line where it has no values (climatology in ACC). Dotted gray lines mark reference
-    values: ACC 0.6, variance ratio 1, bias 0. If the scores contain RMSE skills with intervals, a bar at the bottom
-    ends at the last lead at which a forecast is significantly better than every baseline (`skilful_to`).
+    Figure. Lead time is in days, in hours if the last lead is below two days, or in months. Confidence intervals are
+    shaded. A system without values has no line (climatology in ACC). Dotted gray lines mark reference values: ACC 0.6,
+    variance ratio 1, bias 0. With RMSE skills and intervals, a bar at the bottom ends at the last lead at which a
+    forecast is significantly better than every baseline (`skilful_to`).
 
     Raises
     ------
     ValueError
-        If `scores` does not come from `score`, a metric or variable is missing, the figure would have more than 12 rows
-        of panels, no row of `published` fits, or `ax` does not match the panels or comes with a width.
+        If `scores` does not come from `score`, a metric or variable is missing, there are more than 12 rows of panels,
+        no row of `published` fits, or `ax` does not match the panels or comes with a width.
     """
-    refuse_settings_with_axes(ax, width)
     scores = check_scores(scores)
     leads, lead_unit = lead_axis(scores)
-    if published is not None:
-        published = _comparable(published, scores)
     names = choose_names(variables, [str(name) for name in scores.data_vars], "variables", "scores")
     metrics = _choose_metrics(scores[names], metric)
     if published is not None:
-        published = _select_published(published, names, metrics)
-    rows = _rows(scores[names])
+        published = _select_published(published, scores, names, metrics)
+    rows = [(", ".join([display_name(row), *texts]), row) for texts, row in score_rows(scores[names])]
+    if len(rows) > MAX_ROWS:
+        raise ValueError(
+            f"{len(rows)} rows of panels are more than {MAX_ROWS}: select with variables=[...] or"
+            " scores.sel(level=[500, 850])."
+        )
 
     columns = len(metrics) if len(metrics) > 1 else min(3, len(rows))
     count = len(rows) * len(metrics)
-    if width is None:
-        width = 4.0 * columns if published is None else max(4.0 * columns, 8.0)  # the legend of published is long
-    size = font_size(3 * width / columns)
-    height = -(-count // columns) * _ASPECT * width / columns + 0.05 * size
-    panels = panel_axes(ax, count, "variables times metrics", columns, (width, height))
+    default_width = 4.0 * columns if published is None else max(4.0 * columns, 8.0)  # the legend of published is long
+    panels, width, size = curve_panels(ax, width, default_width, count, "variables times metrics", columns, _ASPECT)
     figure = figure_of(panels)
     axis_length = 72 * _ASPECT * width / columns  # in points, with the labels
 
@@ -104,17 +99,21 @@ def scores(
     letters: dict[str, Line2D] = {}
     for panel, ((title, row), name) in zip(panels, itertools.product(rows, metrics), strict=True):
         _draw_metric(panel, row, name, leads, systems)
-        _label_panel(panel, title, _axis_label(name, row), size, int(0.62 * axis_length / (0.5 * size)))
+        label, has_units, _ = _describe(name)
+        letters_per_line = max(12, int(0.62 * axis_length / (0.5 * size)))
+        label = textwrap.fill(with_units(label, row) if has_units else label, letters_per_line)
+        x_label = f"Lead time [{lead_unit}]" if panel in panels[-columns:] else ""
+        label_panel(panel, textwrap.fill(title, 42), x_label, label, size)
         panel.set_xlim(0, 1.03 * leads.max())
-        panel.xaxis.set_major_locator(_lead_ticks(lead_unit))
+        # whole days, or hours that divide a day
+        ticks = MaxNLocator(8, steps=[1, 3, 6, 10] if lead_unit == "hours" else None, integer=True)
+        panel.xaxis.set_major_locator(ticks)
         if published is not None:
             of_panel = published[(published["variable"] == str(row.name)) & (published["metric"] == name)]
             axis_height = 0.68 * axis_length if ax is None else panel.bbox.height / figure.dpi * 72
             _draw_published(panel, of_panel, letters, axis_height, 0.75 * size)
         if name == "rmse":
             _draw_skilful(panel, row, leads, systems)
-    for panel in panels[-columns:]:
-        panel.set_xlabel(f"Lead time [{lead_unit}]", fontsize=size)
     if not systems:
         return figure
 
@@ -155,11 +154,6 @@ def lead_axis(scores: xr.Dataset) -> tuple[np.ndarray, str]:
     return (days, "days") if days.max() >= 2 else (24 * days, "hours")
 
 
-def _lead_ticks(unit: str) -> MaxNLocator:
-    """Return the ticks of an axis of leads: whole days, or hours that divide a day."""
-    return MaxNLocator(8, steps=[1, 3, 6, 10] if unit == "hours" else None, integer=True)
-
-
 def _choose_metrics(scores: xr.Dataset, metric: str | Sequence[str] | None) -> list[str]:
     """Return the metrics asked for; by default the headline metrics that have values, or all metrics."""
     available = [str(name) for name in scores["metric"].values]
@@ -173,24 +167,15 @@ def _choose_metrics(scores: xr.Dataset, metric: str | Sequence[str] | None) -> l
     return [name for name in headline if has_values(name)] or available
 
 
-def _rows(scores: xr.Dataset) -> list[tuple[str, xr.DataArray]]:
-    """Return a title and the scores, dims (system, metric, lead_time), of each variable, level, region and season."""
-    rows = []
+def score_rows(scores: xr.Dataset) -> Iterator[tuple[list[str], xr.DataArray]]:
+    """Yield the labels and scores, dims ([system,] metric, lead_time), of each variable, level, region and season."""
     for array in scores.data_vars.values():
         dims = [dim for dim in array.dims if dim not in ("system", "metric", "lead_time")]
-        labels = [scores[dim].values if dim in scores.coords else np.arange(scores.sizes[dim]) for dim in dims]
-        for position in np.ndindex(*(len(values) for values in labels)):
-            texts = [
-                coordinate_text(scores, str(dim), values[index])
-                for dim, values, index in zip(dims, labels, position, strict=True)
-            ]
-            rows.append((", ".join([display_name(array), *texts]), array.isel(dict(zip(dims, position, strict=True)))))
-    if len(rows) > MAX_ROWS:
-        raise ValueError(
-            f"{len(rows)} rows of panels are more than {MAX_ROWS}: select with variables=[...] or"
-            " scores.sel(level=[500, 850])."
-        )
-    return rows
+        labels = [scores[dim].values for dim in dims]
+        for position in np.ndindex(*map(len, labels)):
+            index = dict(zip(dims, position, strict=True))
+            texts = [coordinate_text(scores, str(dim), scores[dim].values[at]) for dim, at in index.items()]
+            yield texts, array.isel(index)
 
 
 def _describe(metric: str) -> tuple[str, bool, float | None]:
@@ -206,21 +191,32 @@ def _describe(metric: str) -> tuple[str, bool, float | None]:
     return metric, False, None
 
 
-def _axis_label(metric: str, row: xr.DataArray) -> str:
-    label, has_units, _ = _describe(metric)
-    return with_units(label, row) if has_units else label
-
-
-def _label_panel(panel: Axes, title: str, label: str, size: float, letters_per_line: int) -> None:
-    panel.set_title(textwrap.fill(title, 42), fontsize=size)
-    panel.set_ylabel(textwrap.fill(label, max(12, letters_per_line)), fontsize=size)
-    panel.tick_params(labelsize=0.9 * size)
-    panel.spines[["top", "right"]].set_visible(False)
-
-
 def _draw_metric(panel: Axes, row: xr.DataArray, metric: str, leads: np.ndarray, systems: dict[str, Line2D]) -> None:
-    """Draw the lines, intervals and reference value of a metric, and set the limits of its axis."""
-    _draw_systems(panel, row.sel(metric=metric), leads, systems)
+    """Draw line and interval of every system with values, and the reference value; limit the axis.
+
+    Each line is added to `systems` for the legend.
+    """
+    values = row.sel(metric=metric)
+    names = [str(name) for name in values["system"].values]
+    forecasts = [name for name in names if name not in BASELINE_STYLES]
+    for name in names:
+        line = values.sel(system=name).values
+        with_itself = metric.endswith(f"_vs_{name.replace(' ', '_')}")
+        if with_itself or not np.isfinite(line).any():
+            continue
+        if name in BASELINE_STYLES:
+            color, marker, style = BASELINE_STYLES[name]
+        else:
+            color, marker = LINE_STYLES[forecasts.index(name) % len(LINE_STYLES)]
+            style = "-"
+        options = dict(color=color, marker=marker, linestyle=style, markersize=4, linewidth=1.6)
+        systems[name] = panel.plot(leads, line, label=name, markevery=-(-len(leads) // 12), **options)[0]
+        low, high = (values.coords.get(f"{values.name}_{end}") for end in ("low", "high"))
+        if low is not None and np.isfinite(low.sel(system=name)).any():
+            interval = [bound.sel(system=name).values for bound in (low, high)]
+            panel.fill_between(leads, *interval, color=color, alpha=0.15, linewidth=0)
+    if not panel.lines:
+        panel.text(0.5, 0.5, "no values", transform=panel.transAxes, ha="center", color="0.4")
     _, has_units, reference = _describe(metric)
     if "_skill_vs_" in metric:
         panel.set_ylim(bottom=max(panel.get_ylim()[0], -0.5))  # a very bad system must not flatten the others
@@ -230,37 +226,10 @@ def _draw_metric(panel: Axes, row: xr.DataArray, metric: str, leads: np.ndarray,
         panel.set_ylim(bottom=0)
 
 
-def _draw_systems(panel: Axes, values: xr.DataArray, leads: np.ndarray, systems: dict[str, Line2D]) -> None:
-    """Draw the line and interval of every system with values, and add each line to `systems` for the legend."""
-    names = [str(name) for name in values["system"].values]
-    forecasts = [name for name in names if name not in BASELINE_STYLES]
-    for name in names:
-        line = values.sel(system=name).transpose("lead_time").values
-        with_itself = str(values["metric"].values).endswith(f"_vs_{name.replace(' ', '_')}")
-        if with_itself or not np.isfinite(line).any():
-            continue
-        if name in BASELINE_STYLES:
-            color, marker, style = BASELINE_STYLES[name]
-        else:
-            color, marker = LINE_STYLES[forecasts.index(name) % len(LINE_STYLES)]
-            style = "-"
-        every = -(-len(leads) // 12)
-        systems[name] = panel.plot(
-            leads, line, color=color, marker=marker, linestyle=style, markersize=4, linewidth=1.6, label=name,
-            markevery=every,
-        )[0]  # fmt: skip
-        low, high = (values.coords.get(f"{values.name}_{end}") for end in ("low", "high"))
-        if low is not None and np.isfinite(low.sel(system=name)).any():
-            interval = [bound.sel(system=name).transpose("lead_time").values for bound in (low, high)]
-            panel.fill_between(leads, *interval, color=color, alpha=0.15, linewidth=0)
-    if not panel.lines:
-        panel.text(0.5, 0.5, "no values", transform=panel.transAxes, ha="center", color="0.4")
-
-
 def _draw_skilful(panel: Axes, row: xr.DataArray, leads: np.ndarray, systems: dict[str, Line2D]) -> None:
     """Draw a bar up to the last lead at which a forecast is significantly better than every baseline."""
     prefix = "rmse_skill_vs_"
-    labels = [str(label) for label in row["metric"].values if str(label).startswith(prefix)]
+    labels = [label for label in map(str, row["metric"].values) if label.startswith(prefix)]
     low = row.coords.get(f"{row.name}_low")
     if not labels or low is None:
         return
@@ -269,7 +238,7 @@ def _draw_skilful(panel: Axes, row: xr.DataArray, leads: np.ndarray, systems: di
     for name in (str(name) for name in row["system"].values):
         if name in baselines or name not in systems:
             continue
-        better = (low.sel(system=name, metric=labels) > 0).all("metric").transpose("lead_time").values
+        better = (low.sel(system=name, metric=labels) > 0).all("metric").values
         count = int(np.cumprod(better).sum())  # the leads before the first one that is not better
         if count:
             color, end = systems[name].get_color(), leads[count - 1]
@@ -299,10 +268,10 @@ def _add_legend_below(figure: Figure, lines: list[Line2D], columns: int, size: f
 # Published scores
 
 
-def _comparable(published: object, scores: xr.Dataset) -> pd.DataFrame:
-    """Return the published scores with the grid and leads of `scores`, in their units; ValueError if there are none.
+def _select_published(published: object, scores: xr.Dataset, names: list[str], metrics: list[str]) -> pd.DataFrame:
+    """Return the published scores of variables and metrics with the grid, leads and units of `scores`.
 
-    Adds the column "lead", in the unit of `lead_axis`.
+    Adds the column "lead", in the unit of `lead_axis`. ValueError if there are none.
     """
     if not isinstance(published, pd.DataFrame) or set(_PUBLISHED_COLUMNS) - set(published.columns):
         content = list(published.columns) if isinstance(published, pd.DataFrame) else type(published).__name__
@@ -316,41 +285,35 @@ def _comparable(published: object, scores: xr.Dataset) -> pd.DataFrame:
                 " and whole years: leave published out, or score without regions and by."
             )
     grid = scores.attrs.get("grid")
-    if not (published["grid"] == grid).any():
+    same_grid = published[published["grid"] == grid]
+    if same_grid.empty:
         raise ValueError(
             f"scores are on the grid {grid}, published on {sorted(set(published['grid']))}: errors on different grids"
             " cannot be compared. Regrid forecast and truth with sc.regrid, or leave published out."
         )
-    published = published[published["grid"] == grid]
     leads, in_months = lead_values(scores)
-    hours = set() if in_months else set((leads / np.timedelta64(1, "h")).tolist())
-    if not published["lead_hours"].isin(hours).any():
+    selected = same_grid[same_grid["lead_hours"].isin([] if in_months else leads / np.timedelta64(1, "h"))]
+    if selected.empty:
+        hours = sorted(set(same_grid["lead_hours"]))
+        raise ValueError(f"published has lead_hours {hours}, none of them in scores: leave it out.")
+    available = {column: sorted(set(selected[column])) for column in ("metric", "variable")}
+    selected = selected[selected["variable"].isin(names) & selected["metric"].isin(metrics)]
+    if selected.empty:
         raise ValueError(
-            f"published has lead_hours {sorted(set(published['lead_hours']))}, none of them in scores: leave it out."
+            f"published has no {metrics} of {names} at these leads, but {available['metric']} of"
+            f" {available['variable']}: leave it out."
         )
-    published = published[published["lead_hours"].isin(hours)].copy()
-    for index, row in published.iterrows():
-        _, has_units, _ = _describe(row["metric"])
-        units = scores[row["variable"]].attrs.get("units") if row["variable"] in scores else None
-        if has_units and units is not None and pd.notna(row["units"]):
+    selected = selected.assign(lead=selected["lead_hours"] / (24 if lead_axis(scores)[1] == "days" else 1))
+    for index, row in selected.iterrows():
+        units = scores[row["variable"]].attrs.get("units")
+        if _describe(row["metric"])[1] and units is not None and pd.notna(row["units"]):
             factor_and_offset = conversion(row["variable"], row["units"], units)
             if factor_and_offset is None:
                 raise ValueError(
                     f"{row['variable']} has units {row['units']!r} in published and {units!r} in scores: convert one of"
                     " them, or leave published out."
                 )
-            published.loc[index, "value"] = row["value"] * factor_and_offset[0]  # errors have no offset
-    return published.assign(lead=published["lead_hours"] / (24 if lead_axis(scores)[1] == "days" else 1))
-
-
-def _select_published(published: pd.DataFrame, names: list[str], metrics: list[str]) -> pd.DataFrame:
-    """Return the published scores of some variables and metrics; ValueError if there are none."""
-    selected = published[published["variable"].isin(names) & published["metric"].isin(metrics)]
-    if selected.empty:
-        raise ValueError(
-            f"published has no {metrics} of {names} at these leads, but {sorted(set(published['metric']))} of"
-            f" {sorted(set(published['variable']))}: leave it out."
-        )
+            selected.loc[index, "value"] = row["value"] * factor_and_offset[0]  # errors have no offset
     return selected
 
 
@@ -383,23 +346,17 @@ def _draw_published(
             letter = _LETTERS[len(letters) % len(_LETTERS)]
             style = {"marker": f"${letter}$", "color": "0.25", "markeredgewidth": 0.2, "markersize": 0.75 * size}
             letters[model] = Line2D([], [], linestyle="none", label=model, **style)
-        panel.plot(
-            rows["lead"], rows["value"], linestyle="none", marker="_", color="0.25", markersize=5, markeredgewidth=0.8,
-            zorder=1, label=model,
-        )  # fmt: skip
-    _extend_limits(panel, published["value"])
-    for lead, rows in published.groupby("lead"):
-        _draw_letters(panel, lead, rows.sort_values("value"), letters, axis_height, size)
-
-
-def _extend_limits(panel: Axes, values: pd.Series) -> None:
-    """Extend the limits of an axis towards values, each by a quarter at most so that the curves stay legible."""
+        options = dict(linestyle="none", marker="_", color="0.25", markersize=5, markeredgewidth=0.8, zorder=1)
+        panel.plot(rows["lead"], rows["value"], label=model, **options)
+    # extend the limits by a quarter at most, so that the curves stay legible
     low, high = panel.get_ylim()
     limit = 0.25 * (high - low)
     panel.set_ylim(
-        min(low, max(low - limit, values.min() - 0.2 * limit)) if low != 0 else 0,
-        max(high, min(high + limit, values.max() + 0.2 * limit)),
+        min(low, max(low - limit, published["value"].min() - 0.2 * limit)) if low != 0 else 0,
+        max(high, min(high + limit, published["value"].max() + 0.2 * limit)),
     )
+    for lead, rows in published.groupby("lead"):
+        _draw_letters(panel, lead, rows.sort_values("value"), letters, axis_height, size)
 
 
 def _draw_letters(

@@ -2,9 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -14,41 +12,12 @@ from matplotlib.figure import Figure
 
 from simvp_climate.metrics.definitions import METRICS
 from simvp_climate.plot.colors import DIVERGING
-from simvp_climate.plot.score_curves import check_scores, lead_axis
+from simvp_climate.plot.score_curves import check_scores, lead_axis, score_rows
 from simvp_climate.plot.selection import choose_leads
-from simvp_climate.plot.style import (
-    color_bar_below,
-    coordinate_text,
-    figure_of,
-    font_size,
-    panel_axes,
-    refuse_settings_with_axes,
-)
+from simvp_climate.plot.style import color_bar_below, figure_of, font_size, panel_axes, refuse_settings_with_axes
 
 _MAX_COLUMNS = 12
 _LEAD_UNITS = {"months": "mo", "days": "d", "hours": "h"}
-
-
-@dataclass(frozen=True)
-class _Colors:
-    """The colors of a panel, what its color bar says, and how to write a value."""
-
-    map: str
-    middle: float
-    span: float  # from the middle to either end
-    meaning: str
-    in_percent: bool
-
-    def text(self, value: float) -> str:
-        return f"{round(100 * value) + 0:d}" if self.in_percent else f"{value:.2f}"  # + 0 turns -0 into 0
-
-    def mappable(self) -> ScalarMappable:
-        return ScalarMappable(Normalize(self.middle - self.span, self.middle + self.span), plt.get_cmap(self.map))
-
-
-# Blue is better. Sharpness has no better end: both above and below the truth are wrong.
-_SKILL = _Colors(DIVERGING.removesuffix("_r"), 0.0, 1.0, "blue: better", in_percent=True)
-_SHARPNESS = _Colors("PuOr", 1.0, 0.5, "1: as the truth", in_percent=False)
 
 
 def scorecard(
@@ -77,7 +46,7 @@ def scorecard(
     leads
         Lead times to draw, "3D" or as in `scores.lead_time`; default up to 12, evenly spaced.
     title
-        Title of the figure. Default: the names of both systems; with `ax`, the title of the first panel has them.
+        Default the names of both systems; with `ax`, the title of the first panel has them.
     width
         Width of the figure in inches.
     ax
@@ -100,10 +69,18 @@ def scorecard(
     skill = f"{metric}_skill_vs_{baseline.replace(' ', '_')}"
     system = _check_skill(scores, skill, metric, baseline, system)
     scores = scores.sel(system=system)
-    scores = scores.isel(lead_time=_lead_positions(scores, leads))
+    count = scores.sizes["lead_time"]
+    positions = list(range(count - 1, -1, count // -_MAX_COLUMNS))[::-1]  # evenly spaced, with the last
+    scores = scores.isel(lead_time=positions if leads is None else [index for index, _ in choose_leads(scores, leads)])
     values, unit = lead_axis(scores)
     lead_texts = [f"{value:g} {_LEAD_UNITS[unit]}" for value in values]
-    rows = _rows(scores, skill)
+    rows = [
+        (", ".join([str(row.name), *texts]), row)
+        for texts, row in score_rows(scores)
+        if np.isfinite(row.sel(metric=skill)).any()
+    ]
+    if not rows:
+        raise ValueError(f"{skill} has no finite value, so there is nothing to draw.")
 
     prefix = f"{system}, skill" if ax is not None and title is None else "Skill"  # user axes get no figure title
     tables = {skill: f"{prefix} over {baseline}, {metric.upper()}"}
@@ -122,15 +99,23 @@ def scorecard(
     panels = panel_axes(ax, len(tables), contents, len(tables), (width, 0.28 * len(rows) + 0.17 * size))
     figure = figure_of(panels)
 
+    scales = []
     for panel, (name, text) in zip(panels, tables.items(), strict=True):
-        _draw_table(panel, rows, name, _SKILL if name == skill else _SHARPNESS, size)
+        # Blue is better. Sharpness has no better end: both above and below the truth are wrong.
+        low, high, colors = (-1.0, 1.0, DIVERGING.removesuffix("_r")) if name == skill else (0.5, 1.5, "PuOr")
+        scales.append(ScalarMappable(Normalize(low, high), colors))
+        _draw_table(panel, rows, name, scales[-1], size, in_percent=name == skill)
         panel.set_xticks(range(len(lead_texts)), lead_texts, fontsize=0.85 * size)
         panel.set_yticks(range(len(rows)), row_names if panel is panels[0] else [], fontsize=size)
         points = 72 * width / (len(tables) + 0.3) if ax is None else panel.get_window_extent().width / figure.dpi * 72
         panel.set_title(textwrap.fill(text, max(8, int(points / (0.55 * size)))), fontsize=size)
     _mark_significant(panels[0], rows, skill, size)
-    for panel, name in zip(panels, tables, strict=True):
-        _add_color_bar(panel, _SKILL if name == skill else _SHARPNESS, 0.85 * size, pad=0.3 / len(rows))
+    for panel, name, scale in zip(panels, tables, scales, strict=True):
+        meaning = "blue: better" if name == skill else "1: as the truth"
+        shape = dict(extend="both", shrink=0.9, pad=0.3 / len(rows), aspect=18)
+        bar = color_bar_below(figure, scale, [panel], meaning, 0.85 * size, **shape)
+        ticks = np.linspace(*scale.get_clim(), 3)
+        bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     if title is None and ax is None:
         title = f"{system} against {baseline}"
     if title:
@@ -151,41 +136,19 @@ def _check_skill(scores: xr.Dataset, skill: str, metric: str, baseline: str, sys
     return systems[0] if system is None else system
 
 
-def _lead_positions(scores: xr.Dataset, leads: object | None) -> list[int]:
-    """Return the positions of leads; by default at most 12, evenly spaced and with the last."""
-    if leads is not None:
-        return [index for index, _ in choose_leads(scores, leads)]
-    count = scores.sizes["lead_time"]
-    step = -(-count // _MAX_COLUMNS)
-    return list(range(count - 1, -1, -step))[::-1]
-
-
-def _rows(scores: xr.Dataset, skill: str) -> list[tuple[str, xr.DataArray]]:
-    """Return name and scores, dims (metric, lead_time), of each variable, level, region and season with a skill."""
-    rows = []
-    for name, array in scores.data_vars.items():
-        dims = [dim for dim in array.dims if dim not in ("metric", "lead_time")]
-        stacked = array.stack(row=dims) if dims else array.expand_dims("row")
-        for index in range(stacked.sizes["row"]):
-            row = stacked.isel(row=index, drop=True)
-            if np.isfinite(row.sel(metric=skill)).any():
-                texts = [coordinate_text(scores, str(dim), stacked[dim].values[index]) for dim in dims]
-                rows.append((", ".join([str(name), *texts]), row))
-    if not rows:
-        raise ValueError(f"{skill} has no finite value, so there is nothing to draw.")
-    return rows
-
-
-def _draw_table(panel: Axes, rows: list[tuple[str, xr.DataArray]], metric: str, colors: _Colors, size: float) -> None:
+def _draw_table(
+    panel: Axes, rows: list[tuple[str, xr.DataArray]], metric: str, scale: ScalarMappable, size: float, in_percent: bool
+) -> None:
     """Draw a cell for each row and lead, with its color and value; gray without a value."""
-    values = np.stack([row.sel(metric=metric).transpose("lead_time").values for _, row in rows])
-    mappable = colors.mappable()
-    panel.imshow(np.ma.masked_invalid(values), cmap=mappable.cmap, norm=mappable.norm, aspect="auto")
+    values = np.stack([row.sel(metric=metric).values for _, row in rows])
+    panel.imshow(np.ma.masked_invalid(values), cmap=scale.cmap, norm=scale.norm, aspect="auto")
     panel.set_facecolor("0.85")
     for (y, x), value in np.ndenumerate(values):
         if np.isfinite(value):
-            text_color = "white" if abs(value - colors.middle) > 0.6 * colors.span else "black"
-            panel.text(x, y, colors.text(value), ha="center", va="center", fontsize=0.8 * size, color=text_color)
+            is_dark = not 0.2 <= scale.norm(value) <= 0.8
+            text = f"{round(100 * value) + 0:d}" if in_percent else f"{value:.2f}"  # + 0 turns -0 into 0
+            color = "white" if is_dark else "black"
+            panel.text(x, y, text, ha="center", va="center", fontsize=0.8 * size, color=color)
     # white lines between the cells
     panel.set_xticks(np.arange(-0.5, values.shape[1]), minor=True)
     panel.set_yticks(np.arange(-0.5, values.shape[0]), minor=True)
@@ -200,18 +163,7 @@ def _mark_significant(panel: Axes, rows: list[tuple[str, xr.DataArray]], skill: 
         low, high = (row.coords.get(f"{row.name}_{end}") for end in ("low", "high"))
         if low is None:
             continue
-        low, high = (bound.sel(metric=skill).transpose("lead_time").values for bound in (low, high))
+        low, high = (bound.sel(metric=skill).values for bound in (low, high))
         for marker, significant in (("^", low > 0), ("v", high < 0)):
             x = np.flatnonzero(significant)
-            panel.plot(
-                x + 0.33, np.full(len(x), y - 0.28), marker, color="black", markersize=0.3 * size, linestyle="none"
-            )
-
-
-def _add_color_bar(panel: Axes, colors: _Colors, size: float, pad: float) -> None:
-    figure, mappable = figure_of([panel]), colors.mappable()
-    bar = color_bar_below(
-        figure, mappable, [panel], colors.meaning, size, extend="both", shrink=0.9, pad=pad, aspect=18
-    )
-    ticks = [colors.middle - colors.span, colors.middle, colors.middle + colors.span]
-    bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+            panel.plot(x + 0.33, np.full(len(x), y - 0.28), marker, color="black", markersize=0.3 * size)

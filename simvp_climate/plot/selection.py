@@ -1,4 +1,4 @@
-"""Choose variables, levels, leads and initializations to draw, and read one field on its canonical grid."""
+"""Choose variables, levels, leads and initializations to draw, and read fields on their canonical grid."""
 
 import os
 import re
@@ -12,57 +12,51 @@ import pandas as pd
 import xarray as xr
 
 from simvp_climate.data.conventions import rename
-from simvp_climate.data.grid import Axes, CanonicalAxis, find_axes
+from simvp_climate.data.grid import TOLERANCE, Axes, CanonicalAxis, find_axes
 from simvp_climate.data.variables import same_units
 from simvp_climate.plot.colors import prepare_field
 from simvp_climate.plot.style import coordinate_text, display_name
 
-_SAME_POINT = 1e-3  # degrees: some files store coordinates in single precision
-
 
 @dataclass(frozen=True)
 class Source:
-    """A Dataset to draw from, the names of its dimensions, and its name in errors ("forecast", "truth")."""
+    """A Dataset to draw from, its axes, and its name in errors ("forecast", "truth").
+
+    `axes.time` is the dimension of the leads in a forecast.
+    """
 
     dataset: xr.Dataset
     axes: Axes
     role: str
 
-    def select(self, name: str, level: float | None, positions: dict) -> xr.DataArray:
-        """Return a variable at a level and at positions along other dimensions, without reading it.
+    def read(self, name: str, level: float | None, times: int | slice) -> xr.DataArray:
+        """Return a variable at a level and at times, dims ([time,] latitude, longitude), on the canonical grid.
 
-        An integer position drops its dimension, an array keeps it.
+        The attribute `label` names both. ValueError if the variable has other dimensions, or lacks the level.
         """
-        if name not in self.dataset.data_vars:
-            raise ValueError(f"variable {name!r} not in {self.role}: it has {list(self.dataset.data_vars)}.")
         axes, array = self.axes, self.dataset[name]
-        array = array.isel({dim: position for dim, position in positions.items() if dim in array.dims})
         if level is not None:
-            if axes.level not in array.dims:
-                raise ValueError(f"{name!r} in {self.role} has no level dimension: it has {array.dims}.")
-            if level not in array[axes.level].values:
-                raise ValueError(f"level={level:g} not in {self.role}: it has {array[axes.level].values.tolist()}.")
+            levels = array[axes.level].values.tolist() if axes.level in array.dims else []
+            if level not in levels:
+                raise ValueError(f"level={level:g} of {name!r} not in {self.role}: it has {levels or 'no levels'}.")
             array = array.sel({axes.level: level})
-        allowed = {axes.latitude, axes.longitude} | {dim for dim, position in positions.items() if np.ndim(position)}
-        if extra := [dim for dim in array.dims if dim not in allowed]:
+        if extra := [dim for dim in array.dims if dim not in (axes.time, axes.latitude, axes.longitude)]:
             raise ValueError(
                 f"{name!r} in {self.role} also has dimension {extra[0]!r} of size {array.sizes[extra[0]]}. Select or"
                 f" average first: {self.role}.isel({extra[0]}=0) or {self.role}.mean({extra[0]!r}, keep_attrs=True)"
             )
         if {axes.latitude, axes.longitude} - set(array.dims):
             raise ValueError(f"{name!r} in {self.role} has {array.dims}: a map needs latitude and longitude.")
-        label = display_name(array) + ("" if level is None else f", {coordinate_text(self.dataset, axes.level, level)}")
-        return array.assign_attrs(label=label)
-
-    def read(self, name: str, level: float | None, positions: dict) -> xr.DataArray:
-        """Return one map on the canonical grid, dims (latitude, longitude), ready to draw (see `prepare_field`)."""
-        array = self.select(name, level, positions)
-        rows, columns = self.axes.rows, self.axes.columns
+        rows, columns = axes.rows.order, axes.columns.order
+        first, last = rows.min(), rows.max()
+        array = array.isel({axes.time: times, axes.latitude: slice(first, last + 1)}, missing_dims="ignore")
         # order what is loaded: most stores are slow to read scattered positions
-        values = array.transpose(self.axes.latitude, self.axes.longitude).values
-        values = values[np.ix_(rows.order, columns.order)].astype(float)
-        coords = {"latitude": rows.values, "longitude": columns.values}
-        return prepare_field(xr.DataArray(values, coords, ("latitude", "longitude"), name, array.attrs), level)
+        array = array.compute().transpose(..., axes.latitude, axes.longitude)
+        values = array.values[..., rows - first, :][..., columns].astype(float)
+        coords = {"latitude": axes.rows.values, "longitude": axes.columns.values}
+        label = display_name(array) + ("" if level is None else f", {coordinate_text(self.dataset, axes.level, level)}")
+        dims = (*array.dims[:-2], "latitude", "longitude")
+        return xr.DataArray(values, coords, dims, name, {**array.attrs, "label": label})
 
     def on_points(self, latitude: np.ndarray, longitude: np.ndarray) -> "Source":
         """Return the same data on some of its grid points only; ValueError if it lacks one."""
@@ -71,7 +65,7 @@ class Source:
             distance = np.abs(axis.values[None, :] - values[:, None])
             if dim == "longitude":
                 distance = np.minimum(distance % 360, -distance % 360)
-            if (missing := distance.min(axis=1) > _SAME_POINT).any():
+            if (missing := distance.min(axis=1) > TOLERANCE).any():
                 raise ValueError(
                     f"{self.role} has no {dim} {values[missing][0]:g} ({missing.sum()} of {missing.size} of the"
                     " forecast are missing). Bring both to one grid first, for example with sc.regrid."
@@ -82,47 +76,26 @@ class Source:
 
 @dataclass(frozen=True)
 class ForecastSelection:
-    """One forecast at some leads and latitudes, beside the truth at its valid times and grid points.
+    """One forecast at some leads, and the truth, if any, at its valid times and grid points."""
 
-    `init` is a position in the forecast. `leads` are positions and texts, `valid_times` and `truth_positions` belong to
-    them.
-    """
-
-    forecast: Source
-    truth: Source | None
-    latitudes: np.ndarray
-    init: int
-    leads: list[tuple[int, str]]
+    sources: list[Source]
+    leads: list[str]
     valid_times: np.ndarray
-    truth_positions: list[int]
+    start_text: str
+    valid_texts: list[str]
 
     def read_maps(self, name: str, level: float | None, index: int) -> list[xr.DataArray]:
-        """Return the map of the forecast at one of the leads, and that of the truth if any, on the same points."""
-        positions = {"init_time": self.init, "lead_time": self.leads[index][0]}
-        fields = [self.forecast.read(name, level, positions).sel(latitude=self.latitudes)]
-        if self.truth is not None:
-            fields.append(self.truth.read(name, level, {self.truth.axes.time: self.truth_positions[index]}))
-        return fields
-
-    @property
-    def start_text(self) -> str:
-        """The initialization time as text; a month where leads count months."""
-        return date_text(_coordinate(self.forecast.dataset, "init_time")[self.init], self._format)
-
-    @property
-    def valid_texts(self) -> list[str]:
-        """The valid time of each lead as text."""
-        return [date_text(time, self._format) for time in self.valid_times]
-
-    @property
-    def _format(self) -> str:
-        return "%Y-%m" if lead_values(self.forecast.dataset)[1] else "%Y-%m-%d %H:%M UTC"
+        """Return the map of the forecast at one of the leads, and that of the truth if any, ready to draw."""
+        return [prepare_field(source.read(name, level, index), level) for source in self.sources]
 
 
 def open_source(dataset: xr.Dataset, role: str) -> Source:
     """Return a Dataset with its axes; ValueError if it is no Dataset or has no variables."""
     check_dataset(dataset, role)
-    return Source(dataset, find_axes(dataset), role)
+    axes = find_axes(dataset)
+    if role != "truth" and "lead_time" in dataset.coords:
+        axes = replace(axes, time="lead_time")
+    return Source(dataset, axes, role)
 
 
 def check_dataset(dataset: object, role: str) -> None:
@@ -154,27 +127,30 @@ def choose_fields(
     """Return the (variable, level) of each field to draw, by default all; level None where the variable has none."""
     names = choose_names(variable, [str(name) for name in source.dataset.data_vars], "variable", source.role)
     dim = source.axes.level
-    if level is not None and not any(dim in source.dataset[name].dims for name in names):
+    with_levels = [name for name in names if dim in source.dataset[name].dims]
+    levels: list = []
+    if with_levels:
+        available = source.dataset[dim].values.tolist()
+        levels = available if level is None else np.atleast_1d(level).tolist()
+        if missing := [value for value in levels if value not in available]:
+            raise ValueError(f"level={missing[0]} not in {source.role}: {dim} has {available}.")
+    elif level is not None:
         raise ValueError(f"level={level} does not apply: {names} have no level dimension. Omit level.")
-    fields: list[tuple[str, float | None]] = []
-    for name in names:
-        if dim not in source.dataset[name].dims:
-            fields.append((name, None))
-            continue
-        levels = source.dataset[dim].values
-        requested = levels if level is None else np.atleast_1d(level)
-        if missing := [value for value in requested.tolist() if value not in levels]:
-            raise ValueError(f"level={missing[0]} not in {source.role}: {dim} has {levels.tolist()}.")
-        fields += [(name, value) for value in requested]
-    return fields
+    return [(name, value) for name in names for value in (levels if name in with_levels else [None])]
+
+
+def field_texts(fields: list[tuple[str, float | None]]) -> list[str]:
+    """Return fields as texts, such as "t2m" or "temperature 500"."""
+    return [name if value is None else f"{name} {value}" for name, value in fields]
 
 
 def choose_field(source: Source, variable: str | None, level: float | None) -> tuple[str, float | None]:
     """Return the (variable, level) of the only field; ValueError if several remain."""
     fields = choose_fields(source, variable, level)
     if len(fields) > 1:
-        texts = [name if value is None else f"{name} {value}" for name, value in fields]
-        raise ValueError(f"{source.role} has {len(fields)} fields, {texts}, but one is drawn: set variable= and level=")
+        raise ValueError(
+            f"{source.role} has {len(fields)} fields, {field_texts(fields)}, but one is drawn: set variable= and level="
+        )
     return fields[0]
 
 
@@ -198,12 +174,10 @@ def lead_values(dataset: xr.Dataset) -> tuple[np.ndarray, bool]:
 def choose_leads(dataset: xr.Dataset, lead: object) -> list[tuple[int, str]]:
     """Return the position and the text of each requested lead, by default of the last."""
     leads, months = lead_values(dataset)
-    if lead is None:
-        return [(len(leads) - 1, _lead_texts(leads[-1:], months)[0])]
     requested = _as_list(lead)
     if not requested:
         raise ValueError("lead is empty. Name at least one, or omit it for the last.")
-    positions = [_lead_position(leads, months, value) for value in requested]
+    positions = [len(leads) - 1] if lead is None else [_lead_position(leads, months, value) for value in requested]
     return list(zip(positions, _lead_texts(leads[positions], months), strict=True))
 
 
@@ -216,7 +190,14 @@ def _as_list(values: object) -> list:
 
 
 def _lead_position(leads: np.ndarray, months: bool, lead: object) -> int:
-    value = _parse_lead(lead, months)
+    value: np.timedelta64 | int | None = None
+    if months:
+        match = re.fullmatch(r"\+?(\d+)( ?(MS|ME|M|months?))?", str(lead))
+        value = int(match[1]) if match else None
+    # pandas reads a bare number as nanoseconds
+    elif isinstance(lead, np.timedelta64) or not isinstance(lead, int | float | np.number):
+        with suppress(TypeError, ValueError):
+            value = pd.Timedelta(lead).to_timedelta64()
     available = ", ".join(_lead_texts(leads, months))
     if value is None:
         example = "lead=3" if months else 'lead="3D" or "12h"'
@@ -224,20 +205,6 @@ def _lead_position(leads: np.ndarray, months: bool, lead: object) -> int:
     if value not in leads:
         raise ValueError(f"lead={lead!r} not in forecast: it has {available}.")
     return int(np.argmax(leads == value))
-
-
-def _parse_lead(lead: object, months: bool) -> np.timedelta64 | int | None:
-    """Return a lead as a timedelta64, or as a number of months; None if it is neither."""
-    if months:
-        match = re.fullmatch(r"\+?(\d+)( ?(MS|ME|M|months?))?", str(lead))
-        return int(match.group(1)) if match else None
-    # pandas reads a bare number as nanoseconds
-    if isinstance(lead, int | float | np.number) and not isinstance(lead, np.timedelta64):
-        return None
-    try:
-        return pd.Timedelta(lead).to_timedelta64()
-    except (TypeError, ValueError):
-        return None
 
 
 def _lead_texts(leads: np.ndarray, months: bool) -> list[str]:
@@ -263,31 +230,25 @@ def select_forecast(
 ) -> ForecastSelection:
     """Return one forecast, by default the last whose valid times at these leads are all in the truth."""
     inits = _coordinate(forecast.dataset, "init_time")
-    valid_times = _valid_times(forecast.dataset)[:, [position for position, _ in leads]]
+    lead_positions, lead_texts = map(list, zip(*leads, strict=True))
+    valid_times = _valid_times(forecast.dataset)[:, lead_positions]
     candidates = range(len(inits))[::-1] if init is None else [_init_position(inits, init)]
-    if truth is None:
-        return ForecastSelection(forecast, None, latitudes, candidates[0], leads, valid_times[candidates[0]], [])
-    forecast, source = _match_truth(forecast, truth, names)
-    truth_times = source.dataset[source.axes.time].values
-    if truth_times.dtype.kind != valid_times.dtype.kind:
-        raise ValueError(
-            f"valid_time has type {valid_times.dtype}, truth's time {truth_times.dtype}: their calendars differ."
-        )
-    position_of = {time: position for position, time in enumerate(_comparable(truth_times))}
-    for candidate in candidates:
-        times = valid_times[candidate]
-        positions = [position_of.get(time) for time in _comparable(times)]
-        if None not in positions:
-            source = source.on_points(latitudes, forecast.axes.columns.values)
-            return ForecastSelection(forecast, source, latitudes, candidate, leads, times, positions)
-    raise ValueError(
-        f"no truth at lead {', '.join(text for _, text in leads)}: the forecast is valid at "
-        f"{span_text(valid_times[candidates].ravel())}, truth has {span_text(truth_times)}. Choose another init or "
-        "lead, a longer truth, or omit truth."
-    )
+    sources, chosen = [forecast], candidates[0]
+    if truth is not None:
+        sources = _match_truth(forecast, truth, names)
+        chosen, positions = _match_times(valid_times, candidates, sources[1], lead_texts)
+        dataset = sources[1].dataset[list(names)].isel({sources[1].axes.time: positions})
+        sources[1] = replace(sources[1], dataset=dataset)
+    positions = {"init_time": chosen, "lead_time": lead_positions}
+    dataset = sources[0].dataset[list(names)].isel(positions, missing_dims="ignore")
+    sources[0] = replace(forecast, dataset=dataset)
+    sources = [source.on_points(latitudes, forecast.axes.columns.values) for source in sources]
+    format = "%Y-%m" if lead_values(forecast.dataset)[1] else "%Y-%m-%d %H:%M UTC"
+    valid_texts = [date_text(time, format) for time in valid_times[chosen]]
+    return ForecastSelection(sources, lead_texts, valid_times[chosen], date_text(inits[chosen], format), valid_texts)
 
 
-def _match_truth(forecast: Source, truth: xr.Dataset, names: Sequence[str]) -> tuple[Source, Source]:
+def _match_truth(forecast: Source, truth: xr.Dataset, names: Sequence[str]) -> list[Source]:
     """Return the forecast, and the truth with the names, the single level and the units of the forecast."""
     check_dataset(truth, "truth")
     try:
@@ -303,22 +264,34 @@ def _match_truth(forecast: Source, truth: xr.Dataset, names: Sequence[str]) -> t
         raise ValueError(f"truth has dimensions {dict(truth.sizes)} and no time: pass analyses along a time.")
     if not truth.sizes[axes.time]:
         raise ValueError(f"truth has no {axes.time}, its size is 0: pass analyses of the times that are forecast.")
-    dataset = forecast.dataset
+    datasets = [forecast.dataset, truth]
     for name in names:
-        dataset, truth = _in_same_units(dataset, truth, name)
-    return replace(forecast, dataset=dataset), Source(truth, axes, "truth")
+        first, second = (dataset[name].attrs.get("units") for dataset in datasets)
+        if first is not None and second is not None and not same_units(str(first), str(second)):
+            raise ValueError(f"{name!r} is in {first!r} in forecast and in {second!r} in truth: convert one of them.")
+        if units := first or second:
+            datasets = [dataset.assign({name: dataset[name].assign_attrs(units=units)}) for dataset in datasets]
+    return [replace(forecast, dataset=datasets[0]), Source(datasets[1], axes, "truth")]
 
 
-def _in_same_units(forecast: xr.Dataset, truth: xr.Dataset, name: str) -> tuple[xr.Dataset, xr.Dataset]:
-    """Return both Datasets; a variable without units takes those of the other. ValueError if units differ."""
-    first, second = (dataset[name].attrs.get("units") for dataset in (forecast, truth))
-    if first is not None and second is not None and not same_units(str(first), str(second)):
-        raise ValueError(f"{name!r} is in {first!r} in forecast and in {second!r} in truth: convert one of them.")
-    if second is None and first:
-        truth = truth.assign({name: truth[name].assign_attrs(units=first)})
-    if first is None and second:
-        forecast = forecast.assign({name: forecast[name].assign_attrs(units=second)})
-    return forecast, truth
+def _match_times(
+    valid_times: np.ndarray, candidates: Sequence[int], truth: Source, leads: list[str]
+) -> tuple[int, list[int]]:
+    """Return the first of some forecasts whose valid times are all in the truth, and their positions there."""
+    truth_times = truth.dataset[truth.axes.time].values
+    if truth_times.dtype.kind != valid_times.dtype.kind:
+        raise ValueError(
+            f"valid_time has type {valid_times.dtype}, truth's time {truth_times.dtype}: their calendars differ."
+        )
+    position_of = {time: position for position, time in enumerate(_comparable(truth_times))}
+    for candidate in candidates:
+        times = _comparable(valid_times[candidate])
+        if position_of.keys() >= set(times):
+            return candidate, [position_of[time] for time in times]
+    raise ValueError(
+        f"no truth at lead {', '.join(leads)}: the forecast is valid at {span_text(valid_times[candidates].ravel())},"
+        f" truth has {span_text(truth_times)}. Choose another init or lead, a longer truth, or omit truth."
+    )
 
 
 def _coordinate(forecast: xr.Dataset, name: str) -> np.ndarray:
@@ -337,9 +310,8 @@ def _coordinate(forecast: xr.Dataset, name: str) -> np.ndarray:
 def _valid_times(forecast: xr.Dataset) -> np.ndarray:
     """Return the valid times of a forecast, dims (init_time, lead_time); either may be a scalar coordinate."""
     _coordinate(forecast, "valid_time")
-    dims = ("init_time", "lead_time")
-    coords = [forecast[dim] if forecast[dim].ndim else forecast[dim].expand_dims(dim) for dim in dims]
-    return xr.broadcast(forecast["valid_time"], *coords)[0].transpose(*dims).values
+    valid, dims = forecast["valid_time"], ("init_time", "lead_time")
+    return valid.expand_dims([dim for dim in dims if dim not in valid.dims]).transpose(*dims).values
 
 
 def _init_position(inits: np.ndarray, init: object) -> int:
@@ -347,11 +319,9 @@ def _init_position(inits: np.ndarray, init: object) -> int:
     requested = _as_list(init)
     if len(requested) != 1:
         raise ValueError(f"init has {len(requested)} times, and one forecast is drawn. Give one, such as init[0]")
-    (init,) = requested
-    matches = np.array([], dtype=int)
+    init, matches = requested[0], np.array([], dtype=int)
     if inits.dtype.kind != "M":
-        text = str(init).replace("T", " ")
-        matches = np.flatnonzero([str(time).startswith(text) for time in inits])
+        matches = np.flatnonzero([str(time).startswith(str(init).replace("T", " ")) for time in inits])
     # numpy reads a bare number as nanoseconds since 1970
     elif isinstance(init, str | datetime | np.datetime64):
         with suppress(ValueError):  # text that is no date matches nothing

@@ -17,13 +17,12 @@ from simvp_climate.plot.style import (
     LINE_STYLES,
     MAX_ROWS,
     coordinate_text,
+    curve_panels,
     display_name,
     figure_of,
-    font_size,
     label_log_axis,
-    panel_axes,
+    label_panel,
     pretty_units,
-    refuse_settings_with_axes,
 )
 
 
@@ -47,10 +46,8 @@ def spectra(
         One name or several; default all.
     lead
         One lead or several; default up to five, evenly spaced, including the last.
-    width
-        Width of the figure in inches; default 4.2 for each column of panels.
-    ax
-        Axes to draw into, one for each panel.
+    width, ax
+        As in `scores`; default 4.2 inches for each column of panels.
 
     Returns
     -------
@@ -62,35 +59,30 @@ def spectra(
     ValueError
         If a spectrum has no zonal wavenumber, or a variable or lead is missing.
     """
-    refuse_settings_with_axes(ax, width)
     by_name = dict(spectra) if isinstance(spectra, Mapping) and not isinstance(spectra, xr.Dataset) else {"": spectra}
     is_ratio = _check_spectra(by_name)
     first = next(iter(by_name.values()))
     fields = _fields(first, choose_names(variables, [str(name) for name in first.data_vars], "variables", "spectra"))
 
     columns = min(3, len(fields))
-    width = 4.2 * columns if width is None else width
-    size = font_size(3 * width / columns)
-    height = -(-len(fields) // columns) * 0.78 * width / columns
-    panels = panel_axes(ax, len(fields), "one for each variable and level", columns, (width, height))
+    contents = "one for each variable and level"
+    panels, _, size = curve_panels(ax, width, 4.2 * columns, len(fields), contents, columns, aspect=0.78, extra=0)
     for panel, (name, level) in zip(panels, fields, strict=True):
         for (label, dataset), (color, _) in zip(by_name.items(), itertools.cycle(LINE_STYLES)):
             _draw_lines(panel, dataset, name, level, lead, label, color, is_ratio)
         title = name if is_ratio else display_name(first[name])
         if level is not None:
             title += f", {coordinate_text(first, _level_dim(first[name]), level)}"
-        panel.set_title(title, fontsize=size)
         panel.set_xscale("log")
         panel.set_yscale("log")
+        y_label = "Variance, forecast over truth"
         if is_ratio:
-            _finish_ratios(panel, size)
+            _finish_ratios(panel)
         else:
             units = re.sub(r"^\((\S+)\)2", r"\g<1>2", first[name].attrs.get("units", ""))  # (K)2 becomes K2
-            panel.set_ylabel(f"Energy [{pretty_units(units.replace(')2', ')²'))}]", fontsize=size)
-        panel.set_xlabel("Zonal wavenumber", fontsize=size)
+            y_label = f"Energy [{pretty_units(units.replace(')2', ')²'))}]"
         label_log_axis(panel.xaxis)
-        panel.tick_params(labelsize=0.9 * size)
-        panel.spines[["top", "right"]].set_visible(False)
+        label_panel(panel, title, "Zonal wavenumber", y_label, size)
         panel.legend(frameon=False, fontsize=0.85 * size)
     return figure_of(panels)
 
@@ -108,18 +100,14 @@ def _check_spectra(by_name: Mapping[str, object]) -> bool:
             )
     is_ratio = "frequency" not in next(iter(by_name.values())).coords
     if is_ratio and len(by_name) > 1:
-        raise ValueError(
-            f"spectra has {len(by_name)} ratios of variances: pass one Dataset, or results of zonal_spectrum by name."
-        )
+        raise ValueError(f"spectra has {len(by_name)} ratios of variances: pass one, or results of zonal_spectrum.")
     return is_ratio
 
 
 def _fields(spectra: xr.Dataset, names: list[str]) -> list[tuple[str, object]]:
     """Return the variable and level of each panel; the level is None if the variable has none."""
-    fields: list[tuple[str, object]] = []
-    for name in names:
-        dim = _level_dim(spectra[name])
-        fields += [(name, level) for level in (spectra[name][dim].values if dim else [None])]
+    dims = {name: _level_dim(spectra[name]) for name in names}
+    fields = [(name, level) for name, dim in dims.items() for level in (spectra[name][dim].values if dim else [None])]
     if len(fields) > MAX_ROWS:
         raise ValueError(f"{len(fields)} panels are more than {MAX_ROWS}: select with variables=[...].")
     return fields
@@ -165,28 +153,19 @@ def _mean_spectrum(values: xr.DataArray) -> xr.DataArray:
     return values.mean([dim for dim in ("init_time", "time") if dim in values.dims])
 
 
-def _finish_ratios(panel: Axes, size: float) -> None:
-    """Draw the line at 1, label the axis, and limit it; triangles mark the values outside."""
+def _finish_ratios(panel: Axes) -> None:
+    """Draw the line at 1 and limit the axis; triangles at the edge mark the values outside."""
+    lines = list(panel.lines)
     panel.axhline(1, color="0.6", linewidth=1, linestyle=":", zorder=0)
-    panel.set_ylabel("Variance, forecast over truth", fontsize=size)
     low, high = panel.get_ylim()
     # Where the variance of the truth is almost zero, the ratio of noise to it is very large.
-    panel.set_ylim(max(min(low, 0.5), 0.05), min(max(high, 2), 20))
-    _mark_values_outside(panel)
-    label_log_axis(panel.yaxis)
-
-
-def _mark_values_outside(panel: Axes) -> None:
-    """Draw a triangle at the edge of a panel for each value outside its limits."""
-    low, high = panel.get_ylim()
-    for line in list(panel.lines):
+    low, high = max(min(low, 0.5), 0.05), min(max(high, 2), 20)
+    panel.set_ylim(low, high)
+    for line in lines:
         x, y = np.asarray(line.get_xdata(), dtype=float), np.asarray(line.get_ydata(), dtype=float)
-        if len(x) < 3:  # the reference line at 1
-            continue
         for marker, edge, outside in (("v", low, y < low), ("^", high, y > high)):
             if outside.any():
-                (triangles,) = panel.plot(
-                    x[outside], np.full(outside.sum(), edge), marker, color=line.get_color(), markersize=4,
-                    clip_on=False, zorder=3,
-                )  # fmt: skip
+                options = dict(color=line.get_color(), markersize=4, clip_on=False, zorder=3)
+                (triangles,) = panel.plot(x[outside], np.full(outside.sum(), edge), marker, **options)
                 triangles.set_in_layout(False)
+    label_log_axis(panel.yaxis)

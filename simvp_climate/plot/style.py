@@ -97,6 +97,36 @@ def panel_axes(
     return [figure.add_subplot(-(-count // columns), columns, index + 1) for index in range(count)]
 
 
+def curve_panels(
+    ax: Axes | Sequence[Axes] | None,
+    width: float | None,
+    default_width: float,
+    count: int,
+    contents: str,
+    columns: int,
+    aspect: float,
+    extra: float = 0.05,
+) -> tuple[list[Axes], float, float]:
+    """Return panels for curves as `panel_axes` does, the width of the figure, and the size of the text in points.
+
+    `aspect` is the height over the width of a panel; `extra` is for the legend, in inches per point of text.
+    """
+    refuse_settings_with_axes(ax, width)
+    width = default_width if width is None else width
+    size = font_size(3 * width / columns)
+    height = -(-count // columns) * aspect * width / columns + extra * size
+    return panel_axes(ax, count, contents, columns, (width, height)), width, size
+
+
+def label_panel(panel: Axes, title: str, x_label: str, y_label: str, size: float) -> None:
+    """Write the title and labels of a panel of curves, and remove its frame at the top and right."""
+    panel.set_title(title, fontsize=size)
+    panel.set_xlabel(x_label, fontsize=size)
+    panel.set_ylabel(y_label, fontsize=size)
+    panel.tick_params(which="both", labelsize=0.9 * size)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
 def figure_of(panels: Sequence[Axes]) -> Figure:
     """Return the figure, not the subfigure, that contains the axes."""
     figure = panels[0].get_figure(root=True)

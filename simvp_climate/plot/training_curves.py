@@ -13,12 +13,11 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from simvp_climate.plot.style import (
     LINE_STYLES,
     MAX_ROWS,
+    curve_panels,
     figure_of,
-    font_size,
     label_log_axis,
-    panel_axes,
+    label_panel,
     pretty_units,
-    refuse_settings_with_axes,
 )
 
 
@@ -30,23 +29,20 @@ def training_curve(histories: object, *, width: float | None = None, ax: Axes | 
     histories
         A Forecaster, or its `training_curve` (a DataFrame, also one read from the `training_curve.csv` of a run). To
         compare several runs, a dict: `{"zeros": first, "sphere": second}`.
-    width
-        Width of the figure in inches; default 4.2 for each column of panels.
-    ax
-        Axes to draw into: one for the losses and one for each variable with errors.
+    width, ax
+        As in `scores`; default 4.2 inches for each column of panels.
 
     Returns
     -------
     Figure. The first panel has the losses, training thin and validation thick, on a logarithmic axis if they span a
-    factor of ten. Then follows a panel for each variable with its errors at the recorded leads. A ring marks the epoch
-    whose weights were kept: the first with the smallest validation loss, or the last without validation.
+    factor of ten; then each variable has a panel of its errors at the recorded leads. A ring marks the epoch whose
+    weights were kept: the first with the smallest validation loss, or the last without validation.
 
     Raises
     ------
     ValueError
         If there is no history, or a history without epochs.
     """
-    refuse_settings_with_axes(ax, width)
     runs = histories if isinstance(histories, Mapping) else {"": histories}
     tables = {str(name): _history_table(str(name), run) for name, run in runs.items()}
     if not tables:
@@ -57,10 +53,8 @@ def training_curve(histories: object, *, width: float | None = None, ax: Axes | 
         raise ValueError(f"{count} panels are more than {3 * MAX_ROWS}: drop some columns of errors.")
 
     columns = min(3, count)
-    width = 4.2 * columns if width is None else width
-    size = font_size(3 * width / columns)
-    height = -(-count // columns) * 0.72 * width / columns + 0.05 * size
-    panels = panel_axes(ax, count, "the losses and the errors of each variable", columns, (width, height))
+    contents = "the losses and the errors of each variable"
+    panels, _, size = curve_panels(ax, width, 4.2 * columns, count, contents, columns, aspect=0.72)
     last_epoch = max(table.index.max() for table in tables.values())
     # The training loss of a single run has the first color, so that its validation has the second.
     styles = LINE_STYLES if len(tables) > 1 else LINE_STYLES[1:]
@@ -116,9 +110,7 @@ def _draw_losses(panel: Axes, tables: Mapping[str, pd.DataFrame], colors: Mappin
         panel.yaxis.set_minor_locator(NullLocator())
 
 
-def _draw_errors(
-    panel: Axes, tables: Mapping[str, pd.DataFrame], leads: Mapping[str, str], colors: Mapping[str, str]
-) -> None:
+def _draw_errors(panel: Axes, tables: Mapping, leads: Mapping[str, str], colors: Mapping[str, str]) -> None:
     """Draw the validation errors of a variable for all runs, the longest lead solid."""
     for name, table in tables.items():
         for (column, lead), style in zip(list(leads.items())[::-1], itertools.cycle(("-", "--", ":"))):
@@ -134,10 +126,8 @@ def _draw_epochs(
     """Draw a column against the epochs, with a ring at the epoch whose weights were kept."""
     if column not in table:
         return
-    marker = "." if len(table) < 15 else ""
-    panel.plot(
-        table.index, table[column], color=color, linestyle=style, linewidth=width, marker=marker, label=label or None
-    )
+    options = dict(color=color, linestyle=style, linewidth=width, marker="." if len(table) < 15 else "")
+    panel.plot(table.index, table[column], label=label or None, **options)
     if ring:
         kept = table["valid_loss"].idxmin() if "valid_loss" in table else table.index[-1]
         panel.plot([kept], [table.loc[kept, column]], "o", color=color, markerfacecolor="none", markersize=9)
@@ -145,13 +135,8 @@ def _draw_epochs(
 
 def _finish_panel(panel: Axes, title: str, label: str, last_epoch: int, size: float) -> None:
     """Label a panel and limit it to the epochs."""
-    panel.set_title(title, fontsize=size)
-    panel.set_ylabel(label, fontsize=size)
-    panel.set_xlabel("Epoch", fontsize=size)
-    panel.tick_params(which="both", labelsize=0.9 * size)
+    label_panel(panel, title, "Epoch", label, size)
     panel.set_xlim(1 - 0.04 * last_epoch, 1.04 * last_epoch)
     panel.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    panel.spines[["top", "right"]].set_visible(False)
-    handles, labels = panel.get_legend_handles_labels()
-    if handles:
-        panel.legend(handles, labels, frameon=False, fontsize=0.9 * size)
+    if panel.get_legend_handles_labels()[0]:
+        panel.legend(frameon=False, fontsize=0.9 * size)
