@@ -206,8 +206,8 @@ def insitubatch_views(path: Path, case: Case) -> Iterator[np.ndarray]:
 
 def open_windows(path: Path | str, case: Case, engine: str):
     from simvp_climate.data.conventions import orient
+    from simvp_climate.data.opening import open_dataset
     from simvp_climate.data.reader import open_source
-    from simvp_climate.data.store import open_dataset
     from simvp_climate.data.windows import find_windows
 
     ds = orient(open_dataset(path, case.variables))
@@ -310,7 +310,7 @@ def measure_statistics(work: Callable[[], None]) -> dict:
 
 
 LIMIT = "RAM gather (limit)"
-OUR_MODULES = ("simvp_climate.training.loader", "simvp_climate.data.store")
+OUR_MODULES = ("simvp_climate.training.loader", "simvp_climate.data.opening")
 MODULES = {"xbatcher": ("xbatcher.loaders.torch",), "insitubatch": ("insitubatch",), LIMIT: ()}
 PEERS = {
     "xarray, no dask": lambda path, case: xarray_samples(path, case, None),

@@ -26,9 +26,9 @@ _HOME = {
     "ensemble": "forecasting.ensemble",
     "fit_amplitude": "forecasting.ensemble",
     "is_first_process": "training.distributed",
-    "open_dataset": "data.store",
+    "open_dataset": "data.opening",
     "open_pretrained": "forecasting.pretrained",
-    "open_sample": "data.store",
+    "open_sample": "data.opening",
     "perturbed_ensemble": "forecasting.ensemble",
     "regrid": "data.regridding",
     "reproduce": "forecasting.reproduce",
@@ -52,10 +52,10 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with the 
     from simvp_climate import plot as plot
     from simvp_climate.data import conversions as io  # noqa: F401
     from simvp_climate.data.cache import cache as cache
+    from simvp_climate.data.opening import open_dataset as open_dataset
+    from simvp_climate.data.opening import open_sample as open_sample
     from simvp_climate.data.regridding import regrid as regrid
     from simvp_climate.data.splits import split as split
-    from simvp_climate.data.store import open_dataset as open_dataset
-    from simvp_climate.data.store import open_sample as open_sample
     from simvp_climate.forecasting.ensemble import ensemble as ensemble
     from simvp_climate.forecasting.ensemble import fit_amplitude as fit_amplitude
     from simvp_climate.forecasting.ensemble import perturbed_ensemble as perturbed_ensemble

@@ -6,7 +6,7 @@ import pyproj  # noqa: F401, before ecCodes, which xarray loads: the other way r
 import torch
 import xarray as xr
 
-from simvp_climate.data.store import open_dataset
+from simvp_climate.data.opening import open_dataset
 from simvp_climate.metrics.baselines.simple_persistence import persistence
 from simvp_climate.networks.simvp_v2 import SimVPv2Config
 from simvp_climate.processing.task import Task

@@ -1,20 +1,11 @@
 """Copy a dataset once into the Zarr layout that trains fastest.
 
-The layout follows from this measurement, on 120 MB of 6-hourly fields of 32 x 64, on two cores, from the page cache,
-in blocks of 1024 times; MB decoded per CPU-second:
-
-    chunks                         zarr-python   tensorstore
-    0.2 MB, Blosc-lz4                      390          2400
-    1 MB, Blosc-lz4                       1500          2400
-    4 MB, Blosc-lz4                       2000          3000
-    1 MB in shards of 64 MB, lz4          1200          3000
-    1 MB, Blosc-zstd                      1330          3000
-
-Chunks have 1 MB: from longer ones a shuffled stream decodes more times that it does not use, and with smaller ones
-zarr-python is slower. Shards cost zarr-python a fifth of its speed, so they are an option for object stores and for
-file systems with limits on the number of files. Compression is lz4: zstd saves a tenth of the disk and no time.
+Chunks have 1 MB: zarr-python decodes 1500 MB per CPU-second from them, 390 from chunks of 0.2 MB, 2000 from 4 MB
+(fields of 32 x 64, two cores), but of long chunks a shuffled stream decodes more times that it does not use. Shards
+cost a fifth of this speed, so they are an option. Compression is lz4: zstd saves a tenth of the disk and no time.
 """
 
+import copy
 import hashlib
 import itertools
 import json
@@ -22,7 +13,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,8 +28,8 @@ import zarr
 from simvp_climate.data.files import check_parent, differences, write_atomically
 from simvp_climate.data.grid import find_axes
 from simvp_climate.data.progress import tqdm
-from simvp_climate.data.store import drop_codecs
 from simvp_climate.data.views import variable_identity
+from simvp_climate.data.zarr_store import drop_codecs
 
 _DTYPES = ("float32", "float16", "int16")
 _BLOCK_BYTES = 2**26  # read in one piece; up to four times that where each chunk of the source is then read once
@@ -61,41 +52,31 @@ def cache(
     """Copy a dataset into a Zarr store with the layout that trains fastest, and return the copy, lazily.
 
     A cache pays off where a store keeps all levels, or very many times, in one chunk: one level out of a chunk of 13
-    costs 13 times its size in every epoch; with a cache only once. Later, `open_dataset(path, variables)` opens the
-    cache like any other store.
+    costs 13 times its size in every epoch. `open_dataset(path, variables)` opens the cache like any other store.
 
     Variables have the dimensions (time, ..., level, latitude, longitude), in chunks of whole globes on one level, in
-    Zarr format 3. Their names, attributes and missing values, and all coordinates with their order and calendar, are
-    those of `dataset`. Variables without time, latitude or longitude are copied unchanged. All others have the
-    attribute `cache_max_abs_error`: the largest difference from `dataset`, in their units, 0 for float32 copied as
-    float32.
+    Zarr format 3. Their attribute `cache_max_abs_error` is the largest difference from `dataset`, in their units.
+    Variables without time, latitude or longitude are copied unchanged.
 
-    The store is written to the folder `<path>.unfinished` and moved to `path` when it is complete. If writing stops
-    (time limit, full disk), the same call resumes it, and the result is the same to the byte. A complete cache of the
-    same dataset with the same settings is returned unchanged. Datasets are the same if they agree in names,
-    attributes, coordinates, the path they were opened from, and the values at their first, middle and last time, and
-    if their files (each chunk) have the same sizes and modification times. Files are compared for datasets that
-    `open_dataset` opened from a local disk; for remote stores, datasets in memory, dask and results of arithmetic,
-    values at other times are not compared.
+    The store is written to the folder `<path>.unfinished` and moved to `path` when it is complete. If writing stops,
+    the same call resumes it. A complete cache of the same dataset with the same settings is returned unchanged.
+    Datasets are the same if they agree in names, attributes, coordinates, path, and values at the first, middle and
+    last time; and, if `open_dataset` opened them from a local disk, in the sizes and modification times of their files.
 
-    Each variable is read in blocks of times of about 64 MB (up to 256 MB where the chunks of the source are as long).
-    Blocks end where chunks of the source end, so that each chunk is read once; if a selection of times begins inside a
-    chunk, chunks at the ends of blocks are read twice. `z500` and `z850` read an array with levels twice,
-    `geopotential` with levels=[500, 850] once. Memory: a block, 8 chunks (or shards) of the cache, and the chunks being
-    decoded, about ten at the same time (measured with chunks of 10 MB: 0.5 GB in all). With a dask.distributed client
-    its workers write the blocks: they need access to the same file system, and this memory for each of their threads.
+    Each variable is read in blocks of times of about 64 MB (up to 256 MB), which end where chunks of the source end.
+    `z500` and `z850` read an array with levels twice, `geopotential` with levels=[500, 850] once. Memory: a block, 8
+    chunks (or shards) of the cache, and about ten chunks being decoded. With a dask.distributed client its workers
+    write the blocks: they need the same file system, and this memory per thread.
 
     Parameters
     ----------
     dataset
-        As returned by `open_dataset`, or any Dataset on time, latitude and longitude; other names of these dimensions
-        (`lat`, `valid_time`) become these in the cache.
+        Any Dataset on time, latitude and longitude; other names of these (`lat`, `valid_time`) are replaced.
     path
         A folder on a file system (not a bucket) that does not exist yet.
     dtype
-        "float32"; "float16" (11 bits, for values around zero: 5e4 is kept to within 16; read back as float16); or
-        "int16": 65534 equal steps from the smallest to the largest value of a variable, all levels on one scale. For
-        int16 the dataset is read twice; values are read back as float64.
+        "float32"; "float16" (11 bits, for values around zero: 5e4 is kept to within 16); or "int16": 65534 equal steps
+        from the smallest to the largest value of a variable, read back as float64. int16 reads the dataset twice.
     chunk_bytes
         Approximate size of a chunk before compression.
     shard_bytes
@@ -105,19 +86,20 @@ def cache(
 
     Raises
     ------
-    FileExistsError
-        If `path` exists and is not a cache.
-    ValueError
-        If the cache at `path`, complete or not, is of another dataset or other settings; the message names the
-        difference. If a dimension is missing, or a variable is not numeric.
-    OverflowError
-        If a value does not fit `dtype`.
-    OSError
-        If the disk has too little space; the message has the bytes needed and free.
+    FileExistsError, OSError
+        If `path` exists and is not a cache, or the disk has too little space.
+    ValueError, OverflowError
+        If the cache at `path` is of another dataset or other settings, a dimension is missing, a variable is not
+        numeric, or a value does not fit `dtype`.
     """
     if "://" in str(path):
         raise ValueError(f"{str(path)!r} must be a local folder. Write the cache there and copy it to the bucket")
-    _check_settings(dtype, chunk_bytes, shard_bytes)
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype={dtype!r} must be one of {', '.join(map(repr, _DTYPES))}")
+    settings = {"dtype": dtype, "chunk_bytes": chunk_bytes, "shard_bytes": shard_bytes}
+    for name in ("chunk_bytes", "shard_bytes"):
+        if settings[name] is not None and settings[name] < 1:
+            raise ValueError(f"{name}={settings[name]} must be positive")
     target = check_parent(Path(path).expanduser().absolute())
     building = target.with_name(f"{target.name}.unfinished")
     axes = find_axes(dataset)
@@ -125,8 +107,11 @@ def cache(
     dataset = dataset.rename({old: new for old, new in names.items() if old is not None and old != new})
     fields = _find_fields(dataset)
     layouts = {name: _choose_layout(field, dtype, chunk_bytes, shard_bytes) for name, field in fields.items()}
-    samples = {name: _sample(field) for name, field in fields.items()}
-    record = _make_record(dataset, samples, {"dtype": dtype, "chunk_bytes": chunk_bytes, "shard_bytes": shard_bytes})
+    samples = {}  # the values at the first, middle and last time
+    for name, field in fields.items():
+        last = field.sizes["time"] - 1
+        samples[name] = field.isel(time=sorted({0, last // 2, last})).compute().values
+    record = _make_record(dataset, samples, settings)
     if target.exists():
         _check_record(target, record)
         if (building / "made_from.json").exists():
@@ -138,48 +123,44 @@ def cache(
     building.mkdir(exist_ok=True)
     _write_json(building / "made_from.json", record)
     (building / "blocks").mkdir(exist_ok=True)
-    errors = _copy(dataset, building, fields, layouts, dtype, target.name, progress)
+    passes = 1 + (dtype == "int16")
+    total = passes * sum(len(layout.blocks) for layout in layouts.values())
+    with tqdm(total=total, desc=target.name, unit="block", disable=not progress) as bar:
+        errors = _copy(dataset, building, layouts, dtype, bar)
     _finish(building, target, errors, record)
     if progress:
-        print(_summary(target, fields, errors))
+        raw_bytes = sum(4 * field.size for field in fields.values())
+        units = {name: field.attrs.get("units", "") for name, field in fields.items()}
+        listed = ", ".join(f"{name} {error:.2g} {units[name]}".strip() for name, error in errors.items())
+        print(
+            f"{target}: {raw_bytes / 1e6:.1f} MB of float32 in {_size(target) / 1e6:.1f} MB on disk; largest errors: "
+            f"{listed}"
+        )
     return _open(target)
 
 
 def _copy(
-    dataset: xr.Dataset,
-    building: Path,
-    fields: dict[str, xr.Variable],
-    layouts: dict[str, "_Layout"],
-    dtype: str,
-    title: str,
-    progress: bool,
+    dataset: xr.Dataset, building: Path, layouts: dict[str, "_Layout"], dtype: str, bar: tqdm
 ) -> dict[str, float]:
     """Write the store block by block, and return the largest error of each field."""
-    blocks = [_Block(name, times) for name, layout in layouts.items() for times in layout.blocks]
-    # in order of time: variables in one file are read while it is in the page cache
-    blocks.sort(key=lambda block: block.times.start)
-    packings = dict.fromkeys(fields, _Packing(dtype))
-    bar = tqdm(total=(1 + (dtype == "int16")) * len(blocks), desc=title, unit="block", disable=not progress)
+    parts = [(name, part) for name, layout in layouts.items() for part in layout.blocks]
+    parts.sort(key=lambda pair: pair[1].start)  # variables in one file are read while it is in the page cache
+    blocks = [(name, part.start, dataset.variables[name].isel(time=part)) for name, part in parts]
+    packings = dict.fromkeys(layouts, _Packing(dtype))
+    store = building / "store"
     try:
-        with bar:
-            if dtype == "int16":
-                work = {name: partial(_find_range, name) for name in fields}
-                ranges = _run_phase("range", work, blocks, fields, building, bar)
-                packings = {
-                    name: _fit_packing((block["low"], block["high"]) for block in results)
-                    for name, results in ranges.items()
-                }
-            if not (building / "store").exists():
-                _create_store(building / "store", dataset, layouts, packings)
-            work = {
-                name: partial(_write_block, name, building / "store" / name, layouts[name], packings[name])
-                for name in fields
-            }
-            written = _run_phase("written", work, blocks, fields, building, bar)
+        if dtype == "int16":
+            work = {name: partial(_find_range, name) for name in layouts}
+            ranges = _run_phase("range", work, blocks, building / "blocks", bar)
+            packings = {name: _fit_packing(results) for name, results in ranges.items()}
+        if not store.exists():
+            _create_store(store, dataset, layouts, packings)
+        work = {name: partial(_write_block, name, store / name, layouts[name], packings[name]) for name in layouts}
+        written = _run_phase("written", work, blocks, building / "blocks", bar)
     except OverflowError:
         shutil.rmtree(building)  # useless: these settings cannot represent these values
         raise
-    return {name: max(block["error"] for block in results) for name, results in written.items()}
+    return {name: max(errors) for name, errors in written.items()}
 
 
 @dataclass(frozen=True)
@@ -191,16 +172,6 @@ class _Layout:
     chunk: int  # times in a chunk
     shard: int | None  # times in a shard
     blocks: tuple[slice, ...]
-
-    @property
-    def file_times(self) -> int:
-        """Number of times in one file, which only one worker may write."""
-        return self.shard or self.chunk
-
-    def chunk_shape(self, times: int) -> tuple[int, ...]:
-        """Return the shape of a chunk or shard of some times: the whole globe, one index of all other dimensions."""
-        sizes = {"time": times, "latitude": self.shape[-2], "longitude": self.shape[-1]}
-        return tuple(sizes.get(dim, 1) for dim in self.dims)
 
 
 @dataclass(frozen=True)
@@ -224,24 +195,7 @@ class _Packing:
         return np.where(stored == _MISSING, np.nan, stored.astype(np.float64) * self.scale + self.offset)
 
 
-@dataclass(frozen=True)
-class _Block:
-    """A range of times of one variable."""
-
-    name: str
-    times: slice
-
-
-def _check_settings(dtype: str, chunk_bytes: int, shard_bytes: int | None) -> None:
-    if dtype not in _DTYPES:
-        raise ValueError(f"dtype={dtype!r} must be one of {', '.join(map(repr, _DTYPES))}")
-    for name, value in {"chunk_bytes": chunk_bytes, "shard_bytes": shard_bytes}.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value} must be positive")
-
-
 def _find_fields(dataset: xr.Dataset) -> dict[str, xr.Variable]:
-    """Return the data variables on time, latitude and longitude."""
     dims = {"time", "latitude", "longitude"}
     fields = {str(name): dataset.variables[name] for name in dataset.data_vars if dims <= {*dataset[name].dims}}
     if not fields:
@@ -265,9 +219,8 @@ def _choose_layout(field: xr.Variable, dtype: str, chunk_bytes: int, shard_bytes
     globe_bytes = field.sizes["latitude"] * field.sizes["longitude"] * np.dtype(dtype).itemsize
     source_chunk = _source_chunk(field)
     chunk = min(_chunk_length(max(1, chunk_bytes // globe_bytes), source_chunk), times)
-    shard = None
-    if shard_bytes is not None:
-        shard = chunk * min(max(1, shard_bytes // (chunk * globe_bytes)), math.ceil(times / chunk))
+    shard_chunks = min(max(1, (shard_bytes or 0) // (chunk * globe_bytes)), math.ceil(times / chunk))
+    shard = None if shard_bytes is None else chunk * shard_chunks
     file_times = shard or chunk
     block_times = max(1, _BLOCK_BYTES * times // (field.size * field.dtype.itemsize))
     # blocks end where files of the cache end, and where chunks of the source end unless that makes them too long
@@ -280,7 +233,7 @@ def _choose_layout(field: xr.Variable, dtype: str, chunk_bytes: int, shard_bytes
 
 
 def _chunk_length(target: int, source: int) -> int:
-    """Return a chunk length near `target` such that chunks end where those of the source end, if possible."""
+    """Return a chunk length near `target` with which chunks end where those of the source end, if possible."""
     if source <= target:
         return target // source * source
     divisors = range(math.ceil(source / target), 2 * source // target + 1)
@@ -299,40 +252,24 @@ def _source_chunk(field: xr.Variable) -> int:
     return chunks[0] if chunks and field.dims[0] == "time" else 1
 
 
-def _sample(field: xr.Variable) -> np.ndarray:
-    """Return the values at the first, middle and last time."""
-    last = field.sizes["time"] - 1
-    return field.isel(time=sorted({0, last // 2, last})).compute().values
-
-
 def _make_record(dataset: xr.Dataset, samples: dict[str, np.ndarray], settings: dict) -> dict:
     """Return the record of dataset and settings that identifies a cache, in values that JSON preserves."""
     contents = {}
     for name, variable in dataset.variables.items():
         values = samples[name] if name in samples else variable.compute().values
+        # dates of other calendars are objects, whose repr names the calendar
+        content = repr(values.tolist()).encode() if values.dtype == object else np.ascontiguousarray(values).tobytes()
         contents[name] = {
             "dimensions": list(variable.dims),
             "shape": list(variable.shape),
             "dtype": str(variable.dtype),
             "attributes": variable.attrs,
             _IDENTITY: variable_identity(variable) if name in samples else None,
-            "values (checksum)": _checksum(values),
+            "values (checksum)": hashlib.sha256(content).hexdigest()[:16],
         }
-    record = {
-        "settings": settings,
-        "path": dataset.encoding.get("source"),
-        "attributes": dataset.attrs,
-        "contents": contents,
-    }
-    return json.loads(
-        json.dumps(record, default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value))
-    )
-
-
-def _checksum(values: np.ndarray) -> str:
-    # dates of other calendars are objects, whose repr names the calendar
-    content = repr(values.tolist()).encode() if values.dtype == object else np.ascontiguousarray(values).tobytes()
-    return hashlib.sha256(content).hexdigest()[:16]
+    path = dataset.encoding.get("source")
+    record = {"settings": settings, "path": path, "attributes": dataset.attrs, "contents": contents}
+    return json.loads(json.dumps(record, default=lambda x: x.tolist() if hasattr(x, "tolist") else str(x)))
 
 
 def _check_record(path: Path, record: dict) -> None:
@@ -345,22 +282,17 @@ def _check_record(path: Path, record: dict) -> None:
             before = json.loads(json.loads((path / "zarr.json").read_text())["attributes"][_RECORD])
     except (OSError, ValueError, KeyError):
         raise FileExistsError(f"{str(path)!r} exists and is not a cache. Use another path, or remove it") from None
-    if change := _first_difference(before, record):
+    now = copy.deepcopy(record)
+    for name in before["contents"].keys() & now["contents"].keys():
+        contents = [before["contents"][name], now["contents"][name]]
+        if any(content.get(_IDENTITY) is None for content in contents):  # only the samples can be compared
+            for content in contents:
+                content[_IDENTITY] = None
+    if changes := differences(before, now, {_IDENTITY: _FILES_CHANGED}):
         raise ValueError(
             f"{str(path)!r} is {'an unfinished' if unfinished else 'a'} cache of another dataset or other settings: "
-            f"{change}. Use another path, or remove it"
+            f"{changes[0]}. Use another path, or remove it"
         )
-
-
-def _first_difference(before: dict, now: dict) -> str | None:
-    """Return the first difference between two records, or None."""
-    before, now = ({**record, "contents": dict(record["contents"])} for record in (before, now))
-    for name in before["contents"].keys() & now["contents"].keys():
-        identities = [record["contents"][name].get(_IDENTITY) for record in (before, now)]
-        if None in identities:  # only the samples can be compared
-            for record in (before, now):
-                record["contents"][name] = {**record["contents"][name], _IDENTITY: None}
-    return next(iter(differences(before, now, {_IDENTITY: _FILES_CHANGED})), None)
 
 
 def _check_disk_space(
@@ -397,9 +329,10 @@ def _create_store(path: Path, dataset: xr.Dataset, layouts: dict[str, _Layout], 
             missing = np.int16(_MISSING) if packing.dtype == "int16" else np.dtype(packing.dtype).type(np.nan)
             # with this fill value a lost chunk reads as missing
             encoding[name] = {"dtype": packing.dtype, "_FillValue": missing, "fill_value": missing}
-            encoding[name]["chunks"] = layout.chunk_shape(layout.chunk)
+            globe = (1,) * (len(layout.shape) - 3) + layout.shape[-2:]  # one index of all other dimensions
+            encoding[name]["chunks"] = (layout.chunk, *globe)
             if layout.shard is not None:
-                encoding[name]["shards"] = layout.chunk_shape(layout.shard)
+                encoding[name]["shards"] = (layout.shard, *globe)
             encoding[name]["compressors"] = [zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")]
             if packing.dtype == "int16":
                 encoding[name] |= {"scale_factor": packing.scale, "add_offset": packing.offset}
@@ -416,48 +349,38 @@ def _create_store(path: Path, dataset: xr.Dataset, layouts: dict[str, _Layout], 
 
 
 def _run_phase(
-    phase: str,
-    work: dict[str, Callable[[xr.Variable, int], dict]],
-    blocks: list[_Block],
-    fields: dict[str, xr.Variable],
-    building: Path,
-    bar: tqdm,
-) -> dict[str, list[dict]]:
-    """Run the work of a phase on all blocks that lack a result, and return all results for each variable."""
-    files = [building / "blocks" / f"{phase}-{block.name}-{block.times.start}.json" for block in blocks]
+    phase: str, work: dict[str, Callable], blocks: list[tuple[str, int, xr.Variable]], folder: Path, bar: tqdm
+) -> dict[str, list]:
+    """Run the work of a phase on all blocks that lack a result in `folder`, and return all results by variable."""
+    files = [folder / f"{phase}-{name}-{start}.json" for name, start, _ in blocks]
     tasks = [
-        (file, work[block.name], fields[block.name].isel(time=block.times), block.times.start)
-        for file, block in zip(files, blocks, strict=True)
+        (file, work[name], block, start)
+        for file, (name, start, block) in zip(files, blocks, strict=True)
         if not file.exists()
     ]
     bar.update(len(blocks) - len(tasks))
-    client = _find_client()
-    if client is None:
+    if (client := _find_client()) is None:
         for task in tasks:
             _run_task(*task)
             bar.update()
     else:
         _distribute(client, tasks, bar)
-    results = {name: [] for name in fields}
-    for file, block in zip(files, blocks, strict=True):
-        results[block.name].append(json.loads(file.read_text()))
+    results = {name: [] for name in work}
+    for file, (name, *_) in zip(files, blocks, strict=True):
+        results[name].append(json.loads(file.read_text()))
     return results
 
 
-def _run_task(result_file: Path, work: Callable[[xr.Variable, int], dict], block: xr.Variable, start: int) -> None:
-    """Read a block, work on it, and write the result to a file."""
+def _run_task(result_file: Path, work: Callable, block: xr.Variable, start: int) -> None:
     # on a worker of dask.distributed the default scheduler would wait for this thread
     _write_json(result_file, work(block.compute(scheduler="threads"), start))
 
 
 def _find_client() -> Any:
-    """Return the current dask.distributed client, or None."""
     if "distributed" not in sys.modules:  # then there is no client
         return None
-    from distributed import get_client
-
     try:
-        return get_client()
+        return sys.modules["distributed"].get_client()
     except ValueError:
         return None
 
@@ -484,41 +407,38 @@ def _distribute(client: Any, tasks: list[tuple], bar: tqdm) -> None:
         raise
 
 
-def _find_range(name: str, block: xr.Variable, start: int) -> dict:
-    """Return the smallest and the largest value of a block."""
-    low, high = _find_extremes(block.values)
-    if np.isinf([low, high]).any():
+def _find_range(name: str, block: xr.Variable, start: int) -> tuple[float, float]:
+    extremes = _find_extremes(block.values)
+    if np.isinf(extremes).any():
         raise OverflowError(f"{name!r} has infinite values, which int16 cannot represent. Use dtype='float32'")
-    return {"low": low, "high": high}
+    return extremes
 
 
 def _find_extremes(values: np.ndarray) -> tuple[float, float]:
-    """Return the smallest and the largest value, NaN if all are missing."""
     return float(np.fmin.reduce(values, axis=None)), float(np.fmax.reduce(values, axis=None))
 
 
-def _fit_packing(ranges: Iterable[tuple[float, float]]) -> _Packing:
+def _fit_packing(ranges: Sequence[Sequence[float]]) -> _Packing:
     """Return the packing that spans the smallest to the largest value of all ranges."""
-    low, high = _find_extremes(np.array(list(ranges)))
+    low, high = _find_extremes(np.array(ranges))
     if np.isnan(low):  # all values are missing
         return _Packing("int16")
     # a constant is the offset, with any scale
     return _Packing("int16", (high - low) / _STEPS or 1.0, low + (high - low) / 2)
 
 
-def _write_block(name: str, array: Path, layout: _Layout, packing: _Packing, block: xr.Variable, start: int) -> dict:
-    """Write a block, file by file to limit the memory, and return the largest error."""
+def _write_block(name: str, array: Path, layout: _Layout, packing: _Packing, block: xr.Variable, start: int) -> float:
     values = block.transpose(*layout.dims).values
     # write chunks of missing values too: an absent chunk would count as lost
     out = zarr.open_array(array, mode="r+").with_config({"write_empty_chunks": True})
-    error = 0.0
-    for begin in range(0, len(values), layout.file_times):
-        original = values[begin : begin + layout.file_times]
+    error, length = 0.0, layout.shard or layout.chunk
+    for begin in range(0, len(values), length):
+        original = values[begin : begin + length]
         stored = packing.encode(original)
         if stored.dtype != original.dtype:
             error = max(error, _largest_error(name, original, packing.decode(stored), packing.dtype))
         out[start + begin : start + begin + len(original)] = stored
-    return {"error": error}
+    return error
 
 
 def _largest_error(name: str, values: np.ndarray, decoded: np.ndarray, dtype: str) -> float:
@@ -546,21 +466,8 @@ def _finish(building: Path, target: Path, errors: dict[str, float], record: dict
 
 
 def _open(target: Path) -> xr.Dataset:
-    dataset = xr.open_zarr(target, chunks=None, consolidated=False, decode_timedelta=False)
-    drop_codecs(dataset)
-    return dataset
+    return drop_codecs(xr.open_zarr(target, chunks=None, consolidated=False, decode_timedelta=False))
 
 
-def _summary(target: Path, fields: dict[str, xr.Variable], errors: dict[str, float]) -> str:
-    raw_bytes = sum(4 * field.size for field in fields.values())
-    listed = ", ".join(
-        f"{name} {error:.2g} {fields[name].attrs.get('units', '')}".strip() for name, error in errors.items()
-    )
-    return (
-        f"{target}: {raw_bytes / 1e6:.1f} MB of float32 in {_size(target) / 1e6:.1f} MB on disk; largest errors: "
-        f"{listed}"
-    )
-
-
-def _write_json(path: Path, content: dict) -> None:
+def _write_json(path: Path, content: object) -> None:
     write_atomically(path, lambda unfinished: unfinished.write_text(json.dumps(content)), sync=False)

@@ -1,10 +1,6 @@
-"""Any CF latitude-longitude convention to the canonical one, and exactly back.
+"""Any CF latitude-longitude convention to the canonical one (`canonicalize`), and exactly back (`Canonical.restore`).
 
-    the user's names and grid --canonicalize--> Canonical (its `dataset`) --restore--> the user's names and grid
-
-`rename` changes names only; `orient` reorders and relabels the grid; `canonicalize` does both and keeps what it found,
-so that it is resolved once. `Canonical.restore` copies the coordinate arrays of the user's Dataset bit for bit,
-because xarray silently drops labels that differ in the last digit.
+`rename` changes names only; `orient` reorders and relabels the grid; `canonicalize` does both.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,7 +28,7 @@ from simvp_climate.data.grid import (
     is_forecast,
     read_levels,
 )
-from simvp_climate.data.variables import find_variables
+from simvp_climate.data.variables import expand, find_variable
 
 # names of the lead time in WeatherBench 2, GRIB and climpred
 VALID_TIME_BOUNDS = "valid_time_bnds"  # coordinate of forecasts with the bounds of their valid times
@@ -61,12 +57,10 @@ class Canonical:
         return tuple(self.dataset.isel({self.member: index}) for index in range(self.dataset.sizes[self.member]))
 
     def restore(self, result: xr.Dataset) -> xr.Dataset:
-        """Return a Dataset on the canonical grid with the names, order and coordinates of the original.
+        """Return a Dataset on the canonical grid with the dimension names, order and coordinates of the original.
 
-        Latitude, longitude and level get the names, values (bit for bit), units and attributes of the original,
-        latitude and longitude also its order. Dimensions are (time | init_time, lead_time, ..., [level,] latitude,
-        longitude) in the original's names. Data variables keep their names. ValueError if `result` is on another grid,
-        or has levels that the original lacks.
+        Coordinates are copied bit for bit: xarray silently drops labels that differ in the last digit. Dimensions are
+        (time | init_time, lead_time, ..., [level,] latitude, longitude). ValueError if the grid or a level differs.
         """
         _check_renamed(result)
         axes = self.axes
@@ -102,65 +96,44 @@ def canonicalize(
         renamed, selected = original.reset_coords(drop=True).rename(names), axes.levels
         names = {str(name): str(name) for name in original.data_vars}
     else:
-        sources = find_variables(original, variables, axes.level, axes.scalar_level)
-        renamed, selected = _select(original, axes, sources, levels)
-        names = {name: source for name, (source, _) in sources.items()}
+        renamed, selected, names = _select(original, axes, variables, levels)
     return Canonical(_orient(renamed, axes.rows, axes.columns, selected), original, axes, names)
 
 
 def rename(dataset: xr.Dataset, variables: Iterable[str], levels: Sequence[float] | None = None) -> xr.Dataset:
-    """Return the requested variables, under these names and in this order.
+    """Return the requested variables under these names, dimensions called `time`, `latitude`, `longitude`, `level`.
 
-    Dimensions are called `time`, `latitude`, `longitude`, `level`; their order is that of the file.
-
-    No value, order, longitude range, calendar or unit changes, and lazy variables stay lazy.
-    Attributes and encodings stay. Coordinates other than those of the dimensions are dropped (`number`,
-    `expver`, `step`), except the bounds of the time and the `valid_time` of a forecast. A time and a dimension
-    of leads (`prediction_timedelta` in WeatherBench 2, `step` in GRIB) become `init_time` and `lead_time`, with
-    a `valid_time`. Other dimensions, such as ensemble members, stay as they are.
-
-    Parameters
-    ----------
-    dataset
-        Any Dataset on a regular latitude-longitude grid, whatever its dimensions and variables are called.
-    variables
-        Names as in the file, or WeatherBench or CF names for them: `"z500"` finds `z500`,
-        `geopotential_500` or level 500 hPa of `geopotential` or `z`, without a level dimension, or else the
-        geopotential height, in its own units; `"uv10"` stands for `u10`, `v10`.
-    levels
-        Pressures in hPa, whatever the unit in the file, of the variables that have levels, in this order;
-        variables without levels ignore it. None keeps all levels, and drops the level dimension where the file has a
-        single one. If the vertical axis is not a pressure, levels are in its unit.
-
-    Raises
-    ------
-    ValueError
-        If a variable or level is missing, several variables match a name, `levels` applies to no variable, a
-        variable is not on the grid, or as in `find_axes`.
+    Nothing else changes, and lazy variables stay lazy. Coordinates beside the dimensions are dropped, except the bounds
+    of the time and the `valid_time` of a forecast, whose times become `init_time` and `lead_time`. `"z500"` finds
+    `z500`, `geopotential_500`, level 500 hPa of `z`, or else the geopotential height, in its own units. `levels` are in
+    hPa whatever the unit in the file, or in the unit of an axis that is no pressure; None keeps all, and drops the
+    dimension of a single one. ValueError if a variable or level is missing, ambiguous or not on the grid.
     """
     dataset = as_forecast(dataset)
-    axes = find_axes(dataset)
-    sources = find_variables(dataset, variables, axes.level, axes.scalar_level)
-    return _select(dataset, axes, sources, levels)[0]
+    return _select(dataset, find_axes(dataset), variables, levels)[0]
 
 
 def _select(
-    dataset: xr.Dataset, axes: Axes, sources: dict[str, tuple[str, int | None]], levels: Sequence[float] | None
-) -> tuple[xr.Dataset, Levels | None]:
-    """Return the variables under their canonical dimensions, as `rename` does, and the levels they keep.
-
-    `sources` are the variables in the file and the level of each in hPa, as from `find_variables`.
-    """
+    dataset: xr.Dataset, axes: Axes, names: Iterable[str], levels: Sequence[float] | None
+) -> tuple[xr.Dataset, Levels | None, dict[str, str]]:
+    """Return the variables as `rename` does, the levels they keep, and their names in `dataset`."""
+    sources = {name: find_variable(dataset, name, axes.level, axes.scalar_level) for name in expand(names)}
     selected, positions = axes.levels, None  # positions in the file of the selected levels
     if levels is not None:
-        levels = _check_levels(levels)
+        if np.ndim(levels) != 1 or not len(levels) or len(set(levels)) != len(levels):
+            raise ValueError(f"levels={levels!r} must be unique pressures in hPa. For example levels=[500, 850]")
+        levels = [float(level) for level in levels]
         if axes.levels is not None:
             positions = [_level_position(axes.levels, level) for level in levels]
             selected = replace(axes.levels, values=axes.levels.values[positions])
     variables = {}
     for name, (source, level) in sources.items():
         variable = dataset.variables[source]
-        _check_on_grid(name, source, variable.dims, axes)
+        if missing := [dim for dim in (axes.latitude, axes.longitude) if dim not in variable.dims]:
+            raise ValueError(
+                f"{name!r} (in the file: {source!r}) has the dimensions {list(variable.dims)}, but lacks {missing}. "
+                "Leave it out: variables must be on the latitude-longitude grid"
+            )
         if level is not None:
             variable = variable.isel({axes.level: _pressure_position(source, level, axes)})
         elif axes.level in variable.dims and positions is not None:
@@ -173,7 +146,7 @@ def _select(
         variables[name] = variable
     dims = dict.fromkeys(dim for variable in variables.values() for dim in variable.dims)
     if levels is not None and axes.level not in dims:
-        raise ValueError(f"levels={list(levels)} applies to none of {list(sources)}, which have no levels. Omit levels")
+        raise ValueError(f"levels={levels} applies to none of {list(sources)}, which have no levels. Omit levels")
     coords = {dim: dataset.coords[dim].variable for dim in dims if dim in dataset.coords}
     if positions is not None:
         coords[axes.level] = coords[axes.level].isel({axes.level: _indexer(positions)})
@@ -185,31 +158,26 @@ def _select(
     if "unlimited_dims" in result.encoding:  # to_netcdf fails on a dimension that is missing
         unlimited = {canonical.get(dim, dim) for dim in result.encoding["unlimited_dims"]}
         result.encoding["unlimited_dims"] = unlimited & set(result.dims)
-    return result, selected
+    return result, selected, {name: source for name, (source, _) in sources.items()}
 
 
 def _time_coordinates(dataset: xr.Dataset, axes: Axes, dims: Iterable[str]) -> dict[str, xr.Variable]:
     """Return the times of a forecast along some dimensions, and the bounds of all times along them."""
-    coords = {}
-    if is_forecast(dataset):
-        for name in (*FORECAST_DIMS, "valid_time"):
-            if name in dataset.coords and set(dataset[name].dims) <= set(dims):
-                coords[name] = dataset.coords[name].variable
-    for name in (axes.time, *FORECAST_DIMS, "valid_time"):
+    coords, forecast_times = {}, (*FORECAST_DIMS, "valid_time")
+    for name in forecast_times if is_forecast(dataset) else ():
+        if name in dataset.coords and set(dataset[name].dims) <= set(dims):
+            coords[name] = dataset.coords[name].variable
+    for name in (axes.time, *forecast_times):
         if name in coords or (name in dims and name in dataset.coords):
             coords |= _time_bounds(dataset, name)
     return coords
 
 
 def orient(dataset: xr.Dataset) -> xr.Dataset:
-    """Return a renamed Dataset on the canonical grid.
+    """Return a renamed Dataset on the canonical grid, without reading it.
 
-    Latitude ascends. Longitude ascends without a jump: globally from 0 to under 360; a region begins after its
-    largest gap, so that a region across Greenwich stays in one piece, beyond 360. Levels keep their order, in hPa.
-    Coordinates are float64. ValueError if the dimensions are not called latitude and longitude.
-
-    Nothing is read. Dimensions keep their order: xarray reads a transposed lazy variable point by point, which is
-    slow, so transpose after loading.
+    Latitude and longitude ascend, see `canonical_longitude`; levels keep their order, in hPa. Dimensions keep their
+    order, because xarray reads a transposed lazy variable point by point.
     """
     _check_renamed(dataset)
     rows = canonical_latitude(dataset["latitude"].values)
@@ -220,13 +188,13 @@ def orient(dataset: xr.Dataset) -> xr.Dataset:
 
 def _orient(dataset: xr.Dataset, rows: CanonicalAxis, columns: CanonicalAxis, levels: Levels | None) -> xr.Dataset:
     """Return a renamed Dataset in canonical order, with the canonical coordinates and their CF attributes."""
-    coords = {
-        "latitude": ("latitude", rows.values, LATITUDE_ATTRS),
-        "longitude": ("longitude", columns.values, LONGITUDE_ATTRS),
-    }
-    if "level" in dataset.dims:
-        coords["level"] = ("level", levels.values, PRESSURE_ATTRS if levels.is_pressure else dataset["level"].attrs)
-    return _reorder(dataset, rows.order, columns.order).assign_coords(coords)
+    oriented = _reorder(dataset, rows.order, columns.order).assign_coords(
+        latitude=("latitude", rows.values, LATITUDE_ATTRS), longitude=("longitude", columns.values, LONGITUDE_ATTRS)
+    )
+    if "level" not in dataset.dims:
+        return oriented
+    attrs = PRESSURE_ATTRS if levels.is_pressure else dataset["level"].attrs
+    return oriented.assign_coords(level=("level", levels.values, attrs))
 
 
 def as_forecast(dataset: xr.Dataset) -> xr.Dataset:
@@ -251,10 +219,9 @@ def as_forecast(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def bounds_offsets(dataset: xr.Dataset) -> tuple[pd.Timedelta, ...] | None:
-    """Return the offsets of the lower and the upper time bound from their time, the same for all times.
+    """Return the offsets of the lower and the upper time bound from their time, (-12 h, 12 h) for a mean at noon.
 
-    A daily mean at noon has (-12 h, 12 h), precipitation of the last six hours (-6 h, 0 h). None if the Dataset, as
-    `rename` returns it, has no time bounds, or if the offsets differ from time to time, as they do for months.
+    None if the Dataset, as `rename` returns it, has no time bounds, or offsets that differ as they do for months.
     """
     if "time" not in dataset.dims:
         return None
@@ -278,23 +245,7 @@ def _time_bounds(dataset: xr.Dataset, name: str) -> dict[str, xr.Variable]:
     return {bounds: variable} if is_complete else {}
 
 
-def _check_levels(levels: Sequence[float]) -> tuple[float, ...]:
-    if np.ndim(levels) != 1 or not len(levels) or len(set(levels)) != len(levels):
-        raise ValueError(f"levels={levels!r} must be unique pressures in hPa. For example levels=[500, 850]")
-    return tuple(float(level) for level in levels)
-
-
-def _check_on_grid(name: str, source: str, dims: tuple[str, ...], axes: Axes) -> None:
-    missing = [dim for dim in (axes.latitude, axes.longitude) if dim not in dims]
-    if missing:
-        raise ValueError(
-            f"{name!r} (in the file: {source!r}) has the dimensions {list(dims)}, but lacks {missing}. Leave it out:"
-            " variables must be on the latitude-longitude grid"
-        )
-
-
 def _pressure_position(source: str, level: int, axes: Axes) -> int:
-    """Return the position of a pressure level; ValueError if it is absent or levels are not pressures."""
     if not axes.levels.is_pressure:
         raise ValueError(
             f"{level} hPa of {source!r} is requested, but its levels {axes.level!r} ({axes.levels.units or 'no unit'})"
@@ -304,7 +255,6 @@ def _pressure_position(source: str, level: int, axes: Axes) -> int:
 
 
 def _level_position(levels: Levels, level: float) -> int:
-    """Return the position of a level; ValueError if it is absent."""
     position = int(np.abs(levels.values - level).argmin())
     if abs(levels.values[position] - level) > 1e-3:
         available = ", ".join(f"{value:g}" for value in levels.values)
@@ -326,23 +276,17 @@ def _reorder(dataset: xr.Dataset, latitude: np.ndarray, longitude: np.ndarray) -
 
 def _indexer(order: Sequence[int]) -> slice | list[int]:
     """Return positions as a slice where they are evenly spaced: files read slices faster than lists."""
-    steps = set(np.diff(order).tolist())
-    if len(order) == 1 or (len(steps) == 1 and 0 not in steps):
-        step = steps.pop() if steps else 1
-        stop = int(order[-1]) + (1 if step > 0 else -1)
-        return slice(int(order[0]), stop if stop >= 0 else None, step)
-    return [int(position) for position in order]
+    steps = set(np.diff(order).tolist()) or {1}
+    if len(steps) > 1:
+        return [int(position) for position in order]
+    (step,) = steps
+    stop = int(order[-1]) + (1 if step > 0 else -1)
+    return slice(int(order[0]), stop if stop >= 0 else None, step)
 
 
 def _transpose(dataset: xr.Dataset, *last: str | None) -> xr.Dataset:
     first = ("init_time", "lead_time", "time")
+    arrays = dataset.data_vars.values()
     return dataset.assign(
-        {
-            name: variable.transpose(
-                *(dim for dim in first if dim in variable.dims),
-                *(dim for dim in variable.dims if dim not in first and dim not in last),
-                *(dim for dim in last if dim in variable.dims),
-            )
-            for name, variable in dataset.data_vars.items()
-        }
+        {array.name: array.transpose(*first, ..., *filter(None, last), missing_dims="ignore") for array in arrays}
     )

@@ -13,6 +13,7 @@ from simvp_climate.data.grid import find_axes
 from simvp_climate.data.variables import lookup, lookup_in_units
 
 __all__ = ["from_valid_time", "save_valid_time", "short_names", "to_valid_time", "to_weatherbench2"]
+_VALID_TIME_NAMES = {"init_time": "forecast_reference_time", "lead_time": "forecast_period", "valid_time": "time"}
 
 
 def __dir__() -> list[str]:
@@ -22,21 +23,18 @@ def __dir__() -> list[str]:
 def to_valid_time(forecast: xr.Dataset, init: object = None) -> xr.Dataset:
     """Return the forecast from one initialization along its valid time, the form that CDO reads correctly.
 
-    CDO drops variables with more than four dimensions, with a warning and exit status 0. CDO, NCO, iris, MetPy and
-    GDAL read a file for each initialization along `time` correctly.
+    CDO drops variables with more than four dimensions, with a warning and exit status 0.
+
+    The result has dims (time, [level,] latitude, longitude), the lead times in the coordinate `forecast_period(time)`,
+    the initialization in the scalar `forecast_reference_time`; it is lazy if `forecast` is. `from_valid_time` is the
+    inverse.
 
     Parameters
     ----------
     forecast
-        As from a Forecaster, of durations or calendar months.
+        As from a Forecaster.
     init
         The initialization to select; optional for a forecast with a single one.
-
-    Returns
-    -------
-    Dataset with dims (time, [level,] latitude, longitude), the lead times in the coordinate
-    `forecast_period(time)`, the initialization in the scalar `forecast_reference_time`; lazy if `forecast` is. All
-    attributes stay. `from_valid_time` is the inverse.
 
     Raises
     ------
@@ -49,30 +47,25 @@ def to_valid_time(forecast: xr.Dataset, init: object = None) -> xr.Dataset:
             forecast = _expand(forecast, dim)
     forecast = forecast.assign_coords(valid_time=forecast["valid_time"].transpose("init_time", "lead_time"))
     inits = forecast.indexes["init_time"]
-    if init is None:
-        if len(inits) != 1:
-            raise ValueError(
-                f"the forecast has {len(inits)} initializations. Select one, to_valid_time(forecast, "
-                "init=...), or write a file for each, save_valid_time(forecast, folder)"
-            )
-        selected = forecast.isel(init_time=0)
-    else:
-        try:
-            selected = forecast.sel(init_time=init)
-        except KeyError:
-            raise ValueError(
-                f"init={init!r} is not in the forecast. Choose one of its {len(inits)}, {inits[0]} to {inits[-1]}"
-            ) from None
-        if selected.sizes.get("init_time", 1) > 1:
-            raise ValueError(f"init={init!r} matches {selected.sizes['init_time']} initializations: give the hour too")
-        selected = selected.isel(init_time=0) if "init_time" in selected.dims else selected
-    names = {"init_time": "forecast_reference_time", "lead_time": "forecast_period", "valid_time": "time"}
+    if init is None and len(inits) != 1:
+        raise ValueError(
+            f"the forecast has {len(inits)} initializations. Select one, to_valid_time(forecast, "
+            "init=...), or write a file for each, save_valid_time(forecast, folder)"
+        )
+    try:
+        selected = forecast if init is None else forecast.sel(init_time=init)
+    except KeyError:
+        raise ValueError(
+            f"init={init!r} is not in the forecast. Choose one of its {len(inits)}, {inits[0]} to {inits[-1]}"
+        ) from None
+    if selected.sizes.get("init_time", 1) > 1:
+        raise ValueError(f"init={init!r} matches {selected.sizes['init_time']} initializations: give the hour too")
+    selected = selected.isel(init_time=0, missing_dims="ignore")
+    names, attrs = _VALID_TIME_NAMES, {"axis": "T"}
     if VALID_TIME_BOUNDS in selected.coords:
-        names[VALID_TIME_BOUNDS] = "time_bnds"
+        names, attrs = names | {VALID_TIME_BOUNDS: "time_bnds"}, attrs | {"bounds": "time_bnds"}
     result = selected.rename(names).swap_dims(forecast_period="time")
-    result["time"].attrs |= {"axis": "T"}
-    if VALID_TIME_BOUNDS in selected.coords:
-        result["time"].attrs["bounds"] = "time_bnds"
+    result["time"].attrs |= attrs
     result.encoding = {"unlimited_dims": {"time"}}
     return result
 
@@ -88,12 +81,12 @@ def from_valid_time(forecasts: xr.Dataset | Iterable[xr.Dataset]) -> xr.Dataset:
     forecasts = [forecasts] if isinstance(forecasts, xr.Dataset) else list(forecasts)
     restored = []
     for forecast in forecasts:
-        if lacking := {"forecast_reference_time", "forecast_period", "time"} - set(forecast.coords):
+        if lacking := {*_VALID_TIME_NAMES.values()} - set(forecast.coords):
             raise ValueError(f"a forecast lacks {sorted(lacking)}. Pass results of to_valid_time")
         forecast = forecast.copy()
         attrs = forecast["time"].attrs
         forecast["time"].attrs = {key: value for key, value in attrs.items() if key not in ("axis", "bounds")}
-        names = {"forecast_reference_time": "init_time", "forecast_period": "lead_time", "time": "valid_time"}
+        names = {new: old for old, new in _VALID_TIME_NAMES.items()}
         if "time_bnds" in forecast.variables:
             names["time_bnds"] = VALID_TIME_BOUNDS
             forecast["time"].attrs["bounds"] = VALID_TIME_BOUNDS
@@ -146,29 +139,28 @@ def save_valid_time(forecast: xr.Dataset, folder: str | os.PathLike, name: str =
 def to_weatherbench2(forecast: xr.Dataset) -> xr.Dataset:
     """Return a forecast in the layout of WeatherBench 2's stores: dims (time, prediction_timedelta, ...).
 
-    Variables get WeatherBench 2's names where they are known (`t2m` becomes `2m_temperature`; flat variables on a
-    level keep it in the name, `geopotential_500`), latitudes and longitudes ascend, levels are in hPa, and
-    `valid_time` is dropped, which follows from the other two. WeatherBench's tools read the result of
+    Known variables get WeatherBench 2's names (`2m_temperature`, `geopotential_500`), latitudes and longitudes ascend,
+    levels are in hPa, and `valid_time` is dropped. WeatherBench's tools read the result of
     `to_zarr(path, zarr_format=2)`; `open_dataset` is the inverse.
 
     Raises
     ------
     ValueError
-        If this is no forecast, or leads are calendar months or valid times have bounds, which WeatherBench 2 does not
-        have.
+        If this is no forecast, leads are calendar months, or valid times have bounds.
     """
     _check_forecast(forecast)
     if not np.issubdtype(forecast["lead_time"].dtype, np.timedelta64):
         raise ValueError("lead times are calendar months, but WeatherBench 2 has durations only. Use to_netcdf")
-    axes = find_axes(forecast)
     if VALID_TIME_BOUNDS in forecast.coords:
         raise ValueError(
             "WeatherBench 2 has no bounds of valid times. Drop them, forecast.drop_vars('valid_time_bnds')"
         )
-    names = {str(name): _store_name(str(name), v.attrs.get("units", "")) for name, v in forecast.data_vars.items()}
-    names |= {"init_time": "time", "lead_time": "prediction_timedelta"}
-    names |= {axes.latitude: "latitude", axes.longitude: "longitude"}
-    names |= {axes.level: "level"} if axes.level else {}
+    axes = find_axes(forecast)
+    names = {"init_time": "time", "lead_time": "prediction_timedelta", axes.latitude: "latitude"}
+    names |= {axes.longitude: "longitude", **({axes.level: "level"} if axes.level else {})}
+    for name, variable in forecast.data_vars.items():
+        if known := lookup_in_units(str(name), variable.attrs.get("units", "")):
+            names[name] = known[0].long_name + ("" if known[1] is None else f"_{known[1]:g}")
     result = orient(forecast.drop_vars("valid_time").rename({old: new for old, new in names.items() if old != new}))
     if "level" in result.coords and (result["level"] % 1 == 0).all():
         result = result.assign_coords(level=result["level"].astype(np.int32))
@@ -181,20 +173,18 @@ def to_weatherbench2(forecast: xr.Dataset) -> xr.Dataset:
 def short_names(forecast: xr.Dataset) -> xr.Dataset:
     """Return a forecast with short names of its variables (`t2m`, `u10`, `z`, `z500`).
 
-    CF names begin with a letter: CF checkers reject WeatherBench's long names such as `2m_temperature`, and NCO needs
-    them quoted. Unknown names stay.
+    CF checkers reject WeatherBench's long names such as `2m_temperature`: CF names begin with a letter.
 
     Raises
     ------
     ValueError
         If two variables would get the same name.
     """
-    new_names = {}
+    new_names = {name: str(name) for name in forecast.data_vars}
     for name in forecast.data_vars:
-        known = lookup(str(name))
-        if known is not None:
+        if known := lookup(str(name)):
             new_names[name] = known[0].short_name + ("" if known[1] is None else f"{known[1]:g}")
-    names = [new_names.get(name, name) for name in forecast.data_vars]
+    names = list(new_names.values())
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two variables would be called {twice[0]!r}. Rename one first")
     return forecast.rename({old: new for old, new in new_names.items() if old != new})
@@ -206,13 +196,8 @@ def _expand(forecast: xr.Dataset, dim: str) -> xr.Dataset:
     return forecast.reset_coords(valid_times).expand_dims(dim).set_coords(valid_times)
 
 
-def _store_name(name: str, units: str) -> str:
-    known = lookup_in_units(name, units)
-    return name if known is None else known[0].long_name + ("" if known[1] is None else f"_{known[1]:g}")
-
-
 def _check_forecast(forecast: xr.Dataset) -> None:
-    if lacking := [name for name in ("init_time", "lead_time", "valid_time") if name not in forecast.coords]:
+    if lacking := [name for name in _VALID_TIME_NAMES if name not in forecast.coords]:
         raise ValueError(
             f"this is not a forecast: it lacks {' and '.join(lacking)}, and has {list(forecast.coords)}. Pass the "
             "result of a Forecaster, or open another forecast with open_dataset"

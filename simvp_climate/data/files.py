@@ -19,19 +19,8 @@ def write_atomically(
 ) -> None:
     """Write a file or folder under a temporary name and rename it: at any moment `path` is absent, old or complete.
 
-    An existing file is replaced; an existing folder must be empty. If `write` or the disk fails, `path` is as before,
-    and the temporary file is removed.
-
-    Parameters
-    ----------
-    path
-        The final name.
-    write
-        Creates the file or folder at the temporary path that it gets.
-    sync
-        Wait until content and name are on the disk, so that they survive a power failure.
-    concurrent
-        Other processes may write the same path at the same time: use a temporary name for this process only.
+    An existing file is replaced; an existing folder must be empty. `write` gets the temporary path. With `sync` content
+    and name survive a power failure; with `concurrent` other processes may write the same path at the same time.
     """
     unfinished = unfinished_path(path)
     if concurrent:
@@ -76,17 +65,14 @@ def check_parent(path: str | os.PathLike) -> Path:
 
 @contextmanager
 def lock(directory: Path) -> Iterator[None]:
-    """Lock a directory until the context or the process ends; BlockingIOError if another process has locked it.
-
-    On a file system without locks, nothing is locked.
-    """
+    """Lock a directory until the context or the process ends; BlockingIOError if another process has locked it."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise
-        except OSError:  # no locks here
+        except OSError:  # a file system without locks
             pass
         yield
     finally:

@@ -46,12 +46,7 @@ class CanonicalAxis:
 
 @dataclass(frozen=True)
 class Axes:
-    """The names of the dimensions in one Dataset, None for each dimension it lacks.
-
-    `rows` and `columns` are the canonical latitudes and longitudes. `levels` holds the values of the dimension `level`;
-    `scalar_level` is the pressure in hPa of a Dataset on a single level (files of WeatherBench 1 carry it as a scalar
-    coordinate).
-    """
+    """The names of the dimensions in one Dataset, None for each dimension it lacks, and what is known about them."""
 
     time: str | None
     latitude: str
@@ -59,26 +54,26 @@ class Axes:
     level: str | None
     rows: CanonicalAxis | None = field(default=None, compare=False, repr=False)
     columns: CanonicalAxis | None = field(default=None, compare=False, repr=False)
-    levels: Levels | None = field(default=None, compare=False, repr=False)
+    levels: Levels | None = field(default=None, compare=False, repr=False)  # of the dimension `level`
+    # hPa, of a Dataset on a single level: files of WeatherBench 1 carry it as a scalar coordinate
     scalar_level: float | None = field(default=None, compare=False, repr=False)
 
 
 def find_axes(dataset: xr.Dataset) -> Axes:
-    """Return the names of the time, latitude, longitude and vertical dimensions of a Dataset.
+    """Return the axes of a Dataset by CF attributes, else by the usual names; a forecast has no single time.
 
-    CF attributes decide, else the usual names. The time of a forecast (dimensions `init_time`, `lead_time`) is None,
-    because it has two. ValueError if there is no regular latitude-longitude grid, if its values break a rule of
-    `find_axis_fault`, or if several dimensions could be the time or the level.
+    ValueError if there is no regular latitude-longitude grid, if its values break a rule of `find_axis_fault`, or if
+    several dimensions could be the time or the level.
     """
     candidates = find_candidates(dataset)
     latitude, longitude = find_horizontal(dataset, candidates)
-    check_axis("latitude", latitude, dataset[latitude].values)
-    check_axis("longitude", longitude, dataset[longitude].values)
+    latitudes, longitudes = dataset[latitude].values, dataset[longitude].values
+    check_axis("latitude", latitude, latitudes)
+    check_axis("longitude", longitude, longitudes)
     time = find_time(dataset, candidates["time"])
-    rows, columns = canonical_latitude(dataset[latitude].values), canonical_longitude(dataset[longitude].values)
+    rows, columns = canonical_latitude(latitudes), canonical_longitude(longitudes)
     levels, scalar_level = _find_levels(dataset, candidates["vertical"])
-    level = None if levels is None else levels.name
-    return Axes(time, latitude, longitude, level, rows, columns, levels, scalar_level)
+    return Axes(time, latitude, longitude, levels and levels.name, rows, columns, levels, scalar_level)
 
 
 def find_candidates(dataset: xr.Dataset | xr.DataArray) -> dict[str, list[str]]:
@@ -87,16 +82,11 @@ def find_candidates(dataset: xr.Dataset | xr.DataArray) -> dict[str, list[str]]:
     # text cannot be an axis (expver), and testing whether it holds dates would read it
     coords = coords.drop_vars([n for n, c in coords.coords.items() if c.dtype.kind in "OUST" and n not in coords.dims])
     guessed = coords.cf.guess_coord_axis()
-    candidates = {}
-    for role in ("latitude", "longitude"):
-        marked = coords.cf.coordinates.get(role, [])
-        candidates[role] = list(marked or guessed.cf.coordinates.get(role, []))
-    candidates["vertical"] = sorted(
-        {*guessed.cf.coordinates.get("vertical", []), *guessed.cf.axes.get("Z", [])}
-        | ({"plev"} & set(coords.coords)),  # CMIP's name; cf-xarray knows it by attributes only
-    )
-    candidates["time"] = list(coords.cf.coordinates.get("time", []))
-    return candidates
+    marked, usual = coords.cf.coordinates, guessed.cf.coordinates
+    candidates = {role: list(marked.get(role) or usual.get(role, [])) for role in ("latitude", "longitude")}
+    vertical = {*usual.get("vertical", []), *guessed.cf.axes.get("Z", [])}
+    vertical |= {"plev"} & set(coords.coords)  # CMIP's name; cf-xarray knows it by attributes only
+    return candidates | {"vertical": sorted(vertical), "time": list(marked.get("time", []))}
 
 
 def find_horizontal(dataset: xr.Dataset, candidates: dict[str, list[str]] | None = None) -> tuple[str, str]:
@@ -125,19 +115,15 @@ def _why_not_regular(dataset: xr.Dataset, candidates: dict[str, list[str]], dime
         for name, variable in dataset.data_vars.items()
         if variable.attrs.get("standard_name") == "latitude" or str(name).lower() in ("lat", "latitude", "xlat")
     ]
-    rule = "Latitude and longitude must each have a dimension of their own"
+    rule = f"Latitude and longitude must each have a dimension of their own. {_REGRID}"
     for name in [*spatial["latitude"], *spatial["longitude"]]:
         if dataset[name].ndim > 1:
-            return (
-                f"{name!r} has the dimensions {dataset[name].dims}: a curvilinear grid (rotated, ocean or"
-                f" regional model). {rule}. {_REGRID}"
-            )
+            dims = dataset[name].dims
+            return f"{name!r} has the dimensions {dims}: a curvilinear grid (rotated, ocean or regional model). {rule}"
     for latitude, longitude in itertools.product(spatial["latitude"], spatial["longitude"]):
-        if dataset[latitude].dims == dataset[longitude].dims:
-            return (
-                f"{latitude!r} and {longitude!r} share the dimension {dataset[latitude].dims[0]!r}: an"
-                f" unstructured or reduced Gaussian grid. {rule}. {_REGRID}"
-            )
+        if (dims := dataset[latitude].dims) == dataset[longitude].dims:
+            shared = f"{latitude!r} and {longitude!r} share the dimension {dims[0]!r}"
+            return f"{shared}: an unstructured or reduced Gaussian grid. {rule}"
     role = "longitude" if "latitude" in dimensions else "latitude"
     if spatial[role]:
         name, dim = spatial[role][0], dataset[spatial[role][0]].dims[0]
@@ -159,22 +145,16 @@ def _why_not_regular(dataset: xr.Dataset, candidates: dict[str, list[str]], dime
 
 
 def _healpix_dimension(dataset: xr.Dataset) -> str | None:
-    """Return the dimension of HEALPix cells, or None.
-
-    Either attributes contain the word (`grid_mapping_name`, `healpix_nside`, `GRIB_gridType`), or a dimension with a
-    usual name has 12 * nside**2 cells, nside a power of two.
-    """
+    """Return the dimension of HEALPix cells by its name, and by attributes or its 12 * 4**order cells, or None."""
     marked = any(
-        "healpix" in str(key).lower() or (isinstance(value, str) and "healpix" in value.lower())
+        "healpix" in f"{key} {value}".lower()
         for variable in dataset.variables.values()
         for key, value in variable.attrs.items()
         if str(key).startswith(("grid", "GRIB_grid", "healpix", "crs"))
     )
     global_sizes = {12 * 4**order for order in range(1, 16)}
-    for dim, size in dataset.sizes.items():
-        if str(dim).lower() in _CELL_NAMES and (marked or size in global_sizes):
-            return str(dim)
-    return None
+    cells = (str(dim) for dim in dataset.dims if str(dim).lower() in _CELL_NAMES)
+    return next((dim for dim in cells if marked or dataset.sizes[dim] in global_sizes), None)
 
 
 class AxisFault(NamedTuple):
@@ -187,11 +167,7 @@ class AxisFault(NamedTuple):
 
 
 def find_axis_fault(axis: str, name: str, values: np.ndarray) -> AxisFault | None:
-    """Return the first rule that the values of a "latitude" or "longitude" break, or None.
-
-    Values are degrees, latitudes within -90..90 and strictly monotonic, longitudes within -360..720 and unique modulo
-    360. `name` is that of the coordinate.
-    """
+    """Return the first rule that the values of a "latitude" or "longitude" called `name` break, or None."""
     lowest, highest = (-90, 90) if axis == "latitude" else (-360, 720)
     if not values.size or values.dtype.kind not in "fiu":
         content = ", ".join(str(value) for value in values[:5]) or "nothing: the selection is empty"
@@ -206,19 +182,16 @@ def find_axis_fault(axis: str, name: str, values: np.ndarray) -> AxisFault | Non
             return AxisFault("values", message, _REGRID, None)
         fix = f'ds = ds.isel({name}=((ds["{name}"] >= {lowest}) & (ds["{name}"] <= {highest})).values)'
         return AxisFault("values", message, fix, np.flatnonzero(~wrong))
-    return _find_disorder(name, values) if axis == "latitude" else _find_repeats(name, values)
-
-
-def _find_disorder(name: str, latitudes: np.ndarray) -> AxisFault | None:
-    """Return the fault of latitudes that do not increase or decrease strictly, or None."""
-    directions = np.sign(np.diff(latitudes))
+    if axis == "longitude":
+        return _find_repeats(name, values)
+    directions = np.sign(np.diff(values))
     if np.abs(directions.sum()) == directions.size:
         return None
     position = int(np.argmax((directions != directions[0]) | (directions == 0)))
-    message = f"latitudes must increase or decrease strictly, but {name!r} goes from {latitudes[position]:g} to"
-    message += f" {latitudes[position + 1]:g} at position {position + 1}"
+    message = f"latitudes must increase or decrease strictly, but {name!r} goes from {values[position]:g} to"
+    message += f" {values[position + 1]:g} at position {position + 1}"
     fix = f'ds = ds.sortby("{name}").drop_duplicates("{name}")'
-    return AxisFault("order", message, fix, np.unique(latitudes, return_index=True)[1])
+    return AxisFault("order", message, fix, np.unique(values, return_index=True)[1])
 
 
 def _find_repeats(name: str, longitudes: np.ndarray) -> AxisFault | None:
@@ -252,9 +225,9 @@ def find_time(dataset: xr.Dataset, marked: list[str] | None = None) -> str | Non
 
     ValueError if several dimensions could be the time, or `time` has no dates.
     """
-    marked = find_candidates(dataset)["time"] if marked is None else marked
     if is_forecast(dataset):
         return None
+    marked = find_candidates(dataset)["time"] if marked is None else marked
     names = [name for name, index in dataset.indexes.items() if isinstance(index, pd.DatetimeIndex | xr.CFTimeIndex)]
     names = names or [name for name in marked if name in dataset.dims]
     if len(names) > 1:
@@ -269,10 +242,7 @@ def find_time(dataset: xr.Dataset, marked: list[str] | None = None) -> str | Non
 
 
 def find_member(dataset: xr.Dataset) -> str | None:
-    """Return the name of the dimension of ensemble members, or None; ValueError if several could be it.
-
-    The CF standard name `realization` marks it, else the usual names (`number`, `member`, ...).
-    """
+    """Return the name of the dimension of ensemble members, or None; ValueError if several could be it."""
     names = sorted(
         str(dim)
         for dim in dataset.dims
@@ -312,9 +282,8 @@ def read_levels(name: str, variable: xr.Variable) -> Levels:
         return Levels(name, np.full(variable.shape, np.nan), False, units)
     values = np.asarray(variable.values, dtype=np.float64)
     if units is None:
-        named = variable.attrs.get("standard_name") == "air_pressure" or name.lower().startswith(
-            ("lev", "plev", "pres", "isobaric")
-        )
+        named = name.lower().startswith(("lev", "plev", "pres", "isobaric"))
+        named = named or variable.attrs.get("standard_name") == "air_pressure"
         # no pressure in hPa is above 1100
         return Levels(name, values / 100 if values.size and values.max() > 2000 else values, named, None)
     in_pascal = same_units(units, "Pa")
@@ -328,10 +297,7 @@ def canonical_latitude(values: np.ndarray) -> CanonicalAxis:
 
 
 def canonical_longitude(values: np.ndarray) -> CanonicalAxis:
-    """Return longitudes ascending without a jump.
-
-    Globally from 0 to under 360; a region begins after its largest gap and may run beyond 360.
-    """
+    """Return longitudes ascending: from 0 to under 360; a region begins after its largest gap, and may pass 360."""
     degrees = values.astype(np.float64) % 360
     degrees[degrees > 360 - TOLERANCE] -= 360  # noise below 0 belongs at the beginning
     order = np.argsort(degrees, kind="stable")
@@ -345,10 +311,7 @@ def canonical_longitude(values: np.ndarray) -> CanonicalAxis:
 
 
 def closes_longitude(longitude: xr.DataArray | np.ndarray) -> bool:
-    """Return whether evenly spaced longitudes (degrees, any range, any order) go once round the globe.
-
-    False for a region, for unequal spacing, and where a meridian appears twice (0 and 360).
-    """
+    """Return whether longitudes (degrees, any range, any order) are evenly spaced once round the globe."""
     degrees = np.sort(np.asarray(longitude, dtype=np.float64).ravel() % 360)
     if len(degrees) < 2:
         return False
@@ -358,10 +321,7 @@ def closes_longitude(longitude: xr.DataArray | np.ndarray) -> bool:
 
 
 def reaches_poles(latitude: xr.DataArray | np.ndarray) -> str:
-    """Return how the rows of a grid reach the poles: "rows", "between" or "no"; latitudes in degrees, in any order.
-
-    "rows": the outermost rows lie on the poles; "between": no further row would fit between them and the poles.
-    """
+    """Return "rows" if the outermost rows lie on the poles, "between" if no row would fit beyond them, else "no"."""
     degrees = np.sort(np.asarray(latitude, dtype=np.float64).ravel())
     if len(degrees) and np.allclose(degrees[[0, -1]], (-90, 90), rtol=0, atol=TOLERANCE):
         return "rows"
@@ -379,11 +339,9 @@ def check_same_grid(first: xr.Dataset, second: xr.Dataset) -> None:
 
 def check_same_axis(axis: str, first: np.ndarray, second: np.ndarray) -> None:
     """Raise ValueError unless two arrays of the axis "latitude" or "longitude" agree to 0.001 degrees."""
+    fix = "Select the same region, or regrid one of them"
     if first.shape != second.shape:
-        raise ValueError(
-            f"the grids differ: {first.size} against {second.size} {axis}s. Select the same region, or regrid one"
-            " of them"
-        )
+        raise ValueError(f"the grids differ: {first.size} against {second.size} {axis}s. {fix}")
     difference = first.astype(np.float64) - second.astype(np.float64)
     if axis == "longitude":
         difference = (difference + 180) % 360 - 180
@@ -392,52 +350,37 @@ def check_same_axis(axis: str, first: np.ndarray, second: np.ndarray) -> None:
         index = int(differing[0])
         raise ValueError(
             f"the grids differ: {axis} {index} is {float(first[index]):g} against {float(second[index]):g} (tolerance"
-            f" {TOLERANCE:g} degrees). Select the same region, or regrid one of them"
+            f" {TOLERANCE:g} degrees). {fix}"
         )
 
 
 def latitude_weights(latitude: xr.DataArray | xr.Dataset) -> xr.DataArray:
     """Return the area of a grid cell at each latitude, relative to the mean over the rows.
 
-    The area between the edges of a row is sin(upper edge) - sin(lower edge). Inner edges lie midway
-    between the rows; the outer edges lie half the neighboring spacing beyond the outermost rows and are
-    cut at the poles. So a row at a pole is half a cell, and the edge rows of a region are ordinary cells
-    (as in WeatherBench-X; WeatherBench 2 stretches them to the poles). On an evenly spaced grid without
-    rows at the poles this is cos(latitude) / mean(cos(latitude)).
+    The area is sin(upper edge) - sin(lower edge). Inner edges lie midway between the rows; the outer edges lie half the
+    neighboring spacing beyond the outermost rows, cut at the poles (as in WeatherBench-X; WeatherBench 2 stretches the
+    edge rows of a region to the poles). On an evenly spaced grid without rows at the poles this is
+    cos(latitude) / mean(cos(latitude)).
 
-    Parameters
-    ----------
-    latitude
-        A one-dimensional coordinate in degrees north, ascending or descending, or a Dataset or DataArray
-        that has one: called "latitude" or "lat", or marked by `standard_name` or `units`.
-
-    Returns
-    -------
-    DataArray over the latitude dimension with its coordinate, float64, no unit, mean 1. A single row has
-    weight 1.
+    `latitude` is a coordinate in degrees north, ascending or descending, or a Dataset or DataArray that has one. The
+    result is a DataArray over the latitude dimension with its coordinate, float64, mean 1.
 
     Raises
     ------
     ValueError
-        If there is no such coordinate, or its values are not strictly monotonic, not finite, or beyond
-        90 degrees.
+        If there is no such coordinate, or its values are not strictly monotonic, not finite, or beyond 90 degrees.
     """
     latitude = _latitude_coordinate(latitude)
     check_axis("latitude", str(latitude.name), latitude.values)
     degrees = latitude.values.astype(np.float64)
-    if len(degrees) == 1:
-        weights = np.ones(1)
-    else:
+    weights = np.ones(1)
+    if len(degrees) > 1:
         # the absolute value serves descending rows
         weights = np.abs(np.diff(np.sin(np.deg2rad(latitude_edges(degrees)))))
         weights /= weights.mean()
-    return xr.DataArray(
-        weights,
-        dims=latitude.dims,
-        coords=latitude.reset_coords(drop=True).coords,
-        name="latitude_weights",
-        attrs={"long_name": "cell area relative to the mean over latitudes", "units": "1"},
-    )
+    attrs = {"long_name": "cell area relative to the mean over latitudes", "units": "1"}
+    coords = latitude.reset_coords(drop=True).coords
+    return xr.DataArray(weights, coords, latitude.dims, name="latitude_weights", attrs=attrs)
 
 
 def _latitude_coordinate(data: xr.DataArray | xr.Dataset) -> xr.DataArray:

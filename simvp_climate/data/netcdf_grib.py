@@ -27,36 +27,31 @@ def is_file_url(url: str) -> bool:
 
 def open_files(files: Sequence[str | os.PathLike], variables: Sequence[str]) -> xr.Dataset:
     """Return the Dataset of some NetCDF files, or of some GRIB files; GRIB files are searched for the variables."""
-    if _is_grib(files[0]):
-        return _open_grib(files, variables)
-    return _open_with_xarray(files)
-
-
-def _open_with_xarray(files: Sequence[str | os.PathLike], engine: str | None = None) -> xr.Dataset:
     names = [str(file) for file in files]
+    is_remote = "://" in names[0]
+    if Path(urlsplit(names[0]).path if is_remote else names[0]).suffix in GRIB_SUFFIXES:
+        return _open_grib(names, variables)
+    if not is_remote and Path(names[0]).is_file() and _starts_with(names[0], b"GRIB"):
+        return _open_grib(names, variables)
+    return _open_with_xarray(names)
+
+
+def _open_with_xarray(names: Sequence[str], engine: str | None = None) -> xr.Dataset:
     options = {"decode_timedelta": False, "engine": engine}
     if engine == "cfgrib":
         options["backend_kwargs"] = _GRIB_OPTIONS
     for name in names:
         if name.startswith(("http://", "https://")):
             _check_opendap(name)
+    files = f"the {len(names)} files from {names[0]!r} to {names[-1]!r}"
     try:
         if len(names) == 1:
             return decode_lead_times(xr.open_dataset(names[0], chunks=None, **options))
         # Files may differ in attributes (history) but not in their grids: xarray would fill labels that differ in the
         # last digit with NaN.
-        joined = xr.open_mfdataset(
-            names,
-            combine="by_coords",
-            data_vars="minimal",
-            coords="minimal",
-            compat="no_conflicts",
-            join="exact",
-            combine_attrs="override",
-            preprocess=_name_level,
-            **options,
-        )
-        return decode_lead_times(joined)
+        options |= {"join": "exact", "compat": "no_conflicts", "combine_attrs": "override", "preprocess": _name_level}
+        options |= {"combine": "by_coords", "data_vars": "minimal", "coords": "minimal"}
+        return decode_lead_times(xr.open_mfdataset(names, **options))
     except PermissionError:
         raise
     except OSError as error:
@@ -65,8 +60,8 @@ def _open_with_xarray(files: Sequence[str | os.PathLike], engine: str | None = N
         if "mixed types" not in str(error):
             raise
         raise ValueError(
-            f"the {len(names)} files from {names[0]!r} to {names[-1]!r} have different calendars ({error}). Pass the "
-            "files of one model or run, or convert with ds.convert_calendar(...)"
+            f"{files} have different calendars ({error}). Pass the files of one model or run, or convert with "
+            "ds.convert_calendar(...)"
         ) from error
     except ValueError as error:
         if type(error).__name__ == "DatasetBuildError":  # GRIB with several hypercubes
@@ -80,17 +75,13 @@ def _open_with_xarray(files: Sequence[str | os.PathLike], engine: str | None = N
         if len(names) == 1:
             raise
         raise ValueError(
-            f"the {len(names)} files from {names[0]!r} to {names[-1]!r} cannot be joined: {error}. Their grids must "
-            "agree to the last digit, and all variables have the same times: correct them, or join them with xarray"
+            f"{files} cannot be joined: {error}. Their grids must agree to the last digit, and all variables have the "
+            "same times: correct them, or join them with xarray"
         ) from error
 
 
 def _check_opendap(url: str) -> None:
-    """Raise OSError if no OPeNDAP server answers at an address.
-
-    Otherwise the NetCDF library prints a syntax error about the server's error page. All other problems (passwords,
-    certificates, addresses with a fragment) are left to the library.
-    """
+    """Raise OSError if no OPeNDAP server answers: the NetCDF library would print a syntax error about an error page."""
     if urlsplit(url).fragment:
         return
     try:
@@ -112,42 +103,33 @@ def _damaged_file_error(path: str, error: Exception) -> Exception:
     return ValueError(f"{path!r} is damaged or truncated ({error}). Copy or download it again")
 
 
-def _starts_with(path: str | os.PathLike, *magic: bytes) -> bool:
+def _starts_with(path: str, *magic: bytes) -> bool:
     with open(path, "rb") as file:
         return file.read(4).startswith(magic)
 
 
-def _is_grib(path: str | os.PathLike) -> bool:
-    if "://" in str(path):
-        return Path(urlsplit(str(path)).path).suffix in GRIB_SUFFIXES
-    return Path(path).suffix in GRIB_SUFFIXES or (Path(path).is_file() and _starts_with(path, b"GRIB"))
-
-
-def _open_grib(files: Sequence[str | os.PathLike], variables: Sequence[str]) -> xr.Dataset:
-    if "://" in str(files[0]):
-        raise ValueError(f"{str(files[0])!r} is GRIB, which must be a local path. Download the file first")
+def _open_grib(names: Sequence[str], variables: Sequence[str]) -> xr.Dataset:
+    if "://" in names[0]:
+        raise ValueError(f"{names[0]!r} is GRIB, which must be a local path. Download the file first")
     if importlib.util.find_spec("cfgrib") is None:
-        raise ImportError(
-            f"{str(files[0])!r} is GRIB, and reading it needs cfgrib. Run: pip install 'simvp-climate[grib]'"
-        )
+        raise ImportError(f"{names[0]!r} is GRIB, and reading it needs cfgrib. Run: pip install 'simvp-climate[grib]'")
     from cfgrib import DatasetBuildError
     from gribapi.errors import GribInternalError
 
     try:
-        return _open_with_xarray(files, engine="cfgrib")
+        return _open_with_xarray(names, engine="cfgrib")
     except GribInternalError as error:
-        raise _damaged_file_error(str(files[0]), error) from error
+        raise _damaged_file_error(names[0], error) from error
     except DatasetBuildError as error:
-        if len(files) > 1:
+        if len(names) > 1:
             raise ValueError(
-                f"the {len(files)} GRIB files from {str(files[0])!r} have several grids, levels or members that do not "
+                f"the {len(names)} GRIB files from {names[0]!r} have several grids, levels or members that do not "
                 f"fit into one Dataset ({error}). Open them one by one, or with xarray and filter_by_keys"
             ) from error
-    return _choose_hypercubes(str(files[0]), variables)
+    return _choose_hypercubes(names[0], variables)
 
 
 def _choose_hypercubes(path: str, variables: Sequence[str]) -> xr.Dataset:
-    """Return the requested variables of a GRIB file whose variables do not fit into one Dataset."""
     from cfgrib.xarray_store import open_variable_datasets
 
     cubes = open_variable_datasets(path, backend_kwargs=_GRIB_OPTIONS, chunks=None, decode_timedelta=False)
@@ -158,19 +140,21 @@ def _choose_hypercubes(path: str, variables: Sequence[str]) -> xr.Dataset:
             available = sorted({str(name) for cube in cubes for name in cube.data_vars})
             raise ValueError(f"no variable {name!r} in {path!r}. It has {', '.join(available)}")
         if len(matches) > 1:
-            shapes = " and ".join(_describe_cube(cubes[position]) for position in matches)
+            arrays = [array for position in matches for array in cubes[position].data_vars.values()]
+            levels = [array.attrs.get("GRIB_typeOfLevel", "unknown level") for array in arrays]
+            shapes = " and ".join(f"{level} {dict(array.sizes)}" for level, array in zip(levels, arrays, strict=True))
             raise ValueError(
                 f"{path!r} has {name!r} {len(matches)} times: {shapes}. Select one and pass the Dataset: "
                 "xr.open_dataset(path, engine='cfgrib', backend_kwargs={'indexpath': '', 'filter_by_keys': "
                 "{'typeOfLevel': 'surface'}})"
             )
         chosen[matches[0]] = decode_lead_times(_name_level(cubes[matches[0]]))
-    datasets = [cube.drop_vars([n for n, c in cube.coords.items() if c.ndim == 0]) for cube in chosen.values()]
-    names = [name for dataset in datasets for name in dataset.data_vars]
+    names = [name for cube in chosen.values() for name in cube.data_vars]
     try:
         if len(set(names)) < len(names):
             raise ValueError(f"{max(names, key=names.count)!r} would appear twice")
-        return xr.merge(datasets, join="exact", compat="override", combine_attrs="override")
+        cubes = map(_drop_scalars, chosen.values())
+        return xr.merge(cubes, join="exact", compat="override", combine_attrs="override")
     except ValueError as error:
         raise ValueError(
             f"{list(variables)} of {path!r} do not fit into one Dataset: {error}. Open them one at a time"
@@ -183,11 +167,6 @@ def _has_variable(dataset: xr.Dataset, name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _describe_cube(cube: xr.Dataset) -> str:
-    (variable,) = cube.data_vars.values()
-    return f"{variable.attrs.get('GRIB_typeOfLevel', 'unknown level')} {dict(variable.sizes)}"
 
 
 def decode_lead_times(dataset: xr.Dataset) -> xr.Dataset:
@@ -203,8 +182,7 @@ def decode_lead_times(dataset: xr.Dataset) -> xr.Dataset:
 def _name_level(dataset: xr.Dataset) -> xr.Dataset:
     """Move the level of a file on a single level into the names of its variables: z becomes z500.
 
-    WeatherBench 1 has z at 500 and t at 850 hPa in two files, each with a scalar `level`, which exclude each other in
-    one Dataset.
+    WeatherBench 1 has z at 500 and t at 850 hPa in two files, whose scalar `level` would exclude each other.
     """
     level = find_scalar_level(dataset)
     if level is None:
@@ -214,5 +192,8 @@ def _name_level(dataset: xr.Dataset) -> xr.Dataset:
         meaning = lookup(str(name))
         if meaning is not None and meaning[0].on_levels and meaning[1] is None:
             names[name] = f"{meaning[0].short_name}{level:g}"
-    scalars = [name for name, coordinate in dataset.coords.items() if coordinate.ndim == 0]
-    return dataset.drop_vars(scalars).rename(names)
+    return _drop_scalars(dataset).rename(names)
+
+
+def _drop_scalars(dataset: xr.Dataset) -> xr.Dataset:
+    return dataset.drop_vars([name for name, coordinate in dataset.coords.items() if coordinate.ndim == 0])

@@ -1,7 +1,6 @@
 """Read blocks of states from an oriented Dataset as float32 arrays, each stored chunk once.
 
-A variable that is still an untouched lazy view of a Zarr array on a local disk is read by tensorstore where that is
-installed, straight into the output buffer; everything else is read through xarray. Both give the same values.
+tensorstore, if installed, reads variables that are untouched views of a local Zarr array; xarray reads all others.
 """
 
 import hashlib
@@ -9,15 +8,17 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from zarr.core.buffer.cpu import NDBuffer
 
-from simvp_climate.data.checked_store import DamagedChunkError, MissingChunkError
 from simvp_climate.data.views import View, find_view, store_address, variable_identity
+from simvp_climate.data.zarr_store import DamagedChunkError, MissingChunkError
 
 ENGINES = ("auto", "zarr", "tensorstore")
 _TASK_BYTES = 2**23  # read by one task: a few chunks, so that the cores share a block
@@ -37,18 +38,50 @@ class Channel:
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
-    """A series of states that can be read: an oriented Dataset and where its variables are stored."""
+class Field:
+    """One variable of a series (time, [level,] latitude, longitude), and where it is stored."""
 
-    dataset: xr.Dataset
-    channels: tuple[Channel, ...]  # of a state, in order
-    views: tuple[View | None, ...]  # for each variable the stored array that it is an untouched view of
-    tensorstores: tuple[object | None, ...]  # for each variable the array opened by tensorstore; None: xarray reads
+    name: str
+    variable: xr.Variable
+    view: View | None  # the stored array that it is an untouched view of
+    tensorstore: Any | None = None  # that array opened by tensorstore; None: xarray reads
 
     @property
-    def time_count(self) -> int:
-        """Number of times."""
-        return self.dataset.sizes["time"]
+    def chunk_bytes(self) -> int:
+        """Bytes of the largest stored chunk after decoding, including unused levels and cells; 0 if unknown."""
+        if self.view is not None or self.variable.chunks is None:
+            return 0 if self.view is None else self.view.chunk_bytes
+        return int(np.prod([max(lengths) for lengths in self.variable.chunks])) * self.variable.dtype.itemsize
+
+    @property
+    def chunk_times(self) -> int:
+        """Number of times of the series in a stored chunk; a series may skip stored times."""
+        length, positions = self.time_layout()
+        return max(1, length // abs(positions.step) if isinstance(positions, range) else length)
+
+    def chunk_indices(self, start: int, stop: int) -> np.ndarray:
+        """Return for times `start` to `stop` the index along time of the stored chunk."""
+        length, positions = self.time_layout()
+        return np.asarray(positions[start:stop]) // length
+
+    def time_layout(self) -> tuple[int, range | np.ndarray]:
+        """Return the stored times in a chunk, and the stored position of every time of the series."""
+        if self.view is None:
+            return max(self.variable.chunksizes.get("time", (1,))), range(self.variable.sizes["time"])
+        axis = self.view.time_axis
+        times = self.view.key[axis]
+        is_slice = isinstance(times, slice)
+        positions = range(*times.indices(self.view.stored.shape[axis])) if is_slice else np.asarray(times)
+        return 1 if self.view.chunks is None else self.view.chunks[axis], positions
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A series of states that can be read."""
+
+    dataset: xr.Dataset  # oriented
+    channels: tuple[Channel, ...]  # of a state, in order
+    fields: tuple[Field, ...]  # the variables, in order
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -63,29 +96,27 @@ class Source:
     @property
     def chunk_times(self) -> int:
         """Largest number of times of the series in one stored chunk (or shard) of any variable; 1 if unknown."""
-        return max(self._times_per_chunk(index) for index in range(len(self.views)))
+        return max(field.chunk_times for field in self.fields)
+
+    @property
+    def _longest_chunked(self) -> Field:
+        return max(self.fields, key=lambda field: field.time_layout()[0])
 
     def offset_in_chunk(self, time: int) -> int:
         """Return how many times of the series its longest chunk around `time` holds before `time`."""
-        length, positions = self._time_layout(self._longest_chunked())
+        length, positions = self._longest_chunked.time_layout()
         step = positions.step if isinstance(positions, range) else 1
         return int(positions[time] % length // step) if step > 0 else 0
 
     def decoded_times(self, start: int, stop: int) -> int:
         """Return how many times are decoded to read `start` to `stop`, in whole chunks of the longest."""
-        index = self._longest_chunked()
-        return len(np.unique(self.chunk_indices(index, start, stop))) * self._times_per_chunk(index)
+        field = self._longest_chunked
+        return len(np.unique(field.chunk_indices(start, stop))) * field.chunk_times
 
     @property
     def chunk_bytes(self) -> int:
-        """Bytes of the largest stored chunk after decoding, including unused levels and cells."""
-        sizes = [0]
-        for view, variable in zip(self.views, self.dataset.data_vars.values(), strict=True):
-            if view is not None:
-                sizes.append(view.chunk_bytes)
-            elif variable.chunks is not None:
-                sizes.append(int(np.prod([max(lengths) for lengths in variable.chunks])) * variable.dtype.itemsize)
-        return max(sizes)
+        """Bytes of the largest decoded chunk of any variable."""
+        return max(field.chunk_bytes for field in self.fields)
 
     @property
     def decoding_bytes(self) -> int:
@@ -95,49 +126,14 @@ class Source:
     @property
     def max_tasks(self) -> int:
         """Number of tasks that may read at the same time: fewer where chunks are large."""
-        remote = any(view is not None and view.is_remote for view in self.views)
-        tasks = _MAX_TASKS if remote else min(_MAX_TASKS, os.cpu_count() or 1)
+        views = [field.view for field in self.fields if field.view is not None]
+        is_remote = any(view.array is not None and view.folder is None for view in views)
+        tasks = _MAX_TASKS if is_remote else min(_MAX_TASKS, os.cpu_count() or 1)
         return max(1, min(tasks, _DECODED_BYTES // max(1, self.chunk_bytes)))
-
-    def level_count(self, index: int) -> int:
-        """Return the number of levels of a variable, 0 if it has no level dimension."""
-        return self._variable(index).sizes.get("level", 0)
-
-    def chunk_indices(self, index: int, start: int, stop: int) -> np.ndarray:
-        """Return for times `start` to `stop` the index along time of the stored chunk of a variable."""
-        length, positions = self._time_layout(index)
-        return np.asarray(positions[start:stop]) // length
-
-    def _variable(self, index: int) -> xr.DataArray:
-        return self.dataset[list(self.dataset.data_vars)[index]]
-
-    def _longest_chunked(self) -> int:
-        """Return the index of the variable with the most times in a stored chunk."""
-        return max(range(len(self.views)), key=lambda index: self._time_layout(index)[0])
-
-    def _times_per_chunk(self, index: int) -> int:
-        """Return the number of times of the series in a chunk of a variable; a series may skip stored times."""
-        length, positions = self._time_layout(index)
-        return max(1, length // abs(positions.step) if isinstance(positions, range) else length)
-
-    def _time_layout(self, index: int) -> tuple[int, range | np.ndarray]:
-        """Return the stored times in a chunk of a variable, and the stored position of every time of the series."""
-        view = self.views[index]
-        if view is None:
-            return max(self._variable(index).variable.chunksizes.get("time", (1,))), range(self.time_count)
-        times = view.key[view.time_axis]
-        if isinstance(times, slice):
-            positions = range(*times.indices(view.stored.shape[view.time_axis]))
-        else:
-            positions = np.asarray(times)
-        return 1 if view.chunks is None else view.chunks[view.time_axis], positions
 
 
 def list_channels(dataset: xr.Dataset) -> tuple[Channel, ...]:
-    """Return the channels of an oriented Dataset: variables in order, each with its levels in order.
-
-    ValueError if a variable has no time dimension, or one other than time, level, latitude and longitude.
-    """
+    """Return the channels of an oriented Dataset in order; ValueError if a variable has no time or other dimensions."""
     channels = []
     for name, variable in dataset.data_vars.items():
         if "time" not in variable.dims:
@@ -158,15 +154,14 @@ def list_channels(dataset: xr.Dataset) -> tuple[Channel, ...]:
 def open_source(dataset: xr.Dataset, engine: str = "auto") -> Source:
     """Return an oriented Dataset (time, [level,] latitude, longitude) as a source of states.
 
-    Engine "zarr" reads through xarray and zarr-python, "tensorstore" every variable with tensorstore, "auto" with
-    tensorstore those that it can read. ValueError if the engine is unknown or tensorstore cannot read a variable,
-    ModuleNotFoundError if it is not installed.
+    Engine "zarr" reads through xarray, "tensorstore" with tensorstore or not at all (ValueError, ModuleNotFoundError),
+    "auto" with tensorstore those variables that it can read.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r} must be one of {ENGINES}")
     channels = list_channels(dataset)
-    views = tuple(find_view(variable.variable) for variable in dataset.data_vars.values())
-    source = Source(dataset, channels, views, (None,) * len(views))
+    fields = [Field(str(name), v.variable, find_view(v.variable)) for name, v in dataset.data_vars.items()]
+    source = Source(dataset, channels, tuple(fields))
     if engine == "zarr":
         return source
     try:
@@ -177,51 +172,43 @@ def open_source(dataset: xr.Dataset, engine: str = "auto") -> Source:
                 "engine='tensorstore' needs tensorstore. Run: pip install 'simvp-climate[fast]', or use engine='auto'"
             ) from error
         return source
-    opened = tuple(None if view is None else _open_tensorstore(tensorstore, view, source.max_tasks) for view in views)
-    if engine == "tensorstore" and None in opened:
-        name = list(dataset.data_vars)[opened.index(None)]
-        raise ValueError(
-            f"engine='tensorstore' cannot read {name!r}: it must be an untouched lazy view of a Zarr array on a local "
-            "disk. Use engine='auto'"
-        )
-    return Source(dataset, channels, views, opened)
+    fields = [replace(each, tensorstore=_open_tensorstore(tensorstore, each.view, source.max_tasks)) for each in fields]
+    for field in fields:
+        if engine == "tensorstore" and field.tensorstore is None:
+            raise ValueError(
+                f"engine='tensorstore' cannot read {field.name!r}: it must be an untouched lazy view of a Zarr array "
+                "on a local disk. Use engine='auto'"
+            )
+    return Source(dataset, channels, tuple(fields))
 
 
-@dataclass(frozen=True, eq=False)
-class Request:
-    """States to read: times `start` to `stop` (exclusive) of a source into `out`.
-
-    `out` is float32 of shape (stop - start, channel, latitude, longitude).
-    """
+class Request(NamedTuple):
+    """States to read: times `start` to `stop` (exclusive) of a source."""
 
     source: Source
     start: int
     stop: int
-    out: np.ndarray
+    out: np.ndarray  # float32, (stop - start, channel, latitude, longitude)
 
 
 def fetch(requests: Sequence[Request]) -> None:
-    """Read all requests into their arrays, many chunks at the same time; return when every value has arrived.
-
-    OSError, with the variable, the chunk and its times, if something cannot be read.
-    """
+    """Read all requests, many chunks at once; OSError with the variable, chunk and times that cannot be read."""
     tasks, futures = [], []
-    for request in requests:
-        source, first_channel = request.source, 0
-        for index, variable in enumerate(source.dataset.data_vars.values()):
-            channel_count = variable.sizes.get("level", 1)
-            out = request.out[:, first_channel : first_channel + channel_count]
-            if "level" not in variable.dims:
+    for source, first, last, states in requests:
+        times, first_channel = source.dataset.indexes["time"], 0
+        # tensorstore limits small chunks by itself, but would keep all large ones in memory at the same time
+        are_small = source.chunk_bytes <= _TASK_BYTES
+        for field in source.fields:
+            channel_count = field.variable.sizes.get("level", 1)
+            out = states[:, first_channel : first_channel + channel_count]
+            if "level" not in field.variable.dims:
                 out = out[:, 0]
             first_channel += channel_count
-            view, store = source.views[index], source.tensorstores[index]
-            # tensorstore limits small chunks by itself, but would keep all large ones in memory at the same time
-            direct = store is not None and source.chunk_bytes <= _TASK_BYTES
-            if direct and (future := _start_direct_read(view, store, request.start, request.stop, out)):
-                futures.append((source, index, request.start, request.stop, future))
+            if are_small and (future := _start_direct_read(field, first, last, out)):
+                futures.append((field, times, first, last, future))
                 continue
-            for start, stop in _split_at_chunks(source, index, request.start, request.stop):
-                tasks.append((source, index, start, stop, out[start - request.start : stop - request.start]))
+            for start, stop in _split_at_chunks(field, first, last):
+                tasks.append((field, times, start, stop, out[start - first : stop - first]))
     if len(tasks) == 1:
         _run(*tasks[0])
     elif tasks:
@@ -229,11 +216,11 @@ def fetch(requests: Sequence[Request]) -> None:
         with ThreadPoolExecutor(min(max_tasks, len(tasks))) as pool:
             # the list waits for all tasks and raises the first error
             list(pool.map(lambda task: _run(*task), tasks))
-    for source, index, start, stop, future in futures:
+    for field, times, start, stop, future in futures:
         try:
             future.result()
         except Exception as error:
-            raise _explain(source, index, start, stop, error) from error
+            raise _explain(field, times, start, stop, error) from error
 
 
 def read(source: Source, times: np.ndarray) -> np.ndarray:
@@ -260,14 +247,13 @@ def source_identity(source: Source) -> str | None:
     return hashlib.sha256(json.dumps(identities).encode()).hexdigest()
 
 
-def _open_tensorstore(tensorstore: ModuleType, view: View, max_tasks: int) -> object | None:
+def _open_tensorstore(tensorstore: ModuleType, view: View | None, max_tasks: int) -> Any | None:
     """Return the array of a view opened by tensorstore, or None if it is not on a local disk or not supported."""
-    folder = view.folder
-    if folder is None:
+    if view is None or view.folder is None:
         return None
     spec = {
         "driver": "zarr" if view.array.metadata.zarr_format == 2 else "zarr3",
-        "kvstore": {"driver": "file", "path": f"{folder.absolute()}/"},
+        "kvstore": {"driver": "file", "path": f"{view.folder.absolute()}/"},
         # as for zarr-python, see `missing_chunks` of open_dataset
         "fill_missing_data_reads": getattr(view.array.store, "missing_chunks", "fill") == "fill",
         "recheck_cached_data": False,
@@ -282,37 +268,32 @@ def _open_tensorstore(tensorstore: ModuleType, view: View, max_tasks: int) -> ob
 
 
 def _selection(view: View, start: int, stop: int) -> tuple[list, list]:
-    """Return the index to read along each stored axis, and for each axis of the result how to reorder it, or None.
+    """Return the index to read along each stored axis, and the index that reorders each axis of the result.
 
-    Slices that run forward are read as they are. Backward slices are read forward and flipped. A list of latitudes or
-    longitudes is read as the slice that contains it, because lists are slow to read and would decode chunks twice. A
-    list of levels or times is read as it is.
+    Backward slices are read forward and flipped. A list of latitudes or longitudes is read as the slice that contains
+    it, because lists are slow to read and would decode chunks twice.
     """
     indices, order, dims = [], [], iter(view.dims)
     for size, index in zip(view.stored.shape, view.key, strict=True):
         if isinstance(index, int):
             indices.append(index)
             continue
-        dim = next(dims)
-        if isinstance(index, slice):
-            chosen = range(*index.indices(size))
-            if dim == "time":
-                chosen = chosen[start:stop]
+        dim, reorder = next(dims), slice(None)
+        chosen = range(*index.indices(size)) if isinstance(index, slice) else index
+        if dim == "time":
+            chosen = chosen[start:stop]
+        if isinstance(chosen, range):
+            step = abs(chosen.step)
             if chosen.step < 0:
-                indices.append(slice(chosen[-1], chosen[0] + 1, -chosen.step))
-                order.append(slice(None, None, -1))
-            else:
-                indices.append(slice(chosen[0], chosen[-1] + 1, chosen.step))
-                order.append(None)
-            continue
-        chosen = index[start:stop] if dim == "time" else index
-        if dim in ("latitude", "longitude"):
+                chosen, reorder = chosen[::-1], slice(None, None, -1)
+            indices.append(slice(chosen[0], chosen[-1] + 1, step))
+        elif dim in ("latitude", "longitude"):
             indices.append(slice(int(chosen.min()), int(chosen.max()) + 1, 1))
-            order.append(chosen - chosen.min())
+            reorder = chosen - chosen.min()
         else:
             consecutive = len(chosen) == chosen[-1] - chosen[0] + 1 and (np.diff(chosen) == 1).all()
             indices.append(slice(int(chosen[0]), int(chosen[-1]) + 1, 1) if consecutive else chosen)
-            order.append(None)
+        order.append(reorder)
     return indices, order
 
 
@@ -322,48 +303,46 @@ def _transpose_to(dims: tuple[str, ...], out: np.ndarray) -> np.ndarray:
     return out.transpose([axes.index(dim) for dim in dims])
 
 
-def _in_stored_order(view: View, order: list, out: np.ndarray) -> np.ndarray:
-    """Return a view of `out` in the order of the stored axes, backward axes flipped."""
-    return _transpose_to(view.dims, out)[tuple(slice(None) if reorder is None else reorder for reorder in order)]
-
-
-def _start_direct_read(view: View, store: object, start: int, stop: int, out: np.ndarray) -> object | None:
-    """Start reading with tensorstore into `out` and return a future; return None if the numbers must be converted."""
+def _start_direct_read(field: Field, start: int, stop: int, out: np.ndarray) -> Any | None:
+    """Start reading with tensorstore into `out` and return a future; None if it cannot, or must convert the numbers."""
+    view = field.view
+    if field.tensorstore is None or view.decoders:
+        return None
     import tensorstore
 
     indices, order = _selection(view, start, stop)
-    if view.decoders or any(isinstance(reorder, np.ndarray) for reorder in order):
+    if any(isinstance(reorder, np.ndarray) for reorder in order):
         return None
-    target = _in_stored_order(view, order, out)
-    selected = store.oindex[tuple(indices)]
+    selected = field.tensorstore.oindex[tuple(indices)]
     if selected.dtype != tensorstore.float32:
         selected = selected.astype(tensorstore.float32)
+    target = _transpose_to(view.dims, out)[tuple(order)]
     return tensorstore.array(target, copy=False, write=True).write(selected)
 
 
-def _run(source: Source, index: int, start: int, stop: int, out: np.ndarray) -> None:
+def _run(field: Field, times: pd.Index, start: int, stop: int, out: np.ndarray) -> None:
     """Read one variable at some times into `out` (time, [level,] latitude, longitude), and explain errors."""
     try:
-        _read_variable(source, index, start, stop, out)
+        _read_field(field, start, stop, out)
     except Exception as error:
-        raise _explain(source, index, start, stop, error) from error
+        raise _explain(field, times, start, stop, error) from error
 
 
-def _read_variable(source: Source, index: int, start: int, stop: int, out: np.ndarray) -> None:
-    view, store = source.views[index], source.tensorstores[index]
+def _read_field(field: Field, start: int, stop: int, out: np.ndarray) -> None:
+    view, store = field.view, field.tensorstore
+    target = _transpose_to(field.variable.dims, out)
     if view is None:
-        variable = source.dataset.variables[list(source.dataset.data_vars)[index]]
         # read before it is transposed: xarray reads a lazy transposed array point by point
-        np.copyto(_transpose_to(variable.dims, out), variable.isel(time=slice(start, stop)).values, casting="unsafe")
+        np.copyto(target, field.variable.isel(time=slice(start, stop)).values, casting="unsafe")
         return
-    if store is not None and (future := _start_direct_read(view, store, start, stop, out)):
+    if future := _start_direct_read(field, start, stop, out):
         future.result()
         return
     indices, order = _selection(view, start, stop)
     direct = not view.decoders and not any(isinstance(axis, np.ndarray) for axis in [*indices, *order])
     if store is None and direct and view.array is not None and view.array.dtype == np.float32:
         # decoded into the buffer itself: an array in between takes as long again
-        view.array.get_basic_selection(tuple(indices), out=NDBuffer(_in_stored_order(view, order, out)))
+        view.array.get_basic_selection(tuple(indices), out=NDBuffer(target[tuple(order)]))
         return
     if store is None:
         values = view.stored[tuple(indices)].values
@@ -372,42 +351,39 @@ def _read_variable(source: Source, index: int, start: int, stop: int, out: np.nd
         for decoder in view.decoders:
             values = decoder(values)
     for axis, reorder in enumerate(order):
-        if isinstance(reorder, np.ndarray):
-            values = values.take(reorder, axis=axis)
-        elif reorder is not None:
-            values = np.flip(values, axis)
-    np.copyto(_transpose_to(view.dims, out), values, casting="unsafe")
+        values = values[(slice(None),) * axis + (reorder,)]
+    np.copyto(target, values, casting="unsafe")
 
 
-def _split_at_chunks(source: Source, index: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+def _split_at_chunks(field: Field, start: int, stop: int) -> Iterator[tuple[int, int]]:
     """Yield times `start` to `stop` in pieces that end where chunks end, each of about `_TASK_BYTES`."""
-    time_bytes = source.state_bytes // len(source.channels) * max(1, source.level_count(index))
-    view = source.views[index]
+    time_bytes, view = 4 * field.variable.size // field.variable.sizes["time"], field.view
     if view is not None and view.chunks is not None:  # count what is decoded along with it
         time_bytes = max(time_bytes, view.chunk_bytes // view.chunks[view.time_axis])
-    ends = [start + int(end) for end in np.flatnonzero(np.diff(source.chunk_indices(index, start, stop))) + 1]
+    ends = [start + int(end) for end in np.flatnonzero(np.diff(field.chunk_indices(start, stop))) + 1]
     for end in [*ends, stop]:
         if (end - start) * time_bytes >= _TASK_BYTES or end == stop:
             yield start, end
             start = end
 
 
-def _explain(source: Source, index: int, start: int, stop: int, error: Exception) -> Exception:
+def _explain(field: Field, times: pd.Index, start: int, stop: int, error: Exception) -> Exception:
     """Return an OSError that names the variable, the first chunk that cannot be read, and its times."""
-    view, times, name = source.views[index], source.dataset.indexes["time"], list(source.dataset.data_vars)[index]
-    first, last = start, stop - 1
+    view, first, last = field.view, start, stop - 1
     if view is not None and view.folder is not None:
-        chunks = source.chunk_indices(index, start, stop)
+        chunks = field.chunk_indices(start, stop)
         for begin in np.concatenate([[0], np.flatnonzero(np.diff(chunks)) + 1]):
             time = start + int(begin)
-            if chunk_error := _chunk_error(source, index, time):
+            try:
+                view.stored[tuple(_selection(view, time, time + 1)[0])].load()
+            except Exception as chunk_error:  # that of zarr-python, which contains the fix
                 error, first = chunk_error, time
                 last = start + int(np.flatnonzero(chunks == chunks[begin])[-1])
                 break
     where = "" if view is None or view.array is None else f" of the store {store_address(view.array.store)}"
     chunk = "" if first == start and last == stop - 1 and len(times) > 1 else "one chunk, "
     message = (
-        f"{name!r}{where} cannot be read at the times {times[first]} to {times[last]} ({chunk}{last - first + 1} "
+        f"{field.name!r}{where} cannot be read at the times {times[first]} to {times[last]} ({chunk}{last - first + 1} "
         f"times): {type(error).__name__}: {error}"
     )
     if isinstance(error, MissingChunkError | DamagedChunkError):  # these contain the fix
@@ -415,25 +391,3 @@ def _explain(source: Source, index: int, start: int, stop: int, error: Exception
     return OSError(
         f"{message}. If the file is damaged, copy it again; if the store is remote, check the connection and try again"
     )
-
-
-def _chunk_error(source: Source, index: int, time: int) -> Exception | None:
-    """Return the error of reading a variable at one time, or None if it can be read.
-
-    Where tensorstore fails, the error of the checked store is preferred: it contains the fix.
-    """
-    out = np.empty((1, source.level_count(index) or 1, *source.shape[1:]), dtype=np.float32)
-    view = source.views[index]
-    try:
-        _read_variable(source, index, time, time + 1, out if source.level_count(index) else out[:, 0])
-        return None
-    except Exception as error:
-        if source.tensorstores[index] is None:
-            return error
-        try:
-            view.stored[tuple(_selection(view, time, time + 1)[0])].load()
-        except ValueError as checked_error:
-            return checked_error
-        except Exception:
-            pass
-        return error

@@ -7,13 +7,7 @@ import warnings
 import numpy as np
 import xarray as xr
 
-from simvp_climate.data.grid import (
-    TOLERANCE,
-    check_axis,
-    closes_longitude,
-    find_horizontal,
-    latitude_edges,
-)
+from simvp_climate.data.grid import TOLERANCE, check_axis, closes_longitude, find_horizontal, latitude_edges
 
 # attributes that describe the grid and the values on it, GRIB's as cfgrib hands them on
 _ABOUT_GRID = re.compile(
@@ -23,12 +17,9 @@ _ABOUT_GRID = re.compile(
 
 # WeatherBench's grids: columns, rows, whether the outer rows lie on the poles
 _SIZES = {
-    "5.625deg": (64, 32, False),
-    "2.8125deg": (128, 64, False),
-    "1.40625deg": (256, 128, False),
-    "1.5deg": (240, 121, True),
-    "0.25deg": (1440, 721, True),
-}
+    "5.625deg": (64, 32, False), "2.8125deg": (128, 64, False), "1.40625deg": (256, 128, False),
+    "1.5deg": (240, 121, True), "0.25deg": (1440, 721, True),
+}  # fmt: skip
 # as in the names of WeatherBench 2's stores
 _STORE_NAMES = {
     f"{columns}x{rows}{suffix}": (columns, rows, poles)
@@ -41,45 +32,37 @@ _GRIDS = _SIZES | _STORE_NAMES
 def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.5) -> xr.Dataset:
     """Return the dataset on another latitude-longitude grid, every value the area mean over its cell.
 
-    First-order conservative: a new value is the mean of the old cells, weighted by their areas within the new
-    cell. Between global grids the area mean (`latitude_weights`) stays the same. Cell areas are spherical,
-    longitudes are periodic, and a row at a pole is half a cell. Edges of cells lie midway between the
-    coordinates, also where the file has bounds; the outermost rows extend to the poles where no further row
-    would fit (Gaussian grids).
-
-    Missing values are ignored: a new value is the mean over the area with values, NaN where this is less than
-    `min_valid` of the cell.
+    First-order conservative: a new value is the mean of the old cells, weighted by their areas within the new cell.
+    Between global grids the area mean (`latitude_weights`) stays the same. Cell areas are spherical, longitudes are
+    periodic, and a row at a pole is half a cell. Edges lie midway between the coordinates, also where the file has
+    bounds; the outermost rows extend to the poles where no further row would fit (Gaussian grids).
 
     Parameters
     ----------
     dataset
-        On a regular latitude-longitude grid, global or a region, with any names, order and range. Variables
-        chunked with dask stay lazy and keep their chunks in the other dimensions; all others are read, so
-        chunk a large store first: `ds.chunk(time=100)`.
+        On a regular latitude-longitude grid, global or a region. Variables chunked with dask stay lazy; all others
+        are read, so chunk a large store first: `ds.chunk(time=100)`.
     grid
-        A grid of WeatherBench: "5.625deg", "2.8125deg", "1.40625deg" (no rows at the poles), "1.5deg",
-        "0.25deg" (with), or as in WeatherBench 2's store names, "64x32_equiangular_conservative" or "64x32".
-        Latitudes ascend, but descend at 0.25 degrees, as published; longitudes are 0 to under 360. Or a
-        Dataset, whose latitudes and longitudes are taken.
+        A grid of WeatherBench: "5.625deg", "2.8125deg", "1.40625deg" (no rows at the poles), "1.5deg", "0.25deg"
+        (with), or as in WeatherBench 2's store names, "64x32_equiangular_conservative" or "64x32". Latitudes ascend,
+        but descend at 0.25 degrees, as published. Or a Dataset, whose latitudes and longitudes are taken.
     min_valid
-        Fraction of a new cell's area that must have values, 0 to 1. With 0 any value is enough.
+        A new value is the mean over the area with values, NaN where this is less than this fraction of the cell.
 
     Returns
     -------
-    Dataset with the variables, names, attributes and dimension order of `dataset`, and the latitudes and
-    longitudes of `grid` under their old names. Floating types stay; integers and booleans become floating.
-    Variables without latitude or longitude stay as they are; bounds of the old cells, other coordinates on
-    the old grid and attributes that describe it are dropped. All variables are averaged, which is wrong for
-    totals of a cell, such as its area or its mass in kg.
+    Dataset with the variables, names, attributes and dimension order of `dataset`, and the latitudes and longitudes of
+    `grid` under their old names. Integers and booleans become floating. Variables without latitude or longitude stay;
+    other coordinates on the old grid, its bounds and attributes are dropped. All variables are averaged, which is wrong
+    for totals of a cell, such as its area or its mass in kg.
 
     Raises
     ------
     ImportError
         If xarray-regrid is not installed.
     ValueError
-        If `grid` is neither a name nor a Dataset, the name is not known, the dataset or the target has no
-        regular latitude-longitude grid, a cell of the target reaches beyond the dataset, or a variable holds
-        text, dates or classes (CF `flag_values`), which have no mean.
+        If a grid is unknown or not regular, a cell of the target reaches beyond the dataset, or a variable holds text,
+        dates or classes (CF `flag_values`), which have no mean.
 
     Warns
     -----
@@ -90,12 +73,7 @@ def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.
         raise ValueError(f"a {type(dataset).__name__} must become a Dataset first. array.to_dataset(name='t2m')")
     if not 0 <= min_valid <= 1:
         raise ValueError(f"min_valid={min_valid!r} must lie in [0, 1]. It is a fraction of a cell's area")
-    if not isinstance(grid, str | xr.Dataset):
-        raise ValueError(
-            f"grid={grid!r} must be a name or a Dataset. Names are {', '.join(_SIZES)} and sizes such as '64x32'; for "
-            "any other grid pass a Dataset with its latitude and longitude"
-        )
-    target = _named_grid(grid) if isinstance(grid, str) else grid
+    target = grid if isinstance(grid, xr.Dataset) else _named_grid(grid)
     old, new = _axes(dataset, "the dataset"), _axes(target, "the target grid")
     degrees = {role: (old[role].values.astype(np.float64), new[role].values.astype(np.float64)) for role in old}
     weights = {
@@ -164,8 +142,7 @@ def _overlap_of_rows(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     if south.min() < old_south.min() - TOLERANCE or north.max() > old_north.max() + TOLERANCE:
         _refuse_outside("latitude", (south.min(), north.max()), (old_south.min(), old_north.max()))
     old_south, old_north, south, north = (np.sin(np.deg2rad(edge)) for edge in (old_south, old_north, south, north))
-    shared = np.minimum(old_north[:, None], north) - np.maximum(old_south[:, None], south)
-    shared = np.maximum(shared, 0)
+    shared = np.maximum(np.minimum(old_north[:, None], north) - np.maximum(old_south[:, None], south), 0)
     return shared / shared.sum(0)
 
 
@@ -224,13 +201,13 @@ def _spacing(degrees: np.ndarray) -> float:
     return float(np.median(np.abs(np.diff(degrees))))
 
 
-def _named_grid(name: str) -> xr.Dataset:
-    if name not in _GRIDS:
-        near = difflib.get_close_matches(name, _GRIDS, n=1)
+def _named_grid(name: object) -> xr.Dataset:
+    if not isinstance(name, str) or name not in _GRIDS:
+        near = difflib.get_close_matches(str(name), _GRIDS, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"grid {name!r} is unknown. {hint}Names are {', '.join(_SIZES)} and sizes such as '64x32'; for any other "
-            "grid pass a Dataset with its latitude and longitude"
+            f"grid={name!r} must be a known name or a Dataset. {hint}Names are {', '.join(_SIZES)} and sizes such as "
+            "'64x32'; for any other grid pass a Dataset with its latitude and longitude"
         )
     columns, rows, poles = _GRIDS[name]
     latitude = np.linspace(-90, 90, rows) if poles else -90 + (np.arange(rows) + 0.5) * 180 / rows
@@ -240,14 +217,14 @@ def _named_grid(name: str) -> xr.Dataset:
 
 
 def _axes(dataset: xr.Dataset, owner: str) -> dict[str, xr.DataArray]:
-    """Return the latitude and longitude of a regular grid with at least two values each."""
     try:
-        latitude, longitude = find_horizontal(dataset)
-        check_axis("latitude", latitude, dataset[latitude].values)
-        check_axis("longitude", longitude, dataset[longitude].values)
+        axes = {
+            role: dataset[name] for role, name in zip(("latitude", "longitude"), find_horizontal(dataset), strict=True)
+        }
+        for role, coordinate in axes.items():
+            check_axis(role, coordinate.name, coordinate.values)
     except ValueError as error:
         raise ValueError(f"{owner} has no usable grid: {error}") from error
-    axes = {"latitude": dataset[latitude], "longitude": dataset[longitude]}
     for role, coordinate in axes.items():
         if coordinate.size < 2:
             raise ValueError(

@@ -34,10 +34,7 @@ _CREDENTIALS = {
 
 
 def open_remote_store(url: str) -> Store:
-    """Return the Zarr store at an address, read only, through obstore if installed, else through fsspec.
-
-    ValueError if the scheme of the address is unknown, ImportError if a package is not installed.
-    """
+    """Return the Zarr store at an address, read only, through obstore if installed, else through fsspec."""
     if zarr.config.get("async.concurrency") == zarr.config.defaults[0]["async"]["concurrency"]:
         zarr.config.set({"async.concurrency": _REQUESTS_IN_FLIGHT})
     scheme = urlsplit(url).scheme
@@ -53,10 +50,8 @@ def open_remote_store(url: str) -> Store:
                 f"{url!r} cannot be opened: {error}. Supported are {', '.join(_SCHEMES)} and local paths"
             ) from error
         if isinstance(error, ImportError):
-            raise ImportError(
-                f"reading {url!r} needs a package that is not installed ({error}). "
-                "Run: pip install 'simvp-climate[cloud]'"
-            ) from error
+            fix = "Run: pip install 'simvp-climate[cloud]'"
+            raise ImportError(f"reading {url!r} needs a package that is not installed ({error}). {fix}") from error
         raise
 
 
@@ -65,7 +60,6 @@ def _is_anonymous(scheme: str) -> bool:
 
 
 def _open_obstore(url: str) -> Any:
-    """Return an obstore store with retries and timeouts."""
     from obstore.store import from_url
 
     scheme = urlsplit(url).scheme

@@ -1,15 +1,15 @@
 """Split a Dataset into training, validation and test periods."""
 
+import itertools
 from typing import NamedTuple
 
-import numpy as np
 import xarray as xr
 
 _WEATHERBENCH = ("2015", "2016", "2018")  # the last years of training, validation and test (Rasp et al. 2020)
 
 
 class Splits(NamedTuple):
-    """Three periods of a Dataset that follow each other."""
+    """Three consecutive periods of a Dataset, lazy where it is."""
 
     train: xr.Dataset
     valid: xr.Dataset
@@ -27,11 +27,6 @@ def split(dataset: xr.Dataset, train_until: str | None = None, valid_until: str 
         Last dates, included, as xarray reads them: "2015", "2003-08", "2003-08-31T12"; the test period follows. None
         for both: WeatherBench's periods, training to 2015, validation 2016, test 2017 and 2018.
 
-    Returns
-    -------
-    Splits
-        Named tuple (train, valid, test), lazy where the data are.
-
     Raises
     ------
     ValueError
@@ -42,8 +37,7 @@ def split(dataset: xr.Dataset, train_until: str | None = None, valid_until: str 
         raise ValueError(f"train_until={train_until!r} and valid_until={valid_until!r} must come together. Pass both")
     last = None
     if train_until is None:
-        years = {*np.unique(times.year).tolist()}
-        if not {2015, 2016, 2017, 2018} <= years:
+        if not {2015, 2016, 2017, 2018} <= {*times.year}:
             raise ValueError(
                 f"the data, {times[0]} to {times[-1]}, do not cover WeatherBench's years 2015 to 2018. Pass the last "
                 "dates, for example train_until='2010', valid_until='2012'"
@@ -51,10 +45,8 @@ def split(dataset: xr.Dataset, train_until: str | None = None, valid_until: str 
         train_until, valid_until, last = _WEATHERBENCH
     if not times.is_monotonic_increasing:
         raise ValueError("the times must increase. ds = ds.sortby('time')")
-    first, second = (dataset.sel(time=slice(None, date)).sizes["time"] for date in (train_until, valid_until))
-    end = dataset.sel(time=slice(None, last)).sizes["time"]
-    bounds = ((0, first), (first, second), (second, end))
-    splits = Splits(*(dataset.isel(time=slice(*positions)) for positions in bounds))
+    ends = [dataset.sel(time=slice(None, date)).sizes["time"] for date in (train_until, valid_until, last)]
+    splits = Splits(*(dataset.isel(time=slice(*positions)) for positions in itertools.pairwise([0, *ends])))
     for name, period in zip(("training", "validation", "test"), splits, strict=True):
         if not period.sizes["time"]:
             raise ValueError(

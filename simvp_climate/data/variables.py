@@ -1,8 +1,4 @@
-"""The vocabulary: names, units and plausible ranges of the variables of WeatherBench and ERA5.
-
-Units are in UDUNITS spelling. `find_variable` finds a variable of the vocabulary in a Dataset. Nothing here converts a
-value; `conversion` returns the factor and offset.
-"""
+"""The vocabulary: names, units (in UDUNITS spelling) and plausible ranges of the variables of WeatherBench and ERA5."""
 
 import difflib
 import re
@@ -77,38 +73,26 @@ _SUBSTITUTES = {"z": "gh", "gh": "z"}
 
 _PSEUDO_NAMES = {"uv10": ("u10", "v10")}
 
-
-def _spellings() -> dict[str, Variable]:
-    by_short_name = {variable.short_name: variable for variable in VARIABLES}
-    shared = Counter(variable.standard_name for variable in VARIABLES)
-    # A standard name that several variables share (air_temperature: t and t2m) says too little.
-    names = {v.standard_name: v for v in VARIABLES if v.standard_name is not None and shared[v.standard_name] == 1}
-    names |= {variable.long_name: variable for variable in VARIABLES}
-    names |= {alias: by_short_name[short_name] for alias, short_name in _ALIASES.items()}
-    return names | by_short_name
-
-
-_BY_NAME = _spellings()
+_SHARED = Counter(variable.standard_name for variable in VARIABLES)
+# A standard name that several variables share (air_temperature: t and t2m) says too little.
+_BY_NAME = {v.standard_name: v for v in VARIABLES if v.standard_name is not None and _SHARED[v.standard_name] == 1}
+_BY_NAME |= {v.long_name: v for v in VARIABLES} | {v.short_name: v for v in VARIABLES}
+_BY_NAME |= {alias: _BY_NAME[short_name] for alias, short_name in _ALIASES.items()}
 
 
 def lookup(name: str) -> tuple[Variable, int | None] | None:
-    """Return the variable and the pressure level in hPa that a name means, or None if unknown.
+    """Return the variable and the pressure level in hPa (None where none is named) that a name means, or None.
 
-    Understands short names (`"t2m"`, `"z500"`), WeatherBench names (`"2m_temperature"`, `"geopotential"`,
-    `"geopotential_500"`, `"geopotential_500hPa"`), the names of GRIB and CMIP for the same quantity in the
-    same units (`"2t"`, `"tas"`), and CF standard names that only one variable has. The level is None where
-    none is named.
+    Understands the names of WeatherBench (`"z500"`, `"2m_temperature"`, `"geopotential_500"`, `"geopotential_500hPa"`),
+    GRIB and CMIP for the same quantity in the same units (`"2t"`, `"tas"`), and unambiguous CF standard names.
     """
     if name in _BY_NAME:
         return _BY_NAME[name], None
     match = re.fullmatch(r"(.*?[^\d_])_?(\d{2,4})(?:_?hPa)?", name)
-    if match is None:
+    variable = match and _BY_NAME.get(match[1])
+    if variable is None or not variable.on_levels or not 1 <= int(match[2]) <= 1100:
         return None
-    variable = _BY_NAME.get(match[1])
-    level = int(match[2])
-    if variable is None or not variable.on_levels or not 1 <= level <= 1100:
-        return None
-    return variable, level
+    return variable, int(match[2])
 
 
 def substitute(variable: Variable) -> Variable | None:
@@ -124,17 +108,13 @@ def lookup_in_units(name: str, units: str) -> tuple[Variable, int | None] | None
 
 
 def expand(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names with pseudo-names expanded: `"uv10"` gives `"u10"`, `"v10"`.
-
-    ValueError if `names` is a string, is empty, or names a variable twice.
-    """
+    """Return the names with `"uv10"` as `"u10"`, `"v10"`; ValueError if they are a string, empty, or repeat."""
     if isinstance(names, str):
         raise ValueError(f"variables={names!r} is one string, but must be a list of names: write [{names!r}]")
     expanded = tuple(member for name in names for member in _PSEUDO_NAMES.get(name, (name,)))
     if not expanded:
         raise ValueError('variables is empty. Name at least one, for example ["z500", "t2m"]')
-    twice = [name for name, count in Counter(expanded).items() if count > 1]
-    if twice:
+    if twice := [name for name, count in Counter(expanded).items() if count > 1]:
         raise ValueError(f"{twice[0]!r} is requested twice in {list(expanded)}. Name each variable once")
     known = {}
     for name in expanded:
@@ -145,21 +125,13 @@ def expand(names: Iterable[str]) -> tuple[str, ...]:
     return expanded
 
 
-def find_variables(
-    dataset: xr.Dataset, names: Iterable[str], level_dim: str | None, scalar_level: float | None
-) -> dict[str, tuple[str, int | None]]:
-    """Return for each name, pseudo-names expanded, the variable of a Dataset and its level as from `find_variable`."""
-    return {name: find_variable(dataset, name, level_dim, scalar_level) for name in expand(names)}
-
-
 def find_variable(
     dataset: xr.Dataset, name: str, level_dim: str | None, scalar_level: float | None
 ) -> tuple[str, int | None]:
     """Return the variable of a Dataset that a name means, and the level in hPa to select if it has several.
 
-    The name is one of the file, or any that `lookup` knows; the attributes of variables count too. `level_dim` is the
-    vertical dimension, `scalar_level` the pressure in hPa of a Dataset on a single level. ValueError if no variable or
-    several match, or the variable is on another level than the name says, or on an unknown one.
+    The name is one of the file, or any that `lookup` knows; the attributes of variables count too. `level_dim` and
+    `scalar_level` are as in `Axes`. ValueError if no variable or several match, or the level is another or unknown.
     """
     # some files store orography and the like as coordinates
     names = [other for other in dataset.variables if other not in dataset.dims]
@@ -171,11 +143,16 @@ def find_variable(
     variable, level = meaning
     known = {n: _meanings(dataset, n, level_dim, scalar_level) for n in names}
     on_level = {n for n in names if level_dim in dataset[n].dims}
-    matches, exact = _matches(known, on_level, variable, level)
-    other = substitute(variable)
-    if not exact and other is not None:
-        other_matches, exact = _matches(known, on_level, other, level)
-        matches = matches or other_matches
+    matches, exact = [], []
+    for candidate in (variable, substitute(variable)):
+        if exact or candidate is None:
+            break
+        unnamed = [n for n, meanings in known.items() if (candidate, None) in meanings]
+        matches, exact = matches or unnamed, unnamed
+        if level is not None:
+            # z may also be the surface geopotential: accept only a variable with levels, or one named after its level
+            exact = [n for n, meanings in known.items() if (candidate, level) in meanings]
+            exact += [n for n in unnamed if n in on_level]
     if level is None or exact:
         match = _single_match(dataset, name, exact)
         return match, level if match in on_level else None
@@ -204,25 +181,12 @@ def _meanings(
     return {known for known in described if known[1] is None and (has_level or not known[0].on_levels)}
 
 
-def _matches(
-    known: dict[str, set[tuple[Variable, int | None]]], on_level: set[str], variable: Variable, level: int | None
-) -> tuple[list[str], list[str]]:
-    """Return the names of a variable without a level in the name, and the names that have the requested level."""
-    matches = [name for name, meanings in known.items() if (variable, None) in meanings]
-    if level is None:
-        return matches, matches
-    # z may also be the surface geopotential: accept only a variable with levels, or one named after its level
-    flat = [name for name, meanings in known.items() if (variable, level) in meanings]
-    return matches, flat + [name for name in matches if name in on_level]
-
-
 def _described_as(dataset: xr.Dataset, name: str) -> list[str]:
     attrs = dataset.variables[name].attrs
     return [str(attrs[key]) for key in ("standard_name", "short_name", "GRIB_shortName") if key in attrs]
 
 
 def _single_match(dataset: xr.Dataset, name: str, matches: list[str]) -> str:
-    """Return the only match, or raise ValueError with the closest names."""
     if len(matches) == 1:
         return matches[0]
     available = sorted(str(n) for n in dataset.data_vars)
@@ -237,36 +201,30 @@ def _single_match(dataset: xr.Dataset, name: str, matches: list[str]) -> str:
 
 
 def same_units(first: str, second: str) -> bool:
-    """Return whether two units are the same but for spelling.
-
-    `"m**2 s**-2"`, `"m2 s-2"`, `"m^2/s^2"` and `"J kg-1"` are. Units that differ by a factor or an offset
-    (Pa and hPa, K and degC) are not the same. An empty string counts as dimensionless, as `"1"`.
-    """
+    """Return whether two units are the same but for spelling, such as `"m**2 s**-2"`, `"m^2/s^2"` and `"J kg-1"`."""
     return _factors(first) == _factors(second)
 
 
 def conversion(name: str, source: str, target: str) -> tuple[float, float] | None:
     """Return factor and offset so that `target_value = factor * source_value + offset`, or None.
 
-    Only what is exact by definition is converted: units that differ by a power of ten or in hours, days and
-    seconds (hPa and Pa, % and 1, mm and m, g kg-1 and kg kg-1), and degC and K. If `lookup` knows `name` as
-    geopotential or its height, also m (or gpm) and m2 s-2, by standard gravity, 9.80665 m s-2. If it knows it as
-    precipitation, also kg m-2 and m, by 1000 kg m-3, as ERA5 and the CF conventions count water.
+    Only what is exact by definition is converted: units that differ by a factor, and degC and K. For names that
+    `lookup` knows also geopotential and its height, by standard gravity (9.80665 m s-2), and precipitation in kg m-2
+    and m, by 1000 kg m-3, as ERA5 and the CF conventions count water.
     """
     (bases, scale, zero), (target_bases, target_scale, target_zero) = _to_base(source), _to_base(target)
     difference = Counter(bases)
     difference.subtract(target_bases)
     factor = scale / target_scale
     left = {base: exponent for base, exponent in difference.items() if exponent}
-    if left:
-        known = lookup(name)
-        short_name = None if known is None else known[0].short_name
-        for names, quantity, amount in _EQUIVALENTS:
-            for direction in (1, -1):
-                if short_name in names and left == {base: direction * power for base, power in quantity.items()}:
-                    return float(factor * amount**direction), 0.0
-        return None
-    return float(factor), float((zero - target_zero) / target_scale)
+    if not left:
+        return float(factor), float((zero - target_zero) / target_scale)
+    known = lookup(name)
+    for names, quantity, amount in _EQUIVALENTS if known else ():
+        for direction in (1, -1):
+            if known[0].short_name in names and left == {base: direction * n for base, n in quantity.items()}:
+                return float(factor * amount**direction), 0.0
+    return None
 
 
 # Factors between units that are equivalent for some variables: the units as source over target.
@@ -281,8 +239,7 @@ def _to_base(units: str) -> tuple[dict[str, int], Fraction, Fraction]:
     exponents = _factors(units)
     if exponents == {"degC": 1}:
         return {"K": 1}, Fraction(1), Fraction("273.15")
-    bases: Counter[str] = Counter()
-    scale = Fraction(1)
+    bases, scale = Counter(), Fraction(1)
     for unit, exponent in exponents.items():
         amount, units_of = _MULTIPLES.get(unit, (Fraction(1), {unit: 1}))
         scale *= amount**exponent
@@ -342,13 +299,12 @@ def _factors(units: str) -> dict[str, int]:
         if token == "/":
             sign = -1
             continue
-        match = re.fullmatch(r"(\D+?)\^?([+-]?\d+)?", token)
-        if match is None and token != "1":
-            return {text: 1}
-        if match is not None:
+        if token != "1":
+            match = re.fullmatch(r"(\D+?)\^?([+-]?\d+)?", token)
+            if match is None:
+                return {text: 1}
             name = _UNIT_NAMES.get(match[1].lower(), match[1])
-            power = sign * int(match[2] or 1)
             for base, exponent in _DERIVED.get(name, {name: 1}).items():
-                exponents[base] += power * exponent
+                exponents[base] += sign * int(match[2] or 1) * exponent
         sign = 1  # udunits: a slash divides by the next factor only
-    return {name: exponent for name, exponent in exponents.items() if exponent and name != "1"}
+    return {name: exponent for name, exponent in exponents.items() if exponent}

@@ -1,7 +1,4 @@
-"""Lazy variables as selections from stored arrays: array, indices, decoders, and a digest that shows changes.
-
-Only this module knows how xarray wraps an opened file.
-"""
+"""Lazy variables as selections from stored arrays. Only this module knows how xarray wraps an opened file."""
 
 import hashlib
 import json
@@ -19,7 +16,7 @@ from xarray.core import indexing
 from zarr.abc.store import Store
 from zarr.storage import LocalStore, WrapperStore
 
-from simvp_climate.data.checked_store import CheckedStore
+from simvp_climate.data.zarr_store import CheckedStore
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +51,6 @@ class View:
             store = store._store
         return store.root / self.array.path if isinstance(store, LocalStore) else None
 
-    @property
-    def is_remote(self) -> bool:
-        """Whether the variable is a Zarr array that is not on a local disk."""
-        return self.array is not None and self.folder is None
-
 
 def find_view(variable: xr.Variable) -> View | None:
     """Return a lazy variable as a view, or None for dask, numbers in memory and results of arithmetic."""
@@ -81,7 +73,11 @@ def find_view(variable: xr.Variable) -> View | None:
         return None
     array, backend = None, data.array
     if type(backend) is ZarrArrayWrapper:
-        array = _checked(backend.get_array())
+        array = backend.get_array()
+        if not isinstance(array.store, CheckedStore):  # raise an error for truncated chunks; absent ones stay allowed
+            store = CheckedStore(array.store, missing_chunks="fill")
+            store.arrays = {array.path: array.metadata}
+            array = zarr.open_array(store, path=array.path, mode="r")
         backend = ZarrArrayWrapper(array)
     stored = indexing.LazilyIndexedArray(backend)
     for decoder in decoders:
@@ -92,20 +88,10 @@ def find_view(variable: xr.Variable) -> View | None:
     return View(xr.Variable(axis_names, stored), key, variable.dims, array, chunks, tuple(decoders))
 
 
-def _checked(array: zarr.Array) -> zarr.Array:
-    """Return an array that raises an error for truncated chunks; absent chunks read as in the store it comes from."""
-    if isinstance(array.store, CheckedStore):
-        return array
-    store = CheckedStore(array.store, missing_chunks="fill")
-    store.arrays = {array.path: array.metadata}
-    return zarr.open_array(store, path=array.path, mode="r")
-
-
 def variable_identity(variable: xr.Variable) -> str | None:
     """Return a digest that changes with the stored data and the selection, or None if it would need the values.
 
-    For files on a local disk it covers the name, size and modification time of each file (of each chunk); for remote
-    stores the address and metadata only, so that a chunk overwritten in place goes unnoticed.
+    It covers the names, sizes and modification times of local files (chunks), the address and metadata of remote ones.
     """
     view = find_view(variable)
     if view is None:
@@ -137,11 +123,9 @@ def _stamp(path: str) -> str:
     entries = []
     with os.scandir(path) as folder:
         for entry in folder:
-            if entry.is_dir():
-                entries.append(_stamp(entry.path))
-            else:
-                stat = entry.stat()
-                entries.append(f"{entry.name} {stat.st_size} {stat.st_mtime_ns}")
+            stat = entry.stat()
+            file = f"{entry.name} {stat.st_size} {stat.st_mtime_ns}"
+            entries.append(_stamp(entry.path) if entry.is_dir() else file)
     return f"{path} {sorted(entries)}"
 
 

@@ -13,11 +13,7 @@ _DURATION = re.compile(r"(\d+(\.\d+)?)?\s*[A-Za-z]+")
 
 
 def parse_step(step: str) -> pd.Timedelta | int:
-    """Return a time step: a `pandas.Timedelta`, or an int for a number of calendar months.
-
-    "6h" and "1D" are durations; "1MS" (or "1ME", "3MS") are calendar months, which differ in length. ValueError if the
-    text is neither, or the step is not positive.
-    """
+    """Return a time step: a `pandas.Timedelta` ("6h", "1D"), or an int for a number of calendar months ("1MS")."""
     rule = f"{step!r} is not a time step: write a duration such as '6h' or '1D', or calendar months such as '1MS'"
     if not isinstance(step, str):
         raise ValueError(f"{rule}, as text")
@@ -32,16 +28,13 @@ def parse_step(step: str) -> pd.Timedelta | int:
             value = pd.Timedelta(step if step[0].isdigit() else f"1{step}")
         except ValueError as error:
             raise ValueError(rule) from error
-    if value <= (0 if isinstance(value, int) else pd.Timedelta(0)):
+    if value <= type(value)(0):
         raise ValueError(f"{step!r} as a time step must be longer than zero")
     return value
 
 
 def lead_times(step: str, horizon: int) -> xr.DataArray:
-    """Return the lead times of `horizon` steps, the first one step after the initialization.
-
-    timedelta64[ns] for durations; for calendar steps a number of months with `units: months`.
-    """
+    """Return the lead times of `horizon` steps: timedelta64[ns], or for calendar steps integers in months."""
     size = parse_step(step)
     count = np.arange(1, horizon + 1)
     if isinstance(size, int):
@@ -52,9 +45,8 @@ def lead_times(step: str, horizon: int) -> xr.DataArray:
 def valid_times(init_time: xr.DataArray, lead_time: xr.DataArray, known: pd.Index | None = None) -> xr.DataArray:
     """Return init_time plus lead_time, dims (init_time, lead_time).
 
-    Integer lead times need the attribute `units: months`. Monthly data are stamped on the first, the last or a middle
-    day of the month: if `known`, the times of the data, has a time in the valid month, that time is returned; else the
-    same day of the month, and the last day if all initializations are last days.
+    Monthly data are stamped on any day of the month: if `known`, the times of the data, has a time in the valid month,
+    it is returned; else the same day of the month, and the last day if all initializations are last days.
     """
     inits = init_time.to_index()
     if np.issubdtype(lead_time.dtype, np.timedelta64):
@@ -76,7 +68,6 @@ def shift(times: pd.Index, step: str, count: int) -> pd.Index:
 
 
 def _add_months(times: pd.Index, months: int, known: pd.Index | None) -> pd.Index:
-    """Return times some months later, taken from `known` where it has a time in that month."""
     are_last_days = bool((times.day == times.days_in_month).all())
     later = [_add_months_to_time(time, months, are_last_days) for time in times]
     if known is not None:
@@ -122,10 +113,8 @@ def data_step(times: pd.Index, step: str) -> pd.Timedelta | int:
 
 
 def find_windows(times: pd.Index, step: str, history: int, horizon: int, name: str) -> np.ndarray:
-    """Return every gap-free window of a series: positions in `times`, shape (window, history + horizon).
+    """Return every window of a series: positions in `times` exactly one step apart, shape (window, history + horizon).
 
-    A window is `history + horizon` times exactly one step apart; the last history time is its initialization.
-    `horizon=0` returns the histories only. Each time is looked up by its value, so windows never span a gap.
     ValueError, with the `name` of the series, if the step is no multiple of the data's step, or no window fits.
     """
     check_times(times, name)
@@ -136,15 +125,14 @@ def find_windows(times: pd.Index, step: str, history: int, horizon: int, name: s
             f"step={step!r} counts months, and {name} has several times in a month: average them first, "
             "ds.resample(time='1MS').mean()"
         )
-    if len(times) > 1:
-        series_step = data_step(times, step)
-        if size % series_step != (0 if isinstance(size, int) else pd.Timedelta(0)):
-            is_duration = not isinstance(series_step, int)
-            is_monthly = is_duration and pd.Timedelta(days=28) <= series_step <= pd.Timedelta(days=31)
-            fix = "the data look monthly, choose '1MS'" if is_monthly else "choose a multiple of it"
-            raise ValueError(
-                f"step={step!r} is not a multiple of the step of {name}, {_format_step(series_step)}: {fix}"
-            )
+    series_step = data_step(times, step) if len(times) > 1 else size
+    if size % series_step != type(size)(0):
+        label, fix = f"{series_step} months", "choose a multiple of it"
+        if not isinstance(series_step, int):
+            hours = series_step / pd.Timedelta(hours=1)
+            label = f"{hours / 24:g}D" if hours >= 24 else f"{hours:g}h"
+            fix = "the data look monthly, choose '1MS'" if 28 * 24 <= hours <= 31 * 24 else fix
+        raise ValueError(f"step={step!r} is not a multiple of the step of {name}, {label}: {fix}")
     positions = np.stack([ordinals.get_indexer(ordinals + (k - history + 1) * size) for k in range(length)], axis=1)
     windows = positions[(positions >= 0).all(axis=1)].astype(np.int64)
     if not len(windows):
@@ -162,7 +150,6 @@ def select_histories(
     """Return the positions in `times` of the history of each initialization, shape (init, history).
 
     Initializations are `init_times`, or all multiples of `every` with a full history, or by default the last time.
-    ValueError if an initialization has no full history, none fits, or both arguments are given.
     """
     if init_times is not None and every is not None:
         raise ValueError(f"give init_times or every={every!r}, not both")
@@ -189,28 +176,22 @@ def select_histories(
 
 
 def _histories_every(times: pd.Index, histories: np.ndarray, step: str, every: str) -> np.ndarray:
-    """Return the histories whose initialization is a multiple of `every`."""
     if isinstance(parse_step(every), int) != isinstance(parse_step(step), int):
         raise ValueError(
             f"every={every!r} and step={step!r}: one counts months, the other does not. Give both in months or "
             "both as durations, or pass init_times"
         )
-    selected = histories[_is_multiple(times[histories[:, -1]], every)]
+    inits, size = times[histories[:, -1]], parse_step(every)
+    # multiples count from 1970-01-01 00 UTC in the calendar of the times, months from January
+    epoch = inits[0].replace(year=1970, month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
+    elapsed = _ordinals(inits, size) - (1 if isinstance(size, int) else epoch)
+    selected = histories[np.asarray(elapsed % size == type(size)(0))]
     if not len(selected):
         raise ValueError(
             f"every={every!r} matches none of the {len(histories)} times with a full history, "
-            f"{times[histories[0, -1]]} to {times[histories[-1, -1]]}: multiples are counted from 00 UTC"
+            f"{inits[0]} to {inits[-1]}: multiples are counted from 00 UTC"
         )
     return selected
-
-
-def _is_multiple(inits: pd.Index, every: str) -> np.ndarray:
-    """Return which times are multiples of `every`, from 1970-01-01 00 UTC in their calendar; months from January."""
-    size = parse_step(every)
-    if isinstance(size, int):
-        return np.asarray((inits.year * 12 + inits.month - 1) % size == 0)
-    epoch = inits[0].replace(year=1970, month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
-    return np.asarray((inits - epoch) % size == pd.Timedelta(0))
 
 
 def _ordinals(times: pd.Index, size: pd.Timedelta | int) -> pd.Index:
@@ -229,10 +210,3 @@ def shared_period(times: pd.Index, windows: np.ndarray, others: pd.Index) -> pd.
     latest = np.searchsorted(times[windows[:, 0]], others, side="right") - 1
     is_within = (latest >= 0) & (others <= times[windows[latest, -1]])
     return others[is_within]
-
-
-def _format_step(step: pd.Timedelta | int) -> str:
-    if isinstance(step, int):
-        return f"{step} months"
-    hours = step / pd.Timedelta(hours=1)
-    return f"{hours / 24:g}D" if hours >= 24 else f"{hours:g}h"

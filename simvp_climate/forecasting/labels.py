@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from simvp_climate.data.conventions import Canonical, bounds_offsets
-from simvp_climate.data.store import is_sample
+from simvp_climate.data.opening import is_sample
 from simvp_climate.data.windows import lead_times, valid_times
 from simvp_climate.forecasting import cf_encoding
 from simvp_climate.forecasting.initial_states import combine_init_digests

@@ -53,37 +53,14 @@ def longitude_harmonics(
     """Return A, B and C of every varying channel: its field is A + B cos(longitude) + C sin(longitude).
 
     - Insolation at the top of the atmosphere, divided by the solar constant (1361 W m-2): 0 to 1.034. For steps
-      shorter than a day, its value at the time stamp: distance factor * cos(zenith angle), which the caller clips at 0
-      (`is_clipped`). The distance factor is (mean distance / distance of the sun)^2. For steps of a day or more and for
-      calendar months, the mean over the 24 hours around the time stamp (not over the month):
-      distance factor / pi * (h0 sin(latitude) sin(declination) + cos(latitude) cos(declination) sin(h0)), where
-      cos(h0) = -tan(latitude) tan(declination), clipped to -1..1, gives the half day h0; B and C are 0.
+      shorter than a day, its value at the time stamp, which the caller clips at 0 (`is_clipped`); for longer steps and
+      calendar months, the mean over the 24 hours around the time stamp (not over the month).
     - Time of day: cosine and sine of local mean solar time, one turn per day, 1 and 0 at midnight.
     - Time of year: cosine and sine of the elapsed fraction of the year in the calendar of the times, 1 and 0 at the
-      start of January; B and C are 0.
+      start of January. In model calendars (noleap, all_leap, 360_day, julian) the sun depends on it too.
 
-    In model calendars (noleap, all_leap, 360_day, julian) the sun depends on the elapsed fraction of the year: the
-    March equinox is on 21 March in noleap, on 19 March in 360_day.
-
-    Parameters
-    ----------
-    names
-        Forcings of a task; those that do not vary in time are skipped.
-    times
-        UTC, a DatetimeIndex or a CFTimeIndex of any calendar.
-    latitude
-        Degrees north, one-dimensional.
-    step
-        Time between states; an integer is a number of calendar months.
-
-    Returns
-    -------
-    Array (time, channel, latitude, 3), float32, dimensionless.
-
-    Raises
-    ------
-    ValueError
-        If `names` has "time_of_day" and the step is a multiple of a day, which makes it constant.
+    `times` are UTC in any calendar, `latitude` is in degrees north, an integer `step` is in calendar months. The result
+    is (time, channel, latitude, 3), float32, dimensionless. ValueError if "time_of_day" is constant with this step.
     """
     is_monthly = isinstance(step, int)
     if "time_of_day" in names and (is_monthly or step % _DAY == pd.Timedelta(0)):
@@ -119,18 +96,14 @@ def longitude_harmonics(
 
 
 def coordinate_fields(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-    """Return the position of each cell on the unit sphere, which is continuous in longitude.
+    """Return the position of each cell on the unit sphere, continuous in longitude, from degrees north and east.
 
-    `latitude` and `longitude` are in degrees north and east, in any order and range. The array is float32, (channel,
-    latitude, longitude), with the channels of `COORDINATE_CHANNELS`.
+    The array is float32, (channel, latitude, longitude), with the channels of `COORDINATE_CHANNELS`.
     """
     latitude, longitude = (np.deg2rad(np.asarray(degrees, np.float64)) for degrees in (latitude, longitude))
-    fields = [
-        np.outer(np.sin(latitude), np.ones_like(longitude)),
-        np.outer(np.cos(latitude), np.cos(longitude)),
-        np.outer(np.cos(latitude), np.sin(longitude)),
-    ]
-    return np.stack(fields).astype(np.float32)
+    rows = np.stack([np.sin(latitude), np.cos(latitude), np.cos(latitude)])
+    columns = np.stack([np.ones_like(longitude), np.cos(longitude), np.sin(longitude)])
+    return (rows[:, :, None] * columns[:, None]).astype(np.float32)
 
 
 def _insolation(
@@ -141,21 +114,17 @@ def _insolation(
     cos(zenith angle) = sin(latitude) sin(declination) + cos(latitude) cos(declination) cos(hour angle + longitude),
     with the last cosine expanded in longitude.
     """
-    constant = distance_factor * np.sin(declination)
-    amplitude = distance_factor * np.cos(declination)
-    return np.stack(
-        [
-            np.outer(constant, np.sin(latitude)),
-            np.outer(amplitude * np.cos(hour_angle), np.cos(latitude)),
-            np.outer(-amplitude * np.sin(hour_angle), np.cos(latitude)),
-        ]
-    )
+    constant, amplitude = distance_factor * np.sin(declination), distance_factor * np.cos(declination)
+    times = np.stack([constant, amplitude * np.cos(hour_angle), -amplitude * np.sin(hour_angle)])
+    rows = np.stack([np.sin(latitude), np.cos(latitude), np.cos(latitude)])
+    return times[:, :, None] * rows[:, None]
 
 
 def _daily_mean_insolation(declination: np.ndarray, distance_factor: np.ndarray, latitude: np.ndarray) -> np.ndarray:
     """Return the harmonics of daily mean insolation, (3, time, latitude), which does not vary with longitude.
 
-    The formula is in `longitude_harmonics` (D. L. Hartmann, Global Physical Climatology, chapter 2).
+    distance factor / pi * (h0 sin(latitude) sin(declination) + cos(latitude) cos(declination) sin(h0)), with the half
+    day h0 from cos(h0) = -tan(latitude) tan(declination) (D. L. Hartmann, Global Physical Climatology, chapter 2).
     """
     half_day = np.arccos(np.clip(-np.outer(np.tan(declination), np.tan(latitude)), -1, 1))
     constant = half_day * np.outer(np.sin(declination), np.sin(latitude))

@@ -1,8 +1,4 @@
-"""Statistics of what windows read, and the normalization made from those of the training period.
-
-One pass over the times that windows use reads each stored chunk once, finds missing values on the way, and can keep the
-states it read.
-"""
+"""Statistics of what windows read, in one pass, and the normalization made from those of the training period."""
 
 import hashlib
 import itertools
@@ -32,33 +28,16 @@ _CACHED_FIELDS = ("mean", "std", "change_std", "mask", "minimum", "maximum")
 
 @dataclass(frozen=True, eq=False)
 class Normalizer:
-    """Statistics of the training period, units and transforms that normalize states.
-
-    Attributes
-    ----------
-    channels, units
-        The channels and their units in the training data ("" where these have none).
-    mean, std
-        Area-weighted mean and standard deviation over the training times, shape (channel,); of the logarithm where
-        that is learned. Cells without values do not count.
-    change_std
-        Root mean square of the change from the initialization to each lead, shape (lead, channel).
-    mask
-        Cells without a value at any training time, shape (channel, latitude, longitude).
-    log_scale
-        Where above 0, log(1 + value / log_scale) is learned instead of the value; shape (channel,).
-    bounds
-        Smallest and largest value of a forecast, shape (channel, 2), in `units`.
-    """
+    """Area-weighted statistics of the training period, units and transforms that normalize states."""
 
     channels: tuple[Channel, ...]
-    units: tuple[str, ...]
-    mean: np.ndarray
-    std: np.ndarray
-    change_std: np.ndarray
-    mask: np.ndarray
-    log_scale: np.ndarray
-    bounds: np.ndarray
+    units: tuple[str, ...]  # in the training data, "" where these have none
+    mean: np.ndarray  # (channel,), over cells with values; of the logarithm where that is learned
+    std: np.ndarray  # standard deviation, (channel,)
+    change_std: np.ndarray  # root mean square of the change from the initialization to each lead, (lead, channel)
+    mask: np.ndarray  # cells without a value at any training time, (channel, latitude, longitude)
+    log_scale: np.ndarray  # where above 0, log(1 + value / log_scale) is learned instead of the value, (channel,)
+    bounds: np.ndarray  # smallest and largest value of a forecast, (channel, 2), in `units`
 
     def select(self, indices: Sequence[int]) -> "Normalizer":
         """Return the normalizer of some channels."""
@@ -83,54 +62,28 @@ class Normalizer:
 
 @dataclass(frozen=True, eq=False)
 class IncompleteCells:
-    """Where values are missing at some times only, or infinite. An infinite value counts as missing.
+    """Where values are missing at some times only, or infinite. An infinite value counts as missing."""
 
-    Attributes
-    ----------
-    count
-        Number of times read.
-    times
-        Number of times at which a cell has no value, (channel, latitude, longitude).
-    first
-        Series, and position in time, of the first of these, (2, channel, latitude, longitude).
-    infinite
-        Whether a cell is infinite at some time, (channel, latitude, longitude).
-    empty, first_empty
-        Number of times at which no cell has a value, (channel,); series and position of the first, (2, channel).
-    """
-
-    count: int
-    times: np.ndarray
-    first: np.ndarray
-    infinite: np.ndarray
-    empty: np.ndarray
-    first_empty: np.ndarray
+    count: int  # of times read
+    times: np.ndarray  # number of times at which a cell has no value, (channel, latitude, longitude)
+    first: np.ndarray  # series, and position in time, of the first of these, (2, channel, latitude, longitude)
+    infinite: np.ndarray  # whether a cell is infinite at some time, (channel, latitude, longitude)
+    empty: np.ndarray  # number of times at which no cell has a value, (channel,)
+    first_empty: np.ndarray  # series and position of the first of these, (2, channel)
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Statistics of one period: those that a `Normalizer` takes over, and those that the data are checked with.
+    """Statistics of one period: those that a `Normalizer` takes over, and those that the data are checked with."""
 
-    Attributes
-    ----------
-    mean, std, change_std, mask
-        As in `Normalizer`.
-    minimum, maximum
-        Smallest and largest value, shape (channel,), in the units of the data.
-    digest
-        A digest of the states: other states have another.
-    incomplete
-        Where values are missing at some times only; None if nowhere. If not None, nothing can be trained.
-    """
-
-    mean: np.ndarray
+    mean: np.ndarray  # these four as in `Normalizer`
     std: np.ndarray
     change_std: np.ndarray
     mask: np.ndarray
-    minimum: np.ndarray
+    minimum: np.ndarray  # smallest value, (channel,), in the units of the data
     maximum: np.ndarray
-    digest: str
-    incomplete: IncompleteCells | None = None
+    digest: str  # other states have another
+    incomplete: IncompleteCells | None = None  # if not None, nothing can be trained
 
     def select(self, indices: Sequence[int]) -> "Statistics":
         """Return the statistics of some channels."""
@@ -141,13 +94,7 @@ class Statistics:
 def resolve_transforms(
     channels: Sequence[Channel], units: Sequence[str], transforms: Sequence[tuple[str, object]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return `log_scale` and `bounds` of a `Normalizer` for the transforms of a task.
-
-    Raises
-    ------
-    ValueError
-        If a transform is "log" for a variable other than precipitation in units of length.
-    """
+    """Return `log_scale` and `bounds` of a `Normalizer`; ValueError if "log" is not for precipitation as a length."""
     log_scale = np.zeros(len(channels))
     bounds = np.tile([-np.inf, np.inf], (len(channels), 1))
     for index, (channel, unit) in enumerate(zip(channels, units, strict=True)):
@@ -155,7 +102,9 @@ def resolve_transforms(
             case None:
                 pass
             case "log":
-                factors = conversion(channel.variable, "m", unit) if _is_precipitation(channel.variable) else None
+                known = lookup(channel.variable)
+                is_rain = known is not None and known[0].standard_name == "lwe_thickness_of_precipitation_amount"
+                factors = conversion(channel.variable, "m", unit) if is_rain else None
                 if factors is None:
                     raise ValueError(
                         f"transforms={{{channel.variable!r}: 'log'}} needs precipitation in units of length, but "
@@ -167,11 +116,6 @@ def resolve_transforms(
             case (low, high):
                 bounds[index] = [-np.inf if low is None else low, np.inf if high is None else high]
     return log_scale, bounds
-
-
-def _is_precipitation(name: str) -> bool:
-    known = lookup(name)
-    return known is not None and known[0].standard_name == "lwe_thickness_of_precipitation_amount"
 
 
 def compute_statistics(
@@ -186,25 +130,13 @@ def compute_statistics(
 ) -> Statistics:
     """Read every time that a window uses, once and in order, and return the statistics.
 
-    Means and squares are summed over rows in float32, after a typical state was subtracted (the squares of geopotential
-    would hide its variance), and over everything else in float64. Needs `out` and
-    two blocks; a block has 16 MiB, or one chunk or one window if that is larger.
+    `windows` are positions in each source, (window, history + horizon); `weights` have mean one, (latitude,). The
+    states are kept in `out` if given, (used times of all series, channel, latitude, longitude), float32; otherwise
+    statistics are loaded from the user's cache folder where it has them. Two blocks of memory are needed, of 16 MiB, or
+    one chunk or window if that is larger.
 
-    Parameters
-    ----------
-    sources, windows
-        The series, and for each the positions of its windows, (window, history + horizon).
-    weights
-        Area weights with mean one, (latitude,).
-    history
-        Number of input states; also the number of leads of one network call.
-    log_scale
-        As in `Normalizer`.
-    out
-        Array that the states are written to, (used times of all series, channel, latitude, longitude), float32.
-    use_cache
-        Load the statistics from the user's cache folder where it has them, and save them there. Their key is what is
-        stored and which times are used (`reader.source_identity`). With `out` the states are read in any case.
+    Means and squares are summed over rows in float32, after a typical state was subtracted (the squares of geopotential
+    would hide its variance), and over everything else in float64.
     """
     path = _cache_path(sources, windows, weights, history, log_scale) if use_cache else None
     if path is not None and out is None and (cached := load_cached(path)) is not None:
@@ -311,10 +243,7 @@ class _Sums:
         missing, totals = ~np.isfinite(states), self.missing
         totals.infinite[:] |= np.isinf(states).any(axis=0)
         empty = missing.all(axis=(2, 3))
-        for flags, count, first in (
-            (missing, totals.times, totals.first),
-            (empty, totals.empty, totals.first_empty),
-        ):
+        for flags, count, first in ((missing, totals.times, totals.first), (empty, totals.empty, totals.first_empty)):
             new = flags.any(axis=0) & (count == 0)
             first[0][new] = series
             first[1][new] = times[flags.argmax(axis=0)[new]]
@@ -352,10 +281,9 @@ def apply_log(states: np.ndarray, log_scale: np.ndarray) -> np.ndarray:
 def _blocks(
     source: Source, used: np.ndarray, pairs: np.ndarray, out: np.ndarray | None
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield (start of the block in `used`, states up to its end, the block) over all used times in order.
+    """Yield (start of the block in `used`, states up to its end, the block); the next is read in the background.
 
-    The states are those of the block and, before it, those that the changes of `pairs` need. The next block is read in
-    the background.
+    The states are those of the block and, before it, those that the changes of `pairs` need.
     """
     overlap = int((pairs[:, -1] - pairs[:, 0]).max(initial=0))
     size = max(1, _BLOCK_BYTES // source.state_bytes)
@@ -363,41 +291,36 @@ def _blocks(
     # blocks end where chunks end, so that no chunk is read twice
     bounds = [0, *range(size - source.offset_in_chunk(int(used[0])), len(used), size), len(used)]
     size = min(size, len(used))
+    ranges = list(itertools.pairwise(bounds))
     if out is None:
-        buffers = [np.empty((overlap + size, *source.shape), dtype=np.float32) for _ in range(min(2, len(bounds) - 1))]
-        blocks = [buffers[i % 2][overlap : overlap + bounds[i + 1] - bounds[i]] for i in range(len(bounds) - 1)]
+        buffers = [np.empty((overlap + size, *source.shape), dtype=np.float32) for _ in ranges[:2]]
+        blocks = [buffers[i % 2][overlap : overlap + stop - start] for i, (start, stop) in enumerate(ranges)]
     else:
-        blocks = [out[start:stop] for start, stop in itertools.pairwise(bounds)]
+        blocks = [out[start:stop] for start, stop in ranges]
 
     def read_block(index: int) -> None:
-        times = used[bounds[index] : bounds[index + 1]]
-        runs = reader.consecutive_runs(times)
+        runs = reader.consecutive_runs(used[slice(*ranges[index])])
         reader.fetch([Request(source, start, stop, blocks[index][i : i + stop - start]) for start, stop, i in runs])
 
     with ThreadPoolExecutor(1) as pool:
         pending = pool.submit(read_block, 0)
-        for index, start in enumerate(bounds[:-1]):
+        for index, (start, stop) in enumerate(ranges):
             pending.result()
             if out is not None:
-                states = out[: bounds[index + 1]]
+                states = out[:stop]
             else:
-                states = buffers[index % 2][: overlap + len(blocks[index])]
+                states = buffers[index % 2][: overlap + stop - start]
                 if index and overlap:  # copy the end of the previous block before it is overwritten
-                    end = overlap + bounds[index] - bounds[index - 1]
+                    end = overlap + len(blocks[index - 1])
                     states[:overlap] = buffers[(index - 1) % 2][end - overlap : end]
-            if index + 2 < len(bounds):
+            if index + 1 < len(ranges):
                 pending = pool.submit(read_block, index + 1)
             yield start, states, blocks[index]
 
 
 def _cache_path(
-    sources: Sequence[Source],
-    windows: Sequence[np.ndarray],
-    weights: np.ndarray,
-    history: int,
-    log_scale: np.ndarray,
+    sources: Sequence[Source], windows: Sequence[np.ndarray], weights: np.ndarray, history: int, log_scale: np.ndarray
 ) -> Path | None:
-    """Return the file of the cache for these windows, or None if a source has no identity."""
     identities = [reader.source_identity(source) for source in sources]
     if None in identities:
         return None

@@ -22,24 +22,22 @@ class Task:
     Parameters
     ----------
     variables
-        Names as in WeatherBench ("z500", "t2m", "geopotential"), CF standard names, or names in your own file. "uv10"
-        stands for "u10" and "v10". The forecast carries exactly these names.
+        Names as in WeatherBench ("z500", "t2m", "geopotential"), CF standard names, or names in your own file; "uv10"
+        stands for "u10" and "v10". The forecast has these names.
     levels
         Pressure levels in hPa for the variables that have levels.
     history
         Number of input states; the last one is at the initialization time.
     horizon
-        Number of steps to forecast. The network emits `history` steps per call; a shorter horizon is cut, a longer one
-        is rolled out, in training and in forecasts.
+        Number of steps to forecast. The network emits `history` steps per call; a longer horizon is rolled out.
     step
         Time between states: "6h", "1D", or calendar months "1MS". A multiple of the data's own step.
     forcings
-        Inputs known at any time: "insolation" (at the top of the atmosphere; for steps of a day or more its daily
-        mean), "time_of_day", "time_of_year", "coordinates"; and static fields by their name in the training data
-        ("orography", "land_sea_mask"). The network gets them at its input times and at its forecast times.
+        Inputs known at input and forecast times: "insolation" (at the top of the atmosphere; for steps of a day or
+        more its daily mean), "time_of_day", "time_of_year", "coordinates", and static fields by their name in the
+        training data ("orography", "land_sea_mask").
     inputs
-        Variables of the input states that are not forecast. Their future is unknown, which excludes a rollout:
-        `horizon` is at most `history`.
+        Variables of the input states that are not forecast. They exclude a rollout: `horizon` is at most `history`.
     diagnostics
         Variables that are forecast without being inputs, such as precipitation. A forecaster needs no data of them.
     transforms
@@ -50,8 +48,7 @@ class Task:
     Raises
     ------
     ValueError
-        If a length is below one, a name appears twice, the step cannot be read, or a transform is unknown or
-        does not belong to a variable of the task.
+        If a setting is invalid, or a name appears twice.
     """
 
     variables: tuple[str, ...]
@@ -125,7 +122,6 @@ def is_finite(value: object) -> bool:
 
 
 def _parse_names(setting: str, names: object, required: bool) -> tuple[str, ...]:
-    """Return the names in a setting, after checking that it is a list of different strings."""
     if names is None and not required:
         return ()
     if not isinstance(names, list | tuple):
@@ -139,7 +135,6 @@ def _parse_names(setting: str, names: object, required: bool) -> tuple[str, ...]
 
 
 def _parse_levels(levels: object) -> tuple[float, ...] | None:
-    """Return pressure levels in hPa, after checking that they are different positive numbers."""
     if levels is None:
         return None
     if not np.iterable(levels):
@@ -161,7 +156,6 @@ def _check_unique(setting: str, values: Sequence) -> None:
 
 
 def _parse_transforms(transforms: object, variables: tuple[str, ...]) -> tuple[tuple[str, object], ...]:
-    """Return transforms as pairs of variable and transform, after checking both."""
     pairs = transforms.items() if isinstance(transforms, Mapping) else transforms
     is_list = isinstance(pairs, ItemsView | list | tuple)
     if not is_list or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
@@ -190,6 +184,4 @@ def _is_transform(transform: object) -> bool:
     if first == "log":
         return is_finite(second) and second > 0
     bounds = [value for value in transform if value is not None]
-    if not bounds or not all(is_finite(value) for value in bounds):
-        return False
-    return len(bounds) < 2 or first < second
+    return bool(bounds) and all(map(is_finite, bounds)) and (len(bounds) < 2 or first < second)

@@ -22,10 +22,7 @@ from simvp_climate.processing.task import Task
 
 
 def choose_device(device: str) -> str:
-    """Return "cuda", "mps" or "cpu": the requested device, or for "auto" a GPU if there is one.
-
-    Raises ValueError if the device is unknown or not available.
-    """
+    """Return "cuda", "mps" or "cpu": the requested device, or for "auto" a GPU; ValueError if it is not available."""
     devices = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     available = [name for name, is_available in devices.items() if is_available]
     if device == "auto":
@@ -40,9 +37,6 @@ class Forcings:
 
     Each input state gets the varying forcings at its own time, those `history` steps later (the time of the output
     state in the same position), and the static fields.
-
-    `statics` has the static fields named in `task.forcings`, in that order, (field, H, W), in their own units;
-    `weights` are area weights with mean one, (H,).
     """
 
     def __init__(
@@ -50,8 +44,8 @@ class Forcings:
         task: Task,
         latitude: np.ndarray,
         longitude: np.ndarray,
-        statics: np.ndarray,
-        weights: np.ndarray,
+        statics: np.ndarray,  # the static fields of `task.forcings` in order, (field, H, W), in their own units
+        weights: np.ndarray,  # area weights with mean one, (H,)
         device: torch.device,
     ):
         self.task, self.latitude, self.device = task, latitude, device
@@ -117,25 +111,21 @@ class ChannelRoles:
 
 def channel_roles(task: Task, channels: Sequence[reader.Channel]) -> ChannelRoles:
     """Return the roles of channels that are in the order of `task.all_variables`."""
-    indices = {role: [] for role in ("variables", "inputs", "diagnostics")}
-    for index, channel in enumerate(channels):
-        role = next(role for role in indices if channel.variable in getattr(task, role))
-        indices[role].append(index)
-    shared, names = indices["variables"], [str(channel) for channel in channels]
-    inputs, outputs = shared + indices["inputs"], shared + indices["diagnostics"]
-    forcing_channels = forcing_names(task)
-    input_names = [*(names[index] for index in inputs), *forcing_channels]
-    output_names = [names[index] for index in outputs]
+
+    def positions(variables: Sequence[str]) -> list[int]:
+        return [index for index, channel in enumerate(channels) if channel.variable in variables]
+
+    shared, forcing_channels = positions(task.variables), forcing_names(task)
+    inputs, outputs = shared + positions(task.inputs), shared + positions(task.diagnostics)
+    input_names = [*(str(channels[index]) for index in inputs), *forcing_channels]
+    output_names = [str(channels[index]) for index in outputs]
     return ChannelRoles(inputs, outputs, len(shared), forcing_channels, input_names, output_names)
 
 
 def build_network(
     config: SimVPv2Config, history: int, roles: ChannelRoles, normalizer: Normalizer | None = None
 ) -> SimVPv2:
-    """Return a network with these channels and initial weights, which takes `history` states.
-
-    A normalizer sets the scales of the network's changes to the typical changes in the training data.
-    """
+    """Return a network with these channels and initial weights; a normalizer sets the scales of its changes."""
     network = SimVPv2(
         config,
         history=history,
@@ -159,10 +149,9 @@ def forcing_names(task: Task) -> list[str]:
 
 
 class Scale:
-    """Normalizes states and denormalizes forecasts, on the device.
+    """Normalizes states, (x - mean) / std per channel or of log(1 + x / log_scale), and denormalizes forecasts.
 
-    Normalized values are (x - mean) / std per channel. Channels with a log transform have log(1 + x / log_scale) in
-    place of x. Masked cells never have a value: they are 0, the mean, in normalized states and NaN in forecasts.
+    Masked cells never have a value: they are 0, the mean, in normalized states and NaN in forecasts.
     """
 
     def __init__(self, normalizer: Normalizer, device: torch.device):

@@ -27,7 +27,7 @@ from simvp_climate.data.grid import (
     find_member,
     read_levels,
 )
-from simvp_climate.data.store import open_raw
+from simvp_climate.data.opening import open_raw
 from simvp_climate.data.variables import VARIABLES, find_variable, lookup, same_units
 from simvp_climate.data.windows import check_times, data_step, find_windows, parse_step, shared_period
 from simvp_climate.processing.forcings import longitude_harmonics, static_names

@@ -15,7 +15,7 @@ import zarr
 
 import simvp_climate.data.cache as module
 from simvp_climate.data.cache import cache
-from simvp_climate.data.store import open_dataset
+from simvp_climate.data.opening import open_dataset
 
 LATITUDE, LONGITUDE = [90.0, 0.0, -90.0], [-180.0, -90.0, 0.0, 90.0]
 GLOBE = 4 * 3 * 4  # bytes of one float32 field

@@ -11,7 +11,7 @@ from factories import waves
 
 from simvp_climate.data import conversions
 from simvp_climate.data.grid import latitude_weights
-from simvp_climate.data.store import open_dataset, open_sample
+from simvp_climate.data.opening import open_dataset, open_sample
 from simvp_climate.forecasting import cf_encoding
 from simvp_climate.metrics.baselines.simple_persistence import persistence
 

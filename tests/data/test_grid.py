@@ -406,7 +406,7 @@ def test_a_quarter_degree_has_poles_and_descends(name):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("5.625", "Did you mean '5.625deg'"), ("2deg", "grid '2deg' is unknown"), ("32x64", "'32x64'.*Did you mean")],
+    [("5.625", "Did you mean '5.625deg'"), ("2deg", "grid='2deg' must be a known"), ("32x64", "'32x64'.*Did you mean")],
 )
 def test_unknown_names(name, message):
     with pytest.raises(ValueError, match=message):
@@ -471,7 +471,7 @@ def test_the_target_is_checked_too():
     with pytest.raises(ValueError, match="the target grid has 1 longitudes"):
         regrid(globe(without(4), 8), grid_of([0, 10], [5]))
     for none in (3, None, globe(without(2), 4).t):
-        with pytest.raises(ValueError, match="must be a name or a Dataset.*5.625deg, "):
+        with pytest.raises(ValueError, match="must be a known name or a Dataset.*5.625deg, "):
             regrid(globe(without(4), 8), none)
     with pytest.raises(ValueError, match="min_valid=50"):
         regrid(globe(without(4), 8), globe(without(2), 4, 0), min_valid=50)

@@ -14,7 +14,7 @@ from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from simvp_climate.data import host_memory, reader
 from simvp_climate.data.conventions import canonicalize, orient
-from simvp_climate.data.store import open_dataset
+from simvp_climate.data.opening import open_dataset
 
 ENGINES = ("zarr", "tensorstore")
 RAW = np.random.default_rng(0).normal(size=(23, 3, 4, 6)).astype("f4")
@@ -67,16 +67,16 @@ def test_both_engines_read_what_xarray_reads(tmp_path, packed, zarr_format, orde
             reference = expected(canonicalize(case.compute(), names, levels).dataset)
             for engine in ENGINES:
                 source = reader.open_source(oriented, engine)
-                for times in (np.arange(source.time_count), np.arange(1, 4), np.array([0, 2, 3])):
+                for times in (np.arange(source.dataset.sizes["time"]), np.arange(1, 4), np.array([0, 2, 3])):
                     np.testing.assert_array_equal(reader.read(source, times), reference[times])
 
 
 def test_auto_reads_untouched_views_with_tensorstore(tmp_path):
     lazy = canonicalize(stored(dataset(), tmp_path / "s.zarr"), ["z500", "t2m"]).dataset
-    assert all(store is not None for store in reader.open_source(lazy).tensorstores)
-    assert all(store is None for store in reader.open_source(lazy, "zarr").tensorstores)
+    assert all(field.tensorstore is not None for field in reader.open_source(lazy).fields)
+    assert all(field.tensorstore is None for field in reader.open_source(lazy, "zarr").fields)
     changed = lazy - 1
-    assert all(store is None for store in reader.open_source(changed).tensorstores)
+    assert all(field.tensorstore is None for field in reader.open_source(changed).fields)
     np.testing.assert_array_equal(reader.read(reader.open_source(changed), np.arange(3)), expected(changed)[:3])
     with pytest.raises(ValueError, match="engine='tensorstore' cannot read 'z500'"):
         reader.open_source(changed, "tensorstore")
@@ -100,7 +100,7 @@ def test_netcdf(tmp_path):
         oriented = canonicalize(lazy, ["z500", "t2m"]).dataset
         source = reader.open_source(oriented)
         reference = expected(canonicalize(dataset(False), ["z500", "t2m"]).dataset)
-        np.testing.assert_array_equal(reader.read(source, np.arange(source.time_count)), reference)
+        np.testing.assert_array_equal(reader.read(source, np.arange(source.dataset.sizes["time"])), reference)
         assert reader.source_identity(source) is not None
 
 
@@ -208,7 +208,7 @@ def test_chunks_in_times_of_a_selection(tmp_path):
     whole, later, thinned = source(), source(time=slice(3, None)), source(time=slice(0, None, 2))
     assert (whole.chunk_times, whole.offset_in_chunk(0), whole.offset_in_chunk(7)) == (5, 0, 2)
     assert (later.chunk_times, later.offset_in_chunk(0), later.offset_in_chunk(2)) == (5, 3, 0)
-    assert later.chunk_indices(0, 0, 4).tolist() == [0, 0, 1, 1]
+    assert later.fields[0].chunk_indices(0, 4).tolist() == [0, 0, 1, 1]
     assert (thinned.chunk_times, thinned.offset_in_chunk(0)) == (2, 0)
     assert whole.decoded_times(4, 6) == 10
 

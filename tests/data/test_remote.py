@@ -20,8 +20,8 @@ from http_server import serve
 from moto.server import ThreadedMotoServer
 
 from simvp_climate.data import remote
-from simvp_climate.data.checked_store import MissingChunkError
-from simvp_climate.data.store import open_dataset
+from simvp_climate.data.opening import open_dataset
+from simvp_climate.data.zarr_store import MissingChunkError
 
 # ---- the server that the tests read from
 

@@ -27,10 +27,10 @@ from store_layouts import (
     write_zarr_2,
 )
 
-from simvp_climate.data.checked_store import MissingChunkError
 from simvp_climate.data.conventions import bounds_offsets, orient, rename
 from simvp_climate.data.grid import find_member
-from simvp_climate.data.store import open_dataset
+from simvp_climate.data.opening import open_dataset
+from simvp_climate.data.zarr_store import MissingChunkError
 
 # ---- Zarr format 2, byte by byte
 

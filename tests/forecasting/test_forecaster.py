@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simvp_climate import plot
-from simvp_climate.data.store import open_dataset
+from simvp_climate.data.opening import open_dataset
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.metrics.score import score
 from simvp_climate.processing.task import Task

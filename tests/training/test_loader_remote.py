@@ -17,7 +17,7 @@ from http_server import serve
 import simvp_climate as sc
 from simvp_climate.data import reader, remote
 from simvp_climate.data.conventions import orient
-from simvp_climate.data.store import open_dataset
+from simvp_climate.data.opening import open_dataset
 from simvp_climate.data.windows import find_windows
 from simvp_climate.processing import statistics
 from simvp_climate.training import checkpoint, loader

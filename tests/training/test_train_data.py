@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from factories import STREAMED, TASK, quick, run, stored, waves
 
-from simvp_climate.data.store import open_dataset
+from simvp_climate.data.opening import open_dataset
 from simvp_climate.processing.task import Task
 from simvp_climate.training import checkpoint
 from simvp_climate.training.train import train

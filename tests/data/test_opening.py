@@ -13,10 +13,10 @@ import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec
 
-from simvp_climate.data import store
-from simvp_climate.data.checked_store import CheckedStore, DamagedChunkError, MissingChunkError
+from simvp_climate.data import opening
 from simvp_climate.data.conventions import canonicalize, orient
-from simvp_climate.data.store import open_dataset, open_sample
+from simvp_climate.data.opening import open_dataset, open_sample
+from simvp_climate.data.zarr_store import CheckedStore, DamagedChunkError, MissingChunkError
 
 TIMES = xr.date_range("2000-01-01", periods=8, freq="6h", use_cftime=False)
 LATITUDES = np.arange(-90 + 45 / 2, 90, 45)
@@ -240,13 +240,13 @@ def test_days_as_units_are_numbers_in_a_variable_and_durations_in_a_lead(tmp_pat
         {"lead": ("lead", [6, 12], {"units": "hours"}), "latitude": LATITUDES, "longitude": [0.0, 120, 240]},
     )
     ds.to_netcdf(tmp_path / "f.nc")
-    back = store.open_raw(tmp_path / "f.nc", ["frost_days"])
+    back = opening.open_raw(tmp_path / "f.nc", ["frost_days"])
     assert back["frost_days"].dtype == np.float64 and back["frost_days"].attrs["units"] == "days"
     assert back["lead"].values[0] == np.timedelta64(6, "h")
 
 
 def test_the_sample_fits_into_the_wheel():
-    assert sum(file.stat().st_size for file in store._SAMPLE.rglob("*") if file.is_file()) < 16e6
+    assert sum(file.stat().st_size for file in opening._SAMPLE.rglob("*") if file.is_file()) < 16e6
 
 
 # ---- absent and truncated chunks

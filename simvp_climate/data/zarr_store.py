@@ -1,5 +1,6 @@
-"""A Zarr store that raises an error for chunks that are absent or truncated."""
+"""Open Zarr stores, local and remote, such that chunks that are absent or truncated are errors."""
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Literal
@@ -12,11 +13,80 @@ from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteReque
 from zarr.codecs import BloscCodec, ShardingCodec, ShardingCodecIndexLocation
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
-from zarr.storage import WrapperStore
+from zarr.storage import LocalStore, WrapperStore
 
-from simvp_climate.data.remote import request_error
+from simvp_climate.data.netcdf_grib import decode_lead_times
+from simvp_climate.data.remote import open_remote_store, request_error
 
 _METADATA = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
+
+
+def open_zarr(path: str, missing_chunks: Literal["error", "fill"]) -> xr.Dataset:
+    """Return the Dataset of a local or remote Zarr store under the names in the store."""
+    base = open_remote_store(path) if "://" in path else LocalStore(path, read_only=True)
+    store = CheckedStore(base, path, missing_chunks)
+    try:
+        raw = _open_group(store)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"no Zarr store at {path!r}: it has neither .zgroup nor zarr.json. Check the spelling; the path of a store "
+            "often ends in .zarr"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"the metadata of the Zarr store {path!r} (.zgroup, .zarray, .zattrs, .zmetadata or zarr.json) are "
+            f"damaged: {error}. Copy or download the store again"
+        ) from error
+    store.remember_times(raw)
+    dataset = drop_codecs(_cut_to_valid_time(decode_lead_times(raw)))
+    dataset.encoding["source"] = path
+    return dataset
+
+
+def drop_codecs(dataset: xr.Dataset) -> xr.Dataset:
+    """Remove the codecs from the encodings: those of one Zarr format would break `to_zarr` in the other."""
+    for variable in dataset.variables.values():
+        for name in ("compressors", "filters", "serializer", "shards"):
+            variable.encoding.pop(name, None)
+    return dataset
+
+
+def _open_group(store: "CheckedStore") -> xr.Dataset:
+    """Return the Dataset of a store, also if it lacks chunks of coordinates that consist of zeros.
+
+    Zarr leaves these out: a store that grew time by time lacks its first. It was 0 if that makes the axis even.
+    """
+    group = zarr.open_group(store, mode="r")
+    # passed on, because open_zarr by itself warns before it falls back
+    consolidated = group.metadata.consolidated_metadata is not None
+    if not consolidated and store.path.startswith(("http://", "https://")):
+        raise ValueError(
+            f"{store.path!r} has no consolidated metadata, and a web server does not list the arrays of a store. Its "
+            "owner can add them: zarr.consolidate_metadata(path)"
+        )
+    store.arrays = {name: array.metadata for name, array in group.arrays()}
+    options = {"chunks": None, "consolidated": consolidated, "decode_timedelta": False}  # without dask
+    try:
+        return xr.open_zarr(store, **options)
+    except MissingChunkError:
+        store.missing_chunks = "fill"
+        raw = xr.open_zarr(store, **options)
+        store.missing_chunks = "error"
+    for key in sorted(store.filled):
+        name = key.split("/")[0]
+        index = raw.indexes.get(name)
+        if index is None or len(index) < 3 or not index.is_unique or (index[1:] - index[:-1]).nunique() != 1:
+            raise store.missing_chunk_error(key)
+    return raw
+
+
+def _cut_to_valid_time(dataset: xr.Dataset) -> xr.Dataset:
+    """Drop the times that a store has allocated for the future, as its attributes tell."""
+    start, stop = dataset.attrs.get("valid_time_start"), dataset.attrs.get("valid_time_stop")
+    index = dataset.indexes.get("time")
+    if not isinstance(index, pd.DatetimeIndex) or not index.is_monotonic_increasing or (start or stop) is None:
+        return dataset
+    return dataset.isel(time=index.slice_indexer(start, stop))
 
 
 class MissingChunkError(ValueError):
@@ -31,11 +101,10 @@ class CheckedStore(WrapperStore[Store]):
     """A Zarr store, read only, that raises an error for absent and truncated chunks.
 
     Zarr itself returns the fill value for an absent chunk, so that an unfinished download reads as a field of NaN or
-    zeros. In a sharded array only absent shards count: a chunk absent inside a shard was left out by its writer.
+    zeros. A chunk absent inside a shard was left out by its writer.
 
-    Most codecs detect truncated chunks themselves. Two cases are checked here: Blosc reads past the end of a chunk
-    into other memory, so its chunks are compared with the length in their headers; and zarr takes an empty shard for
-    an absent one.
+    Most codecs detect truncated chunks themselves, but Blosc reads past the end of a chunk into other memory, and zarr
+    takes an empty shard for an absent one.
     """
 
     def __init__(self, store: Store, path: str = "", missing_chunks: Literal["error", "fill"] = "error"):
@@ -54,15 +123,10 @@ class CheckedStore(WrapperStore[Store]):
         copy._chunks, copy._times, copy.arrays = self._chunks, self._times, self.arrays
         return copy
 
-    def remember_codecs(self, group: zarr.Group) -> None:
-        """Take the codecs of the arrays from the group opened from this store."""
-        self.arrays = {name: array.metadata for name, array in group.arrays()}
-
     def remember_times(self, dataset: xr.Dataset) -> None:
         """Take the times that each chunk covers from the Dataset that xarray opened from this store."""
         for name, variable in dataset.variables.items():
-            chunks = variable.encoding.get("shards") or variable.encoding.get("chunks")
-            if chunks:
+            if chunks := variable.encoding.get("shards") or variable.encoding.get("chunks"):
                 self._chunks[str(name)] = variable.dims, chunks
         for name, index in dataset.indexes.items():
             if isinstance(index, pd.DatetimeIndex | xr.CFTimeIndex):
@@ -75,14 +139,6 @@ class CheckedStore(WrapperStore[Store]):
             f"{self.path!r} has no chunk {position} of {array!r} ({key!r}){times}. The store is incomplete: copy or "
             "download it again. If absent chunks mean missing values, as in ARCO-ERA5 and over land in ocean models: "
             'open_dataset(..., missing_chunks="fill")'
-        )
-
-    def damaged_chunk_error(self, key: str, length: int, expected: int) -> DamagedChunkError:
-        """Return the error for a chunk of the wrong length, with its position and times."""
-        array, position, times = self._describe(key)
-        return DamagedChunkError(
-            f"the chunk {position} of {array!r} in {self.path!r} ({key!r}){times}, is damaged: it has {length} bytes "
-            f"instead of {expected}. Copy or download it again"
         )
 
     def _describe(self, key: str) -> tuple[str, str, str]:
@@ -119,7 +175,6 @@ class CheckedStore(WrapperStore[Store]):
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
     def _check(self, key: str, content: Buffer | None, byte_range: ByteRequest | None) -> None:
-        """Raise an error if a chunk, or the requested part of it, is absent or truncated."""
         if key.rsplit("/", 1)[-1] in _METADATA:
             return
         if content is None:
@@ -137,16 +192,11 @@ class CheckedStore(WrapperStore[Store]):
             case _:
                 return
         if len(content) != expected:
-            raise self.damaged_chunk_error(key, len(content), expected)
-
-
-def _is_blosc(codec: object) -> bool:
-    # format 3, format 2, and what numcodecs puts into format 3
-    return (
-        isinstance(codec, BloscCodec)
-        or getattr(codec, "codec_id", "") == "blosc"
-        or getattr(codec, "codec_name", "") == "numcodecs.blosc"
-    )
+            array, position, times = self._describe(key)
+            raise DamagedChunkError(
+                f"the chunk {position} of {array!r} in {self.path!r} ({key!r}){times}, is damaged: it has "
+                f"{len(content)} bytes instead of {expected}. Copy or download it again"
+            )
 
 
 def _stored_length_by_header(array: ArrayV2Metadata | ArrayV3Metadata | None, chunk: Buffer) -> int:
@@ -156,7 +206,10 @@ def _stored_length_by_header(array: ArrayV2Metadata | ArrayV3Metadata | None, ch
         codec = array.compressor or (array.filters or [None])[-1]
     elif array is not None:
         codec = array.codecs[-1]
-    if _is_blosc(codec):  # bytes 12 to 15 of its header: compressed size
+    # format 2, and what numcodecs puts into format 3
+    names = getattr(codec, "codec_id", ""), getattr(codec, "codec_name", "")
+    if isinstance(codec, BloscCodec) or names[0] == "blosc" or names[1] == "numcodecs.blosc":
+        # bytes 12 to 15 of its header: compressed size
         return max(16, int.from_bytes(chunk[12:16].to_bytes(), "little"))
     if isinstance(codec, ShardingCodec) and codec.index_location is ShardingCodecIndexLocation.start:
         return max(len(chunk), _shard_end(array, codec, chunk))

@@ -2,22 +2,17 @@
 
 import difflib
 import glob
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
 import xarray as xr
-import zarr
-from zarr.storage import LocalStore
 
-from simvp_climate.data.checked_store import CheckedStore, MissingChunkError
 from simvp_climate.data.conventions import rename
-from simvp_climate.data.netcdf_grib import GRIB_SUFFIXES, decode_lead_times, is_file_url, open_files
-from simvp_climate.data.remote import open_remote_store
+from simvp_climate.data.netcdf_grib import GRIB_SUFFIXES, is_file_url, open_files
 from simvp_climate.data.variables import expand
+from simvp_climate.data.zarr_store import open_zarr
 
 _SAMPLE = Path(__file__).parents[1] / "sample" / "gcm_t21_6h_5.625deg.zarr"
 
@@ -32,14 +27,13 @@ def open_dataset(
     """Return the requested variables, lazily, with dimensions called `time`, `latitude`, `longitude`, `level`.
 
     Values, order, longitude range, calendar and units do not change. Several files are joined along their
-    coordinates and returned as dask arrays; everything else is returned without dask. A time axis that is longer than
-    the data, as in ARCO-ERA5, is cut at the store's attributes `valid_time_start` and `valid_time_stop`.
+    coordinates as dask arrays; everything else is returned without dask. A time axis that is longer than the data, as
+    in ARCO-ERA5, is cut at the store's attributes `valid_time_start` and `valid_time_stop`.
 
     Remote Zarr stores are read through obstore where it is installed (the extra `cloud`), else through fsspec. Failed
-    requests are repeated for up to a minute. Stores on Google Cloud (WeatherBench) and S3 are read anonymously unless
-    the environment has credentials (GOOGLE_APPLICATION_CREDENTIALS; AWS_ACCESS_KEY_ID and others);
-    AWS_ENDPOINT_URL selects another S3 server, AWS_REGION the region. Opening a remote store raises `zarr.config`
-    `async.concurrency` from 10 to 64 requests in flight, unless you have changed it.
+    requests are repeated for up to a minute. Stores on Google Cloud and S3 are read anonymously unless the environment
+    has credentials (GOOGLE_APPLICATION_CREDENTIALS, AWS_ACCESS_KEY_ID); AWS_ENDPOINT_URL selects another S3 server,
+    AWS_REGION the region. Opening one raises `zarr.config` `async.concurrency` to 64 unless you have changed it.
 
     Parameters
     ----------
@@ -52,19 +46,13 @@ def open_dataset(
     levels
         Pressure levels in hPa of the variables that have levels; None keeps all.
     missing_chunks
-        How to read a chunk that is absent from a Zarr store: `"error"` (the download or run that wrote it did not
-        finish) raises an error with the chunk and its times; `"fill"` reads the fill value.
+        A chunk that is absent from a Zarr store is an `"error"`, with its times (an unfinished download), or its
+        values are the `"fill"` value.
 
     Raises
     ------
-    FileNotFoundError
-        If the path does not exist; the message suggests similar names.
-    PermissionError
-        If this user may not read the data.
-    ConnectionError
-        If a server cannot be reached or does not answer.
-    ImportError
-        If a package is not installed; the message names the extra.
+    FileNotFoundError, PermissionError, ConnectionError, ImportError
+        If the path does not exist, may not be read, its server does not answer, or a package is not installed.
     ValueError
         If the data are not Zarr, NetCDF or GRIB, or damaged, or a variable or level is absent or ambiguous. Reading
         an absent or truncated chunk later raises MissingChunkError or DamagedChunkError, both ValueErrors.
@@ -112,12 +100,13 @@ def open_raw(
     missing_chunks: Literal["error", "fill"] = "error",
 ) -> xr.Dataset:
     """Return the Dataset at a path under the names in the file; `variables` select the fields of a GRIB file."""
-    for name in [path] if isinstance(path, str | os.PathLike) else path:
+    is_path = isinstance(path, str | os.PathLike)
+    for name in [path] if is_path else path:
         if isinstance(name, str) and not name.strip():
             raise ValueError(f"the path {name!r} is empty. The working folder is '.'")
     paths = _list_paths(path)
-    if isinstance(path, str | os.PathLike) and len(paths) == 1 and _is_zarr(paths[0]):
-        return _open_zarr(str(paths[0]).rstrip("/"), missing_chunks)
+    if is_path and len(paths) == 1 and _is_zarr(paths[0]):
+        return open_zarr(str(paths[0]).rstrip("/"), missing_chunks)
     if missing_chunks == "fill":
         raise ValueError(f'missing_chunks="fill" is for Zarr stores only, not for {str(path)!r}. Leave it out')
     if any(_is_zarr(each) for each in paths if "://" not in str(each)):
@@ -153,74 +142,6 @@ def _list_paths(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[s
             f"GRIB files: it contains {_shorten(entries)}. Pass the path of the store or of the files"
         )
     return list(files)
-
-
-def _open_zarr(path: str, missing_chunks: Literal["error", "fill"]) -> xr.Dataset:
-    base = open_remote_store(path) if "://" in path else LocalStore(path, read_only=True)
-    store = CheckedStore(base, path, missing_chunks)
-    try:
-        raw = _open_group(store)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"no Zarr store at {path!r}: it has neither .zgroup nor zarr.json. Check the spelling; the path of a store "
-            "often ends in .zarr"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"the metadata of the Zarr store {path!r} (.zgroup, .zarray, .zattrs, .zmetadata or zarr.json) are "
-            f"damaged: {error}. Copy or download the store again"
-        ) from error
-    store.remember_times(raw)
-    dataset = _cut_to_valid_time(decode_lead_times(raw))
-    drop_codecs(dataset)
-    dataset.encoding["source"] = path
-    return dataset
-
-
-def drop_codecs(dataset: xr.Dataset) -> None:
-    """Remove the codecs from the encodings: those of one Zarr format would break `to_zarr` in the other."""
-    for variable in dataset.variables.values():
-        for name in ("compressors", "filters", "serializer", "shards"):
-            variable.encoding.pop(name, None)
-
-
-def _open_group(store: CheckedStore) -> xr.Dataset:
-    """Return the Dataset of a store, also if it lacks chunks of coordinates that consist of zeros.
-
-    Zarr leaves out chunks that consist of the fill value, which is 0 in coordinates: a store that grew by one time
-    after another lacks its first time. The value was 0 if that makes the axis evenly spaced.
-    """
-    group = zarr.open_group(store, mode="r")
-    # passed on, because open_zarr by itself warns before it falls back
-    consolidated = group.metadata.consolidated_metadata is not None
-    if not consolidated and store.path.startswith(("http://", "https://")):
-        raise ValueError(
-            f"{store.path!r} has no consolidated metadata, and a web server does not list the arrays of a store. Its "
-            "owner can add them: zarr.consolidate_metadata(path)"
-        )
-    store.remember_codecs(group)
-    options = {"chunks": None, "consolidated": consolidated, "decode_timedelta": False}  # without dask
-    try:
-        return xr.open_zarr(store, **options)
-    except MissingChunkError:
-        store.missing_chunks = "fill"
-        raw = xr.open_zarr(store, **options)
-        store.missing_chunks = "error"
-    for key in sorted(store.filled):
-        name = key.split("/")[0]
-        index = raw.indexes.get(name)
-        if index is None or len(index) < 3 or not index.is_unique or (index[1:] - index[:-1]).nunique() != 1:
-            raise store.missing_chunk_error(key)
-    return raw
-
-
-def _cut_to_valid_time(dataset: xr.Dataset) -> xr.Dataset:
-    """Drop the times that a store has allocated for the future, as its attributes tell."""
-    start, stop = dataset.attrs.get("valid_time_start"), dataset.attrs.get("valid_time_stop")
-    index = dataset.indexes.get("time")
-    if not isinstance(index, pd.DatetimeIndex) or not index.is_monotonic_increasing or (start or stop) is None:
-        return dataset
-    return dataset.isel(time=index.slice_indexer(start, stop))
 
 
 def _is_zarr(path: str | os.PathLike) -> bool:
