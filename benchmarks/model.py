@@ -35,9 +35,9 @@ import torch.nn.functional as F
 import typer
 from torch import Tensor, nn
 
-from simvp_climate.networks.memory import activation_bytes
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 from simvp_climate.training.loader import Plan, WindowStream
+from simvp_climate.training.memory import activation_bytes
 
 
 @dataclass(frozen=True)

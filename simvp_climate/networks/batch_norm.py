@@ -24,8 +24,7 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x_BDhw: Tensor) -> Tensor:
         if not self.training or not distributed.is_initialized() or distributed.get_world_size() == 1:
             return super().forward(x_BDhw)
-        device_type = x_BDhw.device.type
-        with torch.autocast(device_type, enabled=False):
+        with torch.autocast(x_BDhw.device.type, enabled=False):
             float_BDhw = x_BDhw.float()
             count = torch.tensor(float(x_BDhw.numel() // x_BDhw.shape[1]), device=x_BDhw.device)
             distributed.all_reduce(count)

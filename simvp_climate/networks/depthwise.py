@@ -114,19 +114,9 @@ def _weight_gradient(x_BCHW: Tensor, grad_BCHW: Tensor, weight: Tensor, dilation
 
 def _weight_gradient_3x3(x_BCHW: Tensor, grad_BCHW: Tensor, weight: Tensor, padding: int) -> Tensor:
     """Return the gradient of 3 x 3 weights without dilation, for which oneDNN is fast."""
-    return torch.ops.aten.convolution_backward(
-        grad_BCHW,
-        x_BCHW,
-        weight,
-        bias_sizes=None,
-        stride=(1, 1),
-        padding=(padding, padding),
-        dilation=(1, 1),
-        transposed=False,
-        output_padding=(0, 0),
-        groups=len(weight),
-        output_mask=(False, True, False),
-    )[1]
+    # stride, padding, dilation, not transposed, output padding, groups; the gradient of the weights alone
+    options = (1, 1), (padding, padding), (1, 1), False, (0, 0), len(weight), (False, True, False)
+    return torch.ops.aten.convolution_backward(grad_BCHW, x_BCHW, weight, None, *options)[1]
 
 
 def _subgrids(x_BCHW: Tensor, step: int) -> Tensor:

@@ -3,6 +3,7 @@
 In this module `weights` are tensors under OpenSTL's names; `_published_names` maps the names of this package to them.
 """
 
+import itertools
 import os
 import re
 from collections import OrderedDict
@@ -67,7 +68,7 @@ def load(path: str | os.PathLike) -> SimVPv2 | SimVPv1:
     try:
         # building draws initial weights; keep the caller's random state
         with torch.random.fork_rng(devices=[]):
-            network = _build_v1(weights) if is_v1 else _build_v2(weights)
+            network = _build(weights, is_v1)
     except ValueError as error:
         raise ValueError(f"{file_name}: the shapes of its weights fit no network of OpenSTL: {error}") from error
     published_names = _published_names(network)
@@ -114,13 +115,10 @@ _SAFE_CLASSES = [
         for core in ("core", "_core")
         for name in ("_reconstruct", "scalar")
     ),
-    (_Placeholder, "numpy.ndarray"),
-    (_Placeholder, "numpy.dtype"),
-    (_Placeholder, "argparse.Namespace"),
+    *((_Placeholder, name) for name in ("numpy.ndarray", "numpy.dtype", "argparse.Namespace")),
     *((_Placeholder, f"pathlib{local}.{name}") for local in ("", "._local") for name in ("PosixPath", "WindowsPath")),
     # torch's unpickler fills an OrderedDict, but no other subclass of dict
-    (OrderedDict, "lightning.fabric.utilities.data.AttributeDict"),
-    (OrderedDict, "lightning_fabric.utilities.data.AttributeDict"),
+    *((OrderedDict, f"{package}.utilities.data.AttributeDict") for package in ("lightning.fabric", "lightning_fabric")),
     (OrderedDict, "pytorch_lightning.utilities.parsing.AttributeDict"),
 ]
 
@@ -180,35 +178,24 @@ def _shorten(keys: list[str]) -> str:
 # ---- infer the configuration from shapes
 
 
-def _build_v2(weights: dict[str, Tensor]) -> SimVPv2:
+def _build(weights: dict[str, Tensor], is_v1: bool) -> SimVPv2 | SimVPv1:
+    """Return a network of the configuration that the shapes of the weights imply."""
     width, channels = _shape(weights, _FIRST_WEIGHT, 4)[:2]
-    (stack,) = _shape(weights, "hid.enc.0.block.layer_scale_1", 1)
-    (hidden,) = _shape(weights, "hid.enc.1.block.layer_scale_1", 1)
-    history = _infer_history(stack, width)
+    if is_v1:
+        stack = _shape(weights, "hid.enc.0.conv1.weight", 4)[1]
+        hidden = _shape(weights, "hid.enc.0.layers.0.conv.weight", 4)[0]
+    else:
+        stack, hidden = (_shape(weights, f"hid.enc.{block}.block.layer_scale_1", 1)[0] for block in (0, 1))
+    if stack % width:
+        raise ValueError(f"the translator's {stack} input channels must be a multiple of hidden_space={width}")
+    layers, blocks = _count_layers(weights, "enc.enc"), _count_layers(weights, "hid.enc")
+    sizes = {"hidden_space": width, "hidden_time": hidden, "spatial_layers": layers, "blocks": blocks}
+    if is_v1:
+        return SimVPv1(SimVPv1Config(**sizes), history=stack // width, channels=channels)
     mlp_widths = [_shape(weights, f"hid.enc.{block}.block.mlp.fc1.weight", 4)[0] for block in (0, 1)]
-    config = SimVPv2Config(
-        hidden_space=width,
-        hidden_time=hidden,
-        spatial_layers=_count_layers(weights, "enc.enc"),
-        blocks=_count_layers(weights, "hid.enc"),
-        mlp_ratio=_infer_mlp_ratio([stack, hidden], mlp_widths),
-        drop_path=0.0,
-        padding="zeros",
-        predict="state",
-    )
-    return SimVPv2(config, history=history, channels=channels)
-
-
-def _build_v1(weights: dict[str, Tensor]) -> SimVPv1:
-    width, channels = _shape(weights, _FIRST_WEIGHT, 4)[:2]
-    stack = _shape(weights, "hid.enc.0.conv1.weight", 4)[1]
-    config = SimVPv1Config(
-        hidden_space=width,
-        hidden_time=_shape(weights, "hid.enc.0.layers.0.conv.weight", 4)[0],
-        spatial_layers=_count_layers(weights, "enc.enc"),
-        blocks=_count_layers(weights, "hid.enc"),
-    )
-    return SimVPv1(config, history=_infer_history(stack, width), channels=channels)
+    ratio = _infer_mlp_ratio([stack, hidden], mlp_widths)
+    config = SimVPv2Config(**sizes, mlp_ratio=ratio, drop_path=0.0, padding="zeros", predict="state")
+    return SimVPv2(config, history=stack // width, channels=channels)
 
 
 def _shape(weights: dict[str, Tensor], key: str, ndim: int) -> tuple[int, ...]:
@@ -227,13 +214,6 @@ def _count_layers(weights: dict[str, Tensor], prefix: str) -> int:
     if layers != set(range(len(layers))):
         raise ValueError(f"layers {prefix!r} must be numbered from 0 without a gap, not {sorted(layers)[:20]}")
     return len(layers)
-
-
-def _infer_history(stack: int, width: int) -> int:
-    """Return the number of states in the translator's input: its channels over those of one state."""
-    if stack % width:
-        raise ValueError(f"the translator's {stack} input channels must be a multiple of hidden_space={width}")
-    return stack // width
 
 
 def _infer_mlp_ratio(widths: list[int], mlp_widths: list[int]) -> float:
@@ -257,7 +237,20 @@ def _published_names(network: SimVPv2 | SimVPv1) -> dict[str, str]:
         suffix = ".0" if isinstance(layer.conv, PixelShuffleConv) else ""
         modules[f"decoder.{index}.conv"] = f"dec.dec.{index}.conv.conv{suffix}"
         modules[f"decoder.{index}.norm"] = f"dec.dec.{index}.conv.norm"
-    modules |= _translator_names_v2(network) if isinstance(network, SimVPv2) else _translator_names_v1(network)
+    blocks = network.config.blocks
+    if isinstance(network, SimVPv2):
+        for block in range(blocks):
+            prefix, published_prefix = f"translator.blocks.{block}", f"hid.enc.{block}.block"
+            modules |= {f"{prefix}.{name}": f"{published_prefix}.{old}" for old, name in _BLOCK_NAMES.items()}
+        # "reduction" is a 1 x 1 convolution after a block whose output width differs from its input width
+        modules["translator.narrow"] = "hid.enc.0.reduction"
+        modules["translator.widen"] = f"hid.enc.{blocks - 1}.reduction"
+    else:
+        for block, (side, published_side) in itertools.product(range(blocks), (("down", "enc"), ("up", "dec"))):
+            prefix, published_prefix = f"translator.{side}.{block}", f"hid.{published_side}.{block}"
+            modules[f"{prefix}.narrow"] = f"{published_prefix}.conv1"
+            for branch, name in itertools.product(range(len(KERNEL_SIZES)), ("conv", "norm")):
+                modules[f"{prefix}.branches.{branch}.{name}"] = f"{published_prefix}.layers.{branch}.{name}"
     names = {}
     for name in network.state_dict():
         module, _, tensor = name.rpartition(".")
@@ -265,32 +258,4 @@ def _published_names(network: SimVPv2 | SimVPv1) -> dict[str, str]:
             names[name] = modules[name]
         elif name != "change_scale_TC":  # OpenSTL has no predicted change
             names[name] = f"{modules[module]}.{tensor}"
-    return names
-
-
-def _translator_names_v2(network: SimVPv2) -> dict[str, str]:
-    """Return OpenSTL's names of the translator's modules."""
-    blocks = network.config.blocks
-    names = {
-        f"translator.blocks.{block}.{name}": f"hid.enc.{block}.block.{published_name}"
-        for block in range(blocks)
-        for published_name, name in _BLOCK_NAMES.items()
-    }
-    # "reduction" is a 1 x 1 convolution after a block whose output width differs from its input width
-    return names | {
-        "translator.narrow": "hid.enc.0.reduction",
-        "translator.widen": f"hid.enc.{blocks - 1}.reduction",
-    }
-
-
-def _translator_names_v1(network: SimVPv1) -> dict[str, str]:
-    """Return OpenSTL's names of the translator's modules."""
-    names = {}
-    for block in range(network.config.blocks):
-        for side, published_side in (("down", "enc"), ("up", "dec")):
-            prefix, published_prefix = f"translator.{side}.{block}", f"hid.{published_side}.{block}"
-            names[f"{prefix}.narrow"] = f"{published_prefix}.conv1"
-            for branch in range(len(KERNEL_SIZES)):
-                for name in ("conv", "norm"):
-                    names[f"{prefix}.branches.{branch}.{name}"] = f"{published_prefix}.layers.{branch}.{name}"
     return names

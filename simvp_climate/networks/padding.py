@@ -13,18 +13,11 @@ PADDING_MODES = ("zeros", "periodic", "sphere", "sphere_with_poles")
 
 
 def pad(x_BCHW: Tensor, padding_mode: str, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
-    """Return padded fields, (B, C, H + sum(rows), W + sum(columns)).
+    """Return fields with ascending latitude and longitude, padded by `rows` and `columns`, (before, after) each.
 
-    Parameters
-    ----------
-    x_BCHW
-        Fields with ascending latitude and longitude.
-    padding_mode
-        "zeros": pad with zeros. "periodic": longitude is periodic, rows beyond the poles are zeros. "sphere": rows
-        beyond a pole come from the meridian 180 degrees away (with an odd number of longitudes, from the nearest one).
-        "sphere_with_poles": the same for grids whose outermost rows lie on the poles; pole rows are not duplicated.
-    rows, columns
-        Number of rows and columns to add, (before, after).
+    "zeros": pad with zeros. "periodic": longitude is periodic, rows beyond the poles are zeros. "sphere": rows beyond a
+    pole come from the meridian 180 degrees away (with an odd number of longitudes, from the nearest one).
+    "sphere_with_poles": the same for grids whose outermost rows lie on the poles; pole rows are not duplicated.
     """
     if not any(rows) and not any(columns):
         return x_BCHW
@@ -122,27 +115,20 @@ def pad_for_export(x_BCHW: Tensor, padding_mode: str, rows: tuple[int, int], col
         segments = _meridian_segments(x_BCHW.shape[-2], rows, padding_mode)
         strips = [_rows_across_pole(x_BCHW, source, is_opposite) for _, source, is_opposite in segments]
         x_BCpW = torch.cat(strips, dim=-2)
-    west, east = _slice_columns(x_BCpW, columns[0], "west"), _slice_columns(x_BCpW, columns[1], "east")
-    return torch.cat([*west, x_BCpW, *east], dim=-1)
+    strips = [
+        x_BCpW.narrow(-1, source.start, source.stop - source.start) if turn else x_BCpW
+        for _, source, turn in _ring_segments(x_BCpW.shape[-1], *columns)
+    ]
+    return torch.cat(strips, dim=-1)
 
 
 def _rows_across_pole(x_BCHW: Tensor, rows: slice, is_opposite: bool) -> Tensor:
     """Return some rows, flipped and shifted to the opposite meridian if `is_opposite`."""
-    strip_BCpW, half = x_BCHW.narrow(-2, rows.start, rows.stop - rows.start), x_BCHW.shape[-1] // 2
+    strip_BCpW, split = x_BCHW.narrow(-2, rows.start, rows.stop - rows.start), (x_BCHW.shape[-1] + 1) // 2
     if not is_opposite:
         return strip_BCpW
     strip_BCpW = strip_BCpW.flip(-2)
-    return torch.cat([strip_BCpW[..., x_BCHW.shape[-1] - half :], strip_BCpW[..., : x_BCHW.shape[-1] - half]], dim=-1)
-
-
-def _slice_columns(x_BCpW: Tensor, count: int, side: str) -> list[Tensor]:
-    """Return `count` columns of a periodic field to put at its west or east side, in strips from west to east."""
-    strips, width = [], x_BCpW.shape[-1]
-    while count:
-        size = min(count, width)
-        strips.append(x_BCpW.narrow(-1, 0 if side == "east" else width - size, size))
-        count -= size
-    return strips if side == "east" else strips[::-1]
+    return torch.cat([strip_BCpW[..., split:], strip_BCpW[..., :split]], dim=-1)
 
 
 def _ring_segments(length: int, before: int, after: int) -> list[tuple[slice, slice, int]]:

@@ -9,10 +9,10 @@ decoder, D channel of the translator, H latitude, W longitude; h and w are H and
 B * T.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simvp_climate.networks.simvp_v2 import build_decoder, build_encoder, check_inputs, check_integer, decode, encode
@@ -22,22 +22,10 @@ KERNEL_SIZES = (3, 5, 7, 11)
 
 @dataclass(frozen=True)
 class SimVPv1Config:
-    """Settings of a SimVP; the paper's names in brackets.
+    """Settings of a SimVP: as in `SimVPv2Config`, with at least two inception blocks on the way down and on the way up.
 
-    Parameters
-    ----------
-    hidden_space, spatial_layers
-        As in `SimVPv2Config` (hid_S, N_S).
-    hidden_time
-        Channels of the translator (hid_T). Its convolutions have 8 groups if half of these channels are a multiple of
-        8, otherwise one group.
-    blocks
-        Inception blocks on the way down the translator, and again on the way up (N_T), at least 2.
-
-    Raises
-    ------
-    ValueError
-        If a setting is out of range, or the groups do not divide `hidden_time`.
+    Convolutions of the translator have 8 groups if half of `hidden_time` is a multiple of 8, otherwise one group, and
+    the groups must divide `hidden_time`.
     """
 
     hidden_space: int = 32
@@ -63,23 +51,8 @@ class SimVPv1Config:
 class SimVPv1(nn.Module):
     """The network: maps `history` states to the `history` states that follow.
 
-    It takes grids of any size, pads with zeros, and predicts states, as published.
-
-    Parameters
-    ----------
-    config
-        Settings.
-    history
-        Number of input states, and of output states.
-    channels
-        Channels per state.
-    forcings
-        Channels of the forcings per input state, which the encoder gets with the state. 0 gives the published network.
-
-    Raises
-    ------
-    ValueError
-        If the translator's groups do not divide its input, history * hidden_space channels.
+    It takes grids of any size, pads with zeros, and predicts states, as published. `forcings` are channels per input
+    state, which the encoder gets with the state; 0 gives the published network.
     """
 
     def __init__(self, config: SimVPv1Config, *, history: int, channels: int, forcings: int = 0):
@@ -140,22 +113,12 @@ class InceptionBlock(nn.Module):
         super().__init__()
         narrow = config.hidden_time // 2
         self.narrow = nn.Conv2d(inputs, narrow, 1)
-        self.branches = nn.ModuleList(
-            ConvBranch(narrow, outputs, kernel_size, config.groups) for kernel_size in KERNEL_SIZES
-        )
+        self.branches = nn.ModuleList()
+        for size in KERNEL_SIZES:
+            conv = nn.Conv2d(narrow, outputs, size, padding=size // 2, groups=config.groups)
+            layers = {"conv": conv, "norm": nn.GroupNorm(config.groups, outputs), "activation": nn.LeakyReLU(0.2)}
+            self.branches.append(nn.Sequential(OrderedDict(layers)))
 
     def forward(self, z_BDhw: Tensor) -> Tensor:
         z_BDhw = self.narrow(z_BDhw)
         return sum(branch(z_BDhw) for branch in self.branches)
-
-
-class ConvBranch(nn.Module):
-    """Grouped convolution, group norm, leaky ReLU."""
-
-    def __init__(self, inputs: int, outputs: int, kernel_size: int, groups: int):
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, groups=groups)
-        self.norm = nn.GroupNorm(groups, outputs)
-
-    def forward(self, z_BDhw: Tensor) -> Tensor:
-        return F.leaky_relu(self.norm(self.conv(z_BDhw)), 0.2)

@@ -71,12 +71,8 @@ class SimVPv2Config:
 
     def __post_init__(self) -> None:
         # convert numpy integers and floats to plain ones, which JSON can hold
-        for name, minimum, multiple in (
-            ("hidden_space", 2, 2),
-            ("hidden_time", 1, 1),
-            ("spatial_layers", 2, 2),
-            ("blocks", 2, 1),
-        ):
+        rules = {"hidden_space": (2, 2), "hidden_time": (1, 1), "spatial_layers": (2, 2), "blocks": (2, 1)}
+        for name, (minimum, multiple) in rules.items():
             object.__setattr__(self, name, check_integer(name, getattr(self, name), minimum, multiple))
         for name in ("mlp_ratio", "drop_path"):
             if not _is_finite(value := getattr(self, name)):
@@ -117,7 +113,9 @@ def _is_finite(value: object) -> bool:
 class SimVPv2(nn.Module):
     """The network: maps `history` states to the `history` states that follow.
 
-    It takes grids of any size: strided convolutions round up, and upsampling crops the surplus row and column.
+    It takes grids of any size: strided convolutions round up, and upsampling crops the surplus row and column. With its
+    attribute `activation_checkpointing` set to True, training recomputes activations inside blocks and layers in the
+    backward pass: less memory, more time, the same numbers.
 
     Parameters
     ----------
@@ -135,12 +133,6 @@ class SimVPv2(nn.Module):
     shared_channels
         Number of leading channels that are both input and output. A predicted change is added to these, and a rollout
         feeds them back. By default as many as possible.
-
-    Attributes
-    ----------
-    activation_checkpointing
-        Whether training recomputes the activations inside blocks and layers in the backward pass instead of keeping
-        them: less memory, more time, the same numbers. False by default.
 
     Raises
     ------
@@ -218,15 +210,11 @@ def check_inputs(network: nn.Module, x_BTCHW: Tensor, f_BTFHW: Tensor | None) ->
             f"Input of shape {tuple(x_BTCHW.shape)}: dimensions 1 and 2 must be history={network.history} and "
             f"channels={network.channels}."
         )
-    if not network.forcings and f_BTFHW is None:
-        return
-    shape, expected = None if f_BTFHW is None else tuple(f_BTFHW.shape), (B, T, network.forcings, H, W)
-    if not network.forcings:
-        raise ValueError(f"Forcings of shape {shape} must be left out: the network was built with forcings=0.")
-    if shape != expected:
+    shape = None if f_BTFHW is None else tuple(f_BTFHW.shape)
+    if shape != (expected := (B, T, network.forcings, H, W) if network.forcings else None):
+        rule = f"have the shape {tuple(expected)}" if expected else "be left out"
         raise ValueError(
-            f"Forcings of shape {shape} must have the shape {tuple(expected)}: the network was built with "
-            f"forcings={network.forcings}."
+            f"Forcings of shape {shape} must {rule}: the network was built with forcings={network.forcings}."
         )
 
 
@@ -237,28 +225,12 @@ def rollout(
     f_BTFHW: Tensor | None = None,
     constrain: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Return the `horizon` states after `x_BTCHW`, feeding forecasts back into the network.
+    """Return the `horizon` states after `x_BTCHW`, feeding forecasts back into a network.
 
-    The network emits as many states per call as it takes in, so a rollout makes ceil(horizon / history) calls.
-
-    Parameters
-    ----------
-    network
-        A SimVPv2 or SimVPv1.
-    x_BTCHW
-        The input states.
-    horizon
-        Number of states to forecast.
-    f_BTFHW
-        Forcings of the input states of all calls; call k, from 0, gets `f_BTFHW[:, k * history : (k + 1) * history]`.
-    constrain
-        Maps the forecast of one call to the input of the next, for example by clamping it to bounds. It gets the
-        channels that are both output and input.
-
-    Raises
-    ------
-    ValueError
-        If the forcings do not cover all calls, or a second call needs channels that the network does not forecast.
+    The network, a SimVPv2 or SimVPv1, emits as many states per call as it takes in, so a rollout makes
+    ceil(horizon / history) calls. `f_BTFHW` are the forcings of the input states of all calls: call k, from 0, gets
+    `f_BTFHW[:, k * history : (k + 1) * history]`. `constrain` maps the forecast of one call to the input of the next,
+    for example by clamping it to bounds. It gets the channels that are both output and input.
     """
     history, channels = x_BTCHW.shape[1:3]
     calls = math.ceil(horizon / history)

@@ -1,25 +1,32 @@
-"""The directory of a training run: its saved state, its training curve, its lock, and its result."""
+"""The directory of a training run (saved state, training curve, lock, result), and the provenance of the result."""
 
-import dataclasses
 import errno
 import hashlib
 import io
 import json
 import os
+import platform
+import subprocess
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import safetensors
 import torch
+from lightning_fabric import Fabric
 
 from simvp_climate.data import files
 from simvp_climate.forecasting.forecaster import Forecaster
-from simvp_climate.training.config import RESUMABLE_FIELDS
+from simvp_climate.networks.simvp_v2 import SimVPv2Config
+from simvp_climate.processing.statistics import Normalizer
+from simvp_climate.processing.task import Task
+from simvp_climate.training.config import RESUMABLE_FIELDS, TrainConfig
 from simvp_climate.training.datasets import Split
 from simvp_climate.training.loader import Plan
 
@@ -29,38 +36,21 @@ _DIGESTS = {  # what it means that two digests differ
     "data_sha256": "other values, grid, windows or fields without time",
     "start_from": "other weights or statistics",
 }
+_PACKAGES = ("simvp-climate", "torch", "lightning-fabric", "numpy", "xarray", "pandas", "zarr", "safetensors")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training run on disk.
-
-    Attributes
-    ----------
-    directory
-        Where its state is saved; None if nowhere.
-    fingerprint
-        JSON of all settings and data that decide its result; a state is resumed only by a run with the same.
-    """
+    """A training run on disk, or nowhere if it has no directory."""
 
     directory: Path | None
-    fingerprint: str = ""
+    fingerprint: str = ""  # JSON of all settings and data that decide its result; only a run with the same resumes it
 
 
 @contextmanager
 def lock(directory: str | os.PathLike | None) -> Iterator[Path | None]:
-    """Create the directory of a run if needed, and lock it for this process while the context lasts.
-
-    Unfinished files of a process that died are removed.
-
-    Raises
-    ------
-    FileExistsError
-        If the path is a file, or the folder has results but no training state.
-    RuntimeError
-        If another process trains there.
-    """
+    """Create the directory of a run, lock it for this process, and remove unfinished files of one that died."""
     if directory is None:
         yield None
         return
@@ -88,17 +78,45 @@ def lock(directory: str | os.PathLike | None) -> Iterator[Path | None]:
         yield path
 
 
-def identify(
-    directory: Path | None,
-    provenance: dict,
-    train_split: Split,
-    valid_split: Split | None,
-    arrays: Iterable[np.ndarray],
-) -> Run:
+def describe_run(
+    task: Task, model: SimVPv2Config, config: TrainConfig, normalizer: Normalizer, splits: list[Split], fabric: Fabric
+) -> dict:
+    """Return settings, data, versions and device of a training run as plain values."""
+    device = fabric.device
+    return {
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "versions": {name: version(name) for name in _PACKAGES},
+        "commit": _commit(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({platform.machine()})",
+        "processes": fabric.world_size,
+        # lists instead of tuples, as in a file
+        "task": json.loads(json.dumps(asdict(task))),
+        "model": asdict(model),
+        "config": json.loads(json.dumps(asdict(config))),
+        "channels": [str(channel) for channel in normalizer.channels],
+        "units": list(normalizer.units),
+        "training": splits[0].period,
+        "training_sha256": splits[0].statistics.digest,
+        "validation": splits[1].period if splits[1:] else "none: the weights of the last epoch were kept",
+    }
+
+
+def _commit() -> str | None:
+    """Return the git commit of this package, with "-dirty" after uncommitted changes, or None outside git."""
+    folder = Path(__file__).parent
+    try:
+        # a package installed inside another repository does not belong to it
+        subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=folder, check=True, capture_output=True)
+        describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(describe, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def identify(directory: Path | None, provenance: dict, splits: list[Split], arrays: Iterable[np.ndarray]) -> Run:
     """Return the run in a directory, with the fingerprint of its settings, data and `arrays` (grid, static fields)."""
     if directory is None:
         return Run(None)
-    splits = [train_split] if valid_split is None else [train_split, valid_split]
     digest = hashlib.sha256(" ".join(split.statistics.digest for split in splits).encode())
     for array in (*arrays, *(positions for split in splits for positions in split.windows)):
         digest.update(np.ascontiguousarray(array))
@@ -116,11 +134,11 @@ def identify(
     return Run(directory, json.dumps(settings, sort_keys=True))
 
 
-def load_plans(directory: Path | None) -> list[Plan | None] | None:
+def load_plans(directory: Path | None) -> list[Plan] | None:
     """Return how a saved run reads its training and validation windows, or None without a saved run."""
     if directory is None or not (directory / _STATE).exists():
         return None
-    return [None if plan is None else Plan(**plan) for plan in _load(directory)["plans"]]
+    return [Plan(**plan) for plan in _load(directory)["plans"] if plan]
 
 
 def _load(directory: Path) -> dict:
@@ -131,37 +149,26 @@ def _load(directory: Path) -> dict:
                 raise ValueError(f"the checksum of {name!r} in it does not match")
         # weights_only: loading runs no code
         saved = torch.load(path, weights_only=True, map_location="cpu")
-        version = saved.get("format", 1)
-    except OSError as error:
-        raise OSError(
-            error.errno or errno.EIO,
-            f"{str(path)!r} cannot be read now ({error}). Nothing was changed: call again when the disk answers",
-        ) from error
-    except MemoryError as error:
-        raise MemoryError(
-            f"{str(path)!r} ({path.stat().st_size / 2**20:.0f} MiB) does not fit into the free memory. Nothing was "
-            "changed: call again where there is more"
+        saved_format = saved.get("format", 1)
+    except (OSError, MemoryError) as error:  # the state may be whole
+        error_type, reason = (OSError, error) if isinstance(error, OSError) else (MemoryError, "too little free memory")
+        raise error_type(
+            f"{str(path)!r} cannot be read now ({reason}). Nothing was changed: call again later"
         ) from error
     except Exception as error:
         raise ValueError(
             f"{str(path)!r} cannot be read as a training state: it is damaged. Move it away to start anew"
         ) from error
-    if version != _FORMAT:
+    if saved_format != _FORMAT:
         raise ValueError(
-            f"{str(path)!r} was saved by another version of simvp_climate (format {version}, this one reads "
+            f"{str(path)!r} was saved by another version of simvp_climate (format {saved_format}, this one reads "
             f"{_FORMAT}): finish the run with that version, or move the file away to start anew"
         )
     return saved
 
 
 def resume(run: Run) -> dict | None:
-    """Return the saved state of this run, or None if there is none.
-
-    Raises
-    ------
-    ValueError
-        If the state is damaged, or that of another run: the message lists the settings that differ.
-    """
+    """Return the saved state of this run, or None if there is none; an error lists the settings that differ."""
     if run.directory is None or not (run.directory / _STATE).exists():
         return None
     saved = _load(run.directory)
@@ -174,18 +181,11 @@ def resume(run: Run) -> dict | None:
     return saved
 
 
-def save(run: Run, plans: list[Plan | None], state: dict) -> None:
-    """Replace the saved state of a run; do nothing for a run without a directory.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; the previous state is intact.
-    """
+def save(run: Run, plans: list[Plan], state: dict) -> None:
+    """Replace the saved state of a run, if it has a directory; after an error the previous state is intact."""
     if run.directory is None:
         return
-    header = {"format": _FORMAT, "fingerprint": run.fingerprint}
-    header |= {"plans": [None if plan is None else dataclasses.asdict(plan) for plan in plans]}
+    header = {"format": _FORMAT, "fingerprint": run.fingerprint, "plans": [asdict(plan) for plan in plans]}
     buffer = io.BytesIO()  # torch does not raise OSError when the disk fails, so it writes to memory
     torch.save({**header, **state}, buffer)
     with buffer.getbuffer() as content:  # released on errors too, else the buffer cannot be freed
@@ -193,37 +193,36 @@ def save(run: Run, plans: list[Plan | None], state: dict) -> None:
 
 
 def write_curve(run: Run, records: list[dict], columns: dict[str, list[float]]) -> None:
-    """Write the training curve as CSV, a row for each epoch, with further columns; do nothing without a directory."""
+    """Write the training curve as CSV, a row for each epoch, with further columns, if the run has a directory."""
     if run.directory is not None:
-        table = pd.DataFrame(records).assign(**columns)
-        _write(run.directory / _CURVE, table.to_csv(index=False).encode())
+        _write(run.directory / _CURVE, pd.DataFrame(records).assign(**columns).to_csv(index=False).encode())
 
 
 def save_forecaster(run: Run, forecaster: Forecaster) -> None:
-    """Save the result of a run; do nothing for a run without a directory."""
+    """Save the result of a run, if it has a directory."""
     if run.directory is not None:
-        try:
+        with _explain_errors(run.directory):
             forecaster.save(run.directory / _RESULT)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise _explain(run.directory, error) from error
 
 
 def _write(path: Path, content: bytes | memoryview) -> None:
-    try:
+    with _explain_errors(path.parent):
         files.write_atomically(path, lambda unfinished: unfinished.write_bytes(content))
-    except OSError as error:
-        raise _explain(path.parent, error) from error
 
 
-def _explain(directory: Path, error: Exception) -> OSError:
-    """Return an error that says why the directory cannot be written to, and how to resume."""
-    error_type, resume = OSError, "call again with the same arguments to resume from the last saved state"
-    code = getattr(error, "errno", None)
-    if not directory.is_dir():
-        error_type, reason = FileNotFoundError, "vanished during training: bring it back"
-        resume += " (without it, the run starts anew)"
-    elif code in _DISK_FULL or "No space left" in str(error):
-        reason = f"has no space left ({error}): free some (old and new state lie side by side)"
-    else:
-        reason = f"cannot be written to ({error}): fix this"
-    return error_type(code or errno.EIO, f"directory={str(directory)!r} {reason}, then {resume}")
+@contextmanager
+def _explain_errors(directory: Path) -> Iterator[None]:
+    """Raise errors that say why the directory cannot be written to, and how to resume."""
+    try:
+        yield
+    except (OSError, safetensors.SafetensorError) as error:
+        error_type, code = OSError, getattr(error, "errno", None)
+        resume = "call again with the same arguments to resume from the last saved state"
+        if not directory.is_dir():
+            error_type, reason = FileNotFoundError, "vanished during training: bring it back"
+            resume += " (without it, the run starts anew)"
+        elif code in _DISK_FULL or "No space left" in str(error):
+            reason = f"has no space left ({error}): free some (old and new state lie side by side)"
+        else:
+            reason = f"cannot be written to ({error}): fix this"
+        raise error_type(code or errno.EIO, f"directory={str(directory)!r} {reason}, then {resume}") from error

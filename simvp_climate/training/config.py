@@ -8,15 +8,14 @@ from typing import Any
 from simvp_climate.data import reader
 from simvp_climate.processing.task import Task, is_finite
 
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 # Settings that change no result: a run may be resumed with other values of these.
 RESUMABLE_FIELDS = ("progress", "memory", "engine", "save_minutes", "activation_checkpointing")
 _WARMUP = {"cosine": 0.1, "one-cycle": 0.3}
 _ROLLOUT_SHARE = 0.25
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+# what a value must be, whether it is, and what it is stored as
+_Rule = tuple[str, Callable[[Any], bool], Callable[[Any], Any] | None]
 
 
 def _is_number(value: object) -> bool:
@@ -27,54 +26,77 @@ def _is_weight(value: object) -> bool:
     return _is_number(value) and 1e-6 <= value <= 1e6
 
 
-def _positive_integer(value: Any) -> bool:
-    return _is_integer(value) and value >= 1
+def _number(rule: str, in_range: Callable[[Any], bool]) -> _Rule:
+    return f"a number {rule}", lambda value: _is_number(value) and in_range(value), float
 
 
-def _one_of(*choices: str) -> tuple[str, Callable[[Any], bool], None]:
+def _integer(rule: str, in_range: Callable[[Any], bool]) -> _Rule:
+    return rule, lambda value: isinstance(value, Integral) and _is_number(value) and in_range(value), int
+
+
+def _are_weights(weights: Any) -> bool:
+    return isinstance(weights, list | tuple) and bool(weights) and all(map(_is_weight, weights))
+
+
+def _are_pairs(weights: Any) -> bool:
+    """Return whether weights map names to weights; from a file they come as pairs."""
+    pairs = list(weights.items()) if isinstance(weights, Mapping) else weights
+    if not isinstance(pairs, list | tuple) or not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
+    ):
+        return False
+    are_names = all(isinstance(name, str) and _is_weight(weight) for name, weight in pairs)
+    return are_names and len(dict(pairs)) == len(pairs)
+
+
+def _one_of(*choices: str) -> _Rule:
     return f"one of {choices}", lambda value: value in choices, None
 
 
-_POSITIVE_INTEGER = ("a positive integer", _positive_integer, int)
+_POSITIVE_INTEGER = _integer("a positive integer", lambda value: value >= 1)
 _BOOLEAN = ("True or False", lambda value: isinstance(value, bool), None)
-# field: what a value must be, whether it is, and the type it is stored as
-_RULES: dict[str, tuple[str, Callable[[Any], bool], type | None]] = {
+_OPTIONAL = ("gradient_clip", "lead_weights", "patience")  # may be None
+_RULES: dict[str, _Rule] = {
     "epochs": _POSITIVE_INTEGER,
     "batch_size": _POSITIVE_INTEGER,
     "accumulate_grad_batches": _POSITIVE_INTEGER,
     "optimizer": _one_of("adamw", "adam"),
-    "learning_rate": ("a number greater than 0", lambda value: _is_number(value) and value > 0, float),
+    "learning_rate": _number("greater than 0", lambda value: value > 0),
     "schedule": _one_of(*_WARMUP),
-    "warmup": ("a number in [0, 1)", lambda value: _is_number(value) and 0 <= value < 1, float),
-    "weight_decay": ("a number of at least 0", lambda value: _is_number(value) and value >= 0, float),
-    "gradient_clip": (
-        "a number greater than 0, or None for no clipping",
-        lambda value: value is None or (_is_number(value) and value > 0),
-        float,
-    ),
+    "warmup": _number("in [0, 1)", lambda value: 0 <= value < 1),
+    "weight_decay": _number("of at least 0", lambda value: value >= 0),
+    "gradient_clip": _number("greater than 0, or None for no clipping", lambda value: value > 0),
     "loss_normalization": _one_of("change", "state"),
     "area_weighted": _BOOLEAN,
-    "rollout": ("an integer from 1 to 1000", lambda value: _positive_integer(value) and value <= 1000, int),
-    "rollout_share": ("a number in (0, 1]", lambda value: _is_number(value) and 0 < value <= 1, float),
-    "ema_decay": ("a number in [0, 1)", lambda value: _is_number(value) and 0 <= value < 1, float),
-    "patience": ("a positive integer, or None", lambda value: value is None or _positive_integer(value), int),
+    "lead_weights": (
+        "one number from 1e-6 to 1e6 for each lead: lead_weights=(1.0, 0.5)",
+        _are_weights,
+        lambda weights: tuple(map(float, weights)),
+    ),
+    "variable_weights": (
+        "a mapping from different names to numbers from 1e-6 to 1e6: {'z500': 1.0, 't2m': 2.0}",
+        _are_pairs,
+        lambda weights: tuple((name, float(weight)) for name, weight in dict(weights).items()),
+    ),
+    "rollout": _integer("an integer from 1 to 1000", lambda value: 1 <= value <= 1000),
+    "rollout_share": _number("in (0, 1]", lambda value: 0 < value <= 1),
+    "ema_decay": _number("in [0, 1)", lambda value: 0 <= value < 1),
+    "patience": _integer("a positive integer, or None", lambda value: value >= 1),
     "validation_windows": _POSITIVE_INTEGER,
-    "precision": _one_of(*PRECISIONS),
+    "precision": _one_of("auto", "32-true", "bf16-mixed", "16-mixed"),
     "activation_checkpointing": _BOOLEAN,
     "statistics": _one_of("auto", "inherit", "compute"),
-    "memory": ("'auto' or a number of bytes", lambda value: value == "auto" or _positive_integer(value), None),
+    "memory": ("'auto' or a number of bytes", lambda value: value == "auto" or _POSITIVE_INTEGER[1](value), None),
     "engine": _one_of(*reader.ENGINES),
-    "save_minutes": ("a number of at least 0", lambda value: _is_number(value) and value >= 0, float),
-    "seed": ("an integer from 0 to 2**32 - 1", lambda value: _is_integer(value) and 0 <= value < 2**32, int),
+    "save_minutes": _number("of at least 0", lambda value: value >= 0),
+    "seed": _integer("an integer from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32),
     "progress": _BOOLEAN,
 }
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train.
-
-    A step is one update of the weights, from `accumulate_grad_batches` batches.
+    """How to train. A step is one update of the weights, from `accumulate_grad_batches` batches.
 
     Parameters
     ----------
@@ -83,13 +105,13 @@ class TrainConfig:
     batch_size
         Windows in a batch, over all processes; all windows where there are fewer.
     accumulate_grad_batches
-        Batches in a step. The gradient is that of the mean loss over all their windows, with the memory of one batch;
-        batch normalization sees each batch alone.
+        Batches in a step, with the memory of one. The gradient is that of the mean loss over all their windows; batch
+        normalization sees each batch alone.
     optimizer
         "adamw", or "adam" (then `weight_decay` must be 0). Betas 0.9 and 0.999.
     learning_rate
-        Peak of the schedule. The default is near the published one (5e-3, Adam) and lies where the error hardly depends
-        on it (docs/ablation.md); fine-tuning takes a tenth.
+        Peak of the schedule. The error hardly depends on it near the default (docs/ablation.md); the published one is
+        5e-3, with Adam. Fine-tuning takes a tenth.
     schedule
         "cosine": linear warm-up, then half a cosine down to zero. "one-cycle": half a cosine up from a 25th of the
         peak, another down to a 250,000th of it, and the first beta from 0.95 to 0.85 and back, as torch's `OneCycleLR`.
@@ -100,22 +122,21 @@ class TrainConfig:
     gradient_clip
         Largest norm of the gradient; `None` does not clip.
     loss_normalization
-        "change": errors in units of the typical change from the initialization to each lead, per channel, so that
-        every variable and lead counts; leads beyond one network call take the change of its last lead. "state": in
-        units of the standard deviation of each channel, as published.
+        "change": errors in units of the typical change from the initialization to each lead, per channel; leads beyond
+        one network call take the change of its last lead. "state": in units of the standard deviation of each channel,
+        as published.
     area_weighted
         Weight cells by their area; with False each counts the same, as published.
     lead_weights
         One weight from 1e-6 to 1e6 for each lead of the task's horizon; only their ratios matter. Longer leads (see
         `rollout`) take the last one. `None`: all the same.
     variable_weights
-        Weights from 1e-6 to 1e6 of variables by name; only their ratios matter. Other variables have 1, and every
-        level of a variable has its weight. Stored as pairs.
+        Weights from 1e-6 to 1e6 of variables by name, for all their levels; only their ratios matter. Other variables
+        have 1. Stored as pairs.
     rollout
         Number of network calls that gradients pass through at the end of training, each forecasting from the previous
         forecast. 1: as many as the task's horizon takes. Larger values must reach beyond the horizon; every window is
-        then that long (`leads`), earlier steps use its first leads, and the validation loss is over all leads in
-        every epoch, so that epochs compare.
+        then that long, earlier steps use its first leads, and the validation loss is over all leads in every epoch.
     rollout_share
         Share of all steps, the last ones, that train with `rollout`.
     ema_decay
@@ -134,18 +155,17 @@ class TrainConfig:
         A run that did not fit may be resumed with it.
     statistics
         With `start_from`, which statistics normalize the channels that it has: "inherit" takes those of `start_from`
-        (same grid and units), "compute" those of the new data, as for all other channels. "auto" inherits where
-        channels, grid and units are the same, and is an error elsewhere.
+        (same grid and units), "compute" those of the new data. "auto" inherits where channels, grid and units are the
+        same, and is an error elsewhere.
     memory
         Bytes that the states may take on a machine, a quarter of them for the validation period; "auto" is 60 % of
         the free memory. Chunks being decoded come on top. States that fit are decoded once and kept; others are
-        streamed, in an order that depends on this, see `loader.Plan`. A resumed run keeps its order.
+        streamed, in another order. A resumed run keeps its order.
     engine
         Reader of Zarr on a local disk: "zarr" or "tensorstore"; "auto" takes tensorstore where it is installed. It
         changes no number.
     save_minutes
-        Minutes between two saves of the state, in addition to the end of every epoch, if training has a directory; 0
-        saves it after every step.
+        Minutes between two saves of the state, besides those after every epoch; 0 saves it after every step.
     seed
         Of the initial weights, the order of the windows and the dropped blocks; below 2**32.
     progress
@@ -187,18 +207,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.warmup is None and isinstance(self.schedule, str):
             object.__setattr__(self, "warmup", _WARMUP.get(self.schedule))
-        for name, (rule, is_valid, stored_type) in _RULES.items():
+        for name, (rule, is_valid, convert) in _RULES.items():
             value = getattr(self, name)
+            if value is None and name in _OPTIONAL:
+                continue
             if not is_valid(value):
                 raise ValueError(f"{name}={value!r} must be {rule}")
-            if stored_type is not None and value is not None:
-                object.__setattr__(self, name, stored_type(value))
-        self._check_effective()
-        object.__setattr__(self, "lead_weights", _check_lead_weights(self.lead_weights))
-        object.__setattr__(self, "variable_weights", _check_variable_weights(self.variable_weights))
-
-    def _check_effective(self) -> None:
-        """Raise ValueError for settings that another setting makes ineffective."""
+            if convert is not None:
+                object.__setattr__(self, name, convert(value))
         if self.patience is not None and self.patience >= self.epochs:
             raise ValueError(
                 f"patience={self.patience} would be ignored with epochs={self.epochs}: set it lower, or leave it out"
@@ -217,10 +233,7 @@ class TrainConfig:
     def leads(self, task: Task) -> int:
         """Return the number of steps from the initialization to the end of each window.
 
-        Raises
-        ------
-        ValueError
-            If settings do not fit the task: `rollout`, `lead_weights`, `variable_weights`.
+        Raises ValueError if `rollout`, `lead_weights` or `variable_weights` do not fit the task.
         """
         history, horizon = task.history, task.horizon
         if self.rollout > 1 and self.rollout * history <= horizon:
@@ -242,31 +255,3 @@ class TrainConfig:
                 f"variable_weights names {unknown}, which must be variables of {list(task.forecast_variables)}"
             )
         return horizon if self.rollout == 1 else self.rollout * history
-
-
-def _check_lead_weights(weights: Any) -> tuple[float, ...] | None:
-    """Return the weights as a tuple; raise ValueError unless they are numbers from 1e-6 to 1e6."""
-    if weights is None:
-        return None
-    if not isinstance(weights, list | tuple) or not weights:
-        raise ValueError(f"lead_weights={weights!r} must be one number for each lead: lead_weights=(1.0, 0.5)")
-    for weight in weights:
-        if not _is_weight(weight):
-            raise ValueError(f"lead_weights has {weight!r}: each must be a number from 1e-6 to 1e6")
-    return tuple(float(weight) for weight in weights)
-
-
-def _check_variable_weights(weights: Any) -> tuple[tuple[str, float], ...]:
-    """Return the weights as pairs; raise ValueError unless they map different names to numbers from 1e-6 to 1e6."""
-    if not isinstance(weights, Mapping | list | tuple):
-        raise ValueError(f"variable_weights={weights!r} must map names to numbers: {{'z500': 1.0, 't2m': 2.0}}")
-    pairs = list(weights.items() if isinstance(weights, Mapping) else weights)
-    for pair in pairs:
-        if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str):
-            raise ValueError(f"variable_weights has {pair!r}: write {{'z500': 1.0, 't2m': 2.0}}")
-        if not _is_weight(pair[1]):
-            raise ValueError(f"variable_weights has {pair[1]!r} for {pair[0]!r}: it must be a number from 1e-6 to 1e6")
-    names = [name for name, _ in pairs]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"variable_weights names {repeated} more than once: give each variable one weight")
-    return tuple((name, float(weight)) for name, weight in pairs)

@@ -14,8 +14,9 @@ from lightning_fabric import Fabric
 
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import Canonical, canonicalize
-from simvp_climate.data.grid import closes_longitude, latitude_weights, reaches_poles
+from simvp_climate.data.grid import latitude_weights
 from simvp_climate.data.windows import check_times, find_windows, shared_period
+from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.processing.forcings import static_names
 from simvp_climate.processing.statistics import Normalizer, Statistics, compute_statistics, resolve_transforms
 from simvp_climate.processing.task import Task
@@ -23,26 +24,19 @@ from simvp_climate.processing.tensors import ChannelRoles, channel_roles
 from simvp_climate.quality import rules
 from simvp_climate.training import distributed, loader
 from simvp_climate.training.config import TrainConfig
+from simvp_climate.training.loader import Plan
+
+Data = xr.Dataset | Sequence[xr.Dataset]
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """One series of states without members, before any value is read.
+    """One series of states without members, before any value is read."""
 
-    Attributes
-    ----------
-    dataset, canonical
-        Its canonical Dataset, and where it comes from.
-    channels
-        Its variables, each with its levels.
-    windows
-        Positions in time of its windows, (window, history + leads).
-    """
-
-    dataset: xr.Dataset
+    dataset: xr.Dataset  # canonical, one of those of `canonical`
     canonical: Canonical
     channels: tuple[reader.Channel, ...]
-    windows: np.ndarray
+    windows: np.ndarray  # positions in time of its windows, (window, history + leads)
 
     @property
     def times(self) -> pd.Index:
@@ -52,54 +46,22 @@ class Series:
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """What follows from the task and from the grid and channels of the data: resolved once, used by the whole run.
-
-    Attributes
-    ----------
-    task
-        What to forecast.
-    leads
-        Number of steps from the initialization to the end of each window.
-    channels, units, roles
-        The channels of the states, their units ("" without), and what the network does with them.
-    log_scale, bounds
-        As in `Normalizer`.
-    latitude, longitude
-        Of the canonical grid, degrees.
-    is_global, poles
-        Whether the longitudes go around the globe, and how the rows reach the poles, as `data.grid.reaches_poles`.
-    weights
-        Area weights with mean one, (latitude,).
-    """
+    """What follows from the task and from the grid and channels of the data: resolved once, used by the whole run."""
 
     task: Task
-    leads: int
+    leads: int  # steps from the initialization to the end of each window
     channels: tuple[reader.Channel, ...]
-    units: tuple[str, ...]
+    units: tuple[str, ...]  # of each channel, "" without
     roles: ChannelRoles
-    log_scale: np.ndarray
+    log_scale: np.ndarray  # this and `bounds` as in `Normalizer`
     bounds: np.ndarray
-    latitude: np.ndarray
+    latitude: np.ndarray  # of the canonical grid, degrees
     longitude: np.ndarray
-    is_global: bool
-    poles: str
-    weights: np.ndarray
+    weights: np.ndarray  # area weights with mean one, (latitude,)
 
 
-def open_data(
-    task: Task,
-    leads: int,
-    dataset: xr.Dataset | Sequence[xr.Dataset],
-    valid: xr.Dataset | Sequence[xr.Dataset] | None,
-) -> tuple[Setup, list[Series], list[Series]]:
-    """Return the setup of a run, and the series of the training and the validation period.
-
-    Raises
-    ------
-    ValueError
-        If the data do not fit the task, times are out of order, no window fits, series differ from each other, or
-        validation times lie within training windows.
-    """
+def open_data(task: Task, leads: int, dataset: Data, valid: Data | None) -> tuple[Setup, list[Series], list[Series]]:
+    """Return the setup of a run, and the series of the training and the validation period, all checked."""
     training = _open_series(task, leads, dataset, "dataset")
     validation = [] if valid is None else _open_series(task, leads, valid, "valid")
     shared = [shared_period(series.times, series.windows, other.times) for series in training for other in validation]
@@ -114,25 +76,22 @@ def open_data(
     grid, channels = training[0].dataset, training[0].channels
     units = tuple(grid[channel.variable].attrs.get("units", "") for channel in channels)
     log_scale, bounds = resolve_transforms(channels, units, task.transforms)
-    roles = channel_roles(task, channels)
     setup = Setup(
         task=task,
         leads=leads,
         channels=channels,
         units=units,
-        roles=roles,
+        roles=channel_roles(task, channels),
         log_scale=log_scale,
         bounds=bounds,
         latitude=grid["latitude"].values,
         longitude=grid["longitude"].values,
-        is_global=closes_longitude(grid["longitude"]),
-        poles=reaches_poles(grid["latitude"]),
         weights=latitude_weights(grid["latitude"]).values,
     )
     return setup, training, validation
 
 
-def _open_series(task: Task, leads: int, dataset: xr.Dataset | Sequence[xr.Dataset], name: str) -> list[Series]:
+def _open_series(task: Task, leads: int, dataset: Data, name: str) -> list[Series]:
     """Return the series of a Dataset or of a list of them, with each ensemble member as a series of its own."""
     originals = dataset if isinstance(dataset, list | tuple) else [dataset]
     for original in originals:
@@ -161,38 +120,18 @@ def _series_name(name: str, index: int, count: int) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The windows of the training or the validation period, and their statistics.
+    """The windows of the training or the validation period, and their statistics."""
 
-    Attributes
-    ----------
-    name
-        "dataset" or "valid".
-    period
-        First and last time of each series, as text.
-    series, sources, windows
-        The series that have windows, where each is read from, and the positions of its windows.
-    inits
-        Initialization times of all windows, series after series.
-    plan
-        How the windows are read.
-    statistics
-        Statistics of the states that windows use.
-    states
-        These states if they stay in memory, else None.
-    identities
-        For each source what `reader.source_identity` returned when the statistics were computed.
-    """
-
-    name: str
-    period: str
-    series: list[Series]
+    name: str  # "dataset" or "valid"
+    period: str  # first and last time of each series
+    series: list[Series]  # those that have windows; in the same order `sources`, `windows` and `identities`
     sources: list[reader.Source]
     windows: list[np.ndarray]
-    inits: pd.Index
-    plan: loader.Plan
-    statistics: Statistics
-    states: np.ndarray | None
-    identities: list[str | None]
+    inits: pd.Index  # initialization times of all windows, series after series
+    plan: Plan
+    statistics: Statistics  # of the states that windows use
+    states: np.ndarray | None  # these states, if they stay in memory
+    identities: list[str | None]  # `reader.source_identity` when the statistics were computed
 
     def stream(self, config: TrainConfig, fabric: Fabric, shuffle: bool = True) -> loader.WindowStream:
         """Return the windows of this process as batches."""
@@ -211,10 +150,8 @@ class Split:
 
     def check_unchanged(self) -> None:
         """Raise ValueError if the store changed since its statistics were computed."""
-        if self.plan.mode == "memory":
-            return
         for index, (source, identity) in enumerate(zip(self.sources, self.identities, strict=True)):
-            if reader.source_identity(source) != identity:
+            if self.plan.mode == "stream" and reader.source_identity(source) != identity:
                 raise ValueError(
                     f"the store of {_series_name(self.name, index, len(self.sources))} changed during training: files "
                     "have another size or time of change. Write nothing to it, and start the run in another directory"
@@ -222,27 +159,11 @@ class Split:
 
 
 def read_split(
-    setup: Setup,
-    series: list[Series],
-    name: str,
-    config: TrainConfig,
-    plan: loader.Plan | None,
-    share: float,
-    fabric: Fabric,
+    setup: Setup, series: list[Series], name: str, config: TrainConfig, plan: Plan | None, share: float, fabric: Fabric
 ) -> Split:
-    """Return the windows of some series with their statistics, after deciding how they are read.
+    """Return the windows of some series with their statistics.
 
-    Parameters
-    ----------
-    name
-        "dataset" or "valid".
-    plan
-        How a resumed run read them; None to decide now, with at most a `share` of the memory that is free.
-
-    Raises
-    ------
-    ValueError
-        If a value inside a window is missing at some times only.
+    `plan` is how a resumed run read them, or None to decide now, with at most a `share` of the free memory.
     """
     windows = [each.windows for each in series]
     if name == "valid":
@@ -269,10 +190,8 @@ def _spread_evenly(windows: list[np.ndarray], count: int) -> list[np.ndarray]:
     """Return `count` of the windows, evenly spread over all series."""
     starts = np.cumsum([0, *map(len, windows)])
     chosen = np.unique(np.linspace(0, starts[-1] - 1, min(count, starts[-1])).round().astype(int))
-    return [
-        positions[chosen[(chosen >= start) & (chosen < stop)] - start]
-        for positions, start, stop in zip(windows, starts[:-1], starts[1:], strict=True)
-    ]
+    of_series = np.split(chosen, np.searchsorted(chosen, starts[1:-1]))
+    return [positions[part - start] for positions, part, start in zip(windows, of_series, starts, strict=False)]
 
 
 def read_splits(
@@ -280,52 +199,41 @@ def read_splits(
     training: list[Series],
     validation: list[Series],
     config: TrainConfig,
-    plans: Sequence[loader.Plan | None],
-    inherited: Normalizer | None,
+    plans: Sequence[Plan] | None,
+    inherited: Forecaster | None,
     fabric: Fabric,
-) -> tuple[Split, Split | None, Normalizer]:
-    """Return the windows of both periods, and the normalizer of the training period that both fit.
+) -> tuple[list[Split], Normalizer]:
+    """Return the windows of the training period and, if any, of the validation period, and the normalizer of both.
 
-    Parameters
-    ----------
-    plans
-        As in `read_split`, for both periods.
-    inherited
-        The normalizer whose statistics replace those of the training period for the channels that it has.
-
-    Raises
-    ------
-    ValueError
-        As in `read_split`; if channels cannot be trained on, or data differ from those of the normalizer's statistics.
+    The statistics of `inherited` replace those of the training period for the channels that it has.
     """
     # processes on one machine share its memory, and the validation period gets a quarter of it
     share = (0.75 if validation else 1.0) * distributed.count()[1] / fabric.world_size
-    periods = [("dataset", training, plans[0], share)]
-    periods += [("valid", validation, plans[1], share / 3)] if validation else []
-    splits = [read_split(setup, series, name, config, plan, share, fabric) for name, series, plan, share in periods]
+    train_plan, valid_plan = (*plans, None)[:2] if plans else (None, None)
+    splits = [read_split(setup, training, "dataset", config, train_plan, share, fabric)]
+    if validation:
+        splits.append(read_split(setup, validation, "valid", config, valid_plan, share / 3, fabric))
 
     statistics, canonical = splits[0].statistics, splits[0].series[0].canonical
     settings = {name: getattr(setup, name) for name in ("channels", "units", "log_scale", "bounds")}
     settings |= {name: getattr(statistics, name) for name in ("mean", "std", "change_std", "mask")}
     normalizer, new = Normalizer(**settings), range(len(setup.channels))
     if inherited is not None:
-        new = [index for index in new if setup.channels[index] not in inherited.channels]
-        normalizer = normalizer.inherit(inherited)
+        new = [index for index in new if setup.channels[index] not in inherited.normalizer.channels]
+        normalizer = normalizer.inherit(inherited.normalizer)
     transforms = dict(setup.task.transforms)
     findings = [rules.unusable_channels(statistics.select(new), normalizer.select(new), canonical, transforms)]
     for split in splits[1 if inherited is None else 0 :]:
         canonical = split.series[0].canonical
         findings.append(rules.unlike_training_period(split.statistics, normalizer, canonical, transforms, split.name))
     rules.raise_first(chain(*findings))
-    return splits[0], splits[1] if validation else None, normalizer
+    return splits, normalizer
 
 
-def read_statics(setup: Setup, dataset: object, known: dict[str, np.ndarray]) -> np.ndarray:
-    """Return the fields without time that the task names, (field, latitude, longitude), float64.
-
-    Fields in `known` are not read from the dataset. All series must have the same field.
-    """
+def read_statics(setup: Setup, dataset: Data, inherited: Forecaster | None) -> np.ndarray:
+    """Return the static fields that the task names, (field, latitude, longitude), float64, inherited where possible."""
     datasets = [dataset] if isinstance(dataset, xr.Dataset) else list(dataset)
+    known = dict(zip(static_names(inherited.task.forcings), inherited.statics, strict=True)) if inherited else {}
     fields = []
     for name in static_names(setup.task.forcings):
         if name in known:

@@ -34,19 +34,12 @@ def is_first_process() -> bool:
 
 
 def start(accelerator: str, precision: str, logger: Logger | None) -> Fabric:
-    """Return a launched Fabric that connects all processes of the run.
-
-    Raises
-    ------
-    ValueError
-        If machines have different numbers of processes, or more processes than GPUs.
-    """
+    """Return a launched Fabric that connects all processes of the run."""
     world_size, machines = count()
+    options = {"accelerator": accelerator, "precision": precision, "loggers": logger}
     if world_size == 1:
         # explicit, else Fabric waits for the other tasks of a SLURM allocation
-        return Fabric(
-            accelerator=accelerator, devices=1, precision=precision, loggers=logger, plugins=[LightningEnvironment()]
-        )
+        return Fabric(devices=1, plugins=[LightningEnvironment()], **options)
     if world_size % machines:
         raise ValueError(f"{world_size} processes on {machines} machines: start the same number on each machine")
     local_size = world_size // machines
@@ -60,16 +53,13 @@ def start(accelerator: str, precision: str, logger: Logger | None) -> Fabric:
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     # the replacement that it names is not public yet
     warnings.filterwarnings("ignore", message="torch.distributed.nn.functional.all_reduce is deprecated")
-    environment = TorchElasticEnvironment() if TorchElasticEnvironment.detect() else SLURMEnvironment()
     fabric = Fabric(
-        accelerator=accelerator,
         devices=local_size,
         num_nodes=machines,
         # buffers are the same everywhere, and sending them between the calls of a rollout would break the gradient
         strategy=DDPStrategy(forward_sync_buffers=False),
-        precision=precision,
-        loggers=logger,
-        plugins=[environment],
+        plugins=[TorchElasticEnvironment() if TorchElasticEnvironment.detect() else SLURMEnvironment()],
+        **options,
     )
     fabric.launch()
     return fabric
@@ -96,6 +86,4 @@ def total(fabric: Fabric, values: Tensor) -> Tensor:
 
 def any_of(fabric: Fabric, flag: bool) -> bool:
     """Return whether the flag is set in any process; all processes must call this."""
-    if fabric.world_size == 1:
-        return flag
-    return bool(total(fabric, torch.tensor(float(flag), device=fabric.device)))
+    return flag if fabric.world_size == 1 else bool(total(fabric, torch.tensor(float(flag), device=fabric.device)))

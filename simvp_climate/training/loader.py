@@ -4,10 +4,10 @@ Shape suffixes: N time of all series one after another, X all values of a state 
 T time of a window, C channel, H latitude, W longitude.
 """
 
-import itertools
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,6 @@ from simvp_climate.data.reader import Request, Source
 
 _RING_SIZE = 4  # batches whose memory is reused in turn
 _MEMORY_SHARE = 0.6  # of the free memory
-_READ_BYTES = 2**26  # per read into the states that are kept
 _STREAM_BYTES = 2**32  # enough to mix thousands of windows on any grid
 
 
@@ -27,14 +26,8 @@ _STREAM_BYTES = 2**32  # enough to mix thousands of windows on any grid
 class Plan:
     """How windows are read. It decides their order, so a resumed run keeps it.
 
-    Attributes
-    ----------
-    mode
-        "memory": all states are decoded once and kept; every epoch is a random order of all windows.
-        "stream": shards of `shard` consecutive windows are read in random order, and the windows of `group` shards are
-        shuffled together.
-    shard, group
-        Windows in a shard, and shards in a group; 0 for "memory".
+    "memory": all states are decoded once and kept; every epoch is a random order of all windows. "stream": shards of
+    `shard` consecutive windows are read in random order, and the windows of `group` shards are shuffled together.
     """
 
     mode: str
@@ -44,18 +37,10 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Windows of a batch.
+    """Windows of a batch."""
 
-    Attributes
-    ----------
-    states
-        In physical units, float32, (B, T, C, H, W).
-    windows
-        Index of each window among those of all series, (B,).
-    """
-
-    states: Tensor
-    windows: np.ndarray
+    states: Tensor  # in physical units, float32, (B, T, C, H, W)
+    windows: np.ndarray  # index of each window among those of all series, (B,)
 
 
 def choose_plan(
@@ -65,20 +50,10 @@ def choose_plan(
     memory: int | str = "auto",
     share: float = 1.0,
 ) -> Plan:
-    """Return how to read windows within a number of bytes: from memory if all states fit, else as a stream.
+    """Return how to read windows within a `share` of `memory` bytes: from memory if all states fit, else as a stream.
 
-    Parameters
-    ----------
-    memory
-        Bytes that the states may take. "auto": 60 % of the free memory; states that do not fit are streamed through at
-        most 4 GiB, or more where chunks are so long that less is not enough.
-    share
-        Fraction of this for these windows.
-
-    Raises
-    ------
-    MemoryError
-        If not even one shard as long as a stored chunk fits.
+    "auto" is 60 % of the free memory; states that do not fit are streamed through at most 4 GiB, or more where chunks
+    are so long that less is not enough.
     """
     budget = memory
     if memory == "auto":
@@ -117,13 +92,7 @@ def choose_plan(
 
 
 def allocate(sources: Sequence[Source], windows: Sequence[np.ndarray]) -> np.ndarray:
-    """Return an uninitialized array for all states that windows use, (N, C, H, W), float32.
-
-    Raises
-    ------
-    MemoryError
-        If they do not fit into the free memory, as when a run is resumed on a smaller machine.
-    """
+    """Return an uninitialized array for all states that windows use, (N, C, H, W), float32."""
     count = _count_states(windows)
     needed, free = count * sources[0].state_bytes, host_memory.free_memory()
     if free is not None and needed > 0.9 * free:
@@ -147,38 +116,12 @@ class WindowStream:
     together are those that one rank would have with `world_size` times the `batch_size`; from a stream each rank reads
     shards of its own, so that none is read twice.
 
-    Memory when streaming, besides the interpreter: two groups, one read in the background while the other is used, of
-    at most `group` x (`shard` + span of a window - 1) states; and four batches. `choose_plan` keeps these within the
-    given memory. Chunks being decoded come on top (`Source.decoding_bytes`): 64 MiB, or more where chunks are large:
-    these count whole, as stored and decoded, with all levels, and up to 256 MiB of them (or one) are decoded at once.
-    `bound` is the sum of all. The memory of a batch is reused three batches later.
+    Memory when streaming: two groups, one read in the background while the other is used, of at most `group` x (`shard`
+    + span of a window - 1) states; four batches, whose memory is reused in turn; and chunks being decoded
+    (`Source.decoding_bytes`).
 
-    One process: threads only, no workers. Using it after a fork is an error, because threads do not survive a fork.
-
-    Parameters
-    ----------
-    sources, windows
-        The series, and for each the positions of its windows, (window, T).
-    batch_size
-        Largest number of windows in a batch.
-    plan
-        See `choose_plan`.
-    seed
-        Of the order.
-    rank, world_size
-        Index of this process, and number of processes.
-    shuffle
-        False gives the windows in order.
-    states
-        For a plan in memory: the states if they are already read, (N, C, H, W), all times that windows use, series
-        after series; otherwise they are read here.
-    device
-        Where states in memory are kept, and batches of them are made.
-
-    Raises
-    ------
-    ValueError
-        If a rank would have no window, or an empty batch.
+    `windows` are the positions of the windows of each series, (window, T). `batch_size` is the largest of a rank.
+    `states` are those of a plan in memory if they are already read, (N, C, H, W): all times that windows use.
     """
 
     def __init__(
@@ -198,6 +141,7 @@ class WindowStream:
         self.sources, self.windows, self.plan = list(sources), list(windows), plan
         self.seed, self.rank, self.world_size, self.shuffle = seed, rank, world_size, shuffle
         self.count = sum(map(len, windows))
+        self.length = windows[0].shape[1]  # states in a window
         self.device = torch.device(device)
         self.decoded_steps = 0  # times decoded so far, in whole chunks
         self._pid = os.getpid()
@@ -205,41 +149,31 @@ class WindowStream:
         self._ring: list[Tensor] = []
         self._buffers: list[np.ndarray] = []
         shares = np.diff(_even_bounds(self.count, world_size))
-        self.batches = -(-int(shares.max()) // batch_size)
-        if shares.min() < self.batches:
+        batches = -(-int(shares.max()) // batch_size)
+        if shares.min() < batches:
             raise ValueError(
                 f"{self.count} windows over {world_size} processes in batches of {batch_size} leave a process with an "
                 "empty batch: take fewer processes or a larger batch_size"
             )
         if plan.mode == "memory":
             # each rank takes a part of every global batch, so that the global batches do not depend on the ranks
-            first = _even_bounds(self.count, self.batches)
+            first = _even_bounds(self.count, batches)
             bounds = [_even_bounds(int(size), world_size)[rank : rank + 2] for size in np.diff(first)]
             self._slices = [slice(*(begin + part)) for begin, part in zip(first, bounds, strict=False)]
             self.sizes = np.array([part.stop - part.start for part in self._slices])  # of the batches of this rank
-            self._rows = self._find_rows()
-            self._states = self._load_states(states)
+            self._rows, self._states = self._keep_states(states)
         else:
-            self.sizes = np.diff(_even_bounds(int(shares[rank]), self.batches))
+            self.sizes = np.diff(_even_bounds(int(shares[rank]), batches))
             self._shards = [
                 (series, begin, end)
                 for series, (source, positions) in enumerate(zip(self.sources, self.windows, strict=True))
                 for begin, end in _cut(len(positions), plan.shard, source.offset_in_chunk(int(positions[0, 0])))
             ]
+        self.batch_size = int(self.sizes.max())  # of the largest batch of this rank
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch, the same on every rank."""
-        return self.batches
-
-    @property
-    def length(self) -> int:
-        """Number of states in a window."""
-        return self.windows[0].shape[1]
-
-    @property
-    def batch_size(self) -> int:
-        """Number of windows in the largest batch of this rank."""
-        return int(self.sizes.max())
+        return len(self.sizes)
 
     @property
     def bound(self) -> int:
@@ -260,16 +194,17 @@ class WindowStream:
             )
         skipped = int(self.sizes[:first_batch].sum())
         groups = self._from_memory(epoch, skipped) if self.plan.mode == "memory" else self._from_store(epoch, skipped)
-        try:
+        with closing(groups):  # waits for the read in the background
             yield from self._fill_batches(groups, first_batch)
-        finally:
-            groups.close()  # waits for the read in the background
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the windows of this rank in the order of an epoch, without reading them."""
-        if self.plan.mode == "memory":
-            return self._shuffle_all(epoch)
-        return np.concatenate([windows for windows, _ in self._groups(epoch)])
+        if self.plan.mode == "stream":
+            return np.concatenate([windows for windows, _ in self._groups(epoch)])
+        order = np.arange(self.count)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        return np.concatenate([order[part] for part in self._slices])
 
     def windows_of(self, epoch: int, batch: int) -> np.ndarray:
         """Return the windows of this rank in a batch of an epoch, without reading them."""
@@ -278,24 +213,25 @@ class WindowStream:
 
     def _fill_batches(self, groups: Iterator, first_batch: int) -> Iterator[Batch]:
         """Yield batches, cut from groups of (windows, their rows in the states, states)."""
-        group, used = None, 0
-        for batch in range(first_batch, self.batches):
-            size = int(self.sizes[batch])
+        windows, rows, states_NX = next(groups)
+        used = 0
+        for batch in range(first_batch, len(self)):
+            size, filled = int(self.sizes[batch]), 0
             batch_windows = np.empty(size, dtype=np.int64)
-            batch_NX = None
-            filled = 0
+            batch_NX = self._batch_memory(batch, size, states_NX)
             while filled < size:
-                if group is None or used == len(group[0]):
-                    group, used = next(groups), 0
-                windows, rows, states_NX = group
+                if used == len(windows):
+                    (windows, rows, states_NX), used = next(groups), 0
                 count = min(size - filled, len(windows) - used)
                 batch_windows[filled : filled + count] = windows[used : used + count]
-                if batch_NX is None:
-                    batch_NX = self._batch_memory(batch, size, states_NX)
                 out = batch_NX[filled * self.length : (filled + count) * self.length]
-                _gather(states_NX, rows[used : used + count].reshape(-1), out)
-                filled += count
-                used += count
+                taken = rows[used : used + count].reshape(-1)
+                if states_NX.device.type == "cpu":
+                    # "clip" copies straight into `out`, where "raise" would copy through a buffer
+                    np.take(states_NX.numpy(), taken, axis=0, out=out.numpy(), mode="clip")
+                else:
+                    torch.index_select(states_NX, 0, torch.from_numpy(taken).to(states_NX.device), out=out)
+                filled, used = filled + count, used + count
             yield Batch(batch_NX.view(size, self.length, *self.sources[0].shape), batch_windows)
 
     def _batch_memory(self, batch: int, size: int, states_NX: Tensor) -> Tensor:
@@ -310,44 +246,21 @@ class WindowStream:
                 self._ring = [torch.from_numpy(np.empty(shape, dtype=np.float32)) for _ in range(_RING_SIZE)]
         return self._ring[batch % _RING_SIZE][: size * self.length]
 
-    def _find_rows(self) -> np.ndarray:
-        """Return the rows of each window in the states that are kept, (window, T)."""
-        rows_of_series, first = [], 0
-        for positions in self.windows:
-            times, rows = np.unique(positions, return_inverse=True)
-            rows_of_series.append(rows.reshape(positions.shape) + first)
-            first += len(times)
-        return np.concatenate(rows_of_series)
-
-    def _load_states(self, states: np.ndarray | None) -> Tensor:
-        """Return all states that windows use, (N, X), read unless they are passed, on the GPU if they fit there."""
+    def _keep_states(self, states: np.ndarray | None) -> tuple[np.ndarray, Tensor]:
+        """Return the rows of each window in the states, (window, T), and all states, (N, X), on the GPU if they fit."""
+        used = [np.unique(positions, return_inverse=True) for positions in self.windows]
+        first = np.cumsum([0, *(len(times) for times, _ in used)])
+        rows = [index.reshape(-1, self.length) + start for start, (_, index) in zip(first, used, strict=False)]
         if states is None:
-            states = np.empty((_count_states(self.windows), *self.sources[0].shape), dtype=np.float32)
-            first = 0
-            for source, positions in zip(self.sources, self.windows, strict=True):
-                times = np.unique(positions)
-                for start, stop, begin in reader.consecutive_runs(times):
-                    # block by block: all at once would keep all decoded chunks besides the states
-                    bounds = [*range(start, stop, max(source.chunk_times, _READ_BYTES // source.state_bytes)), stop]
-                    for low, high in itertools.pairwise(bounds):
-                        row = first + begin + low - start
-                        reader.fetch([Request(source, low, high, states[row : row + high - low])])
-                first += len(times)
-            self.decoded_steps += first
+            states = np.concatenate([reader.read(source, used[i][0]) for i, source in enumerate(self.sources)])
         states_NX = torch.from_numpy(states.reshape(len(states), -1))
         if self.device.type == "cuda" and states_NX.nbytes < torch.cuda.mem_get_info(self.device)[0] / 2:
             states_NX = states_NX.to(self.device)
-        return states_NX
-
-    def _shuffle_all(self, epoch: int) -> np.ndarray:
-        order = np.arange(self.count)
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
-        return np.concatenate([order[part] for part in self._slices])
+        return np.concatenate(rows), states_NX
 
     def _from_memory(self, epoch: int, skipped: int) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
         """Yield one group of all windows of this rank."""
-        windows = self._shuffle_all(epoch)[skipped:]
+        windows = self.order(epoch)[skipped:]
         yield windows, self._rows[windows], self._states
 
     def _groups(self, epoch: int) -> Iterator[tuple[np.ndarray, list[tuple[int, int, int]]]]:
@@ -420,15 +333,6 @@ class WindowStream:
         sorter = np.argsort(in_order)
         rows = rows[sorter[np.searchsorted(in_order, windows, sorter=sorter)]]
         return windows, rows, torch.from_numpy(buffer[:count].reshape(count, -1))
-
-
-def _gather(states_NX: Tensor, rows: np.ndarray, out: Tensor) -> None:
-    """Copy some rows of the states into `out`."""
-    if states_NX.device.type == "cpu":
-        # "clip" copies straight into `out`, where "raise" would copy through a buffer
-        np.take(states_NX.numpy(), rows, axis=0, out=out.numpy(), mode="clip")
-    else:
-        torch.index_select(states_NX, 0, torch.from_numpy(rows).to(states_NX.device), out=out)
 
 
 def _even_bounds(count: int, parts: int) -> np.ndarray:

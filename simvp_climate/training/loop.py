@@ -13,7 +13,6 @@ from importlib.metadata import version
 from typing import NoReturn
 
 import numpy as np
-import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import Precision
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from simvp_climate.data.progress import tqdm
 from simvp_climate.networks.simvp_v2 import SimVPv2
 from simvp_climate.training import checkpoint, distributed, memory
+from simvp_climate.training.checkpoint import Run
 from simvp_climate.training.config import TrainConfig
 from simvp_climate.training.datasets import Split
 from simvp_climate.training.loader import Batch
@@ -35,25 +35,9 @@ EXPLOSION_FACTOR = 1000  # a loss above this multiple of the recent median is an
 
 
 class TrainingLoop:
-    """Train a network: epochs of steps, each epoch validated and saved.
+    """Train a network in place: epochs of steps, each epoch validated and saved.
 
-    Parameters
-    ----------
-    network
-        Trained in place; `fit` leaves the selected weights in it.
-    valid_split
-        The validation windows on which the best epoch is selected; with None the last epoch is.
-    run
-        Where the state is saved, and resumed from.
-    stop
-        Notes the signals that ask the run to stop.
-
-    Raises
-    ------
-    ValueError
-        If an epoch has fewer batches than a step accumulates.
-    MemoryError
-        If the activations of a step do not fit into the free memory.
+    `fit` leaves the weights of the epoch in it that is best on the second of `splits`, or of the last one.
     """
 
     def __init__(
@@ -62,14 +46,13 @@ class TrainingLoop:
         network: SimVPv2,
         config: TrainConfig,
         loss: Loss,
-        train_split: Split,
-        valid_split: Split | None,
-        run: checkpoint.Run,
+        splits: list[Split],
+        run: Run,
         stop: Stop,
     ):
         self.fabric, self.config, self.loss, self.run, self.stop = fabric, config, loss, run, stop
-        self.train_split, self.valid_split = train_split, valid_split
-        self.stream = train_split.stream(config, fabric)
+        self.train_split, self.valid_split = splits[0], splits[1] if splits[1:] else None
+        self.stream = self.train_split.stream(config, fabric)
         if config.accumulate_grad_batches > len(self.stream):
             raise ValueError(
                 f"accumulate_grad_batches={config.accumulate_grad_batches} batches make a step, and an epoch has "
@@ -83,7 +66,7 @@ class TrainingLoop:
         network.activation_checkpointing = config.activation_checkpointing
         self.network = distributed.prepare(network, fabric)
         self.wrapped, self.optimizer = fabric.setup(self.network, _make_optimizer(self.network, config, fabric))
-        self.valid_stream = None if valid_split is None else valid_split.stream(config, fabric, shuffle=False)
+        self.valid_stream = self.valid_split and self.valid_split.stream(config, fabric, shuffle=False)
 
         # windows in each batch, over all processes
         sizes = torch.tensor(self.stream.sizes, dtype=torch.float64, device=fabric.device)
@@ -96,7 +79,7 @@ class TrainingLoop:
         self.state = TrainingState(
             self.network, self.optimizer, fabric.strategy.precision, LossMonitor(fabric, self.stream.sizes / self.sizes)
         )
-        self.epoch, self.step = 0, 0  # for messages; steps are counted within the epoch
+        self.epoch, self.step = 0, 0  # the current epoch, and the steps done in it
 
     def fit(self) -> list[dict]:
         """Train to the end or until patience runs out; return a record for each epoch."""
@@ -105,13 +88,14 @@ class TrainingLoop:
         self.stop.patient = True  # from here on every step checks whether to stop
         records = self.state.records
         patience_start = 0 if self.config.rollout == 1 else self.rollout_start // self.steps_per_epoch
-        with self._progress_bar() as self.bar:
+        trained = len(records) * self.stream.count + int(self.sizes[: len(self.state.losses.values)].sum())
+        shown, total = self.config.progress and self.fabric.is_global_zero, self.stream.count * self.config.epochs
+        with tqdm(total=total, initial=trained, unit="windows", disable=not shown) as self.bar:
             for epoch in range(len(records), self.config.epochs):
                 if _out_of_patience(records, self.config.patience, patience_start):
                     break
                 self.epoch = epoch
-                windows_per_second = self._train_epoch(epoch)
-                self._finish_epoch(epoch, windows_per_second)
+                self._finish_epoch(self._train_epoch())
         checkpoint.write_curve(self.run, records, {"windows_per_second": self.state.speeds})
         for logger in self.fabric.loggers:
             logger.finalize("success")
@@ -124,36 +108,34 @@ class TrainingLoop:
         if not saved:
             return
         self.state.restore(saved, self.fabric.device)
-        changed = {name: old for name, old in saved["versions"].items() if old != self.state.versions.get(name)}
-        if changed:
-            names = ", ".join(
-                f"{name} {old} (now {self.state.versions[name]})" for name, old in sorted(changed.items())
-            )
+        old, new = saved["versions"], self.state.versions
+        if changed := [f"{name} {old[name]} (now {new[name]})" for name in sorted(old) if old[name] != new[name]]:
             warnings.warn(
-                f"the run in {str(self.run.directory)!r} was saved by {names}. It resumes, but may end with different "
-                "digits than with one version throughout",
+                f"the run in {str(self.run.directory)!r} was saved by {', '.join(changed)}. It resumes, but may end "
+                "with different digits than with one version throughout",
                 stacklevel=4,
             )
 
-    def _train_epoch(self, epoch: int) -> float:
+    def _train_epoch(self) -> float:
         """Train on every window once, after the batches that a resumed run has done; return windows per second."""
         self.network.train()
         self.train_split.check_unchanged()
         started, first = time.monotonic(), len(self.state.losses.values)
-        with closing(self.stream.epoch(epoch, first)) as batches:
-            for step in range(-(-first // self.config.accumulate_grad_batches), self.steps_per_epoch):
-                self._train_step(epoch * self.steps_per_epoch + step, step, batches)
-                self.step = step + 1
-                self._after_step(epoch * self.steps_per_epoch + step)
-        self.step = self.steps_per_epoch
+        self.step = -(-first // self.config.accumulate_grad_batches)
+        with closing(self.stream.epoch(self.epoch, first)) as batches:
+            while self.step < self.steps_per_epoch:
+                step = self.epoch * self.steps_per_epoch + self.step
+                self._train_step(step, batches)
+                self.step += 1
+                self._after_step(step)
         speed = int(self.sizes[first:].sum()) / max(time.monotonic() - started, 1e-9)
         self.train_split.check_unchanged()  # covers what was read since the last check
         return speed
 
-    def _train_step(self, step: int, step_in_epoch: int, batches: Iterator[Batch]) -> None:
+    def _train_step(self, step: int, batches: Iterator[Batch]) -> None:
         """Update the weights once, with the gradient of the mean loss over the windows of the next batches."""
         config, fabric = self.config, self.fabric
-        first = step_in_epoch * config.accumulate_grad_batches
+        first = self.step * config.accumulate_grad_batches
         last = min(first + config.accumulate_grad_batches, len(self.stream))
         # random numbers are a function of the step, so that a resumed run draws the same
         torch.manual_seed((config.seed * 1_000_003 + step + 1) * fabric.world_size + fabric.global_rank)
@@ -184,7 +166,10 @@ class TrainingLoop:
         if (failure := losses.check()) is not None:
             value, batch = failure
             inits = self.train_split.inits[self.stream.windows_of(self.epoch, batch)]
-            raise FloatingPointError(f"the loss became {value:.4g} {self._position()}, {_windows(inits)}{self._hint()}")
+            windows = ", ".join(map(str, inits[:4])) + (f" and {len(inits) - 4} more" if len(inits) > 4 else "")
+            raise FloatingPointError(
+                f"the loss became {value:.4g} {self._position()}, in the windows initialized at {windows}{self._hint()}"
+            )
         self.bar.set_postfix_str(_progress_text(losses.values[-1], self.state.records, self.loss))
         if log:
             self.fabric.log_dict({"running_loss": losses.values[-1]}, step=step + 1)
@@ -193,10 +178,10 @@ class TrainingLoop:
         if stop:
             self._leave()
 
-    def _finish_epoch(self, epoch: int, windows_per_second: float) -> None:
+    def _finish_epoch(self, windows_per_second: float) -> None:
         """Validate, select the best weights, add the record of the epoch, and save."""
-        state = self.state
-        record = {"epoch": epoch + 1, "loss": float(np.average(state.losses.values, weights=self.sizes))}
+        state, epoch = self.state, self.epoch + 1
+        record = {"epoch": epoch, "loss": float(np.average(state.losses.values, weights=self.sizes))}
         record["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         self._check_weights()  # else the validation data would get the blame
         if self.valid_split is None:
@@ -209,7 +194,7 @@ class TrainingLoop:
             record |= errors
             if not math.isfinite(record["valid_loss"]):
                 raise FloatingPointError(
-                    f"the loss on valid is {record['valid_loss']} in epoch {epoch + 1}. Its values must have the units "
+                    f"the loss on valid is {record['valid_loss']} in epoch {epoch}. Its values must have the units "
                     "and range of the training data: sc.check(valid)"
                 )
             if record["valid_loss"] < state.best_loss:
@@ -220,8 +205,7 @@ class TrainingLoop:
         state.losses.values = []
         self._save()
         checkpoint.write_curve(self.run, state.records, {"windows_per_second": state.speeds})
-        step = (epoch + 1) * self.steps_per_epoch
-        self.fabric.log_dict({**record, "windows_per_second": windows_per_second}, step=step)
+        self.fabric.log_dict({**record, "windows_per_second": windows_per_second}, step=epoch * self.steps_per_epoch)
         if distributed.any_of(self.fabric, self.stop.asked is not None):
             self._leave()
 
@@ -250,7 +234,7 @@ class TrainingLoop:
     def _save(self) -> None:
         """Save the state between two steps; weights that are not finite are an error instead."""
         self._check_weights()
-        plans = [self.train_split.plan, None if self.valid_split is None else self.valid_split.plan]
+        plans = [split.plan for split in (self.train_split, self.valid_split) if split is not None]
         checkpoint.save(self.run, plans, self.state.to_dict())
         self.pacer.saved_at = time.monotonic()
 
@@ -284,62 +268,31 @@ class TrainingLoop:
         hint += "; if it is always the same windows, look at their values: sc.check(ds)"
         return hint + ("" if directory is None else f". The state in {str(directory)!r} is the last good one")
 
-    def _progress_bar(self) -> tqdm:
-        trained = len(self.state.records) * self.stream.count
-        trained += int(self.sizes[: len(self.state.losses.values)].sum())
-        shown = self.config.progress and self.fabric.is_global_zero
-        return tqdm(total=self.stream.count * self.config.epochs, initial=trained, unit="windows", disable=not shown)
-
 
 class TrainingState:
-    """Everything that a resumed run needs to end as if it had not been stopped.
-
-    Attributes
-    ----------
-    network, optimizer, scaler
-        The current weights, the moments of the optimizer, and the scale of fp16 gradients.
-    losses
-        Losses of the current epoch, and the recent ones that an explosion is measured against.
-    ema
-        Running average of the weights.
-    selected, best_loss
-        The averaged weights of the best epoch, and its validation loss.
-    records, speeds
-        The training curve, one record for each epoch, and windows per second.
-    versions
-        Of the packages that decide the digits of a run.
-    """
+    """Everything that a resumed run needs to end as if it had not been stopped."""
 
     def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, scaler: Precision, losses: "LossMonitor"):
-        self.network, self.optimizer, self.scaler, self.losses = network, optimizer, scaler, losses
-        self.ema, self.selected = _copy_weights(network), _copy_weights(network)
-        self.best_loss = math.inf
-        self.records: list[dict] = []
+        self.parts = {"network": network, "optimizer": optimizer, "scaler": scaler}  # the last, of fp16 gradients
+        self.losses = losses
+        # running average of the weights; that of the best epoch, and its validation loss
+        self.ema, self.selected, self.best_loss = _copy_weights(network), _copy_weights(network), math.inf
+        self.records: list[dict] = []  # the training curve, and windows per second
         self.speeds: list[float] = []
-        self.versions = {name: version(name) for name in ("simvp-climate", "torch")}
+        self.versions = {name: version(name) for name in ("simvp-climate", "torch")}  # these decide the digits
 
     def to_dict(self) -> dict:
         """Return what `restore` takes, as values that torch saves."""
-        return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "losses": self.losses.values,
-            "recent_losses": list(self.losses.recent),
-            "leads": self.losses.leads,
-            "ema": self.ema,
-            "selected": self.selected,
-            "best_loss": self.best_loss,
-            "records": self.records,
-            "speeds": self.speeds,
-            "versions": self.versions,
-        }
+        names = ("ema", "selected", "best_loss", "records", "speeds", "versions")
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        state |= {name: getattr(self, name) for name in names}
+        losses = self.losses
+        return {**state, "losses": losses.values, "recent_losses": list(losses.recent), "leads": losses.leads}
 
     def restore(self, saved: dict, device: torch.device) -> None:
         """Take over a saved state."""
-        self.network.load_state_dict(saved["network"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.scaler.load_state_dict(saved["scaler"])
+        for name, part in self.parts.items():
+            part.load_state_dict(saved[name])
         self.losses.values, self.losses.leads = saved["losses"], saved["leads"]
         self.losses.recent.extend(saved["recent_losses"])
         self.ema = {name: value.to(device) for name, value in saved["ema"].items()}
@@ -348,16 +301,10 @@ class TrainingState:
 
 
 class LossMonitor:
-    """The losses of the batches of an epoch: `values` on the host, `pending` ones still on the device.
-
-    Parameters
-    ----------
-    shares
-        The share of each batch that this process has.
-    """
+    """The losses of the batches of an epoch: `values` on the host, `pending` ones still on the device."""
 
     def __init__(self, fabric: Fabric, shares: np.ndarray):
-        self.fabric, self.shares = fabric, shares
+        self.fabric, self.shares = fabric, shares  # the share of each batch that this process has
         self.values: list[float] = []
         self.pending: list[Tensor] = []
         self.after_warmup: list[bool] = []  # for each pending loss
@@ -368,7 +315,7 @@ class LossMonitor:
         """Add the loss of a batch over some leads, without waiting for the device."""
         if leads != self.leads:
             self.recent.clear()
-            self.leads = leads
+        self.leads = leads
         self.pending.append(loss.detach())
         self.after_warmup.append(after_warmup)
 
@@ -397,7 +344,7 @@ class StepPacer:
     steps and agree there whether to stop: if any rank was signalled, all ranks stop.
     """
 
-    def __init__(self, fabric: Fabric, stop: Stop, config: TrainConfig, run: checkpoint.Run):
+    def __init__(self, fabric: Fabric, stop: Stop, config: TrainConfig, run: Run):
         self.fabric, self.stop = fabric, stop
         self.save_seconds = math.inf if run.directory is None else 60 * config.save_minutes
         self.check_every = LOSS_CHECK_EVERY if fabric.world_size == 1 else 1
@@ -410,18 +357,14 @@ class StepPacer:
         check = required or pending >= self.check_every
         if self.fabric.world_size == 1:
             check = check or save or stop
-        elif check:
-            stop = self._agree(stop, pending)
+        elif check:  # agree whether to stop, and when to check again
+            seconds = (time.monotonic() - self.checked_at) / pending / self.fabric.world_size
+            values = torch.tensor([float(stop), seconds], device=self.fabric.device)
+            stops, seconds = distributed.total(self.fabric, values).tolist()
+            self.checked_at = time.monotonic()
+            self.check_every = max(1, min(LOSS_CHECK_EVERY, int(SYNC_SECONDS / max(seconds, 1e-9))))
+            stop = bool(stops)
         return check, save, stop
-
-    def _agree(self, stop: bool, batches: int) -> bool:
-        """Return whether any process wants to stop, and choose when all ask again."""
-        seconds = (time.monotonic() - self.checked_at) / batches
-        values = torch.tensor([float(stop), seconds / self.fabric.world_size], device=self.fabric.device)
-        stops, seconds = distributed.total(self.fabric, values).tolist()
-        self.checked_at = time.monotonic()
-        self.check_every = max(1, min(LOSS_CHECK_EVERY, int(SYNC_SECONDS / max(seconds, 1e-9))))
-        return bool(stops)
 
 
 def _make_optimizer(network: nn.Module, config: TrainConfig, fabric: Fabric) -> torch.optim.Optimizer:
@@ -433,20 +376,18 @@ def _make_optimizer(network: nn.Module, config: TrainConfig, fabric: Fabric) -> 
 
 def _set_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, total: int) -> None:
     """Set the learning rate of a step, and for "one-cycle" the first beta."""
-    rate, beta = (_cosine(step, total, config.warmup), 0.9)
-    if config.schedule == "one-cycle":
-        rate, beta = _one_cycle(step, total, config.warmup)
+    rate, beta = (_one_cycle if config.schedule == "one-cycle" else _cosine)(step, total, config.warmup)
     for group in optimizer.param_groups:
         group["lr"] = config.learning_rate * rate
         group["betas"] = (beta, group["betas"][1])
 
 
-def _cosine(step: int, total: int, warmup: float) -> float:
-    """Return the learning rate as a share of its peak: linear warm-up, then half a cosine down to zero."""
+def _cosine(step: int, total: int, warmup: float) -> tuple[float, float]:
+    """Return the learning rate as a share of its peak (linear warm-up, half a cosine to zero), and the first beta."""
     warmup_steps = max(1, round(warmup * total))
     if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, total - warmup_steps)))
+        return (step + 1) / warmup_steps, 0.9
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, total - warmup_steps))), 0.9
 
 
 def _one_cycle(step: int, total: int, warmup: float) -> tuple[float, float]:
@@ -499,9 +440,3 @@ def _progress_text(loss: float, records: list[dict], loss_function: Loss) -> str
             label = name.removeprefix("valid_rmse_").replace("_", " ")
             texts.append(f"{label} {records[-1][name]:.4g} {units}".strip())
     return ", ".join(texts)
-
-
-def _windows(inits: pd.Index) -> str:
-    """Return which windows are meant, by their initialization times, for messages."""
-    first = ", ".join(str(time) for time in inits[:4])
-    return f"in the windows initialized at {first}" + (f" and {len(inits) - 4} more" if len(inits) > 4 else "")

@@ -11,56 +11,35 @@ from torch import Tensor, nn
 from simvp_climate.data.reader import Channel
 from simvp_climate.data.windows import parse_step
 from simvp_climate.networks.simvp_v2 import rollout
-from simvp_climate.processing import tensors
 from simvp_climate.processing.statistics import Normalizer
+from simvp_climate.processing.tensors import Forcings, Scale
 from simvp_climate.training.config import TrainConfig
 from simvp_climate.training.datasets import Setup
 from simvp_climate.training.loader import Batch
 
 
 class Loss:
-    """Return the weighted mean squared error of the forecasts of a batch.
-
-    Parameters
-    ----------
-    config
-        `loss_normalization`, `area_weighted`, `lead_weights` and `variable_weights` decide what counts how much.
-
-    Attributes
-    ----------
-    horizon, max_leads
-        Number of leads of the task, and of the longest rollout.
-    scored_leads
-        Indices of the leads with errors in physical units: the first and the last of the task.
-    columns
-        Names of these errors in the training curve, by index into (`scored_leads`, channels).
-    units
-        Of each output channel.
-    """
+    """The weighted mean squared error of the forecasts of a batch."""
 
     def __init__(
-        self,
-        config: TrainConfig,
-        setup: Setup,
-        normalizer: Normalizer,
-        forcings: tensors.Forcings,
-        device: torch.device,
+        self, config: TrainConfig, setup: Setup, normalizer: Normalizer, forcings: Forcings, device: torch.device
     ):
         def tensor(values: np.ndarray) -> Tensor:
             return torch.as_tensor(values, dtype=torch.float32, device=device)
 
         task = setup.task
+        # the number of leads of the task, and of the longest rollout
         self.history, self.horizon, self.max_leads = task.history, task.horizon, setup.leads
-        self.forcings, self.device = forcings, device
-        self.roles = setup.roles
+        self.forcings, self.device, self.roles = forcings, device, setup.roles
         outputs = normalizer.select(self.roles.output_channels)
-        self.scale = tensors.Scale(normalizer, device)
-        self.input_scale = tensors.Scale(normalizer.select(self.roles.input_channels), device)
-        self.output_scale = tensors.Scale(outputs, device)
+        self.scale = Scale(normalizer, device)
+        self.input_scale = Scale(normalizer.select(self.roles.input_channels), device)
+        self.output_scale = Scale(outputs, device)
         self.units = outputs.units
+        # leads with errors in physical units, and the names of these errors in the training curve
         self.scored_leads = sorted({0, task.horizon - 1})
         self.columns = {
-            (index, channel_index): f"valid_rmse_{_column_name(channel)}_{_lead_name(task.step, lead + 1)}"
+            (index, channel_index): _column_name(channel, task.step, lead + 1)
             for index, lead in enumerate(self.scored_leads)
             for channel_index, channel in enumerate(outputs.channels)
         }
@@ -71,7 +50,16 @@ class Loss:
         loss_area_CHW = area_CHW if config.area_weighted else np.where(outputs.mask, 0, 1)
         self.loss_area_CHW = tensor(loss_area_CHW / loss_area_CHW.mean(axis=(1, 2), keepdims=True))
 
-        scale_TC, weight_T, weight_C = _error_scales(config, self.horizon, self.max_leads, outputs)
+        leads = np.arange(self.max_leads)
+        scale_TC = np.ones((1, len(outputs.channels)))
+        if config.loss_normalization == "change":
+            scale_TC = outputs.change_std / outputs.std
+        # beyond the first call the change has settled near that of its last lead
+        scale_TC = scale_TC[np.minimum(leads, len(scale_TC) - 1)]
+        lead_weights = np.ones(self.horizon) if config.lead_weights is None else np.array(config.lead_weights)
+        weight_T = lead_weights[np.minimum(leads, self.horizon - 1)]
+        variable_weights = dict(config.variable_weights)
+        weight_C = np.array([variable_weights.get(channel.variable, 1.0) for channel in outputs.channels])
         # w * (e / s)^2 = (e / (s / sqrt(w)))^2: with the weights in the scales, errors are divided once
         self.scale_TC11 = tensor(scale_TC / np.sqrt(weight_C / weight_C.mean()))[:, :, None, None]
         self.weight_T111 = tensor(weight_T)[:, None, None, None]
@@ -117,29 +105,9 @@ class Loss:
         return x_BTCHW if len(channels) == x_BTCHW.shape[2] else x_BTCHW[:, :, channels]
 
 
-def _error_scales(
-    config: TrainConfig, horizon: int, max_leads: int, outputs: Normalizer
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the scale of errors, (T, C), and the weights of leads, (T,), and of channels, (C,)."""
-    leads = np.arange(max_leads)
-    scale_TC = np.ones((1, len(outputs.channels)))
-    if config.loss_normalization == "change":
-        scale_TC = outputs.change_std / outputs.std
-    # beyond the first call the change has settled near that of its last lead
-    scale_TC = scale_TC[np.minimum(leads, len(scale_TC) - 1)]
-    weight_T = np.ones(len(leads))
-    if config.lead_weights is not None:
-        weight_T = np.array(config.lead_weights)[np.minimum(leads, horizon - 1)]
-    weights = dict(config.variable_weights)
-    weight_C = np.array([weights.get(channel.variable, 1.0) for channel in outputs.channels])
-    return scale_TC, weight_T, weight_C
-
-
-def _column_name(channel: Channel) -> str:
-    return channel.variable if channel.level is None else f"{channel.variable}_{channel.level:g}"
-
-
-def _lead_name(step: str, steps: int) -> str:
-    """Return the lead time after some steps: "72h", or "3M" for calendar months."""
+def _column_name(channel: Channel, step: str, steps: int) -> str:
+    """Return "valid_rmse_t2m_72h", with the level if there is one; "3M" for calendar months."""
+    level = "" if channel.level is None else f"_{channel.level:g}"
     size = parse_step(step) * steps
-    return f"{size}M" if isinstance(size, int) else f"{size / pd.Timedelta('1h'):g}h"
+    lead = f"{size}M" if isinstance(size, int) else f"{size / pd.Timedelta('1h'):g}h"
+    return f"valid_rmse_{channel.variable}{level}_{lead}"

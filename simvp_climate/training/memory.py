@@ -1,5 +1,9 @@
-"""Memory that training takes: checks before a run, and advice when a step does not fit."""
+"""Memory that training takes: checks before a run, and advice when a step does not fit.
 
+Shape suffixes: B batch, T time, C channel, F forcing, H latitude, W longitude.
+"""
+
+import copy
 import ctypes
 import math
 import platform
@@ -8,14 +12,12 @@ from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor, nn
 
 from simvp_climate.data import host_memory
-from simvp_climate.networks.memory import activation_bytes
-from simvp_climate.networks.simvp_v2 import SimVPv2
+from simvp_climate.networks.simvp_v2 import SimVPv2, rollout
 from simvp_climate.training import distributed
 from simvp_climate.training.config import TrainConfig
-
-_CHECKPOINTING = "activation_checkpointing=True (about half the memory, more time; this run may be resumed with it)"
 
 
 def reuse_freed_memory() -> None:
@@ -51,6 +53,34 @@ def check_network(network: SimVPv2, fabric: Fabric) -> None:
         )
 
 
+def activation_bytes(network: nn.Module, leads: int, grid: tuple[int, int]) -> int:
+    """Return the bytes per window that a float32 training step keeps for the backward pass of a rollout.
+
+    `leads` is the number of forecast states, `grid` the numbers of latitudes and longitudes. The meta device computes
+    shapes without values. Temporary memory (padded copies, gradients) adds about a quarter, measured on CPU, see
+    docs/speed.md. Activation checkpointing is not taken into account.
+    """
+    batch = 2  # batch norm in training needs more than one value per channel, even on a grid of one cell
+    calls = math.ceil(leads / network.history)
+    meta_network = copy.deepcopy(network).to("meta").train()
+    meta_network.activation_checkpointing = False
+    weights = {value.untyped_storage()._cdata for value in (*meta_network.parameters(), *meta_network.buffers())}
+    storages = {}
+
+    def record(saved: Tensor) -> None:
+        storage = saved.untyped_storage()
+        if storage._cdata not in weights:
+            storages[storage._cdata] = storage  # keep it alive, so that no other storage gets the same address
+
+    x_BTCHW = torch.zeros(batch, network.history, network.channels, *grid, device="meta")
+    f_BTFHW = None
+    if network.forcings:
+        f_BTFHW = torch.zeros(batch, calls * network.history, network.forcings, *grid, device="meta")
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda unused: unused):
+        rollout(meta_network, x_BTCHW, leads, f_BTFHW).square().mean()
+    return sum(storage.nbytes() for storage in storages.values()) // batch
+
+
 def check_step(
     network: SimVPv2, config: TrainConfig, windows: int, leads: int, grid: tuple[int, int], fabric: Fabric
 ) -> None:
@@ -61,18 +91,15 @@ def check_step(
     window = activation_bytes(network, leads, grid) * (1 if config.precision == "32-true" else 0.5)
     if window * windows <= free:
         return
-    alternatives = [_CHECKPOINTING]
+    batch = ""
     # temporary arrays take about a quarter on top of the activations
     if batch_size := int(free / (1.25 * window)) * fabric.world_size:
         batches = config.accumulate_grad_batches * -(-windows * fabric.world_size // batch_size)
-        alternatives.insert(0, f"batch_size={batch_size} with accumulate_grad_batches={batches} (about the same step)")
-    if config.rollout > 1:
-        alternatives.append(f"a shorter rollout (now {config.rollout} calls)")
-    alternatives.append("a smaller SimVPv2Config, or a coarser grid (sc.regrid)")
+        batch = f"batch_size={batch_size} with accumulate_grad_batches={batches} (about the same step)"
     raise MemoryError(
         f"a step of batch_size={config.batch_size} ({windows} windows at a time) keeps at least "
         f"{window * windows / 2**30:.3g} GiB of activations ({window / 2**30:.3g} GiB a window), and "
-        f"{free / 2**30:.3g} GiB are free. Take {'; or '.join(alternatives)}"
+        f"{free / 2**30:.3g} GiB are free. Take {_alternatives(config, batch)}"
     )
 
 
@@ -84,23 +111,22 @@ def explain_errors(config: TrainConfig) -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
-        raise _out_of_memory(config, error) from error
-
-
-def _out_of_memory(config: TrainConfig, error: RuntimeError) -> MemoryError:
-    """Return an error that lists settings that take less memory than the step that did not fit."""
-    alternatives = []
-    if config.batch_size > 1:
         half, twice = -(-config.batch_size // 2), config.accumulate_grad_batches * 2
-        alternatives.append(
-            f"batch_size={half} with accumulate_grad_batches={twice} (the same step in about half the memory)"
-        )
-    if not config.activation_checkpointing:
-        alternatives.append(_CHECKPOINTING)
-    if config.rollout > 1:
-        alternatives.append(f"a shorter rollout (now {config.rollout} calls)")
-    if config.precision == "32-true":
-        alternatives.append("precision='bf16-mixed'")
-    alternatives.append("a smaller SimVPv2Config")
-    reason = str(error).splitlines()[0]
-    return MemoryError(f"a training step does not fit into memory ({reason}). Take {'; or '.join(alternatives)}")
+        batch = f"batch_size={half} with accumulate_grad_batches={twice} (the same step in about half the memory)"
+        raise MemoryError(
+            f"a training step does not fit into memory ({str(error).splitlines()[0]}). Take "
+            f"{_alternatives(config, batch if config.batch_size > 1 else '')}"
+        ) from error
+
+
+def _alternatives(config: TrainConfig, batch: str) -> str:
+    """Return settings that take less memory than a step that does not fit, beginning with those of the batch."""
+    checkpointing = "activation_checkpointing=True (about half the memory, more time; this run may be resumed with it)"
+    alternatives = {
+        batch: bool(batch),
+        checkpointing: not config.activation_checkpointing,
+        f"a shorter rollout (now {config.rollout} calls)": config.rollout > 1,
+        "precision='bf16-mixed'": config.precision == "32-true",
+        "a smaller SimVPv2Config, or a coarser grid (sc.regrid)": True,
+    }
+    return "; or ".join(text for text, applies in alternatives.items() if applies)

@@ -14,19 +14,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stop:
-    """Whether a signal asked the run to stop.
-
-    Attributes
-    ----------
-    asked
-        The signal, or None.
-    patient
-        True while the run checks `asked` after every step; otherwise a signal stops it at once.
-    """
+    """Whether a signal asked the run to stop."""
 
     def __init__(self) -> None:
         self.asked: signal.Signals | None = None
-        self.patient = False
+        self.patient = False  # True while the run checks `asked` after every step; else a signal stops it at once
 
     def handle(self, signum: int, frame: object) -> None:
         """Note a signal; a second Ctrl-C does not wait for the step to end."""

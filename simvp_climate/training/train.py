@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import torch
 import xarray as xr
-from lightning_fabric import Fabric
 from lightning_fabric.loggers import Logger
 
 from simvp_climate.forecasting.forecaster import Forecaster
@@ -20,7 +19,6 @@ from simvp_climate.training import checkpoint, datasets, distributed, memory, si
 from simvp_climate.training.config import TrainConfig
 from simvp_climate.training.loop import TrainingLoop
 from simvp_climate.training.loss import Loss
-from simvp_climate.training.provenance import describe_run
 
 
 def train(
@@ -37,12 +35,12 @@ def train(
 ) -> Forecaster:
     """Train a SimVPv2 on a dataset and return the forecaster.
 
-    Runs in one process, or in all processes that torchrun or SLURM's srun started (one for each GPU, or on CPUs): each
-    trains on a part of every batch, batch norms see the whole batch, and all return the same forecaster. Only the
-    first process saves; code that writes or draws afterwards belongs under `if sc.is_first_process():`.
-
     The loss is the area-weighted squared error, each channel and lead in units of its typical change, unless
     `config` changes it.
+
+    Runs in one process, or in all that torchrun or SLURM's srun started (one for each GPU, or on CPUs): each trains on
+    a part of every batch, batch norms see the whole batch, and all return the same forecaster. Only the first process
+    saves; code that writes or draws afterwards belongs under `if sc.is_first_process():`.
 
     Parameters
     ----------
@@ -63,16 +61,14 @@ def train(
         How to train; by default `TrainConfig()`.
     directory
         Where to save the state of the run: after every epoch, every `TrainConfig.save_minutes`, and when it is
-        stopped. Called again with the same arguments, a run that was stopped or killed at any moment resumes from the
-        saved state and ends as if it had not been stopped (to the last bit on a CPU with the same number of threads);
-        with other arguments it raises. One process at a time. `training_curve.csv` there has a row for each epoch,
-        `forecaster.safetensors` is the result.
+        stopped. Called again with the same arguments, the run resumes from the saved state and ends as if it had not
+        been stopped (to the last bit on a CPU with the same number of threads); with other arguments it raises. One
+        process at a time. `training_curve.csv` there has a row for each epoch, `forecaster.safetensors` is the result.
     start_from
         A forecaster to fine-tune, whose network and weights the run starts with. For the same task, grid and units it
         also keeps the statistics, mask and static fields. The task may have other variables, levels or forcings, and
         the data another grid: `TrainConfig.statistics` then chooses the statistics. Inputs and outputs are matched by
-        name and level: shared ones keep their weights, new ones start with random weights, and a printed sentence
-        lists them.
+        name and level: shared ones keep their weights, a printed sentence lists the new ones, whose weights are random.
     logger
         Any logger of Lightning Fabric (`lightning_fabric.loggers`): receives the columns of the training curve after
         every epoch, and `running_loss` every 50 steps. A resumed run may log the steps after the saved state twice.
@@ -97,31 +93,33 @@ def train(
     FileExistsError
         If the directory has results but no training state.
     MemoryError
-        If the windows, not even as a stream, or a step do not fit into the free memory; the message names a batch size
-        that fits and other ways out.
+        If the windows, not even as a stream, or a step do not fit into the free memory; the message names what does.
     OSError
-        If the data cannot be read; the message names variable and times. If the state cannot be written (a full disk,
-        a folder that vanished); the previous state is intact.
+        If the data cannot be read, or the state cannot be written; the previous state is intact.
     RuntimeError
         If another process trains in the directory.
     FloatingPointError
-        During training, if the loss is not finite or explodes: exceeds 1000 times the median of the last 100 batches
-        with the same number of leads, after the warm-up. The message names the windows; the saved state is the last
-        good one.
+        If the loss is not finite or explodes: exceeds 1000 times the median of the last 100 batches with the same
+        number of leads, after the warm-up. The message names the windows; the saved state is the last good one.
     SystemExit
         With status 75 (EX_TEMPFAIL, "try again later") after SIGTERM or SIGUSR1, which schedulers send: the step is
-        finished and the state saved first. Run the same again to resume.
+        finished and the state saved first.
     KeyboardInterrupt
         After Ctrl-C, likewise; a second Ctrl-C stops at once.
     """
     config = config or TrainConfig()
-    _check_arguments(task, valid, model, config, directory, start_from, logger)
+    arguments = {"task": task, "model": model, "config": config, "start_from": start_from, "logger": logger}
+    _check_arguments({**arguments, "valid": valid, "directory": directory}, config)
     model = transfer.choose_model(model, start_from)
     leads = config.leads(task)
     accelerator = tensors.choose_device(device)
     config = _resolve_precision(config, accelerator)
     fabric = distributed.start(accelerator, config.precision, logger)
-    _check_batch_size(config, fabric)
+    if config.batch_size % fabric.world_size:
+        raise ValueError(
+            f"batch_size={config.batch_size} must be a multiple of {fabric.world_size}, the number of processes that "
+            "share each batch"
+        )
     # only the first process saves
     with checkpoint.lock(directory if fabric.is_global_zero else None) as run_directory, signals.watch() as stop:
         setup, training, validation = datasets.open_data(task, leads, dataset, valid)
@@ -131,67 +129,49 @@ def train(
         with torch.device("meta"):  # allocates nothing
             planned = tensors.build_network(model, task.history, setup.roles)
         memory.check_network(planned, fabric)
-        statics = datasets.read_statics(setup, dataset, transfer.known_statics(start_from, config.statistics))
-        plans = fabric.broadcast(checkpoint.load_plans(run_directory)) or (None, None)
-        inherited = start_from.normalizer if start_from is not None and config.statistics == "inherit" else None
-        train_split, valid_split, normalizer = datasets.read_splits(
-            setup, training, validation, config, plans, inherited, fabric
-        )
+        inherited = start_from if config.statistics == "inherit" else None
+        statics = datasets.read_statics(setup, dataset, inherited)
+        plans = fabric.broadcast(checkpoint.load_plans(run_directory))
+        splits, normalizer = datasets.read_splits(setup, training, validation, config, plans, inherited, fabric)
 
         # seeded, without touching the random numbers of the caller
         with torch.random.fork_rng(devices=[fabric.device] if accelerator == "cuda" else []):
             torch.manual_seed(config.seed)
             network = tensors.build_network(model, task.history, setup.roles, normalizer)
-            provenance = describe_run(task, model, config, normalizer, train_split, valid_split, fabric)
+            provenance = checkpoint.describe_run(task, model, config, normalizer, splits, fabric)
             if start_from is not None:
                 provenance["start_from"] = transfer.start_network(network, start_from, setup.roles, config, fabric)
             grid = setup.latitude, setup.longitude
-            run = checkpoint.identify(run_directory, provenance, train_split, valid_split, [*grid, statics])
+            run = checkpoint.identify(run_directory, provenance, splits, [*grid, statics])
             forcings = tensors.Forcings(task, *grid, statics, setup.weights, fabric.device)
             loss = Loss(config, setup, normalizer, forcings, fabric.device)
             with memory.explain_errors(config):
-                records = TrainingLoop(fabric, network, config, loss, train_split, valid_split, run, stop).fit()
-        forecaster = Forecaster(
-            task=task,
-            network=network.eval(),
-            normalizer=normalizer,
-            latitude=setup.latitude,
-            longitude=setup.longitude,
-            statics=statics,
-            provenance={**provenance, "epochs": records},
-        )
+                provenance["epochs"] = TrainingLoop(fabric, network, config, loss, splits, run, stop).fit()
+        forecaster = Forecaster(task, network.eval(), normalizer, *grid, statics, provenance)
         checkpoint.save_forecaster(run, forecaster)
         return forecaster
 
 
-def _check_arguments(
-    task: Task,
-    valid: object,
-    model: SimVPv2Config | None,
-    config: TrainConfig,
-    directory: str | os.PathLike | None,
-    start_from: Forecaster | None,
-    logger: Logger | None,
-) -> None:
+def _check_arguments(arguments: dict, config: TrainConfig) -> None:
     """Raise ValueError for arguments of the wrong type, and for settings that would be ignored."""
-    for name, value, expected, example in (
-        ("task", task, Task, "Task(...)"),
-        ("model", model or SimVPv2Config(), SimVPv2Config, "SimVPv2Config(...)"),
-        ("config", config, TrainConfig, "TrainConfig(...)"),
-        ("start_from", start_from, Forecaster | None, "Forecaster, Forecaster.load(path)"),
-        ("logger", logger, Logger | None, "logger of lightning_fabric.loggers"),
+    for name, expected, example in (
+        ("task", Task, "Task(...)"),
+        ("model", SimVPv2Config | None, "SimVPv2Config(...)"),
+        ("config", TrainConfig, "TrainConfig(...)"),
+        ("start_from", Forecaster | None, "Forecaster, Forecaster.load(path)"),
+        ("logger", Logger | None, "logger of lightning_fabric.loggers"),
     ):
-        if not isinstance(value, expected):
-            raise ValueError(f"{name} is a {type(value).__name__}: give a {example}")
-    if config.patience is not None and valid is None:
+        if not isinstance(arguments[name], expected):
+            raise ValueError(f"{name} is a {type(arguments[name]).__name__}: give a {example}")
+    if config.patience is not None and arguments["valid"] is None:
         raise ValueError(f"patience={config.patience} counts epochs without a better validation loss: give valid")
-    for name, needed, argument in (
-        ("validation_windows", "valid", valid),
-        ("save_minutes", "directory", directory),
-        ("statistics", "start_from", start_from),
-    ):
+    for name, needed in {
+        "validation_windows": "valid",
+        "save_minutes": "directory",
+        "statistics": "start_from",
+    }.items():
         value = getattr(config, name)
-        if argument is None and value != getattr(TrainConfig, name):
+        if arguments[needed] is None and value != getattr(TrainConfig, name):
             raise ValueError(f"{name}={value!r} would be ignored without {needed}: give {needed}, or leave {name} out")
 
 
@@ -203,11 +183,3 @@ def _resolve_precision(config: TrainConfig, accelerator: str) -> TrainConfig:
         return config
     bfloat16 = accelerator == "cuda" and torch.cuda.is_bf16_supported()
     return dataclasses.replace(config, precision="bf16-mixed" if bfloat16 else "32-true")
-
-
-def _check_batch_size(config: TrainConfig, fabric: Fabric) -> None:
-    if config.batch_size % fabric.world_size:
-        raise ValueError(
-            f"batch_size={config.batch_size} must be a multiple of {fabric.world_size}, the number of processes that "
-            "share each batch"
-        )

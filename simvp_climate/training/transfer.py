@@ -4,18 +4,16 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from simvp_climate.data.grid import check_same_axis, closes_longitude
+from simvp_climate.data.grid import check_same_axis, closes_longitude, reaches_poles
 from simvp_climate.data.reader import Channel
 from simvp_climate.data.variables import conversion, same_units
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.networks.simvp_v2 import SimVPv2Config
 from simvp_climate.processing import tensors
-from simvp_climate.processing.forcings import static_names
 from simvp_climate.training.config import TrainConfig
 from simvp_climate.training.datasets import Setup
 
@@ -24,13 +22,7 @@ _COMPUTE = "compute them from the new data, TrainConfig(statistics='compute')"
 
 
 def choose_model(model: SimVPv2Config | None, pretrained: Forecaster | None) -> SimVPv2Config:
-    """Return the model to train: that of the pretrained forecaster, or `model` with another padding and drop path.
-
-    Raises
-    ------
-    ValueError
-        If the pretrained weights do not fit `model`.
-    """
+    """Return the model to train: that of the pretrained forecaster, or `model` with another padding and drop path."""
     if pretrained is None:
         return model or SimVPv2Config()
     trained = pretrained.network.config
@@ -54,31 +46,27 @@ def choose_padding(model: SimVPv2Config, pretrained: Forecaster | None, setup: S
 
     "auto" is the padding of the pretrained network if both grids, or neither, go around the globe; else it follows
     from the grid.
-
-    Raises
-    ------
-    ValueError
-        If the grid does not continue where the padding assumes it.
     """
-    latitude, longitude, is_global, poles = setup.latitude, setup.longitude, setup.is_global, setup.poles
+    is_global, poles = closes_longitude(setup.longitude), reaches_poles(setup.latitude)
+    south, north, west, east = *setup.latitude[[0, -1]], *setup.longitude[[0, -1]]
     if model.padding == "auto" and pretrained is not None and closes_longitude(pretrained.longitude) == is_global:
         model = dataclasses.replace(model, padding=pretrained.network.config.padding)
     if model.padding == "auto":
         return dataclasses.replace(model, padding="periodic" if is_global else "zeros")
     if model.padding != "zeros" and not is_global:
         raise ValueError(
-            f"padding={model.padding!r} needs longitudes around the whole globe, and these {longitude.size} go from "
-            f"{longitude[0]:g} to {longitude[-1]:g}: take padding='zeros' or 'auto'"
+            f"padding={model.padding!r} needs longitudes around the whole globe, and these {setup.longitude.size} go "
+            f"from {west:g} to {east:g}: take padding='zeros' or 'auto'"
         )
     if model.padding.startswith("sphere") and poles == "no":
         raise ValueError(
-            f"padding={model.padding!r} pads across the poles, and the latitudes from {latitude[0]:g} to "
-            f"{latitude[-1]:g} do not reach both: take padding='periodic' or 'auto'"
+            f"padding={model.padding!r} pads across the poles, and the latitudes from {south:g} to {north:g} do not "
+            "reach both: take padding='periodic' or 'auto'"
         )
     if model.padding == "sphere_with_poles" and poles != "rows":
         raise ValueError(
-            f"padding='sphere_with_poles' needs rows on the poles, and the outermost rows are at {latitude[0]:g} and "
-            f"{latitude[-1]:g}: take padding='sphere'"
+            f"padding='sphere_with_poles' needs rows on the poles, and the outermost rows are at {south:g} and "
+            f"{north:g}: take padding='sphere'"
         )
     if model.padding == "sphere" and poles == "rows":
         return dataclasses.replace(model, padding="sphere_with_poles")
@@ -86,14 +74,7 @@ def choose_padding(model: SimVPv2Config, pretrained: Forecaster | None, setup: S
 
 
 def choose_statistics(pretrained: Forecaster, setup: Setup, config: TrainConfig) -> TrainConfig:
-    """Return the settings with "inherit" or "compute", after checking that task and data fit the forecaster.
-
-    Raises
-    ------
-    ValueError
-        If history, step or transforms differ, no channel is shared, the pretrained statistics cannot normalize these
-        data, or "auto" leaves open whose statistics to use.
-    """
+    """Return the settings with "inherit" or "compute", after checking that task and data fit the forecaster."""
     channels, trained = setup.channels, pretrained.normalizer.channels
     shared = [channel for channel in channels if channel in trained]
     _check_task(pretrained, setup, shared)
@@ -111,9 +92,13 @@ def choose_statistics(pretrained: Forecaster, setup: Setup, config: TrainConfig)
         units = setup.units[channels.index(channel)]
         trained_units = pretrained.normalizer.units[trained.index(channel)]
         if units and trained_units and not same_units(units, trained_units):
+            fix = "there is no exact way from one to the other"
+            if factors := conversion(channel.variable, units, trained_units):
+                scaled = f"(variable * {factors[0]:g} + {factors[1]:g})"
+                fix = f"convert it, {scaled}.assign_attrs(units={trained_units!r})"
             raise ValueError(
                 f"{channel.variable} is in {units!r}, start_from was trained in {trained_units!r}, whose statistics "
-                f"are kept: {_conversion(channel.variable, units, trained_units)}; or {_COMPUTE}"
+                f"are kept: {fix}; or {_COMPUTE}"
             )
     if config.statistics == "auto" and set(channels) != set(trained):
         raise ValueError(
@@ -127,70 +112,43 @@ def choose_statistics(pretrained: Forecaster, setup: Setup, config: TrainConfig)
 def _check_task(pretrained: Forecaster, setup: Setup, shared: Sequence[Channel]) -> None:
     """Raise ValueError if the pretrained weights do not fit the task."""
     task, channels = setup.task, setup.channels
-    differences = [
-        f"{name}={getattr(task, name)!r}, start_from has {getattr(pretrained.task, name)!r}"
-        for name in ("history", "step")
-        if getattr(task, name) != getattr(pretrained.task, name)
-    ]
-    if differences:
-        raise ValueError(
-            f"{'; '.join(differences)}: its weights fit only this history and step. Take these, or train without "
-            "start_from"
-        )
+    for name in ("history", "step"):
+        value, trained = getattr(task, name), getattr(pretrained.task, name)
+        if value != trained:
+            raise ValueError(
+                f"{name}={value!r}, start_from has {trained!r}: its weights fit only the latter. Take it, or train "
+                "without start_from"
+            )
     if not shared:
         raise ValueError(
             f"start_from forecasts {_names(pretrained.normalizer.channels)}, none of {_names(channels)}: there is "
             "nothing to transfer. Give variables the same names (and levels the same units)"
         )
-    transforms, trained = dict(task.transforms), dict(pretrained.task.transforms)
     for name in sorted({channel.variable for channel in shared}):
-        if transforms.get(name) != trained.get(name):
+        transform, trained = dict(task.transforms).get(name), dict(pretrained.task.transforms).get(name)
+        if transform != trained:
             raise ValueError(
-                f"transforms of {name!r} is {transforms.get(name)!r}, start_from has {trained.get(name)!r}: its "
-                "weights fit only these. Take the same"
+                f"transforms of {name!r} is {transform!r}, start_from has {trained!r}: its weights fit only the "
+                "latter. Take it"
             )
-
-
-def _conversion(name: str, units: str, trained_units: str) -> str:
-    """Return the line that converts a variable into the pretrained units, for messages."""
-    factors = conversion(name, units, trained_units)
-    if factors is None:
-        return "there is no exact way from one to the other"
-    return f"convert it, (variable * {factors[0]:g} + {factors[1]:g}).assign_attrs(units={trained_units!r})"
-
-
-def known_statics(pretrained: Forecaster | None, statistics: str) -> dict[str, np.ndarray]:
-    """Return the static fields that are inherited, by name; none where statistics are computed anew."""
-    if pretrained is None or statistics == "compute":
-        return {}
-    return dict(zip(static_names(pretrained.task.forcings), pretrained.statics, strict=True))
 
 
 @torch.no_grad()
 def copy_weights(network: nn.Module, pretrained: Forecaster, roles: tensors.ChannelRoles) -> dict:
-    """Copy the pretrained weights into a new network; return the names of channels taken, new and left out.
+    """Copy the pretrained weights into a new network; return the names of channels "taken", "new" and "left_out".
 
-    The weights between input and output are copied whole. Weights of the first convolution are copied for inputs
-    (channels or forcings) of the same name, weights of the readout for outputs of the same name. All others stay as
-    they are, and so do the scales of change, which are statistics. A variable that was an output alone and is now an
-    input too, or the reverse, counts as new: the network predicts states of variables that are outputs alone, and
-    changes of those that are also inputs.
-
-    Returns
-    -------
-    dict
-        "taken", "new" and "left_out", lists of names, and "sha256" of the pretrained weights and statistics.
+    The first convolution is copied for inputs (channels or forcings) of the same name, the readout for outputs of the
+    same name, the weights between them whole. The scales of change are statistics and stay. The network predicts states
+    of variables that are outputs alone, and changes of those that are also inputs: one that was the former and is now
+    the latter, or the reverse, counts as new.
     """
     weights, trained = network.state_dict(), pretrained.network.state_dict()
     inputs, outputs = roles.input_names, roles.output_names
     trained_roles = tensors.channel_roles(pretrained.task, pretrained.normalizer.channels)
     trained_inputs, trained_outputs = trained_roles.input_names, trained_roles.output_names
-    # with predict="change" an output that is also an input is a change, any other is a state
-    redefined = []
-    if pretrained.network.config.predict == "change":
-        redefined = [
-            name for name in outputs if name in trained_outputs and (name in inputs) != (name in trained_inputs)
-        ]
+    redefined = [name for name in outputs if name in trained_outputs and (name in inputs) != (name in trained_inputs)]
+    if pretrained.network.config.predict == "state":
+        redefined = []
     for name, value in weights.items():
         if name == "change_scale_TC":
             continue
@@ -223,19 +181,14 @@ def start_network(
     """Copy the pretrained weights, print what does not start from them, and return the record for the provenance."""
     copied = copy_weights(network, pretrained, roles)
     if copied["new"] or copied["left_out"] or config.statistics == "compute":
-        fabric.print(_summary(copied, config.statistics))
+        clauses = [f"start_from: copied the weights of {', '.join(copied['taken'])}"]
+        clauses += [f"new, with random weights: {', '.join(copied['new'])}"] if copied["new"] else []
+        clauses += [f"left out: {', '.join(copied['left_out'])}"] if copied["left_out"] else []
+        whose = {"inherit": "those of start_from", "compute": "of the new data"}[config.statistics]
+        fabric.print("; ".join([*clauses, f"statistics: {whose}"]))
     # the provenance of the pretrained forecaster without its training curve
     parent = {name: value for name, value in pretrained.provenance.items() if name != "epochs"}
     return {**copied, "provenance": parent}
-
-
-def _summary(copied: dict, statistics: str) -> str:
-    """Return a sentence on what `copy_weights` copied, and on whose statistics hold."""
-    clauses = [f"start_from: copied the weights of {', '.join(copied['taken'])}"]
-    clauses += [f"new, with random weights: {', '.join(copied['new'])}"] if copied["new"] else []
-    clauses += [f"left out: {', '.join(copied['left_out'])}"] if copied["left_out"] else []
-    clauses.append("statistics: " + {"inherit": "those of start_from", "compute": "of the new data"}[statistics])
-    return "; ".join(clauses)
 
 
 def _matches(names: Sequence, others: Sequence) -> list[tuple[int, int]]:

@@ -44,8 +44,6 @@ def loss_of(history=1, horizon=2, mask=None, **config) -> Loss:
         bounds=statistics.bounds,
         latitude=np.array([0.0, 60.0]),
         longitude=np.array([0.0]),
-        is_global=False,
-        poles="no",
         weights=AREA,
     )
     return Loss(config, setup, statistics, forcings, device)

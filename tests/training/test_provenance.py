@@ -7,7 +7,7 @@ import torch
 from factories import run, waves
 
 from simvp_climate.forecasting.forecaster import Forecaster
-from simvp_climate.training import provenance
+from simvp_climate.training import checkpoint
 
 
 def test_provenance_describes_the_run(tmp_path):
@@ -30,17 +30,17 @@ def test_the_commit_is_that_of_the_package_only(tmp_path, monkeypatch):
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     package = tmp_path / "package.py"
     package.write_text("")
-    monkeypatch.setattr(provenance, "__file__", str(package))
-    assert provenance._commit() is None
+    monkeypatch.setattr(checkpoint, "__file__", str(package))
+    assert checkpoint._commit() is None
     subprocess.run([*git, "init", "-q"], check=True)
     (tmp_path / "other.txt").write_text("")
     subprocess.run([*git, "add", "other.txt"], check=True)
     subprocess.run([*git, "commit", "-qm", "one"], check=True)
-    assert provenance._commit() is None, "a package installed inside somebody's repository"
+    assert checkpoint._commit() is None, "a package installed inside somebody's repository"
     subprocess.run([*git, "add", "package.py"], check=True)
     subprocess.run([*git, "commit", "-qm", "two"], check=True)
-    assert re.fullmatch("[0-9a-f]{40}", provenance._commit())
+    assert re.fullmatch("[0-9a-f]{40}", checkpoint._commit())
     package.write_text("changed")
-    assert re.fullmatch("[0-9a-f]{40}-dirty", provenance._commit())
+    assert re.fullmatch("[0-9a-f]{40}-dirty", checkpoint._commit())
     monkeypatch.setenv("PATH", "")
-    assert provenance._commit() is None
+    assert checkpoint._commit() is None

@@ -7,9 +7,9 @@ import torch
 from factories import assert_same_weights, quick, run, tiny_model, waves
 
 from simvp_climate.data import host_memory
-from simvp_climate.networks.memory import activation_bytes
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 from simvp_climate.training.loss import Loss
+from simvp_climate.training.memory import activation_bytes
 
 
 def test_a_step_that_does_not_fit_is_refused_with_a_batch_size_that_fits(monkeypatch):
@@ -58,7 +58,7 @@ def test_an_out_of_memory_error_lists_what_takes_less(error, monkeypatch):
         run(config=quick(rollout=2))
     with pytest.raises(MemoryError) as caught:
         run(config=quick(batch_size=1, activation_checkpointing=True, precision="bf16-mixed"))
-    assert str(caught.value).endswith("Take a smaller SimVPv2Config")
+    assert str(caught.value).endswith("Take a smaller SimVPv2Config, or a coarser grid (sc.regrid)")
 
 
 def test_other_errors_of_torch_are_not_called_out_of_memory(monkeypatch):
@@ -73,3 +73,19 @@ def test_other_errors_of_torch_are_not_called_out_of_memory(monkeypatch):
 def test_too_little_memory_is_named():
     with pytest.raises(MemoryError, match=r"memory=1000 gives 0.000954 MiB, and to stream these windows takes"):
         run(config=quick(memory=1000))
+
+
+def test_activation_bytes_grow_with_cells_and_calls():
+    network = SimVPv2(tiny_model(padding="sphere"), history=2, channels=2, forcings=1)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    small = activation_bytes(network, 2, (8, 16))
+    # a constant remains, from reordered weights: compare differences between grids
+    extra = activation_bytes(network, 2, (16, 32)) - small
+    # 15 instead of 3 times the small grid more; padded edges weigh less on a larger grid
+    assert activation_bytes(network, 2, (32, 64)) - small == pytest.approx(5 * extra, rel=0.05)
+    extra_of_two_calls = activation_bytes(network, 4, (16, 32)) - activation_bytes(network, 4, (8, 16))
+    assert extra_of_two_calls == pytest.approx(2 * extra, rel=0.1)
+    # the first layer alone keeps the inputs of its norm and SiLU: 4 channels, 2 states, 8 x 16 cells, 4 bytes
+    assert small > 2 * 4 * 2 * 8 * 16 * 4
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]) and value.device.type == "cpu"
