@@ -6,20 +6,14 @@ from torch.distributed.nn.functional import all_reduce
 
 
 def synchronize(network: nn.Module) -> None:
-    """Make every batch norm of a network compute its statistics over all processes, in place.
-
-    Weights, running statistics and their names stay the same. Unlike `torch.nn.SyncBatchNorm`, it works on CPU.
-    """
+    """Make every batch norm of a network compute its statistics over all processes, in place, on CPU too."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SynchronizedBatchNorm2d
 
 
 class SynchronizedBatchNorm2d(nn.BatchNorm2d):
-    """A `torch.nn.BatchNorm2d` whose mean and variance in training are those of the batches of all processes.
-
-    Batches may differ in size. All processes must call it equally often, forward and backward.
-    """
+    """A batch norm over the batches, of any size, of all processes, which must call it equally often in both passes."""
 
     def forward(self, x_BDhw: Tensor) -> Tensor:
         if not self.training or not distributed.is_initialized() or distributed.get_world_size() == 1:

@@ -1,12 +1,8 @@
 """SimVP: the predecessor of SimVPv2, with a U-shaped translator of grouped convolutions of several sizes.
 
 Architecture after Z. Gao, C. Tan, L. Wu and S. Z. Li, "SimVP: Simpler yet Better Video Prediction"
-(arXiv:2206.05099), as built in OpenSTL ("IncepU"). Encoder and decoder are those of SimVPv2. It serves as the baseline
-that the SimVPv2 paper compares with.
-
-Shape suffixes: B batch, T time, C channel of the data, F channel of the forcings, S hidden channel of encoder and
-decoder, D channel of the translator, H latitude, W longitude; h and w are H and W after downsampling; N stands for
-B * T.
+(arXiv:2206.05099), as built in OpenSTL ("IncepU"): the baseline of the SimVPv2 paper. Encoder and decoder are those of
+SimVPv2, and shape suffixes as in `simvp_v2`.
 """
 
 from collections import OrderedDict

@@ -105,8 +105,7 @@ class TrainConfig:
     batch_size
         Windows in a batch, over all processes; all windows where there are fewer.
     accumulate_grad_batches
-        Batches in a step, with the memory of one. The gradient is that of the mean loss over all their windows; batch
-        normalization sees each batch alone.
+        Batches in a step, in the memory of one: the gradient is that of all, batch normalization sees each batch alone.
     optimizer
         "adamw", or "adam" (then `weight_decay` must be 0). Betas 0.9 and 0.999.
     learning_rate
@@ -131,8 +130,7 @@ class TrainConfig:
         One weight from 1e-6 to 1e6 for each lead of the task's horizon; only their ratios matter. Longer leads (see
         `rollout`) take the last one. `None`: all the same.
     variable_weights
-        Weights from 1e-6 to 1e6 of variables by name, for all their levels; only their ratios matter. Other variables
-        have 1. Stored as pairs.
+        Weights from 1e-6 to 1e6 by variable, for all its levels; other variables have 1, and only ratios matter.
     rollout
         Number of network calls that gradients pass through at the end of training, each forecasting from the previous
         forecast. 1: as many as the task's horizon takes. Larger values must reach beyond the horizon; every window is
@@ -140,8 +138,7 @@ class TrainConfig:
     rollout_share
         Share of all steps, the last ones, that train with `rollout`.
     ema_decay
-        Decay of the exponential moving average of the weights, which is validated and returned; 0 returns the weights
-        themselves.
+        Decay of the exponential moving average of the weights, which is validated and returned; 0 does not average.
     patience
         Epochs without a better validation loss after which training stops; `None` trains all epochs. With `rollout`
         they are counted from where the rollout begins.

@@ -111,14 +111,9 @@ class WindowStream:
     """Windows of one or several series in a reproducible random order, streamed every epoch or kept in memory.
 
     The order is a function of seed, epoch, world size and plan alone: never of threads, engine or where the run was
-    stopped. Every window comes once an epoch, on one of the ranks. Batches are of nearly equal size, and every rank
-    has the same number of them, so that no window is left out and no rank waits. From memory the batches of all ranks
-    together are those that one rank would have with `world_size` times the `batch_size`; from a stream each rank reads
-    shards of its own, so that none is read twice.
-
-    Memory when streaming: two groups, one read in the background while the other is used, of at most `group` x (`shard`
-    + span of a window - 1) states; four batches, whose memory is reused in turn; and chunks being decoded
-    (`Source.decoding_bytes`).
+    stopped. Every window comes once an epoch, on one of the ranks, in batches of nearly equal size; every rank has the
+    same number of batches, so that none waits. From memory the batches of all ranks together are those that one rank
+    would have with `world_size` times the `batch_size`; from a stream each rank reads shards of its own.
 
     `windows` are the positions of the windows of each series, (window, T). `batch_size` is the largest of a rank.
     `states` are those of a plan in memory if they are already read, (N, C, H, W): all times that windows use.
@@ -177,7 +172,7 @@ class WindowStream:
 
     @property
     def bound(self) -> int:
-        """Largest number of bytes that this takes, without the interpreter and its libraries."""
+        """Largest number of bytes that this takes: a ring of batches, and all states or two groups and chunks."""
         state_bytes = self.sources[0].state_bytes
         ring_bytes = _RING_SIZE * self.batch_size * self.length * state_bytes
         if self.plan.mode == "memory":

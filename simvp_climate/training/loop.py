@@ -306,8 +306,7 @@ class LossMonitor:
     def __init__(self, fabric: Fabric, shares: np.ndarray):
         self.fabric, self.shares = fabric, shares  # the share of each batch that this process has
         self.values: list[float] = []
-        self.pending: list[Tensor] = []
-        self.after_warmup: list[bool] = []  # for each pending loss
+        self.pending: list[tuple[Tensor, bool]] = []  # with whether it comes after the warm-up
         self.recent: deque[float] = deque(maxlen=100)  # losses after the warm-up, of the same number of leads
         self.leads = 0
 
@@ -316,24 +315,23 @@ class LossMonitor:
         if leads != self.leads:
             self.recent.clear()
         self.leads = leads
-        self.pending.append(loss.detach())
-        self.after_warmup.append(after_warmup)
+        self.pending.append((loss.detach(), after_warmup))
 
     def check(self) -> tuple[float, int] | None:
         """Bring the losses to the host; return value and batch of the first that is not finite or explodes."""
         limit = EXPLOSION_FACTOR * np.median(self.recent) if len(self.recent) >= 20 else math.inf
-        losses = torch.stack(self.pending)
+        losses = torch.stack([loss for loss, _ in self.pending])
         if self.fabric.world_size > 1:
             first = len(self.values)
             shares = torch.as_tensor(self.shares[first : first + len(losses)], dtype=losses.dtype)
             losses = distributed.total(self.fabric, losses * shares.to(losses.device))
-        for value, after_warmup in zip(losses.tolist(), self.after_warmup, strict=True):
+        for value, (_, after_warmup) in zip(losses.tolist(), self.pending, strict=True):
             self.values.append(value)
             if not math.isfinite(value) or value > limit:
                 return value, len(self.values) - 1
             if after_warmup:
                 self.recent.append(value)
-        self.pending, self.after_warmup = [], []
+        self.pending = []
         return None
 
 

@@ -35,12 +35,10 @@ def train(
 ) -> Forecaster:
     """Train a SimVPv2 on a dataset and return the forecaster.
 
-    The loss is the area-weighted squared error, each channel and lead in units of its typical change, unless
-    `config` changes it.
-
-    Runs in one process, or in all that torchrun or SLURM's srun started (one for each GPU, or on CPUs): each trains on
-    a part of every batch, batch norms see the whole batch, and all return the same forecaster. Only the first process
-    saves; code that writes or draws afterwards belongs under `if sc.is_first_process():`.
+    The loss is the area-weighted squared error, each channel and lead in units of its typical change, unless `config`
+    changes it. Runs in one process, or in all that torchrun or SLURM's srun started (one per GPU, or on CPUs): each
+    trains on a part of every batch, batch norms see the whole batch, and all return the same forecaster. Only the first
+    process saves; code that writes or draws afterwards belongs under `if sc.is_first_process():`.
 
     Parameters
     ----------
@@ -54,7 +52,7 @@ def train(
     valid
         The validation period, on which the best epoch is selected; none of its times may lie within a training window.
         Required. Pass None to keep the weights of the last epoch. In both cases the weights are their running
-        average, see `TrainConfig.ema_decay`.
+        average (`TrainConfig.ema_decay`).
     model
         Size and type of the network; by default `SimVPv2Config()`, or that of `start_from`.
     config
@@ -90,22 +88,18 @@ def train(
         Before training: if the data do not fit the task, a value is missing inside a window, a field is constant,
         training and validation overlap or differ in grid or units, or the directory holds another run. During
         training: if the store changes.
-    FileExistsError
-        If the directory has results but no training state.
+    FileExistsError, RuntimeError
+        If the directory has results but no training state; if another process trains there.
     MemoryError
         If the windows, not even as a stream, or a step do not fit into the free memory; the message names what does.
     OSError
         If the data cannot be read, or the state cannot be written; the previous state is intact.
-    RuntimeError
-        If another process trains in the directory.
     FloatingPointError
         If the loss is not finite or explodes: exceeds 1000 times the median of the last 100 batches with the same
         number of leads, after the warm-up. The message names the windows; the saved state is the last good one.
-    SystemExit
-        With status 75 (EX_TEMPFAIL, "try again later") after SIGTERM or SIGUSR1, which schedulers send: the step is
-        finished and the state saved first.
-    KeyboardInterrupt
-        After Ctrl-C, likewise; a second Ctrl-C stops at once.
+    SystemExit, KeyboardInterrupt
+        After SIGTERM or SIGUSR1, which schedulers send, with status 75 (EX_TEMPFAIL, "try again later"); after Ctrl-C.
+        The step is finished and the state saved first, unless Ctrl-C comes twice.
     """
     config = config or TrainConfig()
     arguments = {"task": task, "model": model, "config": config, "start_from": start_from, "logger": logger}
