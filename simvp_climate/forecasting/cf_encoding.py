@@ -1,7 +1,6 @@
-"""CF attributes and encodings of forecasts.
+"""CF attributes and encodings of forecasts, with which xarray, iris and NCO read back what `to_netcdf` wrote.
 
-With the encodings set here a plain `forecast.to_netcdf(path)` writes a file that xarray, iris and NCO read
-back identically (CF 1.8: float64 times, no fill value on coordinates).
+CF 1.8: float64 times, no fill value on coordinates.
 """
 
 import numpy as np
@@ -50,11 +49,8 @@ def encode(forecast: xr.Dataset, axes: Axes | None = None) -> xr.Dataset:
         times.append(VALID_TIME_BOUNDS)
         unit = min(unit, _unit(forecast[VALID_TIME_BOUNDS]), key=("seconds", "minutes", "hours").index)
     for name in times:
-        forecast[name].encoding = {
-            "units": f"{unit} since 1970-01-01 00:00:00",
-            "calendar": infer_calendar_name(forecast[name]),
-            **_TIME_ENCODING,
-        }
+        units, calendar = f"{unit} since 1970-01-01 00:00:00", infer_calendar_name(forecast[name])
+        forecast[name].encoding = {"units": units, "calendar": calendar, **_TIME_ENCODING}
     if np.issubdtype(forecast["lead_time"].dtype, np.timedelta64):
         forecast["lead_time"].encoding = {"units": unit, **_TIME_ENCODING}
     if axes.level in forecast.dims:
@@ -63,11 +59,7 @@ def encode(forecast: xr.Dataset, axes: Axes | None = None) -> xr.Dataset:
         level.attrs = {**(PRESSURE_ATTRS if level.attrs.get("units", "hPa") == "hPa" else {}), **level.attrs}
         level.encoding = {"_FillValue": None}
     for name, variable in forecast.data_vars.items():
-        inherited = {
-            key: value
-            for key, value in variable.attrs.items()
-            if key not in _STALE and not key.startswith(_STALE_PREFIXES)
-        }
+        inherited = {k: v for k, v in variable.attrs.items() if k not in _STALE and not k.startswith(_STALE_PREFIXES)}
         known = _known_attributes(name, variable.attrs.get("units", ""))
         if method := _GRIB_METHODS.get(variable.attrs.get("GRIB_stepType")):
             known["cell_methods"] = f"time: {method}"

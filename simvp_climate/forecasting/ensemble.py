@@ -50,8 +50,7 @@ def ensemble(
     dataset, init_times, every, horizon
         As for a call of a forecaster.
     store, progress
-        As in `Forecaster.hindcast`: write to a Zarr store a few initializations at a time. None: return the ensemble in
-        memory.
+        As in `Forecaster.hindcast`. Without a store the ensemble is in memory.
 
     Returns
     -------
@@ -61,10 +60,8 @@ def ensemble(
 
     Raises
     ------
-    ValueError
-        As for a call of a forecaster, or if there are fewer than two forecasters, two are the same, or tasks differ.
-    FileExistsError, FileNotFoundError
-        As in `Forecaster.hindcast`.
+    ValueError, FileExistsError, FileNotFoundError
+        As in `Forecaster.hindcast`, or if there are fewer than two forecasters, two are the same, or tasks differ.
     """
     forecasters = list(forecasters)
     digests = [forecaster.digest for forecaster in forecasters]
@@ -75,12 +72,8 @@ def ensemble(
     for forecaster in forecasters[1:]:
         if forecaster.task != forecasters[0].task:
             raise ValueError(f"The forecasters must have one task, not {forecaster.task} and {forecasters[0].task}.")
-    if isinstance(dataset, xr.Dataset):
-        _check_no_members("dataset", dataset)
-    members = [
-        _Member(forecaster, resolve_request(forecaster, dataset, init_times, every, horizon))
-        for forecaster in forecasters
-    ]
+    members = [_Member(each, resolve_request(each, dataset, init_times, every, horizon)) for each in forecasters]
+    _check_no_members("dataset", members[0].request.canonical.dataset)
     attributes = {"forecaster_sha256": " ".join(digests), "system": f"{len(forecasters)} forecasters"}
     return _forecast_members(members, attributes, store, progress)
 
@@ -112,14 +105,13 @@ def perturbed_ensemble(
     dataset, init_times, every, horizon
         As for a call of the forecaster.
     perturbations
-        States to draw from, a year or more, for example the training data. Up to 1 GiB is read into memory; of more,
-        only the drawn states are read.
+        States to draw from, a year or more, for example the training data. Up to 1 GiB is read into memory.
     amplitude
         As from `fit_amplitude`.
     members
         Number of members, at least 2.
     seed
-        Seed of the draw. A perturbation depends only on the seed, the pair of members and the initialization.
+        Of the draw. A perturbation depends only on the seed, the pair of members and the initialization.
     store, progress
         As in `ensemble`.
 
@@ -131,11 +123,9 @@ def perturbed_ensemble(
 
     Raises
     ------
-    ValueError
-        As for a call of the forecaster; if the data or the perturbations have members, or the perturbations have no
-        two states to take a difference of.
-    FileExistsError, FileNotFoundError
-        As in `Forecaster.hindcast`.
+    ValueError, FileExistsError, FileNotFoundError
+        As in `Forecaster.hindcast`; if the data or the perturbations have members, or the perturbations have no two
+        states to take a difference of.
     """
     for name, value, minimum in (("members", members, 2), ("seed", seed, 0)):
         if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
@@ -152,11 +142,13 @@ def perturbed_ensemble(
     description = f"{members} members, perturbed by {amplitude:g} x differences of states, seed {seed}"
     attributes = {"system": "SimVPv2, perturbed", "ensemble": description, "amplitude": float(amplitude)}
     attributes |= {"perturbed_members": members, "perturbation_seed": seed}  # for `reproduce`
-    perturb = [
-        partial(_perturbation, draw, member // 2, amplitude * (-1) ** member) for member in range(members // 2 * 2)
-    ]
-    perturb += [None] * (members % 2)
-    ensemble_members = [_Member(forecaster, request, each) for each in perturb]
+
+    def perturb(pair: int, factor: float, inits: pd.Index) -> np.ndarray:
+        """Return the drawn differences times a factor, 0 in masked cells, (init, channel, latitude, longitude)."""
+        return factor * np.nan_to_num(np.stack([draw(pair, init) for init in inits]))
+
+    paired = [partial(perturb, member // 2, amplitude * (-1) ** member) for member in range(members // 2 * 2)]
+    ensemble_members = [_Member(forecaster, request, each) for each in (*paired, *[None] * (members % 2))]
     return _forecast_members(ensemble_members, attributes, store, progress, states)
 
 
@@ -179,13 +171,9 @@ def fit_amplitude(
     ----------
     valid
         The validation period; do not score the same period.
-    perturbations
-        As for `perturbed_ensemble`.
     lead
         Lead in steps; by default the last lead of the task.
-    every
-        Initializations, as for a call of the forecaster.
-    members, seed
+    perturbations, every, members, seed
         As for `perturbed_ensemble`.
 
     Raises
@@ -231,11 +219,10 @@ def _canonical_states(forecaster: Forecaster, dataset: xr.Dataset) -> xr.Dataset
 
 def _identify_states(states: xr.Dataset) -> list[str | int]:
     """Return values that identify perturbations: first and last time, count, and a digest of at least 64 states."""
-    times, count = states.indexes["time"], states.sizes["time"]
-    positions = np.arange(count)
+    times, positions = states.indexes["time"], np.arange(states.sizes["time"])
     if states.nbytes > _IN_MEMORY_BYTES:
-        positions = np.unique(np.linspace(0, count - 1, 64).astype(int))
-    return [str(times[0]), str(times[-1]), count, states_digest(states, positions)]
+        positions = np.unique(np.linspace(0, len(times) - 1, 64).astype(int))
+    return [str(times[0]), str(times[-1]), len(times), states_digest(states, positions)]
 
 
 def _draw_difference(
@@ -261,18 +248,10 @@ def _draw_difference(
     )
 
 
-def _perturbation(draw: Callable, pair: int, amplitude: float, inits: pd.Index) -> np.ndarray:
-    """Return `amplitude` times the drawn differences, 0 in masked cells, (init, channel, latitude, longitude)."""
-    return amplitude * np.nan_to_num(np.stack([draw(pair, init) for init in inits]))
-
-
 def _forecast_members(
-    members: Sequence[_Member],
-    attributes: dict,
-    store: str | os.PathLike | None,
-    progress: bool,
+    members: Sequence[_Member], attributes: dict, store: str | os.PathLike | None, progress: bool,
     perturbations: xr.Dataset | None = None,
-) -> xr.Dataset:
+) -> xr.Dataset:  # fmt: skip
     """Return the ensemble, in memory or from the store that it is written to."""
 
     def make_template(histories: np.ndarray) -> xr.Dataset:

@@ -141,10 +141,8 @@ class Forecaster:
         ------
         FileExistsError
             If `store` or "<store>.unfinished" is not this hindcast; the message lists the differences.
-        FileNotFoundError
-            If the folder for the store does not exist.
-        ValueError, OSError
-            As for a call of the forecaster.
+        FileNotFoundError, ValueError, OSError
+            If the folder for the store does not exist, and as for a call of the forecaster.
         """
         if init_times is None and every is None:
             raise ValueError("A hindcast needs initializations. Pass every='12h' or init_times=[...].")
@@ -209,10 +207,8 @@ class Forecaster:
 
         Raises
         ------
-        FileNotFoundError
-            If the folder does not exist.
-        FileExistsError
-            If the path exists and is not a forecaster.
+        FileNotFoundError, FileExistsError
+            If the folder does not exist, or the path exists and is not a forecaster.
         """
         serialization.save(check_parent(path), self)
 
@@ -227,8 +223,7 @@ class Forecaster:
         FileNotFoundError
             If there is no such file.
         ValueError
-            If the file is not a forecaster, was written by a newer version, is cut short or damaged, or is
-            inconsistent; the message says which.
+            If the file is no forecaster, is newer than this package, damaged or inconsistent; the message says which.
         """
         return Forecaster(**serialization.load(Path(path), tensors.choose_device(device)))
 
@@ -259,12 +254,8 @@ class Forecaster:
 
         Raises
         ------
-        ValueError
-            If the name has another ending.
-        FileNotFoundError
-            If the folder does not exist.
-        FileExistsError
-            If the path exists and is not an exported program.
+        ValueError, FileNotFoundError, FileExistsError
+            If the name has another ending, the folder does not exist, or the path exists and is no exported program.
         ImportError
             If ONNX is not installed.
         """
@@ -310,11 +301,9 @@ class Forecaster:
 
 
 def predict(
-    forecaster: Forecaster,
-    request: ForecastRequest,
-    histories: np.ndarray,
+    forecaster: Forecaster, request: ForecastRequest, histories: np.ndarray,
     perturb: Callable[[pd.Index], np.ndarray] | None = None,
-) -> tuple[xr.Dataset, list[str]]:
+) -> tuple[xr.Dataset, list[str]]:  # fmt: skip
     """Return labeled forecasts from some histories of a request, and the digest of the data of each initialization.
 
     `perturb` maps initialization times to perturbations in the units of training, (init, channel, latitude, longitude),
@@ -337,13 +326,9 @@ def template(forecaster: Forecaster, request: ForecastRequest, histories: np.nda
 
 @torch.no_grad()
 def predict_states(
-    forecaster: Forecaster,
-    request: ForecastRequest,
-    member: xr.Dataset,
-    histories: np.ndarray,
-    perturb: Callable[[pd.Index], np.ndarray] | None,
-    out: np.ndarray,
-) -> list[bytes]:
+    forecaster: Forecaster, request: ForecastRequest, member: xr.Dataset, histories: np.ndarray,
+    perturb: Callable[[pd.Index], np.ndarray] | None, out: np.ndarray,
+) -> list[bytes]:  # fmt: skip
     """Write forecasts of one ensemble member into `out`, and return the digests of the initial states.
 
     `out` has the shape (init, lead, channel, latitude, longitude), in the units of the data.

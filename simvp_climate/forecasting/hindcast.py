@@ -41,13 +41,9 @@ def identify(request: ForecastRequest, variables: Sequence[str], forecaster_dige
 
 
 def write(
-    store: str | os.PathLike,
-    identity: dict,
-    histories: np.ndarray,
-    template: Callable[[np.ndarray], xr.Dataset],
-    forecast: Callable[[np.ndarray], tuple[xr.Dataset, list[str]]],
-    progress: bool,
-) -> xr.Dataset:
+    store: str | os.PathLike, identity: dict, histories: np.ndarray, template: Callable[[np.ndarray], xr.Dataset],
+    forecast: Callable[[np.ndarray], tuple[xr.Dataset, list[str]]], progress: bool,
+) -> xr.Dataset:  # fmt: skip
     """Write forecasts to a Zarr store, resuming after an earlier call, and open it.
 
     `identity` comes from `identify`. For histories (init, history), `forecast` returns forecasts and the digest of the
@@ -71,7 +67,9 @@ def write(
         while (done := len(digests)) < count:
             rows = slice(done, min(done + batch, count))
             forecasts, batch_digests = forecast(histories[rows])
-            _write_region(forecasts, unfinished, rows)
+            fixed = [name for name, variable in forecasts.variables.items() if "init_time" not in variable.dims]
+            forecasts = forecasts.drop_vars([*fixed, "init_time"]).drop_encoding()  # the store has its own
+            forecasts.to_zarr(unfinished, region={"init_time": rows}, consolidated=False)
             digests += batch_digests
             _save_state(state_file, identity, digests)
             bar.update(len(batch_digests))
@@ -87,11 +85,8 @@ def _create_store(template: xr.Dataset, path: Path, batch: int) -> None:
     """Write metadata and coordinates, without forecasts."""
     encoding = {}
     for name, variable in template.data_vars.items():
-        sizes = {"init_time": min(batch, template.sizes["init_time"])}
-        encoding[name] = {
-            "chunks": tuple(sizes.get(dim, size) for dim, size in variable.sizes.items()),
-            "_FillValue": np.float32(np.nan),
-        }
+        sizes = {**variable.sizes, "init_time": min(batch, template.sizes["init_time"])}
+        encoding[name] = {"chunks": tuple(sizes.values()), "_FillValue": np.float32(np.nan)}
         variable.encoding = {}
     # coordinates are small: one chunk each, so that regions share no partial chunks
     for name in ("init_time", "valid_time", "valid_time_bnds"):
@@ -102,15 +97,6 @@ def _create_store(template: xr.Dataset, path: Path, batch: int) -> None:
     # nothing is computed, so no two dask tasks can write to one chunk
     options = {"compute": False, "safe_chunks": False, "zarr_format": 2, "consolidated": False}
     template.to_zarr(path, mode="w", encoding=encoding, **options)
-
-
-def _write_region(forecasts: xr.Dataset, path: Path, rows: slice) -> None:
-    """Write the forecasts from some initializations to their place in the store."""
-    fixed = [name for name, variable in forecasts.variables.items() if "init_time" not in variable.dims]
-    forecasts = forecasts.drop_vars(fixed)
-    for variable in forecasts.variables.values():
-        variable.encoding = {}  # the store has its own
-    forecasts.drop_vars("init_time").to_zarr(path, region={"init_time": rows}, consolidated=False)
 
 
 def _read_digests(path: Path, state_file: Path, identity: dict) -> list[str]:
@@ -137,10 +123,8 @@ def _read_digests(path: Path, state_file: Path, identity: dict) -> list[str]:
 def _check_same(before: dict | None, identity: dict, path: Path) -> None:
     if before is None:
         raise FileExistsError(f"{str(path)!r} exists and is not a hindcast of simvp_climate. Choose another name.")
-    if changes := differences(before, identity):
-        raise FileExistsError(
-            f"{str(path)!r} is another hindcast: {'; '.join(changes)}. Choose another name, or delete it."
-        )
+    if changes := "; ".join(differences(before, identity)):
+        raise FileExistsError(f"{str(path)!r} is another hindcast: {changes}. Choose another name, or delete it.")
 
 
 def _read_identity(path: Path) -> dict | None:

@@ -38,7 +38,7 @@ def read_batches(
         state_digests = [_digest(state) for state in states]
         digests = [hashlib.sha256(b"".join(state_digests[index] for index in row)).digest() for row in indices]
         states = conversion.to_trained(states)
-        rules.raise_first(rules.unlike_training_states(statistics, states, "the dataset", conversion.unlabeled))
+        rules.raise_first(rules.unlike_training_states(statistics, states, conversion.unlabeled))
         yield rows, states[indices], digests
 
 

@@ -55,25 +55,17 @@ def origin_attributes(forecaster: Any, dataset: xr.Dataset) -> dict[str, str | i
         attributes["seed"] = int(seed)
     if (commit := provenance.get("commit")) is not None:
         attributes["training_commit"] = commit
-    if source := _data_source(dataset):
-        attributes["data_source"] = source
-    return attributes
-
-
-def _data_source(dataset: xr.Dataset) -> str | None:
-    """Return where a Dataset was opened from, or None if that is unknown."""
     encodings = [dataset.encoding, *(variable.encoding for variable in dataset.data_vars.values())]
-    source = next((encoding["source"] for encoding in encodings if encoding.get("source")), None)
-    if source is None:
-        return None
-    # the path of the sample depends on where the package is installed
-    return "open_sample()" if is_sample(source) else str(source)
+    if source := next((encoding["source"] for encoding in encodings if encoding.get("source")), None):
+        # the path of the sample depends on where the package is installed
+        attributes["data_source"] = "open_sample()" if is_sample(source) else str(source)
+    return attributes
 
 
 def _canonical_forecast(
     states: np.ndarray, canonical: Canonical, inits: pd.Index, task: Task, outputs: Normalizer
 ) -> xr.Dataset:
-    """Return the states as a Dataset under canonical names, on the canonical grid."""
+    """Return the states as a Dataset under canonical names, on the canonical grid, with their valid times."""
     dataset, dims = canonical.dataset, ["init_time", "lead_time"]
     coords = {"init_time": ("init_time", inits), "lead_time": lead_times(task.step, states.shape[1])}
     if canonical.member is None:
@@ -94,18 +86,11 @@ def _canonical_forecast(
         attrs = dataset[name].attrs if name in dataset else {"units": units} if units else {}
         variables[name] = (variable_dims, values, attrs)
     forecast = xr.Dataset(variables, coords)
-    return _assign_valid_time(forecast, dataset)
-
-
-def _assign_valid_time(forecast: xr.Dataset, dataset: xr.Dataset) -> xr.Dataset:
-    """Return the forecast with its valid times, and their bounds if the times of the data have bounds."""
     valid_time = valid_times(forecast["init_time"], forecast["lead_time"], known=dataset.indexes["time"])
     forecast = forecast.assign_coords(valid_time=valid_time)
     offsets = bounds_offsets(dataset)
     if offsets is None:
         return forecast
-    bounds = [
-        valid_time + (offset.to_numpy() if valid_time.dtype.kind == "M" else offset.to_pytimedelta())
-        for offset in offsets
-    ]
+    is_pandas = valid_time.dtype.kind == "M"
+    bounds = [valid_time + (offset.to_numpy() if is_pandas else offset.to_pytimedelta()) for offset in offsets]
     return forecast.assign_coords(valid_time_bnds=xr.concat(bounds, "bnds").transpose(..., "bnds"))

@@ -14,13 +14,9 @@ from simvp_climate.forecasting.forecaster import Forecaster
 
 
 def reproduce(
-    forecast: xr.Dataset,
-    forecaster: Forecaster | Sequence[Forecaster],
-    dataset: xr.Dataset,
-    *,
-    perturbations: xr.Dataset | None = None,
-    tolerance: float = 1e-3,
-) -> str:
+    forecast: xr.Dataset, forecaster: Forecaster | Sequence[Forecaster], dataset: xr.Dataset, *,
+    perturbations: xr.Dataset | None = None, tolerance: float = 1e-3,
+) -> str:  # fmt: skip
     """Repeat a forecast, and return a report on the differences.
 
     Parameters
@@ -53,7 +49,10 @@ def reproduce(
     _check_ensemble(forecast, dataset, len(forecasters), perturbations)
     forecast = _with_all_dimensions(forecast)
     inits, leads = forecast.indexes["init_time"], forecast["lead_time"]
-    horizon = _count_steps(leads, forecasters[0].task.step)
+    last, step = leads.values.max(), lead_times(forecasters[0].task.step, 1).values[0]
+    horizon = int(last / step)
+    if horizon < 1 or last != horizon * step:
+        raise ValueError(f"The lead {last} must be a multiple of the forecaster's step, {forecasters[0].task.step}.")
     if perturbations is not None:
         attrs = forecast.attrs
         options = {"members": int(attrs["perturbed_members"]), "seed": int(attrs["perturbation_seed"])}
@@ -112,19 +111,9 @@ def _with_all_dimensions(forecast: xr.Dataset) -> xr.Dataset:
     if "forecast_reference_time" in forecast.coords and "forecast_period" in forecast.coords:
         forecast = from_valid_time(forecast)
     forecast = as_forecast(forecast)
-    scalars = [
-        dim for dim in ("init_time", "lead_time", "number") if dim in forecast.coords and forecast[dim].ndim == 0
-    ]
+    dims = ("init_time", "lead_time", "number")
+    scalars = [dim for dim in dims if dim in forecast.coords and forecast[dim].ndim == 0]
     return forecast.expand_dims(scalars)
-
-
-def _count_steps(leads: xr.DataArray, step: str) -> int:
-    """Return the number of steps to the last lead."""
-    last, first_step = leads.values.max(), lead_times(step, 1).values[0]
-    horizon = int(last / first_step)
-    if horizon < 1 or last != horizon * first_step:
-        raise ValueError(f"The lead {last} must be a multiple of the forecaster's step, {step}.")
-    return horizon
 
 
 def _compare(forecast: xr.Dataset, repeated: xr.Dataset, levels: Sequence[float] | None) -> tuple[list[str], float]:
@@ -139,15 +128,9 @@ def _compare(forecast: xr.Dataset, repeated: xr.Dataset, levels: Sequence[float]
         difference = float(np.nanmax(abs(first - second)))
         relative = difference / max(float(np.nanstd(first)), np.finfo(np.float32).tiny)
         largest = max(largest, relative)
-        report.append(
-            f"{name}: bit by bit the same"
-            if difference == 0
-            else f"{name}: differs by at most {difference:.3g}, {relative:.1g} of its standard deviation"
-        )
-    same_data = repeated.attrs["data_sha256"] == forecast.attrs.get("data_sha256")
-    report.append(
-        "data: bit by bit those of the forecast"
-        if same_data
-        else "data: not those of the whole forecast (other values, or some of its initializations)"
-    )
+        change = f"differs by at most {difference:.3g}, {relative:.1g} of its standard deviation"
+        report.append(f"{name}: {change if difference else 'bit by bit the same'}")
+    is_same = repeated.attrs["data_sha256"] == forecast.attrs.get("data_sha256")
+    other = "not those of the whole forecast (other values, or some of its initializations)"
+    report.append(f"data: {'bit by bit those of the forecast' if is_same else other}")
     return report, largest

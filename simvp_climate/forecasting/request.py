@@ -39,10 +39,8 @@ class UnitConversion:
         """
         if self.is_identity:
             return forecasts
-        diagnostics = forecasts.shape[-3] - shared
-        factor = np.concatenate([self.factor[:shared], np.ones((diagnostics, 1, 1))])
-        offset = np.concatenate([self.offset[:shared], np.zeros((diagnostics, 1, 1))])
-        return (forecasts - offset) / factor
+        converted = (forecasts[..., :shared, :, :] - self.offset[:shared]) / self.factor[:shared]
+        return np.concatenate([converted, forecasts[..., shared:, :, :]], axis=-3)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,9 @@ Formats: 1 lacks masks, transforms, bounds and forcings; 2 lacks the checksum.
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -30,10 +29,7 @@ from simvp_climate.processing.task import Task
 from simvp_climate.processing.tensors import build_network, channel_roles, forcing_names
 
 # Defaults for settings that older files lack. Add every new setting here.
-LEGACY_DEFAULTS = {
-    "task": {"forcings": (), "transforms": (), "inputs": (), "diagnostics": ()},
-    "model": {},
-}
+LEGACY_DEFAULTS = {"task": {"forcings": (), "transforms": (), "inputs": (), "diagnostics": ()}, "model": {}}
 _FORMAT_NAME, FORMAT = "simvp_climate forecaster", 3
 _USE_A_COPY = "Use another copy of the file."
 _FIELDS = ("latitude", "longitude", "statics")
@@ -48,8 +44,7 @@ _CONVENTIONS = {  # of the tensors, for programs that read the file without this
 }
 
 
-@dataclass(frozen=True, eq=False)
-class FileContent:
+class FileContent(NamedTuple):
     """The content of a file before it is checked."""
 
     format: int
@@ -136,10 +131,8 @@ def _read(path: Path) -> FileContent:
             file_format = _check_format(path, metadata)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
     except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{str(path)!r} is not a forecaster saved by simvp_climate, or is cut short or damaged ({error}). "
-            f"{_USE_A_COPY}"
-        ) from error
+        message = f"{str(path)!r} is not a forecaster saved by simvp_climate, or is cut short or damaged ({error})."
+        raise ValueError(f"{message} {_USE_A_COPY}") from error
     # an edit must not escape the checksum by claiming an older format
     needs_checksum = file_format >= 3 or "version" in metadata or '"conventions"' in metadata.get("forecaster", "")
     if "sha256" not in metadata and needs_checksum:
@@ -199,15 +192,12 @@ def _assemble(content: FileContent, device: str) -> dict[str, Any]:
     names = forcing_names(task)
     if content.format >= 3 and header["forcings"] != names:
         raise ValueError(f"its network has the forcings {header['forcings']}, its task {names}")
-    variables = list(dict.fromkeys(channel.variable for channel in channels))
-    if variables != list(task.all_variables) or len(set(channels)) < len(channels):
-        raise ValueError(
-            f"its channels {[str(channel) for channel in channels]} must be different and those of its task, "
-            f"{list(task.all_variables)}"
-        )
+    names = list(task.all_variables)
+    if list(dict.fromkeys(c.variable for c in channels)) != names or len(set(channels)) < len(channels):
+        raise ValueError(f"its channels {list(map(str, channels))} must be different and those of its task, {names}")
     weights = {n.removeprefix("network."): v for n, v in arrays.items() if n.startswith("network.")}
-    if config.blocks + config.spatial_layers > len(weights):
-        raise ValueError(f"its model has {config.blocks + config.spatial_layers} layers, but {len(weights)} weights")
+    if (layers := config.blocks + config.spatial_layers) > len(weights):
+        raise ValueError(f"its model has {layers} layers, but {len(weights)} weights")
     with torch.device("meta"):  # allocates nothing, whatever sizes the header claims
         network = build_network(config, task.history, channel_roles(task, channels))
     statistics, fields = ({name: arrays[name].numpy() for name in names} for names in (_STATISTICS, _FIELDS))
@@ -238,25 +228,21 @@ def _check_arrays(task: Task, units: tuple, shape: tuple[int, int, int], arrays:
     count, grid = shape[0], shape[1:]
     if len(units) != count:
         raise ValueError(f"it has {len(units)} units for {count} channels")
-    shapes = {"mean": (count,), "std": (count,), "change_std": (task.history, count), "mask": shape}
-    shapes |= {"log_scale": (count,), "bounds": (count, 2), "latitude": grid[:1], "longitude": grid[1:]}
-    shapes["statics"] = (len(static_names(task.forcings)), *grid)
-    for name, expected in shapes.items():
-        if arrays[name].shape != expected:
-            raise ValueError(f"{name} has the shape {arrays[name].shape}, but must have {expected}")
     positive = "finite and above 0", lambda x: np.isfinite(x) & (x > 0)
     rules = {
-        "mean": ("finite", np.isfinite),
-        "std": positive,
-        "change_std": positive,
-        "mask": ("boolean with an unmasked cell in every channel", lambda x: x.dtype == bool and ~x.all(axis=(1, 2))),
-        "log_scale": ("finite and at least 0", lambda x: np.isfinite(x) & (x >= 0)),
-        "bounds": ("a smaller and a larger number for each channel", lambda x: x[:, 0] < x[:, 1]),
-        "latitude": ("ascending within -90 and 90", lambda x: (np.abs(x) <= 90) & (np.diff(x, prepend=-np.inf) > 0)),
-        "longitude": ("finite and ascending", lambda x: np.isfinite(x) & (np.diff(x, prepend=-np.inf) > 0)),
-        "statics": ("finite", np.isfinite),
+        "mean": ((count,), "finite", np.isfinite),
+        "std": ((count,), *positive),
+        "change_std": ((task.history, count), *positive),
+        "mask": (shape, "boolean with an unmasked cell in every channel", lambda x: x.dtype == bool and ~x.all((1, 2))),
+        "log_scale": ((count,), "finite and at least 0", lambda x: np.isfinite(x) & (x >= 0)),
+        "bounds": ((count, 2), "a smaller and a larger number for each channel", lambda x: x[:, 0] < x[:, 1]),
+        "latitude": (grid[:1], "ascending within -90 and 90", lambda x: (abs(x) <= 90) & (np.diff(x, prepend=-91) > 0)),
+        "longitude": (grid[1:], "finite and ascending", lambda x: np.isfinite(x) & (np.diff(x, prepend=-np.inf) > 0)),
+        "statics": ((len(static_names(task.forcings)), *grid), "finite", np.isfinite),
     }
-    for name, (rule, is_valid) in rules.items():
+    for name, (expected, rule, is_valid) in rules.items():
+        if arrays[name].shape != expected:
+            raise ValueError(f"{name} has the shape {arrays[name].shape}, but must have {expected}")
         if not np.all(is_valid(arrays[name])):
             raise ValueError(f"{name} must be {rule}")
 

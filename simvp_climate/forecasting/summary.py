@@ -36,9 +36,9 @@ def html(forecaster: Any) -> str:
     latitude, longitude = forecaster.latitude, forecaster.longitude
     config, versions = provenance.get("config", {}), provenance.get("versions", {})
     training = f"{config.get('epochs', '?')} epochs, seed {config.get('seed', '?')}, {provenance.get('device', '')}"
+    steps = f"{task.horizon} steps of {task.step} from {task.history} states"
     rows = {
-        "forecasts": f"{', '.join(task.forecast_variables)}: {task.horizon} steps of {task.step} from "
-        f"{task.history} states",
+        "forecasts": f"{', '.join(task.forecast_variables)}: {steps}",
         "forcings": ", ".join(task.forcings),
         "grid": f"{latitude.size} latitudes, {longitude.size} longitudes, from {latitude[0]:g}, "
         f"{longitude[0]:g} degrees",

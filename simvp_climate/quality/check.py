@@ -55,8 +55,8 @@ def check(
     dataset
         A Dataset as it was opened, or one of `open_dataset`; or a path, as for `open_dataset`.
     task
-        The `Task` whose variables, levels, step, windows, forcings and transforms are checked. None: all variables
-        on the grid that have time, at the most common step of the data, with 12 states in and 12 out.
+        The `Task` to check. None: all variables on the grid that have time, at the most common step of the data, with
+        12 states in and 12 out.
     splits
         Periods as slices of time labels, `{"train": slice("1979", "2015"), "valid": slice("2016", "2016")}`:
         counts their windows and finds overlaps.
@@ -176,12 +176,13 @@ def _check_grid(dataset: xr.Dataset, draft: Draft) -> tuple[xr.Dataset, Axes | N
 
 def _check_spacing(name: str, axis: str, values: np.ndarray, tolerance: float, draft: Draft) -> None:
     steps = np.diff(values)
-    if len(steps) < 2 or np.abs(steps / np.median(steps) - 1).max() <= tolerance:
+    step = np.median(steps) if len(steps) > 1 else np.nan
+    if len(steps) < 2 or np.abs(steps / step - 1).max() <= tolerance:
         return
-    worst = int(np.abs(steps - np.median(steps)).argmax())
-    message = f"most neighbors are {np.median(steps):g} degrees apart, but {values[worst]:g} and "
-    message += f"{values[worst + 1]:g} are {steps[worst]:g}: the network treats all cells as equally wide"
-    count = round((values[-1] - values[0]) / np.median(steps)) + 1
+    worst = int(np.abs(steps - step).argmax())
+    message = f"most neighbors are {step:g} degrees apart, but {values[worst]:g} and {values[worst + 1]:g} are "
+    message += f"{steps[worst]:g}: the network treats all cells as equally wide"
+    count = round((values[-1] - values[0]) / step) + 1
     fix = f"ds = ds.interp({name}=np.linspace({values[0]:g}, {values[-1]:g}, {count}))"
     draft.add("warning", f"{axis}-uneven", name, message, fix)
 
@@ -202,8 +203,7 @@ def _check_seam(name: str, columns: np.ndarray, canonical: np.ndarray, is_global
     if 1 <= gap <= len(canonical) / 8:
         message = f"{gap} columns between {canonical[-1] % 360:g} and {canonical[0] % 360:g} degrees are missing "
         message += "for a closed globe"
-        fix = "Fetch them: without them the network sees an edge there"
-        draft.add("warning", "longitude-open", name, message, fix)
+        draft.add("warning", "longitude-open", name, message, "Fetch them: without them the network sees an edge there")
 
 
 # ---- time
@@ -252,20 +252,24 @@ def _check_windows(times: pd.Index, name: str, task: Any, splits: Mapping[str, s
     times, gaps = _check_steps(times, name, data_step_text, draft) if data_step_text else (times, 0)
     is_cftime = isinstance(times, xr.CFTimeIndex)
     if is_cftime:
-        _note_calendar(times, name, draft)
+        message = f"calendar {times.calendar}: handled; the forecast has it too, and data to compare with must have it"
+        fix = f"{NOTHING_TO_DO}. To convert other data: other.convert_calendar({times.calendar!r})"
+        if times.calendar in ("standard", "gregorian", "proleptic_gregorian") and 1700 < times[0].year < 2250:
+            message = f"cftime dates in the {times.calendar} calendar: handled, but slower and without pandas"
+            fix = 'ds = ds.convert_calendar("standard", use_cftime=False)'
+        draft.add("note", "calendar", name, message, fix)
     draft.summary["time"] = {
         "name": name, "first": format_time(times[0]), "last": format_time(times[-1]), "count": len(times),
         "step": data_step_text, "gaps": gaps, "calendar": getattr(times, "calendar", "standard"), "cftime": is_cftime,
     }  # fmt: skip
     counts = {"all": 0} | dict.fromkeys(splits, 0)
     draft.summary["windows"] = {"history": history, "horizon": horizon, "step": step, "count": counts}
-    is_used = np.full(len(times), True)
+    is_used, windows = np.full(len(times), True), None
     try:
         find_windows(times, step, 1, 0, "the data")  # windows of one state fail for their step alone
     except ValueError as error:
         draft.add("error", "step", name, str(error), f"step={data_step_text!r} in the Task is possible")
         return SampledSeries(times, None, is_used)
-    windows = None
     try:
         windows = find_windows(times, step, history, horizon, "the data")
         counts["all"] = len(windows)
@@ -275,8 +279,7 @@ def _check_windows(times: pd.Index, name: str, task: Any, splits: Mapping[str, s
         message = f"{split_error(error)[0]}. The longest run without a gap has {run} states"
         shorter = min(history, run // 2)
         fix = f"sc.Task(variables, history={shorter}, horizon={min(horizon, run - shorter)}, step={step!r})"
-        if run < 2:
-            fix = f"Give a longer series, with at least two states {step} apart"
+        fix = fix if run > 1 else f"Give a longer series, with at least two states {step} apart"
         # without a task the lengths are only a guess
         draft.add("warning" if task is None and run > 1 else "error", "too-short", name, message, fix)
     _check_splits(times, name, (step, history, horizon), splits, draft)
@@ -331,15 +334,6 @@ def _check_steps(times: pd.Index, name: str, step: str, draft: Draft) -> tuple[p
             fix = 'ds = ds.convert_calendar("noleap")'
         draft.add("warning", "time-gaps", name, message, fix)
     return times, len(gaps)
-
-
-def _note_calendar(times: xr.CFTimeIndex, name: str, draft: Draft) -> None:
-    message = f"calendar {times.calendar}: handled; the forecast has it too, and data to compare with must have it"
-    fix = f"{NOTHING_TO_DO}. To convert other data: other.convert_calendar({times.calendar!r})"
-    if times.calendar in ("standard", "gregorian", "proleptic_gregorian") and 1700 < times[0].year < 2250:
-        message = f"cftime dates in the {times.calendar} calendar: handled, but slower and without pandas"
-        fix = 'ds = ds.convert_calendar("standard", use_cftime=False)'
-    draft.add("note", "calendar", name, message, fix)
 
 
 def _longest_run(times: pd.Index, step: str) -> int:

@@ -101,10 +101,7 @@ def empty_times(field: Field, times: int, count: int, first: str) -> Finding:
 
 
 def changing_mask(field: Field, channel: str, place: str, times: int, count: int, cells: int) -> Finding:
-    """Return the finding for cells that lack a value at some times only.
-
-    `place` is the first of them, without a value at `times` of `count` times; `cells` such cells exist.
-    """
+    """Return the finding for `cells` without a value at some times only; one is at `place`, at `times` of `count`."""
     like_it = "1 cell is" if cells == 1 else f"{cells} cells are"
     message = f"{channel} is nan at {place}; {times} of {count} times lack the cell, and {like_it} incomplete. "
     message += "Only cells that never have a value are masked"
@@ -129,10 +126,7 @@ def infinite_values(field: Field, channel: str, value: float, place: str) -> Fin
 
 
 def incomplete_values(statistics: Statistics, series: Sequence[Canonical], sources: Sequence) -> Iterator[Finding]:
-    """Yield the findings for values that are missing at some times only, or infinite, in what windows read.
-
-    `series` and `sources` are the canonical Datasets, and where they are read from, that the statistics are of.
-    """
+    """Yield the findings for values, of some series read from `sources`, that are infinite or missing at some times."""
     missing = statistics.incomplete
     if missing is None:
         return
@@ -173,15 +167,14 @@ def incomplete_history(
     with np.errstate(invalid="ignore", over="ignore"):
         if np.isfinite(states.sum(dtype=np.float32)):
             return
-    invalid = ~np.isfinite(states) & ~mask
-    if not invalid.any():
+    if not (invalid := ~np.isfinite(states) & ~mask).any():
         return
     index, channel, row, column = np.argwhere(invalid)[0]
     name = reader.list_channels(canonical.series[0])[channel]
     field = find_fields(canonical)[name.variable]
     place = f"{format_time(times[index])}, {describe_cell(canonical, row, column)}"
-    label = field.label(name.level)
-    message = f"{label} is {states[index, channel, row, column]} at {place}, inside the history of a forecast"
+    message = f"{field.label(name.level)} is {states[index, channel, row, column]} at {place}, inside the history of a "
+    message += "forecast"
     fix = f'Fill it, or start elsewhere:\n{field.ds} = {field.ds}.interpolate_na("{field.axes.time}")'
     if len(states) > 1 and invalid[:, channel, row, column].all():
         message += f". The cell has no value at any of the {len(states)} times read, but had values in training"
@@ -293,11 +286,8 @@ def fill_value(field: Field, value: float, share: str = "") -> Finding | None:
 def outside_bounds(
     field: Field, transform: object, bounds: Sequence[float], low: float, high: float, std: float, place: str
 ) -> Finding | None:
-    """Return a finding if values lie beyond the bounds of their transform, or below 0 where the logarithm is taken.
-
-    `place` says where the worst is, or which data they are. A tenth of a standard deviation is tolerated, for
-    logarithms a hundredth of the largest value: packing leaves it.
-    """
+    """Return a finding if values at `place` lie beyond the bounds of their transform, or below 0 for a logarithm."""
+    # packing leaves a tenth of a standard deviation, or for logarithms a hundredth of the largest value
     logarithmic = transform == "log" or (isinstance(transform, tuple) and transform[0] == "log")
     slack = 0.01 * high if logarithmic else 0.1 * std
     if transform is None or (bounds[0] - slack <= low and high <= bounds[1] + slack):
@@ -406,7 +396,7 @@ def unlike_training(normalizer: Normalizer, means: np.ndarray, spreads: np.ndarr
 
 
 def unlike_training_states(
-    normalizer: Normalizer, states: np.ndarray, name: str, is_unlabeled: Sequence[bool]
+    normalizer: Normalizer, states: np.ndarray, is_unlabeled: Sequence[bool]
 ) -> Iterator[Finding]:
     """Yield the findings for states (time, channel, latitude, longitude) in other units than those of training.
 
@@ -414,7 +404,7 @@ def unlike_training_states(
     """
     values = np.where(normalizer.mask, np.nan, apply_log(states[:8], normalizer.log_scale)).astype(np.float64)
     spreads = np.where(is_unlabeled, np.nanstd(values, axis=(0, 2, 3)), normalizer.std)
-    yield from unlike_training(normalizer, np.nanmean(values, axis=(0, 2, 3)), spreads, name)
+    yield from unlike_training(normalizer, np.nanmean(values, axis=(0, 2, 3)), spreads, "the dataset")
 
 
 # ---- several series

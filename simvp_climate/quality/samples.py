@@ -152,9 +152,7 @@ def choose_positions(field: StoredField, count: int) -> np.ndarray:
         return np.arange(count)
     chosen = np.unique(np.linspace(0, chunks - 1, min(chunks, affordable)).round().astype(int))
     per_chunk = max(2, min(_PER_CHUNK if len(chosen) > 1 else _STATES, _STATES // len(chosen)))
-    positions = {0, count - 1}
-    if length > 1 or affordable > 8:  # where they cost little
-        positions |= {1, count - 2}
+    positions = {0, count - 1} | ({1, count - 2} if length > 1 or affordable > 8 else set())  # where they cost little
     for chunk in chosen:
         first, last = chunk * length, min((chunk + 1) * length, count) - 1
         positions |= set(np.linspace(first, last, per_chunk).round().astype(int).tolist())
