@@ -1,10 +1,11 @@
 """Weighted sums over the grid for every pair of initialization and lead, read in blocks of bounded size.
 
-Sums rather than means are kept, so that blocks, initializations and leads can be added, as in WeatherBench-X
-(`weatherbenchX/aggregation.py`); they are float64. A system is a forecast that is scored: the forecast itself under the
-name "", and baselines.
+Sums in float64 rather than means, so that blocks, initializations and leads can be added, as in WeatherBench-X
+(`weatherbenchX/aggregation.py`). A system is a forecast that is scored: the forecast itself, named "", and baselines.
 """
 
+import functools
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import xarray as xr
 
 from simvp_climate.data.grid import find_member
 from simvp_climate.metrics.baselines.climatologies import climatology_at
-from simvp_climate.metrics.definitions import Fields, Metric, Product
+from simvp_climate.metrics.definitions import Fields, Metric, Product, concat, mean_over
 from simvp_climate.metrics.pairs import Pairs
 from simvp_climate.metrics.regions import SPACE
 
@@ -27,9 +28,9 @@ class Block:
 
     systems: dict[str, xr.Dataset]  # the forecast under the name "", and baselines
     truth: xr.Dataset
-    climatology: xr.Dataset | None
     complete: xr.DataArray
-    event_frequency: xr.Dataset | None = None
+    climatology: xr.Dataset | None
+    event_frequency: xr.Dataset | None
 
 
 def blocks(pairs: Pairs) -> Iterator[tuple[slice, slice]]:
@@ -50,10 +51,7 @@ def blocks(pairs: Pairs) -> Iterator[tuple[slice, slice]]:
 def read(pairs: Pairs, inits: slice, leads: slice) -> Block:
     """Read a block of pairs, and each analysis in it once."""
     valid_positions, init_positions = pairs.valid_positions[inits, leads], pairs.init_positions[inits]
-    needed = valid_positions.ravel()
-    if pairs.callable_baselines:
-        needed = np.append(needed, init_positions)
-    needed = np.unique(needed)
+    needed = np.unique(np.append(valid_positions, init_positions) if pairs.callable_baselines else valid_positions)
     steps = np.unique(np.diff(needed))
     # Files read slices faster than lists.
     positions = slice(needed[0], needed[-1] + 1, steps[0]) if len(steps) == 1 else needed
@@ -81,13 +79,9 @@ def read(pairs: Pairs, inits: slice, leads: slice) -> Block:
         grid = {dim: c for dim, c in pairs.grid.items() if dim in baseline.dims}
         systems[name] = baseline.transpose("init_time", "lead_time", ...).assign_coords(**times, **grid)
     valid_time = pairs.valid_time[inits, leads]
-    return Block(
-        systems=systems,
-        truth=truth,
-        climatology=_load_climatology(pairs.climatology, valid_time),
-        complete=xr.DataArray(pairs.complete[inits, leads], dims=("init_time", "lead_time")),
-        event_frequency=_load_climatology(pairs.event_frequency, valid_time),
-    )
+    complete = xr.DataArray(pairs.complete[inits, leads], dims=("init_time", "lead_time"))
+    climatologies = [_load_climatology(dataset, valid_time) for dataset in (pairs.climatology, pairs.event_frequency)]
+    return Block(systems, truth, complete, *climatologies)
 
 
 def _load(dataset: xr.Dataset) -> xr.Dataset:
@@ -117,18 +111,13 @@ def fields_of_systems(
         probabilities["climatology"] = block.event_frequency[[variable]]
     if skipna and len(systems) > 1:
         common = truth.notnull()
-        for name, forecast in forecasts.items():
-            common = common & _mean_over(member_dims[name], forecast).notnull()
-        for probability in probabilities.values():
-            common = common & probability.notnull()
+        means = [mean_over(member_dims[name], forecast) for name, forecast in forecasts.items()]
+        for dataset in (*means, *probabilities.values()):
+            common = common & dataset.notnull()
         forecasts = {name: forecast.where(common) for name, forecast in forecasts.items()}
         truth = truth.where(common)
     for name, forecast in forecasts.items():
         yield name, Fields(forecast, truth, climatology, member_dims[name], probabilities.get(name))
-
-
-def _mean_over(member: str | None, forecast: xr.Dataset) -> xr.Dataset:
-    return forecast if member is None else forecast.mean(member, skipna=False)
 
 
 def update_mask(mask: xr.Dataset | None, forecast: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
@@ -154,15 +143,25 @@ def update_mask(mask: xr.Dataset | None, forecast: xr.Dataset, truth: xr.Dataset
 def pooled_score(pairs: Pairs, metric: Metric, skipna: bool) -> xr.Dataset:
     """Return a metric pooled over initializations and the grid, and over members if it is one of ensembles or events.
 
-    Dims (lead_time[, level], ...), with the attributes and labels of the forecast.
+    Dims (lead_time[, level, region], ...), with the attributes and labels of the forecast.
     """
     pool_members = metric.needs not in (None, "climatology")
     sums = weighted_sums(pairs, {"": metric}, skipna, pool_members=pool_members)["", ""]
     result = metric.value(metric.per_init_sums(sums).sum("init_time", skipna=False))
     for name in result.data_vars:
-        result[name].attrs = pairs.attrs[str(name)] | ({"units": "1"} if metric.dimensionless else {})
-    result = result.transpose("lead_time", "level", ..., missing_dims="ignore").assign_coords(pairs.labels)
-    return result.assign_attrs({})
+        result[name].attrs = pairs.attrs(str(name)) | ({"units": "1"} if metric.dimensionless else {})
+    return lay_out(result, pairs)
+
+
+def lay_out(result: xr.Dataset, pairs: Pairs, *first: str, by: str | None = None) -> xr.Dataset:
+    """Return a result with its dimensions in the usual order after `first`, and with the labels of the forecast."""
+    dims = (*first, "lead_time", "level", "region", *([by] if by else []), ...)
+    return result.transpose(*dims, missing_dims="ignore").assign_coords(pairs.labels)
+
+
+def join_groups(datasets: list[xr.Dataset], by: str | None, pairs: Pairs) -> xr.Dataset:
+    """Return the datasets of all groups along the dimension `by`, or the only one."""
+    return datasets[0] if by is None else concat(datasets, xr.DataArray(np.array(list(pairs.groups)), dims=by, name=by))
 
 
 def equal_weights(weights: xr.DataArray) -> xr.DataArray:
@@ -178,20 +177,11 @@ def weighted_sums(
     pool_members: bool = False,
     derived_systems: Mapping[str, Callable[[Block], xr.Dataset]] | None = None,
 ) -> dict[tuple[str, str], xr.Dataset]:
-    """Return, for each system and metric, weighted sums over the grid for every pair.
+    """Return weighted sums over the grid for every pair, by (system, metric), dims (part, init_time, lead_time, ...).
 
-    Parameters
-    ----------
-    pool_members
-        True: an ensemble is one forecast, its mean or, for metrics of ensembles, its members. False: every member is a
-        forecast of its own.
-    derived_systems
-        More systems by name, as functions of a block.
-
-    Returns
-    -------
-    Datasets by (system, metric), dims (part, init_time, lead_time, ...): the sums of the fields of the metric and last
-    the sum of the weights, all zero where a pair is not verified.
+    The parts are the fields of the metric and last the weights; all are zero where a pair is not verified. With
+    `pool_members` an ensemble is one forecast (its mean or, for metrics of ensembles, its members), else every member
+    is a forecast of its own. `derived_systems` are more systems by name, as functions of a block.
     """
     for metric in metrics.values():
         _check_applies(metric, pairs)
@@ -207,7 +197,7 @@ def weighted_sums(
             # One variable at a time: its fields stay in the processor's cache.
             for variable in map(str, pairs.forecast.data_vars):
                 if not skipna:
-                    forecast = _mean_over(member_dims[""], systems[""][[variable]])
+                    forecast = mean_over(member_dims[""], systems[""][[variable]])
                     masks[variable] = update_mask(masks.get(variable), forecast, block.truth[[variable]])
                 for system, fields in fields_of_systems(block, systems, member_dims, variable, skipna):
                     for label, metric in metrics.items():
@@ -221,7 +211,7 @@ def weighted_sums(
 
 
 def _check_applies(metric: Metric, pairs: Pairs) -> None:
-    """Raise ValueError unless the forecast has the members, and the grid resolves the wavenumbers, of a metric."""
+    """Raise ValueError unless the forecast has the members, and the grid the wavenumbers, that a metric needs."""
     if metric.needs == "members" and pairs.member is None:
         raise ValueError(
             f"the forecast has dims {tuple(pairs.forecast.dims)} and no ensemble members (number, realization or "
@@ -272,10 +262,7 @@ def _join_blocks(
 def _grid_sums(
     fields: tuple[xr.Dataset | Product, ...], weights: xr.DataArray, skipna: bool, mask: xr.Dataset | None
 ) -> xr.Variable:
-    """Return the weighted sums of the fields of a variable over the grid, and the sum of the weights.
-
-    Dims (part, init_time, lead_time, ...).
-    """
+    """Return the weighted sums of a variable's fields, and of the weights, (part, init_time, lead_time, ...)."""
     masked = mask is not None and any(cells.values.any() for cells in mask.values())
     if not skipna and not masked and "region" not in weights.dims:
         # Sum over longitude first: all cells of a row have the same weight.
@@ -284,15 +271,10 @@ def _grid_sums(
             sums = [row.values @ weights.values for row, _ in rows]
             total_weight = np.full(sums[0].shape, weights.values.sum() * rows[0][1])
             return xr.Variable(("part", *rows[0][0].dims[:-1]), np.stack([*sums, total_weight]))
-    arrays = []
-    for field in fields:
-        (array,) = (field.value if isinstance(field, Product) else field).values()
-        arrays.append(array)
+    arrays = [next(iter((field.value if isinstance(field, Product) else field).values())) for field in fields]
     if skipna:
         # The means of one metric must be over the same cells, as they are compared with each other.
-        valid = arrays[0].notnull()
-        for array in arrays[1:]:
-            valid = valid & array.notnull()
+        valid = functools.reduce(operator.and_, [array.notnull() for array in arrays])
         sums = [_grid_sum(array.where(valid, 0), weights) for array in arrays]
         divisor = _grid_sum(valid.astype(np.float64), weights)
     else:

@@ -7,7 +7,7 @@ X_k are the M members of an ensemble, and <> is the weighted mean. Definitions a
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -15,24 +15,20 @@ import numpy as np
 import xarray as xr
 
 
+@dataclass
 class Fields:
-    """Forecast, truth and climatology of one variable and block in physical units, and fields derived from them.
+    """Forecast, truth and climatology of one variable and block in physical units, and fields derived from them."""
 
-    `members` keeps the dimension `member` of an ensemble, and `forecast` is its mean. `probability` is the event
-    probability of a system that states one directly, as climatology does.
-    """
+    members: xr.Dataset  # with the dimension `member` of an ensemble
+    truth: xr.Dataset
+    climatology: xr.Dataset | None
+    member: str | None
+    probability: xr.Dataset | None = None  # of the event, from a system that states it directly, as climatology does
 
-    def __init__(
-        self,
-        forecast: xr.Dataset,
-        truth: xr.Dataset,
-        climatology: xr.Dataset | None,
-        member: str | None,
-        probability: xr.Dataset | None = None,
-    ):
-        self.truth, self.climatology, self.member, self.probability = truth, climatology, member, probability
-        self.members = forecast
-        self.forecast = forecast if member is None else forecast.mean(member, skipna=False)
+    @cached_property
+    def forecast(self) -> xr.Dataset:
+        """The single forecast, or the mean of the members."""
+        return mean_over(self.member, self.members)
 
     @cached_property
     def error(self) -> xr.Dataset:
@@ -53,9 +49,12 @@ class Fields:
     @cached_property
     def variance(self) -> xr.Dataset:
         """Variance over the members with the divisor M - 1; NaN for a forecast without members."""
-        if self.member is None:
-            return self.forecast * np.nan
-        return self.members.var(self.member, ddof=1, skipna=False)
+        return self.forecast * np.nan if self.member is None else self.members.var(self.member, ddof=1, skipna=False)
+
+
+def mean_over(member: str | None, forecast: xr.Dataset) -> xr.Dataset:
+    """Return the mean over the members, or a forecast without members itself."""
+    return forecast if member is None else forecast.mean(member, skipna=False)
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Metric:
     weighted: bool = True  # by the area of the cells, or as the user asks
     per_init: bool = False  # the value of every initialization first, then the mean over these
     needs: Literal["climatology", "members", "thresholds", "seeps_climatology"] | None = None
-    wavenumbers: tuple[int, int] | None = None  # zonal wavenumbers that the grid must resolve
+    wavenumbers: tuple[int, int] | None = None  # zonal ones that the grid must resolve
     smaller_is_better: bool = False  # with 0 as the best: the metric has a skill
     reference: float | None = None  # drawn as a line in figures
     default: bool = True  # `score` computes it if no metrics are named
@@ -93,10 +92,7 @@ class Metric:
     skips_missing: bool = False  # missing cells do not make it NaN
 
     def per_init_sums(self, sums: xr.Dataset) -> xr.Dataset:
-        """Return sums whose total over initializations gives the metric.
-
-        They are the sums of `weighted_sums`, or, if the metric is averaged over initializations, its value and a count.
-        """
+        """Return what adds up over initializations: the sums themselves, or the value of each and a count of 1."""
         if not self.per_init:
             return sums
         means, divisor = means_of(sums)
@@ -126,7 +122,7 @@ def ratio(numerator: xr.Dataset, denominator: xr.Dataset) -> xr.Dataset:
 
 
 def mean(field: xr.Dataset) -> xr.Dataset:
-    """Return the mean itself: the value of a metric that is one."""
+    """Return the mean itself, for metrics without a root or ratio."""
     return field
 
 
@@ -188,71 +184,35 @@ def variance_ratio(wavenumbers: tuple[int, int]) -> Metric:
         return values.isel(longitude=0, drop=True).copy(data=2 * (np.abs(spectrum) ** 2).sum(axis=-1))
 
     return Metric(
-        lambda f: (f.forecast.map(variance), f.truth.map(variance)),
-        ratio,
-        "Small-scale variance ratio",
-        dimensionless=True,
-        wavenumbers=wavenumbers,
-        reference=1.0,  # below 1: smoother than the truth
-        headline=True,
-        sharpness=True,
-        skips_missing=True,  # rows with missing cells have no spectrum
-    )
+        lambda f: (f.forecast.map(variance), f.truth.map(variance)), ratio, "Small-scale variance ratio",
+        dimensionless=True, wavenumbers=wavenumbers, reference=1.0, headline=True, sharpness=True, skips_missing=True,
+    )  # fmt: skip
 
+
+# sqrt(<(F - T)^2>), the root last: the code of WeatherBench 1, and ECMWF's convention.
+_RMSE = Metric(lambda f: (f.squared_error,), np.sqrt, "RMSE", smaller_is_better=True, headline=True, of_vectors=True)
+# <f t> / sqrt(<f^2> <t^2>): WeatherBench-X. Below 0.6 a forecast is customarily no longer useful.
+_ACC = Metric(
+    _anomaly_products, _correlation, "ACC", dimensionless=True, needs="climatology", reference=0.6, headline=True,
+    undefined_for_climatology=True,
+)  # fmt: skip
 
 # By name, in the order in which `score` returns them.
 METRICS = {
-    # sqrt(<(F - T)^2>), the root last: the code of WeatherBench 1, and ECMWF's convention.
-    "rmse": Metric(
-        lambda f: (f.squared_error,), np.sqrt, "RMSE", smaller_is_better=True, headline=True, of_vectors=True
-    ),
+    "rmse": _RMSE,
     "mae": Metric(_absolute_error, mean, "MAE", smaller_is_better=True),
     "bias": Metric(lambda f: (f.error,), mean, "Bias", reference=0.0),
-    # <f t> / sqrt(<f^2> <t^2>): WeatherBench-X.
-    "acc": Metric(
-        _anomaly_products,
-        _correlation,
-        "ACC",
-        dimensionless=True,
-        needs="climatology",
-        reference=0.6,  # below it a forecast is customarily no longer useful
-        headline=True,
-        undefined_for_climatology=True,
-    ),
+    "acc": _ACC,
     # The same for every initialization, then the mean: WeatherBench 2.
-    "acc_per_init": Metric(
-        _anomaly_products,
-        _correlation,
-        "ACC (mean over forecasts)",
-        dimensionless=True,
-        per_init=True,
-        needs="climatology",
-        reference=0.6,
-        default=False,
-        undefined_for_climatology=True,
-    ),
+    "acc_per_init": replace(_ACC, label="ACC (mean over forecasts)", per_init=True, default=False, headline=False),
     # sqrt(<f^2> / <t^2>)
     "activity": Metric(
-        lambda f: (Product(f.anomaly, f.anomaly), Product(f.true_anomaly, f.true_anomaly)),
-        _root_of_ratio,
-        "Activity",
-        dimensionless=True,
-        needs="climatology",
-        reference=1.0,
-        headline=True,
-        sharpness=True,
+        lambda f: (Product(f.anomaly, f.anomaly), Product(f.true_anomaly, f.true_anomaly)), _root_of_ratio, "Activity",
+        dimensionless=True, needs="climatology", reference=1.0, headline=True, sharpness=True,
     ),
     "small_scale_variance": variance_ratio((10, 19)),
     # OpenSTL and others print the error without area weights.
-    "rmse_unweighted": Metric(
-        lambda f: (f.squared_error,),
-        np.sqrt,
-        "RMSE, not weighted",
-        weighted=False,
-        smaller_is_better=True,
-        default=False,
-        of_vectors=True,
-    ),
+    "rmse_unweighted": replace(_RMSE, label="RMSE, not weighted", weighted=False, default=False, headline=False),
     "crps": Metric(_crps, mean, "CRPS", needs="members", smaller_is_better=True),
     # sqrt(<var X>)
     "spread": Metric(lambda f: (f.variance,), np.sqrt, "Spread", needs="members"),
@@ -262,26 +222,16 @@ METRICS = {
     ),
     # <(p - o)^2>, p the probability of exceeding the threshold and o 1 where the truth does.
     "brier": Metric(
-        None,
-        mean,
-        "Brier score",
-        dimensionless=True,
-        needs="thresholds",
-        smaller_is_better=True,
-        undefined_for_climatology=True,
+        None, mean, "Brier score",
+        dimensionless=True, needs="thresholds", smaller_is_better=True, undefined_for_climatology=True,
     ),
     # <p> / <o>
     "frequency_bias": Metric(
-        None,
-        ratio,
-        "Frequency bias",
-        dimensionless=True,
-        needs="thresholds",
-        reference=1.0,
-        undefined_for_climatology=True,
+        None, ratio, "Frequency bias",
+        dimensionless=True, needs="thresholds", reference=1.0, undefined_for_climatology=True,
     ),
     # Rodwell et al. 2010, with the matrix of WeatherBench 2: `categorical.seeps_pairs`.
     "seeps": Metric(
         None, mean, "SEEPS", dimensionless=True, needs="seeps_climatology", smaller_is_better=True, skips_missing=True
     ),
-}
+}  # fmt: skip

@@ -12,7 +12,7 @@ import xarray as xr
 from simvp_climate.data.conventions import rename
 from simvp_climate.metrics.aggregation import pooled_score
 from simvp_climate.metrics.definitions import METRICS, variance_ratio
-from simvp_climate.metrics.pairs import match
+from simvp_climate.metrics.pairs import check_vector, match
 from simvp_climate.metrics.regions import Weights
 
 
@@ -89,13 +89,8 @@ def acc(
 
     Returns
     -------
-    Dataset as from `rmse`, without unit, from -1 to 1; NaN where an anomaly is zero everywhere.
-
-    Raises
-    ------
-    ValueError
-        As in `rmse`; if the climatology lacks a valid time or verified times lie in its period; or if `average` is
-        unknown.
+    Dataset as from `rmse`, without unit, from -1 to 1; NaN where an anomaly is zero everywhere. ValueError as in
+    `rmse`, or if the climatology lacks a valid time, or verified times lie in its period.
     """
     names = {"pooled": "acc", "per_init": "acc_per_init"}
     if average not in names:
@@ -116,25 +111,9 @@ def small_scale_variance(
 
     The variance along circles of latitude in a range of zonal wavenumbers (the sum of 2 |F_k|^2, F the discrete Fourier
     transform divided by the number of longitudes), averaged like the other metrics. 1 is as sharp as the truth; a
-    blurred forecast has less.
-
-    Parameters
-    ----------
-    forecast, truth, weights
-        As in `rmse`, on a grid that circles the globe.
-    wavenumbers
-        First and last zonal wavenumber, both included.
-    skipna
-        True: only circles of latitude that are complete in forecast and truth count.
-
-    Returns
-    -------
-    Dataset as from `rmse`, without unit.
-
-    Raises
-    ------
-    ValueError
-        As in `rmse`, or if the grid does not circle the globe or does not resolve the wavenumbers.
+    blurred forecast has less. `wavenumbers` are the first and the last zonal one, both included. With `skipna`, only
+    circles of latitude that are complete in forecast and truth count. Arguments, result and errors as in `rmse`; no
+    unit; ValueError also if the grid does not circle the globe or does not resolve the wavenumbers.
     """
     return pooled_score(match(forecast, truth, weights=weights), variance_ratio(wavenumbers), skipna)
 
@@ -167,31 +146,12 @@ def wind_vector_rmse(
 ) -> xr.DataArray:
     """Return the root mean square length of the error of the wind, sqrt(<du^2 + dv^2>), as WeatherBench 2.
 
-    Parameters
-    ----------
-    components
-        The variables of the eastward and the northward wind.
-    forecast, truth, weights, skipna
-        As in `rmse`.
-
-    Returns
-    -------
-    DataArray `wind_vector_rmse` with the dims of a variable of `rmse`, in the unit of the wind.
-
-    Raises
-    ------
-    ValueError
-        As in `rmse`, or if a component is missing, or the units of the components differ.
+    `components` are the variables of the eastward and the northward wind; other arguments and errors as in `rmse`.
+    Returns a DataArray `wind_vector_rmse` with the dims of a variable of `rmse`, in the unit of the wind. ValueError
+    also if a component is missing, or the units of the components differ.
     """
-    if missing := [name for name in components if name not in forecast]:
-        raise ValueError(
-            f"components: the forecast has no {' and '.join(missing)}, but {list(forecast.data_vars)}. Name the "
-            "variables of the wind, components=('u10', 'v10')"
-        )
+    units = check_vector("components", components, forecast)
     east, north = components
-    units = [forecast[name].attrs.get("units") for name in components]
-    if units[0] != units[1]:
-        raise ValueError(f"{east} is in {units[0]!r} and {north} in {units[1]!r}: convert one")
     forecast, truth = forecast[list(components)], rename(truth, components) if skipna else truth
     if skipna:  # Both components count in the same cells.
         forecast, truth = (
@@ -201,4 +161,4 @@ def wind_vector_rmse(
     errors = rmse(forecast, truth, weights=weights, skipna=skipna)
     # Both means are over the same cells: their sum is the mean of the sum.
     length = np.sqrt(errors[east] ** 2 + errors[north] ** 2).rename("wind_vector_rmse")
-    return length.assign_attrs(long_name="root mean square length of the wind error", units=units[0] or "")
+    return length.assign_attrs(long_name="root mean square length of the wind error", units=units or "")

@@ -3,8 +3,8 @@
 import numpy as np
 import xarray as xr
 
-from simvp_climate.metrics.aggregation import pooled_score, weighted_sums
-from simvp_climate.metrics.definitions import METRICS, Fields, Metric, concat, means_of
+from simvp_climate.metrics.aggregation import pooled_score
+from simvp_climate.metrics.definitions import METRICS, Fields, Metric, concat
 from simvp_climate.metrics.pairs import match
 from simvp_climate.metrics.regions import Regions, Weights
 
@@ -46,23 +46,15 @@ def rank_histogram(
     """Return the frequency of each rank of the truth among the members: flat if the ensemble is reliable.
 
     Arguments and errors as in `crps`, `regions` as in `score`. A truth that equals some members counts in equal shares
-    for all ranks that it can have.
-
-    Returns
-    -------
-    Dataset in memory with the variables of the forecast, dims (rank, lead_time[, level, region]): the share of each
-    rank from 0 to M. The shares add up to 1.
+    for all ranks that it can have. Returns a Dataset in memory with the variables of the forecast, dims (rank,
+    lead_time[, level, region]): the share of each rank from 0 to M, which add up to 1.
     """
     pairs = match(forecast, truth, weights=weights, regions=regions)
     size = pairs.forecast.sizes.get(pairs.member, 0)
-    metric = Metric(lambda f: _rank_shares(f, size), lambda *means: means, needs="members")
-    sums = weighted_sums(pairs, {"rank": metric}, skipna, pool_members=True)["", "rank"]
-    shares, _ = means_of(sums.sum("init_time", skipna=False))
     ranks = xr.DataArray(np.arange(size + 1), dims="rank", name="rank", attrs={"long_name": "members below the truth"})
-    result = concat(list(shares), ranks).transpose("rank", "lead_time", "level", "region", ..., missing_dims="ignore")
-    for name in result.data_vars:
-        result[name].attrs = pairs.attrs[str(name)] | {"units": "1"}
-    return result.assign_coords(pairs.labels).assign_attrs({})
+    fields, join = (lambda f: _rank_shares(f, size)), (lambda *shares: concat(list(shares), ranks))
+    result = pooled_score(pairs, Metric(fields, join, dimensionless=True, needs="members"), skipna)
+    return result.transpose("rank", "lead_time", "level", "region", ..., missing_dims="ignore")
 
 
 def _rank_shares(f: Fields, size: int) -> tuple[xr.Dataset, ...]:

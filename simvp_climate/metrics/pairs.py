@@ -2,14 +2,15 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import xarray as xr
 from xarray.coding.times import infer_calendar_name
 
 from simvp_climate.data.conventions import Canonical, canonicalize, orient
-from simvp_climate.data.grid import Axes, check_same_grid, closes_longitude, find_axes, find_member
+from simvp_climate.data.grid import check_same_grid, closes_longitude, find_axes, find_member
 from simvp_climate.data.variables import same_units
 from simvp_climate.data.windows import valid_times
 from simvp_climate.metrics.regions import SPACE, Regions, Weights, cell_weights
@@ -38,31 +39,41 @@ class Pairs:
     forecast: xr.Dataset  # (init_time, lead_time, ...)
     analysis: xr.Dataset  # (time, ...)
     climatology: xr.Dataset | None  # (hour, dayofyear, ...) or similar
-    grid: dict[str, xr.DataArray]  # canonical coordinates: latitude, longitude, level
+    event_frequency: xr.Dataset | None  # in the layout of the climatology, of some variables
+    stored_baselines: dict[str, StoredBaseline]
+    callable_baselines: dict[str, Callable]  # forecast from the state at the init time
     weights: xr.DataArray  # of the cells, (latitude) or (region, latitude, longitude)
     valid_time: xr.DataArray  # (init_time, lead_time)
     valid_positions: np.ndarray  # (init, lead): positions of the valid times in analysis.time
     init_positions: np.ndarray  # (init,): positions of the init times
     complete: np.ndarray  # (init, lead): whether the pair is verified; elsewhere the three above are fillers
-    groups: dict[str | int, xr.DataArray | None]  # pairs of each season or month; {"": None} for all
-    scalar_coords: dict[str, xr.DataArray]  # of the forecast, for the result
-    level: xr.DataArray | None  # labels of the forecast, in its unit
-    attrs: dict[str, dict[str, str]]  # long_name and units by variable
-    max_wavenumber: int  # the largest zonal one below the Nyquist frequency; 0 if longitudes do not circle the globe
-    member: str | None  # the dimension of ensemble members of the forecast
-    stored_baselines: dict[str, StoredBaseline] = field(default_factory=dict)
-    callable_baselines: dict[str, Callable] = field(default_factory=dict)  # forecast from the state at the init time
-    event_frequency: xr.Dataset | None = None  # in the layout of the climatology, of some variables
+    groups: dict[str | int, xr.DataArray | bool]  # pairs of each season or month; {"": True} for all
+    labels: dict[str, xr.DataArray]  # scalar coordinates and levels of the forecast, in its unit, for a result
+
+    @cached_property
+    def grid(self) -> dict[str, xr.DataArray]:
+        """The canonical coordinates: latitude, longitude and, if there is one, level."""
+        return {dim: self.forecast[dim] for dim in (*SPACE, "level") if dim in self.forecast.dims}
+
+    @property
+    def max_wavenumber(self) -> int:
+        """The largest zonal one below the Nyquist frequency; 0 if longitudes do not circle the globe."""
+        return (self.grid["longitude"].size - 1) // 2 if closes_longitude(self.grid["longitude"]) else 0
+
+    @property
+    def member(self) -> str | None:
+        """The dimension of ensemble members of the forecast."""
+        return find_member(self.forecast)
 
     @property
     def verified_times(self) -> np.ndarray:
         """Valid times of the verified pairs."""
         return self.valid_time.values[self.complete]
 
-    @property
-    def labels(self) -> dict[str, xr.DataArray]:
-        """Scalar coordinates and levels of the forecast, for a result."""
-        return self.scalar_coords | ({} if self.level is None else {"level": self.level})
+    def attrs(self, name: str) -> dict[str, str]:
+        """Return long_name and units of a variable, of the forecast or, if it has none, of the analysis."""
+        attrs = self.analysis[name].attrs | self.forecast[name].attrs
+        return {key: attrs[key] for key in ("long_name", "units") if attrs.get(key) is not None}
 
 
 def match(
@@ -83,63 +94,54 @@ def match(
     `baselines` are forecasts of other systems, or functions like `persistence` that forecast from analyses at init
     times, given these times and the lead times. `event_frequency` is a climatology of events, of some variables.
     `periods` holds the attributes of more datasets fitted on a period, by their role. Warns of leads without any pair,
-    and of units that only one dataset has.
-
-    Raises
-    ------
-    ValueError
-        If variables, leads or initializations are missing, units or grids differ, no pair has a truth, a region or
-        weights are unknown, or, without `allow_overlap`, verified times lie in the period of a climatology or fit.
+    and of units that only one dataset has. ValueError if variables, leads or initializations are missing, units or
+    grids differ, no pair has a truth, a region or weights are unknown, or, without `allow_overlap`, verified times lie
+    in the period of a climatology or fit.
     """
     stored = {name: baseline for name, baseline in (baselines or {}).items() if isinstance(baseline, xr.Dataset)}
     callables = {name: baseline for name, baseline in (baselines or {}).items() if name not in stored}
     times = ("init_time", "lead_time", "valid_time", "time")
     scalar_coords = {name: c for name, c in forecast.coords.items() if c.ndim == 0 and name not in times}
     forecast, valid_time = _sort_inits(*with_times(forecast))
-    canonical = canonicalize(forecast)
-    _check_dims(forecast, canonical.axes)
-    level = _level_labels(canonical)
-    forecast = canonical.dataset
-    grid = {dim: forecast[dim] for dim in (*SPACE, "level") if dim in forecast.dims}
+    canonical = _canonicalize(forecast)
+    forecast, labels = canonical.dataset, dict(scalar_coords)
+    if "level" in forecast.dims:
+        level = canonical.original[canonical.axes.level]
+        labels["level"] = xr.Dataset(coords={"level": ("level", level.values, level.attrs)})["level"]
     roles = {"the truth": truth} | ({} if climatology is None else {"the climatology": climatology})
-    aligned = {role: align(forecast, dataset, scalar_coords, role) for role, dataset in roles.items()}
+    aligned = {role: align(forecast, dataset, role, scalar_coords) for role, dataset in roles.items()}
     for role, dataset in aligned.items():
         check_units(forecast, dataset, role)
-    analysis = aligned["the truth"]
+    analysis = aligned.pop("the truth")
     _check_analysis(forecast, valid_time, truth, analysis)
     if event_frequency is not None:
         variables = forecast[[name for name in forecast.data_vars if name in event_frequency]]
-        event_frequency = align(variables, event_frequency, scalar_coords, "the event frequency")
+        aligned["the event frequency"] = align(variables, event_frequency, "the event frequency", scalar_coords)
     stored = {name: _match_stored(forecast, baseline, scalar_coords, name) for name, baseline in stored.items()}
 
-    complete, positions = _locate(forecast, valid_time, analysis, list(callables))
+    index = analysis.indexes["time"]
+    valid_positions = index.get_indexer(valid_time.values.ravel()).reshape(valid_time.shape)  # -1 if missing
+    init_positions = index.get_indexer(forecast.init_time.values)
+    complete = valid_positions >= 0
+    if callables:
+        complete &= (init_positions >= 0)[:, np.newaxis]
+    _check_complete(complete, forecast, valid_time, index, list(callables))
     # A pair without truth is computed with that of a neighbor and not counted: nothing else has to be read.
     valid_time = valid_time.copy(data=_fill(valid_time.values, complete))
     if not allow_overlap:
-        fits = {role: dataset.attrs for role, dataset in aligned.items() if role != "the truth"}
-        fits |= {} if event_frequency is None else {"the event frequency": event_frequency.attrs}
-        for role, attrs in (fits | _periods_of_fits(callables) | (periods or {})).items():
+        fits = {role: dataset.attrs for role, dataset in aligned.items()} | _periods_of_fits(callables)
+        for role, attrs in (fits | dict(periods or {})).items():
             refuse_overlap(role, attrs, valid_time.values[complete])
     return Pairs(
-        forecast=forecast,
-        analysis=analysis,
-        climatology=aligned.get("the climatology"),
-        grid=grid,
-        weights=cell_weights(grid, weights, regions, truth),
+        forecast, analysis, aligned.get("the climatology"), aligned.get("the event frequency"), stored, callables,
+        weights=cell_weights(forecast, weights, regions, truth),
         valid_time=valid_time,
-        valid_positions=_fill(positions[0], complete),
-        init_positions=_fill(positions[1], positions[1] >= 0) if callables else positions[1],
+        valid_positions=_fill(valid_positions, complete),
+        init_positions=_fill(init_positions, init_positions >= 0) if callables else init_positions,
         complete=complete,
         groups=_group_pairs(by, valid_time, complete),
-        scalar_coords=scalar_coords,
-        level=level,
-        attrs=_attributes(forecast, analysis),
-        max_wavenumber=(grid["longitude"].size - 1) // 2 if closes_longitude(grid["longitude"]) else 0,
-        member=find_member(forecast),
-        stored_baselines=stored,
-        callable_baselines=callables,
-        event_frequency=event_frequency,
-    )
+        labels=labels,
+    )  # fmt: skip
 
 
 def _sort_inits(forecast: xr.Dataset, valid_time: xr.DataArray) -> tuple[xr.Dataset, xr.DataArray]:
@@ -157,37 +159,6 @@ def _sort_inits(forecast: xr.Dataset, valid_time: xr.DataArray) -> tuple[xr.Data
     return forecast.isel(init_time=order), valid_time.isel(init_time=order)
 
 
-def _level_labels(canonical: Canonical) -> xr.DataArray | None:
-    """Return the levels of a canonical dataset as the original labels them, in its unit."""
-    if "level" not in canonical.dataset.dims:
-        return None
-    level = canonical.original[canonical.axes.level]
-    return xr.Dataset(coords={"level": ("level", level.values, level.attrs)})["level"]
-
-
-def _attributes(forecast: xr.Dataset, analysis: xr.Dataset) -> dict[str, dict[str, str]]:
-    """Return long_name and units by variable, from the forecast or, if it has none, from the analysis."""
-    result: dict[str, dict[str, str]] = {}
-    for name in map(str, forecast.data_vars):
-        attrs = analysis[name].attrs | forecast[name].attrs
-        result[name] = {key: attrs[key] for key in ("long_name", "units") if attrs.get(key) is not None}
-    return result
-
-
-def _locate(
-    forecast: xr.Dataset, valid_time: xr.DataArray, analysis: xr.Dataset, callables: list[str]
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Return which pairs are verified, and the positions of valid and init times in the analyses, -1 if missing."""
-    index = analysis.indexes["time"]
-    valid_positions = index.get_indexer(valid_time.values.ravel()).reshape(valid_time.shape)
-    init_positions = index.get_indexer(forecast.init_time.values)
-    complete = valid_positions >= 0
-    if callables:
-        complete &= (init_positions >= 0)[:, np.newaxis]
-    _check_complete(complete, forecast, valid_time, index, callables)
-    return complete, (valid_positions, init_positions)
-
-
 def _match_stored(
     forecast: xr.Dataset, other: xr.Dataset, scalar_coords: dict[str, xr.DataArray], name: str
 ) -> StoredBaseline:
@@ -195,7 +166,7 @@ def _match_stored(
     for dim in ("init_time", "lead_time"):
         if dim in other.coords and other[dim].ndim == 0:  # a single one was selected
             other = other.drop_vars("valid_time", errors="ignore").expand_dims(dim)
-    baseline = align(forecast, other, scalar_coords, name)
+    baseline = align(forecast, other, name, scalar_coords)
     check_units(forecast, baseline, name)
     if (member := find_member(baseline)) is not None and baseline.sizes[member] == 1:
         baseline = baseline.isel({member: 0}, drop=True)  # one member is a single forecast, without a spread
@@ -218,10 +189,7 @@ def _match_stored(
 
 
 def _check_analysis(forecast: xr.Dataset, valid_time: xr.DataArray, truth: xr.Dataset, analysis: xr.Dataset) -> None:
-    """Raise ValueError unless the truth has unique times in the calendar of the forecast, and no dimension of its own.
-
-    `analysis` is the truth on the grid of the forecast.
-    """
+    """Raise ValueError unless the truth has unique times in the calendar of the forecast, and no extra dimensions."""
     if (member := find_member(analysis)) is not None:
         raise ValueError(f"the truth has members along {member!r}: pick one, truth.isel({member}=0)")
     if extra := set(analysis.dims) - {"time", "level", *SPACE} - set(forecast.dims):
@@ -250,17 +218,13 @@ def _check_complete(
     """Raise ValueError if no pair has a truth; warn of leads without any pair."""
     if not complete.any():
         times = np.sort(valid_time.values, axis=None)
-        message = (
+        first_init = to_iso(forecast.init_time.values.min())
+        also = f"; {' and '.join(callables)} also needs it at init times, from {first_init}" if callables else ""
+        also += " (or pass persistence=False)" if "persistence" in callables else ""
+        raise ValueError(
             f"no forecast can be verified: the forecast is valid from {to_iso(times[0])} to {to_iso(times[-1])}, "
-            f"the truth has {len(index)} times from {index.min()} to {index.max()}"
+            f"the truth has {len(index)} times from {index.min()} to {index.max()}{also}"
         )
-        if callables:
-            message += (
-                f"; {' and '.join(callables)} also needs it at init times, from "
-                f"{to_iso(forecast.init_time.values.min())}"
-                + (" (or pass persistence=False)" if "persistence" in callables else "")
-            )
-        raise ValueError(message)
     if (unverified := ~complete.any(axis=0)).any():
         leads = [lead_text(lead) for lead in forecast["lead_time"].values[unverified]]
         text = ", ".join(leads) if len(leads) <= 12 else f"{leads[0]} to {leads[-1]} ({len(leads)} leads)"
@@ -268,7 +232,7 @@ def _check_complete(
         warnings.warn(
             f"no forecast has a truth at the leads {text}, so they have no score. A pair needs an analysis at the "
             f"valid time{also}: give analyses to {to_iso(valid_time.values.max())}, or leave the leads out",
-            stacklevel=5,
+            stacklevel=4,
         )
 
 
@@ -281,12 +245,7 @@ def _fill(values: np.ndarray, usable: np.ndarray) -> np.ndarray:
 def with_times(forecast: xr.Dataset) -> tuple[xr.Dataset, xr.DataArray]:
     """Return a forecast with the dimensions init_time and lead_time, and its valid times (init_time, lead_time).
 
-    A forecast with a single selected initialization or lead gets the dimension back.
-
-    Raises
-    ------
-    ValueError
-        If it has no variables, initializations or leads.
+    A single selected initialization or lead becomes a dimension again. ValueError without variables or times.
     """
     if not forecast.data_vars:
         raise ValueError("the forecast has no variables")
@@ -295,9 +254,7 @@ def with_times(forecast: xr.Dataset) -> tuple[xr.Dataset, xr.DataArray]:
             f"the forecast has no coordinate {' and '.join(missing)}, but {list(forecast.coords)}. Rename its times, "
             "for example forecast.rename(time='init_time', prediction_timedelta='lead_time')"
         )
-    for dim in ("init_time", "lead_time"):
-        if forecast[dim].ndim == 0:
-            forecast = forecast.expand_dims(dim)
+    forecast = forecast.expand_dims([dim for dim in ("init_time", "lead_time") if forecast[dim].ndim == 0])
     valid_time = forecast.coords.get("valid_time")
     if valid_time is None:
         return forecast, valid_times(forecast.init_time, forecast.lead_time)
@@ -310,74 +267,65 @@ def with_times(forecast: xr.Dataset) -> tuple[xr.Dataset, xr.DataArray]:
 def canonicalize_forecast(forecast: xr.Dataset) -> Canonical:
     """Return a forecast on the canonical grid, with its valid times; a single level stays a dimension."""
     forecast, valid_time = with_times(forecast)
-    canonical = canonicalize(forecast)
-    _check_dims(forecast, canonical.axes)
+    canonical = _canonicalize(forecast)
     return replace(canonical, dataset=canonical.dataset.assign_coords(valid_time=valid_time))
 
 
-def _check_dims(forecast: xr.Dataset, axes: Axes) -> None:
+def _canonicalize(forecast: xr.Dataset) -> Canonical:
+    """Return a forecast on the canonical grid; ValueError if a variable lacks a dimension of time or grid."""
+    canonical = canonicalize(forecast)
     for name, variable in forecast.data_vars.items():
-        if missing := {axes.latitude, axes.longitude, "init_time", "lead_time"} - set(variable.dims):
+        required = {canonical.axes.latitude, canonical.axes.longitude, "init_time", "lead_time"}
+        if missing := required - set(variable.dims):
             raise ValueError(f"{name} in the forecast has dims {variable.dims} and lacks {sorted(missing)}")
+    return canonical
 
 
-def on_grid_of(dataset: xr.Dataset, like: xr.Dataset, role: str) -> xr.Dataset:
-    """Select from a dataset the variables and levels of `like`, a canonical dataset, on the grid of `like`.
+def align(
+    like: xr.Dataset, other: xr.Dataset, role: str, scalar_coords: Mapping[str, xr.DataArray] | None = None
+) -> xr.Dataset:
+    """Return from `other` the variables and levels of a canonical dataset, on its grid and with its coordinates.
 
-    Raises
-    ------
-    ValueError
-        If a variable or level is missing, or grids or units differ; `role` names the dataset in the message.
+    `scalar_coords` may hold the level of a dataset without that dimension. Lazy stays lazy. ValueError if a variable or
+    level is missing or the grids differ; `role` names `other`.
     """
-    names = [str(name) for name in like.data_vars]
-    has_levels = any("level" in like[name].dims for name in names)
-    try:
-        levels = like["level"].values if has_levels else None
-        result = canonicalize(dataset, names, levels).dataset.reset_coords(drop=True)
-        check_same_grid(like, result)
-    except ValueError as error:
-        raise ValueError(f"{role} does not fit: {error}") from error
-    for name in names:
-        expected, units = like[name].attrs.get("units"), result[name].attrs.get("units")
-        if expected and units and not same_units(expected, units):
-            raise ValueError(f"{role} does not fit: {name} is in {units!r} and not in {expected!r}. Convert one")
-    return result.assign_coords({dim: like[dim] for dim in (*SPACE, "level") if dim in result.dims})
-
-
-def align(forecast: xr.Dataset, other: xr.Dataset, scalar_coords: Mapping[str, xr.DataArray], role: str) -> xr.Dataset:
-    """Return the variables and levels of a canonical forecast from `other`, on its grid and with its coordinates.
-
-    Lazy stays lazy. Raises ValueError if a variable or level is missing or the grids differ; `role` names `other`.
-    """
-    names = list(forecast.data_vars)
+    names = list(like.data_vars)
     # Variables without levels may stand beside others that have them.
-    has_levels = any("level" in variable.dims for variable in forecast.data_vars.values())
-    levels = forecast["level"].values if has_levels else _selected_level(other, names, scalar_coords)
+    has_levels = any("level" in variable.dims for variable in like.data_vars.values())
+    levels = like["level"].values if has_levels else _selected_level(other, names, scalar_coords or {})
     try:
         aligned = canonicalize(other, names, levels).dataset.reset_coords(drop=True)
-        check_same_grid(forecast, aligned)
+        check_same_grid(like, aligned)
     except ValueError as error:
-        raise ValueError(f"the forecast cannot be compared with {role}: {error}") from error
+        raise ValueError(f"{role} does not fit: {error}") from error
     if "level" in aligned.dims and not has_levels:
         if levels is None:
             raise ValueError(f"{role} has levels {aligned['level'].values}, the forecast has none: select one of them")
         aligned = aligned.isel(level=0, drop=True)
-    # The coordinates of the forecast itself: check_same_grid tolerates rounding, xarray's alignment does not.
-    return aligned.assign_coords({dim: forecast[dim] for dim in (*SPACE, "level") if dim in aligned.dims})
+    # The coordinates of the other dataset itself: check_same_grid tolerates rounding, xarray's alignment does not.
+    return aligned.assign_coords({dim: like[dim] for dim in (*SPACE, "level") if dim in aligned.dims})
 
 
-def check_units(forecast: xr.Dataset, other: xr.Dataset, role: str) -> None:
-    """Raise ValueError if the units of a variable differ; warn if only one of both datasets has them."""
+def align_fit(
+    like: xr.Dataset, fit: xr.Dataset, role: str, scalar_coords: Mapping[str, xr.DataArray] | None = None
+) -> xr.Dataset:
+    """Return `align` of a climatology or fit; ValueError also if units differ, but no warning if some are missing."""
+    aligned = align(like, fit, role, scalar_coords)
+    check_units(like, aligned, role, warn=False)
+    return aligned
+
+
+def check_units(forecast: xr.Dataset, other: xr.Dataset, role: str, warn: bool = True) -> None:
+    """Raise ValueError if the units of a variable differ; warn if only one of the datasets has them."""
     one_sided = []
     for name, variable in forecast.data_vars.items():
         expected, units = variable.attrs.get("units"), other[name].attrs.get("units")
-        if expected is None and units is None:
-            continue
         if expected is None or units is None:
-            one_sided.append(f"{name} ({expected or units!r})")
+            if expected != units:
+                one_sided.append(f"{name} ({expected or units!r})")
         elif not same_units(expected, units):
-            raise ValueError(f"{name} has units {expected!r} in the forecast but {units!r} in {role}: convert one")
-    if one_sided:
+            raise ValueError(f"{name} has units {expected!r}, but {units!r} in {role}: convert one")
+    if one_sided and warn:
         warnings.warn(
             f"only one of the forecast and {role} has units of {', '.join(one_sided)}: both are taken to be the "
             "same. Set the missing ones, ds['t2m'].attrs['units'] = 'K'",
@@ -385,7 +333,21 @@ def check_units(forecast: xr.Dataset, other: xr.Dataset, role: str) -> None:
         )
 
 
-def _selected_level(other: xr.Dataset, names: list[str], scalar_coords: dict[str, xr.DataArray]) -> np.ndarray | None:
+def check_vector(argument: str, components: tuple[str, str], forecast: xr.Dataset) -> str | None:
+    """Return the unit of a vector; ValueError unless it has two components of the forecast in one unit."""
+    if isinstance(components, str) or len(components) != 2:
+        raise ValueError(f"{argument} has {components!r}: give two components, ('u10', 'v10')")
+    if missing := [name for name in components if name not in forecast]:
+        raise ValueError(f"{argument}: the forecast has no {missing}, but {list(forecast.data_vars)}")
+    units = [forecast[name].attrs.get("units") for name in components]
+    if units[0] != units[1]:
+        raise ValueError(f"{components[0]} is in {units[0]!r} and {components[1]} in {units[1]!r}: convert one")
+    return units[0]
+
+
+def _selected_level(
+    other: xr.Dataset, names: list[str], scalar_coords: Mapping[str, xr.DataArray]
+) -> np.ndarray | None:
     """Return the level of a forecast with one selected level, if `other` has levels to select from."""
     axis = find_axes(other).level
     level = scalar_coords.get(axis, scalar_coords.get("level"))
@@ -401,6 +363,11 @@ def to_iso(time: np.generic | object) -> str:
     return time.isoformat() if hasattr(time, "isoformat") else str(np.datetime64(time, "s"))
 
 
+def period(prefix: str, times: np.ndarray) -> dict[str, str]:
+    """Return the attributes `<prefix>_start` and `<prefix>_end` that record the first and the last time."""
+    return {f"{prefix}_start": to_iso(times.min()), f"{prefix}_end": to_iso(times.max())}
+
+
 def lead_text(lead: object) -> str:
     """Return a lead time as text to read, "6 h", "5 d" or "2 months"."""
     if not isinstance(lead, np.timedelta64):
@@ -410,16 +377,12 @@ def lead_text(lead: object) -> str:
 
 
 def _periods_of_fits(baselines: Mapping[str, Callable]) -> dict[str, Mapping]:
-    """Return the attributes of what fitted baselines were fitted on, by role."""
-    attrs = {}
+    """Return the attributes that record what fitted baselines and their climatologies were fitted on, by role."""
+    fits = {}
     for name, baseline in baselines.items():
-        fitted = getattr(baseline, "damping", getattr(baseline, "patterns", None))
-        if fitted is not None:
-            attrs[f"the baseline {name!r}"] = fitted.attrs
-        climatology = getattr(baseline, "climatology", None)
-        if isinstance(climatology, xr.Dataset):
-            attrs[f"the climatology of the baseline {name!r}"] = climatology.attrs
-    return attrs
+        fits[f"the baseline {name!r}"] = getattr(baseline, "damping", getattr(baseline, "patterns", None))
+        fits[f"the climatology of the baseline {name!r}"] = getattr(baseline, "climatology", None)
+    return {role: fit.attrs for role, fit in fits.items() if isinstance(fit, xr.Dataset)}
 
 
 def refuse_overlap(role: str, attrs: Mapping, times: np.ndarray) -> None:
@@ -439,10 +402,10 @@ def refuse_overlap(role: str, attrs: Mapping, times: np.ndarray) -> None:
 
 def _group_pairs(
     by: str | None, valid_time: xr.DataArray, complete: np.ndarray
-) -> dict[str | int, xr.DataArray | None]:
+) -> dict[str | int, xr.DataArray | bool]:
     """Return the pairs of each season or month as booleans (init_time, lead_time)."""
     if by is None:
-        return {"": None}
+        return {"": True}
     if by not in ("season", "month"):
         raise ValueError(f"by={by!r} is unknown: choose 'season', 'month' or None")
     group = getattr(valid_time.dt, by)

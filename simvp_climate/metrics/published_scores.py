@@ -3,12 +3,8 @@
 import pandas as pd
 
 _GRID = "64 longitudes x 32 latitudes"
-_WB1 = {
-    "grid": _GRID,
-    "years": "2017-2018",
-    "truth": "ERA5",
-    "source": "WeatherBench (Rasp et al. 2020), code and notebook 4",
-}
+_WB1_SOURCE = "WeatherBench (Rasp et al. 2020), code and notebook 4"
+_WB1 = {"grid": _GRID, "years": "2017-2018", "truth": "ERA5", "source": _WB1_SOURCE}
 _RT = {**_WB1, "source": "Rasp and Thuerey 2021, arXiv:2008.08626v2, Table 1"}
 _UNITS = {"z500": "m2 s-2", "t850": "K", "t2m": "K", "tp6h": "mm"}
 # RMSE at 72 h and 120 h; a single value holds for both.

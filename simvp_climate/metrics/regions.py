@@ -49,9 +49,7 @@ def row_weights(latitude: xr.DataArray, weights: Weights) -> xr.DataArray:
     raise ValueError(f"weights={weights!r} is unknown: choose 'area', 'cos' or None")
 
 
-def cell_weights(
-    grid: Mapping[str, xr.DataArray], weights: Weights, regions: Regions, mask_source: xr.Dataset
-) -> xr.DataArray:
+def cell_weights(grid: Mapping, weights: Weights, regions: Regions, mask_source: xr.Dataset) -> xr.DataArray:
     """Return the weights of the cells, (latitude), or of those in each region, (region, latitude, longitude).
 
     The regions "land" and "sea" take their land-sea mask from `mask_source`.
@@ -77,13 +75,8 @@ def region_masks(
     grid
         Coordinates latitude and longitude, in the order of the result.
     mask_source
-        Dataset with the land-sea mask, for land and sea; cells are land from one half.
-
-    Raises
-    ------
-    ValueError
-        If a region is unknown, is named twice or has no cell, a mask is on another grid, or the land-sea mask is
-        missing.
+        Dataset with the land-sea mask, for land and sea; cells are land from one half. ValueError if it is missing, if
+        a region is unknown, is named twice or has no cell, or if a mask is on another grid.
     """
     if regions is None:
         return None
@@ -147,7 +140,7 @@ def _parse_box(name: str, region: tuple) -> tuple[tuple, str | None]:
     try:
         *box, last = region
     except (TypeError, ValueError):
-        return (region,), None  # _cells_in_box raises
+        last = None  # _cells_in_box raises
     if not isinstance(last, str):
         return (region,), None
     if last not in _SURFACES:
@@ -188,15 +181,12 @@ def _cells_in_box(name: str, box: tuple, latitude: xr.DataArray, longitude: xr.D
 
 def _mask_on_grid(name: str, mask: xr.DataArray, grid: Mapping[str, xr.DataArray]) -> xr.DataArray:
     """Return where a mask is at least one half, with the coordinates of the grid."""
-    space = {dim: grid[dim] for dim in SPACE}
     try:
         oriented = canonicalize(mask.to_dataset(name="region_mask"), ["region_mask"]).dataset
-        check_same_grid(xr.Dataset(coords=space), oriented)
+        check_same_grid(grid, oriented)
     except ValueError as error:
         raise ValueError(f"the mask of the region {name!r} does not fit the forecast: {error}") from error
     mask = oriented["region_mask"]
-    if extra := set(mask.dims) - set(space):
-        raise ValueError(
-            f"the mask of the region {name!r} has the dimensions {sorted(extra)}: pick one, mask.isel(...)"
-        )
-    return mask.assign_coords(space) >= 0.5
+    if extra := sorted(set(mask.dims) - set(SPACE)):
+        raise ValueError(f"the mask of the region {name!r} has the dimensions {extra}: pick one, mask.isel(...)")
+    return mask.assign_coords({dim: grid[dim] for dim in SPACE}) >= 0.5

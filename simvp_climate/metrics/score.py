@@ -10,12 +10,12 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from simvp_climate.metrics.aggregation import equal_weights, weighted_sums
+from simvp_climate.metrics.aggregation import equal_weights, join_groups, lay_out, weighted_sums
 from simvp_climate.metrics.baselines.simple_persistence import persistence as simple_persistence
 from simvp_climate.metrics.categorical.seeps import seeps_pairs
 from simvp_climate.metrics.categorical.thresholds import check_frequency, event_metrics
 from simvp_climate.metrics.definitions import METRICS, Metric, concat, ratio
-from simvp_climate.metrics.pairs import Pairs, match, to_iso
+from simvp_climate.metrics.pairs import Pairs, check_vector, match, period
 from simvp_climate.metrics.regions import SPACE, Regions, Weights
 from simvp_climate.metrics.uncertainty.bootstrap import Bootstrap, Samples, percentiles
 from simvp_climate.metrics.uncertainty.calibration import calibrate_with
@@ -83,8 +83,7 @@ def score(
         Factors as returned by `fit_calibration`: adds the system "<forecast>, calibrated", the forecast drawn towards
         climatology by them.
     thresholds
-        By variable, in its unit: the events of "brier" and "frequency_bias" are values above it. Variables without a
-        threshold have no such scores.
+        By variable, in its unit: the events of "brier" and "frequency_bias" are values above it, for these variables.
     event_frequency
         As returned by the function `event_frequency`, for the same thresholds: the probability with which climatology
         is scored in "brier" and "frequency_bias", and compared with in "brier_skill_vs_climatology". These are NaN for
@@ -122,7 +121,11 @@ def score(
         an init or a lead; or if verified times lie in the period of the climatology, event frequency or a fit.
     """
     # 1. Resolve the arguments.
-    systems = _name_systems(forecast, persistence, climatology, calibrated, list(baselines or {}))
+    included = {"persistence": persistence, "climatology": climatology is not None}
+    names = [*(name for name, scored in included.items() if scored), *(baselines or {})]
+    if calibrated is not None and climatology is None:
+        raise ValueError("calibrated draws the forecast towards climatology: give one, climatology(train)")
+    systems = _name_systems(str(forecast.attrs.get("system", "forecast")), names, calibrated is not None)
     vectors = vectors or {}
     available = {name: metric for name, metric in METRICS.items() if metric.fields is not None}
     if thresholds is not None:
@@ -131,19 +134,13 @@ def score(
         event_frequency = check_frequency(event_frequency, thresholds, climatology, forecast)
 
     # 2. Match every forecast with its truth; refuse what does not apply or was fitted on verified times.
+    others = ({"persistence": simple_persistence} if persistence else {}) | dict(baselines or {})
     fits = {"the climatology for SEEPS": seeps_climatology, "the calibration": calibrated}
+    periods = {role: fit.attrs for role, fit in fits.items() if fit is not None}
     pairs = match(
-        forecast,
-        truth,
-        climatology,
-        baselines={**({"persistence": simple_persistence} if persistence else {}), **(baselines or {})},
-        event_frequency=event_frequency,
-        periods={role: fit.attrs for role, fit in fits.items() if fit is not None},
-        weights=weights,
-        regions=regions,
-        by=by,
-        allow_overlap=allow_overlap,
-    )
+        forecast, truth, climatology, baselines=others, event_frequency=event_frequency, periods=periods,
+        weights=weights, regions=regions, by=by, allow_overlap=allow_overlap,
+    )  # fmt: skip
     derived: dict[str, Callable] = {}
     if climatology is not None:
         derived["climatology"] = lambda block: block.climatology
@@ -152,47 +149,39 @@ def score(
     rain_pairs = pairs
     if seeps_climatology is not None:
         rain_pairs, available["seeps"] = seeps_pairs(pairs, seeps_climatology)
-    columns = _choose_columns(metrics, available, pairs, [name for name in systems if name not in ("", "calibrated")])
+    columns = _choose_columns(metrics, available, pairs, names)
     computed = {column.metric: available[column.metric] for column in columns.values()}
-    _check_vectors(vectors, pairs)
+    for name, components in vectors.items():
+        check_vector("vectors", components, pairs.forecast)
+        if name in pairs.forecast:
+            raise ValueError(f"vectors: the forecast has a variable {name!r} already, choose another name")
     _check_used(metrics, computed, vectors=vectors, thresholds=thresholds, seeps_climatology=seeps_climatology)
 
     # 3. Accumulate sums over the grid for every pair.
-    sums = _accumulate(pairs, rain_pairs, computed, skipna, derived, list(systems))
+    sums = _accumulate(pairs, rain_pairs, computed, skipna, derived, systems)
     _add_vectors(sums, computed, vectors, pairs)
 
     # 4. Compute the scores and their intervals from the sums.
     with_values = _pairs_with_values(sums) if skipna else None
     verified = pairs.complete if with_values is None else _any_variable(with_values)
-    samples = _draw_samples(bootstrap, verified, pairs)
-    undefined = _undefined_for_climatology(pairs) if climatology is not None else {}
-    masks = pairs.groups.values()
-    tables = [_table(sums, computed, columns, list(systems), samples, mask, undefined) for mask in masks]
-    tables = [_lay_out(list(table), by, systems, pairs) for table in zip(*tables, strict=True)]
+    samples = Samples(None, "none requested")
+    if bootstrap is not None:
+        leads = pairs.forecast["lead_time"].isel(lead_time=np.flatnonzero(pairs.complete.any(axis=0)))
+        samples = bootstrap.draw(verified.any(axis=1), pairs.forecast["init_time"], leads)
+    scores, *ends = _tables(sums, computed, columns, systems, samples, pairs, by)
     if not skipna:
         _warn_of_missing(sums, computed, list(vectors), thresholds or {})
-    result = _describe(tables[0], tables[1:], vectors, pairs, samples)
-    result = _count_pairs(result, verified, with_values, by, pairs.groups)
-    return result.assign_attrs(weights=str(weights), missing_values=_MISSING_VALUES[skipna], **_period(climatology))
+    scores = _describe(scores, ends, vectors, pairs, samples)
+    scores = _count_pairs(scores, verified, with_values, by, pairs)
+    return scores.assign_attrs(weights=str(weights), missing_values=_MISSING_VALUES[skipna])
 
 
 # Phase 1: resolve the arguments.
 
 
-def _name_systems(
-    forecast: xr.Dataset,
-    persistence: bool,
-    climatology: xr.Dataset | None,
-    calibrated: xr.Dataset | None,
-    baselines: list[str],
-) -> dict[str, str]:
+def _name_systems(title: str, names: list[str], calibrated: bool) -> dict[str, str]:
     """Return the names of all systems in the result: the forecast "", "calibrated" if requested, then baselines."""
-    title = str(forecast.attrs.get("system", "forecast"))
-    included = {"persistence": persistence, "climatology": climatology is not None}
-    names = [*(name for name, scored in included.items() if scored), *baselines]
-    if calibrated is not None and climatology is None:
-        raise ValueError("calibrated draws the forecast towards climatology: give one, climatology(train)")
-    if calibrated is not None and "calibrated" in names:
+    if calibrated and "calibrated" in names:
         raise ValueError("a baseline is called 'calibrated', like the calibrated forecast. Give it another name")
     labels = [name.replace(" ", "_") for name in names]
     if repeated := sorted({name for name in names if labels.count(name.replace(" ", "_")) > 1 or name == title}):
@@ -200,7 +189,7 @@ def _name_systems(
             f"two systems are called {repeated[0]!r} (the forecast, by its attribute system, is {title!r}, the "
             f"baselines {names}). Rename one, for example forecast.assign_attrs(system='my model')"
         )
-    calibrated_title = {} if calibrated is None else {"calibrated": f"{title}, calibrated"}
+    calibrated_title = {"calibrated": f"{title}, calibrated"} if calibrated else {}
     return {"": title} | calibrated_title | {name: name for name in names}
 
 
@@ -218,10 +207,9 @@ def _choose_columns(
 ) -> dict[str, Column]:
     """Return the columns of the named metrics, or of all that apply, by label; raise ValueError if one does not."""
     metrics = _default_metrics(available, pairs, baselines) if metrics is None else metrics
+    with_skill = [name for name, metric in available.items() if metric.smaller_is_better]
     comparisons = {f"{name}_difference": Column(name, "difference") for name in available}
-    comparisons |= {
-        f"{name}_skill": Column(name, "skill") for name, metric in available.items() if metric.smaller_is_better
-    }
+    comparisons |= {f"{name}_skill": Column(name, "skill") for name in with_skill}
     _check_metric_names(metrics, available, comparisons)
     columns = {}
     for name in metrics:
@@ -240,18 +228,10 @@ def _choose_columns(
 
 def _default_metrics(available: Mapping[str, Metric], pairs: Pairs, baselines: list[str]) -> list[str]:
     """Return the names of the metrics that apply to the pairs."""
-    inapplicable = set()
-    if pairs.climatology is None:
-        inapplicable.add("climatology")
-    if pairs.member is None:
-        inapplicable.add("members")
-    names = [
-        name
-        for name, metric in available.items()
-        if metric.default
-        and metric.needs not in inapplicable
-        and (metric.wavenumbers is None or metric.wavenumbers[1] <= pairs.max_wavenumber)
-    ]
+    lacking = {"climatology": pairs.climatology is None, "members": pairs.member is None}
+    names = [name for name, metric in available.items() if metric.default and not lacking.get(metric.needs or "")]
+    last = {name: available[name].wavenumbers[1] for name in names if available[name].wavenumbers}
+    names = [name for name in names if last.get(name, 0) <= pairs.max_wavenumber]
     return [*names, _SKILL] if baselines else names
 
 
@@ -282,20 +262,6 @@ def _versus(name: str, baseline: str) -> str:
 # Phase 2: refuse arguments that do not apply to the pairs.
 
 
-def _check_vectors(vectors: Mapping[str, tuple[str, str]], pairs: Pairs) -> None:
-    """Raise ValueError unless each vector has a new name and two components of the forecast in one unit."""
-    for name, components in vectors.items():
-        if name in pairs.forecast:
-            raise ValueError(f"vectors: the forecast has a variable {name!r} already, choose another name")
-        if isinstance(components, str) or len(components) != 2:
-            raise ValueError(f"vectors has {name}={components!r}: give two components, ('u10', 'v10')")
-        if missing := [component for component in components if component not in pairs.forecast]:
-            raise ValueError(f"vectors: the forecast has no {missing}, but {list(pairs.forecast.data_vars)}")
-        units = [pairs.forecast[component].attrs.get("units") for component in components]
-        if units[0] != units[1]:
-            raise ValueError(f"{components[0]} is in {units[0]!r} and {components[1]} in {units[1]!r}: convert one")
-
-
 def _check_used(
     metrics: Sequence[str] | None, computed: Mapping[str, Metric], *, vectors: Mapping, **arguments: object
 ) -> None:
@@ -312,28 +278,19 @@ def _check_used(
 
 
 def _accumulate(
-    pairs: Pairs,
-    rain_pairs: Pairs,
-    metrics: dict[str, Metric],
-    skipna: bool,
-    derived_systems: Mapping[str, Callable],
-    systems: list[str],
+    pairs: Pairs, rain_pairs: Pairs, metrics: dict[str, Metric], skipna: bool, derived: Mapping, systems: Iterable[str]
 ) -> Sums:
     """Return the sums of all metrics; those of SEEPS come from pairs with their own climatology."""
-    usual = {name: metric for name, metric in metrics.items() if metric.needs != "seeps_climatology"}
-    sums: Sums = {}
-    if usual:
-        sums = weighted_sums(pairs, usual, skipna, pool_members=True, derived_systems=derived_systems)
-    for name in metrics.keys() - usual.keys():
-        rain_sums = weighted_sums(rain_pairs, {name: metrics[name]}, True, pool_members=True)
-        template = next(iter(rain_sums.values()))
+    usual = {name: metric for name, metric in metrics.items() if name != "seeps"}
+    sums = weighted_sums(pairs, usual, skipna, pool_members=True, derived_systems=derived) if usual else {}
+    if "seeps" in metrics:
+        rain_sums = weighted_sums(rain_pairs, {"seeps": metrics["seeps"]}, True, pool_members=True)
+        template = rain_sums["", "seeps"]
+        # NaN without the levels that another variable may have.
+        missing = template[next(iter(template))] * np.nan
+        blank = {name: template.get(name, missing) * np.nan for name in pairs.forecast.data_vars}
         for system in systems:
-            system_sums = rain_sums.get((system, name), template * np.nan)
-            # NaN without the levels that another variable may have.
-            missing = system_sums[next(iter(template.data_vars))] * np.nan
-            variables = list(pairs.forecast.data_vars)
-            missing = {variable: missing for variable in variables if variable not in system_sums}
-            sums[system, name] = system_sums.assign(missing)[variables]
+            sums[system, "seeps"] = xr.Dataset(blank).assign(rain_sums.get((system, "seeps"), {}))
     return sums
 
 
@@ -365,56 +322,44 @@ def _add_vectors(
 # Phase 4: compute the scores and their intervals.
 
 
-def _draw_samples(bootstrap: Bootstrap | None, verified: np.ndarray, pairs: Pairs) -> Samples:
-    """Return bootstrap samples of the initializations with a verified pair."""
-    if bootstrap is None:
-        return Samples(None, "none requested")
-    leads = pairs.forecast["lead_time"].isel(lead_time=np.flatnonzero(pairs.complete.any(axis=0)))
-    return bootstrap.draw(verified.any(axis=1), pairs.forecast["init_time"], leads)
-
-
-def _undefined_for_climatology(pairs: Pairs) -> dict[str, list]:
-    """Return the variables by metric for which a climatology has no score.
-
-    Its anomalies are zero but for the rounding of its store, and a mean above a threshold is not the event's frequency.
-    """
-    variables = list(pairs.forecast.data_vars)
-    frequency = pairs.event_frequency
+def _tables(
+    sums: Sums, metrics: Mapping[str, Metric], columns: Mapping[str, Column], systems: Mapping[str, str],
+    samples: Samples, pairs: Pairs, by: str | None,
+) -> list[xr.Dataset]:  # fmt: skip
+    """Return the scores and, if there are samples, the lower and upper ends of their intervals."""
+    # Anomalies of climatology are zero but for the rounding of its store, and a mean above a threshold is not the
+    # frequency of the event.
+    variables, frequency = list(pairs.forecast.data_vars), pairs.event_frequency
     without_frequency = [name for name in variables if frequency is None or name not in frequency]
-    return {
+    undefined = {
         label: without_frequency if metric.needs == "thresholds" else variables
-        for label, metric in METRICS.items()
-        if metric.undefined_for_climatology
+        for label, metric in metrics.items()
+        if metric.undefined_for_climatology and pairs.climatology is not None
     }
+    groups = [_table(sums, metrics, columns, list(systems), samples, mask, undefined) for mask in pairs.groups.values()]
+    tables = [join_groups(list(table), by, pairs) for table in zip(*groups, strict=True)]
+    names = xr.DataArray(np.array(list(systems.values())), dims="system", name="system")
+    return [lay_out(table.assign_coords(system=names), pairs, "system", "metric", by=by) for table in tables]
 
 
 def _table(
-    sums: Sums,
-    metrics: Mapping[str, Metric],
-    columns: Mapping[str, Column],
-    systems: list[str],
-    samples: Samples,
-    mask: xr.DataArray | None,
-    undefined: Mapping[str, list],
-) -> tuple[xr.Dataset, ...]:
-    """Return the scores of the pairs in a mask and, if there are samples, the lower and upper ends of intervals.
-
-    Scores of climatology are NaN for metrics and variables in `undefined`.
-    """
+    sums: Sums, metrics: Mapping[str, Metric], columns: Mapping[str, Column], systems: list[str],
+    samples: Samples, mask: xr.DataArray | bool, undefined: Mapping[str, list],
+) -> tuple[xr.Dataset, ...]:  # fmt: skip
+    """Return `_tables` of the pairs in a mask; scores of climatology are NaN for what is `undefined`."""
     values, sampled, enough = {}, {}, {}
     for key in ((system, label) for system in systems for label in metrics):
         metric = metrics[key[1]]
-        per_init = metric.per_init_sums(sums[key] if mask is None else sums[key].where(mask, 0))
+        per_init = metric.per_init_sums(sums[key].where(mask, 0))
         values[key] = metric.value(per_init.sum("init_time", skipna=False))
         if samples.counts is not None:
             # The last part is the weight of the cells that count in an initialization.
             enough[key] = (per_init.isel(part=-1) > 0).sum("init_time") >= samples.min_inits
             sampled[key] = metric.value(samples.resample_sums(per_init))
     for results in (values, sampled) if sampled else (values,):
-        for label in undefined.keys() & metrics.keys():
+        for label, names in undefined.items():
             climatology = results["climatology", label]
-            blank = {name: climatology[name] * np.nan for name in undefined[label]}
-            results["climatology", label] = climatology.assign(blank)
+            results["climatology", label] = climatology.assign({name: climatology[name] * np.nan for name in names})
         for system in systems:
             for label, column in columns.items():
                 if column.comparison:
@@ -447,24 +392,8 @@ def _pairs_with_values(sums: Sums) -> xr.Dataset:
 
 def _any_variable(with_values: xr.Dataset) -> np.ndarray:
     """Return the pairs with a value of any variable, (init, lead)."""
-    pair_dims = ("init_time", "lead_time")
-    arrays = [
-        v.any([dim for dim in v.dims if dim not in pair_dims]).transpose(*pair_dims) for v in with_values.values()
-    ]
-    return np.logical_or.reduce([array.values for array in arrays])
-
-
-def _join_groups(datasets: list[xr.Dataset], by: str | None, groups: Mapping) -> xr.Dataset:
-    """Return the datasets of all groups along the dimension `by`, or the only one."""
-    return datasets[0] if by is None else concat(datasets, xr.DataArray(np.array(list(groups)), dims=by, name=by))
-
-
-def _lay_out(datasets: list[xr.Dataset], by: str | None, systems: Mapping[str, str], pairs: Pairs) -> xr.Dataset:
-    """Return the tables of all groups as one, with labels and in the order of dimensions of the result."""
-    coords = {"system": xr.DataArray(np.array(list(systems.values())), dims="system", name="system")}
-    dims = ("system", "metric", "lead_time", "level", "region", *([by] if by else []), ...)
-    result = _join_groups(datasets, by, pairs.groups).assign_coords(coords).transpose(*dims, missing_dims="ignore")
-    return result.assign_coords(pairs.labels)
+    values = with_values.to_array().transpose("init_time", "lead_time", ...)
+    return values.any(values.dims[2:]).values
 
 
 def _describe(
@@ -472,7 +401,7 @@ def _describe(
 ) -> xr.Dataset:
     """Return the scores with the ends of the intervals as coordinates, and attributes."""
     for name in result.data_vars:
-        result[name].attrs = dict(pairs.attrs[vectors.get(name, (name,))[0]])
+        result[name].attrs = pairs.attrs(vectors.get(name, (name,))[0])
         if name in vectors:
             result[name].attrs["long_name"] = f"vector of {' and '.join(vectors[name])}"
         for (suffix, edge), end in zip((("low", "lower"), ("high", "upper")), ends, strict=False):
@@ -482,36 +411,26 @@ def _describe(
     with_units = [name for name, metric in METRICS.items() if metric.default and not metric.dimensionless]
     units = f"{', '.join(with_units)} and their differences: those of the variable; others: 1"
     result["metric"].attrs["units"] = units
-    times = pairs.verified_times
-    result.attrs = {
-        # Scores depend on the grid: coarser grids have lower errors.
-        "grid": " x ".join(f"{pairs.grid[dim].size} {dim}s" for dim in SPACE[::-1]),
-        "verified_start": to_iso(times.min()),
-        "verified_end": to_iso(times.max()),
-        "intervals": samples.description,
-    }
-    return result
-
-
-def _period(climatology: xr.Dataset | None) -> dict[str, str]:
-    """Return the attributes of the climatology that describe its method and period."""
-    attrs = {} if climatology is None else climatology.attrs
+    # Scores depend on the grid: coarser grids have lower errors.
+    grid = " x ".join(f"{pairs.grid[dim].size} {dim}s" for dim in SPACE[::-1])
+    result.attrs = {"grid": grid, **period("verified", pairs.verified_times), "intervals": samples.description}
+    fit = {} if pairs.climatology is None else pairs.climatology.attrs
     keys = ("climatology_method", "climatology_start", "climatology_end")
-    return {key: attrs[key] for key in keys if key in attrs}
+    return result.assign_attrs({key: fit[key] for key in keys if key in fit})
 
 
 def _count_pairs(
-    result: xr.Dataset, verified: np.ndarray, with_values: xr.Dataset | None, by: str | None, groups: Mapping
+    result: xr.Dataset, verified: np.ndarray, with_values: xr.Dataset | None, by: str | None, pairs: Pairs
 ) -> xr.Dataset:
     """Return the scores with the number of initializations, of all variables and, where values are skipped, of each."""
-    masks = [True if mask is None else mask for mask in groups.values()]
-    counts = [(verified & (mask if mask is True else mask.values)).sum(axis=0) for mask in masks]
+    masks = pairs.groups.values()
+    counts = [(verified & np.asarray(mask)).sum(axis=0) for mask in masks]
     dims, values = ("lead_time", counts[0]) if by is None else (("lead_time", by), np.stack(counts, axis=-1))
     result = result.assign_coords(pairs=(dims, values, {"long_name": "number of initializations that were verified"}))
     if with_values is None:
         return result
     sizes = [with_values.where(mask, False).sum("init_time", dtype=np.int64) for mask in masks]
-    numbers = _join_groups(sizes, by, groups)
+    numbers = join_groups(sizes, by, pairs)
     for name in result.data_vars:
         dims = [dim for dim in result[name].dims if dim in numbers[name].dims]
         attrs = {"long_name": f"number of initializations with values of {name}"}

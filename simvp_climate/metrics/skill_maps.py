@@ -10,7 +10,7 @@ import xarray as xr
 from simvp_climate.data.grid import find_member
 from simvp_climate.metrics.aggregation import Block, blocks, read
 from simvp_climate.metrics.baselines.simple_persistence import persistence
-from simvp_climate.metrics.pairs import Pairs, match, to_iso
+from simvp_climate.metrics.pairs import Pairs, match, period
 from simvp_climate.metrics.uncertainty.bootstrap import MIN_BLOCKS, block_length
 
 
@@ -50,12 +50,8 @@ def skill_map(
     Dataset in memory with, for each variable of the forecast, `<variable>` (the skill, no unit), `<variable>_p` (the
     p-value) and `<variable>_significant`, dims (lead_time, [level,] latitude, longitude) in canonical order. NaN and
     false where a value is missing, or all pairs have the same difference. The attributes `baseline`, `verified_start`,
-    `verified_end` and `blocks` describe the test.
-
-    Raises
-    ------
-    ValueError
-        As in `rmse`; if there are fewer than five blocks, or verified times lie in the period of the baseline's fit.
+    `verified_end` and `blocks` describe the test. ValueError as in `rmse`, or if there are fewer than five blocks, or
+    verified times lie in the period of the baseline's fit.
     """
     if not 0 < false_discovery_rate < 1:
         raise ValueError(f"false_discovery_rate={false_discovery_rate!r} must lie between 0 and 1, for example 0.1")
@@ -91,11 +87,9 @@ def skill_map(
         result[f"{name}_p"] = (dims, p, {"units": "1", "long_name": f"p-value of the difference of {name}"})
         long_name = f"{name} differs from the baseline, false discovery rate {false_discovery_rate:g}"
         result[f"{name}_significant"] = (dims, significant, {"long_name": long_name})
-    times = pairs.verified_times
     attrs = {
         "baseline": _baseline_name(baseline),
-        "verified_start": to_iso(times.min()),
-        "verified_end": to_iso(times.max()),
+        **period("verified", pairs.verified_times),
         "blocks": f"{block_count} blocks of {length} initializations",
         "false_discovery_rate": false_discovery_rate,
     }
@@ -110,7 +104,7 @@ def _cell_dims(pairs: Pairs, name: str) -> list[str]:
 def _accumulate(pairs: Pairs, block_numbers: np.ndarray) -> dict[str, tuple[np.ndarray, "_BlockMeans"]]:
     """Return for each variable the sums of squared errors, (forecast and baseline, ...), and means of their difference.
 
-    The means are over the bootstrap blocks of initializations with the numbers `block_numbers`.
+    The means are over blocks of initializations, `block_numbers` for each of them.
     """
     names = [str(name) for name in pairs.forecast.data_vars]
     leads_count = pairs.complete.shape[1]

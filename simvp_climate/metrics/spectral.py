@@ -6,8 +6,8 @@ import xarray as xr
 from simvp_climate.data.grid import closes_longitude, find_axes
 from simvp_climate.metrics.aggregation import weighted_sums
 from simvp_climate.metrics.baselines.climatologies import normals_at
-from simvp_climate.metrics.definitions import Fields, Metric, concat
-from simvp_climate.metrics.pairs import canonicalize_forecast, match, on_grid_of, refuse_overlap, with_times
+from simvp_climate.metrics.definitions import METRICS, Fields, Metric, concat, means_of, ratio
+from simvp_climate.metrics.pairs import align_fit, canonicalize_forecast, match, refuse_overlap, with_times
 from simvp_climate.metrics.regions import SPACE, Regions, cell_weights
 
 _EARTH_RADIUS = 1000 * (6357 + 6378) / 2  # meters, as in WeatherBench 2
@@ -19,21 +19,13 @@ def zonal_spectrum(dataset: xr.Dataset) -> xr.Dataset:
     S_0 = C |F_0|^2 and S_k = 2 C |F_k|^2, F the discrete Fourier transform along longitude divided by the number of
     longitudes, C = cos(latitude) 2 pi R, R = 6367.5 km.
 
-    Parameters
-    ----------
-    dataset
-        Analyses or a forecast, on longitudes that go around the globe.
+    The dataset holds analyses or a forecast, on longitudes that go around the globe, else ValueError.
 
     Returns
     -------
     Dataset with `zonal_wavenumber` (0 to half the number of longitudes) in place of the longitude, float64, in the
     squared unit of the variable times m; coordinates `frequency(zonal_wavenumber, latitude)` in 1/m and `wavelength`
     in m. Lazy where the data are dask arrays.
-
-    Raises
-    ------
-    ValueError
-        If the longitudes do not go around the globe.
     """
     axes = find_axes(dataset)
     longitude, latitude = dataset[axes.longitude], dataset[axes.latitude]
@@ -74,52 +66,36 @@ def variance_by_wavenumber(forecast: xr.Dataset, truth: xr.Dataset) -> xr.Datase
 
     <|F_k|^2> of the forecast divided by that of the truth, F the discrete Fourier transform along longitude, <> the
     mean over initializations and, weighted by area, over latitudes. 1 means as much variance as the truth, less means
-    blurred. Wavenumber 0, the zonal mean, is left out.
-
-    Parameters
-    ----------
-    forecast, truth
-        As in `rmse`, on longitudes that go around the globe.
+    blurred. Wavenumber 0, the zonal mean, is left out. Arguments and errors as in `rmse`, on longitudes that go around
+    the globe, else ValueError.
 
     Returns
     -------
     Dataset in memory with the variables of the forecast, dims (zonal_wavenumber, lead_time[, level]), without unit.
-
-    Raises
-    ------
-    ValueError
-        As in `rmse`, or if the longitudes do not go around the globe.
     """
     pairs = match(forecast, truth)
     longitude = pairs.grid["longitude"]
     _check_longitudes(longitude)
     last = longitude.size // 2
 
-    def power_by_wavenumber(fields: xr.Dataset) -> list[xr.Dataset]:
-        def of_variable(field: xr.DataArray) -> xr.DataArray:
-            values = field.transpose(..., "longitude")
-            row = values.isel(longitude=0, drop=True).expand_dims(wavenumber=last, axis=-1)
-            return row.copy(data=_power(values.values)[..., 1:])
-
-        power = fields.map(of_variable)
-        return [power.isel(wavenumber=i) for i in range(last)]
+    def power(field: xr.DataArray) -> xr.DataArray:
+        values = field.transpose(..., "longitude")
+        row = values.isel(longitude=0, drop=True).expand_dims(wavenumber=last, axis=-1)
+        return row.copy(data=_power(values.values)[..., 1:])
 
     def statistics(f: Fields) -> tuple[xr.Dataset, ...]:
-        return (*power_by_wavenumber(f.forecast), *power_by_wavenumber(f.truth))
+        powers = f.forecast.map(power), f.truth.map(power)
+        return tuple(power.isel(wavenumber=i) for power in powers for i in range(last))
 
     metric = Metric(statistics, lambda *means: means)
     sums = weighted_sums(pairs, {"power": metric}, False)["", "power"].sum("init_time", skipna=False)
-    ratios = []
-    for i in range(last):
-        truth_power = sums.isel(part=last + i)
-        ratios.append(sums.isel(part=i) / truth_power.where(truth_power != 0))
+    ratios = [ratio(sums.isel(part=i), sums.isel(part=last + i)) for i in range(last)]
     wavenumber = xr.DataArray(np.arange(1, last + 1), dims="zonal_wavenumber", name="zonal_wavenumber")
     result = concat(ratios, wavenumber)
-    labels = {} if pairs.level is None else {"level": pairs.level}
     result = result.transpose("zonal_wavenumber", "lead_time", "level", ..., missing_dims="ignore")
     for name in result.data_vars:
         result[name].attrs = {"units": "1", "long_name": f"variance of {name}, forecast over truth"}
-    return result.assign_coords(labels).assign_attrs({})
+    return result.assign_coords(level=pairs.labels["level"]) if "level" in result.dims else result
 
 
 def drift(
@@ -148,13 +124,8 @@ def drift(
 
     Returns
     -------
-    Dataset in memory, dims (init_time, lead_time[, level, region]), in the unit of the variable.
-
-    Raises
-    ------
-    ValueError
-        If truth and climatology are both given or both missing, valid times lie in the period of the climatology, or
-        as in `rmse`.
+    Dataset in memory, dims (init_time, lead_time[, level, region]), in the unit of the variable. ValueError as in
+    `rmse`, or if valid times lie in the period of the climatology.
     """
     if (truth is None) == (climatology is None):
         raise ValueError("give either the truth or a climatology, not both: drift(forecast, truth)")
@@ -172,12 +143,9 @@ def drift(
 def _drift_from_truth(forecast: xr.Dataset, truth: xr.Dataset, regions: Regions) -> tuple[xr.Dataset, xr.DataArray]:
     """Return the mean error of every pair and its valid time, in ascending order of initializations."""
     pairs = match(forecast, truth, regions=regions)
-    metric = Metric(lambda f: (f.error,), lambda mean: mean)
-    sums = weighted_sums(pairs, {"mean": metric}, False)["", "mean"]
-    divisor = sums.isel(part=1)
-    result = sums.isel(part=0) / divisor.where(divisor != 0)
-    if pairs.level is not None:
-        result = result.assign_coords(level=pairs.level)
+    (result,), _ = means_of(weighted_sums(pairs, {"bias": METRICS["bias"]}, False)["", "bias"])
+    if "level" in result.dims:
+        result = result.assign_coords(level=pairs.labels["level"])
     # not the times of the pairs, which hold fillers where the truth is missing
     forecast, valid_time = with_times(forecast)
     return result, valid_time.isel(init_time=np.argsort(forecast["init_time"].values, kind="stable"))
@@ -187,14 +155,13 @@ def _drift_from_climatology(
     forecast: xr.Dataset, climatology: xr.Dataset, regions: Regions, allow_overlap: bool
 ) -> tuple[xr.Dataset, xr.DataArray]:
     """Return the difference of area means of forecast and climatology for every pair, and its valid time."""
-    level = find_axes(forecast).level or ("level" if "level" in forecast.coords else None)
-    one_level = level is not None and forecast[level].ndim == 0
-    whole = forecast.expand_dims(level) if one_level and level in _dims(climatology) else forecast
-    states = canonicalize_forecast(whole).dataset
+    level = forecast.coords.get(find_axes(forecast).level or "level")
+    scalar_level = {"level": level} if level is not None and level.ndim == 0 else {}
+    states = canonicalize_forecast(forecast).dataset
     if not allow_overlap:
         refuse_overlap("the climatology", climatology.attrs, states["valid_time"].values.ravel())
-    normals = on_grid_of(climatology, states, "the climatology").load()
-    weight = cell_weights({dim: states[dim] for dim in SPACE}, "area", regions, climatology)
+    normals = align_fit(states, climatology, "the climatology", scalar_level).load()
+    weight = cell_weights(states, "area", regions, climatology)
     means = {}
     for name in map(str, states.data_vars):
         state, normal = states[name], normals[name]
@@ -210,15 +177,8 @@ def _drift_from_climatology(
         means[name] = (state_mean - normal_mean).compute()
     result = xr.Dataset(means).drop_vars("valid_time", errors="ignore")
     if "level" in result.dims:  # in the units of the forecast again
-        result = result.assign_coords(level=("level", whole[level].values, whole[level].attrs))
-        result = result.isel(level=0) if one_level else result
-    return result, states["valid_time"]
-
-
-def _dims(climatology: xr.Dataset) -> set:
-    """Return the dimensions of a climatology, with "level" also if its vertical dimension has another name."""
-    level = find_axes(climatology).level
-    return {*climatology.dims, *(("level",) if level is not None else ())}
+        result = result.assign_coords(level=("level", level.values, level.attrs))
+    return result.assign_coords(scalar_level), states["valid_time"]
 
 
 def _power(values: np.ndarray) -> np.ndarray:

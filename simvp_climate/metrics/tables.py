@@ -29,12 +29,8 @@ def score_table(
     Returns
     -------
     DataFrame of numbers, rows (variable[, level, region, season], lead), columns (metric, system), without columns that
-    have no value. Errors are in the unit of the variable, which follows its name.
-
-    Raises
-    ------
-    ValueError
-        If a metric or lead is not in the scores.
+    have no value. Errors are in the unit of the variable, which follows its name. ValueError if a metric or lead is not
+    in the scores.
     """
     available = [str(name) for name in scores["metric"].values]
     if metrics is None:
@@ -71,12 +67,9 @@ def _lead_positions(lead_time: xr.DataArray, leads: Sequence | None) -> list[int
     """Return the positions of the leads, or of at most ten whole days."""
     values = lead_time.values
     if leads is None:
-        if values.dtype.kind != "m":
-            return list(range(len(values)))
-        days = np.flatnonzero(np.isclose(values / np.timedelta64(1, "D") % 1, 0))
-        if not len(days):
-            return list(range(len(values)))
-        return days[:: -(-len(days) // _MAX_LEADS)].tolist()
+        whole = np.isclose(values / np.timedelta64(1, "D") % 1, 0) if values.dtype.kind == "m" else np.zeros(0, bool)
+        days = np.flatnonzero(whole)
+        return days[:: -(-len(days) // _MAX_LEADS)].tolist() if len(days) else list(range(len(values)))
     positions = []
     for lead in leads:
         label = pd.Timedelta(lead).to_timedelta64() if values.dtype.kind == "m" else lead

@@ -248,9 +248,9 @@ class TestErrors:
     def test_variables_levels_units_and_grids_must_match(self, golden):
         truth = random_analyses()
         forecast = shifted_forecast(truth)
-        with pytest.raises(ValueError, match="truth: no variable 'q'"):
+        with pytest.raises(ValueError, match="truth does not fit: no variable 'q'"):
             rmse(forecast.rename(t2m="q"), truth)
-        with pytest.raises(ValueError, match=r"t2m has units 'K' in the forecast but 'degC' in the truth"):
+        with pytest.raises(ValueError, match=r"t2m has units 'K', but 'degC' in the truth"):
             rmse(forecast, truth.assign(t2m=truth.t2m.assign_attrs(units="degC")))
         with pytest.raises(ValueError, match="truth: the grids differ: 32 against 16"):
             rmse(forecast, random_analyses(latitude=16))

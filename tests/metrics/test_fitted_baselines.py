@@ -4,9 +4,8 @@ import xarray as xr
 from factories import red_noise
 
 from simvp_climate.metrics.baselines.climatologies import climatology, climatology_at
-from simvp_climate.metrics.baselines.damped_persistence import fit_damped_persistence
-from simvp_climate.metrics.baselines.linear_regression import fit_linear_regression
 from simvp_climate.metrics.baselines.simple_persistence import persistence
+from simvp_climate.metrics.baselines.statistical import fit_damped_persistence, fit_linear_regression
 from simvp_climate.metrics.deterministic import rmse
 
 
@@ -91,7 +90,7 @@ class TestDampedPersistence:
         fitted = fit_damped_persistence(train, clim, ["6h"])
         with pytest.raises(ValueError, match="fitted for the lead .*12:00"):
             fitted(train, train.time[:1], ["12h"])
-        with pytest.raises(ValueError, match="another grid"):
+        with pytest.raises(ValueError, match="the grids differ: 3 against 4"):
             fitted(train.isel(latitude=slice(1, 4)), train.time[:1], ["6h"])
         with pytest.raises(ValueError, match="in common"):
             fit_damped_persistence(train.rename(t2m="x"), clim, ["6h"])

@@ -5,7 +5,7 @@ from factories import forecasts_better_in
 from scipy import stats
 
 from simvp_climate.metrics.baselines.climatologies import climatology
-from simvp_climate.metrics.baselines.damped_persistence import fit_damped_persistence
+from simvp_climate.metrics.baselines.statistical import fit_damped_persistence
 from simvp_climate.metrics.skill_maps import _discoveries, skill_map
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from simvp_climate.data.grid import find_axes
-from simvp_climate.metrics.pairs import to_iso
+from simvp_climate.metrics.pairs import period
 
 # Bytes of one block of times in memory; the sums of a climatology come on top.
 _BLOCK_BYTES = 64 * 2**20
@@ -29,10 +29,9 @@ def climatology(train: xr.Dataset, *, window_days: int | None = None, method: st
 
     The calendar dimensions follow from the data:
 
-    - Hour and day of the year, as in WeatherBench 2 (`compute_rolling_stat`): for each hour of the day, the weighted
-      mean over all years and over neighboring days. The weights form a triangle that wraps around the turn of the
-      year. Day 366 of an ordinary year takes the values of its day 365. Days count by their number of values, which
-      is the same for all days of complete years.
+    - Hour and day of the year, as in WeatherBench 2 (`compute_rolling_stat`): for each hour of the day, the mean over
+      all years and over neighboring days, weighted by a triangle that wraps around the turn of the year. Day 366 of an
+      ordinary year takes the values of its day 365. Days count by their number of values.
     - Month, for monthly data (steps of 28 to 31 days).
     - Hour, for series of less than eleven months, which do not cover the year.
 
@@ -60,8 +59,7 @@ def climatology(train: xr.Dataset, *, window_days: int | None = None, method: st
     Raises
     ------
     ValueError
-        If there is no time or no numeric variable along it, `window_days` is not odd and positive or does not apply,
-        or `method` is unknown.
+        If there is no time or no numeric variable along it, or `window_days` or `method` does not apply.
     """
     return calendar_mean(train, window_days, method)
 
@@ -74,17 +72,14 @@ def calendar_mean(
 ) -> xr.Dataset:
     """Return the `climatology` of a dataset, some variables transformed value by value first.
 
-    `transforms` holds functions of arrays by variable. They see one block of values at a time; their results for
-    missing values are left out.
+    `transforms` are functions of arrays by variable, called on blocks; their results for missing values are left out.
     """
     if method not in (None, "weekly", "overall"):
         raise ValueError(f"method={method!r} is unknown: choose None, 'weekly' or 'overall'")
     train = name_time(train)
     if not train.sizes["time"]:
         raise ValueError("the training dataset has no times: select a period inside the data")
-    names = [
-        name for name, variable in train.data_vars.items() if "time" in variable.dims and variable.dtype.kind in "fiub"
-    ]
+    names = [name for name, field in train.data_vars.items() if "time" in field.dims and field.dtype.kind in "fiub"]
     if not names:
         raise ValueError(f"no variable of the dataset has numbers along time: {list(train.data_vars)}")
     grouping = {"weekly": "week", "overall": _OVERALL}.get(method) or _finest_grouping(train.indexes["time"])
@@ -96,19 +91,16 @@ def calendar_mean(
     window = 61 if window_days is None else window_days
     groups, labels = _calendar_groups(train.time, grouping)
     smoothing = _window_matrix(window, len(labels["dayofyear"])) if grouping == "day" else None
-    variables = {
-        name: _group_mean(train[name], groups, labels, smoothing, (transforms or {}).get(str(name))) for name in names
-    }
+    transforms = transforms or {}
+    variables = {name: _group_mean(train[name], groups, labels, smoothing, transforms.get(str(name))) for name in names}
     coordinates = {name: c for name, c in train.coords.items() if "time" not in c.dims}
-    result = xr.Dataset(variables, {**labels, **coordinates}, train.attrs).assign_attrs(
-        climatology_method=f"mean by hour and day of the year, triangular window of {window} days"
-        if grouping == "day"
-        else f"mean by {grouping}",
-        climatology_start=to_iso(train.time.min().values[()]),
-        climatology_end=to_iso(train.time.max().values[()]),
-    )
+    windowed = f"mean by hour and day of the year, triangular window of {window} days"
+    methods = {"day": windowed, _OVERALL: f"mean of {_OVERALL}"}
+    attrs = {"climatology_method": methods.get(grouping, f"mean by {grouping}")}
+    attrs |= period("climatology", train["time"].values)
+    result = xr.Dataset(variables, {**labels, **coordinates}, train.attrs).assign_attrs(attrs)
     if grouping == _OVERALL:
-        return result.isel({_OVERALL: 0}, drop=True).assign_attrs(climatology_method=f"mean of {_OVERALL}")
+        return result.isel({_OVERALL: 0}, drop=True)
     for name in labels:
         result[name].attrs["long_name"] = _LONG_NAMES[name]
     return _drop_empty_days(result) if grouping == "day" else result
@@ -133,25 +125,19 @@ def climatology_at(climatology: xr.Dataset, valid_time: xr.DataArray) -> xr.Data
     ValueError
         If the climatology has no calendar dimension, or lacks an hour, day, week or month of `valid_time`.
     """
-    calendar = {
-        "hour": lambda: _fractional_hours(valid_time),
-        "dayofyear": lambda: valid_time.dt.dayofyear.values,
-        # few years have a week 53: its days are nearest to week 52
-        "week": lambda: np.minimum(_weeks(valid_time), climatology["week"].values.max()),
-        "month": lambda: valid_time.dt.month.values,
-    }
-    present = [name for name in calendar if name in climatology.dims]
+    present = [name for name in _LONG_NAMES if name in climatology.dims]
     if not present and climatology.attrs.get("climatology_method") == f"mean of {_OVERALL}":
         return climatology.expand_dims(dict(valid_time.sizes)).assign_coords(valid_time.coords)
     if not present:
         raise ValueError(
-            f"the climatology has dims {tuple(climatology.dims)}, but none of {tuple(calendar)}: make it with "
+            f"the climatology has dims {tuple(climatology.dims)}, but none of {tuple(_LONG_NAMES)}: make it with "
             "climatology(train)"
         )
-    positions = {
-        name: xr.DataArray(_label_positions(climatology, name, np.asarray(calendar[name]())), dims=valid_time.dims)
-        for name in present
-    }
+    labels = {name: np.asarray(_calendar_labels(valid_time, name)) for name in present}
+    if "week" in labels:  # few years have a week 53: its days are nearest to week 52
+        labels["week"] = np.minimum(labels["week"], climatology["week"].values.max())
+    positions = {name: (valid_time.dims, _label_positions(climatology, name, labels[name])) for name in present}
+    positions = {name: xr.Variable(*position) for name, position in positions.items()}
     selected = climatology.isel(positions).drop_vars(present)
     order = (*valid_time.dims, *(dim for dim in climatology.dims if dim not in present))
     return selected.transpose(*order, missing_dims="ignore").assign_coords(valid_time.coords)
@@ -169,9 +155,9 @@ def _label_positions(climatology: xr.Dataset, name: str, labels: np.ndarray) -> 
     if (positions < 0).any():
         lacking = np.unique(labels.ravel()[positions < 0])
         keys = ("climatology_start", "climatology_end")
-        period = " to ".join(str(climatology.attrs[key]) for key in keys if key in climatology.attrs)
+        fitted = " to ".join(str(climatology.attrs[key]) for key in keys if key in climatology.attrs)
         raise ValueError(
-            f"the climatology{f' of {period}' if period else ''} has no {name} {_abbreviate(lacking)}, but "
+            f"the climatology{f' of {fitted}' if fitted else ''} has no {name} {_abbreviate(lacking)}, but "
             f"{_abbreviate(climatology[name].values)}. Compute it from a period with every {name} to be verified, or "
             "verify other times"
         )
@@ -227,35 +213,31 @@ def _calendar_groups(time: xr.DataArray, grouping: str) -> tuple[list[list[tuple
     By day, the last day of an ordinary year counts for day 366 too.
     """
     if grouping == "day":
-        hours, codes = np.unique(_fractional_hours(time), return_inverse=True)
+        hours, codes = np.unique(_calendar_labels(time, "hour"), return_inverse=True)
         days = time.dt.dayofyear.values
         groups = [[position] for position in zip(codes, days - 1, strict=True)]
         for last in np.flatnonzero((days == 365) & (time.dt.days_in_year.values == 365)):
             groups[last].append((codes[last], 365))
         length = 360 if time.dt.calendar == "360_day" else 366
         return groups, {"hour": hours, "dayofyear": np.arange(1, length + 1)}
-    values = {
-        "month": lambda: time.dt.month.values,
-        "week": lambda: _weeks(time),
-        "hour": lambda: _fractional_hours(time),
-        _OVERALL: lambda: np.zeros(time.size),
-    }[grouping]()
+    values = np.zeros(time.size) if grouping == _OVERALL else _calendar_labels(time, grouping)
     labels, codes = np.unique(values, return_inverse=True)
     return [[(code,)] for code in codes], {grouping: labels}
 
 
-def _weeks(time: xr.DataArray) -> np.ndarray:
-    """Return the ISO week of the year; in calendars other than the standard one, weeks counted from its first day."""
-    if time.dtype.kind == "M":
-        return time.dt.isocalendar().week.values
-    return np.minimum((time.dt.dayofyear.values - 1) // 7, 51) + 1
+def _calendar_labels(time: xr.DataArray, name: str) -> np.ndarray:
+    """Return the month, the day or ISO week of the year, or the hour of the day, with fractions if times have minutes.
 
-
-def _fractional_hours(time: xr.DataArray) -> np.ndarray:
-    """Return the hour of the day: whole numbers if all times are on the hour, else fractions."""
-    seconds = time.dt.minute.values * 60 + time.dt.second.values
-    hours = time.dt.hour.values
-    return hours + seconds / 3600 if seconds.any() else hours
+    In calendars other than the standard one, weeks are counted from the first day of the year.
+    """
+    if name == "week":
+        if time.dtype.kind == "M":
+            return time.dt.isocalendar().week.values
+        return np.minimum((time.dt.dayofyear.values - 1) // 7, 51) + 1
+    if name == "hour":
+        seconds = time.dt.minute.values * 60 + time.dt.second.values
+        return time.dt.hour.values + (seconds / 3600 if seconds.any() else 0)
+    return getattr(time.dt, name).values
 
 
 def _window_matrix(window_days: int, length: int) -> np.ndarray:

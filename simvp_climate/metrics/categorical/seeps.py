@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -22,14 +21,6 @@ from simvp_climate.metrics.regions import Weights
 
 # Dry is less than this, in m, by the hours of the sum, as in WeatherBench 2.
 _DRY_BELOW = {6: 1e-4, 24: 2.5e-4}
-
-
-class _SeepsNames(NamedTuple):
-    """The names of a variable's threshold and dry fraction in a SEEPS climatology, and its dry limit in m, if known."""
-
-    threshold: str
-    dry_fraction: str
-    dry: float | None
 
 
 def seeps(
@@ -58,12 +49,8 @@ def seeps(
 
     Returns
     -------
-    Dataset as from `rmse`, without unit.
-
-    Raises
-    ------
-    ValueError
-        As in `rmse`, or if the climatology lacks a variable or time, or verified times lie in its period.
+    Dataset as from `rmse`, without unit. ValueError as in `rmse`, or if the climatology lacks a variable or time, or
+    verified times lie in its period.
     """
     names = [str(name) for name in forecast.data_vars]
     if lacking := [name for name in names if _find_names(climatology, name) is None]:
@@ -112,8 +99,14 @@ def seeps_climatology(train: xr.Dataset, *, window_days: int = 61, dry: float | 
         results = [seeps_climatology(band, window_days=window_days, dry=dry) for band in bands_with_values]
         joined = xr.concat(results, latitude, data_vars="all", coords="minimal", compat="override", join="outer")
         return joined.reindex({latitude: train[latitude]})
-    hours_per_step = _check_period(train)
+    times = train.indexes["time"]
+    gaps = np.asarray(times[1:] - times[:-1]).astype("timedelta64[s]").astype(np.int64)
+    if gaps.sum() < 330 * 86400:
+        raise ValueError(
+            f"the training period, {times[0]} to {times[-1]}, is less than eleven months: give a longer one"
+        )
     if dry is None:
+        hours_per_step = int(np.median(gaps) // 3600)
         if hours_per_step not in _DRY_BELOW:
             raise ValueError(f"a step of {hours_per_step} h has no default for dry: give it, dry=0.25e-3 for 0.25 mm")
         dry = _DRY_BELOW[hours_per_step]
@@ -124,20 +117,8 @@ def seeps_climatology(train: xr.Dataset, *, window_days: int = 61, dry: float | 
     for name in train.data_vars:
         heavy, dry_fraction = _quantile_and_dry_fraction(train[name], template[name], lower, window_days // 2)
         result[f"{name}_threshold"] = template[name].copy(data=heavy).assign_attrs(units="m")
-        result[f"{name}_dry_fraction"] = template[name].copy(data=dry_fraction)
-        result[f"{name}_dry_fraction"].attrs = {"units": "1"}
+        result[f"{name}_dry_fraction"] = template[name].copy(data=dry_fraction).drop_attrs().assign_attrs(units="1")
     return xr.Dataset(result, attrs={**template.attrs, "dry": dry})
-
-
-def _check_period(train: xr.Dataset) -> int:
-    """Return the median step in whole hours; raise ValueError if the period is less than eleven months."""
-    times = train.indexes["time"]
-    gaps = np.asarray(times[1:] - times[:-1]).astype("timedelta64[s]").astype(np.int64)
-    if gaps.sum() < 330 * 86400:
-        raise ValueError(
-            f"the training period, {times[0]} to {times[-1]}, is less than eleven months: give a longer one"
-        )
-    return int(np.median(gaps) // 3600)
 
 
 def _quantile_and_dry_fraction(
@@ -183,20 +164,20 @@ def _weighted_quantile(values: np.ndarray, weights: np.ndarray, q: float) -> np.
     return np.where(total > 0, (np.nan_to_num(sorted_values) * coefficients).sum(axis=0), np.nan)
 
 
-def _find_names(climatology: xr.Dataset, name: str) -> _SeepsNames | None:
-    """Return the names that a SEEPS climatology has for a variable, or None if it has none.
+def _find_names(climatology: xr.Dataset, name: str) -> tuple[str, str, float | None] | None:
+    """Return the names of a variable's threshold and dry fraction, and the dry limit in m if known; None without them.
 
     The names are those of `seeps_climatology` or of WeatherBench 2, where the name contains the hours of the sum.
     """
+    dry = climatology.attrs.get("dry")
     if f"{name}_threshold" in climatology:
-        return _SeepsNames(f"{name}_threshold", f"{name}_dry_fraction", climatology.attrs.get("dry"))
+        return f"{name}_threshold", f"{name}_dry_fraction", dry
     meaning = lookup(name)
     for stored in dict.fromkeys([name, *([meaning[0].long_name] if meaning else [])]):
         if f"{stored}_seeps_threshold" in climatology:
             hours = re.search(r"(\d+)h", meaning[0].long_name if meaning else stored)
-            default = _DRY_BELOW.get(int(hours[1])) if hours else None
-            dry = climatology.attrs.get("dry", default)
-            return _SeepsNames(f"{stored}_seeps_threshold", f"{stored}_seeps_dry_fraction", dry)
+            dry = _DRY_BELOW.get(int(hours[1])) if hours and dry is None else dry
+            return f"{stored}_seeps_threshold", f"{stored}_seeps_dry_fraction", dry
     return None
 
 
@@ -205,9 +186,7 @@ def seeps_pairs(pairs: Pairs, climatology: xr.Dataset) -> tuple[Pairs, Metric]:
 
     Forecast, truth and baselines must be in the same unit of length.
     """
-    stored = {str(name): _find_names(climatology, str(name)) for name in pairs.forecast.data_vars}
-    stored = {name: entry for name, entry in stored.items() if entry is not None}
-    names = list(stored)
+    names = [str(name) for name in pairs.forecast.data_vars if _find_names(climatology, str(name))]
     if not names:
         raise ValueError(
             f"the climatology for SEEPS has {list(climatology.data_vars)} and nothing on "
@@ -215,7 +194,8 @@ def seeps_pairs(pairs: Pairs, climatology: xr.Dataset) -> tuple[Pairs, Metric]:
         )
     forecast = pairs.forecast[names]
     dry, thresholds, fractions = {}, {}, {}
-    for name, (threshold, fraction, dry_meters) in stored.items():
+    for name in names:
+        threshold, fraction, dry_meters = _find_names(climatology, name)
         if fraction not in climatology:
             raise ValueError(f"the climatology for SEEPS has {threshold} and no {fraction}")
         if dry_meters is None:
@@ -232,21 +212,15 @@ def seeps_pairs(pairs: Pairs, climatology: xr.Dataset) -> tuple[Pairs, Metric]:
         fractions[name] = climatology[fraction]
     # the thresholds take the place of a climatology, so that they are read with each block
     heavy_from, p1 = (
-        align(forecast, xr.Dataset(fields), pairs.scalar_coords, "the climatology for SEEPS")
+        align(forecast, xr.Dataset(fields), "the climatology for SEEPS", pairs.labels)
         for fields in (thresholds, fractions)
     )
     others = {name: replace(other, forecast=other.forecast[names]) for name, other in pairs.stored_baselines.items()}
     # baselines other than persistence may need all variables of the state
     whole_state = any(make is not persistence for make in pairs.callable_baselines.values())
     analysis = pairs.analysis if whole_state else pairs.analysis[names]
-    pairs = replace(
-        pairs,
-        forecast=forecast,
-        analysis=analysis,
-        climatology=heavy_from,
-        stored_baselines=others,
-        event_frequency=None,
-    )
+    kept = {"forecast": forecast, "analysis": analysis, "stored_baselines": others}
+    pairs = replace(pairs, **kept, climatology=heavy_from, event_frequency=None)
     p1 = p1.mean([dim for dim in ("hour", "dayofyear") if dim in p1.dims]).compute()
     return pairs, replace(METRICS["seeps"], fields=lambda f: _seeps_error(f, dry, p1))
 

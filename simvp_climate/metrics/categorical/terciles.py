@@ -9,7 +9,7 @@ import xarray as xr
 
 from simvp_climate.metrics.baselines.climatologies import latitude_bands
 from simvp_climate.metrics.definitions import concat, ratio
-from simvp_climate.metrics.pairs import Pairs, align, check_units, match, refuse_overlap, to_iso
+from simvp_climate.metrics.pairs import Pairs, align, check_units, match, period, refuse_overlap
 from simvp_climate.metrics.regions import Regions, Weights
 
 # A month needs this many means in the training period for its terciles.
@@ -57,37 +57,36 @@ def tercile_rpss(
     -------
     Dataset in memory with the variables of the forecast, dims (window[, level, region]), without unit: 1 is perfect, 0
     as good as climatology; coordinates `first_lead` and `last_lead`. A fair score of few members may exceed 1.
-
-    Raises
-    ------
-    ValueError
-        As in `rmse`; if a window is outside the leads, a month has fewer than six means in the training period, or
-        verified times lie in it.
+    ValueError as in `rmse`; or if a window is outside the leads, a month has fewer than six means in the training
+    period, or verified times lie in it.
     """
     if "lead_time" in forecast.coords and "lead_time" not in forecast.dims:  # one selected lead
         forecast = forecast.expand_dims("lead_time")
-    windows = list(windows)
-    _check_windows(windows, forecast.sizes.get("lead_time", 0))
+    windows, leads_count = list(windows), forecast.sizes.get("lead_time", 0)
+    if not windows:
+        raise ValueError("windows is empty: give the first and the last lead of each mean, [(1, 28)]")
+    for window in windows:
+        if not isinstance(window, tuple | list) or [type(step) for step in window] != [int, int]:
+            raise ValueError(f"windows has {window!r}: give pairs of whole numbers, [(first lead, last lead)]")
+        if not 1 <= window[0] <= window[1] <= leads_count:
+            raise ValueError(f"windows has {window}: give (first, last) lead in steps from 1 to {leads_count}")
     scores = []
     for first, last in windows:
         leads = slice(first - 1, last)
         pairs = match(forecast.isel(lead_time=leads), truth, weights=weights, regions=regions)
-        training = align(pairs.forecast, train, pairs.scalar_coords, "the training period")
+        training = align(pairs.forecast, train, "the training period", pairs.labels)
         check_units(pairs.forecast, training, "the training period")
         if not allow_overlap:
-            times = training["time"].values
-            period = {"fitted_start": to_iso(times.min()), "fitted_end": to_iso(times.max())}
-            refuse_overlap("the training period", period, pairs.verified_times)
+            fitted = period("fitted", training["time"].values)
+            refuse_overlap("the training period", fitted, pairs.verified_times)
         bands = latitude_bands([pairs.forecast, pairs.analysis, training], "latitude")
         sums = [_rps_sums(pairs, training, rows, fair, skipna) for rows in bands]
         rps, climatological = (sum(band.isel(system=i) for band in sums) for i in (0, 1))
         scores.append(1 - ratio(rps, climatological))
     table = concat(scores, "window").transpose("window", "level", "region", ..., missing_dims="ignore")
-    lead_times = forecast["lead_time"].values
-    table = table.assign_coords(
-        first_lead=("window", [lead_times[first - 1] for first, _ in windows]),
-        last_lead=("window", [lead_times[last - 1] for _, last in windows]),
-    )
+    for index, edge in enumerate(("first_lead", "last_lead")):
+        lead_times = [forecast["lead_time"].values[window[index] - 1] for window in windows]
+        table = table.assign_coords({edge: ("window", lead_times)})
     if "level" in pairs.labels:
         table = table.assign_coords(level=pairs.labels["level"])
     if lacking := [name for name in table.data_vars if not skipna and table[name].isnull().any()]:
@@ -101,23 +100,8 @@ def tercile_rpss(
     return table
 
 
-def _check_windows(windows: list, leads: int) -> None:
-    """Raise ValueError unless windows are pairs (first, last) of whole numbers from 1 to the number of leads."""
-    if not windows:
-        raise ValueError("windows is empty: give the first and the last lead of each mean, [(1, 28)]")
-    for window in windows:
-        if not isinstance(window, tuple | list) or [type(step) for step in window] != [int, int]:
-            raise ValueError(f"windows has {window!r}: give pairs of whole numbers, [(first lead, last lead)]")
-    for first, last in windows:
-        if not 1 <= first <= last <= leads:
-            raise ValueError(f"windows has {(first, last)}: give (first, last) lead in steps from 1 to {leads}")
-
-
 def _rps_sums(pairs: Pairs, training: xr.Dataset, rows: slice, fair: bool, skipna: bool) -> xr.Dataset:
-    """Return weighted sums over initializations and rows of the RPS of the forecast and of climatology.
-
-    Dims (system[, level, region]): first the forecast, then climatology. `rows` are of the canonical grid.
-    """
+    """Return weighted sums over initializations and rows of the RPS of forecast and climatology, (system, ...)."""
     member = pairs.member
     sums = {}
     for name in map(str, pairs.forecast.data_vars):

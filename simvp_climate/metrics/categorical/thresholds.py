@@ -22,23 +22,8 @@ def brier(
     """Return the Brier score of exceeding a threshold, <(p - o)^2>.
 
     p is the fraction of ensemble members above the threshold (0 or 1 for a single forecast); o is 1 where the truth is
-    above it, else 0.
-
-    Parameters
-    ----------
-    threshold
-        In the unit of the variables.
-    forecast, truth, weights, skipna
-        As in `rmse`.
-
-    Returns
-    -------
-    Dataset as from `rmse`, without unit, from 0 (perfect) to 1; the members are pooled.
-
-    Raises
-    ------
-    ValueError
-        As in `rmse`, or if the threshold is not a finite number.
+    above it, else 0. `threshold` is in the unit of the variables; other arguments, result and errors as in `rmse`,
+    without unit, from 0 (perfect) to 1. ValueError also if the threshold is not a finite number.
     """
     metric = event_metrics(dict.fromkeys(forecast.data_vars, threshold), list(forecast.data_vars))["brier"]
     return pooled_score(match(forecast, truth, weights=weights), metric, skipna)
@@ -76,12 +61,8 @@ def event_frequency(
     Returns
     -------
     Dataset in memory with the variables of `thresholds`, from 0 to 1, dims and attributes as from `climatology`. The
-    attributes `threshold` and `threshold_units` of a variable record its threshold.
-
-    Raises
-    ------
-    ValueError
-        As in `climatology`, or if a threshold is not a finite number or its variable is not in the data.
+    attributes `threshold` and `threshold_units` of a variable record its threshold. ValueError as in `climatology`, or
+    if a threshold is not a finite number or its variable is not in the data.
     """
     time = "time" if "time" in train.dims else find_axes(train).time
     names = [str(name) for name, variable in train.data_vars.items() if time in variable.dims]
@@ -103,10 +84,7 @@ def event_frequency(
 
 
 def event_metrics(thresholds: Mapping[str, float], names: list[str]) -> dict[str, Metric]:
-    """Return the metrics "brier" and "frequency_bias" of variables above their thresholds, NaN without a threshold.
-
-    Raises ValueError if a threshold is not a finite number or its variable is not among `names`.
-    """
+    """Return the metrics "brier" and "frequency_bias" of the variables `names`, NaN for those without a threshold."""
     check_thresholds(thresholds, names, "the forecast")
 
     def probability_and_outcome(f: Fields) -> tuple[xr.Dataset, xr.Dataset]:
@@ -143,26 +121,19 @@ def float32_bounds(threshold: float) -> tuple[float, float]:
 
 def check_thresholds(thresholds: Mapping[str, float], names: list[str], owner: str) -> None:
     """Raise ValueError unless thresholds are finite numbers by variable, of variables that the `owner` has."""
-    if not isinstance(thresholds, Mapping):
+    if not isinstance(thresholds, Mapping) or not thresholds:
         raise ValueError(f"thresholds={thresholds!r} must be a mapping by variable, for example {{'tp': 1e-3}}")
-    if not thresholds:
-        raise ValueError("thresholds is empty: give at least one by variable, for example {'tp': 1e-3}")
     if unknown := [name for name in thresholds if name not in names]:
         raise ValueError(f"thresholds has {unknown}, {owner} has {names}")
     for name, threshold in thresholds.items():
-        is_number = isinstance(threshold, Real) and not isinstance(threshold, bool)
-        if not is_number or not np.isfinite(threshold):
+        if not isinstance(threshold, Real) or isinstance(threshold, bool) or not np.isfinite(threshold):
             raise ValueError(f"the threshold of {name} is {threshold!r}: give a finite number in its unit")
 
 
 def check_frequency(
     frequency: xr.Dataset, thresholds: Mapping[str, float] | None, climatology: xr.Dataset | None, forecast: xr.Dataset
 ) -> xr.Dataset:
-    """Return the event frequencies of the variables that have a threshold.
-
-    Raises ValueError without thresholds or climatology, if no variable has a threshold, if the attributes name another
-    threshold, or if a frequency is not within 0..1.
-    """
+    """Return the event frequencies of the variables that have a threshold; ValueError if they do not fit it."""
     if thresholds is None or climatology is None:
         raise ValueError(
             "event_frequency is the probability of climatology to exceed the thresholds. Give both: "

@@ -23,11 +23,6 @@ class Bootstrap:
         number.
     samples, seed
         Number of samples, the same ones for all systems, and the seed of the random numbers.
-
-    Raises
-    ------
-    ValueError
-        If a setting is out of range.
     """
 
     confidence: float = 0.95
@@ -38,9 +33,8 @@ class Bootstrap:
     def __post_init__(self) -> None:
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence={self.confidence!r} must lie between 0 and 1, for example 0.95")
-        for name, value, minimum in (("block", self.block, 1), ("samples", self.samples, 2), ("seed", self.seed, 0)):
-            if name == "block" and value is None:
-                continue
+        for name, minimum in (("samples", 2), ("seed", 0), *([] if self.block is None else [("block", 1)])):
+            value = getattr(self, name)
             if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
                 raise ValueError(f"{name}={value!r} must be a whole number, at least {minimum}")
 
@@ -57,7 +51,6 @@ class Bootstrap:
             f"{self.confidence:.0%}, percentiles of {self.samples} moving-block bootstrap samples of {inits} "
             f"initializations, blocks of {length}, seed {self.seed}; none where fewer than five blocks were verified"
         )
-        counts = xr.DataArray(counts, dims=("sample", "init_time"))
         return Samples(counts, description, self.confidence, MIN_BLOCKS * length)
 
 
@@ -65,20 +58,18 @@ class Bootstrap:
 class Samples:
     """Bootstrap samples: how often each initialization is in each, (sample, init_time), or None without intervals."""
 
-    counts: xr.DataArray | None
+    counts: np.ndarray | None
     description: str
     confidence: float = np.nan
     min_inits: int = 0  # initializations with a value that an interval needs
 
     def resample_sums(self, sums: xr.Dataset) -> xr.Dataset:
         """Return the sums over the initializations of every sample, by matrix products."""
-        assert self.counts is not None
-        counts = self.counts.values
 
         def product(field: xr.DataArray) -> xr.DataArray:
             values = field.transpose("init_time", ...)
-            flat = counts @ values.values.reshape(values.shape[0], -1)
-            return xr.DataArray(flat.reshape(len(counts), *values.shape[1:]), dims=("sample", *values.dims[1:]))
+            flat = self.counts @ values.values.reshape(values.shape[0], -1)
+            return xr.DataArray(flat.reshape(-1, *values.shape[1:]), dims=("sample", *values.dims[1:]))
 
         coordinates = {name: c for name, c in sums.coords.items() if "init_time" not in c.dims}
         return sums.map(product).assign_coords(coordinates)
@@ -124,6 +115,5 @@ def percentiles(values: xr.Dataset, confidence: float) -> tuple[xr.Dataset, xr.D
     tail = (1 - confidence) / 2
     enough = values.notnull().mean("sample") > 0.5
     # numpy warns of slices without values, so they are 0 during the computation
-    values = values.where(enough, 0)
-    bounds = [values.quantile(q, "sample", skipna=True).drop_vars("quantile").where(enough) for q in (tail, 1 - tail)]
-    return bounds[0], bounds[1]
+    bounds = values.where(enough, 0).quantile([tail, 1 - tail], "sample", skipna=True).where(enough)
+    return bounds.isel(quantile=0, drop=True), bounds.isel(quantile=1, drop=True)

@@ -8,7 +8,7 @@ import xarray as xr
 from simvp_climate.data.grid import read_levels
 from simvp_climate.metrics.aggregation import Block, weighted_sums
 from simvp_climate.metrics.definitions import METRICS, ratio
-from simvp_climate.metrics.pairs import Pairs, match, to_iso
+from simvp_climate.metrics.pairs import Pairs, match, period
 
 
 def fit_calibration(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset) -> xr.Dataset:
@@ -42,8 +42,7 @@ def fit_calibration(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dat
             f"forecast, truth or climatology of {lacking} has missing values in some pairs: fit the calibration on a "
             "period without gaps"
         )
-    verified = pairs.verified_times
-    return factors.assign_attrs(calibration_start=to_iso(verified.min()), calibration_end=to_iso(verified.max()))
+    return factors.assign_attrs(period("calibration", pairs.verified_times))
 
 
 def calibrate_with(factors: xr.Dataset, pairs: Pairs) -> Callable[[Block], xr.Dataset]:
@@ -61,24 +60,19 @@ def calibrate_with(factors: xr.Dataset, pairs: Pairs) -> Callable[[Block], xr.Da
     def calibrate(block: Block) -> xr.Dataset:
         forecast = block.systems[""]
         calibrated = shrink_towards(block.climatology, forecast, factors)
-        return calibrated.assign(
-            {name: calibrated[name].transpose(*field.dims) for name, field in forecast.data_vars.items()}
-        )
+        return calibrated.assign({name: calibrated[name].transpose(*forecast[name].dims) for name in forecast})
 
     return calibrate
 
 
 def shrink_towards(climatology: xr.Dataset, forecast: xr.Dataset, factors: xr.Dataset) -> xr.Dataset:
     """Return climatology + factor * (forecast - climatology), with the factors at the forecast's leads and levels."""
-    factor = select_levels(factors, forecast).sel(lead_time=forecast["lead_time"])
+    factor = _select_levels(factors, forecast).sel(lead_time=forecast["lead_time"])
     return climatology + factor * (forecast - climatology)
 
 
-def select_levels(factors: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
-    """Return factors at the levels of a canonical forecast, selected by value.
-
-    Raises ValueError if the factors lack a level.
-    """
+def _select_levels(factors: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
+    """Return factors at the levels of a canonical forecast, selected by value; ValueError if one is missing."""
     if "level" not in factors.dims:
         return factors
     if "level" not in forecast.dims:

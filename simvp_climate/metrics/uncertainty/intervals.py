@@ -14,11 +14,11 @@ import numpy as np
 import xarray as xr
 
 from simvp_climate.data.grid import find_member
-from simvp_climate.metrics.aggregation import Block, read, weighted_sums
-from simvp_climate.metrics.baselines.anomalies import select_leads
+from simvp_climate.metrics.aggregation import Block, join_groups, lay_out, read, weighted_sums
 from simvp_climate.metrics.baselines.climatologies import normals_at
-from simvp_climate.metrics.definitions import Metric, concat
-from simvp_climate.metrics.pairs import Pairs, canonicalize_forecast, match, on_grid_of, to_iso, with_times
+from simvp_climate.metrics.baselines.statistical import select_leads
+from simvp_climate.metrics.definitions import Metric, mean
+from simvp_climate.metrics.pairs import Pairs, align_fit, canonicalize_forecast, match, period, with_times
 from simvp_climate.metrics.regions import SPACE, Regions, Weights
 from simvp_climate.metrics.uncertainty.calibration import fit_calibration, shrink_towards
 
@@ -53,12 +53,8 @@ class Intervals:
         """Return the lower and the upper bound for a forecast: its layout with a first dimension `bound`.
 
         The attributes `intervals_start` and `intervals_end`, with a climatology also `climatology_start` and
-        `climatology_end`, record the period of the fit.
-
-        Raises
-        ------
-        ValueError
-            If the forecast has members, another grid, or variables, leads or months that were not fitted.
+        `climatology_end`, record the period of the fit. ValueError if the forecast has members, another grid, or
+        variables, leads or months that were not fitted.
         """
         _refuse_members(forecast, "are put around")
         names = [str(name) for name in forecast.data_vars]
@@ -73,14 +69,16 @@ class Intervals:
         for name in names:
             ends[name] = ends[name].transpose("bound", *center[name].dims).astype(forecast[name].dtype)
             ends[name].attrs = {**forecast[name].attrs, "interval_probability": self.probability}
-        result = canonical.restore(ends.assign_attrs(forecast.attrs | self._period()))
+        # the periods of the fit and of its climatology
+        periods = {k.replace("fitted", "intervals"): v for k, v in self.half_width.attrs.items() if k != "months"}
+        result = canonical.restore(ends.assign_attrs(forecast.attrs | periods))
         result = result.assign({name: result[name].transpose("bound", *forecast[name].dims) for name in names})
         result.encoding = dict(forecast.encoding)  # which dimensions are unlimited
         return result
 
     def _half_width_of(self, forecast: xr.Dataset) -> xr.Dataset:
         """Return the half-widths at the grid, leads and months of a canonical forecast, (init_time, lead_time, ...)."""
-        half_width = on_grid_of(self.half_width[list(forecast.data_vars)], forecast, "the fitted half-width")
+        half_width = align_fit(forecast, self.half_width[list(forecast.data_vars)], "the fitted half-width")
         half_width = select_leads(half_width, forecast["lead_time"]).drop_vars("lead_time")
         months = forecast["valid_time"].dt.month.drop_vars(list(forecast["valid_time"].coords))
         fitted_months = self.half_width.attrs["months"].split()
@@ -91,13 +89,6 @@ class Intervals:
             )
         half = half_width.sel(month=months).drop_vars("month")
         return half.assign_coords({name: forecast[name] for name in half.dims if name in forecast.coords})
-
-    def _period(self) -> dict[str, str]:
-        """Return the attributes that record the periods of the fit and of its climatology."""
-        attrs = self.half_width.attrs
-        prefixes = {"fitted": "intervals", "climatology": "climatology"}
-        keys = {f"{old}_{end}": f"{new}_{end}" for old, new in prefixes.items() for end in ("start", "end")}
-        return {new: attrs[old] for old, new in keys.items() if old in attrs}
 
 
 def fit_intervals(
@@ -147,17 +138,11 @@ def fit_intervals(
         dims = [dim for dim in ("level", *SPACE) if dim in variable.dims]
         values = np.stack([lead[str(name)] for lead in by_lead], axis=1).astype(np.float32)
         half_width[name] = (("month", "lead_time", *dims), values, {"units": variable.attrs.get("units", "")})
-    verified = pairs.verified_times
-    half_width.attrs = {
-        "months": " ".join(map(str, covered)),
-        "fitted_start": to_iso(verified.min()),
-        "fitted_end": to_iso(verified.max()),
-    }
-    for key in ("climatology_start", "climatology_end"):
-        if climatology is not None and key in climatology.attrs:
-            half_width.attrs[key] = climatology.attrs[key]
-    center = None if climatology is None else partial(_shrink, climatology, factors)
-    return Intervals(probability, half_width, center)
+    half_width.attrs = {"months": " ".join(map(str, covered)), **period("fitted", pairs.verified_times)}
+    if climatology is None:
+        return Intervals(probability, half_width)
+    half_width.attrs |= {k: v for k, v in climatology.attrs.items() if k in ("climatology_start", "climatology_end")}
+    return Intervals(probability, half_width, partial(_shrink, climatology, factors))
 
 
 def _fit_lead(
@@ -166,7 +151,9 @@ def _fit_lead(
     """Return the half-widths at one lead by variable, (month, ...); NaN in months that are not `covered`."""
     inits = np.flatnonzero(pairs.complete[:, lead])
     valid_time = pairs.valid_time[inits, lead]
-    weight = _season_weights(_MIDDLE_OF_MONTH[np.newaxis], valid_time.dt.dayofyear.values[:, np.newaxis])
+    # triangular weights around the middle of each month, on a circle of 365 days, (init, month)
+    distance = abs(_MIDDLE_OF_MONTH - valid_time.dt.dayofyear.values[:, np.newaxis]) % 365
+    weight = np.clip(1 - np.minimum(distance, 365 - distance) / _SEASON_DAYS, 1e-9, None)
     result = {}
     for name, error in _read_errors(pairs, inits, lead, factors).items():
         sizes = abs(error.values).reshape(len(inits), -1)  # (init, cell)
@@ -203,15 +190,9 @@ def _read_errors(pairs: Pairs, inits: np.ndarray, lead: int, factors: xr.Dataset
     return {str(name): joined[name].transpose("init_time", "level", *SPACE, missing_dims="ignore") for name in joined}
 
 
-def _season_weights(middle: np.ndarray, day: np.ndarray) -> np.ndarray:
-    """Return the triangular weights of days of the year around the middle of months, on a circle of 365 days."""
-    distance = abs(middle - day) % 365
-    return np.clip(1 - np.minimum(distance, 365 - distance) / _SEASON_DAYS, 1e-9, None)
-
-
 def _shrink(climatology: xr.Dataset, factors: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
     """Return a canonical forecast shrunk towards climatology."""
-    normal = normals_at(on_grid_of(climatology, forecast, "the climatology"), forecast["valid_time"])
+    normal = normals_at(align_fit(forecast, climatology, "the climatology"), forecast["valid_time"])
     shrunk = shrink_towards(normal, forecast, factors)
     for name, field in forecast.data_vars.items():
         shrunk[name] = shrunk[name].transpose(*field.dims).astype(field.dtype).assign_attrs(field.attrs)
@@ -303,18 +284,6 @@ def interval_score(
     return result
 
 
-def _periods(intervals: xr.Dataset) -> dict[str, dict]:
-    """Return the attributes with the periods of the fit and of its climatology, by role."""
-    roles = {
-        "intervals": "the period that the intervals were fitted on",
-        "climatology": "the climatology of the intervals",
-    }
-    return {
-        role: {key: value for key, value in intervals.attrs.items() if str(key).startswith(f"{prefix}_")}
-        for prefix, role in roles.items()
-    }
-
-
 def _mean_over_pairs(
     statistic: Callable[[str, xr.DataArray, xr.DataArray, xr.DataArray], xr.DataArray],
     intervals: xr.Dataset,
@@ -331,16 +300,14 @@ def _mean_over_pairs(
             f"intervals have dims {tuple(intervals.dims)} and no dimension 'bound': make them by a call of Intervals"
         )
     lower, upper = (intervals.sel(bound=end, drop=True) for end in ("lower", "upper"))
+    roles = {"intervals": "period that the intervals were fitted on", "climatology": "climatology of the intervals"}
     pairs = match(
-        lower,
-        truth,
-        baselines={"upper": upper},
-        periods=_periods(intervals),
-        weights=weights,
-        regions=regions,
-        by=by,
-        allow_overlap=allow_overlap,
-    )
+        lower, truth, baselines={"upper": upper}, weights=weights, regions=regions, by=by, allow_overlap=allow_overlap,
+        periods={
+            f"the {role}": {key: value for key, value in intervals.attrs.items() if str(key).startswith(f"{prefix}_")}
+            for prefix, role in roles.items()
+        },
+    )  # fmt: skip
 
     def of_block(block: Block) -> xr.Dataset:
         low, high = block.systems[""], block.systems["upper"]
@@ -350,7 +317,7 @@ def _mean_over_pairs(
             fields[name] = statistic(name, low[name], high[name], outcome).transpose(*low[name].dims)
         return low.assign(fields)
 
-    metric = Metric(lambda f: (f.forecast,), lambda mean: mean)
+    metric = Metric(lambda f: (f.forecast,), mean)
     sums = weighted_sums(pairs, {"mean": metric}, skipna, derived_systems={"statistic": of_block})["statistic", "mean"]
     if lacking := [str(name) for name, field in sums.items() if not np.isfinite(field.values).all()]:
         warnings.warn(
@@ -358,10 +325,5 @@ def _mean_over_pairs(
             "counts the cells with all values",
             stacklevel=3,
         )
-    means = [
-        metric.value(sums.where(True if mask is None else mask, 0).sum("init_time", skipna=False))
-        for mask in pairs.groups.values()
-    ]
-    result = means[0] if by is None else concat(means, xr.DataArray(np.array(list(pairs.groups)), dims=by, name=by))
-    order = ("lead_time", "level", "region", *([by] if by else []), ...)
-    return result.transpose(*order, missing_dims="ignore").assign_coords(pairs.labels)
+    means = [metric.value(sums.where(mask, 0).sum("init_time", skipna=False)) for mask in pairs.groups.values()]
+    return lay_out(join_groups(means, by, pairs), pairs, by=by)
