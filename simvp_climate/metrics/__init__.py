@@ -15,31 +15,11 @@ from simvp_climate.metrics.skill_maps import skill_map
 from simvp_climate.metrics.spectral import drift, variance_by_wavenumber, zonal_spectrum
 
 __all__ = [
-    "acc",
-    "activity",
-    "bias",
-    "brier",
-    "crps",
-    "drift",
-    "event_frequency",
-    "frequency_bias",
-    "latitude_weights",
-    "mae",
-    "published",
-    "rank_histogram",
-    "rmse",
-    "seeps",
-    "seeps_climatology",
-    "skilful_to",
-    "skill_map",
-    "small_scale_variance",
-    "spread",
-    "spread_skill_ratio",
-    "tercile_rpss",
-    "variance_by_wavenumber",
-    "wind_vector_rmse",
-    "zonal_spectrum",
-]
+    "acc", "activity", "bias", "brier", "crps", "drift", "event_frequency", "frequency_bias", "latitude_weights",
+    "mae", "published", "rank_histogram", "rmse", "seeps", "seeps_climatology", "skilful_to", "skill_map",
+    "small_scale_variance", "spread", "spread_skill_ratio", "tercile_rpss", "variance_by_wavenumber",
+    "wind_vector_rmse", "zonal_spectrum",
+]  # fmt: skip
 
 
 def __dir__() -> list[str]:

@@ -162,8 +162,7 @@ def score(
     _add_vectors(sums, computed, vectors, pairs)
 
     # 4. Compute the scores and their intervals from the sums.
-    with_values = _pairs_with_values(sums) if skipna else None
-    verified = pairs.complete if with_values is None else _any_variable(with_values)
+    with_values, verified = _pairs_with_values(sums) if skipna else (None, pairs.complete)
     samples = Samples(None, "none requested")
     if bootstrap is not None:
         leads = pairs.forecast["lead_time"].isel(lead_time=np.flatnonzero(pairs.complete.any(axis=0)))
@@ -375,25 +374,17 @@ def _table(
                     enough[key] = enough[system, column.metric] & enough[column.baseline, column.metric]
                 ends[key] = [end.where(enough[key]) for end in percentiles(sampled[key], samples.confidence)]
     edges = [{key: bounds[edge] for key, bounds in ends.items()} for edge in (0, 1)] if sampled else []
-    return tuple(_stack(results, columns, systems) for results in (values, *edges))
+    names = xr.DataArray(np.array(list(columns)), dims="metric", name="metric")
+    rows = [[concat([results[s, label] for label in columns], names) for s in systems] for results in (values, *edges)]
+    return tuple(concat(row, "system") for row in rows)
 
 
-def _stack(results: Mapping[tuple[str, str], xr.Dataset], labels: Iterable[str], systems: list[str]) -> xr.Dataset:
-    """Return results along the dimensions system and metric."""
-    names = xr.DataArray(np.array(list(labels)), dims="metric", name="metric")
-    rows = [concat([results[system, label] for label in labels], names) for system in systems]
-    return concat(rows, "system")
-
-
-def _pairs_with_values(sums: Sums) -> xr.Dataset:
-    """Return the pairs with a value of the forecast in some metric, by variable, level and region."""
-    return functools.reduce(operator.or_, [s.isel(part=-1) > 0 for (system, _), s in sums.items() if system == ""])
-
-
-def _any_variable(with_values: xr.Dataset) -> np.ndarray:
-    """Return the pairs with a value of any variable, (init, lead)."""
+def _pairs_with_values(sums: Sums) -> tuple[xr.Dataset, np.ndarray]:
+    """Return the pairs with a value of the forecast in some metric, by variable, level and region, and of any."""
+    counted = [dataset.isel(part=-1) > 0 for (system, _), dataset in sums.items() if system == ""]
+    with_values = functools.reduce(operator.or_, counted)
     values = with_values.to_array().transpose("init_time", "lead_time", ...)
-    return values.any(values.dims[2:]).values
+    return with_values, values.any(values.dims[2:]).values
 
 
 def _describe(
@@ -476,12 +467,8 @@ def skilful_to(scores: xr.Dataset, baselines: Sequence[str] | None = None) -> xr
     -------
     Dataset with the variables of `scores` and the systems that are no baselines, dims (system[, level, region,
     season]): the last lead time up to which, at all leads, the lower end of the interval of the rmse skill is above 0
-    against every baseline. Zero if there is no such lead, NaT (for months NaN) if there is no interval.
-
-    Raises
-    ------
-    ValueError
-        If the scores have no skill or no interval.
+    against every baseline. Zero if there is no such lead, NaT (for months NaN) if there is no interval. ValueError if
+    the scores have no skill or no interval.
     """
     metrics = [str(name) for name in scores["metric"].values]
     labels = [name for name in metrics if name.startswith(f"{_SKILL}_vs_")]

@@ -252,9 +252,9 @@ class TestErrors:
             rmse(forecast.rename(t2m="q"), truth)
         with pytest.raises(ValueError, match=r"t2m has units 'K', but 'degC' in the truth"):
             rmse(forecast, truth.assign(t2m=truth.t2m.assign_attrs(units="degC")))
-        with pytest.raises(ValueError, match="truth: the grids differ: 32 against 16"):
+        with pytest.raises(ValueError, match="truth does not fit: the grids differ: 32 against 16"):
             rmse(forecast, random_analyses(latitude=16))
-        with pytest.raises(ValueError, match="truth: level 850 hPa is not in"):
+        with pytest.raises(ValueError, match="truth does not fit: level 850 hPa is not in"):
             rmse(golden[0], golden[1].sel(level=[500]))
 
     def test_spellings_of_a_unit_are_one_unit(self):

@@ -103,7 +103,11 @@ def calendar_mean(
         return result.isel({_OVERALL: 0}, drop=True)
     for name in labels:
         result[name].attrs["long_name"] = _LONG_NAMES[name]
-    return _drop_empty_days(result) if grouping == "day" else result
+    if grouping != "day":
+        return result
+    # days that have a value in some variable and cell
+    covered = [v.notnull().any([dim for dim in v.dims if dim != "dayofyear"]).values for v in result.data_vars.values()]
+    return result if np.any(covered, axis=0).all() else result.isel(dayofyear=np.any(covered, axis=0))
 
 
 def climatology_at(climatology: xr.Dataset, valid_time: xr.DataArray) -> xr.Dataset:
@@ -119,11 +123,7 @@ def climatology_at(climatology: xr.Dataset, valid_time: xr.DataArray) -> xr.Data
     Returns
     -------
     Dataset with the dims and coordinates of `valid_time` in place of the calendar dims. Lazy if `climatology` is.
-
-    Raises
-    ------
-    ValueError
-        If the climatology has no calendar dimension, or lacks an hour, day, week or month of `valid_time`.
+    ValueError if the climatology has no calendar dimension, or lacks an hour, day, week or month of `valid_time`.
     """
     present = [name for name in _LONG_NAMES if name in climatology.dims]
     if not present and climatology.attrs.get("climatology_method") == f"mean of {_OVERALL}":
@@ -254,42 +254,18 @@ def _window_matrix(window_days: int, length: int) -> np.ndarray:
 
 
 def _group_mean(
-    data: xr.DataArray,
-    groups: list[list[tuple]],
-    labels: Mapping[str, np.ndarray],
-    smoothing: np.ndarray | None,
+    data: xr.DataArray, groups: list[list[tuple]], labels: Mapping[str, np.ndarray], smoothing: np.ndarray | None,
     transform: Callable[[np.ndarray], np.ndarray] | None,
-) -> xr.Variable:
+) -> xr.Variable:  # fmt: skip
     """Return the mean of (transformed) values over each calendar group, dims (*labels, ...).
 
     `smoothing` holds weights[day, neighbor] along the last label; sums and counts are smoothed before the division.
     """
     data = data.transpose("time", ...)
-    shape = tuple(len(values) for values in labels.values())
-    counts = np.zeros(shape)
+    counts = np.zeros([len(values) for values in labels.values()])
     for index in itertools.chain.from_iterable(groups):
         counts[index] += 1
-    sums, missing = _group_sums(data, groups, shape, transform)
-    result = np.empty(sums.shape, np.result_type(data.dtype, np.float32))
-    for index in np.ndindex(shape[:-1]):  # hour by hour, to smooth one at a time
-        total, count = sums[index], counts[index].reshape(-1, *(1 for _ in data.shape[1:]))
-        if missing is not None:
-            count = count - missing[index]
-        if smoothing is not None:
-            total, count = np.tensordot(smoothing, total, 1), np.tensordot(smoothing, count, 1)
-        # groups without values have no mean
-        result[index] = np.where(count > 0, total / np.where(count > 0, count, 1), np.nan)
-    return xr.Variable((*labels, *data.dims[1:]), result, data.attrs)
-
-
-def _group_sums(
-    data: xr.DataArray,
-    groups: list[list[tuple]],
-    shape: tuple[int, ...],
-    transform: Callable[[np.ndarray], np.ndarray] | None,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return float64 sums by group and cell, and how many values were missing (None if none was)."""
-    sums = np.zeros((*shape, *data.shape[1:]))
+    sums = np.zeros((*counts.shape, *data.shape[1:]))
     missing = None  # takes as much memory as the sums, so only once it is needed
     for block in time_blocks(data):
         values = data.isel(time=block).values
@@ -303,15 +279,16 @@ def _group_sums(
                 sums[index] += values[offset]
                 if missing is not None:
                     missing[index] += gaps[offset]
-    return sums, missing
-
-
-def _drop_empty_days(climatology: xr.Dataset) -> xr.Dataset:
-    """Return the climatology without the days of the year that have no value in any variable or cell."""
-    covered = np.zeros(climatology.sizes["dayofyear"], bool)
-    for variable in climatology.data_vars.values():
-        covered |= variable.notnull().any([dim for dim in variable.dims if dim != "dayofyear"]).values
-    return climatology if covered.all() else climatology.isel(dayofyear=covered)
+    result = np.empty(sums.shape, np.result_type(data.dtype, np.float32))
+    for index in np.ndindex(counts.shape[:-1]):  # hour by hour, to smooth one at a time
+        total, count = sums[index], counts[index].reshape(-1, *(1 for _ in data.shape[1:]))
+        if missing is not None:
+            count = count - missing[index]
+        if smoothing is not None:
+            total, count = np.tensordot(smoothing, total, 1), np.tensordot(smoothing, count, 1)
+        # groups without values have no mean
+        result[index] = np.where(count > 0, total / np.where(count > 0, count, 1), np.nan)
+    return xr.Variable((*labels, *data.dims[1:]), result, data.attrs)
 
 
 def _abbreviate(values: np.ndarray) -> str:

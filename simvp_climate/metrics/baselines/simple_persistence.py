@@ -31,22 +31,17 @@ def persistence(dataset: xr.Dataset, init_times: Times, lead_times: Times) -> xr
     -------
     Dataset with the variables of `dataset` that have a time, in its units, with its names, coordinates and attributes.
     Dims (init_time, lead_time, [level,] latitude, longitude); coordinate `valid_time(init_time, lead_time)`. Dask
-    arrays stay lazy, other data are read; all leads share memory.
-
-    Raises
-    ------
-    ValueError
-        If the dataset lacks a `time` or one of the init times, or lead times have no unit.
+    arrays stay lazy, other data are read; all leads share memory. ValueError if the dataset lacks a `time` or one of
+    the init times, or lead times have no unit.
     """
     dataset = name_time(dataset)
     times = dataset.indexes["time"]
     positions = _init_positions(init_times, times)
     lead_time = as_lead_time(lead_times)
     changing = [name for name, variable in dataset.data_vars.items() if "time" in variable.dims]
-    # other coordinates along time describe the analysis, not the forecast time
-    describing = [name for name, coordinate in dataset.coords.items() if "time" in coordinate.dims and name != "time"]
     analysis = dataset[changing].isel(time=positions).drop_encoding()  # it belongs to the file that was read
-    analysis = analysis.drop_vars(describing, errors="ignore")
+    # other coordinates along time describe the analysis, not the forecast time
+    analysis = analysis.drop_vars([name for name, c in analysis.coords.items() if "time" in c.dims and name != "time"])
     # only dask arrays can be repeated and transposed unread
     analysis = analysis.assign({n: v.compute() for n, v in analysis.data_vars.items() if v.chunks is None})
     forecast = analysis.rename(time="init_time").expand_dims(lead_time=lead_time.values, axis=1)
@@ -73,8 +68,15 @@ def as_lead_time(lead_times: Times) -> xr.DataArray:
 
 
 def _init_positions(init_times: Times, times: pd.Index) -> np.ndarray:
-    """Return where the init times are among the times of the data, or raise ValueError with the nearest time."""
-    inits = _as_index(init_times, times)
+    """Return where the init times are among the times of the data, datetime64 or cftime in their calendar."""
+    values = np.atleast_1d(np.asarray(init_times))
+    standard = isinstance(times, pd.DatetimeIndex)
+    if not standard and len(values) and not isinstance(values[0], times.date_type):
+        raise ValueError(
+            f"init time {values[0]!r} is not a {times.date_type.__name__}: the dataset has the calendar "
+            f"{times.calendar!r}, take init times from it, for example ds.time[::10]"
+        )
+    inits = pd.DatetimeIndex(values) if standard else xr.CFTimeIndex(values)
     positions = times.get_indexer(inits)
     if (positions < 0).any():
         first = inits[int(np.argmax(positions < 0))]
@@ -84,16 +86,3 @@ def _init_positions(init_times: Times, times: pd.Index) -> np.ndarray:
             f"nearest time is {nearest} (it runs from {times[0]} to {times[-1]})"
         )
     return positions
-
-
-def _as_index(times: Times, like: pd.Index) -> pd.Index:
-    """Return times as an index of the type of `like`: datetime64, or cftime in its calendar."""
-    values = np.atleast_1d(np.asarray(times))
-    if isinstance(like, pd.DatetimeIndex):
-        return pd.DatetimeIndex(values)
-    if len(values) and not isinstance(values[0], like.date_type):
-        raise ValueError(
-            f"init time {values[0]!r} is not a {like.date_type.__name__}: the dataset has the calendar "
-            f"{like.calendar!r}, take init times from it, for example ds.time[::10]"
-        )
-    return xr.CFTimeIndex(values)

@@ -107,14 +107,9 @@ class LinearRegression:
 
 
 def _forecast(
-    system: str,
-    step: Callable[[xr.Dataset, xr.Dataset], xr.Dataset],
-    fitted: xr.Dataset,
-    climatology: xr.Dataset,
-    dataset: xr.Dataset,
-    init_times: Times,
-    lead_times: Times,
-) -> xr.Dataset:
+    system: str, step: Callable[[xr.Dataset, xr.Dataset], xr.Dataset], fitted: xr.Dataset, climatology: xr.Dataset,
+    dataset: xr.Dataset, init_times: Times, lead_times: Times,
+) -> xr.Dataset:  # fmt: skip
     """Return climatology(valid_time) + step(anomaly at the init time, persistence), laid out like the dataset."""
     names = list(fitted.data_vars)
     levels = fitted["level"].values if any("level" in fitted[name].dims for name in names) else None
@@ -138,7 +133,7 @@ def fit_damped_persistence(train: xr.Dataset, climatology: xr.Dataset, lead_time
     """Return damped anomaly persistence, fitted by regression for each cell and lead.
 
     The damping is the regression coefficient of the later anomaly on the first one, <a(t) a(t + lead)> / <a(t)^2> over
-    the training times, clipped to 0..1.
+    the training times, clipped to 0..1. ValueError if a lead exceeds the period, or the climatology does not fit.
 
     Parameters
     ----------
@@ -148,11 +143,6 @@ def fit_damped_persistence(train: xr.Dataset, climatology: xr.Dataset, lead_time
         Of the same period, as from `climatology`.
     lead_times
         All leads to forecast later, as for `persistence`.
-
-    Raises
-    ------
-    ValueError
-        If a lead is longer than the period, or the climatology does not fit.
     """
     train, climatology = _canonical_training(train, climatology)
     lead_time = as_lead_time(lead_times)
@@ -196,7 +186,8 @@ def fit_linear_regression(
 
     The state holds the anomalies of all variables and levels, each divided by its standard deviation and weighted by
     area. A linear inverse model (Penland and Sardeshmukh 1995) derives all leads from one operator; here each lead has
-    its own, fitted by ridge regression, and so is at least as hard to beat.
+    its own, fitted by ridge regression, and so is at least as hard to beat. Errors as in `fit_damped_persistence`, also
+    if there are fewer times than modes.
 
     Parameters
     ----------
@@ -208,11 +199,6 @@ def fit_linear_regression(
     ridge
         Added to the variance of every coefficient, as a fraction of the mean variance of the coefficients. None: chosen
         in the same way from 0.03, 0.1, 0.3 and 1.
-
-    Raises
-    ------
-    ValueError
-        If a lead is longer than the period, there are fewer times than modes, or the climatology does not fit.
     """
     train, climatology = _canonical_training(train, climatology)
     lead_time = as_lead_time(lead_times)

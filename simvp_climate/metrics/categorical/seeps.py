@@ -80,12 +80,8 @@ def seeps_climatology(train: xr.Dataset, *, window_days: int = 61, dry: float | 
     Returns
     -------
     Dataset in memory with `<variable>_dry_fraction` (no unit) and `<variable>_threshold` (m), dims (hour, dayofyear,
-    ...) and the attribute `dry`.
-
-    Raises
-    ------
-    ValueError
-        If the unit is not a length, the period is less than eleven months, or `dry` is None for other steps.
+    ...) and the attribute `dry`. ValueError if the unit is not a length, the period is less than eleven months, or
+    `dry` is None for other steps.
     """
     names = [str(name) for name, variable in train.data_vars.items() if "time" in variable.dims]
     train = _map_variables(rename(train, names), _in_meters)

@@ -7,6 +7,7 @@ import xarray as xr
 
 from simvp_climate.data.grid import read_levels
 from simvp_climate.metrics.aggregation import Block, weighted_sums
+from simvp_climate.metrics.baselines.statistical import select_leads
 from simvp_climate.metrics.definitions import METRICS, ratio
 from simvp_climate.metrics.pairs import Pairs, match, period
 
@@ -26,12 +27,8 @@ def fit_calibration(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dat
     Returns
     -------
     Dataset in memory with the variables of the forecast, dims (lead_time[, level]), without unit. The attributes
-    `calibration_start` and `calibration_end` record the first and last valid time.
-
-    Raises
-    ------
-    ValueError
-        As in `acc`, or if values are missing in some pairs.
+    `calibration_start` and `calibration_end` record the first and last valid time. ValueError as in `acc`, or if values
+    are missing in some pairs.
     """
     pairs = match(forecast, truth, climatology, allow_overlap=True)
     sums = weighted_sums(pairs, {"acc": METRICS["acc"]}, False, pool_members=True)["", "acc"]
@@ -49,13 +46,7 @@ def calibrate_with(factors: xr.Dataset, pairs: Pairs) -> Callable[[Block], xr.Da
     """Return a function that calibrates the forecast of a block; ValueError if a variable or lead has no factor."""
     if lacking := [name for name in pairs.forecast.data_vars if name not in factors]:
         raise ValueError(f"calibrated has no {lacking}, but {list(factors.data_vars)}: fit it on the same variables")
-    leads = pairs.forecast.indexes["lead_time"]
-    positions = factors.indexes["lead_time"].get_indexer(leads)
-    if (positions < 0).any():
-        raise ValueError(
-            f"calibrated has no factor for the lead {leads[positions < 0][0]}: fit it on forecasts with the same leads"
-        )
-    factors = factors[list(pairs.forecast.data_vars)]
+    factors = select_leads(factors[list(pairs.forecast.data_vars)], pairs.forecast["lead_time"])
 
     def calibrate(block: Block) -> xr.Dataset:
         forecast = block.systems[""]

@@ -113,10 +113,7 @@ def fit_intervals(
         period), so they are no wider than climatological intervals where the forecast has no skill. None: intervals are
         put around the forecast itself.
 
-    Raises
-    ------
-    ValueError
-        As in `rmse`; or if `probability` is out of range, or there are too few forecasts for it.
+    ValueError as in `rmse`, or if there are too few forecasts for the probability.
     """
     if not 0 < probability < 1:
         raise ValueError(f"probability={probability!r} must lie between 0 and 1, for example 0.9")
@@ -233,11 +230,8 @@ def coverage(
     Returns
     -------
     Dataset in memory with the variables of the intervals, dims (lead_time[, level, region, season]), without unit.
-
-    Raises
-    ------
-    ValueError
-        As in `rmse` and `score`, or if there is no dimension `bound`, or verified times lie in the period of the fit.
+    ValueError as in `rmse` and `score`, or if there is no dimension `bound`, or verified times lie in the period of the
+    fit.
     """
 
     def is_inside(name: str, lower: xr.DataArray, upper: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
@@ -286,14 +280,9 @@ def interval_score(
 
 def _mean_over_pairs(
     statistic: Callable[[str, xr.DataArray, xr.DataArray, xr.DataArray], xr.DataArray],
-    intervals: xr.Dataset,
-    truth: xr.Dataset,
-    regions: Regions,
-    by: str | None,
-    weights: Weights,
-    skipna: bool,
+    intervals: xr.Dataset, truth: xr.Dataset, regions: Regions, by: str | None, weights: Weights, skipna: bool,
     allow_overlap: bool,
-) -> xr.Dataset:
+) -> xr.Dataset:  # fmt: skip
     """Return the weighted mean of statistic(name, lower, upper, truth), in one pass over blocks of pairs."""
     if "bound" not in intervals.dims:
         raise ValueError(
