@@ -35,8 +35,7 @@ _DTYPES = ("float32", "float16", "int16")
 _BLOCK_BYTES = 2**26  # read in one piece; up to four times that where each chunk of the source is then read once
 # packed values go from -_STEPS / 2 to _STEPS / 2: all of int16 except the number for missing values
 _MISSING, _STEPS = -32768, 65534
-_ERROR, _RECORD = "cache_max_abs_error", "cache_made_from"  # attributes of the store
-_IDENTITY = "stored (identity)"
+_RECORD, _IDENTITY = "cache_made_from", "stored (identity)"
 _FILES_CHANGED = "the files of the source changed since: their sizes or times, or the selection"
 
 
@@ -77,10 +76,8 @@ def cache(
     dtype
         "float32"; "float16" (11 bits, for values around zero: 5e4 is kept to within 16); or "int16": 65534 equal steps
         from the smallest to the largest value of a variable, read back as float64. int16 reads the dataset twice.
-    chunk_bytes
-        Approximate size of a chunk before compression.
-    shard_bytes
-        Approximate size of a file with many chunks before compression; None writes each chunk to its own file.
+    chunk_bytes, shard_bytes
+        Approximate sizes before compression of a chunk, and of a file with many chunks (None: each chunk is a file).
     progress
         Show a progress bar, and at the end a line with the sizes and errors.
 
@@ -123,11 +120,17 @@ def cache(
     building.mkdir(exist_ok=True)
     _write_json(building / "made_from.json", record)
     (building / "blocks").mkdir(exist_ok=True)
-    passes = 1 + (dtype == "int16")
-    total = passes * sum(len(layout.blocks) for layout in layouts.values())
+    total = sum(len(layout.blocks) for layout in layouts.values()) * (2 if dtype == "int16" else 1)
     with tqdm(total=total, desc=target.name, unit="block", disable=not progress) as bar:
         errors = _copy(dataset, building, layouts, dtype, bar)
-    _finish(building, target, errors, record)
+    for file in (building / "store").rglob("*.partial"):
+        file.unlink()  # left by zarr-python where a run was killed while it wrote a chunk
+    store = zarr.open_group(building / "store", mode="r+")
+    for name, error in errors.items():
+        store[name].update_attributes({"cache_max_abs_error": error})
+    store.update_attributes({_RECORD: json.dumps(record)})
+    (building / "store").rename(target)
+    shutil.rmtree(building)
     if progress:
         raw_bytes = sum(4 * field.size for field in fields.values())
         units = {name: field.attrs.get("units", "") for name, field in fields.items()}
@@ -200,8 +203,7 @@ def _find_fields(dataset: xr.Dataset) -> dict[str, xr.Variable]:
     fields = {str(name): dataset.variables[name] for name in dataset.data_vars if dims <= {*dataset[name].dims}}
     if not fields:
         raise ValueError(
-            f"no variable has the dimensions time, latitude and longitude, but {list(dataset.dims)}. Open the data "
-            "with open_dataset, which names these dimensions"
+            f"no variable has the dimensions time, latitude and longitude, but {list(dataset.dims)}. Use open_dataset"
         )
     for name, field in fields.items():
         if field.dtype.kind not in "fiub":
@@ -436,33 +438,15 @@ def _write_block(name: str, array: Path, layout: _Layout, packing: _Packing, blo
         original = values[begin : begin + length]
         stored = packing.encode(original)
         if stored.dtype != original.dtype:
-            error = max(error, _largest_error(name, original, packing.decode(stored), packing.dtype))
+            present = np.isfinite(original)
+            difference = np.abs(original[present] - packing.decode(stored)[present].astype(np.float64))
+            if not np.isfinite(difference).all():
+                value, limit = original[present][~np.isfinite(difference)][0], np.finfo(stored.dtype).max
+                message = f"{name!r} has the value {value:g}, but {stored.dtype} ends at {limit:g}. Use dtype='int16'"
+                raise OverflowError(message)
+            error = max(error, float(difference.max(initial=0.0)))
         out[start + begin : start + begin + len(original)] = stored
     return error
-
-
-def _largest_error(name: str, values: np.ndarray, decoded: np.ndarray, dtype: str) -> float:
-    present = np.isfinite(values)
-    difference = np.abs(values[present] - decoded[present].astype(np.float64))
-    if not np.isfinite(difference).all():
-        value = values[present][~np.isfinite(difference)][0]
-        raise OverflowError(
-            f"{name!r} has the value {value:g}, but {dtype} ends at {np.finfo(dtype).max:g}. Use dtype='int16', whose "
-            "scale follows the values"
-        )
-    return float(difference.max(initial=0.0))
-
-
-def _finish(building: Path, target: Path, errors: dict[str, float], record: dict) -> None:
-    """Add errors and record to the attributes of the store, and move it to its final path."""
-    for file in (building / "store").rglob("*.partial"):
-        file.unlink()  # left by zarr-python where a run was killed while it wrote a chunk
-    store = zarr.open_group(building / "store", mode="r+")
-    for name, error in errors.items():
-        store[name].update_attributes({_ERROR: error})
-    store.update_attributes({_RECORD: json.dumps(record)})
-    (building / "store").rename(target)
-    shutil.rmtree(building)
 
 
 def _open(target: Path) -> xr.Dataset:

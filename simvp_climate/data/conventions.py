@@ -135,7 +135,13 @@ def _select(
                 "Leave it out: variables must be on the latitude-longitude grid"
             )
         if level is not None:
-            variable = variable.isel({axes.level: _pressure_position(source, level, axes)})
+            if not axes.levels.is_pressure:
+                raise ValueError(
+                    f"{level} hPa of {source!r} is requested, but its levels {axes.level!r} "
+                    f"({axes.levels.units or 'no unit'}) are not pressures. Interpolate to pressure levels, or request "
+                    f"{source!r} with levels=[...] of the file"
+                )
+            variable = variable.isel({axes.level: _level_position(axes.levels, level)})
         elif axes.level in variable.dims and positions is not None:
             variable = variable.isel({axes.level: _indexer(positions)})
         elif axes.level in variable.dims and variable.sizes[axes.level] == 1:
@@ -243,15 +249,6 @@ def _time_bounds(dataset: xr.Dataset, name: str) -> dict[str, xr.Variable]:
     variable = dataset.variables[bounds]
     is_complete = variable.dims[:-1] == time.dims and variable.shape[-1] == 2
     return {bounds: variable} if is_complete else {}
-
-
-def _pressure_position(source: str, level: int, axes: Axes) -> int:
-    if not axes.levels.is_pressure:
-        raise ValueError(
-            f"{level} hPa of {source!r} is requested, but its levels {axes.level!r} ({axes.levels.units or 'no unit'})"
-            f" are not pressures. Interpolate to pressure levels, or request {source!r} with levels=[...] of the file"
-        )
-    return _level_position(axes.levels, level)
 
 
 def _level_position(levels: Levels, level: float) -> int:

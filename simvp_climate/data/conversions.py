@@ -26,15 +26,8 @@ def to_valid_time(forecast: xr.Dataset, init: object = None) -> xr.Dataset:
     CDO drops variables with more than four dimensions, with a warning and exit status 0.
 
     The result has dims (time, [level,] latitude, longitude), the lead times in the coordinate `forecast_period(time)`,
-    the initialization in the scalar `forecast_reference_time`; it is lazy if `forecast` is. `from_valid_time` is the
-    inverse.
-
-    Parameters
-    ----------
-    forecast
-        As from a Forecaster.
-    init
-        The initialization to select; optional for a forecast with a single one.
+    the initialization in the scalar `forecast_reference_time`; it is lazy if `forecast` is. `init` is optional for a
+    forecast with a single initialization. `from_valid_time` is the inverse.
 
     Raises
     ------
@@ -48,10 +41,8 @@ def to_valid_time(forecast: xr.Dataset, init: object = None) -> xr.Dataset:
     forecast = forecast.assign_coords(valid_time=forecast["valid_time"].transpose("init_time", "lead_time"))
     inits = forecast.indexes["init_time"]
     if init is None and len(inits) != 1:
-        raise ValueError(
-            f"the forecast has {len(inits)} initializations. Select one, to_valid_time(forecast, "
-            "init=...), or write a file for each, save_valid_time(forecast, folder)"
-        )
+        fix = "Select one, to_valid_time(forecast, init=...), or use save_valid_time(forecast, folder)"
+        raise ValueError(f"the forecast has {len(inits)} initializations. {fix}")
     try:
         selected = forecast if init is None else forecast.sel(init_time=init)
     except KeyError:
@@ -107,14 +98,7 @@ def from_valid_time(forecasts: xr.Dataset | Iterable[xr.Dataset]) -> xr.Dataset:
 def save_valid_time(forecast: xr.Dataset, folder: str | os.PathLike, name: str = "forecast_%Y%m%dT%H.nc") -> list[Path]:
     """Write a NetCDF file for each initialization, along its valid time, and return their paths.
 
-    Parameters
-    ----------
-    forecast
-        As from a Forecaster.
-    folder
-        Created if missing, in an existing folder.
-    name
-        Name of the files, with `strftime` codes for the initialization.
+    `folder` is created if missing, in an existing folder; `name` has `strftime` codes for the initialization.
 
     Raises
     ------
@@ -152,9 +136,7 @@ def to_weatherbench2(forecast: xr.Dataset) -> xr.Dataset:
     if not np.issubdtype(forecast["lead_time"].dtype, np.timedelta64):
         raise ValueError("lead times are calendar months, but WeatherBench 2 has durations only. Use to_netcdf")
     if VALID_TIME_BOUNDS in forecast.coords:
-        raise ValueError(
-            "WeatherBench 2 has no bounds of valid times. Drop them, forecast.drop_vars('valid_time_bnds')"
-        )
+        raise ValueError("WeatherBench 2 has no bounds of valid times. forecast.drop_vars('valid_time_bnds')")
     axes = find_axes(forecast)
     names = {"init_time": "time", "lead_time": "prediction_timedelta", axes.latitude: "latitude"}
     names |= {axes.longitude: "longitude", **({axes.level: "level"} if axes.level else {})}

@@ -96,12 +96,8 @@ def find_horizontal(dataset: xr.Dataset, candidates: dict[str, list[str]] | None
     for role in ("latitude", "longitude"):
         names = [name for name in candidates[role] if dataset[name].dims == (name,)]
         usual = [name for name in names if name in (role, role[:3])]
-        if len(names) > 1 and len(usual) != 1:
-            raise ValueError(
-                f"several dimensions could be the {role}: {names}. Keep the variables of one grid: ds[[...]]"
-            )
-        if names:
-            dimensions[role] = usual[0] if usual else names[0]
+        if name := _only(usual if len(usual) == 1 else names, role, "Keep the variables of one grid: ds[[...]]"):
+            dimensions[role] = name
     if len(dimensions) < 2:
         raise ValueError(_why_not_regular(dataset, candidates, dimensions))
     return dimensions["latitude"], dimensions["longitude"]
@@ -232,13 +228,11 @@ def find_time(dataset: xr.Dataset, marked: list[str] | None = None) -> str | Non
     names = names or [name for name in marked if name in dataset.dims]
     if len(names) > 1:
         names = [n for n in names if n == "time"] or [n for n in names if n in marked] or names
-    if len(names) > 1:
-        raise ValueError(f"several dimensions could be the time: {names}. Keep one: ds = ds.isel({names[1]}=0)")
     if not names and "time" in dataset.dims:
         if "time" not in dataset.coords:
             raise ValueError("dimension 'time' has no dates: ds.assign_coords(time=xr.date_range(...))")
         return "time"
-    return names[0] if names else None
+    return _only(names, "time", "Keep one: ds = ds.isel({}=0)")
 
 
 def find_member(dataset: xr.Dataset) -> str | None:
@@ -249,24 +243,26 @@ def find_member(dataset: xr.Dataset) -> str | None:
         if str(dim).lower() in _MEMBER_NAMES
         or (dim in dataset.coords and dataset[dim].attrs.get("standard_name") == "realization")
     )
-    if len(names) > 1:
-        raise ValueError(
-            f"several dimensions could be the ensemble members: {names}. Keep one: ds = ds.isel({names[1]}=0)"
-        )
-    return names[0] if names else None
+    return _only(names, "ensemble members", "Keep one: ds = ds.isel({}=0)")
 
 
 def _find_levels(dataset: xr.Dataset, names: list[str]) -> tuple[Levels | None, float | None]:
     """Return the levels of the vertical dimension, and the pressure in hPa of a scalar level; None if absent."""
     coordinates = [read_levels(name, dataset[name].variable) for name in names if dataset[name].ndim < 2]
     scalars = [float(scalar.values) for scalar in coordinates if scalar.values.ndim == 0 and scalar.is_pressure]
-    dimensions = [levels for levels in coordinates if dataset[levels.name].dims == (levels.name,)]
-    if len(dimensions) > 1:
-        dimensions = [levels for levels in dimensions if levels.is_pressure] or dimensions
-    if len(dimensions) > 1:
-        names = [levels.name for levels in dimensions]
-        raise ValueError(f"several dimensions could be the level: {names}. Drop the others: ds.drop_dims({names[1]!r})")
-    return dimensions[0] if dimensions else None, scalars[0] if scalars else None
+    dimensions = {levels.name: levels for levels in coordinates if dataset[levels.name].dims == (levels.name,)}
+    names = list(dimensions)
+    if len(names) > 1:
+        names = [name for name in names if dimensions[name].is_pressure] or names
+    name = _only(names, "level", "Drop the others: ds.drop_dims('{}')")
+    return dimensions.get(name), scalars[0] if scalars else None
+
+
+def _only(names: list[str], role: str, fix: str) -> str | None:
+    """Return the only name, or None; ValueError, with the second name in the fix, if there are several."""
+    if len(names) > 1:
+        raise ValueError(f"several dimensions could be the {role}: {names}. {fix.format(names[1])}")
+    return names[0] if names else None
 
 
 def find_scalar_level(dataset: xr.Dataset) -> float | None:
@@ -370,7 +366,13 @@ def latitude_weights(latitude: xr.DataArray | xr.Dataset) -> xr.DataArray:
     ValueError
         If there is no such coordinate, or its values are not strictly monotonic, not finite, or beyond 90 degrees.
     """
-    latitude = _latitude_coordinate(latitude)
+    is_array = isinstance(latitude, xr.DataArray) and latitude.ndim == 1
+    if not is_array or (latitude.name not in latitude.dims and latitude.coords):
+        names = [name for name in find_candidates(latitude)["latitude"] if latitude[name].ndim == 1]
+        if len(names) != 1:
+            fix = "Pass the coordinate itself: latitude_weights(ds['my_latitude'])"
+            raise ValueError(f"exactly one latitude is needed, but {list(latitude.coords)} have {len(names)}. {fix}")
+        latitude = latitude[names[0]]
     check_axis("latitude", str(latitude.name), latitude.values)
     degrees = latitude.values.astype(np.float64)
     weights = np.ones(1)
@@ -381,19 +383,6 @@ def latitude_weights(latitude: xr.DataArray | xr.Dataset) -> xr.DataArray:
     attrs = {"long_name": "cell area relative to the mean over latitudes", "units": "1"}
     coords = latitude.reset_coords(drop=True).coords
     return xr.DataArray(weights, coords, latitude.dims, name="latitude_weights", attrs=attrs)
-
-
-def _latitude_coordinate(data: xr.DataArray | xr.Dataset) -> xr.DataArray:
-    """Return the latitude coordinate of `data`, or `data` itself if it is one."""
-    if isinstance(data, xr.DataArray) and (data.ndim == 1 and (data.name in data.dims or not data.coords)):
-        return data
-    names = [name for name in find_candidates(data)["latitude"] if data[name].ndim == 1]
-    if len(names) != 1:
-        raise ValueError(
-            f"found {len(names)} one-dimensional latitudes among the coordinates {list(data.coords)}, but exactly one"
-            " is needed. Pass the coordinate itself: latitude_weights(ds['my_latitude'])"
-        )
-    return data[names[0]]
 
 
 def latitude_edges(degrees: np.ndarray) -> np.ndarray:

@@ -59,18 +59,14 @@ def _open_with_xarray(names: Sequence[str], engine: str | None = None) -> xr.Dat
     except TypeError as error:
         if "mixed types" not in str(error):
             raise
-        raise ValueError(
-            f"{files} have different calendars ({error}). Pass the files of one model or run, or convert with "
-            "ds.convert_calendar(...)"
-        ) from error
+        raise ValueError(f"{files} have different calendars ({error}). ds.convert_calendar('standard')") from error
     except ValueError as error:
         if type(error).__name__ == "DatasetBuildError":  # GRIB with several hypercubes
             raise
         unknown = [n for n in names if engine is None and "://" not in n and not _starts_with(n, b"CDF", b"\x89HDF")]
         if unknown:
             raise ValueError(
-                f"{unknown[0]!r} cannot be opened: it is neither NetCDF nor GRIB nor a Zarr store. If xarray opens "
-                "it, pass the Dataset"
+                f"{unknown[0]!r} is neither NetCDF nor GRIB nor a Zarr store. If xarray opens it, pass the Dataset"
             ) from error
         if len(names) == 1:
             raise
@@ -156,9 +152,8 @@ def _choose_hypercubes(path: str, variables: Sequence[str]) -> xr.Dataset:
         cubes = map(_drop_scalars, chosen.values())
         return xr.merge(cubes, join="exact", compat="override", combine_attrs="override")
     except ValueError as error:
-        raise ValueError(
-            f"{list(variables)} of {path!r} do not fit into one Dataset: {error}. Open them one at a time"
-        ) from error
+        message = f"{list(variables)} of {path!r} do not fit into one Dataset: {error}. Open them one at a time"
+        raise ValueError(message) from error
 
 
 def _has_variable(dataset: xr.Dataset, name: str) -> bool:

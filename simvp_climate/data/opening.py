@@ -79,12 +79,8 @@ def open_sample(variables: Iterable[str] = ("z500", "t2m")) -> xr.Dataset:
     """Return the bundled sample: a simulated climate, 6-hourly on WeatherBench's 5.625 degree grid.
 
     It is SIMULATED (a general circulation model at T21), for examples and tests. It has `z500` (m2 s-2) and `t2m` (K)
-    on (time, latitude, longitude), and `orography` (m) and `land_sea_mask` (1) on (latitude, longitude).
-
-    Raises
-    ------
-    ValueError
-        If another variable is requested.
+    on (time, latitude, longitude), and `orography` (m) and `land_sea_mask` (1) on (latitude, longitude); any other
+    variable is a ValueError.
     """
     return open_dataset(_SAMPLE, variables)
 

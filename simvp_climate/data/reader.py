@@ -6,9 +6,10 @@ tensorstore, if installed, reads variables that are untouched views of a local Z
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -137,10 +138,7 @@ def list_channels(dataset: xr.Dataset) -> tuple[Channel, ...]:
     channels = []
     for name, variable in dataset.data_vars.items():
         if "time" not in variable.dims:
-            raise ValueError(
-                f"{name!r} has no time, only {variable.dims}: it cannot be forecast. Leave {name!r} out of "
-                "Task.variables, or name it in Task.forcings"
-            )
+            raise ValueError(f"{name!r} has no time, only {variable.dims}. Name it in Task.forcings, not in variables")
         if extra := sorted(set(variable.dims) - {"time", "level", "latitude", "longitude"}):
             raise ValueError(
                 f"{name!r} has dimensions {extra} beside time, level, latitude and longitude. "
@@ -205,10 +203,11 @@ def fetch(requests: Sequence[Request]) -> None:
                 out = out[:, 0]
             first_channel += channel_count
             if are_small and (future := _start_direct_read(field, first, last, out)):
-                futures.append((field, times, first, last, future))
+                futures.append((field, times, first, last, future.result))
                 continue
             for start, stop in _split_at_chunks(field, first, last):
-                tasks.append((field, times, start, stop, out[start - first : stop - first]))
+                read_part = partial(_read_field, field, start, stop, out[start - first : stop - first])
+                tasks.append((field, times, start, stop, read_part))
     if len(tasks) == 1:
         _run(*tasks[0])
     elif tasks:
@@ -216,11 +215,8 @@ def fetch(requests: Sequence[Request]) -> None:
         with ThreadPoolExecutor(min(max_tasks, len(tasks))) as pool:
             # the list waits for all tasks and raises the first error
             list(pool.map(lambda task: _run(*task), tasks))
-    for field, times, start, stop, future in futures:
-        try:
-            future.result()
-        except Exception as error:
-            raise _explain(field, times, start, stop, error) from error
+    for future in futures:
+        _run(*future)
 
 
 def read(source: Source, times: np.ndarray) -> np.ndarray:
@@ -320,15 +316,16 @@ def _start_direct_read(field: Field, start: int, stop: int, out: np.ndarray) -> 
     return tensorstore.array(target, copy=False, write=True).write(selected)
 
 
-def _run(field: Field, times: pd.Index, start: int, stop: int, out: np.ndarray) -> None:
-    """Read one variable at some times into `out` (time, [level,] latitude, longitude), and explain errors."""
+def _run(field: Field, times: pd.Index, start: int, stop: int, work: Callable[[], object]) -> None:
+    """Do work that reads a variable at some times, and explain errors."""
     try:
-        _read_field(field, start, stop, out)
+        work()
     except Exception as error:
         raise _explain(field, times, start, stop, error) from error
 
 
 def _read_field(field: Field, start: int, stop: int, out: np.ndarray) -> None:
+    """Read a variable at times `start` to `stop` into `out` (time, [level,] latitude, longitude)."""
     view, store = field.view, field.tensorstore
     target = _transpose_to(field.variable.dims, out)
     if view is None:

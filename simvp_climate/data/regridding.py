@@ -35,7 +35,8 @@ def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.
     First-order conservative: a new value is the mean of the old cells, weighted by their areas within the new cell.
     Between global grids the area mean (`latitude_weights`) stays the same. Cell areas are spherical, longitudes are
     periodic, and a row at a pole is half a cell. Edges lie midway between the coordinates, also where the file has
-    bounds; the outermost rows extend to the poles where no further row would fit (Gaussian grids).
+    bounds; the outermost rows extend to the poles where no further row would fit (Gaussian grids). To a finer grid
+    (with a warning), one old value fills several cells.
 
     Parameters
     ----------
@@ -63,11 +64,6 @@ def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.
     ValueError
         If a grid is unknown or not regular, a cell of the target reaches beyond the dataset, or a variable holds text,
         dates or classes (CF `flag_values`), which have no mean.
-
-    Warns
-    -----
-    UserWarning
-        If the target is finer: one old value then fills several cells, no detail is gained.
     """
     if not isinstance(dataset, xr.Dataset):
         raise ValueError(f"a {type(dataset).__name__} must become a Dataset first. array.to_dataset(name='t2m')")
@@ -76,12 +72,12 @@ def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.
     target = grid if isinstance(grid, xr.Dataset) else _named_grid(grid)
     old, new = _axes(dataset, "the dataset"), _axes(target, "the target grid")
     degrees = {role: (old[role].values.astype(np.float64), new[role].values.astype(np.float64)) for role in old}
-    weights = {
-        old["latitude"].name: _overlap_of_rows(*degrees["latitude"]),
-        old["longitude"].name: _overlap_of_columns(*degrees["longitude"]),
-    }
-    if finer := [role for role, (before, after) in degrees.items() if _spacing(after) < 0.99 * _spacing(before)]:
-        before, after = (_spacing(values) for values in degrees[finer[0]])
+    overlaps = {"latitude": _overlap_of_rows, "longitude": _overlap_of_columns}
+    weights = {old[role].name: overlap(*degrees[role]) for role, overlap in overlaps.items()}
+    # the median distance of neighbors, which a jump at a seam does not change
+    spacings = {role: [np.median(np.abs(np.diff(values))) for values in pair] for role, pair in degrees.items()}
+    if finer := [role for role, (before, after) in spacings.items() if after < 0.99 * before]:
+        before, after = spacings[finer[0]]
         warnings.warn(
             f"the target is finer than the dataset ({after:g} against {before:g} degrees of {finer[0]}): area means "
             "add no detail, one old value fills several cells. For a smooth field interpolate instead: ds.interp(...)",
@@ -106,10 +102,8 @@ def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.
 def _average(name: str, variable: xr.Variable, weights: dict[str, np.ndarray], min_valid: float) -> xr.Variable:
     """Return a variable on the new grid; `weights` are (old, new) for each dimension."""
     if variable.dtype.kind not in "fiub" or "flag_values" in variable.attrs:
-        raise ValueError(
-            f"{name!r} holds {'classes' if 'flag_values' in variable.attrs else variable.dtype}, which have no mean. "
-            f"Leave it out: ds.drop_vars({name!r})"
-        )
+        content = "classes" if "flag_values" in variable.attrs else variable.dtype
+        raise ValueError(f"{name!r} holds {content}, which have no mean. Leave it out: ds.drop_vars({name!r})")
     # xarray-regrid applies our weights, to dask arrays and with NaN. Its own do not keep the area mean: they give rows
     # at the poles no area, mix the edge rows along longitude, and cut rows in degrees.
     try:
@@ -196,11 +190,6 @@ def _refuse_outside(role: str, target: tuple[float, float], source: tuple[float,
     )
 
 
-def _spacing(degrees: np.ndarray) -> float:
-    """Return the median distance of neighbors, which a jump at a seam does not change."""
-    return float(np.median(np.abs(np.diff(degrees))))
-
-
 def _named_grid(name: object) -> xr.Dataset:
     if not isinstance(name, str) or name not in _GRIDS:
         near = difflib.get_close_matches(str(name), _GRIDS, n=1)
@@ -227,8 +216,5 @@ def _axes(dataset: xr.Dataset, owner: str) -> dict[str, xr.DataArray]:
         raise ValueError(f"{owner} has no usable grid: {error}") from error
     for role, coordinate in axes.items():
         if coordinate.size < 2:
-            raise ValueError(
-                f"{owner} has {coordinate.size} {role}s, but regridding needs at least 2, whose distance is the cell"
-                " size. Keep more rows and columns"
-            )
+            raise ValueError(f"{owner} has {coordinate.size} {role}s, but regridding needs at least 2. Keep more")
     return axes

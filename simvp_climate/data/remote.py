@@ -79,10 +79,16 @@ def request_error(url: str, error: Exception) -> Exception:
             f"no permission to read {url!r} ({first}). Unless the store is public, set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS"
         )
-    host = _host(url)
+    scheme, host = urlsplit(url)[:2]  # s3:// and gs:// addresses begin with a bucket instead of a host
+    if scheme == "s3":
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+        endpoint = os.environ.get("AWS_ENDPOINT_URL") or f"s3.{region}.amazonaws.com"
+        host = urlsplit(endpoint).netloc or endpoint
+    elif scheme == "gs":
+        host = "storage.googleapis.com"
     if re.search("dns error|failed to lookup|Name or service not known|name resolution", text, re.IGNORECASE):
         reason = f"the host {host!r} has no address. Check its spelling, and the network"
-        if urlsplit(url).scheme == "s3":
+        if scheme == "s3":
             reason += f"; if the bucket {urlsplit(url).netloc!r} is on another server, set AWS_ENDPOINT_URL"
     elif re.search("Connection ?refused|Connect call failed", text):
         reason = f"no server listens at {host!r}. Check the port, or wait until the server is up"
@@ -91,16 +97,3 @@ def request_error(url: str, error: Exception) -> Exception:
     else:
         reason = "the server failed repeatedly. Try again later, or copy the store to a local disk"
     return ConnectionError(f"{url!r} cannot be read: {reason}. {first}")
-
-
-def _host(url: str) -> str:
-    """Return the server of an address; s3:// and gs:// addresses begin with a bucket instead."""
-    match urlsplit(url).scheme:
-        case "s3":
-            endpoint = os.environ.get("AWS_ENDPOINT_URL")
-            region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-            return urlsplit(endpoint).netloc or endpoint if endpoint else f"s3.{region}.amazonaws.com"
-        case "gs":
-            return "storage.googleapis.com"
-        case _:
-            return urlsplit(url).netloc

@@ -121,10 +121,8 @@ def find_windows(times: pd.Index, step: str, history: int, horizon: int, name: s
     size, length = parse_step(step), history + horizon
     ordinals = _ordinals(times, size)
     if not ordinals.is_unique:
-        raise ValueError(
-            f"step={step!r} counts months, and {name} has several times in a month: average them first, "
-            "ds.resample(time='1MS').mean()"
-        )
+        fix = "average them first, ds.resample(time='1MS').mean()"
+        raise ValueError(f"step={step!r} counts months, and {name} has several times in a month: {fix}")
     series_step = data_step(times, step) if len(times) > 1 else size
     if size % series_step != type(size)(0):
         label, fix = f"{series_step} months", "choose a multiple of it"
@@ -155,7 +153,19 @@ def select_histories(
         raise ValueError(f"give init_times or every={every!r}, not both")
     histories = find_windows(times, step, history, 0, "the dataset")
     if every is not None:
-        return _histories_every(times, histories, step, every)
+        if isinstance(parse_step(every), int) != isinstance(parse_step(step), int):
+            raise ValueError(f"every={every!r} and step={step!r} must both count months, or both be durations")
+        inits, size = times[histories[:, -1]], parse_step(every)
+        # multiples count from 1970-01-01 00 UTC in the calendar of the times, months from January
+        epoch = inits[0].replace(year=1970, month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
+        elapsed = _ordinals(inits, size) - (1 if isinstance(size, int) else epoch)
+        selected = histories[np.asarray(elapsed % size == type(size)(0))]
+        if not len(selected):
+            raise ValueError(
+                f"every={every!r} matches none of the {len(histories)} times with a full history, "
+                f"{inits[0]} to {inits[-1]}: multiples are counted from 00 UTC"
+            )
+        return selected
     inits = times[-1:] if init_times is None else pd.Index(np.atleast_1d(np.asarray(init_times)))
     if isinstance(times, pd.DatetimeIndex):  # dates may come as text
         inits = pd.DatetimeIndex(inits)
@@ -175,25 +185,6 @@ def select_histories(
     return histories[rows]
 
 
-def _histories_every(times: pd.Index, histories: np.ndarray, step: str, every: str) -> np.ndarray:
-    if isinstance(parse_step(every), int) != isinstance(parse_step(step), int):
-        raise ValueError(
-            f"every={every!r} and step={step!r}: one counts months, the other does not. Give both in months or "
-            "both as durations, or pass init_times"
-        )
-    inits, size = times[histories[:, -1]], parse_step(every)
-    # multiples count from 1970-01-01 00 UTC in the calendar of the times, months from January
-    epoch = inits[0].replace(year=1970, month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
-    elapsed = _ordinals(inits, size) - (1 if isinstance(size, int) else epoch)
-    selected = histories[np.asarray(elapsed % size == type(size)(0))]
-    if not len(selected):
-        raise ValueError(
-            f"every={every!r} matches none of the {len(histories)} times with a full history, "
-            f"{inits[0]} to {inits[-1]}: multiples are counted from 00 UTC"
-        )
-    return selected
-
-
 def _ordinals(times: pd.Index, size: pd.Timedelta | int) -> pd.Index:
     """Return values to which a step can be added: the times, or for months their number of months since year 0."""
     return pd.Index(times.year * 12 + times.month) if isinstance(size, int) else times
@@ -203,9 +194,7 @@ def shared_period(times: pd.Index, windows: np.ndarray, others: pd.Index) -> pd.
     """Return the times of another series that lie within a window, from its first to its last time."""
     if type(times) is not type(others):
         calendars = [getattr(index, "calendar", "standard") for index in (times, others)]
-        raise ValueError(
-            f"the calendars {calendars} differ. Convert all series to one: ds.convert_calendar('standard')"
-        )
+        raise ValueError(f"the calendars {calendars} differ. Convert all to one: ds.convert_calendar('standard')")
     # windows are in order and of equal length: the last to begin before a time is the last to end after it
     latest = np.searchsorted(times[windows[:, 0]], others, side="right") - 1
     is_within = (latest >= 0) & (others <= times[windows[latest, -1]])

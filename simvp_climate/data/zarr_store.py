@@ -29,16 +29,19 @@ def open_zarr(path: str, missing_chunks: Literal["error", "fill"]) -> xr.Dataset
         raw = _open_group(store)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"no Zarr store at {path!r}: it has neither .zgroup nor zarr.json. Check the spelling; the path of a store "
-            "often ends in .zarr"
+            f"no Zarr store at {path!r}: it has neither .zgroup nor zarr.json. Check the spelling"
         ) from error
     except json.JSONDecodeError as error:
         raise ValueError(
-            f"the metadata of the Zarr store {path!r} (.zgroup, .zarray, .zattrs, .zmetadata or zarr.json) are "
-            f"damaged: {error}. Copy or download the store again"
+            f"the metadata of the Zarr store {path!r} are damaged: {error}. Copy or download the store again"
         ) from error
     store.remember_times(raw)
-    dataset = drop_codecs(_cut_to_valid_time(decode_lead_times(raw)))
+    dataset = drop_codecs(decode_lead_times(raw))
+    # drop the times that a store has allocated for the future
+    start, stop = dataset.attrs.get("valid_time_start"), dataset.attrs.get("valid_time_stop")
+    index = dataset.indexes.get("time")
+    if isinstance(index, pd.DatetimeIndex) and index.is_monotonic_increasing and (start or stop) is not None:
+        dataset = dataset.isel(time=index.slice_indexer(start, stop))
     dataset.encoding["source"] = path
     return dataset
 
@@ -78,15 +81,6 @@ def _open_group(store: "CheckedStore") -> xr.Dataset:
         if index is None or len(index) < 3 or not index.is_unique or (index[1:] - index[:-1]).nunique() != 1:
             raise store.missing_chunk_error(key)
     return raw
-
-
-def _cut_to_valid_time(dataset: xr.Dataset) -> xr.Dataset:
-    """Drop the times that a store has allocated for the future, as its attributes tell."""
-    start, stop = dataset.attrs.get("valid_time_start"), dataset.attrs.get("valid_time_stop")
-    index = dataset.indexes.get("time")
-    if not isinstance(index, pd.DatetimeIndex) or not index.is_monotonic_increasing or (start or stop) is None:
-        return dataset
-    return dataset.isel(time=index.slice_indexer(start, stop))
 
 
 class MissingChunkError(ValueError):
@@ -158,7 +152,6 @@ class CheckedStore(WrapperStore[Store]):
         return max(names, key=len) if names else re.split(r"/c?[\d./]*$", key)[0]
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Return the content of a key, or the requested part of it."""
         try:
             content = await self._store.get(key, prototype, byte_range)
         except Exception as error:
@@ -171,7 +164,6 @@ class CheckedStore(WrapperStore[Store]):
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
-        """Return the requested parts of several keys."""
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
     def _check(self, key: str, content: Buffer | None, byte_range: ByteRequest | None) -> None:

@@ -42,18 +42,13 @@ def static_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name not in FORCINGS)
 
 
-def is_clipped(names: Sequence[str]) -> np.ndarray:
-    """Return whether the field of each of `varying_channels(names)` is clipped below at 0, dtype bool."""
-    return np.array([channel == "insolation" for channel in varying_channels(names)], bool)
-
-
 def longitude_harmonics(
     names: Sequence[str], times: pd.Index, latitude: np.ndarray, step: pd.Timedelta | int
 ) -> np.ndarray:
     """Return A, B and C of every varying channel: its field is A + B cos(longitude) + C sin(longitude).
 
     - Insolation at the top of the atmosphere, divided by the solar constant (1361 W m-2): 0 to 1.034. For steps
-      shorter than a day, its value at the time stamp, which the caller clips at 0 (`is_clipped`); for longer steps and
+      shorter than a day, its value at the time stamp, which the caller clips at 0; for longer steps and
       calendar months, the mean over the 24 hours around the time stamp (not over the month).
     - Time of day: cosine and sine of local mean solar time, one turn per day, 1 and 0 at midnight.
     - Time of year: cosine and sine of the elapsed fraction of the year in the calendar of the times, 1 and 0 at the

@@ -83,9 +83,8 @@ class Task:
                 )
         if self.inputs and self.horizon > self.history:
             raise ValueError(
-                f"horizon={self.horizon} must be at most history={self.history}: a second call of the network needs "
-                f"inputs={list(self.inputs)}, which are not forecast. Set horizon={self.history}, or move them to "
-                "variables."
+                f"horizon={self.horizon} must be at most history={self.history}: inputs={list(self.inputs)} are not "
+                f"forecast for a second call. Set horizon={self.history}, or move them to variables."
             )
         object.__setattr__(self, "transforms", _parse_transforms(self.transforms, self.all_variables))
 

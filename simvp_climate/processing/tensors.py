@@ -49,8 +49,9 @@ class Forcings:
         device: torch.device,
     ):
         self.task, self.latitude, self.device = task, latitude, device
-        self.varying_count = len(forcings.varying_channels(task.forcings))
-        self.clipped_channels = [int(index) for index in np.flatnonzero(forcings.is_clipped(task.forcings))]
+        varying = forcings.varying_channels(task.forcings)
+        self.varying_count = len(varying)
+        self.clipped_channels = [index for index, name in enumerate(varying) if name == "insolation"]
         fields = [np.empty((0, len(latitude), len(longitude)))]
         if "coordinates" in task.forcings:
             fields.append(forcings.coordinate_fields(latitude, longitude))

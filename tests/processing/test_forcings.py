@@ -7,7 +7,6 @@ from simvp_climate.processing.forcings import (
     COORDINATE_CHANNELS,
     FORCINGS,
     coordinate_fields,
-    is_clipped,
     longitude_harmonics,
     varying_channels,
 )
@@ -22,7 +21,7 @@ def evaluate_fields(names, times, latitude, longitude, step=HOUR):
     radians = np.deg2rad(np.asarray(longitude, float))
     basis = np.stack([np.ones_like(radians), np.cos(radians), np.sin(radians)])
     values = longitude_harmonics(names, times, np.asarray(latitude, float), step).astype(float) @ basis
-    clipped = is_clipped(names)
+    clipped = [name == "insolation" for name in varying_channels(names)]
     values[:, clipped] = np.maximum(values[:, clipped], 0)
     return values
 
@@ -43,7 +42,6 @@ def test_channels_in_the_order_of_the_names():
     assert varying_channels(["time_of_year", "insolation"]) == ("time_of_year_cos", "time_of_year_sin", "insolation")
     assert varying_channels(FORCINGS)[0] == "insolation" and len(varying_channels(FORCINGS)) == 5
     assert varying_channels(["coordinates", "orography"]) == ()
-    assert is_clipped(["time_of_day", "insolation"]).tolist() == [False, False, True]
     values = longitude_harmonics(FORCINGS, times("2001-01-01", "2001-01-02"), GLOBE, HOUR)
     assert values.shape == (2, 5, 180, 3) and values.dtype == np.float32
     assert longitude_harmonics(["coordinates"], times("2001-01-01"), GLOBE, HOUR).shape == (1, 0, 180, 3)
