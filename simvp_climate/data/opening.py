@@ -15,6 +15,7 @@ from simvp_climate.data.variables import expand
 from simvp_climate.data.zarr_store import open_zarr
 
 _SAMPLE = Path(__file__).parents[1] / "sample" / "gcm_t21_6h_5.625deg.zarr"
+_Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
 
 def open_dataset(
@@ -90,11 +91,7 @@ def is_sample(source: str | os.PathLike) -> bool:
     return os.path.realpath(str(source).removeprefix("file://")) == os.path.realpath(_SAMPLE)
 
 
-def open_raw(
-    path: str | os.PathLike | Sequence[str | os.PathLike],
-    variables: Sequence[str],
-    missing_chunks: Literal["error", "fill"] = "error",
-) -> xr.Dataset:
+def open_raw(path: _Paths, variables: Sequence[str], missing_chunks: str = "error") -> xr.Dataset:
     """Return the Dataset at a path under the names in the file; `variables` select the fields of a GRIB file."""
     is_path = isinstance(path, str | os.PathLike)
     for name in [path] if is_path else path:
@@ -113,7 +110,7 @@ def open_raw(
     return open_files(paths, variables)
 
 
-def _list_paths(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[str | os.PathLike]:
+def _list_paths(path: _Paths) -> list[str | os.PathLike]:
     """Return the files or Zarr stores that a path, a pattern, a folder or a list stands for."""
     if not isinstance(path, str | os.PathLike):
         if not path:

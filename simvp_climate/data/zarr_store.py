@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterable
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,7 @@ from simvp_climate.data.remote import open_remote_store, request_error
 _METADATA = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
 
 
-def open_zarr(path: str, missing_chunks: Literal["error", "fill"]) -> xr.Dataset:
+def open_zarr(path: str, missing_chunks: str) -> xr.Dataset:
     """Return the Dataset of a local or remote Zarr store under the names in the store."""
     base = open_remote_store(path) if "://" in path else LocalStore(path, read_only=True)
     store = CheckedStore(base, path, missing_chunks)
@@ -101,7 +100,7 @@ class CheckedStore(WrapperStore[Store]):
     takes an empty shard for an absent one.
     """
 
-    def __init__(self, store: Store, path: str = "", missing_chunks: Literal["error", "fill"] = "error"):
+    def __init__(self, store: Store, path: str = "", missing_chunks: str = "error"):
         super().__init__(store)
         self.path = path or str(store)  # for messages
         self.missing_chunks = missing_chunks  # "error": an absent chunk raises MissingChunkError
