@@ -337,7 +337,7 @@ def test_paths_that_cannot_be_opened(tmp_path):
     for path, kind, parts in (
         (tmp_path / "era.zarr", FileNotFoundError, ("era.zarr' does not exist", "Did you mean 'era5.zarr'")),
         (tmp_path / "empty", ValueError, ("neither a Zarr store", "contains nothing", "Pass the path")),
-        (tmp_path / "text.nc", ValueError, ("text.nc' cannot be opened",)),
+        (tmp_path / "text.nc", ValueError, ("text.nc' is neither NetCDF nor GRIB",)),
     ):
         with pytest.raises(kind) as error:
             sc.open_dataset(path, ["t2m"])

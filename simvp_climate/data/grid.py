@@ -371,7 +371,7 @@ def latitude_weights(latitude: xr.DataArray | xr.Dataset) -> xr.DataArray:
         names = [name for name in find_candidates(latitude)["latitude"] if latitude[name].ndim == 1]
         if len(names) != 1:
             fix = "Pass the coordinate itself: latitude_weights(ds['my_latitude'])"
-            raise ValueError(f"exactly one latitude is needed, but {list(latitude.coords)} have {len(names)}. {fix}")
+            raise ValueError(f"found {len(names)} latitudes in {list(latitude.coords)}, not exactly one. {fix}")
         latitude = latitude[names[0]]
     check_axis("latitude", str(latitude.name), latitude.values)
     degrees = latitude.values.astype(np.float64)

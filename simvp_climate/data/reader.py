@@ -138,7 +138,8 @@ def list_channels(dataset: xr.Dataset) -> tuple[Channel, ...]:
     channels = []
     for name, variable in dataset.data_vars.items():
         if "time" not in variable.dims:
-            raise ValueError(f"{name!r} has no time, only {variable.dims}. Name it in Task.forcings, not in variables")
+            fix = f"Leave {name!r} out of Task.variables, or name it in Task.forcings"
+            raise ValueError(f"{name!r} has no time, only {variable.dims}: it cannot be forecast. {fix}")
         if extra := sorted(set(variable.dims) - {"time", "level", "latitude", "longitude"}):
             raise ValueError(
                 f"{name!r} has dimensions {extra} beside time, level, latitude and longitude. "
