@@ -18,6 +18,8 @@ from simvp_climate.metrics.definitions import Fields, Metric, Product, concat, m
 from simvp_climate.metrics.pairs import Pairs
 from simvp_climate.metrics.regions import SPACE
 
+Sums = dict[tuple[str, str], xr.Dataset]  # over the grid by (system, metric)
+
 # float64 bytes of the forecast in one block; the arithmetic needs about ten arrays of this size.
 _BLOCK_BYTES = 32 * 2**20
 
@@ -141,10 +143,7 @@ def update_mask(mask: xr.Dataset | None, forecast: xr.Dataset, truth: xr.Dataset
 
 
 def pooled_score(pairs: Pairs, metric: Metric, skipna: bool) -> xr.Dataset:
-    """Return a metric pooled over initializations and the grid, and over members if it is one of ensembles or events.
-
-    Dims (lead_time[, level, region], ...), with the attributes and labels of the forecast.
-    """
+    """Return a metric pooled over initializations, the grid and, for ensembles or events, members."""
     pool_members = metric.needs not in (None, "climatology")
     sums = weighted_sums(pairs, {"": metric}, skipna, pool_members=pool_members)["", ""]
     result = metric.value(metric.per_init_sums(sums).sum("init_time", skipna=False))
@@ -176,7 +175,7 @@ def weighted_sums(
     *,
     pool_members: bool = False,
     derived_systems: Mapping[str, Callable[[Block], xr.Dataset]] | None = None,
-) -> dict[tuple[str, str], xr.Dataset]:
+) -> Sums:
     """Return weighted sums over the grid for every pair, by (system, metric), dims (part, init_time, lead_time, ...).
 
     The parts are the fields of the metric and last the weights; all are zero where a pair is not verified. With
@@ -240,11 +239,9 @@ def _check_applies(metric: Metric, pairs: Pairs) -> None:
         )
 
 
-def _join_blocks(
-    block_sums: dict[tuple[str, str, str], dict[int, list[xr.Variable]]], pairs: Pairs
-) -> dict[tuple[str, str], xr.Dataset]:
+def _join_blocks(block_sums: Mapping[tuple[str, str, str], dict[int, list[xr.Variable]]], pairs: Pairs) -> Sums:
     """Return the sums of all blocks as labeled datasets by (system, metric)."""
-    joined: dict[tuple[str, str], xr.Dataset] = {}
+    joined: Sums = {}
     for (system, label, variable), by_lead in block_sums.items():
         columns = [xr.Variable.concat(sums, "init_time") for sums in by_lead.values()]
         joined.setdefault((system, label), xr.Dataset())[variable] = xr.Variable.concat(columns, "lead_time")

@@ -159,9 +159,7 @@ def _sort_inits(forecast: xr.Dataset, valid_time: xr.DataArray) -> tuple[xr.Data
     return forecast.isel(init_time=order), valid_time.isel(init_time=order)
 
 
-def _match_stored(
-    forecast: xr.Dataset, other: xr.Dataset, scalar_coords: dict[str, xr.DataArray], name: str
-) -> StoredBaseline:
+def _match_stored(forecast: xr.Dataset, other: xr.Dataset, scalar_coords: Mapping, name: str) -> StoredBaseline:
     """Return another system's forecast with the positions of all initializations and leads of the scored one."""
     for dim in ("init_time", "lead_time"):
         if dim in other.coords and other[dim].ndim == 0:  # a single one was selected
@@ -193,9 +191,7 @@ def _check_analysis(forecast: xr.Dataset, valid_time: xr.DataArray, truth: xr.Da
     if (member := find_member(analysis)) is not None:
         raise ValueError(f"the truth has members along {member!r}: pick one, truth.isel({member}=0)")
     if extra := set(analysis.dims) - {"time", "level", *SPACE} - set(forecast.dims):
-        raise ValueError(
-            f"the truth has the dimensions {sorted(map(str, extra))} besides time and grid: select from them"
-        )
+        raise ValueError(f"the truth has the dimensions {sorted(map(str, extra))} besides time and grid: select one")
     if "time" not in analysis.indexes:
         raise ValueError(f"the truth has dims {tuple(truth.dims)} and no times: give analyses along 'time'")
     index = analysis.indexes["time"]
@@ -345,9 +341,7 @@ def check_vector(argument: str, components: tuple[str, str], forecast: xr.Datase
     return units[0]
 
 
-def _selected_level(
-    other: xr.Dataset, names: list[str], scalar_coords: Mapping[str, xr.DataArray]
-) -> np.ndarray | None:
+def _selected_level(other: xr.Dataset, names: list, scalar_coords: Mapping[str, xr.DataArray]) -> np.ndarray | None:
     """Return the level of a forecast with one selected level, if `other` has levels to select from."""
     axis = find_axes(other).level
     level = scalar_coords.get(axis, scalar_coords.get("level"))
@@ -400,9 +394,7 @@ def refuse_overlap(role: str, attrs: Mapping, times: np.ndarray) -> None:
             )
 
 
-def _group_pairs(
-    by: str | None, valid_time: xr.DataArray, complete: np.ndarray
-) -> dict[str | int, xr.DataArray | bool]:
+def _group_pairs(by: str | None, valid_time: xr.DataArray, complete: np.ndarray) -> dict:
     """Return the pairs of each season or month as booleans (init_time, lead_time)."""
     if by is None:
         return {"": True}

@@ -37,24 +37,21 @@ _SURFACES = ("land", "sea")
 _TOLERANCE = 1e-3  # degrees: the noise of coordinates must not exclude the edges of a box
 
 
-def row_weights(latitude: xr.DataArray, weights: Weights) -> xr.DataArray:
-    """Return the weight of each row of the grid, with mean 1."""
-    if weights == "area":
-        return latitude_weights(latitude)
-    if weights == "cos":
-        cosine = np.cos(np.deg2rad(latitude.astype(np.float64)))
-        return cosine / cosine.mean()
-    if weights is None:
-        return xr.ones_like(latitude, dtype=np.float64)
-    raise ValueError(f"weights={weights!r} is unknown: choose 'area', 'cos' or None")
-
-
 def cell_weights(grid: Mapping, weights: Weights, regions: Regions, mask_source: xr.Dataset) -> xr.DataArray:
     """Return the weights of the cells, (latitude), or of those in each region, (region, latitude, longitude).
 
     The regions "land" and "sea" take their land-sea mask from `mask_source`.
     """
-    rows = row_weights(grid["latitude"], weights)
+    latitude = grid["latitude"]
+    if weights == "area":
+        rows = latitude_weights(latitude)
+    elif weights == "cos":
+        cosine = np.cos(np.deg2rad(latitude.astype(np.float64)))
+        rows = cosine / cosine.mean()
+    elif weights is None:
+        rows = xr.ones_like(latitude, dtype=np.float64)
+    else:
+        raise ValueError(f"weights={weights!r} is unknown: choose 'area', 'cos' or None")
     masks = region_masks(regions, grid, mask_source)
     return rows if masks is None else masks * rows
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from simvp_climate.metrics.aggregation import equal_weights, join_groups, lay_out, weighted_sums
+from simvp_climate.metrics.aggregation import Sums, equal_weights, join_groups, lay_out, weighted_sums
 from simvp_climate.metrics.baselines.simple_persistence import persistence as simple_persistence
 from simvp_climate.metrics.categorical.seeps import seeps_pairs
 from simvp_climate.metrics.categorical.thresholds import check_frequency, event_metrics
@@ -20,8 +20,7 @@ from simvp_climate.metrics.regions import SPACE, Regions, Weights
 from simvp_climate.metrics.uncertainty.bootstrap import Bootstrap, Samples, percentiles
 from simvp_climate.metrics.uncertainty.calibration import calibrate_with
 
-# Sums over the grid by (system, metric); the forecast is the system "".
-Sums = dict[tuple[str, str], xr.Dataset]
+Vectors = Mapping[str, tuple[str, str]]  # eastward and northward component by name
 
 _SKILL = "rmse_skill"
 _MISSING_VALUES = {True: "left out", False: "left out where missing at all times, else propagated"}
@@ -40,7 +39,7 @@ def score(
     thresholds: Mapping[str, float] | None = None,
     event_frequency: xr.Dataset | None = None,
     seeps_climatology: xr.Dataset | None = None,
-    vectors: Mapping[str, tuple[str, str]] | None = None,
+    vectors: Vectors | None = None,
     persistence: bool = True,
     weights: Weights = "area",
     skipna: bool = False,
@@ -205,11 +204,30 @@ def _choose_columns(
     metrics: Sequence[str] | None, available: Mapping[str, Metric], pairs: Pairs, baselines: list[str]
 ) -> dict[str, Column]:
     """Return the columns of the named metrics, or of all that apply, by label; raise ValueError if one does not."""
-    metrics = _default_metrics(available, pairs, baselines) if metrics is None else metrics
+    if metrics is None:  # all that apply
+        lacking = {"climatology": pairs.climatology is None, "members": pairs.member is None}
+        names = [name for name, metric in available.items() if metric.default and not lacking.get(metric.needs or "")]
+        last = {name: available[name].wavenumbers[1] for name in names if available[name].wavenumbers}
+        names = [name for name in names if last.get(name, 0) <= pairs.max_wavenumber]
+        metrics = [*names, _SKILL] if baselines else names
     with_skill = [name for name, metric in available.items() if metric.smaller_is_better]
     comparisons = {f"{name}_difference": Column(name, "difference") for name in available}
     comparisons |= {f"{name}_skill": Column(name, "skill") for name in with_skill}
-    _check_metric_names(metrics, available, comparisons)
+    known = [*available, _SKILL]
+    if isinstance(metrics, str):
+        raise ValueError(f"metrics={metrics!r} is one string, a list is needed: [{metrics!r}]")
+    if not metrics:
+        raise ValueError(f"metrics is empty: choose from {known}")
+    if repeated := sorted({str(name) for name in metrics if list(metrics).count(name) > 1}):
+        raise ValueError(f"metrics has {repeated[0]!r} twice: name each once")
+    if unknown := [name for name in metrics if name not in available and name not in comparisons]:
+        for name in unknown:
+            if (metric := METRICS.get(name.removesuffix("_skill").removesuffix("_difference"))) and not metric.fields:
+                raise ValueError(f"{name} needs {metric.needs}: score(..., {metric.needs}=...)")
+        raise ValueError(
+            f"metrics {unknown} are unknown. Choose from {known}, or compare with the baselines by <metric>_skill and "
+            "<metric>_difference"
+        )
     columns = {}
     for name in metrics:
         column = Column(name) if name in available else comparisons[name]
@@ -225,34 +243,6 @@ def _choose_columns(
     return columns
 
 
-def _default_metrics(available: Mapping[str, Metric], pairs: Pairs, baselines: list[str]) -> list[str]:
-    """Return the names of the metrics that apply to the pairs."""
-    lacking = {"climatology": pairs.climatology is None, "members": pairs.member is None}
-    names = [name for name, metric in available.items() if metric.default and not lacking.get(metric.needs or "")]
-    last = {name: available[name].wavenumbers[1] for name in names if available[name].wavenumbers}
-    names = [name for name in names if last.get(name, 0) <= pairs.max_wavenumber]
-    return [*names, _SKILL] if baselines else names
-
-
-def _check_metric_names(metrics: Sequence[str], available: Mapping[str, Metric], comparisons: Mapping) -> None:
-    """Raise ValueError unless metrics is a list of known and different names."""
-    known = [*available, _SKILL]
-    if isinstance(metrics, str):
-        raise ValueError(f"metrics={metrics!r} is one string, a list is needed: [{metrics!r}]")
-    if repeated := sorted({str(name) for name in metrics if list(metrics).count(name) > 1}):
-        raise ValueError(f"metrics has {repeated[0]!r} twice: name each once")
-    if unknown := [name for name in metrics if name not in available and name not in comparisons]:
-        for name in unknown:
-            if (metric := METRICS.get(name.removesuffix("_skill").removesuffix("_difference"))) and not metric.fields:
-                raise ValueError(f"{name} needs {metric.needs}: score(..., {metric.needs}=...)")
-        raise ValueError(
-            f"metrics {unknown} are unknown. Choose from {known}, or compare with the baselines by <metric>_skill and "
-            "<metric>_difference"
-        )
-    if not metrics:
-        raise ValueError(f"metrics is empty: choose from {known}")
-
-
 def _versus(name: str, baseline: str) -> str:
     """Return the label of a comparison with a baseline, "rmse_skill_vs_persistence"."""
     return f"{name}_vs_{baseline.replace(' ', '_')}"
@@ -262,7 +252,7 @@ def _versus(name: str, baseline: str) -> str:
 
 
 def _check_used(
-    metrics: Sequence[str] | None, computed: Mapping[str, Metric], *, vectors: Mapping, **arguments: object
+    metrics: Sequence[str] | None, computed: Mapping[str, Metric], *, vectors: Vectors, **arguments: object
 ) -> None:
     """Raise ValueError if vectors, thresholds or seeps_climatology are given and no computed metric needs them."""
     if vectors and not any(metric.of_vectors for metric in computed.values()):
@@ -293,9 +283,7 @@ def _accumulate(
     return sums
 
 
-def _add_vectors(
-    sums: Sums, metrics: Mapping[str, Metric], vectors: Mapping[str, tuple[str, str]], pairs: Pairs
-) -> None:
+def _add_vectors(sums: Sums, metrics: Mapping[str, Metric], vectors: Vectors, pairs: Pairs) -> None:
     """Add to the sums those of vectors: of the squared error, |dv|^2 = du^2 + dv^2; NaN for other metrics."""
     for vector, components in vectors.items():
         for (_, label), dataset in sums.items():
@@ -388,7 +376,7 @@ def _pairs_with_values(sums: Sums) -> tuple[xr.Dataset, np.ndarray]:
 
 
 def _describe(
-    result: xr.Dataset, ends: list[xr.Dataset], vectors: Mapping[str, tuple[str, str]], pairs: Pairs, samples: Samples
+    result: xr.Dataset, ends: list[xr.Dataset], vectors: Vectors, pairs: Pairs, samples: Samples
 ) -> xr.Dataset:
     """Return the scores with the ends of the intervals as coordinates, and attributes."""
     for name in result.data_vars:

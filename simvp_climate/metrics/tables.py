@@ -50,7 +50,8 @@ def score_table(
         for position in np.ndindex(*(values.sizes[dim] for dim in own_dims)):
             slab = values.isel(dict(zip(own_dims, position, strict=True)))
             # A variable without levels has a blank there.
-            key = [_label_text(slab[dim]) if dim in own_dims else "" for dim in dims]
+            labels = [slab[dim].item() if dim in own_dims else "" for dim in dims]
+            key = [f"{label:g}" if isinstance(label, int | float) else str(label) for label in labels]
             for index, text in enumerate(lead_texts):
                 row = rows.setdefault((variable, *key, text), {})
                 for metric in metrics:
@@ -78,7 +79,3 @@ def _lead_positions(lead_time: xr.DataArray, leads: Sequence | None) -> list[int
             raise ValueError(f"leads has {lead!r}, which is not in the scores: {[lead_text(v) for v in values]}")
         positions.append(int(matches[0]))
     return positions
-
-
-def _label_text(label: xr.DataArray) -> str:
-    return f"{label.item():g}" if label.dtype.kind in "iuf" else str(label.item())

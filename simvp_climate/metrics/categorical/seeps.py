@@ -1,7 +1,6 @@
 """SEEPS: dry, light and heavy precipitation by the climate of each place (Rodwell et al. 2010)."""
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -55,7 +54,7 @@ def seeps(
     names = [str(name) for name in forecast.data_vars]
     if lacking := [name for name in names if _find_names(climatology, name) is None]:
         raise ValueError(f"the climatology has nothing on {lacking}: make it with seeps_climatology(train)")
-    forecast, truth = _map_variables(forecast, _in_meters), _map_variables(rename(truth, names), _in_meters)
+    forecast, truth = _in_meters(forecast), _in_meters(rename(truth, names))
     periods = {"the climatology for SEEPS": climatology.attrs}
     pairs = match(forecast, truth, periods=periods, weights=weights, allow_overlap=allow_overlap)
     return pooled_score(*seeps_pairs(pairs, climatology), skipna=True)
@@ -84,7 +83,7 @@ def seeps_climatology(train: xr.Dataset, *, window_days: int = 61, dry: float | 
     `dry` is None for other steps.
     """
     names = [str(name) for name, variable in train.data_vars.items() if "time" in variable.dims]
-    train = _map_variables(rename(train, names), _in_meters)
+    train = _in_meters(rename(train, names))
     latitude = find_axes(train).latitude
     if len(rows := latitude_bands([train], latitude)) > 1:
         bands = (train.isel({latitude: band}).load() for band in rows)
@@ -184,9 +183,9 @@ def seeps_pairs(pairs: Pairs, climatology: xr.Dataset) -> tuple[Pairs, Metric]:
     """
     names = [str(name) for name in pairs.forecast.data_vars if _find_names(climatology, str(name))]
     if not names:
+        known, variables = list(climatology.data_vars), list(pairs.forecast.data_vars)
         raise ValueError(
-            f"the climatology for SEEPS has {list(climatology.data_vars)} and nothing on "
-            f"{list(pairs.forecast.data_vars)}: make it with seeps_climatology(train)"
+            f"the climatology has {known} and nothing on {variables}: make it with seeps_climatology(train)"
         )
     forecast = pairs.forecast[names]
     dry, thresholds, fractions = {}, {}, {}
@@ -195,15 +194,13 @@ def seeps_pairs(pairs: Pairs, climatology: xr.Dataset) -> tuple[Pairs, Metric]:
         if fraction not in climatology:
             raise ValueError(f"the climatology for SEEPS has {threshold} and no {fraction}")
         if dry_meters is None:
-            raise ValueError(
-                f"the climatology for SEEPS does not define dry for {name}: set it in m, climatology.attrs['dry'] = "
-                "0.25e-3"
-            )
+            fix = "set it in m, climatology.attrs['dry'] = 0.25e-3"
+            raise ValueError(f"the climatology for SEEPS does not define dry for {name}: {fix}")
         factor = _factor_to_meters(forecast[name])
         dry[name] = dry_meters / factor
         heavy = climatology[threshold]
         # without units it is in m, like all precipitation of WeatherBench 2
-        heavy = _in_meters(heavy) if heavy.attrs.get("units") else heavy
+        heavy = _in_meters(heavy.to_dataset(name=name))[name] if heavy.attrs.get("units") else heavy
         thresholds[name] = heavy.astype(np.float64) / factor
         fractions[name] = climatology[fraction]
     # the thresholds take the place of a climatology, so that they are read with each block
@@ -243,9 +240,12 @@ def _seeps_error(f: Fields, dry: dict[str, float], p1: xr.Dataset) -> tuple[xr.D
     return (xr.Dataset({name: error}),)
 
 
-def _in_meters(field: xr.DataArray) -> xr.DataArray:
-    factor = _factor_to_meters(field)
-    return field if factor == 1 else (field * factor).assign_attrs({**field.attrs, "units": "m"})
+def _in_meters(dataset: xr.Dataset) -> xr.Dataset:
+    """Return a dataset with all variables in m; those in m already are untouched."""
+    factors = {name: _factor_to_meters(field) for name, field in dataset.data_vars.items()}
+    converted = {name: dataset[name] * factor for name, factor in factors.items() if factor != 1}
+    attrs = {name: {**dataset[name].attrs, "units": "m"} for name in converted}
+    return dataset.assign({name: field.assign_attrs(attrs[name]) for name, field in converted.items()})
 
 
 def _factor_to_meters(field: xr.DataArray) -> float:
@@ -258,8 +258,3 @@ def _factor_to_meters(field: xr.DataArray) -> float:
     if factors is None:
         raise ValueError(f"{field.name} is in {units!r}: convert it to m")
     return factors[0]
-
-
-def _map_variables(dataset: xr.Dataset, function: Callable[[xr.DataArray], xr.DataArray]) -> xr.Dataset:
-    """Return a dataset with a function applied to every variable; unlike `Dataset.map` it decides on attributes."""
-    return dataset.assign({name: function(dataset[name]) for name in dataset.data_vars})

@@ -43,10 +43,8 @@ def tercile_rpss(
         Analyses; the training period gives the terciles.
     windows
         First and last lead of each mean, in steps from 1: [(1, 28), (29, 56)] are weeks of 6-hourly leads.
-    regions
-        As in `score`.
-    weights, skipna
-        As in `rmse`.
+    regions, weights, skipna
+        As in `score` and `rmse`.
     fair
         False: the RPS without the correction for the number of members, which penalizes small ensembles. Makes no
         difference for a single forecast or one member.

@@ -35,10 +35,7 @@ def fit_calibration(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dat
     totals = sums.sum("init_time", skipna=False)
     factors = ratio(totals.isel(part=0), totals.isel(part=1)).clip(0, 1)
     if lacking := [str(name) for name in factors.data_vars if factors[name].isnull().any()]:
-        raise ValueError(
-            f"forecast, truth or climatology of {lacking} has missing values in some pairs: fit the calibration on a "
-            "period without gaps"
-        )
+        raise ValueError(f"{lacking} have missing values in some pairs: fit the calibration on a period without gaps")
     return factors.assign_attrs(period("calibration", pairs.verified_times))
 
 
@@ -67,10 +64,7 @@ def _select_levels(factors: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
     if "level" not in factors.dims:
         return factors
     if "level" not in forecast.dims:
-        raise ValueError(
-            "the calibration was fitted on levels, and the forecast has none: fit it on the level that is scored, or "
-            "keep the dimension, forecast.sel(level=[500])"
-        )
+        raise ValueError("the calibration has levels, the forecast none: keep the dimension, forecast.sel(level=[500])")
     fitted, levels = read_levels("level", factors["level"].variable).values, forecast["level"].values
     distance = np.abs(fitted[np.newaxis] - levels[:, np.newaxis])
     if (distance.min(axis=1) > 1e-3).any():

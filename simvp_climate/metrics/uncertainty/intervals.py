@@ -102,10 +102,8 @@ def fit_intervals(
 
     Parameters
     ----------
-    forecast
+    forecast, truth
         From a period that was not trained on and will not be verified, best a whole year.
-    truth
-        Analyses of that period.
     probability
         Between 0 and 1.
     climatology
@@ -220,10 +218,8 @@ def coverage(
     ----------
     intervals
         As from a call of `Intervals`, dims (bound, init_time, lead_time, ...).
-    truth, weights, skipna
-        As in `rmse`, with a warning where missing values make the result NaN.
-    regions, by
-        As in `score`.
+    truth, weights, skipna, regions, by
+        As in `rmse` and `score`, with a warning where missing values make the result NaN.
     allow_overlap
         Whether verified times may lie in the period of the fit or of its climatology.
 
