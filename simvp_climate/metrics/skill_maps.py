@@ -102,10 +102,7 @@ def _cell_dims(pairs: Pairs, name: str) -> list[str]:
 
 
 def _accumulate(pairs: Pairs, block_numbers: np.ndarray) -> dict[str, tuple[np.ndarray, "_BlockMeans"]]:
-    """Return for each variable the sums of squared errors, (forecast and baseline, ...), and means of their difference.
-
-    The means are over blocks of initializations, `block_numbers` for each of them.
-    """
+    """Return by variable the sums of squared errors of forecast and baseline, and block means of their difference."""
     names = [str(name) for name in pairs.forecast.data_vars]
     leads_count = pairs.complete.shape[1]
     shapes = {name: (leads_count, *(pairs.grid[dim].size for dim in _cell_dims(pairs, name))) for name in names}

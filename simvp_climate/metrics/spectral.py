@@ -110,9 +110,7 @@ def drift(
 
     Parameters
     ----------
-    forecast
-        Dims (init_time, lead_time, [level,] latitude, longitude).
-    truth
+    forecast, truth
         As in `rmse`; pairs without truth are NaN in the result.
     climatology
         As from `climatology`, in place of the truth, for rollouts longer than the analyses. Cells count if they have

@@ -17,12 +17,8 @@ def fit_calibration(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dat
 
     The factor with the least square error, <a b> / <a^2>, a and b the anomalies of forecast and truth, for each
     variable and lead, clipped to 0..1. Pass it to `score(calibrated=...)`, or compute `climatology + factor * anomaly`.
-    The calibrated forecast has a lower error and less variance: check its activity.
-
-    Parameters
-    ----------
-    forecast, truth, climatology
-        As in `acc`, from a period other than the one to be scored.
+    The calibrated forecast has a lower error and less variance: check its activity. Arguments as in `acc`, from a
+    period other than the one to be scored.
 
     Returns
     -------
