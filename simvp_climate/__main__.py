@@ -99,10 +99,8 @@ def _train_and_score(out: Path, device: str, months: int) -> None:
     train = before.sel(time=slice(pd.Timestamp("2003-09-01") - pd.DateOffset(months=months), None))
     valid, test = ds.sel(time=slice("2003-09", "2003-12")), ds.sel(time=slice("2004-01", "2004-04"))
 
-    task = sc.Task(["z500", "t2m"], history=4, horizon=4)
-    forecaster = sc.train(
-        task, train, valid=valid, model=sc.SimVPv2Config(**MODEL), config=sc.TrainConfig(**TRAINING), device=device
-    )
+    task, model = sc.Task(["z500", "t2m"], history=4, horizon=4), sc.SimVPv2Config(**MODEL)
+    forecaster = sc.train(task, train, valid=valid, model=model, config=sc.TrainConfig(**TRAINING), device=device)
     forecast = forecaster(test, every="12h", horizon=20)
     # Always from all months: a climatology of August alone would be easy to beat in January.
     scores = sc.score(forecast, test, climatology=sc.baselines.climatology(before))
@@ -147,8 +145,8 @@ def check(
         text = f"{page}<body style='font-family:sans-serif'>{report._repr_html_()}</body></html>"
         with _usage_errors(check):
             _write(html_path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
-    severities = ("error", "warning") if strict else ("error",)
-    raise typer.Exit(int(any(finding.severity in severities for finding in report.findings)))
+    severities = {finding.severity for finding in report.findings}
+    raise typer.Exit(int("error" in severities or (strict and "warning" in severities)))
 
 
 @app.command()
@@ -177,16 +175,14 @@ def forecast(
         if invalid := [time for time in init or [] if not re.match(r"-?\d{4}", time)]:
             raise ValueError(f"--init {invalid[0]} is not a date: write 2018-03-01T12")
         trained = sc.Forecaster.load(forecaster, device=device)
-        inputs = [*trained.task.variables, *trained.task.inputs]
-        ds = sc.open_dataset(data, inputs, levels=trained.task.levels)
-        ds = _select_period(ds, start, end, data, ("--start", "--end"))
+        ds = _select_period(_open_states(data, trained.task), start, end, data, ("--start", "--end"))
         if out.suffix == ".zarr":
             forecasts = trained.hindcast(ds, init or None, every or None, horizon, store=out)
         else:
             forecasts = trained(ds, init or None, every or None, horizon)
             _write(out, forecasts.to_netcdf)
-    times, names = forecasts["init_time"].values, ", ".join(map(str, forecasts.data_vars))
-    leads = forecasts.sizes["lead_time"]
+    times, leads = forecasts["init_time"].values, forecasts.sizes["lead_time"]
+    names = ", ".join(map(str, forecasts.data_vars))
     print(f"{out}: {len(times)} forecasts of {names}, {leads} leads, from {times[0]} to {times[-1]}")
 
 
@@ -207,9 +203,8 @@ def score(
     Example: simvp-climate score forecast.zarr graphcast.zarr --truth era5.zarr --train 1979:2015 --out scores.nc
 
     Forecasts after the first have the names of their files, preceded by folders where two would be the same. Intervals
-    are [lower, upper]; fewer than five verified blocks give none.
-
-    Exit status 0 when the scores are printed, 2 if a file cannot be opened or written, or is unsuitable.
+    are [lower, upper]; fewer than five verified blocks give none. Exit status 0 when the scores are
+    printed, 2 if a file cannot be opened or written, or is unsuitable.
     """
     with _usage_errors(score):
         _check_out(out, "--out", _NETCDF)
@@ -308,11 +303,9 @@ def reproduce(
         source = data or stored.attrs.get("data_source", "")
         if not source:
             raise ValueError(f"{forecast} does not name its data: add --data")
-        inputs = [*task.variables, *task.inputs]
-        is_sample = source == "open_sample()"
-        dataset = sc.open_sample(inputs) if is_sample else sc.open_dataset(source, inputs, levels=task.levels)
+        dataset = _open_states(source, task)
         _check_time(dataset, source)
-        states = sc.open_dataset(perturbations, inputs, levels=task.levels) if perturbations else None
+        states = _open_states(perturbations, task) if perturbations else None
     try:
         print(sc.reproduce(stored, trained, dataset, perturbations=states, tolerance=tolerance))
     except ValueError as error:
@@ -433,6 +426,11 @@ def _check(path: str, variables: str, levels: str, history: int, horizon: int, s
         if not names or "grid" not in report.summary:
             return report
     return sc.check(path, sc.Task(names, pressures, history, horizon, step))
+
+
+def _open_states(source: str, task: sc.Task) -> xr.Dataset:
+    names = [*task.variables, *task.inputs]
+    return sc.open_sample(names) if source == "open_sample()" else sc.open_dataset(source, names, levels=task.levels)
 
 
 def _open_forecast(path: Path) -> xr.Dataset:

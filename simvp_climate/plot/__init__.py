@@ -1,9 +1,4 @@
-"""Draw forecasts, scores and training curves; all functions return matplotlib objects.
-
-pyplot makes each figure, because only that installs the display of figures in a notebook, and closes it at once. So a
-notebook shows a figure once, as the value of its cell, a script saves it with `figure.savefig(...)`, and a loop over
-many forecasts leaves nothing open. `ax=` draws into existing axes.
-"""
+"""Draw forecasts, scores and training curves; `figure.savefig(...)` saves a figure, `ax=` draws into existing axes."""
 
 from simvp_climate.plot.forecast_maps import animate, maps, skill_map
 from simvp_climate.plot.longitude_time import hovmoller

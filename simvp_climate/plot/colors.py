@@ -20,10 +20,7 @@ _ABOVE_SEA = 850  # hPa: geopotential is positive at this level and above
 
 
 def prepare_field(field: xr.DataArray, level: float | None = None) -> xr.DataArray:
-    """Return a field ready to draw: precipitation in mm instead of m, anomalies marked.
-
-    The attribute `anomaly` becomes True where values are drawn around zero, and `label` then ends in "anomaly".
-    """
+    """Return a field with precipitation in mm instead of m, and anomalies marked in its attributes and label."""
     attrs = {**field.attrs, "anomaly": _is_anomaly(field, level)}
     if attrs["anomaly"] and "anomal" not in attrs["label"].lower():
         attrs["label"] += " anomaly"
@@ -91,10 +88,7 @@ def _valid_range(variable: Variable, field: xr.DataArray, level: float | None) -
 def value_scale(
     *fields: xr.DataArray, cmap: str | Colormap | None = None, limits: tuple[float, float] | None = None
 ) -> ScalarMappable:
-    """Return the color scale that prepared fields share: around zero for winds and anomalies.
-
-    `cmap` and `limits` must have passed `check_colors`.
-    """
+    """Return the color scale that prepared fields share: around zero for winds and anomalies."""
     field = fields[0]
     values = _finite(*fields)
     low, high = np.percentile(values, (1, 99)).tolist() if values.size else (0.0, 1.0)
@@ -135,10 +129,11 @@ def check_colors(cmap: str | Colormap | None, limits: tuple[float, float] | None
     if limits is None:
         return
     try:
-        low, high = (float(end) for end in limits)
+        low, high = map(float, limits)
+        valid = -np.inf < low < high < np.inf
     except (TypeError, ValueError):
-        low, high = np.nan, np.nan
-    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        valid = False
+    if not valid:
         raise ValueError(f"limits={limits!r} must be two finite numbers, the smaller first: limits=(250, 300)")
     if len(fields) > 1:
         raise ValueError(f"limits={limits!r} must be of one field, not of {fields}: choose with variable= and level=")

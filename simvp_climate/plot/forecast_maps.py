@@ -116,7 +116,9 @@ def maps(
     latitudes = shown_latitudes(source.axes.rows.values, projection, panels)
     names = list(dict.fromkeys(name for name, _ in fields))
     selection = select_forecast(source, truth, names, leads, init, latitudes)
-    groups = [_read_group(selection, *field) for field in fields]
+    groups = [[selection.read_maps(*field, index) for index in range(len(leads))] for field in fields]
+    for row in itertools.chain(*groups) if truth is not None else ():
+        row.append((row[0] - row[1]).assign_attrs(row[0].attrs))
 
     width = (12.0 if columns > 1 else 7.0) if width is None else width
     size, shape = font_size(3 * width / columns), (-(-count // columns), columns)
@@ -128,22 +130,13 @@ def maps(
         _write_titles(group_panels, group, selection, dated, size)
         _draw_group(figure, group_panels, group, scale, columns if len(groups) == 1 else 1, size)
     if title is None and ax is None:
-        title = f"From {selection.start_text}, valid {' / '.join(selection.valid_texts)}"
-        title = textwrap.fill(title, int(12 * width))
+        times = f"From {selection.start_text}, valid {' / '.join(selection.valid_texts)}"
+        title = textwrap.fill(times, int(12 * width))
     if title is not None:
         figure.suptitle(title, fontsize=1.15 * size)
     if ax is None:
         fit_height(figure, panels, shape[0])
     return figure
-
-
-def _read_group(selection: ForecastSelection, name: str, level: float | None) -> list[list[xr.DataArray]]:
-    """Return a row of fields for each lead: the forecast, and with a truth also the truth and the difference."""
-    rows = [selection.read_maps(name, level, index) for index in range(len(selection.leads))]
-    for row in rows:
-        if len(row) == 2:
-            row.append((row[0] - row[1]).assign_attrs(row[0].attrs))
-    return rows
 
 
 def _write_titles(
@@ -170,10 +163,7 @@ def _draw_group(
     columns: int,
     size: float,
 ) -> None:
-    """Draw the fields of a variable at all leads, and their color bars.
-
-    Without a truth, one bar spans several columns, or each map has its own.
-    """
+    """Draw the fields of a variable at all leads, and their color bars: without a truth one, or one for each map."""
     values = [field for row in rows for field in row[:2]]
     differences = [row[2] for row in rows if len(row) == 3]
     scales = [scale, scale, difference_scale(*differences)] if differences else [scale]

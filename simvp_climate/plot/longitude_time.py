@@ -88,16 +88,7 @@ def hovmoller(
     source = open_source(dataset, "forecast" if is_forecast else "dataset")
     name, level = choose_field(source, variable, level)
     band = _latitudes_of_band(source.axes.rows.values, latitudes)
-    if is_forecast:
-        leads = choose_leads(dataset, lead_values(dataset)[0])
-        selection = select_forecast(source, truth, [name], leads, init, band)
-        sources, times = selection.sources, selection.valid_times
-    else:
-        times = _times_of_analyses(source, truth, init)
-        sources = [source.on_points(band, source.axes.columns.values)]
-    grid_latitudes = source.axes.rows.values
-    sections = [_read_section(of_band, name, level, times, grid_latitudes) for of_band in sources]
-    sections = [prepare_field(section.assign_attrs(sections[0].attrs), level) for section in sections]
+    sections, times, start = _read_sections(source, truth, name, level, init, band)
     if anomalies:
         sections = [_subtract_zonal_mean(section) for section in sections]
     scales = [value_scale(*sections, cmap=cmap, limits=limits)] * len(sections)
@@ -115,22 +106,21 @@ def hovmoller(
     panels = panel_axes(ax, count, contents, count, (width, 5.0 if count == 1 else 0.42 * width))
     figure, size, days = figure_of(panels), font_size(3 * width / count), _days(times)
     points = [72 * (0.85 * width / count if ax is None else panel.bbox.width / figure.dpi) for panel in panels]
-    for panel, section, scale, panel_points, panel_title in zip(panels, sections, scales, points, titles, strict=False):
-        _draw_section(panel, section, scale, days)
-        _label_longitudes(panel, section, panel_points / (3.5 * size))
+    for index, (panel, section, scale) in enumerate(zip(panels, sections, scales, strict=True)):
+        _draw_section(panel, section, scale, days, points[index] / (3.5 * size))
         _label_times(panel, times, days)
         panel.tick_params(labelsize=0.85 * size)
-        if panel is not panels[0]:
+        if index:
             panel.tick_params(axis="y", labelleft=False)
-        panel.set_title(panel_title, fontsize=size)
-    panels[0].set_ylabel(_years_text(times), fontsize=0.9 * size)
-    for panel, scale, label, panel_points in zip(panels, scales, labels, points, strict=True):
-        label = textwrap.fill(label, max(12, int(panel_points / (0.5 * size))))
-        bar = color_bar_below(figure, scale, [panel], label, 0.9 * size)
+        panel.set_title(titles[index], fontsize=size)
+    first, last = (date_text(time, "%Y") for time in times[[0, -1]])  # ticks may lack the year
+    panels[0].set_ylabel(first if first == last else f"{first} to {last}", fontsize=0.9 * size)
+    for panel, scale, label, letters in zip(panels, scales, labels, np.array(points) / (0.5 * size), strict=True):
+        bar = color_bar_below(figure, scale, [panel], textwrap.fill(label, max(12, int(letters))), 0.9 * size)
         bar.ax.xaxis.set_major_locator(MaxNLocator(4))
     if title is None and ax is None:
         title = " to ".join(f"{abs(degrees):g}°{'S' if degrees < 0 else 'N'}" for degrees in latitudes)
-        title = f"From {selection.start_text}, {title}" if is_forecast else title
+        title = f"From {start}, {title}" if is_forecast else title
     if title:
         figure.suptitle(title, fontsize=1.1 * size)
     return figure
@@ -155,18 +145,29 @@ def _latitudes_of_band(available: np.ndarray, latitudes: tuple[float, float]) ->
     return selected
 
 
-def _times_of_analyses(source: Source, truth: object, init: object) -> np.ndarray:
-    """Return the times of a Dataset; ValueError if it has none, or settings of a forecast do not apply."""
-    dims, time = tuple(source.dataset.dims), source.axes.time
-    if truth is not None:
-        raise ValueError(f"dataset has dimensions {dims} and no lead_time: truth needs a forecast. Omit truth.")
-    if time is None or time not in dims:
-        raise ValueError(f"dataset has dimensions {dims}: it must be a forecast or have a time.")
-    if init is not None:
-        raise ValueError(f"init={init!r} does not apply: dataset has no init_time. Omit init.")
-    if not source.dataset.sizes[time]:
-        raise ValueError(f"dataset has no {time}, its size is 0: the selection that made it matched nothing.")
-    return source.dataset[time].values
+def _read_sections(
+    source: Source, truth: xr.Dataset | None, name: str, level: float | None, init: object, band: np.ndarray
+) -> tuple[list[xr.DataArray], np.ndarray, str]:
+    """Return the sections of a forecast and its truth, or of analyses, their times, and the initialization as text."""
+    if source.role == "forecast":
+        leads = choose_leads(source.dataset, lead_values(source.dataset)[0])
+        selection = select_forecast(source, truth, [name], leads, init, band)
+        sources, times, start = selection.sources, selection.valid_times, selection.start_text
+    else:
+        dims, time = tuple(source.dataset.dims), source.axes.time
+        if truth is not None:
+            raise ValueError(f"dataset has dimensions {dims} and no lead_time: truth needs a forecast. Omit truth.")
+        if time is None or time not in dims:
+            raise ValueError(f"dataset has dimensions {dims}: it must be a forecast or have a time.")
+        if init is not None:
+            raise ValueError(f"init={init!r} does not apply: dataset has no init_time. Omit init.")
+        times, start = source.dataset[time].values, ""
+        if not len(times):
+            raise ValueError(f"dataset has no {time}, its size is 0: the selection that made it matched nothing.")
+        sources = [source.on_points(band, source.axes.columns.values)]
+    grid_latitudes = source.axes.rows.values
+    sections = [_read_section(of_band, name, level, times, grid_latitudes) for of_band in sources]
+    return [prepare_field(section.assign_attrs(sections[0].attrs), level) for section in sections], times, start
 
 
 def _read_section(
@@ -186,10 +187,7 @@ def _read_section(
 
 
 def _time_rows(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the edges of rows of cells, and the row of each time; rows without a time are gaps.
-
-    Edges lie midway between two times, and half a usual step from a time beside a gap.
-    """
+    """Return the edges of rows of cells, midway between two times, and the row of each time; others are gaps."""
     if len(days) == 1:
         return days[0] + np.array([-0.5, 0.5]), np.array([0])
     steps = np.diff(days)
@@ -197,9 +195,9 @@ def _time_rows(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     after = np.append(steps, min(usual, steps[-1]))
     is_gap = after > 1.5 * usual  # months are 28 to 31 days apart
     upper = days + np.where(is_gap, usual, after) / 2
-    beyond = days[1:][is_gap[:-1]] - usual / 2
+    gap_ends = days[1:][is_gap[:-1]] - usual / 2
     rows = np.arange(len(days)) + np.cumsum(is_gap) - is_gap
-    return np.sort(np.concatenate([[days[0] - min(usual, steps[0]) / 2], upper, beyond])), rows
+    return np.sort(np.concatenate([[days[0] - min(usual, steps[0]) / 2], upper, gap_ends])), rows
 
 
 def _days(times: np.ndarray) -> np.ndarray:
@@ -216,29 +214,26 @@ def _days(times: np.ndarray) -> np.ndarray:
     return days
 
 
-def _draw_section(panel: Axes, section: xr.DataArray, scale: ScalarMappable, days: np.ndarray) -> None:
-    """Draw the cells of a section, time downwards; missing values and times are gray."""
+def _draw_section(
+    panel: Axes, section: xr.DataArray, scale: ScalarMappable, days: np.ndarray, max_labels: float
+) -> None:
+    """Draw the cells of a section, time downwards, and label round meridians; missing values and times are gray."""
     time_edges, rows = _time_rows(days)
     longitudes, _ = longitude_edges(section["longitude"].values)
     cells = np.full((len(time_edges) - 1, len(longitudes) - 1), np.nan)
     cells[rows] = section.values
-    cells = np.ma.masked_invalid(cells)
     panel.set_facecolor("0.85")
-    panel.pcolormesh(longitudes, time_edges, cells, norm=scale.norm, cmap=scale.cmap, rasterized=True)
+    options = dict(norm=scale.norm, cmap=scale.cmap, rasterized=True)
+    panel.pcolormesh(longitudes, time_edges, np.ma.masked_invalid(cells), **options)
     panel.set_ylim(time_edges[-1], time_edges[0])
-
-
-def _label_longitudes(panel: Axes, section: xr.DataArray, max_labels: float) -> None:
-    """Label round meridians, at most as many as fit."""
-    west, east = longitude_edges(section["longitude"].values)[0][[0, -1]]
     steps = (5, 10, 20, 30, 60, 90, 120, 180)
-    step = next((step for step in steps if (east - west) / step <= max_labels), steps[-1])
+    step = next((step for step in steps if (longitudes[-1] - longitudes[0]) / step <= max_labels), steps[-1])
     panel.xaxis.set_major_locator(MultipleLocator(step))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: degrees_text(value, "longitude")))
 
 
 def _label_times(panel: Axes, times: np.ndarray, days: np.ndarray) -> None:
-    """Label a time axis; `_years_text` supplies the year."""
+    """Label a time axis, without the year where dates tell enough."""
     if times.dtype.kind == "M":
         locator = AutoDateLocator(minticks=3, maxticks=9)
         panel.yaxis.set_major_locator(locator)
@@ -253,9 +248,3 @@ def _label_times(panel: Axes, times: np.ndarray, days: np.ndarray) -> None:
         format = "%Y-%m"
     ticks = np.arange(len(times))[:: -(-len(times) // 8)]
     panel.set_yticks(days[ticks], [time.strftime(format) for time in times[ticks]])
-
-
-def _years_text(times: np.ndarray) -> str:
-    """Return the first and the last year of a time axis; its ticks may lack the year."""
-    first, last = (date_text(time, "%Y") for time in times[[0, -1]])
-    return first if first == last else f"{first} to {last}"

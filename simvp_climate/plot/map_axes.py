@@ -1,8 +1,4 @@
-"""Create map axes and draw grid cells on them: projections, extents, coastlines, color bars.
-
-Cells are drawn one by one, never interpolated, and NaN cells stay gray. Coastlines are Natural Earth's, from a file in
-the package: no map needs a network.
-"""
+"""Create map axes and draw grid cells on them, never interpolated: projections, extents, coastlines, color bars."""
 
 import importlib.resources
 from collections.abc import Sequence
@@ -16,20 +12,13 @@ from cartopy.io.shapereader import Reader
 from cartopy.mpl.geoaxes import GeoAxes
 from cartopy.mpl.ticker import LatitudeLocator, LongitudeLocator
 from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
 from simvp_climate.data.grid import closes_longitude
-from simvp_climate.plot.style import (
-    check_axes,
-    color_bar_below,
-    figure_of,
-    new_figure,
-    refuse_settings_with_axes,
-)
+from simvp_climate.plot.style import check_axes, color_bar_below, figure_of, new_figure, refuse_settings_with_axes
 
 _MISSING_COLOR = "0.85"
 _POLAR_EDGE = 20.0  # degrees: maps of a pole end at this latitude
@@ -60,13 +49,6 @@ def longitude_edges(longitudes: np.ndarray) -> tuple[np.ndarray, bool]:
     return edges, is_ring
 
 
-def _western_edge(projection: ccrs.Projection) -> float:
-    """Return the longitude of the western edge of a map."""
-    # PlateCarree states its central longitude as a prime meridian
-    middle = projection.proj4_params.get("lon_0", projection.proj4_params.get("pm", 0.0))
-    return float(middle) - 180
-
-
 def _pole(projection: ccrs.Projection | None) -> int:
     """Return 1 for a map around the north pole, -1 for one around the south pole, and 0 for all others."""
     if projection is None:
@@ -79,20 +61,14 @@ def _pole(projection: ccrs.Projection | None) -> int:
 def shown_latitudes(
     latitudes: np.ndarray, projection: ccrs.Projection | None, panels: list[GeoAxes] | None
 ) -> np.ndarray:
-    """Return the latitudes that maps show: those poleward of 20 degrees on maps of a pole, else all.
-
-    Without this limit the map would show the whole globe, and the polar region would be tiny.
-    """
+    """Return the latitudes that maps show: all, or on maps of a pole, where it would be tiny, those near it."""
     pole = _pole(projection if panels is None else panels[0].projection)
     shown = pole * latitudes >= _POLAR_EDGE
     return latitudes[shown] if pole and shown.any() else latitudes
 
 
 def user_maps(ax: object, count: int, content: str, projection: object, width: float | None) -> list[GeoAxes] | None:
-    """Return the maps that the user passed as `ax`, or None.
-
-    ValueError unless they are `count` maps without `projection` and `width`, or the projection is no cartopy one.
-    """
+    """Return the maps that the user passed as `ax`, or None; ValueError if they do not fit the other arguments."""
     if projection is not None and not isinstance(projection, ccrs.Projection):
         raise ValueError(
             f"projection={projection!r} is a {type(projection).__name__}: it must be one of cartopy, such as "
@@ -107,45 +83,47 @@ def user_maps(ax: object, count: int, content: str, projection: object, width: f
     return panels
 
 
-def _split_columns(edges: np.ndarray, is_ring: bool, cut: float) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return pieces (edges, columns) of a row of cells, split at the meridian `cut`.
-
-    Cartopy draws a cell across the edge of a map in a second layer, and hides it in the first by marking it as missing.
-    If the color map has a color for missing values, these cells then paint over half the map (Robinson and Equal Earth
-    with longitudes 0..360). A cell that is split at the edge needs no second layer.
-    """
-    start = edges[0] + (cut - edges[0]) % 360
-    count = len(edges) - 1
-    split = int(np.searchsorted(edges, start, side="right")) - 1  # the cell that is split
-    east = (np.concatenate([[start], edges[split + 1 :]]), np.arange(split, count))
-    west = (np.concatenate([edges[: split + 1], [start]]), np.arange(split + 1))
-    if split >= count:  # the cut is in the gap of a region
-        pieces = [(edges, np.arange(count))]
-    elif is_ring:
-        pieces = [(np.concatenate([east[0], west[0][1:] + 360]), np.concatenate([east[1], west[1]]))]
-    else:
-        pieces = [east, west]
-    non_empty = []
-    for borders, columns in pieces:
-        wide = np.diff(borders) > 1e-6
-        if wide.any():
-            borders = np.concatenate([borders[:1], borders[1:][wide]])
-            # into the range of the map: PROJ fails beyond 10 radians
-            borders -= 360 * np.floor((borders.mean() - cut) / 360)
-            non_empty.append((borders, columns[wide]))
-    return non_empty
-
-
 class _Extent:
-    """The edges of a grid in degrees; `is_ring` if its longitudes go round the globe."""
+    """The edges of the rows and columns of a grid in degrees; `is_ring` if its longitudes go round the globe."""
 
-    def __init__(self, latitudes: np.ndarray, longitudes: np.ndarray) -> None:
-        self.columns, self.is_ring = longitude_edges(longitudes)
-        self.south, self.north = np.clip(cell_edges(latitudes)[[0, -1]], -90, 90)
+    def __init__(self, field: xr.DataArray) -> None:
+        self.rows = np.clip(cell_edges(field["latitude"].values), -90, 90)
+        self.columns, self.is_ring = longitude_edges(field["longitude"].values)
+        self.south, self.north = self.rows[[0, -1]]
         self.is_globe = self.is_ring and self.north - self.south > 120
         self.middle = 0.0 if self.is_ring else (self.columns[0] + self.columns[-1]) / 2
         # no region crosses the edge of a frame around its own middle
         self.frame = ccrs.PlateCarree(central_longitude=self.middle)
+
+    def split_columns(self, projection: ccrs.Projection) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return pieces (edges, columns) of a row of cells, split at the western edge of a map.
+
+        Cartopy draws a cell across the edge of a map in a second layer, and hides it in the first by marking it as
+        missing. If the color map has a color for missing values, these cells then paint over half the map (Robinson and
+        Equal Earth with longitudes 0..360). A cell that is split at the edge needs no second layer.
+        """
+        # PlateCarree states its central longitude as a prime meridian
+        cut = float(projection.proj4_params.get("lon_0", projection.proj4_params.get("pm", 0.0))) - 180
+        edges, count = self.columns, len(self.columns) - 1
+        start = edges[0] + (cut - edges[0]) % 360
+        split = int(np.searchsorted(edges, start, side="right")) - 1  # the cell that is split
+        east = (np.concatenate([[start], edges[split + 1 :]]), np.arange(split, count))
+        west = (np.concatenate([edges[: split + 1], [start]]), np.arange(split + 1))
+        if split >= count:  # the cut is in the gap of a region
+            pieces = [(edges, np.arange(count))]
+        elif self.is_ring:
+            pieces = [(np.concatenate([east[0], west[0][1:] + 360]), np.concatenate([east[1], west[1]]))]
+        else:
+            pieces = [east, west]
+        non_empty = []
+        for borders, columns in pieces:
+            wide = np.diff(borders) > 1e-6
+            if wide.any():
+                borders = np.concatenate([borders[:1], borders[1:][wide]])
+                # into the range of the map: PROJ fails beyond 10 radians
+                borders -= 360 * np.floor((borders.mean() - cut) / 360)
+                non_empty.append((borders, columns[wide]))
+        return non_empty
 
 
 def create_maps(
@@ -157,11 +135,8 @@ def create_maps(
     size: float,
     panels: list[GeoAxes] | None,
 ) -> tuple[Figure, list[GeoAxes]]:
-    """Return a figure of empty maps with coastlines that show the grid of a field: a new one, or the user's panels.
-
-    `width` is in inches; `size` is that of the text in points. Maps of a region without a projection get tick labels.
-    """
-    extent = _Extent(field["latitude"].values, field["longitude"].values)
+    """Return a figure of empty maps with coastlines that show the grid of a field: a new one, or the user's panels."""
+    extent = _Extent(field)
     has_tick_labels = projection is None and panels is None and not extent.is_globe
     if panels is None:
         figure = new_figure(width)
@@ -192,7 +167,7 @@ def _show_extent(panel: GeoAxes, extent: _Extent) -> None:
         angle = np.linspace(0, 2 * np.pi, 361)
         circle = 0.5 + 0.5 * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
         panel.set_boundary(Path(circle), transform=panel.transAxes)
-    elif extent.is_globe or len(_split_columns(extent.columns, extent.is_ring, _western_edge(panel.projection))) > 1:
+    elif extent.is_globe or len(extent.split_columns(panel.projection)) > 1:
         panel.set_global()
     else:
         west, east = (-180, 180) if extent.is_ring else extent.columns[[0, -1]] - extent.middle
@@ -241,27 +216,19 @@ def _coastlines() -> ShapelyFeature:
 
 def draw_cells(panel: GeoAxes, field: xr.DataArray, scale: ScalarMappable) -> list[Artist]:
     """Draw the cells of a field on a map, and return what was drawn."""
-    edges, is_ring = longitude_edges(field["longitude"].values)
-    latitude_edges = np.clip(cell_edges(field["latitude"].values), -90, 90)
+    extent = _Extent(field)
     cells = np.ma.masked_invalid(field.values)
     options = dict(norm=scale.norm, cmap=scale.cmap, transform=ccrs.PlateCarree(), shading="flat", rasterized=True)
     previous = set(panel.collections)
-    for borders, columns in _split_columns(edges, is_ring, _western_edge(panel.projection)):
-        borders = borders.copy()
+    for borders, columns in extent.split_columns(panel.projection):
         # slightly within the map: its edge belongs to both sides
         borders[[0, -1]] += 1e-5, -1e-5
-        panel.pcolormesh(borders, latitude_edges, cells[:, columns], **options)
+        panel.pcolormesh(borders, extent.rows, cells[:, columns], **options)
     return [artist for artist in panel.collections if artist not in previous]
 
 
 def add_color_bar(
-    figure: Figure,
-    scale: ScalarMappable,
-    panels: Sequence[Axes],
-    label: str,
-    fields: Sequence[xr.DataArray],
-    size: float,
-    columns: int,
+    figure: Figure, scale: ScalarMappable, panels: list[GeoAxes], label: str, fields: list, size: float, columns: int
 ) -> None:
     """Add a color bar below panels that span `columns` of the figure, with arrows where values exceed its ends."""
     low = any((field < scale.norm.vmin).any() for field in fields)

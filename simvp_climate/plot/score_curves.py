@@ -57,10 +57,8 @@ def scores(
         Published scores of other models, rows of `sc.metrics.published()`. Rows with the grid, variables, metrics and
         leads of the figure are drawn as dashes with a letter for each model. The legend names their truth and years,
         which may differ from yours. Select models with `table[table["model"].isin([...])]`.
-    width
-        Width of the figure in inches; default 4 for each column of panels. The text shrinks with it.
-    ax
-        Axes to draw into, one for each panel, row by row.
+    width, ax
+        Of the figure in inches, default 4 for each column of panels; or axes, one for each panel, row by row.
 
     Returns
     -------
@@ -83,10 +81,7 @@ def scores(
         published = _select_published(published, scores, names, metrics)
     rows = [(", ".join([display_name(row), *texts]), row) for texts, row in score_rows(scores[names])]
     if len(rows) > MAX_ROWS:
-        raise ValueError(
-            f"{len(rows)} rows of panels are more than {MAX_ROWS}: select with variables=[...] or"
-            " scores.sel(level=[500, 850])."
-        )
+        raise ValueError(f"{len(rows)} rows of panels are more than {MAX_ROWS}: select with variables=[...] or sel.")
 
     columns = len(metrics) if len(metrics) > 1 else min(3, len(rows))
     count = len(rows) * len(metrics)
@@ -105,9 +100,8 @@ def scores(
         x_label = f"Lead time [{lead_unit}]" if panel in panels[-columns:] else ""
         label_panel(panel, textwrap.fill(title, 42), x_label, label, size)
         panel.set_xlim(0, 1.03 * leads.max())
-        # whole days, or hours that divide a day
-        ticks = MaxNLocator(8, steps=[1, 3, 6, 10] if lead_unit == "hours" else None, integer=True)
-        panel.xaxis.set_major_locator(ticks)
+        steps = [1, 3, 6, 10] if lead_unit == "hours" else None  # hours that divide a day
+        panel.xaxis.set_major_locator(MaxNLocator(8, steps=steps, integer=True))
         if published is not None:
             of_panel = published[(published["variable"] == str(row.name)) & (published["metric"] == name)]
             axis_height = 0.68 * axis_length if ax is None else panel.bbox.height / figure.dpi * 72
@@ -117,24 +111,22 @@ def scores(
     if not systems:
         return figure
 
-    ordered = [str(name) for name in scores["system"].values if str(name) in systems]
-    ordered.sort(key=lambda name: name in BASELINE_STYLES)  # forecasts first
-    lines = [*(systems[name] for name in ordered), *letters.values()]
+    # forecasts first
+    ordered = sorted(map(str, scores["system"].values), key=lambda name: name in BASELINE_STYLES)
+    lines = [*(systems[name] for name in ordered if name in systems), *letters.values()]
     if ax is None:
         legend = _add_legend_below(figure, lines, columns, size, long=bool(letters))
     else:
-        text_size = (0.7 if letters else 0.9) * size
-        legend = panels[0].legend(handles=lines, frameon=False, fontsize=text_size)
+        legend = panels[0].legend(handles=lines, frameon=False, fontsize=(0.7 if letters else 0.9) * size)
     if published is not None:
         note = textwrap.fill(_origin_text(published, scores), int(11 * width) if ax is None else 40)
         legend.set_title(note, prop={"size": 0.8 * size})
     return figure
 
 
-def check_scores(scores: object) -> xr.Dataset:
+def check_scores(scores: xr.Dataset) -> xr.Dataset:
     """Return scores with the dimensions system, metric and lead_time; ValueError if one is missing or empty."""
     check_dataset(scores, "scores")
-    assert isinstance(scores, xr.Dataset)
     for dimension in ("system", "metric", "lead_time"):
         if dimension not in scores.dims:
             if dimension not in scores.coords:
@@ -160,11 +152,9 @@ def _choose_metrics(scores: xr.Dataset, metric: str | Sequence[str] | None) -> l
     if metric is not None:
         return choose_names(metric, available, "metric", "scores")
 
-    def has_values(name: str) -> bool:
-        return any(bool(np.isfinite(array).any()) for array in scores.sel(metric=name).data_vars.values())
-
     headline = [name for name in METRICS if METRICS[name].headline and name in available]
-    return [name for name in headline if has_values(name)] or available
+    finite = np.isfinite(scores).any([dim for dim in scores.dims if dim != "metric"])
+    return [name for name in headline if any(finite.sel(metric=name).data_vars.values())] or available
 
 
 def score_rows(scores: xr.Dataset) -> Iterator[tuple[list[str], xr.DataArray]]:
@@ -174,7 +164,7 @@ def score_rows(scores: xr.Dataset) -> Iterator[tuple[list[str], xr.DataArray]]:
         labels = [scores[dim].values for dim in dims]
         for position in np.ndindex(*map(len, labels)):
             index = dict(zip(dims, position, strict=True))
-            texts = [coordinate_text(scores, str(dim), scores[dim].values[at]) for dim, at in index.items()]
+            texts = [coordinate_text(scores, str(dim), scores[dim].values[place]) for dim, place in index.items()]
             yield texts, array.isel(index)
 
 
@@ -192,10 +182,7 @@ def _describe(metric: str) -> tuple[str, bool, float | None]:
 
 
 def _draw_metric(panel: Axes, row: xr.DataArray, metric: str, leads: np.ndarray, systems: dict[str, Line2D]) -> None:
-    """Draw line and interval of every system with values, and the reference value; limit the axis.
-
-    Each line is added to `systems` for the legend.
-    """
+    """Draw lines and intervals of the systems, and the reference value; add lines to `systems` for the legend."""
     values = row.sel(metric=metric)
     names = [str(name) for name in values["system"].values]
     forecasts = [name for name in names if name not in BASELINE_STYLES]
@@ -269,10 +256,7 @@ def _add_legend_below(figure: Figure, lines: list[Line2D], columns: int, size: f
 
 
 def _select_published(published: object, scores: xr.Dataset, names: list[str], metrics: list[str]) -> pd.DataFrame:
-    """Return the published scores of variables and metrics with the grid, leads and units of `scores`.
-
-    Adds the column "lead", in the unit of `lead_axis`. ValueError if there are none.
-    """
+    """Return the published scores to draw, in the units of `scores`, with a column "lead" in that of `lead_axis`."""
     if not isinstance(published, pd.DataFrame) or set(_PUBLISHED_COLUMNS) - set(published.columns):
         content = list(published.columns) if isinstance(published, pd.DataFrame) else type(published).__name__
         raise ValueError(f"published is {content}: pass rows of sc.metrics.published(), columns {_PUBLISHED_COLUMNS}.")
@@ -335,10 +319,7 @@ def _origin_text(published: pd.DataFrame, scores: xr.Dataset) -> str:
 def _draw_published(
     panel: Axes, published: pd.DataFrame, letters: dict[str, Line2D], axis_height: float, size: float
 ) -> None:
-    """Draw published scores as dashes with letters, and add each model to `letters` for the legend.
-
-    The height of the axis and the size of the letters are in points.
-    """
+    """Draw published scores as dashes with letters of a size in points; add models to `letters` for the legend."""
     if published.empty:
         return
     for model, rows in published.groupby("model", sort=False):
@@ -362,10 +343,7 @@ def _draw_published(
 def _draw_letters(
     panel: Axes, lead: float, rows: pd.DataFrame, letters: dict[str, Line2D], axis_height: float, size: float
 ) -> None:
-    """Draw the letters of ascending scores at one lead, in columns where they would overlap.
-
-    The letter of a score beyond the limits is at the edge, with an arrow.
-    """
+    """Draw the letters of ascending scores at a lead, in columns where they would overlap, with arrows at the edge."""
     low, high = panel.get_ylim()
     tops: list[float] = []  # of the highest letter in each column, in points
     for _, row in rows.iterrows():

@@ -47,10 +47,8 @@ def scorecard(
         Lead times to draw, "3D" or as in `scores.lead_time`; default up to 12, evenly spaced.
     title
         Default the names of both systems; with `ax`, the title of the first panel has them.
-    width
-        Width of the figure in inches.
-    ax
-        Axes to draw into: one for the skill, and one for each of activity and small-scale variance in the scores.
+    width, ax
+        As in `scores`; `ax` are one for the skill, and one for each of activity and small-scale variance in the scores.
 
     Returns
     -------
@@ -74,26 +72,17 @@ def scorecard(
     scores = scores.isel(lead_time=positions if leads is None else [index for index, _ in choose_leads(scores, leads)])
     values, unit = lead_axis(scores)
     lead_texts = [f"{value:g} {_LEAD_UNITS[unit]}" for value in values]
-    rows = [
-        (", ".join([str(row.name), *texts]), row)
-        for texts, row in score_rows(scores)
-        if np.isfinite(row.sel(metric=skill)).any()
-    ]
+    rows = {", ".join([str(row.name), *texts]): row for texts, row in score_rows(scores)}
+    rows = {name: row for name, row in rows.items() if np.isfinite(row.sel(metric=skill)).any()}
     if not rows:
         raise ValueError(f"{skill} has no finite value, so there is nothing to draw.")
 
     prefix = f"{system}, skill" if ax is not None and title is None else "Skill"  # user axes get no figure title
     tables = {skill: f"{prefix} over {baseline}, {metric.upper()}"}
-    available = set(scores["metric"].values)
-    tables |= {
-        name: definition.label.removesuffix(" ratio")
-        for name, definition in METRICS.items()
-        if definition.sharpness and name in available
-    }
-    row_names = [name for name, _ in rows]
-    longest_name = max(map(len, row_names))
+    sharpness = [name for name in METRICS if METRICS[name].sharpness and name in scores["metric"]]
+    tables |= {name: METRICS[name].label.removesuffix(" ratio") for name in sharpness}
     panel_width = max(len(lead_texts) * 0.42, 1.6)  # at least as wide as its title and color bar
-    width = 0.09 * longest_name + len(tables) * (panel_width + 0.25) if width is None else width
+    width = 0.09 * max(map(len, rows)) + len(tables) * (panel_width + 0.25) if width is None else width
     size = float(np.clip(font_size(width), 6.5, 9.0))
     contents = "the skill, and what there is of activity and variance"
     panels = panel_axes(ax, len(tables), contents, len(tables), (width, 0.28 * len(rows) + 0.17 * size))
@@ -106,13 +95,13 @@ def scorecard(
         scales.append(ScalarMappable(Normalize(low, high), colors))
         _draw_table(panel, rows, name, scales[-1], size, in_percent=name == skill)
         panel.set_xticks(range(len(lead_texts)), lead_texts, fontsize=0.85 * size)
-        panel.set_yticks(range(len(rows)), row_names if panel is panels[0] else [], fontsize=size)
+        panel.set_yticks(range(len(rows)), list(rows) if name == skill else [], fontsize=size)
         points = 72 * width / (len(tables) + 0.3) if ax is None else panel.get_window_extent().width / figure.dpi * 72
         panel.set_title(textwrap.fill(text, max(8, int(points / (0.55 * size)))), fontsize=size)
     _mark_significant(panels[0], rows, skill, size)
+    shape = dict(extend="both", shrink=0.9, pad=0.3 / len(rows), aspect=18)
     for panel, name, scale in zip(panels, tables, scales, strict=True):
         meaning = "blue: better" if name == skill else "1: as the truth"
-        shape = dict(extend="both", shrink=0.9, pad=0.3 / len(rows), aspect=18)
         bar = color_bar_below(figure, scale, [panel], meaning, 0.85 * size, **shape)
         ticks = np.linspace(*scale.get_clim(), 3)
         bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
@@ -137,17 +126,16 @@ def _check_skill(scores: xr.Dataset, skill: str, metric: str, baseline: str, sys
 
 
 def _draw_table(
-    panel: Axes, rows: list[tuple[str, xr.DataArray]], metric: str, scale: ScalarMappable, size: float, in_percent: bool
+    panel: Axes, rows: dict[str, xr.DataArray], metric: str, scale: ScalarMappable, size: float, in_percent: bool
 ) -> None:
     """Draw a cell for each row and lead, with its color and value; gray without a value."""
-    values = np.stack([row.sel(metric=metric).values for _, row in rows])
+    values = np.stack([row.sel(metric=metric).values for row in rows.values()])
     panel.imshow(np.ma.masked_invalid(values), cmap=scale.cmap, norm=scale.norm, aspect="auto")
     panel.set_facecolor("0.85")
     for (y, x), value in np.ndenumerate(values):
         if np.isfinite(value):
-            is_dark = not 0.2 <= scale.norm(value) <= 0.8
             text = f"{round(100 * value) + 0:d}" if in_percent else f"{value:.2f}"  # + 0 turns -0 into 0
-            color = "white" if is_dark else "black"
+            color = "black" if 0.2 <= scale.norm(value) <= 0.8 else "white"
             panel.text(x, y, text, ha="center", va="center", fontsize=0.8 * size, color=color)
     # white lines between the cells
     panel.set_xticks(np.arange(-0.5, values.shape[1]), minor=True)
@@ -157,9 +145,9 @@ def _draw_table(
     panel.spines[:].set_visible(False)
 
 
-def _mark_significant(panel: Axes, rows: list[tuple[str, xr.DataArray]], skill: str, size: float) -> None:
+def _mark_significant(panel: Axes, rows: dict[str, xr.DataArray], skill: str, size: float) -> None:
     """Draw a triangle where the interval of the skill excludes zero."""
-    for y, (_, row) in enumerate(rows):
+    for y, row in enumerate(rows.values()):
         low, high = (row.coords.get(f"{row.name}_{end}") for end in ("low", "high"))
         if low is None:
             continue

@@ -20,20 +20,14 @@ from simvp_climate.plot.style import coordinate_text, display_name
 
 @dataclass(frozen=True)
 class Source:
-    """A Dataset to draw from, its axes, and its name in errors ("forecast", "truth").
-
-    `axes.time` is the dimension of the leads in a forecast.
-    """
+    """A Dataset to draw from, its axes, and its name in errors ("forecast", "truth")."""
 
     dataset: xr.Dataset
-    axes: Axes
+    axes: Axes  # the time of a forecast is lead_time
     role: str
 
     def read(self, name: str, level: float | None, times: int | slice) -> xr.DataArray:
-        """Return a variable at a level and at times, dims ([time,] latitude, longitude), on the canonical grid.
-
-        The attribute `label` names both. ValueError if the variable has other dimensions, or lacks the level.
-        """
+        """Return a variable at a level and times on the canonical grid, labeled, dims ([time,] latitude, longitude)."""
         axes, array = self.axes, self.dataset[name]
         if level is not None:
             levels = array[axes.level].values.tolist() if axes.level in array.dims else []
@@ -208,10 +202,7 @@ def _lead_position(leads: np.ndarray, months: bool, lead: object) -> int:
 
 
 def _lead_texts(leads: np.ndarray, months: bool) -> list[str]:
-    """Return leads of one list in one unit: "+2 months"; "+3 d" where all are whole days, else "+12 h".
-
-    A single lead of one day is "+24 h".
-    """
+    """Return leads in one unit: "+2 months"; "+3 d" where all are whole days, but not a single one; else "+12 h"."""
     if months:
         return [f"+{lead:g} month" + ("" if lead == 1 else "s") for lead in leads]
     hours = leads / np.timedelta64(1, "h")
@@ -221,17 +212,15 @@ def _lead_texts(leads: np.ndarray, months: bool) -> list[str]:
 
 
 def select_forecast(
-    forecast: Source,
-    truth: xr.Dataset | None,
-    names: Sequence[str],
-    leads: list[tuple[int, str]],
-    init: object,
-    latitudes: np.ndarray,
+    forecast: Source, truth: xr.Dataset | None, names: Sequence[str], leads: list, init: object, latitudes: np.ndarray
 ) -> ForecastSelection:
     """Return one forecast, by default the last whose valid times at these leads are all in the truth."""
     inits = _coordinate(forecast.dataset, "init_time")
     lead_positions, lead_texts = map(list, zip(*leads, strict=True))
-    valid_times = _valid_times(forecast.dataset)[:, lead_positions]
+    _coordinate(forecast.dataset, "valid_time")
+    valid, dims = forecast.dataset["valid_time"], ("init_time", "lead_time")
+    valid = valid.expand_dims([dim for dim in dims if dim not in valid.dims]).transpose(*dims)
+    valid_times = valid.values[:, lead_positions]
     candidates = range(len(inits))[::-1] if init is None else [_init_position(inits, init)]
     sources, chosen = [forecast], candidates[0]
     if truth is not None:
@@ -280,12 +269,13 @@ def _match_times(
     """Return the first of some forecasts whose valid times are all in the truth, and their positions there."""
     truth_times = truth.dataset[truth.axes.time].values
     if truth_times.dtype.kind != valid_times.dtype.kind:
-        raise ValueError(
-            f"valid_time has type {valid_times.dtype}, truth's time {truth_times.dtype}: their calendars differ."
-        )
-    position_of = {time: position for position, time in enumerate(_comparable(truth_times))}
+        types = f"valid_time has type {valid_times.dtype}, truth's time {truth_times.dtype}"
+        raise ValueError(f"{types}: their calendars differ.")
+    if truth_times.dtype.kind == "M":  # values that compare equal whatever the resolution
+        truth_times, valid_times = (times.astype("datetime64[ns]") for times in (truth_times, valid_times))
+    position_of = {time: position for position, time in enumerate(truth_times.tolist())}
     for candidate in candidates:
-        times = _comparable(valid_times[candidate])
+        times = valid_times[candidate].tolist()
         if position_of.keys() >= set(times):
             return candidate, [position_of[time] for time in times]
     raise ValueError(
@@ -297,21 +287,11 @@ def _match_times(
 def _coordinate(forecast: xr.Dataset, name: str) -> np.ndarray:
     """Return the values of a coordinate of a forecast, at least one; a scalar counts as one."""
     if name not in forecast.coords:
-        raise ValueError(
-            f"forecast has no coordinate {name!r}: it has {list(forecast.coords)}. Pass the output of a Forecaster,"
-            " dims (init_time, lead_time, ...) with valid_time."
-        )
+        raise ValueError(f"forecast has no coordinate {name!r}: pass the output of a Forecaster, which has valid_time.")
     values = np.atleast_1d(forecast[name].values)
     if not values.size:
         raise ValueError(f"forecast has no {name}, its size is 0: the selection that made it matched nothing.")
     return values
-
-
-def _valid_times(forecast: xr.Dataset) -> np.ndarray:
-    """Return the valid times of a forecast, dims (init_time, lead_time); either may be a scalar coordinate."""
-    _coordinate(forecast, "valid_time")
-    valid, dims = forecast["valid_time"], ("init_time", "lead_time")
-    return valid.expand_dims([dim for dim in dims if dim not in valid.dims]).transpose(*dims).values
 
 
 def _init_position(inits: np.ndarray, init: object) -> int:
@@ -330,11 +310,6 @@ def _init_position(inits: np.ndarray, init: object) -> int:
         text = repr(init) if isinstance(init, str) else str(init)
         raise ValueError(f"init={text} not in forecast: it has {span_text(inits)}.")
     return int(matches[0])
-
-
-def _comparable(times: np.ndarray) -> list:
-    """Return times as values that compare equal whatever the resolution of datetime64."""
-    return times.astype("datetime64[ns]").tolist() if times.dtype.kind == "M" else times.tolist()
 
 
 def date_text(time: object, format: str) -> str:

@@ -24,10 +24,10 @@ BASELINE_STYLES = {"persistence": ("0.5", "x", "-"), "climatology": ("black", ""
 
 
 def new_figure(width: float, height: float = 4.0) -> Figure:
-    """Return an empty figure that a notebook displays and pyplot does not keep open."""
+    """Return an empty figure that a notebook displays once, as the value of its cell, and that does not stay open."""
     if not width > 0:
         raise ValueError(f"width={width!r} must be greater than 0 (inches).")
-    figure = plt.figure(figsize=(width, height), layout="constrained")
+    figure = plt.figure(figsize=(width, height), layout="constrained")  # only pyplot installs the display in notebooks
     plt.close(figure)  # Removes it from pyplot's list only; the figure stays usable.
     return figure
 

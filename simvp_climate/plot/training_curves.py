@@ -41,7 +41,7 @@ def training_curve(histories: object, *, width: float | None = None, ax: Axes | 
     Raises
     ------
     ValueError
-        If there is no history, or a history without epochs.
+        If there is no history, or one without epochs.
     """
     runs = histories if isinstance(histories, Mapping) else {"": histories}
     tables = {str(name): _history_table(str(name), run) for name, run in runs.items()}
