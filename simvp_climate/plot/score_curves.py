@@ -81,7 +81,9 @@ def scores(
         published = _select_published(published, scores, names, metrics)
     rows = [(", ".join([display_name(row), *texts]), row) for texts, row in score_rows(scores[names])]
     if len(rows) > MAX_ROWS:
-        raise ValueError(f"{len(rows)} rows of panels are more than {MAX_ROWS}: select with variables=[...] or sel.")
+        raise ValueError(
+            f"{len(rows)} rows of panels are more than {MAX_ROWS}: set variables=, or scores.sel(level=...)"
+        )
 
     columns = len(metrics) if len(metrics) > 1 else min(3, len(rows))
     count = len(rows) * len(metrics)
