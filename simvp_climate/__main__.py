@@ -387,7 +387,10 @@ def _table_with_intervals(scores: xr.Dataset) -> pd.DataFrame:
     table = sc.score_table(scores)
     bounds = []
     for end in ("low", "high"):
-        values = {name: scores[f"{name}_{end}"].assign_attrs(array.attrs) for name, array in scores.data_vars.items()}
+        values = {
+            name: scores.get(f"{name}_{end}", array * np.nan).assign_attrs(array.attrs)
+            for name, array in scores.data_vars.items()
+        }
         bounds.append(sc.score_table(scores.assign(values)).reindex(index=table.index, columns=table.columns))
     cells = np.vectorize(_cell_text, otypes=[object])(table, *bounds)
     texts: pd.DataFrame = pd.DataFrame(cells, table.index, table.columns).stack("system", future_stack=True)
