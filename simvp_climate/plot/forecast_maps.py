@@ -67,8 +67,7 @@ def maps(
     variable
         A name or several; default all. Each variable, level and lead is one row of maps; without truth, one map.
     lead
-        "3D", "12h" or a timedelta; a number of months where lead_time counts months; or a list of these. Default the
-        last.
+        "3D", "12h" or a timedelta; a number where lead_time counts months; or a list of these. Default the last.
     init
         A time such as "2018-03-01T12". Default the last one whose valid times the truth has.
     level
@@ -307,8 +306,7 @@ def skill_map(
     skill
         Output of `simvp_climate.metrics.skill_map`.
     variable, lead
-        One or several; default all variables, at the last lead. A row of maps for each variable, a column for each
-        lead.
+        One or several; default all variables, at the last lead. Variables are rows of maps, leads are columns.
     level
         Required if there are several.
     projection, title, width, ax

@@ -138,10 +138,8 @@ def _latitudes_of_band(available: np.ndarray, latitudes: tuple[float, float]) ->
     south, north = latitudes
     selected = available[(available >= south - TOLERANCE) & (available <= north + TOLERANCE)]
     if not selected.size:
-        raise ValueError(
-            f"latitudes={latitudes} has no grid point: the grid runs from {available[0]:g} to {available[-1]:g}. Give"
-            " the south first: latitudes=(30, 60)"
-        )
+        extent = f"the grid runs from {available[0]:g} to {available[-1]:g}"
+        raise ValueError(f"latitudes={latitudes} has no grid point: {extent}. Give the south first: latitudes=(30, 60)")
     return selected
 
 

@@ -47,8 +47,7 @@ def scores(
     Parameters
     ----------
     scores
-        Dataset with dims (system, metric, lead_time[, level, region, season]) and `units` on its variables, as from
-        `score`.
+        From `score`, dims (system, metric, lead_time[, level, region, season]), with `units` on its variables.
     metric
         One name or several. Default: the metrics of `score_table` that have values; all if there are none of them.
     variables
