@@ -1,8 +1,8 @@
-"""The options and the flow that all recipes share.
+"""The options and the steps that all recipes share.
 
-A recipe states its task, model and schedule and calls `run`: open the data, train up to a date, choose the epoch on
-the period up to another, forecast the rest, score it beside persistence and climatology, and draw it. For a recipe of
-your own, copy one together with this file and change what you like: both are plain Python.
+A recipe states its task, model and schedule and calls `run`, which opens the data, trains up to one date, chooses the
+epoch on the period up to a second date, forecasts the rest, scores it beside persistence and climatology, and draws
+it. To write your own recipe, copy one of them and this file, and change them.
 """
 
 import dataclasses
@@ -47,11 +47,11 @@ def run(
     task, model, config
         As in `sc.train`. `--epochs` replaces those of `config`.
     evaluate
-        Forecasts, scores and draws, given the forecaster, the training and the test period and the folder.
+        Function of the forecaster, the training and the test period, and the folder; it forecasts, scores and draws.
     sample
         Whether the bundled sample is used without `--data`.
     start
-        First date to train on, where `--train-until` is not given.
+        First date to train on, if `--train-until` is not given.
     small
         The model that `--small` trains instead.
     """
@@ -68,7 +68,7 @@ def run(
         train_until: TrainUntil = "",
         valid_until: ValidUntil = "",
     ) -> None:
-        """Train until a date, choose the epoch on the period until another, forecast and score the rest."""
+        """Train until a date, choose the epoch on the period until a second date, forecast and score the rest."""
         if small_model and small is None:
             raise typer.BadParameter("this recipe has no small network", param_hint="--small")
         folder = check_folder(out, resume)
@@ -122,7 +122,7 @@ def print_scores(scores: xr.Dataset, metrics: str | list[str], digits: int, lead
 def check_folder(out: Path | None, resume: bool, results: Sequence[str] = ("forecaster.safetensors",)) -> Path:
     """Return the folder of the run; refuse one with a complete run or other files, unless `--resume` is given.
 
-    A run that was stopped is continued without `--resume` too. `results` are the files of a complete run.
+    A stopped run resumes without `--resume` too. `results` are the files of a complete run.
     """
     folder = out or Path(Path(sys.argv[0]).stem)
     stopped = any(folder.glob("**/training.pt")) and not all((folder / name).exists() for name in results)

@@ -1,19 +1,20 @@
 """Fine-tune a forecaster: through longer rollouts, or on other data.
 
-Starts from the file of a forecaster, by default the pretrained one of the sample. Channels are matched by name; new
-variables start from random weights; the statistics of the forecaster are kept (same grid and units). The rollout
-goes through three calls, 72 hours, at a tenth of the usual learning rate.
+Training starts from the file of a forecaster, by default the pretrained one of the sample. Channels are matched by
+name; new variables start from random weights. The statistics of the forecaster are kept, so grid and units must be
+the same. Each step trains through a rollout of three network calls, 72 hours, at a tenth of the usual learning rate.
 
 Model: the forecaster's; the pretrained one is a SimVPv2 with 16 channels in encoder and decoder (four layers
 each), 96 in the translator (four blocks), 0.47 million weights.
 Schedule: one epoch in batches of 8; AdamW, learning rate up to 4e-4 in the first tenth of the steps, then down to
-zero along a cosine; rollout through three calls in all steps. The exponential moving average of the weights is kept.
+zero along a cosine; a rollout of three network calls in all steps. The exponential moving average of the weights is
+kept.
 
 Result to expect from the pretrained forecaster, on the bundled sample (a SIMULATED climate; test period January to
 April 2004, latitude-weighted): no gain in RMSE. z500 RMSE before 135 / 388 / 552 / 727 m2 s-2 at 1 / 3 / 5 / 10 days,
-after 137 / 390 / 553 / 730; activity before 0.98 / 0.91 / 0.85 / 0.82, after 0.98 / 0.91 / 0.87 / 0.84: it blurs a
-little less. The pretrained forecaster was already trained through two calls. Measured on 2026-11-25, one core AMD
-EPYC, 3 min 55 s of processor time in all."""
+after 137 / 390 / 553 / 730; activity before 0.98 / 0.91 / 0.85 / 0.82, after 0.98 / 0.91 / 0.87 / 0.84: the forecasts
+blur a little less. The pretrained forecaster was already trained through two calls. Measured on 2026-11-25, one core
+AMD EPYC, 3 min 55 s of processor time in all."""
 
 from typing import Annotated
 

@@ -2,11 +2,12 @@
 
 Forcings: orography, land-sea mask, coordinates and time of year. z500 and t2m have weight 3 in the loss.
 
-Model: SimVPv2, 16 channels in encoder and decoder (two layers each), 96 in the translator (four blocks), 0.72
-million weights; four states in, the change to the next four out; later leads by rollout.
+Model: SimVPv2, 16 channels in encoder and decoder (two layers each), 96 in the translator (four blocks), 0.72 million
+weights. It takes four states and predicts the next four, as changes from the last one; later leads come from a
+rollout.
 Schedule: one epoch in batches of 4; AdamW, learning rate up to 8e-3 in the first tenth of the steps, then down to
-zero along a cosine; rollout through two calls, 48 h, in the last quarter. The exponential moving average of the
-weights is kept.
+zero along a cosine; a rollout of two network calls, 48 h, in the last quarter of the steps. The exponential moving
+average of the weights is kept.
 
 Result to expect on five years of a SIMULATED climate (jcm, a general circulation model, on the grid of the bundled
 sample; trained on 2001 to 2003, epoch chosen on 2004, scored on 2005 every 12 h, latitude-weighted RMSE at 24 h, 72
@@ -18,9 +19,9 @@ h, 120 h and 240 h):
     t850, K        0.68 1.72 2.54 3.59      2.24 3.50 3.69 3.88      2.75
     wind10, m s-1  1.62 3.95 5.55 7.42      5.24 7.54 7.87 8.12      5.89
 
-Three epochs and three seeds of nearly the same are in docs/ablation.md: 95 / 281 / 439 for z500 at 24 / 72 / 120 h,
-on 2004. Measured on 2026-11-25 with `--train-until 2003 --valid-until 2004`, one core AMD EPYC shared with other
-work, 7 min 30 s of processor time in all.
+docs/ablation.md has nearly the same network with three epochs and three seeds: its z500 RMSE is 95 / 281 / 439 at 24
+/ 72 / 120 h, scored on 2004. Measured on 2026-11-25 with `--train-until 2003 --valid-until 2004`, one core AMD EPYC
+shared with other work, 7 min 30 s of processor time in all.
 """
 
 from functools import partial

@@ -1,27 +1,28 @@
 """Sea surface temperature, monthly to a year ahead, with anomalies and Nino 3.4.
 
 Land is masked: cells without values are left out of statistics, loss and scores, and are NaN in the forecast. The
-recipe also scores the mean anomaly over Nino 3.4 (5 S to 5 N, 170 to 120 W) beside its persistence, and draws
-anomalies from the training climatology three months ahead: as maps (anomalies.png) and over Nino 3.4 (nino34.png).
+recipe also scores the mean anomaly over Nino 3.4 (5 S to 5 N, 170 to 120 W) beside its persistence. It draws
+forecasts of anomalies three months ahead, as maps (anomalies.png) and for Nino 3.4 (nino34.png). Anomalies are from
+the climatology of the training period.
 
 Model: SimVPv2, 16 channels in encoder and decoder (four layers each), 64 in the translator (two blocks, drop path
-0.1), 0.92 million weights; twelve months in, the change to the next twelve out.
+0.1), 0.92 million weights. It takes twelve months and predicts the next twelve, as changes from the last one.
 Schedule: six epochs in batches of 4; AdamW, learning rate up to 2e-3 in the first tenth of the steps, then down to
 zero along a cosine. The exponential moving average of the weights is kept.
 
 Result to expect on COBE-SST2 (JMA, by NOAA) at 5 degrees, 1950 to 2009 (trained to 1998, epoch chosen on 1999 to
-2004, forecasts from every month of 2005 to 2008; latitude-weighted RMSE in K; RMSE and correlation of the Nino 3.4
-anomaly):
+2004, forecasts from every month of 2005 to 2008; latitude-weighted RMSE in K):
 
-    lead        SimVPv2  persistence  climatology    Nino 3.4   correlation   persistence
-    1 month        0.36         1.13         0.60        0.29          0.95   0.32   0.94
-    3 months       0.61         2.88         0.60        0.68          0.67   0.77   0.61
-    6 months       0.73         3.92         0.61        1.10          0.09   1.21   0.05
-    12 months      0.62         0.62         0.61        1.36         -0.25   1.37  -0.24
+                        RMSE of all cells               Nino 3.4 anomaly: RMSE, correlation
+    lead        SimVPv2  persistence  climatology          SimVPv2         persistence
+    1 month        0.36         1.13         0.60         0.29   0.95         0.32   0.94
+    3 months       0.61         2.88         0.60         0.68   0.67         0.77   0.61
+    6 months       0.73         3.92         0.61         1.10   0.09         1.21   0.05
+    12 months      0.62         0.62         0.61         1.36  -0.25         1.37  -0.24
 
-It beats climatology for two months only, and persistence of the Nino 3.4 anomaly by a little: 588 months are few.
-Measured on 2026-11-25 with `--train-until 1998 --valid-until 2004`, one core AMD EPYC, 2 min 50 s of processor
-time in all.
+SimVPv2 beats climatology for two months only, and persistence of the Nino 3.4 anomaly by a little: the 588 months of
+training are few. Measured on 2026-11-25 with `--train-until 1998 --valid-until 2004`, one core AMD EPYC, 2 min 50 s
+of processor time in all.
 """
 
 from pathlib import Path
@@ -38,7 +39,7 @@ CONFIG = sc.TrainConfig(epochs=6, batch_size=4, learning_rate=2e-3)
 
 
 def evaluate(forecaster: sc.Forecaster, train: xr.Dataset, test: xr.Dataset, out: Path) -> None:
-    """Forecast every month a year ahead, score it, and compare anomalies and Nino 3.4 with the truth."""
+    """Forecast a year from every month, score the forecasts, and compare anomalies and Nino 3.4 with the truth."""
     climatology = sc.baselines.climatology(train)
     forecast = forecaster(test, every="1MS")
     scores = sc.score(forecast, test, climatology)

@@ -1,18 +1,19 @@
-"""Precipitation of 6 hours, to 3 days, diagnosed from 500 hPa geopotential, 2 m temperature and humidity.
+"""6-hour precipitation, to 3 days, diagnosed from 500 hPa geopotential, 2 m temperature and humidity.
 
 Precipitation is an output only (`diagnostics`). The network learns log(1 + x / 0.01 mm), so that no forecast is
-negative. Scores are the Brier score and frequency bias of more than 1 mm in 6 hours, and SEEPS, which is 1 for a
-forecast without skill; the RMSE of precipitation rewards drizzle everywhere.
+negative. The recipe prints the Brier score and frequency bias of more than 1 mm in 6 hours, and SEEPS, which is 1 for
+a forecast without skill. It does not print the RMSE, because a forecast of drizzle everywhere lowers it.
 
-Model: SimVPv2, 16 channels in encoder and decoder (two layers each), 96 in the translator (four blocks), 0.72
-million weights; four states in, the change to the next four out; later leads by rollout.
+Model: SimVPv2, 16 channels in encoder and decoder (two layers each), 96 in the translator (four blocks), 0.72 million
+weights. It takes four states and predicts the next four, except for precipitation as changes from the last one; later
+leads come from a rollout.
 Schedule: one epoch in batches of 4; AdamW, learning rate up to 8e-3 in the first tenth of the steps, then down to
-zero along a cosine; rollout through two calls, 48 h, in the last quarter. The exponential moving average of the
-weights is kept.
+zero along a cosine; a rollout of two network calls, 48 h, in the last quarter of the steps. The exponential moving
+average of the weights is kept.
 
 Result to expect on a SIMULATED climate (`tools/make_sample.py recipes.zarr --recipes`; trained on January 2001 to
-August 2003, epoch chosen to December 2003, scored on January to April 2004 every 12 h, area-weighted; rain
-from the rate at the end of the six hours):
+August 2003, epoch chosen on September to December 2003, scored on January to April 2004 every 12 h, area-weighted;
+the rain of six hours is computed from the rate at their end):
 
                 Brier score, > 1 mm     frequency bias          SEEPS
     lead        SimVPv2  persistence    SimVPv2  persistence    SimVPv2  persistence
@@ -20,9 +21,9 @@ from the rate at the end of the six hours):
     24 h          0.082        0.143       0.35         1.00       0.70         0.76
     48 h          0.090        0.162       0.38         1.00       0.75         0.90
 
-Rain is not an input, so persistence is better at 6 h. A forecast of the mean logarithm rains too rarely: its
-frequency bias is below 1. Measured on 2026-11-25 with `--train-until 2003-08 --valid-until 2003-12`, one
-core AMD EPYC shared with other work, 6 min 10 s of processor time in all.
+Rain is not an input, so persistence is better at 6 h. The network forecasts the mean logarithm, which exceeds 1 mm
+too rarely: the frequency bias is below 1. Measured on 2026-11-25 with `--train-until 2003-08 --valid-until 2003-12`,
+one core AMD EPYC shared with other work, 6 min 10 s of processor time in all.
 """
 
 from pathlib import Path

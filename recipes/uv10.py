@@ -1,12 +1,14 @@
-"""Wind at 10 m, both components, 6-hourly to 5 days, from itself and 500 hPa geopotential.
+"""Wind at 10 m, both components, 6-hourly to 5 days, from its past and 500 hPa geopotential.
 
-Scores are given by component and as a vector: wind10 is the root mean square length of the error vector.
+The recipe scores each component and the vector: the RMSE of wind10 is the root mean square length of the error
+vector.
 
-Model: SimVPv2, 16 channels in encoder and decoder (two layers each), 96 in the translator (four blocks), 0.72
-million weights; four states in, the change to the next four out; later leads by rollout.
+Model: SimVPv2, 16 channels in encoder and decoder (two layers each), 96 in the translator (four blocks), 0.72 million
+weights. It takes four states and predicts the next four, as changes from the last one; later leads come from a
+rollout.
 Schedule: one epoch in batches of 4; AdamW, learning rate up to 8e-3 in the first tenth of the steps, then down to
-zero along a cosine; rollout through two calls, 48 h, in the last quarter. The exponential moving average of the
-weights is kept.
+zero along a cosine; a rollout of two network calls, 48 h, in the last quarter of the steps. The exponential moving
+average of the weights is kept.
 
 Result to expect on five years of a SIMULATED climate (jcm, a general circulation model, on the grid of the bundled
 sample; trained on 2001 to 2003, epoch chosen on 2004, scored on 2005 every 12 h, latitude-weighted):
@@ -16,12 +18,13 @@ sample; trained on 2001 to 2003, epoch chosen on 2004, scored on 2005 every 12 h
     72 h                   3.82         7.54         5.89
     120 h                  5.45         7.87         5.89
 
-z500 beside it 109 / 325 / 495 m2 s-2 at 24 / 72 / 120 h. Measured on 2026-11-25 with `--train-until 2003
---valid-until 2004`, one core AMD EPYC shared with other work, 5 min 50 s of processor time in all.
+The z500 RMSE of the same network is 109 / 325 / 495 m2 s-2 at 24 / 72 / 120 h. Measured on 2026-11-25 with
+`--train-until 2003 --valid-until 2004`, one core AMD EPYC shared with other work, 5 min 50 s of processor time in
+all.
 
-OpenSTL publishes 1.2276 m s-1 for SimVPv2 (gSTA) on ERA5 at 5.625 degrees, trained on 2010 to 2015 and scored on
-2017 and 2018: the mean over both components, of hourly forecasts, pooled over leads of 1 to 12 h, and not weighted
-by latitude. Not measured here.
+OpenSTL publishes an RMSE of 1.2276 m s-1, the mean over both components, for SimVPv2 (gSTA) on ERA5 at 5.625 degrees,
+trained on 2010 to 2015 and scored on 2017 and 2018. It is for hourly forecasts, pooled over leads of 1 to 12 h and
+not weighted by latitude. This recipe was not measured in that setting.
 """
 
 from functools import partial

@@ -1,19 +1,19 @@
 """WeatherBench in full: ten fields of ERA5 with orography, land-sea mask and insolation; z500 to 10 days.
 
-Data: ERA5 at 5.625 degrees from WeatherBench 2 (1959-2023_01_10-6h-64x32_equiangular_conservative.zarr), remote or
-a copy. Trained on 1979 to 2015, the epoch chosen on 2016, scored on 2017 and 2018 every 12 hours,
+Data: ERA5 at 5.625 degrees from WeatherBench 2 (1959-2023_01_10-6h-64x32_equiangular_conservative.zarr), the remote
+store or a copy. Trained on 1979 to 2015, the epoch chosen on 2016, scored on 2017 and 2018 every 12 hours,
 latitude-weighted.
 
-Model: SimVPv2, 64 channels in encoder and decoder (two layers each), 512 in the translator (eight blocks, drop
-path 0.1), 39 million weights; four states in, the change to the next four out.
+Model: SimVPv2, 64 channels in encoder and decoder (two layers each), 512 in the translator (eight blocks, drop path
+0.1), 39 million weights. It takes four states and predicts the next four, as changes from the last one.
 Schedule: 50 epochs in batches of 16; AdamW, learning rate up to 2e-3 in the first tenth of the steps, then down to
-zero along a cosine; rollout through five calls, five days, in the last quarter. Geopotential and temperature have
-weight 2. The exponential moving average of the weights is kept.
+zero along a cosine; a rollout of five network calls, five days, in the last quarter of the steps. Geopotential and
+temperature have weight 2. The exponential moving average of the weights is kept.
 
 Target: z500 RMSE below 314 and 561 m2 s-2 at 3 and 5 days (Rasp and Thuerey 2021, trained on ERA5 alone), then below
 their 268 and 499 with pretraining on CMIP. Not verified here: the data were not available.
 
-Runs on one GPU, or on several with `torchrun --nproc-per-node=4 recipes/weatherbench.py ...`. After a time limit,
+Run it on one GPU, or on several with `torchrun --nproc-per-node=4 recipes/weatherbench.py ...`. After a time limit,
 repeat the command with --resume. Copy remote stores, and stores with 13 levels in a chunk, with `sc.cache` first.
 """
 

@@ -2,10 +2,11 @@
 
 Grid: any; the sample has 64 x 32 cells of 5.625 degrees. Periods of the sample: trained on January 2001 to August
 2003, the epoch chosen on September to December 2003, scored on January to April 2004 every 12 h. Other data are split
-as in WeatherBench (trained to 2015, epoch chosen on 2016, scored on 2017 and 2018), or by --train-until and
---valid-until.
+at --train-until and --valid-until; by default as in WeatherBench (trained to 2015, epoch chosen on 2016, scored on
+2017 and 2018).
 Model: SimVPv2, 16 channels in encoder and decoder (four layers each), 96 in the translator (four blocks), 0.47
-million weights; four states in, the change to the next four out; later leads by rollout.
+million weights. It takes four states and predicts the next four, as changes from the last one; later leads come from
+a rollout.
 Schedule: two epochs in batches of 12; AdamW, learning rate up to 3e-3 in the first tenth of the steps, then down to
 zero along a cosine. The exponential moving average of the weights is kept.
 
