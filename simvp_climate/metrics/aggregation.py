@@ -1,7 +1,7 @@
 """Weighted sums over the grid for every pair of initialization and lead, read in blocks of bounded size.
 
-Sums in float64 rather than means, so that blocks, initializations and leads can be added, as in WeatherBench-X
-(`weatherbenchX/aggregation.py`). A system is a forecast that is scored: the forecast itself, named "", and baselines.
+The sums, in float64, can be added over blocks, initializations and leads, which means could not (as in WeatherBench-X,
+`weatherbenchX/aggregation.py`). A system is a forecast that is scored: the forecast itself, named "", and baselines.
 """
 
 import functools
@@ -69,7 +69,7 @@ def read(pairs: Pairs, inits: slice, leads: slice) -> Block:
         baseline = _load(stored.forecast.isel(init_time=rows, lead_time=columns))
         systems[name] = baseline.transpose("init_time", "lead_time", ...).assign_coords(times)
     if pairs.callable_baselines:
-        # Fillers repeat init times: each is forecast once.
+        # Init times repeat where placeholders stand for missing ones: forecast each once.
         distinct, inverse = np.unique(np.searchsorted(needed, init_positions), return_inverse=True)
         states = analysis.isel(time=distinct)
     for name, function in pairs.callable_baselines.items():
@@ -119,13 +119,19 @@ def fields_of_systems(
         forecasts = {name: forecast.where(common) for name, forecast in forecasts.items()}
         truth = truth.where(common)
     for name, forecast in forecasts.items():
-        yield name, Fields(forecast, truth, climatology, member_dims[name], probabilities.get(name))
+        member, outcome = member_dims[name], truth
+        # dimensions that only the forecast has, such as members to score one by one
+        extra = {dim: n for dim, n in forecast.sizes.items() if dim not in truth.dims and dim != member}
+        if extra:
+            dims = [dim for dim in forecast[variable].dims if dim != member]
+            outcome = truth.expand_dims(extra).transpose(*dims)
+        yield name, Fields(forecast, outcome, climatology, member, probabilities.get(name))
 
 
 def update_mask(mask: xr.Dataset | None, forecast: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
     """Return the cells without a value in any pair so far; raise ValueError if one of them has a value now."""
     pair_dims = ("init_time", "lead_time")
-    # A sum shows faster than every cell that nothing is missing.
+    # If the sum is finite, no cell is missing; this is faster than to look at every cell.
     if any(np.isfinite(dataset.sum(skipna=False).to_array()).all() for dataset in (forecast, truth)):
         empty = truth.isel(dict.fromkeys(pair_dims, 0), drop=True).map(lambda field: xr.zeros_like(field, dtype=bool))
         empty = empty.broadcast_like(forecast.isel(dict.fromkeys(pair_dims, 0), drop=True))
@@ -136,7 +142,7 @@ def update_mask(mask: xr.Dataset | None, forecast: xr.Dataset, truth: xr.Dataset
     for name, masked in mask.data_vars.items():
         if (masked & ~empty[name]).any():
             raise ValueError(
-                f"the mask of {name!r} moves: {int((masked & ~empty[name]).sum())} cells have no value in the first "
+                f"the mask of {name!r} changes: {int((masked & ~empty[name]).sum())} cells have no value in the first "
                 "pairs and one in later pairs. Pass skipna=True to leave out the missing cells of each pair"
             )
     return mask
@@ -180,7 +186,7 @@ def weighted_sums(
 
     The parts are the fields of the metric and last the weights; all are zero where a pair is not verified. With
     `pool_members` an ensemble is one forecast (its mean or, for metrics of ensembles, its members), else every member
-    is a forecast of its own. `derived_systems` are more systems by name, as functions of a block.
+    is a forecast of its own. `derived_systems` maps names of further systems to functions of a block.
     """
     for metric in metrics.values():
         _check_applies(metric, pairs)
@@ -229,7 +235,7 @@ def _check_applies(metric: Metric, pairs: Pairs) -> None:
         raise ValueError(f"wavenumbers={metric.wavenumbers} must be the first and the last one, in order, from 1")
     if not pairs.max_wavenumber:
         raise ValueError(
-            f"small_scale_variance needs evenly spaced longitudes round the globe; these {longitude.size} "
+            f"small_scale_variance needs evenly spaced longitudes around the globe; these {longitude.size} "
             f"run from {longitude.values.min():g} to {longitude.values.max():g}. Leave it out of metrics"
         )
     if last > pairs.max_wavenumber:
