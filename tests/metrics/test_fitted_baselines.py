@@ -107,6 +107,7 @@ class TestLinearRegression:
         ds = self.wave()
         fitted = fit_linear_regression(ds, flat_climatology(ds), LEADS, modes=2, ridge=0.0)
         forecast = fitted(ds, ds.time[:200:7], LEADS)
+        assert not {"long_name", "units"} & forecast.attrs.keys()  # those of the area weights
         assert (rmse(forecast, ds).t2m < 1e-8).all()
         assert (rmse(persistence(ds, ds.time[:200:7], LEADS), ds).t2m > 1).all()
 

@@ -24,7 +24,7 @@ _EOF_BYTES, _EOF_STATES = 2**29, 1500
 class DampedPersistence:
     """Forecast climatology(valid_time) + damping * (state - climatology(init_time)).
 
-    `fit_damped_persistence` makes one. Call it like `persistence`, or pass it to `score` among the baselines.
+    Returned by `fit_damped_persistence`. Call it like `persistence`, or pass it to `score` among the baselines.
 
     Attributes
     ----------
@@ -38,15 +38,12 @@ class DampedPersistence:
     damping: xr.Dataset
 
     def __call__(self, dataset: xr.Dataset, init_times: Times, lead_times: Times) -> xr.Dataset:
-        """Return the forecast; arguments, result and errors as in `persistence`.
-
-        Also raises ValueError for a lead that was not fitted, or another grid.
-        """
+        """Return the forecast, as `persistence` does; ValueError also for another grid or a lead without a fit."""
         names = [name for name in self.damping.data_vars if name in dataset] or list(self.damping.data_vars)
         damping = self.damping[names]
 
-        def damp(anomaly: xr.Dataset, last: xr.Dataset) -> xr.Dataset:
-            return select_leads(align_fit(last, damping, "the damping"), last["lead_time"]) * anomaly
+        def damp(anomaly: xr.Dataset, persisted: xr.Dataset) -> xr.Dataset:
+            return select_leads(align_fit(persisted, damping, "the damping"), persisted["lead_time"]) * anomaly
 
         return _forecast("damped persistence", damp, damping, self.climatology, dataset, init_times, lead_times)
 
@@ -55,7 +52,7 @@ class DampedPersistence:
 class LinearRegression:
     """Forecast the anomalies of all variables at a lead as a linear function of those at the start, in leading EOFs.
 
-    `fit_linear_regression` makes one. Call it like `persistence`, or pass it to `score` among the baselines.
+    Returned by `fit_linear_regression`. Call it like `persistence`, or pass it to `score` among the baselines.
 
     Attributes
     ----------
@@ -75,10 +72,7 @@ class LinearRegression:
     operator: xr.DataArray
 
     def __call__(self, dataset: xr.Dataset, init_times: Times, lead_times: Times) -> xr.Dataset:
-        """Return the forecast; arguments, result and errors as in `DampedPersistence`.
-
-        Also raises ValueError if a variable of the state is missing.
-        """
+        """Return the forecast, as `DampedPersistence` does; ValueError also if a variable of the state is missing."""
         names = list(self.patterns.data_vars)
         if lacking := [name for name in names if name not in dataset]:
             raise ValueError(
@@ -89,19 +83,19 @@ class LinearRegression:
             "linear regression", self._step, self.patterns, self.climatology, dataset, init_times, lead_times
         )
 
-    def _step(self, anomaly: xr.Dataset, last: xr.Dataset) -> xr.Dataset:
-        """Return the anomalies at all leads: project those at the start on the EOFs, step to the lead, and back."""
-        patterns = align_fit(last, self.patterns, "the regression")
+    def _step(self, anomaly: xr.Dataset, persisted: xr.Dataset) -> xr.Dataset:
+        """Return the anomalies at all leads: project on the EOFs, apply the operators, and add up the EOFs."""
+        patterns = align_fit(persisted, self.patterns, "the regression")
         scale = self.scale
         if "level" in scale.dims:
-            scale = scale.sel(level=last["level"], method="nearest")
-        scale = scale.assign_coords({name: last[name] for name in scale.dims})
+            scale = scale.sel(level=persisted["level"], method="nearest")
+        scale = scale.assign_coords({name: persisted[name] for name in scale.dims})
         normalized = (anomaly / scale).fillna(0)  # masked cells count as climatology
         coefficients = sum(
             xr.dot(normalized[name], pattern, dim=[dim for dim in pattern.dims if dim != "mode"])
             for name, pattern in patterns.data_vars.items()
         )
-        operator = select_leads(self.operator.to_dataset(name="operator"), last["lead_time"])["operator"]
+        operator = select_leads(self.operator.to_dataset(name="operator"), persisted["lead_time"])["operator"]
         coefficients = xr.dot(coefficients.rename(mode="start"), operator, dim="start")
         return xr.Dataset({name: xr.dot(coefficients, patterns[name], dim="mode") for name in patterns}) * scale
 
@@ -118,15 +112,15 @@ def _forecast(
         levels = [level for level in available.values if np.abs(levels - level).min() < 1e-3]
     canonical = canonicalize(dataset, names, levels)
     states = canonical.dataset.reset_coords(drop=True)
-    last = persistence(states, init_times, lead_times)
+    persisted = persistence(states, init_times, lead_times)
     climatology = align_fit(states, climatology[names], "the climatology of the baseline")
-    state = last.isel(lead_time=0, drop=True).drop_vars("valid_time")
-    anomaly = step(state - normals_at(climatology, last["init_time"]), last)
-    forecast = normals_at(climatology, last["valid_time"]) + anomaly
+    state = persisted.isel(lead_time=0, drop=True).drop_vars("valid_time")
+    anomaly = step(state - normals_at(climatology, persisted["init_time"]), persisted)
+    forecast = normals_at(climatology, persisted["valid_time"]) + anomaly
     for name in names:
-        forecast[name] = forecast[name].transpose(*last[name].dims).assign_attrs(last[name].attrs)
-    forecast = forecast.assign_coords(valid_time=last["valid_time"]).assign_attrs(last.attrs, system=system)
-    return canonical.restore(forecast)
+        forecast[name] = forecast[name].transpose(*persisted[name].dims).assign_attrs(persisted[name].attrs)
+    forecast = forecast.assign_coords(valid_time=persisted["valid_time"])
+    return canonical.restore(forecast.assign_attrs(persisted.attrs, system=system))
 
 
 def fit_damped_persistence(train: xr.Dataset, climatology: xr.Dataset, lead_times: Times) -> DampedPersistence:
@@ -185,17 +179,17 @@ def fit_linear_regression(
     """Return the linear regression of the state at each lead on the state at the start, in leading EOFs.
 
     The state holds the anomalies of all variables and levels, each divided by its standard deviation and weighted by
-    area. A linear inverse model (Penland and Sardeshmukh 1995) derives all leads from one operator; here each lead has
-    its own, fitted by ridge regression, and so is at least as hard to beat. Errors as in `fit_damped_persistence`, also
-    if there are fewer times than modes.
+    area. A linear inverse model (Penland and Sardeshmukh 1995) derives all leads from one operator. Here ridge
+    regression fits an operator for each lead, a baseline that is at least as hard to beat. ValueError as in
+    `fit_damped_persistence`, or if there are fewer times than modes.
 
     Parameters
     ----------
     train, climatology, lead_times
         As for `fit_damped_persistence`.
     modes
-        Number of empirical orthogonal functions. None: chosen for each lead from 50, 100, 200 and 400, by the error on
-        the last quarter of the period of fits on the first three quarters.
+        Number of empirical orthogonal functions. None: chosen for each lead from 50, 100, 200 and 400, by fits on the
+        first three quarters of the period and their errors on the last quarter.
     ridge
         Added to the variance of every coefficient, as a fraction of the mean variance of the coefficients. None: chosen
         in the same way from 0.03, 0.1, 0.3 and 1.
@@ -230,12 +224,12 @@ def fit_linear_regression(
 
 
 def _leading_eofs(train: xr.Dataset, climatology: xr.Dataset, modes: int) -> tuple[xr.Dataset, np.ndarray]:
-    """Return the unit of the state vector, ([level,] latitude) by variable, and the leading EOFs, (mode, cell)."""
+    """Return the scale of the state vector, ([level,] latitude) by variable, and the leading EOFs, (mode, cell)."""
     states = max(min(_EOF_STATES, _EOF_BYTES // (8 * _state_size(train))), modes + 1)
     every = max(1, -(-train.sizes["time"] // states))
     sample = train.isel(time=slice(None, None, every)).load()
     sample = sample - normals_at(climatology, sample["time"])
-    weight = latitude_weights(train["latitude"])
+    weight = latitude_weights(train["latitude"]).drop_attrs(deep=False)  # arithmetic would add them to `scale`
     # anomaly / scale has variance 1 in the area mean, and each cell counts by its area
     scale: xr.Dataset = np.sqrt((sample**2).weighted(weight).mean(("time", *SPACE))) / np.sqrt(weight)
     normalized = [(sample[name] / scale[name]).transpose("time", ...).values for name in train.data_vars]
@@ -283,16 +277,14 @@ def _covariances(
 
 
 def _ridge_regression(covariance: np.ndarray, lagged: np.ndarray, count: int, ridge: float) -> np.ndarray:
-    """Return the matrix from the `count` leading coefficients at the start to all at the lead, (count, mode)."""
+    """Return the regression of all coefficients at the lead on the `count` leading ones at the start, (count, mode)."""
     leading = covariance[:count, :count]
     return np.linalg.solve(leading + ridge * np.trace(leading) / count * np.eye(count), lagged[:count])
 
 
 def _held_out_error(covariance: np.ndarray, lagged: np.ndarray, count: int, ridge: float) -> float:
-    """Return the squared error on split 1 of a fit on split 0, up to a constant that all candidates share.
-
-    |y - x B|^2 = |y|^2 + trace(B^T (C B - 2 L)), C = x^T x, L = x^T y; the first term is left out.
-    """
+    """Return the squared error on split 1 of a fit on split 0, up to a constant that all candidates share."""
+    # |y - x B|^2 = |y|^2 + trace(B^T (C B - 2 L)), C = x^T x, L = x^T y; the first term is the constant
     matrix = _ridge_regression(covariance[0], lagged[0], count, ridge)
     return float(np.sum(matrix * (covariance[1, :count, :count] @ matrix - 2 * lagged[1, :count])))
 
@@ -320,10 +312,9 @@ def _canonical_training(train: xr.Dataset, climatology: xr.Dataset) -> tuple[xr.
 def _lagged_anomalies(
     train: xr.Dataset, climatology: xr.Dataset, lead_time: xr.DataArray
 ) -> Iterator[tuple[int, dict[str, np.ndarray], list[tuple]]]:
-    """Yield the anomalies of blocks of time, and which of them are a lead apart.
+    """Yield blocks of time: position of the first time, anomalies (time, ...) by variable, and pairs (start, end).
 
-    Each block is (position of its first time, anomalies (time, ...) by variable, pairs). `pairs` holds for each lead
-    the positions in the block of the starts and of the times one lead later.
+    `pairs` holds for each lead the positions in the block of the starts, and of the times one lead later.
     """
     times = train.indexes["time"]
     verifying = valid_times(train["time"].rename(time="init_time"), lead_time, known=times)
@@ -361,7 +352,7 @@ def select_leads(fitted: xr.Dataset, lead_time: xr.DataArray) -> xr.Dataset:
     positions = leads.get_indexer(lead_time.to_index())
     if (positions < 0).any():
         raise ValueError(
-            f"nothing was fitted for the lead {lead_time.to_index()[positions < 0][0]}, but for {len(leads)} leads "
-            f"from {leads[0]} to {leads[-1]}: fit with the leads that are forecast"
+            f"nothing was fitted for the lead {lead_time.to_index()[positions < 0][0]}, only for {len(leads)} leads "
+            f"from {leads[0]} to {leads[-1]}: fit with the leads of the forecast"
         )
     return fitted.isel(lead_time=positions).assign_coords(lead_time=lead_time)
