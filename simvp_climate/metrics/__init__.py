@@ -1,6 +1,6 @@
 """Verification metrics: functions of a forecast and the truth, with the definitions of WeatherBench.
 
-Labels only, never torch. `score` computes many of them at once, beside baselines.
+They take labeled Datasets and need no torch. `score` computes many of them at once, also for baselines.
 """
 
 from simvp_climate.data.grid import latitude_weights

@@ -1,8 +1,8 @@
-"""The definition of every metric: a new one is added to METRICS, and score, its table and figures know it.
+"""The definition of every metric. Metrics added to METRICS appear in `score`, its table and figures.
 
-A metric averages fields over the grid and the initializations, and makes its value of these means: roots and ratios
-come last. In formulas F is the forecast, T the truth, C the climatology, f = F - C and t = T - C are the anomalies,
-X_k are the M members of an ensemble, and <> is the weighted mean. Definitions as in WeatherBench 2
+A metric averages fields over the grid and the initializations, and computes its value from these means: roots and
+ratios come last. In formulas F is the forecast, T the truth, C the climatology, f = F - C and t = T - C are the
+anomalies, X_k are the M members of an ensemble, and <> is the weighted mean. Definitions as in WeatherBench 2
 (`weatherbench2/metrics.py`) and WeatherBench-X (`weatherbenchX/metrics`).
 """
 
@@ -81,8 +81,8 @@ class Metric:
     weighted: bool = True  # by the area of the cells, or as the user asks
     per_init: bool = False  # the value of every initialization first, then the mean over these
     needs: Literal["climatology", "members", "thresholds", "seeps_climatology"] | None = None
-    wavenumbers: tuple[int, int] | None = None  # zonal ones that the grid must resolve
-    smaller_is_better: bool = False  # with 0 as the best: the metric has a skill
+    wavenumbers: tuple[int, int] | None = None  # zonal wavenumbers that the grid must resolve
+    smaller_is_better: bool = False  # 0 is best, so a skill is defined
     reference: float | None = None  # drawn as a line in figures
     default: bool = True  # `score` computes it if no metrics are named
     headline: bool = False  # `score_table` and `plot.scores` show it if no metrics are named
@@ -92,7 +92,7 @@ class Metric:
     skips_missing: bool = False  # missing cells do not make it NaN
 
     def per_init_sums(self, sums: xr.Dataset) -> xr.Dataset:
-        """Return what adds up over initializations: the sums themselves, or the value of each and a count of 1."""
+        """Return sums to add over initializations; if `per_init`, the value of each initialization and a count of 1."""
         if not self.per_init:
             return sums
         means, divisor = means_of(sums)

@@ -46,7 +46,7 @@ def rmse(forecast: xr.Dataset, truth: xr.Dataset, *, weights: Weights = "area", 
     Raises
     ------
     ValueError
-        If variables are missing from the truth, units or grids differ, no pair has a truth, or a mask moves.
+        If variables are missing from the truth, units or grids differ, no pair has a truth, or a mask changes.
     """
     return pooled_score(match(forecast, truth, weights=weights), METRICS["rmse"], skipna)
 

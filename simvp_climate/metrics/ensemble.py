@@ -31,7 +31,7 @@ def spread(forecast: xr.Dataset, truth: xr.Dataset, *, weights: Weights = "area"
 def spread_skill_ratio(
     forecast: xr.Dataset, truth: xr.Dataset, *, weights: Weights = "area", skipna: bool = False
 ) -> xr.Dataset:
-    """Return the spread of an ensemble over the error of its mean: 1 if truth and members are alike.
+    """Return the spread of an ensemble over the error of its mean: 1 if the truth behaves like a member.
 
     sqrt(<variance>) / sqrt(<(mean - T)^2 - variance / M>), which does not depend on the number of members M
     (WeatherBench-X, `UnbiasedSpreadSkillRatio`). Below 1 the ensemble is overconfident. Arguments, result and errors as

@@ -57,7 +57,7 @@ def published() -> pd.DataFrame:
 
     Scores depend on the grid (coarser is lower), the years and the truth: compare only scores with the same ones. The
     figure `plot.scores(scores, published=...)` draws those on the grid of the scores. The climatologies of WeatherBench
-    are simpler than ours.
+    are simpler than that of this package.
 
     Returns
     -------

@@ -38,10 +38,7 @@ _TOLERANCE = 1e-3  # degrees: the noise of coordinates must not exclude the edge
 
 
 def cell_weights(grid: Mapping, weights: Weights, regions: Regions, mask_source: xr.Dataset) -> xr.DataArray:
-    """Return the weights of the cells, (latitude), or of those in each region, (region, latitude, longitude).
-
-    The regions "land" and "sea" take their land-sea mask from `mask_source`.
-    """
+    """Return weights of the cells, (latitude), or with regions, see `region_masks`, (region, latitude, longitude)."""
     latitude = grid["latitude"]
     if weights == "area":
         rows = latitude_weights(latitude)
@@ -67,13 +64,13 @@ def region_masks(
         A list of names: those of `BOXES`, "land" and "sea", or a box with a surface, "europe land", "tropics sea". Or a
         mapping of names to such names, to boxes or to masks. A box (south, north, west, east) in degrees contains the
         cells with their center inside or on its edge, and with a fifth element "land" or "sea" only these; west > east
-        crosses the date line. A mask is a DataArray on the grid, of booleans or of shares from 0 to 1; cells count from
-        one half. None: no regions.
+        crosses the date line. A mask is a DataArray on the grid, of booleans or of shares from 0 to 1, of which at
+        least 0.5 counts. None: no regions.
     grid
         Coordinates latitude and longitude, in the order of the result.
     mask_source
-        Dataset with the land-sea mask, for land and sea; cells are land from one half. ValueError if it is missing, if
-        a region is unknown, is named twice or has no cell, or if a mask is on another grid.
+        Dataset with the land-sea mask, for land (at least 0.5) and sea. ValueError if it is missing, if a region is
+        unknown, is named twice or has no cell, or if a mask is on another grid.
     """
     if regions is None:
         return None
@@ -103,7 +100,7 @@ def region_masks(
 def _check_regions(regions: Sequence[str] | Mapping[str, Region]) -> Mapping[str, Region]:
     """Return the regions by name; raise ValueError if there are none, or if a name is repeated or unknown."""
     if isinstance(regions, str):
-        raise ValueError(f"regions={regions!r} is one string, a list is needed: [{regions!r}]")
+        raise ValueError(f"regions={regions!r} is one string, but must be a list: write [{regions!r}]")
     if not isinstance(regions, Mapping):
         names = list(regions)
         if repeated := sorted({str(name) for name in names if names.count(name) > 1}):
@@ -168,7 +165,7 @@ def _cells_in_box(name: str, box: tuple, latitude: xr.DataArray, longitude: xr.D
             f"the region {name!r} is {box!r}: write (south, north, west, east) in degrees, or give a DataArray"
         ) from None
     if south > north:
-        raise ValueError(f"the region {name!r} has its south {south:g} north of its north {north:g}")
+        raise ValueError(f"the region {name!r} must be (south, north, west, east), but {south:g} is north of {north:g}")
     # Longitudes as degrees east of the western edge, from 0 to 360.
     width = 360.0 if east - west >= 360 else (east - west) % 360
     eastward = (longitude - west + _TOLERANCE) % 360 - _TOLERANCE

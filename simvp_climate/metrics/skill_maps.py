@@ -149,7 +149,7 @@ class _BlockMeans:
         self.block: tuple[slice, int] | None = None
 
     def add(self, block: tuple[slice, int], total: np.ndarray, pair_count: np.ndarray) -> None:
-        """Add sums over some pairs of a block; those of one block must be consecutive."""
+        """Add sums over some pairs of a block; the calls for one block must be consecutive."""
         if block != self.block:
             self._close()
             self.block, self.total, self.pair_count = block, np.zeros_like(total), np.zeros(len(pair_count))
@@ -181,10 +181,8 @@ class _BlockMeans:
 
 
 def _discoveries(p: np.ndarray, rate: float) -> np.ndarray:
-    """Return the rejected hypotheses (Benjamini and Hochberg 1995) among those with a p-value.
-
-    Sort the n p-values in ascending order and reject the first k, with the largest k for which p_(k) <= k * rate / n.
-    """
+    """Return the rejected hypotheses (Benjamini and Hochberg 1995) among those with a p-value."""
+    # of the n p-values in ascending order, the first k, with the largest k for which p_(k) <= k * rate / n
     ascending = np.sort(p[np.isfinite(p)])
     if not ascending.size:
         return np.zeros(p.shape, bool)

@@ -1,4 +1,4 @@
-"""Zonal spectra, and the drift of the area mean: does a forecast blur, does a long one drift?"""
+"""Zonal spectra, which show how much a forecast blurs, and the drift of its area mean."""
 
 import numpy as np
 import xarray as xr
@@ -144,7 +144,7 @@ def _drift_from_truth(forecast: xr.Dataset, truth: xr.Dataset, regions: Regions)
     (result,), _ = means_of(weighted_sums(pairs, {"bias": METRICS["bias"]}, False)["", "bias"])
     if "level" in result.dims:
         result = result.assign_coords(level=pairs.labels["level"])
-    # not the times of the pairs, which hold fillers where the truth is missing
+    # from the forecast, because the valid times of `pairs` are placeholders where the truth is missing
     forecast, valid_time = with_times(forecast)
     return result, valid_time.isel(init_time=np.argsort(forecast["init_time"].values, kind="stable"))
 

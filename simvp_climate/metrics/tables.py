@@ -46,11 +46,11 @@ def score_table(
     for name, values in selected.data_vars.items():
         units = scores[name].attrs.get("units", "")
         variable = f"{name} [{units}]" if units else str(name)
-        own_dims = [dim for dim in dims if dim in values.dims]
-        for position in np.ndindex(*(values.sizes[dim] for dim in own_dims)):
-            slab = values.isel(dict(zip(own_dims, position, strict=True)))
+        variable_dims = [dim for dim in dims if dim in values.dims]
+        for position in np.ndindex(*(values.sizes[dim] for dim in variable_dims)):
+            slab = values.isel(dict(zip(variable_dims, position, strict=True)))
             # A variable without levels has a blank there.
-            labels = [slab[dim].item() if dim in own_dims else "" for dim in dims]
+            labels = [slab[dim].item() if dim in variable_dims else "" for dim in dims]
             key = [f"{label:g}" if isinstance(label, int | float) else str(label) for label in labels]
             for index, text in enumerate(lead_texts):
                 row = rows.setdefault((variable, *key, text), {})

@@ -49,7 +49,7 @@ def _is_anomaly(field: xr.DataArray, level: float | None) -> bool:
         return False
     outside = np.mean((values < limits[0]) | (values > limits[1]))
     if outside > 0.5:
-        # wrong units are outside as well, but lie on one side of zero, and far from it
+        # values in wrong units are also outside, but on one side of zero and far from it
         return low <= 0.5 * high and high >= 0.5 * low
     # packing and networks leave small values below zero in variables that are never negative
     never_negative = limits[0] >= -0.02 * limits[1]

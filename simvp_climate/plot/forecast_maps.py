@@ -91,10 +91,10 @@ def maps(
     Returns
     -------
     Figure. Forecasts and truths of a variable and level share colors at all leads, from percentile 1 to 99 of their
-    values; centered on zero for winds and anomalies, from zero, light, for precipitation. A field computed with
-    attributes kept, as in `forecast - climatology`, counts as an anomaly if the variable cannot have its values.
-    Precipitation in m is drawn in mm. Differences share colors symmetric about zero up to percentile 99 of their
-    absolute values. The RMSE is area-weighted, over the cells where both have values, in the units of the color bar.
+    values. They are centered on zero for winds and anomalies, and begin at zero, the lightest color, for precipitation.
+    A field counts as an anomaly if its name says so, or if the variable cannot have its values, as in
+    `forecast - climatology`. Precipitation in m is drawn in mm. Differences share colors symmetric about zero up to
+    percentile 99 of their absolute values. The RMSE is area-weighted, over the cells where both have values.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def _draw_group(
     scales = [scale, scale, difference_scale(*differences)] if differences else [scale]
     for panel, field, map_scale in zip(panels, itertools.chain(*rows), itertools.cycle(scales)):
         draw_cells(panel, field, map_scale)
-    # the label is that of an anomaly if a forecast is one at any lead
+    # if the forecast is an anomaly at any lead, the color bar has that label
     labeled = next((row[0] for row in rows if row[0].attrs["anomaly"]), values[0])
     label = textwrap.fill(with_units(labeled.attrs["label"], labeled), 60 if differences else 40)
     if differences:

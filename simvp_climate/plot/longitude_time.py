@@ -185,7 +185,7 @@ def _read_section(
 
 
 def _time_rows(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the edges of rows of cells, midway between two times, and the row of each time; others are gaps."""
+    """Return the edges of rows of cells, midway between times, and the row of each time; the other rows are gaps."""
     if len(days) == 1:
         return days[0] + np.array([-0.5, 0.5]), np.array([0])
     steps = np.diff(days)
@@ -235,7 +235,7 @@ def _label_times(panel: Axes, times: np.ndarray, days: np.ndarray) -> None:
     if times.dtype.kind == "M":
         locator = AutoDateLocator(minticks=3, maxticks=9)
         panel.yaxis.set_major_locator(locator)
-        # of years, months, days, hours, minutes, seconds; and of January, the first, midnight ... among these
+        # for ticks at years, months, days, hours, minutes, seconds; zero_formats at January, the first, midnight ...
         formats = ["%Y", "%b", "%b %d", "%b %d, %H h", "%H:%M", "%H:%M:%S"]
         options = dict(zero_formats=["", "%Y", "%b", "%b %d", "%H:%M", "%H:%M"], show_offset=False)
         panel.yaxis.set_major_formatter(ConciseDateFormatter(locator, formats=formats, **options))

@@ -175,10 +175,7 @@ def _show_extent(panel: GeoAxes, extent: _Extent) -> None:
 
 
 def _label_degrees(panel: GeoAxes, extent: _Extent, size: float, label_latitudes: bool) -> None:
-    """Label the meridians and parallels of a region.
-
-    Cartopy's grid lines label no meridian in a region across 180 degrees.
-    """
+    """Label meridians and parallels of a region; cartopy labels no meridians in a region across 180 degrees."""
     west, east = extent.columns[[0, -1]]
     meridians = [x for x in LongitudeLocator(nbins=5).tick_values(west, east) if west <= x <= east]
     parallels = LatitudeLocator(nbins=5).tick_values(extent.south, extent.north)

@@ -57,7 +57,8 @@ def scores(
         leads of the figure are drawn as dashes with a letter for each model. The legend names their truth and years,
         which may differ from yours. Select models with `table[table["model"].isin([...])]`.
     width, ax
-        Of the figure in inches, default 4 for each column of panels; or axes, one for each panel, row by row.
+        Width of a new figure in inches, default 4 for each column of panels; or existing axes, one for each panel,
+        row by row.
 
     Returns
     -------

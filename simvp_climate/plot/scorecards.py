@@ -48,7 +48,7 @@ def scorecard(
     title
         Default the names of both systems; with `ax`, the title of the first panel has them.
     width, ax
-        As in `scores`; `ax` are one for the skill, and one for each of activity and small-scale variance in the scores.
+        As in `scores`. `ax` has one for the skill, and one each for activity and small-scale variance if scored.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def scorecard(
     panel_width = max(len(lead_texts) * 0.42, 1.6)  # at least as wide as its title and color bar
     width = 0.09 * max(map(len, rows)) + len(tables) * (panel_width + 0.25) if width is None else width
     size = float(np.clip(font_size(width), 6.5, 9.0))
-    contents = "the skill, and what there is of activity and variance"
+    contents = "the skill, and activity and variance if scored"
     panels = panel_axes(ax, len(tables), contents, len(tables), (width, 0.28 * len(rows) + 0.17 * size))
     figure = figure_of(panels)
 

@@ -32,7 +32,7 @@ class Source:
         if level is not None:
             levels = array[axes.level].values.tolist() if axes.level in array.dims else []
             if level not in levels:
-                raise ValueError(f"level={level:g} of {name!r} not in {self.role}: it has {levels or 'no levels'}.")
+                raise ValueError(f"level={level:g} of {name!r} is not in {self.role}: it has {levels or 'no levels'}.")
             array = array.sel({axes.level: level})
         if extra := [dim for dim in array.dims if dim not in (axes.time, axes.latitude, axes.longitude)]:
             raise ValueError(
@@ -109,7 +109,7 @@ def choose_names(requested: str | Sequence[str] | None, names: list[str], option
         return names
     requested = [requested] if isinstance(requested, str) else list(requested)
     if missing := [name for name in requested if name not in names]:
-        raise ValueError(f"{option}={missing} not in {role}: it has {names}.")
+        raise ValueError(f"{option}={missing} is not in {role}, which has {names}.")
     if not requested:
         raise ValueError(f"{option} is empty. Name at least one of {names}, or omit it for all.")
     return requested
@@ -127,7 +127,7 @@ def choose_fields(
         available = source.dataset[dim].values.tolist()
         levels = available if level is None else np.atleast_1d(level).tolist()
         if missing := [value for value in levels if value not in available]:
-            raise ValueError(f"level={missing[0]} not in {source.role}: {dim} has {available}.")
+            raise ValueError(f"level={missing[0]} is not in {source.role}: {dim} has {available}.")
     elif level is not None:
         raise ValueError(f"level={level} does not apply: {names} have no level dimension. Omit level.")
     return [(name, value) for name in names for value in (levels if name in with_levels else [None])]
@@ -195,9 +195,9 @@ def _lead_position(leads: np.ndarray, months: bool, lead: object) -> int:
     available = ", ".join(_lead_texts(leads, months))
     if value is None:
         example = "lead=3" if months else 'lead="3D" or "12h"'
-        raise ValueError(f"lead={lead!r} cannot be read: write {example}. It has {available}.")
+        raise ValueError(f"lead={lead!r} cannot be read: write {example}. Leads are {available}.")
     if value not in leads:
-        raise ValueError(f"lead={lead!r} not in forecast: it has {available}.")
+        raise ValueError(f"lead={lead!r} must be one of {available}.")
     return int(np.argmax(leads == value))
 
 
@@ -308,7 +308,7 @@ def _init_position(inits: np.ndarray, init: object) -> int:
             matches = np.flatnonzero(inits == pd.Timestamp(init).to_datetime64())
     if not len(matches):
         text = repr(init) if isinstance(init, str) else str(init)
-        raise ValueError(f"init={text} not in forecast: it has {span_text(inits)}.")
+        raise ValueError(f"init={text} is not in forecast, which has {span_text(inits)}.")
     return int(matches[0])
 
 

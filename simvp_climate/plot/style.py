@@ -71,7 +71,7 @@ def with_units(text: str, array: xr.DataArray) -> str:
 
 
 def refuse_settings_with_axes(ax: object, width: float | None, projection: object = None) -> None:
-    """Raise ValueError if a setting of new figures accompanies axes, which already have it."""
+    """Raise ValueError if `ax` comes with a setting that only new figures take."""
     for name, value in (("width", width), ("projection", projection)):
         if ax is not None and value is not None:
             raise ValueError(f"ax has its own {name}, so {name}={value!r} has no effect: leave {name} out.")
@@ -107,10 +107,8 @@ def curve_panels(
     aspect: float,
     extra: float = 0.05,
 ) -> tuple[list[Axes], float, float]:
-    """Return panels for curves as `panel_axes` does, the width of the figure, and the size of the text in points.
-
-    `aspect` is the height over the width of a panel; `extra` is for the legend, in inches per point of text.
-    """
+    """Return the panels of `panel_axes`, the width of the figure, and the size of the text in points."""
+    # `aspect`: height over width of a panel; `extra`: height of the legend in inches per point of text
     refuse_settings_with_axes(ax, width)
     width = default_width if width is None else width
     size = font_size(3 * width / columns)

@@ -641,7 +641,7 @@ class TestMetricsOfSomeVariables:
             score(forecast, truth, metrics=["brier"])
         with pytest.raises(ValueError, match="seeps_skill needs seeps_climatology"):
             score(forecast, truth, metrics=["seeps_skill"])
-        with pytest.raises(ValueError, match=r"\['tp'\], the forecast has \['tp24h', 't2m'\]"):
+        with pytest.raises(ValueError, match=r"\['tp'\], but the forecast has \['tp24h', 't2m'\]"):
             score(forecast, truth, thresholds={"tp": 1e-3})
         with pytest.raises(ValueError, match="has .* and nothing on"):
             score(forecast, truth, seeps_climatology=xr.Dataset(attrs={"dry": 1e-3}))

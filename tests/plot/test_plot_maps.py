@@ -182,11 +182,11 @@ def test_all_missing_fields_are_gray():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"variable": "z500"}, r"'z500'.*not in forecast.*'t2m'"),
-        ({"lead": "2D"}, r"'2D' not in forecast.*\+6 h, \+12 h, \+18 h"),
+        ({"variable": "z500"}, r"'z500'.*is not in forecast.*'t2m'"),
+        ({"lead": "2D"}, r"'2D' must be one of \+6 h, \+12 h, \+18 h"),
         ({"lead": 6}, r"lead=6 .*\"3D\""),
         ({"lead": "soon"}, r"'soon' cannot be read"),
-        ({"init": "2020-01-01"}, r"'2020-01-01' not in forecast.*4 times from 2018-01-01 00 UTC"),
+        ({"init": "2020-01-01"}, r"'2020-01-01' is not in forecast.*4 times from 2018-01-01 00 UTC"),
         ({"level": 500}, r"level=500 .*'t2m'.*no level"),
     ],
 )

@@ -44,5 +44,5 @@ class TestScorecard:
             plot.scorecard(table, "climatology")
         with pytest.raises(ValueError, match="system='x'.* not in"):
             plot.scorecard(table, system="x")
-        with pytest.raises(ValueError, match="lead='2D' not in"):
+        with pytest.raises(ValueError, match="lead='2D' must be one of"):
             plot.scorecard(table, leads=["2D"])

@@ -66,8 +66,8 @@ def test_variance_ratio_has_a_line_at_one_and_a_selected_metric_is_drawn():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"metric": "crps"}, "crps.* not in scores.*'rmse', 'acc', 'mae'"),
-        ({"variables": ["t2m", "q"]}, r"\['q'\] not in scores.*'z500', 't2m'"),
+        ({"metric": "crps"}, "crps.* is not in scores.*'rmse', 'acc', 'mae'"),
+        ({"variables": ["t2m", "q"]}, r"\['q'\] is not in scores.*'z500', 't2m'"),
         ({"variables": []}, "variables.* empty"),
     ],
 )

@@ -32,5 +32,5 @@ class TestSkillMap:
     def test_errors(self):
         with pytest.raises(ValueError, match=r"\['t2m'\].*sc\.metrics\.skill_map"):
             plot.skill_map(skill_of_the_globe()[["t2m"]])
-        with pytest.raises(ValueError, match="'48h' not in"):
+        with pytest.raises(ValueError, match="'48h' must be one of"):
             plot.skill_map(skill_of_the_globe(), lead="48h")

@@ -30,8 +30,8 @@ def climatology(train: xr.Dataset, *, window_days: int | None = None, method: st
     The calendar dimensions follow from the data:
 
     - Hour and day of the year, as in WeatherBench 2 (`compute_rolling_stat`): for each hour of the day, the mean over
-      all years and over neighboring days, weighted by a triangle that wraps around the turn of the year. Day 366 of an
-      ordinary year takes the values of its day 365. Days count by their number of values.
+      all years and over neighboring days, weighted by a triangle that wraps around the turn of the year. Days
+      with more values weigh more. The last day of an ordinary year also counts as day 366.
     - Month, for monthly data (steps of 28 to 31 days).
     - Hour, for series of less than eleven months, which do not cover the year.
 
@@ -70,10 +70,7 @@ def calendar_mean(
     method: str | None = None,
     transforms: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
 ) -> xr.Dataset:
-    """Return the `climatology` of a dataset, some variables transformed value by value first.
-
-    `transforms` are functions of arrays by variable, called on blocks; their results for missing values are left out.
-    """
+    """Return the `climatology` of a dataset; `transforms` are functions by variable to apply to the values first."""
     if method not in (None, "weekly", "overall"):
         raise ValueError(f"method={method!r} is unknown: choose None, 'weekly' or 'overall'")
     train = name_time(train)
@@ -208,11 +205,8 @@ def _finest_grouping(times: pd.Index) -> str:
 
 
 def _calendar_groups(time: xr.DataArray, grouping: str) -> tuple[list[list[tuple]], dict[str, np.ndarray]]:
-    """Return for each time the positions that it counts for, one for each calendar dimension, and the labels of these.
-
-    By day, the last day of an ordinary year counts for day 366 too.
-    """
-    if grouping == "day":
+    """Return for each time its groups, as positions along the calendar dimensions, and the labels of these."""
+    if grouping == "day":  # the last day of an ordinary year is also in the group of day 366
         hours, codes = np.unique(_calendar_labels(time, "hour"), return_inverse=True)
         days = time.dt.dayofyear.values
         groups = [[position] for position in zip(codes, days - 1, strict=True)]
@@ -226,13 +220,11 @@ def _calendar_groups(time: xr.DataArray, grouping: str) -> tuple[list[list[tuple
 
 
 def _calendar_labels(time: xr.DataArray, name: str) -> np.ndarray:
-    """Return the month, the day or ISO week of the year, or the hour of the day, with fractions if times have minutes.
-
-    In calendars other than the standard one, weeks are counted from the first day of the year.
-    """
+    """Return the month, the day or ISO week of the year, or the hour of the day, fractional if times have minutes."""
     if name == "week":
         if time.dtype.kind == "M":
             return time.dt.isocalendar().week.values
+        # other calendars have no ISO weeks: count from the first day of the year
         return np.minimum((time.dt.dayofyear.values - 1) // 7, 51) + 1
     if name == "hour":
         seconds = time.dt.minute.values * 60 + time.dt.second.values
@@ -241,10 +233,8 @@ def _calendar_labels(time: xr.DataArray, name: str) -> np.ndarray:
 
 
 def _window_matrix(window_days: int, length: int) -> np.ndarray:
-    """Return the weights[day, neighbor] of a triangular window on a circle of `length` days, zero at its ends.
-
-    WeatherBench 2 uses concat(linspace(0, 1, 31), linspace(1, 0, 31)[1:]) for 61 days.
-    """
+    """Return the weights[day, neighbor] of a triangular window on a circle of `length` days, zero at its ends."""
+    # for 61 days as WeatherBench 2: concat(linspace(0, 1, 31), linspace(1, 0, 31)[1:])
     if window_days < 1 or window_days % 2 == 0 or window_days > length:
         raise ValueError(f"window_days={window_days} must be an odd number of days from 1 to {length - 1}")
     day = np.arange(length)

@@ -18,7 +18,7 @@ from simvp_climate.metrics.definitions import METRICS, Fields, Metric
 from simvp_climate.metrics.pairs import Pairs, align, match
 from simvp_climate.metrics.regions import Weights
 
-# Dry is less than this, in m, by the hours of the sum, as in WeatherBench 2.
+# By hours of accumulation: less precipitation than this, in m, is dry (WeatherBench 2).
 _DRY_BELOW = {6: 1e-4, 24: 2.5e-4}
 
 
@@ -139,11 +139,8 @@ def _quantile_and_dry_fraction(
 
 
 def _weighted_quantile(values: np.ndarray, weights: np.ndarray, q: float) -> np.ndarray:
-    """Return the quantile over the first axis without missing values, as xarray's `weighted(...).quantile`.
-
-    Linear between values, with Kish's effective sample size (Akinshin 2023). Computes all cells at once; xarray loops
-    over them.
-    """
+    """Return the weighted quantile over the first axis without missing values, as xarray's `weighted(...).quantile`."""
+    # linear between values, with Kish's effective sample size (Akinshin 2023); all cells at once, where xarray loops
     order = np.argsort(values, axis=0)  # missing values come last, with weight 0
     sorted_values = np.take_along_axis(values, order, 0)
     sorted_weights = np.where(np.isfinite(sorted_values), weights[order], 0.0)
@@ -162,7 +159,7 @@ def _weighted_quantile(values: np.ndarray, weights: np.ndarray, q: float) -> np.
 def _find_names(climatology: xr.Dataset, name: str) -> tuple[str, str, float | None] | None:
     """Return the names of a variable's threshold and dry fraction, and the dry limit in m if known; None without them.
 
-    The names are those of `seeps_climatology` or of WeatherBench 2, where the name contains the hours of the sum.
+    The names are those of `seeps_climatology` or of WeatherBench 2, which contain the hours of accumulation.
     """
     dry = climatology.attrs.get("dry")
     if f"{name}_threshold" in climatology:

@@ -28,7 +28,7 @@ def tercile_rpss(
     skipna: bool = False,
     allow_overlap: bool = False,
 ) -> xr.Dataset:
-    """Return the ranked probability skill score of tercile forecasts, over a probability of 1/3 for each tercile.
+    """Return the ranked probability skill score (RPSS) of tercile forecasts against probabilities of 1/3.
 
     1 - <RPS> / <RPS of climatology>. The terciles of each cell and calendar month come from the same means in the
     training period. The RPS of an ensemble is the fair one, sum_k (P_k - O_k)^2 - P_k (1 - P_k) / (M - 1), P and O the

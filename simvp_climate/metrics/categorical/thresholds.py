@@ -112,8 +112,7 @@ def event_metrics(thresholds: Mapping[str, float], names: list[str]) -> dict[str
 def float32_bounds(threshold: float) -> tuple[float, float]:
     """Return the smaller and the larger of a threshold and its nearest float32 value.
 
-    float32 data equal to the threshold may lie at either bound. They never exceed the larger one and are never below
-    the smaller one, whether compared in float32 or in float64.
+    float32 data equal to the threshold lie within these bounds, whether compared in float32 or in float64.
     """
     rounded = float(np.float32(threshold))
     return min(float(threshold), rounded), max(float(threshold), rounded)
@@ -124,7 +123,7 @@ def check_thresholds(thresholds: Mapping[str, float], names: list[str], owner: s
     if not isinstance(thresholds, Mapping) or not thresholds:
         raise ValueError(f"thresholds={thresholds!r} must be a mapping by variable, for example {{'tp': 1e-3}}")
     if unknown := [name for name in thresholds if name not in names]:
-        raise ValueError(f"thresholds has {unknown}, {owner} has {names}")
+        raise ValueError(f"thresholds names {unknown}, but {owner} has {names}")
     for name, threshold in thresholds.items():
         if not isinstance(threshold, Real) or isinstance(threshold, bool) or not np.isfinite(threshold):
             raise ValueError(f"the threshold of {name} is {threshold!r}: give a finite number in its unit")

@@ -12,15 +12,14 @@ MIN_BLOCKS = 5
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Settings of the moving-block bootstrap of initializations that `score` computes its intervals with.
+    """Settings of the moving-block bootstrap of initializations, from which `score` takes its intervals.
 
     Attributes
     ----------
     confidence
         Fraction of the samples inside an interval, between 0 and 1; its bounds are percentiles of the samples.
     block
-        Number of initializations in a block. None: those within the longest lead, at least the cube root of their
-        number.
+        Number of initializations in a block. None: as many as the longest lead spans, at least the cube root of all.
     samples, seed
         Number of samples, the same ones for all systems, and the seed of the random numbers.
     """
@@ -61,7 +60,7 @@ class Samples:
     counts: np.ndarray | None
     description: str
     confidence: float = np.nan
-    min_inits: int = 0  # initializations with a value that an interval needs
+    min_inits: int = 0  # an interval needs values from so many initializations
 
     def resample_sums(self, sums: xr.Dataset) -> xr.Dataset:
         """Return the sums over the initializations of every sample, by matrix products."""
@@ -76,11 +75,9 @@ class Samples:
 
 
 def block_length(init_time: xr.DataArray, lead_time: xr.DataArray) -> int:
-    """Return the number of initializations in a block: those within the longest lead, at least their cube root.
-
-    Forecasts that overlap in time are verified against the same weather, so their errors depend on each other. The cube
-    root is the theoretical growth of the block length (Künsch 1989).
-    """
+    """Return the length of a block: the initializations within the longest lead, at least the cube root of all."""
+    # Forecasts that overlap in time are verified against the same weather, so their errors depend on each other. The
+    # cube root is the theoretical growth of the block length (Künsch 1989).
     inits = init_time.to_index()
     if len(inits) < 2:
         return 1
@@ -108,11 +105,9 @@ def resample(count: int, length: int, samples: int, seed: int) -> np.ndarray | N
 
 
 def percentiles(values: xr.Dataset, confidence: float) -> tuple[xr.Dataset, xr.Dataset]:
-    """Return the lower and the upper bound of the central interval along `sample`.
-
-    Leaves out samples without a value, such as those without an initialization in a season; NaN if most have none.
-    """
+    """Return the lower and the upper bound of the central interval along `sample`; NaN if most have no value."""
     tail = (1 - confidence) / 2
+    # a sample without an initialization in a season has no value for it
     enough = values.notnull().mean("sample") > 0.5
     # numpy warns of slices without values, so they are 0 during the computation
     bounds = values.where(enough, 0).quantile([tail, 1 - tail], "sample", skipna=True).where(enough)

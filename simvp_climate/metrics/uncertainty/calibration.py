@@ -15,8 +15,9 @@ from simvp_climate.metrics.pairs import Pairs, match, period
 def fit_calibration(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset) -> xr.Dataset:
     """Return the factors that shrink a forecast's anomalies towards climatology, fitted on a validation period.
 
-    The factor with the least square error, <a b> / <a^2>, a and b the anomalies of forecast and truth, for each
-    variable and lead, clipped to 0..1. Pass it to `score(calibrated=...)`, or compute `climatology + factor * anomaly`.
+    For each variable and lead, the factor <a b> / <a^2> has the least square error, where a and b are the anomalies of
+    forecast and truth; it is clipped to 0..1. Pass the factors to `score(calibrated=...)`, or compute
+    `climatology + factor * anomaly`.
     The calibrated forecast has a lower error and less variance: check its activity. Arguments as in `acc`, from a
     period other than the one to be scored.
 
@@ -38,7 +39,7 @@ def fit_calibration(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dat
 def calibrate_with(factors: xr.Dataset, pairs: Pairs) -> Callable[[Block], xr.Dataset]:
     """Return a function that calibrates the forecast of a block; ValueError if a variable or lead has no factor."""
     if lacking := [name for name in pairs.forecast.data_vars if name not in factors]:
-        raise ValueError(f"calibrated has no {lacking}, but {list(factors.data_vars)}: fit it on the same variables")
+        raise ValueError(f"calibrated has {list(factors.data_vars)}, but no {lacking}: fit it on the same variables")
     factors = select_leads(factors[list(pairs.forecast.data_vars)], pairs.forecast["lead_time"])
 
     def calibrate(block: Block) -> xr.Dataset:

@@ -59,7 +59,7 @@ class Intervals:
         _refuse_members(forecast, "are put around")
         names = [str(name) for name in forecast.data_vars]
         if lacking := [name for name in names if name not in self.half_width]:
-            raise ValueError(f"nothing was fitted for {lacking}, but for {list(self.half_width.data_vars)}")
+            raise ValueError(f"no intervals were fitted for {lacking}, only for {list(self.half_width.data_vars)}")
         forecast, _ = with_times(forecast)
         canonical = canonicalize_forecast(forecast)
         center = canonical.dataset if self.center is None else self.center(canonical.dataset)
@@ -98,7 +98,7 @@ def fit_intervals(
 
     For each cell and lead, the absolute errors are divided by their seasonal mean (a triangular window of four months
     around the day of the year). The half-width is that mean times the ceil((n + 1) * probability)-th smallest of the n
-    quotients (Lei et al. 2018). So intervals are wide where, when and at which lead forecasts are poor.
+    quotients (Lei et al. 2018). So intervals are wide in places, seasons and leads with poor forecasts.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ def _shrink(climatology: xr.Dataset, factors: xr.Dataset, forecast: xr.Dataset) 
 def _refuse_members(forecast: xr.Dataset, verb: str) -> None:
     if (member := find_member(forecast)) is not None:
         raise ValueError(
-            f"intervals {verb} single forecasts, and this has members along {member!r}: take the mean, "
+            f"intervals {verb} single forecasts, and the forecast has members along {member!r}: take the mean, "
             f"forecast.mean({member!r})"
         )
 
