@@ -6,14 +6,14 @@ from torch.distributed.nn.functional import all_reduce
 
 
 def synchronize(network: nn.Module) -> None:
-    """Make every batch norm of a network compute its statistics over all processes, in place, on CPU too."""
+    """Convert every batch norm of a network in place, so that its statistics are over all processes, also on CPU."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SynchronizedBatchNorm2d
 
 
 class SynchronizedBatchNorm2d(nn.BatchNorm2d):
-    """A batch norm over the batches, of any size, of all processes, which must call it equally often in both passes."""
+    """A batch norm over the batches of all processes, which may differ in size; all must call it equally often."""
 
     def forward(self, x_BDhw: Tensor) -> Tensor:
         if not self.training or not distributed.is_initialized() or distributed.get_world_size() == 1:

@@ -1,9 +1,9 @@
 """Depth-wise convolutions of padded fields, with forward and backward passes that are fast on CPU.
 
-On CPU, PyTorch computes convolutions with oneDNN. Its forward pass of a depth-wise convolution is always fast, its
-gradient of the weights only for 3 x 3 kernels without dilation, its gradient of the input only without dilation: all
-others take 10 to 100 times as long. This module computes both gradients from the fast cases. Other devices use
-PyTorch's own gradients.
+On CPU, PyTorch computes convolutions with oneDNN. For depth-wise convolutions without dilation, oneDNN is fast in the
+forward pass, the gradient of the input, and the gradient of 3 x 3 weights; with dilation, only in the forward pass. All
+other gradients take 10 to 100 times as long: this module composes them from the fast cases. Other devices use PyTorch's
+gradients.
 
 Shape suffixes: B batch, C channel, H latitude, W longitude, p padded.
 """
@@ -18,10 +18,7 @@ from simvp_climate.networks.padding import pad, pad_backward, pad_forward
 
 
 def depthwise_conv2d(x_BCHW: Tensor, weight: Tensor, bias: Tensor, dilation: int, padding_mode: str) -> Tensor:
-    """Return fields of the same shape, each channel convolved with its own kernel; under autocast in its precision.
-
-    `weight` is (C, 1, K, K) with K odd, `bias` is (C,). `padding_mode` is explained in `pad`.
-    """
+    """Return each channel convolved with its kernel in `weight`, (C, 1, K, K) with K odd, padded as in `pad`."""
     device = x_BCHW.device.type
     if device != "meta" and torch.is_autocast_enabled(device):  # the meta device has no autocast
         dtype = torch.get_autocast_dtype(device)
@@ -99,7 +96,7 @@ def _weight_gradient(x_BCHW: Tensor, grad_BCHW: Tensor, weight: Tensor, dilation
         grad_BCHW = pad_forward(grad_BCHW, "zeros", (0, remainder[0]), (0, remainder[1]))
     x_BCpp, grad_BCHW = _subgrids(x_BCpp, dilation), _subgrids(grad_BCHW, dilation)
     height, width = grad_BCHW.shape[-2:]
-    # blocks of three taps; the last one overlaps where three do not divide the kernel size
+    # blocks of three taps; the last one overlaps its neighbor if the kernel size is no multiple of three
     starts = [*range(0, kernel_size - 2, 3)]
     starts += [kernel_size - 3] if starts[-1] != kernel_size - 3 else []
     weight_3x3 = weight[..., :3, :3].contiguous()

@@ -39,7 +39,7 @@ def load(path: str | os.PathLike) -> SimVPv2 | SimVPv1:
     """Load the network of an OpenSTL checkpoint, in float32 on the CPU, in evaluation mode.
 
     The configuration is inferred from the shapes of the weights. The network predicts states, normalized as in its
-    training, and pads with zeros. Drop path leaves no trace in a file and is 0.
+    training, and pads with zeros. Files do not record drop path, so it is 0.
 
     Parameters
     ----------
@@ -58,8 +58,8 @@ def load(path: str | os.PathLike) -> SimVPv2 | SimVPv1:
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If the file is damaged or not a checkpoint, needs code to be run, or does not hold exactly the weights of one
-        of the two networks.
+        If the file is damaged, is not a checkpoint, would run code when loaded, or does not hold exactly the weights of
+        one of the two networks.
     """
     file_name = repr(os.fspath(path))
     weights = _strip_prefix(_read(path, file_name), file_name)

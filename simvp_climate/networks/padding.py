@@ -74,10 +74,7 @@ def pad_forward(x_BCHW: Tensor, padding_mode: str, rows: tuple[int, int], column
 def pad_backward(
     grad_BCpp: Tensor, padding_mode: str, rows: tuple[int, int], columns: tuple[int, int], size: tuple[int, int]
 ) -> Tensor:
-    """Return the gradient of fields of a size (H, W) from the gradient of the padded fields.
-
-    Padding copies values, so its transpose adds the gradient of every copy to that of the original.
-    """
+    """Return the gradient of fields of `size` (H, W): the gradient of every padded copy is added to its original's."""
     height, width = size
     # in reverse order of `pad_forward`: columns first, then rows
     grad_BCpW = grad_BCpp[..., columns[0] : columns[0] + width]
@@ -146,10 +143,7 @@ def _ring_segments(length: int, before: int, after: int) -> list[tuple[slice, sl
 
 
 def _meridian_segments(height: int, rows: tuple[int, int], padding_mode: str) -> list[tuple[slice, slice, bool]]:
-    """Split padded rows into segments (target rows, source rows, is_opposite).
-
-    Segments on the opposite meridian are in reverse order of latitude.
-    """
+    """Split padded rows into segments (target rows, source rows, is_opposite); opposite ones run in reverse order."""
     # A great circle through the poles runs up one meridian and down the opposite one. On the way down, position p of
     # the circle is row `mirror - p`. A row on a pole belongs to both meridians and counts once.
     if padding_mode == "sphere":

@@ -66,7 +66,7 @@ class SimVPv1(nn.Module):
         self.readout = nn.Conv2d(config.hidden_space, channels, 1)
 
     def forward(self, x_BTCHW: Tensor, f_BTFHW: Tensor | None = None) -> Tensor:
-        """Return the next `history` states, shape as the input, given the forcings of the input states."""
+        """Return the next `history` states, in the shape of the input, given the forcings of the input states."""
         check_inputs(self, x_BTCHW, f_BTFHW)
         inputs_BTCHW = x_BTCHW if f_BTFHW is None else torch.cat([x_BTCHW, f_BTFHW], dim=2)
         z_NShw, skip_NSHW, sizes = encode(self.encoder, inputs_BTCHW.flatten(0, 1))

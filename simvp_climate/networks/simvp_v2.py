@@ -42,7 +42,7 @@ class SimVPv2Config:
     blocks
         Attention blocks of the translator (N_T), at least 2.
     mlp_ratio
-        Ratio of hidden to other channels in the channel mixing of a block.
+        Hidden channels of a block's channel mixing (MLP), as a multiple of its input channels.
     drop_path
         Probability to skip the last block for a sample in training (stochastic depth). For earlier blocks it decreases
         linearly, to 0.01 in the first.
@@ -126,8 +126,8 @@ class SimVPv2(nn.Module):
     channels
         Input channels per state.
     forcings
-        Channels of the forcings (insolation, orography) per input state, which the encoder gets with the state. 0 gives
-        the published network.
+        Forcing channels (insolation, orography) per input state. The encoder reads them with the state. 0 gives the
+        published network.
     output_channels
         Output channels per state; by default as many as input channels.
     shared_channels
@@ -335,10 +335,7 @@ class PaddedConv(nn.Conv2d):
 
 
 class PixelShuffleConv(PaddedConv):
-    """A convolution and a pixel shuffle, which doubles the grid: four channels become 2 x 2 cells of one channel.
-
-    Equals `nn.Conv2d` and `nn.PixelShuffle(2)` with the same weights, but is faster in channels-last memory.
-    """
+    """`nn.Conv2d` of padded fields and `nn.PixelShuffle(2)`, which doubles the grid, faster in channels-last memory."""
 
     def __init__(self, inputs: int, outputs: int, kernel_size: int, padding: str):
         super().__init__(inputs, outputs * 4, kernel_size, padding)
@@ -355,7 +352,7 @@ class PixelShuffleConv(PaddedConv):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm that computes its bfloat16 gradient on CPU in float32, which takes half the time in channels-last."""
+    """Group norm with a float32 gradient for bfloat16 on CPU, which takes half the time in channels-last memory."""
 
     def forward(self, x_NSHW: Tensor) -> Tensor:
         if x_NSHW.device.type != "cpu" or x_NSHW.dtype != torch.bfloat16 or torch.compiler.is_compiling():
@@ -389,15 +386,12 @@ class _GroupNorm(torch.autograd.Function):
 
 
 class Translator(nn.Module):
-    """Attention blocks over the stacked states (OpenSTL's MidMetaNet).
-
-    The first block works on all channels of the stack, the others on `hidden_time` channels.
-    """
+    """Attention blocks over the stacked states (OpenSTL's MidMetaNet); after the first with `hidden_time` channels."""
 
     def __init__(self, stack: int, config: SimVPv2Config):
         super().__init__()
         hidden, blocks = config.hidden_time, config.blocks
-        # as in OpenSTL, the probability grows linearly with depth from 0.01; unlike there, drop_path=0 turns it off
+        # as in OpenSTL, the probability grows linearly with depth from 0.01; unlike in OpenSTL, drop_path=0 drops none
         drop_paths = torch.linspace(min(0.01, config.drop_path), config.drop_path, blocks, device="cpu").tolist()
         widths = [stack] + [hidden] * (blocks - 1)
         self.blocks = nn.ModuleList(
@@ -456,7 +450,7 @@ class GatedAttentionBlock(nn.Module):
         return self.leave(torch.sigmoid(gate_BDhw) * value_BDhw) + normed_BDhw
 
     def mix(self, normed_BDhw: Tensor) -> Tensor:
-        """Return channels mixed by way of `mlp_ratio` times as many hidden channels."""
+        """Return channels mixed through `mlp_ratio` times as many hidden channels."""
         return self.shrink(F.gelu(self.spread(self.expand(normed_BDhw))))
 
     def _drop(self, branch_BDhw: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def longitude_harmonics(
       calendar months, the mean over the 24 hours around the time stamp (not over the month).
     - Time of day: cosine and sine of local mean solar time, one turn per day, 1 and 0 at midnight.
     - Time of year: cosine and sine of the elapsed fraction of the year in the calendar of the times, 1 and 0 at the
-      start of January. In model calendars (noleap, all_leap, 360_day, julian) the sun depends on it too.
+      start of January. In model calendars (noleap, all_leap, 360_day, julian) it also gives the position of the sun.
 
     `times` are UTC in any calendar, `latitude` is in degrees north, an integer `step` is in calendar months. The result
     is (time, channel, latitude, 3), float32, dimensionless. ValueError if "time_of_day" is constant with this step.
@@ -64,7 +64,7 @@ def longitude_harmonics(
     is_daily_mean = is_monthly or step >= _DAY
     latitude = np.deg2rad(np.asarray(latitude, np.float64))
     clock = xr.DataArray(times, dims="time").dt
-    # phases in radians: 0 at midnight UTC on the meridian of Greenwich, and at the start of the year
+    # phases in radians: of the day, 0 at midnight UTC at Greenwich; of the year, 0 at its start
     day = 2 * np.pi * (clock.hour * 3600 + clock.minute * 60 + clock.second).values / 86400
     year = 2 * np.pi * _year_fraction(clock)
     ones = np.ones_like(latitude)
@@ -91,10 +91,7 @@ def longitude_harmonics(
 
 
 def coordinate_fields(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-    """Return the position of each cell on the unit sphere, continuous in longitude, from degrees north and east.
-
-    The array is float32, (channel, latitude, longitude), with the channels of `COORDINATE_CHANNELS`.
-    """
+    """Return `COORDINATE_CHANNELS`, the position of each cell on the unit sphere, (channel, latitude, longitude)."""
     latitude, longitude = (np.deg2rad(np.asarray(degrees, np.float64)) for degrees in (latitude, longitude))
     rows = np.stack([np.sin(latitude), np.cos(latitude), np.cos(latitude)])
     columns = np.stack([np.ones_like(longitude), np.cos(longitude), np.sin(longitude)])
@@ -104,11 +101,9 @@ def coordinate_fields(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray
 def _insolation(
     declination: np.ndarray, distance_factor: np.ndarray, hour_angle: np.ndarray, latitude: np.ndarray
 ) -> np.ndarray:
-    """Return the harmonics of insolation = distance factor * cos(zenith angle), (3, time, latitude).
-
-    cos(zenith angle) = sin(latitude) sin(declination) + cos(latitude) cos(declination) cos(hour angle + longitude),
-    with the last cosine expanded in longitude.
-    """
+    """Return the harmonics of insolation = distance factor * cos(zenith angle), (3, time, latitude)."""
+    # cos(zenith angle) = sin(latitude) sin(declination) + cos(latitude) cos(declination) cos(hour angle + longitude),
+    # with the last cosine expanded in longitude
     constant, amplitude = distance_factor * np.sin(declination), distance_factor * np.cos(declination)
     times = np.stack([constant, amplitude * np.cos(hour_angle), -amplitude * np.sin(hour_angle)])
     rows = np.stack([np.sin(latitude), np.cos(latitude), np.cos(latitude)])
@@ -130,10 +125,8 @@ def _daily_mean_insolation(declination: np.ndarray, distance_factor: np.ndarray,
 
 
 def _solar_position(days: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return declination (radians), (mean distance / distance)^2, and equation of time (radians).
-
-    `days` are counted from 2000-01-01 12:00 UTC. Astronomical Almanac, low precision formulas for the sun.
-    """
+    """Return declination, (mean distance / distance)^2 and equation of time, in radians, `days` after 2000-01-01 12."""
+    # Astronomical Almanac, low precision formulas for the sun
     mean_longitude = np.deg2rad(280.460 + 0.9856474 * days)
     anomaly = np.deg2rad(357.528 + 0.9856003 * days)
     longitude = mean_longitude + np.deg2rad(1.915 * np.sin(anomaly) + 0.020 * np.sin(2 * anomaly))  # ecliptic
@@ -149,7 +142,7 @@ def _solar_position(days: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _days_since_2000(times: pd.Index, clock: Any) -> np.ndarray:
-    """Return the days since 2000-01-01 12:00 UTC; in a model calendar, those of the same fraction of a mean year."""
+    """Return the days since 2000-01-01 12:00 UTC; in a model calendar, of the same fraction of a mean year."""
     if isinstance(times, pd.DatetimeIndex):
         # milliseconds, because nanoseconds overflow 292 years from 2000
         since = times.values.astype("datetime64[ms]") - np.datetime64("2000-01-01T12", "ms")

@@ -37,9 +37,9 @@ class Task:
         more its daily mean), "time_of_day", "time_of_year", "coordinates", and static fields by their name in the
         training data ("orography", "land_sea_mask").
     inputs
-        Variables of the input states that are not forecast. They exclude a rollout: `horizon` is at most `history`.
+        Variables that are input but not forecast. They rule out a rollout, so `horizon` is at most `history`.
     diagnostics
-        Variables that are forecast without being inputs, such as precipitation. A forecaster needs no data of them.
+        Variables that are forecast but not input, such as precipitation. Only training needs their data.
     transforms
         Transforms and bounds by variable. "log" for precipitation: the network learns log(1 + x / 0.01 mm), and
         forecasts are not negative; `("log", scale)` for other variables, in their units. `(low, high)` clamps

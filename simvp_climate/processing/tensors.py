@@ -22,7 +22,7 @@ from simvp_climate.processing.task import Task
 
 
 def choose_device(device: str) -> str:
-    """Return "cuda", "mps" or "cpu": the requested device, or for "auto" a GPU; ValueError if it is not available."""
+    """Return the requested device, for "auto" a GPU if there is one, else "cpu"; ValueError if it is not available."""
     devices = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     available = [name for name, is_available in devices.items() if is_available]
     if device == "auto":
@@ -35,8 +35,8 @@ def choose_device(device: str) -> str:
 class Forcings:
     """The forcings of a task, computed on the device.
 
-    Each input state gets the varying forcings at its own time, those `history` steps later (the time of the output
-    state in the same position), and the static fields.
+    Each input state gets the static fields and the varying forcings at two times: its own, and `history` steps later,
+    the time of the output state in the same position.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ def channel_roles(task: Task, channels: Sequence[reader.Channel]) -> ChannelRole
 def build_network(
     config: SimVPv2Config, history: int, roles: ChannelRoles, normalizer: Normalizer | None = None
 ) -> SimVPv2:
-    """Return a network with these channels and initial weights; a normalizer sets the scales of its changes."""
+    """Return a network with these channels and random weights; a normalizer sets the scale of its predicted changes."""
     network = SimVPv2(
         config,
         history=history,
@@ -150,10 +150,7 @@ def forcing_names(task: Task) -> list[str]:
 
 
 class Scale:
-    """Normalizes states, (x - mean) / std per channel or of log(1 + x / log_scale), and denormalizes forecasts.
-
-    Masked cells never have a value: they are 0, the mean, in normalized states and NaN in forecasts.
-    """
+    """Normalizes states, (x - mean) / std of x or log(1 + x / log_scale), 0 in masked cells; denormalizes forecasts."""
 
     def __init__(self, normalizer: Normalizer, device: torch.device):
         def tensor(values: np.ndarray) -> Tensor:

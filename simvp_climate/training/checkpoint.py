@@ -45,19 +45,19 @@ class Run:
     """A training run on disk, or nowhere if it has no directory."""
 
     directory: Path | None
-    fingerprint: str = ""  # JSON of all settings and data that decide its result; only a run with the same resumes it
+    fingerprint: str = ""  # JSON of all settings and data that decide the result; a resumed run must have the same
 
 
 @contextmanager
 def lock(directory: str | os.PathLike | None) -> Iterator[Path | None]:
-    """Create the directory of a run, lock it for this process, and remove unfinished files of one that died."""
+    """Create the directory of a run, lock it for this process, and remove unfinished files of a killed process."""
     if directory is None:
         yield None
         return
     path = Path(directory)
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"directory={str(path)!r} is a file: choose a folder")
-    # files of others there (a scheduler, a logger) stay as they are
+    # files of a scheduler or a logger in the directory stay
     results = [name for name in (_CURVE, _RESULT) if (path / name).exists()]
     if results and not (path / _STATE).exists():
         raise FileExistsError(
@@ -150,7 +150,7 @@ def _load(directory: Path) -> dict:
         # weights_only: loading runs no code
         saved = torch.load(path, weights_only=True, map_location="cpu")
         saved_format = saved.get("format", 1)
-    except (OSError, MemoryError) as error:  # the state may be whole
+    except (OSError, MemoryError) as error:  # the file may be intact
         error_type, reason = (OSError, error) if isinstance(error, OSError) else (MemoryError, "too little free memory")
         raise error_type(
             f"{str(path)!r} cannot be read now ({reason}). Nothing was changed: call again later"

@@ -1,4 +1,4 @@
-"""The settings of a training run: one frozen object, of which every field is used or refused."""
+"""The settings of a training run: one frozen object, which raises an error for settings without effect."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _WARMUP = {"cosine": 0.1, "one-cycle": 0.3}
 _ROLLOUT_SHARE = 0.25
 
 
-# what a value must be, whether it is, and what it is stored as
+# the rule as text, a function that checks a value, and one that converts it
 _Rule = tuple[str, Callable[[Any], bool], Callable[[Any], Any] | None]
 
 
@@ -103,14 +103,14 @@ class TrainConfig:
     epochs
         Passes over all training windows.
     batch_size
-        Windows in a batch, over all processes; all windows where there are fewer.
+        Windows in a batch, over all processes. If there are fewer windows, a batch has all of them.
     accumulate_grad_batches
-        Batches in a step, in the memory of one: the gradient is that of all, batch normalization sees each batch alone.
+        Batches in a step; one at a time is in memory. The gradient covers all, batch normalization each batch alone.
     optimizer
         "adamw", or "adam" (then `weight_decay` must be 0). Betas 0.9 and 0.999.
     learning_rate
-        Peak of the schedule. The error hardly depends on it near the default (docs/ablation.md); the published one is
-        5e-3, with Adam. Fine-tuning takes a tenth.
+        Peak of the schedule. The error hardly depends on it near the default (docs/ablation.md); the published value is
+        5e-3, with Adam. For fine-tuning, take a tenth.
     schedule
         "cosine": linear warm-up, then half a cosine down to zero. "one-cycle": half a cosine up from a 25th of the
         peak, another down to a 250,000th of it, and the first beta from 0.95 to 0.85 and back, as torch's `OneCycleLR`.
@@ -132,9 +132,9 @@ class TrainConfig:
     variable_weights
         Weights from 1e-6 to 1e6 by variable, for all its levels; other variables have 1, and only ratios matter.
     rollout
-        Number of network calls that gradients pass through at the end of training, each forecasting from the previous
-        forecast. 1: as many as the task's horizon takes. Larger values must reach beyond the horizon; every window is
-        then that long, earlier steps use its first leads, and the validation loss is over all leads in every epoch.
+        Number of chained network calls that the last steps train together. 1: as many as the task's horizon takes.
+        Larger values must reach beyond the horizon: then every window is that long, earlier steps train on its first
+        leads, and the validation loss is over all leads in every epoch.
     rollout_share
         Share of all steps, the last ones, that train with `rollout`.
     ema_decay
@@ -151,13 +151,13 @@ class TrainConfig:
         Recompute activations in the backward pass instead of keeping them: less memory, more time, the same numbers.
         A run that did not fit may be resumed with it.
     statistics
-        With `start_from`, which statistics normalize the channels that it has: "inherit" takes those of `start_from`
+        With `start_from`, which statistics normalize the channels of `start_from`: "inherit" keeps those it has
         (same grid and units), "compute" those of the new data. "auto" inherits where channels, grid and units are the
         same, and is an error elsewhere.
     memory
         Bytes that the states may take on a machine, a quarter of them for the validation period; "auto" is 60 % of
-        the free memory. Chunks being decoded come on top. States that fit are decoded once and kept; others are
-        streamed, in another order. A resumed run keeps its order.
+        the free memory. Chunks being decoded come on top. If all states fit, they are decoded once and kept; else they
+        are streamed, which changes the order of the windows. A resumed run keeps its order.
     engine
         Reader of Zarr on a local disk: "zarr" or "tensorstore"; "auto" takes tensorstore where it is installed. It
         changes no number.
@@ -228,10 +228,7 @@ class TrainConfig:
             )
 
     def leads(self, task: Task) -> int:
-        """Return the number of steps from the initialization to the end of each window.
-
-        Raises ValueError if `rollout`, `lead_weights` or `variable_weights` do not fit the task.
-        """
+        """Return the number of leads in a window; ValueError if a setting does not fit the task."""
         history, horizon = task.history, task.horizon
         if self.rollout > 1 and self.rollout * history <= horizon:
             raise ValueError(

@@ -24,7 +24,7 @@ def count() -> tuple[int, int]:
 
 
 def is_first_process() -> bool:
-    """Return whether this is the process of a run that writes, prints and draws: the only one, or that of rank 0.
+    """Return whether this process of a run writes, prints and draws: it is the only one, or has rank 0.
 
     `train` returns the same forecaster in every process; a script continues with `if sc.is_first_process():`.
     """
@@ -49,9 +49,9 @@ def start(accelerator: str, precision: str, logger: Logger | None) -> Fabric:
             "start one for each (srun --gpus-per-node, not --gpus-per-task, which hides the others), or train with "
             "device='cpu'"
         )
-    # torch warns of lost time for 7 x 7 weights of one channel, whose strides mean nothing
+    # torch warns of slow strides of depth-wise weights, but strides along a single channel have no effect
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    # the replacement that it names is not public yet
+    # the replacement that the warning names is not public yet
     warnings.filterwarnings("ignore", message="torch.distributed.nn.functional.all_reduce is deprecated")
     fabric = Fabric(
         devices=local_size,

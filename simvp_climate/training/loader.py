@@ -1,4 +1,4 @@
-"""Windows as shuffled tensors: here labels become numbers.
+"""Read windows of states in a reproducible random order, as batches of tensors.
 
 Shape suffixes: N time of all series one after another, X all values of a state (C x H x W); B window of a batch,
 T time of a window, C channel, H latitude, W longitude.
@@ -52,8 +52,8 @@ def choose_plan(
 ) -> Plan:
     """Return how to read windows within a `share` of `memory` bytes: from memory if all states fit, else as a stream.
 
-    "auto" is 60 % of the free memory; states that do not fit are streamed through at most 4 GiB, or more where chunks
-    are so long that less is not enough.
+    "auto" is 60 % of the free memory; states that do not fit are streamed through at most 4 GiB, or more if long chunks
+    need it.
     """
     budget = memory
     if memory == "auto":
@@ -64,7 +64,7 @@ def choose_plan(
     ring_bytes = _RING_SIZE * min(batch_size, sum(map(len, windows))) * windows[0].shape[1] * state_bytes
     if _count_states(windows) * state_bytes + ring_bytes <= budget:
         return Plan("memory")
-    # a shard reads the rest of its last windows beyond its own length, up to the end of a chunk
+    # the last windows of a shard extend up to `span` times beyond it
     span = max(int((positions[:, -1] - positions[:, 0]).max()) for positions in windows)
     chunk = max(source.chunk_times for source in sources)
     longest = max(map(len, windows))
@@ -72,7 +72,7 @@ def choose_plan(
     def shard_bytes(shard: int) -> int:
         return 2 * (shard + span) * state_bytes  # one is read while another is used
 
-    # 12 spans: less than a tenth is read twice, the price of chunks that two shards share, and windows still mix well
+    # 12 spans: neighboring shards share less than a tenth, which is read twice, and windows still mix well
     shard = min(12 * -(-span // chunk) * chunk, -(-longest // chunk) * chunk)
     limit = min(budget, _STREAM_BYTES) if memory == "auto" else budget
     while shard > chunk and shard_bytes(shard) + ring_bytes > limit:
@@ -83,8 +83,8 @@ def choose_plan(
     if group < 1:
         fraction = "" if share == 1 else f" ({share:.0%} of it, the rest is for the other period)"
         raise MemoryError(
-            f"memory={memory!r} gives {budget / 2**20:.3g} MiB{fraction}, and to stream these windows takes "
-            f"{(shard_bytes(shard) + ring_bytes) / 2**20:.3g}: two shards of {shard + span} states (chunks hold "
+            f"memory={memory!r} gives {budget / 2**20:.3g} MiB{fraction}, and streaming these windows takes "
+            f"{(shard_bytes(shard) + ring_bytes) / 2**20:.3g} MiB: two shards of {shard + span} states (chunks hold "
             f"{chunk} times, windows span {span + 1}) and {_RING_SIZE} batches of {batch_size}. Raise memory, lower "
             "batch_size, or write the data once in smaller chunks: sc.cache(ds, path)"
         )
@@ -110,13 +110,13 @@ def _count_states(windows: Sequence[np.ndarray]) -> int:
 class WindowStream:
     """Windows of one or several series in a reproducible random order, streamed every epoch or kept in memory.
 
-    The order is a function of seed, epoch, world size and plan alone: never of threads, engine or where the run was
-    stopped. Every window comes once an epoch, on one of the ranks, in batches of nearly equal size; every rank has the
-    same number of batches, so that none waits. From memory the batches of all ranks together are those that one rank
-    would have with `world_size` times the `batch_size`; from a stream each rank reads shards of its own.
+    The order depends on seed, epoch, world size and plan alone, not on threads, engine or where the run was stopped. In
+    an epoch every window comes once, on one of the ranks, in batches of nearly equal size; every rank has the same
+    number of batches, so that none waits. With plan "memory" the batches of all ranks together are those of a single
+    rank with `world_size` times the `batch_size`; with plan "stream" every rank reads shards of its own.
 
-    `windows` are the positions of the windows of each series, (window, T). `batch_size` is the largest of a rank.
-    `states` are those of a plan in memory if they are already read, (N, C, H, W): all times that windows use.
+    `windows` are the positions of the windows of each series, (window, T). `batch_size` is the largest on one rank.
+    `states`, for plan "memory", are all states that windows use if they are already read, (N, C, H, W).
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class WindowStream:
 
     @property
     def bound(self) -> int:
-        """Largest number of bytes that this takes: a ring of batches, and all states or two groups and chunks."""
+        """Upper bound of its memory in bytes: a ring of batches, and all states, or two groups and decoded chunks."""
         state_bytes = self.sources[0].state_bytes
         ring_bytes = _RING_SIZE * self.batch_size * self.length * state_bytes
         if self.plan.mode == "memory":
@@ -222,7 +222,7 @@ class WindowStream:
                 out = batch_NX[filled * self.length : (filled + count) * self.length]
                 taken = rows[used : used + count].reshape(-1)
                 if states_NX.device.type == "cpu":
-                    # "clip" copies straight into `out`, where "raise" would copy through a buffer
+                    # mode "clip" writes straight into `out`; mode "raise" would copy through a buffer
                     np.take(states_NX.numpy(), taken, axis=0, out=out.numpy(), mode="clip")
                 else:
                     torch.index_select(states_NX, 0, torch.from_numpy(taken).to(states_NX.device), out=out)
@@ -230,7 +230,7 @@ class WindowStream:
             yield Batch(batch_NX.view(size, self.length, *self.sources[0].shape), batch_windows)
 
     def _batch_memory(self, batch: int, size: int, states_NX: Tensor) -> Tensor:
-        """Return the tensor to fill with a batch: one of the ring, which is made here, or a new one on a GPU."""
+        """Return a tensor to fill with a batch: on CPU the next one of the ring, on a GPU a new one."""
         if states_NX.device.type != "cpu":
             return torch.empty((size * self.length, states_NX.shape[1]), device=states_NX.device)
         if not self._ring:
@@ -336,6 +336,6 @@ def _even_bounds(count: int, parts: int) -> np.ndarray:
 
 
 def _cut(count: int, length: int, phase: int) -> list[tuple[int, int]]:
-    """Return shards (begin, end) of `count` windows; all but the first begin where a chunk does."""
+    """Return shards (begin, end) of `count` windows; all but the first begin at the start of a chunk."""
     begins = [0, *range(length - phase % length, count, length)]
     return list(zip(begins, [*begins[1:], count], strict=True))

@@ -37,7 +37,7 @@ EXPLOSION_FACTOR = 1000  # a loss above this multiple of the recent median is an
 class TrainingLoop:
     """Train a network in place: epochs of steps, each epoch validated and saved.
 
-    `fit` leaves the weights of the epoch in it that is best on the second of `splits`, or of the last one.
+    `fit` leaves the network with the weights of the best epoch on the second of `splits`, or else of the last epoch.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class TrainingLoop:
             )
 
     def _train_epoch(self) -> float:
-        """Train on every window once, after the batches that a resumed run has done; return windows per second."""
+        """Train on the windows of an epoch, except batches done before a resume; return windows per second."""
         self.network.train()
         self.train_split.check_unchanged()
         started, first = time.monotonic(), len(self.state.losses.values)
@@ -183,7 +183,7 @@ class TrainingLoop:
         state, epoch = self.state, self.epoch + 1
         record = {"epoch": epoch, "loss": float(np.average(state.losses.values, weights=self.sizes))}
         record["learning_rate"] = self.optimizer.param_groups[0]["lr"]
-        self._check_weights()  # else the validation data would get the blame
+        self._check_weights()  # else the error would blame the validation data
         if self.valid_split is None:
             state.selected = state.ema
         else:
@@ -194,8 +194,8 @@ class TrainingLoop:
             record |= errors
             if not math.isfinite(record["valid_loss"]):
                 raise FloatingPointError(
-                    f"the loss on valid is {record['valid_loss']} in epoch {epoch}. Its values must have the units "
-                    "and range of the training data: sc.check(valid)"
+                    f"the loss on valid is {record['valid_loss']} in epoch {epoch}. The values of valid must have the "
+                    "units and range of the training data: sc.check(valid)"
                 )
             if record["valid_loss"] < state.best_loss:
                 state.best_loss = record["valid_loss"]
@@ -273,12 +273,12 @@ class TrainingState:
     """Everything that a resumed run needs to end as if it had not been stopped."""
 
     def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, scaler: Precision, losses: "LossMonitor"):
-        self.parts = {"network": network, "optimizer": optimizer, "scaler": scaler}  # the last, of fp16 gradients
+        self.parts = {"network": network, "optimizer": optimizer, "scaler": scaler}  # scaler: of fp16 gradients
         self.losses = losses
         # running average of the weights; that of the best epoch, and its validation loss
         self.ema, self.selected, self.best_loss = _copy_weights(network), _copy_weights(network), math.inf
-        self.records: list[dict] = []  # the training curve, and windows per second
-        self.speeds: list[float] = []
+        self.records: list[dict] = []  # the training curve
+        self.speeds: list[float] = []  # windows per second
         self.versions = {name: version(name) for name in ("simvp-climate", "torch")}  # these decide the digits
 
     def to_dict(self) -> dict:
@@ -306,7 +306,7 @@ class LossMonitor:
     def __init__(self, fabric: Fabric, shares: np.ndarray):
         self.fabric, self.shares = fabric, shares  # the share of each batch that this process has
         self.values: list[float] = []
-        self.pending: list[tuple[Tensor, bool]] = []  # with whether it comes after the warm-up
+        self.pending: list[tuple[Tensor, bool]] = []  # loss, and whether it comes after the warm-up
         self.recent: deque[float] = deque(maxlen=100)  # losses after the warm-up, of the same number of leads
         self.leads = 0
 
@@ -349,7 +349,7 @@ class StepPacer:
         self.checked_at = self.saved_at = time.monotonic()
 
     def after_step(self, pending: int, required: bool) -> tuple[bool, bool, bool]:
-        """Return whether to check the `pending` losses, which is due if `required`, to save, and to stop."""
+        """Return whether to check the losses, to save, and to stop; a check is due if `required`."""
         save = time.monotonic() - self.saved_at >= self.save_seconds
         stop = self.stop.asked is not None  # read once: a signal may come at any moment
         check = required or pending >= self.check_every
@@ -403,11 +403,8 @@ def _one_cycle(step: int, total: int, warmup: float) -> tuple[float, float]:
 
 @torch.no_grad()
 def _update_ema(ema: dict[str, Tensor], network: nn.Module, decay: float, step: int) -> None:
-    """Move the running average towards the weights: ema += (1 - d) * (weights - ema).
-
-    Over the first steps d = (step + 1) / (step + 10) is smaller than `decay`, so that the average forgets the
-    initial weights.
-    """
+    """Move the running average towards the weights: ema += (1 - d) * (weights - ema)."""
+    # d is smaller over the first steps than `decay`, so that the average forgets the initial weights
     share = 1 - min(decay, (step + 1) / (step + 10))
     for name, value in network.state_dict().items():
         if value.is_floating_point():

@@ -54,7 +54,7 @@ class Loss:
         scale_TC = np.ones((1, len(outputs.channels)))
         if config.loss_normalization == "change":
             scale_TC = outputs.change_std / outputs.std
-        # beyond the first call the change has settled near that of its last lead
+        # in later calls the typical change stays near that of the first call's last lead
         scale_TC = scale_TC[np.minimum(leads, len(scale_TC) - 1)]
         lead_weights = np.ones(self.horizon) if config.lead_weights is None else np.array(config.lead_weights)
         weight_T = lead_weights[np.minimum(leads, self.horizon - 1)]
@@ -69,10 +69,7 @@ class Loss:
         return self.error(*self.forecast(network, batch, inits, leads))
 
     def forecast(self, network: nn.Module, batch: Batch, inits: pd.Index, leads: int) -> tuple[Tensor, Tensor]:
-        """Return normalized forecast and truth of `leads` steps, (B, T, C, H, W) each, C the output channels.
-
-        `inits` are the initialization times of all windows.
-        """
+        """Return normalized forecast and truth of `leads` steps, (B, T, C, H, W) each; `inits` are of all windows."""
         x_BTCHW = batch.states[:, : self.history + leads].to(self.device, non_blocking=True)
         x_BTCHW = self.scale.normalize(x_BTCHW)
         f_BTFHW = self.forcings(inits[batch.windows], leads)
@@ -82,10 +79,8 @@ class Loss:
         return forecast_BTCHW, self._outputs(x_BTCHW[:, self.history :])
 
     def error(self, forecast_BTCHW: Tensor, truth_BTCHW: Tensor) -> Tensor:
-        """Return mean(a_hw * w_t * w_c * ((forecast - truth) / s_tc)^2), a scalar.
-
-        `a_hw` are area weights, `w` the weights of leads and variables, each with mean one, `s_tc` the scale of errors.
-        """
+        """Return mean(a_hw * w_t * w_c * ((forecast - truth) / s_tc)^2), a scalar."""
+        # a: area, w: leads and variables, with mean one each; s: scale of the errors
         leads = forecast_BTCHW.shape[1]
         weight_T111 = self.weight_T111[:leads] / self.weight_T111[:leads].mean()
         error_BTCHW = (forecast_BTCHW - truth_BTCHW) * (weight_T111.sqrt() / self.scale_TC11[:leads])

@@ -21,10 +21,7 @@ from simvp_climate.training.config import TrainConfig
 
 
 def reuse_freed_memory() -> None:
-    """Let the C library keep freed memory instead of asking the system for every large array in every step.
-
-    Steps take 10 to 30 % less time, and the process keeps a few percent more memory. Only glibc has these settings.
-    """
+    """Let glibc keep freed memory for reuse: steps take 10 to 30 % less time, with a few percent more memory."""
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
         for setting in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
@@ -32,7 +29,7 @@ def reuse_freed_memory() -> None:
 
 
 def free_bytes(fabric: Fabric) -> float:
-    """Return the free memory of the device that this process trains on, its share where processes share a machine."""
+    """Return the free memory in bytes: of the GPU, or the share of this process in the memory of the machine."""
     if fabric.device.type == "cuda":
         # torch reuses what it has reserved and not allocated
         unused = torch.cuda.memory_reserved(fabric.device) - torch.cuda.memory_allocated(fabric.device)

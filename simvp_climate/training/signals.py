@@ -21,7 +21,7 @@ class Stop:
         self.patient = False  # True while the run checks `asked` after every step; else a signal stops it at once
 
     def handle(self, signum: int, frame: object) -> None:
-        """Note a signal; a second Ctrl-C does not wait for the step to end."""
+        """Record a signal; stop at once if it is a second Ctrl-C, or the run does not check `asked` now."""
         repeated = self.asked is not None and signum == signal.SIGINT
         self.asked = self.asked or signal.Signals(signum)
         if repeated or not self.patient:
@@ -40,7 +40,7 @@ class Stop:
 def watch() -> Iterator[Stop]:
     """Handle SIGINT, SIGTERM and SIGUSR1 while the context lasts; only the main thread receives signals.
 
-    Afterwards the previous handlers are restored. A signal that did not stop the run stops the process at the end.
+    Afterwards the previous handlers are restored. A signal that came too late to stop the run stops the process now.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():

@@ -91,7 +91,7 @@ def train(
     FileExistsError, RuntimeError
         If the directory has results but no training state; if another process trains there.
     MemoryError
-        If the windows, not even as a stream, or a step do not fit into the free memory; the message names what does.
+        If a step or the windows (even streamed) do not fit into the free memory; the message names settings that do.
     OSError
         If the data cannot be read, or the state cannot be written; the previous state is intact.
     FloatingPointError

@@ -1,4 +1,4 @@
-"""The network of a run and what it takes from a pretrained forecaster, channel by channel, by name."""
+"""Fine-tuning: the model, padding, statistics and weights that a run takes from a pretrained forecaster."""
 
 import dataclasses
 import hashlib
@@ -22,7 +22,7 @@ _COMPUTE = "compute them from the new data, TrainConfig(statistics='compute')"
 
 
 def choose_model(model: SimVPv2Config | None, pretrained: Forecaster | None) -> SimVPv2Config:
-    """Return the model to train: that of the pretrained forecaster, or `model` with another padding and drop path."""
+    """Return the model to train; relative to a pretrained one, `model` may change only padding and drop path."""
     if pretrained is None:
         return model or SimVPv2Config()
     trained = pretrained.network.config
@@ -42,7 +42,7 @@ def choose_model(model: SimVPv2Config | None, pretrained: Forecaster | None) -> 
 
 
 def choose_padding(model: SimVPv2Config, pretrained: Forecaster | None, setup: Setup) -> SimVPv2Config:
-    """Return the model with the padding that "auto" stands for, and "sphere" with poles where the grid has them.
+    """Return the model with "auto" resolved, and "sphere" as "sphere_with_poles" if the grid has rows on the poles.
 
     "auto" is the padding of the pretrained network if both grids, or neither, go around the globe; else it follows
     from the grid.
@@ -116,8 +116,8 @@ def _check_task(pretrained: Forecaster, setup: Setup, shared: Sequence[Channel])
         value, trained = getattr(task, name), getattr(pretrained.task, name)
         if value != trained:
             raise ValueError(
-                f"{name}={value!r}, start_from has {trained!r}: its weights fit only the latter. Take it, or train "
-                "without start_from"
+                f"{name}={value!r} must be {trained!r}, for which the weights of start_from were trained. Set "
+                f"{name}={trained!r}, or train without start_from"
             )
     if not shared:
         raise ValueError(
@@ -128,8 +128,8 @@ def _check_task(pretrained: Forecaster, setup: Setup, shared: Sequence[Channel])
         transform, trained = dict(task.transforms).get(name), dict(pretrained.task.transforms).get(name)
         if transform != trained:
             raise ValueError(
-                f"transforms of {name!r} is {transform!r}, start_from has {trained!r}: its weights fit only the "
-                "latter. Take it"
+                f"transforms of {name!r} is {transform!r}, but must be {trained!r}, for which the weights of "
+                "start_from were trained"
             )
 
 
@@ -137,10 +137,10 @@ def _check_task(pretrained: Forecaster, setup: Setup, shared: Sequence[Channel])
 def copy_weights(network: nn.Module, pretrained: Forecaster, roles: tensors.ChannelRoles) -> dict:
     """Copy the pretrained weights into a new network; return the names of channels "taken", "new" and "left_out".
 
-    The first convolution is copied for inputs (channels or forcings) of the same name, the readout for outputs of the
-    same name, the weights between them whole. The scales of change are statistics and stay. The network predicts states
-    of variables that are outputs alone, and changes of those that are also inputs: one that was the former and is now
-    the latter, or the reverse, counts as new.
+    Weights of the first convolution are copied for inputs (channels or forcings) of the same name, those of the readout
+    for outputs of the same name, and all weights in between. The scales of change are statistics and are not copied.
+    The network predicts changes of variables that are also inputs, and states of all others: an output that has become
+    an input, or is no longer one, counts as new.
     """
     weights, trained = network.state_dict(), pretrained.network.state_dict()
     inputs, outputs = roles.input_names, roles.output_names
@@ -178,7 +178,7 @@ def copy_weights(network: nn.Module, pretrained: Forecaster, roles: tensors.Chan
 def start_network(
     network: nn.Module, pretrained: Forecaster, roles: tensors.ChannelRoles, config: TrainConfig, fabric: Fabric
 ) -> dict:
-    """Copy the pretrained weights, print what does not start from them, and return the record for the provenance."""
+    """Copy the pretrained weights, print which channels are new or left out, and return a record for provenance."""
     copied = copy_weights(network, pretrained, roles)
     if copied["new"] or copied["left_out"] or config.statistics == "compute":
         clauses = [f"start_from: copied the weights of {', '.join(copied['taken'])}"]
@@ -192,7 +192,7 @@ def start_network(
 
 
 def _matches(names: Sequence, others: Sequence) -> list[tuple[int, int]]:
-    """Return the index in both of each name that both have."""
+    """Return for each name in both lists its index in the first and in the second."""
     return [(index, others.index(name)) for index, name in enumerate(names) if name in others]
 
 

@@ -144,7 +144,7 @@ def test_the_plan_keeps_within_the_memory_given():
         assert plan.mode == "stream"
         held = 2 * stream._largest_group() * state + 4 * 8 * LENGTH * state
         assert held <= memory and held <= stream.bound
-    with pytest.raises(MemoryError, match="memory=17000 gives 0.0162 MiB, and to stream these windows takes"):
+    with pytest.raises(MemoryError, match="memory=17000 gives 0.0162 MiB, and streaming these windows takes"):
         choose_plan(sources, windows, 8, memory=17_000)
 
 

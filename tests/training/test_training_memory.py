@@ -71,7 +71,7 @@ def test_other_errors_of_torch_are_not_called_out_of_memory(monkeypatch):
 
 
 def test_too_little_memory_is_named():
-    with pytest.raises(MemoryError, match=r"memory=1000 gives 0.000954 MiB, and to stream these windows takes"):
+    with pytest.raises(MemoryError, match=r"memory=1000 gives 0.000954 MiB, and streaming these windows takes"):
         run(config=quick(memory=1000))
 
 

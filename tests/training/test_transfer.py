@@ -195,12 +195,12 @@ def test_fields_without_time_are_taken_from_the_start_or_from_the_data():
             r"the channels are \['t2m', 'u10', 'z500'\], those of start_from \['z500', 't2m'\]: choose the stat",
         ),
         (Task(["u10"], None, 2, 2), "inherit", r"start_from forecasts \['z500', 't2m'\], none of \['u10'\]"),
-        (Task(["t2m"], None, 3, 2), "inherit", "history=3, start_from has 2"),
-        (Task(["t2m"], None, 2, 2, "12h"), "compute", "step='12h', start_from has '6h'"),
+        (Task(["t2m"], None, 3, 2), "inherit", "history=3 must be 2, .*Set history=2"),
+        (Task(["t2m"], None, 2, 2, "12h"), "compute", "step='12h' must be '6h'"),
         (
             Task(["t2m"], None, 2, 2, transforms={"t2m": (0, None)}),
             "compute",
-            r"transforms of 't2m' is \(0, None\), start_from has None",
+            r"transforms of 't2m' is \(0, None\), but must be None",
         ),
     ],
 )
