@@ -315,10 +315,7 @@ def reproduce(
 
 @contextmanager
 def _usage_errors(command: Callable) -> Iterator[None]:
-    """Turn errors that the user can fix into a message and exit status 2.
-
-    If a message mentions `argument=` of the API, it ends with the option of the command for this argument.
-    """
+    """Turn errors that the user can fix into exit status 2 and a message, with the option for any `argument=` in it."""
     try:
         yield
     except (OSError, ValueError, ImportError, KeyError) as error:
@@ -374,10 +371,10 @@ def _select_period(ds: xr.Dataset, start: str, end: str, source: str, options: t
 def _system_names(paths: Sequence[Path], reserved: Sequence[str]) -> list[str]:
     """Return unique names: the name of each file without suffix, preceded by as many folders as needed."""
     parts = [Path(os.path.abspath(path)).with_suffix("").parts for path in paths]
-    if repeated := [str(path) for path, own_parts in zip(paths, parts, strict=True) if parts.count(own_parts) > 1]:
+    if repeated := [str(path) for path, file_parts in zip(paths, parts, strict=True) if parts.count(file_parts) > 1]:
         raise ValueError(f"{' and '.join(repeated)} have the same name: pass each forecast once, under its own name")
-    names = [["/".join(own_parts[-length:]) for length in range(1, len(own_parts) + 1)] for own_parts in parts]
-    # skills have underscores in the names of systems
+    names = [["/".join(file_parts[-length:]) for length in range(1, len(file_parts) + 1)] for file_parts in parts]
+    # the name of a skill has underscores for the spaces in names of systems
     count = Counter(name.replace(" ", "_") for name in itertools.chain(reserved, *names))
     return [next((name for name in longer if count[name.replace(" ", "_")] == 1), longer[-1]) for longer in names]
 

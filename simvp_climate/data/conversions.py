@@ -98,7 +98,7 @@ def from_valid_time(forecasts: xr.Dataset | Iterable[xr.Dataset]) -> xr.Dataset:
 def save_valid_time(forecast: xr.Dataset, folder: str | os.PathLike, name: str = "forecast_%Y%m%dT%H.nc") -> list[Path]:
     """Write a NetCDF file for each initialization, along its valid time, and return their paths.
 
-    `folder` is created if missing, in an existing folder; `name` has `strftime` codes for the initialization.
+    `folder` is created if missing; its parent must exist. `name` has `strftime` codes for the initialization.
 
     Raises
     ------

@@ -217,10 +217,7 @@ def is_forecast(dataset: xr.Dataset) -> bool:
 
 
 def find_time(dataset: xr.Dataset, marked: list[str] | None = None) -> str | None:
-    """Return the name of the time dimension, or None; `marked` are coordinates that CF attributes call a time.
-
-    ValueError if several dimensions could be the time, or `time` has no dates.
-    """
+    """Return the time dimension, or None; ValueError if ambiguous. `marked` are coordinates that CF marks as times."""
     if is_forecast(dataset):
         return None
     marked = find_candidates(dataset)["time"] if marked is None else marked

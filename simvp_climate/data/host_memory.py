@@ -4,10 +4,7 @@ from pathlib import Path
 
 
 def free_memory() -> int | None:
-    """Return the bytes of memory that this process can still allocate, or None where the system does not say.
-
-    The smallest of what the machine has available and what each control group (cgroup) of a job leaves.
-    """
+    """Return the bytes of memory left by the machine and by the control groups (cgroups) of a job, None if unknown."""
     free = []
     try:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())

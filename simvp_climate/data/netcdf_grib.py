@@ -59,7 +59,9 @@ def _open_with_xarray(names: Sequence[str], engine: str | None = None) -> xr.Dat
     except TypeError as error:
         if "mixed types" not in str(error):
             raise
-        raise ValueError(f"{files} have different calendars ({error}). ds.convert_calendar('standard')") from error
+        raise ValueError(
+            f"{files} have different calendars ({error}). Convert each: ds.convert_calendar('standard')"
+        ) from error
     except ValueError as error:
         if type(error).__name__ == "DatasetBuildError":  # GRIB with several hypercubes
             raise
@@ -165,7 +167,7 @@ def _has_variable(dataset: xr.Dataset, name: str) -> bool:
 
 
 def decode_lead_times(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the Dataset with coordinates in days, hours, minutes or seconds, which are lead times, as durations."""
+    """Return the Dataset with its lead times, which are coordinates in days to seconds, decoded to durations."""
     leads = {
         name: xr.conventions.decode_cf_variable(name, coordinate.variable, decode_timedelta=True)
         for name, coordinate in dataset.coords.items()

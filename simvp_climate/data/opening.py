@@ -34,7 +34,7 @@ def open_dataset(
     Remote Zarr stores are read through obstore where it is installed (the extra `cloud`), else through fsspec. Failed
     requests are repeated for up to a minute. Stores on Google Cloud and S3 are read anonymously unless the environment
     has credentials (GOOGLE_APPLICATION_CREDENTIALS, AWS_ACCESS_KEY_ID); AWS_ENDPOINT_URL selects another S3 server,
-    AWS_REGION the region. Opening one raises `zarr.config` `async.concurrency` to 64 unless you have changed it.
+    AWS_REGION the region. Opening a remote store sets `zarr.config` `async.concurrency` to 64 if it has its default.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ def open_dataset(
     levels
         Pressure levels in hPa of the variables that have levels; None keeps all.
     missing_chunks
-        A chunk that is absent from a Zarr store is an `"error"`, with its times (an unfinished download), or its
-        values are the `"fill"` value.
+        Chunks that are absent from a Zarr store (an unfinished download) raise an `"error"` that names their times, or
+        get the `"fill"` value.
 
     Raises
     ------

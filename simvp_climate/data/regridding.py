@@ -9,7 +9,7 @@ import xarray as xr
 
 from simvp_climate.data.grid import TOLERANCE, check_axis, closes_longitude, find_horizontal, latitude_edges
 
-# attributes that describe the grid and the values on it, GRIB's as cfgrib hands them on
+# attributes that describe the grid and the values on it, those of GRIB as named by cfgrib
 _ABOUT_GRID = re.compile(
     r"actual_range|bounds|cell_measures|stored_direction"
     r"|GRIB_(N[xyV]|grid.*|numberOfPoints|.*InDegrees|.*Scans.*|.*PointsAreConsecutive)"
@@ -48,7 +48,7 @@ def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.
         (with), or as in WeatherBench 2's store names, "64x32_equiangular_conservative" or "64x32". Latitudes ascend,
         but descend at 0.25 degrees, as published. Or a Dataset, whose latitudes and longitudes are taken.
     min_valid
-        A new value is the mean over the area with values, NaN where this is less than this fraction of the cell.
+        A new value is the mean over the part of its cell that has values; NaN if that part is less than this fraction.
 
     Returns
     -------
@@ -104,8 +104,8 @@ def _average(name: str, variable: xr.Variable, weights: dict[str, np.ndarray], m
     if variable.dtype.kind not in "fiub" or "flag_values" in variable.attrs:
         content = "classes" if "flag_values" in variable.attrs else variable.dtype
         raise ValueError(f"{name!r} holds {content}, which have no mean. Leave it out: ds.drop_vars({name!r})")
-    # xarray-regrid applies our weights, to dask arrays and with NaN. Its own do not keep the area mean: they give rows
-    # at the poles no area, mix the edge rows along longitude, and cut rows in degrees.
+    # xarray-regrid only applies our weights, to dask arrays and with NaN. Its own do not keep the area mean: they give
+    # rows at the poles no area, mix the edge rows along longitude, and split rows by degrees instead of area.
     try:
         from xarray_regrid.methods.conservative import apply_weights, format_weights
     except ImportError as error:
@@ -166,7 +166,7 @@ def _rows(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _columns(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the western and eastern edges of columns, in their order; a region is in one piece."""
+    """Return the western and eastern edges of columns, in their order; those of a region are contiguous."""
     order = np.argsort(degrees % 360)
     ascending = (degrees % 360)[order]
     gaps = np.diff(ascending, append=ascending[0] + 360)

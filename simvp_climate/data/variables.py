@@ -19,7 +19,7 @@ class Variable:
     standard_name: str | None  # None where CF has none
     units: str
     valid_range: tuple[float, float]  # plausible values in these units; wide, to find wrong units and fill values
-    on_levels: bool  # pressure levels
+    on_levels: bool  # whether it has pressure levels
 
 
 _RAIN = "lwe_thickness_of_precipitation_amount"
@@ -74,7 +74,7 @@ _SUBSTITUTES = {"z": "gh", "gh": "z"}
 _PSEUDO_NAMES = {"uv10": ("u10", "v10")}
 
 _SHARED = Counter(variable.standard_name for variable in VARIABLES)
-# A standard name that several variables share (air_temperature: t and t2m) says too little.
+# A standard name that several variables share (air_temperature: t and t2m) is ambiguous.
 _BY_NAME = {v.standard_name: v for v in VARIABLES if v.standard_name is not None and _SHARED[v.standard_name] == 1}
 _BY_NAME |= {v.long_name: v for v in VARIABLES} | {v.short_name: v for v in VARIABLES}
 _BY_NAME |= {alias: _BY_NAME[short_name] for alias, short_name in _ALIASES.items()}

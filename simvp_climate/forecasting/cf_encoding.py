@@ -39,7 +39,7 @@ def encode(forecast: xr.Dataset, axes: Axes | None = None) -> xr.Dataset:
     for name, attributes in known.items():
         forecast[name].attrs = {**attributes, **forecast[name].attrs}
         if forecast[name].attrs.get("bounds") not in forecast.variables:
-            forecast[name].attrs.pop("bounds", None)  # only the data have them
+            forecast[name].attrs.pop("bounds", None)  # the data have these bounds, the forecast does not
         forecast[name].encoding = {"_FillValue": None}
     times = ["init_time", "valid_time"]
     unit = _unit(forecast["valid_time"])

@@ -306,8 +306,7 @@ def predict(
 ) -> tuple[xr.Dataset, list[str]]:  # fmt: skip
     """Return labeled forecasts from some histories of a request, and the digest of the data of each initialization.
 
-    `perturb` maps initialization times to perturbations in the units of training, (init, channel, latitude, longitude),
-    which are added to all states of a history.
+    `perturb` maps init times to perturbations of all states of a history, (init, channel, H, W), in units of training.
     """
     shape = _forecast_shape(forecaster, request, histories)
     states, digests = np.empty(shape, dtype=np.float32), []
@@ -329,10 +328,7 @@ def predict_states(
     forecaster: Forecaster, request: ForecastRequest, member: xr.Dataset, histories: np.ndarray,
     perturb: Callable[[pd.Index], np.ndarray] | None, out: np.ndarray,
 ) -> list[bytes]:  # fmt: skip
-    """Write forecasts of one ensemble member into `out`, and return the digests of the initial states.
-
-    `out` has the shape (init, lead, channel, latitude, longitude), in the units of the data.
-    """
+    """Write forecasts of a member into `out`, (init, lead, channel, H, W); return digests of the initial states."""
     network, horizon = forecaster.network, request.horizon
     device, inputs = next(network.parameters()).device, forecaster.input_statistics
     input_scale, output_scale = tensors.Scale(inputs, device), tensors.Scale(forecaster.output_statistics, device)

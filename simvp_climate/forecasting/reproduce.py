@@ -131,6 +131,6 @@ def _compare(forecast: xr.Dataset, repeated: xr.Dataset, levels: Sequence[float]
         change = f"differs by at most {difference:.3g}, {relative:.1g} of its standard deviation"
         report.append(f"{name}: {change if difference else 'bit by bit the same'}")
     is_same = repeated.attrs["data_sha256"] == forecast.attrs.get("data_sha256")
-    other = "not those of the whole forecast (other values, or some of its initializations)"
+    other = "not those of the forecast (other values, or only some of its initializations)"
     report.append(f"data: {'bit by bit those of the forecast' if is_same else other}")
     return report, largest

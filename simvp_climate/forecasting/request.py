@@ -33,10 +33,7 @@ class UnitConversion:
         return states if self.is_identity else (states * self.factor + self.offset).astype(np.float32)
 
     def from_trained(self, forecasts: np.ndarray, shared: int) -> np.ndarray:
-        """Return forecasts (..., channel, latitude, longitude) in the units of the Dataset.
-
-        The first `shared` channels are in the Dataset; the others, the diagnostics, keep the units of training.
-        """
+        """Return forecasts in the units of the Dataset; channels from `shared` on (diagnostics) stay in theirs."""
         if self.is_identity:
             return forecasts
         converted = (forecasts[..., :shared, :, :] - self.offset[:shared]) / self.factor[:shared]
@@ -79,7 +76,7 @@ def resolve_request(
 
 
 def match_training(forecaster: Any, dataset: xr.Dataset) -> UnitConversion:
-    """Return the conversion of a canonical Dataset to the units of training; missing units count as those.
+    """Return the conversion of a canonical Dataset to the units of training; data without units are not converted.
 
     Raises ValueError if grid or channels differ from those of training, or no exact conversion is known.
     """

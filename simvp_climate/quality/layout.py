@@ -31,7 +31,7 @@ def check_layout(field: StoredField, series: SampledSeries | None, cache_fix: st
     if share >= 2:
         levels = field.data.sizes.get("level", 1)
         message = f"chunks hold {share * levels:g} levels and {levels} {'is' if levels == 1 else 'are'} wanted: {cost}"
-        message += ". Copying these costs one such pass and pays from the second epoch on"
+        message += ". Copying these costs one such pass and pays off from the second epoch on"
         draft.add(severity, "chunk-levels", field.source, message, cache_fix)
     elif amplification >= 2:
         draft.add(severity, "chunk-space", field.source, f"{chunks} hold more than is used: {cost}", cache_fix)
@@ -77,7 +77,7 @@ def check_memory(fields: Sequence[StoredField], series: SampledSeries | None, dr
     draft.summary["memory"] = {"states_bytes": needed, "free_bytes": free}
     if free is None or needed <= _IN_MEMORY_SHARE * free:
         return
-    # two stretches as long as the longest chunk, and the rest of a window that begins in them
+    # two shards, each one chunk and the rest of the windows that begin in it
     length = 0 if series.windows is None else int((series.windows[:, -1] - series.windows[:, 0]).max())
     streamed = 2 * (max(field.times_at_once for field in fields) + length) * needed // len(series.times)
     message = f"all states are {format_bytes(needed)} as float32, {format_bytes(free)} of memory are free: "

@@ -26,8 +26,8 @@ class Finding:
     Attributes
     ----------
     severity
-        "error": training would refuse the data, or be wrong. "warning": training works, but costs or suffers. "note":
-        handled by the package.
+        "error": training would refuse the data, or be wrong. "warning": training works, but is slow or less accurate.
+        "note": handled by the package.
     code, subject
         The name of the rule for scripts, such as "time-gaps", and the variable or coordinate.
     message
@@ -135,7 +135,7 @@ def axis_properties(name: str, values: np.ndarray, ascending: np.ndarray) -> dic
 
 
 def fix_for_forecasts(dataset: xr.Dataset, time: str | None) -> str:
-    """Return the fix that makes a series of forecasts: one lead, at the times for which its values are valid."""
+    """Return the fix that turns forecasts into a time series: one lead, at its valid times."""
     init = next((name for name in ("init_time", time, "time") if name in dataset.coords), None)
     leads = [str(name) for name, coord in dataset.coords.items() if name == "lead_time" or coord.dtype.kind == "m"]
     lead = max(leads, key=lambda name: name in dataset.dims, default="lead_time")
@@ -211,7 +211,7 @@ def _meaning_of_ds(report: Report) -> str:
     if report.summary.get("source") == IN_MEMORY:
         return "the Dataset that was checked"
     if not report.summary.get("joined"):
-        return "what xarray opens at the path"
+        return "the Dataset that xarray opens at the path"
     names = [variable["name"] for variable in report.summary.get("variables", ())]
     return f"sc.open_dataset(path, {json.dumps(names) if names else '[...]'})"
 

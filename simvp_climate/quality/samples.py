@@ -1,7 +1,7 @@
-"""A sample of the values of each variable, and the rules about what it shows.
+"""Checks of the values of each variable, on a sample of its states.
 
-At most 64 MiB of a variable are decoded: all states of variables that are no larger, of others some whole chunks that
-are evenly spread, with the first and the last two states.
+At most 64 MiB of a variable are decoded: all states if they fit, else the first and last two states, and some states of
+evenly spread chunks.
 """
 
 import bisect
@@ -20,8 +20,8 @@ DIMS = ("time", "level", "latitude", "longitude")
 NOTHING_TO_DO = "Nothing to do"
 _BUDGET = 2**26  # decoded bytes of a variable
 _LARGEST_CHUNK = 2**29  # bytes above which a chunk is not decoded
-_STATES = 48  # of a variable larger than the budget
-_PER_CHUNK = 8  # of these from one chunk: the others in it would cost nothing, but tell little
+_STATES = 48  # in the sample of a variable larger than the budget
+_PER_CHUNK = 8  # states of one chunk in the sample: more would cost no reading, but tell little
 # variables that may be zero everywhere for a while
 _MAY_BE_ZERO = ("tp", "tp6h", "tp24h", "tcc", "tisr", "siconc", "lsm")
 
@@ -37,7 +37,7 @@ class StoredField(rules.Field):
 
     @property
     def times_at_once(self) -> int:
-        """Times that are read together; dask passes a selection on to a store, but not to a computation."""
+        """Times that are read together: those of a stored chunk, or of a dask chunk if dask computes the data."""
         dask = max(self.data.chunksizes["time"]) if self.data.chunks is not None else 1
         return max(1, self.chunks.get("time", dask))
 
@@ -50,7 +50,7 @@ class StoredField(rules.Field):
 
 @dataclass(frozen=True, eq=False)
 class SampledSeries:
-    """The times of a series, ordered; the positions of its windows, or None; which times windows use, or all."""
+    """The sorted times of a series, the positions of its windows (None if it has none), and which times they use."""
 
     times: pd.Index
     windows: np.ndarray | None
@@ -102,7 +102,7 @@ def check_values(
     draft.summary.setdefault("missing", {})[field.source] = float(np.isnan(sample.values).mean())
     draft.summary["sampled"] = min(len(positions), int(draft.summary.get("sampled", len(positions))))
     _check_missing(field, sample, series.is_used[positions], draft)
-    # values that are constant tell nothing more
+    # the rules below skip constant values
     sample = replace(sample, values=_check_variation(field, sample, draft))
     values = sample.values
     if np.isfinite(values).any():
@@ -113,7 +113,7 @@ def check_values(
             if level is not None and not np.isnan(values[:, index]).all()
         }
         if finding := rules.implausible_values(field, low, high, means, _farthest(field, sample)):
-            attribute_codes = ("units-other", "units-missing")  # these say less
+            attribute_codes = ("units-other", "units-missing")  # the new finding says more
             draft.findings = [
                 f for f in draft.findings if f.subject != field.source or f.code not in attribute_codes
             ] + [finding]
@@ -186,7 +186,7 @@ def _check_fill_values(field: StoredField, sample: Sample, draft: Draft) -> Samp
             continue
         others = finite[finite != extreme]
         if others.size and np.abs(extreme - others).min() <= np.ptp(others):
-            continue  # as near to the others as they are to each other
+            continue  # not an outlier
         share = f" ({100 * (finite.size - others.size) / values.size:.2g} % of the values)"
         if finding := rules.fill_value(field, extreme, share):
             draft.add_all([finding])
@@ -224,14 +224,14 @@ def _check_missing(field: StoredField, sample: Sample, is_used: np.ndarray, draf
 
 
 def _check_variation(field: StoredField, sample: Sample, draft: Draft) -> np.ndarray:
-    """Add the findings about levels and times at which nothing changes; return the values without these."""
+    """Add findings about constant levels, and times with one value in all cells; return the values without these."""
     values = np.where(np.isfinite(sample.values), sample.values, np.nan)
     has_values = ~np.isnan(values).all(axis=(0, 2, 3))
     if not has_values.any():
         return values
     highest, lowest = (extremum(values, axis=(0, 2, 3)) for extremum in (np.fmax.reduce, np.fmin.reduce))
     constant = has_values & (highest - lowest <= 1e-6 * np.abs(highest))
-    # the times in between may not be zero
+    # rain may be zero at all sampled times, and not in between
     zero_is_plausible = field.meaning is not None and field.meaning.short_name in _MAY_BE_ZERO
     if constant.any():
         dry = zero_is_plausible and len(sample.positions) < len(sample.times)
