@@ -25,11 +25,12 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from simvp_climate.data.checksums import write_checksums
 from simvp_climate.data.files import check_parent, differences, write_atomically
 from simvp_climate.data.grid import find_axes
 from simvp_climate.data.progress import tqdm
 from simvp_climate.data.views import variable_identity
-from simvp_climate.data.zarr_store import drop_codecs
+from simvp_climate.data.zarr_store import open_zarr
 
 _DTYPES = ("float32", "float16", "int16")
 _BLOCK_BYTES = 2**26  # read in one piece; up to four times that where each chunk of the source is then read once
@@ -129,6 +130,7 @@ def cache(
     for name, error in errors.items():
         store[name].update_attributes({"cache_max_abs_error": error})
     store.update_attributes({_RECORD: json.dumps(record)})
+    write_checksums(building / "store")
     (building / "store").rename(target)
     shutil.rmtree(building)
     if progress:
@@ -335,7 +337,8 @@ def _create_store(path: Path, dataset: xr.Dataset, layouts: dict[str, _Layout], 
             encoding[name]["chunks"] = (layout.chunk, *globe)
             if layout.shard is not None:
                 encoding[name]["shards"] = (layout.shard, *globe)
-            encoding[name]["compressors"] = [zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")]
+            blosc = zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
+            encoding[name]["compressors"] = [blosc, zarr.codecs.Crc32cCodec()]
             if packing.dtype == "int16":
                 encoding[name] |= {"scale_factor": packing.scale, "add_offset": packing.offset}
         else:
@@ -343,8 +346,9 @@ def _create_store(path: Path, dataset: xr.Dataset, layouts: dict[str, _Layout], 
             # without chunks, codecs and time units of the source, which may not suit the cache
             variable.encoding = {key: value for key, value in variable.encoding.items() if key == "calendar"}
             template[name] = variable
+            encoding[name] = {"compressors": [zarr.codecs.ZstdCodec(), zarr.codecs.Crc32cCodec()]}
             if variable.ndim:
-                encoding[name] = {"chunks": variable.shape}
+                encoding[name]["chunks"] = variable.shape
     template.encoding = {}
     options = {"zarr_format": 3, "consolidated": False, "encoding": encoding, "write_empty_chunks": True}
     write_atomically(path, partial(template.to_zarr, compute=False, **options), sync=False)
@@ -450,7 +454,7 @@ def _write_block(name: str, array: Path, layout: _Layout, packing: _Packing, blo
 
 
 def _open(target: Path) -> xr.Dataset:
-    return drop_codecs(xr.open_zarr(target, chunks=None, consolidated=False, decode_timedelta=False))
+    return open_zarr(str(target), "error")
 
 
 def _write_json(path: Path, content: object) -> None:

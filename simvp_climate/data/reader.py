@@ -4,6 +4,7 @@ tensorstore, if installed, reads variables that are untouched views of a local Z
 """
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ import pandas as pd
 import xarray as xr
 from zarr.core.buffer.cpu import NDBuffer
 
+from simvp_climate.data.checksums import ArrayChecksums
 from simvp_climate.data.views import View, find_view, store_address, variable_identity
 from simvp_climate.data.zarr_store import DamagedChunkError, MissingChunkError
 
@@ -203,7 +205,11 @@ def fetch(requests: Sequence[Request]) -> None:
             if "level" not in field.variable.dims:
                 out = out[:, 0]
             first_channel += channel_count
-            if are_small and (future := _start_direct_read(field, first, last, out)):
+            try:
+                future = _start_direct_read(field, first, last, out) if are_small else None
+            except Exception as error:
+                raise _explain(field, times, first, last, error) from error
+            if future is not None:
                 futures.append((field, times, first, last, future.result))
                 continue
             for start, stop in _split_at_chunks(field, first, last):
@@ -246,7 +252,7 @@ def source_identity(source: Source) -> str | None:
 
 def _open_tensorstore(tensorstore: ModuleType, view: View | None, max_tasks: int) -> Any | None:
     """Return the array of a view opened by tensorstore, or None if it is not on a local disk or not supported."""
-    if view is None or view.folder is None:
+    if view is None or view.folder is None or not _has_codec(view):
         return None
     spec = {
         "driver": "zarr" if view.array.metadata.zarr_format == 2 else "zarr3",
@@ -262,6 +268,34 @@ def _open_tensorstore(tensorstore: ModuleType, view: View | None, max_tasks: int
         return tensorstore.open(spec, open=True, read=True).result()
     except ValueError:  # an unknown codec or data type
         return None
+
+
+def _checksums(view: View) -> ArrayChecksums | None:
+    """Return the checksums of the stored array, or None if its store has none."""
+    checksums = getattr(view.array.store, "checksums", None)
+    return None if checksums is None else checksums.arrays.get(view.array.path)
+
+
+def _has_codec(view: View) -> bool:
+    """Return whether tensorstore checks the bytes of the chunks that it decodes, where they have checksums."""
+    checksums = _checksums(view)
+    return checksums is None or checksums.has_codec
+
+
+def _check_files(view: View, indices: list) -> None:
+    """Raise DamagedChunkError if a chunk that tensorstore is about to read is in another's place.
+
+    zarr-python reads through the checked store and needs no such check.
+    """
+    if _checksums(view) is None:
+        return
+    positions = []
+    for size, length, index in zip(view.array.shape, view.chunks, indices, strict=True):
+        chosen = range(*index.indices(size)) if isinstance(index, slice) else np.atleast_1d(index)
+        positions.append(np.unique(np.asarray(chosen) // length).tolist())
+    encoding = view.array.metadata.chunk_key_encoding
+    for position in itertools.product(*positions):
+        view.array.store.check_file(view.array.path, view.folder / encoding.encode_chunk_key(position), position)
 
 
 def _selection(view: View, start: int, stop: int) -> tuple[list, list]:
@@ -310,6 +344,7 @@ def _start_direct_read(field: Field, start: int, stop: int, out: np.ndarray) -> 
     indices, order = _selection(view, start, stop)
     if any(isinstance(reorder, np.ndarray) for reorder in order):
         return None
+    _check_files(view, indices)
     selected = field.tensorstore.oindex[tuple(indices)]
     if selected.dtype != tensorstore.float32:
         selected = selected.astype(tensorstore.float32)
@@ -345,6 +380,7 @@ def _read_field(field: Field, start: int, stop: int, out: np.ndarray) -> None:
     if store is None:
         values = view.stored[tuple(indices)].values
     else:
+        _check_files(view, indices)
         values = store.oindex[tuple(indices)].read().result()
         for decoder in view.decoders:
             values = decoder(values)

@@ -1,9 +1,11 @@
-"""Open Zarr stores, local and remote, such that chunks that are absent or truncated are errors."""
+"""Open Zarr stores, local and remote, such that chunks that are absent, truncated or damaged are errors."""
 
-import json
 import re
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -14,10 +16,12 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
 from zarr.storage import LocalStore, WrapperStore
 
+from simvp_climate.data.checksums import METADATA, Checksums, chunk_position, read_checksums
 from simvp_climate.data.netcdf_grib import decode_lead_times
 from simvp_climate.data.remote import open_remote_store, request_error
 
-_METADATA = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
+# attributes of stores that this package writes, and how to write them again
+_WRITTEN_BY = {"cache_made_from": "sc.cache(...)", "hindcast": "forecaster.hindcast(...)"}
 
 
 def open_zarr(path: str, missing_chunks: str) -> xr.Dataset:
@@ -29,10 +33,6 @@ def open_zarr(path: str, missing_chunks: str) -> xr.Dataset:
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"no Zarr store at {path!r}: it has neither .zgroup nor zarr.json. Check the spelling"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"the metadata of the Zarr store {path!r} are damaged: {error}. Copy or download the store again"
         ) from error
     store.remember_times(raw)
     dataset = drop_codecs(decode_lead_times(raw))
@@ -58,7 +58,17 @@ def _open_group(store: "CheckedStore") -> xr.Dataset:
 
     Zarr leaves these out: a store that grew time by time lacks its first. It was 0 if that makes the axis even.
     """
-    group = zarr.open_group(store, mode="r")
+    try:
+        group = zarr.open_group(store, mode="r")
+        store.arrays = {name: array.metadata for name, array in group.arrays()}
+    except (FileNotFoundError, ConnectionError, PermissionError, ImportError):
+        raise
+    except Exception as error:  # whatever zarr raises where a file is no JSON, or lacks or misspells an entry
+        raise DamagedChunkError(
+            f"the metadata of the Zarr store {store.path!r} (.zgroup, .zarray, .zattrs, .zmetadata or zarr.json) are "
+            f"damaged: {error!r}. Copy or download the store again"
+        ) from error
+    store.checksums = _find_checksums(store, group)
     # passed on, because open_zarr by itself warns before it falls back
     consolidated = group.metadata.consolidated_metadata is not None
     if not consolidated and store.path.startswith(("http://", "https://")):
@@ -66,7 +76,6 @@ def _open_group(store: "CheckedStore") -> xr.Dataset:
             f"{store.path!r} has no consolidated metadata, and a web server does not list the arrays of a store. Its "
             "owner can add them: zarr.consolidate_metadata(path)"
         )
-    store.arrays = {name: array.metadata for name, array in group.arrays()}
     options = {"chunks": None, "consolidated": consolidated, "decode_timedelta": False}  # without dask
     try:
         return xr.open_zarr(store, **options)
@@ -74,6 +83,13 @@ def _open_group(store: "CheckedStore") -> xr.Dataset:
         store.missing_chunks = "fill"
         raw = xr.open_zarr(store, **options)
         store.missing_chunks = "error"
+    except (DamagedChunkError, ConnectionError, PermissionError):
+        raise
+    except Exception as error:
+        raise DamagedChunkError(
+            f"the coordinates or metadata of the Zarr store {store.path!r} are damaged: "
+            f"{_name_unreadable(group)}{error!r}. Copy or download the store again"
+        ) from error
     for key in sorted(store.filled):
         name = key.split("/")[0]
         index = raw.indexes.get(name)
@@ -82,12 +98,46 @@ def _open_group(store: "CheckedStore") -> xr.Dataset:
     return raw
 
 
+def _find_checksums(store: "CheckedStore", group: zarr.Group) -> Checksums | None:
+    """Return the checksums of a store after comparing those of its metadata; a note if it should have some."""
+    try:
+        checksums = read_checksums(store)
+    except Exception as error:
+        raise DamagedChunkError(
+            f"the checksums of the Zarr store {store.path!r} are damaged: {error!r}. Copy it again, or write it anew"
+        ) from error
+    if checksums is None:
+        for attribute, call in _WRITTEN_BY.items():
+            if attribute in group.attrs:
+                message = f"{store.path!r} was written by an older version, without checksums: damage in it may go "
+                warnings.warn(f"{message}unnoticed. To write it anew: remove it and call {call} again", stacklevel=2)
+        return None
+    for key, value in store.metadata_checksums.items():
+        if checksums.metadata.get(key, value) != value:
+            raise DamagedChunkError(
+                f"{key!r} of the Zarr store {store.path!r} is damaged or was edited: it does not match its checksum. "
+                "Copy the store again, or write it anew"
+            )
+    return checksums
+
+
+def _name_unreadable(group: zarr.Group) -> str:
+    """Return the first coordinate that cannot be decoded, for the start of a message."""
+    for name, array in group.arrays():
+        try:
+            if array.ndim <= 1:
+                array[...]
+        except Exception:
+            return f"{name!r} cannot be decoded: "
+    return ""
+
+
 class MissingChunkError(ValueError):
     """A Zarr store lacks a chunk that it should have."""
 
 
 class DamagedChunkError(ValueError):
-    """A chunk of a Zarr store is not as long as its header or the request says."""
+    """A Zarr store has a chunk of another length or content than was written, or metadata that cannot be read."""
 
 
 class CheckedStore(WrapperStore[Store]):
@@ -110,10 +160,13 @@ class CheckedStore(WrapperStore[Store]):
         self._times: dict[str, pd.Index] = {}
         # array -> metadata with its codecs; set before xarray opens the store, so that coordinates are checked too
         self.arrays: dict[str, ArrayV2Metadata | ArrayV3Metadata] = {}
+        self.checksums: Checksums | None = None
+        self.metadata_checksums: dict[str, int] = {}  # of the metadata read so far, by key
 
     def _with_store(self, store: Store) -> "CheckedStore":
         copy = CheckedStore(store, self.path, self.missing_chunks)
         copy._chunks, copy._times, copy.arrays = self._chunks, self._times, self.arrays
+        copy.checksums = self.checksums
         return copy
 
     def remember_times(self, dataset: xr.Dataset) -> None:
@@ -166,7 +219,9 @@ class CheckedStore(WrapperStore[Store]):
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
     def _check(self, key: str, content: Buffer | None, byte_range: ByteRequest | None) -> None:
-        if key.rsplit("/", 1)[-1] in _METADATA:
+        if key.rsplit("/", 1)[-1] in METADATA:
+            if content is not None:
+                self.metadata_checksums[key] = google_crc32c.value(content.to_bytes())
             return
         if content is None:
             if self.missing_chunks == "error":
@@ -183,11 +238,31 @@ class CheckedStore(WrapperStore[Store]):
             case _:
                 return
         if len(content) != expected:
-            array, position, times = self._describe(key)
-            raise DamagedChunkError(
-                f"the chunk {position} of {array!r} in {self.path!r} ({key!r}){times}, is damaged: it has "
-                f"{len(content)} bytes instead of {expected}. Copy or download it again"
-            )
+            raise self.damaged_chunk_error(key, f"it has {len(content)} bytes instead of {expected}")
+        name = self._array_of(key)
+        if (
+            self.checksums is not None
+            and name in self.checksums.arrays
+            and not isinstance(byte_range, SuffixByteRequest)
+        ):
+            position = chunk_position(key[len(name) :])
+            if not self.checksums.arrays[name].match(position, content.to_bytes(), byte_range is not None):
+                raise self.damaged_chunk_error(key, "it does not match its checksum, or is in the place of another")
+
+    def check_file(self, name: str, path: Path, position: tuple[int, ...]) -> None:
+        """Raise an error if a file on the local disk is absent or not the chunk that was written at a position."""
+        checksums = self.checksums.arrays[name]
+        if path.exists() and not checksums.match_file(position, path):
+            key = f"{name}/{'/'.join(map(str, position))}"
+            raise self.damaged_chunk_error(key, "it does not match its checksum, or is in the place of another")
+
+    def damaged_chunk_error(self, key: str, fault: str) -> DamagedChunkError:
+        """Return the error for a chunk, with its position and times."""
+        array, position, times = self._describe(key)
+        return DamagedChunkError(
+            f"the chunk {position} of {array!r} in {self.path!r} ({key!r}){times}, is damaged: {fault}. Copy or "
+            "download it again"
+        )
 
 
 def _stored_length_by_header(array: ArrayV2Metadata | ArrayV3Metadata | None, chunk: Buffer) -> int:

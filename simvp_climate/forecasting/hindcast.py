@@ -11,8 +11,10 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from simvp_climate.data.checksums import write_checksums
 from simvp_climate.data.files import check_parent, differences, write_atomically
 from simvp_climate.data.progress import tqdm
+from simvp_climate.data.zarr_store import open_zarr
 from simvp_climate.forecasting.initial_states import combine_init_digests, states_digest
 from simvp_climate.forecasting.request import ForecastRequest
 
@@ -76,6 +78,7 @@ def write(
     group = zarr.open_group(unfinished, mode="a", use_consolidated=False)
     group.attrs.update({"data_sha256": combine_init_digests(digests), _ATTRIBUTE: json.dumps(identity, sort_keys=True)})
     zarr.consolidate_metadata(unfinished, zarr_format=2)
+    write_checksums(unfinished)
     os.replace(unfinished, path)
     state_file.unlink()
     return _open_store(path)
@@ -141,4 +144,4 @@ def _save_state(state_file: Path, identity: dict, digests: list[str]) -> None:
 
 
 def _open_store(path: Path) -> xr.Dataset:
-    return xr.open_zarr(path, chunks=None, consolidated=True, decode_timedelta=True)
+    return open_zarr(str(path), "error")

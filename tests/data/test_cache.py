@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -274,7 +275,9 @@ def test_samples_decide_where_files_are_unknown(tmp_path):
     record = json.loads(before.attrs["cache_made_from"])
     assert record["contents"]["z"].pop("stored (identity)")
     zarr.open_group(tmp_path / "c.zarr", mode="r+").update_attributes({"cache_made_from": json.dumps(record)})
-    again = cache(open_dataset(tmp_path / "source", ["z"]), tmp_path / "c.zarr", progress=False)
+    shutil.rmtree(tmp_path / "c.zarr" / "checksums")
+    with pytest.warns(UserWarning, match=r"c\.zarr.* without checksums.*sc\.cache"):
+        again = cache(open_dataset(tmp_path / "source", ["z"]), tmp_path / "c.zarr", progress=False)
     xr.testing.assert_equal(again, before)
 
 

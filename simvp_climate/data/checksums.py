@@ -1,0 +1,134 @@
+"""Checksums of the stores that this package writes: a damaged or misplaced chunk is an error, never data.
+
+In Zarr format 3 the bytes of every chunk end with their CRC-32C (the codec `crc32c`), which all readers check. The
+group "checksums" of a store lists these again by array and position, with those of the metadata: so a chunk in
+another's place is noticed, and damage in Zarr format 2, which has no such codec.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import zarr
+from zarr.abc.store import Store
+
+METADATA = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
+_GROUP = "checksums"
+_ABSENT = 2**64 - 1  # as the offset of a chunk that is absent from a shard
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayChecksums:
+    """The checksums of one array.
+
+    Attributes
+    ----------
+    values
+        CRC-32C of each chunk file by its position; for shards one of each chunk inside along the last axis.
+    has_codec
+        Whether the bytes of each chunk end with their CRC-32C, so that whoever decodes a chunk checks its bytes.
+    is_sharded
+        Whether files are shards of many chunks.
+    """
+
+    values: np.ndarray
+    has_codec: bool
+    is_sharded: bool
+
+    def match(self, position: tuple[int, ...], content: bytes, is_range: bool = False) -> bool:
+        """Return whether these are the bytes of the file at a position, or of a range of it that is one chunk."""
+        expected = self.values[position]
+        if self.is_sharded and is_range:
+            return checksum_at_end(content) in expected
+        if self.is_sharded:
+            read = lambda start, stop: content[start:stop]  # noqa: E731
+            return np.array_equal(checksums_in_shard(read, len(content), len(expected)), expected)
+        return (checksum_at_end(content) if self.has_codec else google_crc32c.value(content)) == expected
+
+    def match_file(self, position: tuple[int, ...], path: Path) -> bool:
+        """Return the same for a file, of which only the checksums are read."""
+        found = _read_checksums(path, self.values.shape[-1] if self.is_sharded else None)
+        return np.array_equal(found, self.values[position])
+
+
+@dataclass(frozen=True, eq=False)
+class Checksums:
+    """The checksums of a store: of its metadata files by key, and of its arrays by name."""
+
+    metadata: dict[str, int]
+    arrays: dict[str, ArrayChecksums]
+
+
+def read_checksums(store: Store) -> Checksums | None:
+    """Return the checksums in a store, or None if it was written without."""
+    try:
+        group = zarr.open_group(store, path=_GROUP, mode="r", use_consolidated=False)
+    except FileNotFoundError:
+        return None
+    arrays = {
+        name: ArrayChecksums(array[...], bool(array.attrs["has_codec"]), bool(array.attrs["is_sharded"]))
+        for name, array in group.arrays()
+    }
+    return Checksums(dict(group.attrs["metadata"]), arrays)
+
+
+def write_checksums(folder: Path) -> None:
+    """Add the checksums to a complete store in a local folder."""
+    group = zarr.open_group(folder, mode="r+", use_consolidated=False)
+    metadata = {
+        file.relative_to(folder).as_posix(): google_crc32c.value(file.read_bytes())
+        for file in sorted(folder.rglob("*"))
+        if file.name in METADATA
+    }
+    arrays = dict(group.arrays())
+    listed = group.create_group(_GROUP, attributes={"metadata": metadata})
+    for name, array in arrays.items():
+        has_codec = "crc32c" in str(array.metadata.to_dict().get("codecs"))
+        chunks = () if array.shards is None else np.floor_divide(array.shards, array.chunks)
+        grid = [-(-size // length) for size, length in zip(array.shape, array.shards or array.chunks, strict=True)]
+        inner = None if array.shards is None else int(np.prod(chunks))
+        values = np.zeros((*grid, *([] if inner is None else [inner])), dtype=np.uint32)
+        for file in (folder / name).rglob("*"):
+            if file.is_file() and file.name not in METADATA:
+                position = chunk_position(file.relative_to(folder / name).as_posix())
+                values[position] = _read_checksums(file, inner) if has_codec else google_crc32c.value(file.read_bytes())
+        attributes = {"has_codec": has_codec, "is_sharded": inner is not None}
+        listed.create_array(name, data=values, chunks=tuple(max(1, n) for n in values.shape), attributes=attributes)
+
+
+def chunk_position(key: str) -> tuple[int, ...]:
+    """Return the position of a chunk file from its key in the array, such as "c/1/0/0" or "1.0.0"."""
+    return tuple(int(digits) for digits in re.findall(r"\d+", key))
+
+
+def checksum_at_end(content: bytes) -> int:
+    """Return the CRC-32C with which the bytes of a chunk end, as the codec `crc32c` writes it."""
+    return int.from_bytes(content[-4:], "little")
+
+
+def checksums_in_shard(read: Callable[[int, int], bytes], size: int, count: int) -> np.ndarray | None:
+    """Return the checksums with which the chunks of a shard end, in order; None if its index is damaged.
+
+    `read` returns its bytes from start to stop. The index is at the end: offset and length of each chunk as 64-bit
+    integers, and a checksum (Zarr format 3, codec `sharding_indexed`).
+    """
+    if size < 16 * count + 4:
+        return None
+    index = np.frombuffer(read(size - 16 * count - 4, size - 4), "<u8").reshape(-1, 2).tolist()
+    if any(offset != _ABSENT and not 4 <= offset + length <= size for offset, length in index):
+        return None
+    ends = [0 if offset == _ABSENT else offset + length for offset, length in index]
+    return np.array([checksum_at_end(read(end - 4, end)) if end else 0 for end in ends], dtype=np.uint32)
+
+
+def _read_checksums(path: Path, count: int | None) -> int | np.ndarray | None:
+    """Return the checksum with which a chunk file ends, or those of the `count` chunks of a shard."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if count is None:
+            return checksum_at_end(os.pread(file.fileno(), 4, max(0, size - 4)))
+        return checksums_in_shard(lambda start, stop: os.pread(file.fileno(), stop - start, start), size, count)

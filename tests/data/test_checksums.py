@@ -1,0 +1,101 @@
+"""Stores that this package writes notice flipped bits and chunks in the place of others, with both engines."""
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from factories import waves
+
+from simvp_climate.data import reader
+from simvp_climate.data.cache import cache
+from simvp_climate.data.checksums import checksums_in_shard
+from simvp_climate.data.conventions import canonicalize
+from simvp_climate.data.opening import open_dataset
+
+NAMES = ["z500", "t2m"]
+
+
+def noisy(times=20):
+    random = np.random.default_rng(0)
+    return waves(times=times).map(lambda v: (v + random.normal(size=v.shape)).astype("f4"), keep_attrs=True)
+
+
+@pytest.fixture(params=["float32", "int16", "shards"])
+def store(request, tmp_path):
+    """A cache of several chunks."""
+    settings = {"shard_bytes": 8 * 16 * 4 * 10} if request.param == "shards" else {"dtype": request.param}
+    cache(noisy(), tmp_path / "c.zarr", chunk_bytes=8 * 16 * 4 * 5, progress=False, **settings)
+    return tmp_path / "c.zarr"
+
+
+def states(path, engine):
+    canonical = canonicalize(open_dataset(path, NAMES), NAMES)
+    source = reader.open_source(canonical.dataset, engine)
+    return reader.read(source, np.arange(canonical.dataset.sizes["time"]))
+
+
+def chunk_files(path, name):
+    return sorted(file for file in (path / name).rglob("*") if file.is_file() and file.suffix != ".json")
+
+
+@pytest.mark.parametrize("engine", ["zarr", "tensorstore"])
+def test_a_flipped_bit_anywhere_in_a_chunk_is_an_error(store, engine):
+    file = chunk_files(store, "t2m")[1]
+    content = file.read_bytes()
+    for at in np.linspace(0, len(content) - 1, 12, dtype=int):
+        damaged = bytearray(content)
+        damaged[at] ^= 4
+        file.write_bytes(damaged)
+        with pytest.raises(OSError, match=r"'t2m'.*times 2001-01-0.*(damaged|checksum|corrupt)"):
+            states(store, engine)
+    file.write_bytes(content)
+    assert np.isfinite(states(store, engine)).all()
+
+
+@pytest.mark.parametrize("engine", ["zarr", "tensorstore"])
+@pytest.mark.parametrize("other", ["another time", "another variable"])
+def test_a_chunk_in_the_place_of_another_is_an_error(store, engine, other):
+    first = chunk_files(store, "t2m")[0]
+    second = chunk_files(store, "t2m")[1] if other == "another time" else chunk_files(store, "z500")[0]
+    contents = first.read_bytes(), second.read_bytes()
+    first.write_bytes(contents[1])
+    second.write_bytes(contents[0])
+    with pytest.raises(OSError, match=r"2001-01-01 00:00:00.*is damaged: it does not match its checksum"):
+        states(store, engine)
+
+
+def test_changed_metadata_and_coordinates_are_errors(store):
+    document = store / "t2m" / "zarr.json"
+    text = document.read_text()
+    document.write_text(text.replace('"units": "K"', '"units": "k"'))
+    with pytest.raises(ValueError, match=r"'t2m/zarr.json' of the Zarr store .*c\.zarr.* does not match its checksum"):
+        open_dataset(store, NAMES)
+    document.write_text(text)
+    coordinate = chunk_files(store, "latitude")[0]
+    coordinate.write_bytes(chunk_files(store, "longitude")[0].read_bytes())
+    with pytest.raises(ValueError, match=r"'latitude'.*is damaged"):
+        open_dataset(store, NAMES)
+
+
+def test_other_programs_read_the_store_and_check_its_chunks(store):
+    ds = xr.open_zarr(store, consolidated=False)
+    np.testing.assert_allclose(ds.t2m, noisy().t2m, atol=2e-3)
+    assert set(ds.data_vars) == set(NAMES)
+    file = chunk_files(store, "t2m")[1]
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="checksum"):
+        zarr.open_group(store, mode="r")["t2m"][...]
+
+
+def test_checksums_in_a_shard_by_hand():
+    chunks = [b"abc" + bytes([1, 0, 0, 0]), b"defgh" + bytes([2, 0, 0, 0])]
+    absent = (2**64 - 1).to_bytes(8, "little") * 2
+    index = b"".join(n.to_bytes(8, "little") for n in (0, 7, 7, 9)) + absent
+    shard = b"".join(chunks) + index + b"\0" * 4
+    assert checksums_in_shard(lambda start, stop: shard[start:stop], len(shard), 3).tolist() == [1, 2, 0]
+    assert checksums_in_shard(lambda start, stop: shard[start:stop], 40, 3) is None  # shorter than its index
+    index = b"".join(n.to_bytes(8, "little") for n in (0, 7, 7, 900)) + absent
+    shard = b"".join(chunks) + index + b"\0" * 4
+    assert checksums_in_shard(lambda start, stop: shard[start:stop], len(shard), 3) is None
