@@ -3,7 +3,7 @@
 `rename` changes names only; `orient` reorders and relabels the grid; `canonicalize` does both.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -134,6 +134,7 @@ def _select(
                 f"{name!r} (in the file: {source!r}) has the dimensions {list(variable.dims)}, but lacks {missing}. "
                 "Leave it out: variables must be on the latitude-longitude grid"
             )
+        check_numbers(source, variable)
         if level is not None:
             if not axes.levels.is_pressure:
                 raise ValueError(
@@ -165,6 +166,21 @@ def _select(
         unlimited = {canonical.get(dim, dim) for dim in result.encoding["unlimited_dims"]}
         result.encoding["unlimited_dims"] = unlimited & set(result.dims)
     return result, selected, {name: source for name, (source, _) in sources.items()}
+
+
+def check_numbers(name: Hashable, variable: xr.Variable | xr.DataArray) -> None:
+    """Raise ValueError unless a variable holds real numbers, and its units, if it has some, are text."""
+    if variable.dtype.kind not in "fiub":
+        content = {"c": "complex numbers", "U": "text", "S": "text", "O": "objects", "M": "dates", "m": "durations"}
+        raise ValueError(
+            f"{name!r} holds {content.get(variable.dtype.kind, variable.dtype)} ({variable.dtype}), but must hold real "
+            f'numbers. If they are: ds["{name}"] = ds["{name}"].astype("float32")'
+        )
+    units = variable.attrs.get("units")
+    if units is not None and not isinstance(units, str):
+        raise ValueError(
+            f'{name!r} has the units {units!r}, but units must be text. For example ds["{name}"].attrs["units"] = "K"'
+        )
 
 
 def _time_coordinates(dataset: xr.Dataset, axes: Axes, dims: Iterable[str]) -> dict[str, xr.Variable]:

@@ -88,6 +88,8 @@ def check_times(times: pd.Index, name: str, dim: str = "time") -> None:
     """Raise ValueError unless the times of a series exist and increase; `name` and `dim` are for the message."""
     if len(times) == 0:
         raise ValueError(f"{name} has no times. Select a period that lies within the data")
+    if fault := find_date_fault(times, dim):
+        raise ValueError(f"{name}: {fault[0]}. {fault[1]}")
     missing = np.asarray(times.isna())
     if missing.any():
         raise ValueError(
@@ -102,6 +104,27 @@ def check_times(times: pd.Index, name: str, dim: str = "time") -> None:
     if not times.is_unique:
         repeated = times[times.duplicated()][0]
         raise ValueError(f'the time {repeated} appears more than once in {name}. ds = ds.drop_duplicates("{dim}")')
+
+
+def find_date_fault(times: pd.Index, dim: str, units: str | None = None) -> tuple[str, str] | None:
+    """Return why times are no dates, and the lines that make them dates; None if they are dates.
+
+    `units` is the attribute of times that were not decoded.
+    """
+    if isinstance(times, pd.DatetimeIndex | xr.CFTimeIndex) and getattr(times, "tz", None) is None:
+        return None
+    zone = getattr(times[0], "tzinfo", None) if len(times) else None
+    if zone is not None:
+        message = f"the times {dim!r} have the zone {zone}, but must be UTC without a zone"
+        return message, f'ds = ds.assign_coords({dim}=pd.DatetimeIndex(ds.indexes["{dim}"]).tz_convert(None))'
+    first = f", first {times[0]!r}" if len(times) else ""
+    message = f"the times {dim!r} must be dates, but hold {times.inferred_type}{first}"
+    if units:
+        return f"{message} in {units!r}, not decoded", "ds = xr.decode_cf(ds)"
+    if times.inferred_type in ("string", "mixed"):
+        return message, f'ds = ds.assign_coords({dim}=pd.to_datetime(ds["{dim}"].values))'
+    fix = "Say in CF units what they count, as their source does:\n"
+    return message, f'{fix}ds["{dim}"].attrs["units"] = "hours since 1900-01-01"\nds = xr.decode_cf(ds)'
 
 
 def data_step(times: pd.Index, step: str) -> pd.Timedelta | int:
@@ -168,7 +191,12 @@ def select_histories(
         return selected
     inits = times[-1:] if init_times is None else pd.Index(np.atleast_1d(np.asarray(init_times)))
     if isinstance(times, pd.DatetimeIndex):  # dates may come as text
-        inits = pd.DatetimeIndex(inits)
+        try:
+            inits = pd.DatetimeIndex(inits)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"init_times={list(inits[:3])!r} must be dates: {error}. For example init_times=['2004-01-01T12']"
+            ) from error
     elif not isinstance(inits[0], times.date_type):
         raise ValueError(
             f"init_times has {inits[0]!r}, but the dataset has the calendar {times.calendar!r}: take the times from "

@@ -29,7 +29,7 @@ from simvp_climate.data.grid import (
 )
 from simvp_climate.data.opening import open_raw
 from simvp_climate.data.variables import VARIABLES, find_variable, lookup, same_units
-from simvp_climate.data.windows import check_times, data_step, find_windows, parse_step, shared_period
+from simvp_climate.data.windows import check_times, data_step, find_date_fault, find_windows, parse_step, shared_period
 from simvp_climate.processing.forcings import longitude_harmonics, static_names
 from simvp_climate.processing.statistics import resolve_transforms
 from simvp_climate.quality import report, rules
@@ -216,11 +216,9 @@ def _check_times(dataset: xr.Dataset, name: str | None, draft: Draft) -> tuple[x
         draft.add("error", "no-time", "time", message, _new_times("time"))
         return dataset, None
     times = dataset.indexes.get(name)
-    if not isinstance(times, pd.DatetimeIndex | xr.CFTimeIndex):
-        values, units = dataset[name].values, dataset[name].attrs.get("units")
-        message = f"it must hold dates, but holds {values.dtype}" + (f", first {values[0]!r}" if len(values) else "")
-        message += f" in {units!r}: not decoded" if units else ""
-        draft.add("error", "time-values", name, message, "ds = xr.decode_cf(ds)" if units else _new_times(name))
+    times = pd.Index([]) if times is None else times
+    if fault := find_date_fault(times, name, dataset[name].attrs.get("units")):
+        draft.add("error", "time-values", name, *fault)
         return dataset, None
     while len(times):
         try:
