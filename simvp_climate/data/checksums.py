@@ -7,6 +7,7 @@ another's place is noticed, and damage in Zarr format 2, which has no such codec
 
 import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,7 @@ def read_checksums(store: Store) -> Checksums | None:
 
 def write_checksums(folder: Path) -> None:
     """Add the checksums to a complete store in a local folder."""
+    shutil.rmtree(folder / _GROUP, ignore_errors=True)  # of a run that was killed here
     group = zarr.open_group(folder, mode="r+", use_consolidated=False)
     metadata = {
         file.relative_to(folder).as_posix(): google_crc32c.value(file.read_bytes())

@@ -22,6 +22,7 @@ def write_atomically(
     An existing file is replaced; an existing folder must be empty. `write` gets the temporary path. With `sync` content
     and name survive a power failure; with `concurrent` other processes may write the same path at the same time.
     """
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path  # replace what it points to, not the link
     unfinished = unfinished_path(path)
     if concurrent:
         unfinished = unfinished.with_stem(f"{unfinished.stem}-{os.getpid()}")
@@ -64,9 +65,9 @@ def check_parent(path: str | os.PathLike) -> Path:
 
 
 @contextmanager
-def lock(directory: Path) -> Iterator[None]:
-    """Lock a directory until the context or the process ends; BlockingIOError if another process has locked it."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def lock(path: Path) -> Iterator[None]:
+    """Lock a file or directory until the context or process ends; BlockingIOError if another process has locked it."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

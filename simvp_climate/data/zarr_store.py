@@ -60,7 +60,10 @@ def _open_group(store: "CheckedStore") -> xr.Dataset:
     """
     try:
         group = zarr.open_group(store, mode="r")
-        store.arrays = {name: array.metadata for name, array in group.arrays()}
+        # passed on, because open_zarr by itself warns before it falls back
+        consolidated = group.metadata.consolidated_metadata is not None
+        if consolidated or not store.path.startswith(("http://", "https://")):
+            store.arrays = {name: array.metadata for name, array in group.arrays()}
     except (FileNotFoundError, ConnectionError, PermissionError, ImportError):
         raise
     except Exception as error:  # whatever zarr raises where a file is no JSON, or lacks or misspells an entry
@@ -68,14 +71,12 @@ def _open_group(store: "CheckedStore") -> xr.Dataset:
             f"the metadata of the Zarr store {store.path!r} (.zgroup, .zarray, .zattrs, .zmetadata or zarr.json) are "
             f"damaged: {error!r}. Copy or download the store again"
         ) from error
-    store.checksums = _find_checksums(store, group)
-    # passed on, because open_zarr by itself warns before it falls back
-    consolidated = group.metadata.consolidated_metadata is not None
     if not consolidated and store.path.startswith(("http://", "https://")):
         raise ValueError(
             f"{store.path!r} has no consolidated metadata, and a web server does not list the arrays of a store. Its "
             "owner can add them: zarr.consolidate_metadata(path)"
         )
+    store.checksums = _find_checksums(store, group)
     options = {"chunks": None, "consolidated": consolidated, "decode_timedelta": False}  # without dask
     try:
         return xr.open_zarr(store, **options)
