@@ -227,6 +227,35 @@ def conversion(name: str, source: str, target: str) -> tuple[float, float] | Non
     return None
 
 
+def valid_range(name: str, units: str | None, level: float | None = None) -> tuple[float, float] | None:
+    """Return the smallest and the largest plausible value in some units, or None for unknown names and units.
+
+    Without units, those of the vocabulary are assumed. `level` is in hPa; the name may contain it, as in `"z500"`.
+    """
+    known = lookup(name)
+    if known is None:
+        return None
+    variable, named_level = known
+    factors = conversion(variable.short_name, units or variable.units, variable.units)
+    if factors is None:
+        return None
+    low, high = variable.valid_range
+    level = named_level if level is None else level
+    if variable.short_name in ("z", "gh") and level is not None and 50 <= level <= 700:
+        # nearer to the ground low pressure may bring it to 0
+        expected = standard_height(level) * (9.80665 if variable.short_name == "z" else 1)
+        low, high = 0.5 * expected, 2 * expected
+    return (low - factors[1]) / factors[0], (high - factors[1]) / factors[0]
+
+
+def standard_height(level: float) -> float:
+    """Return the geopotential height in m of a pressure in hPa in the standard atmosphere (ISO 2533), below 11 km.
+
+    Above, up to 50 hPa, it is well within a factor of 2.
+    """
+    return 44330.8 * (1 - (level / 1013.25) ** 0.190263)
+
+
 # Factors between units that are equivalent for some variables: the units as source over target.
 _EQUIVALENTS = (
     (("z", "gh"), {"m": 1, "s": -2}, Fraction(100000, 980665)),  # source m2 s-2, target m

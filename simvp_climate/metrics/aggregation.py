@@ -15,7 +15,7 @@ import xarray as xr
 from simvp_climate.data.grid import find_member
 from simvp_climate.metrics.baselines.climatologies import climatology_at
 from simvp_climate.metrics.definitions import Fields, Metric, Product, concat, mean_over
-from simvp_climate.metrics.pairs import Pairs
+from simvp_climate.metrics.pairs import Pairs, check_plausible
 from simvp_climate.metrics.regions import SPACE
 
 Sums = dict[tuple[str, str], xr.Dataset]  # over the grid by (system, metric)
@@ -62,6 +62,7 @@ def read(pairs: Pairs, inits: slice, leads: slice) -> Block:
     truth = analysis.drop_vars("time").isel(time=truth_positions).transpose("init_time", "lead_time", ...)
 
     forecast = _load(pairs.forecast.isel(init_time=inits, lead_time=leads))
+    check_plausible(forecast, truth, pairs.valid_time[inits, leads])
     times = {"init_time": forecast["init_time"], "lead_time": forecast["lead_time"]}
     systems = {"": forecast}
     for name, stored in pairs.stored_baselines.items():

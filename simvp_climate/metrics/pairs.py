@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from xarray.coding.times import infer_calendar_name
 
-from simvp_climate.data.conventions import Canonical, canonicalize, orient
+from simvp_climate.data.conventions import Canonical, canonicalize, check_numbers, orient
 from simvp_climate.data.grid import check_same_grid, closes_longitude, find_axes, find_member
-from simvp_climate.data.variables import same_units
-from simvp_climate.data.windows import valid_times
+from simvp_climate.data.variables import same_units, valid_range
+from simvp_climate.data.windows import find_date_fault, valid_times
 from simvp_climate.metrics.regions import SPACE, Regions, Weights, cell_weights
 
 _SEASONS = ("DJF", "MAM", "JJA", "SON")
@@ -108,6 +109,8 @@ def match(
     if "level" in forecast.dims:
         level = canonical.original[canonical.axes.level]
         labels["level"] = xr.Dataset(coords={"level": ("level", level.values, level.attrs)})["level"]
+    if (member := find_member(truth)) is not None and truth.sizes[member] == 1:
+        truth = truth.isel({member: 0}, drop=True)
     roles = {"the truth": truth} | ({} if climatology is None else {"the climatology": climatology})
     aligned = {role: align(forecast, dataset, role, scalar_coords) for role, dataset in roles.items()}
     for role, dataset in aligned.items():
@@ -144,15 +147,39 @@ def match(
     )  # fmt: skip
 
 
-def _sort_inits(forecast: xr.Dataset, valid_time: xr.DataArray) -> tuple[xr.Dataset, xr.DataArray]:
-    """Return a forecast in the order of its initializations; raise ValueError if one is repeated."""
-    inits = forecast.indexes["init_time"]
-    if (repeated := inits.duplicated()).any():
-        raise ValueError(
-            f"the initialization {inits[repeated][0]} appears more than once in the forecast. Keep one: "
-            "forecast.drop_duplicates('init_time')"
+def check_plausible(forecast: xr.Dataset, truth: xr.Dataset, valid_time: xr.DataArray) -> None:
+    """Raise ValueError if values of the truth cannot be, while those of the forecast can, or if all of the forecast's.
+
+    A forecast may be wrong in any way, but it is in other units if no value of it is plausible. Anomalies under the
+    name of a variable are outside its range in both, and pass.
+    """
+    for name, variable in forecast.data_vars.items():
+        true_values, values = truth[name].values, variable.values
+        units = truth[name].attrs.get("units") or variable.attrs.get("units")
+        limits = valid_range(str(name), units)
+        if limits is None or not values.size:
+            continue
+        (low, high), (true_low, true_high) = (
+            (np.fmin.reduce(each, axis=None), np.fmax.reduce(each, axis=None)) for each in (values, true_values)
         )
-    if inits.is_monotonic_increasing:
+        rule = f"but {name} lies within {limits[0]:.4g} to {limits[1]:.4g} {units or ''}".rstrip()
+        if not (limits[0] <= true_low and true_high <= limits[1]) and limits[0] <= low and high <= limits[1]:
+            value = true_low if true_low < limits[0] else true_high
+            row, column = np.argwhere(true_values == value)[0][:2]
+            raise ValueError(
+                f"{name} of the truth is {value:.7g} at {to_iso(valid_time.values[row, column])}, {rule}, as the "
+                f"forecast does. Correct the units, or mask it: truth['{name}'].where(truth['{name}'] != {value:.7g})"
+            )
+        if limits[0] <= true_low and true_high <= limits[1] and (low > limits[1] or high < limits[0]):
+            raise ValueError(
+                f"{name} of the forecast goes from {low:.4g} to {high:.4g}, {rule}, as the truth does. Correct its "
+                "units"
+            )
+
+
+def _sort_inits(forecast: xr.Dataset, valid_time: xr.DataArray) -> tuple[xr.Dataset, xr.DataArray]:
+    """Return a forecast in the order of its initializations."""
+    if forecast.indexes["init_time"].is_monotonic_increasing:
         return forecast, valid_time
     # Blocks of the bootstrap are neighboring initializations.
     order = np.argsort(forecast["init_time"].values, kind="stable")
@@ -190,11 +217,17 @@ def _check_analysis(forecast: xr.Dataset, valid_time: xr.DataArray, truth: xr.Da
     """Raise ValueError unless the truth has unique times in the calendar of the forecast, and no extra dimensions."""
     if (member := find_member(analysis)) is not None:
         raise ValueError(f"the truth has members along {member!r}: pick one, truth.isel({member}=0)")
+    if fixed := [name for name, variable in analysis.data_vars.items() if "time" not in variable.dims]:
+        raise ValueError(f"{fixed[0]!r} in the truth has no times. Give analyses along 'time', or leave it out")
     if extra := set(analysis.dims) - {"time", "level", *SPACE} - set(forecast.dims):
         raise ValueError(f"the truth has the dimensions {sorted(map(str, extra))} besides time and grid: select one")
     if "time" not in analysis.indexes:
         raise ValueError(f"the truth has dims {tuple(truth.dims)} and no times: give analyses along 'time'")
     index = analysis.indexes["time"]
+    if fault := find_date_fault(index, "time"):
+        raise ValueError(f"the truth: {fault[0]}. {fault[1]}".replace("ds", "truth"))
+    if index.hasnans:
+        raise ValueError("a time of the truth is missing (NaT). truth = truth.isel(time=truth.time.notnull().values)")
     if not index.is_unique:
         raise ValueError(
             f"the time {index[index.duplicated()][0]} appears more than once in the truth: keep one, "
@@ -251,13 +284,55 @@ def with_times(forecast: xr.Dataset) -> tuple[xr.Dataset, xr.DataArray]:
             "for example forecast.rename(time='init_time', prediction_timedelta='lead_time')"
         )
     forecast = forecast.expand_dims([dim for dim in ("init_time", "lead_time") if forecast[dim].ndim == 0])
+    for dim in ("init_time", "lead_time"):
+        index = forecast.indexes[dim]
+        if not len(index) or index.hasnans:
+            fault = f"{index.isna().sum()} of them are missing (NaT)" if len(index) else "the selection is empty"
+            raise ValueError(
+                f"the forecast has {len(index)} {dim}s, but {fault}. forecast = "
+                f"forecast.isel({dim}=forecast.{dim}.notnull().values)  # or select others"
+            )
+        if (repeated := index[index.duplicated()]).size:
+            what = "initialization" if dim == "init_time" else "lead"
+            value = repeated[0] if dim == "init_time" else lead_text(forecast[dim].values[index.duplicated()][0])
+            raise ValueError(
+                f"the {what} {value} appears more than once in the forecast. Keep one: "
+                f"forecast.drop_duplicates('{dim}')"
+            )
+    if fault := find_date_fault(forecast.indexes["init_time"], "init_time"):
+        raise ValueError(f"the forecast: {fault[0]}. {fault[1]}".replace("ds", "forecast"))
+    expected = valid_times(forecast.init_time, forecast.lead_time)
+    if (negative := forecast["lead_time"].values < forecast["lead_time"].values.dtype.type(0)).any():
+        raise ValueError(
+            f"lead_time has the negative value {lead_text(forecast['lead_time'].values[negative][0])}, but a forecast "
+            "is valid after its initialization. Exchange init_time and valid_time if they were"
+        )
     valid_time = forecast.coords.get("valid_time")
     if valid_time is None:
-        return forecast, valid_times(forecast.init_time, forecast.lead_time)
+        return forecast, expected
     # A selected init or lead leaves it with fewer dimensions.
     valid_time = valid_time.reset_coords(drop=True).drop_vars(["init_time", "lead_time"], errors="ignore")
     missing_dims = {dim: forecast.sizes[dim] for dim in ("init_time", "lead_time") if dim not in valid_time.dims}
-    return forecast, valid_time.expand_dims(missing_dims).transpose("init_time", "lead_time")
+    valid_time = valid_time.expand_dims(missing_dims).transpose("init_time", "lead_time")
+    _check_valid_time(valid_time, expected, forecast)
+    return forecast, valid_time
+
+
+def _check_valid_time(valid_time: xr.DataArray, expected: xr.DataArray, forecast: xr.Dataset) -> None:
+    """Raise ValueError unless valid times are init_time plus lead_time; of monthly data only the month counts."""
+    given, right = (pd.Index(times.values.ravel()) for times in (valid_time, expected))
+    if forecast["lead_time"].attrs.get("units") == "months" and type(given) is type(right):
+        is_wrong = (given.year != right.year) | (given.month != right.month)
+    else:
+        is_wrong = given != right
+    if is_wrong.any():
+        row, column = divmod(int(np.argmax(is_wrong)), expected.sizes["lead_time"])
+        init, lead = forecast["init_time"].values[row], lead_text(forecast["lead_time"].values[column])
+        raise ValueError(
+            f"valid_time is {to_iso(valid_time.values[row, column])} at init_time {to_iso(init)} and lead_time {lead}, "
+            f"but their sum is {to_iso(expected.values[row, column])}. Correct init_time or lead_time, or drop the old "
+            "valid_time: forecast.drop_vars('valid_time')"
+        )
 
 
 def canonicalize_forecast(forecast: xr.Dataset) -> Canonical:
@@ -268,9 +343,17 @@ def canonicalize_forecast(forecast: xr.Dataset) -> Canonical:
 
 
 def _canonicalize(forecast: xr.Dataset) -> Canonical:
-    """Return a forecast on the canonical grid; ValueError if a variable lacks a dimension of time or grid."""
+    """Return a forecast on the canonical grid; ValueError if a variable lacks a dimension of time or grid.
+
+    A single level that is no pressure, such as a height of 2 m, is dropped.
+    """
     canonical = canonicalize(forecast)
+    levels = canonical.axes.levels
+    if levels is not None and levels.values.size == 1 and not levels.is_pressure:
+        forecast = forecast.isel({levels.name: 0}, drop=True)
+        canonical = canonicalize(forecast)
     for name, variable in forecast.data_vars.items():
+        check_numbers(name, variable)
         required = {canonical.axes.latitude, canonical.axes.longitude, "init_time", "lead_time"}
         if missing := required - set(variable.dims):
             raise ValueError(f"{name} in the forecast has dims {variable.dims} and lacks {sorted(missing)}")
@@ -379,12 +462,24 @@ def _periods_of_fits(baselines: Mapping[str, Callable]) -> dict[str, Mapping]:
     return {role: fit.attrs for role, fit in fits.items() if isinstance(fit, xr.Dataset)}
 
 
+def recorded_periods(attrs: Mapping) -> list[tuple[str, str]]:
+    """Return first and last time, as ISO text, of the periods that attributes record."""
+    edges = [(attrs.get(f"{prefix}_start"), attrs.get(f"{prefix}_end")) for prefix in _PERIODS]
+    return [edge for edge in edges if None not in edge]
+
+
 def refuse_overlap(role: str, attrs: Mapping, times: np.ndarray) -> None:
-    """Raise ValueError if some times lie in a period that the attributes of a climatology or fit record as ISO text."""
-    for prefix in _PERIODS:
-        start, end = (attrs.get(f"{prefix}_{edge}") for edge in ("start", "end"))
-        if start is None or end is None:
-            continue
+    """Raise ValueError if some times lie in a period that the attributes of a climatology or fit record as ISO text.
+
+    Also if they record none: a climatology may have lost them in arithmetic, or come from another program.
+    """
+    if not (periods := recorded_periods(attrs)):
+        raise ValueError(
+            f"{role} does not say from which period it is, so that verified times may lie in it. Set its attributes, "
+            "climatology.attrs |= {'climatology_start': '1979-01-01', 'climatology_end': '2015-12-31'}, or pass "
+            "allow_overlap=True"
+        )
+    for start, end in periods:
         # ISO text sorts like the times, also across calendars.
         if overlapping := [text for text in map(to_iso, times) if start <= text <= end]:
             raise ValueError(

@@ -228,7 +228,7 @@ class TestOtherClimatologies:
         assert clim.t2m.values.ravel().tolist() == [7, 70]
 
     def test_half_hours_get_their_labels(self):
-        clim = climatology(two_cells(days("2000-01-01", "2000-01-02T23:30", "30min")))
+        clim = climatology(two_cells(days("2000-01-01", "2000-01-02T23:30", "30min")), method="hourly")
         assert clim.hour.values[:3].tolist() == [0, 0.5, 1]
         picked = climatology_at(clim, xr.DataArray(np.array(["2000-05-01T00:30"], "datetime64[ns]"), dims="x"))
         assert picked.t2m[0, 0, 0] == (1 + 49) / 2
@@ -273,9 +273,22 @@ class TestClimatologyAt:
         monthly = climatology(two_cells(days("2000-01-01", "2000-12-01", "MS")))
         valid = xr.DataArray(np.array(["1999-03-17", "2050-12-31"], "datetime64[ns]"), dims="init_time")
         assert climatology_at(monthly, valid).t2m[:, 0, 0].values.tolist() == [2, 11]
-        single = climatology(two_cells(days("2000-01-01", "2000-01-03")))
+        single = climatology(two_cells(days("2000-01-01", "2000-01-03")), method="hourly")
         assert climatology_at(single, valid).t2m[:, 0, 0].values.tolist() == [1, 1]
         assert climatology_at(single, valid[0]).t2m.dims == ("latitude", "longitude")
+
+    def test_less_than_a_year_warns_and_holds_its_months_only(self):
+        with pytest.warns(UserWarning, match=r"from 2000-02-01.* to 2000-03-31.*less than a year.*method='hourly'"):
+            short = climatology(two_cells(days("2000-02-01", "2000-03-31")))
+        march, april = (
+            xr.DataArray(np.array([time], "datetime64[ns]"), dims="init_time") for time in ("2004-03-31", "2004-04-01")
+        )
+        assert climatology_at(short, march).t2m.notnull().all()
+        with pytest.raises(ValueError, match=r"2000-02-01 to 2000-03-31 .*no values of month 4.*method='hourly'"):
+            climatology_at(short, april)
+        asked = climatology(two_cells(days("2000-02-01", "2000-03-31")), method="hourly")
+        np.testing.assert_array_equal(climatology_at(asked, april).t2m, climatology_at(short, march).t2m)
+        climatology(two_cells(days("2000-01-01", "2000-12-01", "MS")))  # twelve months are a year, without a warning
 
     def test_a_missing_label_is_reported(self):
         clim = climatology(two_cells(days("2000-01-01", "2001-12-31")))

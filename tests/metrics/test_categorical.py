@@ -133,7 +133,8 @@ class TestSeeps:
         ours = seeps_climatology(train)
         theirs = xr.Dataset(
             {f"total_precipitation_24hr_seeps_{key}": ours[f"tp24h_{key}"].drop_attrs().transpose(
-                "hour", "dayofyear", "longitude", "latitude") for key in ("threshold", "dry_fraction")}
+                "hour", "dayofyear", "longitude", "latitude") for key in ("threshold", "dry_fraction")},
+            attrs={"climatology_start": "2001-01-01", "climatology_end": "2003-03-11"},
         )  # fmt: skip
         theirs["total_precipitation_24hr"] = theirs.total_precipitation_24hr_seeps_threshold * 0
         expected = seeps(forecast.rename({name: "tp24h"}), truth.rename({name: "tp24h"}), ours).tp24h

@@ -28,7 +28,9 @@ METRICS = {
 @pytest.fixture(scope="module")
 def golden():
     names = ("forecast", "truth", "climatology")
-    return tuple(xr.load_dataset(GOLDEN / f"{name}.nc", decode_timedelta=True) for name in names)
+    forecast, truth, clim = (xr.load_dataset(GOLDEN / f"{name}.nc", decode_timedelta=True) for name in names)
+    # that of WeatherBench 2 does not record its period
+    return forecast, truth, clim.assign_attrs(climatology_start="1990-01-01", climatology_end="2019-12-31")
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +150,9 @@ class TestByHand:
         forecast = shifted_forecast(truth, inits=2, leads=(6,))
         forecast["t2m"] = forecast.t2m * xr.DataArray([1.0, -1.0], dims="init_time")
         # pooled (1 - 9) / (1 + 9); the mean of 1 and -1 is 0
+        with pytest.raises(ValueError, match=r"climatology does not say .*climatology_start.*allow_overlap=True"):
+            acc(forecast, truth, clim)
+        clim = clim.assign_attrs(climatology_start="1990-01-01", climatology_end="1999-12-31")
         np.testing.assert_allclose(acc(forecast, truth, clim).t2m, -0.8, rtol=1e-12)
         np.testing.assert_allclose(acc(forecast, truth, clim, average="per_init").t2m, 0, atol=1e-12)
         with pytest.raises(ValueError, match="average='mean' is unknown"):
@@ -163,11 +168,16 @@ class TestByHand:
         picked = forecast.isel(lead_time=1, init_time=0)
         np.testing.assert_allclose(bias(picked.drop_vars("valid_time"), truth).t2m, [1])
 
-    def test_valid_time_is_authoritative(self):
+    def test_valid_time_must_be_the_sum_of_init_and_lead(self):
         truth = random_analyses()
         right = shifted_forecast(truth)
         odd = right.assign_coords(lead_time=[1, 2])
-        np.testing.assert_allclose(rmse(odd, truth).t2m, 0, atol=1e-12)
+        with pytest.raises(ValueError, match="lead_time has dtype int64 .* timedelta64"):
+            rmse(odd, truth)
+        later = right.assign_coords(lead_time=right.lead_time + np.timedelta64(6, "h"))
+        for metric in (rmse, score):
+            with pytest.raises(ValueError, match=r"valid_time is 2018-01-01T06.* lead_time 12 h.* 2018-01-01T12"):
+                metric(later, truth)
         np.testing.assert_allclose(rmse(right.drop_vars("valid_time"), truth).t2m, 0, atol=1e-12)
 
     def test_monthly_leads(self):

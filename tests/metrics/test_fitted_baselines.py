@@ -11,7 +11,7 @@ from simvp_climate.metrics.deterministic import rmse
 
 def flat_climatology(train):
     """Return a climatology that is the mean, so that anomalies are known."""
-    return climatology(train.isel(time=slice(0, 8))) * 0 + 280.0
+    return climatology(train.isel(time=slice(0, 8)), method="hourly") * 0 + 280.0
 
 
 LEADS = ["6h", "12h", "24h"]
@@ -142,7 +142,7 @@ class TestLinearRegression:
         )
         levels["level"].attrs = {"units": "hPa", "standard_name": "air_pressure"}
         train = xr.Dataset({"t2m": flat.t2m, "temperature": levels.assign_attrs(units="K")})
-        clim = climatology(train.isel(time=slice(0, 8))) * 0 + 280.0
+        clim = climatology(train.isel(time=slice(0, 8)), method="hourly") * 0 + 280.0
         whole = fit_linear_regression(train, clim, LEADS, modes=2)
         monkeypatch.setattr(climatologies, "_BLOCK_BYTES", 50_000)
         parts = fit_linear_regression(train, clim, LEADS, modes=2)

@@ -643,8 +643,9 @@ class TestMetricsOfSomeVariables:
             score(forecast, truth, metrics=["seeps_skill"])
         with pytest.raises(ValueError, match=r"\['tp'\], but the forecast has \['tp24h', 't2m'\]"):
             score(forecast, truth, thresholds={"tp": 1e-3})
+        period = {"climatology_start": "1990-01-01", "climatology_end": "1999-12-31"}
         with pytest.raises(ValueError, match="has .* and nothing on"):
-            score(forecast, truth, seeps_climatology=xr.Dataset(attrs={"dry": 1e-3}))
+            score(forecast, truth, seeps_climatology=xr.Dataset(attrs={"dry": 1e-3, **period}))
 
     def test_wind_as_a_vector(self):
         truth = weather(names=("u10", "v10", "t2m"))

@@ -1,7 +1,9 @@
 """Climatologies: the mean state by time of year and time of day."""
 
 import itertools
+import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ _BLOCK_BYTES = 64 * 2**20
 # float64 bytes of all times of the rows in one band; the arithmetic holds a few arrays of this size.
 _BAND_BYTES = 128 * 2**20
 
-_OVERALL = "all times"
+_OVERALL, _HOURLY = "all times", "mean by hour of the day, for all months"
 _LONG_NAMES = {
     "hour": "hour of the day (UTC)",
     "dayofyear": "day of the year",
@@ -33,7 +35,8 @@ def climatology(train: xr.Dataset, *, window_days: int | None = None, method: st
       all years and over neighboring days, weighted by a triangle that wraps around the turn of the year. Days
       with more values weigh more. The last day of an ordinary year also counts as day 366.
     - Month, for monthly data (steps of 28 to 31 days).
-    - Hour, for series of less than eleven months, which do not cover the year.
+    - Hour, for series of less than eleven months, which do not cover the year: with a warning, and for the months of
+      the series only.
 
     Missing values are left out; a cell without any value is NaN. The series is read in blocks of time, so memory holds
     one float64 sum per variable, not the series.
@@ -46,7 +49,7 @@ def climatology(train: xr.Dataset, *, window_days: int | None = None, method: st
         Width of the triangle between its two zeros, odd; 61 if None. Applies to climatologies by day only.
     method
         None: as above. "weekly" (mean by ISO week of the year) and "overall" (one mean of all times) are the
-        climatologies of the WeatherBench 1 scores, and easier to beat.
+        climatologies of the WeatherBench 1 scores, and easier to beat. "hourly" is the mean by hour, for all months.
 
     Returns
     -------
@@ -61,7 +64,15 @@ def climatology(train: xr.Dataset, *, window_days: int | None = None, method: st
     ValueError
         If there is no time or no numeric variable along it, or `window_days` or `method` does not apply.
     """
-    return calendar_mean(train, window_days, method)
+    result = calendar_mean(train, window_days, method)
+    times = name_time(train).indexes["time"].sort_values()
+    if method is None and times[-1] - times[0] + (times[-1] - times[max(-2, -len(times))]) < timedelta(days=360):
+        warnings.warn(
+            f"the climatology is from {times[0]} to {times[-1]}, less than a year, and says little about the "
+            "season. Give training years, or take one mean for all of them: climatology(train, method='hourly')",
+            stacklevel=2,
+        )
+    return result
 
 
 def calendar_mean(
@@ -71,15 +82,17 @@ def calendar_mean(
     transforms: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
 ) -> xr.Dataset:
     """Return the `climatology` of a dataset; `transforms` are functions by variable to apply to the values first."""
-    if method not in (None, "weekly", "overall"):
-        raise ValueError(f"method={method!r} is unknown: choose None, 'weekly' or 'overall'")
+    if method not in (None, "weekly", "hourly", "overall"):
+        raise ValueError(f"method={method!r} is unknown: choose None, 'weekly', 'hourly' or 'overall'")
     train = name_time(train)
     if not train.sizes["time"]:
         raise ValueError("the training dataset has no times: select a period inside the data")
     names = [name for name, field in train.data_vars.items() if "time" in field.dims and field.dtype.kind in "fiub"]
     if not names:
         raise ValueError(f"no variable of the dataset has numbers along time: {list(train.data_vars)}")
-    grouping = {"weekly": "week", "overall": _OVERALL}.get(method) or _finest_grouping(train.indexes["time"])
+    grouping = {"weekly": "week", "hourly": "hour", "overall": _OVERALL}.get(method) or _finest_grouping(
+        train.indexes["time"]
+    )
     if window_days is not None and grouping != "day":
         raise ValueError(
             f"window_days={window_days} applies to climatologies by day of the year, and this one is a mean by "
@@ -93,6 +106,7 @@ def calendar_mean(
     coordinates = {name: c for name, c in train.coords.items() if "time" not in c.dims}
     windowed = f"mean by hour and day of the year, triangular window of {window} days"
     methods = {"day": windowed, _OVERALL: f"mean of {_OVERALL}"}
+    methods |= {"hour": _HOURLY} if method == "hourly" else {}
     attrs = {"climatology_method": methods.get(grouping, f"mean by {grouping}")}
     attrs |= period("climatology", train["time"].values)
     result = xr.Dataset(variables, {**labels, **coordinates}, train.attrs).assign_attrs(attrs)
@@ -130,6 +144,8 @@ def climatology_at(climatology: xr.Dataset, valid_time: xr.DataArray) -> xr.Data
             f"the climatology has dims {tuple(climatology.dims)}, but none of {tuple(_LONG_NAMES)}: make it with "
             "climatology(train)"
         )
+    if present == ["hour"] and climatology.attrs.get("climatology_method") != _HOURLY:
+        _check_months(climatology, valid_time)
     labels = {name: np.asarray(_calendar_labels(valid_time, name)) for name in present}
     if "week" in labels:  # few years have a week 53: its days are nearest to week 52
         labels["week"] = np.minimum(labels["week"], climatology["week"].values.max())
@@ -138,6 +154,21 @@ def climatology_at(climatology: xr.Dataset, valid_time: xr.DataArray) -> xr.Data
     selected = climatology.isel(positions).drop_vars(present)
     order = (*valid_time.dims, *(dim for dim in climatology.dims if dim not in present))
     return selected.transpose(*order, missing_dims="ignore").assign_coords(valid_time.coords)
+
+
+def _check_months(climatology: xr.Dataset, valid_time: xr.DataArray) -> None:
+    """Raise ValueError if a mean by hour, of less than a year, holds no values of some month to be verified."""
+    edges = [climatology.attrs.get(f"climatology_{edge}") for edge in ("start", "end")]
+    if None in edges:
+        return
+    first, last = (int(edge[:4]) * 12 + int(edge[5:7]) - 1 for edge in edges)
+    held = {month % 12 + 1 for month in range(first, last + 1)}
+    if lacking := sorted({*valid_time.dt.month.values.ravel().tolist()} - held):
+        raise ValueError(
+            f"the climatology is from {edges[0][:10]} to {edges[1][:10]} and has no values of month "
+            f"{_abbreviate(lacking)}. Compute it from whole years, or choose one mean for all months: "
+            "climatology(train, method='hourly')"
+        )
 
 
 def normals_at(climatology: xr.Dataset, valid_time: xr.DataArray) -> xr.Dataset:

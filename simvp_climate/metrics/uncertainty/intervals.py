@@ -18,7 +18,15 @@ from simvp_climate.metrics.aggregation import Block, join_groups, lay_out, read,
 from simvp_climate.metrics.baselines.climatologies import normals_at
 from simvp_climate.metrics.baselines.statistical import select_leads
 from simvp_climate.metrics.definitions import Metric, mean
-from simvp_climate.metrics.pairs import Pairs, align_fit, canonicalize_forecast, match, period, with_times
+from simvp_climate.metrics.pairs import (
+    Pairs,
+    align_fit,
+    canonicalize_forecast,
+    match,
+    period,
+    recorded_periods,
+    with_times,
+)
 from simvp_climate.metrics.regions import SPACE, Regions, Weights
 from simvp_climate.metrics.uncertainty.calibration import fit_calibration, shrink_towards
 
@@ -286,12 +294,14 @@ def _mean_over_pairs(
         )
     lower, upper = (intervals.sel(bound=end, drop=True) for end in ("lower", "upper"))
     roles = {"intervals": "period that the intervals were fitted on", "climatology": "climatology of the intervals"}
+    periods = {
+        f"the {role}": {key: value for key, value in intervals.attrs.items() if str(key).startswith(f"{prefix}_")}
+        for prefix, role in roles.items()
+    }
+    # bounds need not be fitted: they may be quantiles of an ensemble
     pairs = match(
         lower, truth, baselines={"upper": upper}, weights=weights, regions=regions, by=by, allow_overlap=allow_overlap,
-        periods={
-            f"the {role}": {key: value for key, value in intervals.attrs.items() if str(key).startswith(f"{prefix}_")}
-            for prefix, role in roles.items()
-        },
+        periods={role: attrs for role, attrs in periods.items() if recorded_periods(attrs)},
     )  # fmt: skip
 
     def of_block(block: Block) -> xr.Dataset:
