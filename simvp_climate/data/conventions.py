@@ -174,7 +174,7 @@ def check_numbers(name: Hashable, variable: xr.Variable | xr.DataArray) -> None:
         content = {"c": "complex numbers", "U": "text", "S": "text", "O": "objects", "M": "dates", "m": "durations"}
         raise ValueError(
             f"{name!r} holds {content.get(variable.dtype.kind, variable.dtype)} ({variable.dtype}), but must hold real "
-            f'numbers. If they are: ds["{name}"] = ds["{name}"].astype("float32")'
+            f'numbers. ds["{name}"] = ds["{name}"].astype("float32")  # if the values are'
         )
     units = variable.attrs.get("units")
     if units is not None and not isinstance(units, str):

@@ -37,8 +37,12 @@ def read_batches(
         rules.raise_first(rules.incomplete_history(states, request.canonical, times, statistics.mask))
         state_digests = [_digest(state) for state in states]
         digests = [hashlib.sha256(b"".join(state_digests[index] for index in row)).digest() for row in indices]
-        states = conversion.to_trained(states)
+        stored, states = states, conversion.to_trained(states)
+        implausible = list(rules.implausible_states(statistics, states, stored, request.canonical, times))
+        rules.raise_first(finding for finding in implausible if finding.code == "fill-values")
+        # other units show in the means, and in every value
         rules.raise_first(rules.unlike_training_states(statistics, states, conversion.unlabeled))
+        rules.raise_first(implausible)
         yield rows, states[indices], digests
 
 

@@ -4,7 +4,7 @@ The file is a safetensors file with the metadata `format`, `version` (of the pac
 header) and `sha256` (the checksum). The checksum covers all other metadata and all tensors with their names, types and
 shapes. It detects damage and accidental edits; it does not prove who wrote the file.
 
-Formats: 1 lacks masks, transforms, bounds and forcings; 2 lacks the checksum.
+Formats: 1 lacks masks, transforms, bounds and forcings; 2 lacks the checksum; 3 lacks the extremes of training.
 """
 
 import dataclasses
@@ -30,10 +30,12 @@ from simvp_climate.processing.tensors import build_network, channel_roles, forci
 
 # Defaults for settings that older files lack. Add every new setting here.
 LEGACY_DEFAULTS = {"task": {"forcings": (), "transforms": (), "inputs": (), "diagnostics": ()}, "model": {}}
-_FORMAT_NAME, FORMAT = "simvp_climate forecaster", 3
+_FORMAT_NAME, FORMAT = "simvp_climate forecaster", 4
 _USE_A_COPY = "Use another copy of the file."
 _FIELDS = ("latitude", "longitude", "statics")
-_STATISTICS = ("mean", "std", "change_std", "mask", "log_scale", "bounds")
+_STATISTICS = ("mean", "std", "change_std", "mask", "log_scale", "bounds", "extremes")
+# tensors that older formats lack, by the format that has them first
+_NEW_IN = {"mask": 2, "log_scale": 2, "bounds": 2, "statics": 2, "extremes": 4}
 _CONVENTIONS = {  # of the tensors, for programs that read the file without this package
     "states": "(batch, time, channel, latitude, longitude), latitude and longitude ascending, in degrees",
     "history": "input states, one step apart, the last one at the initialization; the first lead is one step later",
@@ -87,7 +89,7 @@ def load(path: Path, device: str) -> dict[str, Any]:
     content = _read(path)
     try:
         return _assemble(content, device)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError) as error:
         message = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{str(path)!r} is not a usable forecaster: {message}") from error
 
@@ -98,7 +100,9 @@ def content_digest(forecaster: Any) -> str:
     header = {"task": dataclasses.asdict(forecaster.task), "model": dataclasses.asdict(network.config)}
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     digest.update(json.dumps([str(c) for c in normalizer.channels] + list(normalizer.units)).encode())
-    for array in _arrays(forecaster).values():
+    for name, array in _arrays(forecaster).items():
+        if name == "extremes":
+            continue  # they refuse states, but change no forecast, and older files lack them
         digest.update(np.ascontiguousarray(array).tobytes())
     for name, weight in sorted(network.state_dict().items()):
         digest.update(name.encode())
@@ -185,10 +189,22 @@ def _assemble(content: FileContent, device: str) -> dict[str, Any]:
     channels = tuple(Channel(*channel) for channel in header["channels"])
     units = tuple(header["units"])
     shape = (len(channels), arrays["latitude"].numel(), arrays["longitude"].numel())
+    for name in arrays:
+        is_known = name in (*_STATISTICS, *_FIELDS) or name.startswith("network.")
+        if not is_known or _NEW_IN.get(name, 1) > content.format:
+            raise ValueError(f"format {content.format} has no tensor {name!r}")
+    if not all(isinstance(text, str) for text in (*units, *(channel.variable for channel in channels))):
+        raise ValueError(f"its units {units} and the variables of its channels must be text")
+    if not all(isinstance(channel.level, int | float | None) for channel in channels):
+        raise ValueError(f"the levels of its channels {list(map(str, channels))} must be numbers")
+    if not isinstance(header["provenance"], dict) or "training" not in header["provenance"]:
+        raise ValueError("its provenance does not name the training period")
+    unbounded = torch.tensor([-np.inf, np.inf], dtype=torch.float64).repeat(len(channels), 1)
     if content.format == 1:
-        unbounded = torch.tensor([-np.inf, np.inf], dtype=torch.float64).repeat(len(channels), 1)
         arrays |= {"mask": torch.zeros(shape, dtype=torch.bool), "log_scale": torch.zeros(len(channels)).double()}
         arrays |= {"bounds": unbounded, "statics": torch.empty(0, *shape[1:])}
+    if content.format < 4:
+        arrays["extremes"] = unbounded
     names = forcing_names(task)
     if content.format >= 3 and header["forcings"] != names:
         raise ValueError(f"its network has the forcings {header['forcings']}, its task {names}")
@@ -236,6 +252,7 @@ def _check_arrays(task: Task, units: tuple, shape: tuple[int, int, int], arrays:
         "mask": (shape, "boolean with an unmasked cell in every channel", lambda x: x.dtype == bool and ~x.all((1, 2))),
         "log_scale": ((count,), "finite and at least 0", lambda x: np.isfinite(x) & (x >= 0)),
         "bounds": ((count, 2), "a smaller and a larger number for each channel", lambda x: x[:, 0] < x[:, 1]),
+        "extremes": ((count, 2), "a smallest and a largest number for each channel", lambda x: x[:, 0] <= x[:, 1]),
         "latitude": (grid[:1], "ascending within -90 and 90", lambda x: (abs(x) <= 90) & (np.diff(x, prepend=-91) > 0)),
         "longitude": (grid[1:], "finite and ascending", lambda x: np.isfinite(x) & (np.diff(x, prepend=-np.inf) > 0)),
         "statics": ((len(static_names(task.forcings)), *grid), "finite", np.isfinite),

@@ -23,6 +23,7 @@ _CACHED_BYTES = 2**19  # summed at once: fits into the processor's cache
 # windows that give a typical change to a few percent (a scale, not a result): more where a field has few cells
 _CHANGES, _CHANGED_CELLS = (100, 1000), 1000 * 32 * 64
 _LOG_METERS = 1e-5  # of water: a hundredth of a millimeter, below what counts as rain
+_SAMPLED = 4  # states of each series that are compared before cached statistics are used
 _CACHED_FIELDS = ("mean", "std", "change_std", "mask", "minimum", "maximum")
 
 
@@ -38,26 +39,33 @@ class Normalizer:
     mask: np.ndarray  # cells without a value at any training time, (channel, latitude, longitude)
     log_scale: np.ndarray  # where above 0, log(1 + value / log_scale) is learned instead of the value, (channel,)
     bounds: np.ndarray  # smallest and largest value of a forecast, (channel, 2), in `units`
+    extremes: np.ndarray  # smallest and largest value in training, (channel, 2), in `units`; infinite where unknown
 
     def select(self, indices: Sequence[int]) -> "Normalizer":
         """Return the normalizer of some channels."""
         indices = list(indices)
-        fields = {name: getattr(self, name)[indices] for name in ("mean", "std", "mask", "log_scale", "bounds")}
+        names = ("mean", "std", "mask", "log_scale", "bounds", "extremes")
+        fields = {name: getattr(self, name)[indices] for name in names}
         fields |= {name: tuple(getattr(self, name)[index] for index in indices) for name in ("channels", "units")}
         return Normalizer(change_std=self.change_std[:, indices], **fields)
 
     def inherit(self, other: "Normalizer") -> "Normalizer":
-        """Return this normalizer with units, statistics and transforms of `other` for the channels that both have."""
+        """Return this normalizer with units, statistics and transforms of `other` for the channels that both have.
+
+        The extremes are those of both.
+        """
         names = ("mean", "std", "mask", "log_scale", "bounds")
         merged, change_std = {name: getattr(self, name).copy() for name in names}, self.change_std.copy()
-        units = list(self.units)
+        units, extremes = list(self.units), self.extremes.copy()
         for index, channel in enumerate(self.channels):
             if channel in other.channels:
                 source = other.channels.index(channel)
                 for name in names:
                     merged[name][index] = getattr(other, name)[source]
+                pairs = np.array([self.extremes[index], other.extremes[source]])
                 change_std[:, index], units[index] = other.change_std[:, source], other.units[source]
-        return replace(self, units=tuple(units), change_std=change_std, **merged)
+                extremes[index] = np.fmin(*pairs[:, 0]), np.fmax(*pairs[:, 1])
+        return replace(self, units=tuple(units), change_std=change_std, extremes=extremes, **merged)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +147,10 @@ def compute_statistics(
     would hide its variance), and over everything else in float64.
     """
     path = _cache_path(sources, windows, weights, history, log_scale) if use_cache else None
-    if path is not None and out is None and (cached := load_cached(path)) is not None:
+    is_cached = path is not None and path.exists() and out is None
+    if is_cached and (cached := load_cached(path, _sample_digest(sources, windows))) is not None:
         return cached
+    sample = hashlib.sha256()
     sums = _Sums(sources[0].shape, weights, log_scale)
     cells = sources[0].shape[1] * sources[0].shape[2]
     every = max(1, sum(map(len, windows)) // int(np.clip(_CHANGED_CELLS // cells, *_CHANGES)))
@@ -154,15 +164,17 @@ def compute_statistics(
         times_before += len(used)
         leads = [min(history + lead, positions.shape[1] - 1) for lead in range(history)]
         pairs = sampled[:, [history - 1, *leads]]
+        chosen = _sample(len(used))
         for start, states, block in _blocks(source, used, pairs, states_out):
             stop = start + len(block)
+            sample.update(np.ascontiguousarray(block[chosen[(chosen >= start) & (chosen < stop)] - start]))
             sums.add(block, series, used[start:stop])
             # a window belongs to the block that its last state lies in
             ends_here = (pairs[:, -1] >= start) & (pairs[:, -1] < stop)
             sums.add_changes(pairs[ends_here], states, stop - len(states))
     statistics = sums.statistics()
     if path is not None and statistics.incomplete is None:
-        save_cached(path, statistics)
+        save_cached(path, statistics, sample.hexdigest())
     return statistics
 
 
@@ -331,20 +343,47 @@ def _cache_path(
     return folder / f"statistics-{digest.hexdigest()[:32]}.npz"
 
 
-def load_cached(path: Path) -> Statistics | None:
-    """Return the statistics in a file of the cache, or None if it does not exist or is damaged."""
+def _sample_digest(sources: Sequence[Source], windows: Sequence[np.ndarray]) -> str:
+    """Return a digest of a few states: sizes and times of files may stay the same when their content changes."""
+    digest = hashlib.sha256()
+    for source, positions in zip(sources, windows, strict=True):
+        used = np.unique(positions)
+        digest.update(reader.read(source, used[_sample(len(used))]))
+    return digest.hexdigest()
+
+
+def _sample(count: int) -> np.ndarray:
+    """Return positions of `_SAMPLED` of the used times, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, _SAMPLED).astype(int))
+
+
+def load_cached(path: Path, sample: str) -> Statistics | None:
+    """Return the statistics in a file of the cache, or None if it does not exist, is damaged or has another sample."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _CACHED_FIELDS}
-            return Statistics(**arrays, digest=str(file["digest"]))
-    except (OSError, ValueError, KeyError, EOFError):
+            texts = {name: str(file[name]) for name in ("digest", "sample", "seal")}
+    except Exception:  # whatever numpy and zipfile raise for a damaged file
         return None
+    if texts["sample"] != sample or texts["seal"] != _seal(arrays, texts["digest"], sample):
+        return None
+    return Statistics(**arrays, digest=texts["digest"])
 
 
-def save_cached(path: Path, statistics: Statistics) -> None:
+def save_cached(path: Path, statistics: Statistics, sample: str) -> None:
     """Write statistics to a file of the cache; a folder that cannot be written to is ignored."""
     arrays = {name: getattr(statistics, name) for name in _CACHED_FIELDS}
+    texts = {"digest": statistics.digest, "sample": sample, "seal": _seal(arrays, statistics.digest, sample)}
     with suppress(OSError):  # only a second pass is lost
         path.parent.mkdir(parents=True, exist_ok=True)
-        save = partial(np.savez_compressed, **arrays, digest=np.array(statistics.digest))
+        save = partial(np.savez_compressed, **arrays, **{name: np.array(text) for name, text in texts.items()})
         write_atomically(path, save, sync=False, concurrent=True)
+
+
+def _seal(arrays: dict[str, np.ndarray], digest: str, sample: str) -> str:
+    """Return the SHA-256 over everything in a file of the cache."""
+    seal = hashlib.sha256(f"{digest} {sample}".encode())
+    for name, array in arrays.items():
+        seal.update(f"{name} {array.dtype} {array.shape}".encode())
+        seal.update(np.ascontiguousarray(array))
+    return seal.hexdigest()

@@ -424,7 +424,9 @@ def _find_field(dataset: xr.Dataset, axes: Axes, name: str, levels: tuple | None
         renamed = conventions.rename(dataset, [name], levels if has_levels and level is None else None)
     except ValueError as error:
         is_on_grid = {axes.latitude, axes.longitude} <= set(dataset[source].dims)
-        draft.add("error", "level-missing" if is_on_grid else "off-grid", name, *split_error(error))
+        code = "level-missing" if is_on_grid else "off-grid"
+        code = code if dataset[source].dtype.kind in "fiub" else "not-numbers"
+        draft.add("error", code, name, *split_error(error))
         return None
     data, attrs = renamed[name].variable, dataset[source].attrs
     if "level" in data.dims:
@@ -500,7 +502,7 @@ def _check_attributes(field: StoredField, draft: Draft) -> bool:
         text = ", ".join(f"{key}={attrs[key]}" for key in packing)
         draft.add("error", "not-decoded", field.source, f"packed values, not decoded ({text})", "ds = xr.decode_cf(ds)")
     is_numeric = field.data.dtype.kind in "fiu"
-    if not is_numeric:
+    if not is_numeric:  # true and false
         fix = f'{field.ds} = {field.ds}.astype("float32")'
         draft.add("error", "not-numbers", field.source, f"it must hold numbers, not {field.data.dtype}", fix)
     if field.units is None:

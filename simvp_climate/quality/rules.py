@@ -6,8 +6,8 @@ A rule is a function from what is known about the data (names, statistics, state
 dimensions and coordinates as the user's Dataset does, and its fix can be pasted where `ds` is that Dataset.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 import numpy as np
@@ -17,7 +17,7 @@ import xarray as xr
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import Canonical, canonicalize
 from simvp_climate.data.grid import Axes, check_same_grid
-from simvp_climate.data.variables import Variable, conversion, lookup, same_units
+from simvp_climate.data.variables import Variable, conversion, lookup, same_units, standard_height, valid_range
 from simvp_climate.processing.forcings import FORCINGS
 from simvp_climate.processing.statistics import Normalizer, Statistics, apply_log
 from simvp_climate.quality.report import Finding, format_time, list_names, split_error
@@ -27,6 +27,7 @@ _FILL_VALUES = (9.96921e36, 1e20, 1e30, 1e34, 1e35, 1e36, 1e37, 3.4028235e38, 99
                 32768, 65535, 2147483647, 2147483648)  # fmt: skip
 # units that values may really be in where the attribute is wrong
 _CANDIDATE_UNITS = ("K", "degC", "m2 s-2", "m", "dam", "mm", "Pa", "hPa", "kg kg-1", "g kg-1", "1", "%")
+_FAR = 6  # standard deviations: where a usual fill value is no value
 _FEW_TIMES = 0.1  # share of times that are dropped rather than masking a cell at all times
 
 
@@ -237,6 +238,12 @@ def implausible_values(
         return Finding("error", "units-mislabeled", field.source, message, fix)
     factor, offset = field.conversion
     lowest, highest = ((bound - offset) / factor for bound in meaning.valid_range)
+    if lowest <= low and high <= highest:
+        listed = ", ".join(f"{mean:.4g} at {level:g} hPa" for level, mean in means.items())
+        message = f"{field.source} has the mean {listed} {stated}, less than half or more than twice that of the "
+        message += "standard atmosphere"
+        fix = "Correct the units or the levels, or give the variable another name"
+        return Finding("error", "units-mislabeled", field.source, message, fix)
     message = f"{values} {stated}; {meaning.long_name} lies within {lowest:.4g} to {highest:.4g}"
     message += f". The worst is at {worst}" if worst else ""
     fix = "Correct the units or the packing (scale_factor, _FillValue; xr.decode_cf(ds)), or cut the values:\n"
@@ -259,9 +266,7 @@ def _is_plausible(
     for level, mean in means.items():
         if gravity is None or not 50 <= level <= 850 or np.isnan(mean):
             continue  # near the ground the mean tells little
-        # height in the standard atmosphere (ISO 2533) up to the tropopause, and well within a factor of 2 above
-        expected = gravity * 44330.8 * (1 - (level / 1013.25) ** 0.190263)
-        if not 0.5 < (mean * factor + offset) / expected < 2:
+        if not 0.5 < (mean * factor + offset) / (gravity * standard_height(level)) < 2:
             return False
     return True
 
@@ -271,16 +276,18 @@ def is_fill_value(value: float) -> bool:
     return bool(np.isclose(abs(value), _FILL_VALUES, rtol=1e-5, atol=0).any())
 
 
-def fill_value(field: Field, value: float, share: str = "") -> Finding | None:
-    """Return the finding for a fill value that was not decoded, None if the vocabulary's range contains it."""
-    factor, offset = field.conversion or (np.nan, 0)
-    lowest, highest = field.meaning.valid_range if field.meaning else (0, 0)
-    if lowest <= value * factor + offset <= highest:
+def fill_value(field: Field, value: float, distance: float, share: str = "") -> Finding | None:
+    """Return the finding for a fill value that was not decoded, or None if it may be a value.
+
+    It may be if it is near the others: `distance` is that to the mean in standard deviations, and the vocabulary's
+    range contains it where there is one.
+    """
+    factor, offset = field.conversion or (1, 0)
+    lowest, highest = field.meaning.valid_range if field.meaning else (-np.inf, np.inf)
+    if lowest <= value * factor + offset <= highest and distance < _FAR:
         return None
     message = f"{field.source} has the fill value {value:.7g}{share} that was not decoded: it would be taken for data"
-    is_whole = abs(value) < 1e7 and value == int(value)
-    valid = f"{field.ds} != {int(value)}" if is_whole else f"abs({field.ds}) < {abs(value) * 0.99:.3g}"
-    return Finding("error", "fill-values", field.source, message, f"{field.ds} = {field.ds}.where({valid})")
+    return Finding("error", "fill-values", field.source, message, _fix_value(field, value))
 
 
 def outside_bounds(
@@ -334,10 +341,25 @@ def empty_or_constant(
         yield Finding("error", "dead-level", field.source, message, fix)
 
 
+def find_value(series: Sequence, sources: Sequence, windows: Sequence[np.ndarray], index: int, value: float) -> str:
+    """Return time and cell of a value of the channel at `index`, the first among what the windows read."""
+    for each, source, positions in zip(series, sources, windows, strict=True):
+        for block in np.array_split(np.unique(positions), max(1, positions.size // 64)):
+            places = np.argwhere(np.isclose(reader.read(source, block)[:, index], value, rtol=1e-6, atol=0))
+            if len(places):
+                time, row, column = places[0]
+                return f"{format_time(each.times[block[time]])}, {describe_cell(each.canonical, row, column)}"
+    return ""
+
+
 def unusable_channels(
-    statistics: Statistics, normalizer: Normalizer, canonical: Canonical, transforms: Mapping[str, object]
-) -> Iterator[Finding | None]:
-    """Yield the findings for channels that cannot be trained on: units, values, nothing to learn, bounds."""
+    statistics: Statistics, normalizer: Normalizer, canonical: Canonical, transforms: Mapping[str, object],
+    locate: Callable[[int, float], str],
+) -> Iterator[Finding | None]:  # fmt: skip
+    """Yield the findings for channels that cannot be trained on: units, values, nothing to learn, bounds.
+
+    `locate` returns time and cell of a value of a channel.
+    """
     fields, channels = find_fields(canonical), normalizer.channels
     for name, field in fields.items():
         indices = [index for index, channel in enumerate(channels) if channel.variable == name]
@@ -347,14 +369,37 @@ def unusable_channels(
         is_known = field.is_refused_by_range and low <= high  # else all values are missing
         if is_known:
             yield wrong_units(field)
-            yield from (fill_value(field, extreme) for extreme in (low, high) if is_fill_value(extreme))
+        for index in indices:
+            for extreme in (statistics.minimum[index], statistics.maximum[index]):
+                if is_fill_value(extreme):
+                    # mean and deviation are of the logarithm where that is learned
+                    is_log, spread = normalizer.log_scale[index] > 0, max(statistics.std[index], 1e-300)
+                    distance = 0.0 if is_log else abs(extreme - statistics.mean[index]) / spread
+                    if finding := fill_value(field, float(extreme), distance):
+                        yield replace(finding, message=f"{finding.message}: {locate(index, extreme)}")
         empty = statistics.mask[indices].all(axis=(1, 2))
         constant = ~empty & (statistics.std[indices] <= 1e-6 * np.abs(statistics.mean[indices]))
         values, levels = statistics.mean[indices], [channels[index].level for index in indices]
         yield from empty_or_constant(field, levels, empty, constant, values, "all times that windows use")
         if is_known:
-            yield implausible_values(field, low, high)
+            means = {}
+            for index in indices:
+                level = channels[index].level or lookup(name)[1]
+                if level is not None and not normalizer.log_scale[index]:
+                    means[float(level)] = float(statistics.mean[index])
+            if finding := implausible_values(field, low, high, means):
+                extreme = _farthest_extreme(field, low, high)
+                index = next(i for i in indices if extreme in (statistics.minimum[i], statistics.maximum[i]))
+                place = locate(index, extreme)
+                yield replace(finding, message=f"{finding.message}. The value {extreme:.7g} is at {place}")
     yield from values_outside_bounds(statistics, normalizer, fields, transforms)
+
+
+def _farthest_extreme(field: Field, low: float, high: float) -> float:
+    """Return the one of two extremes that is farther from the middle of the vocabulary's range."""
+    factor, offset = field.conversion
+    middle = (sum(field.meaning.valid_range) / 2 - offset) / factor
+    return low if abs(low - middle) > abs(high - middle) else high
 
 
 def values_outside_bounds(
@@ -369,16 +414,29 @@ def values_outside_bounds(
 
 
 def unlike_training_period(
-    statistics: Statistics, normalizer: Normalizer, canonical: Canonical, transforms: Mapping[str, object], name: str
-) -> Iterator[Finding | None]:
+    statistics: Statistics, normalizer: Normalizer, canonical: Canonical, transforms: Mapping[str, object], name: str,
+    locate: Callable[[int, float], str],
+) -> Iterator[Finding | None]:  # fmt: skip
     """Yield the findings for data called `name` that lack values which training had, or differ in units or range."""
     yield from lost_cells(normalizer, statistics, canonical, name)
     fields = find_fields(canonical)
     is_unlabeled = [not fields[channel.variable].units for channel in normalizer.channels]
     # a season without snow or rain may vary little: only data without units must vary as in training
     spreads = np.where(is_unlabeled, statistics.std, np.maximum(statistics.std, normalizer.std))
+    implausible = []
+    for index, (channel, limits) in enumerate(zip(normalizer.channels, plausible_limits(normalizer), strict=True)):
+        for value in (float(statistics.minimum[index]), float(statistics.maximum[index])):
+            if not np.isnan(value) and not limits[0] <= value <= limits[1]:
+                field = fields[channel.variable]
+                message = f"{field.label(channel.level)} of {name} is {value:.7g} {field.units or ''}".rstrip()
+                message += f" at {locate(index, value)}; {_describe_limits(normalizer, index, field)}"
+                code = "fill-values" if is_fill_value(value) else "range"
+                implausible.append(Finding("error", code, field.source, message, _fix_value(field, value)))
+    # other units show in the means, and in every value
+    yield from (finding for finding in implausible if finding.code == "fill-values")
     yield from unlike_training(normalizer, statistics.mean, spreads, name)
     yield from values_outside_bounds(statistics, normalizer, fields, transforms, name)
+    yield from implausible
 
 
 def unlike_training(normalizer: Normalizer, means: np.ndarray, spreads: np.ndarray, name: str) -> Iterator[Finding]:
@@ -405,6 +463,65 @@ def unlike_training_states(
     values = np.where(normalizer.mask, np.nan, apply_log(states[:8], normalizer.log_scale)).astype(np.float64)
     spreads = np.where(is_unlabeled, np.nanstd(values, axis=(0, 2, 3)), normalizer.std)
     yield from unlike_training(normalizer, np.nanmean(values, axis=(0, 2, 3)), spreads, "the dataset")
+
+
+def plausible_limits(normalizer: Normalizer) -> np.ndarray:
+    """Return the smallest and the largest value that a state may have, (channel, 2), in the units of the normalizer.
+
+    States lie within the vocabulary's range, and no farther beyond the extremes of training than these are apart.
+    """
+    span = normalizer.extremes[:, 1] - normalizer.extremes[:, 0]
+    limits = normalizer.extremes + span[:, np.newaxis] * [-1, 1]
+    for index, (channel, units) in enumerate(zip(normalizer.channels, normalizer.units, strict=True)):
+        if units and (known := valid_range(channel.variable, units, channel.level)):
+            lowest, highest = known
+            # ranges are wide, but training may have had a value beyond one
+            limits[index, 0] = max(limits[index, 0], min(lowest, normalizer.extremes[index, 0]))
+            limits[index, 1] = min(limits[index, 1], max(highest, normalizer.extremes[index, 1]))
+    # float32 rounds
+    return limits + 1e-6 * np.abs(limits) * [-1, 1]
+
+
+def implausible_states(
+    normalizer: Normalizer, states: np.ndarray, stored: np.ndarray, canonical: Canonical, times: pd.Index
+) -> Iterator[Finding]:
+    """Yield a finding if a cell of some state is outside `plausible_limits`.
+
+    `states` (time, channel, latitude, longitude) are in the units of training, `stored` are those in the data.
+    """
+    limits = plausible_limits(normalizer)[:, :, np.newaxis, np.newaxis]
+    low, high = (extremum.reduce(states, axis=(0, 2, 3)) for extremum in (np.fmin, np.fmax))
+    if not ((low < limits[:, 0, 0, 0]) | (high > limits[:, 1, 0, 0])).any():
+        return
+    outside = ((states < limits[:, 0]) | (states > limits[:, 1])) & ~normalizer.mask
+    if not outside.any():
+        return
+    index, channel, row, column = np.argwhere(outside)[0]
+    name = normalizer.channels[channel]
+    field, value = find_fields(canonical)[name.variable], float(stored[index, channel, row, column])
+    place = f"{format_time(times[index])}, {describe_cell(canonical, row, column)}"
+    message = f"{field.label(name.level)} is {value:.7g} {field.units or ''}".rstrip()
+    message += f" at {place}; {_describe_limits(normalizer, channel, field)}"
+    code = "fill-values" if is_fill_value(value) else "range"
+    yield Finding("error", code, field.source, message, _fix_value(field, value))
+
+
+def _describe_limits(normalizer: Normalizer, index: int, field: Field) -> str:
+    """Return the range of training, or where it is unknown that of the vocabulary, as the rule of a message."""
+    (low, high), units = normalizer.extremes[index], normalizer.units[index]
+    if np.isfinite(low):
+        return f"training had {low:.4g} to {high:.4g} {units}".rstrip()
+    low, high = plausible_limits(normalizer)[index]
+    return f"{field.meaning.long_name} lies within {low:.4g} to {high:.4g} {units}"
+
+
+def _fix_value(field: Field, value: float) -> str:
+    """Return the fix for a value that cannot be real: a mask for a usual fill value, or a look at the units."""
+    if is_fill_value(value):
+        whole = abs(value) < 1e7 and value == int(value)
+        valid = f"{field.ds} != {int(value)}" if whole else f"abs({field.ds}) < {abs(value) * 0.99:.3g}"
+        return f"{field.ds} = {field.ds}.where({valid})  # a fill value"
+    return "Correct the value, the units, or the packing (scale_factor, _FillValue; xr.decode_cf(ds))"
 
 
 # ---- several series

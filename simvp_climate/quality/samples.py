@@ -188,7 +188,8 @@ def _check_fill_values(field: StoredField, sample: Sample, draft: Draft) -> Samp
         if others.size and np.abs(extreme - others).min() <= np.ptp(others):
             continue  # not an outlier
         share = f" ({100 * (finite.size - others.size) / values.size:.2g} % of the values)"
-        if finding := rules.fill_value(field, extreme, share):
+        distance = abs(extreme - others.mean()) / max(float(others.std()), 1e-300) if others.size else np.inf
+        if finding := rules.fill_value(field, extreme, distance, share):
             draft.add_all([finding])
             values = np.where(values == extreme, np.nan, values)
     return replace(sample, values=values)

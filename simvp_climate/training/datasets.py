@@ -5,6 +5,7 @@ Shape suffix: H latitude.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -217,15 +218,23 @@ def read_splits(
     statistics, canonical = splits[0].statistics, splits[0].series[0].canonical
     settings = {name: getattr(setup, name) for name in ("channels", "units", "log_scale", "bounds")}
     settings |= {name: getattr(statistics, name) for name in ("mean", "std", "change_std", "mask")}
+    settings["extremes"] = np.stack([statistics.minimum, statistics.maximum], axis=1)
     normalizer, new = Normalizer(**settings), range(len(setup.channels))
     if inherited is not None:
         new = [index for index in new if setup.channels[index] not in inherited.normalizer.channels]
         normalizer = normalizer.inherit(inherited.normalizer)
     transforms = dict(setup.task.transforms)
-    findings = [rules.unusable_channels(statistics.select(new), normalizer.select(new), canonical, transforms)]
+
+    def locate(split: Split, index: int, value: float) -> str:
+        return rules.find_value(split.series, split.sources, split.windows, index, value)
+
+    chosen = statistics.select(new), normalizer.select(new)
+    find_new = lambda index, value: locate(splits[0], new[index], value)  # noqa: E731
+    findings = [rules.unusable_channels(*chosen, canonical, transforms, find_new)]
     for split in splits[1 if inherited is None else 0 :]:
         canonical = split.series[0].canonical
-        findings.append(rules.unlike_training_period(split.statistics, normalizer, canonical, transforms, split.name))
+        arguments = split.statistics, normalizer, canonical, transforms, split.name, partial(locate, split)
+        findings.append(rules.unlike_training_period(*arguments))
     rules.raise_first(chain(*findings))
     return splits, normalizer
 

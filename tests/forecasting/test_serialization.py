@@ -69,8 +69,8 @@ def test_every_new_setting_has_a_default_for_older_files():
 
 
 def test_a_newer_format_asks_for_an_upgrade(path, tmp_path):
-    newer = edit(path, tmp_path / "f", lambda m, h, t: m.update(format="simvp_climate forecaster 4", version="9"))
-    with pytest.raises(ValueError, match=r"/f'.* newer simvp_climate \(9, format 4\).*pip install -"):
+    newer = edit(path, tmp_path / "f", lambda m, h, t: m.update(format="simvp_climate forecaster 5", version="9"))
+    with pytest.raises(ValueError, match=r"/f'.* newer simvp_climate \(9, format 5\).*pip install -"):
         Forecaster.load(newer)
 
 
@@ -94,7 +94,7 @@ def test_every_changed_byte_is_detected(path, tmp_path):
     whole = path.read_bytes()
     header = int.from_bytes(whole[:8], "little")
     positions = {0, 1, 7, 8, 9, 8 + header - 1, 8 + header, len(whole) // 2, len(whole) - 1}
-    positions |= {whole.index(text) + 1 for text in (b"format", b"forecaster 3", b"sha256", b"version", b"t2m", b"F32")}
+    positions |= {whole.index(text) + 1 for text in (b"format", b"forecaster 4", b"sha256", b"version", b"t2m", b"F32")}
     positions |= {whole.index(b"__metadata__") + 3, *np.random.default_rng(0).integers(0, len(whole), 60).tolist()}
     for position in sorted(positions):
         for bit in (1, 32):

@@ -1,5 +1,7 @@
 """Statistics in one pass: the numbers of two passes in double precision, whatever the blocks."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -156,9 +158,12 @@ def test_the_outcome_is_remembered_in_the_cache_folder(tmp_path, cache_folder, m
     assert [file.suffix for file in folder.iterdir()] == [".npz"]
     assert {entry.name for entry in path.iterdir()} == {"a", "b", "time", "latitude", "longitude", "zarr.json"}
 
+    counts = []
     with monkeypatch.context() as patch:
-        patch.setattr(reader, "fetch", lambda requests: pytest.fail("read again"))
+        fetch = reader.fetch
+        patch.setattr(reader, "fetch", lambda requests: counts.extend(len(r.out) for r in requests) or fetch(requests))
         again = statistics_of(lazy)
+    assert sum(counts) == 4  # a sample that shows whether the content is the same
     for name in ("mean", "std", "change_std", "mask", "digest"):
         np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
     # another part, other values under the same names: other statistics
@@ -173,6 +178,35 @@ def test_the_outcome_is_remembered_in_the_cache_folder(tmp_path, cache_folder, m
     # what is no untouched view of a store is not remembered
     statistics_of(lazy - 1)
     assert len(list(folder.iterdir())) in (3, 4)
+
+
+def test_content_that_changed_with_sizes_and_times_kept_is_noticed(tmp_path, cache_folder):
+    path = tmp_path / "s.zarr"
+    series().to_zarr(path, consolidated=False, encoding={name: {"compressors": None} for name in "ab"})
+    first = statistics_of(xr.open_zarr(path, chunks=None, consolidated=False))
+    file = next(file for file in (path / "a" / "c").rglob("*") if file.is_file())
+    before, content = file.stat(), np.frombuffer(file.read_bytes(), "<f4").copy()
+    content += 100
+    file.write_bytes(content.tobytes())
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    again = statistics_of(xr.open_zarr(path, chunks=None, consolidated=False))
+    assert again.mean[0] == pytest.approx(first.mean[0] + 100)
+
+
+def test_cached_statistics_that_are_damaged_anywhere_are_made_anew(tmp_path, cache_folder):
+    path = tmp_path / "s.zarr"
+    series().to_zarr(path, consolidated=False)
+    lazy = xr.open_zarr(path, chunks=None, consolidated=False)
+    first = statistics_of(lazy)
+    (file,) = (cache_folder / "simvp_climate").iterdir()
+    content = file.read_bytes()
+    for at in np.linspace(0, len(content) - 1, 60, dtype=int):
+        damaged = bytearray(content)
+        damaged[at] ^= 16
+        file.write_bytes(damaged)
+        again = statistics_of(lazy)
+        np.testing.assert_array_equal(again.mean, first.mean)
+        np.testing.assert_array_equal(again.mask, first.mask)
 
 
 def test_logarithms_have_statistics_of_their_own():

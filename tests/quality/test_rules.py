@@ -139,9 +139,9 @@ def test_channels_without_anything_to_learn(variable):
         statistics = compute_statistics([source], [windows], weights, 2, np.zeros(2))
         moments = statistics.mean, statistics.std, statistics.change_std, statistics.mask
         bounds = np.tile([-np.inf, np.inf], (2, 1))
-        normalizer = Normalizer(source.channels, ("m2 s-2", "K"), *moments, np.zeros(2), bounds)
+        normalizer = Normalizer(source.channels, ("m2 s-2", "K"), *moments, np.zeros(2), bounds, bounds)
         with pytest.raises(ValueError, match=f"{variable} .*{keyword}|{variable} is {keyword}"):
-            rules.raise_first(rules.unusable_channels(statistics, normalizer, changed, {}))
+            rules.raise_first(rules.unusable_channels(statistics, normalizer, changed, {}, lambda index, value: ""))
 
 
 def test_incomplete_histories_are_named_unless_the_mask_covers_them():

@@ -293,6 +293,7 @@ class TestScale:
             mask=mask,
             log_scale=np.array([1e-5, 0, 0]),
             bounds=np.array([[0, np.inf], [0, 1], [-np.inf, np.inf]]),
+            extremes=np.tile([-np.inf, np.inf], (3, 1)),
         )
         return tensors.Scale(normalizer, torch.device("cpu"))
 

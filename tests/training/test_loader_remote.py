@@ -181,4 +181,5 @@ def test_statistics_are_those_of_the_disk_and_are_remembered(folder):
         read = chunk_requests(server)
         again, _ = opened(server.url)
         assert statistics.compute_statistics([again], [windows], weights, 2, logs).digest == found.digest
-        assert chunk_requests(server) == read
+        # a few states show whether the content is the same
+        assert read < chunk_requests(server) <= read + statistics._SAMPLED * len(NAMES) + server.failures

@@ -30,6 +30,7 @@ def loss_of(history=1, horizon=2, mask=None, **config) -> Loss:
         mask=nothing if mask is None else mask,
         log_scale=np.zeros(2),
         bounds=np.tile([-np.inf, np.inf], (2, 1)),
+        extremes=np.tile([-np.inf, np.inf], (2, 1)),
     )
     device = torch.device("cpu")
     forcings = tensors.Forcings(task, np.array([0.0, 60.0]), np.array([0.0]), np.empty((0, 2, 1)), AREA, device)

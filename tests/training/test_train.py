@@ -68,7 +68,7 @@ def test_fine_tuning_starts_from_the_weights_and_statistics():
     tuned = run(task=longer, start_from=start, config=quick(learning_rate=1e-9))
     np.testing.assert_array_equal(tuned.normalizer.mean, start.normalizer.mean)
     torch.testing.assert_close(weights(tuned)["readout.weight"], weights(start)["readout.weight"])
-    with pytest.raises(ValueError, match="history=3, start_from has 2"):
+    with pytest.raises(ValueError, match="history=3 must be 2.*start_from"):
         run(task=Task(["z500", "t2m"], history=3), start_from=start)
     with pytest.raises(ValueError, match="is not the network of start_from"):
         run(start_from=start, model=tiny_model(blocks=3))

@@ -97,7 +97,7 @@ def test_fewer_channels_are_taken_too(start):
 def test_levels_are_known_by_their_value():
     def on_levels(levels):
         ds = waves(times=30)
-        fields = [ds["z500"] * (1 + level / 1000) for level in levels]
+        fields = [ds["z500"] * (1.9 - level / 500) for level in levels]
         return xr.concat(fields, xr.Variable("level", levels, {"units": "hPa"})).rename("z").to_dataset()
 
     first = run(on_levels([500.0, 850.0]), task=Task(["z"], [500, 850], 2, 2))
