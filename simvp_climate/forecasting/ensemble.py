@@ -13,6 +13,7 @@ import xarray as xr
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import canonicalize
 from simvp_climate.data.grid import find_member
+from simvp_climate.data.windows import shift
 from simvp_climate.forecasting import cf_encoding, hindcast
 from simvp_climate.forecasting.forecaster import Forecaster, predict, template
 from simvp_climate.forecasting.initial_states import states_digest
@@ -105,7 +106,8 @@ def perturbed_ensemble(
     dataset, init_times, every, horizon
         As for a call of the forecaster.
     perturbations
-        States to draw from, a year or more, for example the training data. Up to 1 GiB is read into memory.
+        States to draw from, a year or more, for example the training data. None of them may lie in the period of the
+        forecasts: they would carry what is to be forecast into it. Up to 1 GiB is read into memory.
     amplitude
         As from `fit_amplitude`.
     members
@@ -125,7 +127,7 @@ def perturbed_ensemble(
     ------
     ValueError, FileExistsError, FileNotFoundError
         As in `Forecaster.hindcast`; if the data or the perturbations have members, or the perturbations have no two
-        states to take a difference of.
+        states to take a difference of, or states in the period of the forecasts.
     """
     for name, value, minimum in (("members", members, 2), ("seed", seed, 0)):
         if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
@@ -137,6 +139,7 @@ def perturbed_ensemble(
     _check_no_members("dataset", request.canonical.dataset)
     states = _canonical_states(forecaster, perturbations)
     _check_no_members("perturbations", states)
+    _refuse_later_states(states.indexes["time"], request, forecaster.task.step)
     factor = match_training(forecaster, states).factor  # an offset cancels in a difference
     draw = partial(_draw_difference, reader.open_source(states), states.indexes["time"], factor, seed)
     description = f"{members} members, perturbed by {amplitude:g} x differences of states, seed {seed}"
@@ -207,6 +210,19 @@ def fit_amplitude(
 def _check_no_members(name: str, dataset: xr.Dataset) -> None:
     if (member := find_member(dataset)) is not None:
         raise ValueError(f"{name} must not have ensemble members, here {member!r}. Select one: ds.isel({member}=0)")
+
+
+def _refuse_later_states(times: pd.Index, request: ForecastRequest, step: str) -> None:
+    """Raise ValueError if states to draw perturbations from lie between the first initialization and the last lead."""
+    inits = request.init_times(request.histories)
+    first, last = inits.min(), shift(inits, step, request.horizon).max()
+    later = times[(times > first) & (times <= last)] if type(times) is type(inits) else times[:0]
+    if len(later):
+        raise ValueError(
+            f"{len(later)} states of the perturbations, {later.min()} to {later.max()}, lie in the period of the "
+            f"forecasts, {first} to {last}, which they would tell what comes. Pass earlier states, for example the "
+            "training data."
+        )
 
 
 def _canonical_states(forecaster: Forecaster, dataset: xr.Dataset) -> xr.Dataset:

@@ -12,7 +12,7 @@ import xarray as xr
 import zarr
 
 from simvp_climate.data.checksums import write_checksums
-from simvp_climate.data.files import check_parent, differences, write_atomically
+from simvp_climate.data.files import check_parent, differences, lock, write_atomically
 from simvp_climate.data.progress import tqdm
 from simvp_climate.data.zarr_store import open_zarr
 from simvp_climate.forecasting.initial_states import combine_init_digests, states_digest
@@ -52,6 +52,23 @@ def write(
     data of each initialization, `template` the same Dataset without values in memory.
     """
     path = check_parent(store)
+    lock_file = path.with_name(f"{path.name}.unfinished.lock")
+    lock_file.touch()
+    try:
+        with lock(lock_file):
+            _write_or_resume(path, identity, histories, template, forecast, progress)
+            lock_file.unlink(missing_ok=True)
+    except BlockingIOError as error:
+        raise RuntimeError(
+            f"{str(path)!r} is being written by another process. Wait until it ends, or choose another name."
+        ) from error
+    return _open_store(path)
+
+
+def _write_or_resume(
+    path: Path, identity: dict, histories: np.ndarray, template: Callable[[np.ndarray], xr.Dataset],
+    forecast: Callable[[np.ndarray], tuple[xr.Dataset, list[str]]], progress: bool,
+) -> None:  # fmt: skip
     unfinished = path.with_name(f"{path.name}.unfinished")
     state_file = unfinished.with_name(f"{unfinished.name}.json")
     forecast_bytes = sum(variable.nbytes for variable in template(histories[:1]).values())
@@ -60,7 +77,7 @@ def write(
     if path.exists():
         _check_same(_read_identity(path), identity, path)
         state_file.unlink(missing_ok=True)  # it remains if the call is killed between the last two steps
-        return _open_store(path)
+        return
     digests = _read_digests(unfinished, state_file, identity)
     if not digests:
         _save_state(state_file, identity, [])  # first: a store without this file counts as foreign
@@ -81,7 +98,6 @@ def write(
     write_checksums(unfinished)
     os.replace(unfinished, path)
     state_file.unlink()
-    return _open_store(path)
 
 
 def _create_store(template: xr.Dataset, path: Path, batch: int) -> None:

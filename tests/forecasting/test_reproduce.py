@@ -86,7 +86,7 @@ def test_an_ensemble_of_forecasters(forecaster, second, tmp_path):
 
 
 def test_a_perturbed_ensemble(forecaster, tmp_path):
-    ds, perturbations = waves(), waves(times=400)
+    ds, perturbations = waves(), waves(times=400, start="2000-01-01")
     made = perturbed_ensemble(forecaster, ds, perturbations, 0.3, every="96h", members=3, seed=4)
     made.to_netcdf(tmp_path / "p.nc")
     stored = xr.open_dataset(tmp_path / "p.nc", decode_timedelta=True)
@@ -107,7 +107,7 @@ def test_a_perturbed_ensemble(forecaster, tmp_path):
 
 def test_the_command_reproduces_ensembles(forecaster, second, tmp_path):
     waves().to_netcdf(tmp_path / "data.nc")
-    waves(times=400).to_netcdf(tmp_path / "perturbations.nc")
+    waves(times=400, start="2000-01-01").to_netcdf(tmp_path / "perturbations.nc")
     ds, perturbations = (xr.open_dataset(tmp_path / f"{name}.nc") for name in ("data", "perturbations"))
     models = []
     for name, model in {"a": forecaster, "b": second}.items():
