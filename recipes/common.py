@@ -5,6 +5,11 @@ epoch on the period up to a second date, forecasts the rest, scores it beside pe
 it. To write your own recipe, copy one of them and this file, and change them.
 """
 
+from simvp_climate.training.signals import exit_with_status
+
+exit_with_status()  # a job that is stopped before the training begins is requeued too
+
+# ruff: noqa: E402
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence

@@ -1,5 +1,10 @@
 """The command line, `simvp-climate` or `python -m simvp_climate`, on top of the public API."""
 
+from simvp_climate.training.signals import exit_with_status
+
+exit_with_status()  # before the imports below, which take seconds
+
+# ruff: noqa: E402
 import html
 import inspect
 import itertools

@@ -36,6 +36,20 @@ class Stop:
         raise SystemExit(STATUS)
 
 
+def exit_with_status() -> None:
+    """End this process with `STATUS` at SIGTERM or SIGUSR1, also outside of training: called where a script begins."""
+
+    def leave(signum: int, frame: object) -> NoReturn:
+        print(f"stopped by {signal.Signals(signum).name}. Run the same again to resume", file=sys.stderr, flush=True)
+        raise SystemExit(STATUS)
+
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for signum in (signal.SIGTERM, signal.SIGUSR1):
+        if signal.getsignal(signum) is signal.SIG_DFL:
+            signal.signal(signum, leave)
+
+
 @contextmanager
 def watch() -> Iterator[Stop]:
     """Handle SIGINT, SIGTERM and SIGUSR1 while the context lasts; only the main thread receives signals.
