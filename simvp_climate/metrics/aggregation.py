@@ -176,13 +176,9 @@ def equal_weights(weights: xr.DataArray) -> xr.DataArray:
 
 
 def weighted_sums(
-    pairs: Pairs,
-    metrics: Mapping[str, Metric],
-    skipna: bool,
-    *,
-    pool_members: bool = False,
+    pairs: Pairs, metrics: Mapping[str, Metric], skipna: bool, *, pool_members: bool = False,
     derived_systems: Mapping[str, Callable[[Block], xr.Dataset]] | None = None,
-) -> Sums:
+) -> Sums:  # fmt: skip
     """Return weighted sums over the grid for every pair, by (system, metric), dims (part, init_time, lead_time, ...).
 
     The parts are the fields of the metric and last the weights; all are zero where a pair is not verified. With

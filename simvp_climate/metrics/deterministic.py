@@ -41,12 +41,8 @@ def rmse(forecast: xr.Dataset, truth: xr.Dataset, *, weights: Weights = "area", 
     Returns
     -------
     Dataset in memory with the variables of the forecast, in their units, dims (lead_time[, level]) and any other
-    dimension of the forecast.
-
-    Raises
-    ------
-    ValueError
-        If variables are missing from the truth, units or grids differ, no pair has a truth, or a mask changes.
+    dimension of the forecast. ValueError if variables are missing from the truth, units or grids differ, no pair has a
+    truth, or a mask changes.
     """
     return pooled_score(match(forecast, truth, weights=weights), METRICS["rmse"], skipna)
 

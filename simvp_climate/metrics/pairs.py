@@ -78,18 +78,11 @@ class Pairs:
 
 
 def match(
-    forecast: xr.Dataset,
-    truth: xr.Dataset,
-    climatology: xr.Dataset | None = None,
-    *,
-    baselines: Mapping[str, xr.Dataset | Callable] | None = None,
-    event_frequency: xr.Dataset | None = None,
-    periods: Mapping[str, Mapping] | None = None,
-    weights: Weights = "area",
-    regions: Regions = None,
-    by: str | None = None,
-    allow_overlap: bool = False,
-) -> Pairs:
+    forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset | None = None, *,
+    baselines: Mapping[str, xr.Dataset | Callable] | None = None, event_frequency: xr.Dataset | None = None,
+    periods: Mapping[str, Mapping] | None = None, weights: Weights = "area", regions: Regions = None,
+    by: str | None = None, allow_overlap: bool = False,
+) -> Pairs:  # fmt: skip
     """Bring all datasets to the grid of the forecast and find the truth of every pair of initialization and lead.
 
     `baselines` are forecasts of other systems, or functions like `persistence` that forecast from analyses at init

@@ -112,12 +112,8 @@ def score(
     value of any variable, and `<variable>_pairs(lead_time[, level, region, season])` those of each.
 
     Warns where values are missing, where no forecast has a truth at a lead, and where only one dataset has units.
-
-    Raises
-    ------
-    ValueError
-        As in the functions for single metrics; if a metric or region is unknown or does not apply; if a baseline lacks
-        an init or a lead; or if verified times lie in the period of the climatology, event frequency or a fit.
+    ValueError as in the functions for single metrics; if a metric or region is unknown or does not apply; if a baseline
+    lacks an init or a lead; or if verified times lie in the period of the climatology, event frequency or a fit.
     """
     # 1. Resolve the arguments.
     included = {"persistence": persistence, "climatology": climatology is not None}

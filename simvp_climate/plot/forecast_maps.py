@@ -94,14 +94,10 @@ def maps(
     values. They are centered on zero for winds and anomalies, and begin at zero, the lightest color, for precipitation.
     A field counts as an anomaly if its name says so, or if the variable cannot have its values, as in
     `forecast - climatology`. Precipitation in m is drawn in mm. Differences share colors symmetric about zero up to
-    percentile 99 of their absolute values. The RMSE is area-weighted, over the cells where both have values.
-
-    Raises
-    ------
-    ValueError
-        If `forecast` or `truth` is no Dataset; if a variable, level, lead or init is missing; if truth lacks the valid
-        time or a grid point, or has other units; if another dimension, such as members, must be selected first; if
-        `ax` has another count of maps, or comes with a width or a projection; if `limits` come with several fields.
+    percentile 99 of their absolute values. The RMSE is area-weighted, over the cells where both have values. ValueError
+    if `forecast` or `truth` is no Dataset; if a variable, level, lead or init is missing; if truth lacks the valid time
+    or a grid point, or has other units; if another dimension, such as members, must be selected first; if `ax` has
+    another count of maps, or comes with a width or a projection; if `limits` come with several fields.
     """
     source = open_source(forecast, "forecast")
     fields, leads = choose_fields(source, variable, level), choose_leads(forecast, lead)
@@ -155,13 +151,9 @@ def _write_titles(
 
 
 def _draw_group(
-    figure: Figure,
-    panels: list[GeoAxes],
-    rows: list[list[xr.DataArray]],
-    scale: ScalarMappable,
-    columns: int,
+    figure: Figure, panels: list[GeoAxes], rows: list[list[xr.DataArray]], scale: ScalarMappable, columns: int,
     size: float,
-) -> None:
+) -> None:  # fmt: skip
     """Draw the fields of a variable at all leads, and their color bars: without a truth one, or one for each map."""
     values = [field for row in rows for field in row[:2]]
     differences = [row[2] for row in rows if len(row) == 3]
@@ -226,12 +218,8 @@ def animate(
 
     Returns
     -------
-    matplotlib.animation.FuncAnimation. All frames share one color scale.
-
-    Raises
-    ------
-    ValueError
-        As in `maps`; if several fields remain; if `path` has another suffix, or ffmpeg is missing.
+    matplotlib.animation.FuncAnimation. All frames share one color scale. ValueError as in `maps`; if several fields
+    remain; if `path` has another suffix, or ffmpeg is missing.
     """
     check_colors(cmap, limits, [])
     if not frames_per_second > 0:
@@ -316,12 +304,8 @@ def skill_map(
     -------
     Figure. Colors from -1 to 1, red where the baseline is better and blue where the forecast is; dots in significant
     cells, with more than 60 columns in every second row and column. Title and color bar name the baseline, the verified
-    times and the number of blocks, if the attributes of the skill do.
-
-    Raises
-    ------
-    ValueError
-        If a variable, lead or level is missing; if a level is given but no variable has levels; or as in `maps`.
+    times and the number of blocks, if the attributes of the skill do. ValueError if a variable, lead or level is
+    missing; if a level is given but no variable has levels; or as in `maps`.
     """
     source = open_source(skill, "skill")
     available = [str(name) for name in skill.data_vars if f"{name}_significant" in skill]

@@ -13,25 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from simvp_climate.data.grid import TOLERANCE, latitude_weights
+from simvp_climate.plot import selection, style
 from simvp_climate.plot.colors import check_colors, difference_scale, prepare_field, value_scale
 from simvp_climate.plot.map_axes import degrees_text, longitude_edges
-from simvp_climate.plot.selection import (
-    Source,
-    choose_field,
-    choose_leads,
-    date_text,
-    lead_values,
-    open_source,
-    select_forecast,
-)
-from simvp_climate.plot.style import (
-    color_bar_below,
-    figure_of,
-    font_size,
-    panel_axes,
-    refuse_settings_with_axes,
-    with_units,
-)
 
 _MAX_VALUES_READ = 2**24  # at once, 128 MiB
 
@@ -75,36 +59,32 @@ def hovmoller(
     Returns
     -------
     Figure. Time runs downwards, valid times for a forecast; rows of missing times are gray. Colors as in `maps`.
-
-    Raises
-    ------
-    ValueError
-        If a variable, level, init or latitude is missing; if times do not increase; if truth lacks a valid time or a
-        grid point of the forecast, or has other units; if an init comes with analyses; or as in `maps`.
+    ValueError if a variable, level, init or latitude is missing; if times do not increase; if truth lacks a valid time
+    or a grid point of the forecast, or has other units; if an init comes with analyses; or as in `maps`.
     """
     check_colors(cmap, limits, [])
-    refuse_settings_with_axes(ax, width)
+    style.refuse_settings_with_axes(ax, width)
     is_forecast = "lead_time" in getattr(dataset, "coords", ())
-    source = open_source(dataset, "forecast" if is_forecast else "dataset")
-    name, level = choose_field(source, variable, level)
+    source = selection.open_source(dataset, "forecast" if is_forecast else "dataset")
+    name, level = selection.choose_field(source, variable, level)
     band = _latitudes_of_band(source.axes.rows.values, latitudes)
     sections, times, start = _read_sections(source, truth, name, level, init, band)
     if anomalies:
         sections = [_subtract_zonal_mean(section) for section in sections]
     scales = [value_scale(*sections, cmap=cmap, limits=limits)] * len(sections)
-    labels = [with_units(sections[0].attrs["label"], sections[0])] * len(sections)
+    labels = [style.with_units(sections[0].attrs["label"], sections[0])] * len(sections)
     titles = ["Forecast", "Truth", "Forecast minus truth"] if is_forecast else [""]
     if truth is not None:
         difference = (sections[0] - sections[1]).assign_attrs(sections[0].attrs)
         sections.append(difference)
         scales.append(difference_scale(difference))
-        labels.append(with_units("Difference", difference))
+        labels.append(style.with_units("Difference", difference))
 
     width = (11.0 if truth is not None else 5.0) if width is None else width
     count = len(sections)
     contents = "one" if count == 1 else "forecast, truth and difference"
-    panels = panel_axes(ax, count, contents, count, (width, 5.0 if count == 1 else 0.42 * width))
-    figure, size, days = figure_of(panels), font_size(3 * width / count), _days(times)
+    panels = style.panel_axes(ax, count, contents, count, (width, 5.0 if count == 1 else 0.42 * width))
+    figure, size, days = style.figure_of(panels), style.font_size(3 * width / count), _days(times)
     points = [72 * (0.85 * width / count if ax is None else panel.bbox.width / figure.dpi) for panel in panels]
     for index, (panel, section, scale) in enumerate(zip(panels, sections, scales, strict=True)):
         _draw_section(panel, section, scale, days, points[index] / (3.5 * size))
@@ -113,10 +93,10 @@ def hovmoller(
         if index:
             panel.tick_params(axis="y", labelleft=False)
         panel.set_title(titles[index], fontsize=size)
-    first, last = (date_text(time, "%Y") for time in times[[0, -1]])  # ticks may lack the year
+    first, last = (selection.date_text(time, "%Y") for time in times[[0, -1]])  # ticks may lack the year
     panels[0].set_ylabel(first if first == last else f"{first} to {last}", fontsize=0.9 * size)
     for panel, scale, label, letters in zip(panels, scales, labels, np.array(points) / (0.5 * size), strict=True):
-        bar = color_bar_below(figure, scale, [panel], textwrap.fill(label, max(12, int(letters))), 0.9 * size)
+        bar = style.color_bar_below(figure, scale, [panel], textwrap.fill(label, max(12, int(letters))), 0.9 * size)
         bar.ax.xaxis.set_major_locator(MaxNLocator(4))
     if title is None and ax is None:
         title = " to ".join(f"{abs(degrees):g}°{'S' if degrees < 0 else 'N'}" for degrees in latitudes)
@@ -144,13 +124,13 @@ def _latitudes_of_band(available: np.ndarray, latitudes: tuple[float, float]) ->
 
 
 def _read_sections(
-    source: Source, truth: xr.Dataset | None, name: str, level: float | None, init: object, band: np.ndarray
+    source: selection.Source, truth: xr.Dataset | None, name: str, level: float | None, init: object, band: np.ndarray
 ) -> tuple[list[xr.DataArray], np.ndarray, str]:
     """Return the sections of a forecast and its truth, or of analyses, their times, and the initialization as text."""
     if source.role == "forecast":
-        leads = choose_leads(source.dataset, lead_values(source.dataset)[0])
-        selection = select_forecast(source, truth, [name], leads, init, band)
-        sources, times, start = selection.sources, selection.valid_times, selection.start_text
+        leads = selection.choose_leads(source.dataset, selection.lead_values(source.dataset)[0])
+        chosen = selection.select_forecast(source, truth, [name], leads, init, band)
+        sources, times, start = chosen.sources, chosen.valid_times, chosen.start_text
     else:
         dims, time = tuple(source.dataset.dims), source.axes.time
         if truth is not None:
@@ -169,7 +149,7 @@ def _read_sections(
 
 
 def _read_section(
-    source: Source, name: str, level: float | None, times: np.ndarray, grid_latitudes: np.ndarray
+    source: selection.Source, name: str, level: float | None, times: np.ndarray, grid_latitudes: np.ndarray
 ) -> xr.DataArray:
     """Return the mean over latitudes, weighted by area, dims (time, longitude); missing values have no weight."""
     weights = latitude_weights(xr.DataArray(grid_latitudes, {"latitude": grid_latitudes}, name="latitude"))
@@ -207,7 +187,7 @@ def _days(times: np.ndarray) -> np.ndarray:
 
         days = np.asarray(cftime.date2num(times, "days since 1970-01-01", times[0].calendar), dtype=float)
     if (wrong := np.flatnonzero(np.diff(days) <= 0)).size:
-        earlier, later = (date_text(time, "%Y-%m-%d %H:%M UTC") for time in times[wrong[0] : wrong[0] + 2])
+        earlier, later = (selection.date_text(time, "%Y-%m-%d %H:%M UTC") for time in times[wrong[0] : wrong[0] + 2])
         raise ValueError(f"times must increase, but {later} follows {earlier}. Sort them and drop duplicates.")
     return days
 

@@ -127,14 +127,9 @@ class _Extent:
 
 
 def create_maps(
-    field: xr.DataArray,
-    shape: tuple[int, int],
-    count: int,
-    projection: ccrs.Projection | None,
-    width: float,
-    size: float,
-    panels: list[GeoAxes] | None,
-) -> tuple[Figure, list[GeoAxes]]:
+    field: xr.DataArray, shape: tuple[int, int], count: int, projection: ccrs.Projection | None, width: float,
+    size: float, panels: list[GeoAxes] | None,
+) -> tuple[Figure, list[GeoAxes]]:  # fmt: skip
     """Return a figure of empty maps with coastlines that show the grid of a field: a new one, or the user's panels."""
     extent = _Extent(field)
     has_tick_labels = projection is None and panels is None and not extent.is_globe

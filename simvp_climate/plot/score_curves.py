@@ -15,18 +15,8 @@ from matplotlib.ticker import MaxNLocator
 
 from simvp_climate.data.variables import conversion
 from simvp_climate.metrics.definitions import METRICS
+from simvp_climate.plot import style
 from simvp_climate.plot.selection import check_dataset, choose_names, lead_values
-from simvp_climate.plot.style import (
-    BASELINE_STYLES,
-    LINE_STYLES,
-    MAX_ROWS,
-    coordinate_text,
-    curve_panels,
-    display_name,
-    figure_of,
-    label_panel,
-    with_units,
-)
 
 _ASPECT = 0.72  # height over width of a panel with its labels
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -65,13 +55,9 @@ def scores(
     Figure. Lead time is in days, in hours if the last lead is below two days, or in months. Confidence intervals are
     shaded. A system without values has no line (climatology in ACC). Dotted gray lines mark reference values: ACC 0.6,
     variance ratio 1, bias 0. With RMSE skills and intervals, a bar at the bottom ends at the last lead at which a
-    forecast is significantly better than every baseline (`skilful_to`).
-
-    Raises
-    ------
-    ValueError
-        If `scores` does not come from `score`, a metric or variable is missing, there are more than 12 rows of panels,
-        no row of `published` fits, or `ax` does not match the panels or comes with a width.
+    forecast is significantly better than every baseline (`skilful_to`). ValueError if `scores` does not come from
+    `score`, a metric or variable is missing, there are more than 12 rows of panels, no row of `published` fits, or `ax`
+    does not match the panels or comes with a width.
     """
     scores = check_scores(scores)
     leads, lead_unit = lead_axis(scores)
@@ -79,17 +65,17 @@ def scores(
     metrics = _choose_metrics(scores[names], metric)
     if published is not None:
         published = _select_published(published, scores, names, metrics)
-    rows = [(", ".join([display_name(row), *texts]), row) for texts, row in score_rows(scores[names])]
-    if len(rows) > MAX_ROWS:
+    rows = [(", ".join([style.display_name(row), *texts]), row) for texts, row in score_rows(scores[names])]
+    if len(rows) > style.MAX_ROWS:
         raise ValueError(
-            f"{len(rows)} rows of panels are more than {MAX_ROWS}: set variables=, or scores.sel(level=...)"
+            f"{len(rows)} rows of panels are more than {style.MAX_ROWS}: set variables=, or scores.sel(level=...)"
         )
 
     columns = len(metrics) if len(metrics) > 1 else min(3, len(rows))
     count = len(rows) * len(metrics)
-    default_width = 4.0 * columns if published is None else max(4.0 * columns, 8.0)  # the legend of published is long
-    panels, width, size = curve_panels(ax, width, default_width, count, "variables times metrics", columns, _ASPECT)
-    figure = figure_of(panels)
+    default = 4.0 * columns if published is None else max(4.0 * columns, 8.0)  # the legend of published is long
+    panels, width, size = style.curve_panels(ax, width, default, count, "variables times metrics", columns, _ASPECT)
+    figure = style.figure_of(panels)
     axis_length = 72 * _ASPECT * width / columns  # in points, with the labels
 
     systems: dict[str, Line2D] = {}
@@ -98,9 +84,9 @@ def scores(
         _draw_metric(panel, row, name, leads, systems)
         label, has_units, _ = _describe(name)
         letters_per_line = max(12, int(0.62 * axis_length / (0.5 * size)))
-        label = textwrap.fill(with_units(label, row) if has_units else label, letters_per_line)
+        label = textwrap.fill(style.with_units(label, row) if has_units else label, letters_per_line)
         x_label = f"Lead time [{lead_unit}]" if panel in panels[-columns:] else ""
-        label_panel(panel, textwrap.fill(title, 42), x_label, label, size)
+        style.label_panel(panel, textwrap.fill(title, 42), x_label, label, size)
         panel.set_xlim(0, 1.03 * leads.max())
         steps = [1, 3, 6, 10] if lead_unit == "hours" else None  # hours that divide a day
         panel.xaxis.set_major_locator(MaxNLocator(8, steps=steps, integer=True))
@@ -114,7 +100,7 @@ def scores(
         return figure
 
     # forecasts first
-    ordered = sorted(map(str, scores["system"].values), key=lambda name: name in BASELINE_STYLES)
+    ordered = sorted(map(str, scores["system"].values), key=lambda name: name in style.BASELINE_STYLES)
     lines = [*(systems[name] for name in ordered if name in systems), *letters.values()]
     if ax is None:
         legend = _add_legend_below(figure, lines, columns, size, long=bool(letters))
@@ -166,7 +152,7 @@ def score_rows(scores: xr.Dataset) -> Iterator[tuple[list[str], xr.DataArray]]:
         labels = [scores[dim].values for dim in dims]
         for position in np.ndindex(*map(len, labels)):
             index = dict(zip(dims, position, strict=True))
-            texts = [coordinate_text(scores, str(dim), scores[dim].values[place]) for dim, place in index.items()]
+            texts = [style.coordinate_text(scores, str(dim), scores[dim].values[place]) for dim, place in index.items()]
             yield texts, array.isel(index)
 
 
@@ -187,18 +173,18 @@ def _draw_metric(panel: Axes, row: xr.DataArray, metric: str, leads: np.ndarray,
     """Draw lines and intervals of the systems, and the reference value; add lines to `systems` for the legend."""
     values = row.sel(metric=metric)
     names = [str(name) for name in values["system"].values]
-    forecasts = [name for name in names if name not in BASELINE_STYLES]
+    forecasts = [name for name in names if name not in style.BASELINE_STYLES]
     for name in names:
         line = values.sel(system=name).values
         with_itself = metric.endswith(f"_vs_{name.replace(' ', '_')}")
         if with_itself or not np.isfinite(line).any():
             continue
-        if name in BASELINE_STYLES:
-            color, marker, style = BASELINE_STYLES[name]
+        if name in style.BASELINE_STYLES:
+            color, marker, line_style = style.BASELINE_STYLES[name]
         else:
-            color, marker = LINE_STYLES[forecasts.index(name) % len(LINE_STYLES)]
-            style = "-"
-        options = dict(color=color, marker=marker, linestyle=style, markersize=4, linewidth=1.6)
+            color, marker = style.LINE_STYLES[forecasts.index(name) % len(style.LINE_STYLES)]
+            line_style = "-"
+        options = dict(color=color, marker=marker, linestyle=line_style, markersize=4, linewidth=1.6)
         systems[name] = panel.plot(leads, line, label=name, markevery=-(-len(leads) // 12), **options)[0]
         low, high = (values.coords.get(f"{values.name}_{end}") for end in ("low", "high"))
         if low is not None and np.isfinite(low.sel(system=name)).any():
@@ -327,8 +313,8 @@ def _draw_published(
     for model, rows in published.groupby("model", sort=False):
         if model not in letters:
             letter = _LETTERS[len(letters) % len(_LETTERS)]
-            style = {"marker": f"${letter}$", "color": "0.25", "markeredgewidth": 0.2, "markersize": 0.75 * size}
-            letters[model] = Line2D([], [], linestyle="none", label=model, **style)
+            options = {"marker": f"${letter}$", "color": "0.25", "markeredgewidth": 0.2, "markersize": 0.75 * size}
+            letters[model] = Line2D([], [], linestyle="none", label=model, **options)
         options = dict(linestyle="none", marker="_", color="0.25", markersize=5, markeredgewidth=0.8, zorder=1)
         panel.plot(rows["lead"], rows["value"], label=model, **options)
     # extend the limits by a quarter at most, so that the curves stay legible

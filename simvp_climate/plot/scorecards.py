@@ -55,12 +55,8 @@ def scorecard(
     Figure. The first panel has the skill 1 - metric / metric of the baseline in percent, blue where the forecast is
     better; colors range from -1 to 1. A triangle points up (better) or down (worse) where the interval of the skill
     excludes zero. Further panels have activity and small-scale variance relative to the truth, because blurring a
-    forecast lowers its error. Levels, regions and seasons are rows.
-
-    Raises
-    ------
-    ValueError
-        If `scores` does not come from `score`, or lacks the skill, system or lead.
+    forecast lowers its error. Levels, regions and seasons are rows. ValueError if `scores` does not come from `score`,
+    or lacks the skill, system or lead.
     """
     refuse_settings_with_axes(ax, width)
     scores = check_scores(scores)

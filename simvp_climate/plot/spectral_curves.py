@@ -12,18 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from simvp_climate.data.grid import latitude_weights
+from simvp_climate.plot import style
 from simvp_climate.plot.selection import choose_leads, choose_names
-from simvp_climate.plot.style import (
-    LINE_STYLES,
-    MAX_ROWS,
-    coordinate_text,
-    curve_panels,
-    display_name,
-    figure_of,
-    label_log_axis,
-    label_panel,
-    pretty_units,
-)
 
 
 def spectra(
@@ -52,12 +42,8 @@ def spectra(
     Returns
     -------
     Figure. Ratios are shown from 0.05 to 20; triangles at the edge mark values outside. Spectra are averaged over
-    times, and over latitudes by area.
-
-    Raises
-    ------
-    ValueError
-        If a spectrum has no zonal wavenumber, or a variable or lead is missing.
+    times, and over latitudes by area. ValueError if a spectrum has no zonal wavenumber, or a variable or lead is
+    missing.
     """
     by_name = dict(spectra) if isinstance(spectra, Mapping) and not isinstance(spectra, xr.Dataset) else {"": spectra}
     is_ratio = _check_spectra(by_name)
@@ -66,13 +52,13 @@ def spectra(
 
     columns = min(3, len(fields))
     contents = "one for each variable and level"
-    panels, _, size = curve_panels(ax, width, 4.2 * columns, len(fields), contents, columns, aspect=0.78, extra=0)
+    panels, _, size = style.curve_panels(ax, width, 4.2 * columns, len(fields), contents, columns, aspect=0.78, extra=0)
     for panel, (name, level) in zip(panels, fields, strict=True):
-        for (label, dataset), (color, _) in zip(by_name.items(), itertools.cycle(LINE_STYLES)):
+        for (label, dataset), (color, _) in zip(by_name.items(), itertools.cycle(style.LINE_STYLES)):
             _draw_lines(panel, dataset, name, level, lead, label, color, is_ratio)
-        title = name if is_ratio else display_name(first[name])
+        title = name if is_ratio else style.display_name(first[name])
         if level is not None:
-            title += f", {coordinate_text(first, _level_dim(first[name]), level)}"
+            title += f", {style.coordinate_text(first, _level_dim(first[name]), level)}"
         panel.set_xscale("log")
         panel.set_yscale("log")
         y_label = "Variance, forecast over truth"
@@ -80,11 +66,11 @@ def spectra(
             _finish_ratios(panel)
         else:
             units = re.sub(r"^\((\S+)\)2", r"\g<1>2", first[name].attrs.get("units", ""))  # (K)2 becomes K2
-            y_label = f"Energy [{pretty_units(units.replace(')2', ')²'))}]"
-        label_log_axis(panel.xaxis)
-        label_panel(panel, title, "Zonal wavenumber", y_label, size)
+            y_label = f"Energy [{style.pretty_units(units.replace(')2', ')²'))}]"
+        style.label_log_axis(panel.xaxis)
+        style.label_panel(panel, title, "Zonal wavenumber", y_label, size)
         panel.legend(frameon=False, fontsize=0.85 * size)
-    return figure_of(panels)
+    return style.figure_of(panels)
 
 
 def _check_spectra(by_name: Mapping[str, object]) -> bool:
@@ -108,8 +94,8 @@ def _fields(spectra: xr.Dataset, names: list[str]) -> list[tuple[str, object]]:
     """Return the variable and level of each panel; the level is None if the variable has none."""
     dims = {name: _level_dim(spectra[name]) for name in names}
     fields = [(name, level) for name, dim in dims.items() for level in (spectra[name][dim].values if dim else [None])]
-    if len(fields) > MAX_ROWS:
-        raise ValueError(f"{len(fields)} panels are more than {MAX_ROWS}: select with variables=[...].")
+    if len(fields) > style.MAX_ROWS:
+        raise ValueError(f"{len(fields)} panels are more than {style.MAX_ROWS}: select with variables=[...].")
     return fields
 
 
@@ -168,4 +154,4 @@ def _finish_ratios(panel: Axes) -> None:
                 options = dict(color=line.get_color(), markersize=4, clip_on=False, zorder=3)
                 (triangles,) = panel.plot(x[outside], np.full(outside.sum(), edge), marker, **options)
                 triangles.set_in_layout(False)
-    label_log_axis(panel.yaxis)
+    style.label_log_axis(panel.yaxis)

@@ -98,15 +98,9 @@ def panel_axes(
 
 
 def curve_panels(
-    ax: Axes | Sequence[Axes] | None,
-    width: float | None,
-    default_width: float,
-    count: int,
-    contents: str,
-    columns: int,
-    aspect: float,
-    extra: float = 0.05,
-) -> tuple[list[Axes], float, float]:
+    ax: Axes | Sequence[Axes] | None, width: float | None, default_width: float, count: int, contents: str,
+    columns: int, aspect: float, extra: float = 0.05,
+) -> tuple[list[Axes], float, float]:  # fmt: skip
     """Return the panels of `panel_axes`, the width of the figure, and the size of the text in points."""
     # `aspect`: height over width of a panel; `extra`: height of the legend in inches per point of text
     refuse_settings_with_axes(ax, width)
@@ -140,17 +134,9 @@ def label_log_axis(axis: Axis) -> None:
 
 
 def color_bar_below(
-    figure: Figure,
-    scale: ScalarMappable,
-    panels: Sequence[Axes],
-    label: str,
-    size: float,
-    *,
-    extend: str = "neither",
-    shrink: float = 1.0,
-    pad: float = 0.02,
-    aspect: float = 30.0,
-) -> Colorbar:
+    figure: Figure, scale: ScalarMappable, panels: Sequence[Axes], label: str, size: float, *, extend: str = "neither",
+    shrink: float = 1.0, pad: float = 0.02, aspect: float = 30.0,
+) -> Colorbar:  # fmt: skip
     """Add a color bar below the tick labels of panels, in every layout, and return it."""
     fraction = 0.08
     if not isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):

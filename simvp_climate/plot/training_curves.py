@@ -10,15 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from simvp_climate.plot.style import (
-    LINE_STYLES,
-    MAX_ROWS,
-    curve_panels,
-    figure_of,
-    label_log_axis,
-    label_panel,
-    pretty_units,
-)
+from simvp_climate.plot import style
 
 
 def training_curve(histories: object, *, width: float | None = None, ax: Axes | Sequence[Axes] | None = None) -> Figure:
@@ -36,12 +28,8 @@ def training_curve(histories: object, *, width: float | None = None, ax: Axes | 
     -------
     Figure. The first panel has the losses, training thin and validation thick, on a logarithmic axis if they span a
     factor of ten; then each variable has a panel of its errors at the recorded leads. A ring marks the epoch whose
-    weights were kept: the first with the smallest validation loss, or the last without validation.
-
-    Raises
-    ------
-    ValueError
-        If there is no history, or one without epochs.
+    weights were kept: the first with the smallest validation loss, or the last without validation. ValueError if there
+    is no history, or one without epochs.
     """
     runs = histories if isinstance(histories, Mapping) else {"": histories}
     tables = {str(name): _history_table(str(name), run) for name, run in runs.items()}
@@ -49,15 +37,15 @@ def training_curve(histories: object, *, width: float | None = None, ax: Axes | 
         raise ValueError("histories={} is empty: pass a Forecaster, or {'name': forecaster}.")
     leads_of = _leads_by_variable(tables)
     count = 1 + len(leads_of)
-    if count > 3 * MAX_ROWS:
-        raise ValueError(f"{count} panels are more than {3 * MAX_ROWS}: drop some columns of errors.")
+    if count > 3 * style.MAX_ROWS:
+        raise ValueError(f"{count} panels are more than {3 * style.MAX_ROWS}: drop some columns of errors.")
 
     columns = min(3, count)
     contents = "the losses and the errors of each variable"
-    panels, _, size = curve_panels(ax, width, 4.2 * columns, count, contents, columns, aspect=0.72)
+    panels, _, size = style.curve_panels(ax, width, 4.2 * columns, count, contents, columns, aspect=0.72)
     last_epoch = max(table.index.max() for table in tables.values())
     # The training loss of a single run has the first color, so that its validation has the second.
-    styles = LINE_STYLES if len(tables) > 1 else LINE_STYLES[1:]
+    styles = style.LINE_STYLES if len(tables) > 1 else style.LINE_STYLES[1:]
     colors = {name: color for name, (color, _) in zip(tables, itertools.cycle(styles), strict=False)}
 
     _draw_losses(panels[0], tables, colors)
@@ -67,9 +55,9 @@ def training_curve(histories: object, *, width: float | None = None, ax: Axes | 
         units = {table.attrs.get("units", {}).get(column, "") for table in tables.values() for column in leads} - {""}
         if len(units) > 1:
             raise ValueError(f"the errors of {variable} have units {sorted(units)}: draw the runs one at a time.")
-        label = f"RMSE [{pretty_units(units.pop())}]" if units else "RMSE"
+        label = f"RMSE [{style.pretty_units(units.pop())}]" if units else "RMSE"
         _finish_panel(panel, f"Validation, {variable}", label, last_epoch, size)
-    return figure_of(panels)
+    return style.figure_of(panels)
 
 
 def _history_table(name: str, history: object) -> pd.DataFrame:
@@ -98,7 +86,7 @@ def _draw_losses(panel: Axes, tables: Mapping[str, pd.DataFrame], colors: Mappin
     for name, table in tables.items():
         prefix = f"{name}, " if several else ""
         validated = "valid_loss" in table
-        color = colors[name] if several else LINE_STYLES[0][0]
+        color = colors[name] if several else style.LINE_STYLES[0][0]
         _draw_epochs(panel, table, "loss", f"{prefix}training", color, "-", 1.0, ring=not validated)
         if validated:
             _draw_epochs(panel, table, "valid_loss", f"{prefix}validation", colors[name], "-", 2.2, ring=True)
@@ -106,27 +94,27 @@ def _draw_losses(panel: Axes, tables: Mapping[str, pd.DataFrame], colors: Mappin
     losses = np.concatenate([line.get_ydata() for line in panel.lines])
     if losses.min() > 0 and losses.max() > 10 * losses.min():
         panel.set_yscale("log")
-        label_log_axis(panel.yaxis)
+        style.label_log_axis(panel.yaxis)
         panel.yaxis.set_minor_locator(NullLocator())
 
 
 def _draw_errors(panel: Axes, tables: Mapping, leads: Mapping[str, str], colors: Mapping[str, str]) -> None:
     """Draw the validation errors of a variable for all runs, the longest lead solid."""
     for name, table in tables.items():
-        for (column, lead), style in zip(list(leads.items())[::-1], itertools.cycle(("-", "--", ":"))):
+        for (column, lead), line_style in zip(list(leads.items())[::-1], itertools.cycle(("-", "--", ":"))):
             if column in table:
                 label = ", ".join(text for text in (name, lead) if text)
-                _draw_epochs(panel, table, column, label, colors[name], style, 1.6, ring=True)
+                _draw_epochs(panel, table, column, label, colors[name], line_style, 1.6, ring=True)
     panel.set_ylim(bottom=0)
 
 
 def _draw_epochs(
-    panel: Axes, table: pd.DataFrame, column: str, label: str, color: str, style: str, width: float, *, ring: bool
+    panel: Axes, table: pd.DataFrame, column: str, label: str, color: str, line_style: str, width: float, *, ring: bool
 ) -> None:
     """Draw a column against the epochs, with a ring at the epoch whose weights were kept."""
     if column not in table:
         return
-    options = dict(color=color, linestyle=style, linewidth=width, marker="." if len(table) < 15 else "")
+    options = dict(color=color, linestyle=line_style, linewidth=width, marker="." if len(table) < 15 else "")
     panel.plot(table.index, table[column], label=label or None, **options)
     if ring:
         kept = table["valid_loss"].idxmin() if "valid_loss" in table else table.index[-1]
@@ -135,7 +123,7 @@ def _draw_epochs(
 
 def _finish_panel(panel: Axes, title: str, label: str, last_epoch: int, size: float) -> None:
     """Label a panel and limit it to the epochs."""
-    label_panel(panel, title, "Epoch", label, size)
+    style.label_panel(panel, title, "Epoch", label, size)
     panel.set_xlim(1 - 0.04 * last_epoch, 1.04 * last_epoch)
     panel.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     if panel.get_legend_handles_labels()[0]:

@@ -57,12 +57,8 @@ def climatology(train: xr.Dataset, *, window_days: int | None = None, method: st
     (hour, dayofyear, ...), (month, ...), (hour, ...), by `method` (week, ...), or none of these. `hour` holds the hours
     of the day (fractions if times have minutes). `dayofyear` counts 1..366 (1..360 in a calendar of 360 days) and
     leaves out days without data in their window. The attributes `climatology_method`, `climatology_start` and
-    `climatology_end` record method and period.
-
-    Raises
-    ------
-    ValueError
-        If there is no time or no numeric variable along it, or `window_days` or `method` does not apply.
+    `climatology_end` record method and period. ValueError if there is no time or no numeric variable along it, or
+    `window_days` or `method` does not apply.
     """
     result = calendar_mean(train, window_days, method)
     times = name_time(train).indexes["time"].sort_values()
@@ -76,11 +72,9 @@ def climatology(train: xr.Dataset, *, window_days: int | None = None, method: st
 
 
 def calendar_mean(
-    train: xr.Dataset,
-    window_days: int | None = None,
-    method: str | None = None,
+    train: xr.Dataset, window_days: int | None = None, method: str | None = None,
     transforms: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
-) -> xr.Dataset:
+) -> xr.Dataset:  # fmt: skip
     """Return the `climatology` of a dataset; `transforms` are functions by variable to apply to the values first."""
     if method not in (None, "weekly", "hourly", "overall"):
         raise ValueError(f"method={method!r} is unknown: choose None, 'weekly', 'hourly' or 'overall'")
