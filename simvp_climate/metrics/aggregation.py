@@ -1,7 +1,6 @@
 """Weighted sums over the grid for every pair of initialization and lead, read in blocks of bounded size.
 
-The sums, in float64, can be added over blocks, initializations and leads, which means could not (as in WeatherBench-X,
-`weatherbenchX/aggregation.py`). A system is a forecast that is scored: the forecast itself, named "", and baselines.
+The sums, in float64, can be added over blocks, initializations and leads (as in WeatherBench-X, `aggregation.py`).
 """
 
 import functools
@@ -19,7 +18,6 @@ from simvp_climate.metrics.pairs import Pairs, check_plausible
 from simvp_climate.metrics.regions import SPACE
 
 Sums = dict[tuple[str, str], xr.Dataset]  # over the grid by (system, metric)
-
 # float64 bytes of the forecast in one block; the arithmetic needs about ten arrays of this size.
 _BLOCK_BYTES = 32 * 2**20
 
@@ -182,8 +180,7 @@ def weighted_sums(
     """Return weighted sums over the grid for every pair, by (system, metric), dims (part, init_time, lead_time, ...).
 
     The parts are the fields of the metric and last the weights; all are zero where a pair is not verified. With
-    `pool_members` an ensemble is one forecast (its mean or, for metrics of ensembles, its members), else every member
-    is a forecast of its own. `derived_systems` maps names of further systems to functions of a block.
+    `pool_members` an ensemble is one forecast, else every member. `derived_systems` are functions of a block by name.
     """
     for metric in metrics.values():
         _check_applies(metric, pairs)
@@ -226,8 +223,7 @@ def _check_applies(metric: Metric, pairs: Pairs) -> None:
         )
     if metric.wavenumbers is None:
         return
-    first, last = metric.wavenumbers
-    longitude = pairs.grid["longitude"]
+    (first, last), longitude = metric.wavenumbers, pairs.grid["longitude"]
     if not 0 < first <= last:
         raise ValueError(f"wavenumbers={metric.wavenumbers} must be the first and the last one, in order, from 1")
     if not pairs.max_wavenumber:
@@ -237,8 +233,8 @@ def _check_applies(metric: Metric, pairs: Pairs) -> None:
         )
     if last > pairs.max_wavenumber:
         raise ValueError(
-            f"wavenumbers={metric.wavenumbers} are not resolved by {longitude.size} longitudes: the last must be "
-            f"below {longitude.size / 2:g}"
+            f"wavenumbers={metric.wavenumbers} are not resolved by {longitude.size} longitudes: the last must be below "
+            f"{longitude.size / 2:g}"
         )
 
 

@@ -58,15 +58,10 @@ def bias(forecast: xr.Dataset, truth: xr.Dataset, *, weights: Weights = "area", 
 
 
 def acc(
-    forecast: xr.Dataset,
-    truth: xr.Dataset,
-    climatology: xr.Dataset,
-    *,
-    average: Literal["pooled", "per_init"] = "pooled",
-    weights: Weights = "area",
-    skipna: bool = False,
+    forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset, *,
+    average: Literal["pooled", "per_init"] = "pooled", weights: Weights = "area", skipna: bool = False,
     allow_overlap: bool = False,
-) -> xr.Dataset:
+) -> xr.Dataset:  # fmt: skip
     """Return the anomaly correlation <f t> / sqrt(<f^2> <t^2>) of the anomalies f of the forecast and t of the truth.
 
     Anomalies are differences from the climatology at the valid time; no other mean is removed from them.
@@ -148,12 +143,10 @@ def wind_vector_rmse(
     """
     units = check_vector("components", components, forecast)
     east, north = components
-    forecast, truth = forecast[list(components)], rename(truth, components) if skipna else truth
+    forecast = forecast[list(components)]
     if skipna:  # Both components count in the same cells.
-        forecast, truth = (
-            dataset[list(components)].where(dataset[east].notnull() & dataset[north].notnull())
-            for dataset in (forecast, truth)
-        )
+        datasets = (forecast, rename(truth, components)[list(components)])
+        forecast, truth = (each.where(each[east].notnull() & each[north].notnull()) for each in datasets)
     errors = rmse(forecast, truth, weights=weights, skipna=skipna)
     # Both means are over the same cells: their sum is the mean of the sum.
     length = np.sqrt(errors[east] ** 2 + errors[north] ** 2).rename("wind_vector_rmse")

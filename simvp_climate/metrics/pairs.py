@@ -32,10 +32,7 @@ class StoredBaseline:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Forecast and analyses of the same variables and levels, and the position of the truth of every pair.
-
-    All datasets are on the canonical grid of the forecast, with its coordinates, and lazy if they were.
-    """
+    """Forecast and analyses on the canonical grid of the forecast, lazy if they were, and the truth of every pair."""
 
     forecast: xr.Dataset  # (init_time, lead_time, ...)
     analysis: xr.Dataset  # (time, ...)
@@ -85,18 +82,18 @@ def match(
 ) -> Pairs:  # fmt: skip
     """Bring all datasets to the grid of the forecast and find the truth of every pair of initialization and lead.
 
-    `baselines` are forecasts of other systems, or functions like `persistence` that forecast from analyses at init
-    times, given these times and the lead times. `event_frequency` is a climatology of events, of some variables.
-    `periods` holds the attributes of more datasets fitted on a period, by their role. Warns of leads without any pair,
-    and of units that only one dataset has. ValueError if variables, leads or initializations are missing, units or
-    grids differ, no pair has a truth, a region or weights are unknown, or, without `allow_overlap`, verified times lie
-    in the period of a climatology or fit.
+    `baselines` are forecasts, or functions like `persistence`; `periods` holds the attributes of more datasets fitted
+    on a period, by role. ValueError if anything does not fit or, without `allow_overlap`, lies in the period of a fit.
     """
     stored = {name: baseline for name, baseline in (baselines or {}).items() if isinstance(baseline, xr.Dataset)}
     callables = {name: baseline for name, baseline in (baselines or {}).items() if name not in stored}
     times = ("init_time", "lead_time", "valid_time", "time")
     scalar_coords = {name: c for name, c in forecast.coords.items() if c.ndim == 0 and name not in times}
-    forecast, valid_time = _sort_inits(*with_times(forecast))
+    forecast, valid_time = with_times(forecast)
+    if not forecast.indexes["init_time"].is_monotonic_increasing:
+        # Blocks of the bootstrap are neighboring initializations.
+        order = np.argsort(forecast["init_time"].values, kind="stable")
+        forecast, valid_time = forecast.isel(init_time=order), valid_time.isel(init_time=order)
     canonical = _canonicalize(forecast)
     forecast, labels = canonical.dataset, dict(scalar_coords)
     if "level" in forecast.dims:
@@ -131,20 +128,16 @@ def match(
     return Pairs(
         forecast, analysis, aligned.get("the climatology"), aligned.get("the event frequency"), stored, callables,
         weights=cell_weights(forecast, weights, regions, truth),
-        valid_time=valid_time,
-        valid_positions=_fill(valid_positions, complete),
+        valid_time=valid_time, valid_positions=_fill(valid_positions, complete),
         init_positions=_fill(init_positions, init_positions >= 0) if callables else init_positions,
-        complete=complete,
-        groups=_group_pairs(by, valid_time, complete),
-        labels=labels,
+        complete=complete, groups=_group_pairs(by, valid_time, complete), labels=labels,
     )  # fmt: skip
 
 
 def check_plausible(forecast: xr.Dataset, truth: xr.Dataset, valid_time: xr.DataArray) -> None:
-    """Raise ValueError if values of the truth cannot be, while those of the forecast can, or if all of the forecast's.
+    """Raise ValueError if only the truth has impossible values, or if all values of the forecast alone are.
 
-    A forecast may be wrong in any way, but it is in other units if no value of it is plausible. Anomalies under the
-    name of a variable are outside its range in both, and pass.
+    A forecast may be wrong, but it is in other units if no value is plausible. Anomalies are outside in both.
     """
     for name, variable in forecast.data_vars.items():
         true_values, values = truth[name].values, variable.values
@@ -164,19 +157,8 @@ def check_plausible(forecast: xr.Dataset, truth: xr.Dataset, valid_time: xr.Data
                 f"forecast does. Correct the units, or mask it: truth['{name}'].where(truth['{name}'] != {value:.7g})"
             )
         if limits[0] <= true_low and true_high <= limits[1] and (low > limits[1] or high < limits[0]):
-            raise ValueError(
-                f"{name} of the forecast goes from {low:.4g} to {high:.4g}, {rule}, as the truth does. Correct its "
-                "units"
-            )
-
-
-def _sort_inits(forecast: xr.Dataset, valid_time: xr.DataArray) -> tuple[xr.Dataset, xr.DataArray]:
-    """Return a forecast in the order of its initializations."""
-    if forecast.indexes["init_time"].is_monotonic_increasing:
-        return forecast, valid_time
-    # Blocks of the bootstrap are neighboring initializations.
-    order = np.argsort(forecast["init_time"].values, kind="stable")
-    return forecast.isel(init_time=order), valid_time.isel(init_time=order)
+            extent = f"{name} of the forecast goes from {low:.4g} to {high:.4g}"
+            raise ValueError(f"{extent}, {rule}, as the truth does. Correct its units")
 
 
 def _match_stored(forecast: xr.Dataset, other: xr.Dataset, scalar_coords: Mapping, name: str) -> StoredBaseline:
@@ -222,10 +204,8 @@ def _check_analysis(forecast: xr.Dataset, valid_time: xr.DataArray, truth: xr.Da
     if index.hasnans:
         raise ValueError("a time of the truth is missing (NaT). truth = truth.isel(time=truth.time.notnull().values)")
     if not index.is_unique:
-        raise ValueError(
-            f"the time {index[index.duplicated()][0]} appears more than once in the truth: keep one, "
-            "truth.drop_duplicates('time')"
-        )
+        fix = "keep one, truth.drop_duplicates('time')"
+        raise ValueError(f"the time {index[index.duplicated()][0]} appears more than once in the truth: {fix}")
     if isinstance(index, xr.CFTimeIndex) != (valid_time.dtype == object):
         calendars = [infer_calendar_name(times) for times in (valid_time, analysis["time"])]
         raise ValueError(
@@ -265,10 +245,7 @@ def _fill(values: np.ndarray, usable: np.ndarray) -> np.ndarray:
 
 
 def with_times(forecast: xr.Dataset) -> tuple[xr.Dataset, xr.DataArray]:
-    """Return a forecast with the dimensions init_time and lead_time, and its valid times (init_time, lead_time).
-
-    A single selected initialization or lead becomes a dimension again. ValueError without variables or times.
-    """
+    """Return a forecast with dimensions init_time and lead_time, also if one was selected, and its valid times."""
     if not forecast.data_vars:
         raise ValueError("the forecast has no variables")
     if missing := [dim for dim in ("init_time", "lead_time") if dim not in forecast.coords]:
@@ -288,10 +265,8 @@ def with_times(forecast: xr.Dataset) -> tuple[xr.Dataset, xr.DataArray]:
         if (repeated := index[index.duplicated()]).size:
             what = "initialization" if dim == "init_time" else "lead"
             value = repeated[0] if dim == "init_time" else lead_text(forecast[dim].values[index.duplicated()][0])
-            raise ValueError(
-                f"the {what} {value} appears more than once in the forecast. Keep one: "
-                f"forecast.drop_duplicates('{dim}')"
-            )
+            fix = f"Keep one: forecast.drop_duplicates('{dim}')"
+            raise ValueError(f"the {what} {value} appears more than once in the forecast. {fix}")
     if fault := find_date_fault(forecast.indexes["init_time"], "init_time"):
         raise ValueError(f"the forecast: {fault[0]}. {fault[1]}".replace("ds", "forecast"))
     expected = valid_times(forecast.init_time, forecast.lead_time)
@@ -336,10 +311,7 @@ def canonicalize_forecast(forecast: xr.Dataset) -> Canonical:
 
 
 def _canonicalize(forecast: xr.Dataset) -> Canonical:
-    """Return a forecast on the canonical grid; ValueError if a variable lacks a dimension of time or grid.
-
-    A single level that is no pressure, such as a height of 2 m, is dropped.
-    """
+    """Return a forecast on the canonical grid, without a single level that is no pressure, such as a height of 2 m."""
     canonical = canonicalize(forecast)
     levels = canonical.axes.levels
     if levels is not None and levels.values.size == 1 and not levels.is_pressure:
@@ -358,8 +330,7 @@ def align(
 ) -> xr.Dataset:
     """Return from `other` the variables and levels of a canonical dataset, on its grid and with its coordinates.
 
-    `scalar_coords` may hold the level of a dataset without that dimension. Lazy stays lazy. ValueError if a variable or
-    level is missing or the grids differ; `role` names `other`.
+    `scalar_coords` may hold the level of a dataset without that dimension. `role` names `other` in errors.
     """
     names = list(like.data_vars)
     # Variables without levels may stand beside others that have them.
@@ -464,7 +435,7 @@ def recorded_periods(attrs: Mapping) -> list[tuple[str, str]]:
 def refuse_overlap(role: str, attrs: Mapping, times: np.ndarray) -> None:
     """Raise ValueError if some times lie in a period that the attributes of a climatology or fit record as ISO text.
 
-    Also if they record none: a climatology may have lost them in arithmetic, or come from another program.
+    Also if they record none: they may have been lost in arithmetic, or come from another program.
     """
     if not (periods := recorded_periods(attrs)):
         raise ValueError(

@@ -13,10 +13,7 @@ _WB1_ROWS = {
     "climatology": {"z500": (1075,), "t850": (5.512,), "t2m": (6.071,), "tp6h": (2.362,)},
     "weekly climatology": {"z500": (815.8,), "t850": (3.503,), "t2m": (3.190,), "tp6h": (2.329,)},
     "linear regression, direct": {
-        "z500": (693.32, 783.16),
-        "t850": (3.193, 3.441),
-        "t2m": (2.394, 2.602),
-        "tp6h": (2.366, 2.374),
+        "z500": (693.32, 783.16), "t850": (3.193, 3.441), "t2m": (2.394, 2.602), "tp6h": (2.366, 2.374)
     },
     "linear regression, iterative": {"z500": (717.83, 809.59), "t850": (3.168, 3.477)},
     "CNN, direct": {"z500": (626.43, 756.74), "t850": (2.871, 3.371)},
@@ -26,7 +23,7 @@ _WB1_ROWS = {
     "operational IFS": {"z500": (153.10, 334.10), "t850": (1.355, 2.032)},
     "Weyn et al. 2020, regridded": {"z500": (373.37, 611.33), "t850": (1.979, 2.868)},
     "Clare et al. 2021": {"z500": (375, 627), "t850": (2.11, 2.91)},
-}
+}  # fmt: skip
 # WeatherBench had only the year 2018 of these forecasts.
 _WB1_2018_ROWS = {"operational IFS": {"t2m": (1.352, 1.765), "tp6h": (2.358, 2.590)}}
 # ACC of z500 from the same notebook, no unit.
@@ -67,12 +64,9 @@ def published() -> pd.DataFrame:
     """
     rows = []
     for metric, models, origin in (
-        ("rmse", _WB1_ROWS, _WB1),
-        ("rmse", _WB1_2018_ROWS, {**_WB1, "years": "2018"}),
-        ("mae", _WB1_MAE_ROWS, _WB1),
-        ("acc", _WB1_ACC_ROWS, _WB1),
-        ("rmse", _RT_ROWS, _RT),
-    ):
+        ("rmse", _WB1_ROWS, _WB1), ("rmse", _WB1_2018_ROWS, {**_WB1, "years": "2018"}),
+        ("mae", _WB1_MAE_ROWS, _WB1), ("acc", _WB1_ACC_ROWS, _WB1), ("rmse", _RT_ROWS, _RT),
+    ):  # fmt: skip
         for model, variables in models.items():
             for variable, values in variables.items():
                 for hours, value in zip((72, 120), values * (2 // len(values)), strict=True):

@@ -29,8 +29,7 @@ BOXES = {
     "australia and new zealand": (-45, -12.5, 120, 175),
 }
 
-Box = tuple[float, float, float, float]
-Region = Box | tuple[float, float, float, float, str] | xr.DataArray | str
+Region = tuple[float, float, float, float] | tuple[float, float, float, float, str] | xr.DataArray | str
 Regions = Sequence[str] | Mapping[str, Region] | None
 Weights = Literal["area", "cos"] | None
 _SURFACES = ("land", "sea")
@@ -56,21 +55,13 @@ def cell_weights(grid: Mapping, weights: Weights, regions: Regions, mask_source:
 def region_masks(
     regions: Regions, grid: Mapping[str, xr.DataArray], mask_source: xr.Dataset | None = None
 ) -> xr.DataArray | None:
-    """Return 1 in the cells of each region and 0 elsewhere, dims (region, latitude, longitude).
+    """Return 1 in the cells of each region and 0 elsewhere, dims (region, latitude, longitude), None without regions.
 
-    Parameters
-    ----------
-    regions
-        A list of names: those of `BOXES`, "land" and "sea", or a box with a surface, "europe land", "tropics sea". Or a
-        mapping of names to such names, to boxes or to masks. A box (south, north, west, east) in degrees contains the
-        cells with their center inside or on its edge, and with a fifth element "land" or "sea" only these; west > east
-        crosses the date line. A mask is a DataArray on the grid, of booleans or of shares from 0 to 1, of which at
-        least 0.5 counts. None: no regions.
-    grid
-        Coordinates latitude and longitude, in the order of the result.
-    mask_source
-        Dataset with the land-sea mask, for land (at least 0.5) and sea. ValueError if it is missing, if a region is
-        unknown, is named twice or has no cell, or if a mask is on another grid.
+    `regions` are names: those of `BOXES`, "land" and "sea", or a box with a surface, "europe land", "tropics sea". Or a
+    mapping of names to such names, to boxes or to masks. A box (south, north, west, east) in degrees contains the cells
+    with their center inside or on its edge, and with a fifth element "land" or "sea" only these; west > east crosses
+    the date line. A mask is a DataArray on the grid, of booleans or of shares from 0 to 1, of which at least 0.5
+    counts. `mask_source` has the land-sea mask, for land (at least 0.5) and sea.
     """
     if regions is None:
         return None
@@ -161,9 +152,8 @@ def _cells_in_box(name: str, box: tuple, latitude: xr.DataArray, longitude: xr.D
     try:
         south, north, west, east = (float(edge) for edge in box)
     except (TypeError, ValueError):
-        raise ValueError(
-            f"the region {name!r} is {box!r}: write (south, north, west, east) in degrees, or give a DataArray"
-        ) from None
+        rule = "write (south, north, west, east) in degrees, or give a DataArray"
+        raise ValueError(f"the region {name!r} is {box!r}: {rule}") from None
     if south > north:
         raise ValueError(f"the region {name!r} must be (south, north, west, east), but {south:g} is north of {north:g}")
     # Longitudes as degrees east of the western edge, from 0 to 360.

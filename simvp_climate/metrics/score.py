@@ -220,10 +220,8 @@ def _choose_columns(
         for name in unknown:
             if (metric := METRICS.get(name.removesuffix("_skill").removesuffix("_difference"))) and not metric.fields:
                 raise ValueError(f"{name} needs {metric.needs}: score(..., {metric.needs}=...)")
-        raise ValueError(
-            f"metrics {unknown} are unknown. Choose from {known}, or compare with the baselines by <metric>_skill and "
-            "<metric>_difference"
-        )
+        also = "or compare with the baselines by <metric>_skill and <metric>_difference"
+        raise ValueError(f"metrics {unknown} are unknown. Choose from {known}, {also}")
     columns = {}
     for name in metrics:
         column = Column(name) if name in available else comparisons[name]
@@ -467,10 +465,8 @@ def skilful_to(scores: xr.Dataset, baselines: Sequence[str] | None = None) -> xr
     result = {}
     for name in scores.data_vars:
         if f"{name}_low" not in scores.coords:
-            raise ValueError(
-                f"the scores have no intervals ({scores.attrs.get('intervals')}). Score with bootstrap=Bootstrap(), or "
-                "forecast from more times"
-            )
+            fix = "Score with bootstrap=Bootstrap(), or forecast from more times"
+            raise ValueError(f"the scores have no intervals ({scores.attrs.get('intervals')}). {fix}")
         low = scores[f"{name}_low"].sel(metric=labels, system=judged)
         better = (low > 0).all("metric")
         count = better.astype(int).cumprod("lead_time").sum("lead_time")  # leads up to the first that is not better

@@ -56,10 +56,8 @@ def skill_map(
     if not 0 < false_discovery_rate < 1:
         raise ValueError(f"false_discovery_rate={false_discovery_rate!r} must lie between 0 and 1, for example 0.1")
     if (member := find_member(forecast)) is not None:
-        raise ValueError(
-            f"the forecast has members along {member!r}, and a map of skill needs a single forecast: take the mean, "
-            f"forecast.mean({member!r})"
-        )
+        fix = f"take the mean, forecast.mean({member!r})"
+        raise ValueError(f"the forecast has members along {member!r}, a map of skill needs a single one: {fix}")
     pairs = match(forecast, truth, baselines={"baseline": baseline}, allow_overlap=allow_overlap)
     length = block_length(pairs.forecast["init_time"], pairs.forecast["lead_time"]) if block is None else block
     if not isinstance(length, Integral) or length < 1:
@@ -82,17 +80,13 @@ def skill_map(
             p = differences.p_values()
         significant = np.stack([_discoveries(p_of_lead, false_discovery_rate) for p_of_lead in p])
         dims = ("lead_time", *_cell_dims(pairs, name))
-        skill_attrs = {"units": "1", "long_name": f"skill of {name}, 1 - MSE / MSE of the baseline"}
-        result[name] = (dims, skill, skill_attrs)
+        result[name] = (dims, skill, {"units": "1", "long_name": f"skill of {name}, 1 - MSE / MSE of the baseline"})
         result[f"{name}_p"] = (dims, p, {"units": "1", "long_name": f"p-value of the difference of {name}"})
         long_name = f"{name} differs from the baseline, false discovery rate {false_discovery_rate:g}"
         result[f"{name}_significant"] = (dims, significant, {"long_name": long_name})
-    attrs = {
-        "baseline": _baseline_name(baseline),
-        **period("verified", pairs.verified_times),
-        "blocks": f"{block_count} blocks of {length} initializations",
-        "false_discovery_rate": false_discovery_rate,
-    }
+    attrs = {"baseline": _baseline_name(baseline), **period("verified", pairs.verified_times)}
+    attrs |= {"blocks": f"{block_count} blocks of {length} initializations"}
+    attrs |= {"false_discovery_rate": false_discovery_rate}
     return xr.Dataset(result, {**pairs.grid, "lead_time": pairs.forecast["lead_time"]}, attrs)
 
 
@@ -126,10 +120,8 @@ def _squared_errors(block: Block, name: str, cell_dims: list[str]) -> list[np.nd
     order = ("init_time", "lead_time", *cell_dims)
     truth = block.truth[name].transpose(*order).values
     verified = block.complete.values.reshape(*block.complete.shape, *(1 for _ in cell_dims))
-    return [
-        np.where(verified, (block.systems[system][name].transpose(*order).values - truth) ** 2, 0)
-        for system in ("", "baseline")
-    ]
+    forecasts = (block.systems[system][name].transpose(*order).values for system in ("", "baseline"))
+    return [np.where(verified, (forecast - truth) ** 2, 0) for forecast in forecasts]
 
 
 def _baseline_name(baseline: xr.Dataset | Callable) -> str:

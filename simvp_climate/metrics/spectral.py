@@ -37,14 +37,11 @@ def zonal_spectrum(dataset: xr.Dataset) -> xr.Dataset:
 
     def spectrum(field: xr.DataArray) -> xr.DataArray:
         power = xr.apply_ufunc(
-            _power,
-            field.astype(np.float64),
-            input_core_dims=[[axes.longitude]],
-            output_core_dims=[["zonal_wavenumber"]],
-            dask="parallelized",
-            output_dtypes=[np.float64],
+            _power, field.astype(np.float64),
+            input_core_dims=[[axes.longitude]], output_core_dims=[["zonal_wavenumber"]],
+            dask="parallelized", output_dtypes=[np.float64],
             dask_gufunc_kwargs={"output_sizes": {"zonal_wavenumber": length}},
-        )
+        )  # fmt: skip
         units = field.attrs.get("units", "")
         energy = (power * factor * circumference).transpose(*power.dims)
         return energy.assign_attrs(units=f"({units})2 m" if units else "m")
@@ -54,11 +51,9 @@ def zonal_spectrum(dataset: xr.Dataset) -> xr.Dataset:
     wavenumber = xr.DataArray(np.arange(length), dims="zonal_wavenumber", attrs={"long_name": "zonal wavenumber"})
     with np.errstate(divide="ignore"):
         frequency = wavenumber / circumference
-        return result.assign_coords(
-            zonal_wavenumber=wavenumber,
-            frequency=frequency.assign_attrs(units="1/m"),
-            wavelength=(1 / frequency).assign_attrs(units="m"),
-        )
+        wavelength = (1 / frequency).assign_attrs(units="m")
+    frequency = frequency.assign_attrs(units="1/m")
+    return result.assign_coords(zonal_wavenumber=wavenumber, frequency=frequency, wavelength=wavelength)
 
 
 def variance_by_wavenumber(forecast: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:

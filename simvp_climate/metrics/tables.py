@@ -52,14 +52,13 @@ def score_table(
             # A variable without levels has a blank there.
             labels = [slab[dim].item() if dim in variable_dims else "" for dim in dims]
             key = [f"{label:g}" if isinstance(label, int | float) else str(label) for label in labels]
-            for index, text in enumerate(lead_texts):
+            for place, text in enumerate(lead_texts):
                 row = rows.setdefault((variable, *key, text), {})
                 for metric in metrics:
                     for system in values["system"].values:
-                        row[metric, str(system)] = float(slab.sel(metric=metric, system=system).isel(lead_time=index))
-    table = pd.DataFrame(
-        list(rows.values()), index=pd.MultiIndex.from_tuples(list(rows), names=["variable", *dims, "lead"])
-    )
+                        row[metric, str(system)] = float(slab.sel(metric=metric, system=system).isel(lead_time=place))
+    index = pd.MultiIndex.from_tuples(list(rows), names=["variable", *dims, "lead"])
+    table = pd.DataFrame(list(rows.values()), index=index)
     table.columns = pd.MultiIndex.from_tuples(list(table.columns), names=["metric", "system"])
     return table.dropna(axis="columns", how="all")
 

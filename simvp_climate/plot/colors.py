@@ -30,12 +30,10 @@ def prepare_field(field: xr.DataArray, level: float | None = None) -> xr.DataArr
 
 
 def _is_anomaly(field: xr.DataArray, level: float | None) -> bool:
-    """Return whether a field is an anomaly: by its names, or by values that the variable cannot have.
-
-    xarray keeps attributes in arithmetic, so `forecast - climatology` still has the long name "Temperature".
-    """
+    """Return whether a field is an anomaly: by its names, or by values that the variable cannot have."""
     if "anomal" in _names(field):
         return True
+    # xarray keeps attributes in arithmetic, so `forecast - climatology` still has the long name "Temperature"
     match = lookup(str(field.name)) or lookup(str(field.attrs.get("standard_name", "")))
     if match is None:
         return False

@@ -20,19 +20,9 @@ from matplotlib.figure import Figure
 from simvp_climate.data.files import check_parent, write_atomically
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.data.progress import tqdm
+from simvp_climate.plot import selection
 from simvp_climate.plot.colors import DIVERGING, check_colors, difference_scale, value_scale
 from simvp_climate.plot.map_axes import add_color_bar, create_maps, draw_cells, fit_height, shown_latitudes, user_maps
-from simvp_climate.plot.selection import (
-    ForecastSelection,
-    choose_field,
-    choose_fields,
-    choose_leads,
-    choose_names,
-    field_texts,
-    lead_values,
-    open_source,
-    select_forecast,
-)
 from simvp_climate.plot.style import MAX_ROWS, font_size, units_of, with_units
 
 _WRITERS = {".gif": "pillow", ".mp4": "ffmpeg"}
@@ -40,20 +30,12 @@ _MAX_DOT_COLUMNS = 60
 
 
 def maps(
-    forecast: xr.Dataset,
-    truth: xr.Dataset | None = None,
-    *,
-    variable: str | Sequence[str] | None = None,
-    lead: str | int | timedelta | np.timedelta64 | Sequence | None = None,
-    init: object | None = None,
-    level: float | Sequence[float] | None = None,
-    cmap: str | Colormap | None = None,
-    limits: tuple[float, float] | None = None,
-    projection: ccrs.Projection | None = None,
-    title: str | None = None,
-    width: float | None = None,
-    ax: GeoAxes | Sequence[GeoAxes] | None = None,
-) -> Figure:
+    forecast: xr.Dataset, truth: xr.Dataset | None = None, *, variable: str | Sequence[str] | None = None,
+    lead: str | int | timedelta | np.timedelta64 | Sequence | None = None, init: object | None = None,
+    level: float | Sequence[float] | None = None, cmap: str | Colormap | None = None,
+    limits: tuple[float, float] | None = None, projection: ccrs.Projection | None = None, title: str | None = None,
+    width: float | None = None, ax: GeoAxes | Sequence[GeoAxes] | None = None,
+) -> Figure:  # fmt: skip
     """Draw one forecast on maps, beside the truth at its valid time and their difference.
 
     Parameters
@@ -99,19 +81,19 @@ def maps(
     or a grid point, or has other units; if another dimension, such as members, must be selected first; if `ax` has
     another count of maps, or comes with a width or a projection; if `limits` come with several fields.
     """
-    source = open_source(forecast, "forecast")
-    fields, leads = choose_fields(source, variable, level), choose_leads(forecast, lead)
+    source = selection.open_source(forecast, "forecast")
+    fields, leads = selection.choose_fields(source, variable, level), selection.choose_leads(forecast, lead)
     rows = len(fields) * len(leads)
     if rows > MAX_ROWS:
         raise ValueError(f"{rows} rows of maps are more than {MAX_ROWS}: choose with variable=, level= or lead=")
-    check_colors(cmap, limits, field_texts(fields))
+    check_colors(cmap, limits, selection.field_texts(fields))
     count = rows * (1 if truth is None else 3)
     columns = min(3, count)
     panels = user_maps(ax, count, "maps" if truth is None else "forecast, truth and difference", projection, width)
     latitudes = shown_latitudes(source.axes.rows.values, projection, panels)
     names = list(dict.fromkeys(name for name, _ in fields))
-    selection = select_forecast(source, truth, names, leads, init, latitudes)
-    groups = [[selection.read_maps(*field, index) for index in range(len(leads))] for field in fields]
+    chosen = selection.select_forecast(source, truth, names, leads, init, latitudes)
+    groups = [[chosen.read_maps(*field, index) for index in range(len(leads))] for field in fields]
     for row in itertools.chain(*groups) if truth is not None else ():
         row.append((row[0] - row[1]).assign_attrs(row[0].attrs))
 
@@ -122,10 +104,10 @@ def maps(
     for index, group in enumerate(groups):
         group_panels = panels[index * count // len(groups) : (index + 1) * count // len(groups)]
         scale = value_scale(*(field for row in group for field in row[:2]), cmap=cmap, limits=limits)
-        _write_titles(group_panels, group, selection, dated, size)
+        _write_titles(group_panels, group, chosen, dated, size)
         _draw_group(figure, group_panels, group, scale, columns if len(groups) == 1 else 1, size)
     if title is None and ax is None:
-        times = f"From {selection.start_text}, valid {' / '.join(selection.valid_texts)}"
+        times = f"From {chosen.start_text}, valid {' / '.join(chosen.valid_texts)}"
         title = textwrap.fill(times, int(12 * width))
     if title is not None:
         figure.suptitle(title, fontsize=1.15 * size)
@@ -135,12 +117,12 @@ def maps(
 
 
 def _write_titles(
-    panels: list[GeoAxes], rows: list[list[xr.DataArray]], selection: ForecastSelection, dated: bool, size: float
+    panels: list[GeoAxes], rows: list[list[xr.DataArray]], chosen: selection.ForecastSelection, dated: bool, size: float
 ) -> None:
     """Write the titles of maps, with their dates if no title of the figure states them."""
     titles = []
-    for row, lead, valid in zip(rows, selection.leads, selection.valid_texts, strict=True):
-        titles.append(f"Forecast {lead}" + (f"\nfrom {selection.start_text}" if dated else ""))
+    for row, lead, valid in zip(rows, chosen.leads, chosen.valid_texts, strict=True):
+        titles.append(f"Forecast {lead}" + (f"\nfrom {chosen.start_text}" if dated else ""))
         if len(row) == 3:
             titles.append(f"Truth\n{valid}" if dated else "Truth")
             titles.append(f"Forecast minus truth, RMSE {_rmse_text(row[2])}")
@@ -182,22 +164,12 @@ def _rmse_text(difference: xr.DataArray) -> str:
 
 
 def animate(
-    forecast: xr.Dataset,
-    truth: xr.Dataset | None = None,
-    *,
-    variable: str | None = None,
-    init: object | None = None,
-    level: float | None = None,
-    lead: str | timedelta | np.timedelta64 | list | None = None,
-    cmap: str | Colormap | None = None,
-    limits: tuple[float, float] | None = None,
-    projection: ccrs.Projection | None = None,
-    path: str | os.PathLike | None = None,
-    frames_per_second: float = 4.0,
-    width: float | None = None,
-    ax: GeoAxes | Sequence[GeoAxes] | None = None,
-    progress: bool = True,
-) -> animation.FuncAnimation:
+    forecast: xr.Dataset, truth: xr.Dataset | None = None, *, variable: str | None = None, init: object | None = None,
+    level: float | None = None, lead: str | timedelta | np.timedelta64 | list | None = None,
+    cmap: str | Colormap | None = None, limits: tuple[float, float] | None = None,
+    projection: ccrs.Projection | None = None, path: str | os.PathLike | None = None, frames_per_second: float = 4.0,
+    width: float | None = None, ax: GeoAxes | Sequence[GeoAxes] | None = None, progress: bool = True,
+) -> animation.FuncAnimation:  # fmt: skip
     """Animate one forecast, beside the truth if any, with a frame for each lead.
 
     Parameters
@@ -225,17 +197,17 @@ def animate(
     if not frames_per_second > 0:
         raise ValueError(f"frames_per_second={frames_per_second!r} must be greater than 0")
     writer = None if path is None else _choose_writer(Path(path))
-    source = open_source(forecast, "forecast")
-    name, level = choose_field(source, variable, level)
-    leads = choose_leads(forecast, lead_values(forecast)[0] if lead is None else lead)
+    source = selection.open_source(forecast, "forecast")
+    name, level = selection.choose_field(source, variable, level)
+    leads = selection.choose_leads(forecast, selection.lead_values(forecast)[0] if lead is None else lead)
     columns = 1 if truth is None else 2
     panels = user_maps(ax, columns, "forecast and truth", projection, width)
     latitudes = shown_latitudes(source.axes.rows.values, projection, panels)
-    selection = select_forecast(source, truth, [name], leads, init, latitudes)
+    chosen = selection.select_forecast(source, truth, [name], leads, init, latitudes)
     # one scale for all frames, from the first, the middle and the last
     last = len(leads) - 1
     frames = sorted({0, (last + 1) // 2, last})
-    sample = [field for frame in frames for field in selection.read_maps(name, level, frame)]
+    sample = [field for frame in frames for field in chosen.read_maps(name, level, frame)]
     scale = value_scale(*sample, cmap=cmap, limits=limits)
     width = (10.0 if columns > 1 else 6.5) if width is None else width
     size = font_size(3 * width / columns)
@@ -245,11 +217,11 @@ def animate(
     def draw(frame: int) -> list:
         while artists:
             artists.pop().remove()
-        titles = (f"Forecast {selection.leads[frame]}", "Truth")
-        for panel, field, title in zip(panels, selection.read_maps(name, level, frame), titles, strict=False):
+        titles = (f"Forecast {chosen.leads[frame]}", "Truth")
+        for panel, field, title in zip(panels, chosen.read_maps(name, level, frame), titles, strict=False):
             artists.extend(draw_cells(panel, field, scale))
             panel.set_title(title, fontsize=size)
-        figure.suptitle(f"Valid {selection.valid_texts[frame]}", fontsize=1.1 * size)
+        figure.suptitle(f"Valid {chosen.valid_texts[frame]}", fontsize=1.1 * size)
         return artists
 
     draw(0)
@@ -277,16 +249,11 @@ def _choose_writer(path: Path) -> str:
 
 
 def skill_map(
-    skill: xr.Dataset,
-    *,
-    variable: str | Sequence[str] | None = None,
-    lead: str | int | timedelta | np.timedelta64 | Sequence | None = None,
-    level: float | None = None,
-    projection: ccrs.Projection | None = None,
-    title: str | None = None,
-    width: float | None = None,
+    skill: xr.Dataset, *, variable: str | Sequence[str] | None = None,
+    lead: str | int | timedelta | np.timedelta64 | Sequence | None = None, level: float | None = None,
+    projection: ccrs.Projection | None = None, title: str | None = None, width: float | None = None,
     ax: GeoAxes | Sequence[GeoAxes] | None = None,
-) -> Figure:
+) -> Figure:  # fmt: skip
     """Draw where a forecast is better than a baseline, with dots where the skill is significant.
 
     Parameters
@@ -307,16 +274,16 @@ def skill_map(
     times and the number of blocks, if the attributes of the skill do. ValueError if a variable, lead or level is
     missing; if a level is given but no variable has levels; or as in `maps`.
     """
-    source = open_source(skill, "skill")
+    source = selection.open_source(skill, "skill")
     available = [str(name) for name in skill.data_vars if f"{name}_significant" in skill]
     if not available:
         raise ValueError(f"skill has {list(skill.data_vars)}: pass the output of sc.metrics.skill_map.")
-    names = choose_names(variable, available, "variable", "skill")
-    fields = choose_fields(source, names, level)
+    names = selection.choose_names(variable, available, "variable", "skill")
+    fields = selection.choose_fields(source, names, level)
     if len(fields) > len(names):
         name, value = next(field for field in fields if field[1] is not None)
         raise ValueError(f"skill has several levels of {name!r}, but one is drawn. Choose one: level={value}")
-    leads = choose_leads(skill, lead)
+    leads = selection.choose_leads(skill, lead)
     columns, count = len(leads), len(names) * len(leads)
     panels = user_maps(ax, count, "variables times leads", projection, width)
     latitudes = shown_latitudes(source.axes.rows.values, projection, panels)

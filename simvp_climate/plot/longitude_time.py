@@ -21,20 +21,11 @@ _MAX_VALUES_READ = 2**24  # at once, 128 MiB
 
 
 def hovmoller(
-    dataset: xr.Dataset,
-    truth: xr.Dataset | None = None,
-    *,
-    variable: str | None = None,
-    latitudes: tuple[float, float] = (-90, 90),
-    init: object | None = None,
-    level: float | None = None,
-    anomalies: bool = False,
-    cmap: str | Colormap | None = None,
-    limits: tuple[float, float] | None = None,
-    title: str | None = None,
-    width: float | None = None,
-    ax: Axes | Sequence[Axes] | None = None,
-) -> Figure:
+    dataset: xr.Dataset, truth: xr.Dataset | None = None, *, variable: str | None = None,
+    latitudes: tuple[float, float] = (-90, 90), init: object | None = None, level: float | None = None,
+    anomalies: bool = False, cmap: str | Colormap | None = None, limits: tuple[float, float] | None = None,
+    title: str | None = None, width: float | None = None, ax: Axes | Sequence[Axes] | None = None,
+) -> Figure:  # fmt: skip
     """Draw longitude against time, averaged over a band of latitudes: how waves travel in a forecast and in truth.
 
     Parameters

@@ -42,8 +42,7 @@ def degrees_text(value: float, dim: str) -> str:
 
 def longitude_edges(longitudes: np.ndarray) -> tuple[np.ndarray, bool]:
     """Return the edges of grid columns, and whether they go round the globe."""
-    edges = cell_edges(longitudes)
-    is_ring = closes_longitude(longitudes)
+    edges, is_ring = cell_edges(longitudes), closes_longitude(longitudes)
     if is_ring:
         edges[-1] = edges[0] + 360
     return edges, is_ring
@@ -70,10 +69,8 @@ def shown_latitudes(
 def user_maps(ax: object, count: int, content: str, projection: object, width: float | None) -> list[GeoAxes] | None:
     """Return the maps that the user passed as `ax`, or None; ValueError if they do not fit the other arguments."""
     if projection is not None and not isinstance(projection, ccrs.Projection):
-        raise ValueError(
-            f"projection={projection!r} is a {type(projection).__name__}: it must be one of cartopy, such as "
-            "cartopy.crs.Robinson()"
-        )
+        rule = "it must be one of cartopy, such as cartopy.crs.Robinson()"
+        raise ValueError(f"projection={projection!r} is a {type(projection).__name__}: {rule}")
     refuse_settings_with_axes(ax, width, projection)
     if ax is None:
         return None
@@ -98,9 +95,8 @@ class _Extent:
     def split_columns(self, projection: ccrs.Projection) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return pieces (edges, columns) of a row of cells, split at the western edge of a map.
 
-        Cartopy draws a cell across the edge of a map in a second layer, and hides it in the first by marking it as
-        missing. If the color map has a color for missing values, these cells then paint over half the map (Robinson and
-        Equal Earth with longitudes 0..360). A cell that is split at the edge needs no second layer.
+        Cartopy draws a cell across the edge in a second layer, and marks it as missing in the first: a color map with a
+        color for missing values then paints it over half the map (Robinson, Equal Earth with longitudes 0..360).
         """
         # PlateCarree states its central longitude as a prime meridian
         cut = float(projection.proj4_params.get("lon_0", projection.proj4_params.get("pm", 0.0))) - 180

@@ -67,9 +67,8 @@ def scores(
         published = _select_published(published, scores, names, metrics)
     rows = [(", ".join([style.display_name(row), *texts]), row) for texts, row in score_rows(scores[names])]
     if len(rows) > style.MAX_ROWS:
-        raise ValueError(
-            f"{len(rows)} rows of panels are more than {style.MAX_ROWS}: set variables=, or scores.sel(level=...)"
-        )
+        fix = "set variables=, or scores.sel(level=...)"
+        raise ValueError(f"{len(rows)} rows of panels are more than {style.MAX_ROWS}: {fix}")
 
     columns = len(metrics) if len(metrics) > 1 else min(3, len(rows))
     count = len(rows) * len(metrics)
@@ -78,8 +77,7 @@ def scores(
     figure = style.figure_of(panels)
     axis_length = 72 * _ASPECT * width / columns  # in points, with the labels
 
-    systems: dict[str, Line2D] = {}
-    letters: dict[str, Line2D] = {}
+    systems, letters = dict[str, Line2D](), dict[str, Line2D]()
     for panel, ((title, row), name) in zip(panels, itertools.product(rows, metrics), strict=True):
         _draw_metric(panel, row, name, leads, systems)
         label, has_units, _ = _describe(name)
@@ -98,7 +96,6 @@ def scores(
             _draw_skilful(panel, row, leads, systems)
     if not systems:
         return figure
-
     # forecasts first
     ordered = sorted(map(str, scores["system"].values), key=lambda name: name in style.BASELINE_STYLES)
     lines = [*(systems[name] for name in ordered if name in systems), *letters.values()]
@@ -139,7 +136,6 @@ def _choose_metrics(scores: xr.Dataset, metric: str | Sequence[str] | None) -> l
     available = [str(name) for name in scores["metric"].values]
     if metric is not None:
         return choose_names(metric, available, "metric", "scores")
-
     headline = [name for name in METRICS if METRICS[name].headline and name in available]
     finite = np.isfinite(scores).any([dim for dim in scores.dims if dim != "metric"])
     return [name for name in headline if any(finite.sel(metric=name).data_vars.values())] or available
@@ -271,20 +267,16 @@ def _select_published(published: object, scores: xr.Dataset, names: list[str], m
     available = {column: sorted(set(selected[column])) for column in ("metric", "variable")}
     selected = selected[selected["variable"].isin(names) & selected["metric"].isin(metrics)]
     if selected.empty:
-        raise ValueError(
-            f"published has no {metrics} of {names} at these leads, but {available['metric']} of"
-            f" {available['variable']}: leave it out."
-        )
+        content = f"{available['metric']} of {available['variable']}"
+        raise ValueError(f"published has no {metrics} of {names} at these leads, but {content}: leave it out.")
     selected = selected.assign(lead=selected["lead_hours"] / (24 if lead_axis(scores)[1] == "days" else 1))
     for index, row in selected.iterrows():
         units = scores[row["variable"]].attrs.get("units")
         if _describe(row["metric"])[1] and units is not None and pd.notna(row["units"]):
             factor_and_offset = conversion(row["variable"], row["units"], units)
             if factor_and_offset is None:
-                raise ValueError(
-                    f"{row['variable']} has units {row['units']!r} in published and {units!r} in scores: convert one of"
-                    " them, or leave published out."
-                )
+                differ = f"units {row['units']!r} in published and {units!r} in scores"
+                raise ValueError(f"{row['variable']} has {differ}: convert one of them, or leave published out.")
             selected.loc[index, "value"] = row["value"] * factor_and_offset[0]  # errors have no offset
     return selected
 

@@ -21,16 +21,10 @@ _LEAD_UNITS = {"months": "mo", "days": "d", "hours": "h"}
 
 
 def scorecard(
-    scores: xr.Dataset,
-    baseline: str = "persistence",
-    *,
-    system: str | None = None,
-    metric: str = "rmse",
-    leads: object | None = None,
-    title: str | None = None,
-    width: float | None = None,
+    scores: xr.Dataset, baseline: str = "persistence", *, system: str | None = None, metric: str = "rmse",
+    leads: object | None = None, title: str | None = None, width: float | None = None,
     ax: Axes | Sequence[Axes] | None = None,
-) -> Figure:
+) -> Figure:  # fmt: skip
     """Draw the skill of a forecast over a baseline, with a row for each variable and a column for each lead.
 
     Parameters
@@ -112,10 +106,8 @@ def _check_skill(scores: xr.Dataset, skill: str, metric: str, baseline: str, sys
     """Return the system to judge; ValueError if the scores lack it or the skill."""
     metrics, systems = ([str(name) for name in scores[dim].values] for dim in ("metric", "system"))
     if skill not in metrics:
-        raise ValueError(
-            f"scores has no {skill}, but {metrics}: pass metrics=[..., '{metric}_skill'] and the baseline {baseline!r}"
-            " to score."
-        )
+        fix = f"pass metrics=[..., '{metric}_skill'] and the baseline {baseline!r} to score"
+        raise ValueError(f"scores has no {skill}, but {metrics}: {fix}.")
     if system is not None and system not in systems:
         raise ValueError(f"system={system!r} is not in scores: choose from {systems}.")
     return systems[0] if system is None else system

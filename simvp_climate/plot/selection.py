@@ -142,9 +142,8 @@ def choose_field(source: Source, variable: str | None, level: float | None) -> t
     """Return the (variable, level) of the only field; ValueError if several remain."""
     fields = choose_fields(source, variable, level)
     if len(fields) > 1:
-        raise ValueError(
-            f"{source.role} has {len(fields)} fields, {field_texts(fields)}, but one is drawn: set variable= and level="
-        )
+        count = f"{len(fields)} fields, {field_texts(fields)}"
+        raise ValueError(f"{source.role} has {count}, but one is drawn: set variable= and level=")
     return fields[0]
 
 
@@ -159,10 +158,8 @@ def lead_values(dataset: xr.Dataset) -> tuple[np.ndarray, bool]:
     # a file opened without decode_timedelta=True has numbers and a unit
     if units in ("days", "hours", "minutes", "seconds"):
         return pd.to_timedelta(leads, unit=units).values.astype("timedelta64[ns]"), False
-    raise ValueError(
-        f"lead_time has type {leads.dtype} and units {units!r}. It must be timedelta64, or numbers with units months,"
-        " days, hours, minutes or seconds."
-    )
+    rule = "It must be timedelta64, or numbers with units months, days, hours, minutes or seconds."
+    raise ValueError(f"lead_time has type {leads.dtype} and units {units!r}. {rule}")
 
 
 def choose_leads(dataset: xr.Dataset, lead: object) -> list[tuple[int, str]]:
@@ -228,8 +225,8 @@ def select_forecast(
         chosen, positions = _match_times(valid_times, candidates, sources[1], lead_texts)
         dataset = sources[1].dataset[list(names)].isel({sources[1].axes.time: positions})
         sources[1] = replace(sources[1], dataset=dataset)
-    positions = {"init_time": chosen, "lead_time": lead_positions}
-    dataset = sources[0].dataset[list(names)].isel(positions, missing_dims="ignore")
+    dataset = sources[0].dataset[list(names)]
+    dataset = dataset.isel({"init_time": chosen, "lead_time": lead_positions}, missing_dims="ignore")
     sources[0] = replace(forecast, dataset=dataset)
     sources = [source.on_points(latitudes, forecast.axes.columns.values) for source in sources]
     format = "%Y-%m" if lead_values(forecast.dataset)[1] else "%Y-%m-%d %H:%M UTC"

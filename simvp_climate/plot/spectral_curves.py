@@ -80,10 +80,8 @@ def _check_spectra(by_name: Mapping[str, object]) -> bool:
     for spectrum in by_name.values():
         if not isinstance(spectrum, xr.Dataset) or "zonal_wavenumber" not in spectrum.dims:
             content = tuple(spectrum.dims) if isinstance(spectrum, xr.Dataset) else type(spectrum).__name__
-            raise ValueError(
-                f"spectra has {content}, no zonal_wavenumber: pass the result of variance_by_wavenumber, or results of"
-                " zonal_spectrum by name."
-            )
+            fix = "pass the result of variance_by_wavenumber, or results of zonal_spectrum by name"
+            raise ValueError(f"spectra has {content}, no zonal_wavenumber: {fix}.")
     is_ratio = "frequency" not in next(iter(by_name.values())).coords
     if is_ratio and len(by_name) > 1:
         raise ValueError(f"spectra has {len(by_name)} ratios of variances: pass one, or results of zonal_spectrum.")

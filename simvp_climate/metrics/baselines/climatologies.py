@@ -19,11 +19,9 @@ _BAND_BYTES = 128 * 2**20
 
 _OVERALL, _HOURLY = "all times", "mean by hour of the day, for all months"
 _LONG_NAMES = {
-    "hour": "hour of the day (UTC)",
-    "dayofyear": "day of the year",
-    "week": "ISO week of the year",
-    "month": "month of the year",
-}
+    "hour": "hour of the day (UTC)", "dayofyear": "day of the year",
+    "week": "ISO week of the year", "month": "month of the year",
+}  # fmt: skip
 
 
 def climatology(train: xr.Dataset, *, window_days: int | None = None, method: str | None = None) -> xr.Dataset:
@@ -84,9 +82,8 @@ def calendar_mean(
     names = [name for name, field in train.data_vars.items() if "time" in field.dims and field.dtype.kind in "fiub"]
     if not names:
         raise ValueError(f"no variable of the dataset has numbers along time: {list(train.data_vars)}")
-    grouping = {"weekly": "week", "hourly": "hour", "overall": _OVERALL}.get(method) or _finest_grouping(
-        train.indexes["time"]
-    )
+    grouping = {"weekly": "week", "hourly": "hour", "overall": _OVERALL}.get(method)
+    grouping = grouping or _finest_grouping(train.indexes["time"])
     if window_days is not None and grouping != "day":
         raise ValueError(
             f"window_days={window_days} applies to climatologies by day of the year, and this one is a mean by "
@@ -134,18 +131,16 @@ def climatology_at(climatology: xr.Dataset, valid_time: xr.DataArray) -> xr.Data
     if not present and climatology.attrs.get("climatology_method") == f"mean of {_OVERALL}":
         return climatology.expand_dims(dict(valid_time.sizes)).assign_coords(valid_time.coords)
     if not present:
-        raise ValueError(
-            f"the climatology has dims {tuple(climatology.dims)}, but none of {tuple(_LONG_NAMES)}: make it with "
-            "climatology(train)"
-        )
+        dims = f"{tuple(climatology.dims)}, but none of {tuple(_LONG_NAMES)}"
+        raise ValueError(f"the climatology has dims {dims}: make it with climatology(train)")
     if present == ["hour"] and climatology.attrs.get("climatology_method") != _HOURLY:
         _check_months(climatology, valid_time)
     labels = {name: np.asarray(_calendar_labels(valid_time, name)) for name in present}
     if "week" in labels:  # few years have a week 53: its days are nearest to week 52
         labels["week"] = np.minimum(labels["week"], climatology["week"].values.max())
-    positions = {name: (valid_time.dims, _label_positions(climatology, name, labels[name])) for name in present}
-    positions = {name: xr.Variable(*position) for name, position in positions.items()}
-    selected = climatology.isel(positions).drop_vars(present)
+    positions = {name: _label_positions(climatology, name, labels[name]) for name in present}
+    selected = climatology.isel({name: xr.Variable(valid_time.dims, where) for name, where in positions.items()})
+    selected = selected.drop_vars(present)
     order = (*valid_time.dims, *(dim for dim in climatology.dims if dim not in present))
     return selected.transpose(*order, missing_dims="ignore").assign_coords(valid_time.coords)
 
@@ -274,7 +269,7 @@ def _group_mean(
 ) -> xr.Variable:  # fmt: skip
     """Return the mean of (transformed) values over each calendar group, dims (*labels, ...).
 
-    `smoothing` holds weights[day, neighbor] along the last label; sums and counts are smoothed before the division.
+    Sums and counts are smoothed before the division, by weights[day, neighbor] along the last label.
     """
     data = data.transpose("time", ...)
     counts = np.zeros([len(values) for values in labels.values()])

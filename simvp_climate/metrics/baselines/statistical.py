@@ -79,9 +79,8 @@ class LinearRegression:
                 f"the regression starts from {names}, and {lacking} are not in the data, {list(dataset.data_vars)}: "
                 "score a forecast of all of them, or fit the regression on fewer"
             )
-        return _forecast(
-            "linear regression", self._step, self.patterns, self.climatology, dataset, init_times, lead_times
-        )
+        fit = self.patterns, self.climatology
+        return _forecast("linear regression", self._step, *fit, dataset, init_times, lead_times)
 
     def _step(self, anomaly: xr.Dataset, persisted: xr.Dataset) -> xr.Dataset:
         """Return the anomalies at all leads: project on the EOFs, apply the operators, and add up the EOFs."""
@@ -254,7 +253,7 @@ def _as_patterns(eofs: np.ndarray, train: xr.Dataset) -> xr.Dataset:
 def _covariances(
     train: xr.Dataset, climatology: xr.Dataset, lead_time: xr.DataArray, scale: xr.Dataset, eofs: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return <x(t) x(t)^T> and <x(t) x(t + lead)^T> of the EOF coefficients x, as sums, (split, lead, mode, mode).
+    """Return sums <x(t) x(t)^T> and <x(t) x(t + lead)^T> of EOF coefficients x, (split, lead, mode, mode).
 
     Split 0 is the first three quarters of the period, split 1 the last quarter.
     """
@@ -263,10 +262,8 @@ def _covariances(
     boundary = train.sizes["time"] * 3 // 4
     units = {name: scale[name].broadcast_like(field[0]).transpose(*field.dims[1:]) for name, field in train.items()}
     for first, anomalies, pairs in _lagged_anomalies(train, climatology, lead_time):
-        vectors = [
-            np.nan_to_num((values / units[name].values).reshape(len(values), -1)) for name, values in anomalies.items()
-        ]
-        coefficients = np.concatenate(vectors, axis=1) @ eofs.T
+        vectors = [(values / units[name].values).reshape(len(values), -1) for name, values in anomalies.items()]
+        coefficients = np.concatenate([np.nan_to_num(vector) for vector in vectors], axis=1) @ eofs.T
         for lead, (starts, ends) in enumerate(pairs):
             start, end = coefficients[starts], coefficients[ends]
             divide = int(np.searchsorted(first + np.arange(len(coefficients))[starts], boundary))
@@ -312,20 +309,15 @@ def _canonical_training(train: xr.Dataset, climatology: xr.Dataset) -> tuple[xr.
 def _lagged_anomalies(
     train: xr.Dataset, climatology: xr.Dataset, lead_time: xr.DataArray
 ) -> Iterator[tuple[int, dict[str, np.ndarray], list[tuple]]]:
-    """Yield blocks of time: position of the first time, anomalies (time, ...) by variable, and pairs (start, end).
-
-    `pairs` holds for each lead the positions in the block of the starts, and of the times one lead later.
-    """
+    """Yield blocks of time: the first position, anomalies (time, ...) by variable, and (starts, ends) of each lead."""
     times = train.indexes["time"]
     verifying = valid_times(train["time"].rename(time="init_time"), lead_time, known=times)
     later = times.get_indexer(verifying.values.ravel()).reshape(verifying.shape)
     counts = (later >= 0).sum(axis=0)
     if (counts == 0).any():
         lead = lead_time.values[np.argmax(counts == 0)]
-        raise ValueError(
-            f"the lead {lead} has no pair of times in the training period, {times[0]} to {times[-1]}: it is "
-            "too long, or not a multiple of the step"
-        )
+        lacking = f"no pair of times in the training period, {times[0]} to {times[-1]}"
+        raise ValueError(f"the lead {lead} has {lacking}: it is too long, or not a multiple of the step")
     largest = max(train.data_vars, key=lambda name: train[name].nbytes)
     for block in time_blocks(train[largest]):
         stop = max(block.stop, int(later[block].max()) + 1)  # the last starts of the block verify beyond it

@@ -97,9 +97,7 @@ def seeps_climatology(train: xr.Dataset, *, window_days: int = 61, dry: float | 
     times = train.indexes["time"]
     gaps = np.asarray(times[1:] - times[:-1]).astype("timedelta64[s]").astype(np.int64)
     if gaps.sum() < 330 * 86400:
-        raise ValueError(
-            f"the training period, {times[0]} to {times[-1]}, is less than eleven months: give a longer one"
-        )
+        raise ValueError(f"the training period, {times[0]} to {times[-1]}, is less than eleven months: extend it")
     if dry is None:
         hours_per_step = int(np.median(gaps) // 3600)
         if hours_per_step not in _DRY_BELOW:
@@ -159,7 +157,7 @@ def _weighted_quantile(values: np.ndarray, weights: np.ndarray, q: float) -> np.
 def _find_names(climatology: xr.Dataset, name: str) -> tuple[str, str, float | None] | None:
     """Return the names of a variable's threshold and dry fraction, and the dry limit in m if known; None without them.
 
-    The names are those of `seeps_climatology` or of WeatherBench 2, which contain the hours of accumulation.
+    WeatherBench 2 has other names than `seeps_climatology`, with the hours of accumulation.
     """
     dry = climatology.attrs.get("dry")
     if f"{name}_threshold" in climatology:
@@ -174,16 +172,11 @@ def _find_names(climatology: xr.Dataset, name: str) -> tuple[str, str, float | N
 
 
 def seeps_pairs(pairs: Pairs, climatology: xr.Dataset) -> tuple[Pairs, Metric]:
-    """Return the pairs of the variables in a SEEPS climatology, with heavy thresholds as climatology, and the metric.
-
-    Forecast, truth and baselines must be in the same unit of length.
-    """
+    """Return the pairs of the variables in a SEEPS climatology, heavy thresholds as climatology, and the metric."""
     names = [str(name) for name in pairs.forecast.data_vars if _find_names(climatology, str(name))]
     if not names:
-        known, variables = list(climatology.data_vars), list(pairs.forecast.data_vars)
-        raise ValueError(
-            f"the climatology has {known} and nothing on {variables}: make it with seeps_climatology(train)"
-        )
+        known, asked = list(climatology.data_vars), list(pairs.forecast.data_vars)
+        raise ValueError(f"the climatology has {known} and nothing on {asked}: make it with seeps_climatology(train)")
     forecast = pairs.forecast[names]
     dry, thresholds, fractions = {}, {}, {}
     for name in names:

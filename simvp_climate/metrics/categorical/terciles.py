@@ -17,17 +17,10 @@ _MIN_MEANS = 6
 
 
 def tercile_rpss(
-    forecast: xr.Dataset,
-    truth: xr.Dataset,
-    train: xr.Dataset,
-    *,
-    windows: Sequence[tuple[int, int]],
-    regions: Regions = None,
-    weights: Weights = "area",
-    fair: bool = True,
-    skipna: bool = False,
+    forecast: xr.Dataset, truth: xr.Dataset, train: xr.Dataset, *, windows: Sequence[tuple[int, int]],
+    regions: Regions = None, weights: Weights = "area", fair: bool = True, skipna: bool = False,
     allow_overlap: bool = False,
-) -> xr.Dataset:
+) -> xr.Dataset:  # fmt: skip
     """Return the ranked probability skill score (RPSS) of tercile forecasts against probabilities of 1/3.
 
     1 - <RPS> / <RPS of climatology>. The terciles of each cell and calendar month come from the same means in the

@@ -74,12 +74,9 @@ def event_frequency(
     for name, threshold in thresholds.items():
         units = train[name].attrs.get("units")
         frequency[name] = frequency[name].clip(0, 1)  # off by rounding
-        frequency[name].attrs = {
-            "units": "1",
-            "long_name": f"frequency of {name} above {threshold:g} {units or ''}".rstrip(),
-            "threshold": float(threshold),
-            **({} if units is None else {"threshold_units": units}),
-        }
+        long_name = f"frequency of {name} above {threshold:g} {units or ''}".rstrip()
+        frequency[name].attrs = {"units": "1", "long_name": long_name, "threshold": float(threshold)}
+        frequency[name].attrs |= {} if units is None else {"threshold_units": units}
     return frequency
 
 
@@ -110,10 +107,7 @@ def event_metrics(thresholds: Mapping[str, float], names: list[str]) -> dict[str
 
 
 def float32_bounds(threshold: float) -> tuple[float, float]:
-    """Return the smaller and the larger of a threshold and its nearest float32 value.
-
-    float32 data equal to the threshold lie within these bounds, whether compared in float32 or in float64.
-    """
+    """Return the bounds, a threshold and its nearest float32 value, of data that equal it in float32 or in float64."""
     rounded = float(np.float32(threshold))
     return min(float(threshold), rounded), max(float(threshold), rounded)
 
@@ -151,9 +145,8 @@ def check_frequency(
                 f"event_frequency of {name} is for values above {fitted:g} {fitted_units or ''}, and the threshold is "
                 f"{thresholds[name]:g} {units or ''}: {fix}"
             )
-        lowest, highest = float(frequency[name].min()), float(frequency[name].max())
-        if lowest < -1e-5 or highest > 1 + 1e-5:
-            raise ValueError(
-                f"event_frequency of {name} ranges from {lowest:g} to {highest:g}, and probabilities from 0 to 1: {fix}"
-            )
+        low, high = float(frequency[name].min()), float(frequency[name].max())
+        if low < -1e-5 or high > 1 + 1e-5:
+            extent = f"event_frequency of {name} ranges from {low:g} to {high:g}"
+            raise ValueError(f"{extent}, and probabilities from 0 to 1: {fix}")
     return frequency[names]

@@ -92,7 +92,7 @@ def resample(count: int, length: int, samples: int, seed: int) -> np.ndarray | N
     """Return how often each of `count` initializations is in each sample, (sample, init); None if they are too few.
 
     Moving blocks (Künsch 1989, Liu and Singh 1992): draws blocks of `length` neighbors with equal probability until a
-    sample has `count` initializations, and cuts the last block. Fewer than five blocks are too few.
+    sample has `count` initializations, and cuts the last block.
     """
     if count < MIN_BLOCKS * length or count < 2:
         return None

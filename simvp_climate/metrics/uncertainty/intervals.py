@@ -1,4 +1,4 @@
-"""Prediction intervals around a single forecast, from the errors of earlier forecasts (split-conformal prediction).
+"""Prediction intervals around a single forecast, from the errors of earlier forecasts.
 
 Split-conformal intervals (Lei et al. 2018) contain the truth with the requested probability for any distribution of
 errors, as long as the errors of the calibration period resemble those to come.
@@ -204,22 +204,14 @@ def _shrink(climatology: xr.Dataset, factors: xr.Dataset, forecast: xr.Dataset) 
 
 def _refuse_members(forecast: xr.Dataset, verb: str) -> None:
     if (member := find_member(forecast)) is not None:
-        raise ValueError(
-            f"intervals {verb} single forecasts, and the forecast has members along {member!r}: take the mean, "
-            f"forecast.mean({member!r})"
-        )
+        fault = f"the forecast has members along {member!r}: take the mean, forecast.mean({member!r})"
+        raise ValueError(f"intervals {verb} single forecasts, and {fault}")
 
 
 def coverage(
-    intervals: xr.Dataset,
-    truth: xr.Dataset,
-    *,
-    regions: Regions = None,
-    by: Literal["season", "month"] | None = None,
-    weights: Weights = "area",
-    skipna: bool = False,
-    allow_overlap: bool = False,
-) -> xr.Dataset:
+    intervals: xr.Dataset, truth: xr.Dataset, *, regions: Regions = None, by: Literal["season", "month"] | None = None,
+    weights: Weights = "area", skipna: bool = False, allow_overlap: bool = False,
+) -> xr.Dataset:  # fmt: skip
     """Return the fraction of cases in which the truth lies inside the intervals, bounds included.
 
     Parameters
@@ -249,15 +241,9 @@ def coverage(
 
 
 def interval_score(
-    intervals: xr.Dataset,
-    truth: xr.Dataset,
-    *,
-    regions: Regions = None,
-    by: Literal["season", "month"] | None = None,
-    weights: Weights = "area",
-    skipna: bool = False,
-    allow_overlap: bool = False,
-) -> xr.Dataset:
+    intervals: xr.Dataset, truth: xr.Dataset, *, regions: Regions = None, by: Literal["season", "month"] | None = None,
+    weights: Weights = "area", skipna: bool = False, allow_overlap: bool = False,
+) -> xr.Dataset:  # fmt: skip
     """Return the mean interval score (Gneiting and Raftery 2007), lower is better.
 
     <width + 2 / (1 - probability) * distance of the truth from the interval>, in the unit of the variable. The
@@ -289,9 +275,8 @@ def _mean_over_pairs(
 ) -> xr.Dataset:  # fmt: skip
     """Return the weighted mean of statistic(name, lower, upper, truth), in one pass over blocks of pairs."""
     if "bound" not in intervals.dims:
-        raise ValueError(
-            f"intervals have dims {tuple(intervals.dims)} and no dimension 'bound': make them by a call of Intervals"
-        )
+        dims = tuple(intervals.dims)
+        raise ValueError(f"intervals have dims {dims} and no dimension 'bound': make them by a call of Intervals")
     lower, upper = (intervals.sel(bound=end, drop=True) for end in ("lower", "upper"))
     roles = {"intervals": "period that the intervals were fitted on", "climatology": "climatology of the intervals"}
     periods = {
