@@ -91,13 +91,9 @@ def acc(
 
 
 def small_scale_variance(
-    forecast: xr.Dataset,
-    truth: xr.Dataset,
-    wavenumbers: tuple[int, int] = (10, 19),
-    *,
-    weights: Weights = "area",
+    forecast: xr.Dataset, truth: xr.Dataset, wavenumbers: tuple[int, int] = (10, 19), *, weights: Weights = "area",
     skipna: bool = False,
-) -> xr.Dataset:
+) -> xr.Dataset:  # fmt: skip
     """Return the variance at small scales in the forecast relative to that in the truth.
 
     The variance along circles of latitude in a range of zonal wavenumbers (the sum of 2 |F_k|^2, F the discrete Fourier
@@ -110,14 +106,9 @@ def small_scale_variance(
 
 
 def activity(
-    forecast: xr.Dataset,
-    truth: xr.Dataset,
-    climatology: xr.Dataset,
-    *,
-    weights: Weights = "area",
-    skipna: bool = False,
-    allow_overlap: bool = False,
-) -> xr.Dataset:
+    forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset, *, weights: Weights = "area",
+    skipna: bool = False, allow_overlap: bool = False,
+) -> xr.Dataset:  # fmt: skip
     """Return the standard deviation of the anomalies of a forecast over that of the truth.
 
     sqrt(<f^2> / <t^2>), f and t the anomalies of forecast and truth from the climatology at the valid time. A forecast
@@ -128,13 +119,9 @@ def activity(
 
 
 def wind_vector_rmse(
-    forecast: xr.Dataset,
-    truth: xr.Dataset,
-    components: tuple[str, str] = ("u10", "v10"),
-    *,
-    weights: Weights = "area",
+    forecast: xr.Dataset, truth: xr.Dataset, components: tuple[str, str] = ("u10", "v10"), *, weights: Weights = "area",
     skipna: bool = False,
-) -> xr.DataArray:
+) -> xr.DataArray:  # fmt: skip
     """Return the root mean square length of the error of the wind, sqrt(<du^2 + dv^2>), as WeatherBench 2.
 
     `components` are the variables of the eastward and the northward wind; other arguments and errors as in `rmse`.

@@ -15,14 +15,9 @@ from simvp_climate.metrics.uncertainty.bootstrap import MIN_BLOCKS, block_length
 
 
 def skill_map(
-    forecast: xr.Dataset,
-    truth: xr.Dataset,
-    baseline: xr.Dataset | Callable = persistence,
-    *,
-    block: int | None = None,
-    false_discovery_rate: float = 0.1,
-    allow_overlap: bool = False,
-) -> xr.Dataset:
+    forecast: xr.Dataset, truth: xr.Dataset, baseline: xr.Dataset | Callable = persistence, *, block: int | None = None,
+    false_discovery_rate: float = 0.1, allow_overlap: bool = False,
+) -> xr.Dataset:  # fmt: skip
     """Return the skill against a baseline in every cell, and the cells where it differs significantly from zero.
 
     Skill is 1 - mean squared error / that of the baseline. In each cell a t-test asks whether the mean difference of

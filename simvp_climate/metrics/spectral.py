@@ -94,13 +94,9 @@ def variance_by_wavenumber(forecast: xr.Dataset, truth: xr.Dataset) -> xr.Datase
 
 
 def drift(
-    forecast: xr.Dataset,
-    truth: xr.Dataset | None = None,
-    climatology: xr.Dataset | None = None,
-    *,
-    regions: Regions = None,
-    allow_overlap: bool = False,
-) -> xr.Dataset:
+    forecast: xr.Dataset, truth: xr.Dataset | None = None, climatology: xr.Dataset | None = None, *,
+    regions: Regions = None, allow_overlap: bool = False,
+) -> xr.Dataset:  # fmt: skip
     """Return the area mean of a forecast minus that of the truth, by initialization and lead.
 
     Parameters

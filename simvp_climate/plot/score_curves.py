@@ -24,14 +24,9 @@ _PUBLISHED_COLUMNS = ["model", "variable", "metric", "lead_hours", "value", "uni
 
 
 def scores(
-    scores: xr.Dataset,
-    *,
-    metric: str | Sequence[str] | None = None,
-    variables: str | Sequence[str] | None = None,
-    published: pd.DataFrame | None = None,
-    width: float | None = None,
-    ax: Axes | Sequence[Axes] | None = None,
-) -> Figure:
+    scores: xr.Dataset, *, metric: str | Sequence[str] | None = None, variables: str | Sequence[str] | None = None,
+    published: pd.DataFrame | None = None, width: float | None = None, ax: Axes | Sequence[Axes] | None = None,
+) -> Figure:  # fmt: skip
     """Draw scores against lead time, with a line for each system and a panel for each variable and metric.
 
     Parameters

@@ -17,13 +17,10 @@ from simvp_climate.plot.selection import choose_leads, choose_names
 
 
 def spectra(
-    spectra: xr.Dataset | Mapping[str, xr.Dataset],
-    *,
-    variables: str | Sequence[str] | None = None,
-    lead: str | timedelta | np.timedelta64 | Sequence | None = None,
-    width: float | None = None,
+    spectra: xr.Dataset | Mapping[str, xr.Dataset], *, variables: str | Sequence[str] | None = None,
+    lead: str | timedelta | np.timedelta64 | Sequence | None = None, width: float | None = None,
     ax: Axes | Sequence[Axes] | None = None,
-) -> Figure:
+) -> Figure:  # fmt: skip
     """Draw spectra over the zonal wavenumber on logarithmic axes, with a panel for each variable and level.
 
     Parameters

@@ -168,13 +168,9 @@ def fit_damped_persistence(train: xr.Dataset, climatology: xr.Dataset, lead_time
 
 
 def fit_linear_regression(
-    train: xr.Dataset,
-    climatology: xr.Dataset,
-    lead_times: Times,
-    *,
-    modes: int | None = None,
+    train: xr.Dataset, climatology: xr.Dataset, lead_times: Times, *, modes: int | None = None,
     ridge: float | None = None,
-) -> LinearRegression:
+) -> LinearRegression:  # fmt: skip
     """Return the linear regression of the state at each lead on the state at the start, in leading EOFs.
 
     The state holds the anomalies of all variables and levels, each divided by its standard deviation and weighted by

@@ -23,13 +23,9 @@ _DRY_BELOW = {6: 1e-4, 24: 2.5e-4}
 
 
 def seeps(
-    forecast: xr.Dataset,
-    truth: xr.Dataset,
-    climatology: xr.Dataset,
-    *,
-    weights: Weights = "area",
+    forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset, *, weights: Weights = "area",
     allow_overlap: bool = False,
-) -> xr.Dataset:
+) -> xr.Dataset:  # fmt: skip
     """Return SEEPS, the stable equitable error in probability space, of precipitation (Rodwell et al. 2010).
 
     `seeps_climatology` defines dry, light and heavy; a value equal to the heavy threshold is heavy. The error is 0.5
