@@ -33,15 +33,10 @@ class _Member(NamedTuple):
 
 
 def ensemble(
-    forecasters: Sequence[Forecaster],
-    dataset: xr.Dataset,
-    init_times: Iterable | None = None,
-    every: str | None = None,
-    horizon: int | None = None,
-    *,
-    store: str | os.PathLike | None = None,
+    forecasters: Sequence[Forecaster], dataset: xr.Dataset, init_times: Iterable | None = None,
+    every: str | None = None, horizon: int | None = None, *, store: str | os.PathLike | None = None,
     progress: bool = True,
-) -> xr.Dataset:
+) -> xr.Dataset:  # fmt: skip
     """Return the forecasts of several forecasters as an ensemble, for example of one task trained with several seeds.
 
     Parameters
@@ -80,19 +75,10 @@ def ensemble(
 
 
 def perturbed_ensemble(
-    forecaster: Forecaster,
-    dataset: xr.Dataset,
-    perturbations: xr.Dataset,
-    amplitude: float,
-    init_times: Iterable | None = None,
-    every: str | None = None,
-    horizon: int | None = None,
-    *,
-    members: int = 10,
-    seed: int = 0,
-    store: str | os.PathLike | None = None,
-    progress: bool = True,
-) -> xr.Dataset:
+    forecaster: Forecaster, dataset: xr.Dataset, perturbations: xr.Dataset, amplitude: float,
+    init_times: Iterable | None = None, every: str | None = None, horizon: int | None = None, *,
+    members: int = 10, seed: int = 0, store: str | os.PathLike | None = None, progress: bool = True,
+) -> xr.Dataset:  # fmt: skip
     """Return an ensemble of one forecaster from perturbed initial states.
 
     A perturbation is `amplitude` times the difference between two states of `perturbations`. Both have the hour of the
@@ -156,15 +142,9 @@ def perturbed_ensemble(
 
 
 def fit_amplitude(
-    forecaster: Forecaster,
-    valid: xr.Dataset,
-    perturbations: xr.Dataset,
-    *,
-    lead: int | None = None,
-    every: str = "5D",
-    members: int = 6,
-    seed: int = 0,
-) -> float:
+    forecaster: Forecaster, valid: xr.Dataset, perturbations: xr.Dataset, *, lead: int | None = None,
+    every: str = "5D", members: int = 6, seed: int = 0,
+) -> float:  # fmt: skip
     """Return the amplitude of perturbations for which the ensemble spread equals the error of its mean.
 
     Bisects `spread_skill_ratio` on a validation period, averaged over variables and levels, at one lead. The ratio may
@@ -197,10 +177,8 @@ def fit_amplitude(
 
     low, high = 1e-3, 2.0  # 1 would be a whole difference between two states
     if not ratio(high) > 1:
-        raise ValueError(
-            f"amplitude={high:g}, the largest allowed, gives only {ratio(high):.2f} of the spread needed at step "
-            f"{lead}. Use an ensemble of several forecasters."
-        )
+        spread = f"only {ratio(high):.2f} of the spread needed at step {lead}"
+        raise ValueError(f"amplitude={high:g}, the largest allowed, gives {spread}. Use several forecasters.")
     for _ in range(9):  # halve log(high / low): to 1.5 % of the amplitude
         middle = float(np.sqrt(low * high))
         low, high = (low, middle) if ratio(middle) > 1 else (middle, high)
@@ -220,8 +198,7 @@ def _refuse_later_states(times: pd.Index, request: ForecastRequest, step: str) -
     if len(later):
         raise ValueError(
             f"{len(later)} states of the perturbations, {later.min()} to {later.max()}, lie in the period of the "
-            f"forecasts, {first} to {last}, which they would tell what comes. Pass earlier states, for example the "
-            "training data."
+            f"forecasts, {first} to {last}. Pass earlier states, for example the training data."
         )
 
 

@@ -51,7 +51,11 @@ def export(path: Path, forecaster: Any) -> None:
     if path.exists() and (path.is_dir() or _MADE_BY.encode() not in path.read_bytes()):
         raise FileExistsError(f"{str(path)!r} exists and is not an exported program. Choose another path.")
     if write is _write_onnx:
-        _require_onnx()
+        try:
+            import onnx  # noqa: F401
+            import onnxscript  # noqa: F401
+        except ImportError as error:
+            raise ImportError(f"Export to ONNX needs {error.name}. pip install 'simvp-climate[onnx]'") from error
     task, forcings = forecaster.task, forcing_names(forecaster.task)
     inputs, outputs = forecaster.input_statistics, forecaster.output_statistics
     grid = forecaster.latitude.size, forecaster.longitude.size
@@ -83,11 +87,8 @@ def export(path: Path, forecaster: Any) -> None:
     batch = torch.export.Dim("batch", min=1)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch warns about its own code
-        program = torch.export.export(
-            _Program(network, inputs, outputs, task.horizon).eval(),
-            tuple(arguments),
-            dynamic_shapes=[{0: batch}] * len(arguments),
-        )
+        module, shapes = _Program(network, inputs, outputs, task.horizon).eval(), [{0: batch}] * len(arguments)
+        program = torch.export.export(module, tuple(arguments), dynamic_shapes=shapes)
         for node in program.graph.nodes:
             for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn"):
                 node.meta.pop(key, None)  # source paths: private, and two thirds of the file
@@ -102,25 +103,10 @@ def _write_pt2(program: torch.export.ExportedProgram, description: str, inputs: 
 
 
 def _write_onnx(program: torch.export.ExportedProgram, description: str, inputs: int) -> bytes:
-    exported = torch.onnx.export(
-        program,
-        (),
-        dynamo=True,
-        input_names=["states", "forcings"][:inputs],
-        output_names=["forecasts"],
-        optimize=False,  # slow, and every runtime optimizes a program when it loads it
-        verbose=False,
-    )
+    names = {"input_names": ["states", "forcings"][:inputs], "output_names": ["forecasts"]}
+    # optimize: slow, and every runtime optimizes a program when it loads it
+    exported = torch.onnx.export(program, (), dynamo=True, optimize=False, verbose=False, **names)
     exported.model.metadata_props.update({"forecaster": description})
     for value in (exported.model.graph, *exported.model.graph):
         value.metadata_props.clear()
     return exported.model_proto.SerializeToString()
-
-
-def _require_onnx() -> None:
-    """Raise ImportError unless the packages that write ONNX are installed."""
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"Export to ONNX needs {error.name}. pip install 'simvp-climate[onnx]'") from error

@@ -66,12 +66,9 @@ class Forecaster:
         return summary.html(self)
 
     def __call__(
-        self,
-        dataset: xr.Dataset,
-        init_times: Iterable | None = None,
-        every: str | None = None,
+        self, dataset: xr.Dataset, init_times: Iterable | None = None, every: str | None = None,
         horizon: int | None = None,
-    ) -> xr.Dataset:
+    ) -> xr.Dataset:  # fmt: skip
         """Return forecasts as a labeled Dataset in physical units.
 
         Parameters
@@ -93,10 +90,9 @@ class Forecaster:
         xarray.Dataset
             The task's variables and diagnostics on (init_time, lead_time, [member, level,] latitude, longitude), and
             `valid_time(init_time, lead_time)`. Dimension names, order, coordinate values and units are those of
-            `dataset` (diagnostics: units of training). Cells that never had a value in training are NaN.
-            `forecast - dataset.sel(time=forecast.valid_time)` is complete if `dataset` has the variable names of the
-            task and a dimension `time`, as `open_dataset(dataset, task.variables)` returns it.
-            `to_netcdf` writes a CF file.
+            `dataset` (diagnostics: units of training). Cells that never had a value in training are NaN. If `dataset`
+            comes from `open_dataset`, `forecast - dataset.sel(time=forecast.valid_time)` is complete. `to_netcdf`
+            writes a CF file.
 
         Raises
         ------
@@ -110,15 +106,9 @@ class Forecaster:
         return predict(self, request, request.histories)[0]
 
     def hindcast(
-        self,
-        dataset: xr.Dataset,
-        init_times: Iterable | None = None,
-        every: str | None = None,
-        horizon: int | None = None,
-        *,
-        store: str | os.PathLike,
-        progress: bool = True,
-    ) -> xr.Dataset:
+        self, dataset: xr.Dataset, init_times: Iterable | None = None, every: str | None = None,
+        horizon: int | None = None, *, store: str | os.PathLike, progress: bool = True,
+    ) -> xr.Dataset:  # fmt: skip
         """Write forecasts from many initializations to a Zarr store, a few at a time, and open the store.
 
         Memory stays bounded. A repeated call resumes after one that was killed, and only opens a complete store.
@@ -152,14 +142,9 @@ class Forecaster:
         return hindcast.write(store, identity, request.histories, make_template, forecast, progress)
 
     def interval(
-        self,
-        probability: float,
-        valid: xr.Dataset,
-        init_times: Iterable | None = None,
-        every: str | None = None,
-        horizon: int | None = None,
-        climatology: xr.Dataset | None = None,
-    ) -> Intervals:
+        self, probability: float, valid: xr.Dataset, init_times: Iterable | None = None, every: str | None = None,
+        horizon: int | None = None, climatology: xr.Dataset | None = None,
+    ) -> Intervals:  # fmt: skip
         """Return prediction intervals that contain the truth with a given probability, fitted on a validation period.
 
         >>> bands = forecaster.interval(0.9, valid, every="24h")
@@ -341,7 +326,7 @@ def predict_states(
         f_BTFHW = forcings(inits, horizon)
         y_BTCHW = rollout(network, input_scale.normalize(x_BTCHW), horizon, f_BTFHW, input_scale.constrain)
         forecasts = output_scale.denormalize(y_BTCHW.float()).cpu().numpy()
-        out[rows] = request.conversion.from_trained(forecasts, network.shared_channels)
+        out[rows] = request.conversion.from_training_units(forecasts, network.shared_channels)
         digests += batch_digests
     return digests
 

@@ -59,10 +59,9 @@ def write(
             _write_or_resume(path, identity, histories, template, forecast, progress)
             lock_file.unlink(missing_ok=True)
     except BlockingIOError as error:
-        raise RuntimeError(
-            f"{str(path)!r} is being written by another process. Wait until it ends, or choose another name."
-        ) from error
-    return _open_store(path)
+        message = f"{str(path)!r} is being written by another process."
+        raise RuntimeError(f"{message} Wait until it ends, or choose another name.") from error
+    return open_zarr(str(path), "error")
 
 
 def _write_or_resume(
@@ -124,17 +123,14 @@ def _read_digests(path: Path, state_file: Path, identity: dict) -> list[str]:
         state_file.unlink(missing_ok=True)  # its store is gone
         return []
     if not state_file.exists():
-        raise FileExistsError(
-            f"{str(path)!r} exists and is not a hindcast of simvp_climate. Delete it, or choose another name."
-        )
+        message = f"{str(path)!r} exists and is not a hindcast of simvp_climate."
+        raise FileExistsError(f"{message} Delete it, or choose another name.")
     try:
         state = json.loads(state_file.read_text())
         before, digests = state["plan"], list(state["digests"])
     except (ValueError, KeyError, TypeError) as error:
-        raise FileExistsError(
-            f"{str(state_file)!r} cannot be read ({error!r}), so {str(path)!r} cannot be resumed. Delete both, or "
-            "choose another name."
-        ) from error
+        message = f"{str(state_file)!r} cannot be read ({error!r}), so {str(path)!r} cannot be resumed."
+        raise FileExistsError(f"{message} Delete both, or choose another name.") from error
     _check_same(before, identity, path)
     return digests
 
@@ -157,7 +153,3 @@ def _read_identity(path: Path) -> dict | None:
 def _save_state(state_file: Path, identity: dict, digests: list[str]) -> None:
     content = json.dumps({"plan": identity, "digests": digests})
     write_atomically(state_file, lambda unfinished: unfinished.write_text(content), sync=False)
-
-
-def _open_store(path: Path) -> xr.Dataset:
-    return open_zarr(str(path), "error")

@@ -18,11 +18,10 @@ _BATCH_BYTES = 2**24
 def read_batches(
     request: ForecastRequest, dataset: xr.Dataset, histories: np.ndarray, statistics: Normalizer
 ) -> Iterator[tuple[slice, np.ndarray, list[bytes]]]:
-    """Yield the initial states of forecasts from `dataset`, a series of the request, in batches that fit in memory.
+    """Yield batches of checked initial states of forecasts from `dataset`, a series of the request.
 
     A batch: its positions among the histories; its states in the units of training, (init, history, channel, latitude,
-    longitude), float32; and the SHA-256 of each history as it is in the data. `statistics` are those of training.
-    ValueError if a value outside the mask is missing or states are too far from training, OSError if reading fails.
+    longitude), float32; and the SHA-256 of each history as it is in the data.
     """
     source = reader.open_source(dataset)
     history, conversion = histories.shape[1], request.conversion
@@ -37,7 +36,7 @@ def read_batches(
         rules.raise_first(rules.incomplete_history(states, request.canonical, times, statistics.mask))
         state_digests = [_digest(state) for state in states]
         digests = [hashlib.sha256(b"".join(state_digests[index] for index in row)).digest() for row in indices]
-        stored, states = states, conversion.to_trained(states)
+        stored, states = states, conversion.to_training_units(states)
         implausible = list(rules.implausible_states(statistics, states, stored, request.canonical, times))
         rules.raise_first(finding for finding in implausible if finding.code == "fill-values")
         # other units show in the means, and in every value

@@ -27,8 +27,6 @@ def open_pretrained(name: str, device: str = "auto") -> Forecaster:
     """
     names = sorted(path.stem for path in _FOLDER.glob("*.safetensors"))
     if name not in names:
-        raise ValueError(
-            f"no pretrained forecaster {name!r}: the package has {names}. Open files of your own with "
-            "Forecaster.load(path)"
-        )
+        message = f"no pretrained forecaster {name!r}: the package has {names}"
+        raise ValueError(f"{message}. Open files of your own with Forecaster.load(path)")
     return Forecaster.load(_FOLDER / f"{name}.safetensors", device)

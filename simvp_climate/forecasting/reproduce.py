@@ -80,10 +80,8 @@ def _match_forecasters(forecast: xr.Dataset, forecasters: Sequence[Forecaster]) 
     by_digest = {forecaster.digest: forecaster for forecaster in forecasters}
     if missing := [digest for digest in digests if digest not in by_digest]:
         available = ", ".join(f"{digest[:12]}..." for digest in by_digest)
-        raise ValueError(
-            f"The forecast is from the forecaster with the SHA-256 {missing[0][:12]}..., not from {available}. Pass "
-            "that forecaster: Forecaster.load(path)"
-        )
+        message = f"The forecast is from the forecaster with the SHA-256 {missing[0][:12]}..., not from {available}."
+        raise ValueError(f"{message} Pass that forecaster: Forecaster.load(path)")
     if unused := [digest for digest in by_digest if digest not in digests]:
         raise ValueError(f"The forecaster {unused[0][:12]}... did not contribute to the forecast. Leave it out.")
     return [by_digest[digest] for digest in digests]

@@ -28,11 +28,11 @@ class UnitConversion:
     def is_identity(self) -> bool:
         return bool((self.factor == 1).all() and (self.offset == 0).all())
 
-    def to_trained(self, states: np.ndarray) -> np.ndarray:
+    def to_training_units(self, states: np.ndarray) -> np.ndarray:
         """Return states (..., channel, latitude, longitude) in the units of training, float32."""
         return states if self.is_identity else (states * self.factor + self.offset).astype(np.float32)
 
-    def from_trained(self, forecasts: np.ndarray, shared: int) -> np.ndarray:
+    def from_training_units(self, forecasts: np.ndarray, shared: int) -> np.ndarray:
         """Return forecasts in the units of the Dataset; channels from `shared` on (diagnostics) stay in theirs."""
         if self.is_identity:
             return forecasts
@@ -76,10 +76,7 @@ def resolve_request(
 
 
 def match_training(forecaster: Any, dataset: xr.Dataset) -> UnitConversion:
-    """Return the conversion of a canonical Dataset to the units of training; data without units are not converted.
-
-    Raises ValueError if grid or channels differ from those of training, or no exact conversion is known.
-    """
+    """Return the conversion of a canonical Dataset to the units of training, after checking its grid and channels."""
     grid = xr.Dataset(coords={"latitude": forecaster.latitude, "longitude": forecaster.longitude})
     try:
         check_same_grid(grid, dataset)

@@ -1,10 +1,8 @@
 """Read and write the file of a forecaster: tensors and a JSON header under one checksum. Reading runs no code.
 
-The file is a safetensors file with the metadata `format`, `version` (of the package that wrote it), `forecaster` (the
-header) and `sha256` (the checksum). The checksum covers all other metadata and all tensors with their names, types and
-shapes. It detects damage and accidental edits; it does not prove who wrote the file.
-
-Formats: 1 lacks masks, transforms, bounds and forcings; 2 lacks the checksum; 3 lacks the extremes of training.
+The safetensors file has the metadata `format`, `version` (of the package), `forecaster` (the header) and `sha256`, of
+all other metadata and all tensors. Formats: 1 lacks masks, transforms, bounds and forcings; 2 lacks the checksum; 3
+lacks the extremes of training.
 """
 
 import dataclasses
@@ -61,10 +59,8 @@ class FileContent(NamedTuple):
 def save(path: Path, forecaster: Any) -> None:
     """Write a forecaster to a file; raise FileExistsError if `path` exists and is not a forecaster."""
     if path.exists() and not is_forecaster(path):
-        raise FileExistsError(
-            f"{str(path)!r} exists and is not a forecaster of simvp_climate: nothing was overwritten. "
-            "Choose another path."
-        )
+        message = f"{str(path)!r} exists and is not a forecaster of simvp_climate: nothing was overwritten."
+        raise FileExistsError(f"{message} Choose another path.")
     tensors = {f"network.{name}": weight for name, weight in forecaster.network.state_dict().items()}
     tensors |= {name: torch.tensor(np.asarray(array)) for name, array in _arrays(forecaster).items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -156,10 +152,8 @@ def _check_format(path: Path, metadata: dict[str, str]) -> int:
     """Return the format of a file; raise ValueError if it is not a forecaster or newer than this package."""
     name, _, digits = metadata.get("format", "").rpartition(" ")
     if name != _FORMAT_NAME or not digits.isdecimal():
-        raise ValueError(
-            f"{str(path)!r} is not a forecaster saved by simvp_climate: its metadata has the format "
-            f"{metadata.get('format')!r}."
-        )
+        found_format = f"its metadata has the format {metadata.get('format')!r}"
+        raise ValueError(f"{str(path)!r} is not a forecaster saved by simvp_climate: {found_format}.")
     if int(digits) < 1:
         raise ValueError(f"{str(path)!r} has format {digits}, but formats start at 1. {_USE_A_COPY}")
     if int(digits) > FORMAT:

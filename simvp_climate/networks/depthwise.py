@@ -1,9 +1,8 @@
 """Depth-wise convolutions of padded fields, with forward and backward passes that are fast on CPU.
 
-On CPU, PyTorch computes convolutions with oneDNN. For depth-wise convolutions without dilation, oneDNN is fast in the
-forward pass, the gradient of the input, and the gradient of 3 x 3 weights; with dilation, only in the forward pass. All
-other gradients take 10 to 100 times as long: this module composes them from the fast cases. Other devices use PyTorch's
-gradients.
+On CPU, oneDNN is fast for depth-wise convolutions without dilation in the forward pass, the gradient of the input, and
+that of 3 x 3 weights; with dilation, only in the forward pass. All other gradients take 10 to 100 times as long: this
+module composes them from the fast cases. Other devices use PyTorch's gradients.
 
 Shape suffixes: B batch, C channel, H latitude, W longitude, p padded.
 """
@@ -43,18 +42,14 @@ class _DepthwiseConv2d(torch.autograd.Function):
     def backward(ctx: Any, grad_BCHW: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         x_BCHW, weight = ctx.saved_tensors
         grad_BCHW = grad_BCHW.contiguous(memory_format=torch.channels_last)
-        grad_x = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            grad_x = _input_gradient(grad_BCHW, weight, ctx.dilation, ctx.padding_mode)
-        if ctx.needs_input_grad[1]:
-            grad_weight = _weight_gradient(x_BCHW, grad_BCHW, weight, ctx.dilation, ctx.padding_mode)
-        if ctx.needs_input_grad[2]:
-            grad_bias = grad_BCHW.sum(dim=(0, 2, 3))
+        (for_x, for_weight, for_bias, *_), options = ctx.needs_input_grad, (ctx.dilation, ctx.padding_mode)
+        grad_x = _input_gradient(grad_BCHW, weight, *options) if for_x else None
+        grad_weight = _weight_gradient(x_BCHW, grad_BCHW, weight, *options) if for_weight else None
+        grad_bias = grad_BCHW.sum(dim=(0, 2, 3)) if for_bias else None
         return grad_x, grad_weight, grad_bias, None, None
 
 
 def _same_pad_width(weight: Tensor, dilation: int) -> int:
-    """Return the pad width that keeps the size of the grid, for an odd kernel size."""
     return dilation * (weight.shape[-1] - 1) // 2
 
 

@@ -110,11 +110,8 @@ class _Placeholder:
 # Classes allowed in a file, and their replacements. OpenSTL's hyperparameters hold numpy arrays (mean and std of the
 # data); those of other projects hold paths and namespaces.
 _SAFE_CLASSES = [
-    *(
-        (_Placeholder, f"numpy.{core}.multiarray.{name}")
-        for core in ("core", "_core")
-        for name in ("_reconstruct", "scalar")
-    ),
+    *((_Placeholder, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *((_Placeholder, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     *((_Placeholder, name) for name in ("numpy.ndarray", "numpy.dtype", "argparse.Namespace")),
     *((_Placeholder, f"pathlib{local}.{name}") for local in ("", "._local") for name in ("PosixPath", "WindowsPath")),
     # torch's unpickler fills an OrderedDict, but no other subclass of dict
@@ -135,9 +132,8 @@ def _read(path: str | os.PathLike, file_name: str) -> dict[object, object]:
                     "trust its author, save the weights alone where OpenSTL is installed: "
                     'torch.save(torch.load(path, weights_only=False)["state_dict"], "weights.pt")'
                 ) from error
-            raise ValueError(
-                f"{file_name} cannot be read as a PyTorch checkpoint: it is damaged, cut short, or another format."
-            ) from error
+            message = f"{file_name} cannot be read as a PyTorch checkpoint: it is damaged, cut short or another format."
+            raise ValueError(message) from error
     weights = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(weights, dict):
         raise ValueError(f"{file_name} holds a {type(weights).__name__}, but must hold a dict of tensors.")
@@ -199,7 +195,6 @@ def _build(weights: dict[str, Tensor], is_v1: bool) -> SimVPv2 | SimVPv1:
 
 
 def _shape(weights: dict[str, Tensor], key: str, ndim: int) -> tuple[int, ...]:
-    """Return the shape of a weight, after checking its number of dimensions."""
     if key not in weights:
         raise ValueError(f"{key!r} is missing (only gSTA and IncepU are supported)")
     shape = tuple(weights[key].shape)

@@ -129,10 +129,7 @@ def _rows_across_pole(x_BCHW: Tensor, rows: slice, is_opposite: bool) -> Tensor:
 
 
 def _ring_segments(length: int, before: int, after: int) -> list[tuple[slice, slice, int]]:
-    """Split a padded ring into segments (target in the padded ring, source in the ring, turn).
-
-    The padded ring covers the positions -before to length + after; `turn` counts revolutions, 0 for the ring itself.
-    """
+    """Split a padded ring, -before to length + after, into segments (target, source, turns: 0 for the ring itself)."""
     segments, position = [], -before
     while position < length + after:
         turn, start = divmod(position, length)

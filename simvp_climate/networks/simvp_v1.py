@@ -33,10 +33,8 @@ class SimVPv1Config:
         for name, multiple in (("hidden_space", 2), ("hidden_time", 1), ("spatial_layers", 2), ("blocks", 1)):
             object.__setattr__(self, name, check_integer(name, getattr(self, name), 2, multiple))
         if self.hidden_time % self.groups:
-            raise ValueError(
-                f"hidden_time={self.hidden_time} must be a multiple of its {self.groups} groups. Set "
-                f"hidden_time={self.hidden_time - 1}."
-            )
+            fix = f"Set hidden_time={self.hidden_time - 1}."
+            raise ValueError(f"hidden_time={self.hidden_time} must be a multiple of its {self.groups} groups. {fix}")
 
     @property
     def groups(self) -> int:

@@ -94,9 +94,8 @@ class SimVPv2Config:
 def check_integer(name: str, value: object, minimum: int, multiple: int = 1) -> int:
     """Return a setting as a plain integer, after checking that it is in range and a multiple of `multiple`."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum or value % multiple:
-        raise ValueError(
-            f"{name}={value!r} must be an {'even ' if multiple == 2 else ''}integer of at least {minimum}."
-        )
+        even = "even " if multiple == 2 else ""
+        raise ValueError(f"{name}={value!r} must be an {even}integer of at least {minimum}.")
     if value > MAX_CHANNELS:
         raise ValueError(f"{name}={value!r} must be at most {MAX_CHANNELS}.")
     return int(value)
@@ -111,11 +110,10 @@ def _is_finite(value: object) -> bool:
 
 
 class SimVPv2(nn.Module):
-    """The network: maps `history` states to the `history` states that follow.
+    """The network: maps `history` states to the `history` states that follow, on grids of any size.
 
-    It takes grids of any size: strided convolutions round up, and upsampling crops the surplus row and column. With its
-    attribute `activation_checkpointing` set to True, training recomputes activations inside blocks and layers in the
-    backward pass: less memory, more time, the same numbers.
+    With the attribute `activation_checkpointing` set to True, training recomputes activations inside blocks and layers
+    in the backward pass: less memory, more time, the same numbers.
 
     Parameters
     ----------
@@ -141,15 +139,9 @@ class SimVPv2(nn.Module):
     """
 
     def __init__(
-        self,
-        config: SimVPv2Config,
-        *,
-        history: int,
-        channels: int,
-        forcings: int = 0,
-        output_channels: int | None = None,
-        shared_channels: int | None = None,
-    ):
+        self, config: SimVPv2Config, *, history: int, channels: int, forcings: int = 0,
+        output_channels: int | None = None, shared_channels: int | None = None,
+    ):  # fmt: skip
         super().__init__()
         if config.padding == "auto":
             raise ValueError(
@@ -206,45 +198,32 @@ def check_inputs(network: nn.Module, x_BTCHW: Tensor, f_BTFHW: Tensor | None) ->
     """Raise ValueError if states or forcings do not have the shapes that a network was built for."""
     B, T, C, H, W = x_BTCHW.shape
     if (network.history, network.channels) != (T, C):
-        raise ValueError(
-            f"Input of shape {tuple(x_BTCHW.shape)}: dimensions 1 and 2 must be history={network.history} and "
-            f"channels={network.channels}."
-        )
+        expected = f"history={network.history} and channels={network.channels}"
+        raise ValueError(f"Input of shape {tuple(x_BTCHW.shape)}: dimensions 1 and 2 must be {expected}.")
     shape = None if f_BTFHW is None else tuple(f_BTFHW.shape)
     if shape != (expected := (B, T, network.forcings, H, W) if network.forcings else None):
         rule = f"have the shape {tuple(expected)}" if expected else "be left out"
-        raise ValueError(
-            f"Forcings of shape {shape} must {rule}: the network was built with forcings={network.forcings}."
-        )
+        raise ValueError(f"Forcings of shape {shape} must {rule}: the network has forcings={network.forcings}.")
 
 
 def rollout(
-    network: nn.Module,
-    x_BTCHW: Tensor,
-    horizon: int,
-    f_BTFHW: Tensor | None = None,
+    network: nn.Module, x_BTCHW: Tensor, horizon: int, f_BTFHW: Tensor | None = None,
     constrain: Callable[[Tensor], Tensor] | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Return the `horizon` states after `x_BTCHW`, feeding forecasts back into a network.
 
-    The network, a SimVPv2 or SimVPv1, emits as many states per call as it takes in, so a rollout makes
-    ceil(horizon / history) calls. `f_BTFHW` are the forcings of the input states of all calls: call k, from 0, gets
-    `f_BTFHW[:, k * history : (k + 1) * history]`. `constrain` maps the forecast of one call to the input of the next,
-    for example by clamping it to bounds. It gets the channels that are both output and input.
+    The network makes ceil(horizon / history) calls. `f_BTFHW` are the forcings of the input states of all calls.
+    `constrain` maps the forecast of one call, in the channels that are also input, to the input of the next.
     """
     history, channels = x_BTCHW.shape[1:3]
     calls = math.ceil(horizon / history)
     if f_BTFHW is not None and f_BTFHW.shape[1] != calls * history:
-        raise ValueError(
-            f"Forcings of shape {tuple(f_BTFHW.shape)} for {calls} calls of {history} states each: dimension 1 must "
-            f"be {calls * history}."
-        )
+        expected = f"be {calls * history}, for {calls} calls of {history} states"
+        raise ValueError(f"Forcings of shape {tuple(f_BTFHW.shape)}: dimension 1 must {expected}.")
     states = []
     for call in range(calls):
-        if f_BTFHW is None:
-            y_BTCHW = network(x_BTCHW)
-        else:
-            y_BTCHW = network(x_BTCHW, f_BTFHW[:, call * history : (call + 1) * history])
+        forcings = () if f_BTFHW is None else (f_BTFHW[:, call * history : (call + 1) * history],)
+        y_BTCHW = network(x_BTCHW, *forcings)
         states.append(y_BTCHW)
         if call + 1 == calls:
             break

@@ -13,7 +13,6 @@ RESUMABLE_FIELDS = ("progress", "memory", "engine", "save_minutes", "activation_
 _WARMUP = {"cosine": 0.1, "one-cycle": 0.3}
 _ROLLOUT_SHARE = 0.25
 
-
 # the rule as text, a function that checks a value, and one that converts it
 _Rule = tuple[str, Callable[[Any], bool], Callable[[Any], Any] | None]
 
@@ -41,9 +40,8 @@ def _are_weights(weights: Any) -> bool:
 def _are_pairs(weights: Any) -> bool:
     """Return whether weights map names to weights; from a file they come as pairs."""
     pairs = list(weights.items()) if isinstance(weights, Mapping) else weights
-    if not isinstance(pairs, list | tuple) or not all(
-        isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
-    ):
+    is_pair = lambda pair: isinstance(pair, list | tuple) and len(pair) == 2  # noqa: E731
+    if not isinstance(pairs, list | tuple) or not all(map(is_pair, pairs)):
         return False
     are_names = all(isinstance(name, str) and _is_weight(weight) for name, weight in pairs)
     return are_names and len(dict(pairs)) == len(pairs)
@@ -213,39 +211,28 @@ class TrainConfig:
             if convert is not None:
                 object.__setattr__(self, name, convert(value))
         if self.patience is not None and self.patience >= self.epochs:
-            raise ValueError(
-                f"patience={self.patience} would be ignored with epochs={self.epochs}: set it lower, or leave it out"
-            )
+            ignored = f"patience={self.patience} would be ignored with epochs={self.epochs}"
+            raise ValueError(f"{ignored}: set it lower, or leave it out")
         if self.optimizer == "adam" and self.weight_decay:
-            raise ValueError(
-                f"optimizer='adam' has no weight decay, but weight_decay={self.weight_decay:g}: set weight_decay=0, or "
-                "optimizer='adamw'"
-            )
+            ignored = f"optimizer='adam' has no weight decay, but weight_decay={self.weight_decay:g}"
+            raise ValueError(f"{ignored}: set weight_decay=0, or optimizer='adamw'")
         if self.rollout == 1 and self.rollout_share != _ROLLOUT_SHARE:
-            raise ValueError(
-                f"rollout_share={self.rollout_share:g} would be ignored with rollout=1: set rollout to the number of "
-                "network calls, or leave rollout_share out"
-            )
+            ignored = f"rollout_share={self.rollout_share:g} would be ignored with rollout=1"
+            raise ValueError(f"{ignored}: set rollout to the number of network calls, or leave rollout_share out")
 
     def leads(self, task: Task) -> int:
         """Return the number of leads in a window; ValueError if a setting does not fit the task."""
         history, horizon = task.history, task.horizon
         if self.rollout > 1 and self.rollout * history <= horizon:
-            raise ValueError(
-                f"rollout={self.rollout} calls of {history} steps must reach beyond horizon={horizon}: set rollout to "
-                f"at least {horizon // history + 1}, or leave it out"
-            )
+            rule = f"rollout={self.rollout} calls of {history} steps must reach beyond horizon={horizon}"
+            raise ValueError(f"{rule}: set rollout to at least {horizon // history + 1}, or leave it out")
         if self.rollout > 1 and task.inputs:
-            raise ValueError(
-                f"rollout={self.rollout} needs forecasts of all inputs, and inputs={list(task.inputs)} are not "
-                "forecast: leave rollout out, or add them to Task.variables"
-            )
+            rule = f"rollout={self.rollout} needs forecasts of all inputs, and inputs={list(task.inputs)} are not"
+            raise ValueError(f"{rule} forecast: leave rollout out, or add them to Task.variables")
         if self.lead_weights is not None and len(self.lead_weights) != horizon:
-            raise ValueError(
-                f"lead_weights has {len(self.lead_weights)} numbers and the task horizon={horizon}: give one per step"
-            )
+            count = len(self.lead_weights)
+            raise ValueError(f"lead_weights has {count} numbers and the task horizon={horizon}: give one per step")
         if unknown := sorted(dict(self.variable_weights).keys() - set(task.forecast_variables)):
-            raise ValueError(
-                f"variable_weights names {unknown}, which must be variables of {list(task.forecast_variables)}"
-            )
+            names = list(task.forecast_variables)
+            raise ValueError(f"variable_weights names {unknown}, which must be variables of {names}")
         return horizon if self.rollout == 1 else self.rollout * history

@@ -24,15 +24,11 @@ _STREAM_BYTES = 2**32  # enough to mix thousands of windows on any grid
 
 @dataclass(frozen=True)
 class Plan:
-    """How windows are read. It decides their order, so a resumed run keeps it.
+    """How windows are read. It decides their order, so a resumed run keeps it."""
 
-    "memory": all states are decoded once and kept; every epoch is a random order of all windows. "stream": shards of
-    `shard` consecutive windows are read in random order, and the windows of `group` shards are shuffled together.
-    """
-
-    mode: str
-    shard: int = 0
-    group: int = 0
+    mode: str  # "memory": all states are decoded once and kept; "stream": shards are read in random order
+    shard: int = 0  # consecutive windows
+    group: int = 0  # shards whose windows are shuffled together
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,17 +40,10 @@ class Batch:
 
 
 def choose_plan(
-    sources: Sequence[Source],
-    windows: Sequence[np.ndarray],
-    batch_size: int,
-    memory: int | str = "auto",
+    sources: Sequence[Source], windows: Sequence[np.ndarray], batch_size: int, memory: int | str = "auto",
     share: float = 1.0,
-) -> Plan:
-    """Return how to read windows within a `share` of `memory` bytes: from memory if all states fit, else as a stream.
-
-    "auto" is 60 % of the free memory; states that do not fit are streamed through at most 4 GiB, or more if long chunks
-    need it.
-    """
+) -> Plan:  # fmt: skip
+    """Return how to read windows in a `share` of `memory` bytes: from memory if all states fit, else as a stream."""
     budget = memory
     if memory == "auto":
         free = host_memory.free_memory()
@@ -110,29 +99,19 @@ def _count_states(windows: Sequence[np.ndarray]) -> int:
 class WindowStream:
     """Windows of one or several series in a reproducible random order, streamed every epoch or kept in memory.
 
-    The order depends on seed, epoch, world size and plan alone, not on threads, engine or where the run was stopped. In
-    an epoch every window comes once, on one of the ranks, in batches of nearly equal size; every rank has the same
-    number of batches, so that none waits. With plan "memory" the batches of all ranks together are those of a single
-    rank with `world_size` times the `batch_size`; with plan "stream" every rank reads shards of its own.
+    The order depends on seed, epoch, world size and plan alone. In an epoch every window comes once, on one of the
+    ranks, which have the same number of batches. With plan "memory" the batches of all ranks together are those of a
+    single rank with `world_size` times the `batch_size`; with plan "stream" every rank reads shards of its own.
 
     `windows` are the positions of the windows of each series, (window, T). `batch_size` is the largest on one rank.
     `states`, for plan "memory", are all states that windows use if they are already read, (N, C, H, W).
     """
 
     def __init__(
-        self,
-        sources: Sequence[Source],
-        windows: Sequence[np.ndarray],
-        *,
-        batch_size: int,
-        plan: Plan,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        shuffle: bool = True,
-        states: np.ndarray | None = None,
+        self, sources: Sequence[Source], windows: Sequence[np.ndarray], *, batch_size: int, plan: Plan, seed: int = 0,
+        rank: int = 0, world_size: int = 1, shuffle: bool = True, states: np.ndarray | None = None,
         device: torch.device | str = "cpu",
-    ):
+    ):  # fmt: skip
         self.sources, self.windows, self.plan = list(sources), list(windows), plan
         self.seed, self.rank, self.world_size, self.shuffle = seed, rank, world_size, shuffle
         self.count = sum(map(len, windows))
@@ -254,7 +233,6 @@ class WindowStream:
         return np.concatenate(rows), states_NX
 
     def _from_memory(self, epoch: int, skipped: int) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
-        """Yield one group of all windows of this rank."""
         windows = self.order(epoch)[skipped:]
         yield windows, self._rows[windows], self._states
 

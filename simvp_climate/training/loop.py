@@ -35,29 +35,20 @@ EXPLOSION_FACTOR = 1000  # a loss above this multiple of the recent median is an
 
 
 class TrainingLoop:
-    """Train a network in place: epochs of steps, each epoch validated and saved.
-
-    `fit` leaves the network with the weights of the best epoch on the second of `splits`, or else of the last epoch.
-    """
+    """Train a network in place, to the weights of the best epoch on the second of `splits`, or of the last epoch."""
 
     def __init__(
-        self,
-        fabric: Fabric,
-        network: SimVPv2,
-        config: TrainConfig,
-        loss: Loss,
-        splits: list[Split],
-        run: Run,
+        self, fabric: Fabric, network: SimVPv2, config: TrainConfig, loss: Loss, splits: list[Split], run: Run,
         stop: Stop,
-    ):
+    ):  # fmt: skip
         self.fabric, self.config, self.loss, self.run, self.stop = fabric, config, loss, run, stop
         self.train_split, self.valid_split = splits[0], splits[1] if splits[1:] else None
         self.stream = self.train_split.stream(config, fabric)
         if config.accumulate_grad_batches > len(self.stream):
+            count = f"{len(self.stream)} (of {self.stream.count} windows, batch_size={config.batch_size})"
             raise ValueError(
                 f"accumulate_grad_batches={config.accumulate_grad_batches} batches make a step, and an epoch has "
-                f"{len(self.stream)} (of {self.stream.count} windows, batch_size={config.batch_size}): take at most "
-                f"{len(self.stream)}"
+                f"{count}: take at most {len(self.stream)}"
             )
         memory.check_step(network, config, self.stream.batch_size, loss.max_leads, loss.area_CHW.shape[-2:], fabric)
         if fabric.device.type == "cpu":
@@ -76,9 +67,8 @@ class TrainingLoop:
         self.rollout_start = self.total_steps
         if config.rollout > 1:
             self.rollout_start -= max(1, round(config.rollout_share * self.total_steps))
-        self.state = TrainingState(
-            self.network, self.optimizer, fabric.strategy.precision, LossMonitor(fabric, self.stream.sizes / self.sizes)
-        )
+        losses = LossMonitor(fabric, self.stream.sizes / self.sizes)
+        self.state = TrainingState(self.network, self.optimizer, fabric.strategy.precision, losses)
         self.epoch, self.step = 0, 0  # the current epoch, and the steps done in it
 
     def fit(self) -> list[dict]:
@@ -167,9 +157,8 @@ class TrainingLoop:
             value, batch = failure
             inits = self.train_split.inits[self.stream.windows_of(self.epoch, batch)]
             windows = ", ".join(map(str, inits[:4])) + (f" and {len(inits) - 4} more" if len(inits) > 4 else "")
-            raise FloatingPointError(
-                f"the loss became {value:.4g} {self._position()}, in the windows initialized at {windows}{self._hint()}"
-            )
+            message = f"the loss became {value:.4g} {self._position()}, in the windows initialized at {windows}"
+            raise FloatingPointError(message + self._hint())
         self.bar.set_postfix_str(_progress_text(losses.values[-1], self.state.records, self.loss))
         if log:
             self.fabric.log_dict({"running_loss": losses.values[-1]}, step=step + 1)
@@ -338,8 +327,7 @@ class LossMonitor:
 class StepPacer:
     """Decide after each step whether to check the losses, save the state, or stop.
 
-    A check synchronizes the GPU, so it waits for `LOSS_CHECK_EVERY` batches. Several processes check at the same
-    steps and agree there whether to stop: if any rank was signalled, all ranks stop.
+    Several processes check at the same steps and agree there whether to stop: if one was signalled, all stop.
     """
 
     def __init__(self, fabric: Fabric, stop: Stop, config: TrainConfig, run: Run):

@@ -53,8 +53,7 @@ def check_network(network: SimVPv2, fabric: Fabric) -> None:
 def activation_bytes(network: nn.Module, leads: int, grid: tuple[int, int]) -> int:
     """Return the bytes per window that a float32 training step keeps for the backward pass of a rollout to `leads`.
 
-    The meta device computes shapes without values. Temporary memory (padded copies, gradients) adds about a quarter,
-    measured on CPU, see docs/speed.md. Activation checkpointing is not taken into account.
+    Temporary memory adds about a quarter, see docs/speed.md. Activation checkpointing is not taken into account.
     """
     batch = 2  # batch norm in training needs more than one value per channel, even on a grid of one cell
     meta_network = copy.deepcopy(network).to("meta").train()
@@ -99,7 +98,7 @@ def check_step(
 
 @contextmanager
 def explain_errors(config: TrainConfig) -> Iterator[None]:
-    """Raise MemoryError, with settings that take less, where torch runs out of memory on a GPU or on a CPU."""
+    """Raise MemoryError, with settings that take less, where torch runs out of memory."""
     try:
         yield
     except RuntimeError as error:

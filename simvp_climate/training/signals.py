@@ -52,10 +52,7 @@ def exit_with_status() -> None:
 
 @contextmanager
 def watch() -> Iterator[Stop]:
-    """Handle SIGINT, SIGTERM and SIGUSR1 while the context lasts; only the main thread receives signals.
-
-    Afterwards the previous handlers are restored. A signal that came too late to stop the run stops the process now.
-    """
+    """Handle SIGINT, SIGTERM and SIGUSR1; a signal that came too late to stop the run stops the process afterwards."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop

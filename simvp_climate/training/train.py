@@ -22,17 +22,10 @@ from simvp_climate.training.loss import Loss
 
 
 def train(
-    task: Task,
-    dataset: xr.Dataset | Sequence[xr.Dataset],
-    *,
-    valid: xr.Dataset | Sequence[xr.Dataset] | None,
-    model: SimVPv2Config | None = None,
-    config: TrainConfig | None = None,
-    directory: str | os.PathLike | None = None,
-    start_from: Forecaster | None = None,
-    logger: Logger | None = None,
-    device: str = "auto",
-) -> Forecaster:
+    task: Task, dataset: xr.Dataset | Sequence[xr.Dataset], *, valid: xr.Dataset | Sequence[xr.Dataset] | None,
+    model: SimVPv2Config | None = None, config: TrainConfig | None = None, directory: str | os.PathLike | None = None,
+    start_from: Forecaster | None = None, logger: Logger | None = None, device: str = "auto",
+) -> Forecaster:  # fmt: skip
     """Train a SimVPv2 on a dataset and return the forecaster.
 
     The loss is the area-weighted squared error, each channel and lead in units of its typical change, unless `config`
@@ -110,10 +103,8 @@ def train(
     config = _resolve_precision(config, accelerator)
     fabric = distributed.start(accelerator, config.precision, logger)
     if config.batch_size % fabric.world_size:
-        raise ValueError(
-            f"batch_size={config.batch_size} must be a multiple of {fabric.world_size}, the number of processes that "
-            "share each batch"
-        )
+        rule = f"must be a multiple of {fabric.world_size}, the number of processes that share each batch"
+        raise ValueError(f"batch_size={config.batch_size} {rule}")
     # only the first process saves
     with checkpoint.lock(directory if fabric.is_global_zero else None) as run_directory, signals.watch() as stop:
         setup, training, validation = datasets.open_data(task, leads, dataset, valid)
@@ -159,11 +150,8 @@ def _check_arguments(arguments: dict, config: TrainConfig) -> None:
             raise ValueError(f"{name} is a {type(arguments[name]).__name__}: give a {example}")
     if config.patience is not None and arguments["valid"] is None:
         raise ValueError(f"patience={config.patience} counts epochs without a better validation loss: give valid")
-    for name, needed in {
-        "validation_windows": "valid",
-        "save_minutes": "directory",
-        "statistics": "start_from",
-    }.items():
+    needs = {"validation_windows": "valid", "save_minutes": "directory", "statistics": "start_from"}
+    for name, needed in needs.items():
         value = getattr(config, name)
         if arguments[needed] is None and value != getattr(TrainConfig, name):
             raise ValueError(f"{name}={value!r} would be ignored without {needed}: give {needed}, or leave {name} out")

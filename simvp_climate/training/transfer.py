@@ -42,10 +42,9 @@ def choose_model(model: SimVPv2Config | None, pretrained: Forecaster | None) -> 
 
 
 def choose_padding(model: SimVPv2Config, pretrained: Forecaster | None, setup: Setup) -> SimVPv2Config:
-    """Return the model with "auto" resolved, and "sphere" as "sphere_with_poles" if the grid has rows on the poles.
+    """Return the model with the padding of the grid in place of "auto" and "sphere", after checking that it fits.
 
-    "auto" is the padding of the pretrained network if both grids, or neither, go around the globe; else it follows
-    from the grid.
+    "auto" is the padding of the pretrained network if both grids, or neither, go around the globe.
     """
     is_global, poles = closes_longitude(setup.longitude), reaches_poles(setup.latitude)
     south, north, west, east = *setup.latitude[[0, -1]], *setup.longitude[[0, -1]]
@@ -115,10 +114,8 @@ def _check_task(pretrained: Forecaster, setup: Setup, shared: Sequence[Channel])
     for name in ("history", "step"):
         value, trained = getattr(task, name), getattr(pretrained.task, name)
         if value != trained:
-            raise ValueError(
-                f"{name}={value!r} must be {trained!r}, for which the weights of start_from were trained. Set "
-                f"{name}={trained!r}, or train without start_from"
-            )
+            rule = f"{name}={value!r} must be {trained!r}, for which the weights of start_from were trained"
+            raise ValueError(f"{rule}. Set {name}={trained!r}, or train without start_from")
     if not shared:
         raise ValueError(
             f"start_from forecasts {_names(pretrained.normalizer.channels)}, none of {_names(channels)}: there is "
@@ -127,18 +124,14 @@ def _check_task(pretrained: Forecaster, setup: Setup, shared: Sequence[Channel])
     for name in sorted({channel.variable for channel in shared}):
         transform, trained = dict(task.transforms).get(name), dict(pretrained.task.transforms).get(name)
         if transform != trained:
-            raise ValueError(
-                f"transforms of {name!r} is {transform!r}, but must be {trained!r}, for which the weights of "
-                "start_from were trained"
-            )
+            rule = f"must be {trained!r}, for which the weights of start_from were trained"
+            raise ValueError(f"transforms of {name!r} is {transform!r}, but {rule}")
 
 
 @torch.no_grad()
 def copy_weights(network: nn.Module, pretrained: Forecaster, roles: tensors.ChannelRoles) -> dict:
     """Copy the pretrained weights into a new network; return the names of channels "taken", "new" and "left_out".
 
-    Weights of the first convolution are copied for inputs (channels or forcings) of the same name, those of the readout
-    for outputs of the same name, and all weights in between. The scales of change are statistics and are not copied.
     The network predicts changes of variables that are also inputs, and states of all others: an output that has become
     an input, or is no longer one, counts as new.
     """
@@ -150,7 +143,7 @@ def copy_weights(network: nn.Module, pretrained: Forecaster, roles: tensors.Chan
     if pretrained.network.config.predict == "state":
         redefined = []
     for name, value in weights.items():
-        if name == "change_scale_TC":
+        if name == "change_scale_TC":  # a statistic
             continue
         if name == "encoder.0.conv.weight":
             for index, source in _matches(inputs, trained_inputs):
