@@ -30,9 +30,8 @@ def read_batches(
         rows = slice(start, min(start + batch, len(histories)))
         # histories overlap: read every state once
         positions, indices = np.unique(histories[rows], return_inverse=True)
-        indices = indices.reshape(-1, history)
+        indices, times = indices.reshape(-1, history), dataset.indexes["time"][positions]
         states = reader.read(source, positions)
-        times = dataset.indexes["time"][positions]
         rules.raise_first(rules.incomplete_history(states, request.canonical, times, statistics.mask))
         state_digests = [_digest(state) for state in states]
         digests = [hashlib.sha256(b"".join(state_digests[index] for index in row)).digest() for row in indices]

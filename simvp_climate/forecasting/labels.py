@@ -28,12 +28,9 @@ def label(
     """
     inits, canonical = request.init_times(histories), request.canonical
     forecast = _canonical_forecast(states, canonical, inits, forecaster.task, forecaster.output_statistics)
-    forecast = forecast.assign_attrs(
-        origin_attributes(forecaster, canonical.original),
-        init_start=str(inits.min()),
-        init_end=str(inits.max()),
-        data_sha256=combine_init_digests(digests),
-    )
+    attributes = origin_attributes(forecaster, canonical.original)
+    attributes |= {"init_start": str(inits.min()), "init_end": str(inits.max())}
+    forecast = forecast.assign_attrs(attributes, data_sha256=combine_init_digests(digests))
     return cf_encoding.encode(canonical.restore(forecast), canonical.axes)
 
 

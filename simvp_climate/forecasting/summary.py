@@ -36,12 +36,12 @@ def html(forecaster: Any) -> str:
     latitude, longitude = forecaster.latitude, forecaster.longitude
     config, versions = provenance.get("config", {}), provenance.get("versions", {})
     training = f"{config.get('epochs', '?')} epochs, seed {config.get('seed', '?')}, {provenance.get('device', '')}"
+    origin = f"{latitude[0]:g}, {longitude[0]:g}"
     steps = f"{task.horizon} steps of {task.step} from {task.history} states"
     rows = {
         "forecasts": f"{', '.join(task.forecast_variables)}: {steps}",
         "forcings": ", ".join(task.forcings),
-        "grid": f"{latitude.size} latitudes, {longitude.size} longitudes, from {latitude[0]:g}, "
-        f"{longitude[0]:g} degrees",
+        "grid": f"{latitude.size} latitudes, {longitude.size} longitudes, from {origin} degrees",
         "network": f"SimVPv2, {parameter_millions(forecaster.network):.2g} M parameters",
         "trained on": f"{provenance.get('training', '?')} ({training})",
         "validated on": str(provenance.get("validation") or "nothing: weights of the last epoch"),
@@ -55,10 +55,8 @@ def html(forecaster: Any) -> str:
 
 def _statistics_lines(normalizer: Normalizer) -> list[str]:
     """Return one line per channel with mean and standard deviation; of many channels, the first ones."""
-    rows = zip(normalizer.channels, normalizer.units, normalizer.mean, normalizer.std, strict=True)
-    lines = [
-        f"{channel}: mean {mean:.5g}, standard deviation {std:.4g} {unit}".strip() for channel, unit, mean, std in rows
-    ]
+    rows = zip(normalizer.channels, normalizer.mean, normalizer.std, normalizer.units, strict=True)
+    lines = ["{}: mean {:.5g}, standard deviation {:.4g} {}".format(*row).strip() for row in rows]
     if len(lines) <= _MAX_CHANNELS + 1:
         return lines
     return [*lines[:_MAX_CHANNELS], f"and {len(lines) - _MAX_CHANNELS} more"]

@@ -69,10 +69,8 @@ def lock(directory: str | os.PathLike | None) -> Iterator[Path | None]:
         try:
             stack.enter_context(files.lock(path))
         except BlockingIOError as error:
-            raise RuntimeError(
-                f"directory={str(path)!r} is in use: another process trains there. Wait until it has ended, or choose "
-                "another directory"
-            ) from error
+            message = f"directory={str(path)!r} is in use: another process trains there"
+            raise RuntimeError(f"{message}. Wait until it has ended, or choose another directory") from error
         for name in (_STATE, _CURVE, _RESULT):
             files.unfinished_path(path / name).unlink(missing_ok=True)
         yield path
@@ -152,13 +150,11 @@ def _load(directory: Path) -> dict:
         saved_format = saved.get("format", 1)
     except (OSError, MemoryError) as error:  # the file may be intact
         error_type, reason = (OSError, error) if isinstance(error, OSError) else (MemoryError, "too little free memory")
-        raise error_type(
-            f"{str(path)!r} cannot be read now ({reason}). Nothing was changed: call again later"
-        ) from error
+        message = f"{str(path)!r} cannot be read now ({reason}). Nothing was changed: call again later"
+        raise error_type(message) from error
     except Exception as error:
-        raise ValueError(
-            f"{str(path)!r} cannot be read as a training state: it is damaged. Move it away to start anew"
-        ) from error
+        message = f"{str(path)!r} cannot be read as a training state: it is damaged. Move it away to start anew"
+        raise ValueError(message) from error
     if saved_format != _FORMAT:
         raise ValueError(
             f"{str(path)!r} was saved by another version of simvp_climate (format {saved_format}, this one reads "
@@ -174,10 +170,8 @@ def resume(run: Run) -> dict | None:
     saved = _load(run.directory)
     if saved["fingerprint"] != run.fingerprint:
         changes = files.differences(json.loads(saved["fingerprint"]), json.loads(run.fingerprint), _DIGESTS)
-        raise ValueError(
-            f"directory={str(run.directory)!r} holds another run, as {'; '.join(changes)}. Choose another directory, "
-            "or call with the settings of that run to resume it"
-        )
+        message = f"directory={str(run.directory)!r} holds another run, as {'; '.join(changes)}"
+        raise ValueError(f"{message}. Choose another directory, or call with the settings of that run to resume it")
     return saved
 
 

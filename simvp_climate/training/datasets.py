@@ -37,12 +37,8 @@ class Series:
     dataset: xr.Dataset  # canonical, one of those of `canonical`
     canonical: Canonical
     channels: tuple[reader.Channel, ...]
+    times: pd.Index  # of its states
     windows: np.ndarray  # positions in time of its windows, (window, history + leads)
-
-    @property
-    def times(self) -> pd.Index:
-        """The times of its states."""
-        return self.dataset.indexes["time"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,19 +73,9 @@ def open_data(task: Task, leads: int, dataset: Data, valid: Data | None) -> tupl
     grid, channels = training[0].dataset, training[0].channels
     units = tuple(grid[channel.variable].attrs.get("units", "") for channel in channels)
     log_scale, bounds = resolve_transforms(channels, units, task.transforms)
-    setup = Setup(
-        task=task,
-        leads=leads,
-        channels=channels,
-        units=units,
-        roles=channel_roles(task, channels),
-        log_scale=log_scale,
-        bounds=bounds,
-        latitude=grid["latitude"].values,
-        longitude=grid["longitude"].values,
-        weights=latitude_weights(grid["latitude"]).values,
-    )
-    return setup, training, validation
+    axes = grid["latitude"].values, grid["longitude"].values
+    roles, weights = channel_roles(task, channels), latitude_weights(grid["latitude"]).values
+    return Setup(task, leads, channels, units, roles, log_scale, bounds, *axes, weights), training, validation
 
 
 def _open_series(task: Task, leads: int, dataset: Data, name: str) -> list[Series]:
@@ -97,21 +83,18 @@ def _open_series(task: Task, leads: int, dataset: Data, name: str) -> list[Serie
     originals = dataset if isinstance(dataset, list | tuple) else [dataset]
     for original in originals:
         if not isinstance(original, xr.Dataset):
-            raise ValueError(
-                f"{name} has type {type(original).__name__}, but must be an xarray.Dataset: "
-                f"{name} = sc.open_dataset(path, variables)"
-            )
+            message = f"{name} has type {type(original).__name__}, but must be an xarray.Dataset"
+            raise ValueError(f"{message}: {name} = sc.open_dataset(path, variables)")
     if not originals:
         raise ValueError(f"{name} is an empty list. Give at least one series: {name}=[ds]")
     canonicals = [canonicalize(original, task.all_variables, task.levels) for original in originals]
     members = [(member, canonical) for canonical in canonicals for member in canonical.series]
     series = []
     for index, (member, canonical) in enumerate(members):
-        channels = reader.list_channels(member)
         times, label = member.indexes["time"], _series_name(name, index, len(members))
         check_times(times, label, canonical.axes.time)
         windows = find_windows(times, task.step, task.history, leads, label)
-        series.append(Series(member, canonical, channels, windows))
+        series.append(Series(member, canonical, reader.list_channels(member), times, windows))
     return series
 
 
@@ -136,18 +119,9 @@ class Split:
 
     def stream(self, config: TrainConfig, fabric: Fabric, shuffle: bool = True) -> loader.WindowStream:
         """Return the windows of this process as batches."""
-        return loader.WindowStream(
-            self.sources,
-            self.windows,
-            batch_size=config.batch_size // fabric.world_size,
-            plan=self.plan,
-            seed=config.seed,
-            rank=fabric.global_rank,
-            world_size=fabric.world_size,
-            shuffle=shuffle,
-            states=self.states,
-            device=fabric.device,
-        )
+        ranks = {"rank": fabric.global_rank, "world_size": fabric.world_size, "device": fabric.device}
+        settings = {"batch_size": config.batch_size // fabric.world_size, "seed": config.seed, "shuffle": shuffle}
+        return loader.WindowStream(self.sources, self.windows, plan=self.plan, states=self.states, **settings, **ranks)
 
     def check_unchanged(self) -> None:
         """Raise ValueError if the store changed since its statistics were computed."""
@@ -162,10 +136,7 @@ class Split:
 def read_split(
     setup: Setup, series: list[Series], name: str, config: TrainConfig, plan: Plan | None, share: float, fabric: Fabric
 ) -> Split:
-    """Return the windows of some series with their statistics.
-
-    `plan` is how a resumed run read them, or None to decide now, with at most a `share` of the free memory.
-    """
+    """Return the windows of some series with their statistics; `plan` None decides now, within a `share` of memory."""
     windows = [each.windows for each in series]
     if name == "valid":
         windows = _spread_evenly(windows, config.validation_windows)
@@ -196,18 +167,10 @@ def _spread_evenly(windows: list[np.ndarray], count: int) -> list[np.ndarray]:
 
 
 def read_splits(
-    setup: Setup,
-    training: list[Series],
-    validation: list[Series],
-    config: TrainConfig,
-    plans: Sequence[Plan] | None,
-    inherited: Forecaster | None,
-    fabric: Fabric,
-) -> tuple[list[Split], Normalizer]:
-    """Return the windows of the training period and, if any, of the validation period, and the normalizer of both.
-
-    The statistics of `inherited` replace those of the training period for the channels that it has.
-    """
+    setup: Setup, training: list[Series], validation: list[Series], config: TrainConfig,
+    plans: Sequence[Plan] | None, inherited: Forecaster | None, fabric: Fabric,
+) -> tuple[list[Split], Normalizer]:  # fmt: skip
+    """Return the windows of both periods, and their normalizer: of `inherited` for the channels that it has."""
     # processes on one machine share its memory, and the validation period gets a quarter of it
     share = (0.75 if validation else 1.0) * distributed.count()[1] / fabric.world_size
     train_plan, valid_plan = (*plans, None)[:2] if plans else (None, None)
@@ -224,16 +187,12 @@ def read_splits(
         new = [index for index in new if setup.channels[index] not in inherited.normalizer.channels]
         normalizer = normalizer.inherit(inherited.normalizer)
     transforms = dict(setup.task.transforms)
-
-    def locate(split: Split, index: int, value: float) -> str:
-        return rules.find_value(split.series, split.sources, split.windows, index, value)
-
+    locate = [partial(rules.find_value, split.series, split.sources, split.windows) for split in splits]
+    find_new = lambda index, value: locate[0](new[index], value)  # noqa: E731
     chosen = statistics.select(new), normalizer.select(new)
-    find_new = lambda index, value: locate(splits[0], new[index], value)  # noqa: E731
     findings = [rules.unusable_channels(*chosen, canonical, transforms, find_new)]
-    for split in splits[1 if inherited is None else 0 :]:
-        canonical = split.series[0].canonical
-        arguments = split.statistics, normalizer, canonical, transforms, split.name, partial(locate, split)
+    for split, find in list(zip(splits, locate, strict=True))[1 if inherited is None else 0 :]:
+        arguments = split.statistics, normalizer, split.series[0].canonical, transforms, split.name, find
         findings.append(rules.unlike_training_period(*arguments))
     rules.raise_first(chain(*findings))
     return splits, normalizer
@@ -252,9 +211,7 @@ def read_statics(setup: Setup, dataset: Data, inherited: Forecaster | None) -> n
         rules.raise_first(findings)
         for index, other in enumerate(values[1:], start=1):
             if not np.array_equal(other, values[0]):
-                raise ValueError(
-                    f"{name!r} in forcings differs between dataset[0] and dataset[{index}], but a run has one such "
-                    "field. Omit it from forcings, or train on the series one by one"
-                )
+                message = f"{name!r} in forcings differs between dataset[0] and dataset[{index}]"
+                raise ValueError(f"{message}. Omit it from forcings, or train on the series one by one")
         fields.append(values[0])
     return np.stack(fields) if fields else np.empty((0, setup.latitude.size, setup.longitude.size))

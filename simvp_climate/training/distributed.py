@@ -46,21 +46,16 @@ def start(accelerator: str, precision: str, logger: Logger | None) -> Fabric:
     if accelerator == "cuda" and local_size > torch.cuda.device_count():
         raise ValueError(
             f"{local_size} processes on a machine need {local_size} GPUs, and {torch.cuda.device_count()} are visible: "
-            "start one for each (srun --gpus-per-node, not --gpus-per-task, which hides the others), or train with "
-            "device='cpu'"
+            "start one for each (srun --gpus-per-node, not --gpus-per-task), or train with device='cpu'"
         )
     # torch warns of slow strides of depth-wise weights, but strides along a single channel have no effect
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     # the replacement that the warning names is not public yet
     warnings.filterwarnings("ignore", message="torch.distributed.nn.functional.all_reduce is deprecated")
-    fabric = Fabric(
-        devices=local_size,
-        num_nodes=machines,
-        # buffers are the same everywhere, and sending them between the calls of a rollout would break the gradient
-        strategy=DDPStrategy(forward_sync_buffers=False),
-        plugins=[TorchElasticEnvironment() if TorchElasticEnvironment.detect() else SLURMEnvironment()],
-        **options,
-    )
+    # buffers are the same everywhere, and sending them between the calls of a rollout would break the gradient
+    options["strategy"] = DDPStrategy(forward_sync_buffers=False)
+    options["plugins"] = [TorchElasticEnvironment() if TorchElasticEnvironment.detect() else SLURMEnvironment()]
+    fabric = Fabric(devices=local_size, num_nodes=machines, **options)
     fabric.launch()
     return fabric
 

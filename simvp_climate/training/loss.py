@@ -3,6 +3,8 @@
 Shape suffixes: B window of a batch, T time or lead, C channel, H latitude, W longitude, F forcing.
 """
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import torch
@@ -24,10 +26,7 @@ class Loss:
     def __init__(
         self, config: TrainConfig, setup: Setup, normalizer: Normalizer, forcings: Forcings, device: torch.device
     ):
-        def tensor(values: np.ndarray) -> Tensor:
-            return torch.as_tensor(values, dtype=torch.float32, device=device)
-
-        task = setup.task
+        task, tensor = setup.task, partial(torch.as_tensor, dtype=torch.float32, device=device)
         # the number of leads of the task, and of the longest rollout
         self.history, self.horizon, self.max_leads = task.history, task.horizon, setup.leads
         self.forcings, self.device, self.roles = forcings, device, setup.roles
