@@ -24,6 +24,7 @@ import typer
 import xarray as xr
 
 import simvp_climate as sc
+from simvp_climate.data.files import write_atomically
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -33,7 +34,6 @@ TRAINING = dict(epochs=2, batch_size=12, learning_rate=3e-3, ema_decay=0.985, va
 
 _NETCDF, _ANIMATIONS = (".nc",), (".gif", ".mp4")
 _PICTURES = (".png", ".pdf", ".svg", ".eps", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
-
 
 Figure = StrEnum("Figure", ["maps", "hovmoller", "animate", "scores", "scorecard"])
 # the options of `plot` that each figure uses; the others are refused
@@ -52,12 +52,11 @@ def _print_version(requested: bool) -> None:
         raise typer.Exit
 
 
+_VERSION = typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+
+
 @app.callback()
-def main(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
-    ] = False,
-) -> None:
+def main(version: Annotated[bool, _VERSION] = False) -> None:
     """Learned weather and climate forecasts on latitude-longitude grids.
 
     Example: simvp-climate check era5.zarr --variables z500,t2m
@@ -111,14 +110,14 @@ def _train_and_score(out: Path, device: str, months: int) -> None:
     scores = sc.score(forecast, test, climatology=sc.baselines.climatology(before))
 
     forecaster.save(out / "forecaster.safetensors")
-    _write(out / "forecast.nc", forecast.to_netcdf)
-    _write(out / "scores.nc", scores.to_netcdf)
-    _write(out / "scores.csv", scores.to_dataframe().to_csv)
+    write_atomically(out / "forecast.nc", forecast.to_netcdf)
+    write_atomically(out / "scores.nc", scores.to_netcdf)
+    write_atomically(out / "scores.csv", scores.to_dataframe().to_csv)
     title = "Simulated climate: 3 days from 2004-02-01 00 UTC"
     maps = sc.plot.maps(forecast, test, init="2004-02-01", lead="3D", title=title)
     figures = {"scores": sc.plot.scores(scores), "scorecard": sc.plot.scorecard(scores), "maps": maps}
     for name, figure in figures.items():
-        _write(out / f"{name}.png", partial(figure.savefig, dpi=120))
+        write_atomically(out / f"{name}.png", partial(figure.savefig, dpi=120))
     print(sc.score_table(scores, ["rmse", "acc", "small_scale_variance"]).round(2).to_string(na_rep="-"))
     print(f"Simulated climate, {test.time.values[0]:.10} to {test.time.values[-1]:.10}: {_skill_summary(scores)}.")
     print(f"Written to {out}/: {', '.join(sorted(path.name for path in out.iterdir()))}")
@@ -149,7 +148,7 @@ def check(
         page = f"<!DOCTYPE html><html><head><meta charset='utf-8'><title>check {html.escape(path)}</title></head>"
         text = f"{page}<body style='font-family:sans-serif'>{report._repr_html_()}</body></html>"
         with _usage_errors(check):
-            _write(html_path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+            write_atomically(html_path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
     severities = {finding.severity for finding in report.findings}
     raise typer.Exit(int("error" in severities or (strict and "warning" in severities)))
 
@@ -185,7 +184,7 @@ def forecast(
             forecasts = trained.hindcast(ds, init or None, every or None, horizon, store=out)
         else:
             forecasts = trained(ds, init or None, every or None, horizon)
-            _write(out, forecasts.to_netcdf)
+            write_atomically(out, forecasts.to_netcdf)
     times, leads = forecasts["init_time"].values, forecasts.sizes["lead_time"]
     names = ", ".join(map(str, forecasts.data_vars))
     print(f"{out}: {len(times)} forecasts of {names}, {leads} leads, from {times[0]} to {times[-1]}")
@@ -208,8 +207,8 @@ def score(
     Example: simvp-climate score forecast.zarr graphcast.zarr --truth era5.zarr --train 1979:2015 --out scores.nc
 
     Forecasts after the first have the names of their files, preceded by folders where two would be the same. Intervals
-    are [lower, upper]; fewer than five verified blocks give none. Exit status 0 when the scores are
-    printed, 2 if a file cannot be opened or written, or is unsuitable.
+    are [lower, upper]; fewer than five verified blocks give none. Exit status 0 when the scores are printed, 2 if a
+    file cannot be opened or written, or is unsuitable.
     """
     with _usage_errors(score):
         _check_out(out, "--out", _NETCDF)
@@ -221,10 +220,10 @@ def score(
             years = train.split(":")
             if len(years) != 2:
                 raise ValueError(f"--train {train} is not a period: write first:last, 1979:2015")
-            training = _select_period(analyses, years[0], years[1], truth, ("--train", "--train"))
+            training = _select_period(analyses, *years, truth, ("--train", "--train"))
             climatology = sc.baselines.climatology(training)
-            damped_persistence = sc.baselines.fit_damped_persistence(training, climatology, first["lead_time"])
-            baselines["damped persistence"] = damped_persistence
+            damped = sc.baselines.fit_damped_persistence(training, climatology, first["lead_time"])
+            baselines["damped persistence"] = damped
         reserved = ["persistence", "climatology", *baselines, str(first.attrs.get("system", "forecast"))]
         baselines |= dict(zip(_system_names(forecasts[1:], reserved), others, strict=True))
         scores = sc.score(
@@ -232,9 +231,9 @@ def score(
             skipna=skipna, allow_overlap=allow_overlap,
         )  # fmt: skip
         if out is not None:
-            _write(out, scores.to_netcdf)
+            write_atomically(out, scores.to_netcdf)
         if csv is not None:
-            _write(csv, sc.score_table(scores).to_csv)
+            write_atomically(csv, sc.score_table(scores).to_csv)
     print(_table_with_intervals(scores).to_string())
     print(f"{scores.attrs['verified_start']} to {scores.attrs['verified_end']}; intervals: {scores.attrs['intervals']}")
 
@@ -283,7 +282,7 @@ def plot(
             analyses = sc.open_dataset(truth, names, levels=_levels(stored)) if truth else None
             drawn = getattr(sc.plot, figure)(stored, analyses, **arguments)
         if figure != "animate":
-            _write(out, partial(drawn.savefig, dpi=dpi or 150))
+            write_atomically(out, partial(drawn.savefig, dpi=dpi or 150))
     print(out)
 
 
@@ -305,8 +304,7 @@ def reproduce(
         stored = _open_forecast(forecast)
         trained = [sc.Forecaster.load(path) for path in forecaster]
         task = trained[0].task
-        source = data or stored.attrs.get("data_source", "")
-        if not source:
+        if not (source := data or stored.attrs.get("data_source", "")):
             raise ValueError(f"{forecast} does not name its data: add --data")
         dataset = _open_states(source, task)
         _check_time(dataset, source)
@@ -355,9 +353,9 @@ def _check_time(ds: xr.Dataset, source: str) -> None:
 def _select_period(ds: xr.Dataset, start: str, end: str, source: str, options: tuple[str, str]) -> xr.Dataset:
     """Return the times from `start` to `end`, both included; an empty date means no limit."""
     _check_time(ds, source)
-    times = ds.indexes["time"]
     if not start and not end:
         return ds
+    times = ds.indexes["time"]
     if not times.is_monotonic_increasing:
         raise ValueError(f"the times of {source} are not in ascending order: write ds.sortby('time') to a new file")
     for option, date in zip(options, (start, end), strict=True):
@@ -465,17 +463,6 @@ def _open_scores(path: Path, variable: str, levels: Sequence[float] | None) -> x
             raise ValueError(f"--level {missing[0]} is not in {path}: it has {available or 'no levels'}")
         scores = scores.sel(level=list(levels))
     return scores
-
-
-def _write(path: Path, write: Callable) -> None:
-    """Write a file under a temporary name and rename it, so that `path` is never incomplete."""
-    unfinished = path.with_name(f"unfinished-{path.name}")
-    try:
-        write(unfinished)
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
 
 
 def _skill_summary(scores: xr.Dataset) -> str:

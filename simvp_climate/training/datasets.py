@@ -91,10 +91,11 @@ def _open_series(task: Task, leads: int, dataset: Data, name: str) -> list[Serie
     members = [(member, canonical) for canonical in canonicals for member in canonical.series]
     series = []
     for index, (member, canonical) in enumerate(members):
-        times, label = member.indexes["time"], _series_name(name, index, len(members))
+        channels, label = reader.list_channels(member), _series_name(name, index, len(members))
+        times = member.indexes["time"]
         check_times(times, label, canonical.axes.time)
         windows = find_windows(times, task.step, task.history, leads, label)
-        series.append(Series(member, canonical, reader.list_channels(member), times, windows))
+        series.append(Series(member, canonical, channels, times, windows))
     return series
 
 
