@@ -25,15 +25,12 @@ _STALE_PREFIXES = ("GRIB_", "cache_")
 
 
 def encode(forecast: xr.Dataset, axes: Axes | None = None) -> xr.Dataset:
-    """Return the forecast with CF attributes and encodings.
+    """Return the forecast with CF attributes and encodings; `axes` are its dimensions, None looks them up.
 
     Attributes of the data stay; missing ones that the vocabulary knows are added. `cell_methods` come from the data, or
-    from GRIB's step type for sums, means and extremes over time, never from a variable's name. Means and sums over time
-    keep the bounds of their valid times if the forecast has them: `valid_time_bnds(init_time, lead_time, bnds)`. `axes`
-    are the dimensions of the forecast; None looks them up.
+    from GRIB's step type for sums, means and extremes over time, never from a variable's name.
     """
-    axes = find_axes(forecast) if axes is None else axes
-    forecast = forecast.copy()
+    axes, forecast = axes or find_axes(forecast), forecast.copy()
     known = {"init_time": _INIT, "lead_time": _LEAD, "valid_time": _VALID}
     known |= {axes.latitude: LATITUDE_ATTRS, axes.longitude: LONGITUDE_ATTRS}
     for name, attributes in known.items():

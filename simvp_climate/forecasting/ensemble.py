@@ -168,9 +168,8 @@ def fit_amplitude(
     perturbations = _canonical_states(forecaster, perturbations)  # read once
 
     def ratio(amplitude: float) -> float:
-        forecast = perturbed_ensemble(
-            forecaster, valid, perturbations, amplitude, every=every, horizon=lead, members=members, seed=seed
-        )
+        options = {"every": every, "horizon": lead, "members": members, "seed": seed}
+        forecast = perturbed_ensemble(forecaster, valid, perturbations, amplitude, **options)
         ratios = spread_skill_ratio(forecast.isel(lead_time=[lead - 1]), valid)
         # NaN where the spread alone explains more than the error: far too much spread
         return float(np.mean([ratios[name].fillna(np.inf).mean() for name in ratios]))

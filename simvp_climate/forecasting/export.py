@@ -74,9 +74,7 @@ def export(path: Path, forecaster: Any) -> None:
         "forcings": forcings,
         "latitude": forecaster.latitude.astype(np.float64).tolist(),
         "longitude": forecaster.longitude.astype(np.float64).tolist(),
-        "step": task.step,
-        "history": task.history,
-        "horizon": task.horizon,
+        **{name: getattr(task, name) for name in ("step", "history", "horizon")},
         "input": f"states (batch, {task.history}, channel, latitude, longitude), float32, in units, in order of time",
         "output": f"forecasts (batch, {task.horizon}, channel, latitude, longitude), float32, in units",
     }

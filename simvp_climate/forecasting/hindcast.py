@@ -46,10 +46,9 @@ def write(
     store: str | os.PathLike, identity: dict, histories: np.ndarray, template: Callable[[np.ndarray], xr.Dataset],
     forecast: Callable[[np.ndarray], tuple[xr.Dataset, list[str]]], progress: bool,
 ) -> xr.Dataset:  # fmt: skip
-    """Write forecasts to a Zarr store, resuming after an earlier call, and open it.
+    """Write forecasts to a Zarr store, resuming after an earlier call, and open it; `identity` is from `identify`.
 
-    `identity` comes from `identify`. For histories (init, history), `forecast` returns forecasts and the digest of the
-    data of each initialization, `template` the same Dataset without values in memory.
+    `forecast` and `template` are like `forecaster.predict` and `forecaster.template`, of histories (init, history).
     """
     path = check_parent(store)
     lock_file = path.with_name(f"{path.name}.unfinished.lock")

@@ -23,8 +23,8 @@ def label(
 ) -> xr.Dataset:
     """Return forecasts as a Dataset with the names, grid, order and attributes of their initial data.
 
-    `states` is a NumPy or dask array (init, lead, member, channel, latitude, longitude) in the units of the data, from
-    `histories` (init, history); `digests` has one digest of the data for each initialization.
+    `states` are (init, lead, member, channel, latitude, longitude) in the units of the data, from `histories` (init,
+    history); `digests` has one digest of the data for each initialization.
     """
     inits, canonical = request.init_times(histories), request.canonical
     forecast = _canonical_forecast(states, canonical, inits, forecaster.task, forecaster.output_statistics)
@@ -36,8 +36,7 @@ def label(
 
 def origin_attributes(forecaster: Any, dataset: xr.Dataset) -> dict[str, str | int]:
     """Return the global attributes that name the forecaster and the data of a forecast."""
-    task, provenance = forecaster.task, forecaster.provenance
-    package = version("simvp-climate")
+    task, provenance, package = forecaster.task, forecaster.provenance, version("simvp-climate")
     attributes: dict[str, str | int] = {
         "Conventions": "CF-1.8",
         "title": f"Forecast of {', '.join(task.forecast_variables)} by SimVPv2",

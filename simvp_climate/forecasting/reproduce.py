@@ -56,9 +56,8 @@ def reproduce(
     if perturbations is not None:
         attrs = forecast.attrs
         options = {"members": int(attrs["perturbed_members"]), "seed": int(attrs["perturbation_seed"])}
-        repeated = perturbed_ensemble(
-            forecasters[0], dataset, perturbations, float(attrs["amplitude"]), inits, horizon=horizon, **options
-        )
+        arguments = forecasters[0], dataset, perturbations, float(attrs["amplitude"]), inits
+        repeated = perturbed_ensemble(*arguments, horizon=horizon, **options)
     elif len(forecasters) > 1:
         repeated = ensemble(forecasters, dataset, init_times=inits, horizon=horizon)
     else:

@@ -97,9 +97,8 @@ def content_digest(forecaster: Any) -> str:
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     digest.update(json.dumps([str(c) for c in normalizer.channels] + list(normalizer.units)).encode())
     for name, array in _arrays(forecaster).items():
-        if name == "extremes":
-            continue  # they refuse states, but change no forecast, and older files lack them
-        digest.update(np.ascontiguousarray(array).tobytes())
+        if name != "extremes":  # they refuse states, but change no forecast, and older files lack them
+            digest.update(np.ascontiguousarray(array).tobytes())
     for name, weight in sorted(network.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())

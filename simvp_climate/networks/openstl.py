@@ -73,10 +73,8 @@ def load(path: str | os.PathLike) -> SimVPv2 | SimVPv1:
         raise ValueError(f"{file_name}: the shapes of its weights fit no network of OpenSTL: {error}") from error
     published_names = _published_names(network)
     if unknown := [key for key in weights if key not in published_names.values()]:
-        raise ValueError(
-            f"{file_name} holds {_shorten(unknown)}, which OpenSTL's {model} does not have. Other models of OpenSTL, "
-            "such as TAU, are not supported. Remove tensors that are not part of the model."
-        )
+        fix = "Other models, such as TAU, are not supported. Remove tensors that are not part of the model."
+        raise ValueError(f"{file_name} holds {_shorten(unknown)}, which OpenSTL's {model} does not have. {fix}")
     if missing := [key for key in published_names.values() if key not in weights]:
         raise ValueError(f"{file_name} lacks weights of OpenSTL's {model}: {_shorten(missing)}.")
     state = network.state_dict()

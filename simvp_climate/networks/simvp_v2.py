@@ -79,10 +79,8 @@ class SimVPv2Config:
                 raise ValueError(f"{name}={value!r} must be a finite number.")
             object.__setattr__(self, name, float(value))
         if not 1 <= int(self.hidden_time * self.mlp_ratio) <= MAX_CHANNELS:
-            raise ValueError(
-                f"mlp_ratio={self.mlp_ratio!r} must be from {1 / self.hidden_time:.3g} to "
-                f"{MAX_CHANNELS / self.hidden_time:.3g} with hidden_time={self.hidden_time}."
-            )
+            rule = f"must be from {1 / self.hidden_time:.3g} to {MAX_CHANNELS / self.hidden_time:.3g}"
+            raise ValueError(f"mlp_ratio={self.mlp_ratio!r} {rule} with hidden_time={self.hidden_time}.")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path={self.drop_path!r} must be at least 0 and below 1.")
         if self.padding not in ("auto", *PADDING_MODES):
@@ -144,10 +142,8 @@ class SimVPv2(nn.Module):
     ):  # fmt: skip
         super().__init__()
         if config.padding == "auto":
-            raise ValueError(
-                "padding='auto' is resolved by train() from the grid. To build the network alone, set "
-                "padding='sphere' for a global grid, padding='zeros' for a regional one."
-            )
+            fix = "set padding='sphere' for a global grid, padding='zeros' for a regional one"
+            raise ValueError(f"padding='auto' is resolved by train() from the grid. To build the network alone, {fix}.")
         self.config = config
         self.history = check_integer("history", history, 1)
         self.channels = check_integer("channels", channels, 1)
@@ -156,16 +152,13 @@ class SimVPv2(nn.Module):
         self.output_channels = check_integer("output_channels", output_channels, 1)
         self.shared_channels = min(channels, output_channels) if shared_channels is None else shared_channels
         if not 0 <= self.shared_channels <= min(channels, output_channels):
-            raise ValueError(
-                f"shared_channels={shared_channels} must be from 0 to the smaller of channels={channels} and "
-                f"output_channels={output_channels}."
-            )
+            limit = f"the smaller of channels={channels} and output_channels={output_channels}"
+            raise ValueError(f"shared_channels={shared_channels} must be from 0 to {limit}.")
         stack = history * config.hidden_space
         if not 1 <= int(stack * config.mlp_ratio) <= MAX_CHANNELS:
-            raise ValueError(
-                f"mlp_ratio={config.mlp_ratio:g} must be from {1 / stack:.3g} to {MAX_CHANNELS / stack:.3g} with "
-                f"history={history} and hidden_space={config.hidden_space}."
-            )
+            rule = f"must be from {1 / stack:.3g} to {MAX_CHANNELS / stack:.3g}"
+            given = f"history={history} and hidden_space={config.hidden_space}"
+            raise ValueError(f"mlp_ratio={config.mlp_ratio:g} {rule} with {given}.")
         self.activation_checkpointing = False
         self.encoder = build_encoder(channels + forcings, config.hidden_space, config.spatial_layers, config.padding)
         self.translator = Translator(stack, config)

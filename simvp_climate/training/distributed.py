@@ -62,11 +62,10 @@ def start(accelerator: str, precision: str, logger: Logger | None) -> Fabric:
 
 def prepare(network: nn.Module, fabric: Fabric) -> nn.Module:
     """Return the network with batch norms over the batches of all processes."""
-    if fabric.world_size == 1:
-        return network
-    if fabric.device.type == "cuda":
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    synchronize(network)
+    if fabric.world_size > 1:
+        synchronize(network)
     return network
 
 

@@ -125,10 +125,8 @@ class WindowStream:
         shares = np.diff(_even_bounds(self.count, world_size))
         batches = -(-int(shares.max()) // batch_size)
         if shares.min() < batches:
-            raise ValueError(
-                f"{self.count} windows over {world_size} processes in batches of {batch_size} leave a process with an "
-                "empty batch: take fewer processes or a larger batch_size"
-            )
+            message = f"{self.count} windows over {world_size} processes in batches of {batch_size} leave a process"
+            raise ValueError(f"{message} with an empty batch: take fewer processes or a larger batch_size")
         if plan.mode == "memory":
             # each rank takes a part of every global batch, so that the global batches do not depend on the ranks
             first = _even_bounds(self.count, batches)
@@ -156,16 +154,14 @@ class WindowStream:
         ring_bytes = _RING_SIZE * self.batch_size * self.length * state_bytes
         if self.plan.mode == "memory":
             return len(self._states) * state_bytes + ring_bytes
-        in_flight = max(source.decoding_bytes for source in self.sources)
-        return 2 * self._largest_group() * state_bytes + ring_bytes + in_flight
+        decoding_bytes = max(source.decoding_bytes for source in self.sources)
+        return 2 * self._largest_group() * state_bytes + ring_bytes + decoding_bytes
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from `first_batch` on; windows before it are not read."""
         if os.getpid() != self._pid:
-            raise RuntimeError(
-                "these windows were opened in another process: reading threads do not survive a fork. Open the data in "
-                "the process that uses them, and start processes by spawn"
-            )
+            message = "these windows were opened in another process: reading threads do not survive a fork"
+            raise RuntimeError(f"{message}. Open the data in the process that uses them, and start processes by spawn")
         skipped = int(self.sizes[:first_batch].sum())
         groups = self._from_memory(epoch, skipped) if self.plan.mode == "memory" else self._from_store(epoch, skipped)
         with closing(groups):  # waits for the read in the background
@@ -260,8 +256,7 @@ class WindowStream:
         """Return the largest number of states that a group may have."""
         largest = 0
         for series, begin, end in self._shards:
-            positions = self.windows[series]
-            contiguous = int(positions[end - 1, -1] - positions[begin, 0]) + 1
+            contiguous = int(self.windows[series][end - 1, -1] - self.windows[series][begin, 0]) + 1
             largest = max(largest, min(contiguous, (end - begin) * self.length))
         return largest * min(self.plan.group, len(self._shards))
 

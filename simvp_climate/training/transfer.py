@@ -34,10 +34,8 @@ def choose_model(model: SimVPv2Config | None, pretrained: Forecaster | None) -> 
         if value != getattr(trained, name) and name not in ("padding", "drop_path")
     ]
     if differences:
-        raise ValueError(
-            f"model is not the network of start_from: {', '.join(differences)}. Leave model out, or change only "
-            "padding and drop_path: dataclasses.replace(start.network.config, drop_path=0.1)"
-        )
+        fix = "change only padding and drop_path: dataclasses.replace(start.network.config, drop_path=0.1)"
+        raise ValueError(f"model is not the network of start_from: {', '.join(differences)}. Leave model out, or {fix}")
     return model
 
 
@@ -53,20 +51,14 @@ def choose_padding(model: SimVPv2Config, pretrained: Forecaster | None, setup: S
     if model.padding == "auto":
         return dataclasses.replace(model, padding="periodic" if is_global else "zeros")
     if model.padding != "zeros" and not is_global:
-        raise ValueError(
-            f"padding={model.padding!r} needs longitudes around the whole globe, and these {setup.longitude.size} go "
-            f"from {west:g} to {east:g}: take padding='zeros' or 'auto'"
-        )
+        rule = f"needs longitudes around the whole globe, and these {setup.longitude.size} go from {west:g} to {east:g}"
+        raise ValueError(f"padding={model.padding!r} {rule}: take padding='zeros' or 'auto'")
     if model.padding.startswith("sphere") and poles == "no":
-        raise ValueError(
-            f"padding={model.padding!r} pads across the poles, and the latitudes from {south:g} to {north:g} do not "
-            "reach both: take padding='periodic' or 'auto'"
-        )
+        rule = f"pads across the poles, and the latitudes from {south:g} to {north:g} do not reach both"
+        raise ValueError(f"padding={model.padding!r} {rule}: take padding='periodic' or 'auto'")
     if model.padding == "sphere_with_poles" and poles != "rows":
-        raise ValueError(
-            f"padding='sphere_with_poles' needs rows on the poles, and the outermost rows are at {south:g} and "
-            f"{north:g}: take padding='sphere'"
-        )
+        rule = f"needs rows on the poles, and the outermost rows are at {south:g} and {north:g}"
+        raise ValueError(f"padding='sphere_with_poles' {rule}: take padding='sphere'")
     if model.padding == "sphere" and poles == "rows":
         return dataclasses.replace(model, padding="sphere_with_poles")
     return model
@@ -83,10 +75,8 @@ def choose_statistics(pretrained: Forecaster, setup: Setup, config: TrainConfig)
         check_same_axis("latitude", pretrained.latitude, setup.latitude)
         check_same_axis("longitude", pretrained.longitude, setup.longitude)
     except ValueError as error:
-        raise ValueError(
-            f"the data are on another grid than start_from, whose statistics and mask belong to its grid: {error}. "
-            f"Regrid (sc.regrid), or {_COMPUTE}"
-        ) from error
+        message = f"the data are on another grid than start_from, whose statistics and mask belong to its grid: {error}"
+        raise ValueError(f"{message}. Regrid (sc.regrid), or {_COMPUTE}") from error
     for channel in shared:
         units = setup.units[channels.index(channel)]
         trained_units = pretrained.normalizer.units[trained.index(channel)]
