@@ -109,8 +109,7 @@ def _with_all_dimensions(forecast: xr.Dataset) -> xr.Dataset:
         forecast = from_valid_time(forecast)
     forecast = as_forecast(forecast)
     dims = ("init_time", "lead_time", "number")
-    scalars = [dim for dim in dims if dim in forecast.coords and forecast[dim].ndim == 0]
-    return forecast.expand_dims(scalars)
+    return forecast.expand_dims([dim for dim in dims if dim in forecast.coords and forecast[dim].ndim == 0])
 
 
 def _compare(forecast: xr.Dataset, repeated: xr.Dataset, levels: Sequence[float] | None) -> tuple[list[str], float]:

@@ -65,10 +65,8 @@ def resolve_request(
     if not isinstance(dataset, xr.Dataset):
         raise ValueError(f"The data must be an xarray.Dataset, not {type(dataset).__name__}. See open_dataset.")
     if task.inputs and horizon > task.history:
-        raise ValueError(
-            f"horizon={horizon} must be at most history={task.history}: a second call of the network needs "
-            f"inputs={list(task.inputs)}, which are not forecast. Set horizon={task.history}."
-        )
+        reason = f"a second call of the network needs inputs={list(task.inputs)}, which are not forecast"
+        raise ValueError(f"horizon={horizon} must be at most history={task.history}: {reason}.")
     canonical = canonicalize(dataset, (*task.variables, *task.inputs), task.levels)
     histories = select_histories(canonical.dataset.indexes["time"], task.step, task.history, init_times, every)
     units = match_training(forecaster, canonical.series[0])  # members differ in values only
@@ -90,14 +88,12 @@ def match_training(forecaster: Any, dataset: xr.Dataset) -> UnitConversion:
     for channel, trained_units in zip(trained.channels, trained.units, strict=True):
         units = dataset[channel.variable].attrs.get("units", "")
         unlabeled.append(bool(trained_units) and not units)
-        exact: tuple[float, float] | None = (1.0, 0.0)
-        if units and trained_units and not same_units(units, trained_units):
-            exact = conversion(channel.variable, units, trained_units)
+        is_same = not units or not trained_units or same_units(units, trained_units)
+        exact = (1.0, 0.0) if is_same else conversion(channel.variable, units, trained_units)
         if exact is None:
-            raise ValueError(
-                f"{channel.variable} is in {units!r} and must be in {trained_units!r}, as in training: no exact "
-                f"conversion is known. Convert the data and set ds[{channel.variable!r}].attrs['units']."
-            )
+            rule = f"{channel.variable} is in {units!r} and must be in {trained_units!r}, as in training"
+            fix = f"Convert the data and set ds[{channel.variable!r}].attrs['units']."
+            raise ValueError(f"{rule}: no exact conversion is known. {fix}")
         factors.append(exact)
     factor, offset = np.array(factors, dtype=np.float64).T[:, :, None, None]
     return UnitConversion(factor, offset, tuple(unlabeled))

@@ -223,10 +223,8 @@ def _settings(content: FileContent, group: str, settings_type: type) -> dict:
         raise ValueError(f"its {group} is {settings!r}")
     names = {field.name for field in dataclasses.fields(settings_type)}
     if unknown := sorted(settings.keys() - names):
-        raise ValueError(
-            f"its {group} has {unknown}, unknown to simvp_climate {version('simvp-climate')}. It was written by "
-            f"version {content.version}: install that version or a later one."
-        )
+        message = f"its {group} has {unknown}, unknown to simvp_climate {version('simvp-climate')}"
+        raise ValueError(f"{message}. It is from version {content.version}: install that version or a later one.")
     if missing := sorted(names - settings.keys() - defaults.keys()):
         raise ValueError(f"its {group} lacks {missing}, which have no default")
     return {**{name: default for name, default in defaults.items() if name in names}, **settings}

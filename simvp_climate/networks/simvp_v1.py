@@ -53,10 +53,9 @@ class SimVPv1(nn.Module):
         super().__init__()
         stack = history * config.hidden_space
         if stack % config.groups:
-            raise ValueError(
-                f"history={history} times hidden_space={config.hidden_space} must be a multiple of the {config.groups} "
-                f"groups of hidden_time={config.hidden_time}. Set hidden_space to a multiple of 8."
-            )
+            rule = f"must be a multiple of the {config.groups} groups of hidden_time={config.hidden_time}"
+            fix = "Set hidden_space to a multiple of 8."
+            raise ValueError(f"history={history} times hidden_space={config.hidden_space} {rule}. {fix}")
         self.config, self.history, self.channels, self.forcings = config, history, channels, forcings
         self.encoder = build_encoder(channels + forcings, config.hidden_space, config.spatial_layers, "zeros")
         self.translator = InceptionTranslator(stack, config)

@@ -222,10 +222,8 @@ def rollout(
             break
         shared = getattr(network, "shared_channels", y_BTCHW.shape[2])
         if shared < channels:
-            raise ValueError(
-                f"horizon={horizon} must be at most {history}: a second call needs {channels} input channels, and the "
-                f"network forecasts only {shared} of them."
-            )
+            reason = f"a second call needs {channels} input channels, and the network forecasts only {shared} of them"
+            raise ValueError(f"horizon={horizon} must be at most {history}: {reason}.")
         x_BTCHW = y_BTCHW[:, :, :channels]
         if constrain is not None:
             x_BTCHW = constrain(x_BTCHW)

@@ -156,10 +156,8 @@ def _load(directory: Path) -> dict:
         message = f"{str(path)!r} cannot be read as a training state: it is damaged. Move it away to start anew"
         raise ValueError(message) from error
     if saved_format != _FORMAT:
-        raise ValueError(
-            f"{str(path)!r} was saved by another version of simvp_climate (format {saved_format}, this one reads "
-            f"{_FORMAT}): finish the run with that version, or move the file away to start anew"
-        )
+        message = f"{str(path)!r} was saved by another version (format {saved_format}, this one reads {_FORMAT})"
+        raise ValueError(f"{message}: finish the run with that version, or move the file away to start anew")
     return saved
 
 

@@ -182,10 +182,10 @@ class TrainingLoop:
                 self._leave()
             record |= errors
             if not math.isfinite(record["valid_loss"]):
-                raise FloatingPointError(
-                    f"the loss on valid is {record['valid_loss']} in epoch {epoch}. The values of valid must have the "
-                    "units and range of the training data: sc.check(valid)"
+                message = (
+                    f"the loss on valid is {record['valid_loss']} in epoch {epoch}. Its values must have the units"
                 )
+                raise FloatingPointError(f"{message} and range of the training data: sc.check(valid)")
             if record["valid_loss"] < state.best_loss:
                 state.best_loss = record["valid_loss"]
                 state.selected = {name: value.clone() for name, value in state.ema.items()}
