@@ -24,7 +24,6 @@ import typer
 import xarray as xr
 
 import simvp_climate as sc
-from simvp_climate.data.files import write_atomically
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -110,14 +109,14 @@ def _train_and_score(out: Path, device: str, months: int) -> None:
     scores = sc.score(forecast, test, climatology=sc.baselines.climatology(before))
 
     forecaster.save(out / "forecaster.safetensors")
-    write_atomically(out / "forecast.nc", forecast.to_netcdf)
-    write_atomically(out / "scores.nc", scores.to_netcdf)
-    write_atomically(out / "scores.csv", scores.to_dataframe().to_csv)
+    _write(out / "forecast.nc", forecast.to_netcdf)
+    _write(out / "scores.nc", scores.to_netcdf)
+    _write(out / "scores.csv", scores.to_dataframe().to_csv)
     title = "Simulated climate: 3 days from 2004-02-01 00 UTC"
     maps = sc.plot.maps(forecast, test, init="2004-02-01", lead="3D", title=title)
     figures = {"scores": sc.plot.scores(scores), "scorecard": sc.plot.scorecard(scores), "maps": maps}
     for name, figure in figures.items():
-        write_atomically(out / f"{name}.png", partial(figure.savefig, dpi=120))
+        _write(out / f"{name}.png", partial(figure.savefig, dpi=120))
     print(sc.score_table(scores, ["rmse", "acc", "small_scale_variance"]).round(2).to_string(na_rep="-"))
     print(f"Simulated climate, {test.time.values[0]:.10} to {test.time.values[-1]:.10}: {_skill_summary(scores)}.")
     print(f"Written to {out}/: {', '.join(sorted(path.name for path in out.iterdir()))}")
@@ -148,7 +147,7 @@ def check(
         page = f"<!DOCTYPE html><html><head><meta charset='utf-8'><title>check {html.escape(path)}</title></head>"
         text = f"{page}<body style='font-family:sans-serif'>{report._repr_html_()}</body></html>"
         with _usage_errors(check):
-            write_atomically(html_path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+            _write(html_path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
     severities = {finding.severity for finding in report.findings}
     raise typer.Exit(int("error" in severities or (strict and "warning" in severities)))
 
@@ -184,7 +183,7 @@ def forecast(
             forecasts = trained.hindcast(ds, init or None, every or None, horizon, store=out)
         else:
             forecasts = trained(ds, init or None, every or None, horizon)
-            write_atomically(out, forecasts.to_netcdf)
+            _write(out, forecasts.to_netcdf)
     times, leads = forecasts["init_time"].values, forecasts.sizes["lead_time"]
     names = ", ".join(map(str, forecasts.data_vars))
     print(f"{out}: {len(times)} forecasts of {names}, {leads} leads, from {times[0]} to {times[-1]}")
@@ -231,9 +230,9 @@ def score(
             skipna=skipna, allow_overlap=allow_overlap,
         )  # fmt: skip
         if out is not None:
-            write_atomically(out, scores.to_netcdf)
+            _write(out, scores.to_netcdf)
         if csv is not None:
-            write_atomically(csv, sc.score_table(scores).to_csv)
+            _write(csv, sc.score_table(scores).to_csv)
     print(_table_with_intervals(scores).to_string())
     print(f"{scores.attrs['verified_start']} to {scores.attrs['verified_end']}; intervals: {scores.attrs['intervals']}")
 
@@ -282,7 +281,7 @@ def plot(
             analyses = sc.open_dataset(truth, names, levels=_levels(stored)) if truth else None
             drawn = getattr(sc.plot, figure)(stored, analyses, **arguments)
         if figure != "animate":
-            write_atomically(out, partial(drawn.savefig, dpi=dpi or 150))
+            _write(out, partial(drawn.savefig, dpi=dpi or 150))
     print(out)
 
 
@@ -463,6 +462,17 @@ def _open_scores(path: Path, variable: str, levels: Sequence[float] | None) -> x
             raise ValueError(f"--level {missing[0]} is not in {path}: it has {available or 'no levels'}")
         scores = scores.sel(level=list(levels))
     return scores
+
+
+def _write(path: Path, write: Callable) -> None:
+    """Write a file under a temporary name and rename it, so that `path` is never incomplete."""
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    try:
+        write(unfinished)
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def _skill_summary(scores: xr.Dataset) -> str:

@@ -11,7 +11,7 @@ from factories import made_up_scores, waves
 from typer.testing import CliRunner
 
 import simvp_climate as sc
-from simvp_climate.__main__ import Figure, _skill_summary, app
+from simvp_climate.__main__ import Figure, _skill_summary, _write, app
 
 
 def invoke(*options, status=0):
@@ -84,6 +84,16 @@ def test_a_failed_demo_leaves_no_new_folder(tmp_path):
     (tmp_path / "mine").mkdir()
     invoke("demo", "--device", "tpu", "--out", tmp_path / "mine", status=2)
     assert (tmp_path / "mine").is_dir(), "an existing folder stays"
+
+
+def test_an_unfinished_file_is_removed(tmp_path):
+    def half(path):
+        path.write_text("half")
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="disk is full"):
+        _write(tmp_path / "a.nc", half)
+    assert list(tmp_path.iterdir()) == []
 
 
 def check(*options):
