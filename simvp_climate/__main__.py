@@ -219,7 +219,7 @@ def score(
             years = train.split(":")
             if len(years) != 2:
                 raise ValueError(f"--train {train} is not a period: write first:last, 1979:2015")
-            training = _select_period(analyses, *years, truth, ("--train", "--train"))
+            training = _select_period(analyses, years[0], years[1], truth, ("--train", "--train"))
             climatology = sc.baselines.climatology(training)
             damped = sc.baselines.fit_damped_persistence(training, climatology, first["lead_time"])
             baselines["damped persistence"] = damped
