@@ -41,14 +41,9 @@ _FILES_CHANGED = "the files of the source changed since: their sizes or times, o
 
 
 def cache(
-    dataset: xr.Dataset,
-    path: str | os.PathLike,
-    *,
-    dtype: str = "float32",
-    chunk_bytes: int = 2**20,
-    shard_bytes: int | None = None,
-    progress: bool = True,
-) -> xr.Dataset:
+    dataset: xr.Dataset, path: str | os.PathLike, *, dtype: str = "float32", chunk_bytes: int = 2**20,
+    shard_bytes: int | None = None, progress: bool = True,
+) -> xr.Dataset:  # fmt: skip
     """Copy a dataset into a Zarr store with the layout that trains fastest, and return the copy, lazily.
 
     A cache pays off where a store keeps all levels, or very many times, in one chunk: one level out of a chunk of 13
@@ -114,7 +109,7 @@ def cache(
         _check_record(target, record)
         if (building / "made_from.json").exists():
             shutil.rmtree(building)  # a run was killed right after it moved the store
-        return _open(target)
+        return open_zarr(str(target), "error")
     if building.exists() and any(building.iterdir()):
         _check_record(building, record)
     _check_disk_space(target, building, fields, samples, dtype)
@@ -137,11 +132,9 @@ def cache(
         raw_bytes = sum(4 * field.size for field in fields.values())
         units = {name: field.attrs.get("units", "") for name, field in fields.items()}
         listed = ", ".join(f"{name} {error:.2g} {units[name]}".strip() for name, error in errors.items())
-        print(
-            f"{target}: {raw_bytes / 1e6:.1f} MB of float32 in {_size(target) / 1e6:.1f} MB on disk; largest errors: "
-            f"{listed}"
-        )
-    return _open(target)
+        sizes = f"{raw_bytes / 1e6:.1f} MB of float32 in {_size(target) / 1e6:.1f} MB on disk"
+        print(f"{target}: {sizes}; largest errors: {listed}")
+    return open_zarr(str(target), "error")
 
 
 def _copy(
@@ -204,9 +197,8 @@ def _find_fields(dataset: xr.Dataset) -> dict[str, xr.Variable]:
     dims = {"time", "latitude", "longitude"}
     fields = {str(name): dataset.variables[name] for name in dataset.data_vars if dims <= {*dataset[name].dims}}
     if not fields:
-        raise ValueError(
-            f"no variable has the dimensions time, latitude and longitude, but {list(dataset.dims)}. Use open_dataset"
-        )
+        message = f"no variable has the dimensions time, latitude and longitude, but {list(dataset.dims)}"
+        raise ValueError(f"{message}. Use open_dataset")
     for name, field in fields.items():
         if field.dtype.kind not in "fiub":
             raise ValueError(f"{name!r} has dtype {field.dtype}, but must hold numbers. Leave it out")
@@ -217,9 +209,7 @@ def _find_fields(dataset: xr.Dataset) -> dict[str, xr.Variable]:
 
 def _choose_layout(field: xr.Variable, dtype: str, chunk_bytes: int, shard_bytes: int | None) -> _Layout:
     times = field.sizes["time"]
-    others = [dim for dim in field.dims if dim not in ("time", "level", "latitude", "longitude")]
-    level = [dim for dim in field.dims if dim == "level"]
-    dims = ("time", *others, *level, "latitude", "longitude")
+    dims = field.transpose("time", ..., *({"level"} & {*field.dims}), "latitude", "longitude").dims
     globe_bytes = field.sizes["latitude"] * field.sizes["longitude"] * np.dtype(dtype).itemsize
     source_chunk = _source_chunk(field)
     chunk = min(_chunk_length(max(1, chunk_bytes // globe_bytes), source_chunk), times)
@@ -263,14 +253,10 @@ def _make_record(dataset: xr.Dataset, samples: dict[str, np.ndarray], settings: 
         values = samples[name] if name in samples else variable.compute().values
         # dates of other calendars are objects, whose repr names the calendar
         content = repr(values.tolist()).encode() if values.dtype == object else np.ascontiguousarray(values).tobytes()
-        contents[name] = {
-            "dimensions": list(variable.dims),
-            "shape": list(variable.shape),
-            "dtype": str(variable.dtype),
-            "attributes": variable.attrs,
-            _IDENTITY: variable_identity(variable) if name in samples else None,
-            "values (checksum)": hashlib.sha256(content).hexdigest()[:16],
-        }
+        layout = {"dimensions": list(variable.dims), "shape": list(variable.shape), "dtype": str(variable.dtype)}
+        identity = variable_identity(variable) if name in samples else None
+        checksum = hashlib.sha256(content).hexdigest()[:16]
+        contents[name] = layout | {"attributes": variable.attrs, _IDENTITY: identity, "values (checksum)": checksum}
     path = dataset.encoding.get("source")
     record = {"settings": settings, "path": path, "attributes": dataset.attrs, "contents": contents}
     return json.loads(json.dumps(record, default=lambda x: x.tolist() if hasattr(x, "tolist") else str(x)))
@@ -293,10 +279,8 @@ def _check_record(path: Path, record: dict) -> None:
             for content in contents:
                 content[_IDENTITY] = None
     if changes := differences(before, now, {_IDENTITY: _FILES_CHANGED}):
-        raise ValueError(
-            f"{str(path)!r} is {'an unfinished' if unfinished else 'a'} cache of another dataset or other settings: "
-            f"{changes[0]}. Use another path, or remove it"
-        )
+        kind = f"{'an unfinished' if unfinished else 'a'} cache of another dataset or other settings"
+        raise ValueError(f"{str(path)!r} is {kind}: {changes[0]}. Use another path, or remove it")
 
 
 def _check_disk_space(
@@ -311,10 +295,9 @@ def _check_disk_space(
         needed += int(1.05 * compressed * field.size / stored.size)
     free = shutil.disk_usage(target.parent).free
     if needed > free:
-        raise OSError(
-            f"{str(target)!r} needs about {needed} bytes ({needed / 2**30:.1f} GiB) more, and {free} bytes "
-            f"({free / 2**30:.1f} GiB) are free. Use another disk, fewer variables, levels or years, or dtype='int16'"
-        )
+        more, left = (f"{count} bytes ({count / 2**30:.1f} GiB)" for count in (needed, free))
+        fix = "Use another disk, fewer variables, levels or years, or dtype='int16'"
+        raise OSError(f"{str(target)!r} needs about {more} more, and {left} are free. {fix}")
 
 
 def _size(folder: Path) -> int:
@@ -359,18 +342,15 @@ def _run_phase(
 ) -> dict[str, list]:
     """Run the work of a phase on all blocks that lack a result in `folder`, and return all results by variable."""
     files = [folder / f"{phase}-{name}-{start}.json" for name, start, _ in blocks]
-    tasks = [
-        (file, work[name], block, start)
-        for file, (name, start, block) in zip(files, blocks, strict=True)
-        if not file.exists()
-    ]
+    pairs = zip(files, blocks, strict=True)
+    tasks = [(file, work[name], block, start) for file, (name, start, block) in pairs if not file.exists()]
     bar.update(len(blocks) - len(tasks))
-    if (client := _find_client()) is None:
+    if (client := _find_client()) is not None:
+        _distribute(client, tasks, bar)
+    else:
         for task in tasks:
             _run_task(*task)
             bar.update()
-    else:
-        _distribute(client, tasks, bar)
     results = {name: [] for name in work}
     for file, (name, *_) in zip(files, blocks, strict=True):
         results[name].append(json.loads(file.read_text()))
@@ -451,10 +431,6 @@ def _write_block(name: str, array: Path, layout: _Layout, packing: _Packing, blo
             error = max(error, float(difference.max(initial=0.0)))
         out[start + begin : start + begin + len(original)] = stored
     return error
-
-
-def _open(target: Path) -> xr.Dataset:
-    return open_zarr(str(target), "error")
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -1,8 +1,7 @@
 """Checksums of the stores that this package writes: a damaged or misplaced chunk is an error, never data.
 
-In Zarr format 3 the bytes of every chunk end with their CRC-32C (the codec `crc32c`), which all readers check. The
-group "checksums" of a store lists these again by array and position, with those of the metadata: so a chunk in
-another's place is noticed, and damage in Zarr format 2, which has no such codec.
+In Zarr format 3 the bytes of every chunk end with their CRC-32C (the codec `crc32c`). The group "checksums" of a store
+lists these again by array and position, with those of the metadata, and serves Zarr format 2, which has no such codec.
 """
 
 import os
@@ -24,21 +23,11 @@ _ABSENT = 2**64 - 1  # as the offset of a chunk that is absent from a shard
 
 @dataclass(frozen=True, eq=False)
 class ArrayChecksums:
-    """The checksums of one array.
+    """The checksums of one array."""
 
-    Attributes
-    ----------
-    values
-        CRC-32C of each chunk file by its position; for shards one of each chunk inside along the last axis.
-    has_codec
-        Whether the bytes of each chunk end with their CRC-32C, so that whoever decodes a chunk checks its bytes.
-    is_sharded
-        Whether files are shards of many chunks.
-    """
-
-    values: np.ndarray
-    has_codec: bool
-    is_sharded: bool
+    values: np.ndarray  # CRC-32C of each chunk file by position; for shards of each chunk inside along the last axis
+    has_codec: bool  # whether the bytes of each chunk end with their CRC-32C, so that whoever decodes it checks it
+    is_sharded: bool  # whether files are shards of many chunks
 
     def match(self, position: tuple[int, ...], content: bytes, is_range: bool = False) -> bool:
         """Return whether these are the bytes of the file at a position, or of a range of it that is one chunk."""
@@ -46,14 +35,14 @@ class ArrayChecksums:
         if self.is_sharded and is_range:
             return checksum_at_end(content) in expected
         if self.is_sharded:
-            read = lambda start, stop: content[start:stop]  # noqa: E731
-            return np.array_equal(checksums_in_shard(read, len(content), len(expected)), expected)
+            present = checksums_in_shard(lambda start, stop: content[start:stop], len(content), len(expected))
+            return np.array_equal(present, expected)
         return (checksum_at_end(content) if self.has_codec else google_crc32c.value(content)) == expected
 
     def match_file(self, position: tuple[int, ...], path: Path) -> bool:
         """Return the same for a file, of which only the checksums are read."""
-        found = _read_checksums(path, self.values.shape[-1] if self.is_sharded else None)
-        return np.array_equal(found, self.values[position])
+        count = self.values.shape[-1] if self.is_sharded else None
+        return np.array_equal(_read_checksums(path, count), self.values[position])
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,19 +70,15 @@ def write_checksums(folder: Path) -> None:
     """Add the checksums to a complete store in a local folder."""
     shutil.rmtree(folder / _GROUP, ignore_errors=True)  # of a run that was killed here
     group = zarr.open_group(folder, mode="r+", use_consolidated=False)
-    metadata = {
-        file.relative_to(folder).as_posix(): google_crc32c.value(file.read_bytes())
-        for file in sorted(folder.rglob("*"))
-        if file.name in METADATA
-    }
+    files = [file for file in sorted(folder.rglob("*")) if file.name in METADATA]
+    metadata = {file.relative_to(folder).as_posix(): google_crc32c.value(file.read_bytes()) for file in files}
     arrays = dict(group.arrays())
     listed = group.create_group(_GROUP, attributes={"metadata": metadata})
     for name, array in arrays.items():
         has_codec = "crc32c" in str(array.metadata.to_dict().get("codecs"))
-        chunks = () if array.shards is None else np.floor_divide(array.shards, array.chunks)
         grid = [-(-size // length) for size, length in zip(array.shape, array.shards or array.chunks, strict=True)]
-        inner = None if array.shards is None else int(np.prod(chunks))
-        values = np.zeros((*grid, *([] if inner is None else [inner])), dtype=np.uint32)
+        inner = None if array.shards is None else int(np.prod(np.floor_divide(array.shards, array.chunks)))
+        values = np.zeros(grid if inner is None else (*grid, inner), dtype=np.uint32)
         for file in (folder / name).rglob("*"):
             if file.is_file() and file.name not in METADATA:
                 position = chunk_position(file.relative_to(folder / name).as_posix())
@@ -113,11 +98,8 @@ def checksum_at_end(content: bytes) -> int:
 
 
 def checksums_in_shard(read: Callable[[int, int], bytes], size: int, count: int) -> np.ndarray | None:
-    """Return the checksums with which the chunks of a shard end, in order; None if its index is damaged.
-
-    `read` returns its bytes from start to stop. The index is at the end: offset and length of each chunk as 64-bit
-    integers, and a checksum (Zarr format 3, codec `sharding_indexed`).
-    """
+    """Return the checksums with which the chunks of a shard end, in order; None if its index is damaged."""
+    # the index is at the end: offset and length of each chunk as 64-bit integers, and a checksum (Zarr format 3)
     if size < 16 * count + 4:
         return None
     index = np.frombuffer(read(size - 16 * count - 4, size - 4), "<u8").reshape(-1, 2).tolist()

@@ -11,28 +11,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from simvp_climate.data.grid import (
-    FORECAST_DIMS,
-    LATITUDE_ATTRS,
-    LONGITUDE_ATTRS,
-    PRESSURE_ATTRS,
-    Axes,
-    CanonicalAxis,
-    Levels,
-    canonical_latitude,
-    canonical_longitude,
-    check_same_axis,
-    find_axes,
-    find_member,
-    find_time,
-    is_forecast,
-    read_levels,
-)
+from simvp_climate.data import grid
+from simvp_climate.data.grid import FORECAST_DIMS, Axes, CanonicalAxis, Levels, check_same_axis, find_axes, is_forecast
 from simvp_climate.data.variables import expand, find_variable
 
-# names of the lead time in WeatherBench 2, GRIB and climpred
 VALID_TIME_BOUNDS = "valid_time_bnds"  # coordinate of forecasts with the bounds of their valid times
-_LEAD_NAMES = ("prediction_timedelta", "step", "lead", "forecast_period")
+_LEAD_NAMES = ("prediction_timedelta", "step", "lead", "forecast_period")  # in WeatherBench 2, GRIB and climpred
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +31,7 @@ class Canonical:
     @cached_property
     def member(self) -> str | None:
         """The dimension of ensemble members, or None; ValueError if several dimensions could be it."""
-        return find_member(self.dataset)
+        return grid.find_member(self.dataset)
 
     @cached_property
     def series(self) -> tuple[xr.Dataset, ...]:
@@ -130,18 +114,15 @@ def _select(
     for name, (source, level) in sources.items():
         variable = dataset.variables[source]
         if missing := [dim for dim in (axes.latitude, axes.longitude) if dim not in variable.dims]:
-            raise ValueError(
-                f"{name!r} (in the file: {source!r}) has the dimensions {list(variable.dims)}, but lacks {missing}. "
-                "Leave it out: variables must be on the latitude-longitude grid"
-            )
+            message = f"{name!r} (in the file: {source!r}) has the dimensions {list(variable.dims)}"
+            fix = "Leave it out: variables must be on the latitude-longitude grid"
+            raise ValueError(f"{message}, but lacks {missing}. {fix}")
         check_numbers(source, variable)
         if level is not None:
             if not axes.levels.is_pressure:
-                raise ValueError(
-                    f"{level} hPa of {source!r} is requested, but its levels {axes.level!r} "
-                    f"({axes.levels.units or 'no unit'}) are not pressures. Interpolate to pressure levels, or request "
-                    f"{source!r} with levels=[...] of the file"
-                )
+                rule = f"its levels {axes.level!r} ({axes.levels.units or 'no unit'}) are not pressures"
+                fix = f"Interpolate to pressure levels, or request {source!r} with levels=[...] of the file"
+                raise ValueError(f"{level} hPa of {source!r} is requested, but {rule}. {fix}")
             variable = variable.isel({axes.level: _level_position(axes.levels, level)})
         elif axes.level in variable.dims and positions is not None:
             variable = variable.isel({axes.level: _indexer(positions)})
@@ -172,15 +153,12 @@ def check_numbers(name: Hashable, variable: xr.Variable | xr.DataArray) -> None:
     """Raise ValueError unless a variable holds real numbers, and its units, if it has some, are text."""
     if variable.dtype.kind not in "fiub":
         content = {"c": "complex numbers", "U": "text", "S": "text", "O": "objects", "M": "dates", "m": "durations"}
-        raise ValueError(
-            f"{name!r} holds {content.get(variable.dtype.kind, variable.dtype)} ({variable.dtype}), but must hold real "
-            f'numbers. ds["{name}"] = ds["{name}"].astype("float32")  # if the values are'
-        )
+        message = f"{name!r} holds {content.get(variable.dtype.kind, variable.dtype)} ({variable.dtype}), but must hold"
+        raise ValueError(f'{message} real numbers. ds["{name}"] = ds["{name}"].astype("float32")  # if the values are')
     units = variable.attrs.get("units")
     if units is not None and not isinstance(units, str):
-        raise ValueError(
-            f'{name!r} has the units {units!r}, but units must be text. For example ds["{name}"].attrs["units"] = "K"'
-        )
+        fix = f'For example ds["{name}"].attrs["units"] = "K"'
+        raise ValueError(f"{name!r} has the units {units!r}, but units must be text. {fix}")
 
 
 def _time_coordinates(dataset: xr.Dataset, axes: Axes, dims: Iterable[str]) -> dict[str, xr.Variable]:
@@ -202,36 +180,31 @@ def orient(dataset: xr.Dataset) -> xr.Dataset:
     order, because xarray reads a transposed lazy variable point by point.
     """
     _check_renamed(dataset)
-    rows = canonical_latitude(dataset["latitude"].values)
-    columns = canonical_longitude(dataset["longitude"].values)
-    levels = read_levels("level", dataset["level"].variable) if "level" in dataset.dims else None
+    rows = grid.canonical_latitude(dataset["latitude"].values)
+    columns = grid.canonical_longitude(dataset["longitude"].values)
+    levels = grid.read_levels("level", dataset["level"].variable) if "level" in dataset.dims else None
     return _orient(dataset, rows, columns, levels)
 
 
 def _orient(dataset: xr.Dataset, rows: CanonicalAxis, columns: CanonicalAxis, levels: Levels | None) -> xr.Dataset:
     """Return a renamed Dataset in canonical order, with the canonical coordinates and their CF attributes."""
-    oriented = _reorder(dataset, rows.order, columns.order).assign_coords(
-        latitude=("latitude", rows.values, LATITUDE_ATTRS), longitude=("longitude", columns.values, LONGITUDE_ATTRS)
-    )
+    axes = (("latitude", rows, grid.LATITUDE_ATTRS), ("longitude", columns, grid.LONGITUDE_ATTRS))
+    coords = {name: (name, axis.values, attrs) for name, axis, attrs in axes}
+    oriented = _reorder(dataset, rows.order, columns.order).assign_coords(coords)
     if "level" not in dataset.dims:
         return oriented
-    attrs = PRESSURE_ATTRS if levels.is_pressure else dataset["level"].attrs
+    attrs = grid.PRESSURE_ATTRS if levels.is_pressure else dataset["level"].attrs
     return oriented.assign_coords(level=("level", levels.values, attrs))
 
 
 def as_forecast(dataset: xr.Dataset) -> xr.Dataset:
     """Return a forecast with dimensions `init_time` and `lead_time`, and every other Dataset unchanged."""
-    leads = [
-        dim
-        for dim in dataset.dims
-        if dim in dataset.coords
-        and dataset[dim].dtype.kind == "m"
-        and (dim in _LEAD_NAMES or dataset[dim].attrs.get("standard_name") == "forecast_period")
-    ]
+    leads = [dim for dim in dataset.dims if dim in dataset.coords and dataset[dim].dtype.kind == "m"]
+    leads = [n for n in leads if n in _LEAD_NAMES or dataset[n].attrs.get("standard_name") == "forecast_period"]
     if len(leads) != 1 or set(FORECAST_DIMS) & set(dataset.variables):
         return dataset
     scalar = "time" if "time" in dataset.coords and dataset["time"].ndim == 0 else None
-    init = find_time(dataset) or scalar
+    init = grid.find_time(dataset) or scalar
     if init is None or dataset[init].dtype.kind != "M":
         return dataset
     result = dataset.rename({leads[0]: "lead_time", init: "init_time"})
@@ -241,10 +214,7 @@ def as_forecast(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def bounds_offsets(dataset: xr.Dataset) -> tuple[pd.Timedelta, ...] | None:
-    """Return the offsets of the lower and the upper time bound from their time, (-12 h, 12 h) for a mean at noon.
-
-    None if the Dataset, as `rename` returns it, has no time bounds, or offsets that differ as they do for months.
-    """
+    """Return the offsets of the time bounds, (-12 h, 12 h) for a mean at noon; None without, or if they differ."""
     if "time" not in dataset.dims:
         return None
     bounds = [variable.values for variable in _time_bounds(dataset, "time").values()]
@@ -263,8 +233,7 @@ def _time_bounds(dataset: xr.Dataset, name: str) -> dict[str, xr.Variable]:
     if bounds not in dataset.variables:
         return {}
     variable = dataset.variables[bounds]
-    is_complete = variable.dims[:-1] == time.dims and variable.shape[-1] == 2
-    return {bounds: variable} if is_complete else {}
+    return {bounds: variable} if variable.dims[:-1] == time.dims and variable.shape[-1] == 2 else {}
 
 
 def _level_position(levels: Levels, level: float) -> int:
@@ -276,8 +245,7 @@ def _level_position(levels: Levels, level: float) -> int:
 
 
 def _check_renamed(dataset: xr.Dataset) -> None:
-    missing = [dim for dim in ("latitude", "longitude") if dim not in dataset.dims]
-    if missing:
+    if missing := [dim for dim in ("latitude", "longitude") if dim not in dataset.dims]:
         raise ValueError(f"the dimensions {list(dataset.dims)} lack {missing}. Open it with open_dataset")
 
 
@@ -292,14 +260,12 @@ def _indexer(order: Sequence[int]) -> slice | list[int]:
     steps = set(np.diff(order).tolist()) or {1}
     if len(steps) > 1:
         return [int(position) for position in order]
-    (step,) = steps
+    step = steps.pop()
     stop = int(order[-1]) + (1 if step > 0 else -1)
     return slice(int(order[0]), stop if stop >= 0 else None, step)
 
 
 def _transpose(dataset: xr.Dataset, *last: str | None) -> xr.Dataset:
-    first = ("init_time", "lead_time", "time")
-    arrays = dataset.data_vars.values()
-    return dataset.assign(
-        {array.name: array.transpose(*first, ..., *filter(None, last), missing_dims="ignore") for array in arrays}
-    )
+    dims = ("init_time", "lead_time", "time", ..., *filter(None, last))
+    arrays = {name: array.transpose(*dims, missing_dims="ignore") for name, array in dataset.data_vars.items()}
+    return dataset.assign(arrays)

@@ -27,12 +27,8 @@ def to_valid_time(forecast: xr.Dataset, init: object = None) -> xr.Dataset:
 
     The result has dims (time, [level,] latitude, longitude), the lead times in the coordinate `forecast_period(time)`,
     the initialization in the scalar `forecast_reference_time`; it is lazy if `forecast` is. `init` is optional for a
-    forecast with a single initialization. `from_valid_time` is the inverse.
-
-    Raises
-    ------
-    ValueError
-        If this is not a forecast, lacks the initialization, or has several and `init` is None.
+    forecast with a single initialization. `from_valid_time` is the inverse. ValueError if this is not a forecast, lacks
+    the initialization, or has several and `init` is None.
     """
     _check_forecast(forecast)
     for dim in ("lead_time", "init_time"):
@@ -46,9 +42,8 @@ def to_valid_time(forecast: xr.Dataset, init: object = None) -> xr.Dataset:
     try:
         selected = forecast if init is None else forecast.sel(init_time=init)
     except KeyError:
-        raise ValueError(
-            f"init={init!r} is not in the forecast. Choose one of its {len(inits)}, {inits[0]} to {inits[-1]}"
-        ) from None
+        message = f"init={init!r} is not in the forecast. Choose one of its {len(inits)}, {inits[0]} to {inits[-1]}"
+        raise ValueError(message) from None
     if selected.sizes.get("init_time", 1) > 1:
         raise ValueError(f"init={init!r} matches {selected.sizes['init_time']} initializations: give the hour too")
     selected = selected.isel(init_time=0, missing_dims="ignore")
@@ -64,10 +59,7 @@ def to_valid_time(forecast: xr.Dataset, init: object = None) -> xr.Dataset:
 def from_valid_time(forecasts: xr.Dataset | Iterable[xr.Dataset]) -> xr.Dataset:
     """Return a forecast along initialization and lead time from one or several results of `to_valid_time`.
 
-    Raises
-    ------
-    ValueError
-        If one is not such a result, or they differ in leads or grid.
+    ValueError if one is not such a result, or they differ in leads or grid.
     """
     forecasts = [forecasts] if isinstance(forecasts, xr.Dataset) else list(forecasts)
     restored = []
@@ -98,14 +90,8 @@ def from_valid_time(forecasts: xr.Dataset | Iterable[xr.Dataset]) -> xr.Dataset:
 def save_valid_time(forecast: xr.Dataset, folder: str | os.PathLike, name: str = "forecast_%Y%m%dT%H.nc") -> list[Path]:
     """Write a NetCDF file for each initialization, along its valid time, and return their paths.
 
-    `folder` is created if missing; its parent must exist. `name` has `strftime` codes for the initialization.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the parent folder does not exist.
-    ValueError
-        If two initializations get the same name, or as in `to_valid_time`.
+    `folder` is created if missing; FileNotFoundError if its parent is. `name` has `strftime` codes for the
+    initialization; ValueError if two get the same name, or as in `to_valid_time`.
     """
     _check_forecast(forecast)
     folder = check_parent(folder)
@@ -125,12 +111,8 @@ def to_weatherbench2(forecast: xr.Dataset) -> xr.Dataset:
 
     Known variables get WeatherBench 2's names (`2m_temperature`, `geopotential_500`), latitudes and longitudes ascend,
     levels are in hPa, and `valid_time` is dropped. WeatherBench's tools read the result of
-    `to_zarr(path, zarr_format=2)`; `open_dataset` is the inverse.
-
-    Raises
-    ------
-    ValueError
-        If this is no forecast, leads are calendar months, or valid times have bounds.
+    `to_zarr(path, zarr_format=2)`; `open_dataset` is the inverse. ValueError if this is no forecast, leads are calendar
+    months, or valid times have bounds.
     """
     _check_forecast(forecast)
     if not np.issubdtype(forecast["lead_time"].dtype, np.timedelta64):
@@ -155,12 +137,8 @@ def to_weatherbench2(forecast: xr.Dataset) -> xr.Dataset:
 def short_names(forecast: xr.Dataset) -> xr.Dataset:
     """Return a forecast with short names of its variables (`t2m`, `u10`, `z`, `z500`).
 
-    CF checkers reject WeatherBench's long names such as `2m_temperature`: CF names begin with a letter.
-
-    Raises
-    ------
-    ValueError
-        If two variables would get the same name.
+    CF checkers reject WeatherBench's long names such as `2m_temperature`: CF names begin with a letter. ValueError if
+    two variables would get the same name.
     """
     new_names = {name: str(name) for name in forecast.data_vars}
     for name in forecast.data_vars:
@@ -180,7 +158,5 @@ def _expand(forecast: xr.Dataset, dim: str) -> xr.Dataset:
 
 def _check_forecast(forecast: xr.Dataset) -> None:
     if lacking := [name for name in _VALID_TIME_NAMES if name not in forecast.coords]:
-        raise ValueError(
-            f"this is not a forecast: it lacks {' and '.join(lacking)}, and has {list(forecast.coords)}. Pass the "
-            "result of a Forecaster, or open another forecast with open_dataset"
-        )
+        message = f"this is not a forecast: it lacks {' and '.join(lacking)}, and has {list(forecast.coords)}"
+        raise ValueError(f"{message}. Pass the result of a Forecaster, or open another forecast with open_dataset")

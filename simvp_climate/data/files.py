@@ -81,10 +81,7 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def differences(before: Mapping, now: Mapping, digests: Mapping[str, str] = {}, prefix: str = "") -> list[str]:
-    """Return a phrase for each entry in which two nested records differ, such as "config.seed is 1, was 0".
-
-    `digests` explains entries whose values mean nothing to a reader: key -> what a difference means.
-    """
+    """Return a phrase for each difference of two records, "config.seed is 1, was 0"; `digests` explains some by key."""
     changes = []
     for key in [*now, *(key for key in before if key not in now)]:
         label, old, new = f"{prefix}{key}", before.get(key), now.get(key)

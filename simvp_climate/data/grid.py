@@ -20,10 +20,8 @@ PRESSURE_ATTRS = {"standard_name": "air_pressure", "units": "hPa", "positive": "
 _MEMBER_NAMES = ("number", "member", "members", "realization", "realisation", "ensemble", "ens", "ensemble_member")
 # the usual names of the cell dimension in HEALPix output of climate models and forecasts
 _CELL_NAMES = {"cell", "cells", "ncells", "healpix", "healpix_index", "hpx", "pix", "pixel", "ipix", "npix", "values"}
-_REGRID = (
-    "Regrid to a regular latitude-longitude grid first, for example with CDO (cdo remapcon,r360x180 in.nc out.nc),"
-    " xESMF or earthkit-regrid"
-)
+_TO_REGULAR = "Regrid to a regular latitude-longitude grid first, for example with"
+_REGRID = f"{_TO_REGULAR} CDO (cdo remapcon,r360x180 in.nc out.nc), xESMF or earthkit-regrid"
 
 
 @dataclass(frozen=True)
@@ -106,11 +104,9 @@ def find_horizontal(dataset: xr.Dataset, candidates: dict[str, list[str]] | None
 def _why_not_regular(dataset: xr.Dataset, candidates: dict[str, list[str]], dimensions: dict[str, str]) -> str:
     """Return the message that names the grid's type and the fix."""
     spatial = {role: [n for n in candidates[role] if dataset[n].ndim] for role in ("latitude", "longitude")}
-    spatial["latitude"] += [  # two-dimensional ones are often not marked as coordinates
-        name
-        for name, variable in dataset.data_vars.items()
-        if variable.attrs.get("standard_name") == "latitude" or str(name).lower() in ("lat", "latitude", "xlat")
-    ]
+    for name, variable in dataset.data_vars.items():  # two-dimensional ones are often not marked as coordinates
+        if variable.attrs.get("standard_name") == "latitude" or str(name).lower() in ("lat", "latitude", "xlat"):
+            spatial["latitude"].append(name)
     rule = f"Latitude and longitude must each have a dimension of their own. {_REGRID}"
     for name in [*spatial["latitude"], *spatial["longitude"]]:
         if dataset[name].ndim > 1:
@@ -128,26 +124,19 @@ def _why_not_regular(dataset: xr.Dataset, candidates: dict[str, list[str]], dime
         name = candidates[role][0]
         return f"{name!r} is a single value, but must be a dimension: ds.expand_dims({name!r})"
     if cells := _healpix_dimension(dataset):
-        return (
-            f"no {role} found: the {dataset.sizes[cells]} cells of dimension {cells!r} look like a HEALPix grid, which"
-            " has no rows and columns. Regrid to a regular latitude-longitude grid first, for example with"
-            " earthkit-regrid or earth2grid"
-        )
-    return (
-        f"no {role} found: the dimensions are {list(dataset.dims)}, the coordinates {list(dataset.coords)}."
-        f' If one of them is the {role}, mark it: ds["name"].attrs["standard_name"] = "{role}"; a dimension'
-        " without values needs them first: ds.assign_coords(name=values)"
-    )
+        rule = f"the {dataset.sizes[cells]} cells of dimension {cells!r} look like a HEALPix grid"
+        fix = f"{_TO_REGULAR} earthkit-regrid or earth2grid"
+        return f"no {role} found: {rule}, which has no rows and columns. {fix}"
+    fix = f'If one of them is the {role}, mark it: ds["name"].attrs["standard_name"] = "{role}"; a dimension without'
+    fix += " values needs them first: ds.assign_coords(name=values)"
+    return f"no {role} found: the dimensions are {list(dataset.dims)}, the coordinates {list(dataset.coords)}. {fix}"
 
 
 def _healpix_dimension(dataset: xr.Dataset) -> str | None:
     """Return the dimension of HEALPix cells by its name, and by attributes or its 12 * 4**order cells, or None."""
-    marked = any(
-        "healpix" in f"{key} {value}".lower()
-        for variable in dataset.variables.values()
-        for key, value in variable.attrs.items()
-        if str(key).startswith(("grid", "GRIB_grid", "healpix", "crs"))
-    )
+    attrs = [(str(key), value) for variable in dataset.variables.values() for key, value in variable.attrs.items()]
+    about_grid = [f"{key} {value}" for key, value in attrs if key.startswith(("grid", "GRIB_grid", "healpix", "crs"))]
+    marked = any("healpix" in text.lower() for text in about_grid)
     global_sizes = {12 * 4**order for order in range(1, 16)}
     cells = (str(dim) for dim in dataset.dims if str(dim).lower() in _CELL_NAMES)
     return next((dim for dim in cells if marked or dataset.sizes[dim] in global_sizes), None)
@@ -234,12 +223,8 @@ def find_time(dataset: xr.Dataset, marked: list[str] | None = None) -> str | Non
 
 def find_member(dataset: xr.Dataset) -> str | None:
     """Return the name of the dimension of ensemble members, or None; ValueError if several could be it."""
-    names = sorted(
-        str(dim)
-        for dim in dataset.dims
-        if str(dim).lower() in _MEMBER_NAMES
-        or (dim in dataset.coords and dataset[dim].attrs.get("standard_name") == "realization")
-    )
+    marked = [name for name, coord in dataset.coords.items() if coord.attrs.get("standard_name") == "realization"]
+    names = sorted(str(dim) for dim in dataset.dims if str(dim).lower() in _MEMBER_NAMES or dim in marked)
     return _only(names, "ensemble members", "Keep one: ds = ds.isel({}=0)")
 
 
@@ -248,10 +233,8 @@ def _find_levels(dataset: xr.Dataset, names: list[str]) -> tuple[Levels | None, 
     coordinates = [read_levels(name, dataset[name].variable) for name in names if dataset[name].ndim < 2]
     scalars = [float(scalar.values) for scalar in coordinates if scalar.values.ndim == 0 and scalar.is_pressure]
     dimensions = {levels.name: levels for levels in coordinates if dataset[levels.name].dims == (levels.name,)}
-    names = list(dimensions)
-    if len(names) > 1:
-        names = [name for name in names if dimensions[name].is_pressure] or names
-    name = _only(names, "level", "Drop the others: ds.drop_dims('{}')")
+    pressures = [name for name, levels in dimensions.items() if levels.is_pressure]
+    name = _only(pressures or list(dimensions), "level", "Drop the others: ds.drop_dims('{}')")
     return dimensions.get(name), scalars[0] if scalars else None
 
 
@@ -341,10 +324,8 @@ def check_same_axis(axis: str, first: np.ndarray, second: np.ndarray) -> None:
     differing = np.flatnonzero(~(np.abs(difference) <= TOLERANCE))
     if differing.size:
         index = int(differing[0])
-        raise ValueError(
-            f"the grids differ: {axis} {index} is {float(first[index]):g} against {float(second[index]):g} (tolerance"
-            f" {TOLERANCE:g} degrees). {fix}"
-        )
+        values = f"{float(first[index]):g} against {float(second[index]):g}"
+        raise ValueError(f"the grids differ: {axis} {index} is {values} (tolerance {TOLERANCE:g} degrees). {fix}")
 
 
 def latitude_weights(latitude: xr.DataArray | xr.Dataset) -> xr.DataArray:
@@ -356,12 +337,8 @@ def latitude_weights(latitude: xr.DataArray | xr.Dataset) -> xr.DataArray:
     cos(latitude) / mean(cos(latitude)).
 
     `latitude` is a coordinate in degrees north, ascending or descending, or a Dataset or DataArray that has one. The
-    result is a DataArray over the latitude dimension with its coordinate, float64, mean 1.
-
-    Raises
-    ------
-    ValueError
-        If there is no such coordinate, or its values are not strictly monotonic, not finite, or beyond 90 degrees.
+    result is a DataArray over the latitude dimension with its coordinate, float64, mean 1. ValueError if there is no
+    such coordinate, or its values are not strictly monotonic, not finite, or beyond 90 degrees.
     """
     is_array = isinstance(latitude, xr.DataArray) and latitude.ndim == 1
     if not is_array or (latitude.name not in latitude.dims and latitude.coords):
@@ -374,8 +351,7 @@ def latitude_weights(latitude: xr.DataArray | xr.Dataset) -> xr.DataArray:
     degrees = latitude.values.astype(np.float64)
     weights = np.ones(1)
     if len(degrees) > 1:
-        # the absolute value serves descending rows
-        weights = np.abs(np.diff(np.sin(np.deg2rad(latitude_edges(degrees)))))
+        weights = np.abs(np.diff(np.sin(np.deg2rad(latitude_edges(degrees)))))  # absolute: rows may descend
         weights /= weights.mean()
     attrs = {"long_name": "cell area relative to the mean over latitudes", "units": "1"}
     coords = latitude.reset_coords(drop=True).coords

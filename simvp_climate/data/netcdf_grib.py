@@ -29,9 +29,8 @@ def open_files(files: Sequence[str | os.PathLike], variables: Sequence[str]) -> 
     """Return the Dataset of some NetCDF files, or of some GRIB files; GRIB files are searched for the variables."""
     names = [str(file) for file in files]
     is_remote = "://" in names[0]
-    if Path(urlsplit(names[0]).path if is_remote else names[0]).suffix in GRIB_SUFFIXES:
-        return _open_grib(names, variables)
-    if not is_remote and Path(names[0]).is_file() and _starts_with(names[0], b"GRIB"):
+    is_grib = Path(urlsplit(names[0]).path if is_remote else names[0]).suffix in GRIB_SUFFIXES
+    if is_grib or (not is_remote and Path(names[0]).is_file() and _starts_with(names[0], b"GRIB")):
         return _open_grib(names, variables)
     return _open_with_xarray(names)
 
@@ -59,23 +58,20 @@ def _open_with_xarray(names: Sequence[str], engine: str | None = None) -> xr.Dat
     except TypeError as error:
         if "mixed types" not in str(error):
             raise
-        raise ValueError(
-            f"{files} have different calendars ({error}). Convert each: ds.convert_calendar('standard')"
-        ) from error
+        message = f"{files} have different calendars ({error}). Convert each: ds.convert_calendar('standard')"
+        raise ValueError(message) from error
     except ValueError as error:
         if type(error).__name__ == "DatasetBuildError":  # GRIB with several hypercubes
             raise
         unknown = [n for n in names if engine is None and "://" not in n and not _starts_with(n, b"CDF", b"\x89HDF")]
         if unknown:
-            raise ValueError(
-                f"{unknown[0]!r} is neither NetCDF nor GRIB nor a Zarr store. If xarray opens it, pass the Dataset"
-            ) from error
+            fix = "If xarray opens it, pass the Dataset"
+            raise ValueError(f"{unknown[0]!r} is neither NetCDF nor GRIB nor a Zarr store. {fix}") from error
         if len(names) == 1:
             raise
-        raise ValueError(
-            f"{files} cannot be joined: {error}. Their grids must agree to the last digit, and all variables have the "
-            "same times: correct them, or join them with xarray"
-        ) from error
+        rule = "Their grids must agree to the last digit, and all variables have the same times"
+        fix = "correct them, or join them with xarray"
+        raise ValueError(f"{files} cannot be joined: {error}. {rule}: {fix}") from error
 
 
 def _check_opendap(url: str) -> None:
@@ -94,10 +90,8 @@ def _check_opendap(url: str) -> None:
 
 def _damaged_file_error(path: str, error: Exception) -> Exception:
     if "://" in path:
-        return OSError(
-            f"{path!r} cannot be opened ({error}). Remote NetCDF files are read from OPeNDAP servers only: download "
-            "the file first, or use a Zarr store"
-        )
+        fix = "Remote NetCDF files are read from OPeNDAP servers only: download the file first, or use a Zarr store"
+        return OSError(f"{path!r} cannot be opened ({error}). {fix}")
     return ValueError(f"{path!r} is damaged or truncated ({error}). Copy or download it again")
 
 
@@ -120,10 +114,9 @@ def _open_grib(names: Sequence[str], variables: Sequence[str]) -> xr.Dataset:
         raise _damaged_file_error(names[0], error) from error
     except DatasetBuildError as error:
         if len(names) > 1:
-            raise ValueError(
-                f"the {len(names)} GRIB files from {names[0]!r} have several grids, levels or members that do not "
-                f"fit into one Dataset ({error}). Open them one by one, or with xarray and filter_by_keys"
-            ) from error
+            files = f"the {len(names)} GRIB files from {names[0]!r}"
+            rule = f"have several grids, levels or members that do not fit into one Dataset ({error})"
+            raise ValueError(f"{files} {rule}. Open them one by one, or with xarray and filter_by_keys") from error
     return _choose_hypercubes(names[0], variables)
 
 
@@ -141,11 +134,9 @@ def _choose_hypercubes(path: str, variables: Sequence[str]) -> xr.Dataset:
             arrays = [array for position in matches for array in cubes[position].data_vars.values()]
             levels = [array.attrs.get("GRIB_typeOfLevel", "unknown level") for array in arrays]
             shapes = " and ".join(f"{level} {dict(array.sizes)}" for level, array in zip(levels, arrays, strict=True))
-            raise ValueError(
-                f"{path!r} has {name!r} {len(matches)} times: {shapes}. Select one and pass the Dataset: "
-                "xr.open_dataset(path, engine='cfgrib', backend_kwargs={'indexpath': '', 'filter_by_keys': "
-                "{'typeOfLevel': 'surface'}})"
-            )
+            options = "{'indexpath': '', 'filter_by_keys': {'typeOfLevel': 'surface'}}"
+            fix = f"Select one and pass the Dataset: xr.open_dataset(path, engine='cfgrib', backend_kwargs={options})"
+            raise ValueError(f"{path!r} has {name!r} {len(matches)} times: {shapes}. {fix}")
         chosen[matches[0]] = decode_lead_times(_name_level(cubes[matches[0]]))
     names = [name for cube in chosen.values() for name in cube.data_vars]
     try:
@@ -168,19 +159,16 @@ def _has_variable(dataset: xr.Dataset, name: str) -> bool:
 
 def decode_lead_times(dataset: xr.Dataset) -> xr.Dataset:
     """Return the Dataset with its lead times, which are coordinates in days to seconds, decoded to durations."""
-    leads = {
-        name: xr.conventions.decode_cf_variable(name, coordinate.variable, decode_timedelta=True)
-        for name, coordinate in dataset.coords.items()
-        if coordinate.attrs.get("units") in ("days", "hours", "minutes", "seconds")
-    }
+    units, leads = ("days", "hours", "minutes", "seconds"), {}
+    for name, coordinate in dataset.coords.items():
+        if coordinate.attrs.get("units") in units:
+            leads[name] = xr.conventions.decode_cf_variable(name, coordinate.variable, decode_timedelta=True)
     return dataset.assign_coords(leads) if leads else dataset
 
 
 def _name_level(dataset: xr.Dataset) -> xr.Dataset:
-    """Move the level of a file on a single level into the names of its variables: z becomes z500.
-
-    WeatherBench 1 has z at 500 and t at 850 hPa in two files, whose scalar `level` would exclude each other.
-    """
+    """Move the level of a file on a single level into the names of its variables: z becomes z500."""
+    # WeatherBench 1 has z at 500 and t at 850 hPa in two files, whose scalar `level` would exclude each other
     level = find_scalar_level(dataset)
     if level is None:
         return dataset

@@ -19,12 +19,9 @@ _Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
 
 def open_dataset(
-    path_or_dataset: str | os.PathLike | Sequence[str | os.PathLike] | xr.Dataset,
-    variables: Iterable[str],
-    levels: Sequence[float] | None = None,
-    *,
-    missing_chunks: Literal["error", "fill"] = "error",
-) -> xr.Dataset:
+    path_or_dataset: str | os.PathLike | Sequence[str | os.PathLike] | xr.Dataset, variables: Iterable[str],
+    levels: Sequence[float] | None = None, *, missing_chunks: Literal["error", "fill"] = "error",
+) -> xr.Dataset:  # fmt: skip
     """Return the requested variables, lazily, with dimensions called `time`, `latitude`, `longitude`, `level`.
 
     Values, order, longitude range, calendar and units do not change. Several files are joined along their
@@ -71,9 +68,8 @@ def open_dataset(
         if error.errno is None:  # the message explains already
             raise
         path = error.filename or path_or_dataset
-        raise PermissionError(
-            f"this user has no permission to read {str(path)!r}. Ask its owner to run: chmod -R a+rX '{path}'"
-        ) from error
+        message = f"this user has no permission to read {str(path)!r}. Ask its owner to run: chmod -R a+rX '{path}'"
+        raise PermissionError(message) from error
 
 
 def open_sample(variables: Iterable[str] = ("z500", "t2m")) -> xr.Dataset:
@@ -103,10 +99,8 @@ def open_raw(path: _Paths, variables: Sequence[str], missing_chunks: str = "erro
     if missing_chunks == "fill":
         raise ValueError(f'missing_chunks="fill" is for Zarr stores only, not for {str(path)!r}. Leave it out')
     if any(_is_zarr(each) for each in paths if "://" not in str(each)):
-        raise ValueError(
-            f"{len(paths)} paths with Zarr stores ({str(paths[0])!r}) cannot be opened at once. Join them with xarray: "
-            'xr.concat([sc.open_dataset(path, [...]) for path in paths], "time")'
-        )
+        fix = 'Join them with xarray: xr.concat([sc.open_dataset(path, [...]) for path in paths], "time")'
+        raise ValueError(f"{len(paths)} paths with Zarr stores ({str(paths[0])!r}) cannot be opened at once. {fix}")
     return open_files(paths, variables)
 
 
@@ -120,20 +114,17 @@ def _list_paths(path: _Paths) -> list[str | os.PathLike]:
         return [path]
     local = Path(path).expanduser()
     if not local.exists() and glob.has_magic(str(local)):
-        matches = sorted(glob.glob(str(local), recursive=True))
-        if not matches:
-            raise FileNotFoundError(f"no file matches {str(local.absolute())!r}. {_suggest(local)}")
-        return list(matches)
+        if matches := sorted(glob.glob(str(local), recursive=True)):
+            return list(matches)
+        raise FileNotFoundError(f"no file matches {str(local.absolute())!r}. {_suggest(local)}")
     _check_exists(local)
     if local.is_file() or _is_zarr(local):
         return [local]
     files = sorted(local.rglob("*.nc")) or sorted(file for file in local.rglob("*") if file.suffix in GRIB_SUFFIXES)
     if not files:
-        entries = sorted(entry.name for entry in local.iterdir())
-        raise ValueError(
-            f"{str(local.absolute())!r} is neither a Zarr store (no .zgroup or zarr.json) nor a folder of NetCDF or "
-            f"GRIB files: it contains {_shorten(entries)}. Pass the path of the store or of the files"
-        )
+        content = _shorten(sorted(entry.name for entry in local.iterdir()))
+        rule = "neither a Zarr store (no .zgroup or zarr.json) nor a folder of NetCDF or GRIB files: it contains"
+        raise ValueError(f"{str(local.absolute())!r} is {rule} {content}. Pass the path of the store or of the files")
     return list(files)
 
 

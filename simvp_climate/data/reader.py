@@ -143,21 +143,15 @@ def list_channels(dataset: xr.Dataset) -> tuple[Channel, ...]:
             fix = f"Leave {name!r} out of Task.variables, or name it in Task.forcings"
             raise ValueError(f"{name!r} has no time, only {variable.dims}: it cannot be forecast. {fix}")
         if extra := sorted(set(variable.dims) - {"time", "level", "latitude", "longitude"}):
-            raise ValueError(
-                f"{name!r} has dimensions {extra} beside time, level, latitude and longitude. "
-                f"ds = ds.isel({extra[0]}=0)  # or give a list of series, one for each"
-            )
+            fix = f"ds = ds.isel({extra[0]}=0)  # or give a list of series, one for each"
+            raise ValueError(f"{name!r} has dimensions {extra} beside time, level, latitude and longitude. {fix}")
         levels = dataset["level"].values.tolist() if "level" in variable.dims else [None]
         channels += [Channel(name, level) for level in levels]
     return tuple(channels)
 
 
 def open_source(dataset: xr.Dataset, engine: str = "auto") -> Source:
-    """Return an oriented Dataset (time, [level,] latitude, longitude) as a source of states.
-
-    Engine "zarr" reads through xarray, "tensorstore" with tensorstore or not at all (ValueError, ModuleNotFoundError),
-    "auto" with tensorstore those variables that it can read.
-    """
+    """Return an oriented Dataset as a source of states; engine "zarr" reads through xarray, "auto" the fastest way."""
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r} must be one of {ENGINES}")
     channels = list_channels(dataset)
@@ -169,17 +163,14 @@ def open_source(dataset: xr.Dataset, engine: str = "auto") -> Source:
         import tensorstore
     except ModuleNotFoundError as error:
         if engine == "tensorstore":
-            raise ModuleNotFoundError(
-                "engine='tensorstore' needs tensorstore. Run: pip install 'simvp-climate[fast]', or use engine='auto'"
-            ) from error
+            fix = "Run: pip install 'simvp-climate[fast]', or use engine='auto'"
+            raise ModuleNotFoundError(f"engine='tensorstore' needs tensorstore. {fix}") from error
         return source
     fields = [replace(each, tensorstore=_open_tensorstore(tensorstore, each.view, source.max_tasks)) for each in fields]
     for field in fields:
         if engine == "tensorstore" and field.tensorstore is None:
-            raise ValueError(
-                f"engine='tensorstore' cannot read {field.name!r}: it must be an untouched lazy view of a Zarr array "
-                "on a local disk. Use engine='auto'"
-            )
+            rule = "it must be an untouched lazy view of a Zarr array on a local disk"
+            raise ValueError(f"engine='tensorstore' cannot read {field.name!r}: {rule}. Use engine='auto'")
     return Source(dataset, channels, tuple(fields))
 
 
@@ -245,14 +236,15 @@ def consecutive_runs(times: np.ndarray) -> list[tuple[int, int, int]]:
 def source_identity(source: Source) -> str | None:
     """Return a digest of the `variable_identity` of all variables, or None if that of any is None."""
     identities = {name: variable_identity(variable.variable) for name, variable in source.dataset.data_vars.items()}
-    if None in identities.values():
-        return None
-    return hashlib.sha256(json.dumps(identities).encode()).hexdigest()
+    return None if None in identities.values() else hashlib.sha256(json.dumps(identities).encode()).hexdigest()
 
 
 def _open_tensorstore(tensorstore: ModuleType, view: View | None, max_tasks: int) -> Any | None:
     """Return the array of a view opened by tensorstore, or None if it is not on a local disk or not supported."""
-    if view is None or view.folder is None or not _has_codec(view):
+    if view is None or view.folder is None:
+        return None
+    checksums = _checksums(view)
+    if checksums is not None and not checksums.has_codec:  # tensorstore would not check the bytes that it decodes
         return None
     spec = {
         "driver": "zarr" if view.array.metadata.zarr_format == 2 else "zarr3",
@@ -276,17 +268,8 @@ def _checksums(view: View) -> ArrayChecksums | None:
     return None if checksums is None else checksums.arrays.get(view.array.path)
 
 
-def _has_codec(view: View) -> bool:
-    """Return whether tensorstore checks the bytes of the chunks that it decodes, where they have checksums."""
-    checksums = _checksums(view)
-    return checksums is None or checksums.has_codec
-
-
 def _check_files(view: View, indices: list) -> None:
-    """Raise DamagedChunkError if a chunk that tensorstore is about to read is in another's place.
-
-    zarr-python reads through the checked store and needs no such check.
-    """
+    """Raise DamagedChunkError if a chunk is in another's place: tensorstore does not read through the checked store."""
     if _checksums(view) is None:
         return
     positions = []
@@ -299,11 +282,7 @@ def _check_files(view: View, indices: list) -> None:
 
 
 def _selection(view: View, start: int, stop: int) -> tuple[list, list]:
-    """Return the index to read along each stored axis, and the index that reorders each axis of the result.
-
-    Backward slices are read forward and flipped. A list of latitudes or longitudes is read as the slice that contains
-    it, because lists are slow to read and would decode chunks twice.
-    """
+    """Return the index to read along each stored axis, and the index that reorders each axis of the result."""
     indices, order, dims = [], [], iter(view.dims)
     for size, index in zip(view.stored.shape, view.key, strict=True):
         if isinstance(index, int):
@@ -315,10 +294,10 @@ def _selection(view: View, start: int, stop: int) -> tuple[list, list]:
             chosen = chosen[start:stop]
         if isinstance(chosen, range):
             step = abs(chosen.step)
-            if chosen.step < 0:
+            if chosen.step < 0:  # read forward and flip
                 chosen, reorder = chosen[::-1], slice(None, None, -1)
             indices.append(slice(chosen[0], chosen[-1] + 1, step))
-        elif dim in ("latitude", "longitude"):
+        elif dim in ("latitude", "longitude"):  # lists are slow to read and would decode chunks twice
             indices.append(slice(int(chosen.min()), int(chosen.max()) + 1, 1))
             reorder = chosen - chosen.min()
         else:
@@ -416,12 +395,8 @@ def _explain(field: Field, times: pd.Index, start: int, stop: int, error: Except
                 break
     where = "" if view is None or view.array is None else f" of the store {store_address(view.array.store)}"
     chunk = "" if first == start and last == stop - 1 and len(times) > 1 else "one chunk, "
-    message = (
-        f"{field.name!r}{where} cannot be read at the times {times[first]} to {times[last]} ({chunk}{last - first + 1} "
-        f"times): {type(error).__name__}: {error}"
-    )
-    if isinstance(error, MissingChunkError | DamagedChunkError):  # these contain the fix
-        return OSError(message)
-    return OSError(
-        f"{message}. If the file is damaged, copy it again; if the store is remote, check the connection and try again"
-    )
+    period = f"{times[first]} to {times[last]} ({chunk}{last - first + 1} times)"
+    message = f"{field.name!r}{where} cannot be read at the times {period}: {type(error).__name__}: {error}"
+    if not isinstance(error, MissingChunkError | DamagedChunkError):  # these contain the fix
+        message += ". If the file is damaged, copy it again; if the store is remote, check the connection and try again"
+    return OSError(message)

@@ -78,22 +78,15 @@ def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.
     spacings = {role: [np.median(np.abs(np.diff(values))) for values in pair] for role, pair in degrees.items()}
     if finer := [role for role, (before, after) in spacings.items() if after < 0.99 * before]:
         before, after = spacings[finer[0]]
-        warnings.warn(
-            f"the target is finer than the dataset ({after:g} against {before:g} degrees of {finer[0]}): area means "
-            "add no detail, one old value fills several cells. For a smooth field interpolate instead: ds.interp(...)",
-            stacklevel=2,
-        )
+        message = f"the target is finer than the dataset ({after:g} against {before:g} degrees of {finer[0]})"
+        fix = "For a smooth field interpolate instead: ds.interp(...)"
+        warnings.warn(f"{message}: area means add no detail, one old value fills several cells. {fix}", stacklevel=2)
     on_grid = [name for name, variable in dataset.variables.items() if set(weights) & set(variable.dims)]
     bounds = {axis.attrs.get("bounds") or axis.encoding.get("bounds") for axis in old.values()}
-    averages = {
-        name: _average(str(name), dataset[name].variable, weights, min_valid)
-        for name in on_grid
-        if name in dataset.data_vars and name not in bounds
-    }
-    coords = {
-        axis.name: xr.Variable(axis.dims, new[role].values, _portable_attrs(axis.attrs, "valid_min", "valid_max"))
-        for role, axis in old.items()
-    }
+    averaged = [name for name in on_grid if name in dataset.data_vars and name not in bounds]
+    averages = {name: _average(str(name), dataset[name].variable, weights, min_valid) for name in averaged}
+    attrs = {role: _portable_attrs(axis.attrs, "valid_min", "valid_max") for role, axis in old.items()}
+    coords = {axis.name: xr.Variable(axis.dims, new[role].values, attrs[role]) for role, axis in old.items()}
     result = dataset.drop_vars(on_grid).assign(averages).assign_coords(coords)
     ordered = {name: result.variables[name] for name in dataset.data_vars if name in result}
     return xr.Dataset(ordered, result.coords, dataset.attrs)
@@ -112,13 +105,10 @@ def _average(name: str, variable: xr.Variable, weights: dict[str, np.ndarray], m
         raise ImportError("regrid needs xarray-regrid: pip install 'simvp-climate[regrid]'") from error
     # without coordinates, which xarray would align
     data = xr.DataArray(variable.astype(np.result_type(variable.dtype, np.float32)))
-    matrices = {
-        dim: format_weights(
-            xr.DataArray(matrix, dims=(dim, f"target_{dim}")), dim, data.dtype, data.chunksizes.get(dim), None
-        )
-        for dim, matrix in weights.items()
-        if dim in data.dims
-    }
+    matrices = {}
+    for dim in [dim for dim in weights if dim in data.dims]:
+        matrix = xr.DataArray(weights[dim], dims=(dim, f"target_{dim}"))
+        matrices[dim] = format_weights(matrix, dim, data.dtype, data.chunksizes.get(dim), None)
     # rounding may make the weights of half a cell sum to slightly less than a half
     threshold = min(1 - min_valid + 1e-4, 1)
     result = apply_weights(data, matrices, skipna=variable.dtype.kind == "f", nan_threshold=threshold)
@@ -184,20 +174,18 @@ def _columns(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _refuse_outside(role: str, target: tuple[float, float], source: tuple[float, float]) -> None:
-    raise ValueError(
-        f"the target's cells reach from {role} {target[0]:g} to {target[1]:g}, but those of the dataset from "
-        f"{source[0]:g} to {source[1]:g}. Pass a target grid that lies within the dataset"
-    )
+    needed, present = (f"{first:g} to {last:g}" for first, last in (target, source))
+    message = f"the target's cells reach from {role} {needed}, but those of the dataset from {present}"
+    raise ValueError(f"{message}. Pass a target grid that lies within the dataset")
 
 
 def _named_grid(name: object) -> xr.Dataset:
     if not isinstance(name, str) or name not in _GRIDS:
         near = difflib.get_close_matches(str(name), _GRIDS, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise ValueError(
-            f"grid={name!r} must be a known name or a Dataset. {hint}Names are {', '.join(_SIZES)} and sizes such as "
-            "'64x32'; for any other grid pass a Dataset with its latitude and longitude"
-        )
+        known = f"{hint}Names are {', '.join(_SIZES)} and sizes such as '64x32'"
+        fix = "for any other grid pass a Dataset with its latitude and longitude"
+        raise ValueError(f"grid={name!r} must be a known name or a Dataset. {known}; {fix}")
     columns, rows, poles = _GRIDS[name]
     latitude = np.linspace(-90, 90, rows) if poles else -90 + (np.arange(rows) + 0.5) * 180 / rows
     if rows == 721:
@@ -207,9 +195,8 @@ def _named_grid(name: object) -> xr.Dataset:
 
 def _axes(dataset: xr.Dataset, owner: str) -> dict[str, xr.DataArray]:
     try:
-        axes = {
-            role: dataset[name] for role, name in zip(("latitude", "longitude"), find_horizontal(dataset), strict=True)
-        }
+        latitude, longitude = find_horizontal(dataset)
+        axes = {"latitude": dataset[latitude], "longitude": dataset[longitude]}
         for role, coordinate in axes.items():
             check_axis(role, coordinate.name, coordinate.values)
     except ValueError as error:

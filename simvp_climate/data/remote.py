@@ -21,10 +21,8 @@ _RETRY = {
 }
 # A chunk of ARCO-ERA5 is 100 MB and may take minutes; a server that sends nothing for 20 s has failed.
 _TIMEOUTS = {
-    "connect_timeout": timedelta(seconds=5),
-    "read_timeout": timedelta(seconds=20),
-    "timeout": timedelta(minutes=10),
-}
+    "connect_timeout": timedelta(seconds=5), "read_timeout": timedelta(seconds=20), "timeout": timedelta(minutes=10),
+}  # fmt: skip
 _CREDENTIALS = {
     "gs": ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH",
            "GOOGLE_SERVICE_ACCOUNT_KEY"),
@@ -46,9 +44,8 @@ def open_remote_store(url: str) -> Store:
         return FsspecStore.from_url(url, storage_options=options.get(scheme), read_only=True)
     except Exception as error:  # each file system of fsspec has its own errors
         if scheme not in _SCHEMES or isinstance(error, ValueError):
-            raise ValueError(
-                f"{url!r} cannot be opened: {error}. Supported are {', '.join(_SCHEMES)} and local paths"
-            ) from error
+            message = f"{url!r} cannot be opened: {error}. Supported are {', '.join(_SCHEMES)} and local paths"
+            raise ValueError(message) from error
         if isinstance(error, ImportError):
             fix = "Run: pip install 'simvp-climate[cloud]'"
             raise ImportError(f"reading {url!r} needs a package that is not installed ({error}). {fix}") from error
@@ -75,10 +72,9 @@ def request_error(url: str, error: Exception) -> Exception:
     text = f"{name} {error} {error.__cause__ or ''}"
     first = next(iter(str(error).strip().splitlines()), name)
     if re.search("Unauthenticated|Permission|Unauthorized|Forbidden|code: 40[13]", f"{name} {first}"):
-        return PermissionError(
-            f"no permission to read {url!r} ({first}). Unless the store is public, set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS"
-        )
+        credentials = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS"
+        fix = f"Unless the store is public, set {credentials}"
+        return PermissionError(f"no permission to read {url!r} ({first}). {fix}")
     scheme, host = urlsplit(url)[:2]  # s3:// and gs:// addresses begin with a bucket instead of a host
     if scheme == "s3":
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"

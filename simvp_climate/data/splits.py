@@ -38,10 +38,8 @@ def split(dataset: xr.Dataset, train_until: str | None = None, valid_until: str 
     last = None
     if train_until is None:
         if not {2015, 2016, 2017, 2018} <= {*times.year}:
-            raise ValueError(
-                f"the data, {times[0]} to {times[-1]}, do not cover WeatherBench's years 2015 to 2018. Pass the last "
-                "dates, for example train_until='2010', valid_until='2012'"
-            )
+            message = f"the data, {times[0]} to {times[-1]}, do not cover WeatherBench's years 2015 to 2018"
+            raise ValueError(f"{message}. Pass the last dates, for example train_until='2010', valid_until='2012'")
         train_until, valid_until, last = _WEATHERBENCH
     if not times.is_monotonic_increasing:
         raise ValueError("the times must increase. ds = ds.sortby('time')")
@@ -49,8 +47,7 @@ def split(dataset: xr.Dataset, train_until: str | None = None, valid_until: str 
     splits = Splits(*(dataset.isel(time=slice(*positions)) for positions in itertools.pairwise([0, *ends])))
     for name, period in zip(("training", "validation", "test"), splits, strict=True):
         if not period.sizes["time"]:
-            raise ValueError(
-                f"the {name} period is empty, with training until {train_until}, validation until {valid_until} and "
-                f"data from {times[0]} to {times[-1]}. Choose dates within the data, in order"
-            )
+            periods = f"training until {train_until}, validation until {valid_until}"
+            message = f"the {name} period is empty, with {periods} and data from {times[0]} to {times[-1]}"
+            raise ValueError(f"{message}. Choose dates within the data, in order")
     return splits

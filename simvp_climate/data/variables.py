@@ -49,8 +49,7 @@ VARIABLES = (
     Variable("tp6h", "total_precipitation_6hr", _RAIN, "m", (-1e-3, 2), False),
     Variable("tp24h", "total_precipitation_24hr", _RAIN, "m", (-1e-3, 4), False),
     Variable("tcc", "total_cloud_cover", "cloud_area_fraction", "1", (-1e-3, 1.001), False),
-    Variable("tcwv", "total_column_water_vapour", "atmosphere_mass_content_of_water_vapor", "kg m-2",
-             (-1, 120), False),
+    Variable("tcwv", "total_column_water_vapour", "atmosphere_mass_content_of_water_vapor", "kg m-2", (-1, 120), False),
     Variable("tisr", "toa_incident_solar_radiation", None, "J m-2", (-1, 4e7), False),
     Variable("sst", "sea_surface_temperature", "sea_surface_temperature", "K", (265, 315), False),
     Variable("skt", "skin_temperature", "surface_temperature", "K", (150, 360), False),
@@ -58,7 +57,7 @@ VARIABLES = (
     Variable("orography", "orography", "surface_altitude", "m", (-500, 9000), False),
     Variable("zs", "geopotential_at_surface", "surface_geopotential", "m2 s-2", (-5e3, 9e4), False),
     Variable("lsm", "land_sea_mask", "land_area_fraction", "1", (-1e-3, 1.001), False),
-)  # fmt: skip
+)
 
 # The same quantity in the same units: GRIB short names and CMIP names.
 _ALIASES = {
@@ -157,14 +156,11 @@ def find_variable(
         match = _single_match(dataset, name, exact)
         return match, level if match in on_level else None
     if matches and scalar_level is None:
-        raise ValueError(
-            f"{name!r} is requested, but the level of {matches[0]!r} is not stated. If it is on {level} hPa, rename it:"
-            f" ds.rename({matches[0]}={name!r})"
-        )
+        fix = f"If it is on {level} hPa, rename it: ds.rename({matches[0]}={name!r})"
+        raise ValueError(f"{name!r} is requested, but the level of {matches[0]!r} is not stated. {fix}")
     if matches and abs(scalar_level - level) > 1e-3:
-        raise ValueError(
-            f"{name!r} is requested, but {matches[0]!r} is on {scalar_level:g} hPa in this file. Open another file"
-        )
+        fix = "Open another file"
+        raise ValueError(f"{name!r} is requested, but {matches[0]!r} is on {scalar_level:g} hPa in this file. {fix}")
     return _single_match(dataset, name, matches), None
 
 
@@ -228,10 +224,7 @@ def conversion(name: str, source: str, target: str) -> tuple[float, float] | Non
 
 
 def valid_range(name: str, units: str | None, level: float | None = None) -> tuple[float, float] | None:
-    """Return the smallest and the largest plausible value in some units, or None for unknown names and units.
-
-    Without units, those of the vocabulary are assumed. `level` is in hPa; the name may contain it, as in `"z500"`.
-    """
+    """Return the plausible range in `units` (None: the vocabulary's) on a level in hPa, or None if unknown."""
     known = lookup(name)
     if known is None:
         return None
@@ -249,10 +242,7 @@ def valid_range(name: str, units: str | None, level: float | None = None) -> tup
 
 
 def standard_height(level: float) -> float:
-    """Return the geopotential height in m of a pressure in hPa in the standard atmosphere (ISO 2533), below 11 km.
-
-    Above, up to 50 hPa, it is well within a factor of 2.
-    """
+    """Return the geopotential height in m of a pressure in hPa in the standard atmosphere (ISO 2533), below 11 km."""
     return 44330.8 * (1 - (level / 1013.25) ** 0.190263)
 
 
@@ -294,24 +284,16 @@ _DIMENSIONLESS = {
 }  # fmt: skip
 # Named units that are products of others, factor 1.
 _DERIVED = {
-    "N": {"kg": 1, "m": 1, "s": -2},
-    "Pa": {"kg": 1, "m": -1, "s": -2},
-    "J": {"kg": 1, "m": 2, "s": -2},
-    "W": {"kg": 1, "m": 2, "s": -3},
-}
+    "N": {"kg": 1, "m": 1, "s": -2}, "Pa": {"kg": 1, "m": -1, "s": -2},
+    "J": {"kg": 1, "m": 2, "s": -2}, "W": {"kg": 1, "m": 2, "s": -3},
+}  # fmt: skip
 # Named units that are multiples of others: the factor, and of what.
 _MULTIPLES = {
-    "hPa": (Fraction(100), _DERIVED["Pa"]),
-    "kPa": (Fraction(1000), _DERIVED["Pa"]),
-    "%": (Fraction(1, 100), {}),
-    "mm": (Fraction(1, 1000), {"m": 1}),
-    "cm": (Fraction(1, 100), {"m": 1}),
-    "dam": (Fraction(10), {"m": 1}),
-    "km": (Fraction(1000), {"m": 1}),
-    "g": (Fraction(1, 1000), {"kg": 1}),
-    "h": (Fraction(3600), {"s": 1}),
+    "hPa": (Fraction(100), _DERIVED["Pa"]), "kPa": (Fraction(1000), _DERIVED["Pa"]), "%": (Fraction(1, 100), {}),
+    "mm": (Fraction(1, 1000), {"m": 1}), "cm": (Fraction(1, 100), {"m": 1}), "dam": (Fraction(10), {"m": 1}),
+    "km": (Fraction(1000), {"m": 1}), "g": (Fraction(1, 1000), {"kg": 1}), "h": (Fraction(3600), {"s": 1}),
     "d": (Fraction(86400), {"s": 1}),
-}
+}  # fmt: skip
 
 
 def _factors(units: str) -> dict[str, int]:

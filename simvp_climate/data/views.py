@@ -89,10 +89,7 @@ def find_view(variable: xr.Variable) -> View | None:
 
 
 def variable_identity(variable: xr.Variable) -> str | None:
-    """Return a digest that changes with the stored data and the selection, or None if it would need the values.
-
-    It covers the names, sizes and modification times of local files (chunks), the address and metadata of remote ones.
-    """
+    """Return a digest of the selection and of files (names, sizes, times; metadata of remote ones), None if unknown."""
     view = find_view(variable)
     if view is None:
         return None
@@ -108,10 +105,8 @@ def variable_identity(variable: xr.Variable) -> str | None:
         stamp = _stamp(str(view.folder))
     key = [index.tolist() if isinstance(index, np.ndarray) else str(index) for index in view.key]
     # functions by name: their addresses differ from process to process
-    decoders = [
-        (decoder.func.__qualname__, sorted((name, str(value)) for name, value in decoder.keywords.items()))
-        for decoder in view.decoders
-    ]
+    options = [sorted((name, str(value)) for name, value in decoder.keywords.items()) for decoder in view.decoders]
+    decoders = [(decoder.func.__qualname__, each) for decoder, each in zip(view.decoders, options, strict=True)]
     return hashlib.sha256(f"{stamp} {key} {decoders}".encode()).hexdigest()
 
 

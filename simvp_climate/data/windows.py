@@ -54,10 +54,8 @@ def valid_times(init_time: xr.DataArray, lead_time: xr.DataArray, known: pd.Inde
     elif lead_time.attrs.get("units") == "months":
         columns = [_add_months(inits, int(lead), known) for lead in lead_time.values]
     else:
-        raise ValueError(
-            f"lead_time has dtype {lead_time.dtype} and units {lead_time.attrs.get('units')!r}: it must be a "
-            "timedelta64, or whole months with the attribute units='months'"
-        )
+        message = f"lead_time has dtype {lead_time.dtype} and units {lead_time.attrs.get('units')!r}"
+        raise ValueError(f"{message}: it must be a timedelta64, or whole months with the attribute units='months'")
     return xr.DataArray(np.stack([np.asarray(column) for column in columns], axis=1), dims=("init_time", "lead_time"))
 
 
@@ -92,25 +90,19 @@ def check_times(times: pd.Index, name: str, dim: str = "time") -> None:
         raise ValueError(f"{name}: {fault[0]}. {fault[1]}")
     missing = np.asarray(times.isna())
     if missing.any():
-        raise ValueError(
-            f"{missing.sum()} of the {len(times)} times of {name} are missing (NaT), the first at position "
-            f'{missing.argmax()}. ds = ds.isel({dim}=ds["{dim}"].notnull().values)'
-        )
+        message = f"{missing.sum()} of the {len(times)} times of {name} are missing (NaT), the first at position"
+        raise ValueError(f'{message} {missing.argmax()}. ds = ds.isel({dim}=ds["{dim}"].notnull().values)')
     if not times.is_monotonic_increasing:
         first = int(np.argmax(times[1:] < times[:-1]))
-        raise ValueError(
-            f'the times of {name} must increase: {times[first + 1]} comes after {times[first]}. ds = ds.sortby("{dim}")'
-        )
+        message = f"the times of {name} must increase: {times[first + 1]} comes after {times[first]}"
+        raise ValueError(f'{message}. ds = ds.sortby("{dim}")')
     if not times.is_unique:
         repeated = times[times.duplicated()][0]
         raise ValueError(f'the time {repeated} appears more than once in {name}. ds = ds.drop_duplicates("{dim}")')
 
 
 def find_date_fault(times: pd.Index, dim: str, units: str | None = None) -> tuple[str, str] | None:
-    """Return why times are no dates, and the lines that make them dates; None if they are dates.
-
-    `units` is the attribute of times that were not decoded.
-    """
+    """Return why times (with the attribute `units`) are no dates, and the lines that make them dates; else None."""
     if isinstance(times, pd.DatetimeIndex | xr.CFTimeIndex) and getattr(times, "tz", None) is None:
         return None
     zone = getattr(times[0], "tzinfo", None) if len(times) else None
@@ -157,11 +149,10 @@ def find_windows(times: pd.Index, step: str, history: int, horizon: int, name: s
     positions = np.stack([ordinals.get_indexer(ordinals + (k - history + 1) * size) for k in range(length)], axis=1)
     windows = positions[(positions >= 0).all(axis=1)].astype(np.int64)
     if not len(windows):
-        raise ValueError(
-            f"{name} has no window of {length} states (history {history} + horizon {horizon}) that are "
-            f"{step} apart: it has {len(times)} times from {times[0]} to {times[-1]}. Give a longer series, "
-            "or a shorter history or horizon; windows never span a gap in time"
-        )
+        rule = f"window of {length} states (history {history} + horizon {horizon}) that are {step} apart"
+        message = f"{name} has no {rule}: it has {len(times)} times from {times[0]} to {times[-1]}"
+        fix = "Give a longer series, or a shorter history or horizon; windows never span a gap in time"
+        raise ValueError(f"{message}. {fix}")
     return windows
 
 
@@ -184,32 +175,26 @@ def select_histories(
         elapsed = _ordinals(inits, size) - (1 if isinstance(size, int) else epoch)
         selected = histories[np.asarray(elapsed % size == type(size)(0))]
         if not len(selected):
-            raise ValueError(
-                f"every={every!r} matches none of the {len(histories)} times with a full history, "
-                f"{inits[0]} to {inits[-1]}: multiples are counted from 00 UTC"
-            )
+            available = f"{len(histories)} times with a full history, {inits[0]} to {inits[-1]}"
+            raise ValueError(f"every={every!r} matches none of the {available}: multiples are counted from 00 UTC")
         return selected
     inits = times[-1:] if init_times is None else pd.Index(np.atleast_1d(np.asarray(init_times)))
     if isinstance(times, pd.DatetimeIndex):  # dates may come as text
         try:
             inits = pd.DatetimeIndex(inits)
         except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"init_times={list(inits[:3])!r} must be dates: {error}. For example init_times=['2004-01-01T12']"
-            ) from error
+            message = f"init_times={list(inits[:3])!r} must be dates: {error}. For example init_times=['2004-01-01T12']"
+            raise ValueError(message) from error
     elif not isinstance(inits[0], times.date_type):
-        raise ValueError(
-            f"init_times has {inits[0]!r}, but the dataset has the calendar {times.calendar!r}: take the times from "
-            "the data, for example ds.time[10:20]"
-        )
+        message = f"init_times has {inits[0]!r}, but the dataset has the calendar {times.calendar!r}"
+        raise ValueError(f"{message}: take the times from the data, for example ds.time[10:20]")
     check_times(inits, "init_times")
     rows = pd.Index(histories[:, -1]).get_indexer(times.get_indexer(inits))
     if (rows < 0).any():
-        raise ValueError(
-            f"no forecast can start at {inits[rows < 0][0]}: it takes {history} states {step} apart up to "
-            f"that time, without a gap. {len(histories)} times have a full history, from {times[histories[0, -1]]} "
-            f"to {times[histories[-1, -1]]}"
-        )
+        rule = f"it takes {history} states {step} apart up to that time, without a gap"
+        period = f"from {times[histories[0, -1]]} to {times[histories[-1, -1]]}"
+        message = f"no forecast can start at {inits[rows < 0][0]}: {rule}"
+        raise ValueError(f"{message}. {len(histories)} times have a full history, {period}")
     return histories[rows]
 
 

@@ -20,6 +20,7 @@ from simvp_climate.data.checksums import METADATA, Checksums, chunk_position, re
 from simvp_climate.data.netcdf_grib import decode_lead_times
 from simvp_climate.data.remote import open_remote_store, request_error
 
+_WRONG_CHECKSUM = "it does not match its checksum, or is in the place of another"
 # attributes of stores that this package writes, and how to write them again
 _WRITTEN_BY = {"cache_made_from": "sc.cache(...)", "hindcast": "forecaster.hindcast(...)"}
 
@@ -31,11 +32,13 @@ def open_zarr(path: str, missing_chunks: str) -> xr.Dataset:
     try:
         raw = _open_group(store)
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"no Zarr store at {path!r}: it has neither .zgroup nor zarr.json. Check the spelling"
-        ) from error
+        message = f"no Zarr store at {path!r}: it has neither .zgroup nor zarr.json. Check the spelling"
+        raise FileNotFoundError(message) from error
     store.remember_times(raw)
-    dataset = drop_codecs(decode_lead_times(raw))
+    dataset = decode_lead_times(raw)
+    for variable in dataset.variables.values():
+        for name in ("compressors", "filters", "serializer", "shards"):
+            variable.encoding.pop(name, None)  # those of one Zarr format would break `to_zarr` in the other
     # drop the times that a store has allocated for the future
     start, stop = dataset.attrs.get("valid_time_start"), dataset.attrs.get("valid_time_stop")
     index = dataset.indexes.get("time")
@@ -45,19 +48,8 @@ def open_zarr(path: str, missing_chunks: str) -> xr.Dataset:
     return dataset
 
 
-def drop_codecs(dataset: xr.Dataset) -> xr.Dataset:
-    """Remove the codecs from the encodings: those of one Zarr format would break `to_zarr` in the other."""
-    for variable in dataset.variables.values():
-        for name in ("compressors", "filters", "serializer", "shards"):
-            variable.encoding.pop(name, None)
-    return dataset
-
-
 def _open_group(store: "CheckedStore") -> xr.Dataset:
-    """Return the Dataset of a store, also if it lacks chunks of coordinates that consist of zeros.
-
-    Zarr leaves these out: a store that grew time by time lacks its first. It was 0 if that makes the axis even.
-    """
+    """Return the Dataset of a store, also if it lacks chunks of coordinates that consist of zeros."""
     try:
         group = zarr.open_group(store, mode="r")
         # passed on, because open_zarr by itself warns before it falls back
@@ -67,15 +59,11 @@ def _open_group(store: "CheckedStore") -> xr.Dataset:
     except (FileNotFoundError, ConnectionError, PermissionError, ImportError):
         raise
     except Exception as error:  # whatever zarr raises where a file is no JSON, or lacks or misspells an entry
-        raise DamagedChunkError(
-            f"the metadata of the Zarr store {store.path!r} (.zgroup, .zarray, .zattrs, .zmetadata or zarr.json) are "
-            f"damaged: {error!r}. Copy or download the store again"
-        ) from error
+        files = f"the metadata of the Zarr store {store.path!r} (.zgroup, .zarray, .zattrs, .zmetadata or zarr.json)"
+        raise DamagedChunkError(f"{files} are damaged: {error!r}. Copy or download the store again") from error
     if not consolidated and store.path.startswith(("http://", "https://")):
-        raise ValueError(
-            f"{store.path!r} has no consolidated metadata, and a web server does not list the arrays of a store. Its "
-            "owner can add them: zarr.consolidate_metadata(path)"
-        )
+        message = f"{store.path!r} has no consolidated metadata, and a web server does not list the arrays of a store"
+        raise ValueError(f"{message}. Its owner can add them: zarr.consolidate_metadata(path)")
     store.checksums = _find_checksums(store, group)
     options = {"chunks": None, "consolidated": consolidated, "decode_timedelta": False}  # without dask
     try:
@@ -87,10 +75,10 @@ def _open_group(store: "CheckedStore") -> xr.Dataset:
     except (DamagedChunkError, ConnectionError, PermissionError):
         raise
     except Exception as error:
-        raise DamagedChunkError(
-            f"the coordinates or metadata of the Zarr store {store.path!r} are damaged: "
-            f"{_name_unreadable(group)}{error!r}. Copy or download the store again"
-        ) from error
+        fault = f"{_name_unreadable(group)}{error!r}. Copy or download the store again"
+        message = f"the coordinates or metadata of the Zarr store {store.path!r} are damaged"
+        raise DamagedChunkError(f"{message}: {fault}") from error
+    # Zarr leaves zeros out: a store that grew time by time lacks its first, which was 0 if that makes the axis even
     for key in sorted(store.filled):
         name = key.split("/")[0]
         index = raw.indexes.get(name)
@@ -104,9 +92,8 @@ def _find_checksums(store: "CheckedStore", group: zarr.Group) -> Checksums | Non
     try:
         checksums = read_checksums(store)
     except Exception as error:
-        raise DamagedChunkError(
-            f"the checksums of the Zarr store {store.path!r} are damaged: {error!r}. Copy it again, or write it anew"
-        ) from error
+        message = f"the checksums of the Zarr store {store.path!r} are damaged: {error!r}"
+        raise DamagedChunkError(f"{message}. Copy it again, or write it anew") from error
     if checksums is None:
         for attribute, call in _WRITTEN_BY.items():
             if attribute in group.attrs:
@@ -115,10 +102,8 @@ def _find_checksums(store: "CheckedStore", group: zarr.Group) -> Checksums | Non
         return None
     for key, value in store.metadata_checksums.items():
         if checksums.metadata.get(key, value) != value:
-            raise DamagedChunkError(
-                f"{key!r} of the Zarr store {store.path!r} is damaged or was edited: it does not match its checksum. "
-                "Copy the store again, or write it anew"
-            )
+            message = f"{key!r} of the Zarr store {store.path!r} is damaged or was edited: "
+            raise DamagedChunkError(f"{message}it does not match its checksum. Copy the store again, or write it anew")
     return checksums
 
 
@@ -145,10 +130,8 @@ class CheckedStore(WrapperStore[Store]):
     """A Zarr store, read only, that raises an error for absent and truncated chunks.
 
     Zarr itself returns the fill value for an absent chunk, so that an unfinished download reads as a field of NaN or
-    zeros. A chunk absent inside a shard was left out by its writer.
-
-    Most codecs detect truncated chunks themselves, but Blosc reads past the end of a chunk into other memory, and zarr
-    takes an empty shard for an absent one.
+    zeros. A chunk absent inside a shard was left out by its writer. Most codecs detect truncated chunks themselves, but
+    Blosc reads past the end of a chunk into other memory, and zarr takes an empty shard for an absent one.
     """
 
     def __init__(self, store: Store, path: str = "", missing_chunks: str = "error"):
@@ -182,11 +165,10 @@ class CheckedStore(WrapperStore[Store]):
     def missing_chunk_error(self, key: str) -> MissingChunkError:
         """Return the error for an absent chunk, with its position and times, from its key in the store."""
         array, position, times = self._describe(key)
-        return MissingChunkError(
-            f"{self.path!r} has no chunk {position} of {array!r} ({key!r}){times}. The store is incomplete: copy or "
-            "download it again. If absent chunks mean missing values, as in ARCO-ERA5 and over land in ocean models: "
-            'open_dataset(..., missing_chunks="fill")'
-        )
+        message = f"{self.path!r} has no chunk {position} of {array!r} ({key!r}){times}. The store is incomplete"
+        fix = "If absent chunks mean missing values, as in ARCO-ERA5 and over land in ocean models"
+        fix += ': open_dataset(..., missing_chunks="fill")'
+        return MissingChunkError(f"{message}: copy or download it again. {fix}")
 
     def _describe(self, key: str) -> tuple[str, str, str]:
         """Return the array of a chunk, its position, and a clause with the times it covers."""
@@ -239,31 +221,23 @@ class CheckedStore(WrapperStore[Store]):
             case _:
                 return
         if len(content) != expected:
-            raise self.damaged_chunk_error(key, f"it has {len(content)} bytes instead of {expected}")
+            raise self._damaged_chunk_error(key, f"it has {len(content)} bytes instead of {expected}")
         name = self._array_of(key)
-        if (
-            self.checksums is not None
-            and name in self.checksums.arrays
-            and not isinstance(byte_range, SuffixByteRequest)
-        ):
-            position = chunk_position(key[len(name) :])
-            if not self.checksums.arrays[name].match(position, content.to_bytes(), byte_range is not None):
-                raise self.damaged_chunk_error(key, "it does not match its checksum, or is in the place of another")
+        checksums = None if self.checksums is None else self.checksums.arrays.get(name)
+        if checksums is None or isinstance(byte_range, SuffixByteRequest):
+            return
+        if not checksums.match(chunk_position(key[len(name) :]), content.to_bytes(), byte_range is not None):
+            raise self._damaged_chunk_error(key, _WRONG_CHECKSUM)
 
     def check_file(self, name: str, path: Path, position: tuple[int, ...]) -> None:
         """Raise an error if a file on the local disk is absent or not the chunk that was written at a position."""
-        checksums = self.checksums.arrays[name]
-        if path.exists() and not checksums.match_file(position, path):
-            key = f"{name}/{'/'.join(map(str, position))}"
-            raise self.damaged_chunk_error(key, "it does not match its checksum, or is in the place of another")
+        if path.exists() and not self.checksums.arrays[name].match_file(position, path):
+            raise self._damaged_chunk_error(f"{name}/{'/'.join(map(str, position))}", _WRONG_CHECKSUM)
 
-    def damaged_chunk_error(self, key: str, fault: str) -> DamagedChunkError:
-        """Return the error for a chunk, with its position and times."""
+    def _damaged_chunk_error(self, key: str, fault: str) -> DamagedChunkError:
         array, position, times = self._describe(key)
-        return DamagedChunkError(
-            f"the chunk {position} of {array!r} in {self.path!r} ({key!r}){times}, is damaged: {fault}. Copy or "
-            "download it again"
-        )
+        message = f"the chunk {position} of {array!r} in {self.path!r} ({key!r}){times}, is damaged: {fault}"
+        return DamagedChunkError(f"{message}. Copy or download it again")
 
 
 def _stored_length_by_header(array: ArrayV2Metadata | ArrayV3Metadata | None, chunk: Buffer) -> int:

@@ -4,11 +4,7 @@ At a given time and latitude, each forcing that varies in time is a first harmon
 
     field = A + B cos(longitude) + C sin(longitude),
 
-with insolation clipped below at 0. Three numbers thus represent a row of the grid; the field is evaluated on the device
-that needs it. All forcings are of order one and need no normalization.
-
-The position of the sun comes from the Astronomical Almanac (section C, "Low precision formulas for the Sun"), accurate
-to 0.01 degrees and a few seconds of time from 1950 to 2050.
+with insolation clipped below at 0. All forcings are of order one and need no normalization.
 """
 
 from collections.abc import Sequence
@@ -22,11 +18,8 @@ import xarray as xr
 FORCINGS = ("insolation", "time_of_day", "time_of_year", "coordinates")
 COORDINATE_CHANNELS = ("latitude_sin", "latitude_cos_longitude_cos", "latitude_cos_longitude_sin")
 
-_VARYING_CHANNELS = {
-    "insolation": ("insolation",),
-    "time_of_day": ("time_of_day_cos", "time_of_day_sin"),
-    "time_of_year": ("time_of_year_cos", "time_of_year_sin"),
-}
+_VARYING_CHANNELS: dict[str, tuple[str, ...]] = {"insolation": ("insolation",)}
+_VARYING_CHANNELS |= {name: (f"{name}_cos", f"{name}_sin") for name in ("time_of_day", "time_of_year")}
 _REAL_CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
 _DAY = pd.Timedelta(days=1)
 _MEAN_YEAR = 365.2425  # days, of the Gregorian calendar
@@ -126,19 +119,15 @@ def _daily_mean_insolation(declination: np.ndarray, distance_factor: np.ndarray,
 
 def _solar_position(days: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return declination, (mean distance / distance)^2 and equation of time, in radians, `days` after 2000-01-01 12."""
-    # Astronomical Almanac, low precision formulas for the sun
+    # Astronomical Almanac, section C, "Low precision formulas for the Sun": to 0.01 degrees from 1950 to 2050
     mean_longitude = np.deg2rad(280.460 + 0.9856474 * days)
     anomaly = np.deg2rad(357.528 + 0.9856003 * days)
     longitude = mean_longitude + np.deg2rad(1.915 * np.sin(anomaly) + 0.020 * np.sin(2 * anomaly))  # ecliptic
     obliquity = np.deg2rad(23.439 - 4e-7 * days)
     distance = 1.00014 - 0.01671 * np.cos(anomaly) - 0.00014 * np.cos(2 * anomaly)  # astronomical units
     right_ascension = np.arctan2(np.cos(obliquity) * np.sin(longitude), np.cos(longitude))
-    difference = mean_longitude - right_ascension
-    return (
-        np.arcsin(np.sin(obliquity) * np.sin(longitude)),
-        distance**-2,
-        (difference + np.pi) % (2 * np.pi) - np.pi,  # remove full turns
-    )
+    equation_of_time = (mean_longitude - right_ascension + np.pi) % (2 * np.pi) - np.pi  # without full turns
+    return np.arcsin(np.sin(obliquity) * np.sin(longitude)), distance**-2, equation_of_time
 
 
 def _days_since_2000(times: pd.Index, clock: Any) -> np.ndarray:

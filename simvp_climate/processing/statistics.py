@@ -50,10 +50,7 @@ class Normalizer:
         return Normalizer(change_std=self.change_std[:, indices], **fields)
 
     def inherit(self, other: "Normalizer") -> "Normalizer":
-        """Return this normalizer with units, statistics and transforms of `other` for the channels that both have.
-
-        The extremes are those of both.
-        """
+        """Return this normalizer with all of `other` for the channels that both have, and the extremes of both."""
         names = ("mean", "std", "mask", "log_scale", "bounds")
         merged, change_std = {name: getattr(self, name).copy() for name in names}, self.change_std.copy()
         units, extremes = list(self.units), self.extremes.copy()
@@ -99,7 +96,7 @@ class Statistics:
         return replace(self, change_std=self.change_std[:, indices], **fields)
 
 
-def resolve_transforms(
+def resolve_log_scale_and_bounds(
     channels: Sequence[Channel], units: Sequence[str], transforms: Sequence[tuple[str, object]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return `log_scale` and `bounds` of a `Normalizer`; ValueError if "log" is not for precipitation as a length."""
@@ -114,10 +111,9 @@ def resolve_transforms(
                 is_rain = known is not None and known[0].standard_name == "lwe_thickness_of_precipitation_amount"
                 factors = conversion(channel.variable, "m", unit) if is_rain else None
                 if factors is None:
-                    raise ValueError(
-                        f"transforms={{{channel.variable!r}: 'log'}} needs precipitation in units of length, but "
-                        f"{channel.variable!r} is in {unit!r}. Give the scale in these units, ('log', 0.01)"
-                    )
+                    name, rule = repr(channel.variable), "needs precipitation in units of length"
+                    fix = "Give the scale in these units, ('log', 0.01)"
+                    raise ValueError(f"transforms={{{name}: 'log'}} {rule}, but {name} is in {unit!r}. {fix}")
                 log_scale[index], bounds[index, 0] = _LOG_METERS * factors[0], 0
             case ("log", scale):
                 log_scale[index], bounds[index, 0] = scale, 0
@@ -127,21 +123,14 @@ def resolve_transforms(
 
 
 def compute_statistics(
-    sources: Sequence[Source],
-    windows: Sequence[np.ndarray],
-    weights: np.ndarray,
-    history: int,
-    log_scale: np.ndarray,
-    *,
-    out: np.ndarray | None = None,
-    use_cache: bool = True,
-) -> Statistics:
+    sources: Sequence[Source], windows: Sequence[np.ndarray], weights: np.ndarray, history: int, log_scale: np.ndarray,
+    *, out: np.ndarray | None = None, use_cache: bool = True,
+) -> Statistics:  # fmt: skip
     """Read every time that a window uses, once and in order, and return the statistics.
 
     `windows` are positions in each source, (window, history + horizon); `weights` have mean one, (latitude,). The
     states are kept in `out` if given, (used times of all series, channel, latitude, longitude), float32; otherwise
-    statistics are loaded from the user's cache folder where it has them. Two blocks of memory are needed, of 16 MiB, or
-    one chunk or window if that is larger.
+    statistics are loaded from the user's cache folder where it has them.
 
     Means and squares are summed over rows in float32, after a typical state was subtracted (the squares of geopotential
     would hide its variance), and over everything else in float64.
@@ -293,10 +282,7 @@ def apply_log(states: np.ndarray, log_scale: np.ndarray) -> np.ndarray:
 def _blocks(
     source: Source, used: np.ndarray, pairs: np.ndarray, out: np.ndarray | None
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield (start of the block in `used`, states up to its end, the block); the next is read in the background.
-
-    The states are those of the block and, before it, those that the changes of `pairs` need.
-    """
+    """Yield (start of the block in `used`, states for the changes of `pairs` up to its end, the block)."""
     overlap = int((pairs[:, -1] - pairs[:, 0]).max(initial=0))
     size = max(1, _BLOCK_BYTES // source.state_bytes)
     size = max(1, size // source.chunk_times, -(-overlap // source.chunk_times)) * source.chunk_times
@@ -314,7 +300,7 @@ def _blocks(
         runs = reader.consecutive_runs(used[slice(*ranges[index])])
         reader.fetch([Request(source, start, stop, blocks[index][i : i + stop - start]) for start, stop, i in runs])
 
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool:  # the next block is read in the background
         pending = pool.submit(read_block, 0)
         for index, (start, stop) in enumerate(ranges):
             pending.result()

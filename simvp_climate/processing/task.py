@@ -77,15 +77,13 @@ class Task:
         parse_step(self.step)
         for first, second in itertools.combinations(("variables", "inputs", "diagnostics", "forcings"), 2):
             if common := sorted(set(getattr(self, first)) & set(getattr(self, second))):
-                raise ValueError(
-                    f"{common} must not be in both {first} and {second}. Use variables for input and output, inputs "
-                    "for input only, diagnostics for output only, forcings for what is known at any time."
-                )
+                fix = "Use variables for input and output, inputs for input only, diagnostics for output only, forcings"
+                fix += " for what is known at any time."
+                raise ValueError(f"{common} must not be in both {first} and {second}. {fix}")
         if self.inputs and self.horizon > self.history:
-            raise ValueError(
-                f"horizon={self.horizon} must be at most history={self.history}: inputs={list(self.inputs)} are not "
-                f"forecast for a second call. Set horizon={self.history}, or move them to variables."
-            )
+            rule = f"inputs={list(self.inputs)} are not forecast for a second call"
+            fix = f"Set horizon={self.history}, or move them to variables."
+            raise ValueError(f"horizon={self.horizon} must be at most history={self.history}: {rule}. {fix}")
         object.__setattr__(self, "transforms", _parse_transforms(self.transforms, self.all_variables))
 
     def _repr_html_(self) -> str:
@@ -166,10 +164,8 @@ def _parse_transforms(transforms: object, variables: tuple[str, ...]) -> tuple[t
         if name not in variables:
             raise ValueError(f"transforms names {name!r}, which must be one of the variables {list(variables)}.")
         if not _is_transform(transform):
-            raise ValueError(
-                f"transforms={{{name!r}: {transform!r}}} must be 'log', ('log', scale) with scale > 0, or "
-                "(low, high) with low < high, one of them None for no bound."
-            )
+            rule = "'log', ('log', scale) with scale > 0, or (low, high) with low < high, one of them None for no"
+            raise ValueError(f"transforms={{{name!r}: {transform!r}}} must be {rule} bound.")
     return pairs
 
 

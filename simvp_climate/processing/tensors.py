@@ -33,11 +33,7 @@ def choose_device(device: str) -> str:
 
 
 class Forcings:
-    """The forcings of a task, computed on the device.
-
-    Each input state gets the static fields and the varying forcings at two times: its own, and `history` steps later,
-    the time of the output state in the same position.
-    """
+    """The forcings of each input state: static fields, and varying ones at its own time and `history` steps later."""
 
     def __init__(
         self,
@@ -71,10 +67,7 @@ class Forcings:
         return 2 * self.varying_count + len(self.static_FHW)
 
     def __call__(self, init_times: pd.Index, horizon: int) -> Tensor | None:
-        """Return the forcings of forecasts over `horizon` steps, (B, T, F, H, W), or None if the task has none.
-
-        T counts the input states of all network calls: `horizon`, rounded up to a multiple of `history`.
-        """
+        """Return the forcings of the input states of all network calls, (B, T, F, H, W), or None without forcings."""
         if not len(self):
             return None
         history = self.task.history
@@ -85,9 +78,8 @@ class Forcings:
             times = [shift(init_times, self.task.step, step) for step in steps]
             # windows overlap: compute each time once
             unique, inverse = np.unique(np.stack([np.asarray(index) for index in times], axis=1), return_inverse=True)
-            coefficients = forcings.longitude_harmonics(
-                self.task.forcings, type(init_times)(unique), self.latitude, parse_step(self.task.step)
-            )
+            names, step = self.task.forcings, parse_step(self.task.step)
+            coefficients = forcings.longitude_harmonics(names, type(init_times)(unique), self.latitude, step)
             fields_NFHW = torch.as_tensor(coefficients, device=self.device) @ self.basis_3W
             for channel in self.clipped_channels:
                 fields_NFHW[:, channel].clamp_(min=0)
@@ -127,14 +119,9 @@ def build_network(
     config: SimVPv2Config, history: int, roles: ChannelRoles, normalizer: Normalizer | None = None
 ) -> SimVPv2:
     """Return a network with these channels and random weights; a normalizer sets the scale of its predicted changes."""
-    network = SimVPv2(
-        config,
-        history=history,
-        channels=len(roles.input_channels),
-        output_channels=len(roles.output_channels),
-        shared_channels=roles.shared_count,
-        forcings=len(roles.forcings),
-    )
+    counts = {"channels": len(roles.input_channels), "output_channels": len(roles.output_channels)}
+    counts |= {"shared_channels": roles.shared_count, "forcings": len(roles.forcings)}
+    network = SimVPv2(config, history=history, **counts)
     if normalizer is not None:
         scale_TC = torch.from_numpy(normalizer.change_std / normalizer.std)
         network.change_scale_TC.copy_(scale_TC[:, : network.shared_channels])
@@ -166,10 +153,10 @@ class Scale:
 
     def normalize(self, x_BTCHW: Tensor) -> Tensor:
         """Return normalized states from physical units, with 0 in masked cells."""
-        x_BTCHW = self.transform(x_BTCHW)
+        x_BTCHW = self.normalize_unmasked(x_BTCHW)
         return x_BTCHW if self.mask_CHW is None else x_BTCHW.masked_fill(self.mask_CHW, 0)
 
-    def transform(self, x_CHW: Tensor) -> Tensor:
+    def normalize_unmasked(self, x_CHW: Tensor) -> Tensor:
         """Return normalized values, (..., C, H, W), from physical units, without masking."""
         if self.log_scales:
             x_CHW = x_CHW.clone()
@@ -180,7 +167,7 @@ class Scale:
     def constrain(self, y_BTCHW: Tensor) -> Tensor:
         """Return normalized forecasts within the bounds, with 0 in masked cells, as the network's next input."""
         if self.bounds_2C11 is not None:
-            low_C11, high_C11 = (self.transform(bound_C11) for bound_C11 in self.bounds_2C11)
+            low_C11, high_C11 = (self.normalize_unmasked(bound_C11) for bound_C11 in self.bounds_2C11)
             y_BTCHW = torch.clamp(y_BTCHW, low_C11, high_C11)
         return y_BTCHW if self.mask_CHW is None else y_BTCHW.masked_fill(self.mask_CHW, 0)
 

@@ -1,7 +1,6 @@
 """Check a data set before training: every broken rule, and the line that fixes it.
 
-`check` proceeds from grid and time to variables, a sample of the values, layout and cost. Where a fault would hide
-others (unsorted times), it adds the finding, corrects its own view of the data, and continues.
+Where a fault would hide others (unsorted times), `check` adds the finding, corrects its view of the data and continues.
 """
 
 import contextlib
@@ -16,22 +15,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from simvp_climate.data import conventions, reader
-from simvp_climate.data.grid import (
-    Axes,
-    closes_longitude,
-    find_axes,
-    find_axis_fault,
-    find_candidates,
-    find_horizontal,
-    find_member,
-    read_levels,
-)
+from simvp_climate.data import conventions, grid, reader
+from simvp_climate.data.grid import Axes, find_axes
 from simvp_climate.data.opening import open_raw
 from simvp_climate.data.variables import VARIABLES, find_variable, lookup, same_units
 from simvp_climate.data.windows import check_times, data_step, find_date_fault, find_windows, parse_step, shared_period
 from simvp_climate.processing.forcings import longitude_harmonics, static_names
-from simvp_climate.processing.statistics import resolve_transforms
+from simvp_climate.processing.statistics import resolve_log_scale_and_bounds
 from simvp_climate.quality import report, rules
 from simvp_climate.quality.layout import check_layout, check_memory
 from simvp_climate.quality.report import Draft, Report, format_error, format_time, list_names, split_error
@@ -139,12 +129,12 @@ def _check_all(dataset: xr.Dataset, task: Any, splits: Mapping[str, slice], draf
 def _check_grid(dataset: xr.Dataset, draft: Draft) -> tuple[xr.Dataset, Axes | None]:
     """Return the Dataset with its grid corrected, and its axes; None if it has no usable grid."""
     try:
-        latitude, longitude = find_horizontal(dataset)
+        latitude, longitude = grid.find_horizontal(dataset)
     except Exception as error:
         draft.add("error", "no-grid", "grid", *split_error(error))
         return dataset, None
     for name, axis in ((latitude, "latitude"), (longitude, "longitude")):
-        while fault := find_axis_fault(axis, name, dataset[name].values):
+        while fault := grid.find_axis_fault(axis, name, dataset[name].values):
             draft.add("error", f"{axis}-{fault.rule}", name, fault.message, fault.fix)
             if fault.remaining is None:
                 return xr.Dataset(), None
@@ -155,9 +145,8 @@ def _check_grid(dataset: xr.Dataset, draft: Draft) -> tuple[xr.Dataset, Axes | N
         draft.add("error", "axes", "coordinates", *split_error(error))
         return dataset, None
     rows, columns = (dataset[name].values.astype(np.float64) for name in (axes.latitude, axes.longitude))
-    grid = xr.Dataset(coords={"latitude": rows, "longitude": columns})
-    canonical = conventions.orient(grid)["longitude"].values
-    is_global = closes_longitude(columns)
+    canonical = grid.canonical_longitude(columns).values
+    is_global = grid.closes_longitude(columns)
     _check_spacing(axes.latitude, "latitude", np.sort(rows), 0.5, draft)  # a Gaussian grid is nearly even
     _check_spacing(axes.longitude, "longitude", canonical, 0.02, draft)
     _check_seam(axes.longitude, columns, canonical, is_global, draft)
@@ -213,7 +202,8 @@ def _check_times(dataset: xr.Dataset, name: str | None, draft: Draft) -> tuple[x
     """Return the Dataset with its times in order, each once, and these times; None without usable times."""
     if name is None:
         message = f"no dimension holds times; the dimensions are {list_names(dataset.dims)}"
-        draft.add("error", "no-time", "time", message, _new_times("time"))
+        fix = 'ds = ds.assign_coords(time=xr.date_range("2000-01-01", periods=ds.sizes["time"], freq="6h"))'
+        draft.add("error", "no-time", "time", message, fix)
         return dataset, None
     times = dataset.indexes.get(name)
     times = pd.Index([]) if times is None else times
@@ -236,10 +226,6 @@ def _check_times(dataset: xr.Dataset, name: str | None, draft: Draft) -> tuple[x
         draft.add("error", "too-short", name, "the series has no times", "Select a period that the data contain")
         return dataset, None
     return dataset, times
-
-
-def _new_times(name: str) -> str:
-    return f'ds = ds.assign_coords({name}=xr.date_range("2000-01-01", periods=ds.sizes["{name}"], freq="6h"))'
 
 
 def _check_windows(times: pd.Index, name: str, task: Any, splits: Mapping[str, slice], draft: Draft) -> SampledSeries:
@@ -371,7 +357,7 @@ def _check_splits(
 
 def _check_variables(dataset: xr.Dataset, axes: Axes, task: Any, draft: Draft) -> list[StoredField]:
     """Return the variables to check: those of the task, or all on the grid that have time."""
-    vertical = axes.level or next((n for n in find_candidates(dataset)["vertical"] if n in dataset.dims), None)
+    vertical = axes.level or next((n for n in grid.find_candidates(dataset)["vertical"] if n in dataset.dims), None)
     levels = dataset.indexes.get(vertical, pd.Index([], dtype=float))
     if levels.dtype.kind not in "fiu" or levels.hasnans or not levels.is_unique:
         message = f"levels must be numbers, each once; these are {list_names(levels)}"
@@ -430,7 +416,7 @@ def _find_field(dataset: xr.Dataset, axes: Axes, name: str, levels: tuple | None
         return None
     data, attrs = renamed[name].variable, dataset[source].attrs
     if "level" in data.dims:
-        pressures = tuple(float(value) for value in read_levels("level", renamed["level"].variable).values)
+        pressures = tuple(float(value) for value in grid.read_levels("level", renamed["level"].variable).values)
     elif has_levels:
         pressures = (float(level if level is not None else axes.levels.values[0]),)
     else:
@@ -454,15 +440,13 @@ def _find_field(dataset: xr.Dataset, axes: Axes, name: str, levels: tuple | None
 
 
 def _stored_chunks(variable: xr.Variable) -> dict[str, int]:
-    """Return the chunk sizes of the store by dimension, empty without chunks or where they are unknown.
-
-    If the store has other names of dimensions, or one more level, dimensions are matched by position.
-    """
+    """Return the chunk sizes of the store by dimension, empty without chunks or where they are unknown."""
     chunks = {str(dim): size for dim, size in (variable.encoding.get("preferred_chunks") or {}).items()}
     if not all(isinstance(size, int) for size in chunks.values()):
         return {}
     if set(variable.dims) <= set(chunks):
         return chunks
+    # the store has other names of dimensions, or one more level: match by position
     vertical = [dim for dim in chunks if dim.lower().startswith(("lev", "plev", "pres", "isobaric"))]
     dropped = vertical[: len(chunks) - variable.ndim] if len(chunks) > variable.ndim else []
     remaining = [size for dim, size in chunks.items() if dim not in dropped]
@@ -476,7 +460,7 @@ def _check_dims(field: StoredField, dataset: xr.Dataset, draft: Draft) -> None:
     if field.axes.time is None:  # already reported
         return
     try:
-        member = find_member(dataset)
+        member = grid.find_member(dataset)
     except ValueError:  # several: one may stay
         member = None
     data = field.data
@@ -523,7 +507,7 @@ def _check_transform(field: StoredField, task: Any, draft: Draft) -> tuple[objec
     transform = None if task is None else dict(task.transforms).get(field.name)
     transforms = ((field.name, transform),) if transform else ()
     try:
-        bounds = resolve_transforms([reader.Channel(field.name)], [field.units or ""], transforms)[1]
+        bounds = resolve_log_scale_and_bounds([reader.Channel(field.name)], [field.units or ""], transforms)[1]
         return transform, tuple(bounds[0].tolist())
     except ValueError as error:
         draft.add("error", "transform", field.source, *split_error(error))

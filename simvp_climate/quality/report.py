@@ -90,11 +90,9 @@ class Report:
             f"{html.escape(finding.message)}<pre style='margin:0.3em 0'>{html.escape(finding.fix)}</pre></td></tr>"
             for finding in self.findings
         )
-        return (
-            f"{html_table(f'check: {_headline(self)}', dict(_properties(self.summary)))}<div><table>{findings}</table>"
-            f"<p>In the fixes <code>ds</code> is {html.escape(_meaning_of_ds(self))}, "
-            "<code>sc</code> is simvp_climate.</p></div>"
-        )
+        facts = html_table(f"check: {_headline(self)}", dict(_properties(self.summary)))
+        meaning = f"<code>ds</code> is {html.escape(_meaning_of_ds(self))}, <code>sc</code> is simvp_climate."
+        return f"{facts}<div><table>{findings}</table><p>In the fixes {meaning}</p></div>"
 
 
 @dataclass
@@ -115,9 +113,8 @@ class Draft:
     def report(self) -> Report:
         """Return the report, errors first; the same finding for several variables becomes one."""
         merged: dict[tuple, list[str]] = {}
-        for finding in self.findings:
-            key = (finding.severity, finding.code, finding.message, finding.fix)
-            merged.setdefault(key, []).append(finding.subject)
+        for each in self.findings:
+            merged.setdefault((each.severity, each.code, each.message, each.fix), []).append(each.subject)
         findings = [
             Finding(severity, code, list_names(dict.fromkeys(subjects)), message, fix)
             for (severity, code, message, fix), subjects in merged.items()
@@ -199,9 +196,7 @@ def split_error(error: Exception, default_fix: str = "Correct it as described ab
 
 def _headline(report: Report) -> str:
     counts = Counter(finding.severity for finding in report.findings)
-    texts = [
-        f"{counts[severity]} {severity}{'s' * (counts[severity] > 1)}" for severity in SEVERITIES if counts[severity]
-    ]
+    texts = [f"{n} {severity}{'s' * (n > 1)}" for severity in SEVERITIES if (n := counts[severity])]
     sampled, count = report.summary.get("sampled"), report.summary.get("time", {}).get("count")
     partial = f" in {sampled} of {count} states; the others were not examined" if sampled and sampled < count else ""
     return (", ".join(texts) or "nothing found") + partial
@@ -263,15 +258,11 @@ def _variable_line(entry: Mapping[str, Any]) -> str:
 
 def _grid_lines(latitude: Mapping[str, Any], longitude: Mapping[str, Any]) -> list[str]:
     poles = " and ".join(latitude["rows_at_poles"])
-    lines = []
-    for axis, kind, order in (
-        (latitude, "rows", " (descending)" if latitude["descending"] else " (ascending)"),
-        (longitude, "columns", ""),
-    ):
+    direction, lines = " (descending)" if latitude["descending"] else " (ascending)", []
+    for axis, kind, order in ((latitude, "rows", direction), (longitude, "columns", "")):
         spacing = f"every {axis['spacing']:g} degrees" if axis["spacing"] else "unevenly spaced"
-        lines.append(
-            f"{axis['name']}: {axis['size']} {kind} from {axis['first']:g} to {axis['last']:g}{order}, {spacing}"
-        )
+        ends = f"from {axis['first']:g} to {axis['last']:g}{order}"
+        lines.append(f"{axis['name']}: {axis['size']} {kind} {ends}, {spacing}")
     extent = "global" if longitude["global"] else "regional"
     extent += ", across Greenwich" if longitude["across_greenwich"] else ""
     return [f"{lines[0]}; {f'rows at the {poles} pole' if poles else 'no row at a pole'}", f"{lines[1]}; {extent}"]
@@ -284,10 +275,8 @@ def _layout_lines(layout: Mapping[str, Mapping]) -> list[str]:
         if "dask" in entry:
             line += f"; dask chunks {format_sizes(entry['dask'])}"
         if "chunk_bytes" in entry:
-            line += (
-                f" ({format_bytes(entry['chunk_bytes'])}); one window decodes {entry['window_amplification']:.3g} x "
-            )
-            line += f"its size, an epoch in order {entry['epoch_amplification']:.3g} x the data "
-            line += f"({format_bytes(entry['epoch_bytes'])})"
+            line += f" ({format_bytes(entry['chunk_bytes'])}); one window decodes {entry['window_amplification']:.3g} x"
+            line += f" its size, an epoch in order {entry['epoch_amplification']:.3g} x the data"
+            line += f" ({format_bytes(entry['epoch_bytes'])})"
         lines.setdefault(line, []).append(name)
     return [f"{list_names(names)}: {line}" for line, names in lines.items()]

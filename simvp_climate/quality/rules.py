@@ -1,7 +1,5 @@
 """The rules about data that training and forecasts enforce: `check` lists all findings, they raise the first.
 
-Rules that only `check` reports (spacing, order and seam of the grid, times, chunks) are in check.py and samples.py.
-
 A rule is a function from what is known about the data (names, statistics, states) to findings. It names variables,
 dimensions and coordinates as the user's Dataset does, and its fix can be pasted where `ds` is that Dataset.
 """
@@ -160,10 +158,7 @@ def incomplete_values(statistics: Statistics, series: Sequence[Canonical], sourc
 def incomplete_history(
     states: np.ndarray, canonical: Canonical, times: pd.Index, mask: np.ndarray
 ) -> Iterator[Finding]:
-    """Yield a finding if a state that a forecast starts from is not finite outside the mask of training.
-
-    `states` (time, channel, latitude, longitude) are those of `canonical` at `times`; `mask` lacks the dimension time.
-    """
+    """Yield a finding if a state (time, channel, latitude, longitude) is not finite outside the mask of training."""
     # a sum is finite unless a value is not, and far faster than a test of every value
     with np.errstate(invalid="ignore", over="ignore"):
         if np.isfinite(states.sum(dtype=np.float32)):
@@ -183,19 +178,22 @@ def incomplete_history(
     yield Finding("error", "nan-history", field.source, message, fix)
 
 
-def lost_cells(normalizer: Normalizer, statistics: Statistics, canonical: Canonical, name: str) -> Iterator[Finding]:
-    """Yield a finding if a cell never has a value in the data called `name`, but has values in training."""
+def lost_cells(
+    normalizer: Normalizer, statistics: Statistics, canonical: Canonical, period_name: str
+) -> Iterator[Finding]:
+    """Yield a finding if a cell never has a value in the data called `period_name`, but has values in training."""
     lost = statistics.mask & ~normalizer.mask
     if not lost.any():
         return
-    channel, row, column = np.argwhere(lost)[0]
-    variable, cell = normalizer.channels[channel].variable, describe_cell(canonical, row, column)
-    message = f"{normalizer.channels[channel]} of {name} has no value at {cell} at any time, but the training data have"
+    index, row, column = np.argwhere(lost)[0]
+    channel, cell = normalizer.channels[index], describe_cell(canonical, row, column)
+    message = f"{channel} of {period_name} has no value at {cell} at any time, but the training data have"
     fix = "Fill the cells, or compute new statistics: TrainConfig(statistics='compute')"
-    if name == "valid":
-        fix = f'Mask them in training, too: train["{variable}"] = train["{variable}"].where('
-        fix += f'valid["{variable}"].notnull().any("{canonical.axes.time}"))'
-    yield Finding("error", "mask-differs", variable, message, fix)
+    if period_name == "valid":
+        selected = f'["{channel.variable}"]'
+        fix = f"Mask them in training, too: train{selected} = train{selected}.where("
+        fix += f'valid{selected}.notnull().any("{canonical.axes.time}"))'
+    yield Finding("error", "mask-differs", channel.variable, message, fix)
 
 
 # ---- units and values
@@ -213,10 +211,9 @@ def wrong_units(field: Field) -> Finding | None:
 def implausible_values(
     field: Field, low: float, high: float, means: Mapping[float, float] = {}, worst: str = ""
 ) -> Finding | None:
-    """Return a finding if values from `low` to `high` cannot be in the units of the attribute.
+    """Return a finding if values from `low` to `high`, the worst at `worst`, cannot be in the units of the attribute.
 
-    `means` on each pressure level in hPa tell geopotential from geopotential height; `worst` is the place of the value
-    farthest from the range.
+    `means` on each pressure level in hPa tell geopotential from geopotential height.
     """
     if field.conversion is None or _is_plausible(field, low, high, means, field.conversion):
         return None
@@ -277,11 +274,7 @@ def is_fill_value(value: float) -> bool:
 
 
 def fill_value(field: Field, value: float, distance: float, share: str = "") -> Finding | None:
-    """Return the finding for a fill value that was not decoded, or None if it may be a value.
-
-    It may be if it is near the others: `distance` is that to the mean in standard deviations, and the vocabulary's
-    range contains it where there is one.
-    """
+    """Return the finding for a fill value, `distance` standard deviations from the mean; None if it may be a value."""
     factor, offset = field.conversion or (1, 0)
     lowest, highest = field.meaning.valid_range if field.meaning else (-np.inf, np.inf)
     if lowest <= value * factor + offset <= highest and distance < _FAR:
@@ -315,11 +308,7 @@ def empty_or_constant(
     field: Field, levels: Sequence[float | None], empty: np.ndarray, constant: np.ndarray, values: np.ndarray,
     times: str, may_be_zero: bool = False,
 ) -> Iterator[Finding]:  # fmt: skip
-    """Yield a finding if a variable, or some of its levels, never has a value or is the same everywhere at all times.
-
-    For each level: its pressure, whether it has no value, whether it has a single one, and which. `times` names the
-    times examined; with `may_be_zero`, zero everywhere is no error.
-    """
+    """Yield a finding if a variable, or a level, never has a value, or a single one at all of the named `times`."""
     if empty.all():
         message = f"{field.source} has no value at {times}"
         yield Finding("error", "all-missing", field.source, message, f"Leave {field.name!r} out of the Task")
@@ -356,10 +345,7 @@ def unusable_channels(
     statistics: Statistics, normalizer: Normalizer, canonical: Canonical, transforms: Mapping[str, object],
     locate: Callable[[int, float], str],
 ) -> Iterator[Finding | None]:  # fmt: skip
-    """Yield the findings for channels that cannot be trained on: units, values, nothing to learn, bounds.
-
-    `locate` returns time and cell of a value of a channel.
-    """
+    """Yield the findings for channels that cannot be trained on; `locate` returns time and cell of a value."""
     fields, channels = find_fields(canonical), normalizer.channels
     for name, field in fields.items():
         indices = [index for index, channel in enumerate(channels) if channel.variable == name]
@@ -388,18 +374,14 @@ def unusable_channels(
                 if level is not None and not normalizer.log_scale[index]:
                     means[float(level)] = float(statistics.mean[index])
             if finding := implausible_values(field, low, high, means):
-                extreme = _farthest_extreme(field, low, high)
+                # the one farther from the middle of the vocabulary's range
+                factor, offset = field.conversion
+                middle = (sum(field.meaning.valid_range) / 2 - offset) / factor
+                extreme = low if abs(low - middle) > abs(high - middle) else high
                 index = next(i for i in indices if extreme in (statistics.minimum[i], statistics.maximum[i]))
                 place = locate(index, extreme)
                 yield replace(finding, message=f"{finding.message}. The value {extreme:.7g} is at {place}")
     yield from values_outside_bounds(statistics, normalizer, fields, transforms)
-
-
-def _farthest_extreme(field: Field, low: float, high: float) -> float:
-    """Return the one of two extremes that is farther from the middle of the vocabulary's range."""
-    factor, offset = field.conversion
-    middle = (sum(field.meaning.valid_range) / 2 - offset) / factor
-    return low if abs(low - middle) > abs(high - middle) else high
 
 
 def values_outside_bounds(
@@ -427,11 +409,9 @@ def unlike_training_period(
     for index, (channel, limits) in enumerate(zip(normalizer.channels, plausible_limits(normalizer), strict=True)):
         for value in (float(statistics.minimum[index]), float(statistics.maximum[index])):
             if not np.isnan(value) and not limits[0] <= value <= limits[1]:
-                field = fields[channel.variable]
-                message = f"{field.label(channel.level)} of {name} is {value:.7g} {field.units or ''}".rstrip()
-                message += f" at {locate(index, value)}; {_describe_limits(normalizer, index, field)}"
-                code = "fill-values" if is_fill_value(value) else "range"
-                implausible.append(Finding("error", code, field.source, message, _fix_value(field, value)))
+                field, place = fields[channel.variable], locate(index, value)
+                subject = f"{field.label(channel.level)} of {name}"
+                implausible.append(_outside_limits(normalizer, index, field, subject, value, place))
     # other units show in the means, and in every value
     yield from (finding for finding in implausible if finding.code == "fill-values")
     yield from unlike_training(normalizer, statistics.mean, spreads, name)
@@ -440,12 +420,10 @@ def unlike_training_period(
 
 
 def unlike_training(normalizer: Normalizer, means: np.ndarray, spreads: np.ndarray, name: str) -> Iterator[Finding]:
-    """Yield a finding for each channel whose mean or standard deviation is too far from that of training.
-
-    Kelvin read as degrees Celsius are 20 standard deviations off.
-    """
+    """Yield a finding for each channel whose mean or standard deviation is too far from that of training."""
     for index, (channel, units) in enumerate(zip(normalizer.channels, normalizer.units, strict=True)):
         mean, std = normalizer.mean[index], normalizer.std[index]
+        # kelvin read as degrees Celsius are 20 standard deviations off
         if abs(means[index] - mean) > 10 * std or not std / 20 < spreads[index] < 20 * std:
             message = f"{channel} of {name} has mean {means[index]:.4g} and standard deviation {spreads[index]:.3g}, "
             message += f"but was trained with {mean:.4g} and {std:.3g} {units}".rstrip()
@@ -456,20 +434,16 @@ def unlike_training(normalizer: Normalizer, means: np.ndarray, spreads: np.ndarr
 def unlike_training_states(
     normalizer: Normalizer, states: np.ndarray, is_unlabeled: Sequence[bool]
 ) -> Iterator[Finding]:
-    """Yield the findings for states (time, channel, latitude, longitude) in other units than those of training.
-
-    Only channels that lost their units must also vary about as much: a season without snow may vary little.
-    """
+    """Yield the findings for states (time, channel, latitude, longitude) in other units than those of training."""
+    # only channels that lost their units must also vary about as much: a season without snow may vary little
     values = np.where(normalizer.mask, np.nan, apply_log(states[:8], normalizer.log_scale)).astype(np.float64)
     spreads = np.where(is_unlabeled, np.nanstd(values, axis=(0, 2, 3)), normalizer.std)
     yield from unlike_training(normalizer, np.nanmean(values, axis=(0, 2, 3)), spreads, "the dataset")
 
 
 def plausible_limits(normalizer: Normalizer) -> np.ndarray:
-    """Return the smallest and the largest value that a state may have, (channel, 2), in the units of the normalizer.
-
-    States lie within the vocabulary's range, and no farther beyond the extremes of training than these are apart.
-    """
+    """Return the smallest and the largest value that a state may have, (channel, 2), in the units of the normalizer."""
+    # within the vocabulary's range, and no farther beyond the extremes of training than these are apart
     span = normalizer.extremes[:, 1] - normalizer.extremes[:, 0]
     limits = normalizer.extremes + span[:, np.newaxis] * [-1, 1]
     for index, (channel, units) in enumerate(zip(normalizer.channels, normalizer.units, strict=True)):
@@ -478,17 +452,13 @@ def plausible_limits(normalizer: Normalizer) -> np.ndarray:
             # ranges are wide, but training may have had a value beyond one
             limits[index, 0] = max(limits[index, 0], min(lowest, normalizer.extremes[index, 0]))
             limits[index, 1] = min(limits[index, 1], max(highest, normalizer.extremes[index, 1]))
-    # float32 rounds
-    return limits + 1e-6 * np.abs(limits) * [-1, 1]
+    return limits + 1e-6 * np.abs(limits) * [-1, 1]  # float32 rounds
 
 
 def implausible_states(
     normalizer: Normalizer, states: np.ndarray, stored: np.ndarray, canonical: Canonical, times: pd.Index
 ) -> Iterator[Finding]:
-    """Yield a finding if a cell of some state is outside `plausible_limits`.
-
-    `states` (time, channel, latitude, longitude) are in the units of training, `stored` are those in the data.
-    """
+    """Yield a finding if a state (time, channel, latitude, longitude) in training's units breaks `plausible_limits`."""
     limits = plausible_limits(normalizer)[:, :, np.newaxis, np.newaxis]
     low, high = (extremum.reduce(states, axis=(0, 2, 3)) for extremum in (np.fmin, np.fmax))
     if not ((low < limits[:, 0, 0, 0]) | (high > limits[:, 1, 0, 0])).any():
@@ -500,19 +470,21 @@ def implausible_states(
     name = normalizer.channels[channel]
     field, value = find_fields(canonical)[name.variable], float(stored[index, channel, row, column])
     place = f"{format_time(times[index])}, {describe_cell(canonical, row, column)}"
-    message = f"{field.label(name.level)} is {value:.7g} {field.units or ''}".rstrip()
-    message += f" at {place}; {_describe_limits(normalizer, channel, field)}"
-    code = "fill-values" if is_fill_value(value) else "range"
-    yield Finding("error", code, field.source, message, _fix_value(field, value))
+    yield _outside_limits(normalizer, channel, field, field.label(name.level), value, place)
 
 
-def _describe_limits(normalizer: Normalizer, index: int, field: Field) -> str:
-    """Return the range of training, or where it is unknown that of the vocabulary, as the rule of a message."""
+def _outside_limits(
+    normalizer: Normalizer, index: int, field: Field, subject: str, value: float, place: str
+) -> Finding:
+    """Return the finding for a value beyond the range of training, or where it is unknown that of the vocabulary."""
     (low, high), units = normalizer.extremes[index], normalizer.units[index]
-    if np.isfinite(low):
-        return f"training had {low:.4g} to {high:.4g} {units}".rstrip()
-    low, high = plausible_limits(normalizer)[index]
-    return f"{field.meaning.long_name} lies within {low:.4g} to {high:.4g} {units}"
+    rule = "training had"
+    if not np.isfinite(low):
+        (low, high), rule = plausible_limits(normalizer)[index], f"{field.meaning.long_name} lies within"
+    message = f"{subject} is {value:.7g} {field.units or ''}".rstrip()
+    message += f" at {place}; {rule} {low:.4g} to {high:.4g} {units}".rstrip()
+    code = "fill-values" if is_fill_value(value) else "range"
+    return Finding("error", code, field.source, message, _fix_value(field, value))
 
 
 def _fix_value(field: Field, value: float) -> str:

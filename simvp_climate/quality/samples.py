@@ -1,8 +1,4 @@
-"""Checks of the values of each variable, on a sample of its states.
-
-At most 64 MiB of a variable are decoded: all states if they fit, else the first and last two states, and some states of
-evenly spread chunks.
-"""
+"""Checks of the values of each variable: all if they fit into 64 MiB, else the ends and evenly spread chunks."""
 
 import bisect
 import itertools
@@ -107,16 +103,12 @@ def check_values(
     values = sample.values
     if np.isfinite(values).any():
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
-        means = {
-            level: float(np.nanmean(values[:, index]))
-            for index, level in enumerate(field.levels)
-            if level is not None and not np.isnan(values[:, index]).all()
-        }
+        has_values = ~np.isnan(values).all(axis=(0, 2, 3))
+        levels = [index for index, level in enumerate(field.levels) if level is not None and has_values[index]]
+        means = {field.levels[index]: float(np.nanmean(values[:, index])) for index in levels}
         if finding := rules.implausible_values(field, low, high, means, _farthest(field, sample)):
-            attribute_codes = ("units-other", "units-missing")  # the new finding says more
-            draft.findings = [
-                f for f in draft.findings if f.subject != field.source or f.code not in attribute_codes
-            ] + [finding]
+            replaced = {(field.source, code) for code in ("units-other", "units-missing")}  # the new one says more
+            draft.findings = [f for f in draft.findings if (f.subject, f.code) not in replaced] + [finding]
         extremum = np.nanargmin if low < bounds[0] else np.nanargmax
         state, _, row, column = np.unravel_index(int(extremum(values)), values.shape)
         place = f"(worst at {sample.place(state, row, column)})"
@@ -133,8 +125,8 @@ def _farthest(field: StoredField, sample: Sample) -> str:
     return f"{sample.place(state, row, column)} ({sample.values[state, level, row, column]:.4g})"
 
 
-def _label(field: StoredField, index: int) -> str:
-    return field.label(field.levels[index] if "level" in field.data.dims else None)
+def _label(field: StoredField, level_index: int) -> str:
+    return field.label(field.levels[level_index] if "level" in field.data.dims else None)
 
 
 # ---- which states, and reading them

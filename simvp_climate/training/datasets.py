@@ -19,7 +19,7 @@ from simvp_climate.data.grid import latitude_weights
 from simvp_climate.data.windows import check_times, find_windows, shared_period
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.processing.forcings import static_names
-from simvp_climate.processing.statistics import Normalizer, Statistics, compute_statistics, resolve_transforms
+from simvp_climate.processing.statistics import Normalizer, Statistics, compute_statistics, resolve_log_scale_and_bounds
 from simvp_climate.processing.task import Task
 from simvp_climate.processing.tensors import ChannelRoles, channel_roles
 from simvp_climate.quality import rules
@@ -72,7 +72,7 @@ def open_data(task: Task, leads: int, dataset: Data, valid: Data | None) -> tupl
     )
     grid, channels = training[0].dataset, training[0].channels
     units = tuple(grid[channel.variable].attrs.get("units", "") for channel in channels)
-    log_scale, bounds = resolve_transforms(channels, units, task.transforms)
+    log_scale, bounds = resolve_log_scale_and_bounds(channels, units, task.transforms)
     axes = grid["latitude"].values, grid["longitude"].values
     roles, weights = channel_roles(task, channels), latitude_weights(grid["latitude"]).values
     return Setup(task, leads, channels, units, roles, log_scale, bounds, *axes, weights), training, validation

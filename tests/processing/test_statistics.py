@@ -13,7 +13,7 @@ from simvp_climate.data.grid import latitude_weights
 from simvp_climate.data.reader import Channel
 from simvp_climate.data.windows import find_windows
 from simvp_climate.processing import statistics
-from simvp_climate.processing.statistics import compute_statistics, resolve_transforms
+from simvp_climate.processing.statistics import compute_statistics, resolve_log_scale_and_bounds
 
 HISTORY, HORIZON = 3, 2
 
@@ -223,15 +223,15 @@ def test_logarithms_have_statistics_of_their_own():
 
 def test_transforms_by_name():
     channels = (Channel("tp"), Channel("tcc"), Channel("q", 500.0), Channel("t2m"))
-    scale, bounds = resolve_transforms(
+    scale, bounds = resolve_log_scale_and_bounds(
         channels, ("mm", "1", "kg kg-1", "K"), [("tp", "log"), ("tcc", (0, 1)), ("q", (0, None))]
     )
     np.testing.assert_allclose(scale, [0.01, 0, 0, 0])
     assert bounds.tolist() == [[0, np.inf], [0, 1], [0, np.inf], [-np.inf, np.inf]]
-    scale, _ = resolve_transforms((Channel("rain"),), ("",), [("rain", ("log", 3.0))])
+    scale, _ = resolve_log_scale_and_bounds((Channel("rain"),), ("",), [("rain", ("log", 3.0))])
     assert scale.tolist() == [3.0]
     with pytest.raises(ValueError, match="transforms={'rain': 'log'} .* 'dBZ'"):
-        resolve_transforms((Channel("rain"),), ("dBZ",), [("rain", "log")])
+        resolve_log_scale_and_bounds((Channel("rain"),), ("dBZ",), [("rain", "log")])
 
 
 def test_the_extremes_are_those_of_the_values():

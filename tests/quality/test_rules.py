@@ -10,7 +10,7 @@ from simvp_climate.data.conventions import canonicalize
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.data.reader import Channel, open_source
 from simvp_climate.data.windows import find_windows
-from simvp_climate.processing.statistics import Normalizer, compute_statistics, resolve_transforms
+from simvp_climate.processing.statistics import Normalizer, compute_statistics, resolve_log_scale_and_bounds
 from simvp_climate.quality import rules
 
 TASK = sc.Task(["t2m"], history=2, horizon=2)
@@ -114,7 +114,7 @@ def test_values_are_compared_with_the_vocabulary(units, low, high, code):
     ],
 )
 def test_values_are_compared_with_the_bounds_of_transforms(name, units, low, high, transform, std, keyword):
-    bounds = resolve_transforms((Channel(name),), (units,), [(name, transform)])[1][0]
+    bounds = resolve_log_scale_and_bounds((Channel(name),), (units,), [(name, transform)])[1][0]
     finding = rules.outside_bounds(field(name, units), transform, bounds, low, high, std, "of dataset")
     if keyword is None:
         assert finding is None
