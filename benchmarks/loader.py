@@ -115,6 +115,25 @@ def write_store(path: Path, case: Case) -> None:
     unfinished.rename(path)
 
 
+def write_caches(path: Path, case: Case) -> None:
+    """Write the store as `sc.cache` does, to <path>.cache, and the same without checksums, to <path>.plain."""
+    import xarray as xr
+    import zarr
+
+    import simvp_climate as sc
+
+    ds = sc.open_dataset(path, case.variables)
+    cached = path.with_suffix(".cache")
+    sc.cache(ds, cached, progress=False)
+    blosc = zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
+    with xr.open_zarr(cached, consolidated=False) as stored:
+        chunks = stored[case.variables[0]].encoding["chunks"]
+        encoding = {name: {"chunks": chunks, "compressors": [blosc]} for name in case.variables}
+        stored.drop_encoding().to_zarr(
+            path.with_suffix(".plain"), zarr_format=3, consolidated=False, encoding=encoding, safe_chunks=False
+        )
+
+
 # ---- rows of the table: each takes a store and yields batches without end
 
 
@@ -320,6 +339,7 @@ PEERS = {
     LIMIT: gather_in_memory,
 }
 # engine, and memory limit if not that of the case
+CHECKED = {f"{store}, {engine}": (store, engine) for engine in ("zarr", "tensorstore") for store in ("cache", "plain")}
 OURS = {"stream, zarr": ("zarr", None), "stream, tensorstore": ("tensorstore", None), "in memory": ("auto", 2**40)}
 
 
@@ -330,6 +350,9 @@ def measure(row: str, path: str, case: Case, seconds: float) -> dict:
             importlib.import_module(library)
     if row in PEERS:
         return measure_peer(PEERS[row](Path(path), case), case, seconds)
+    if row in CHECKED:
+        store, engine = CHECKED[row]
+        return measure_stream(Path(path).with_suffix(f".{store}"), case, engine, case.memory, seconds)
     if row in OURS:
         engine, memory = OURS[row]
         return measure_stream(Path(path), case, engine, memory or case.memory, seconds)
@@ -383,6 +406,9 @@ def run_case(name: str, case: Case, path: Path, options: dict) -> dict[str, dict
     rows = [LIMIT, *OURS, "xarray, no dask", "xarray, dask", "xbatcher"]
     rows += ["insitubatch"] if options["insitubatch"] else []
     rows += ["statistics", "statistics, dask"]
+    if name == "a":
+        rows += list(CHECKED)
+        write_caches(path, case)
     results = {row: [] for row in [*rows, "http, no latency", "http, 50 ms"]}
 
     def measure_row(row: str, path: str) -> None:
@@ -426,7 +452,7 @@ def print_case(name: str, case: Case, path: Path, results: dict[str, dict]) -> N
     columns += ["amplification", "memory", "bound", "ratio"]
     print(f"{'':22}" + "".join(f"{column:>14}" for column in columns))
     for row, result in results.items():
-        if row.startswith("statistics"):
+        if row.startswith("statistics") or row in CHECKED:
             continue
         if "failed" in result:
             print(f"{row:22}  {result['failed'][:110]}")
@@ -454,6 +480,11 @@ def print_case(name: str, case: Case, path: Path, results: dict[str, dict]) -> N
         f"{dask['cpu']:.2f} CPU-s, {dask['wall']:.2f} s, +{dask['extra'] / MB:.0f} MB; ratio of CPU "
         f"{ours['cpu'] / dask['cpu']:.2f}"
     )
+    for engine in ("zarr", "tensorstore"):
+        checked, plain = (results.get(f"{store}, {engine}", {}) for store in ("cache", "plain"))
+        if "cpu" in checked and "cpu" in plain:
+            ratios = checked["cpu"] / plain["cpu"], checked["wall"] / plain["wall"]
+            print(f"checksums, {engine}: {ratios[0]:.3f} of the windows per CPU-s without, {ratios[1]:.3f} per s")
     fast, slow = results.get("http, no latency", {}), results.get("http, 50 ms", {})
     if "wall" in fast and "wall" in slow:
         print(f"http: with 50 ms latency {slow['wall'] / fast['wall']:.2f} of the rate without")
