@@ -273,9 +273,11 @@ def _check_files(view: View, indices: list) -> None:
     if _checksums(view) is None:
         return
     positions = []
-    for size, length, index in zip(view.array.shape, view.chunks, indices, strict=True):
-        chosen = range(*index.indices(size)) if isinstance(index, slice) else np.atleast_1d(index)
-        positions.append(np.unique(np.asarray(chosen) // length).tolist())
+    for length, index in zip(view.chunks, indices, strict=True):
+        if isinstance(index, slice):
+            positions.append(range(index.start // length, (index.stop - 1) // length + 1))
+        else:
+            positions.append(np.unique(np.atleast_1d(index) // length).tolist())
     encoding = view.array.metadata.chunk_key_encoding
     for position in itertools.product(*positions):
         view.array.store.check_file(view.array.path, view.folder / encoding.encode_chunk_key(position), position)
