@@ -88,6 +88,19 @@ def find_view(variable: xr.Variable) -> View | None:
     return View(xr.Variable(axis_names, stored), key, variable.dims, array, chunks, tuple(decoders))
 
 
+def has_checksums(variable: xr.Variable) -> bool | None:
+    """Return whether the chunks of a Zarr array have checksums, or None for what is no untouched view of one."""
+    view = find_view(variable)
+    if view is None or view.array is None:
+        return None
+    if getattr(view.array.store, "checksums", None) is not None:
+        return True
+    metadata = view.array.metadata.to_dict()
+    codecs = str([metadata.get(key) for key in ("codecs", "filters", "compressor")]).lower()
+    names = ("crc32", "adler32", "fletcher32", "jenkins", "'checksum': true")
+    return any(name in codecs for name in names)
+
+
 def variable_identity(variable: xr.Variable) -> str | None:
     """Return a digest of the selection and of files (names, sizes, times; metadata of remote ones), None if unknown."""
     view = find_view(variable)

@@ -6,6 +6,7 @@ from math import prod
 import numpy as np
 
 from simvp_climate.data import host_memory
+from simvp_climate.data.views import has_checksums
 from simvp_climate.quality.report import Draft, format_bytes, format_sizes
 from simvp_climate.quality.samples import NOTHING_TO_DO, SampledSeries, StoredField
 
@@ -20,6 +21,8 @@ def check_layout(field: StoredField, series: SampledSeries | None, cache_fix: st
     draft.summary.setdefault("layout", {})[field.source] = properties
     if field.data.chunks is not None:
         properties["dask"] = {str(dim): int(max(sizes)) for dim, sizes in field.data.chunksizes.items()}
+    if (checksums := has_checksums(field.data)) is not None:
+        properties["checksums"] = checksums
     if not field.chunks or series is None or series.windows is None or "time" not in field.data.dims:
         return
     properties |= _reading_cost(field, series)

@@ -272,6 +272,8 @@ def _layout_lines(layout: Mapping[str, Mapping]) -> list[str]:
     lines: dict[str, list[str]] = {}
     for name, entry in layout.items():
         line = f"chunks {format_sizes(entry['stored'])}" if entry["stored"] else "no chunks known"
+        if "checksums" in entry:
+            line += ", with checksums" if entry["checksums"] else ", without checksums"
         if "dask" in entry:
             line += f"; dask chunks {format_sizes(entry['dask'])}"
         if "chunk_bytes" in entry:

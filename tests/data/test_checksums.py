@@ -11,6 +11,7 @@ from simvp_climate.data.cache import cache
 from simvp_climate.data.checksums import checksums_in_shard
 from simvp_climate.data.conventions import canonicalize
 from simvp_climate.data.opening import open_dataset
+from simvp_climate.quality.check import check
 
 NAMES = ["z500", "t2m"]
 
@@ -99,3 +100,11 @@ def test_checksums_in_a_shard_by_hand():
     index = b"".join(n.to_bytes(8, "little") for n in (0, 7, 7, 900)) + absent
     shard = b"".join(chunks) + index + b"\0" * 4
     assert checksums_in_shard(lambda start, stop: shard[start:stop], len(shard), 3) is None
+
+
+def test_check_says_whether_a_store_has_checksums(store, tmp_path):
+    noisy().to_zarr(tmp_path / "plain.zarr", consolidated=False)
+    for path, expected in ((store, True), (tmp_path / "plain.zarr", False)):
+        report = check(open_dataset(path, NAMES))
+        assert report.summary["layout"]["t2m"]["checksums"] is expected
+        assert ("with checksums" if expected else "without checksums") in str(report)
