@@ -5,9 +5,9 @@ epoch on the period up to a second date, forecasts the rest, scores it beside pe
 it. To write your own recipe, copy one of them and this file, and change them.
 """
 
-from simvp_climate.training.signals import exit_with_status
+import simvp_climate as sc
 
-exit_with_status()  # a job that is stopped before the training begins is requeued too
+sc.exit_on_signals()  # a job that is stopped before the training begins is requeued too
 
 # ruff: noqa: E402
 import dataclasses
@@ -18,8 +18,6 @@ from typing import Annotated
 
 import typer
 import xarray as xr
-
-import simvp_climate as sc
 
 SAMPLE_PERIODS = ("2003-08", "2003-12")  # last months of training and of validation
 COMPUTED_FORCINGS = {"insolation", "time_of_day", "time_of_year", "coordinates"}

@@ -24,6 +24,7 @@ _HOME = {
     "cache": "data.cache",
     "check": "quality.check",
     "ensemble": "forecasting.ensemble",
+    "exit_on_signals": "training.signals",
     "fit_amplitude": "forecasting.ensemble",
     "is_first_process": "training.distributed",
     "open_dataset": "data.opening",
@@ -72,6 +73,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with the 
     from simvp_climate.quality.check import check as check
     from simvp_climate.training.config import TrainConfig as TrainConfig
     from simvp_climate.training.distributed import is_first_process as is_first_process
+    from simvp_climate.training.signals import exit_on_signals as exit_on_signals
     from simvp_climate.training.train import train as train
 
 __all__ = sorted(_HOME | _NAMESPACES)

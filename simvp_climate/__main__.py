@@ -1,8 +1,8 @@
 """The command line, `simvp-climate` or `python -m simvp_climate`, on top of the public API."""
 
-from simvp_climate.training.signals import exit_with_status
+import simvp_climate as sc
 
-exit_with_status()  # before the imports below, which take seconds
+sc.exit_on_signals()  # before the imports below, which take seconds
 
 # ruff: noqa: E402
 import html
@@ -22,8 +22,6 @@ import numpy as np
 import pandas as pd
 import typer
 import xarray as xr
-
-import simvp_climate as sc
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 

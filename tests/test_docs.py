@@ -181,7 +181,8 @@ def test_the_first_steps_run(tmp_path, monkeypatch):
     names: dict = {}
     for block in blocks:
         # a climatology of two months holds no others
-        exec(block.replace(split, short_split).replace("climatology(train)", "climatology(train, method='hourly')"), names)
+        block = block.replace("climatology(train)", "climatology(train, method='hourly')")
+        exec(block.replace(split, short_split), names)
     assert (tmp_path / "forecast.nc").exists()
     assert {"SimVPv2", "persistence", "climatology"} <= set(names["scores"].system.values)
 

@@ -36,8 +36,11 @@ class Stop:
         raise SystemExit(STATUS)
 
 
-def exit_with_status() -> None:
-    """End this process with `STATUS` at SIGTERM or SIGUSR1, also outside of training: called where a script begins."""
+def exit_on_signals() -> None:
+    """End this process with exit status 75 at SIGTERM or SIGUSR1, also before and after training.
+
+    Call it where a script begins, so that a batch script can requeue the job. Handlers of others stay.
+    """
 
     def leave(signum: int, frame: object) -> NoReturn:
         print(f"stopped by {signal.Signals(signum).name}. Run the same again to resume", file=sys.stderr, flush=True)

@@ -171,3 +171,8 @@ class TestPerturbed:
             perturbed_ensemble(forecaster, ds, states, 0.1, members=1)
         with pytest.raises(ValueError, match="no two states at .* UTC"):
             perturbed_ensemble(forecaster, ds, states.isel(time=slice(600, 700)), 0.1)
+        later = states.assign_coords(time=states.time + np.timedelta64(400, "D"))
+        for call in (lambda: fit_amplitude(forecaster, ds, later),
+                     lambda: perturbed_ensemble(forecaster, ds, later, 0.1, every="24h")):  # fmt: skip
+            with pytest.raises(ValueError, match=r"states of the perturbations, 2001-01-.* period of the forecasts"):
+                call()

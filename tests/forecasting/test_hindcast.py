@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 from factories import waves
 
+from simvp_climate.data.files import lock
 from simvp_climate.forecasting import forecaster as forecaster_module
 from simvp_climate.forecasting import hindcast
 
@@ -210,3 +211,13 @@ def test_other_files_are_left_alone(forecaster, tmp_path):
     with pytest.raises(ValueError, match="initializations.* every="):
         forecaster.hindcast(waves(), store=tmp_path / "h.zarr")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "all of it"
+
+
+def test_a_hindcast_that_another_process_writes_is_refused(forecaster, tmp_path):
+    store = tmp_path / "h.zarr"
+    (tmp_path / "h.zarr.unfinished.lock").touch()
+    with lock(tmp_path / "h.zarr.unfinished.lock"), pytest.raises(RuntimeError, match="h.zarr' is being written by"):
+        forecaster.hindcast(waves(), every="24h", store=store, progress=False)
+    assert not store.exists()
+    assert forecaster.hindcast(waves(), every="24h", store=store, progress=False).sizes["init_time"] > 2
+    assert [file.name for file in tmp_path.iterdir()] == ["h.zarr"]

@@ -1,6 +1,9 @@
 """A second call in the same directory: resumed, or refused."""
 
 import dataclasses
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -94,3 +97,13 @@ def test_resuming_a_run_of_another_version_warns(tmp_path, monkeypatch):
     torch.save(state, tmp_path / "run" / "training.pt")
     with pytest.warns(UserWarning, match="saved by torch 1.0 .now 2.*different digits"):
         run(config=quick(epochs=2), directory=tmp_path / "run")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_script_that_is_stopped_before_the_training_ends_with_75(signum):
+    code = "import simvp_climate as sc; sc.exit_on_signals(); print('ready', flush=True); import time; time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 75 and f"stopped by {signum.name}" in errors
