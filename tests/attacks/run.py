@@ -8,7 +8,8 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 # seeds of each module, in shares of all
 SHARES = {
-    "dataset_attacks": 0.35,
+    "dataset_attacks": 0.3,
+    "netcdf_attacks": 0.05,
     "score_attacks": 0.2,
     "store_attacks": 0.25,
     "file_attacks": 0.1,

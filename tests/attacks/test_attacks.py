@@ -9,7 +9,14 @@ import run
 from dataset_attacks import MUTATIONS
 from outcomes import count, failures
 
-SEEDS = {"dataset_attacks": 80, "score_attacks": 45, "store_attacks": 50, "file_attacks": 15, "setting_attacks": 25}
+SEEDS = {
+    "dataset_attacks": 75,
+    "netcdf_attacks": 34,
+    "score_attacks": 45,
+    "store_attacks": 50,
+    "file_attacks": 15,
+    "setting_attacks": 25,
+}
 
 
 @pytest.mark.filterwarnings("ignore")  # a warning beside a wrong result is not enough
