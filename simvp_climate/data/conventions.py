@@ -84,6 +84,13 @@ def canonicalize(
     return Canonical(_orient(renamed, axes.rows, axes.columns, selected), original, axes, names)
 
 
+def drop_single_height(dataset: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset without a vertical dimension of size 1 that is no pressure, such as a height of 2 m."""
+    levels = find_axes(dataset).levels
+    is_height = levels is not None and levels.values.size == 1 and not levels.is_pressure
+    return dataset.isel({levels.name: 0}, drop=True) if is_height else dataset
+
+
 def rename(dataset: xr.Dataset, variables: Iterable[str], levels: Sequence[float] | None = None) -> xr.Dataset:
     """Return the requested variables under these names, dimensions called `time`, `latitude`, `longitude`, `level`.
 

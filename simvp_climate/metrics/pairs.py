@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 from xarray.coding.times import infer_calendar_name
 
-from simvp_climate.data.conventions import Canonical, canonicalize, check_numbers, orient
+from simvp_climate.data.conventions import Canonical, canonicalize, check_numbers, drop_single_height, orient
 from simvp_climate.data.grid import check_same_grid, closes_longitude, find_axes, find_member
 from simvp_climate.data.variables import same_units, valid_range
 from simvp_climate.data.windows import find_date_fault, valid_times
@@ -312,11 +312,8 @@ def canonicalize_forecast(forecast: xr.Dataset) -> Canonical:
 
 def _canonicalize(forecast: xr.Dataset) -> Canonical:
     """Return a forecast on the canonical grid, without a single level that is no pressure, such as a height of 2 m."""
+    forecast = drop_single_height(forecast)
     canonical = canonicalize(forecast)
-    levels = canonical.axes.levels
-    if levels is not None and levels.values.size == 1 and not levels.is_pressure:
-        forecast = forecast.isel({levels.name: 0}, drop=True)
-        canonical = canonicalize(forecast)
     for name, variable in forecast.data_vars.items():
         check_numbers(name, variable)
         required = {canonical.axes.latitude, canonical.axes.longitude, "init_time", "lead_time"}

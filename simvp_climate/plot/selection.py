@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from simvp_climate.data.conventions import rename
+from simvp_climate.data.conventions import drop_single_height, rename
 from simvp_climate.data.grid import TOLERANCE, Axes, CanonicalAxis, find_axes
 from simvp_climate.data.variables import same_units
 from simvp_climate.plot.colors import prepare_field
@@ -86,6 +86,7 @@ class ForecastSelection:
 def open_source(dataset: xr.Dataset, role: str) -> Source:
     """Return a Dataset with its axes; ValueError if it is no Dataset or has no variables."""
     check_dataset(dataset, role)
+    dataset = drop_single_height(dataset)
     axes = find_axes(dataset)
     if role != "truth" and "lead_time" in dataset.coords:
         axes = replace(axes, time="lead_time")
@@ -238,6 +239,7 @@ def _pair_with_truth(forecast: Source, truth: xr.Dataset, names: Sequence[str]) 
     """Return the forecast, and the truth with the names, the single level and the units of the forecast."""
     check_dataset(truth, "truth")
     try:
+        truth = drop_single_height(truth)
         axes = find_axes(truth)
         dims = {dim for name in names if name in truth for dim in truth[name].dims if dim != axes.time}
         single = [dim for dim in dims if truth.sizes[dim] == 1 and dim not in forecast.dataset.dims]

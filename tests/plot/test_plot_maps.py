@@ -2,11 +2,13 @@
 
 import cartopy.crs as ccrs
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
 
 matplotlib.use("Agg")
+from factories import waves
 from matplotlib.collections import QuadMesh
 from plot_factories import (
     GLOBE,
@@ -28,6 +30,7 @@ from plot_factories import (
 )
 
 from simvp_climate import plot
+from simvp_climate.metrics.baselines.simple_persistence import persistence
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -415,3 +418,19 @@ class TestPoles:
             colors = pixels(figure)
             x, y = panel.transAxes.transform(0.5 + 0.45 * np.stack([np.cos(turn), np.sin(turn)], axis=-1)).astype(int).T
             assert not near(colors[y, x], GRAY).any() and not near(colors[y, x], (1, 1, 1)).any()
+
+
+@pytest.mark.parametrize("who", ["forecast", "truth", "both"])
+def test_a_height_of_one_is_no_level(who):
+    height = xr.DataArray([2.0], dims="height", attrs={"units": "m", "standard_name": "height", "axis": "Z"})
+    truth = waves(times=12)[["t2m"]]
+    forecast = persistence(truth, truth.time[4:6], ["6h", "12h"])
+    expected = plot.maps(forecast, truth, lead="12h")
+    if who != "truth":
+        forecast = forecast.assign(t2m=forecast.t2m.expand_dims(height=height, axis=2))
+    if who != "forecast":
+        truth = truth.assign(t2m=truth.t2m.expand_dims(height=height, axis=1))
+    figure = plot.maps(forecast, truth, lead="12h")
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == [axes.get_title() for axes in expected.axes]
+    assert not any("2 hPa" in text.get_text() for text in figure.findobj(plt.Text))
