@@ -97,12 +97,12 @@ print(ds.nbytes + forecast.nbytes, float(scores.t2m.sel(metric="rmse", system="p
 
 @pytest.mark.slow
 def test_a_hindcast_and_its_scores_stay_within_a_hard_limit_of_memory(tmp_path):
-    limit = 500 * 2**20
+    limit = 1000 * 2**20  # a batch of states takes 16 MiB, and the network about 50 times as much
     latitude, longitude = np.linspace(-88, 88, 64), np.arange(128) * 360 / 128
     days = waves(latitude, longitude, times=1000)[["t2m"]]
     path = tmp_path / "s.zarr"
     days.to_zarr(path, consolidated=False, encoding={"t2m": {"chunks": (100, 64, 128)}})
-    for block in range(1, 12):
+    for block in range(1, 18):
         later = days.assign_coords(time=days.time + np.timedelta64(6000 * block, "h"))
         later.to_zarr(path, append_dim="time", consolidated=False)
     command = [sys.executable, "-c", IN_LITTLE_MEMORY, str(path), str(tmp_path / "h.zarr"), str(limit)]
@@ -110,7 +110,7 @@ def test_a_hindcast_and_its_scores_stay_within_a_hard_limit_of_memory(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, env=variables)
     assert result.returncode == 0, result.stderr[-3000:]
     size, rmse = map(float, result.stdout.split())
-    assert size > 2 * limit and 0.1 < rmse < 10
+    assert size > 1.5 * limit and 0.1 < rmse < 10
 
 
 CELL = """
