@@ -25,7 +25,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from simvp_climate.data.checksums import write_checksums
+from simvp_climate.data.checksums import remove_leftovers, write_checksums
 from simvp_climate.data.files import check_parent, differences, write_atomically
 from simvp_climate.data.grid import find_axes
 from simvp_climate.data.progress import tqdm
@@ -110,7 +110,8 @@ def cache(
         if (building / "made_from.json").exists():
             shutil.rmtree(building)  # a run was killed right after it moved the store
         return open_zarr(str(target), "error")
-    if building.exists() and any(building.iterdir()):
+    # a run that was killed before it wrote the record may leave the temporary file of it
+    if building.exists() and any(not entry.name.startswith("unfinished-") for entry in building.iterdir()):
         _check_record(building, record)
     _check_disk_space(target, building, fields, samples, dtype)
     building.mkdir(exist_ok=True)
@@ -119,8 +120,7 @@ def cache(
     total = sum(len(layout.blocks) for layout in layouts.values()) * (2 if dtype == "int16" else 1)
     with tqdm(total=total, desc=target.name, unit="block", disable=not progress) as bar:
         errors = _copy(dataset, building, layouts, dtype, bar)
-    for file in (building / "store").rglob("*.partial"):
-        file.unlink()  # left by zarr-python where a run was killed while it wrote a chunk
+    remove_leftovers(building / "store")
     store = zarr.open_group(building / "store", mode="r+")
     for name, error in errors.items():
         store[name].update_attributes({"cache_max_abs_error": error})

@@ -66,9 +66,16 @@ def read_checksums(store: Store) -> Checksums | None:
     return Checksums(dict(group.attrs["metadata"]), arrays)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed run left in a store: chunks that zarr-python was writing, and checksums."""
+    for file in folder.rglob("*.partial"):
+        file.unlink()
+    shutil.rmtree(folder / _GROUP, ignore_errors=True)
+
+
 def write_checksums(folder: Path) -> None:
     """Add the checksums to a complete store in a local folder."""
-    shutil.rmtree(folder / _GROUP, ignore_errors=True)  # of a run that was killed here
+    remove_leftovers(folder)
     group = zarr.open_group(folder, mode="r+", use_consolidated=False)
     files = [file for file in sorted(folder.rglob("*")) if file.name in METADATA]
     metadata = {file.relative_to(folder).as_posix(): google_crc32c.value(file.read_bytes()) for file in files}

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from simvp_climate.data.checksums import write_checksums
+from simvp_climate.data.checksums import remove_leftovers, write_checksums
 from simvp_climate.data.files import check_parent, differences, lock, write_atomically
 from simvp_climate.data.progress import tqdm
 from simvp_climate.data.zarr_store import open_zarr
@@ -92,6 +92,7 @@ def _write_or_resume(
             bar.update(len(batch_digests))
     group = zarr.open_group(unfinished, mode="a", use_consolidated=False)
     group.attrs.update({"data_sha256": combine_init_digests(digests), _ATTRIBUTE: json.dumps(identity, sort_keys=True)})
+    remove_leftovers(unfinished)  # the consolidated metadata hold no checksums
     zarr.consolidate_metadata(unfinished, zarr_format=2)
     write_checksums(unfinished)
     os.replace(unfinished, path)

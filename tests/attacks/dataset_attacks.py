@@ -188,7 +188,7 @@ def scalar_coordinates(ds, rng):
     return ds.assign_coords(number=0, expver="0001", surface=0.0)
 
 
-@harmless("extra coordinates")
+@harmless("extra dimension")
 def scalar_height(ds, rng):
     return ds.assign_coords(height=xr.DataArray(2.0, attrs={"units": "m", "standard_name": "height", "axis": "Z"}))
 
