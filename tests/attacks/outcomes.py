@@ -11,7 +11,7 @@ import simvp_climate
 PACKAGE = Path(simvp_climate.__file__).parent
 OUTCOMES = ("refused", "right", "silent", "raw")
 # errors that a user understands; KeyError, AttributeError, IndexError, BadZipFile and their like are not among them
-CLEAR = (ValueError, TypeError, OSError, FileExistsError, FileNotFoundError, OverflowError, ImportError)
+CLEAR = (ValueError, TypeError, OSError, FileExistsError, FileNotFoundError, OverflowError, ImportError, MemoryError)
 
 
 @dataclass(frozen=True)
