@@ -448,10 +448,10 @@ def plausible_limits(normalizer: Normalizer) -> np.ndarray:
     limits = normalizer.extremes + span[:, np.newaxis] * [-1, 1]
     for index, (channel, units) in enumerate(zip(normalizer.channels, normalizer.units, strict=True)):
         if units and (known := valid_range(channel.variable, units, channel.level)):
-            lowest, highest = known
-            # ranges are wide, but training may have had a value beyond one
-            limits[index, 0] = max(limits[index, 0], min(lowest, normalizer.extremes[index, 0]))
-            limits[index, 1] = min(limits[index, 1], max(highest, normalizer.extremes[index, 1]))
+            low, high = normalizer.extremes[index]
+            # ranges are wide, but training may have had a value beyond one; extremes may be unknown
+            limits[index, 0] = max(limits[index, 0], min(known[0], low) if np.isfinite(low) else known[0])
+            limits[index, 1] = min(limits[index, 1], max(known[1], high) if np.isfinite(high) else known[1])
     return limits + 1e-6 * np.abs(limits) * [-1, 1]  # float32 rounds
 
 

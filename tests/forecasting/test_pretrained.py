@@ -141,3 +141,13 @@ def test_make_pretrained_writes_file_and_card(tmp_path):
     assert trained.provenance["training"].startswith("2003-07-01") and len(trained.training_curve) == 1
     content = (tmp_path / "sample.safetensors").read_bytes()
     assert hashlib.sha256(content).hexdigest() in (tmp_path / "sample.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("value", [-9999.0, 0.0])
+def test_impossible_values_are_refused_although_the_file_lacks_the_extremes_of_training(value):
+    forecaster = sc.open_pretrained("sample", device="cpu")
+    assert not np.isfinite(forecaster.normalizer.extremes).any()
+    ds = sc.open_sample().sel(time="2004-01-01").load()
+    ds["t2m"][-1, 5, 7] = value
+    with pytest.raises(ValueError, match=rf"t2m is {value:g} K at 2004-01-01 18:00, latitude .*temperature"):
+        forecaster(ds)
