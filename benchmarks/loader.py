@@ -72,7 +72,7 @@ CASES = {
 }
 QUICK = {
     "a": dataclasses.replace(CASES["a"], times=4000, memory=80 * 2**20),
-    "b": dataclasses.replace(CASES["b"], times=1500, memory=150 * 2**20),
+    "b": dataclasses.replace(CASES["b"], times=1500, memory=250 * 2**20),
     "c": dataclasses.replace(CASES["c"], times=30, memory=600 * 2**20),
 }
 
