@@ -1,14 +1,16 @@
 """Compare the loader with its upper limit and with other loaders, on generated stores, in one table.
 
-    python benchmarks/loader.py --quick                      two minutes, small stores
+    python benchmarks/loader.py --quick                      under two minutes: small stores, few rows, once each
     python benchmarks/loader.py --data stores                the whole table, about half an hour, 3 GB of disk
 
 Cases: a is WeatherBench's 5.625 degree grid, 10 years 6-hourly, 4 variables, windows of 8; b is 1.40625 degree, a year
 hourly, windows of 24; c is 0.25 degree, 100 steps of 2 variables, one step per chunk, windows of 3. Files are read from
 the page cache. Values are waves and noise, rounded to compress about as well as ERA5.
 
-Each measurement runs in a new process, the rows take turns, and the table shows medians. The rows of other loaders need
-`pip install xbatcher`, and `--insitubatch PYTHON`, a Python (3.12 or newer) that has insitubatch.
+Each measurement runs in a new process, the rows take turns, and the table shows medians. Each measurement is reported
+to stderr, and each row is printed after its last one. `--quick` measures the upper limit and the loader only. The rows
+of other loaders need `pip install xbatcher`, and `--insitubatch PYTHON`, a Python (3.12 or newer) that has insitubatch.
+Rows that cannot run are named before the work begins.
 
 Columns: windows per second of wall time and of CPU time (all threads and child processes); MB/s of float32 delivered;
 amplification: bytes decoded in an epoch over bytes of the dataset; memory: peak resident size above the size before
@@ -17,7 +19,7 @@ the first read, and the bound that the loader states.
 
 import contextlib
 import dataclasses
-import importlib
+import importlib.util
 import json
 import os
 import resource
@@ -341,6 +343,10 @@ PEERS = {
 # engine, and memory limit if not that of the case
 CHECKED = {f"{store}, {engine}": (store, engine) for engine in ("zarr", "tensorstore") for store in ("cache", "plain")}
 OURS = {"stream, zarr": ("zarr", None), "stream, tensorstore": ("tensorstore", None), "in memory": ("auto", 2**40)}
+HTTP = {"http, no latency": 0.0, "http, 50 ms": 0.05}  # the latency in seconds
+STATISTICS = ("statistics", "statistics, dask")
+ROWS = (LIMIT, "xbatcher", *OURS, "xarray, no dask", "xarray, dask", "insitubatch", *STATISTICS)
+QUICK_ROWS = (LIMIT, *OURS)
 
 
 def measure(row: str, path: str, case: Case, seconds: float) -> dict:
@@ -376,7 +382,8 @@ def run_in_process(python: str, *arguments: str) -> dict:
     """Run this file with some arguments in a new process, and return its result."""
     process = subprocess.run([python, __file__, *arguments], capture_output=True, text=True)
     if process.returncode:
-        return {"failed": process.stderr.strip().splitlines()[-1]}
+        lines = process.stderr.strip().splitlines()
+        return {"failed": lines[-1] if lines else f"the process ended with status {process.returncode}"}
     return json.loads(process.stdout.splitlines()[-1])
 
 
@@ -401,32 +408,66 @@ def serve(folder: str, latency: float) -> None:
         sys.stdin.read()
 
 
-def run_case(name: str, case: Case, path: Path, options: dict) -> dict[str, dict]:
-    """Measure all rows of a case in turn, several times, and return the medians."""
-    rows = [LIMIT, *OURS, "xarray, no dask", "xarray, dask", "xbatcher"]
-    rows += ["insitubatch"] if options["insitubatch"] else []
-    rows += ["statistics", "statistics, dask"]
-    if name == "a":
-        rows += list(CHECKED)
-        write_caches(path, case)
-    results = {row: [] for row in [*rows, "http, no latency", "http, 50 ms"]}
+def report(text: str) -> None:
+    """Print progress to stderr."""
+    print(text, file=sys.stderr, flush=True)
 
-    def measure_row(row: str, path: str) -> None:
+
+def find_obstacles(insitubatch: str) -> dict[str, str]:
+    """Return the rows that cannot run on this machine, and why."""
+    obstacles = {}
+    for row, library in {"xbatcher": "xbatcher", "stream, tensorstore": "tensorstore"}.items():
+        if importlib.util.find_spec(library) is None:
+            obstacles[row] = f"{library} is not installed: pip install {library}"
+    if "stream, tensorstore" in obstacles:
+        obstacles |= {row: obstacles["stream, tensorstore"] for row in CHECKED if "tensorstore" in row}
+    if not insitubatch:
+        obstacles["insitubatch"] = "needs --insitubatch PYTHON, a Python that has it"
+    elif shutil.which(insitubatch) is None:
+        obstacles["insitubatch"] = f"--insitubatch {insitubatch} is no program"
+    elif subprocess.run([insitubatch, "-c", "import insitubatch, typer"], capture_output=True).returncode:
+        obstacles["insitubatch"] = f"{insitubatch} cannot import insitubatch and typer"
+    if not Path("/proc/self/status").exists():
+        obstacles |= {row: "the peak memory of a process is read from Linux's /proc" for row in ROWS}
+    return obstacles
+
+
+def rows_of(name: str, options: dict) -> list[str]:
+    """Return the rows of a case in the order of the table; first those that columns are relative to."""
+    rows = [row for row in ROWS if row in QUICK_ROWS or not options["quick"]]
+    rows += [*CHECKED, *HTTP] if name == "a" and not options["quick"] else []
+    return [row for row in rows if row not in options["obstacles"]]
+
+
+def run_case(name: str, case: Case, path: Path, options: dict) -> None:
+    """Measure all rows of a case in turn, several times; print each row after its last turn, then the ratios."""
+    rows = rows_of(name, options)
+    if any(row in CHECKED for row in rows):
+        report(f"{name}: writes caches with and without checksums")
+        write_caches(path, case)
+    print_header(name, case, path)
+    repeats, results = {row: [] for row in rows}, {}
+
+    def measure_row(row: str, path: str) -> dict:
         python = options["insitubatch"] if row == "insitubatch" else sys.executable
         quick = ["--quick"] if options["quick"] else []
         seconds = ["--seconds", str(options["seconds"])]
-        result = run_in_process(python, "--row", row, "--cases", name, "--path", path, *seconds, *quick)
-        results[row].append(result)
-        print(f"{name} {row}: {json.dumps(result)}", file=sys.stderr)
+        return run_in_process(python, "--row", row, "--cases", name, "--path", path, *seconds, *quick)
 
-    for _ in range(options["repeats"]):
+    for turn in range(options["repeats"]):
         for row in rows:
-            measure_row(row, str(path))
-        if name == "a":
-            for row, latency in [("http, no latency", 0.0), ("http, 50 ms", 0.05)]:
-                with server(path.parent, latency) as url:
-                    measure_row(row, f"{url}/{path.name}")
-    return {row: median(repeats) for row, repeats in results.items() if repeats}
+            report(f"{name}, turn {turn + 1} of {options['repeats']}, {row}")
+            if row in HTTP:
+                with server(path.parent, HTTP[row]) as url:
+                    result = measure_row(row, f"{url}/{path.name}")
+            else:
+                result = measure_row(row, str(path))
+            report(f"    {json.dumps(result)}")
+            repeats[row].append(result)
+            if turn + 1 == options["repeats"]:
+                results[row] = median(repeats[row])
+                print_row(row, results, case)
+    print_ratios(results)
 
 
 def median(repeats: list[dict]) -> dict:
@@ -439,7 +480,7 @@ def median(repeats: list[dict]) -> dict:
     }
 
 
-def print_case(name: str, case: Case, path: Path, results: dict[str, dict]) -> None:
+def print_header(name: str, case: Case, path: Path) -> None:
     stored = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     raw = case.times * case.state_bytes
     print(
@@ -447,52 +488,58 @@ def print_case(name: str, case: Case, path: Path, results: dict[str, dict]) -> N
         f"chunk, {raw / MB:.0f} MB ({raw / stored:.2f} times the files), windows of {case.length} "
         f"({case.length * case.state_bytes / MB:.2f} MB), batches of {case.batch}"
     )
-    limit, xbatcher = (results.get(row, {}).get("cpu") for row in (LIMIT, "xbatcher"))
     columns = ["windows/s", "per CPU-s", "MB/s", "of RAM/CPU-s", "x xbatcher"]
     columns += ["amplification", "memory", "bound", "ratio"]
-    print(f"{'':22}" + "".join(f"{column:>14}" for column in columns))
-    for row, result in results.items():
-        if row.startswith("statistics") or row in CHECKED:
-            continue
-        if "failed" in result:
-            print(f"{row:22}  {result['failed'][:110]}")
-            continue
-        bound = result.get("bound")
-        cells = [
-            f"{result['wall']:.0f}",
-            f"{result['cpu']:.0f}",
-            f"{result['wall'] * case.length * case.state_bytes / MB:.0f}",
-            f"{result['cpu'] / limit:.2f}" if limit else "",
-            f"{result['cpu'] / xbatcher:.1f}" if xbatcher else "",
-            # insitubatch reads in Rust, uncounted; the limit reads before the measurement
-            "" if row in ("insitubatch", LIMIT) else f"{result['amplification']:.2f}",
-            f"{result['extra'] / MB:.0f} MB",
-            f"{bound / MB:.0f} MB" if bound else "",
-            f"{result['extra'] / bound:.2f}" if bound else "",
-        ]
-        print(f"{row:22}" + "".join(f"{cell:>14}" for cell in cells))
-    ours, dask = results["statistics"], results["statistics, dask"]
-    if "failed" in ours or "failed" in dask:
-        print(f"statistics: {ours.get('failed', '')} {dask.get('failed', '')}")
+    print(f"{'':22}" + "".join(f"{column:>14}" for column in columns), flush=True)
+
+
+def print_row(row: str, results: dict[str, dict], case: Case) -> None:
+    """Print a row of the table; rows without a rate of windows are in `print_ratios`."""
+    result = results[row]
+    if "failed" in result:
+        print(f"{row:22}  failed: {result['failed'][:110]}", flush=True)
         return
-    print(
-        f"statistics: {ours['cpu']:.2f} CPU-s, {ours['wall']:.2f} s, +{ours['extra'] / MB:.0f} MB; dask "
-        f"{dask['cpu']:.2f} CPU-s, {dask['wall']:.2f} s, +{dask['extra'] / MB:.0f} MB; ratio of CPU "
-        f"{ours['cpu'] / dask['cpu']:.2f}"
-    )
+    if row.startswith("statistics") or row in CHECKED:
+        return
+    limit, xbatcher = (results.get(peer, {}).get("cpu") for peer in (LIMIT, "xbatcher"))
+    bound = result.get("bound")
+    cells = [
+        f"{result['wall']:.0f}",
+        f"{result['cpu']:.0f}",
+        f"{result['wall'] * case.length * case.state_bytes / MB:.0f}",
+        f"{result['cpu'] / limit:.2f}" if limit else "",
+        f"{result['cpu'] / xbatcher:.1f}" if xbatcher else "",
+        # insitubatch reads in Rust, uncounted; the limit reads before the measurement
+        "" if row in ("insitubatch", LIMIT) else f"{result['amplification']:.2f}",
+        f"{result['extra'] / MB:.0f} MB",
+        f"{bound / MB:.0f} MB" if bound else "",
+        f"{result['extra'] / bound:.2f}" if bound else "",
+    ]
+    print(f"{row:22}" + "".join(f"{cell:>14}" for cell in cells), flush=True)
+
+
+def print_ratios(results: dict[str, dict]) -> None:
+    """Print statistics beside dask, the cost of checksums and that of latency, where these were measured."""
+    ours, dask = (results.get(row, {}) for row in ("statistics", "statistics, dask"))
+    if "cpu" in ours and "cpu" in dask:
+        print(
+            f"statistics: {ours['cpu']:.2f} CPU-s, {ours['wall']:.2f} s, +{ours['extra'] / MB:.0f} MB; dask "
+            f"{dask['cpu']:.2f} CPU-s, {dask['wall']:.2f} s, +{dask['extra'] / MB:.0f} MB; ratio of CPU "
+            f"{ours['cpu'] / dask['cpu']:.2f}"
+        )
     for engine in ("zarr", "tensorstore"):
         checked, plain = (results.get(f"{store}, {engine}", {}) for store in ("cache", "plain"))
         if "cpu" in checked and "cpu" in plain:
             ratios = checked["cpu"] / plain["cpu"], checked["wall"] / plain["wall"]
             print(f"checksums, {engine}: {ratios[0]:.3f} of the windows per CPU-s without, {ratios[1]:.3f} per s")
-    fast, slow = results.get("http, no latency", {}), results.get("http, 50 ms", {})
+    fast, slow = (results.get(row, {}) for row in HTTP)
     if "wall" in fast and "wall" in slow:
         print(f"http: with 50 ms latency {slow['wall'] / fast['wall']:.2f} of the rate without")
 
 
 def main(
     cases: Annotated[str, typer.Option(help="Which cases, for example a,b.")] = "a,b,c",
-    quick: Annotated[bool, typer.Option(help="Small stores.")] = False,
+    quick: Annotated[bool, typer.Option(help="Small stores, few rows, one turn of a second: under 2 minutes.")] = False,
     data: Annotated[Path | None, typer.Option(help="Folder for the stores, kept; else a temporary one.")] = None,
     repeats: Annotated[int, typer.Option(help="Turns of all rows.")] = 3,
     seconds: Annotated[float, typer.Option(help="Length of a measurement.")] = 5.0,
@@ -512,17 +559,25 @@ def main(
     if row:
         print(json.dumps(measure(row, path, sizes[cases], seconds)))
         return
+    if quick:
+        repeats, seconds = 1, 1.0
+    obstacles = find_obstacles(insitubatch)
     options = {"insitubatch": insitubatch, "quick": quick, "seconds": seconds, "repeats": repeats}
+    options |= {"obstacles": obstacles}
+    for missing, reason in obstacles.items():
+        if missing in QUICK_ROWS or not quick:
+            print(f"without the row {missing!r}: {reason}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = data or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         for name in cases.split(","):
             store = (folder / f"{name}{'_quick' if quick else ''}.zarr").absolute()
             if not store.exists():
+                report(f"{name}: writes the store")
                 arguments = ["--row", "write", "--cases", name, "--path", str(store), *(["--quick"] if quick else [])]
                 if failed := run_in_process(sys.executable, *arguments).get("failed"):
                     raise SystemExit(failed)
-            print_case(name, sizes[name], store, run_case(name, sizes[name], store, options))
+            run_case(name, sizes[name], store, options)
     print(f"\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end; medians of {repeats}")
 
 

@@ -2,47 +2,53 @@
 
     python benchmarks/model.py                       the shapes of t2m and of 1.40625 degrees, as many threads as cores
     python benchmarks/model.py --threads 1 --clock cpu     on a machine that others use too
-    python benchmarks/model.py --quick               a minute, small batches, to see that it runs
+    python benchmarks/model.py --quick               under a minute, a small network, to see that it runs
     python benchmarks/model.py --memory              gigabytes for training, extrapolated to 721 x 1440 (Linux)
 
 The plain network is the published one in straightforward PyTorch: float32, contiguous memory, `torch.nn.Conv2d`,
 `BatchNorm2d`, `GroupNorm` and Adam. Three one-line changes make it faster and are measured too: channels-last memory,
-bfloat16 by autocast, `torch.compile` (left out without a C++ compiler). "simvp_climate" is this package's network with
-the fused AdamW. All have the same weights. Before the timing, the outputs and the loss of simvp_climate in float32 are
+bfloat16 by autocast, `torch.compile` (left out without a compiler). "simvp_climate" is this package's network with the
+fused AdamW. All have the same weights. Before the timing, the outputs and the loss of simvp_climate in float32 are
 compared with those of the plain network.
 
 A training step is a batch from `loader.WindowStream` in memory, forward pass, mean squared error in float32, backward
-pass, optimizer. The variants take turns; the table shows medians and the speed relative to plain.
+pass, optimizer. The variants take turns; the table shows medians and the speed relative to plain. Each measurement is
+reported to stderr, and each row is printed after its last one.
 """
 
+import argparse
 import contextlib
 import copy
 import itertools
 import multiprocessing
+import os
 import shutil
 import statistics
+import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import typer
 from torch import Tensor, nn
 
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 from simvp_climate.training.loader import Plan, WindowStream
 from simvp_climate.training.memory import activation_bytes
 
+PUBLISHED = SimVPv2Config(padding="zeros", predict="state")
+SMALL = SimVPv2Config(hidden_space=8, hidden_time=32, blocks=2, mlp_ratio=4.0, padding="zeros", predict="state")
+
 
 @dataclass(frozen=True)
 class Case:
-    """A shape of data, with its batch sizes on a CPU and a GPU."""
+    """A shape of data, with its batch sizes on a CPU and a GPU, and the network."""
 
     name: str
     history: int
@@ -51,11 +57,13 @@ class Case:
     longitudes: int
     batch: int
     batch_gpu: int
+    model: SimVPv2Config = PUBLISHED
 
 
 PHASES = ("step", "forecast", "loader")
 ALL_THREE = "plain, all three changes"
 CASES = (Case("t2m", 12, 1, 32, 64, 16, 16), Case("1.40625 deg", 12, 1, 128, 256, 1, 4))
+QUICK = Case("small", 4, 1, 16, 32, 2, 2, SMALL)
 
 
 # ---- the published network in plain PyTorch; its weights have the names of SimVPv2, so that they can be copied
@@ -189,10 +197,9 @@ def build_variant(name: str, network: nn.Module, case: Case, optimizer: torch.op
 
 def build_variants(case: Case, device: str, compiled: bool) -> list[Variant]:
     """Return all variants, with the same weights."""
-    config = SimVPv2Config(padding="zeros", predict="state")
     torch.manual_seed(0)
-    fast = SimVPv2(config, history=case.history, channels=case.channels)
-    plain = Plain(config, case.history, case.channels)
+    fast = SimVPv2(case.model, history=case.history, channels=case.channels)
+    plain = Plain(case.model, case.history, case.channels)
     plain.load_state_dict({name: value for name, value in fast.state_dict().items() if name != "change_scale_TC"})
 
     def build_fast(precision: str) -> Variant:
@@ -244,30 +251,46 @@ def compare(plain: Variant, fast: Variant, windows_BTCHW: Tensor, history: int) 
     return difference, abs(losses[1] / losses[0] - 1)
 
 
+def report(text: str) -> None:
+    """Print progress to stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def compile_obstacle(device: str) -> str | None:
+    """Return why torch.compile cannot run on this machine, or None."""
+    names = ("cc", "gcc", "clang") if device == "cuda" else ("g++", "clang++")  # Triton compiles its launchers in C
+    chosen = os.environ.get("CC" if device == "cuda" else "CXX", "")
+    if not any(map(shutil.which, filter(None, (chosen, *names)))):
+        return f"torch.compile needs a compiler, and none of {', '.join(names)} is installed"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        return "torch.compile needs the header Python.h, which is not installed"
+    return None
+
+
 def measure(case: Case, device: str, batch: int, repeats: int, clock: Callable[[], float], compiled: bool) -> None:
     """Print the table of a case."""
+    report(f"{case.name}: builds the networks and compares their outputs")
     stream = stream_windows(case, batch)
     variants = build_variants(case, device, compiled)
-    plain = variants[0]
     fast = next(variant for variant in variants if variant.name == "simvp_climate, float32")
-    difference, drift = compare(plain, fast, next(stream), case.history)
+    difference, drift = compare(variants[0], fast, next(stream), case.history)
     if difference > 1e-4:
         raise SystemExit(f"{case.name}: outputs differ from plain by up to {difference:.1e}, more than 1e-4")
     print(f"\n{case.name}: {case.history} x {case.channels} x {case.latitudes} x {case.longitudes}, batch {batch}")
     print(f"in float32, outputs differ from plain by up to {difference:.0e}, the loss by {drift:.0e} of its value\n")
     print("| | training step, s | loader in it, ms | times plain | forecast, s | times plain |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    median = time_variants(variants, stream, case, device, repeats, clock)
-    for variant in variants:
-        step, forecast, loader = (median[variant.name, phase] for phase in PHASES)
-        faster = [median[plain.name, "step"] / step, median[plain.name, "forecast"] / forecast]
+    print("| --- | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    medians = {}
+    for name, median in time_variants(variants, stream, case, device, repeats, clock):
+        medians[name] = median
+        plain = medians[variants[0].name]
         print(
-            f"| {variant.name} | {step:.3f} | {loader * 1e3:.2f} | {faster[0]:.1f} | {forecast:.3f} | "
-            f"{faster[1]:.1f} |",
+            f"| {name} | {median['step']:.3f} | {median['loader'] * 1e3:.2f} | {plain['step'] / median['step']:.1f} | "
+            f"{median['forecast']:.3f} | {plain['forecast'] / median['forecast']:.1f} |",
             flush=True,
         )
-    if compiled:
-        ratio = median[ALL_THREE, "step"] / median["simvp_climate, bfloat16", "step"]
+    if ALL_THREE in medians:
+        ratio = medians[ALL_THREE]["step"] / medians["simvp_climate, bfloat16"]["step"]
         print(f"\nsimvp_climate in bfloat16 trains {ratio:.2f} times as fast as plain with all three changes")
 
 
@@ -278,28 +301,62 @@ def time_variants(
     device: str,
     repeats: int,
     clock: Callable[[], float],
-) -> dict[tuple[str, str], float]:
-    """Return the median seconds by (variant, phase); the variants take turns."""
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    steps: int = 1,
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield the name of each variant and its median seconds by phase, once its last measurement is done.
+
+    The variants take turns, in their order. A measurement is the mean over `steps` training steps and as many
+    forecasts; a GPU is waited for at the beginning and at the end only.
+    """
+    ready = []
     for variant in variants:  # compile and fill caches
-        variant.step(next(stream))
-        variant.forecast(next(stream)[:, : case.history])
-    seconds = {(variant.name, phase): [] for variant in variants for phase in PHASES}
-    for _ in range(repeats):
-        for variant in variants:
-            wait()
-            start = clock()
-            windows_BTCHW = next(stream)
-            loaded = clock()
-            variant.step(windows_BTCHW)
-            wait()
-            stepped = clock()
-            variant.forecast(windows_BTCHW[:, : case.history])
-            wait()
-            seconds[variant.name, "forecast"].append(clock() - stepped)
-            seconds[variant.name, "step"].append(stepped - start)
-            seconds[variant.name, "loader"].append(loaded - start)
-    return {key: statistics.median(values) for key, values in seconds.items()}
+        report(f"{case.name}: first step of {variant.name}" + (", compiles" if "all three" in variant.name else ""))
+        try:
+            variant.step(next(stream))
+            variant.forecast(next(stream)[:, : case.history])
+        except Exception as error:
+            if variant is variants[0]:
+                raise
+            report(f"{case.name}: {variant.name} is left out: {type(error).__name__}: {str(error).splitlines()[0]}")
+            continue
+        ready.append(variant)
+    seconds = {variant.name: {phase: [] for phase in PHASES} for variant in ready}
+    for turn in range(repeats):
+        for variant in ready:
+            measured = time_steps(variant, stream, case.history, device, clock, steps)
+            for phase, value in measured.items():
+                seconds[variant.name][phase].append(value)
+            report(
+                f"{case.name}, turn {turn + 1} of {repeats}, {variant.name}: step {measured['step']:.3g} s, "
+                f"forecast {measured['forecast']:.3g} s"
+            )
+            if turn + 1 == repeats:
+                rows = seconds[variant.name]
+                yield variant.name, {phase: statistics.median(values) for phase, values in rows.items()}
+
+
+def time_steps(
+    variant: Variant, stream: Iterator[Tensor], history: int, device: str, clock: Callable[[], float], steps: int
+) -> dict[str, float]:
+    """Return the mean seconds by phase of some training steps and forecasts; those of the loader are in the step."""
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    wait()
+    start, loading = clock(), 0.0
+    for _ in range(steps):
+        before = clock()
+        windows_BTCHW = next(stream)
+        loading += clock() - before
+        variant.step(windows_BTCHW)
+    wait()
+    stepped = clock()
+    for _ in range(steps):
+        variant.forecast(windows_BTCHW[:, :history])
+    wait()
+    return {
+        "step": (stepped - start) / steps,
+        "forecast": (clock() - stepped) / steps,
+        "loader": loading / steps,
+    }
 
 
 # ---- memory
@@ -332,16 +389,17 @@ def measure_memory() -> None:
     print(
         "| precision | checkpointing |" + "".join(f" {a} x {b} |" for a, b in sizes) + " bytes per cell | 721 x 1440 |"
     )
-    print("| --- | --- |" + " ---: |" * (len(sizes) + 2))
+    print("| --- | --- |" + " ---: |" * (len(sizes) + 2), flush=True)
     for bf16, checkpointing in itertools.product((False, True), (False, True)):
         peaks = []
+        precision = "bfloat16" if bf16 else "float32"
         for size in sizes:  # a new process each, because the peak of a process never falls
+            report(f"{precision}, {'with' if checkpointing else 'without'} checkpointing, {size[0]} x {size[1]}")
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
                 peaks.append(pool.submit(peak_bytes, *size, bf16, checkpointing).result())
         slope, offset = np.polyfit(cells, peaks, 1)
         columns = "".join(f" {value / 1e9:.2f} |" for value in peaks)
         total = (offset + slope * 722 * 1440) / 1e9
-        precision = "bfloat16" if bf16 else "float32"
         print(f"| {precision} | {'yes' if checkpointing else 'no'} |{columns} {slope:,.0f} | {total:.0f} |", flush=True)
     with torch.device("meta"):
         network = SimVPv2(SimVPv2Config(padding="sphere"), history=12, channels=1)
@@ -349,38 +407,44 @@ def measure_memory() -> None:
     print(f"estimated before training, float32: {', '.join(f'{value:,.0f}' for value in estimates)} bytes per cell")
 
 
-def main(
-    threads: Annotated[int, typer.Option(help="Threads of PyTorch; 0 for its default.")] = 0,
-    repeats: int = 5,
-    batch: Annotated[int, typer.Option(help="Windows per batch; 0 for the batch size of the case.")] = 0,
-    clock: Annotated[
-        str, typer.Option(help="wall, or cpu: processor time, for one thread on a busy machine.")
-    ] = "wall",
-    case: Annotated[str, typer.Option(help="Only the case of this name.")] = "",
-    compiled: Annotated[bool, typer.Option(help="Measure torch.compile, if there is a compiler.")] = True,
-    quick: bool = False,
-    memory: Annotated[bool, typer.Option(help="Measure the peak memory of training at growing grids instead.")] = False,
-) -> None:
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--threads", type=int, default=0, help="threads of PyTorch; 0 for its default")
+    add("--repeats", type=int, default=5, help="turns of all variants")
+    add("--batch", type=int, default=0, help="windows per batch; 0 for the batch size of the case")
+    add("--clock", choices=("wall", "cpu"), default="wall", help="cpu: processor time, for a thread on a busy machine")
+    add("--case", choices=[case.name for case in CASES], help="only this case")
+    add("--no-compiled", action="store_true", help="leave torch.compile out")
+    add("--quick", action="store_true", help="a small network, two turns, without torch.compile: under a minute")
+    add("--memory", action="store_true", help="measure the peak memory of training at growing grids instead (Linux)")
+    return parser.parse_args()
+
+
+def main() -> None:
     """Print a table for each case."""
-    if memory:
+    arguments = parse_arguments()
+    if arguments.memory:
         measure_memory()
         return
-    clocks = {"wall": time.perf_counter, "cpu": time.process_time}
-    if clock not in clocks:
-        raise SystemExit(f"--clock={clock} must be wall or cpu.")
-    if threads:
-        torch.set_num_threads(threads)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    clock = {"wall": time.perf_counter, "cpu": time.process_time}[arguments.clock]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    compiled = compiled and (device == "cuda" or shutil.which("g++") is not None)
-    print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {clock} time, {repeats} repeats")
-    if quick:
-        measure(Case("small", 4, 1, 16, 32, 2, 2), device, batch or 2, 2, clocks[clock], compiled=False)
-        return
-    for shape in CASES:
-        if case in ("", shape.name):
-            size = batch or (shape.batch_gpu if device == "cuda" else shape.batch)
-            measure(shape, device, size, repeats, clocks[clock], compiled)
+    repeats = 2 if arguments.quick else arguments.repeats
+    print(
+        f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {arguments.clock} time, "
+        f"{repeats} repeats",
+        flush=True,
+    )
+    obstacle = "--no-compiled or --quick was given" if arguments.no_compiled or arguments.quick else None
+    if obstacle := obstacle or compile_obstacle(device):
+        print(f"without the row {ALL_THREE!r}: {obstacle}", flush=True)
+    for case in (QUICK,) if arguments.quick else CASES:
+        if arguments.case in (None, case.name) or arguments.quick:
+            batch = arguments.batch or (case.batch_gpu if device == "cuda" else case.batch)
+            measure(case, device, batch, repeats, clock, compiled=obstacle is None)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

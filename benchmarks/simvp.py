@@ -12,15 +12,15 @@ Multiply-adds are those of the convolutions in one forecast. "claimed" is what t
 SimVPv2 over SimVP.
 """
 
+import argparse
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-import typer
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -112,6 +112,7 @@ def measure(case: Case, device: str, batch: int, repeats: int) -> dict[str, dict
     for phase, rows in works.items():
         times = {row: [] for row in rows}
         for turn in range(repeats + 1):
+            print(f"{phase} on {device}, turn {turn} of {repeats}", file=sys.stderr, flush=True)
             for row, work in rows.items():
                 elapsed = time_call(work, device)
                 if turn:  # the first turn warms up
@@ -141,23 +142,26 @@ def print_case(name: str, case: Case, device: str, batch: int, repeats: int) -> 
     print(f"faster format: {', '.join(formats)}", flush=True)
 
 
-def main(
-    cases: Annotated[str, typer.Option(help="Shapes, separated by commas.")] = ",".join(CASES),
-    batch: Annotated[int, typer.Option(help="Samples per step.", min=1)] = 2,
-    repeats: Annotated[int, typer.Option(help="Turns of all variants, after one to warm up.", min=1)] = 5,
-    threads: Annotated[int, typer.Option(help="Threads of PyTorch; 0 for its default.", min=0)] = 0,
-):
+def main() -> None:
     """Print the table."""
-    if threads:
-        torch.set_num_threads(threads)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", default=",".join(CASES), help="shapes, separated by commas")
+    parser.add_argument("--batch", type=int, default=2, help="samples per step")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of all variants, after one to warm up")
+    parser.add_argument("--threads", type=int, default=0, help="threads of PyTorch; 0 for its default")
+    arguments = parser.parse_args()
+    if unknown := sorted(set(arguments.cases.split(",")) - CASES.keys()):
+        parser.error(f"--cases {unknown[0]} must be one of {list(CASES)}")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        for name in cases.split(","):
-            print_case(name, CASES[name], device, batch, repeats)
+        for name in arguments.cases.split(","):
+            print_case(name, CASES[name], device, arguments.batch, arguments.repeats)
     print(
         f"\n{torch.get_num_threads()} threads, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end, torch "
-        f"{torch.__version__}; medians of {repeats}"
+        f"{torch.__version__}; medians of {arguments.repeats}"
     )
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()
