@@ -121,6 +121,7 @@ class WindowStream:
         self._pid = os.getpid()
         self._offsets = np.cumsum([0, *map(len, windows)])  # first window of each series among all windows
         self._ring: list[Tensor] = []
+        self._copied: dict[int, torch.cuda.Event] = {}  # after the copies of a batch of the ring to the GPU
         self._buffers: list[np.ndarray] = []
         shares = np.diff(_even_bounds(self.count, world_size))
         batches = -(-int(shares.max()) // batch_size)
@@ -202,7 +203,11 @@ class WindowStream:
                 else:
                     torch.index_select(states_NX, 0, torch.from_numpy(taken).to(states_NX.device), out=out)
                 filled, used = filled + count, used + count
-            yield Batch(batch_NX.view(size, self.length, *self.sources[0].shape), batch_windows)
+            try:
+                yield Batch(batch_NX.view(size, self.length, *self.sources[0].shape), batch_windows)
+            finally:
+                if self._ring and torch.cuda.is_available():
+                    self._copied[batch % _RING_SIZE] = torch.cuda.current_stream().record_event()
 
     def _batch_memory(self, batch: int, size: int, states_NX: Tensor) -> Tensor:
         """Return a tensor to fill with a batch: on CPU the next one of the ring, on a GPU a new one."""
@@ -214,6 +219,8 @@ class WindowStream:
                 self._ring = [torch.empty(shape, pin_memory=True) for _ in range(_RING_SIZE)]
             else:  # NumPy asks for huge pages: a copy into them takes two thirds of the time
                 self._ring = [torch.from_numpy(np.empty(shape, dtype=np.float32)) for _ in range(_RING_SIZE)]
+        if (copied := self._copied.get(batch % _RING_SIZE)) is not None:
+            copied.synchronize()  # the GPU may lag behind by more batches than the ring has
         return self._ring[batch % _RING_SIZE][: size * self.length]
 
     def _keep_states(self, states: np.ndarray | None) -> tuple[np.ndarray, Tensor]:

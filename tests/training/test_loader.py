@@ -4,6 +4,7 @@ import multiprocessing
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -264,6 +265,33 @@ def test_a_forked_process_is_told_off():
         child.start()
     assert "threads do not survive a fork" in queue.get()
     child.join()
+
+
+def test_memory_is_filled_again_only_after_the_gpu_has_copied_it(monkeypatch):
+    """With a pretended GPU that copies a batch only when the host waits for it, as a busy one does."""
+    sources, windows = parts(counted(60))
+    stream = WindowStream(sources, windows, batch_size=4, plan=Plan("memory"))
+    expected = seen(stream)
+    stream._ring = []
+    uncopied, copied = [], []
+
+    def record_event() -> SimpleNamespace:
+        batch, number = uncopied[-1], len(uncopied) - 1
+
+        def copy() -> None:
+            if len(copied) == number:
+                copied.append(batch[:, 0, 0, 0, 0].int().tolist())
+
+        return SimpleNamespace(synchronize=copy)
+
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda shape, pin_memory=False: empty(shape))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(record_event=record_event))
+    for batch in stream.epoch(0):
+        uncopied.append(batch.states)
+    assert len(expected) == 15
+    assert copied == expected[:11], "the last four may wait"
 
 
 def test_reading_is_ahead_by_one_group_and_no_more(monkeypatch):
