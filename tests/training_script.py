@@ -1,6 +1,6 @@
 """A training run for tests that stop or kill it; they start it as a subprocess or call `train`.
 
-    python training_script.py DIRECTORY EPOCHS [SECONDS]
+    python training_script.py DIRECTORY EPOCHS [SECONDS [DEVICE]]
 
 Prints "ready" after the first step and "done" at the end. With SECONDS, prints "writing" when a file is half written
 and waits that long.
@@ -18,7 +18,7 @@ from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.training import loop
 
 
-def train(directory: Path | None, epochs: int, **changes) -> Forecaster:
+def train(directory: Path | None, epochs: int, device: str = "cpu", **changes) -> Forecaster:
     ds = sc.open_sample(["z500", "t2m"])
     settings = dict(
         batch_size=4, accumulate_grad_batches=2, rollout=2, save_minutes=0, learning_rate=1e-3, progress=False
@@ -30,12 +30,14 @@ def train(directory: Path | None, epochs: int, **changes) -> Forecaster:
         model=sc.SimVPv2Config(hidden_space=4, hidden_time=8, blocks=2, mlp_ratio=2, drop_path=0.3),
         config=sc.TrainConfig(epochs=epochs, **{**settings, **changes}),
         directory=directory,
-        device="cpu",
+        device=device,
     )
 
 
-def main(directory: str, epochs: str, seconds: str = "0") -> None:
+def main(directory: str, epochs: str, seconds: str = "0", device: str = "cpu") -> None:
     torch.set_num_threads(1)
+    if device != "cpu":  # as far as there are deterministic operations
+        torch.use_deterministic_algorithms(True, warn_only=True)
     fsync, update_ema, pause = os.fsync, loop._update_ema, float(seconds)
 
     def pause_half_written(file: int) -> None:
@@ -52,7 +54,7 @@ def main(directory: str, epochs: str, seconds: str = "0") -> None:
         loop._update_ema = update_ema
 
     os.fsync, loop._update_ema = pause_half_written, report_first_step
-    train(Path(directory), int(epochs))
+    train(Path(directory), int(epochs), device)
     print("done", flush=True)
 
 
