@@ -198,10 +198,20 @@ class Forecaster:
         serialization.save(check_parent(path), self)
 
     @staticmethod
-    def load(path: str | os.PathLike, device: str = "auto") -> "Forecaster":
-        """Return the forecaster saved at `path`, on a device ("auto": a GPU if there is one).
+    def load(path: str | os.PathLike, device: str = "auto", compile: bool | str = "auto") -> "Forecaster":
+        """Return the forecaster saved at `path`.
 
         Reads files of all older versions. Needs no training data and runs no code from the file.
+
+        Parameters
+        ----------
+        path
+            A file of any version.
+        device
+            "cuda", "mps" or "cpu"; "auto": a GPU if there is one.
+        compile
+            Compile the network with `torch.compile`: the same forecasts up to rounding, after a minute or more of
+            compilation. "auto" compiles on CUDA, and warns where that does not work; True is an error there.
 
         Raises
         ------
@@ -209,8 +219,14 @@ class Forecaster:
             If there is no such file.
         ValueError
             If the file is no forecaster, is newer than this package, damaged or inconsistent; the message says which.
+        RuntimeError
+            If `compile` is True and torch cannot compile here.
         """
-        return Forecaster(**serialization.load(Path(path), tensors.choose_device(device)))
+        device = tensors.choose_device(device)
+        forecaster = Forecaster(**serialization.load(Path(path), device))
+        if tensors.choose_compile(compile, device):
+            forecaster.network.compile()
+        return forecaster
 
     def export(self, path: str | os.PathLike) -> None:
         """Write the forecaster as a program that runs on a CPU without this package.

@@ -29,4 +29,4 @@ def open_pretrained(name: str, device: str = "auto") -> Forecaster:
     if name not in names:
         message = f"no pretrained forecaster {name!r}: the package has {names}"
         raise ValueError(f"{message}. Open files of your own with Forecaster.load(path)")
-    return Forecaster.load(_FOLDER / f"{name}.safetensors", device)
+    return Forecaster.load(_FOLDER / f"{name}.safetensors", device, compile=False)  # small: compiling would take longer

@@ -21,7 +21,7 @@ def pad(x_BCHW: Tensor, padding_mode: str, rows: tuple[int, int], columns: tuple
     """
     if not any(rows) and not any(columns):
         return x_BCHW
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_compiling():
         return pad_for_export(x_BCHW, padding_mode, rows, columns)
     return _Pad.apply(x_BCHW, padding_mode, rows, columns)
 

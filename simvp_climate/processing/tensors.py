@@ -5,8 +5,10 @@ times of a batch.
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -30,6 +32,39 @@ def choose_device(device: str) -> str:
     if device not in available:
         raise ValueError(f"device={device!r} is not available. Choose 'auto' or one of {available}.")
     return device
+
+
+def choose_compile(compile: bool | str, device: str) -> bool:
+    """Return whether to compile networks on a device; "auto": on CUDA, with a warning where it does not work.
+
+    RuntimeError if `compile` is True where it does not work; ValueError if it is neither "auto", True nor False.
+    """
+    if compile != "auto" and not isinstance(compile, bool):
+        raise ValueError(f"compile={compile!r} must be 'auto', True or False.")
+    if not compile or (compile == "auto" and device != "cuda"):
+        return False
+    if (reason := _compiler_error(device)) is None:
+        # torch's own code reads this attribute when it compiles a later call of a rollout
+        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+        return True
+    message = f"torch.compile does not work with device={device!r} here ({reason})."
+    fix = "Install a C++ compiler, and triton for a GPU"
+    if compile is True:
+        raise RuntimeError(f"{message} {fix}, or set compile=False.")
+    warnings.warn(f"{message} The network runs without, more slowly. {fix}.", stacklevel=3)
+    return False
+
+
+@cache
+def _compiler_error(device: str) -> str | None:
+    """Return why torch cannot compile for a device, or None; it looks for its compilers only when it compiles."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns about its own code
+            torch.compile(lambda x: x.sin() + 1)(torch.zeros(2, device=device))
+    except Exception as error:  # of many types, by version and backend
+        return str(error).strip().splitlines()[0]
+    return None
 
 
 class Forcings:

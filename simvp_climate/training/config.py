@@ -82,6 +82,7 @@ _RULES: dict[str, _Rule] = {
     "patience": _integer("a positive integer, or None", lambda value: value >= 1),
     "validation_windows": _POSITIVE_INTEGER,
     "precision": _one_of("auto", "32-true", "bf16-mixed", "16-mixed"),
+    "compile": ("'auto', True or False", lambda value: value == "auto" or isinstance(value, bool), None),
     "activation_checkpointing": _BOOLEAN,
     "statistics": _one_of("auto", "inherit", "compute"),
     "memory": ("'auto' or a number of bytes", lambda value: value == "auto" or _POSITIVE_INTEGER[1](value), None),
@@ -145,6 +146,10 @@ class TrainConfig:
     precision
         "32-true", "bf16-mixed", or "16-mixed" with scaled gradients (GPU only); "auto" is bfloat16 on a GPU that
         supports it, float32 elsewhere.
+    compile
+        Compile the network with `torch.compile`, also that of the returned forecaster: the same weights up to rounding.
+        "auto" compiles on CUDA, and warns where that does not work; True is an error there. The first steps then take
+        minutes.
     activation_checkpointing
         Recompute activations in the backward pass instead of keeping them: less memory, more time, the same numbers.
         A run that did not fit may be resumed with it.
@@ -191,6 +196,7 @@ class TrainConfig:
     patience: int | None = None
     validation_windows: int = 256
     precision: str = "auto"
+    compile: bool | str = "auto"
     activation_checkpointing: bool = False
     statistics: str = "auto"
     memory: int | str = "auto"

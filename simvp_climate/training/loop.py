@@ -56,6 +56,8 @@ class TrainingLoop:
         network.to(memory_format=torch.channels_last)
         network.activation_checkpointing = config.activation_checkpointing
         self.network = distributed.prepare(network, fabric)
+        if config.compile:
+            self.network.compile()  # in place: the weights keep their names
         self.wrapped, self.optimizer = fabric.setup(self.network, _make_optimizer(self.network, config, fabric))
         self.valid_stream = self.valid_split and self.valid_split.stream(config, fabric, shuffle=False)
 

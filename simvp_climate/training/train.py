@@ -101,6 +101,7 @@ def train(
     leads = config.leads(task)
     accelerator = tensors.choose_device(device)
     config = _resolve_precision(config, accelerator)
+    config = dataclasses.replace(config, compile=tensors.choose_compile(config.compile, accelerator))
     fabric = distributed.start(accelerator, config.precision, logger)
     if config.batch_size % fabric.world_size:
         rule = f"must be a multiple of {fabric.world_size}, the number of processes that share each batch"

@@ -45,6 +45,7 @@ from simvp_climate.training.config import TrainConfig
         ({"schedule": "onecycle"}, "schedule='onecycle' must be one of"),
         ({"loss_normalization": "none"}, "loss_normalization='none'"),
         ({"precision": "64-true"}, "precision='64-true'"),
+        ({"compile": "yes"}, "compile='yes' must be 'auto', True or False"),
         ({"engine": "dask"}, "engine='dask'"),
         ({"area_weighted": 1}, "area_weighted=1 must be True or False"),
         ({"activation_checkpointing": "yes"}, "activation_checkpointing='yes'"),
