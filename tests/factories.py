@@ -46,7 +46,8 @@ def tiny_model(**changes) -> SimVPv2Config:
 
 
 def quick(**changes) -> TrainConfig:
-    settings = dict(epochs=1, batch_size=8, learning_rate=1e-3, progress=False)
+    # neither of them "auto": tests give the same numbers on every machine, in seconds
+    settings = dict(epochs=1, batch_size=8, learning_rate=1e-3, progress=False, precision="32-true", compile=False)
     return TrainConfig(**{**settings, **changes})
 
 

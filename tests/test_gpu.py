@@ -66,7 +66,7 @@ def assert_same_forecast(first, second, ds, limit, **request):
 def test_the_forecasts_are_those_of_the_cpu(device, tmp_path):
     ds = waves()
     train_on("cpu", ds, FORCED, tiny_model(hidden_space=16, hidden_time=64, blocks=4)).save(tmp_path / "f.safetensors")
-    on_cpu, on_gpu = (Forecaster.load(tmp_path / "f.safetensors", name) for name in ("cpu", device))
+    on_cpu, on_gpu = (Forecaster.load(tmp_path / "f.safetensors", name, compile=False) for name in ("cpu", device))
     assert next(on_gpu.network.parameters()).device.type == device
     assert_same_forecast(on_cpu, on_gpu, ds, 1e-4, every="12h", horizon=7)  # a rollout of four calls
 
@@ -106,6 +106,17 @@ def test_activation_checkpointing_changes_no_loss(device):
     ds = waves()
     kept, recomputed = (train_on(device, ds, activation_checkpointing=value) for value in (False, True))
     np.testing.assert_allclose(losses(recomputed), losses(kept), rtol=1e-4)
+
+
+def test_a_compiled_network_forecasts_and_trains_as_any_other(device, tmp_path):
+    if device == "cpu":
+        pytest.skip("tests/training/test_compile.py compiles on the CPU")
+    ds = waves()
+    plain, compiled = (train_on(device, ds, FORCED, compile=value) for value in (False, True))
+    np.testing.assert_allclose(losses(compiled), losses(plain), rtol=1e-3)
+    plain.save(tmp_path / "f.safetensors")
+    loaded = Forecaster.load(tmp_path / "f.safetensors", device, compile=True)
+    assert_same_forecast(plain, loaded, ds, 1e-4, every="12h", horizon=7)
 
 
 def start(directory: Path, device: str) -> subprocess.Popen:
@@ -184,6 +195,8 @@ def test_batches_are_right_while_the_gpu_lags_behind(device):
 def test_automatic_settings_are_those_of_the_gpu(device):
     if device == "cpu":
         pytest.skip("these are the settings of a GPU")
-    trained = train(TASK, waves(), valid=None, model=tiny_model(), config=quick(), device=device)
+    config = quick(precision="auto", compile="auto")
+    trained = train(TASK, waves(), valid=None, model=tiny_model(), config=config, device=device)
     assert trained.provenance["config"]["precision"] == "bf16-mixed"
+    assert trained.provenance["config"]["compile"] is True
     assert np.isfinite(losses(trained)).all()

@@ -21,8 +21,9 @@ from simvp_climate.training import loop
 def train(directory: Path | None, epochs: int, device: str = "cpu", **changes) -> Forecaster:
     ds = sc.open_sample(["z500", "t2m"])
     settings = dict(
-        batch_size=4, accumulate_grad_batches=2, rollout=2, save_minutes=0, learning_rate=1e-3, progress=False
-    )
+        batch_size=4, accumulate_grad_batches=2, rollout=2, save_minutes=0, learning_rate=1e-3, progress=False,
+        precision="32-true", compile=False,
+    )  # fmt: skip
     return sc.train(
         sc.Task(["z500", "t2m"], history=2, horizon=3, forcings=["insolation"]),
         ds.sel(time=slice("2003-01-01", "2003-01-12")),

@@ -144,8 +144,9 @@ class TrainConfig:
     validation_windows
         Number of windows, evenly spread, on which the best epoch is selected.
     precision
-        "32-true", "bf16-mixed", or "16-mixed" with scaled gradients (GPU only); "auto" is bfloat16 on a GPU that
-        supports it, float32 elsewhere.
+        "32-true", "bf16-mixed", or "16-mixed" with scaled gradients (GPU only); "auto" is bfloat16 on a GPU or CPU that
+        has it in hardware (avx512_bf16 or amx_bf16 in /proc/cpuinfo), float32 elsewhere. `provenance["config"]` has the
+        choice, and a run resumes only with the same one.
     compile
         Compile the network with `torch.compile`, also that of the returned forecaster: the same weights up to rounding.
         "auto" compiles on CUDA, and warns where that does not work; True is an error there. The first steps then take

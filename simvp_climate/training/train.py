@@ -6,6 +6,7 @@ Shape suffixes: C channel, T lead, H latitude.
 import dataclasses
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import xarray as xr
@@ -19,6 +20,8 @@ from simvp_climate.training import checkpoint, datasets, distributed, memory, si
 from simvp_climate.training.config import TrainConfig
 from simvp_climate.training.loop import TrainingLoop
 from simvp_climate.training.loss import Loss
+
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def train(
@@ -100,12 +103,14 @@ def train(
     model = transfer.choose_model(model, start_from)
     leads = config.leads(task)
     accelerator = tensors.choose_device(device)
-    config = _resolve_precision(config, accelerator)
+    wanted, config = config.precision, _resolve_precision(config, accelerator)
     config = dataclasses.replace(config, compile=tensors.choose_compile(config.compile, accelerator))
     fabric = distributed.start(accelerator, config.precision, logger)
     if config.batch_size % fabric.world_size:
         rule = f"must be a multiple of {fabric.world_size}, the number of processes that share each batch"
         raise ValueError(f"batch_size={config.batch_size} {rule}")
+    if config.progress and wanted == "auto" and accelerator == "cpu" and config.precision == "bf16-mixed":
+        fabric.print("training in bfloat16, which this CPU has; for float32 set TrainConfig(precision='32-true')")
     # only the first process saves
     with checkpoint.lock(directory if fabric.is_global_zero else None) as run_directory, signals.watch() as stop:
         setup, training, validation = datasets.open_data(task, leads, dataset, valid)
@@ -164,5 +169,16 @@ def _resolve_precision(config: TrainConfig, accelerator: str) -> TrainConfig:
         raise ValueError(f"precision='16-mixed' needs a CUDA GPU, the device is {accelerator!r}: take 'bf16-mixed'")
     if config.precision != "auto":
         return config
-    bfloat16 = accelerator == "cuda" and torch.cuda.is_bf16_supported()
+    # older GPUs emulate bfloat16, slowly
+    on_cuda = accelerator == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    bfloat16 = on_cuda or (accelerator == "cpu" and _cpu_has_bfloat16())
     return dataclasses.replace(config, precision="bf16-mixed" if bfloat16 else "32-true")
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Return whether the CPU multiplies bfloat16 numbers in hardware; without, float32 is faster."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:  # not Linux
+        return False
+    return not _BFLOAT16_FLAGS.isdisjoint(flags)

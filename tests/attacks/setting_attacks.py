@@ -16,7 +16,7 @@ STRANGE = (
 )
 TASK = {"variables": ["z500", "t2m"], "history": 2, "horizon": 2}
 # settings whose strange but valid values take long, and are tested elsewhere
-SLOW = {("TrainConfig", "epochs"), ("TrainConfig", "save_minutes")}
+SLOW = {("TrainConfig", name) for name in ("epochs", "save_minutes", "compile")}
 
 
 @cache
@@ -27,7 +27,7 @@ def data():
 def _train(task: dict, model: dict, config: dict):
     task = sc.Task(**{**TASK, **task})
     model = dataclasses.replace(tiny_model(), **model)
-    settings = dict(epochs=1, batch_size=8, progress=False, seed=0)
+    settings = dict(epochs=1, batch_size=8, progress=False, seed=0, precision="32-true")
     config = sc.TrainConfig(**{**settings, **config})
     return sc.train(
         task, data(), valid=None if config.patience is None else data(), model=model, config=config, device="cpu"

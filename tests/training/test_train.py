@@ -1,5 +1,7 @@
 """Train from the outside: seeds, best epoch, settings, padding, fine-tuning."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -139,6 +141,37 @@ def test_every_kind_of_training_learns(changes):
     for name, value in changes.items():
         wanted = {(1.0, 0.5): [1.0, 0.5]}.get(value, value) if name != "variable_weights" else [["z500", 2.0]]
         assert stored[name] == wanted
+
+
+FLAGS = "processor : 0\nflags : fpu avx512f {}\nbugs :\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        (FLAGS.format("avx512_bf16"), "bf16-mixed"),
+        (FLAGS.format("amx_bf16 amx_tile"), "bf16-mixed"),
+        (FLAGS.format("avx512_vnni amx_tile"), "32-true"),
+        (None, "32-true"),
+    ],
+    ids=["avx512_bf16", "amx_bf16", "neither", "not Linux"],
+)
+def test_automatic_precision_is_bfloat16_on_a_cpu_that_has_it(cpuinfo, expected, monkeypatch, capsys):
+    read = Path.read_text
+
+    def read_text(path, *arguments, **options):
+        if str(path) != "/proc/cpuinfo":
+            return read(path, *arguments, **options)
+        if cpuinfo is None:
+            raise FileNotFoundError(path)
+        return cpuinfo
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    forecaster = run(config=quick(precision="auto", progress=True))
+    assert forecaster.provenance["config"]["precision"] == expected
+    assert ("training in bfloat16, which this CPU has" in capsys.readouterr().out) == (expected == "bf16-mixed")
+    assert run(config=quick(precision="32-true", progress=True)).provenance["config"]["precision"] == "32-true"
+    assert "bfloat16" not in capsys.readouterr().out
 
 
 def test_half_precision_with_scaled_gradients_needs_a_gpu():
