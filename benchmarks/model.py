@@ -195,23 +195,32 @@ def build_variant(name: str, network: nn.Module, case: Case, optimizer: torch.op
     return Variant(name, step, forecast)
 
 
-def build_variants(case: Case, device: str, compiled: bool) -> list[Variant]:
-    """Return all variants, with the same weights."""
+def build_variants(
+    case: Case, device: str, compiled: bool, compiled_fast: bool = False, backend: str = "inductor"
+) -> list[Variant]:
+    """Return all variants, with the same weights.
+
+    `compiled_fast` adds this package's network compiled; `backend` is that of `torch.compile`.
+    """
     torch.manual_seed(0)
     fast = SimVPv2(case.model, history=case.history, channels=case.channels)
     plain = Plain(case.model, case.history, case.channels)
     plain.load_state_dict({name: value for name, value in fast.state_dict().items() if name != "change_scale_TC"})
 
-    def build_fast(precision: str) -> Variant:
+    def build_fast(name: str, *, bf16: bool = False, compiled: bool = False) -> Variant:
         network = copy.deepcopy(fast).to(device, memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, weight_decay=0, fused=True)
-        return build_variant(f"simvp_climate, {precision}", network, case, optimizer, precision == "bfloat16")
+        return build_variant(
+            name, torch.compile(network, backend=backend) if compiled else network, case, optimizer, bf16
+        )
 
     def build_plain(name: str, *, channels_last: bool = False, bf16: bool = False, compiled: bool = False) -> Variant:
         network = copy.deepcopy(plain).to(device)
         network = network.to(memory_format=torch.channels_last) if channels_last else network
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
-        return build_variant(name, torch.compile(network) if compiled else network, case, optimizer, bf16)
+        return build_variant(
+            name, torch.compile(network, backend=backend) if compiled else network, case, optimizer, bf16
+        )
 
     variants = [
         build_plain("plain, float32"),
@@ -220,7 +229,10 @@ def build_variants(case: Case, device: str, compiled: bool) -> list[Variant]:
     ]
     if compiled:
         variants.append(build_plain(ALL_THREE, channels_last=True, bf16=True, compiled=True))
-    return [*variants, build_fast("float32"), build_fast("bfloat16")]
+    variants += [build_fast("simvp_climate, float32"), build_fast("simvp_climate, bfloat16", bf16=True)]
+    if compiled and compiled_fast:
+        variants.append(build_fast("simvp_climate, bfloat16, compiled", bf16=True, compiled=True))
+    return variants
 
 
 # ---- speed
@@ -310,7 +322,10 @@ def time_variants(
     """
     ready = []
     for variant in variants:  # compile and fill caches
-        report(f"{case.name}: first step of {variant.name}" + (", compiles" if "all three" in variant.name else ""))
+        report(
+            f"{case.name}: first step of {variant.name}"
+            + (", compiles" if "compiled" in variant.name or variant.name == ALL_THREE else "")
+        )
         try:
             variant.step(next(stream))
             variant.forecast(next(stream)[:, : case.history])
