@@ -4,6 +4,7 @@ In Zarr format 3 the bytes of every chunk end with their CRC-32C (the codec `crc
 lists these again by array and position, with those of the metadata, and serves Zarr format 2, which has no such codec.
 """
 
+import json
 import os
 import re
 import shutil
@@ -47,23 +48,37 @@ class ArrayChecksums:
 
 @dataclass(frozen=True, eq=False)
 class Checksums:
-    """The checksums of a store: of its metadata files by key, and of its arrays by name."""
+    """The checksums of a store: of its metadata by key, and of its arrays by name."""
 
     metadata: dict[str, int]
     arrays: dict[str, ArrayChecksums]
+    of_files: bool  # an older version: those of the metadata are of the bytes of files
+
+    def find_changed(self, files: dict[str, bytes]) -> str | None:
+        """Return the key of the first metadata that do not match, from the content of metadata files by key."""
+        for key, content in files.items():
+            present = {key: google_crc32c.value(content)} if self.of_files else _metadata_checksums(key, content)
+            for name, value in present.items():
+                if self.metadata.get(name, value) != value:
+                    return name
+        return None
 
 
-def read_checksums(store: Store) -> Checksums | None:
-    """Return the checksums in a store, or None if it was written without."""
+def read_checksums(store: Store, can_list: bool = True) -> Checksums | None:
+    """Return the checksums in a store, or None if it has none, or those of an older version and cannot be listed."""
     try:
         group = zarr.open_group(store, path=_GROUP, mode="r", use_consolidated=False)
     except FileNotFoundError:
         return None
+    names = group.attrs.get("arrays")  # older versions did not store them
+    if names is None and not can_list:
+        return None
+    listed = group.arrays() if names is None else [(name, group[name]) for name in names]
     arrays = {
         name: ArrayChecksums(array[...], bool(array.attrs["has_codec"]), bool(array.attrs["is_sharded"]))
-        for name, array in group.arrays()
+        for name, array in listed
     }
-    return Checksums(dict(group.attrs["metadata"]), arrays)
+    return Checksums(dict(group.attrs["metadata"]), arrays, names is None)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -77,10 +92,12 @@ def write_checksums(folder: Path) -> None:
     """Add the checksums to a complete store in a local folder."""
     remove_leftovers(folder)
     group = zarr.open_group(folder, mode="r+", use_consolidated=False)
-    files = [file for file in sorted(folder.rglob("*")) if file.name in METADATA]
-    metadata = {file.relative_to(folder).as_posix(): google_crc32c.value(file.read_bytes()) for file in files}
-    arrays = dict(group.arrays())
-    listed = group.create_group(_GROUP, attributes={"metadata": metadata})
+    metadata = {}
+    for file in sorted(folder.rglob("*")):
+        if file.name in METADATA:
+            metadata |= _metadata_checksums(file.relative_to(folder).as_posix(), file.read_bytes())
+    arrays = dict(sorted(group.arrays()))
+    listed = group.create_group(_GROUP, attributes={"metadata": metadata, "arrays": list(arrays)})
     for name, array in arrays.items():
         has_codec = "crc32c" in str(array.metadata.to_dict().get("codecs"))
         grid = [-(-size // length) for size, length in zip(array.shape, array.shards or array.chunks, strict=True)]
@@ -91,7 +108,30 @@ def write_checksums(folder: Path) -> None:
                 position = chunk_position(file.relative_to(folder / name).as_posix())
                 values[position] = _read_checksums(file, inner) if has_codec else google_crc32c.value(file.read_bytes())
         attributes = {"has_codec": has_codec, "is_sharded": inner is not None}
-        listed.create_array(name, data=values, chunks=tuple(max(1, n) for n in values.shape), attributes=attributes)
+        dims = [f"{name}_chunk_{axis}" for axis in range(values.ndim)]  # xarray needs some
+        if group.metadata.zarr_format == 2:
+            attributes, dims = attributes | {"_ARRAY_DIMENSIONS": dims}, None
+        chunks = tuple(max(1, n) for n in values.shape)
+        listed.create_array(name, data=values, chunks=chunks, dimension_names=dims, attributes=attributes)
+
+
+def _metadata_checksums(key: str, content: bytes) -> dict[str, int]:
+    """Return the checksums of the metadata in a file by key: consolidated metadata hold those of all arrays.
+
+    They do not depend on the spelling, nor on whether the metadata are consolidated.
+    """
+    document = json.loads(content)
+    if key == ".zmetadata":
+        documents = document["metadata"]
+    else:
+        documents = {key: document}
+        for name, other in ((document.get("consolidated_metadata") or {}).get("metadata") or {}).items():
+            documents[f"{name}/zarr.json"] = other
+    checksums = {}
+    for name, entries in documents.items():
+        stated = {k: v for k, v in entries.items() if k != "consolidated_metadata" and v not in (None, [], {})}
+        checksums[name] = google_crc32c.value(json.dumps(stated, sort_keys=True).encode())
+    return checksums
 
 
 def chunk_position(key: str) -> tuple[int, ...]:

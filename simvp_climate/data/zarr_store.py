@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -44,6 +43,8 @@ def open_zarr(path: str, missing_chunks: str) -> xr.Dataset:
     index = dataset.indexes.get("time")
     if isinstance(index, pd.DatetimeIndex) and index.is_monotonic_increasing and (start or stop) is not None:
         dataset = dataset.isel(time=index.slice_indexer(start, stop))
+    for attribute in _WRITTEN_BY:
+        dataset.attrs.pop(attribute, None)  # a copy of the Dataset is another store, without checksums
     dataset.encoding["source"] = path
     return dataset
 
@@ -65,6 +66,7 @@ def _open_group(store: "CheckedStore") -> xr.Dataset:
         message = f"{store.path!r} has no consolidated metadata, and a web server does not list the arrays of a store"
         raise ValueError(f"{message}. Its owner can add them: zarr.consolidate_metadata(path)")
     store.checksums = _find_checksums(store, group)
+    store.metadata_files = None
     options = {"chunks": None, "consolidated": consolidated, "decode_timedelta": False}  # without dask
     try:
         return xr.open_zarr(store, **options)
@@ -90,20 +92,24 @@ def _open_group(store: "CheckedStore") -> xr.Dataset:
 def _find_checksums(store: "CheckedStore", group: zarr.Group) -> Checksums | None:
     """Return the checksums of a store after comparing those of its metadata; a note if it should have some."""
     try:
-        checksums = read_checksums(store)
+        checksums = read_checksums(store, can_list=not store.path.startswith(("http://", "https://")))
+        changed = None if checksums is None else checksums.find_changed(store.metadata_files)
+    except (ConnectionError, PermissionError):
+        raise
     except Exception as error:
         message = f"the checksums of the Zarr store {store.path!r} are damaged: {error!r}"
         raise DamagedChunkError(f"{message}. Copy it again, or write it anew") from error
+    if changed is not None:
+        message = f"{changed!r} of the Zarr store {store.path!r} is damaged or was edited: "
+        message += "it does not match its checksum. Copy the store again, or write it anew"
+        fix = f"To keep an edit, such as attributes or times: xr.open_zarr({store.path!r}).to_zarr(another_path)"
+        raise DamagedChunkError(f"{message}. {fix}")
     if checksums is None:
         for attribute, call in _WRITTEN_BY.items():
             if attribute in group.attrs:
-                message = f"{store.path!r} was written by an older version, without checksums: damage in it may go "
-                warnings.warn(f"{message}unnoticed. To write it anew: remove it and call {call} again", stacklevel=2)
-        return None
-    for key, value in store.metadata_checksums.items():
-        if checksums.metadata.get(key, value) != value:
-            message = f"{key!r} of the Zarr store {store.path!r} is damaged or was edited: "
-            raise DamagedChunkError(f"{message}it does not match its checksum. Copy the store again, or write it anew")
+                message = f"{store.path!r} has no checksums (an older version wrote it, or it is a copy without them)"
+                message += f": damage in it may go unnoticed. To write it anew with checksums: {call}"
+                warnings.warn(message, stacklevel=2)
     return checksums
 
 
@@ -145,7 +151,7 @@ class CheckedStore(WrapperStore[Store]):
         # array -> metadata with its codecs; set before xarray opens the store, so that coordinates are checked too
         self.arrays: dict[str, ArrayV2Metadata | ArrayV3Metadata] = {}
         self.checksums: Checksums | None = None
-        self.metadata_checksums: dict[str, int] = {}  # of the metadata read so far, by key
+        self.metadata_files: dict[str, bytes] | None = {}  # their content by key, until it is compared
         self._checked: set[tuple[str, tuple[int, ...]]] = set()  # arrays and positions of the files checked so far
 
     def _with_store(self, store: Store) -> "CheckedStore":
@@ -204,8 +210,8 @@ class CheckedStore(WrapperStore[Store]):
 
     def _check(self, key: str, content: Buffer | None, byte_range: ByteRequest | None) -> None:
         if key.rsplit("/", 1)[-1] in METADATA:
-            if content is not None:
-                self.metadata_checksums[key] = google_crc32c.value(content.to_bytes())
+            if content is not None and self.metadata_files is not None:
+                self.metadata_files[key] = content.to_bytes()
             return
         if content is None:
             if self.missing_chunks == "error":

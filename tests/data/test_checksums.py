@@ -1,10 +1,16 @@
 """Stores that this package writes notice flipped bits and chunks in the place of others, with both engines."""
 
+import json
+import shutil
+import warnings
+
+import google_crc32c
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
 from factories import waves
+from http_server import serve
 
 from simvp_climate.data import reader
 from simvp_climate.data.cache import cache
@@ -78,10 +84,100 @@ def test_changed_metadata_and_coordinates_are_errors(store):
         open_dataset(store, NAMES)
 
 
+def consolidate(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # not in the specification of Zarr format 3 yet
+        zarr.consolidate_metadata(path)
+
+
+@pytest.mark.parametrize("backend", ["obstore", "fsspec"])
+def test_a_store_is_checked_on_a_web_server_that_lists_nothing(store, forecaster, tmp_path, monkeypatch, backend):
+    consolidate(store)
+    forecaster.hindcast(waves(times=12), every="6h", store=tmp_path / "h.zarr", progress=False)
+    if backend == "fsspec":
+        monkeypatch.setattr("simvp_climate.data.remote.importlib.util.find_spec", lambda name: None)
+    with serve(tmp_path) as server:
+        np.testing.assert_allclose(open_dataset(f"{server.url}/c.zarr", NAMES).t2m, noisy().t2m, atol=2e-3)
+        report = check(open_dataset(f"{server.url}/c.zarr", NAMES))
+        assert report.summary["layout"]["t2m"]["checksums"] is True
+        assert np.isfinite(open_dataset(f"{server.url}/h.zarr", NAMES).t2m).all()
+        for path in (store, tmp_path / "h.zarr"):
+            file = chunk_files(path, "t2m")[-1]
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content)
+            with pytest.raises(ValueError, match="'t2m'.*(damaged|checksum)|[Cc]hecksum"):
+                open_dataset(f"{server.url}/{path.name}", NAMES).t2m.load()
+
+
+@pytest.mark.parametrize("engine", ["zarr", "tensorstore"])
+def test_metadata_consolidated_later_are_compared(store, engine):
+    before = states(store, engine)
+    consolidate(store)
+    np.testing.assert_array_equal(states(store, engine), before)
+    assert "with checksums" in str(check(open_dataset(store, NAMES)))
+    text = (store / "zarr.json").read_text()
+    document = json.loads(text)
+    document["consolidated_metadata"]["metadata"]["t2m"]["attributes"]["units"] = "degC"
+    (store / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=r"'t2m/zarr.json' of the Zarr store .* does not match its checksum"):
+        open_dataset(store, NAMES)
+    (store / "zarr.json").write_text(text)
+    file = chunk_files(store, "t2m")[1]
+    file.write_bytes(chunk_files(store, "z500")[1].read_bytes())
+    with pytest.raises(OSError, match="'t2m'.*is damaged: it does not match its checksum"):
+        states(store, engine)
+
+
+def test_a_hindcast_consolidated_again_opens_and_what_was_added_is_refused(forecaster, tmp_path):
+    path = tmp_path / "h.zarr"
+    written = forecaster.hindcast(waves(times=12), every="6h", store=path, progress=False).load()
+    consolidate(path)
+    xr.testing.assert_equal(open_dataset(path, NAMES).load(), written[NAMES])
+    text = (path / ".zmetadata").read_text()
+    assert '"units": "K"' in text
+    (path / ".zmetadata").write_text(text.replace('"units": "K"', '"units": "k"'))
+    with pytest.raises(ValueError, match=r"'t2m/.zattrs' of the Zarr store .* does not match its checksum"):
+        open_dataset(path, NAMES)
+    (path / ".zmetadata").write_text(text)
+    zarr.open_group(path, mode="r+").attrs["title"] = "mine"
+    with pytest.raises(ValueError, match=r"To keep an edit.*: xr.open_zarr\('.*h.zarr'\).to_zarr\(another_path\)"):
+        open_dataset(path, NAMES)
+
+
+def test_a_copy_of_a_selection_is_a_store_of_its_own(store, forecaster, tmp_path):
+    forecaster.hindcast(waves(times=12), every="6h", store=tmp_path / "h.zarr", progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for path, dim in ((store, "time"), (tmp_path / "h.zarr", "init_time")):
+            part = open_dataset(path, NAMES).isel({dim: slice(0, 2)})
+            part.to_zarr(tmp_path / "part.zarr", mode="w", consolidated=False, zarr_format=3)
+            xr.testing.assert_equal(open_dataset(tmp_path / "part.zarr", NAMES).load(), part.load())
+    shutil.rmtree(store / "checksums")
+    with pytest.warns(UserWarning, match="has no checksums .*or it is a copy without them.*: sc.cache"):
+        open_dataset(store, NAMES)
+
+
+def test_checksums_of_older_versions_are_compared_where_they_can_be_listed(store, tmp_path):
+    consolidate(store)
+    document = json.loads((store / "checksums" / "zarr.json").read_text())
+    del document["attributes"]["arrays"]
+    for checksum in (google_crc32c.value((store / "zarr.json").read_bytes()), 7):
+        document["attributes"]["metadata"] = {"zarr.json": checksum}
+        (store / "checksums" / "zarr.json").write_text(json.dumps(document))
+        with serve(tmp_path) as server, pytest.warns(UserWarning, match="has no checksums .an older version wrote it"):
+            open_dataset(f"{server.url}/c.zarr", NAMES)
+        if checksum != 7:
+            assert "with checksums" in str(check(open_dataset(store, NAMES)))
+    with pytest.raises(ValueError, match=r"'zarr.json' of the Zarr store .* does not match its checksum"):
+        open_dataset(store, NAMES)
+
+
 def test_other_programs_read_the_store_and_check_its_chunks(store):
     ds = xr.open_zarr(store, consolidated=False)
     np.testing.assert_allclose(ds.t2m, noisy().t2m, atol=2e-3)
     assert set(ds.data_vars) == set(NAMES)
+    assert xr.open_datatree(store, engine="zarr", consolidated=False)["checksums"].ds.sizes
     file = chunk_files(store, "t2m")[1]
     content = bytearray(file.read_bytes())
     content[len(content) // 3] ^= 1
