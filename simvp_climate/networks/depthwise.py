@@ -24,6 +24,10 @@ def depthwise_conv2d(x_BCHW: Tensor, weight: Tensor, bias: Tensor, dilation: int
         x_BCHW, weight, bias = x_BCHW.to(dtype), weight.to(dtype), bias.to(dtype)
     if device in ("cpu", "meta") and not torch.compiler.is_compiling():
         return _DepthwiseConv2d.apply(x_BCHW, weight, bias, dilation, padding_mode)
+    return _plain_conv2d(x_BCHW, weight, bias, dilation, padding_mode)
+
+
+def _plain_conv2d(x_BCHW: Tensor, weight: Tensor, bias: Tensor, dilation: int, padding_mode: str) -> Tensor:
     width = _same_pad_width(weight, dilation)
     x_BCpp = pad(x_BCHW, padding_mode, (width, width), (width, width))
     return F.conv2d(x_BCpp, weight, bias, dilation=dilation, groups=len(weight))
