@@ -11,6 +11,7 @@ from simvp_climate.data.conventions import VALID_TIME_BOUNDS, orient
 from simvp_climate.data.files import check_parent, write_atomically
 from simvp_climate.data.grid import find_axes
 from simvp_climate.data.variables import lookup, lookup_in_units
+from simvp_climate.data.windows import find_valid_times
 
 __all__ = ["from_valid_time", "save_valid_time", "short_names", "to_valid_time", "to_weatherbench2"]
 _VALID_TIME_NAMES = {"init_time": "forecast_reference_time", "lead_time": "forecast_period", "valid_time": "time"}
@@ -160,3 +161,4 @@ def _check_forecast(forecast: xr.Dataset) -> None:
     if lacking := [name for name in _VALID_TIME_NAMES if name not in forecast.coords]:
         message = f"this is not a forecast: it lacks {' and '.join(lacking)}, and has {list(forecast.coords)}"
         raise ValueError(f"{message}. Pass the result of a Forecaster, or open another forecast with open_dataset")
+    find_valid_times(forecast)

@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from simvp_climate.data.variables import same_units
+from simvp_climate.data.windows import find_date_fault
 
 # degrees; float32 or linspace noise is far below, grid spacing far above
 TOLERANCE = 1e-3
@@ -76,6 +77,9 @@ def find_axes(dataset: xr.Dataset) -> Axes:
 
 def find_candidates(dataset: xr.Dataset | xr.DataArray) -> dict[str, list[str]]:
     """Return the names of the coordinates that could be "latitude", "longitude", "time" and "vertical"."""
+    for name, index in dataset.indexes.items():
+        if getattr(index, "tz", None) is not None:  # of this type cf-xarray and numpy know nothing
+            raise ValueError("{}. {}".format(*find_date_fault(index, str(name))))
     coords = dataset.coords.to_dataset()
     # text cannot be an axis (expver), and testing whether it holds dates would read it
     coords = coords.drop_vars([n for n, c in coords.coords.items() if c.dtype.kind in "OUST" and n not in coords.dims])

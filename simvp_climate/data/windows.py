@@ -55,7 +55,9 @@ def valid_times(init_time: xr.DataArray, lead_time: xr.DataArray, known: pd.Inde
         columns = [_add_months(inits, int(lead), known) for lead in lead_time.values]
     else:
         message = f"lead_time has dtype {lead_time.dtype} and units {lead_time.attrs.get('units')!r}"
-        raise ValueError(f"{message}: it must be a timedelta64, or whole months with the attribute units='months'")
+        rule = "it must be a timedelta64, or whole months with the attribute units='months'"
+        fix = "forecast = xr.decode_cf(forecast, decode_timedelta=True)"
+        raise ValueError(f"{message}: {rule}. Where the attribute units says what it counts: {fix}")
     return xr.DataArray(np.stack([np.asarray(column) for column in columns], axis=1), dims=("init_time", "lead_time"))
 
 
@@ -82,11 +84,59 @@ def _add_months_to_time(time: pd.Timestamp, months: int, on_last_day: bool) -> p
     return first.replace(day=days_in_month if on_last_day else min(time.day, days_in_month))
 
 
-def check_times(times: pd.Index, name: str, dim: str = "time") -> None:
-    """Raise ValueError unless the times of a series exist and increase; `name` and `dim` are for the message."""
+def find_valid_times(forecast: xr.Dataset) -> xr.DataArray:
+    """Return the valid times of a forecast, dims (init_time, lead_time): its coordinate, or else the sum of both.
+
+    A forecast at a single init or lead time is valid too. ValueError if the coordinate is not the sum; of monthly data
+    only the month counts.
+    """
+    dims = ("init_time", "lead_time")
+    init_time, lead_time = (forecast[dim].reset_coords(drop=True) for dim in dims)
+    init_time, lead_time = (each if each.ndim else each.expand_dims(each.name) for each in (init_time, lead_time))
+    expected = valid_times(init_time, lead_time)
+    valid_time = forecast.coords.get("valid_time")
+    if valid_time is None:
+        return expected
+    valid_time = valid_time.reset_coords(drop=True).drop_vars(dims, errors="ignore")
+    missing_dims = {dim: expected.sizes[dim] for dim in dims if dim not in valid_time.dims}
+    valid_time = valid_time.expand_dims(missing_dims).transpose(*dims)
+    given, right = (times.values.ravel() for times in (valid_time, expected))
+    if given.dtype.kind != right.dtype.kind:
+        is_wrong = np.ones(right.shape, dtype=bool)
+    elif lead_time.attrs.get("units") == "months":
+        index = pd.DatetimeIndex if right.dtype.kind == "M" else xr.CFTimeIndex
+        is_wrong = np.asarray(_ordinals(index(given), 1) != _ordinals(index(right), 1))
+    else:  # leads of a third of a day, stored as float32, are off by less than a second
+        is_wrong = np.abs(given - right) > (timedelta(seconds=1) if right.dtype == object else np.timedelta64(1, "s"))
+    if is_wrong.any():
+        row, column = divmod(int(np.argmax(is_wrong)), expected.sizes["lead_time"])
+        init, lead = init_time.values[row], lead_text(lead_time.values[column])
+        raise ValueError(
+            f"valid_time is {to_iso(valid_time.values[row, column])} at init_time {to_iso(init)} and lead_time {lead}, "
+            f"but their sum is {to_iso(expected.values[row, column])}. Correct init_time or lead_time, or drop the old "
+            "valid_time: forecast.drop_vars('valid_time')"
+        )
+    return valid_time
+
+
+def to_iso(time: np.generic | object) -> str:
+    """Return a time as ISO text to the second."""
+    return time.isoformat() if hasattr(time, "isoformat") else str(np.datetime64(time, "s"))
+
+
+def lead_text(lead: object) -> str:
+    """Return a lead time as text to read, "6 h", "5 d" or "2 months"."""
+    if not isinstance(lead, np.timedelta64):
+        return f"{lead} months"
+    hours = lead / np.timedelta64(1, "h")
+    return f"{hours / 24:g} d" if hours >= 48 and hours % 24 == 0 else f"{hours:g} h"
+
+
+def check_times(times: pd.Index, name: str, dim: str = "time", units: str | None = None) -> None:
+    """Raise ValueError unless the times of a series exist and increase; the other arguments are for the message."""
     if len(times) == 0:
         raise ValueError(f"{name} has no times. Select a period that lies within the data")
-    if fault := find_date_fault(times, dim):
+    if fault := find_date_fault(times, dim, units):
         raise ValueError(f"{name}: {fault[0]}. {fault[1]}")
     missing = np.asarray(times.isna())
     if missing.any():
@@ -101,22 +151,27 @@ def check_times(times: pd.Index, name: str, dim: str = "time") -> None:
         raise ValueError(f'the time {repeated} appears more than once in {name}. ds = ds.drop_duplicates("{dim}")')
 
 
-def find_date_fault(times: pd.Index, dim: str, units: str | None = None) -> tuple[str, str] | None:
-    """Return why times (with the attribute `units`) are no dates, and the lines that make them dates; else None."""
+def find_date_fault(times: pd.Index, dim: str, units: str | None = None, dataset: str = "ds") -> tuple[str, str] | None:
+    """Return why times (with the attribute `units`) are no dates, and the lines that make them dates; else None.
+
+    `dataset` is what these lines call the Dataset.
+    """
     if isinstance(times, pd.DatetimeIndex | xr.CFTimeIndex) and getattr(times, "tz", None) is None:
         return None
     zone = getattr(times[0], "tzinfo", None) if len(times) else None
     if zone is not None:
         message = f"the times {dim!r} have the zone {zone}, but must be UTC without a zone"
-        return message, f'ds = ds.assign_coords({dim}=pd.DatetimeIndex(ds.indexes["{dim}"]).tz_convert(None))'
+        converted = f'pd.DatetimeIndex({dataset}.indexes["{dim}"]).tz_convert(None)'
+        return message, f"{dataset} = {dataset}.assign_coords({dim}={converted})"
     first = f", first {times[0]!r}" if len(times) else ""
     message = f"the times {dim!r} must be dates, but hold {times.inferred_type}{first}"
     if units:
-        return f"{message} in {units!r}, not decoded", "ds = xr.decode_cf(ds)"
+        return f"{message} in {units!r}, not decoded", f"{dataset} = xr.decode_cf({dataset})"
     if times.inferred_type in ("string", "mixed"):
-        return message, f'ds = ds.assign_coords({dim}=pd.to_datetime(ds["{dim}"].values))'
+        return message, f'{dataset} = {dataset}.assign_coords({dim}=pd.to_datetime({dataset}["{dim}"].values))'
     fix = "Say in CF units what they count, as their source does:\n"
-    return message, f'{fix}ds["{dim}"].attrs["units"] = "hours since 1900-01-01"\nds = xr.decode_cf(ds)'
+    fix += f'{dataset}["{dim}"].attrs["units"] = "hours since 1900-01-01"\n{dataset} = xr.decode_cf({dataset})'
+    return message, fix
 
 
 def data_step(times: pd.Index, step: str) -> pd.Timedelta | int:

@@ -13,7 +13,7 @@ import xarray as xr
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import canonicalize
 from simvp_climate.data.grid import find_member
-from simvp_climate.data.windows import shift
+from simvp_climate.data.windows import shift, to_iso
 from simvp_climate.forecasting import cf_encoding, hindcast
 from simvp_climate.forecasting.forecaster import Forecaster, predict, template
 from simvp_climate.forecasting.initial_states import states_digest
@@ -193,7 +193,9 @@ def _refuse_later_states(times: pd.Index, request: ForecastRequest, step: str) -
     """Raise ValueError if states to draw perturbations from lie between the first initialization and the last lead."""
     inits = request.init_times(request.histories)
     first, last = inits.min(), shift(inits, step, request.horizon).max()
-    later = times[(times > first) & (times <= last)] if type(times) is type(inits) else times[:0]
+    # as ISO text, which sorts like the times also across calendars
+    is_later = [to_iso(first) < to_iso(time) <= to_iso(last) for time in times]
+    later = times[np.array(is_later, dtype=bool)]
     if len(later):
         raise ValueError(
             f"{len(later)} states of the perturbations, {later.min()} to {later.max()}, lie in the period of the "

@@ -13,7 +13,7 @@ from simvp_climate.data import reader
 from simvp_climate.data.conventions import Canonical, canonicalize
 from simvp_climate.data.grid import check_same_grid
 from simvp_climate.data.variables import conversion, same_units
-from simvp_climate.data.windows import select_histories
+from simvp_climate.data.windows import check_times, select_histories
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,9 @@ def resolve_request(
         reason = f"a second call of the network needs inputs={list(task.inputs)}, which are not forecast"
         raise ValueError(f"horizon={horizon} must be at most history={task.history}: {reason}.")
     canonical = canonicalize(dataset, (*task.variables, *task.inputs), task.levels)
-    histories = select_histories(canonical.dataset.indexes["time"], task.step, task.history, init_times, every)
+    times, name = canonical.dataset.indexes["time"], canonical.axes.time
+    check_times(times, "the dataset", name, canonical.original[name].attrs.get("units"))
+    histories = select_histories(times, task.step, task.history, init_times, every)
     units = match_training(forecaster, canonical.series[0])  # members differ in values only
     return ForecastRequest(canonical, units, histories, int(horizon))
 

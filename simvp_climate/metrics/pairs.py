@@ -1,24 +1,25 @@
 """Pairs of a forecast and its truth, one for every initialization and lead, resolved before any value is read."""
 
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from xarray.coding.times import infer_calendar_name
 
 from simvp_climate.data.conventions import Canonical, canonicalize, check_numbers, drop_single_height, orient
 from simvp_climate.data.grid import check_same_grid, closes_longitude, find_axes, find_member
 from simvp_climate.data.variables import same_units, valid_range
-from simvp_climate.data.windows import find_date_fault, valid_times
+from simvp_climate.data.windows import find_date_fault, find_valid_times, lead_text, to_iso
 from simvp_climate.metrics.regions import SPACE, Regions, Weights, cell_weights
 
 _SEASONS = ("DJF", "MAM", "JJA", "SON")
 # `<prefix>_start` and `<prefix>_end` are the attributes that record a period.
 _PERIODS = ("climatology", "fitted", "intervals", "calibration")
+_ISO_DATE = re.compile(r"\d{4}(-\d{2}(-\d{2}([T ].*)?)?)?$")
 
 
 @dataclass(frozen=True)
@@ -199,8 +200,8 @@ def _check_analysis(forecast: xr.Dataset, valid_time: xr.DataArray, truth: xr.Da
     if "time" not in analysis.indexes:
         raise ValueError(f"the truth has dims {tuple(truth.dims)} and no times: give analyses along 'time'")
     index = analysis.indexes["time"]
-    if fault := find_date_fault(index, "time"):
-        raise ValueError(f"the truth: {fault[0]}. {fault[1]}".replace("ds", "truth"))
+    if fault := find_date_fault(index, "time", analysis["time"].attrs.get("units"), "truth"):
+        raise ValueError(f"the truth: {fault[0]}. {fault[1]}")
     if index.hasnans:
         raise ValueError("a time of the truth is missing (NaT). truth = truth.isel(time=truth.time.notnull().values)")
     if not index.is_unique:
@@ -267,40 +268,16 @@ def with_times(forecast: xr.Dataset) -> tuple[xr.Dataset, xr.DataArray]:
             value = repeated[0] if dim == "init_time" else lead_text(forecast[dim].values[index.duplicated()][0])
             fix = f"Keep one: forecast.drop_duplicates('{dim}')"
             raise ValueError(f"the {what} {value} appears more than once in the forecast. {fix}")
-    if fault := find_date_fault(forecast.indexes["init_time"], "init_time"):
-        raise ValueError(f"the forecast: {fault[0]}. {fault[1]}".replace("ds", "forecast"))
-    expected = valid_times(forecast.init_time, forecast.lead_time)
+    units = forecast["init_time"].attrs.get("units")
+    if fault := find_date_fault(forecast.indexes["init_time"], "init_time", units, "forecast"):
+        raise ValueError(f"the forecast: {fault[0]}. {fault[1]}")
+    valid_time = find_valid_times(forecast)
     if (negative := forecast["lead_time"].values < forecast["lead_time"].values.dtype.type(0)).any():
         raise ValueError(
             f"lead_time has the negative value {lead_text(forecast['lead_time'].values[negative][0])}, but a forecast "
             "is valid after its initialization. Exchange init_time and valid_time if they were"
         )
-    valid_time = forecast.coords.get("valid_time")
-    if valid_time is None:
-        return forecast, expected
-    # A selected init or lead leaves it with fewer dimensions.
-    valid_time = valid_time.reset_coords(drop=True).drop_vars(["init_time", "lead_time"], errors="ignore")
-    missing_dims = {dim: forecast.sizes[dim] for dim in ("init_time", "lead_time") if dim not in valid_time.dims}
-    valid_time = valid_time.expand_dims(missing_dims).transpose("init_time", "lead_time")
-    _check_valid_time(valid_time, expected, forecast)
     return forecast, valid_time
-
-
-def _check_valid_time(valid_time: xr.DataArray, expected: xr.DataArray, forecast: xr.Dataset) -> None:
-    """Raise ValueError unless valid times are init_time plus lead_time; of monthly data only the month counts."""
-    given, right = (pd.Index(times.values.ravel()) for times in (valid_time, expected))
-    if forecast["lead_time"].attrs.get("units") == "months" and type(given) is type(right):
-        is_wrong = (given.year != right.year) | (given.month != right.month)
-    else:
-        is_wrong = given != right
-    if is_wrong.any():
-        row, column = divmod(int(np.argmax(is_wrong)), expected.sizes["lead_time"])
-        init, lead = forecast["init_time"].values[row], lead_text(forecast["lead_time"].values[column])
-        raise ValueError(
-            f"valid_time is {to_iso(valid_time.values[row, column])} at init_time {to_iso(init)} and lead_time {lead}, "
-            f"but their sum is {to_iso(expected.values[row, column])}. Correct init_time or lead_time, or drop the old "
-            "valid_time: forecast.drop_vars('valid_time')"
-        )
 
 
 def canonicalize_forecast(forecast: xr.Dataset) -> Canonical:
@@ -396,22 +373,9 @@ def _selected_level(other: xr.Dataset, names: list, scalar_coords: Mapping[str, 
     return orient(xr.Dataset(coords={"latitude": [0.0], "longitude": [0.0], "level": labels})).level.values
 
 
-def to_iso(time: np.generic | object) -> str:
-    """Return a time as ISO text to the second."""
-    return time.isoformat() if hasattr(time, "isoformat") else str(np.datetime64(time, "s"))
-
-
 def period(prefix: str, times: np.ndarray) -> dict[str, str]:
     """Return the attributes `<prefix>_start` and `<prefix>_end` that record the first and the last time."""
     return {f"{prefix}_start": to_iso(times.min()), f"{prefix}_end": to_iso(times.max())}
-
-
-def lead_text(lead: object) -> str:
-    """Return a lead time as text to read, "6 h", "5 d" or "2 months"."""
-    if not isinstance(lead, np.timedelta64):
-        return f"{lead} months"
-    hours = lead / np.timedelta64(1, "h")
-    return f"{hours / 24:g} d" if hours >= 48 and hours % 24 == 0 else f"{hours:g} h"
 
 
 def _periods_of_fits(baselines: Mapping[str, Callable]) -> dict[str, Mapping]:
@@ -424,9 +388,16 @@ def _periods_of_fits(baselines: Mapping[str, Callable]) -> dict[str, Mapping]:
 
 
 def recorded_periods(attrs: Mapping) -> list[tuple[str, str]]:
-    """Return first and last time, as ISO text, of the periods that attributes record."""
-    edges = [(attrs.get(f"{prefix}_start"), attrs.get(f"{prefix}_end")) for prefix in _PERIODS]
-    return [edge for edge in edges if None not in edge]
+    """Return first and last time, as ISO text, of the periods that attributes record; ValueError if they are no dates.
+
+    They may be shorter than times: "2015" and "2015-12-31" stand for the whole year and the whole day.
+    """
+    edges = [(f"{prefix}_start", f"{prefix}_end") for prefix in _PERIODS]
+    periods = [(str(attrs[start]), str(attrs[end])) for start, end in edges if start in attrs and end in attrs]
+    for date in (date for edge in periods for date in edge):
+        if not _ISO_DATE.match(date):
+            raise ValueError(f"the attributes record the period {periods[0]}: write dates as ISO text, '2015-12-31'")
+    return periods
 
 
 def refuse_overlap(role: str, attrs: Mapping, times: np.ndarray) -> None:
@@ -441,8 +412,8 @@ def refuse_overlap(role: str, attrs: Mapping, times: np.ndarray) -> None:
             "allow_overlap=True"
         )
     for start, end in periods:
-        # ISO text sorts like the times, also across calendars.
-        if overlapping := [text for text in map(to_iso, times) if start <= text <= end]:
+        # ISO text sorts like the times, also across calendars
+        if overlapping := [text for text in map(to_iso, times) if start <= text and text[: len(end)] <= end]:
             raise ValueError(
                 f"{role} is from {start} to {end}, and {len(overlapping)} verified times lie in it, from "
                 f"{min(overlapping)} to {max(overlapping)}. Compute it from the training years alone, or pass "

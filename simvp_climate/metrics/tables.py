@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from simvp_climate.data.windows import lead_text
 from simvp_climate.metrics.definitions import METRICS
-from simvp_climate.metrics.pairs import lead_text
 
 _MAX_LEADS = 10
 

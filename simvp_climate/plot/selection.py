@@ -14,6 +14,7 @@ import xarray as xr
 from simvp_climate.data.conventions import drop_single_height, rename
 from simvp_climate.data.grid import TOLERANCE, Axes, CanonicalAxis, find_axes
 from simvp_climate.data.variables import same_units
+from simvp_climate.data.windows import find_valid_times
 from simvp_climate.plot.colors import prepare_field
 from simvp_climate.plot.style import coordinate_text, display_name
 
@@ -216,9 +217,7 @@ def select_forecast(
     inits = _coordinate(forecast.dataset, "init_time")
     lead_positions, lead_texts = map(list, zip(*leads, strict=True))
     _coordinate(forecast.dataset, "valid_time")
-    valid, dims = forecast.dataset["valid_time"], ("init_time", "lead_time")
-    valid = valid.expand_dims([dim for dim in dims if dim not in valid.dims]).transpose(*dims)
-    valid_times = valid.values[:, lead_positions]
+    valid_times = find_valid_times(forecast.dataset).values[:, lead_positions]
     candidates = range(len(inits))[::-1] if init is None else [_init_position(inits, init)]
     sources, chosen = [forecast], candidates[0]
     if truth is not None:

@@ -93,7 +93,8 @@ def _open_series(task: Task, leads: int, dataset: Data, name: str) -> list[Serie
     for index, (member, canonical) in enumerate(members):
         channels, label = reader.list_channels(member), _series_name(name, index, len(members))
         times = member.indexes["time"]
-        check_times(times, label, canonical.axes.time)
+        time = canonical.axes.time
+        check_times(times, label, time, canonical.original[time].attrs.get("units"))
         windows = find_windows(times, task.step, task.history, leads, label)
         series.append(Series(member, canonical, channels, times, windows))
     return series

@@ -12,6 +12,7 @@ from factories import waves
 from simvp_climate.data import conversions
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.data.opening import open_dataset, open_sample
+from simvp_climate.data.windows import valid_times
 from simvp_climate.forecasting import cf_encoding
 from simvp_climate.metrics.baselines.simple_persistence import persistence
 
@@ -109,6 +110,7 @@ class TestWeatherBench2:
 
     def test_months_are_refused(self, forecast):
         monthly = forecast.assign_coords(lead_time=("lead_time", [1, 2, 3], {"units": "months"}))
+        monthly = monthly.assign_coords(valid_time=valid_times(monthly["init_time"], monthly["lead_time"]))
         with pytest.raises(ValueError, match="calendar months"):
             conversions.to_weatherbench2(monthly)
 

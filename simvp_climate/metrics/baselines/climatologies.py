@@ -10,7 +10,8 @@ import pandas as pd
 import xarray as xr
 
 from simvp_climate.data.grid import find_axes
-from simvp_climate.metrics.pairs import period
+from simvp_climate.data.windows import find_date_fault
+from simvp_climate.metrics.pairs import period, recorded_periods
 
 # Bytes of one block of times in memory; the sums of a climatology come on top.
 _BLOCK_BYTES = 64 * 2**20
@@ -147,10 +148,11 @@ def climatology_at(climatology: xr.Dataset, valid_time: xr.DataArray) -> xr.Data
 
 def _check_months(climatology: xr.Dataset, valid_time: xr.DataArray) -> None:
     """Raise ValueError if a mean by hour, of less than a year, holds no values of some month to be verified."""
-    edges = [climatology.attrs.get(f"climatology_{edge}") for edge in ("start", "end")]
-    if None in edges:
+    edges = [edge for period in recorded_periods(climatology.attrs)[:1] for edge in period]
+    if not edges:
         return
-    first, last = (int(edge[:4]) * 12 + int(edge[5:7]) - 1 for edge in edges)
+    # a year alone stands for all its months
+    first, last = (int(edge[:4]) * 12 + int(edge[5:7] or month) - 1 for edge, month in zip(edges, (1, 12), strict=True))
     held = {month % 12 + 1 for month in range(first, last + 1)}
     if lacking := sorted({*valid_time.dt.month.values.ravel().tolist()} - held):
         raise ValueError(
@@ -182,13 +184,15 @@ def _label_positions(climatology: xr.Dataset, name: str, labels: np.ndarray) -> 
 
 
 def name_time(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the dataset with its time dimension renamed to `time`; raise ValueError if it has none."""
+    """Return the dataset with its time dimension renamed to `time`; ValueError if it has none, or no dates."""
     name = "time" if "time" in dataset.indexes else find_axes(dataset).time
     if name not in dataset.indexes:
         raise ValueError(
             f"the dataset has no dimension with times, but {tuple(dataset.dims)}: open it with "
             "open_dataset, or rename its time dimension to 'time', ds.rename(...)"
         )
+    if fault := find_date_fault(dataset.indexes[name], str(name), dataset[name].attrs.get("units")):
+        raise ValueError(f"{fault[0]}. {fault[1]}")
     return dataset if name == "time" else dataset.drop_vars("time", errors="ignore").rename({name: "time"})
 
 
