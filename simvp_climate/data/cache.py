@@ -26,7 +26,7 @@ import xarray as xr
 import zarr
 
 from simvp_climate.data.checksums import remove_leftovers, write_checksums
-from simvp_climate.data.files import check_parent, differences, write_atomically
+from simvp_climate.data.files import check_parent, differences, write_atomically, write_once
 from simvp_climate.data.grid import find_axes
 from simvp_climate.data.progress import tqdm
 from simvp_climate.data.views import variable_identity
@@ -79,8 +79,8 @@ def cache(
 
     Raises
     ------
-    FileExistsError, OSError
-        If `path` exists and is not a cache, or the disk has too little space.
+    FileExistsError, OSError, RuntimeError
+        If `path` exists and is not a cache, the disk has too little space, or another process writes the same cache.
     ValueError, OverflowError
         If the cache at `path` is of another dataset or other settings, a dimension is missing, a variable is not
         numeric, or a value does not fit `dtype`.
@@ -105,11 +105,18 @@ def cache(
         last = field.sizes["time"] - 1
         samples[name] = field.isel(time=sorted({0, last // 2, last})).compute().values
     record = _make_record(dataset, samples, settings)
-    if target.exists():
-        _check_record(target, record)
-        if (building / "made_from.json").exists():
-            shutil.rmtree(building)  # a run was killed right after it moved the store
-        return open_zarr(str(target), "error")
+    write_once(target, partial(_write_or_resume, target, building, record, dataset, layouts, samples, progress))
+    _check_record(target, record)
+    if (building / "made_from.json").exists():
+        shutil.rmtree(building, ignore_errors=True)  # also that of a run killed right after it moved the store
+    return open_zarr(str(target), "error")
+
+
+def _write_or_resume(
+    target: Path, building: Path, record: dict, dataset: xr.Dataset, layouts: dict[str, "_Layout"],
+    samples: dict[str, np.ndarray], progress: bool,
+) -> None:  # fmt: skip
+    fields, dtype = {name: dataset.variables[name] for name in layouts}, record["settings"]["dtype"]
     # a run that was killed before it wrote the record may leave the temporary file of it
     if building.exists() and any(not entry.name.startswith("unfinished-") for entry in building.iterdir()):
         _check_record(building, record)
@@ -127,14 +134,12 @@ def cache(
     store.update_attributes({_RECORD: json.dumps(record)})
     write_checksums(building / "store")
     (building / "store").rename(target)
-    shutil.rmtree(building)
     if progress:
         raw_bytes = sum(4 * field.size for field in fields.values())
         units = {name: field.attrs.get("units", "") for name, field in fields.items()}
         listed = ", ".join(f"{name} {error:.2g} {units[name]}".strip() for name, error in errors.items())
         sizes = f"{raw_bytes / 1e6:.1f} MB of float32 in {_size(target) / 1e6:.1f} MB on disk"
         print(f"{target}: {sizes}; largest errors: {listed}")
-    return open_zarr(str(target), "error")
 
 
 def _copy(

@@ -1,11 +1,11 @@
-"""Write files and folders atomically, lock a directory, and list how two records differ."""
+"""Write files and folders atomically and once, lock a directory, and list how two records differ."""
 
 import fcntl
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 
@@ -71,13 +71,36 @@ def lock(path: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                raise BlockingIOError(f"{path} was removed and made anew")
+        except (BlockingIOError, FileNotFoundError):
             raise
         except OSError:  # a file system without locks
             pass
         yield
     finally:
         os.close(descriptor)
+
+
+def write_once(path: Path, write: Callable[[], None]) -> None:
+    """Call `write` unless `path` exists; RuntimeError if another process is calling it for the same path."""
+    lock_file = path.with_name(f"{path.name}.unfinished.lock")
+    if path.exists():
+        with suppress(OSError):  # it remains if a call is killed after its last step
+            lock_file.unlink()
+        return
+    with ExitStack() as stack:
+        lock_file.touch()
+        try:
+            stack.enter_context(lock(lock_file))
+        except (BlockingIOError, FileNotFoundError) as error:
+            message = f"{str(path)!r} is being written by another process."
+            raise RuntimeError(f"{message} Wait until it ends, or choose another name.") from error
+        try:
+            if not path.exists():
+                write()
+        finally:
+            lock_file.unlink(missing_ok=True)
 
 
 def differences(before: Mapping, now: Mapping, digests: Mapping[str, str] = {}, prefix: str = "") -> list[str]:

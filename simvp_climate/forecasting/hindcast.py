@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import xarray as xr
 import zarr
 
 from simvp_climate.data.checksums import remove_leftovers, write_checksums
-from simvp_climate.data.files import check_parent, differences, lock, write_atomically
+from simvp_climate.data.files import check_parent, differences, write_atomically, write_once
 from simvp_climate.data.progress import tqdm
 from simvp_climate.data.zarr_store import open_zarr
 from simvp_climate.forecasting.initial_states import combine_init_digests, states_digest
@@ -51,31 +53,25 @@ def write(
     `forecast` and `template` are like `forecaster.predict` and `forecaster.template`, of histories (init, history).
     """
     path = check_parent(store)
-    lock_file = path.with_name(f"{path.name}.unfinished.lock")
-    lock_file.touch()
-    try:
-        with lock(lock_file):
-            _write_or_resume(path, identity, histories, template, forecast, progress)
-            lock_file.unlink(missing_ok=True)
-    except BlockingIOError as error:
-        message = f"{str(path)!r} is being written by another process."
-        raise RuntimeError(f"{message} Wait until it ends, or choose another name.") from error
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    state_file = unfinished.with_name(f"{unfinished.name}.json")
+    forecast_bytes = sum(variable.nbytes for variable in template(histories[:1]).values())
+    batch = max(1, _BATCH_BYTES // forecast_bytes)
+    identity = {**identity, "batch": batch}
+    steps = partial(_write_or_resume, path, unfinished, state_file, identity, histories, template, forecast, progress)
+    write_once(path, steps)
+    _check_same(_read_identity(path), identity, path)
+    with suppress(OSError):
+        state_file.unlink()  # after the store is complete, also that of an earlier call killed at this moment
     return open_zarr(str(path), "error")
 
 
 def _write_or_resume(
-    path: Path, identity: dict, histories: np.ndarray, template: Callable[[np.ndarray], xr.Dataset],
-    forecast: Callable[[np.ndarray], tuple[xr.Dataset, list[str]]], progress: bool,
+    path: Path, unfinished: Path, state_file: Path, identity: dict, histories: np.ndarray,
+    template: Callable[[np.ndarray], xr.Dataset], forecast: Callable[[np.ndarray], tuple[xr.Dataset, list[str]]],
+    progress: bool,
 ) -> None:  # fmt: skip
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    state_file = unfinished.with_name(f"{unfinished.name}.json")
-    forecast_bytes = sum(variable.nbytes for variable in template(histories[:1]).values())
-    batch, count = max(1, _BATCH_BYTES // forecast_bytes), len(histories)
-    identity = {**identity, "batch": batch}
-    if path.exists():
-        _check_same(_read_identity(path), identity, path)
-        state_file.unlink(missing_ok=True)  # it remains if the call is killed between the last two steps
-        return
+    batch, count = identity["batch"], len(histories)
     digests = _read_digests(unfinished, state_file, identity)
     if not digests:
         _save_state(state_file, identity, [])  # first: a store without this file counts as foreign
@@ -96,7 +92,6 @@ def _write_or_resume(
     zarr.consolidate_metadata(unfinished, zarr_format=2)
     write_checksums(unfinished)
     os.replace(unfinished, path)
-    state_file.unlink()
 
 
 def _create_store(template: xr.Dataset, path: Path, batch: int) -> None:

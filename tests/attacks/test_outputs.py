@@ -52,6 +52,23 @@ def test_a_folder_without_permission_is_named_and_left_as_it_was(forecaster, tmp
             assert not any(folder.iterdir()), name
 
 
+def test_complete_stores_are_returned_in_a_folder_without_permission(forecaster, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("read_only")
+    ds = waves(times=12)
+
+    def calls():
+        sc.cache(ds, folder / "c.zarr", progress=False)
+        forecaster.hindcast(ds, every="6h", store=folder / "h.zarr", progress=False)
+
+    calls()
+    for parent in folder.parents:
+        if parent.owner() == "root" and len(parent.parts) > 2:
+            parent.chmod(parent.stat().st_mode | 0o055)
+    with read_only(folder):
+        calls()
+    assert sorted(file.name for file in folder.iterdir()) == ["c.zarr", "h.zarr"]
+
+
 def test_outputs_that_are_links_are_written_through(forecaster, tmp_path):
     (tmp_path / "scratch").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "scratch")

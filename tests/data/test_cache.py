@@ -16,6 +16,7 @@ import zarr
 
 import simvp_climate.data.cache as module
 from simvp_climate.data.cache import cache
+from simvp_climate.data.files import lock
 from simvp_climate.data.opening import open_dataset
 
 LATITUDE, LONGITUDE = [90.0, 0.0, -90.0], [-180.0, -90.0, 0.0, 90.0]
@@ -279,6 +280,18 @@ def test_samples_decide_where_files_are_unknown(tmp_path):
     with pytest.warns(UserWarning, match=r"c\.zarr.* has no checksums.*sc\.cache"):
         again = cache(open_dataset(tmp_path / "source", ["z"]), tmp_path / "c.zarr", progress=False)
     xr.testing.assert_equal(again, before)
+
+
+def test_a_cache_that_another_process_writes_is_refused(tmp_path):
+    ds = noise(times=4)
+    (tmp_path / "c.zarr.unfinished.lock").touch()
+    with lock(tmp_path / "c.zarr.unfinished.lock"), pytest.raises(RuntimeError, match="c.zarr' is being written by"):
+        cache(ds, tmp_path / "c.zarr", progress=False)
+    cache(ds, tmp_path / "c.zarr", progress=False)
+    assert [file.name for file in tmp_path.iterdir()] == ["c.zarr"]
+    (tmp_path / "c.zarr.unfinished.lock").touch()  # of a run killed right after it moved the store
+    cache(ds, tmp_path / "c.zarr", progress=False)
+    assert [file.name for file in tmp_path.iterdir()] == ["c.zarr"]
 
 
 def test_other_files_are_not_touched(tmp_path):
