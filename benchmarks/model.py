@@ -313,27 +313,19 @@ def time_variants(
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Yield the name of each variant and its median seconds by phase, once its last measurement is done.
 
-    The variants take turns, in their order. A measurement is the mean over `steps` training steps and as many
-    forecasts; a GPU is waited for at the beginning and at the end only.
+    The variants take turns, in their order; those that fail are left out. Without `repeats` they are only warmed up. A
+    measurement is the mean over `steps` training steps and as many forecasts; a GPU is waited for at its beginning and
+    end only.
     """
-    ready = []
-    for variant in variants:  # compile and fill caches
-        report(
-            f"{case.name}: first step of {variant.name}"
-            + (", compiles" if variant.name in (ALL_THREE, DEFAULTS) else "")
-        )
-        try:
-            variant.step(next(stream))
-            variant.forecast(next(stream)[:, : case.history])
-        except Exception as error:
-            if variant is variants[0]:
-                raise
-            report(f"{case.name}: {variant.name} is left out: {type(error).__name__}: {str(error).splitlines()[0]}")
-            continue
-        ready.append(variant)
-    seconds = {variant.name: {phase: [] for phase in PHASES} for variant in ready}
-    for turn in range(repeats):
-        for variant in ready:
+    ready, seconds = list(variants), {variant.name: {phase: [] for phase in PHASES} for variant in variants}
+    for turn in range(max(repeats, 1)):
+        for variant in list(ready):
+            if turn == 0 and not warm_up(variant, stream, case):
+                if variant is variants[0]:
+                    raise RuntimeError(f"{variant.name} does not run: the others cannot be compared with it")
+                ready.remove(variant)
+            if variant not in ready or not repeats:
+                continue
             measured = time_steps(variant, stream, case.history, device, clock, steps)
             for phase, value in measured.items():
                 seconds[variant.name][phase].append(value)
@@ -344,6 +336,19 @@ def time_variants(
             if turn + 1 == repeats:
                 rows = seconds[variant.name]
                 yield variant.name, {phase: statistics.median(values) for phase, values in rows.items()}
+
+
+def warm_up(variant: Variant, stream: Iterator[Tensor], case: Case) -> bool:
+    """Compile and fill caches; return whether the variant runs, and report why not."""
+    compiles = ", compiles, which may take minutes" if variant.name in (ALL_THREE, DEFAULTS) else ""
+    report(f"{case.name}: first step of {variant.name}{compiles}")
+    try:
+        variant.step(next(stream))
+        variant.forecast(next(stream)[:, : case.history])
+    except Exception as error:  # of many types, by the backend that compiles
+        report(f"{case.name}: {variant.name} is left out: {type(error).__name__}: {str(error).splitlines()[0]}")
+        return False
+    return True
 
 
 def time_steps(
