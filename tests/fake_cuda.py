@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import torch
+from lightning_fabric import Fabric
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
@@ -116,6 +117,8 @@ def fake_cuda(monkeypatch, free: int = 2**30, bfloat16: bool = True) -> Iterator
         "current_stream": lambda device=None: SimpleNamespace(record_event=record_event),
     }
     monkeypatch.setattr(depthwise._DepthwiseConv2d, "apply", depthwise._plain_conv2d)  # the other one is of CPUs
+    # Fabric takes the meta device for a network that has no values yet
+    monkeypatch.setattr(Fabric, "_validate_setup_optimizers", lambda self, optimizers: None)
     for name, answer in answers.items():
         monkeypatch.setattr(torch.cuda, name, answer)
     swap = torch.__future__.get_swap_module_params_on_conversion()

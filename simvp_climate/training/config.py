@@ -9,7 +9,7 @@ from simvp_climate.data import reader
 from simvp_climate.processing.task import Task, is_finite
 
 # Settings that change no result: a run may be resumed with other values of these.
-RESUMABLE_FIELDS = ("progress", "memory", "engine", "save_minutes", "activation_checkpointing")
+RESUMABLE_FIELDS = ("progress", "memory", "engine", "save_minutes", "activation_checkpointing", "strategy")
 _WARMUP = {"cosine": 0.1, "one-cycle": 0.3}
 _ROLLOUT_SHARE = 0.25
 
@@ -84,6 +84,7 @@ _RULES: dict[str, _Rule] = {
     "precision": _one_of("auto", "32-true", "bf16-mixed", "16-mixed"),
     "compile": ("'auto', True or False", lambda value: value == "auto" or isinstance(value, bool), None),
     "activation_checkpointing": _BOOLEAN,
+    "strategy": _one_of("ddp", "fsdp"),
     "statistics": _one_of("auto", "inherit", "compute"),
     "memory": ("'auto' or a number of bytes", lambda value: value == "auto" or _POSITIVE_INTEGER[1](value), None),
     "engine": _one_of(*reader.ENGINES),
@@ -154,6 +155,10 @@ class TrainConfig:
     activation_checkpointing
         Recompute activations in the backward pass instead of keeping them: less memory, more time, the same numbers.
         A run that did not fit may be resumed with it.
+    strategy
+        What several processes divide: "ddp", only the batches; "fsdp", also weights, gradients, averages and the state
+        of the optimizer, for networks that do not fit on one GPU (PyTorch's FSDP2; more communication, the same result
+        up to rounding; neither compiled nor in fp16). A run may be resumed with the other one.
     statistics
         With `start_from`, which statistics normalize the channels of `start_from`: "inherit" keeps those it has
         (same grid and units), "compute" those of the new data. "auto" inherits where channels, grid and units are the
@@ -199,6 +204,7 @@ class TrainConfig:
     precision: str = "auto"
     compile: bool | str = "auto"
     activation_checkpointing: bool = False
+    strategy: str = "ddp"
     statistics: str = "auto"
     memory: int | str = "auto"
     engine: str = "auto"
@@ -223,6 +229,9 @@ class TrainConfig:
         if self.optimizer == "adam" and self.weight_decay:
             ignored = f"optimizer='adam' has no weight decay, but weight_decay={self.weight_decay:g}"
             raise ValueError(f"{ignored}: set weight_decay=0, or optimizer='adamw'")
+        if self.strategy == "fsdp" and (self.compile is True or self.precision == "16-mixed"):
+            setting = "compile=True" if self.compile is True else "precision='16-mixed'"
+            raise ValueError(f"strategy='fsdp' does not support {setting}: leave it out, or take strategy='ddp'")
         if self.rollout == 1 and self.rollout_share != _ROLLOUT_SHARE:
             ignored = f"rollout_share={self.rollout_share:g} would be ignored with rollout=1"
             raise ValueError(f"{ignored}: set rollout to the number of network calls, or leave rollout_share out")

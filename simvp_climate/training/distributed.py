@@ -2,13 +2,17 @@
 
 import os
 import warnings
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers import Logger
 from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from simvp_climate.networks.batch_norm import synchronize
 
@@ -33,11 +37,13 @@ def is_first_process() -> bool:
     return world_size == 1 or int(os.environ.get(rank, 0)) == 0
 
 
-def start(accelerator: str, precision: str, logger: Logger | None) -> Fabric:
+def start(accelerator: str, precision: str, logger: Logger | None, strategy: str = "ddp") -> Fabric:
     """Return a launched Fabric that connects all processes of the run."""
     world_size, machines = count()
     options = {"accelerator": accelerator, "precision": precision, "loggers": logger}
     if world_size == 1:
+        if strategy == "fsdp":
+            raise ValueError("strategy='fsdp' would be ignored by one process: start several with torchrun or srun")
         # explicit, else Fabric waits for the other tasks of a SLURM allocation
         return Fabric(devices=1, plugins=[LightningEnvironment()], **options)
     if world_size % machines:
@@ -54,6 +60,8 @@ def start(accelerator: str, precision: str, logger: Logger | None) -> Fabric:
     warnings.filterwarnings("ignore", message="torch.distributed.nn.functional.all_reduce is deprecated")
     # buffers are the same everywhere, and sending them between the calls of a rollout would break the gradient
     options["strategy"] = DDPStrategy(forward_sync_buffers=False)
+    if strategy == "fsdp":
+        options["strategy"] = ModelParallelStrategy(_shard, data_parallel_size=world_size, tensor_parallel_size=1)
     options["plugins"] = [TorchElasticEnvironment() if TorchElasticEnvironment.detect() else SLURMEnvironment()]
     fabric = Fabric(devices=local_size, num_nodes=machines, **options)
     fabric.launch()
@@ -67,6 +75,34 @@ def prepare(network: nn.Module, fabric: Fabric) -> nn.Module:
     if fabric.world_size > 1:
         synchronize(network)
     return network
+
+
+def _shard(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """Leave each process a part of every weight; one block at a time is whole, and the rest of the network together."""
+    network.to(memory_format=torch.contiguous_format)  # FSDP takes no other
+    for block in network.translator.blocks:
+        fully_shard(block, mesh=mesh["data_parallel"])
+    fully_shard(network, mesh=mesh["data_parallel"])
+    return network
+
+
+def gather(state: Any) -> Any:
+    """Return a nested state with whole tensors on the host in place of parts; all processes must call this."""
+    if isinstance(state, dict):
+        return {name: gather(value) for name, value in state.items()}
+    if isinstance(state, list):
+        return [gather(value) for value in state]
+    return state.full_tensor().cpu() if isinstance(state, DTensor) else state
+
+
+def place_like(value: Tensor, other: Tensor) -> Tensor:
+    """Return a whole tensor placed like another one of its shape: on its device, in parts, in the same order in memory.
+
+    Fused optimizers go through weights and moments in the order of memory. All processes must call this.
+    """
+    if isinstance(other, DTensor):
+        return distribute_tensor(value.to(other.device).contiguous(), other.device_mesh, other.placements)
+    return torch.empty_like(other, dtype=value.dtype).copy_(value)
 
 
 def total(fabric: Fabric, values: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import Precision
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from simvp_climate.data.progress import tqdm
 from simvp_climate.networks.simvp_v2 import SimVPv2
@@ -58,7 +59,8 @@ class TrainingLoop:
         self.network = distributed.prepare(network, fabric)
         if config.compile:
             self.network.compile()  # in place: the weights keep their names
-        self.wrapped, self.optimizer = fabric.setup(self.network, _make_optimizer(self.network, config, fabric))
+        self.wrapped = fabric.setup_module(self.network)
+        self.optimizer = fabric.setup_optimizers(_make_optimizer(self.network, config, fabric))
         self.valid_stream = self.valid_split and self.valid_split.stream(config, fabric, shuffle=False)
 
         # windows in each batch, over all processes
@@ -99,7 +101,7 @@ class TrainingLoop:
         saved = self.fabric.broadcast(checkpoint.resume(self.run))
         if not saved:
             return
-        self.state.restore(saved, self.fabric.device)
+        self.state.restore(saved)
         old, new = saved["versions"], self.state.versions
         if changed := [f"{name} {old[name]} (now {new[name]})" for name in sorted(old) if old[name] != new[name]]:
             warnings.warn(
@@ -230,8 +232,9 @@ class TrainingLoop:
         self.pacer.saved_at = time.monotonic()
 
     def _check_weights(self) -> None:
-        weights = [value for value in self.state.ema.values() if value.dim()]
-        if not torch.nn.utils.get_total_norm(weights).isfinite():
+        values = (value.to_local() if isinstance(value, DTensor) else value for value in self.state.ema.values())
+        norm = torch.nn.utils.get_total_norm([value for value in values if value.dim()])
+        if distributed.any_of(self.fabric, not norm.isfinite()):
             raise FloatingPointError(f"the weights are no longer finite {self._position()}{self._hint()}")
 
     def _leave(self) -> NoReturn:
@@ -273,21 +276,28 @@ class TrainingState:
         self.versions = {name: version(name) for name in ("simvp-climate", "torch")}  # these decide the digits
 
     def to_dict(self) -> dict:
-        """Return what `restore` takes, as values that torch saves."""
+        """Return what `restore` takes, as values that torch saves; all processes must call this."""
         names = ("ema", "selected", "best_loss", "records", "speeds", "versions")
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {name: getattr(self, name) for name in names}
-        losses = self.losses
+        state, losses = distributed.gather(state), self.losses
         return {**state, "losses": losses.values, "recent_losses": list(losses.recent), "leads": losses.leads}
 
-    def restore(self, saved: dict, device: torch.device) -> None:
+    def restore(self, saved: dict) -> None:
         """Take over a saved state."""
+        network, optimizer = self.parts["network"], self.parts["optimizer"]
+        weights = network.state_dict()
+        for name in ("network", "ema", "selected"):
+            saved[name] = {key: distributed.place_like(value, weights[key]) for key, value in saved[name].items()}
+        parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
+        for index, moments in saved["optimizer"]["state"].items():
+            for name in moments.keys() - {"step"}:
+                moments[name] = distributed.place_like(moments[name], parameters[index])
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])
         self.losses.values, self.losses.leads = saved["losses"], saved["leads"]
         self.losses.recent.extend(saved["recent_losses"])
-        self.ema = {name: value.to(device) for name, value in saved["ema"].items()}
-        self.selected = {name: value.to(device) for name, value in saved["selected"].items()}
+        self.ema, self.selected = saved["ema"], saved["selected"]
         self.best_loss, self.records, self.speeds = saved["best_loss"], saved["records"], saved["speeds"]
 
 

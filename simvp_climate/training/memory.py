@@ -37,14 +37,18 @@ def free_bytes(fabric: Fabric) -> float:
     return math.inf if free is None else free * machines // world
 
 
-def check_network(network: SimVPv2, fabric: Fabric) -> None:
+def check_network(network: SimVPv2, config: TrainConfig, fabric: Fabric) -> None:
     """Raise MemoryError if the weights of a network do not fit into the free memory; it may be on the meta device."""
     count = sum(value.numel() for value in network.parameters())
     # float32: weights, gradients, the two moments of Adam, the running average and the best of it
     needed, free = 6 * 4 * count, free_bytes(fabric)
+    if config.strategy == "fsdp":
+        needed //= fabric.world_size
     if needed > free:
         sizes = f"take {needed / 2**30:.3g} GiB in training, and {free / 2**30:.3g} GiB are free"
         fix = f"take a smaller SimVPv2Config (now {network.config})"
+        if config.strategy == "ddp":
+            fix += ", or share the weights between several processes: TrainConfig(strategy='fsdp')"
         raise MemoryError(f"the network has {count:.3g} weights, which {sizes}: {fix}")
 
 

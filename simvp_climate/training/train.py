@@ -104,8 +104,9 @@ def train(
     leads = config.leads(task)
     accelerator = tensors.choose_device(device)
     wanted, config = config.precision, _resolve_precision(config, accelerator)
-    config = dataclasses.replace(config, compile=tensors.choose_compile(config.compile, accelerator))
-    fabric = distributed.start(accelerator, config.precision, logger)
+    compile = config.strategy == "ddp" and tensors.choose_compile(config.compile, accelerator)
+    config = dataclasses.replace(config, compile=compile)
+    fabric = distributed.start(accelerator, config.precision, logger, config.strategy)
     if config.batch_size % fabric.world_size:
         rule = f"must be a multiple of {fabric.world_size}, the number of processes that share each batch"
         raise ValueError(f"batch_size={config.batch_size} {rule}")
@@ -119,7 +120,7 @@ def train(
             config = transfer.choose_statistics(start_from, setup, config)
         with torch.device("meta"):  # allocates nothing
             planned = tensors.build_network(model, task.history, setup.roles)
-        memory.check_network(planned, fabric)
+        memory.check_network(planned, config, fabric)
         inherited = start_from if config.statistics == "inherit" else None
         statics = datasets.read_statics(setup, dataset, inherited)
         plans = fabric.broadcast(checkpoint.load_plans(run_directory))
@@ -137,7 +138,11 @@ def train(
             forcings = tensors.Forcings(task, *grid, statics, setup.weights, fabric.device)
             loss = Loss(config, setup, normalizer, forcings, fabric.device)
             with memory.explain_errors(config):
-                provenance["epochs"] = TrainingLoop(fabric, network, config, loss, splits, run, stop).fit()
+                loop = TrainingLoop(fabric, network, config, loss, splits, run, stop)
+                provenance["epochs"] = loop.fit()
+            if config.strategy == "fsdp":
+                network = planned.to_empty(device=fabric.device).to(memory_format=torch.channels_last)
+                network.load_state_dict(distributed.gather(loop.state.selected))
         forecaster = Forecaster(task, network.eval(), normalizer, *grid, statics, provenance)
         checkpoint.save_forecaster(run, forecaster)
         return forecaster

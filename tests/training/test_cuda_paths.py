@@ -186,7 +186,7 @@ def test_a_saved_state_returns_to_the_gpu(monkeypatch):
     with fake_cuda(monkeypatch):
         network.to("cuda")
         state = loop.TrainingState(network, optimizer, scaler, losses)
-        state.restore(saved, torch.device("cuda"))
+        state.restore(saved)
         assert devices([*state.ema.values(), *state.selected.values()]) == {"meta"}
         assert devices(slot["exp_avg"] for slot in optimizer.state.values()) == {"meta"}
         loop._update_ema(state.ema, network, 0.9, 3)

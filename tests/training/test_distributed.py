@@ -1,6 +1,7 @@
 """Several processes of one run: what they give is what one gives, and what srun or torchrun say is understood."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from factories import assert_same_weights, quick
+from factories import run as train_here
 
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.training import distributed
@@ -17,19 +20,31 @@ TESTS = Path(__file__).parents[1]
 
 # the script of a user: no word of processes but the last condition
 SCRIPT = """
+import signal
 import sys
-import time
 sys.path.insert(0, sys.argv[1])
 from factories import quick, tiny_model, waves
 import simvp_climate as sc
+from simvp_climate.training import loop
 
+update = loop._update_ema
+
+def stop_early(ema, network, decay, step):
+    update(ema, network, decay, step)
+    if step == 1 and sys.argv[5] == "stop" and sc.is_first_process():
+        signal.raise_signal(signal.SIGTERM)
+
+loop._update_ema = stop_early
 ds = waves(times=61)
 forecaster = sc.train(
     sc.Task(["z500", "t2m"], history=2, horizon=2),
     ds.isel(time=slice(0, 40)),
     valid=ds.isel(time=slice(40, None)),
     model=tiny_model(padding="sphere"),
-    config=quick(epochs=2, batch_size=6, accumulate_grad_batches=int(sys.argv[3]), rollout=2, validation_windows=15),
+    config=quick(
+        epochs=2, batch_size=6, accumulate_grad_batches=int(sys.argv[3]), rollout=2, validation_windows=15,
+        strategy=sys.argv[4],
+    ),
     directory=sys.argv[2],
     device="cpu",
 )
@@ -39,32 +54,100 @@ if sc.is_first_process():
 """
 
 
-def run(tmp_path: Path, count: int, accumulate: int = 1) -> tuple[Forecaster, str]:
-    script, directory = tmp_path / "script.py", tmp_path / f"of-{count}"
+def run(directory: Path, count: int, accumulate: int = 1, strategy: str = "ddp", stop: bool = False) -> str:
+    """Train in some processes, and return what they print."""
+    script = directory.with_suffix(".py")
     script.write_text(SCRIPT)
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count > 1 else []
-    command = [sys.executable, *launch, str(script), str(TESTS), str(directory), str(accumulate)]
+    arguments = [str(TESTS), str(directory), str(accumulate), strategy, "stop" if stop else "whole"]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr
-    return Forecaster.load(directory / "forecaster.safetensors", device="cpu"), done.stdout
+        [sys.executable, *launch, str(script), *arguments],
+        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert bool(done.returncode) == stop, done.stderr
+    if stop:
+        # the processes agree on the step, which may be a later one
+        steps = re.findall(r"training stopped by .* in epoch 1 of 2, after step (\d) of", done.stderr)
+        assert len(steps) == count and len(set(steps)) == 1, done.stderr
+    return done.stdout
 
 
-@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_two_processes_give_what_one_gives(tmp_path, accumulate):
-    one, _ = run(tmp_path, 1, accumulate)
-    two, said = run(tmp_path, 2, accumulate)
-    assert said.count("one goes on") == 1
-    assert len({line for line in said.splitlines() if line.startswith("loss")}) == 1, "the processes disagree"
-    assert two.provenance["processes"] == 2
-    for first, second in zip(one.provenance["epochs"], two.provenance["epochs"], strict=True):
+def load(directory: Path) -> Forecaster:
+    return Forecaster.load(directory / "forecaster.safetensors", device="cpu")
+
+
+def assert_nearly_the_same(one: Forecaster, other: Forecaster) -> None:
+    for first, second in zip(one.provenance["epochs"], other.provenance["epochs"], strict=True):
         assert first.keys() == second.keys()
         for name in first:
             assert second[name] == pytest.approx(first[name], rel=1e-4), name
     # sums in another order, through 12 steps of AdamW
+    assert one.network.state_dict().keys() == other.network.state_dict().keys()
     for name, value in one.network.state_dict().items():
-        torch.testing.assert_close(two.network.state_dict()[name], value, rtol=1e-3, atol=2e-4, msg=name)
+        torch.testing.assert_close(other.network.state_dict()[name], value, rtol=1e-3, atol=2e-4, msg=name)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory) -> Forecaster:
+    """The result of a single process."""
+    directory = tmp_path_factory.mktemp("processes") / "one"
+    run(directory, 1)
+    return load(directory)
+
+
+def test_two_processes_give_what_one_gives(tmp_path, one):
+    said = run(tmp_path / "two", 2)
+    two = load(tmp_path / "two")
+    assert said.count("one goes on") == 1
+    assert len({line for line in said.splitlines() if line.startswith("loss")}) == 1, "the processes disagree"
+    assert two.provenance["processes"] == 2
+    assert_nearly_the_same(one, two)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_accumulate_what_one_accumulates(tmp_path, strategy):
+    run(tmp_path / "one", 1, accumulate=2)
+    run(tmp_path / "two", 2, accumulate=2, strategy=strategy)
+    assert_nearly_the_same(load(tmp_path / "one"), load(tmp_path / "two"))
+
+
+def test_sharded_weights_train_and_resume_as_whole_ones(tmp_path, one):
+    run(tmp_path / "sharded", 2, strategy="fsdp", stop=True)
+    saved = torch.load(tmp_path / "sharded" / "training.pt", weights_only=True)
+    # the state holds whole tensors
+    shapes = {name: value.shape for name, value in one.network.state_dict().items()}
+    for part in ("network", "ema", "selected"):
+        assert {name: value.shape for name, value in saved[part].items()} == shapes
+    said = run(tmp_path / "sharded", 2, strategy="fsdp")
+    assert len({line for line in said.splitlines() if line.startswith("loss")}) == 1, "the processes disagree"
+    assert_nearly_the_same(one, load(tmp_path / "sharded"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("first", "second"), [((2, "fsdp"), (1, "ddp")), ((1, "ddp"), (2, "fsdp")), ((2, "fsdp"), (2, "ddp"))]
+)
+def test_a_run_resumes_with_the_other_strategy(tmp_path, one, first, second):
+    """Whole weights are in another order in memory than sharded ones, and so must be the moments of AdamW."""
+    for (count, strategy), stop in ((first, True), (second, False)):
+        run(tmp_path / "run", count, strategy=strategy, stop=stop)
+    assert_nearly_the_same(one, load(tmp_path / "run"))
+
+
+@pytest.mark.slow
+def test_a_resumed_run_with_sharded_weights_is_exact(tmp_path):
+    run(tmp_path / "whole", 2, strategy="fsdp")
+    for stop in (True, False):
+        run(tmp_path / "stopped", 2, strategy="fsdp", stop=stop)
+    whole, resumed = load(tmp_path / "whole"), load(tmp_path / "stopped")
+    assert whole.provenance["epochs"] == resumed.provenance["epochs"]
+    assert_same_weights(whole, resumed)
+
+
+def test_sharded_weights_need_several_processes():
+    with pytest.raises(ValueError, match="strategy='fsdp' would be ignored by one process: start several with torchr"):
+        train_here(config=quick(strategy="fsdp"))
 
 
 @pytest.mark.parametrize(
