@@ -192,7 +192,7 @@ def _single_match(dataset: xr.Dataset, name: str, matches: list[str]) -> str:
     known = [lookup(n) for n in available]
     short = [f"{k[0].short_name}{k[1] or ''}" for k in known if k is not None]
     near = difflib.get_close_matches(name, list(dict.fromkeys([*available, *short])), n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else " Ask for one of these"
     raise ValueError(f"no variable {name!r} in this dataset, which has {available}.{hint}")
 
 

@@ -261,7 +261,7 @@ def _ordinals(times: pd.Index, size: pd.Timedelta | int) -> pd.Index:
 def shared_period(times: pd.Index, windows: np.ndarray, others: pd.Index) -> pd.Index:
     """Return the times of another series that lie within a window, from its first to its last time."""
     if type(times) is not type(others):
-        calendars = [getattr(index, "calendar", "standard") for index in (times, others)]
+        calendars = [getattr(index, "calendar", "datetime64") for index in (times, others)]
         raise ValueError(f"the calendars {calendars} differ. Convert all to one: ds.convert_calendar('standard')")
     # windows are in order and of equal length: the last to begin before a time is the last to end after it
     latest = np.searchsorted(times[windows[:, 0]], others, side="right") - 1

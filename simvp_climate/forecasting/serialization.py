@@ -186,12 +186,16 @@ def _assemble(content: FileContent, device: str) -> dict[str, Any]:
         is_known = name in (*_STATISTICS, *_FIELDS) or name.startswith("network.")
         if not is_known or _NEW_IN.get(name, 1) > content.format:
             raise ValueError(f"format {content.format} has no tensor {name!r}")
-    if not all(isinstance(text, str) for text in (*units, *(channel.variable for channel in channels))):
-        raise ValueError(f"its units {units} and the variables of its channels must be text")
-    if not all(isinstance(channel.level, int | float | None) for channel in channels):
-        raise ValueError(f"the levels of its channels {list(map(str, channels))} must be numbers")
-    if not isinstance(header["provenance"], dict) or "training" not in header["provenance"]:
-        raise ValueError("its provenance does not name the training period")
+    if isinstance(header["units"], str) or not all(
+        isinstance(text, str) for text in (*units, *(c.variable for c in channels))
+    ):
+        raise ValueError(f"its units {header['units']!r} and the variables of its channels must be lists of text")
+    levels = [channel.level for channel in channels if channel.level is not None]
+    if not all(isinstance(level, int | float) and np.isfinite(level) for level in levels):
+        raise ValueError(f"the levels of its channels, {levels}, must be numbers")
+    provenance = header["provenance"]
+    if not isinstance(provenance, dict) or not isinstance(provenance.get("training"), str):
+        raise ValueError("its provenance must name the training period, as 'training'")
     unbounded = torch.tensor([-np.inf, np.inf], dtype=torch.float64).repeat(len(channels), 1)
     if content.format == 1:
         arrays |= {"mask": torch.zeros(shape, dtype=torch.bool), "log_scale": torch.zeros(len(channels)).double()}
@@ -213,7 +217,7 @@ def _assemble(content: FileContent, device: str) -> dict[str, Any]:
     _check_arrays(task, units, shape, statistics | fields)
     network = _load_weights(network, weights).to(device=device, memory_format=torch.channels_last).eval()
     normalizer = Normalizer(channels=channels, units=units, **statistics)
-    return dict(task=task, network=network, normalizer=normalizer, provenance=dict(header["provenance"]), **fields)
+    return dict(task=task, network=network, normalizer=normalizer, provenance=dict(provenance), **fields)
 
 
 def _settings(content: FileContent, group: str, settings_type: type) -> dict:

@@ -78,7 +78,7 @@ class SimVPv2Config:
             if not _is_finite(value := getattr(self, name)):
                 raise ValueError(f"{name}={value!r} must be a finite number.")
             object.__setattr__(self, name, float(value))
-        if not 1 <= int(self.hidden_time * self.mlp_ratio) <= MAX_CHANNELS:
+        if not 1 <= self.hidden_time * self.mlp_ratio < MAX_CHANNELS + 1:
             rule = f"must be from {1 / self.hidden_time:.3g} to {MAX_CHANNELS / self.hidden_time:.3g}"
             raise ValueError(f"mlp_ratio={self.mlp_ratio!r} {rule} with hidden_time={self.hidden_time}.")
         if not 0 <= self.drop_path < 1:
@@ -155,7 +155,7 @@ class SimVPv2(nn.Module):
             limit = f"the smaller of channels={channels} and output_channels={output_channels}"
             raise ValueError(f"shared_channels={shared_channels} must be from 0 to {limit}.")
         stack = history * config.hidden_space
-        if not 1 <= int(stack * config.mlp_ratio) <= MAX_CHANNELS:
+        if not 1 <= stack * config.mlp_ratio < MAX_CHANNELS + 1:
             rule = f"must be from {1 / stack:.3g} to {MAX_CHANNELS / stack:.3g}"
             given = f"history={history} and hidden_space={config.hidden_space}"
             raise ValueError(f"mlp_ratio={config.mlp_ratio:g} {rule} with {given}.")

@@ -25,6 +25,8 @@ NAMES = ("z500", "t2m")
 
 
 ALL = ("forecast", "check", "training", "validation", "score")
+# two Datasets in different units or kinds of times are not converted
+BESIDE_ANOTHER = ("validation", "score")
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Mutation:
 
     `refused_by` are the operations that cannot give a right result, empty if the data still mean the same. For the
     other operations a mutation that is not harmless gives other data, for example another grid to train on: they may
-    accept or refuse it, clearly.
+    accept or refuse it, clearly. A harmless one is refused by none but those that `may_refuse` it.
     """
 
     name: str
@@ -41,14 +43,19 @@ class Mutation:
     refused_by: tuple[str, ...]
     is_harmless: bool
     apply: Callable[[xr.Dataset, np.random.Generator], xr.Dataset]
+    may_refuse: tuple[str, ...] = ()
+
+    @property
+    def joins_others(self) -> bool:
+        return self.refused_by == ALL and self.aspect.startswith(("units", "dtype"))
 
 
 MUTATIONS: list[Mutation] = []
 
 
-def harmless(aspect: str):
+def harmless(aspect: str, may_refuse: tuple[str, ...] = ()):
     """Register a function as a change that keeps the meaning."""
-    return lambda function: MUTATIONS.append(Mutation(function.__name__, aspect, (), True, function))
+    return lambda function: MUTATIONS.append(Mutation(function.__name__, aspect, (), True, function, may_refuse))
 
 
 def harmful(aspect: str, refused_by: tuple[str, ...] = ALL):
@@ -187,7 +194,7 @@ def another_variable(ds, rng):
 
 @harmless("extra coordinates")
 def scalar_coordinates(ds, rng):
-    return ds.assign_coords(number=0, expver="0001", surface=0.0)
+    return ds.assign_coords({"run" if "number" in ds.dims else "number": 0, "expver": "0001", "surface": 0.0})
 
 
 @harmless("extra dimension")
@@ -239,12 +246,12 @@ def foreign_attributes(ds, rng):
 # ---- units
 
 
-@harmless("units of t2m")
+@harmless("units of t2m", BESIDE_ANOTHER)
 def celsius(ds, rng):
     return replace_variable(ds, "t2m", lambda variable: (variable - 273.15).assign_attrs(units="degC"))
 
 
-@harmless("units of z500")
+@harmless("units of z500", BESIDE_ANOTHER)
 def height_in_place_of_geopotential(ds, rng):
     return replace_variable(ds, "z500", lambda variable: (variable / reference.GRAVITY).assign_attrs(units="m"))
 
@@ -380,12 +387,12 @@ def numbers_as_text(ds, rng):
     return replace_variable(ds, "t2m", lambda variable: variable.astype(str))
 
 
-@harmful("values")
+@harmful("presence")
 def a_variable_is_absent(ds, rng):
     return ds.drop_vars(variable_of(ds, str(rng.choice(NAMES))))
 
 
-@harmful("values")
+@harmful("presence")
 def a_variable_without_time(ds, rng):
     name = variable_of(ds, "t2m")
     return ds.assign({name: ds[name].isel({time_of(ds): -1}, drop=True)})
@@ -404,7 +411,7 @@ def times_in_seconds(ds, rng):
     return with_times(ds, ds.indexes[time_of(ds)].as_unit("s"))
 
 
-@harmless("times")
+@harmless("times", BESIDE_ANOTHER)
 def times_of_a_gregorian_calendar(ds, rng):
     start = str(ds.indexes[time_of(ds)][0])
     return with_times(ds, xr.date_range(start, periods=TIMES, freq="6h", calendar="standard", use_cftime=True))
@@ -573,18 +580,21 @@ def same_statistics(forecaster: sc.Forecaster) -> bool:
 ORDER = (
     *("values", "units of t2m", "units of z500", "dtype", "rows", "columns", "times", "extra dimension", "storage"),
     *("order of dimensions", "encoding", "attributes", "extra coordinates", "extra variables"),
-    *("names of variables", "name of time", "names"),
+    *("names of variables", "presence", "name of time", "names"),
 )
 
 
 def choose(seed: int) -> tuple[list[Mutation], np.random.Generator]:
-    """Return one to three mutations of different aspects, at most one of which makes the data wrong."""
+    """Return one to three mutations of different aspects.
+
+    Of those that make the data wrong, only units and numbers of another kind join others, which cannot undo them.
+    """
     rng = np.random.default_rng(seed)
     # every mutation alone first, then in company
     chosen = [MUTATIONS[seed % len(MUTATIONS)]]
     for _ in range(int(rng.integers(1, 3)) if seed >= len(MUTATIONS) else 0):
         taken = {mutation.aspect for mutation in chosen}
-        others = [mutation for mutation in MUTATIONS if mutation.is_harmless and mutation.aspect not in taken]
+        others = [m for m in MUTATIONS if m.aspect not in taken and (m.is_harmless or m.joins_others)]
         chosen.append(others[int(rng.integers(len(others)))])
     return sorted(chosen, key=lambda mutation: ORDER.index(mutation.aspect)), rng
 
@@ -599,11 +609,15 @@ def attack(seed: int) -> list[Attack]:
     is_harmless = all(mutation.is_harmless for mutation in mutations)
     refused_by = {operation for mutation in mutations for operation in mutation.refused_by}
 
+    may_refuse = {operation for mutation in mutations for operation in mutation.may_refuse}
+    names = {str(name) for name in [*ds.variables, *ds.dims, *NAMES]}
+
     def run(operation: str, call: Callable, is_right: Callable) -> Attack:
         def is_allowed(result):
             return operation not in refused_by and (not is_harmless or is_right(result))
 
-        return judge(f"Dataset, {operation}", described, call, is_allowed)
+        options = {"is_harmless": is_harmless, "may_be_refused": operation in may_refuse, "names": names}
+        return judge(f"Dataset, {operation}", described, call, is_allowed, **options)
 
     def train(dataset, valid):
         return sc.train(TASK, dataset, valid=valid, model=tiny_model(), config=quick(), device="cpu")
@@ -616,11 +630,28 @@ def attack(seed: int) -> list[Attack]:
         run("check", lambda: findings_of(ds), lambda report: True),
         run("score", score, same_score),
     ]
-    if seed % 4 == 0 or seed < len(MUTATIONS):
+    # trainings take longest: one or the other for each mutation alone, later a half of the seeds
+    turn = (seed + seed // len(MUTATIONS)) % (2 if seed < 2 * len(MUTATIONS) else 4)
+    if turn == 0:
         attacks.append(run("training", lambda: train(ds, None), same_statistics))
-    if seed % 4 == 2 or seed < len(MUTATIONS):
-        attacks.append(run("validation", lambda: train(waves(times=20), ds), lambda result: True))
+    elif turn == 1:
+        attacks.append(run("validation", lambda: train(waves(times=20), ds), same_loss))
     return attacks
+
+
+def validation_loss(forecaster: sc.Forecaster) -> float:
+    return float(forecaster.training_curve["valid_loss"].iloc[-1])
+
+
+@cache
+def expected_loss() -> float:
+    """Return the validation loss of the unchanged data."""
+    forecaster = sc.train(TASK, waves(times=20), valid=base(), model=tiny_model(), config=quick(), device="cpu")
+    return validation_loss(forecaster)
+
+
+def same_loss(forecaster: sc.Forecaster) -> bool:
+    return bool(np.isclose(validation_loss(forecaster), expected_loss(), rtol=1e-3))
 
 
 def findings_of(ds: xr.Dataset) -> sc_report.Report:

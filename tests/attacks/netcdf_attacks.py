@@ -90,4 +90,4 @@ def attack(seed: int) -> list[Attack]:
         is_packed = "scale_factor" in encoding["t2m"]
         is_right = keeps_meaning and (is_decoded or not is_packed)
         described = f"seed {seed}, {name}{'' if is_decoded else ', not decoded'}"
-        return [judge("NetCDF", described, forecast, lambda result: is_right and same_forecast(result))]
+        return [judge("NetCDF", described, forecast, lambda r: is_right and same_forecast(r), is_harmless=is_right)]

@@ -18,20 +18,21 @@ INITS = (2, 4, 5, 8)  # positions in the truth
 
 @dataclass(frozen=True)
 class Mutation:
-    """A change of a forecast, the aspect that it changes, and whether it still means the same."""
+    """A change of a forecast, the aspect that it changes, and whether it still means the same, but may be refused."""
 
     name: str
     aspect: str
     keeps_meaning: bool
     apply: Callable[[xr.Dataset, np.random.Generator], xr.Dataset]
+    may_be_refused: bool = False
 
 
 MUTATIONS: list[Mutation] = []
 
 
-def harmless(aspect: str):
+def harmless(aspect: str, may_be_refused: bool = False):
     """Register a function as a change that keeps the meaning."""
-    return lambda function: MUTATIONS.append(Mutation(function.__name__, aspect, True, function))
+    return lambda function: MUTATIONS.append(Mutation(function.__name__, aspect, True, function, may_be_refused))
 
 
 def harmful(aspect: str):
@@ -94,7 +95,7 @@ def chunked(ds, rng):
     return ds.chunk({"init_time": int(rng.integers(1, 4)), "lead_time": 1})
 
 
-@harmless("names of the times")
+@harmless("names of the times", may_be_refused=True)
 def names_of_weatherbench_2(ds, rng):
     return ds.drop_vars("valid_time", errors="ignore").rename(init_time="time", lead_time="prediction_timedelta")
 
@@ -109,7 +110,7 @@ def two_equal_members(ds, rng):
     return xr.concat([ds, ds], "number", join="outer").assign_coords(number=[0, 1])
 
 
-@harmless("units")
+@harmless("units", may_be_refused=True)
 def celsius(ds, rng):
     return replace_variable(ds, "t2m", lambda variable: (variable - 273.15).assign_attrs(units="degC"))
 
@@ -251,8 +252,9 @@ def choose(seed: int) -> tuple[list[Mutation], np.random.Generator]:
         others = [m for m in MUTATIONS if m.keeps_meaning and m.aspect not in taken]
         chosen.append(others[int(rng.integers(len(others)))])
     chosen = [chosen[index] for index in rng.permutation(len(chosen))]
-    # new names last: the other changes use our names
-    return sorted(chosen, key=lambda mutation: mutation.aspect == "names of the times"), rng
+    # new names last: the other changes use our names; before them what is no number any more
+    order = {"values": 1, "names of the times": 2}
+    return sorted(chosen, key=lambda mutation: order.get(mutation.aspect, 0)), rng
 
 
 def attack(seed: int) -> list[Attack]:
@@ -275,7 +277,10 @@ def attack(seed: int) -> list[Attack]:
         scores = sc.metrics.rmse(ds, base())
         return {name: scores[name] for name in NAMES}
 
-    return [judge("score", described, score, is_right), judge("metrics.rmse", described, rmse, is_right)]
+    names = {str(name) for name in [*ds.variables, *ds.dims, *NAMES]}
+    options = {"is_harmless": keeps_meaning, "may_be_refused": any(m.may_be_refused for m in mutations), "names": names}
+    calls = {"score": score, "metrics.rmse": rmse}
+    return [judge(area, described, call, is_right, **options) for area, call in calls.items()]
 
 
 def _is_expected(name: str, values: xr.DataArray) -> bool:

@@ -56,4 +56,5 @@ def attack(seed: int) -> list[Attack]:
         # whatever is accepted gives finite forecasts
         return result is None or all(bool(np.isfinite(value).all()) for value in result.data_vars.values())
 
-    return [judge("settings", f"seed {seed}, {', '.join(described)}", train, is_right)]
+    names = [field for settings in changes.values() for field in settings]
+    return [judge("settings", f"seed {seed}, {', '.join(described)}", train, is_right, names=names)]

@@ -193,6 +193,11 @@ def test_an_edit_that_leaves_the_checksum_is_detected(path, tmp_path, change, me
         (lambda m, h, t: h["units"].pop(), "1 units for 2 channels"),
         (lambda m, h, t: h.update(model=3), "/f' is not a usable forecaster: "),
         (lambda m, h, t: h.update(provenance=None), "/f' is not a usable forecaster: "),
+        (lambda m, h, t: h["provenance"].update(training=[1]), "provenance must name the training period"),
+        (lambda m, h, t: h["model"].update(mlp_ratio=1e308), r"mlp_ratio=1e\+308 must be from 0.125 to"),
+        (lambda m, h, t: h["channels"][0].__setitem__(1, "x"), r"levels of its channels, \['x'\], must be numbers"),
+        (lambda m, h, t: h["channels"][0].__setitem__(1, np.nan), r"levels of its channels, \[nan\], must be numbers"),
+        (lambda m, h, t: h.update(units="Km"), "units 'Km' .* must be lists of text"),
     ],
 )  # fmt: skip
 def test_inconsistent_content_is_named(path, tmp_path, change, message):
