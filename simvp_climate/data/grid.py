@@ -263,7 +263,8 @@ def read_levels(name: str, variable: xr.Variable) -> Levels:
     values = np.asarray(variable.values, dtype=np.float64)
     if units is None:
         named = name.lower().startswith(("lev", "plev", "pres", "isobaric"))
-        named = named or variable.attrs.get("standard_name") == "air_pressure"
+        meaning = str(variable.attrs.get("standard_name", ""))
+        named = (named and not meaning.endswith(("height", "altitude", "depth"))) or meaning == "air_pressure"
         # no pressure in hPa is above 1100
         return Levels(name, values / 100 if values.size and values.max() > 2000 else values, named, None)
     in_pascal = same_units(units, "Pa")

@@ -257,12 +257,11 @@ def with_times(forecast: xr.Dataset) -> tuple[xr.Dataset, xr.DataArray]:
     forecast = forecast.expand_dims([dim for dim in ("init_time", "lead_time") if forecast[dim].ndim == 0])
     for dim in ("init_time", "lead_time"):
         index = forecast.indexes[dim]
-        if not len(index) or index.hasnans:
-            fault = f"{index.isna().sum()} of them are missing (NaT)" if len(index) else "the selection is empty"
-            raise ValueError(
-                f"the forecast has {len(index)} {dim}s, but {fault}. forecast = "
-                f"forecast.isel({dim}=forecast.{dim}.notnull().values)  # or select others"
-            )
+        if not len(index):
+            raise ValueError(f"the forecast has no {dim}s: its selection is empty. Select some before scoring")
+        if index.hasnans:
+            fault = f"{index.isna().sum()} of {len(index)} {dim}s of the forecast are missing (NaT)"
+            raise ValueError(f"{fault}. forecast = forecast.isel({dim}=forecast.{dim}.notnull().values)")
         if (repeated := index[index.duplicated()]).size:
             what = "initialization" if dim == "init_time" else "lead"
             value = repeated[0] if dim == "init_time" else lead_text(forecast[dim].values[index.duplicated()][0])

@@ -120,6 +120,12 @@ def a_height_of_one(ds, rng):
     return replace_variable(ds, "t2m", lambda variable: variable.expand_dims(height=[2.0], axis=2))
 
 
+@harmless("extra coordinates")
+def a_height_of_one_without_units(ds, rng):
+    lev = xr.DataArray([2.0], dims="lev", attrs={"standard_name": "height"})
+    return replace_variable(ds, "t2m", lambda variable: variable.expand_dims(lev=lev))
+
+
 @harmless("attributes")
 def no_attributes(ds, rng):
     return xr.Dataset({name: ds[name] for name in NAMES})

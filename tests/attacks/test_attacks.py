@@ -12,7 +12,7 @@ from outcomes import PACKAGE, count, failures, judge
 SEEDS = {
     "dataset_attacks": 75,
     "netcdf_attacks": 20,
-    "score_attacks": 45,
+    "score_attacks": 40,
     "store_attacks": 40,
     "file_attacks": 10,
     "setting_attacks": 10,

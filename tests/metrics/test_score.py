@@ -819,3 +819,18 @@ class TestEdgeCases:
         truth["v10"][:, :, 4] = np.nan  # as many, of the same weight
         with pytest.raises(ValueError, match="u10 or v10 have missing values"):
             score(noisy_forecast(truth), truth, vectors={"w": ("u10", "v10")}, metrics=["rmse"], skipna=True)
+
+
+def test_a_height_without_units_is_no_pressure_and_empty_selections_are_named():
+    truth = weather(times=20)
+    forecast = persistence(truth, truth.time.values[:4], ["6h", "12h"])[["t2m"]]
+    height = xr.DataArray([2.0], dims="lev", attrs={"standard_name": "height"})
+    expected = rmse(forecast, truth).t2m
+    np.testing.assert_allclose(rmse(forecast.expand_dims(lev=height), truth).t2m, expected)
+    for dim in ("init_time", "lead_time"):
+        with pytest.raises(ValueError, match=f"the forecast has no {dim}s: its selection is empty. Select some"):
+            score(forecast.isel({dim: slice(0, 0)}), truth)
+    times = forecast.init_time.values.copy()
+    times[1] = np.datetime64("NaT")
+    with pytest.raises(ValueError, match=r"1 of 4 init_times of the forecast are missing .* forecast = forecast.isel"):
+        score(forecast.drop_vars("valid_time", errors="ignore").assign_coords(init_time=times), truth)
