@@ -47,8 +47,12 @@ def _are_pairs(weights: Any) -> bool:
     return are_names and len(dict(pairs)) == len(pairs)
 
 
+def _is_auto(value: object) -> bool:
+    return isinstance(value, str) and value == "auto"  # an array has no truth value
+
+
 def _one_of(*choices: str) -> _Rule:
-    return f"one of {choices}", lambda value: value in choices, None
+    return f"one of {choices}", lambda value: isinstance(value, str) and value in choices, None
 
 
 _POSITIVE_INTEGER = _integer("a positive integer", lambda value: value >= 1)
@@ -82,11 +86,11 @@ _RULES: dict[str, _Rule] = {
     "patience": _integer("a positive integer, or None", lambda value: value >= 1),
     "validation_windows": _POSITIVE_INTEGER,
     "precision": _one_of("auto", "32-true", "bf16-mixed", "16-mixed"),
-    "compile": ("'auto', True or False", lambda value: value == "auto" or isinstance(value, bool), None),
+    "compile": ("'auto', True or False", lambda value: isinstance(value, bool) or _is_auto(value), None),
     "activation_checkpointing": _BOOLEAN,
     "strategy": _one_of("ddp", "fsdp"),
     "statistics": _one_of("auto", "inherit", "compute"),
-    "memory": ("'auto' or a number of bytes", lambda value: value == "auto" or _POSITIVE_INTEGER[1](value), None),
+    "memory": ("'auto' or a number of bytes", lambda value: _is_auto(value) or _POSITIVE_INTEGER[1](value), None),
     "engine": _one_of(*reader.ENGINES),
     "save_minutes": _number("of at least 0", lambda value: value >= 0),
     "seed": _integer("an integer from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32),

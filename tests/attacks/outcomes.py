@@ -16,7 +16,17 @@ import simvp_climate
 PACKAGE = Path(simvp_climate.__file__).parent
 OUTCOMES = ("refused", "right", "needless", "silent", "raw")
 # errors that a user understands; KeyError, AttributeError, IndexError, BadZipFile and their like are not among them
-CLEAR = (ValueError, TypeError, OSError, FileExistsError, FileNotFoundError, OverflowError, ImportError, MemoryError)
+CLEAR = (
+    ValueError,
+    TypeError,
+    OSError,
+    FileExistsError,
+    FileNotFoundError,
+    OverflowError,
+    ImportError,
+    MemoryError,
+    FloatingPointError,
+)
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def a_height_of_one(ds, rng):
 @harmless("extra coordinates")
 def a_height_of_one_without_units(ds, rng):
     lev = xr.DataArray([2.0], dims="lev", attrs={"standard_name": "height"})
-    return replace_variable(ds, "t2m", lambda variable: variable.expand_dims(lev=lev))
+    return replace_variable(ds, "t2m", lambda variable: variable.expand_dims("lev").assign_coords(lev=lev))
 
 
 @harmless("attributes")

@@ -12,6 +12,8 @@ from simvp_climate.training.config import TrainConfig
     ("changes", "message"),
     [
         ({"epochs": 0}, "epochs=0 must be a positive integer"),
+        ({"engine": np.ones(2)}, "engine=array.* must be one of"),
+        ({"compile": np.ones(2)}, "compile=array.* must be 'auto', True or False"),
         ({"epochs": True}, "epochs=True"),
         ({"batch_size": 2.5}, "batch_size=2.5"),
         ({"accumulate_grad_batches": 0}, "accumulate_grad_batches=0"),
