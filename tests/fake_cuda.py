@@ -112,6 +112,7 @@ def fake_cuda(monkeypatch, free: int = 2**30, bfloat16: bool = True) -> Iterator
         "memory_reserved": lambda device=None: 3000,
         "memory_allocated": lambda device=None: 1000,
         "empty_cache": lambda: None,
+        "is_current_stream_capturing": lambda: False,
         "get_rng_state": lambda device=None: f"state of {device}",
         "set_rng_state": lambda state, device=None: log.restored.append((state, str(device))),
         "current_stream": lambda device=None: SimpleNamespace(record_event=record_event),

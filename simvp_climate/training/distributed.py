@@ -1,5 +1,6 @@
 """Several processes of one run, as torchrun or SLURM's srun starts them: each trains on a part of every batch."""
 
+import inspect
 import os
 import warnings
 from typing import Any
@@ -59,7 +60,9 @@ def start(accelerator: str, precision: str, logger: Logger | None, strategy: str
     # the replacement that the warning names is not public yet
     warnings.filterwarnings("ignore", message="torch.distributed.nn.functional.all_reduce is deprecated")
     # buffers are the same everywhere, and sending them between the calls of a rollout would break the gradient
-    options["strategy"] = DDPStrategy(forward_sync_buffers=False)
+    names = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"  # the older name
+    options["strategy"] = DDPStrategy(**{buffers: False})
     if strategy == "fsdp":
         options["strategy"] = ModelParallelStrategy(_shard, data_parallel_size=world_size, tensor_parallel_size=1)
     options["plugins"] = [TorchElasticEnvironment() if TorchElasticEnvironment.detect() else SLURMEnvironment()]
