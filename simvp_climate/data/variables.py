@@ -7,7 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
 import xarray as xr
+
+# fill values of netCDF, CMIP, GrADS, Ferret and hand-made files, without their sign; no file stores more digits
+_FILL_VALUES = np.array(
+    [9.96921e36, 1e20, 1e30, 1e34, 1e35, 1e36, 1e37, 3.4028235e38, 999, 9999, 99999, 999999, 9.99e8, 32767, 32768,
+     65535, 2147483647, 2147483648], dtype=np.float32,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -20,6 +27,11 @@ class Variable:
     units: str
     valid_range: tuple[float, float]  # plausible values in these units; wide, to find wrong units and fill values
     on_levels: bool  # whether it has pressure levels
+
+    @property
+    def tolerated_range(self) -> tuple[float, float]:
+        """The plausible range with a margin for records, packing and regridding."""
+        return _add_margin(self.short_name, *self.valid_range)
 
 
 _RAIN = "lwe_thickness_of_precipitation_amount"
@@ -50,7 +62,7 @@ VARIABLES = (
     Variable("tp24h", "total_precipitation_24hr", _RAIN, "m", (-1e-3, 4), False),
     Variable("tcc", "total_cloud_cover", "cloud_area_fraction", "1", (-1e-3, 1.001), False),
     Variable("tcwv", "total_column_water_vapour", "atmosphere_mass_content_of_water_vapor", "kg m-2", (-1, 120), False),
-    Variable("tisr", "toa_incident_solar_radiation", None, "J m-2", (-1, 4e7), False),
+    Variable("tisr", "toa_incident_solar_radiation", None, "J m-2", (-1, 5e7), False),
     Variable("sst", "sea_surface_temperature", "sea_surface_temperature", "K", (265, 315), False),
     Variable("skt", "skin_temperature", "surface_temperature", "K", (150, 360), False),
     Variable("siconc", "sea_ice_cover", "sea_ice_area_fraction", "1", (-1e-3, 1.001), False),
@@ -69,6 +81,8 @@ _ALIASES = {
 
 # Geopotential height is geopotential over standard gravity.
 _SUBSTITUTES = {"z": "gh", "gh": "z"}
+
+_AMOUNTS = ("q", "tp", "tp6h", "tp24h", "tcwv", "tisr")  # large, but below zero by packing and regridding only
 
 _PSEUDO_NAMES = {"uv10": ("u10", "v10")}
 
@@ -223,8 +237,11 @@ def conversion(name: str, source: str, target: str) -> tuple[float, float] | Non
     return None
 
 
-def valid_range(name: str, units: str | None, level: float | None = None) -> tuple[float, float] | None:
-    """Return the plausible range in `units` (None: the vocabulary's) on a level in hPa, or None if unknown."""
+def tolerated_range(name: str, units: str | None, level: float | None = None) -> tuple[float, float] | None:
+    """Return the plausible range with a margin, in `units` (None: the vocabulary's) on a level in hPa; None if unknown.
+
+    The margin is a tenth of the range, and a hundredth below amounts such as rain.
+    """
     known = lookup(name)
     if known is None:
         return None
@@ -234,11 +251,26 @@ def valid_range(name: str, units: str | None, level: float | None = None) -> tup
         return None
     low, high = variable.valid_range
     level = named_level if level is None else level
-    if variable.short_name in ("z", "gh") and level is not None and 50 <= level <= 700:
-        # nearer to the ground low pressure may bring it to 0
-        expected = standard_height(level) * (9.80665 if variable.short_name == "z" else 1)
-        low, high = 0.5 * expected, 2 * expected
+    if variable.short_name in ("z", "gh") and level is not None and level >= 50:
+        gravity = 9.80665 if variable.short_name == "z" else 1
+        expected = standard_height(level) * gravity
+        # nearer to the ground low pressure may bring it below 0
+        low, high = (
+            (0.5 * expected, 2 * expected) if level <= 700 else (expected - 1500 * gravity, expected + 1500 * gravity)
+        )
+    low, high = _add_margin(variable.short_name, low, high)
     return (low - factors[1]) / factors[0], (high - factors[1]) / factors[0]
+
+
+def _add_margin(short_name: str, low: float, high: float) -> tuple[float, float]:
+    margin = 0.1 * (high - low)
+    return low - (0.1 * margin if short_name in _AMOUNTS else margin), high + margin
+
+
+def is_fill_value(values: np.ndarray | float) -> np.ndarray:
+    """Return whether files use each number for missing values."""
+    with np.errstate(over="ignore"):
+        return np.isin(np.abs(np.asarray(values)).astype(np.float32), _FILL_VALUES)
 
 
 def standard_height(level: float) -> float:

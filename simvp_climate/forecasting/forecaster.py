@@ -290,7 +290,7 @@ class Forecaster:
         coords |= {"latitude": self.latitude, "longitude": self.longitude}
         return xr.DataArray(values.numpy(), coords, ("init_time", "state", "forcing", "latitude", "longitude"))
 
-    @cached_property
+    @property  # not cached: a user may widen `normalizer.extremes`
     def input_statistics(self) -> Normalizer:
         """The statistics of the channels that the network takes in."""
         return self.normalizer.select(tensors.channel_roles(self.task, self.normalizer.channels).input_channels)

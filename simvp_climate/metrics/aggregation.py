@@ -14,7 +14,7 @@ import xarray as xr
 from simvp_climate.data.grid import find_member
 from simvp_climate.metrics.baselines.climatologies import climatology_at
 from simvp_climate.metrics.definitions import Fields, Metric, Product, concat, mean_over
-from simvp_climate.metrics.pairs import Pairs, check_plausible
+from simvp_climate.metrics.pairs import Pairs, check_plausible, describe_outlier, find_outlier
 from simvp_climate.metrics.regions import SPACE
 
 Sums = dict[tuple[str, str], xr.Dataset]  # over the grid by (system, metric)
@@ -97,7 +97,11 @@ def _load_climatology(climatology: xr.Dataset | None, valid_time: xr.DataArray) 
         needed = climatology.indexes["dayofyear"].isin(np.unique(valid_time.dt.dayofyear.values))
         if needed.any():  # otherwise climatology_at names what is missing
             climatology = climatology.isel(dayofyear=np.flatnonzero(needed))
-    return climatology_at(_load(climatology), valid_time)
+    climatology = _load(climatology)
+    for name, variable in climatology.data_vars.items():
+        if (place := find_outlier(str(name), variable.values, variable.attrs.get("units"))) is not None:
+            raise ValueError(describe_outlier(str(name), "climatology", variable.values[place], ""))
+    return climatology_at(climatology, valid_time)
 
 
 def fields_of_systems(

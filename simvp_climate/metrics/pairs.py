@@ -12,7 +12,7 @@ from xarray.coding.times import infer_calendar_name
 
 from simvp_climate.data.conventions import Canonical, canonicalize, check_numbers, drop_single_height, orient
 from simvp_climate.data.grid import check_same_grid, closes_longitude, find_axes, find_member
-from simvp_climate.data.variables import same_units, valid_range
+from simvp_climate.data.variables import is_fill_value, same_units, tolerated_range
 from simvp_climate.data.windows import find_date_fault, find_valid_times, lead_text, to_iso
 from simvp_climate.metrics.regions import SPACE, Regions, Weights, cell_weights
 
@@ -143,23 +143,60 @@ def check_plausible(forecast: xr.Dataset, truth: xr.Dataset, valid_time: xr.Data
     for name, variable in forecast.data_vars.items():
         true_values, values = truth[name].values, variable.values
         units = truth[name].attrs.get("units") or variable.attrs.get("units")
-        limits = valid_range(str(name), units)
+        if (place := find_outlier(str(name), true_values, units)) is not None:
+            row, column = place[:2]
+            time = to_iso(valid_time.values[row, column])
+            raise ValueError(describe_outlier(str(name), "truth", true_values[place], f" at {time}"))
+        limits = tolerated_range(str(name), units)
         if limits is None or not values.size:
             continue
         (low, high), (true_low, true_high) = (
             (np.fmin.reduce(each, axis=None), np.fmax.reduce(each, axis=None)) for each in (values, true_values)
         )
-        rule = f"but {name} lies within {limits[0]:.4g} to {limits[1]:.4g} {units or ''}".rstrip()
+        rule = f"but the range of {name} with a margin is {limits[0]:.4g} to {limits[1]:.4g} {units or ''}".rstrip()
         if not (limits[0] <= true_low and true_high <= limits[1]) and limits[0] <= low and high <= limits[1]:
             value = true_low if true_low < limits[0] else true_high
             row, column = np.argwhere(true_values == value)[0][:2]
             raise ValueError(
-                f"{name} of the truth is {value:.7g} at {to_iso(valid_time.values[row, column])}, {rule}, as the "
-                f"forecast does. Correct the units, or mask it: truth['{name}'].where(truth['{name}'] != {value:.7g})"
+                f"{name} of the truth is {value:.7g} at {to_iso(valid_time.values[row, column])}, {rule}, and the "
+                f"forecast is within. Correct the units, or mask it: truth['{name}'].where(truth['{name}'] != "
+                f"{value:.7g}). If it is true, give {name} another name in both"
             )
         if limits[0] <= true_low and true_high <= limits[1] and (low > limits[1] or high < limits[0]):
             extent = f"{name} of the forecast goes from {low:.4g} to {high:.4g}"
-            raise ValueError(f"{extent}, {rule}, as the truth does. Correct its units")
+            raise ValueError(f"{extent}, {rule}, and the truth is within. Correct its units")
+
+
+def find_outlier(name: str, values: np.ndarray, units: str | None) -> tuple[int, ...] | None:
+    """Return where a value is that cannot be true: farther from all others than these are from each other.
+
+    Only usual fill values and values outside the range of the vocabulary are looked at. None if there is no such value.
+    """
+    if values.dtype.kind not in "fiu" or not values.size:
+        return None
+    limits = tolerated_range(name, units) or (-np.inf, np.inf)
+    extremes = np.array([np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)])
+    if not (is_fill_value(extremes) | (extremes < limits[0]) | (extremes > limits[1])).any():
+        return None
+    is_fill, outside = is_fill_value(values), (values < limits[0]) | (values > limits[1])
+    if 2 * (outside & ~is_fill).sum() > (np.isfinite(values) & ~is_fill).sum():
+        outside = np.zeros_like(is_fill)  # other units, or anomalies
+    others = values[~(is_fill | outside) & np.isfinite(values)].astype(np.float64)
+    if not others.size:
+        return None
+    low, high = others.min(), others.max()
+    for extreme in extremes.astype(np.float64):
+        if np.isfinite(extreme) and max(low - extreme, extreme - high) > high - low:
+            return tuple(np.argwhere(values == extreme)[0])
+    return None
+
+
+def describe_outlier(name: str, role: str, value: float, place: str) -> str:
+    """Return the message about a value that `find_outlier` found in the data called `role`."""
+    return (
+        f"{name} of {role} is {value:.7g}{place}, farther from all other values than these are from each other: a "
+        f"fill value or an error. Mask it: {role}['{name}'].where({role}['{name}'] != {value:.7g})"
+    )
 
 
 def _match_stored(forecast: xr.Dataset, other: xr.Dataset, scalar_coords: Mapping, name: str) -> StoredBaseline:

@@ -44,25 +44,31 @@ class Normalizer:
     def select(self, indices: Sequence[int]) -> "Normalizer":
         """Return the normalizer of some channels."""
         indices = list(indices)
+        if indices == list(range(len(self.channels))):
+            return self
         names = ("mean", "std", "mask", "log_scale", "bounds", "extremes")
         fields = {name: getattr(self, name)[indices] for name in names}
         fields |= {name: tuple(getattr(self, name)[index] for index in indices) for name in ("channels", "units")}
         return Normalizer(change_std=self.change_std[:, indices], **fields)
 
     def inherit(self, other: "Normalizer") -> "Normalizer":
-        """Return this normalizer with all of `other` for the channels that both have, and the extremes of both."""
-        names = ("mean", "std", "mask", "log_scale", "bounds")
+        """Return this normalizer with all of `other` for the channels that both have."""
+        names = ("mean", "std", "mask", "log_scale", "bounds", "extremes")
         merged, change_std = {name: getattr(self, name).copy() for name in names}, self.change_std.copy()
-        units, extremes = list(self.units), self.extremes.copy()
+        units = list(self.units)
         for index, channel in enumerate(self.channels):
             if channel in other.channels:
                 source = other.channels.index(channel)
                 for name in names:
                     merged[name][index] = getattr(other, name)[source]
-                pairs = np.array([self.extremes[index], other.extremes[source]])
                 change_std[:, index], units[index] = other.change_std[:, source], other.units[source]
-                extremes[index] = np.fmin(*pairs[:, 0]), np.fmax(*pairs[:, 1])
-        return replace(self, units=tuple(units), change_std=change_std, extremes=extremes, **merged)
+        return replace(self, units=tuple(units), change_std=change_std, **merged)
+
+    def widen(self, extremes: np.ndarray) -> "Normalizer":
+        """Return this normalizer with the extremes of more training data, of these alone where its own are unknown."""
+        known = np.isfinite(self.extremes)
+        both = np.stack([np.fmin(self.extremes, extremes)[:, 0], np.fmax(self.extremes, extremes)[:, 1]], axis=1)
+        return replace(self, extremes=np.where(known, both, extremes))
 
 
 @dataclass(frozen=True, eq=False)

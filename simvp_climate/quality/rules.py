@@ -15,17 +15,18 @@ import xarray as xr
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import Canonical, canonicalize
 from simvp_climate.data.grid import Axes, check_same_grid
-from simvp_climate.data.variables import Variable, conversion, lookup, same_units, standard_height, valid_range
+from simvp_climate.data.variables import Variable, conversion, is_fill_value, lookup, same_units, standard_height
+from simvp_climate.data.variables import tolerated_range as vocabulary_range
 from simvp_climate.processing.forcings import FORCINGS
 from simvp_climate.processing.statistics import Normalizer, Statistics, apply_log
 from simvp_climate.quality.report import Finding, format_time, list_names, split_error
 
-# fill values of netCDF, CMIP, GrADS, Ferret and hand-made files, without their sign
-_FILL_VALUES = (9.96921e36, 1e20, 1e30, 1e34, 1e35, 1e36, 1e37, 3.4028235e38, 999, 9999, 99999, 999999, 9.99e8, 32767,
-                32768, 65535, 2147483647, 2147483648)  # fmt: skip
 # units that values may really be in where the attribute is wrong
 _CANDIDATE_UNITS = ("K", "degC", "m2 s-2", "m", "dam", "mm", "Pa", "hPa", "kg kg-1", "g kg-1", "1", "%")
 _FAR = 6  # standard deviations: where a usual fill value is no value
+# how far beyond the range of training, in widths of it, a usual fill value is no value, and any value of a variable
+# that the vocabulary does not know; amounts such as snow grow far more, but hardly become negative
+_FILL_WIDTHS, _WIDTHS, _AMOUNT_WIDTHS = 3, 10, (1, 100)
 _FEW_TIMES = 0.1  # share of times that are dropped rather than masking a cell at all times
 
 
@@ -215,9 +216,11 @@ def implausible_values(
 
     `means` on each pressure level in hPa tell geopotential from geopotential height.
     """
-    if field.conversion is None or _is_plausible(field, low, high, means, field.conversion):
+    if field.conversion is None:
         return None
     meaning = field.meaning
+    if _is_plausible(field, low, high, means, field.conversion, meaning.tolerated_range):
+        return None
     stated = meaning.units if field.units is None else field.units
     values = f"{field.source} has values from {low:.4g} to {high:.4g}"
     for units in _CANDIDATE_UNITS:
@@ -225,7 +228,7 @@ def implausible_values(
         # a mass per mass is no other fraction, although both have no dimension
         if factors is None or ("kg" in units) != ("kg" in meaning.units) or same_units(units, stated):
             continue
-        if not _is_plausible(field, low, high, means, factors):
+        if not _is_plausible(field, low, high, means, factors, meaning.valid_range):
             continue
         fix = f'{field.ds}.attrs["units"] = "{units}"'
         if field.units is None:
@@ -234,17 +237,18 @@ def implausible_values(
         message = f"{values} in {stated!r}, but such values of {meaning.long_name} are in {units!r}"
         return Finding("error", "units-mislabeled", field.source, message, fix)
     factor, offset = field.conversion
-    lowest, highest = ((bound - offset) / factor for bound in meaning.valid_range)
-    if lowest <= low and high <= highest:
+    lowest, highest = meaning.tolerated_range
+    if lowest <= low * factor + offset and high * factor + offset <= highest:
         listed = ", ".join(f"{mean:.4g} at {level:g} hPa" for level, mean in means.items())
         message = f"{field.source} has the mean {listed} {stated}, less than half or more than twice that of the "
         message += "standard atmosphere"
         fix = "Correct the units or the levels, or give the variable another name"
         return Finding("error", "units-mislabeled", field.source, message, fix)
+    lowest, highest = ((bound - offset) / factor for bound in meaning.valid_range)
     message = f"{values} {stated}; {meaning.long_name} lies within {lowest:.4g} to {highest:.4g}"
     message += f". The worst is at {worst}" if worst else ""
     fix = "Correct the units or the packing (scale_factor, _FillValue; xr.decode_cf(ds)), or cut the values:\n"
-    fix += f"{field.ds} = {field.ds}.clip({lowest:.6g}, {highest:.6g})"
+    fix += f"{field.ds} = {field.ds}.clip({lowest:.6g}, {highest:.6g})  # if true, give the variable another name"
     excess = max(lowest - low, high - highest) / (highest - lowest)
     # ranges are wide, not laws: without units a small excess may be real
     severity = "error" if field.is_refused_by_range or excess > 0.2 else "warning"
@@ -252,11 +256,11 @@ def implausible_values(
 
 
 def _is_plausible(
-    field: Field, low: float, high: float, means: Mapping[float, float], factors: tuple[float, float]
-) -> bool:
+    field: Field, low: float, high: float, means: Mapping[float, float], factors: tuple[float, float],
+    limits: tuple[float, float],
+) -> bool:  # fmt: skip
     """Return whether values are plausible after conversion; geopotential also by its mean on each level."""
-    factor, offset = factors
-    lowest, highest = field.meaning.valid_range
+    (factor, offset), (lowest, highest) = factors, limits
     if low * factor + offset < lowest or high * factor + offset > highest:
         return False
     gravity = {"z": 9.80665, "gh": 1}.get(field.meaning.short_name)
@@ -268,15 +272,10 @@ def _is_plausible(
     return True
 
 
-def is_fill_value(value: float) -> bool:
-    """Return whether files use a number for missing values."""
-    return bool(np.isclose(abs(value), _FILL_VALUES, rtol=1e-5, atol=0).any())
-
-
 def fill_value(field: Field, value: float, distance: float, share: str = "") -> Finding | None:
     """Return the finding for a fill value, `distance` standard deviations from the mean; None if it may be a value."""
     factor, offset = field.conversion or (1, 0)
-    lowest, highest = field.meaning.valid_range if field.meaning else (-np.inf, np.inf)
+    lowest, highest = field.meaning.tolerated_range if field.meaning else (-np.inf, np.inf)
     if lowest <= value * factor + offset <= highest and distance < _FAR:
         return None
     message = f"{field.source} has the fill value {value:.7g}{share} that was not decoded: it would be taken for data"
@@ -341,11 +340,25 @@ def find_value(series: Sequence, sources: Sequence, windows: Sequence[np.ndarray
     return ""
 
 
+def is_outlier(sources: Sequence, windows: Sequence[np.ndarray], index: int, value: float) -> bool:
+    """Return whether a value of the channel at `index` is farther from all others than these are from each other."""
+    low, high = np.inf, -np.inf
+    for source, positions in zip(sources, windows, strict=True):
+        for block in np.array_split(np.unique(positions), max(1, positions.size // 64)):
+            values = reader.read(source, block)[:, index]
+            others = values[values != np.float32(value)]
+            low, high = np.fmin.reduce(others, initial=low), np.fmax.reduce(others, initial=high)
+    return max(low - value, value - high) > high - low
+
+
 def unusable_channels(
     statistics: Statistics, normalizer: Normalizer, canonical: Canonical, transforms: Mapping[str, object],
-    locate: Callable[[int, float], str],
+    locate: Callable[[int, float], str], is_far: Callable[[int, float], bool],
 ) -> Iterator[Finding | None]:  # fmt: skip
-    """Yield the findings for channels that cannot be trained on; `locate` returns time and cell of a value."""
+    """Yield the findings for channels that cannot be trained on.
+
+    `locate` returns time and cell of a value, `is_far` is `is_outlier`.
+    """
     fields, channels = find_fields(canonical), normalizer.channels
     for name, field in fields.items():
         indices = [index for index, channel in enumerate(channels) if channel.variable == name]
@@ -356,18 +369,20 @@ def unusable_channels(
         if is_known:
             yield wrong_units(field)
         for index in indices:
-            for extreme in (statistics.minimum[index], statistics.maximum[index]):
+            for extreme in (float(statistics.minimum[index]), float(statistics.maximum[index])):
                 if is_fill_value(extreme):
                     # mean and deviation are of the logarithm where that is learned
                     is_log, spread = normalizer.log_scale[index] > 0, max(statistics.std[index], 1e-300)
                     distance = 0.0 if is_log else abs(extreme - statistics.mean[index]) / spread
-                    if finding := fill_value(field, float(extreme), distance):
+                    if field.meaning is None and distance < _FAR and is_far(index, extreme):
+                        distance = np.inf  # many fill values widen the distribution
+                    if finding := fill_value(field, extreme, distance):
                         yield replace(finding, message=f"{finding.message}: {locate(index, extreme)}")
         empty = statistics.mask[indices].all(axis=(1, 2))
         constant = ~empty & (statistics.std[indices] <= 1e-6 * np.abs(statistics.mean[indices]))
         values, levels = statistics.mean[indices], [channels[index].level for index in indices]
         yield from empty_or_constant(field, levels, empty, constant, values, "all times that windows use")
-        if is_known:
+        if is_known or (field.meaning is not None and not field.units and low <= high):
             means = {}
             for index in indices:
                 level = channels[index].level or lookup(name)[1]
@@ -379,9 +394,21 @@ def unusable_channels(
                 middle = (sum(field.meaning.valid_range) / 2 - offset) / factor
                 extreme = low if abs(low - middle) > abs(high - middle) else high
                 index = next(i for i in indices if extreme in (statistics.minimum[i], statistics.maximum[i]))
-                place = locate(index, extreme)
-                yield replace(finding, message=f"{finding.message}. The value {extreme:.7g} is at {place}")
+                fits = [_fits_vocabulary(field, statistics, normalizer, indices, deviations) for deviations in (0, 1)]
+                is_single = fits[1] or (fits[0] and is_far(index, extreme))  # one value far off may double the spread
+                if is_known or (finding.code == "range" and is_single):
+                    place = locate(index, extreme)
+                    yield replace(finding, message=f"{finding.message}. The value {extreme:.7g} is at {place}")
     yield from values_outside_bounds(statistics, normalizer, fields, transforms)
+
+
+def _fits_vocabulary(
+    field: Field, statistics: Statistics, normalizer: Normalizer, indices: list[int], deviations: int
+) -> bool:
+    """Return whether means, and values some standard deviations from them, fit the units that the vocabulary has."""
+    bulk = statistics.mean[:, np.newaxis] + statistics.std[:, np.newaxis] * [-deviations, deviations]
+    bulk, (lowest, highest) = _without_log(bulk, normalizer.log_scale)[indices], field.meaning.tolerated_range
+    return bool(lowest <= bulk.min() and bulk.max() <= highest)
 
 
 def values_outside_bounds(
@@ -405,29 +432,36 @@ def unlike_training_period(
     is_unlabeled = [not fields[channel.variable].units for channel in normalizer.channels]
     # a season without snow or rain may vary little: only data without units must vary as in training
     spreads = np.where(is_unlabeled, statistics.std, np.maximum(statistics.std, normalizer.std))
-    implausible = []
+    implausible, fill_limits = [], plausible_fill_values(normalizer)
     for index, (channel, limits) in enumerate(zip(normalizer.channels, plausible_limits(normalizer), strict=True)):
         for value in (float(statistics.minimum[index]), float(statistics.maximum[index])):
-            if not np.isnan(value) and not limits[0] <= value <= limits[1]:
+            is_fill = is_fill_value(value) and not fill_limits[index, 0] <= value <= fill_limits[index, 1]
+            if not np.isnan(value) and (is_fill or not limits[0] <= value <= limits[1]):
                 field, place = fields[channel.variable], locate(index, value)
-                subject = f"{field.label(channel.level)} of {name}"
-                implausible.append(_outside_limits(normalizer, index, field, subject, value, place))
+                subject, way_out = f"{field.label(channel.level)} of {name}", "leave these times out"
+                if name == "dataset":  # start_from
+                    way_out = "TrainConfig(statistics='compute')"
+                implausible.append(_outside_limits(normalizer, index, field, subject, value, place, way_out))
     # other units show in the means, and in every value
     yield from (finding for finding in implausible if finding.code == "fill-values")
-    yield from unlike_training(normalizer, statistics.mean, spreads, name)
+    yield from unlike_training(normalizer, statistics.mean, spreads, is_unlabeled, name)
     yield from values_outside_bounds(statistics, normalizer, fields, transforms, name)
     yield from implausible
 
 
-def unlike_training(normalizer: Normalizer, means: np.ndarray, spreads: np.ndarray, name: str) -> Iterator[Finding]:
-    """Yield a finding for each channel whose mean or standard deviation is too far from that of training."""
+def unlike_training(
+    normalizer: Normalizer, means: np.ndarray, spreads: np.ndarray, is_unlabeled: Sequence[bool], name: str
+) -> Iterator[Finding]:
+    """Yield a finding for each channel without units, in training or now, whose mean or deviation is too far off."""
     for index, (channel, units) in enumerate(zip(normalizer.channels, normalizer.units, strict=True)):
+        if units and not is_unlabeled[index]:
+            continue  # another season may have another mean
         mean, std = normalizer.mean[index], normalizer.std[index]
         # kelvin read as degrees Celsius are 20 standard deviations off
         if abs(means[index] - mean) > 10 * std or not std / 20 < spreads[index] < 20 * std:
             message = f"{channel} of {name} has mean {means[index]:.4g} and standard deviation {spreads[index]:.3g}, "
             message += f"but was trained with {mean:.4g} and {std:.3g} {units}".rstrip()
-            fix = f'If its units differ, set them: ds["{channel.variable}"].attrs["units"]'
+            fix = f'Set its units, here and in training: ds["{channel.variable}"].attrs["units"]'
             yield Finding("error", "unlike-training", channel.variable, message, fix)
 
 
@@ -435,56 +469,100 @@ def unlike_training_states(
     normalizer: Normalizer, states: np.ndarray, is_unlabeled: Sequence[bool]
 ) -> Iterator[Finding]:
     """Yield the findings for states (time, channel, latitude, longitude) in other units than those of training."""
+    if all(normalizer.units) and not any(is_unlabeled):
+        return
     # only channels that lost their units must also vary about as much: a season without snow may vary little
     values = np.where(normalizer.mask, np.nan, apply_log(states[:8], normalizer.log_scale)).astype(np.float64)
     spreads = np.where(is_unlabeled, np.nanstd(values, axis=(0, 2, 3)), normalizer.std)
-    yield from unlike_training(normalizer, np.nanmean(values, axis=(0, 2, 3)), spreads, "the dataset")
+    yield from unlike_training(normalizer, np.nanmean(values, axis=(0, 2, 3)), spreads, is_unlabeled, "the dataset")
 
 
 def plausible_limits(normalizer: Normalizer) -> np.ndarray:
-    """Return the smallest and the largest value that a state may have, (channel, 2), in the units of the normalizer."""
-    # within the vocabulary's range, and no farther beyond the extremes of training than these are apart
-    span = normalizer.extremes[:, 1] - normalizer.extremes[:, 0]
-    limits = normalizer.extremes + span[:, np.newaxis] * [-1, 1]
-    for index, (channel, units) in enumerate(zip(normalizer.channels, normalizer.units, strict=True)):
-        if units and (known := valid_range(channel.variable, units, channel.level)):
-            low, high = normalizer.extremes[index]
-            # ranges are wide, but training may have had a value beyond one; extremes may be unknown
-            limits[index, 0] = max(limits[index, 0], min(known[0], low) if np.isfinite(low) else known[0])
-            limits[index, 1] = min(limits[index, 1], max(known[1], high) if np.isfinite(high) else known[1])
+    """Return the smallest and the largest value that a state may have, (channel, 2), in the units of the normalizer.
+
+    The vocabulary's range with its margin holds where it knows the variable and its units, and for data without units
+    if the values of training lie within it. For other variables the range of training is widened.
+    """
+    limits = np.empty_like(normalizer.extremes)
+    for index, (low, high) in enumerate(normalizer.extremes):
+        if known := _known_range(normalizer, index):
+            # training may have had a value beyond; extremes may be unknown
+            limits[index, 0] = min(known[0], low) if np.isfinite(low) else known[0]
+            limits[index, 1] = max(known[1], high) if np.isfinite(high) else known[1]
+        else:
+            widths = _AMOUNT_WIDTHS if low >= 0 else (_WIDTHS, _WIDTHS)
+            limits[index] = min(low, 0) - widths[0] * (high - low), high + widths[1] * (high - low)
     return limits + 1e-6 * np.abs(limits) * [-1, 1]  # float32 rounds
+
+
+def _known_range(normalizer: Normalizer, index: int) -> tuple[float, float] | None:
+    """Return the range of the vocabulary for a channel in its units; without units if all of training lies within."""
+    channel, units, (low, high) = normalizer.channels[index], normalizer.units[index], normalizer.extremes[index]
+    known = vocabulary_range(channel.variable, units, channel.level)
+    return known if known and (units or known[0] <= low <= high <= known[1]) else None
+
+
+def plausible_fill_values(normalizer: Normalizer) -> np.ndarray:
+    """Return between which values a usual fill value may be a value, (channel, 2), in the units of the normalizer."""
+    # three standard deviations stand for the range of training where that is unknown
+    typical = normalizer.mean[:, np.newaxis] + normalizer.std[:, np.newaxis] * [-3, 3]
+    typical = _without_log(typical, normalizer.log_scale)
+    extremes = np.where(np.isfinite(normalizer.extremes), normalizer.extremes, typical)
+    return extremes + _FILL_WIDTHS * (extremes[:, 1:] - extremes[:, :1]) * [-1, 1]
+
+
+def _without_log(values: np.ndarray, log_scale: np.ndarray) -> np.ndarray:
+    """Return values (channel, 2) before `apply_log`."""
+    values = values.copy()
+    for index in np.flatnonzero(log_scale):
+        values[index] = log_scale[index] * np.expm1(values[index])
+    return values
 
 
 def implausible_states(
     normalizer: Normalizer, states: np.ndarray, stored: np.ndarray, canonical: Canonical, times: pd.Index
 ) -> Iterator[Finding]:
-    """Yield a finding if a state (time, channel, latitude, longitude) in training's units breaks `plausible_limits`."""
-    limits = plausible_limits(normalizer)[:, :, np.newaxis, np.newaxis]
-    low, high = (extremum.reduce(states, axis=(0, 2, 3)) for extremum in (np.fmin, np.fmax))
-    if not ((low < limits[:, 0, 0, 0]) | (high > limits[:, 1, 0, 0])).any():
+    """Yield a finding if a state (time, channel, latitude, longitude) in training's units cannot be true.
+
+    It breaks `plausible_limits`, or as it is `stored` it is a usual fill value beyond `plausible_fill_values`.
+    """
+    each = (plausible_limits(normalizer), plausible_fill_values(normalizer))
+    (lowest, highest), (lowest_fill, highest_fill) = (limits.T[..., np.newaxis, np.newaxis] for limits in each)
+    low, high = (extremum.reduce(states, axis=(0, 2, 3))[:, None, None] for extremum in (np.fmin, np.fmax))
+    if not ((low < np.fmax(lowest, lowest_fill)) | (high > np.fmin(highest, highest_fill))).any():
         return
-    outside = ((states < limits[:, 0]) | (states > limits[:, 1])) & ~normalizer.mask
+    outside = ((states < lowest_fill) | (states > highest_fill)) & ~normalizer.mask
+    outside[outside] = is_fill_value(stored[outside])
+    outside |= ((states < lowest) | (states > highest)) & ~normalizer.mask
     if not outside.any():
         return
     index, channel, row, column = np.argwhere(outside)[0]
     name = normalizer.channels[channel]
     field, value = find_fields(canonical)[name.variable], float(stored[index, channel, row, column])
     place = f"{format_time(times[index])}, {describe_cell(canonical, row, column)}"
-    yield _outside_limits(normalizer, channel, field, field.label(name.level), value, place)
+    trained = float(states[index, channel, row, column])
+    side = int(trained > min(highest[channel, 0, 0], highest_fill[channel, 0, 0]))
+    way_out = f"accept it: forecaster.normalizer.extremes[{channel}, {side}] = {trained:.7g}"
+    yield _outside_limits(normalizer, channel, field, field.label(name.level), value, place, way_out)
 
 
 def _outside_limits(
-    normalizer: Normalizer, index: int, field: Field, subject: str, value: float, place: str
+    normalizer: Normalizer, index: int, field: Field, subject: str, value: float, place: str, way_out: str
 ) -> Finding:
-    """Return the finding for a value beyond the range of training, or where it is unknown that of the vocabulary."""
-    (low, high), units = normalizer.extremes[index], normalizer.units[index]
-    rule = "training had"
-    if not np.isfinite(low):
-        (low, high), rule = plausible_limits(normalizer)[index], f"{field.meaning.long_name} lies within"
-    message = f"{subject} is {value:.7g} {field.units or ''}".rstrip()
-    message += f" at {place}; {rule} {low:.4g} to {high:.4g} {units}".rstrip()
+    """Return the finding for a value that cannot be true; if it is, `way_out` says how to go on."""
+    units, (low, high), limits = (
+        normalizer.units[index],
+        normalizer.extremes[index],
+        plausible_limits(normalizer)[index],
+    )
+    clauses = [f"training had {low:.4g} to {high:.4g} {units}".rstrip()] if np.isfinite([low, high]).all() else []
+    name = field.meaning.long_name if field.meaning and _known_range(normalizer, index) else "training"
+    clauses.append(f"the range of {name} with a margin is {limits[0]:.4g} to {limits[1]:.4g} {units}".rstrip())
+    clauses += ["it is a usual fill value"] if is_fill_value(value) else []
+    message = f"{subject} is {value:.7g} {field.units or ''}".rstrip() + f" at {place}; {', and '.join(clauses)}"
     code = "fill-values" if is_fill_value(value) else "range"
-    return Finding("error", code, field.source, message, _fix_value(field, value))
+    fix = f"{_fix_value(field, value)}. If it is true, train on data that have such values, or {way_out}"
+    return Finding("error", code, field.source, message, fix)
 
 
 def _fix_value(field: Field, value: float) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from simvp_climate.data.variables import is_fill_value
 from simvp_climate.quality import rules
 from simvp_climate.quality.report import Draft, Finding, format_bytes, format_time
 
@@ -174,7 +175,7 @@ def _check_fill_values(field: StoredField, sample: Sample, draft: Draft) -> Samp
     for extremum in (np.max, np.min) * 2:
         finite = values[np.isfinite(values)]
         extreme = float(extremum(finite)) if finite.size else np.nan
-        if not rules.is_fill_value(extreme):
+        if not is_fill_value(extreme):
             continue
         others = finite[finite != extreme]
         if others.size and np.abs(extreme - others).min() <= np.ptp(others):

@@ -183,20 +183,22 @@ def read_splits(
     statistics, canonical = splits[0].statistics, splits[0].series[0].canonical
     settings = {name: getattr(setup, name) for name in ("channels", "units", "log_scale", "bounds")}
     settings |= {name: getattr(statistics, name) for name in ("mean", "std", "change_std", "mask")}
-    settings["extremes"] = np.stack([statistics.minimum, statistics.maximum], axis=1)
+    settings["extremes"] = extremes = np.stack([statistics.minimum, statistics.maximum], axis=1)
     normalizer, new = Normalizer(**settings), range(len(setup.channels))
     if inherited is not None:
         new = [index for index in new if setup.channels[index] not in inherited.normalizer.channels]
         normalizer = normalizer.inherit(inherited.normalizer)
     transforms = dict(setup.task.transforms)
-    locate = [partial(rules.find_value, split.series, split.sources, split.windows) for split in splits]
+    data = [(split.sources, split.windows) for split in splits]
+    locate = [partial(rules.find_value, split.series, *each) for split, each in zip(splits, data, strict=True)]
     find_new = lambda index, value: locate[0](new[index], value)  # noqa: E731
+    is_far = lambda index, value: rules.is_outlier(*data[0], new[index], value)  # noqa: E731
     chosen = statistics.select(new), normalizer.select(new)
-    findings = [rules.unusable_channels(*chosen, canonical, transforms, find_new)]
+    rules.raise_first(rules.unusable_channels(*chosen, canonical, transforms, find_new, is_far))
     for split, find in list(zip(splits, locate, strict=True))[1 if inherited is None else 0 :]:
         arguments = split.statistics, normalizer, split.series[0].canonical, transforms, split.name, find
-        findings.append(rules.unlike_training_period(*arguments))
-    rules.raise_first(chain(*findings))
+        rules.raise_first(rules.unlike_training_period(*arguments))
+        normalizer = normalizer.widen(extremes)  # once the new training data were held to the old extremes
     return splits, normalizer
 
 

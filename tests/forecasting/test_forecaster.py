@@ -239,7 +239,7 @@ def with_hole(ds):
         (lambda ds: ds.assign_coords(longitude=ds["longitude"] + 1), {}, "longitude 0 is 0 against 1"),
         (lambda ds: ds.drop_vars("z500"), {}, "no variable 'z500'"),
         (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="Pa")), {}, "t2m is in 'Pa'.* 'K'"),
-        (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="degC")), {}, "t2m of the dataset has mean 5.* units"),
+        (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="degC")), {}, "t2m is 2.* degC .* 362.5 K.* units"),
         (with_hole, {}, "t2m is nan at 2001-01-15 18:00"),
         (lambda ds: ds.isel(time=slice(0, 2)), {}, "no window of 3 states"),
         (lambda ds: ds.drop_isel(time=-2), {}, "2001-01-15 18:00:00: it takes 3 states"),

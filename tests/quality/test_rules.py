@@ -141,7 +141,9 @@ def test_channels_without_anything_to_learn(variable):
         bounds = np.tile([-np.inf, np.inf], (2, 1))
         normalizer = Normalizer(source.channels, ("m2 s-2", "K"), *moments, np.zeros(2), bounds, bounds)
         with pytest.raises(ValueError, match=f"{variable} .*{keyword}|{variable} is {keyword}"):
-            rules.raise_first(rules.unusable_channels(statistics, normalizer, changed, {}, lambda index, value: ""))
+            rules.raise_first(
+                rules.unusable_channels(statistics, normalizer, changed, {}, lambda *_: "", lambda *_: False)
+            )
 
 
 def test_incomplete_histories_are_named_unless_the_mask_covers_them():

@@ -11,7 +11,7 @@ import xarray as xr
 
 from simvp_climate.data.grid import find_axes
 from simvp_climate.data.windows import find_date_fault
-from simvp_climate.metrics.pairs import period, recorded_periods
+from simvp_climate.metrics.pairs import describe_outlier, find_outlier, period, recorded_periods
 
 # Bytes of one block of times in memory; the sums of a climatology come on top.
 _BLOCK_BYTES = 64 * 2**20
@@ -56,8 +56,8 @@ def climatology(train: xr.Dataset, *, window_days: int | None = None, method: st
     (hour, dayofyear, ...), (month, ...), (hour, ...), by `method` (week, ...), or none of these. `hour` holds the hours
     of the day (fractions if times have minutes). `dayofyear` counts 1..366 (1..360 in a calendar of 360 days) and
     leaves out days without data in their window. The attributes `climatology_method`, `climatology_start` and
-    `climatology_end` record method and period. ValueError if there is no time or no numeric variable along it, or
-    `window_days` or `method` does not apply.
+    `climatology_end` record method and period. ValueError if there is no time or no numeric variable along it, a value
+    is a fill value that was not decoded, or `window_days` or `method` does not apply.
     """
     result = calendar_mean(train, window_days, method)
     times = name_time(train).indexes["time"].sort_values()
@@ -283,6 +283,9 @@ def _group_mean(
     missing = None  # takes as much memory as the sums, so only once it is needed
     for block in time_blocks(data):
         values = data.isel(time=block).values
+        if (place := find_outlier(str(data.name), values, data.attrs.get("units"))) is not None:
+            time = f" at {data.indexes['time'][block][place[0]]}"
+            raise ValueError(describe_outlier(str(data.name), "train", values[place], time))
         gaps = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
         values = values if transform is None else transform(values)
         if gaps.any():
