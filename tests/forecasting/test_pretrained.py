@@ -1,5 +1,6 @@
 """The pretrained forecaster: it works without internet, and its scores are those of its card."""
 
+import dataclasses
 import fnmatch
 import hashlib
 import importlib.resources
@@ -143,10 +144,17 @@ def test_make_pretrained_writes_file_and_card(tmp_path):
     assert hashlib.sha256(content).hexdigest() in (tmp_path / "sample.md").read_text(encoding="utf-8")
 
 
+def test_the_file_has_the_extremes_of_its_training_period(pretrained):
+    start, end = pretrained.provenance["training"].split(" to ")
+    ds = sc.open_sample().sel(time=slice(start, end))
+    expected = [[float(ds[name].min()), float(ds[name].max())] for name in ("z500", "t2m")]
+    np.testing.assert_allclose(pretrained.normalizer.extremes, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("value", [-9999.0, 0.0])
-def test_impossible_values_are_refused_although_the_file_lacks_the_extremes_of_training(value):
-    forecaster = sc.open_pretrained("sample", device="cpu")
-    assert not np.isfinite(forecaster.normalizer.extremes).any()
+def test_impossible_values_are_refused_although_the_file_lacks_the_extremes_of_training(value, pretrained):
+    unknown = dataclasses.replace(pretrained.normalizer, extremes=np.array([[-np.inf, np.inf]] * 2))
+    forecaster = dataclasses.replace(pretrained, normalizer=unknown)
     ds = sc.open_sample().sel(time="2004-01-01").load()
     ds["t2m"][-1, 5, 7] = value
     with pytest.raises(ValueError, match=rf"t2m is {value:g} K at 2004-01-01 18:00, latitude .*temperature"):
