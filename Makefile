@@ -1,6 +1,7 @@
 # make demo        train on the bundled sample, forecast, score and draw (about 5 minutes on 2 cores)
 # make test        ruff, mypy and the tests that take seconds
 # make test-slow   all tests
+# make test-lowest the tests that take seconds, with the lowest versions of the dependencies (downloads PyTorch with CUDA)
 PYTHON ?= python3
 BIN = .venv/bin
 
@@ -9,7 +10,12 @@ BIN = .venv/bin
 export MALLOC_MMAP_THRESHOLD_ = 4000000000
 export MALLOC_TRIM_THRESHOLD_ = 8000000000
 
-.PHONY: demo test test-slow clean
+.PHONY: demo test test-slow test-lowest test-lowest-part clean
+
+# older versions warn of newer ones
+LOWEST = --numprocesses 2 --dist worksteal -m "not slow" --override-ini filterwarnings=default
+PART = data/test_store_layouts.py data/test_cache.py forecasting/test_forecaster.py training/test_train.py \
+	forecasting/test_export.py plot/test_plot_maps.py plot/test_plot_spectra.py metrics/test_deterministic.py test_times.py
 
 demo: .venv/installed
 	$(BIN)/python -m simvp_climate demo --out demo
@@ -24,10 +30,27 @@ test: .venv/installed
 test-slow: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
+test-lowest: .venv-lowest/installed
+	.venv-lowest/bin/python -m pytest $(LOWEST)
+
+# a part of them, with the lowest versions of all but PyTorch, for continuous integration
+test-lowest-part: .venv/lowest/installed
+	PYTHONPATH=.venv/lowest $(BIN)/python -m pytest $(LOWEST) $(addprefix tests/,$(PART))
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test]"
 	touch $@
 
+.venv-lowest/installed: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt --editable ".[test]"
+	touch $@
+
+.venv/lowest/installed: .venv/installed constraints-lowest.txt
+	grep -vxFf constraints.txt constraints-lowest.txt | grep -v "^#\|^torch=" > .venv/lowest.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps --target .venv/lowest -r .venv/lowest.txt
+	touch $@
+
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-lowest build dist *.egg-info

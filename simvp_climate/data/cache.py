@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +38,7 @@ _BLOCK_BYTES = 2**26  # read in one piece; up to four times that where each chun
 # packed values go from -_STEPS / 2 to _STEPS / 2: all of int16 except the number for missing values
 _MISSING, _STEPS = -32768, 65534
 _RECORD, _IDENTITY = "cache_made_from", "stored (identity)"
+_WRITING_EMPTY_CHUNKS = threading.Lock()  # zarr's configuration is that of all threads
 _FILES_CHANGED = "the files of the source changed since: their sizes or times, or the selection"
 
 
@@ -319,8 +321,7 @@ def _create_store(path: Path, dataset: xr.Dataset, layouts: dict[str, _Layout], 
             values = dask.array.empty(layout.shape, chunks=-1, dtype=np.float32)
             template[name] = xr.Variable(layout.dims, values, variable.attrs)
             missing = np.int16(_MISSING) if packing.dtype == "int16" else np.dtype(packing.dtype).type(np.nan)
-            # with this fill value a lost chunk reads as missing
-            encoding[name] = {"dtype": packing.dtype, "_FillValue": missing, "fill_value": missing}
+            encoding[name] = {"dtype": packing.dtype, "_FillValue": missing}
             globe = (1,) * (len(layout.shape) - 3) + layout.shape[-2:]  # one index of all other dimensions
             encoding[name]["chunks"] = (layout.chunk, *globe)
             if layout.shard is not None:
@@ -338,8 +339,16 @@ def _create_store(path: Path, dataset: xr.Dataset, layouts: dict[str, _Layout], 
             if variable.ndim:
                 encoding[name]["chunks"] = variable.shape
     template.encoding = {}
-    options = {"zarr_format": 3, "consolidated": False, "encoding": encoding, "write_empty_chunks": True}
-    write_atomically(path, partial(template.to_zarr, compute=False, **options), sync=False)
+
+    def write(unfinished: Path) -> None:
+        with _WRITING_EMPTY_CHUNKS, zarr.config.set({"array.write_empty_chunks": True}):
+            template.to_zarr(unfinished, zarr_format=3, consolidated=False, encoding=encoding, compute=False)
+        for name, packing in packings.items():  # with this fill value other programs read a lost chunk as missing
+            file = unfinished / name / "zarr.json"
+            fill_value = _MISSING if packing.dtype == "int16" else "NaN"
+            file.write_text(json.dumps(json.loads(file.read_text()) | {"fill_value": fill_value}))
+
+    write_atomically(path, write, sync=False)
 
 
 def _run_phase(
@@ -421,7 +430,8 @@ def _fit_packing(ranges: Sequence[Sequence[float]]) -> _Packing:
 def _write_block(name: str, array: Path, layout: _Layout, packing: _Packing, block: xr.Variable, start: int) -> float:
     values = block.transpose(*layout.dims).values
     # write chunks of missing values too: an absent chunk would count as lost
-    out = zarr.open_array(array, mode="r+").with_config({"write_empty_chunks": True})
+    with _WRITING_EMPTY_CHUNKS, zarr.config.set({"array.write_empty_chunks": True}):
+        out = zarr.open_array(array, mode="r+")
     error, length = 0.0, layout.shard or layout.chunk
     for begin in range(0, len(values), length):
         original = values[begin : begin + length]

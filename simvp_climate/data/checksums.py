@@ -97,7 +97,9 @@ def write_checksums(folder: Path) -> None:
         if file.name in METADATA:
             metadata |= _metadata_checksums(file.relative_to(folder).as_posix(), file.read_bytes())
     arrays = dict(sorted(group.arrays()))
-    listed = group.create_group(_GROUP, attributes={"metadata": metadata, "arrays": list(arrays)})
+    listed = group.create_group(
+        _GROUP, attributes={"metadata": dict(sorted(metadata.items())), "arrays": sorted(arrays)}
+    )
     for name, array in arrays.items():
         has_codec = "crc32c" in str(array.metadata.to_dict().get("codecs"))
         grid = [-(-size // length) for size, length in zip(array.shape, array.shards or array.chunks, strict=True)]
@@ -111,8 +113,8 @@ def write_checksums(folder: Path) -> None:
         dims = [f"{name}_chunk_{axis}" for axis in range(values.ndim)]  # xarray needs some
         if group.metadata.zarr_format == 2:
             attributes, dims = attributes | {"_ARRAY_DIMENSIONS": dims}, None
-        chunks = tuple(max(1, n) for n in values.shape)
-        listed.create_array(name, data=values, chunks=chunks, dimension_names=dims, attributes=attributes)
+        layout = {"shape": values.shape, "dtype": values.dtype, "chunks": tuple(max(1, n) for n in values.shape)}
+        listed.create_array(name, **layout, dimension_names=dims, attributes=attributes)[...] = values
 
 
 def _metadata_checksums(key: str, content: bytes) -> dict[str, int]:

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 import zarr
-from xarray.backends.zarr import ZarrArrayWrapper
-from xarray.core import indexing
 from zarr.abc.store import Store
 from zarr.storage import LocalStore, WrapperStore
 
@@ -53,39 +51,52 @@ class View:
 
 
 def find_view(variable: xr.Variable) -> View | None:
-    """Return a lazy variable as a view, or None for dask, numbers in memory and results of arithmetic."""
-    data = variable._data
-    while type(data) in (indexing.MemoryCachedArray, indexing.CopyOnWriteArray):
+    """Return a lazy variable as a view; None for dask, numbers in memory, results of arithmetic and unknown wrappers.
+
+    Versions of xarray differ in their wrappers: until October 2025 a selection stands around the functions that decode,
+    later within them.
+    """
+    data = getattr(variable, "_data", None)
+    while _is_instance(data, "MemoryCachedArray", "CopyOnWriteArray"):
         data = data.array
-    decoders, decoded_array = [], None
-    while type(data).__name__ == "_ElementwiseFunctionArray":  # by name: its module changes between versions of xarray
-        if not isinstance(data.func, partial):
+    decoders, keys, wrappers = [], [], {}
+    while _is_instance(data, "_ElementwiseFunctionArray", "LazilyIndexedArray"):
+        wrappers[type(data).__name__] = type(data)
+        if _is_instance(data, "_ElementwiseFunctionArray"):
+            if not isinstance(data.func, partial):
+                return None
+            decoders.insert(0, data.func)
+        elif not _is_instance(data.key, "BasicIndexer", "OuterIndexer"):
             return None
-        decoded_array = type(data)
-        decoders.insert(0, data.func)
+        else:
+            keys.append(data.key.tuple)
         data = data.array
-    if type(data) is not indexing.LazilyIndexedArray:
+    selections = [key for key in keys if any(isinstance(i, np.ndarray) or i != slice(None) for i in key)]
+    if not keys or len(selections) > 1:
         return None
-    if type(data.key) not in (indexing.BasicIndexer, indexing.OuterIndexer):
-        return None
-    key = tuple(int(index) if isinstance(index, np.integer) else index for index in data.key.tuple)
+    key = tuple(int(index) if isinstance(index, np.integer) else index for index in (*selections, keys[-1])[0])
     if "time" not in variable.dims or sum(not isinstance(index, int) for index in key) != len(variable.dims):
         return None
-    array, backend = None, data.array
-    if type(backend) is ZarrArrayWrapper:
-        array = backend.get_array()
+    array = None
+    if _is_instance(data, "ZarrArrayWrapper"):
+        array = data.get_array()
         if not isinstance(array.store, CheckedStore):  # raise an error for truncated chunks; absent ones stay allowed
             store = CheckedStore(array.store, missing_chunks="fill")
             store.arrays = {array.path: array.metadata}
             array = zarr.open_array(store, path=array.path, mode="r")
-        backend = ZarrArrayWrapper(array)
-    stored = indexing.LazilyIndexedArray(backend)
+        data = type(data)(array)
+    stored = wrappers["LazilyIndexedArray"](data)
     for decoder in decoders:
-        stored = decoded_array(stored, decoder, variable.dtype)
+        stored = wrappers["_ElementwiseFunctionArray"](stored, decoder, variable.dtype)
     axis_names = [f"axis_{axis}" for axis in range(len(key))]
     chunks = variable.encoding.get("chunksizes") if array is None else array.shards or array.chunks
     chunks = tuple(chunks) if chunks is not None and len(chunks) == len(key) else None
     return View(xr.Variable(axis_names, stored), key, variable.dims, array, chunks, tuple(decoders))
+
+
+def _is_instance(value: object, *names: str) -> bool:
+    """Return whether the type of a value has one of these names; xarray does not export these types."""
+    return type(value).__name__ in names
 
 
 def has_checksums(variable: xr.Variable) -> bool | None:

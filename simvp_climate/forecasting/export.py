@@ -21,6 +21,7 @@ from simvp_climate.networks.simvp_v2 import rollout
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.tensors import Scale, forcing_names
 
+_ONNX_TORCH = "2.13"  # the oldest that was tried and can
 _DESCRIPTION_FILE = "forecaster.json"
 _MADE_BY = "exported by simvp_climate"
 
@@ -56,6 +57,9 @@ def export(path: Path, forecaster: Any) -> None:
             import onnxscript  # noqa: F401
         except ImportError as error:
             raise ImportError(f"Export to ONNX needs {error.name}. pip install 'simvp-climate[onnx]'") from error
+        if torch.__version__ < _ONNX_TORCH:
+            message = f"Export to ONNX needs torch {_ONNX_TORCH} or newer, and this is {torch.__version__}"
+            raise ImportError(f"{message}. pip install 'simvp-climate[onnx]', or export to .pt2")
     task, forcings = forecaster.task, forcing_names(forecaster.task)
     inputs, outputs = forecaster.input_statistics, forecaster.output_statistics
     grid = forecaster.latitude.size, forecaster.longitude.size
@@ -82,7 +86,7 @@ def export(path: Path, forecaster: Any) -> None:
         description["second_input"] = f"forcings (batch, {input_states}, forcing, latitude, longitude), float32"
     network = copy.deepcopy(forecaster.network)
     network = network.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(False)
-    batch = torch.export.Dim("batch", min=1)
+    batch = torch.export.Dim("batch", min=1, max=2**31 - 1)  # torch before 2.7 needs a maximum
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch warns about its own code
         module, shapes = _Program(network, inputs, outputs, task.horizon).eval(), [{0: batch}] * len(arguments)

@@ -130,8 +130,8 @@ def _mean_spectrum(values: xr.DataArray) -> xr.DataArray:
     """Return the mean over times, and over latitudes weighted by area."""
     if latitude := next((dim for dim in ("latitude", "lat") if dim in values.dims), None):
         weights = latitude_weights(values[latitude].rename({latitude: "latitude"})).rename({"latitude": latitude})
-        values = values.weighted(weights).mean(latitude)
-    return values.mean([dim for dim in ("init_time", "time") if dim in values.dims])
+        values = values.weighted(weights).mean(latitude, keep_attrs=True)
+    return values.mean([dim for dim in ("init_time", "time") if dim in values.dims], keep_attrs=True)
 
 
 def _finish_ratios(panel: Axes) -> None:

@@ -95,7 +95,16 @@ def full_forecaster():
     return ds, trained
 
 
-@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+needs_newer_torch = pytest.mark.skipif(torch.__version__ < "2.13", reason="export to ONNX needs torch 2.13")
+
+
+def test_onnx_with_an_older_torch_is_refused_with_the_version_that_it_needs(forecaster, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "_ONNX_TORCH", "99.1")
+    with pytest.raises(ImportError, match=rf"needs torch 99.1 or newer, and this is {torch.__version__.split('+')[0]}"):
+        forecaster.export(tmp_path / "f.onnx")
+
+
+@pytest.mark.parametrize("suffix", [".pt2", pytest.param(".onnx", marks=needs_newer_torch)])
 def test_programs_forecast_the_same_without_the_package(full_forecaster, suffix, tmp_path):
     ds, trained = full_forecaster
     trained.export(tmp_path / f"program{suffix}")

@@ -23,6 +23,7 @@ from plot_factories import (
 )
 
 from simvp_climate import plot
+from simvp_climate.data.windows import valid_times
 from simvp_climate.metrics.spectral import variance_by_wavenumber
 
 
@@ -197,6 +198,7 @@ class TestInvalidDatasets:
         with pytest.raises(ValueError, match="init=3 "):
             plot.maps(forecast, init=3)
         months = forecast.assign_coords(lead_time=("lead_time", [1, 2, 3], {"units": "months"}))
+        months = months.assign_coords(valid_time=valid_times(months.init_time, months.lead_time))
         assert plot.maps(months, lead=months.lead_time[1]).axes[0].get_title() == "Forecast +2 months"
 
     def test_a_scorecard_of_one_lead(self):
