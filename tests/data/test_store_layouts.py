@@ -284,7 +284,7 @@ def test_a_dataset_in_memory_is_renamed_like_a_file(tmp_path):
 def test_maps_can_be_drawn_after_data_were_opened():
     """Eccodes contains a PROJ library, which could hide the database of that of cartopy."""
     code = (
-        "import warnings; warnings.simplefilter('error');"
+        "import warnings; warnings.simplefilter('error', UserWarning);"
         "import simvp_climate as sc; sc.open_sample(); import eccodes, pyproj; pyproj.CRS.from_epsg(4326)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -336,9 +336,10 @@ class TestSystems:
 
     def test_the_length_of_the_wind_error(self):
         truth = weather(days=5, names=("u10", "v10"))
-        forecast = noisy_forecast(truth, noise=0.0).assign(
-            u10=lambda ds: ds.u10 + 3.0, v10=lambda ds: ds.v10.where(ds.latitude > -99) - 4.0
-        )
+        with xr.set_options(keep_attrs=True):  # the default of xarray since November 2025
+            forecast = noisy_forecast(truth, noise=0.0).assign(
+                u10=lambda ds: ds.u10 + 3.0, v10=lambda ds: ds.v10.where(ds.latitude > -99) - 4.0
+            )
         result = wind_vector_rmse(forecast, truth)
         np.testing.assert_allclose(result, 5.0)
         assert result.attrs["units"] == "m s-1"

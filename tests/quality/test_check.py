@@ -374,7 +374,7 @@ def test_fill_values(fill, name):
 
 def test_numbers_that_look_like_fill_values_are_left_alone():
     ds = waves()[["z500"]].rename(z500="other")
-    ds["other"] = ds["other"] * 0 + np.linspace(-20000, 20000, 60)[:, None, None] + GLOBAL[0][:, None]
+    ds["other"][:] = np.linspace(-20000, 20000, 60)[:, None, None] + GLOBAL[0][:, None]
     ds["other"][10, 0, 0] = -9999
     assert codes(check(ds), "error", "warning") == []
 
@@ -524,7 +524,13 @@ def rain(units):
         (waves() - waves().mean(), {"t2m": ("log", 1)}, "bounds", "within 0 to inf", "Leave 't2m' out"),
         (waves(), {"t2m": "log"}, "transform", "'t2m' is in 'K'", "('log', 0.01)"),
         (rain("buckets"), {"tp": "log"}, "transform", "'tp' is in 'buckets'", "('log', 0.01)"),
-        (rain("m").map(lambda v: v - 0.001), {"tp": "log"}, "bounds", "within 0 to inf", "Leave 'tp' out"),
+        (
+            rain("m").map(lambda v: v - 0.001, keep_attrs=True),
+            {"tp": "log"},
+            "bounds",
+            "within 0 to inf",
+            "Leave 'tp' out",
+        ),
     ],
 )
 def test_transforms_that_cannot_be_meant(ds, transforms, code, named, fix):
