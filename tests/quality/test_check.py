@@ -431,7 +431,7 @@ def test_dead_level():
     ("ds", "task", "code", "named", "fix"),
     [
         (waves(), dict(variables=["t2n"]), "unknown-variable", "'t2n'", "'t2m'"),
-        (waves(), dict(variables=["soup"]), "unknown-variable", "'soup'", "z500, t2m"),
+        (waves(), dict(variables=["soup"]), "unknown-variable", "'soup'", "Ask for one of these"),
         (on_levels(), dict(variables=["z"], levels=[500, 300]), "level-missing", "level 300 hPa", "500, 700, 850"),
         (on_levels(), dict(variables=["z300"]), "level-missing", "level 300 hPa", "500, 700, 850"),
         (waves(), dict(variables=["t2m"], levels=[500]), "levels-unused", "levels=[500.0]", "Leave levels out"),
@@ -469,7 +469,7 @@ STATIC = waves().assign(
     [
         (["orografy"], "6h", "forcing-unknown", "time_of_year, coordinates", "'orography'"),
         (["insulation"], "6h", "forcing-unknown", "'insulation'", "Did you mean 'insolation'?"),
-        (["soup"], "6h", "forcing-unknown", "'soup'", "Choose from z500"),
+        (["soup"], "6h", "forcing-unknown", "'soup'", "Ask for one of these"),
         (["names"], "6h", "forcing-unknown", "must hold real numbers", 'astype("float32")'),
         (["sst"], "6h", "forcing-changes", "dimensions time", 'ds["sst"] = ds["sst"].isel(time=0, drop=True)'),
         (["land"], "6h", "forcing-missing", "64 of 128 cells", 'ds["land"] = ds["land"].fillna(0)'),
@@ -513,6 +513,11 @@ def clouds(units):
 
 def rain(units):
     return (np.maximum(waves()["t2m"] - 280, 0) / 1000).assign_attrs(units=units).to_dataset(name="tp")
+
+
+def negative_rain():
+    ds = rain("m")
+    return ds.assign(tp=(ds["tp"] - 0.001).assign_attrs(ds["tp"].attrs))
 
 
 @pytest.mark.parametrize(
