@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 
 import numcodecs
 import numpy as np
@@ -351,3 +352,11 @@ def test_metadata_that_are_damaged(tmp_path, name):
     with pytest.raises(ValueError) as error:
         sc.open_dataset(path, ["t2m"])
     says(error, "s.zarr")
+
+
+@pytest.mark.parametrize("other", ["latitude", "longitude"])
+def test_a_store_whose_times_have_the_metadata_of_another_array_is_damaged(tmp_path, other):
+    waves(times=8).to_zarr(tmp_path / "s.zarr", zarr_format=3, consolidated=False)
+    shutil.copy(tmp_path / "s.zarr" / other / "zarr.json", tmp_path / "s.zarr" / "time" / "zarr.json")
+    with pytest.raises(ValueError, match=f"'time' in the Zarr store .*s.zarr' are damaged: it is on '{other}'"):
+        sc.open_dataset(tmp_path / "s.zarr", ["t2m"])

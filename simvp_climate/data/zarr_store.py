@@ -33,6 +33,10 @@ def open_zarr(path: str, missing_chunks: str) -> xr.Dataset:
     except FileNotFoundError as error:
         message = f"no Zarr store at {path!r}: it has neither .zgroup nor zarr.json. Check the spelling"
         raise FileNotFoundError(message) from error
+    for name in {*raw.dims} & {*raw.variables}:
+        if raw[name].ndim == 1 and raw[name].dims != (name,):
+            message = f"the metadata of {name!r} in the Zarr store {path!r} are damaged: it is on {raw[name].dims[0]!r}"
+            raise DamagedChunkError(f"{message}, but names a dimension of others. Copy or download the store again")
     store.remember_times(raw)
     dataset = decode_lead_times(raw)
     for variable in dataset.variables.values():

@@ -93,10 +93,13 @@ def _read(path: Path, engine: str) -> dict[str, np.ndarray]:
         values = {str(name): variable.values for name, variable in ds.variables.items()}
     else:
         canonical = canonicalize(sc.open_dataset(path, list(NAMES)), NAMES)
-        source = reader.open_source(canonical.dataset, engine)
-        values = {"states": reader.read(source, np.arange(canonical.dataset.sizes["time"]))}
-        values |= {str(name): c.values for name, c in canonical.dataset.coords.items()}
         ds = canonical.dataset
+        source = reader.open_source(ds, engine)
+        values = {"states": reader.read(source, np.arange(ds.sizes["time"]))}
+        try:
+            values |= {str(name): coordinate.values for name, coordinate in ds.coords.items()}
+        except Exception as error:  # xarray reads what is no index
+            raise LibraryError(repr(error)) from error
     return values | {f"units of {name}": np.array(ds[name].attrs.get("units")) for name in NAMES}
 
 
