@@ -126,7 +126,8 @@ def rings(axes):
 
 def noisy(steps=12):
     truth = analysis(*GLOBE, steps=steps)
-    return truth.assign(t2m=truth.t2m + np.random.default_rng(0).normal(size=truth.t2m.shape))
+    noise = np.random.default_rng(0).normal(size=truth.t2m.shape)
+    return truth.assign(t2m=(truth.t2m + noise).assign_attrs(truth.t2m.attrs))
 
 
 def own_axes(shape=(1, 1), projection=None):

@@ -267,6 +267,12 @@ def _add_margin(short_name: str, low: float, high: float) -> tuple[float, float]
     return low - (0.1 * margin if short_name in _AMOUNTS else margin), high + margin
 
 
+def is_amount(name: str) -> bool:
+    """Return whether a variable is known, and an amount such as rain: most values are small, and a few are large."""
+    known = lookup(name)
+    return known is not None and known[0].short_name in _AMOUNTS
+
+
 def is_fill_value(values: np.ndarray | float) -> np.ndarray:
     """Return whether files use each number for missing values."""
     with np.errstate(over="ignore"):

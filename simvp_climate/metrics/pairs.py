@@ -12,7 +12,7 @@ from xarray.coding.times import infer_calendar_name
 
 from simvp_climate.data.conventions import Canonical, canonicalize, check_numbers, drop_single_height, orient
 from simvp_climate.data.grid import check_same_grid, closes_longitude, find_axes, find_member
-from simvp_climate.data.variables import is_fill_value, same_units, tolerated_range
+from simvp_climate.data.variables import is_amount, is_fill_value, same_units, tolerated_range
 from simvp_climate.data.windows import find_date_fault, find_valid_times, lead_text, to_iso
 from simvp_climate.metrics.regions import SPACE, Regions, Weights, cell_weights
 
@@ -175,6 +175,8 @@ def find_outlier(name: str, values: np.ndarray, units: str | None) -> tuple[int,
     if values.dtype.kind not in "fiu" or not values.size:
         return None
     limits = tolerated_range(name, units) or (-np.inf, np.inf)
+    if not units and is_amount(name):
+        limits = limits[0], np.inf  # rain without units may be in mm
     extremes = np.array([np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)])
     if not (is_fill_value(extremes) | (extremes < limits[0]) | (extremes > limits[1])).any():
         return None
@@ -186,7 +188,8 @@ def find_outlier(name: str, values: np.ndarray, units: str | None) -> tuple[int,
         return None
     low, high = others.min(), others.max()
     for extreme in extremes.astype(np.float64):
-        if np.isfinite(extreme) and max(low - extreme, extreme - high) > high - low:
+        can_judge = high > low or is_fill_value(extreme)
+        if can_judge and np.isfinite(extreme) and max(low - extreme, extreme - high) > high - low:
             return tuple(np.argwhere(values == extreme)[0])
     return None
 

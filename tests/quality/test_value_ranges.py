@@ -7,6 +7,7 @@ import pytest
 from factories import quick, tiny_model, waves
 
 import simvp_climate as sc
+from simvp_climate.data.grid import latitude_weights
 from simvp_climate.data.reader import Channel
 from simvp_climate.data.variables import tolerated_range
 from simvp_climate.processing.statistics import Normalizer
@@ -180,3 +181,18 @@ def test_truth_and_climatologies_of_scores(arguments, value, is_refused):
     ):
         with pytest.raises(ValueError, match=rf"{name} of \w+ is {value:g}.*'{name}'\] != {value:g}\)"):
             call()
+
+
+@pytest.mark.parametrize("units", [None, "mm"])
+def test_rain_in_mm_with_or_without_units_is_scored(units):
+    """In the units of the vocabulary, m, 40 would be far beyond all records."""
+    attrs = {} if units is None else {"units": units}
+    values = np.zeros((24, 8, 16))
+    values[:, 2, 3], values[8, 5, 6] = 0.2, 40
+    truth = waves(times=24)[["t2m"]].rename(t2m="tp24h")
+    truth = truth.assign(tp24h=(truth["tp24h"].dims, values, attrs))
+    forecast = sc.baselines.persistence(truth, truth["time"][:12:4], ["1D"])
+    # of three forecasts has one 0 instead of 40, and one 40 instead of 0
+    weight = float((latitude_weights(truth) / latitude_weights(truth).sum())[5]) / 16
+    expected = np.sqrt(2 * 40**2 * weight / 3)
+    assert float(sc.metrics.rmse(forecast, truth)["tp24h"][0]) == pytest.approx(expected)

@@ -247,7 +247,8 @@ def test_a_logger_of_fabric_gets_the_training_curve(tmp_path):
         run(logger="tensorboard")
 
 
-def test_the_progress_bar_shows_loss_error_and_speed(capsys):
+def test_the_progress_bar_shows_loss_error_and_speed(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     run(valid=waves(times=12, start="2001-03-01"), config=quick(epochs=2, progress=True))
     last = capsys.readouterr().err.strip().split("\r")[-1]
     assert "54/54" in last and "windows/s" in last
