@@ -35,7 +35,7 @@ test-lowest: .venv-lowest/installed
 
 # a part of them, with the lowest versions of all but PyTorch, for continuous integration
 test-lowest-part: .venv/lowest/installed
-	PYTHONPATH=.venv/lowest $(BIN)/python -m pytest $(LOWEST) $(addprefix tests/,$(PART))
+	PYTHONPATH=$(CURDIR)/.venv/lowest $(BIN)/python -m pytest $(LOWEST) $(addprefix tests/,$(PART))
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
