@@ -15,7 +15,7 @@ export MALLOC_TRIM_THRESHOLD_ = 8000000000
 # older versions warn of newer ones
 LOWEST = --numprocesses 2 --dist worksteal -m "not slow" --override-ini filterwarnings=default
 PART = data/test_store_layouts.py data/test_cache.py forecasting/test_forecaster.py training/test_train.py \
-	forecasting/test_export.py plot/test_plot_maps.py plot/test_plot_spectra.py metrics/test_deterministic.py test_times.py
+	forecasting/test_export.py plot/test_plot_spectra.py test_times.py
 
 demo: .venv/installed
 	$(BIN)/python -m simvp_climate demo --out demo
