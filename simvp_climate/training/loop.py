@@ -291,7 +291,7 @@ class TrainingState:
             saved[name] = {key: distributed.place_like(value, weights[key]) for key, value in saved[name].items()}
         parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
         for index, moments in saved["optimizer"]["state"].items():
-            for name in moments.keys() - {"step"}:
+            for name in sorted(moments.keys() - {"step"}):  # all processes in the same order
                 moments[name] = distributed.place_like(moments[name], parameters[index])
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])
