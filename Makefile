@@ -10,6 +10,11 @@ BIN = .venv/bin
 export MALLOC_MMAP_THRESHOLD_ = 4000000000
 export MALLOC_TRIM_THRESHOLD_ = 8000000000
 
+# uv installs in seconds, with the build of PyTorch for the machine; pip without compiling what is never imported
+UV = $(shell command -v uv)
+INSTALL = $(if $(UV),$(UV) pip install --quiet --torch-backend $${UV_TORCH_BACKEND:-auto} --python $(1) $(2) ||) \
+	$(1) -m pip install --quiet --disable-pip-version-check --no-compile $(2)
+
 .PHONY: demo test test-slow test-lowest test-lowest-part clean
 
 # older versions warn of newer ones
@@ -39,17 +44,17 @@ test-lowest-part: .venv/lowest/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test]"
+	$(call INSTALL,$(BIN)/python,--constraint constraints.txt --editable ".[test]")
 	touch $@
 
 .venv-lowest/installed: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt --editable ".[test]"
+	$(call INSTALL,.venv-lowest/bin/python,--constraint constraints-lowest.txt --editable ".[test]")
 	touch $@
 
 .venv/lowest/installed: .venv/installed constraints-lowest.txt
 	grep -vxFf constraints.txt constraints-lowest.txt | grep -v "^#\|^torch=" > .venv/lowest.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps --target .venv/lowest -r .venv/lowest.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --upgrade --no-deps --target .venv/lowest -r .venv/lowest.txt
 	touch $@
 
 clean:

@@ -255,20 +255,20 @@ def find_scalar_level(dataset: xr.Dataset) -> float | None:
     return _find_levels(dataset, scalars)[1]
 
 
-def read_levels(name: str, variable: xr.Variable) -> Levels:
+def read_levels(dim: str, coordinate: xr.Variable) -> Levels:
     """Return the values of a vertical coordinate, pressures converted to hPa; NaN in place of text."""
-    units = variable.attrs.get("units")
-    if variable.dtype.kind not in "fiu":
-        return Levels(name, np.full(variable.shape, np.nan), False, units)
-    values = np.asarray(variable.values, dtype=np.float64)
+    units = coordinate.attrs.get("units")
+    if coordinate.dtype.kind not in "fiu":
+        return Levels(dim, np.full(coordinate.shape, np.nan), False, units)
+    values = np.asarray(coordinate.values, dtype=np.float64)
     if units is None:
-        named = name.lower().startswith(("lev", "plev", "pres", "isobaric"))
-        meaning = str(variable.attrs.get("standard_name", ""))
+        named = dim.lower().startswith(("lev", "plev", "pres", "isobaric"))
+        meaning = str(coordinate.attrs.get("standard_name", ""))
         named = (named and not meaning.endswith(("height", "altitude", "depth"))) or meaning == "air_pressure"
         # no pressure in hPa is above 1100
-        return Levels(name, values / 100 if values.size and values.max() > 2000 else values, named, None)
+        return Levels(dim, values / 100 if values.size and values.max() > 2000 else values, named, None)
     in_pascal = same_units(units, "Pa")
-    return Levels(name, values / 100 if in_pascal else values, in_pascal or same_units(units, "hPa"), units)
+    return Levels(dim, values / 100 if in_pascal else values, in_pascal or same_units(units, "hPa"), units)
 
 
 def canonical_latitude(values: np.ndarray) -> CanonicalAxis:

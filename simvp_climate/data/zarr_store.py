@@ -69,7 +69,7 @@ def _open_group(store: "CheckedStore") -> xr.Dataset:
     if not consolidated and store.path.startswith(("http://", "https://")):
         message = f"{store.path!r} has no consolidated metadata, and a web server does not list the arrays of a store"
         raise ValueError(f"{message}. Its owner can add them: zarr.consolidate_metadata(path)")
-    store.checksums = _find_checksums(store, group)
+    store.checksums = _check_metadata(store, group)
     store.metadata_files = None
     options = {"chunks": None, "consolidated": consolidated, "decode_timedelta": False}  # without dask
     try:
@@ -93,8 +93,8 @@ def _open_group(store: "CheckedStore") -> xr.Dataset:
     return raw
 
 
-def _find_checksums(store: "CheckedStore", group: zarr.Group) -> Checksums | None:
-    """Return the checksums of a store after comparing those of its metadata; a note if it should have some."""
+def _check_metadata(store: "CheckedStore", group: zarr.Group) -> Checksums | None:
+    """Raise an error for metadata that do not match their checksums; return all checksums of the store."""
     try:
         checksums = read_checksums(store, can_list=not store.path.startswith(("http://", "https://")))
         changed = None if checksums is None else checksums.find_changed(store.metadata_files)

@@ -46,12 +46,12 @@ class _Program(nn.Module):
 
 def export(path: Path, forecaster: Any) -> None:
     """Write a program: see `simvp_climate.forecasting.forecaster.Forecaster.export`."""
-    write = {".pt2": _write_pt2, ".onnx": _write_onnx}.get(path.suffix)
-    if write is None:
+    encode = {".pt2": _encode_pt2, ".onnx": _encode_onnx}.get(path.suffix)
+    if encode is None:
         raise ValueError(f"{str(path)!r} must end in '.pt2' (PyTorch) or '.onnx' (ONNX).")
     if path.exists() and (path.is_dir() or _MADE_BY.encode() not in path.read_bytes()):
         raise FileExistsError(f"{str(path)!r} exists and is not an exported program. Choose another path.")
-    if write is _write_onnx:
+    if encode is _encode_onnx:
         try:
             import onnx  # noqa: F401
             import onnxscript  # noqa: F401
@@ -94,18 +94,19 @@ def export(path: Path, forecaster: Any) -> None:
         for node in program.graph.nodes:
             for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn"):
                 node.meta.pop(key, None)  # source paths: private, and two thirds of the file
-        file_bytes = write(program, json.dumps(description), len(arguments))
+        file_bytes = encode(program, json.dumps(description))
         write_atomically(path, lambda unfinished: unfinished.write_bytes(file_bytes))
 
 
-def _write_pt2(program: torch.export.ExportedProgram, description: str, inputs: int) -> bytes:
+def _encode_pt2(program: torch.export.ExportedProgram, description: str) -> bytes:
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={_DESCRIPTION_FILE: description})
     return buffer.getvalue()
 
 
-def _write_onnx(program: torch.export.ExportedProgram, description: str, inputs: int) -> bytes:
-    names = {"input_names": ["states", "forcings"][:inputs], "output_names": ["forecasts"]}
+def _encode_onnx(program: torch.export.ExportedProgram, description: str) -> bytes:
+    inputs = ["states", "forcings"][: len(program.graph_signature.user_inputs)]
+    names = {"input_names": inputs, "output_names": ["forecasts"]}
     # optimize: slow, and every runtime optimizes a program when it loads it
     exported = torch.onnx.export(program, (), dynamo=True, optimize=False, verbose=False, **names)
     exported.model.metadata_props.update({"forecaster": description})

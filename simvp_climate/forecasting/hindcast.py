@@ -72,7 +72,7 @@ def _write_or_resume(
     progress: bool,
 ) -> None:  # fmt: skip
     batch, count = identity["batch"], len(histories)
-    digests = _read_digests(unfinished, state_file, identity)
+    digests = _find_finished(unfinished, state_file, identity)
     if not digests:
         _save_state(state_file, identity, [])  # first: a store without this file counts as foreign
         _create_store(template(histories), unfinished, batch)
@@ -112,7 +112,7 @@ def _create_store(template: xr.Dataset, path: Path, batch: int) -> None:
     template.to_zarr(path, mode="w", encoding=encoding, **options)
 
 
-def _read_digests(path: Path, state_file: Path, identity: dict) -> list[str]:
+def _find_finished(path: Path, state_file: Path, identity: dict) -> list[str]:
     """Return the digests of the forecasts in an unfinished store."""
     if not path.exists():
         state_file.unlink(missing_ok=True)  # its store is gone

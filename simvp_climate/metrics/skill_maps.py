@@ -68,7 +68,7 @@ def skill_map(
     block_numbers = np.minimum(np.maximum(np.cumsum(verified_inits) - 1, 0) // length, block_count - 1)
 
     result = {}
-    for name, (squares, differences) in _accumulate(pairs, block_numbers).items():
+    for name, (squares, differences) in _sum_squares(pairs, block_numbers).items():
         squared_error, reference = squares
         with np.errstate(invalid="ignore", divide="ignore"):
             skill = 1 - squared_error / np.where(reference > 0, reference, np.nan)
@@ -90,7 +90,7 @@ def _cell_dims(pairs: Pairs, name: str) -> list[str]:
     return [dim for dim in ("level", "latitude", "longitude") if dim in pairs.forecast[name].dims]
 
 
-def _accumulate(pairs: Pairs, block_numbers: np.ndarray) -> dict[str, tuple[np.ndarray, "_BlockMeans"]]:
+def _sum_squares(pairs: Pairs, block_numbers: np.ndarray) -> dict[str, tuple[np.ndarray, "_BlockMeans"]]:
     """Return by variable the sums of squared errors of forecast and baseline, and block means of their difference."""
     names = [str(name) for name in pairs.forecast.data_vars]
     leads_count = pairs.complete.shape[1]

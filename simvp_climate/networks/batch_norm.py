@@ -5,7 +5,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
 
 
-def synchronize(network: nn.Module) -> None:
+def synchronize_batch_norms(network: nn.Module) -> None:
     """Convert every batch norm of a network in place, so that its statistics are over all processes, also on CPU."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:

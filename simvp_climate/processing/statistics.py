@@ -158,15 +158,15 @@ def compute_statistics(
         states_out = None if out is None else out[times_before : times_before + len(used)]
         times_before += len(used)
         leads = [min(history + lead, positions.shape[1] - 1) for lead in range(history)]
-        pairs = sampled[:, [history - 1, *leads]]
+        inits_and_leads = sampled[:, [history - 1, *leads]]
         chosen = _sample(len(used))
-        for start, states, block in _blocks(source, used, pairs, states_out):
+        for start, with_overlap, block in _read_blocks(source, used, inits_and_leads, states_out):
             stop = start + len(block)
             sample.update(np.ascontiguousarray(block[chosen[(chosen >= start) & (chosen < stop)] - start]))
             sums.add(block, series, used[start:stop])
             # a window belongs to the block that its last state lies in
-            ends_here = (pairs[:, -1] >= start) & (pairs[:, -1] < stop)
-            sums.add_changes(pairs[ends_here], states, stop - len(states))
+            ends_here = (inits_and_leads[:, -1] >= start) & (inits_and_leads[:, -1] < stop)
+            sums.add_changes(inits_and_leads[ends_here], with_overlap, stop - len(with_overlap))
     statistics = sums.statistics()
     if path is not None and statistics.incomplete is None:
         save_cached(path, statistics, sample.hexdigest())
@@ -219,12 +219,12 @@ class _Sums:
         self.squares += (squares * self.weights).sum(axis=(0, 2))
         self.count += len(block)
 
-    def add_changes(self, pairs: np.ndarray, states: np.ndarray, offset: int) -> None:
-        """Add the squared changes of windows; `pairs` are positions of the initialization and of each lead."""
-        for pair in pairs - offset:
-            init = apply_log(states[pair[:1]], self.log_scale)[0]
-            rows = np.empty((len(pair) - 1, *self.shape[:2]), dtype=np.float32)
-            for lead, position in enumerate(pair[1:]):
+    def add_changes(self, inits_and_leads: np.ndarray, states: np.ndarray, offset: int) -> None:
+        """Add the squared changes of windows from the initialization to each lead, which are at these positions."""
+        for init_position, *lead_positions in inits_and_leads - offset:
+            init = apply_log(states[init_position : init_position + 1], self.log_scale)[0]
+            rows = np.empty((len(lead_positions), *self.shape[:2]), dtype=np.float32)
+            for lead, position in enumerate(lead_positions):
                 with np.errstate(invalid="ignore"):  # infinite values are reported when all is read
                     change = apply_log(states[position : position + 1], self.log_scale)[0] - init
                 if self.missing is not None:
@@ -285,11 +285,11 @@ def apply_log(states: np.ndarray, log_scale: np.ndarray) -> np.ndarray:
     return states
 
 
-def _blocks(
-    source: Source, used: np.ndarray, pairs: np.ndarray, out: np.ndarray | None
+def _read_blocks(
+    source: Source, used: np.ndarray, inits_and_leads: np.ndarray, out: np.ndarray | None
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield (start of the block in `used`, states for the changes of `pairs` up to its end, the block)."""
-    overlap = int((pairs[:, -1] - pairs[:, 0]).max(initial=0))
+    """Yield (start of the block in `used`, states from which changes end in the block up to its end, the block)."""
+    overlap = int((inits_and_leads[:, -1] - inits_and_leads[:, 0]).max(initial=0))
     size = max(1, _BLOCK_BYTES // source.state_bytes)
     size = max(1, size // source.chunk_times, -(-overlap // source.chunk_times)) * source.chunk_times
     # blocks end where chunks end, so that no chunk is read twice

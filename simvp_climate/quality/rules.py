@@ -432,7 +432,7 @@ def unlike_training_period(
     is_unlabeled = [not fields[channel.variable].units for channel in normalizer.channels]
     # a season without snow or rain may vary little: only data without units must vary as in training
     spreads = np.where(is_unlabeled, statistics.std, np.maximum(statistics.std, normalizer.std))
-    implausible, fill_limits = [], plausible_fill_values(normalizer)
+    implausible, fill_limits = [], fill_value_limits(normalizer)
     for index, (channel, limits) in enumerate(zip(normalizer.channels, plausible_limits(normalizer), strict=True)):
         for value in (float(statistics.minimum[index]), float(statistics.maximum[index])):
             is_fill = is_fill_value(value) and not fill_limits[index, 0] <= value <= fill_limits[index, 1]
@@ -502,7 +502,7 @@ def _known_range(normalizer: Normalizer, index: int) -> tuple[float, float] | No
     return known if known and (units or known[0] <= low <= high <= known[1]) else None
 
 
-def plausible_fill_values(normalizer: Normalizer) -> np.ndarray:
+def fill_value_limits(normalizer: Normalizer) -> np.ndarray:
     """Return between which values a usual fill value may be a value, (channel, 2), in the units of the normalizer."""
     # three standard deviations stand for the range of training where that is unknown
     typical = normalizer.mean[:, np.newaxis] + normalizer.std[:, np.newaxis] * [-3, 3]
@@ -524,9 +524,9 @@ def implausible_states(
 ) -> Iterator[Finding]:
     """Yield a finding if a state (time, channel, latitude, longitude) in training's units cannot be true.
 
-    It breaks `plausible_limits`, or as it is `stored` it is a usual fill value beyond `plausible_fill_values`.
+    It breaks `plausible_limits`, or as it is `stored` it is a usual fill value beyond `fill_value_limits`.
     """
-    each = (plausible_limits(normalizer), plausible_fill_values(normalizer))
+    each = (plausible_limits(normalizer), fill_value_limits(normalizer))
     (lowest, highest), (lowest_fill, highest_fill) = (limits.T[..., np.newaxis, np.newaxis] for limits in each)
     low, high = (extremum.reduce(states, axis=(0, 2, 3))[:, None, None] for extremum in (np.fmin, np.fmax))
     if not ((low < np.fmax(lowest, lowest_fill)) | (high > np.fmin(highest, highest_fill))).any():

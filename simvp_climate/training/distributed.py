@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from simvp_climate.networks.batch_norm import synchronize
+from simvp_climate.networks.batch_norm import synchronize_batch_norms
 
 
 def count() -> tuple[int, int]:
@@ -76,7 +76,7 @@ def prepare(network: nn.Module, fabric: Fabric) -> nn.Module:
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)
     if fabric.world_size > 1:
-        synchronize(network)
+        synchronize_batch_norms(network)
     return network
 
 

@@ -121,7 +121,7 @@ class TrainingLoop:
                 step = self.epoch * self.steps_per_epoch + self.step
                 self._train_step(step, batches)
                 self.step += 1
-                self._after_step(step)
+                self._check_log_and_save(step)
         speed = int(self.sizes[first:].sum()) / max(time.monotonic() - started, 1e-9)
         self.train_split.check_unchanged()  # covers what was read since the last check
         return speed
@@ -150,7 +150,7 @@ class TrainingLoop:
         self.optimizer.step()
         _update_ema(self.state.ema, self.network, config.ema_decay, step)
 
-    def _after_step(self, step: int) -> None:
+    def _check_log_and_save(self, step: int) -> None:
         """Check the losses, log, save and stop, whenever one of these is due."""
         losses = self.state.losses
         log = bool(self.fabric.loggers) and (step + 1) % LOG_EVERY == 0

@@ -160,14 +160,14 @@ def test_a_failed_export_keeps_the_previous_program(forecaster, tmp_path, monkey
     path = tmp_path / "f.pt2"
     path.write_bytes(b"exported by simvp_climate once")
 
-    def fail(program, about, inputs):
+    def fail(program, about):
         raise OSError(28, "No space left on device")
 
     # skip the tracing, so that only the writing fails
     monkeypatch.setattr(
         torch.export, "export", lambda *args, **options: SimpleNamespace(graph=SimpleNamespace(nodes=()))
     )
-    monkeypatch.setattr(export, "_write_pt2", fail)
+    monkeypatch.setattr(export, "_encode_pt2", fail)
     with pytest.raises(OSError, match="No space left"):
         forecaster.export(path)
     assert path.read_bytes() == b"exported by simvp_climate once" and [p.name for p in tmp_path.iterdir()] == ["f.pt2"]

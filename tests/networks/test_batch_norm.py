@@ -4,7 +4,7 @@ import torch
 import torch.multiprocessing
 from torch import distributed, nn
 
-from simvp_climate.networks.batch_norm import SynchronizedBatchNorm2d, synchronize
+from simvp_climate.networks.batch_norm import SynchronizedBatchNorm2d, synchronize_batch_norms
 
 
 def norm_and_batch() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
@@ -20,7 +20,7 @@ def run_rank(rank: int, folder: str) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     norm, x, weight = norm_and_batch()
     samples = slice(0, 2) if rank == 0 else slice(2, 5)  # batches of different size
-    synchronize(norm)
+    synchronize_batch_norms(norm)
     x = x[samples].requires_grad_()
     y = norm(x)
     (y.square() * weight[samples]).sum().backward()
@@ -49,7 +49,7 @@ def test_one_process_and_evaluation_equal_plain_batch_norm():
     norm, x, _ = norm_and_batch()
     expected = norm.train()(x), norm.eval()(x)
     synchronized, _, _ = norm_and_batch()
-    synchronize(nn.Sequential(synchronized))
+    synchronize_batch_norms(nn.Sequential(synchronized))
     assert type(synchronized) is SynchronizedBatchNorm2d
     torch.testing.assert_close(synchronized.train()(x), expected[0])
     torch.testing.assert_close(synchronized.eval()(x), expected[1])

@@ -149,7 +149,7 @@ def test_limits_worked_out_by_hand():
     ]
     np.testing.assert_allclose(rules.plausible_limits(normalizer), expected, rtol=2e-6)
     fills = [[-310, 390], [-15, 20], [-7, 7], [-6, 8], [2e4, 9e4]]
-    np.testing.assert_allclose(rules.plausible_fill_values(normalizer), fills)
+    np.testing.assert_allclose(rules.fill_value_limits(normalizer), fills)
     np.testing.assert_allclose(tolerated_range("tcc", "%"), [-10.12, 110.12])
     np.testing.assert_allclose(tolerated_range("z1000", "m"), np.array([-1800, 1800]) + 111, atol=1)
 

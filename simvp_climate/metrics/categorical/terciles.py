@@ -71,7 +71,7 @@ def tercile_rpss(
             fitted = period("fitted", training["time"].values)
             refuse_overlap("the training period", fitted, pairs.verified_times)
         bands = latitude_bands([pairs.forecast, pairs.analysis, training], "latitude")
-        sums = [_rps_sums(pairs, training, rows, fair, skipna) for rows in bands]
+        sums = [_sum_weighted_rps(pairs, training, rows, fair, skipna) for rows in bands]
         rps, climatological = (sum(band.isel(system=i) for band in sums) for i in (0, 1))
         scores.append(1 - ratio(rps, climatological))
     table = concat(scores, "window").transpose("window", "level", "region", ..., missing_dims="ignore")
@@ -91,7 +91,7 @@ def tercile_rpss(
     return table
 
 
-def _rps_sums(pairs: Pairs, training: xr.Dataset, rows: slice, fair: bool, skipna: bool) -> xr.Dataset:
+def _sum_weighted_rps(pairs: Pairs, training: xr.Dataset, rows: slice, fair: bool, skipna: bool) -> xr.Dataset:
     """Return weighted sums over initializations and rows of the RPS of forecast and climatology, (system, ...)."""
     member = pairs.member
     sums = {}
