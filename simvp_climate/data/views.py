@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,12 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore, WrapperStore
 
 from simvp_climate.data.zarr_store import CheckedStore
+
+# the wrappers of untouched and of selected variables
+_WRAPPERS = (
+    "MemoryCachedArray", "CopyOnWriteArray", "_ElementwiseFunctionArray", "LazilyIndexedArray",
+    "LazilyVectorizedIndexedArray",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +60,24 @@ class View:
 def find_view(variable: xr.Variable) -> View | None:
     """Return a lazy variable as a view; None for dask, numbers in memory, results of arithmetic and unknown wrappers.
 
-    Versions of xarray differ in their wrappers: until October 2025 a selection stands around the functions that decode,
-    later within them.
+    A warning says which wrappers are unknown: whoever needs a view then reads through xarray.
     """
+    try:
+        view, unknown = _unwrap(variable), ""
+        data = getattr(variable, "_data", None)
+        if view is None and type(data).__module__.startswith("xarray.") and not _is_instance(data, *_WRAPPERS):
+            unknown = type(data).__name__
+    except (AttributeError, TypeError) as error:
+        view, unknown = None, str(error)
+    if unknown and not unknown.endswith("Adapter"):  # of numbers in memory
+        message = f"xarray {xr.__version__} wraps opened files in an unknown way ({unknown}): they are read through "
+        message += "xarray, which is slower. Update simvp_climate, or install an older xarray"
+        warnings.warn(message, stacklevel=2)
+    return view
+
+
+def _unwrap(variable: xr.Variable) -> View | None:
+    """Return the view; until October 2025 xarray put a selection around the functions that decode, later within."""
     data = getattr(variable, "_data", None)
     while _is_instance(data, "MemoryCachedArray", "CopyOnWriteArray"):
         data = data.array

@@ -84,6 +84,31 @@ def test_auto_reads_untouched_views_with_tensorstore(tmp_path):
         reader.open_source(lazy, "fast")
 
 
+@pytest.mark.parametrize("change", ["an unknown wrapper", "a missing method"])
+def test_unknown_insides_of_xarray_are_read_through_xarray(tmp_path, monkeypatch, change):
+    lazy = canonicalize(stored(dataset(), tmp_path / "s.zarr"), ["z500", "t2m"]).dataset
+    reference = expected(lazy)
+    if change == "a missing method":
+        monkeypatch.delattr("xarray.backends.zarr.ZarrArrayWrapper.get_array")
+        unknown = "get_array"
+    else:
+        for variable in lazy.data_vars.values():
+            known = type(variable.variable._data)
+            renamed = type("LazyArray", (known,), {"__module__": known.__module__})
+            variable.variable._data = renamed(variable.variable._data)
+        unknown = "LazyArray"
+    with pytest.warns(UserWarning, match=rf"xarray \d.* in an unknown way .*{unknown}.* read through xarray"):
+        source = reader.open_source(lazy)
+    np.testing.assert_array_equal(reader.read(source, np.array([0, 2, 3, 22])), reference[[0, 2, 3, 22]])
+    with pytest.warns(UserWarning, match="unknown way"):
+        assert reader.source_identity(source) is None  # statistics are not kept: a changed file would go unnoticed
+    with (
+        pytest.warns(UserWarning, match="unknown way"),
+        pytest.raises(ValueError, match="engine='tensorstore' cannot read 'z500'"),
+    ):
+        reader.open_source(lazy, "tensorstore")
+
+
 def test_dask_and_numbers_in_memory():
     ds = dataset()
     for chunked in (ds, ds.chunk(time=4)):
