@@ -111,7 +111,9 @@ def _commit() -> str | None:
         return None
 
 
-def identify(directory: Path | None, provenance: dict, splits: list[Split], arrays: Iterable[np.ndarray]) -> Run:
+def identify(
+    directory: Path | None, provenance: dict, requested: TrainConfig, splits: list[Split], arrays: Iterable[np.ndarray]
+) -> Run:
     """Return the run in a directory, with the fingerprint of its settings, data and `arrays` (grid, static fields)."""
     if directory is None:
         return Run(None)
@@ -124,6 +126,7 @@ def identify(directory: Path | None, provenance: dict, splits: list[Split], arra
         for name, value in provenance[group].items()
         if name not in RESUMABLE_FIELDS  # the saved plans keep the order of the windows
     }
+    settings["config.precision"] = requested.precision  # "auto" may choose another one where a run resumes
     settings |= {name: provenance[name] for name in ("training", "validation", "channels", "units")}
     settings["start_from"] = provenance.get("start_from", {}).get("sha256")
     if any(split.plan.mode == "stream" for split in splits):  # then each process reads shards of its own

@@ -8,8 +8,8 @@ from typing import Any
 from simvp_climate.data import reader
 from simvp_climate.processing.task import Task, is_finite
 
-# Settings that change no result: a run may be resumed with other values of these.
-RESUMABLE_FIELDS = ("progress", "memory", "engine", "save_minutes", "activation_checkpointing", "strategy")
+# Settings that change a result by rounding at most: a run may be resumed with other values of these.
+RESUMABLE_FIELDS = ("progress", "memory", "engine", "save_minutes", "activation_checkpointing", "strategy", "compile")
 _WARMUP = {"cosine": 0.1, "one-cycle": 0.3}
 _ROLLOUT_SHARE = 0.25
 
@@ -151,11 +151,11 @@ class TrainConfig:
     precision
         "32-true", "bf16-mixed", or "16-mixed" with scaled gradients (GPU only); "auto" is bfloat16 on a GPU or CPU that
         has it in hardware (avx512_bf16 or amx_bf16 in /proc/cpuinfo), float32 elsewhere. `provenance["config"]` has the
-        choice, and a run resumes only with the same one.
+        choice; a run that resumes where it is another one warns.
     compile
         Compile the network with `torch.compile`, also that of the returned forecaster: the same weights up to rounding.
         "auto" compiles on CUDA, and warns where that does not work; True is an error there. The first steps then take
-        minutes.
+        minutes. A run may be resumed with another choice.
     activation_checkpointing
         Recompute activations in the backward pass instead of keeping them: less memory, more time, the same numbers.
         A run that did not fit may be resumed with it.

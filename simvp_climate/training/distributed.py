@@ -89,23 +89,50 @@ def _shard(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
     return network
 
 
-def gather(state: Any) -> Any:
-    """Return a nested state with whole tensors on the host in place of parts; all processes must call this."""
-    if isinstance(state, dict):
-        return {name: gather(value) for name, value in state.items()}
-    if isinstance(state, list):
-        return [gather(value) for value in state]
-    return state.full_tensor().cpu() if isinstance(state, DTensor) else state
+def gather(state: Any, keep: bool = True) -> Any:
+    """Return a nested state with whole tensors on the host in place of parts; all processes must call this.
 
-
-def place_like(value: Tensor, other: Tensor) -> Tensor:
-    """Return a whole tensor placed like another one of its shape: on its device, in parts, in the same order in memory.
-
-    Fused optimizers go through weights and moments in the order of memory. All processes must call this.
+    A process that does not `keep` them has None in their place.
     """
+    if isinstance(state, dict):
+        return {name: gather(value, keep) for name, value in state.items()}
+    if isinstance(state, list):
+        return [gather(value, keep) for value in state]
+    if not isinstance(state, DTensor):
+        return state
+    whole = state.full_tensor()
+    return whole.cpu() if keep else None
+
+
+def share(fabric: Fabric, state: Any) -> Any:
+    """Return the nested state of the first process in all, elsewhere with tensors on "meta" that `place_like` fills."""
+    outline = fabric.broadcast(_outline(state))
+    return state if fabric.is_global_zero else outline
+
+
+def _outline(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {name: _outline(value) for name, value in state.items()}
+    if isinstance(state, list):
+        return [_outline(value) for value in state]
+    return state.to("meta") if isinstance(state, Tensor) and state.dim() else state
+
+
+def place_like(value: Tensor, other: Tensor, fabric: Fabric) -> Tensor:
+    """Return a tensor of the first process placed like another one of its shape: same device, parts, order in memory.
+
+    Fused optimizers go through weights and moments in the order of memory. One tensor at a time is whole on the device:
+    a state of which every process keeps a part only may not fit there. All processes must call this.
+    """
+    if fabric.world_size == 1:
+        return torch.empty_like(other, dtype=value.dtype).copy_(value)
+    whole = torch.empty(value.shape, dtype=value.dtype, device=other.device)
+    if fabric.is_global_zero:
+        whole.copy_(value)
     if isinstance(other, DTensor):
-        return distribute_tensor(value.to(other.device).contiguous(), other.device_mesh, other.placements)
-    return torch.empty_like(other, dtype=value.dtype).copy_(value)
+        return distribute_tensor(whole, other.device_mesh, other.placements)
+    torch.distributed.broadcast(whole, src=0)
+    return torch.empty_like(other, dtype=value.dtype).copy_(whole)
 
 
 def total(fabric: Fabric, values: Tensor) -> Tensor:

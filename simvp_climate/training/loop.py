@@ -71,8 +71,10 @@ class TrainingLoop:
         self.rollout_start = self.total_steps
         if config.rollout > 1:
             self.rollout_start -= max(1, round(config.rollout_share * self.total_steps))
+        self.logs = fabric.broadcast(bool(fabric.loggers))  # the first process may be the only one with a logger
         losses = LossMonitor(fabric, self.stream.sizes / self.sizes)
-        self.state = TrainingState(self.network, self.optimizer, fabric.strategy.precision, losses)
+        scaler, switches = fabric.strategy.precision, {"precision": config.precision, "compile": config.compile}
+        self.state = TrainingState(self.network, self.optimizer, scaler, losses, switches)
         self.epoch, self.step = 0, 0  # the current epoch, and the steps done in it
 
     def fit(self) -> list[dict]:
@@ -98,15 +100,15 @@ class TrainingLoop:
 
     def _resume(self) -> None:
         """Restore the saved state of the run, if there is one."""
-        saved = self.fabric.broadcast(checkpoint.resume(self.run))
+        saved = distributed.share(self.fabric, checkpoint.resume(self.run))
         if not saved:
             return
-        self.state.restore(saved)
+        self.state.restore(saved, self.fabric)
         old, new = saved["versions"], self.state.versions
-        if changed := [f"{name} {old[name]} (now {new[name]})" for name in sorted(old) if old[name] != new[name]]:
+        if changed := [f"{name} {old[name]} (now {new[name]})" for name in sorted(old) if old[name] != new.get(name)]:
             warnings.warn(
-                f"the run in {str(self.run.directory)!r} was saved by {', '.join(changed)}. It resumes, but may end "
-                "with different digits than with one version throughout",
+                f"the run in {str(self.run.directory)!r} was saved with {', '.join(changed)}. It resumes, but may end "
+                "with different digits than with the same throughout",
                 stacklevel=4,
             )
 
@@ -153,7 +155,7 @@ class TrainingLoop:
     def _check_log_and_save(self, step: int) -> None:
         """Check the losses, log, save and stop, whenever one of these is due."""
         losses = self.state.losses
-        log = bool(self.fabric.loggers) and (step + 1) % LOG_EVERY == 0
+        log = self.logs and (step + 1) % LOG_EVERY == 0
         check, save, stop = self.pacer.after_step(len(losses.pending), log or self.step == self.steps_per_epoch)
         if not check:
             return
@@ -215,7 +217,9 @@ class TrainingLoop:
             forecast_BTCHW, truth_BTCHW = loss.forecast(self.wrapped, batch, self.valid_split.inits, loss.max_leads)
             total += len(batch.windows) * float(loss.error(forecast_BTCHW, truth_BTCHW))
             squares = squares + loss.squared_errors(forecast_BTCHW, batch).double().cpu().numpy()
-            if self.stop.asked:
+            stop = self.stop.asked is not None
+            # with weights in parts, all processes take part in every forecast
+            if distributed.any_of(self.fabric, stop) if self.config.strategy == "fsdp" else stop:
                 break
         self.network.load_state_dict(current)
         sums = torch.tensor([total, *squares.flat], dtype=torch.float64, device=self.fabric.device)
@@ -228,7 +232,7 @@ class TrainingLoop:
         """Save the state between two steps; weights that are not finite are an error instead."""
         self._check_weights()
         plans = [split.plan for split in (self.train_split, self.valid_split) if split is not None]
-        checkpoint.save(self.run, plans, self.state.to_dict())
+        checkpoint.save(self.run, plans, self.state.to_dict(self.fabric))
         self.pacer.saved_at = time.monotonic()
 
     def _check_weights(self) -> None:
@@ -266,33 +270,39 @@ class TrainingLoop:
 class TrainingState:
     """Everything that a resumed run needs to end as if it had not been stopped."""
 
-    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, scaler: Precision, losses: "LossMonitor"):
+    def __init__(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, scaler: Precision, losses: "LossMonitor",
+        switches: dict[str, str | bool],
+    ):  # fmt: skip
         self.parts = {"network": network, "optimizer": optimizer, "scaler": scaler}  # scaler: of fp16 gradients
         self.losses = losses
         # running average of the weights; that of the best epoch, and its validation loss
         self.ema, self.selected, self.best_loss = _copy_weights(network), _copy_weights(network), math.inf
         self.records: list[dict] = []  # the training curve
         self.speeds: list[float] = []  # windows per second
-        self.versions = {name: version(name) for name in ("simvp-climate", "torch")}  # these decide the digits
+        # these decide the digits
+        self.versions = {name: version(name) for name in ("simvp-climate", "torch")} | switches
 
-    def to_dict(self) -> dict:
-        """Return what `restore` takes, as values that torch saves; all processes must call this."""
+    def to_dict(self, fabric: Fabric) -> dict:
+        """Return what `restore` takes, whole in the first process only; all processes must call this."""
         names = ("ema", "selected", "best_loss", "records", "speeds", "versions")
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {name: getattr(self, name) for name in names}
-        state, losses = distributed.gather(state), self.losses
+        state, losses = distributed.gather(state, keep=fabric.is_global_zero), self.losses
         return {**state, "losses": losses.values, "recent_losses": list(losses.recent), "leads": losses.leads}
 
-    def restore(self, saved: dict) -> None:
-        """Take over a saved state."""
+    def restore(self, saved: dict, fabric: Fabric) -> None:
+        """Take over a saved state, of which the first process has the tensors; all processes must call this."""
         network, optimizer = self.parts["network"], self.parts["optimizer"]
         weights = network.state_dict()
         for name in ("network", "ema", "selected"):
-            saved[name] = {key: distributed.place_like(value, weights[key]) for key, value in saved[name].items()}
+            saved[name] = {
+                key: distributed.place_like(value, weights[key], fabric) for key, value in saved[name].items()
+            }
         parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
         for index, moments in saved["optimizer"]["state"].items():
             for name in sorted(moments.keys() - {"step"}):  # all processes in the same order
-                moments[name] = distributed.place_like(moments[name], parameters[index])
+                moments[name] = distributed.place_like(moments[name], parameters[index], fabric)
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])
         self.losses.values, self.losses.leads = saved["losses"], saved["leads"]
@@ -339,12 +349,14 @@ class LossMonitor:
 class StepPacer:
     """Decide after each step whether to check the losses, save the state, or stop.
 
-    Several processes check at the same steps and agree there whether to stop: if one was signalled, all stop.
+    Several processes check at the same steps and agree there: if one was signalled, all stop; if the first, which has
+    the directory, is to save, all do.
     """
 
     def __init__(self, fabric: Fabric, stop: Stop, config: TrainConfig, run: Run):
         self.fabric, self.stop = fabric, stop
         self.save_seconds = math.inf if run.directory is None else 60 * config.save_minutes
+        self.max_batches = LOSS_CHECK_EVERY if config.save_minutes or fabric.world_size == 1 else 1
         self.check_every = LOSS_CHECK_EVERY if fabric.world_size == 1 else 1
         self.checked_at = self.saved_at = time.monotonic()
 
@@ -355,13 +367,13 @@ class StepPacer:
         check = required or pending >= self.check_every
         if self.fabric.world_size == 1:
             check = check or save or stop
-        elif check:  # agree whether to stop, and when to check again
+        elif check:  # agree whether to save and to stop, and when to check again
             seconds = (time.monotonic() - self.checked_at) / pending / self.fabric.world_size
-            values = torch.tensor([float(stop), seconds], device=self.fabric.device)
-            stops, seconds = distributed.total(self.fabric, values).tolist()
+            values = torch.tensor([float(save), float(stop), seconds], device=self.fabric.device)
+            saves, stops, seconds = distributed.total(self.fabric, values).tolist()
             self.checked_at = time.monotonic()
-            self.check_every = max(1, min(LOSS_CHECK_EVERY, int(SYNC_SECONDS / max(seconds, 1e-9))))
-            stop = bool(stops)
+            self.check_every = max(1, min(self.max_batches, int(SYNC_SECONDS / max(seconds, 1e-9))))
+            save, stop = bool(saves), bool(stops)
         return check, save, stop
 
 

@@ -103,14 +103,18 @@ def train(
     model = transfer.choose_model(model, start_from)
     leads = config.leads(task)
     accelerator = tensors.choose_device(device)
-    wanted, config = config.precision, _resolve_precision(config, accelerator)
+    requested, config = config, _resolve_precision(config, accelerator)
     compile = config.strategy == "ddp" and tensors.choose_compile(config.compile, accelerator)
     config = dataclasses.replace(config, compile=compile)
     fabric = distributed.start(accelerator, config.precision, logger, config.strategy)
     if config.batch_size % fabric.world_size:
         rule = f"must be a multiple of {fabric.world_size}, the number of processes that share each batch"
         raise ValueError(f"batch_size={config.batch_size} {rule}")
-    if config.progress and wanted == "auto" and accelerator == "cpu" and config.precision == "bf16-mixed":
+    chosen = {"precision": config.precision, "compile": config.compile}
+    if chosen != (first := fabric.broadcast(chosen)):
+        message = f"'auto' is {chosen} in process {fabric.global_rank} and {first} in the first one"
+        raise ValueError(f"{message}: set precision and compile in TrainConfig, or start all on machines of one kind")
+    if config.progress and requested.precision == "auto" and accelerator == "cpu" and config.precision == "bf16-mixed":
         fabric.print("training in bfloat16, which this CPU has; for float32 set TrainConfig(precision='32-true')")
     # only the first process saves
     with checkpoint.lock(directory if fabric.is_global_zero else None) as run_directory, signals.watch() as stop:
@@ -134,7 +138,7 @@ def train(
             if start_from is not None:
                 provenance["start_from"] = transfer.start_network(network, start_from, setup.roles, config, fabric)
             grid = setup.latitude, setup.longitude
-            run = checkpoint.identify(run_directory, provenance, splits, [*grid, statics])
+            run = checkpoint.identify(run_directory, provenance, requested, splits, [*grid, statics])
             forcings = tensors.Forcings(task, *grid, statics, setup.weights, fabric.device)
             loss = Loss(config, setup, normalizer, forcings, fabric.device)
             with memory.explain_errors(config):

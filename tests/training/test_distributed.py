@@ -30,6 +30,7 @@ if "PYTHONHASHSEED" not in os.environ:  # with 0 and 1 the moments of AdamW are 
     os.environ["PYTHONHASHSEED"] = os.environ.get("RANK", "0")
     os.execv(sys.executable, [sys.executable, *sys.argv])
 sys.path.insert(0, sys.argv[1])
+from lightning_fabric.loggers import CSVLogger
 from factories import quick, tiny_model, waves
 import simvp_climate as sc
 from simvp_climate.training import loop
@@ -38,10 +39,17 @@ update = loop._update_ema
 
 def stop_early(ema, network, decay, step):
     update(ema, network, decay, step)
-    if step == 1 and sys.argv[5] == "stop" and sc.is_first_process():
+    if step == 1 and sys.argv[5] == "epoch" and sc.is_first_process():
         signal.raise_signal(signal.SIGTERM)
 
-loop._update_ema = stop_early
+def stop_in_validation(self):
+    if sys.argv[5] == "validation" and sc.is_first_process():
+        signal.raise_signal(signal.SIGTERM)
+    return validate(self)
+
+validate = loop.TrainingLoop._validate
+loop._update_ema, loop.TrainingLoop._validate = stop_early, stop_in_validation
+loop.LOG_EVERY = 4  # with a logger in the first process only
 ds = waves(times=61)
 forecaster = sc.train(
     sc.Task(["z500", "t2m"], history=2, horizon=2),
@@ -50,9 +58,10 @@ forecaster = sc.train(
     model=tiny_model(padding="sphere"),
     config=quick(
         epochs=2, batch_size=6, accumulate_grad_batches=int(sys.argv[3]), rollout=2, validation_windows=15,
-        strategy=sys.argv[4],
+        strategy=sys.argv[4], save_minutes=0,
     ),
     directory=sys.argv[2],
+    logger=CSVLogger(sys.argv[2] + "-log") if sc.is_first_process() else None,
     device="cpu",
 )
 print("loss", forecaster.provenance["epochs"][-1]["loss"])
@@ -61,18 +70,18 @@ if sc.is_first_process():
 """
 
 
-def run(directory: Path, count: int, accumulate: int = 1, strategy: str = "ddp", stop: bool = False) -> str:
-    """Train in some processes, and return what they print."""
+def run(directory: Path, count: int, accumulate: int = 1, strategy: str = "ddp", stop: str = "") -> str:
+    """Train in some processes, stopped in the "epoch" or the "validation" if `stop`, and return what they print."""
     script = directory.with_suffix(".py")
     script.write_text(SCRIPT)
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count > 1 else []
-    arguments = [str(TESTS), str(directory), str(accumulate), strategy, "stop" if stop else "whole"]
+    arguments = [str(TESTS), str(directory), str(accumulate), strategy, stop]
     done = subprocess.run(
         [sys.executable, *launch, str(script), *arguments],
         capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert bool(done.returncode) == stop, done.stderr
-    if stop:
+    assert bool(done.returncode) == bool(stop), done.stderr
+    if stop == "epoch":
         # the processes agree on the step, which may be a later one
         steps = re.findall(r"training stopped by .* in epoch 1 of 2, after step (\d) of", done.stderr)
         assert len(steps) == count and len(set(steps)) == 1, done.stderr
@@ -121,7 +130,7 @@ def test_two_processes_accumulate_what_one_accumulates(tmp_path, strategy):
 
 @needs_sharding
 def test_sharded_weights_train_and_resume_as_whole_ones(tmp_path, one):
-    run(tmp_path / "sharded", 2, strategy="fsdp", stop=True)
+    run(tmp_path / "sharded", 2, strategy="fsdp", stop="epoch")
     saved = torch.load(tmp_path / "sharded" / "training.pt", weights_only=True)
     # the state holds whole tensors
     shapes = {name: value.shape for name, value in one.network.state_dict().items()}
@@ -139,7 +148,7 @@ def test_sharded_weights_train_and_resume_as_whole_ones(tmp_path, one):
 )
 def test_a_run_resumes_with_the_other_strategy(tmp_path, one, first, second):
     """Whole weights are in another order in memory than sharded ones, and so must be the moments of AdamW."""
-    for (count, strategy), stop in ((first, True), (second, False)):
+    for (count, strategy), stop in ((first, "epoch"), (second, "")):
         run(tmp_path / "run", count, strategy=strategy, stop=stop)
     assert_nearly_the_same(one, load(tmp_path / "run"))
 
@@ -148,7 +157,7 @@ def test_a_run_resumes_with_the_other_strategy(tmp_path, one, first, second):
 @pytest.mark.slow
 def test_a_resumed_run_with_sharded_weights_is_exact(tmp_path):
     run(tmp_path / "whole", 2, strategy="fsdp")
-    for stop in (True, False):
+    for stop in ("epoch", "validation", ""):
         run(tmp_path / "stopped", 2, strategy="fsdp", stop=stop)
     whole, resumed = load(tmp_path / "whole"), load(tmp_path / "stopped")
     assert whole.provenance["epochs"] == resumed.provenance["epochs"]
@@ -191,6 +200,7 @@ STOPPED = """
 import sys
 import time
 sys.path.insert(0, sys.argv[1])
+from lightning_fabric.loggers import CSVLogger
 from factories import quick, tiny_model, waves
 import simvp_climate as sc
 from simvp_climate.training import loop

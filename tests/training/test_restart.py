@@ -4,6 +4,7 @@ import dataclasses
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -95,8 +96,18 @@ def test_resuming_a_run_of_another_version_warns(tmp_path, monkeypatch):
     state = torch.load(tmp_path / "run" / "training.pt", weights_only=True)
     state["versions"]["torch"] = "1.0"
     torch.save(state, tmp_path / "run" / "training.pt")
-    with pytest.warns(UserWarning, match="saved by torch 1.0 .now 2.*different digits"):
+    with pytest.warns(UserWarning, match="saved with torch 1.0 .now 2.*different digits"):
         run(config=quick(epochs=2), directory=tmp_path / "run")
+
+
+def test_a_run_resumes_where_auto_chooses_another_precision(tmp_path, monkeypatch):
+    config = quick(epochs=2, precision="auto")
+    for bfloat16, warning in ((True, None), (False, "precision bf16-mixed .now 32-true.*different digits")):
+        monkeypatch.setattr("simvp_climate.training.train._cpu_has_bfloat16", lambda answer=bfloat16: answer)
+        with nullcontext() if warning is None else pytest.warns(UserWarning, match=warning):
+            run(config=config, directory=tmp_path / "run")
+    with pytest.raises(ValueError, match="config.precision is '32-true', was 'auto'"):
+        run(config=quick(epochs=2, precision="32-true"), directory=tmp_path / "run")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
