@@ -30,9 +30,9 @@ def _is_cuda(value: object) -> bool:
 class _CudaIsMeta(TorchFunctionMode):
     """Take the meta device wherever a function of torch is asked for a CUDA device, and memory without pinning it."""
 
-    def __init__(self, pinned: list[torch.Size]):
+    def __init__(self, log: SimpleNamespace):
         super().__init__()
-        self.pinned = pinned
+        self.log = log
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -48,18 +48,25 @@ class _CudaIsMeta(TorchFunctionMode):
         if function in AUTOCAST and torch.is_autocast_enabled("cuda"):  # the meta device has no autocast
             dtype = AUTOCAST[function] or torch.get_autocast_dtype("cuda")
             args = [value.to(dtype) if isinstance(value, torch.Tensor) else value for value in args]
-        result = function(*args, **kwargs)
+        if function is torch.Tensor.pin_memory:
+            result, pin = args[0].clone(), True
+        else:
+            result = function(*args, **kwargs)
         if pin:
-            self.pinned.append(result.shape)
+            self.log.pinned.append(result)
+        if function is torch.Tensor.__getitem__ and args[0].device.type == "meta":
+            # torch makes a tensor of a list, out of sight of the dispatcher, and copies it
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            self.log.blocking += [torch.Size([len(part)]) for part in index if isinstance(part, list)]
         return result
 
 
 class _OneDevice(TorchDispatchMode):
-    """Raise an error for operations on tensors of two devices, and answer what the host reads."""
+    """Raise an error for operations on tensors of two devices, note copies, and answer what the host reads."""
 
-    def __init__(self, reads: list[torch.Size]):
+    def __init__(self, log: SimpleNamespace):
         super().__init__()
-        self.reads = reads
+        self.log = log
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, function._schema.name
@@ -81,10 +88,25 @@ class _OneDevice(TorchDispatchMode):
         result = function(*args, **kwargs)
         if name == "aten::_to_copy" and not on_gpu and result.device.type == "meta":
             result.sent = args[0].detach().clone()
+            self._note_copy(args[0], result, kwargs.get("non_blocking"))
+        if name == "aten::copy_" and result.device.type == "meta" and args[1].device.type == "cpu":
+            self._note_copy(args[1], result, kwargs.get("non_blocking") or args[2:] == (True,))
         return result
 
+    def _note_copy(self, host, gpu, non_blocking):
+        """Note a copy to the GPU for which the host waits: one of other than whole pinned memory, or that converts."""
+        by_stride = sorted(range(host.dim()), key=host.stride, reverse=True)
+        pinned = {tensor.untyped_storage().data_ptr() for tensor in self.log.pinned}
+        if not (
+            non_blocking
+            and host.untyped_storage().data_ptr() in pinned
+            and host.permute(by_stride).is_contiguous()
+            and host.dtype == gpu.dtype
+        ):
+            self.log.blocking.append(host.shape)
+
     def _read(self, tensor):
-        self.reads.append(tensor.shape)
+        self.log.reads.append(tensor.shape)
         if hasattr(tensor, "sent"):
             return tensor.sent
         return torch.full(tensor.shape, tensor.dtype == torch.bool, dtype=tensor.dtype, device="cpu")
@@ -93,7 +115,8 @@ class _OneDevice(TorchDispatchMode):
 @contextmanager
 def fake_cuda(monkeypatch, free: int = 2**30, bfloat16: bool = True) -> Iterator[SimpleNamespace]:
     """Provide a fake GPU with some bytes of free memory; yield what it was asked for."""
-    log = SimpleNamespace(pinned=[], reads=[], restored=[], events=[], awaited=[])
+    # for each copy to the GPU in `blocking` and from it in `reads`, the host waits
+    log = SimpleNamespace(pinned=[], blocking=[], reads=[], restored=[], events=[], awaited=[])
 
     def record_event():
         log.events.append(len(log.events))
@@ -126,7 +149,7 @@ def fake_cuda(monkeypatch, free: int = 2**30, bfloat16: bool = True) -> Iterator
     # else a module that moves gets new parameters, which its optimizer does not have
     torch.__future__.set_swap_module_params_on_conversion(True)
     try:
-        with _OneDevice(log.reads), _CudaIsMeta(log.pinned):
+        with _OneDevice(log), _CudaIsMeta(log):
             yield log
     finally:
         torch.__future__.set_swap_module_params_on_conversion(swap)

@@ -176,11 +176,13 @@ def test_states_kept_on_the_gpu_give_the_same_batches(device):
         torch.testing.assert_close(on_cpu.states, on_gpu.states.cpu(), rtol=0, atol=0)
 
 
-def test_batches_are_right_while_the_gpu_lags_behind(device):
+def test_batches_are_right_while_the_gpu_lags_behind(device, monkeypatch):
     """The host fills pinned memory again that the GPU may not have copied yet."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))  # the states stay on the host
     states = np.arange(200 * 2 * 64 * 64, dtype=np.float32).reshape(200, 2, 64, 64)
     received, expected = [], []
-    for batch in open_stream("cpu", Plan("memory"), states).epoch(0):
+    for batch in open_stream(device, Plan("memory"), states).epoch(0):
+        assert batch.states.is_pinned() == (device == "cuda")
         if device == "cuda":
             torch.cuda._sleep(20_000_000)  # cycles, about 10 ms
         received.append(batch.states.to(device, non_blocking=True))

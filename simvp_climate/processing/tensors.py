@@ -67,6 +67,13 @@ def _compiler_error(device: str) -> str | None:
     return None
 
 
+def to_device(values: np.ndarray, device: torch.device) -> Tensor:
+    """Return values on a device, without waiting for what a GPU still has to do."""
+    tensor = torch.from_numpy(values)
+    # from other than pinned memory, the host waits until the GPU has copied
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 class Forcings:
     """The forcings of each input state: static fields, and varying ones at its own time and `history` steps later."""
 
@@ -115,10 +122,10 @@ class Forcings:
             unique, inverse = np.unique(np.stack([np.asarray(index) for index in times], axis=1), return_inverse=True)
             names, step = self.task.forcings, parse_step(self.task.step)
             coefficients = forcings.longitude_harmonics(names, type(init_times)(unique), self.latitude, step)
-            fields_NFHW = torch.as_tensor(coefficients, device=self.device) @ self.basis_3W
+            fields_NFHW = to_device(coefficients, self.device) @ self.basis_3W
             for channel in self.clipped_channels:
                 fields_NFHW[:, channel].clamp_(min=0)
-            fields_BTFHW = fields_NFHW[torch.as_tensor(inverse.reshape(len(init_times), -1), device=self.device)]
+            fields_BTFHW = fields_NFHW[to_device(inverse.reshape(len(init_times), -1), self.device)]
             channels = [fields_BTFHW[:, :states], fields_BTFHW[:, history:]]
         if len(self.static_FHW):
             channels.append(self.static_FHW.expand(len(init_times), states, *self.static_FHW.shape))

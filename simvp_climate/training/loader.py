@@ -16,6 +16,7 @@ from torch import Tensor
 
 from simvp_climate.data import host_memory, reader
 from simvp_climate.data.reader import Request, Source
+from simvp_climate.processing.tensors import to_device
 
 _RING_SIZE = 4  # batches whose memory is reused in turn
 _MEMORY_SHARE = 0.6  # of the free memory
@@ -201,13 +202,13 @@ class WindowStream:
                     # mode "clip" writes straight into `out`; mode "raise" would copy through a buffer
                     np.take(states_NX.numpy(), taken, axis=0, out=out.numpy(), mode="clip")
                 else:
-                    torch.index_select(states_NX, 0, torch.from_numpy(taken).to(states_NX.device), out=out)
+                    torch.index_select(states_NX, 0, to_device(taken, self.device), out=out)
                 filled, used = filled + count, used + count
             try:
                 yield Batch(batch_NX.view(size, self.length, *self.sources[0].shape), batch_windows)
             finally:
-                if self._ring and torch.cuda.is_available():
-                    self._copied[batch % _RING_SIZE] = torch.cuda.current_stream().record_event()
+                if self._ring and self.device.type == "cuda":
+                    self._copied[batch % _RING_SIZE] = torch.cuda.current_stream(self.device).record_event()
 
     def _batch_memory(self, batch: int, size: int, states_NX: Tensor) -> Tensor:
         """Return a tensor to fill with a batch: on CPU the next one of the ring, on a GPU a new one."""
@@ -215,7 +216,7 @@ class WindowStream:
             return torch.empty((size * self.length, states_NX.shape[1]), device=states_NX.device)
         if not self._ring:
             shape = (self.batch_size * self.length, states_NX.shape[1])
-            if torch.cuda.is_available():
+            if self.device.type == "cuda":
                 self._ring = [torch.empty(shape, pin_memory=True) for _ in range(_RING_SIZE)]
             else:  # NumPy asks for huge pages: a copy into them takes two thirds of the time
                 self._ring = [torch.from_numpy(np.empty(shape, dtype=np.float32)) for _ in range(_RING_SIZE)]

@@ -31,6 +31,7 @@ class Loss:
         self.history, self.horizon, self.max_leads = task.history, task.horizon, setup.leads
         self.forcings, self.device, self.roles = forcings, device, setup.roles
         outputs = normalizer.select(self.roles.output_channels)
+        self.outputs = torch.tensor(self.roles.output_channels, device=device)
         self.scale = Scale(normalizer, device)
         self.input_scale = Scale(normalizer.select(self.roles.input_channels), device)
         self.output_scale = Scale(outputs, device)
@@ -69,8 +70,9 @@ class Loss:
 
     def forecast(self, network: nn.Module, batch: Batch, inits: pd.Index, leads: int) -> tuple[Tensor, Tensor]:
         """Return normalized forecast and truth of `leads` steps, (B, T, C, H, W) each; `inits` are of all windows."""
-        x_BTCHW = batch.states[:, : self.history + leads].to(self.device, non_blocking=True)
-        x_BTCHW = self.scale.normalize(x_BTCHW)
+        # copy whole windows: parts of pinned memory would first be gathered on the host, which waits for the GPU
+        x_BTCHW = batch.states.to(self.device, non_blocking=True)
+        x_BTCHW = self.scale.normalize(x_BTCHW[:, : self.history + leads])
         f_BTFHW = self.forcings(inits[batch.windows], leads)
         # the input channels come first
         input_BTCHW = x_BTCHW[:, : self.history, : len(self.roles.input_channels)]
@@ -95,8 +97,7 @@ class Loss:
 
     def _outputs(self, x_BTCHW: Tensor) -> Tensor:
         """Return the output channels; a view where these are all."""
-        channels = self.roles.output_channels
-        return x_BTCHW if len(channels) == x_BTCHW.shape[2] else x_BTCHW[:, :, channels]
+        return x_BTCHW if len(self.outputs) == x_BTCHW.shape[2] else x_BTCHW[:, :, self.outputs]
 
 
 def _column_name(channel: Channel, step: str, steps: int) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from simvp_climate.networks.simvp_v2 import SimVPv2
 from simvp_climate.processing import tensors
 from simvp_climate.processing.task import Task
 from simvp_climate.training import checkpoint, distributed, loop, memory
-from simvp_climate.training.loader import WindowStream
+from simvp_climate.training.loader import Plan, WindowStream
 from simvp_climate.training.train import train
 
 
@@ -64,6 +65,14 @@ def test_tensors_of_two_devices_do_not_mix(monkeypatch):
             value * other
         assert (value * other.to(torch.device("cuda")) * torch.tensor(2.0)).device.type == "meta"
         assert gpu.reads == []
+        assert gpu.blocking == [(3,)]
+        whole = torch.empty(4, 6, pin_memory=True)
+        whole.to("cuda", non_blocking=True), whole.T.to("cuda", non_blocking=True), whole[1:].pin_memory()
+        assert gpu.blocking == [(3,)]
+        # pageable; waited for; in parts; converted; an index
+        other.to("cuda", non_blocking=True), whole.to("cuda"), whole[:, 1:].to("cuda", non_blocking=True)
+        whole.to("cuda", torch.float16, non_blocking=True), value[[0, 2]]
+        assert gpu.blocking[1:] == [(3,), (4, 6), (4, 5), (4, 6), (2,)]
         assert other.to("cuda").cpu().tolist() == [1, 1, 1] and (value + 1).tolist() == [0, 0, 0]
         assert float(value.sum()) == 0 and bool(value.sum().isfinite())
         assert len(gpu.reads) == 4
@@ -121,22 +130,27 @@ def test_transforms_bounds_and_diagnostics_keep_to_the_gpu(monkeypatch, fused):
     assert fused == [True]
 
 
-def test_the_host_waits_for_the_gpu_only_when_it_checks_losses(monkeypatch, fused):
-    reads = []
+@pytest.mark.parametrize(
+    ("variables", "inputs", "rollout", "room"), [(["z500", "t2m"], [], 2, False), (["z500"], ["t2m"], 1, True)]
+)
+def test_the_host_waits_for_the_gpu_only_when_it_checks_losses(variables, inputs, rollout, room, monkeypatch, fused):
+    waits = []
     train_epoch = loop.TrainingLoop._train_epoch
 
-    def count_reads(self):
-        before = len(gpu.reads)
+    def count_waits(self):
+        reads, blocking = len(gpu.reads), len(gpu.blocking)
         speed = train_epoch(self)
-        reads.append(len(gpu.reads) - before)
-        assert len(self.stream) == 9
+        waits.append((len(gpu.reads) - reads, gpu.blocking[blocking:]))
+        assert len(self.stream) == 9 and self.stream._states.device.type == ("meta" if room else "cpu")
         return speed
 
-    monkeypatch.setattr(loop.TrainingLoop, "_train_epoch", count_reads)
+    monkeypatch.setattr(loop.TrainingLoop, "_train_epoch", count_waits)
     monkeypatch.setattr(loop, "LOSS_CHECK_EVERY", 4)
-    with fake_cuda(monkeypatch) as gpu:
-        on_gpu(waves(times=12), batch_size=1, precision="bf16-mixed")
-    assert reads == [3], "9 batches: after 4, after 8 and at the end"
+    monkeypatch.setattr(memory, "free_bytes", lambda fabric: 2**30)  # the network fits
+    task = Task(variables, inputs=inputs, history=2, horizon=2, forcings=["insolation", "coordinates"])
+    with fake_cuda(monkeypatch, free=2**30 if room else 2**10) as gpu:
+        on_gpu(waves(times=19 + 2 * rollout), task, batch_size=2, precision="bf16-mixed", rollout=rollout)
+    assert waits == [(3, [])], "9 batches: after 4, after 8 and at the end"
 
 
 @pytest.mark.parametrize("room", [True, False])
@@ -158,8 +172,18 @@ def test_states_are_kept_on_the_gpu_if_they_take_less_than_half_of_it(room, monk
         on_gpu(ds, batch_size=5)
     assert set(batches) == set(kept) == {"meta" if room else "cpu"} and len(batches) == 6
     # four batches in pinned memory, each filled again once the copies of its batch are done
-    assert gpu.pinned == [] if room else gpu.pinned == [(5 * 4, 2 * 8 * 16)] * 4
+    ring = [memory.shape for memory in gpu.pinned if memory.dim() == 2]
+    assert ring == ([] if room else [(5 * 4, 2 * 8 * 16)] * 4)
     assert gpu.awaited == ([] if room else [0, 1])
+
+
+def test_on_the_cpu_no_memory_is_pinned_where_there_is_a_gpu(monkeypatch):
+    states = np.arange(9 * 2, dtype=np.float32).reshape(9, 1, 1, 2)
+    source = SimpleNamespace(shape=(1, 1, 2), state_bytes=8)
+    with fake_cuda(monkeypatch) as gpu:
+        stream = WindowStream([source], [np.arange(9)[:, None]], batch_size=1, plan=Plan("memory"), states=states)
+        assert sorted(batch.states[0, 0, 0, 0, 0].item() for batch in stream.epoch(0)) == list(range(0, 18, 2))
+    assert gpu.pinned == gpu.events == []
 
 
 def test_free_memory_of_the_gpu_decides_what_fits(monkeypatch):

@@ -270,9 +270,7 @@ def test_a_forked_process_is_told_off():
 def test_memory_is_filled_again_only_after_the_gpu_has_copied_it(monkeypatch):
     """With a pretended GPU that copies a batch only when the host waits for it, as a busy one does."""
     sources, windows = parts(counted(60))
-    stream = WindowStream(sources, windows, batch_size=4, plan=Plan("memory"))
-    expected = seen(stream)
-    stream._ring = []
+    expected = seen(WindowStream(sources, windows, batch_size=4, plan=Plan("memory")))
     uncopied, copied = [], []
 
     def record_event() -> SimpleNamespace:
@@ -286,8 +284,9 @@ def test_memory_is_filled_again_only_after_the_gpu_has_copied_it(monkeypatch):
 
     empty = torch.empty
     monkeypatch.setattr(torch, "empty", lambda shape, pin_memory=False: empty(shape))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(record_event=record_event))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))  # the states stay on the host
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(record_event=record_event))
+    stream = WindowStream(sources, windows, batch_size=4, plan=Plan("memory"), device="cuda")
     for batch in stream.epoch(0):
         uncopied.append(batch.states)
     assert len(expected) == 15
