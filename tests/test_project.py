@@ -59,6 +59,12 @@ def in_rooms(module: str, rooms: set[str]) -> bool:
 
 
 @pytest.mark.parametrize("module", MODULES)
+def test_no_private_module_of_another_package_is_imported(module):
+    private = r"(zarr|xarray)\.(core|coding|backends)\b|torch\.distributed\.nn\b|(^|\.)_(?!_)"
+    assert not [name for name in imports(MODULES[module]) if re.search(private, name)]
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_layers(module):
     room = module.split(".")[0]
     for imported in package_imports(module):

@@ -17,11 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import xarray as xr
-from zarr.core.buffer.cpu import NDBuffer
 
 from simvp_climate.data.checksums import ArrayChecksums
 from simvp_climate.data.views import View, find_view, store_address, variable_identity
 from simvp_climate.data.zarr_store import DamagedChunkError, MissingChunkError
+
+try:
+    from zarr.buffer.cpu import NDBuffer
+except ModuleNotFoundError:  # zarr 3.0
+    NDBuffer = None
 
 ENGINES = ("auto", "zarr", "tensorstore")
 _TASK_BYTES = 2**23  # read by one task: a few chunks, so that the cores share a block
@@ -354,7 +358,7 @@ def _read_field(field: Field, start: int, stop: int, out: np.ndarray) -> None:
         return
     indices, order = _selection(view, start, stop)
     direct = not view.decoders and not any(isinstance(axis, np.ndarray) for axis in [*indices, *order])
-    if store is None and direct and view.array is not None and view.array.dtype == np.float32:
+    if store is None and direct and NDBuffer is not None and view.array is not None and view.array.dtype == np.float32:
         # decoded into the buffer itself: an array in between takes as long again
         view.array.get_basic_selection(tuple(indices), out=NDBuffer(target[tuple(order)]))
         return

@@ -59,8 +59,6 @@ def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.
 
     Raises
     ------
-    ImportError
-        If xarray-regrid is not installed.
     ValueError
         If a grid is unknown or not regular, a cell of the target reaches beyond the dataset, or a variable holds text,
         dates or classes (CF `flag_values`), which have no mean.
@@ -97,22 +95,20 @@ def _average(name: str, variable: xr.Variable, weights: dict[str, np.ndarray], m
     if variable.dtype.kind not in "fiub" or "flag_values" in variable.attrs:
         content = "classes" if "flag_values" in variable.attrs else variable.dtype
         raise ValueError(f"{name!r} holds {content}, which have no mean. Leave it out: ds.drop_vars({name!r})")
-    # xarray-regrid only applies our weights, to dask arrays and with NaN. Its own do not keep the area mean: they give
-    # rows at the poles no area, mix the edge rows along longitude, and split rows by degrees instead of area.
-    try:
-        from xarray_regrid.methods.conservative import apply_weights, format_weights
-    except ImportError as error:
-        raise ImportError("regrid needs xarray-regrid: pip install 'simvp-climate[regrid]'") from error
     # without coordinates, which xarray would align
     data = xr.DataArray(variable.astype(np.result_type(variable.dtype, np.float32)))
-    matrices = {}
-    for dim in [dim for dim in weights if dim in data.dims]:
-        matrix = xr.DataArray(weights[dim], dims=(dim, f"target_{dim}"))
-        matrices[dim] = format_weights(matrix, dim, data.dtype, data.chunksizes.get(dim), None)
-    # rounding may make the weights of half a cell sum to slightly less than a half
-    threshold = min(1 - min_valid + 1e-4, 1)
-    result = apply_weights(data, matrices, skipna=variable.dtype.kind == "f", nan_threshold=threshold)
-    return xr.Variable(result.dims, result.data, _portable_attrs(variable.attrs)).astype(data.dtype)
+    dims, matrices = [dim for dim in weights if dim in data.dims], []
+    for dim in dims:
+        matrix = xr.DataArray(weights[dim].astype(data.dtype), dims=(dim, f"new_{dim}"))
+        chunks = data.chunksizes.get(dim)  # the result has no larger ones
+        matrices.append(matrix if chunks is None else matrix.chunk({dim: chunks, f"new_{dim}": max(chunks)}))
+    mean = xr.dot(data.fillna(0), *matrices, dim=dims, optimize=True)
+    if variable.dtype.kind == "f":
+        valid = xr.dot(data.notnull(), *matrices, dim=dims, optimize=True)
+        # rounding may make the weights of half a cell sum to slightly less than a half
+        mean = mean / valid.where(valid >= max(min_valid - 1e-4, 1e-6))
+    mean = mean.rename({f"new_{dim}": dim for dim in dims}).transpose(*data.dims)
+    return xr.Variable(mean.dims, mean.data, _portable_attrs(variable.attrs)).astype(data.dtype)
 
 
 def _portable_attrs(attrs: dict, *others: str) -> dict:

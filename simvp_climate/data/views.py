@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 import zarr
 from zarr.abc.store import Store
-from zarr.storage import LocalStore, WrapperStore
+from zarr.storage import LocalStore
 
 from simvp_climate.data.zarr_store import CheckedStore
 
@@ -52,8 +52,8 @@ class View:
         if self.array is None:
             return None
         store = self.array.store
-        while isinstance(store, WrapperStore):
-            store = store._store
+        if isinstance(store, CheckedStore):
+            store = store.base
         return store.root / self.array.path if isinstance(store, LocalStore) else None
 
 
@@ -104,7 +104,7 @@ def _unwrap(variable: xr.Variable) -> View | None:
         array = data.get_array()
         if not isinstance(array.store, CheckedStore):  # raise an error for truncated chunks; absent ones stay allowed
             store = CheckedStore(array.store, missing_chunks="fill")
-            store.arrays = {array.path: array.metadata}
+            store.arrays = {array.path: array.metadata.to_dict()}
             array = zarr.open_array(store, path=array.path, mode="r")
         data = type(data)(array)
     stored = wrappers["LazilyIndexedArray"](data)
@@ -172,4 +172,4 @@ def _stamp(path: str) -> str:
 
 def store_address(store: Store) -> str:
     """Return the address of a store as the user gave it to `open_dataset`, or else as zarr prints it."""
-    return repr(store.path) if isinstance(store, WrapperStore) and hasattr(store, "path") else str(store)
+    return repr(store.path) if isinstance(store, CheckedStore) else str(store)

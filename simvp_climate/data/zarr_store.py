@@ -1,23 +1,25 @@
 """Open Zarr stores, local and remote, such that chunks that are absent, truncated or damaged are errors."""
 
+import asyncio
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 import zarr
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
-from zarr.codecs import BloscCodec, ShardingCodec, ShardingCodecIndexLocation
-from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
-from zarr.storage import LocalStore, WrapperStore
+from zarr.storage import LocalStore
 
 from simvp_climate.data.checksums import METADATA, Checksums, chunk_position, read_checksums
 from simvp_climate.data.netcdf_grib import decode_lead_times
 from simvp_climate.data.remote import open_remote_store, request_error
+
+if TYPE_CHECKING:  # zarr 3.0 lacks this module
+    from zarr.abc.buffer import Buffer, BufferPrototype
 
 _WRONG_CHECKSUM = "it does not match its checksum, or is in the place of another"
 # attributes of stores that this package writes, and how to write them again
@@ -60,7 +62,7 @@ def _open_group(store: "CheckedStore") -> xr.Dataset:
         # passed on, because open_zarr by itself warns before it falls back
         consolidated = group.metadata.consolidated_metadata is not None
         if consolidated or not store.path.startswith(("http://", "https://")):
-            store.arrays = {name: array.metadata for name, array in group.arrays()}
+            store.arrays = {name: array.metadata.to_dict() for name, array in group.arrays()}
     except (FileNotFoundError, ConnectionError, PermissionError, ImportError):
         raise
     except Exception as error:  # whatever zarr raises where a file is no JSON, or lacks or misspells an entry
@@ -136,33 +138,38 @@ class DamagedChunkError(ValueError):
     """A Zarr store has a chunk of another length or content than was written, or metadata that cannot be read."""
 
 
-class CheckedStore(WrapperStore[Store]):
+class CheckedStore(Store):
     """A Zarr store, read only, that raises an error for absent and truncated chunks.
 
     Zarr itself returns the fill value for an absent chunk, so that an unfinished download reads as a field of NaN or
     zeros. A chunk absent inside a shard was left out by its writer. Most codecs detect truncated chunks themselves, but
     Blosc reads past the end of a chunk into other memory, and zarr takes an empty shard for an absent one.
+
+    It is no `WrapperStore`, whose other ways of reading (`get_sync` in zarr 3.4) go past `get`.
     """
 
+    supports_writes = supports_deletes = supports_partial_writes = False
+
     def __init__(self, store: Store, path: str = "", missing_chunks: str = "error"):
-        super().__init__(store)
+        super().__init__(read_only=True)
+        self.base = store
         self.path = path or str(store)  # for messages
         self.missing_chunks = missing_chunks  # "error": an absent chunk raises MissingChunkError
         self.filled: set[str] = set()  # keys of the absent chunks that were read as the fill value so far
         # from `remember_times`: array -> (dimensions, shape of a chunk), and dimension -> times
         self._chunks: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
         self._times: dict[str, pd.Index] = {}
-        # array -> metadata with its codecs; set before xarray opens the store, so that coordinates are checked too
-        self.arrays: dict[str, ArrayV2Metadata | ArrayV3Metadata] = {}
+        # array -> metadata as in its file; set before xarray opens the store, so that coordinates are checked too
+        self.arrays: dict[str, dict[str, Any]] = {}
         self.checksums: Checksums | None = None
         self.metadata_files: dict[str, bytes] | None = {}  # their content by key, until it is compared
         self._checked: set[tuple[str, tuple[int, ...]]] = set()  # arrays and positions of the files checked so far
 
-    def _with_store(self, store: Store) -> "CheckedStore":
-        copy = CheckedStore(store, self.path, self.missing_chunks)
-        copy._chunks, copy._times, copy.arrays = self._chunks, self._times, self.arrays
-        copy.checksums = self.checksums
-        return copy
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CheckedStore) and self.base == other.base
+
+    def __str__(self) -> str:
+        return str(self.base)
 
     def remember_times(self, dataset: xr.Dataset) -> None:
         """Take the times that each chunk covers from the Dataset that xarray opened from this store."""
@@ -197,9 +204,11 @@ class CheckedStore(WrapperStore[Store]):
         names = [name for name in self.arrays if key.startswith(f"{name}/")]
         return max(names, key=len) if names else re.split(r"/c?[\d./]*$", key)[0]
 
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+    async def get(
+        self, key: str, prototype: "BufferPrototype", byte_range: ByteRequest | None = None
+    ) -> "Buffer | None":
         try:
-            content = await self._store.get(key, prototype, byte_range)
+            content = await self.base.get(key, prototype, byte_range)
         except Exception as error:
             if "://" in self.path and not isinstance(error, FileNotFoundError):
                 raise request_error(self.path, error) from error
@@ -208,11 +217,39 @@ class CheckedStore(WrapperStore[Store]):
         return content
 
     async def get_partial_values(
-        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
-    ) -> list[Buffer | None]:
+        self, prototype: "BufferPrototype", key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> "list[Buffer | None]":
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
-    def _check(self, key: str, content: Buffer | None, byte_range: ByteRequest | None) -> None:
+    async def get_ranges(
+        self, key: str, byte_ranges: Sequence[ByteRequest | None], *, prototype: "BufferPrototype", **limits: int | None
+    ) -> "AsyncIterator[Sequence[tuple[int, Buffer | None]]]":
+        """Yield all ranges, each read by `get`, which checks it; zarr 3.4 would merge them within the limits."""
+        contents = await asyncio.gather(*(self.get(key, prototype, byte_range) for byte_range in byte_ranges))
+        yield list(enumerate(contents))
+
+    async def exists(self, key: str) -> bool:
+        return await self.base.exists(key)
+
+    @property
+    def supports_listing(self) -> bool:
+        return self.base.supports_listing
+
+    def list(self) -> AsyncIterator[str]:
+        return self.base.list()
+
+    def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        return self.base.list_prefix(prefix)
+
+    def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        return self.base.list_dir(prefix)
+
+    async def _refuse(self, *arguments: object) -> None:
+        raise PermissionError(f"the store {self.path!r} is open for reading only")
+
+    set = delete = set_partial_values = _refuse
+
+    def _check(self, key: str, content: "Buffer | None", byte_range: ByteRequest | None) -> None:
         if key.rsplit("/", 1)[-1] in METADATA:
             if content is not None and self.metadata_files is not None:
                 self.metadata_files[key] = content.to_bytes()
@@ -224,7 +261,7 @@ class CheckedStore(WrapperStore[Store]):
             return
         match byte_range:
             case None:
-                expected = _stored_length_by_header(self.arrays.get(self._array_of(key)), content)
+                expected = _stored_length_by_header(self.arrays.get(self._array_of(key), {}), content)
             case RangeByteRequest(start, end):
                 expected = end - start
             case SuffixByteRequest(expected):
@@ -260,27 +297,26 @@ class CheckedStore(WrapperStore[Store]):
         return DamagedChunkError(f"{message}. Copy or download it again")
 
 
-def _stored_length_by_header(array: ArrayV2Metadata | ArrayV3Metadata | None, chunk: Buffer) -> int:
+def _stored_length_by_header(metadata: dict[str, Any], chunk: "Buffer") -> int:
     """Return the length in bytes that the header of a chunk states; without a header, its present length."""
-    codec = None
-    if isinstance(array, ArrayV2Metadata):
-        codec = array.compressor or (array.filters or [None])[-1]
-    elif array is not None:
-        codec = array.codecs[-1]
-    # format 2, and what numcodecs puts into format 3
-    names = getattr(codec, "codec_id", ""), getattr(codec, "codec_name", "")
-    if isinstance(codec, BloscCodec) or names[0] == "blosc" or names[1] == "numcodecs.blosc":
+    by_format = metadata.get("codecs"), metadata.get("filters"), [metadata.get("compressor")]
+    codecs = [codec for group in by_format for codec in group or () if codec is not None]
+    # zarr 3.0 has objects here in format 2
+    codec = next((each if isinstance(each, dict) else each.get_config() for each in reversed(codecs)), {})
+    name = codec.get("name", codec.get("id"))
+    if name in ("blosc", "numcodecs.blosc"):
         # bytes 12 to 15 of its header: compressed size
         return max(16, int.from_bytes(chunk[12:16].to_bytes(), "little"))
-    if isinstance(codec, ShardingCodec) and codec.index_location is ShardingCodecIndexLocation.start:
-        return max(len(chunk), _shard_end(array, codec, chunk))
+    if name == "sharding_indexed" and codec["configuration"]["index_location"] == "start":
+        shard_shape = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+        return max(len(chunk), _shard_end(shard_shape, codec["configuration"]["chunk_shape"], chunk))
     return max(1, len(chunk))
 
 
-def _shard_end(array: ArrayV3Metadata, codec: ShardingCodec, shard: Buffer) -> int:
+def _shard_end(shard_shape: Sequence[int], chunk_shape: Sequence[int], shard: "Buffer") -> int:
     """Return where a shard ends by the index at its start, which survives truncation."""
     # the index: offset and size of each chunk as 64-bit integers, all bits set for an absent chunk
-    length = 16 * int(np.prod(np.array(array.chunk_grid.chunk_shape) // codec.chunk_shape))
+    length = 16 * int(np.prod(np.array(shard_shape) // chunk_shape))
     if len(shard) < length:
         return length
     index = np.frombuffer(shard[:length].to_bytes(), "<u8").reshape(-1, 2)

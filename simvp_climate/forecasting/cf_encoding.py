@@ -5,7 +5,6 @@ CF 1.8: float64 times, no fill value on coordinates.
 
 import numpy as np
 import xarray as xr
-from xarray.coding.times import infer_calendar_name
 
 from simvp_climate.data.conventions import VALID_TIME_BOUNDS
 from simvp_climate.data.grid import LATITUDE_ATTRS, LONGITUDE_ATTRS, PRESSURE_ATTRS, Axes, find_axes
@@ -46,7 +45,7 @@ def encode(forecast: xr.Dataset, axes: Axes | None = None) -> xr.Dataset:
         times.append(VALID_TIME_BOUNDS)
         unit = min(unit, _unit(forecast[VALID_TIME_BOUNDS]), key=("seconds", "minutes", "hours").index)
     for name in times:
-        units, calendar = f"{unit} since 1970-01-01 00:00:00", infer_calendar_name(forecast[name])
+        units, calendar = f"{unit} since 1970-01-01 00:00:00", forecast[name].dt.calendar
         forecast[name].encoding = {"units": units, "calendar": calendar, **_TIME_ENCODING}
     if np.issubdtype(forecast["lead_time"].dtype, np.timedelta64):
         forecast["lead_time"].encoding = {"units": unit, **_TIME_ENCODING}

@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 import xarray as xr
-from xarray.coding.times import infer_calendar_name
 
 from simvp_climate.data.conventions import Canonical, canonicalize, check_numbers, drop_single_height, orient
 from simvp_climate.data.grid import check_same_grid, closes_longitude, find_axes, find_member
@@ -248,7 +247,7 @@ def _check_analysis(forecast: xr.Dataset, valid_time: xr.DataArray, truth: xr.Da
         fix = "keep one, truth.drop_duplicates('time')"
         raise ValueError(f"the time {index[index.duplicated()][0]} appears more than once in the truth: {fix}")
     if isinstance(index, xr.CFTimeIndex) != (valid_time.dtype == object):
-        calendars = [infer_calendar_name(times) for times in (valid_time, analysis["time"])]
+        calendars = [times.dt.calendar for times in (valid_time, analysis["time"])]
         raise ValueError(
             f"the forecast has the calendar {calendars[0]!r} ({valid_time.dtype}), the truth {calendars[1]!r} "
             f"({analysis['time'].dtype}): convert one, for example truth.convert_calendar(...)"

@@ -1,8 +1,9 @@
 """Batch norm with statistics over the batches of all processes, as if one process had them all."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
 
 
 def synchronize_batch_norms(network: nn.Module) -> None:
@@ -10,6 +11,20 @@ def synchronize_batch_norms(network: nn.Module) -> None:
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SynchronizedBatchNorm2d
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes, in all of them; so every process gets the sum of their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _SumOverProcesses.apply(gradient)
 
 
 class SynchronizedBatchNorm2d(nn.BatchNorm2d):
@@ -23,9 +38,9 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
             count = torch.tensor(float(x_BDhw.numel() // x_BDhw.shape[1]), device=x_BDhw.device)
             distributed.all_reduce(count)
             # first the mean, then the squared deviations: mean(x^2) - mean(x)^2 would lose digits
-            mean_D = all_reduce(float_BDhw.sum(dim=(0, 2, 3))) / count
+            mean_D = _SumOverProcesses.apply(float_BDhw.sum(dim=(0, 2, 3))) / count
             centered_BDhw = float_BDhw - mean_D[:, None, None]
-            variance_D = all_reduce(centered_BDhw.square().sum(dim=(0, 2, 3))) / count
+            variance_D = _SumOverProcesses.apply(centered_BDhw.square().sum(dim=(0, 2, 3))) / count
             with torch.no_grad():
                 self.num_batches_tracked.add_(1)
                 self.running_mean.lerp_(mean_D, self.momentum)

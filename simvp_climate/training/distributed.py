@@ -57,8 +57,6 @@ def start(accelerator: str, precision: str, logger: Logger | None, strategy: str
         )
     # torch warns of slow strides of depth-wise weights, but strides along a single channel have no effect
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    # the replacement that the warning names is not public yet
-    warnings.filterwarnings("ignore", message="torch.distributed.nn.functional.all_reduce is deprecated")
     # buffers are the same everywhere, and sending them between the calls of a rollout would break the gradient
     names = inspect.signature(nn.parallel.DistributedDataParallel).parameters
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"  # the older name

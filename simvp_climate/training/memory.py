@@ -60,20 +60,22 @@ def activation_bytes(network: nn.Module, leads: int, grid: tuple[int, int]) -> i
     batch = 2  # batch norm in training needs more than one value per channel, even on a grid of one cell
     meta_network = copy.deepcopy(network).to("meta").train()
     meta_network.activation_checkpointing = False
-    weights = {value.untyped_storage()._cdata for value in (*meta_network.parameters(), *meta_network.buffers())}
-    storages = {}
+    # torch has one object for one storage; kept alive, so that no other gets its identity
+    weights, activations = {}, {}
+    for value in (*meta_network.parameters(), *meta_network.buffers()):
+        weights[id(value.untyped_storage())] = value.untyped_storage()
 
     def record(saved: Tensor) -> None:
         storage = saved.untyped_storage()
-        if storage._cdata not in weights:
-            storages[storage._cdata] = storage  # keep it alive, so that no other storage gets the same address
+        if id(storage) not in weights:
+            activations[id(storage)] = storage
 
     x_BTCHW = torch.zeros(batch, network.history, network.channels, *grid, device="meta")
     times = math.ceil(leads / network.history) * network.history  # of all calls
     f_BTFHW = torch.zeros(batch, times, network.forcings, *grid, device="meta") if network.forcings else None
     with torch.autograd.graph.saved_tensors_hooks(record, lambda unused: unused):
         rollout(meta_network, x_BTCHW, leads, f_BTFHW).square().mean()
-    return sum(storage.nbytes() for storage in storages.values()) // batch
+    return sum(storage.nbytes() for storage in activations.values()) // batch
 
 
 def check_step(

@@ -1,5 +1,4 @@
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -475,12 +474,6 @@ def test_the_target_is_checked_too():
             regrid(globe(without(4), 8), none)
     with pytest.raises(ValueError, match="min_valid=50"):
         regrid(globe(without(4), 8), globe(without(2), 4, 0), min_valid=50)
-
-
-def test_a_missing_library_is_an_error_with_the_command_to_install_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "xarray_regrid.methods.conservative", None)
-    with pytest.raises(ImportError, match=r"pip install 'simvp-climate\[regrid\]'"):
-        regrid(globe(without(4), 8), globe(without(2), 4, 0))
 
 
 @pytest.mark.parametrize(

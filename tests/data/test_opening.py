@@ -1,5 +1,6 @@
 """Open small stores written as WeatherBench 1, WeatherBench 2 and the Climate Data Store write them."""
 
+import asyncio
 import os
 import pickle
 import tempfile
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from zarr.abc.store import RangeByteRequest
 from zarr.codecs import BloscCodec
 
 from simvp_climate.data import opening
@@ -353,6 +355,23 @@ def test_a_truncated_shard_that_begins_with_its_index_is_an_error(tmp_path, left
             open_dataset(tmp_path / "s.zarr", ["t2m"])["t2m"][times].load()
 
 
+def test_ranges_that_zarr_reads_together_are_checked_one_by_one(tmp_path):
+    _, key = sparse(tmp_path / "s.zarr", 3, "/", (2, 4, 8))
+    store = CheckedStore(zarr.storage.LocalStore(tmp_path / "s.zarr", read_only=True))
+    size = (tmp_path / "s.zarr" / key).stat().st_size
+    prototype = pytest.importorskip("zarr.buffer").default_buffer_prototype()
+
+    async def read(*limits):
+        ranges = [RangeByteRequest(*pair) for pair in limits]
+        return [
+            len(content) async for group in store.get_ranges(key, ranges, prototype=prototype) for _, content in group
+        ]
+
+    assert asyncio.run(read((0, 8), (8, 20))) == [8, 12]
+    with pytest.raises(DamagedChunkError, match="it has 1 bytes instead of 9"):
+        asyncio.run(read((0, 8), (size - 1, size + 8)))
+
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_a_store_that_grew_time_by_time_lacks_a_chunk_of_zero_and_opens(tmp_path, zarr_format):
     ds = weatherbench_1("t2m", TIMES[:4])
@@ -382,7 +401,7 @@ def test_the_policy_is_an_attribute_of_the_store(tmp_path):
             array = array.array
         checked = array.get_array().store
         assert isinstance(checked, CheckedStore) and checked.missing_chunks == policy
-        assert isinstance(checked._store, zarr.storage.LocalStore)
+        assert isinstance(checked.base, zarr.storage.LocalStore)
         assert "which holds time 2000-01-02 00:00:00 to" in str(checked.missing_chunk_error("t2m/c/2/0/0"))
         assert ds.encoding["source"] == str(tmp_path / "s.zarr")
 

@@ -71,6 +71,13 @@ def test_both_engines_read_what_xarray_reads(tmp_path, packed, zarr_format, orde
                     np.testing.assert_array_equal(reader.read(source, times), reference[times])
 
 
+def test_a_zarr_without_public_buffers_reads_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "NDBuffer", None)
+    oriented = canonicalize(stored(dataset(False), tmp_path / "s.zarr"), ["z500", "t2m"]).dataset
+    source = reader.open_source(oriented, "zarr")
+    np.testing.assert_array_equal(reader.read(source, np.arange(2, 9)), expected(oriented.compute())[2:9])
+
+
 def test_auto_reads_untouched_views_with_tensorstore(tmp_path):
     lazy = canonicalize(stored(dataset(), tmp_path / "s.zarr"), ["z500", "t2m"]).dataset
     assert all(field.tensorstore is not None for field in reader.open_source(lazy).fields)
