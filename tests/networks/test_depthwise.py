@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from simvp_climate.networks.depthwise import depthwise_conv2d
+from simvp_climate.networks.depthwise import _DepthwiseConv2d, depthwise_conv2d
 from simvp_climate.networks.padding import PADDING_MODES, pad
 
 
@@ -42,3 +42,28 @@ def test_bfloat16_under_autocast_is_close_to_float32():
     for value, exact in zip(torch.autograd.grad(output, (x, weight, bias), grad.bfloat16()), expected, strict=True):
         assert value.dtype == torch.float32
         assert (value - exact).abs().max() < 0.02 * exact.abs().max()
+
+
+class OnGPU(torch.Tensor):
+    """A tensor on the host that says that it is on a GPU."""
+
+    device = torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
+def test_a_gpu_convolves_in_the_type_of_its_autocast(dtype, monkeypatch):
+    x, weight, bias = random_tensors(7, (8, 12), torch.float32)
+    plain = depthwise_conv2d(x, weight, bias, 3, "sphere")
+    expected = torch.autograd.grad(plain, (x, weight, bias), torch.ones_like(plain))
+    # that of the CPU is off
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda" and dtype is not None)
+    monkeypatch.setattr(torch, "get_autocast_dtype", {"cuda": dtype}.get)
+    monkeypatch.setattr(_DepthwiseConv2d, "apply", None)  # only fast on the CPU
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *sizes, device, **options: empty(*sizes, **options))
+    tensors = [tensor.detach().as_subclass(OnGPU).requires_grad_() for tensor in (x, weight, bias)]
+    output = depthwise_conv2d(*tensors, 3, "sphere")
+    assert output.dtype == (dtype or torch.float32)
+    for value, exact in zip(torch.autograd.grad(output, tensors, torch.ones_like(output)), expected, strict=True):
+        assert value.dtype == torch.float32
+        assert (value - exact).abs().max() < (0.02 if dtype else 1e-5) * exact.abs().max()
