@@ -1,6 +1,6 @@
 """Run this package on a GPU: its tests, its speed, a demo, a large grid, and SimVP. At most 8 minutes on an H200.
 
-    python benchmarks/gpu.py --out gpu.json                  all parts; a second call measures those that are missing
+    python benchmarks/gpu.py --out gpu.json                  all parts; a second call measures what is missing or failed
     python benchmarks/gpu.py --out gpu.json --budget 240     leave out parts that do not fit into 240 seconds
     python benchmarks/gpu.py --out gpu.json --table          write the results into docs/speed.md
     python benchmarks/gpu.py --out quick.json --quick        tiny networks, also on a CPU: does the script run?
@@ -54,6 +54,7 @@ class Options:
     device: str
     quick: bool
     seconds: float  # that are left for the part
+    save: Callable[[dict], None]  # keeps a result that is not complete, should the part be stopped
     compile_only: bool = False  # only fill the caches of torch.compile
 
 
@@ -120,12 +121,15 @@ def measure_speed(options: Options, name: str, batch: int) -> dict:
         report(f"without the row {STACK!r}: {obstacle}")
     variants = model.build_variants(case, options.device, obstacle is None, backend)
     variants = [variant for variant in variants if variant.name in (PLAIN, STACK) or "simvp" in variant.name]
-    clock, stream = time.perf_counter, model.stream_windows(case, batch)
+    clock, stream = time.perf_counter, model.stream_windows(case, batch, options.device)
     if options.compile_only:
         list(model.time_variants(variants, stream, case, options.device, 0, clock))
         return {}
     timed = model.time_variants(variants, stream, case, options.device, repeats, clock, steps)
-    rows = {row: {phase: median[phase] for phase in ("step", "forecast")} for row, median in timed}
+    rows = {}
+    for row, median in timed:
+        rows[row] = {phase: median[phase] for phase in ("step", "forecast")}
+        options.save({"batch": batch, "rows": rows})
     fast = next(variant for variant in variants if variant.name == own_row(rows))
     resident = itertools.repeat(next(stream).to(options.device))
     shares = []
@@ -138,9 +142,11 @@ def measure_speed(options: Options, name: str, batch: int) -> dict:
     del variants, resident
     if options.device == "cuda":
         torch.cuda.empty_cache()
+    result = {"batch": batch, "rows": rows, "waiting": sorted(shares)[len(shares) // 2]}
     if name == "t2m" and batch <= 16:  # compiled once more, because it pads on the sphere
+        options.save(result)
         rows[PUBLIC] = measure_public(options, case, batch)
-    return {"batch": batch, "rows": rows, "waiting": sorted(shares)[len(shares) // 2]}
+    return result
 
 
 def measure_public(options: Options, case, batch: int) -> dict[str, float]:
@@ -268,10 +274,12 @@ def measure_large_grid(options: Options) -> dict:
             rows[row] = {"step": seconds, "peak GB": peak, "loss": loss}
         except torch.OutOfMemoryError as error:
             rows[row] = {"failed": str(error).splitlines()[0]}
+        result = {"grid": f"{latitudes} x {longitudes}", "rows": rows}
+        options.save(result)
         del network, optimizer, variant, windows_BTCHW
         if options.device == "cuda":
             torch.cuda.empty_cache()
-    return {"grid": f"{latitudes} x {longitudes}", "rows": rows}
+    return result
 
 
 def compare_with_simvp(options: Options) -> dict:
@@ -282,6 +290,7 @@ def compare_with_simvp(options: Options) -> dict:
     if options.quick:
         cases, batch, repeats = {"small": simvp.Case(4, 1, 16, 16, 8, 16, 2, 4)}, 2, 1
     results = {}
+    result = {"batch": batch, "cases": results}
     for name, case in cases.items():
         fastest = simvp.measure(case, options.device, batch, repeats)
         seconds = {phase: {version: value[0] for version, value in rows.items()} for phase, rows in fastest.items()}
@@ -291,7 +300,8 @@ def compare_with_simvp(options: Options) -> dict:
             "training step, v2 / v1": training["v2"] / training["v1"],
             "forecasts per s, v2 / v1": inference["v1"] / inference["v2"],
         }
-    return {"batch": batch, "cases": results}
+        options.save(result)
+    return result
 
 
 PARTS = (
@@ -328,7 +338,7 @@ def run_parts(out: Path, budget: float, quick: bool) -> dict:
     """Measure the parts that the file lacks, within the budget in seconds; return the contents of the file."""
     started = time.monotonic()
     results = open_results(out, quick)
-    missing = [part for part in PARTS if "failed" in results["parts"].get(part.name, {"failed": ""})]
+    missing = missing_parts(results)
     for part in PARTS:
         if part not in missing:
             report(f"{part.name}: measured already")
@@ -340,6 +350,14 @@ def run_parts(out: Path, budget: float, quick: bool) -> dict:
     with compile_in_background([part.name for part in missing if part.name in SPEED], quick) as compiling:
         measure_parts(missing, results, out, budget - (time.monotonic() - started), compiling)
     return results
+
+
+def missing_parts(results: dict) -> list[Part]:
+    """Return the parts that are not measured, not to their end, or with failures of tests."""
+    measured = {
+        name for name, result in results["parts"].items() if "failed" not in result and not result.get("failures")
+    }
+    return [part for part in PARTS if part.name not in measured]
 
 
 def measure_parts(
@@ -403,21 +421,23 @@ def stop(process: subprocess.Popen) -> None:
 
 
 def run_part(part: Part, seconds: float, limit: float, quick: bool) -> dict:
-    """Run a part in a new process, which is killed after `limit` seconds; return its result."""
+    """Run a part in a new process, which is killed after `limit` seconds; return its result, or what it had saved."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "result.json"
         command = [sys.executable, __file__, "--part", part.name, "--seconds", str(seconds), "--out", str(path)]
         # a session of its own, so that its own processes end with it
         process = subprocess.Popen(command + ["--quick"] * quick, stdout=sys.stderr, start_new_session=True)
+        failure = {}
         try:
             process.wait(limit)
         except subprocess.TimeoutExpired:
-            return {"failed": f"stopped after {limit:.0f} s"}
+            failure = {"failed": f"stopped after {limit:.0f} s"}
         finally:
             stop(process)
-        if not path.exists():
-            return {"failed": f"its process ended with status {process.returncode}"}
-        return json.loads(path.read_text())
+        result = json.loads(path.read_text()) if path.exists() else {}
+        if not failure and (process.returncode or not result):
+            failure = {"failed": f"its process ended with status {process.returncode}"}
+        return {**result, **failure}
 
 
 def missing_requirements() -> list[str]:
@@ -501,7 +521,10 @@ def compare_with_targets(result: dict) -> list[tuple[str, str, str, bool]]:
 def summarize(name: str, result: dict) -> str:
     """Return a line about a part."""
     if "failed" in result:
-        return f"failed: {result['failed']}"
+        measured = {key: value for key, value in result.items() if key != "failed"}
+        failure = f"failed: {result['failed']}"
+        # the speeds, which have tables, compare with a row that may be missing
+        return f"{failure}; until then {summarize(name, measured)}" if measured and name not in SPEED else failure
     if name == "tests":
         names = "".join(f", {name} failed" for name in result["failures"])
         exact = {True: "to the last bit", False: "to rounding", None: "(not tried)"}[result["resumed bit-exactly"]]
@@ -547,6 +570,7 @@ def make_table(results: dict) -> str:
         result = results["parts"].get(name, {"failed": "not measured"})
         if "failed" in result:
             text += ["", f"{name}: {result['failed']}."]
+        if PLAIN not in result.get("rows", {}):
             continue
         text += ["", f"| {name} | training step, ms | times plain | forecast, ms | times plain |"]
         text += ["| --- | ---: | ---: | ---: | ---: |"]
@@ -554,6 +578,8 @@ def make_table(results: dict) -> str:
         for row, values in result["rows"].items():
             cells = [f"{1e3 * values[key]:.1f} | {plain[key] / values[key]:.1f}" for key in ("step", "forecast")]
             text.append(f"| {row} | {' | '.join(cells)} |")
+        if "waiting" not in result:
+            continue
         text += ["", f"| {name} | measured | target | |", "| --- | ---: | ---: | --- |"]
         text += [
             f"| {label} | {value} | {target} | {'met' if met else 'missed'} |"
@@ -596,7 +622,7 @@ def main() -> None:
         DOCS.write_text(fill(DOCS.read_text(), make_table(results)))
         return
     results = run_parts(arguments.out, arguments.budget, arguments.quick)
-    if incomplete := [part.name for part in PARTS if "failed" in results["parts"].get(part.name, {"failed": ""})]:
+    if incomplete := [part.name for part in missing_parts(results)]:
         print(f"not measured: {'; '.join(incomplete)}. The same command measures them")
 
 
@@ -605,13 +631,19 @@ def run_here(arguments: argparse.Namespace) -> None:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    options = Options(device, arguments.quick, arguments.seconds, arguments.compile_only)
+    saved = {}
+
+    def save(result: dict) -> None:
+        saved.update(result)
+        write_results(arguments.out, result)
+
+    options = Options(device, arguments.quick, arguments.seconds, save, arguments.compile_only)
     try:
         result = next(part for part in PARTS if part.name == arguments.part).run(options)
     except Exception as error:
         traceback.print_exc()
-        result = {"failed": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
-    arguments.out.write_text(json.dumps(result))
+        result = {**saved, "failed": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
+    write_results(arguments.out, result)
 
 
 if __name__ == "__main__":

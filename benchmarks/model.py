@@ -235,14 +235,15 @@ def build_variants(case: Case, device: str, compiled: bool, backend: str = "indu
 # ---- speed
 
 
-def stream_windows(case: Case, batch: int) -> Iterator[Tensor]:
-    """Yield batches of windows without end, from memory."""
+def stream_windows(case: Case, batch: int, device: str) -> Iterator[Tensor]:
+    """Yield batches of windows without end, from the memory of the device if they fit."""
     length = 2 * case.history
     shape = (case.channels, case.latitudes, case.longitudes)
     states = np.random.default_rng(0).standard_normal((length + 4 * batch - 1, *shape), dtype=np.float32)
     windows = np.arange(4 * batch)[:, None] + np.arange(length)
     source = SimpleNamespace(shape=shape, state_bytes=4 * int(np.prod(shape)))
-    stream = WindowStream([source], [windows], batch_size=batch, plan=Plan("memory"), states=states)
+    settings = {"batch_size": batch, "plan": Plan("memory"), "states": states, "device": device}
+    stream = WindowStream([source], [windows], **settings)
     for epoch in itertools.count():
         for loaded in stream.epoch(epoch):
             yield loaded.states
@@ -277,7 +278,7 @@ def compile_obstacle(device: str) -> str | None:
 def measure(case: Case, device: str, batch: int, repeats: int, clock: Callable[[], float], compiled: bool) -> None:
     """Print the table of a case."""
     report(f"{case.name}: builds the networks and compares their outputs")
-    stream = stream_windows(case, batch)
+    stream = stream_windows(case, batch, device)
     variants = build_variants(case, device, compiled)
     fast = next(variant for variant in variants if variant.name == "simvp_climate, float32")
     difference, drift = compare(variants[0], fast, next(stream), case.history)

@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from fake_cuda import fake_cuda
 
 ROOT = Path(__file__).parents[1]
 ROWS = {
@@ -82,6 +84,50 @@ def test_parts_that_do_not_fit_are_skipped_and_measured_by_a_second_run(gpu, tmp
     monkeypatch.setattr(gpu, "describe_machine", lambda: {"device": "another GPU"})
     with pytest.raises(SystemExit, match="has results of .*choose another --out"):
         gpu.run_parts(out, 480, quick=False)
+
+
+def test_failed_tests_run_again(gpu):
+    passed = {"passed": 3, "skipped": 0, "failures": []}
+    parts = {part.name: {} for part in gpu.PARTS if part.name != "tests"}
+    assert gpu.missing_parts({"parts": {**parts, "tests": passed}}) == []
+    assert gpu.missing_parts({"parts": {**parts, "tests": {**passed, "failures": ["b"]}}}) == [gpu.PARTS[0]]
+
+
+def test_a_stopped_part_keeps_its_rows(gpu, tmp_path, monkeypatch):
+    script = tmp_path / "script.py"
+    head = "import pathlib, sys, time\npath = pathlib.Path(sys.argv[sys.argv.index('--out') + 1])\n"
+    monkeypatch.setattr(gpu, "__file__", str(script))
+    rows = {"rows": {"plain, float32": {"step": 0.5, "forecast": 0.25}}}
+    for end, failure in (("time.sleep(60)", "stopped after 2 s"), ("sys.exit(3)", "its process ended with status 3")):
+        script.write_text(f"{head}path.write_text({json.dumps(rows)!r})\n{end}\n")
+        result = gpu.run_part(gpu.PARTS[1], 1, 2 if "sleep" in end else 60, False)
+        assert result == {**rows, "failed": failure}
+    assert gpu.summarize("t2m, batch 16", result) == f"failed: {failure}"
+    results = {"machine": {"device": "", "cores": 1, "torch": "", "python": ""}, "date": ""}
+    table = gpu.make_table({**results, "parts": {"t2m, batch 16": result}}).splitlines()
+    assert "t2m, batch 16: its process ended with status 3." in table
+    assert "| plain, float32 | 500.0 | 1.0 | 250.0 | 1.0 |" in table
+    large = {"grid": "", "rows": {"bfloat16": {"step": 1.5, "peak GB": 40.25}}, "failed": failure}
+    assert gpu.summarize("721 x 1440", large) == f"failed: {failure}; until then bfloat16: 1.500 s a step, peak 40.2 GB"
+
+
+def test_a_part_saves_what_it_has(gpu, tmp_path, monkeypatch):
+    def run(options):
+        options.save({"rows": {"a": 1}})
+        assert json.loads(out.read_text()) == {"rows": {"a": 1}}
+        raise ValueError("too large\nand more")
+
+    out = tmp_path / "result.json"
+    monkeypatch.setattr(gpu, "PARTS", (gpu.Part("demo", 1, run),))
+    gpu.run_here(SimpleNamespace(part="demo", out=out, quick=True, seconds=1.0, compile_only=False))
+    assert json.loads(out.read_text()) == {"rows": {"a": 1}, "failed": "ValueError: too large"}
+
+
+def test_windows_come_from_the_gpu_as_in_a_training(gpu, monkeypatch):
+    import model
+
+    with fake_cuda(monkeypatch):
+        assert next(model.stream_windows(model.QUICK, 2, "cuda")).device.type == "meta"
 
 
 def test_a_part_that_takes_too_long_is_stopped(gpu, monkeypatch):
