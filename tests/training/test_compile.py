@@ -1,7 +1,11 @@
 """A network compiled by torch.compile: the same forecaster up to rounding, with weights of the same names."""
 
 import copy
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +109,43 @@ def test_a_machine_without_compiler_is_named(monkeypatch, tmp_path, forecaster):
         assert tensors.choose_compile("auto", "cuda") is False
     monkeypatch.undo()
     tensors._compiler_error.cache_clear()
+
+
+# a rank of two, whose batch norms, gradients and rollouts meet those of the other
+RANK = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from torch import nn
+from factories import quick, run, tiny_model, waves
+from simvp_climate.processing import tensors
+
+compile_module, compiled = nn.Module.compile, []
+nn.Module.compile = lambda network: (compiled.append(network), compile_module(network, backend="aot_eager"))
+tensors._compiler_error = lambda device: None
+settings = dict(batch_size=4, learning_rate=1e-2, rollout=2, compile=sys.argv[3] == "compiled")
+run(waves(times=17), model=tiny_model(padding="sphere"), config=quick(**settings), directory=sys.argv[2])
+assert len(compiled) == settings["compile"]
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_with_traced_networks_train_as_others(tmp_path):
+    (tmp_path / "rank.py").write_text(RANK)
+    trained = []
+    for name in ("plain", "compiled"):
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        arguments = [str(Path(__file__).parents[1]), str(tmp_path / name), name]
+        done = subprocess.run(
+            [*launch, str(tmp_path / "rank.py"), *arguments],
+            capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        trained.append(Forecaster.load(tmp_path / name / "forecaster.safetensors", "cpu"))
+    plain, compiled = trained
+    assert compiled.provenance["processes"] == 2 and compiled.provenance["config"]["compile"] is True
+    assert compiled.provenance["epochs"][0]["loss"] == pytest.approx(plain.provenance["epochs"][0]["loss"], rel=1e-4)
+    for name, value in weights(plain).items():
+        torch.testing.assert_close(weights(compiled)[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 
 @pytest.mark.slow
