@@ -178,7 +178,7 @@ def forecast(
         _check_out(out, "--out", (*_NETCDF, ".zarr"))
         if invalid := [time for time in init or [] if not re.match(r"-?\d{4}", time)]:
             raise ValueError(f"--init {invalid[0]} is not a date: write 2018-03-01T12")
-        trained = sc.Forecaster.load(forecaster, device=device)
+        trained = sc.Forecaster.load(forecaster, device=device, compile=False)  # compiling would take longer
         ds = _select_period(_open_states(data, trained.task), start, end, data, ("--start", "--end"))
         if out.suffix == ".zarr":
             forecasts = trained.hindcast(ds, init or None, every or None, horizon, store=out)
@@ -302,7 +302,7 @@ def reproduce(
     """
     with _usage_errors(reproduce):
         stored = _open_forecast(forecast)
-        trained = [sc.Forecaster.load(path) for path in forecaster]
+        trained = [sc.Forecaster.load(path, compile=False) for path in forecaster]
         task = trained[0].task
         if not (source := data or stored.attrs.get("data_source", "")):
             raise ValueError(f"{forecast} does not name its data: add --data")

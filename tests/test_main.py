@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import simvp_climate as sc
 from simvp_climate.__main__ import Figure, _skill_summary, _write, app
+from simvp_climate.processing import tensors
 
 
 def invoke(*options, status=0):
@@ -185,6 +186,14 @@ class TestFromFileToFigure:
         assert f"{last}: 1 forecasts of" in output
         with xr.open_dataset(last, decode_timedelta=True) as found:
             xr.testing.assert_allclose(found.load(), expected.isel(init_time=[0]), rtol=1e-5)
+
+    def test_nothing_is_compiled_for_one_forecast(self, folder, tmp_path, monkeypatch):
+        choices = []
+        monkeypatch.setattr(tensors, "choose_compile", lambda compile, device: choices.append(compile))
+        data, file = folder / "data.zarr", folder / "f.safetensors"
+        invoke("forecast", file, data, "--out", tmp_path / "a.nc")
+        invoke("reproduce", tmp_path / "a.nc", "--forecaster", file, "--data", data)
+        assert choices == [False, False]
 
     def test_forecasts_with_the_same_file_name_are_all_scored(self, folder, tmp_path):
         for name in ("a/forecast", "b/forecast", "persistence", "climatology", "SimVPv2", "other"):

@@ -1,6 +1,7 @@
 """Several processes of one run, as torchrun or SLURM's srun starts them: each trains on a part of every batch."""
 
 import inspect
+import logging
 import os
 import warnings
 from typing import Any
@@ -40,6 +41,7 @@ def is_first_process() -> bool:
 
 def start(accelerator: str, precision: str, logger: Logger | None, strategy: str = "ddp") -> Fabric:
     """Return a launched Fabric that connects all processes of the run."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # else it prints the precision
     world_size, machines = count()
     options = {"accelerator": accelerator, "precision": precision, "loggers": logger}
     if world_size == 1:

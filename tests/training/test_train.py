@@ -1,5 +1,6 @@
 """Train from the outside: seeds, best epoch, settings, padding, fine-tuning."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,17 @@ def test_automatic_precision_is_bfloat16_on_a_cpu_that_has_it(cpuinfo, expected,
     assert ("training in bfloat16, which this CPU has" in capsys.readouterr().out) == (expected == "bf16-mixed")
     assert run(config=quick(precision="32-true", progress=True)).provenance["config"]["precision"] == "32-true"
     assert "bfloat16" not in capsys.readouterr().out
+
+
+def test_fabric_prints_nothing_but_warnings(monkeypatch):
+    records, handler, fabric = [], logging.Handler(), logging.getLogger("lightning_fabric")
+    monkeypatch.setattr(handler, "emit", records.append)
+    monkeypatch.setattr(fabric, "handlers", [handler])
+    fabric.setLevel(logging.INFO)
+    run(config=quick(precision="bf16-mixed"))
+    assert not records
+    fabric.warning("this")
+    assert len(records) == 1
 
 
 def test_half_precision_with_scaled_gradients_needs_a_gpu():
