@@ -205,12 +205,13 @@ def test_a_saved_state_returns_to_the_gpu(monkeypatch):
     optimizer = torch.optim.AdamW(network.parameters())
     sum(weight.sum() for weight in network.parameters()).backward()
     optimizer.step()
-    scaler, losses = nn.Identity(), loop.LossMonitor(SimpleNamespace(world_size=1), np.ones(1))
-    saved = copy.deepcopy(loop.TrainingState(network, optimizer, scaler, losses, {}).to_dict())
+    fabric = SimpleNamespace(world_size=1, is_global_zero=True)
+    scaler, losses = nn.Identity(), loop.LossMonitor(fabric, np.ones(1))
+    saved = copy.deepcopy(loop.TrainingState(network, optimizer, scaler, losses, {}).to_dict(fabric))
     with fake_cuda(monkeypatch):
         network.to("cuda")
         state = loop.TrainingState(network, optimizer, scaler, losses, {})
-        state.restore(saved)
+        state.restore(saved, fabric)
         assert devices([*state.ema.values(), *state.selected.values()]) == {"meta"}
         assert devices(slot["exp_avg"] for slot in optimizer.state.values()) == {"meta"}
         loop._update_ema(state.ema, network, 0.9, 3)
