@@ -19,8 +19,9 @@ INSTALL = $(if $(UV),$(UV) pip install --quiet --torch-backend $${UV_TORCH_BACKE
 
 # older versions warn of newer ones
 LOWEST = --numprocesses 2 --dist worksteal -m "not slow" --override-ini filterwarnings=default
-PART = data/test_store_layouts.py data/test_cache.py forecasting/test_forecaster.py training/test_train.py \
-	forecasting/test_export.py plot/test_plot_spectra.py test_times.py
+PART = data/test_store_layouts.py data/test_reader.py data/test_cache.py forecasting/test_forecaster.py \
+	training/test_train.py forecasting/test_export.py plot/test_plot_spectra.py test_times.py \
+	metrics/test_score.py::TestSystems
 
 demo: .venv/installed
 	$(BIN)/python -m simvp_climate demo --out demo
@@ -53,6 +54,7 @@ test-lowest-part: .venv/lowest/installed
 	touch $@
 
 .venv/lowest/installed: .venv/installed constraints-lowest.txt
+	rm -rf .venv/lowest
 	grep -vxFf constraints.txt constraints-lowest.txt | grep -v "^#\|^torch=" > .venv/lowest.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --upgrade --no-deps --target .venv/lowest -r .venv/lowest.txt
 	touch $@
