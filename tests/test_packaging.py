@@ -82,6 +82,7 @@ def run_example(python: Path, folder: Path, variables: dict[str, str]) -> None:
     assert result.returncode in (0, 1) and "check:" in result.stdout, result.stderr
 
 
+@pytest.mark.slow
 def test_the_wheel_works_outside_the_repository(built, tmp_path):
     """Only the dependencies come from this environment; the package comes from the wheel."""
     python, variables = create_environment(tmp_path)

@@ -152,7 +152,7 @@ def test_an_interrupted_cell_of_jupyter_is_resumed(tmp_path):
     client.start_channels()
     try:
         client.wait_for_ready(timeout=60)
-        client.execute(CELL.replace("EPOCHS", "40"))
+        client.execute(CELL.replace("EPOCHS", "200"))
         begin = time.monotonic()
         while not (tmp_path / "run" / "training_curve.csv").exists():
             assert time.monotonic() - begin < 120
@@ -160,10 +160,10 @@ def test_an_interrupted_cell_of_jupyter_is_resumed(tmp_path):
         manager.interrupt_kernel()
         assert client.get_shell_msg(timeout=60)["content"].get("ename") == "KeyboardInterrupt"
         rows = (tmp_path / "run" / "training_curve.csv").read_text().splitlines()
-        assert 1 < len(rows) <= 40  # a header and the epochs until then
-        client.execute_interactive(CELL.replace("EPOCHS", "40"), timeout=300, output_hook=(outputs := []).append)
+        assert 1 < len(rows) <= 200  # a header and the epochs until then
+        client.execute_interactive(CELL.replace("EPOCHS", "200"), timeout=300, output_hook=(outputs := []).append)
         text = "".join(message["content"].get("text", "") for message in outputs)
-        assert "40 epochs" in text
+        assert "200 epochs" in text
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
