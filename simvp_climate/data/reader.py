@@ -282,9 +282,8 @@ def _check_files(view: View, indices: list) -> None:
             positions.append(range(index.start // length, (index.stop - 1) // length + 1))
         else:
             positions.append(np.unique(np.atleast_1d(index) // length).tolist())
-    encoding = view.array.metadata.chunk_key_encoding
     for position in itertools.product(*positions):
-        view.array.store.check_file(view.array.path, view.folder / encoding.encode_chunk_key(position), position)
+        view.array.store.check_file(view.array, view.folder, position)
 
 
 def _selection(view: View, start: int, stop: int) -> tuple[list, list]:

@@ -280,13 +280,15 @@ class CheckedStore(Store):
         if not checksums.match(chunk_position(key[len(name) :]), checked, byte_range is not None):
             raise self._damaged_chunk_error(key, _WRONG_CHECKSUM)
 
-    def check_file(self, name: str, path: Path, position: tuple[int, ...]) -> None:
-        """Raise an error if a file on the local disk is not the chunk that was written at a position.
+    def check_file(self, array: zarr.Array, folder: Path, position: tuple[int, ...]) -> None:
+        """Raise an error if a file in the local folder of an array is not the chunk that was written at a position.
 
         Each file is checked once: who decodes it checks its bytes every time, and loaders notice files that change.
         """
+        name = array.path
         if (name, position) in self._checked:
             return
+        path = folder / array.metadata.chunk_key_encoding.encode_chunk_key(position)
         if path.exists() and not self.checksums.arrays[name].match_file(position, path):
             raise self._damaged_chunk_error(f"{name}/{'/'.join(map(str, position))}", _WRONG_CHECKSUM)
         self._checked.add((name, position))
