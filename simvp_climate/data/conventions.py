@@ -256,8 +256,8 @@ def _check_renamed(dataset: xr.Dataset) -> None:
         raise ValueError(f"the dimensions {list(dataset.dims)} lack {missing}. Open it with open_dataset")
 
 
-def _reorder(dataset: xr.Dataset, latitude: np.ndarray, longitude: np.ndarray) -> xr.Dataset:
-    indexers = {"latitude": _indexer(latitude), "longitude": _indexer(longitude)}
+def _reorder(dataset: xr.Dataset, row_order: np.ndarray, column_order: np.ndarray) -> xr.Dataset:
+    indexers = {"latitude": _indexer(row_order), "longitude": _indexer(column_order)}
     # without an indexer an untouched lazy view stays one
     return dataset.isel({dim: by for dim, by in indexers.items() if by != slice(0, dataset.sizes[dim], 1)})
 

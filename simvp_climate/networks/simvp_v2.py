@@ -405,11 +405,11 @@ class GatedAttentionBlock(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, x_BDhw: Tensor, checkpointing: bool) -> Tensor:
-        # x = x + scale * attend(norm(x)); x = x + scale * mix(norm(x))
+        # x = x + scale * attend(norm(x)); x = x + scale * mix_channels(norm(x))
         # the norms stay outside of the checkpoints: recomputing them would update their running statistics twice
         a_BDhw = _run(self.attend, checkpointing, self.norm_attention(x_BDhw))
         x_BDhw = x_BDhw + self._drop(self.scale_attention[:, None, None] * a_BDhw)
-        m_BDhw = _run(self.mix, checkpointing, self.norm_mix(x_BDhw))
+        m_BDhw = _run(self.mix_channels, checkpointing, self.norm_mix(x_BDhw))
         return x_BDhw + self._drop(self.scale_mix[:, None, None] * m_BDhw)
 
     def attend(self, normed_BDhw: Tensor) -> Tensor:
@@ -419,7 +419,7 @@ class GatedAttentionBlock(nn.Module):
         # the inner shortcut adds the normalized input, as published
         return self.leave(torch.sigmoid(gate_BDhw) * value_BDhw) + normed_BDhw
 
-    def mix(self, normed_BDhw: Tensor) -> Tensor:
+    def mix_channels(self, normed_BDhw: Tensor) -> Tensor:
         """Return channels mixed through `mlp_ratio` times as many hidden channels."""
         return self.shrink(F.gelu(self.spread(self.expand(normed_BDhw))))
 

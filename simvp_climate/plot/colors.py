@@ -24,7 +24,7 @@ def prepare_field(field: xr.DataArray, level: float | None = None) -> xr.DataArr
     attrs = {**field.attrs, "anomaly": _is_anomaly(field, level)}
     if attrs["anomaly"] and "anomal" not in attrs["label"].lower():
         attrs["label"] += " anomaly"
-    if _vocabulary_name(field) in _RAIN and same_units(str(attrs.get("units", "1")), "m"):
+    if _short_name(str(field.name)) in _RAIN and same_units(str(attrs.get("units", "1")), "m"):
         field, attrs["units"] = field * 1000, "mm"
     return field.assign_attrs(attrs)
 
@@ -54,9 +54,9 @@ def _is_anomaly(field: xr.DataArray, level: float | None) -> bool:
     return bool(never_negative and np.mean(values < 0) > 0.2 and -low > 0.1 * high)
 
 
-def _vocabulary_name(field: xr.DataArray) -> str | None:
+def _short_name(name: str) -> str | None:
     """Return the short name of a known variable, or None."""
-    match = lookup(str(field.name))
+    match = lookup(name)
     return None if match is None else match[0].short_name
 
 
@@ -92,7 +92,7 @@ def value_scale(
     low, high = np.percentile(values, (1, 99)).tolist() if values.size else (0.0, 1.0)
     if low == high:
         low, high = low - 0.5, low + 0.5
-    signed = _vocabulary_name(field) in _SIGNED or any(word in _names(field) for word in _SIGNED_NAMES)
+    signed = _short_name(str(field.name)) in _SIGNED or any(word in _names(field) for word in _SIGNED_NAMES)
     if field.attrs.get("anomaly") or (signed and low < 0 < high):
         scale = difference_scale(*fields)
     elif _is_rain(field):
@@ -114,7 +114,7 @@ def difference_scale(*fields: xr.DataArray) -> ScalarMappable:
 
 
 def _is_rain(field: xr.DataArray) -> bool:
-    return _vocabulary_name(field) in _RAIN or "precipitation" in _names(field)
+    return _short_name(str(field.name)) in _RAIN or "precipitation" in _names(field)
 
 
 def check_colors(cmap: str | Colormap | None, limits: tuple[float, float] | None, fields: list[str]) -> None:

@@ -59,7 +59,7 @@ def hovmoller(
     source = selection.open_source(dataset, "forecast" if is_forecast else "dataset")
     name, level = selection.choose_field(source, variable, level)
     band = _latitudes_of_band(source.axes.rows.values, latitudes)
-    sections, times, start = _read_sections(source, truth, name, level, init, band)
+    sections, times, start = _read_longitude_time_sections(source, truth, name, level, init, band)
     if anomalies:
         sections = [_subtract_zonal_mean(section) for section in sections]
     scales = [value_scale(*sections, cmap=cmap, limits=limits)] * len(sections)
@@ -114,7 +114,7 @@ def _latitudes_of_band(available: np.ndarray, latitudes: tuple[float, float]) ->
     return selected
 
 
-def _read_sections(
+def _read_longitude_time_sections(
     source: selection.Source, truth: xr.Dataset | None, name: str, level: float | None, init: object, band: np.ndarray
 ) -> tuple[list[xr.DataArray], np.ndarray, str]:
     """Return the sections of a forecast and its truth, or of analyses, their times, and the initialization as text."""
@@ -135,11 +135,11 @@ def _read_sections(
             raise ValueError(f"dataset has no {time}, its size is 0: the selection that made it matched nothing.")
         sources = [source.on_points(band, source.axes.columns.values)]
     grid_latitudes = source.axes.rows.values
-    sections = [_read_section(of_band, name, level, times, grid_latitudes) for of_band in sources]
+    sections = [_read_longitude_time_section(of_band, name, level, times, grid_latitudes) for of_band in sources]
     return [prepare_field(section.assign_attrs(sections[0].attrs), level) for section in sections], times, start
 
 
-def _read_section(
+def _read_longitude_time_section(
     source: selection.Source, name: str, level: float | None, times: np.ndarray, grid_latitudes: np.ndarray
 ) -> xr.DataArray:
     """Return the mean over latitudes, weighted by area, dims (time, longitude); missing values have no weight."""

@@ -221,7 +221,7 @@ def select_forecast(
     candidates = range(len(inits))[::-1] if init is None else [_init_position(inits, init)]
     sources, chosen = [forecast], candidates[0]
     if truth is not None:
-        sources = _pair_with_truth(forecast, truth, names)
+        sources = _match_names_and_units(forecast, truth, names)
         chosen, positions = _match_times(valid_times, candidates, sources[1], lead_texts)
         dataset = sources[1].dataset[list(names)].isel({sources[1].axes.time: positions})
         sources[1] = replace(sources[1], dataset=dataset)
@@ -234,7 +234,7 @@ def select_forecast(
     return ForecastSelection(sources, lead_texts, valid_times[chosen], date_text(inits[chosen], format), valid_texts)
 
 
-def _pair_with_truth(forecast: Source, truth: xr.Dataset, names: Sequence[str]) -> list[Source]:
+def _match_names_and_units(forecast: Source, truth: xr.Dataset, names: Sequence[str]) -> list[Source]:
     """Return the forecast, and the truth with the names, the single level and the units of the forecast."""
     check_dataset(truth, "truth")
     try:

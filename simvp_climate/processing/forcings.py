@@ -64,7 +64,7 @@ def longitude_harmonics(
     channels = []  # (3, time, latitude) each
     for name in names:
         if name == "insolation":
-            declination, distance_factor, equation_of_time = _solar_position(_days_since_2000(times, clock))
+            declination, distance_factor, equation_of_time = _solar_position(_astronomical_days(times, clock))
             if is_daily_mean:
                 channels.append(_daily_mean_insolation(declination, distance_factor, latitude))
             else:
@@ -130,7 +130,7 @@ def _solar_position(days: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return np.arcsin(np.sin(obliquity) * np.sin(longitude)), distance**-2, equation_of_time
 
 
-def _days_since_2000(times: pd.Index, clock: Any) -> np.ndarray:
+def _astronomical_days(times: pd.Index, clock: Any) -> np.ndarray:
     """Return the days since 2000-01-01 12:00 UTC; in a model calendar, of the same fraction of a mean year."""
     if isinstance(times, pd.DatetimeIndex):
         # milliseconds, because nanoseconds overflow 292 years from 2000

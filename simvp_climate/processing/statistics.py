@@ -198,7 +198,7 @@ class _Sums:
         states = apply_log(block, self.log_scale)
         rows, squares = np.empty((2, *block.shape[:3]), dtype=np.float32)
         has_missing = False
-        for time, channel, row in self._tiles(len(block)):
+        for time, channel, row in self._cache_tiles(len(block)):
             tile, raw = states[time, channel, row], block[time, channel, row]
             self.minimum[channel] = np.fmin(self.minimum[channel], np.fmin.reduce(raw, axis=None))
             self.maximum[channel] = np.fmax(self.maximum[channel], np.fmax.reduce(raw, axis=None))
@@ -232,7 +232,7 @@ class _Sums:
                 np.einsum("cyx,cyx->cy", change, change, out=rows[lead])
             self.changes.append((rows * self.weights).sum(axis=-1))
 
-    def _tiles(self, count: int) -> Iterator[tuple[slice, int, slice]]:
+    def _cache_tiles(self, count: int) -> Iterator[tuple[slice, int, slice]]:
         """Yield times, channel and rows of tiles that fit into the processor's cache."""
         _, height, width = self.shape
         rows = max(1, min(height, _CACHED_BYTES // (4 * width)))

@@ -82,7 +82,7 @@ def check_memory(fields: Sequence[StoredField], series: SampledSeries | None, dr
         return
     # two shards, each one chunk and the rest of the windows that begin in it
     length = 0 if series.windows is None else int((series.windows[:, -1] - series.windows[:, 0]).max())
-    streamed = 2 * (max(field.times_at_once for field in fields) + length) * needed // len(series.times)
+    streamed = 2 * (max(field.times_per_chunk for field in fields) + length) * needed // len(series.times)
     message = f"all states are {format_bytes(needed)} as float32, {format_bytes(free)} of memory are free: "
     if streamed <= _IN_MEMORY_SHARE * free:
         fix = f"{NOTHING_TO_DO}. To keep them in memory: fewer variables, levels or years"

@@ -33,16 +33,16 @@ class StoredField(rules.Field):
     level_share: float  # levels that are decoded for each level asked for
 
     @property
-    def times_at_once(self) -> int:
+    def times_per_chunk(self) -> int:
         """Times that are read together: those of a stored chunk, or of a dask chunk if dask computes the data."""
         dask = max(self.data.chunksizes["time"]) if self.data.chunks is not None else 1
         return max(1, self.chunks.get("time", dask))
 
     @property
-    def bytes_at_once(self) -> float:
+    def bytes_per_chunk(self) -> float:
         """Decoded bytes of everything that is read for one chunk in time."""
         cells = np.prod([size for dim, size in self.data.sizes.items() if dim in DIMS and dim != "time"])
-        return float(cells * self.data.dtype.itemsize * self.times_at_once * self.level_share)
+        return float(cells * self.data.dtype.itemsize * self.times_per_chunk * self.level_share)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ def check_values(
     """Add the findings about a sample of the values."""
     positions = choose_positions(field, len(series.times))
     if not len(positions):
-        message = f"one chunk has {format_bytes(field.bytes_at_once)}: the values were not examined"
+        message = f"one chunk has {format_bytes(field.bytes_per_chunk)}: the values were not examined"
         draft.add("note", "not-sampled", field.source, message, f"{NOTHING_TO_DO}, but examine them yourself")
         return
     latitude, longitude = dataset[field.axes.latitude].values, dataset[field.axes.longitude].values
@@ -135,10 +135,10 @@ def _label(field: StoredField, level_index: int) -> str:
 
 def choose_positions(field: StoredField, count: int) -> np.ndarray:
     """Return the positions in time of the sample: whole chunks within the budget, spread over the series."""
-    cost = field.bytes_at_once
+    cost = field.bytes_per_chunk
     if cost > _LARGEST_CHUNK:
         return np.empty(0, dtype=int)
-    length = min(field.times_at_once, count)
+    length = min(field.times_per_chunk, count)
     affordable = int(np.clip(_BUDGET // max(cost, 1), 2, _STATES))
     chunks = -(-count // length)
     if chunks * cost <= _BUDGET:
@@ -155,7 +155,7 @@ def choose_positions(field: StoredField, count: int) -> np.ndarray:
 def read_states(field: StoredField, positions: np.ndarray) -> np.ndarray:
     """Return states of a variable: (state, level, latitude, longitude)."""
     data = field.data.isel({dim: 0 for dim in field.data.dims if dim not in DIMS})
-    chunks, blocks = positions // field.times_at_once, []
+    chunks, blocks = positions // field.times_per_chunk, []
     if positions[-1] - positions[0] < len(positions):  # without a hole: one read, of many chunks at once
         chunks = np.zeros_like(chunks)
     for chunk in np.unique(chunks):  # else one for each chunk

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -97,6 +98,14 @@ def _count_states(windows: Sequence[np.ndarray]) -> int:
     return sum(len(np.unique(positions)) for positions in windows)
 
 
+class WindowGroup(NamedTuple):
+    """Windows that are read together, in the order of training."""
+
+    windows: np.ndarray
+    rows: np.ndarray  # of each window in the states, (window, T)
+    states: Tensor  # (N, X)
+
+
 class WindowStream:
     """Windows of one or several series in a reproducible random order, streamed every epoch or kept in memory.
 
@@ -165,7 +174,11 @@ class WindowStream:
             message = "these windows were opened in another process: reading threads do not survive a fork"
             raise RuntimeError(f"{message}. Open the data in the process that uses them, and start processes by spawn")
         skipped = int(self.sizes[:first_batch].sum())
-        groups = self._from_memory(epoch, skipped) if self.plan.mode == "memory" else self._from_store(epoch, skipped)
+        groups = (
+            self._groups_from_memory(epoch, skipped)
+            if self.plan.mode == "memory"
+            else self._groups_from_store(epoch, skipped)
+        )
         with closing(groups):  # waits for the read in the background
             yield from self._fill_batches(groups, first_batch)
 
@@ -183,8 +196,8 @@ class WindowStream:
         first = int(self.sizes[:batch].sum())
         return self.order(epoch)[first : first + int(self.sizes[batch])]
 
-    def _fill_batches(self, groups: Iterator, first_batch: int) -> Iterator[Batch]:
-        """Yield batches, cut from groups of (windows, their rows in the states, states)."""
+    def _fill_batches(self, groups: Iterator[WindowGroup], first_batch: int) -> Iterator[Batch]:
+        """Yield batches, cut from groups."""
         windows, rows, states_NX = next(groups)
         used = 0
         for batch in range(first_batch, len(self)):
@@ -236,9 +249,9 @@ class WindowStream:
             states_NX = states_NX.to(self.device)
         return np.concatenate(rows), states_NX
 
-    def _from_memory(self, epoch: int, skipped: int) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
-        windows = self.order(epoch)[skipped:]
-        yield windows, self._rows[windows], self._states
+    def _groups_from_memory(self, epoch: int, skipped_windows: int) -> Iterator[WindowGroup]:
+        windows = self.order(epoch)[skipped_windows:]
+        yield WindowGroup(windows, self._rows[windows], self._states)
 
     def _groups(self, epoch: int) -> Iterator[tuple[np.ndarray, list[tuple[int, int, int]]]]:
         """Yield for each group of this rank its windows in order, and its shards (series, begin, end)."""
@@ -268,7 +281,7 @@ class WindowStream:
             largest = max(largest, min(contiguous, (end - begin) * self.length))
         return largest * min(self.plan.group, len(self._shards))
 
-    def _from_store(self, epoch: int, skipped: int) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
+    def _groups_from_store(self, epoch: int, skipped_windows: int) -> Iterator[WindowGroup]:
         """Yield the groups of an epoch, while the next one is read in the background."""
         if not self._buffers:
             shape = (self._largest_group(), *self.sources[0].shape)
@@ -276,8 +289,8 @@ class WindowStream:
             self._buffers = [np.empty(shape, dtype=np.float32) for _ in range(2)]
         groups = self._groups(epoch)
         first = next(groups)
-        while skipped >= len(first[0]):
-            skipped -= len(first[0])
+        while skipped_windows >= len(first[0]):
+            skipped_windows -= len(first[0])
             first = next(groups)
         with ThreadPoolExecutor(1, thread_name_prefix="windows") as reading:
             waiting, turn = reading.submit(self._read_group, *first, self._buffers[0]), 1
@@ -286,13 +299,11 @@ class WindowStream:
                 following = next(groups, None)
                 waiting = following and reading.submit(self._read_group, *following, self._buffers[turn % 2])
                 turn += 1
-                yield windows[skipped:], rows[skipped:], states_NX
-                skipped = 0
+                yield WindowGroup(windows[skipped_windows:], rows[skipped_windows:], states_NX)
+                skipped_windows = 0
 
-    def _read_group(
-        self, windows: np.ndarray, shards: list[tuple[int, int, int]], buffer: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, Tensor]:
-        """Read the states of some shards; return the windows, their rows in the states, and the states."""
+    def _read_group(self, windows: np.ndarray, shards: list[tuple[int, int, int]], buffer: np.ndarray) -> WindowGroup:
+        """Read the states of some shards, and return them with the windows."""
         requests, shard_windows, shard_rows, count = [], [], [], 0
         for series, low, high in shards:
             source, positions = self.sources[series], self.windows[series][low:high]
@@ -308,7 +319,7 @@ class WindowStream:
         in_order, rows = np.concatenate(shard_windows), np.concatenate(shard_rows)
         sorter = np.argsort(in_order)
         rows = rows[sorter[np.searchsorted(in_order, windows, sorter=sorter)]]
-        return windows, rows, torch.from_numpy(buffer[:count].reshape(count, -1))
+        return WindowGroup(windows, rows, torch.from_numpy(buffer[:count].reshape(count, -1)))
 
 
 def _even_bounds(count: int, parts: int) -> np.ndarray:

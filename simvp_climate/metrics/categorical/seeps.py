@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -48,7 +49,7 @@ def seeps(
     verified times lie in its period.
     """
     names = [str(name) for name in forecast.data_vars]
-    if lacking := [name for name in names if _find_names(climatology, name) is None]:
+    if lacking := [name for name in names if _find_seeps_names(climatology, name) is None]:
         raise ValueError(f"the climatology has nothing on {lacking}: make it with seeps_climatology(train)")
     forecast, truth = _in_meters(forecast), _in_meters(rename(truth, names))
     periods = {"the climatology for SEEPS": climatology.attrs}
@@ -150,33 +151,39 @@ def _weighted_quantile(values: np.ndarray, weights: np.ndarray, q: float) -> np.
     return np.where(total > 0, (np.nan_to_num(sorted_values) * coefficients).sum(axis=0), np.nan)
 
 
-def _find_names(climatology: xr.Dataset, name: str) -> tuple[str, str, float | None] | None:
+class _SeepsNames(NamedTuple):
+    threshold: str
+    dry_fraction: str
+    dry_meters: float | None
+
+
+def _find_seeps_names(climatology: xr.Dataset, name: str) -> _SeepsNames | None:
     """Return the names of a variable's threshold and dry fraction, and the dry limit in m if known; None without them.
 
     WeatherBench 2 has other names than `seeps_climatology`, with the hours of accumulation.
     """
     dry = climatology.attrs.get("dry")
     if f"{name}_threshold" in climatology:
-        return f"{name}_threshold", f"{name}_dry_fraction", dry
+        return _SeepsNames(f"{name}_threshold", f"{name}_dry_fraction", dry)
     meaning = lookup(name)
     for stored in dict.fromkeys([name, *([meaning[0].long_name] if meaning else [])]):
         if f"{stored}_seeps_threshold" in climatology:
             hours = re.search(r"(\d+)h", meaning[0].long_name if meaning else stored)
             dry = _DRY_BELOW.get(int(hours[1])) if hours and dry is None else dry
-            return f"{stored}_seeps_threshold", f"{stored}_seeps_dry_fraction", dry
+            return _SeepsNames(f"{stored}_seeps_threshold", f"{stored}_seeps_dry_fraction", dry)
     return None
 
 
 def seeps_pairs(pairs: Pairs, climatology: xr.Dataset) -> tuple[Pairs, Metric]:
     """Return the pairs of the variables in a SEEPS climatology, heavy thresholds as climatology, and the metric."""
-    names = [str(name) for name in pairs.forecast.data_vars if _find_names(climatology, str(name))]
+    names = [str(name) for name in pairs.forecast.data_vars if _find_seeps_names(climatology, str(name))]
     if not names:
         known, asked = list(climatology.data_vars), list(pairs.forecast.data_vars)
         raise ValueError(f"the climatology has {known} and nothing on {asked}: make it with seeps_climatology(train)")
     forecast = pairs.forecast[names]
     dry, thresholds, fractions = {}, {}, {}
     for name in names:
-        threshold, fraction, dry_meters = _find_names(climatology, name)
+        threshold, fraction, dry_meters = _find_seeps_names(climatology, name)
         if fraction not in climatology:
             raise ValueError(f"the climatology for SEEPS has {threshold} and no {fraction}")
         if dry_meters is None:

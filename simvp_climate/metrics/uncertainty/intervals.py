@@ -135,7 +135,7 @@ def fit_intervals(
             f"forecasts, and probability={probability:g} needs at least {required}: forecast from more times"
         )
     covered = sorted(set(pairs.valid_time.dt.month.values[pairs.complete].tolist()))
-    by_lead = [_fit_lead(pairs, lead, factors, probability, covered) for lead in range(len(counts))]
+    by_lead = [_half_widths_at_lead(pairs, lead, factors, probability, covered) for lead in range(len(counts))]
     half_width = xr.Dataset(coords={**pairs.grid, "month": _MONTHS, "lead_time": pairs.forecast["lead_time"]})
     for name, variable in pairs.forecast.data_vars.items():
         dims = [dim for dim in ("level", *SPACE) if dim in variable.dims]
@@ -148,10 +148,10 @@ def fit_intervals(
     return Intervals(probability, half_width, partial(_shrink, climatology, factors))
 
 
-def _fit_lead(
-    pairs: Pairs, lead: int, factors: xr.Dataset | None, probability: float, covered: list[int]
+def _half_widths_at_lead(
+    pairs: Pairs, lead: int, factors: xr.Dataset | None, probability: float, covered_months: list[int]
 ) -> dict[str, np.ndarray]:
-    """Return the half-widths at one lead by variable, (month, ...); NaN in months that are not `covered`."""
+    """Return the half-widths at one lead by variable, (month, ...); NaN in months that are not covered."""
     inits = np.flatnonzero(pairs.complete[:, lead])
     valid_time = pairs.valid_time[inits, lead]
     # triangular weights around the middle of each month, on a circle of 365 days, (init, month)
@@ -173,7 +173,7 @@ def _fit_lead(
         rank = min(int(np.ceil((len(inits) + 1) * probability)), len(inits)) - 1
         quantile = np.partition(np.nan_to_num(quotients), rank, axis=0)[rank]
         quantile[missing.all(axis=0)] = np.nan  # masked cells
-        half = np.where(np.isin(_MONTHS, covered)[:, np.newaxis], scale * quantile, np.nan)
+        half = np.where(np.isin(_MONTHS, covered_months)[:, np.newaxis], scale * quantile, np.nan)
         result[name] = half.reshape(12, *error.shape[1:])
     return result
 
