@@ -10,10 +10,10 @@ BIN = .venv/bin
 export MALLOC_MMAP_THRESHOLD_ = 4000000000
 export MALLOC_TRIM_THRESHOLD_ = 8000000000
 
-# uv installs in seconds, with the build of PyTorch for the machine; pip without compiling what is never imported
+# uv installs in seconds, with the build of PyTorch for the machine; elsewhere, or where it fails, pip
 UV = $(shell command -v uv)
-INSTALL = $(if $(UV),$(UV) pip install --quiet --torch-backend $${UV_TORCH_BACKEND:-auto} --python $(1) $(2) ||) \
-	$(1) -m pip install --quiet --disable-pip-version-check --no-compile $(2)
+INSTALL = $(if $(UV),$(UV) pip install --quiet --compile-bytecode --torch-backend $${UV_TORCH_BACKEND:-auto} \
+	--python $(1) $(2) ||) $(1) -m pip install --quiet --disable-pip-version-check $(2)
 
 .PHONY: demo test test-slow test-lowest test-lowest-part clean
 
@@ -56,7 +56,7 @@ test-lowest-part: .venv/lowest/installed
 .venv/lowest/installed: .venv/installed constraints-lowest.txt
 	rm -rf .venv/lowest
 	grep -vxFf constraints.txt constraints-lowest.txt | grep -v "^#\|^torch=" > .venv/lowest.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --upgrade --no-deps --target .venv/lowest -r .venv/lowest.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps --target .venv/lowest -r .venv/lowest.txt
 	touch $@
 
 clean:
