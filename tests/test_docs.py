@@ -187,6 +187,7 @@ def test_the_first_steps_run(tmp_path, monkeypatch):
     assert {"SimVPv2", "persistence", "climatology"} <= set(names["scores"].system.values)
 
 
+@pytest.mark.slow
 def test_the_figures_of_the_guide_are_drawn(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = python_blocks(ROOT / "docs" / "pictures.md")

@@ -111,12 +111,14 @@ class TestLinearRegression:
         assert (rmse(forecast, ds).t2m < 1e-8).all()
         assert (rmse(persistence(ds, ds.time[:200:7], LEADS), ds).t2m > 1).all()
 
+    @pytest.mark.slow
     def test_reaches_the_best_possible_error_on_red_noise(self):
         train, test = red_noise(), red_noise(seed=1, times=400)
         fitted = fit_linear_regression(train, flat_climatology(train), LEADS, modes=32, ridge=0.0)
         result = rmse(fitted(test, test.time[:300], LEADS), test).t2m
         np.testing.assert_allclose(result, np.sqrt(1 - 0.8 ** np.array([2, 4, 8])), rtol=0.04)
 
+    @pytest.mark.slow
     def test_modes_and_ridge_are_chosen_on_the_last_quarter(self):
         train = red_noise(times=400)  # few times, so that the ridge matters
         clim = flat_climatology(train)

@@ -156,6 +156,7 @@ class TestIntervals:
         assert block_length(init, lead) == 20
         assert block_length(init, lead[:1]) == 5  # the cube root
 
+    @pytest.mark.slow
     def test_cover_the_true_score_with_the_stated_confidence(self):
         hits, times = 0, 60
         for seed in range(times):

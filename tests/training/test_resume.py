@@ -54,6 +54,7 @@ def assert_same(whole: Forecaster, resumed: Forecaster) -> None:
     assert_same_weights(whole, resumed)
 
 
+@pytest.mark.slow
 def test_killed_while_it_writes_and_stopped_by_the_scheduler(tmp_path):
     whole = training_script.train(tmp_path / "whole", 2)
     directory = tmp_path / "run"
