@@ -26,7 +26,7 @@ OPTIONS = {
     "weatherbench": ["--train-until", "2001-12", "--valid-until", "2002-01-15", "--small"],
     "tp": ["--train-until", "2001-12", "--valid-until", "2002-01-10"],
     "finetune": [],  # on the sample
-    "ensemble": ["--train-until", "2001-12", "--valid-until", "2002-01-10", "--seeds", "2", "--members", "2"],
+    "ensemble": ["--train-until", "2001-12", "--valid-until", "2002-01-17", "--seeds", "2", "--members", "2"],
 }
 
 
