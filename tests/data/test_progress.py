@@ -4,7 +4,7 @@ import sys
 # tqdm takes this for a Jupyter kernel without ipywidgets
 JUPYTER = """
 import sys, types, warnings
-kernel = types.SimpleNamespace(config={})
+kernel = types.SimpleNamespace(config={"IPKernelApp": {}})
 sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: kernel)
 sys.modules["ipywidgets"] = None
 sys.modules["ipykernel.zmqshell"] = None
