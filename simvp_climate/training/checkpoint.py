@@ -125,6 +125,8 @@ def identify(
         for group in ("task", "model", "config")
         for name, value in provenance[group].items()
         if name not in RESUMABLE_FIELDS  # the saved plans keep the order of the windows
+        # runs saved before this setting existed do not have it
+        and (name, value) != ("limit_train_batches", None)
     }
     settings["config.precision"] = requested.precision  # "auto" may choose another one where a run resumes
     settings |= {name: provenance[name] for name in ("training", "validation", "channels", "units")}

@@ -57,11 +57,12 @@ def _one_of(*choices: str) -> _Rule:
 
 _POSITIVE_INTEGER = _integer("a positive integer", lambda value: value >= 1)
 _BOOLEAN = ("True or False", lambda value: isinstance(value, bool), None)
-_OPTIONAL = ("gradient_clip", "lead_weights", "patience")  # may be None
+_OPTIONAL = ("gradient_clip", "lead_weights", "limit_train_batches", "patience")  # may be None
 _RULES: dict[str, _Rule] = {
     "epochs": _POSITIVE_INTEGER,
     "batch_size": _POSITIVE_INTEGER,
     "accumulate_grad_batches": _POSITIVE_INTEGER,
+    "limit_train_batches": _integer("a positive integer, or None for all batches", lambda value: value >= 1),
     "optimizer": _one_of("adamw", "adam"),
     "learning_rate": _number("greater than 0", lambda value: value > 0),
     "schedule": _one_of(*_WARMUP),
@@ -105,11 +106,14 @@ class TrainConfig:
     Parameters
     ----------
     epochs
-        Passes over all training windows.
+        Passes over all training windows, or over `limit_train_batches` batches of them.
     batch_size
         Windows in a batch, over all processes. If there are fewer windows, a batch has all of them.
     accumulate_grad_batches
         Batches in a step; one at a time is in memory. The gradient covers all, batch normalization each batch alone.
+    limit_train_batches
+        Batches in an epoch, each time a new random choice of the windows; `None` takes all of them. For data with so
+        many windows that validation after each pass would come too seldom.
     optimizer
         "adamw", or "adam" (then `weight_decay` must be 0). Betas 0.9 and 0.999.
     learning_rate
@@ -190,6 +194,7 @@ class TrainConfig:
     epochs: int = 50
     batch_size: int = 16
     accumulate_grad_batches: int = 1
+    limit_train_batches: int | None = None
     optimizer: str = "adamw"
     learning_rate: float = 4e-3
     schedule: str = "cosine"

@@ -45,12 +45,7 @@ class TrainingLoop:
         self.fabric, self.config, self.loss, self.run, self.stop = fabric, config, loss, run, stop
         self.train_split, self.valid_split = splits[0], splits[1] if splits[1:] else None
         self.stream = self.train_split.stream(config, fabric)
-        if config.accumulate_grad_batches > len(self.stream):
-            count = f"{len(self.stream)} (of {self.stream.count} windows, batch_size={config.batch_size})"
-            raise ValueError(
-                f"accumulate_grad_batches={config.accumulate_grad_batches} batches make a step, and an epoch has "
-                f"{count}: take at most {len(self.stream)}"
-            )
+        self.batches = _count_batches(config, len(self.stream), self.stream.count)
         memory.check_step(network, config, self.stream.batch_size, loss.max_leads, loss.area_CHW.shape[-2:], fabric)
         if fabric.device.type == "cpu":
             memory.reuse_freed_memory()
@@ -63,16 +58,17 @@ class TrainingLoop:
         self.optimizer = fabric.setup_optimizers(_make_optimizer(self.network, config, fabric))
         self.valid_stream = self.valid_split and self.valid_split.stream(config, fabric, shuffle=False)
 
-        # windows in each batch, over all processes
-        sizes = torch.tensor(self.stream.sizes, dtype=torch.float64, device=fabric.device)
+        # windows in each batch of an epoch, over all processes
+        own_sizes = self.stream.sizes[: self.batches]
+        sizes = torch.tensor(own_sizes, dtype=torch.float64, device=fabric.device)
         self.sizes = distributed.total(fabric, sizes).cpu().numpy()
-        self.steps_per_epoch = -(-len(self.stream) // config.accumulate_grad_batches)
+        self.steps_per_epoch = -(-self.batches // config.accumulate_grad_batches)
         self.total_steps = self.steps_per_epoch * config.epochs
         self.rollout_start = self.total_steps
         if config.rollout > 1:
             self.rollout_start -= max(1, round(config.rollout_share * self.total_steps))
         self.logs = fabric.broadcast(bool(fabric.loggers))  # the first process may be the only one with a logger
-        losses = LossMonitor(fabric, self.stream.sizes / self.sizes)
+        losses = LossMonitor(fabric, own_sizes / self.sizes)
         scaler, switches = fabric.strategy.precision, {"precision": config.precision, "compile": config.compile}
         self.state = TrainingState(self.network, self.optimizer, scaler, losses, switches)
         self.epoch, self.step = 0, 0  # the current epoch, and the steps done in it
@@ -84,8 +80,9 @@ class TrainingLoop:
         self.stop.patient = True  # from here on every step checks whether to stop
         records = self.state.records
         patience_start = 0 if self.config.rollout == 1 else self.rollout_start // self.steps_per_epoch
-        trained = len(records) * self.stream.count + int(self.sizes[: len(self.state.losses.values)].sum())
-        shown, total = self.config.progress and self.fabric.is_global_zero, self.stream.count * self.config.epochs
+        windows = int(self.sizes.sum())  # in an epoch
+        trained = len(records) * windows + int(self.sizes[: len(self.state.losses.values)].sum())
+        shown, total = self.config.progress and self.fabric.is_global_zero, windows * self.config.epochs
         with tqdm(total=total, initial=trained, unit="windows", disable=not shown) as self.bar:
             for epoch in range(len(records), self.config.epochs):
                 if _out_of_patience(records, self.config.patience, patience_start):
@@ -132,7 +129,7 @@ class TrainingLoop:
         """Update the weights once, with the gradient of the mean loss over the windows of the next batches."""
         config, fabric = self.config, self.fabric
         first = self.step * config.accumulate_grad_batches
-        last = min(first + config.accumulate_grad_batches, len(self.stream))
+        last = min(first + config.accumulate_grad_batches, self.batches)
         # random numbers are a function of the step, so that a resumed run draws the same
         torch.manual_seed((config.seed * 1_000_003 + step + 1) * fabric.world_size + fabric.global_rank)
         _set_schedule(self.optimizer, config, step, self.total_steps)
@@ -375,6 +372,21 @@ class StepPacer:
             self.check_every = max(1, min(self.max_batches, int(SYNC_SECONDS / max(seconds, 1e-9))))
             save, stop = bool(saves), bool(stops)
         return check, save, stop
+
+
+def _count_batches(config: TrainConfig, available: int, windows: int) -> int:
+    """Return the number of batches in an epoch; ValueError if a limit has no effect or a step takes more of them."""
+    limit, accumulated = config.limit_train_batches, config.accumulate_grad_batches
+    count = f"{available} (of {windows} windows, batch_size={config.batch_size})"
+    if limit is not None and limit > available:
+        fix = f"take at most {available}, or leave it out"
+        raise ValueError(f"limit_train_batches={limit} would be ignored, as all windows make {count}: {fix}")
+    batches = available if limit is None else limit
+    if accumulated > batches:
+        count = count if limit is None else f"limit_train_batches={limit}"
+        message = f"accumulate_grad_batches={accumulated} batches make a step, and an epoch has {count}"
+        raise ValueError(f"{message}: take at most {batches}")
+    return batches
 
 
 def _make_optimizer(network: nn.Module, config: TrainConfig, fabric: Fabric) -> torch.optim.Optimizer:

@@ -59,6 +59,7 @@ forecaster = sc.train(
     config=quick(
         epochs=2, batch_size=6, accumulate_grad_batches=int(sys.argv[3]), rollout=2, validation_windows=15,
         strategy=sys.argv[4], save_minutes=0,
+        limit_train_batches=None if sys.argv[3] == "1" else 5,  # of 6 batches
     ),
     directory=sys.argv[2],
     logger=CSVLogger(sys.argv[2] + "-log") if sc.is_first_process() else None,
