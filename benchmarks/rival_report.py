@@ -1,0 +1,248 @@
+"""The tables and the figure of `rivals.py`: docs/rivals.md and docs/rivals.png."""
+
+import csv
+import math
+import statistics
+from pathlib import Path
+
+LEADS = (24, 72, 120, 168, 240)  # hours
+BEST_OF = 600.0  # the budget whose best rival is to be reached in less time
+TITLES = {"run": "Validation year 2004", "test": "Test year 2005"}
+COLUMNS = {"mae": "MAE", "acc": "ACC", "activity": "activity", "small_scale_variance": "small scales",
+           "effective_resolution": "effective resolution"}  # fmt: skip
+INTRODUCTION = """# Compare networks at equal processor time
+
+All numbers are from `python benchmarks/rivals.py rates | run | test | report`. The climate is simulated, 6-hourly,
+5.625 degrees. 2001 to 2003 trained; learning rates and all other choices were made on 2004.
+
+Every network has 4 states in and 4 out of five variables, trains with `sc.train` (loader, loss, schedule and running
+average of the weights the same), predicts changes in units of the typical change, and has the learning rate that was
+best on 2004 among at least four, at 100 CPU-s each. Exceptions are in the name. A run is a process with one thread; it
+takes as many steps as fit into its budget of processor time, loader included. "CPU s" is what it took.
+
+- **RMSE** is in m2 s-2 for z500 and in K for t2m, at {leads} h: the mean over seeds, ± their standard deviation, and in
+  brackets the 95 % interval of the first seed over initializations, one a day.
+- **Ratio to the best rival**: RMSE divided by that of the rival that is best at this lead, the mean over seeds. The
+  interval is that of the ratio for the same initializations, from the lowest to the highest end of all seeds.
+- **Small scales**: variance in zonal wavenumbers 10 to 19 of the forecast, divided by that of the truth; **activity**:
+  standard deviation of the anomalies of the forecast, divided by that of the truth.
+- **Effective resolution**: the largest zonal wavenumber up to which the forecast has more than half of the variance of
+  the truth.
+
+![Error against processor time and sharpness](rivals.png)
+"""
+
+Results = dict[tuple[str, float], list[dict]]
+
+
+def group(results: list[dict]) -> Results:
+    """Return the results that did not fail by network and budget, the first seed first."""
+    groups: Results = {}
+    for result in sorted(results, key=lambda result: result["seed"]):
+        if "failed" not in result:
+            groups.setdefault((result["name"], result["budget"]), []).append(result)
+    return groups
+
+
+def mean(runs: list[dict], variable: str, metric: str) -> list[float]:
+    """Return the mean over runs by lead."""
+    return [statistics.mean(values) for values in zip(*(x["scores"][variable][metric] for x in runs), strict=True)]
+
+
+def budgets_of(groups: Results) -> list[float]:
+    return sorted({budget for _, budget in groups})
+
+
+def best_rivals(groups: Results, budget: float, variable: str, own: list[str]) -> list[str]:
+    """Return, by lead, the network with the lowest RMSE among those that are not this package's own."""
+    errors = {
+        name: mean(runs, variable, "rmse")
+        for (name, trained_for), runs in groups.items()
+        if trained_for == budget and name not in own
+    }
+    return [min(errors, key=lambda name: errors[name][lead]) for lead in range(len(LEADS))] if errors else []
+
+
+def as_table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def digits(variable: str) -> int:
+    return 0 if variable.startswith("z") else 2
+
+
+def slashes(values: list[float], places: int) -> str:
+    """Return values by lead, "93 / 283 / 447"."""
+    return " / ".join("-" if math.isnan(value) else f"{value:.{places}f}" for value in values)
+
+
+def error_cell(runs: list[dict], variable: str, lead: int) -> str:
+    places = digits(variable)
+    values = [run["scores"][variable]["rmse"][lead] for run in runs]
+    text = f"{statistics.mean(values):.{places}f}"
+    if len(values) > 1:
+        text += f" ± {statistics.stdev(values):.{places + 1 if places == 0 else places}f}"
+    low, high = (runs[0]["scores"][variable][f"rmse_{end}"][lead] for end in ("low", "high"))
+    return text if math.isnan(low) else f"{text} ({low:.{places}f} to {high:.{places}f})"
+
+
+def budget_tables(groups: Results, budget: float, names: list[str], variables: tuple[str, ...]) -> list[str]:
+    """Return the tables of one budget: cost, errors by lead, and the other metrics."""
+    present = [name for name in names if (name, budget) in groups]
+    cost, other = [], []
+    errors: dict[str, list[list[str]]] = {variable: [] for variable in variables}
+    for name in present:
+        runs = groups[name, budget]
+        steps, seconds = (statistics.mean(run[key] for run in runs) for key in ("steps", "cpu_seconds"))
+        ms = statistics.median(run["ms_a_step"] for run in runs)
+        size = f"{runs[0]['parameters'] / 1e6:.2f}"
+        cost.append([name, str(len(runs)), size, f"{ms:.0f}", f"{steps:.0f}", f"{seconds:.0f}", f"{runs[0]['rate']:g}"])
+        for variable in variables:
+            errors[variable].append([name, *(error_cell(runs, variable, lead) for lead in range(len(LEADS)))])
+            places = {"mae": digits(variable), "effective_resolution": 0, "acc": 3}
+            cells = [slashes(mean(runs, variable, metric), places.get(metric, 2)) for metric in COLUMNS]
+            other.append([name, variable, *cells])
+    head = ["network", "seeds", "M parameters", "ms a step", "steps", "CPU s", "learning rate"]
+    leads = [f"{lead} h" for lead in LEADS]
+    return [
+        as_table(head, cost),
+        *(as_table([f"{variable} RMSE", *leads], rows) for variable, rows in errors.items()),
+        as_table([f"at {' / '.join(map(str, LEADS))} h", "variable", *COLUMNS.values()], other),
+    ]
+
+
+def ratio_table(comparisons: dict, groups: Results, own: list[str], variables: tuple[str, ...]) -> str:
+    """Return the ratios to the best rival; `comparisons` has those of (own network, budget) to each rival, by seed."""
+    rows = []
+    for (name, budget), by_seed in comparisons.items():
+        for variable in variables:
+            cells = []
+            for lead, rival in enumerate(best_rivals(groups, budget, variable, own)):
+                # a seed may lack a run that diverged
+                found = [[ends[lead] for ends in x[rival][variable]] for x in by_seed if rival in x]
+                ratio = statistics.mean(values[0] for values in found)
+                low, high = min(values[1] for values in found), max(values[2] for values in found)
+                interval = "" if math.isnan(low) else f" ({low:.2f} to {high:.2f})"
+                cells.append(f"{ratio:.2f}{interval}, {rival}")
+            rows.append([name, f"{budget:g}", variable, *cells])
+    return as_table(["", "CPU s", "variable", *(f"{lead} h" for lead in LEADS)], rows)
+
+
+def time_table(groups: Results, own: list[str], variables: tuple[str, ...]) -> str:
+    """Return the processor time in which this package's networks reach the error of the best rival after 600 s."""
+    rows = []
+    for name in own:
+        budgets = [budget for budget in budgets_of(groups) if (name, budget) in groups]
+        for variable in variables:
+            rivals = best_rivals(groups, BEST_OF, variable, own)
+            if not rivals or len(budgets) < 2:
+                continue
+            seconds = [statistics.mean(run["cpu_seconds"] for run in groups[name, budget]) for budget in budgets]
+            cells = []
+            for lead, rival in enumerate(rivals[:3]):
+                goal = mean(groups[rival, BEST_OF], variable, "rmse")[lead]
+                errors = [mean(groups[name, budget], variable, "rmse")[lead] for budget in budgets]
+                cells.append(time_to_reach(goal, errors, seconds))
+            rows.append([name, variable, *cells])
+    return as_table(["", "variable", *(f"{lead} h" for lead in LEADS[:3])], rows) if rows else ""
+
+
+def time_to_reach(goal: float, errors: list[float], seconds: list[float]) -> str:
+    """Return when the error falls to a goal, interpolated between budgets on logarithmic axes."""
+    if errors[0] <= goal:
+        return f"less than {seconds[0]:.0f}"
+    for index in range(1, len(errors)):
+        before, after = errors[index - 1 : index + 1]
+        if after <= goal:
+            share = math.log(before / goal) / math.log(before / after)
+            return f"{math.exp((1 - share) * math.log(seconds[index - 1]) + share * math.log(seconds[index])):.0f}"
+    return f"more than {seconds[-1]:.0f}"
+
+
+def rate_table(results: list[dict], names: list[str], variables: tuple[str, ...]) -> str:
+    """Return the errors at every learning rate that was tried."""
+    rows = []
+    for name in names:
+        for result in sorted((x for x in results if x["name"] == name), key=lambda result: result["rate"]):
+            cells = ["diverged"] * len(variables)
+            if "failed" not in result:
+                cells = [slashes(result["scores"][x]["rmse"][:3], digits(x)) for x in variables]
+            rows.append([name, f"{result['rate']:g}", *cells])
+    return as_table(["", "learning rate", *(f"{name} RMSE at 24 / 72 / 120 h" for name in variables)], rows)
+
+
+def write_page(
+    path: Path, stages: dict[str, Results], comparisons: dict[str, dict], rates: list[dict], names: list[str],
+    own: list[str], variables: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Write the page: for each stage ratios, times to reach the best rival, and the tables of every budget."""
+    parts = [INTRODUCTION.format(leads=" / ".join(map(str, LEADS))).rstrip()]
+    for stage in ("test", "run"):
+        groups = stages.get(stage)
+        if not groups:
+            continue
+        parts.append(f"## {TITLES[stage]}")
+        parts.append(f"### {TITLES[stage]}: ratio to the best rival")
+        parts.append(ratio_table(comparisons[stage], groups, own, variables))
+        if times := time_table(groups, own, variables):
+            parts += [f"Processor time in s to reach the best rival's error of {BEST_OF:g} CPU-s:", times]
+        for budget in budgets_of(groups):
+            parts.append(f"### {TITLES[stage]}: {budget:g} CPU-s")
+            parts += budget_tables(groups, budget, names, variables)
+    if rates:
+        seconds = sorted({result["budget"] for result in rates})
+        parts.append(f"## Learning rates (2004, {' and '.join(f'{x:g}' for x in seconds)} CPU-s, one seed)")
+        parts.append(rate_table(rates, names, variables))
+    path.write_text("\n\n".join(parts) + "\n")
+
+
+def write_csv(path: Path, stages: dict[str, Results]) -> None:
+    """Write all scores of all runs with their intervals, one value a row."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        head = ["stage", "network", "budget", "seed", "precision", "variable", "metric", "lead_hours"]
+        writer.writerow([*head, "value", "low", "high"])
+        for stage, groups in stages.items():
+            for (name, budget), runs in groups.items():
+                for run in runs:
+                    key = [stage, name, budget, run["seed"], run["precision"]]
+                    for variable, metrics in run["scores"].items():
+                        for metric in ("rmse", *COLUMNS):
+                            none = [math.nan] * len(LEADS)
+                            ends = [metrics.get(f"{metric}{end}", none) for end in ("", "_low", "_high")]
+                            for lead, *values in zip(LEADS, *ends, strict=True):
+                                writer.writerow([*key, variable, metric, lead, *values])
+
+
+def draw(path: Path, groups: Results, names: list[str], own: list[str], variables: tuple[str, ...]) -> None:
+    """Draw the error at 72 h against processor time, and against the small scales, for each variable."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        2, len(variables), figsize=(5.5 * len(variables), 8), layout="constrained", squeeze=False
+    )
+    lead = LEADS.index(72)
+    styles = plt.get_cmap("tab10")
+    for column, variable in enumerate(variables):
+        for index, name in enumerate(names):
+            budgets = [budget for budget in budgets_of(groups) if (name, budget) in groups]
+            if not budgets:
+                continue
+            runs = [groups[name, budget] for budget in budgets]
+            seconds = [statistics.mean(run["cpu_seconds"] for run in x) for x in runs]
+            error = [mean(x, variable, "rmse")[lead] for x in runs]
+            small = [mean(x, variable, "small_scale_variance")[lead] for x in runs]
+            style = {"color": styles(index % 10), "marker": "o", "linewidth": 3 if name in own else 1.2}
+            axes[0, column].plot(seconds, error, label=name, **style)
+            axes[1, column].plot(small, error, **style)
+        axes[0, column].set(xscale="log", xlabel="processor time (s)", title=f"{variable}, 72 h")
+        axes[1, column].set(xlabel="variance in wavenumbers 10 to 19, forecast / truth")
+        ticks = budgets_of(groups)
+        axes[0, column].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes[0, column].minorticks_off()
+        for axis in axes[:, column]:
+            axis.set_ylabel(f"RMSE ({'m2 s-2' if variable.startswith('z') else 'K'})")
+            axis.grid(alpha=0.3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,500 @@
+"""Compare networks at equal processor time: ResNet, U-Net, SFNO, ViT, SimVPv2 as published, and this package's own.
+
+    python benchmarks/rivals.py rates --data gcm.zarr --out runs     learning rates of each network, scored on 2004
+    python benchmarks/rivals.py run --data gcm.zarr --out runs       four budgets, three seeds, scored on 2004
+    python benchmarks/rivals.py test --data gcm.zarr --out runs      the same forecasters, scored on 2005
+    python benchmarks/rivals.py report --data gcm.zarr --out runs    docs/rivals.md and docs/rivals.png
+    python benchmarks/rivals.py own --data mine.zarr --variables z500,t2m --network ResNet --budget 600
+
+The climate is five years of a general circulation model, 6-hourly on 32 x 64 cells: 2001 to 2003 train, 2004 decides,
+2005 is for `test` alone. All networks train with `sc.train`: the same data, loader, loss and schedule. Each run is a
+process with one thread. It measures the time of a step and takes as many steps as fit into its budget of processor
+time, loader included; the schedule ends with the budget, and the last weights are kept, so there is no validation.
+Runs with a result in the folder are skipped.
+"""
+
+import importlib.util
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import ablation
+import numpy as np
+import rival_networks
+import rival_report
+import typer
+import xarray as xr
+from lightning_fabric.loggers import Logger
+
+import simvp_climate as sc
+
+LEADS = rival_report.LEADS  # hours
+RATES = (1e-3, 2e-3, 4e-3, 8e-3, 16e-3)
+BUDGETS = (100.0, 300.0, 600.0, 1800.0)  # seconds of processor time
+METRICS = ("rmse", "mae", "acc", "activity", "small_scale_variance")
+VARIABLES = ("z500", "t2m")  # of the tables
+DOCS = Path(__file__).parents[1] / "docs"
+YEARS = {"rates": "2004", "run": "2004", "test": "2005"}
+# without weights of variables; three quarters of the steps train one call of the network, the last quarter two
+TRAINING = sc.TrainConfig(batch_size=4, rollout=2, progress=False)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of the leaderboard: its model, variables and training; `rate` is for `own`, until `rates` has run."""
+
+    model: sc.SimVPv2Config | Callable
+    variables: tuple[str, ...] = ablation.FIVE_VARIABLES
+    config: sc.TrainConfig = TRAINING
+    is_own: bool = False  # one of this package, to be compared with the best of the others
+    rate: float = 4e-3
+    needs: str | None = None  # a module that must be installed
+
+    @property
+    def task(self) -> sc.Task:
+        return sc.Task(self.variables, history=4, horizon=4)
+
+
+NETWORKS = {
+    "ours": Network(sc.SimVPv2Config(**ablation.NETWORK, drop_path=0.0, padding="sphere"), is_own=True, rate=8e-3),
+    "ResNet": Network(rival_networks.resnet),
+    "ResNet, half resolution": Network(rival_networks.half_resolution_resnet),
+    "ConvNeXt U-Net": Network(rival_networks.convnext_unet),
+    "SFNO": Network(rival_networks.sfno, needs="torch_harmonics"),
+    "ViT": Network(rival_networks.vit),
+    "ViT, windows": Network(rival_networks.window_vit),
+    "SimVPv2 as published": Network(ablation.PUBLISHED.model),
+    "SimVPv2 as published, its own loss and training, tuned": Network(
+        ablation.TUNED.model,
+        ablation.TUNED.variables,
+        replace(ablation.TUNED.config, validation_windows=TRAINING.validation_windows),
+        rate=8e-3,
+    ),
+}
+
+Folder = Annotated[Path, typer.Option()]
+app = typer.Typer(add_completion=False, help=__doc__.splitlines()[0], pretty_exceptions_enable=False)
+
+
+# ---- training for a budget of processor time
+
+
+class StepClock(Logger):
+    """Records the processor time at the end of every epoch."""
+
+    name, version = "clock", None
+
+    def __init__(self):
+        self.times: list[float] = []
+
+    def log_metrics(self, metrics: dict, step: int | None = None) -> None:
+        if "learning_rate" in metrics:
+            self.times.append(time.process_time())
+
+    def log_hyperparams(self, params: dict) -> None:
+        pass
+
+
+def measure_step(network: Network, task: sc.Task, train: xr.Dataset, batches: int) -> tuple[float, float]:
+    """Return the processor time of a step, with a quarter of rollouts, and that before the first step, in seconds."""
+    clock = StepClock()
+    start = time.process_time()
+    config = replace(network.config, epochs=8, limit_train_batches=batches)
+    sc.train(task, train, valid=None, model=network.model, config=config, logger=clock, device="cpu")
+    # epochs 7 and 8 are rollouts; the first one also warms up
+    seconds = [(after - before) / batches for before, after in zip(clock.times, clock.times[1:], strict=False)]
+    first, last = statistics.median(seconds[:5]), statistics.median(seconds[5:])
+    return 0.75 * first + 0.25 * last, max(0.0, clock.times[0] - start - batches * first)
+
+
+def train_for(budget: float, network: Network, task: sc.Task, train: xr.Dataset) -> tuple[sc.Forecaster, dict]:
+    """Return a forecaster after `budget` seconds of processor time in `sc.train`, and what was measured."""
+    step, before = measure_step(network, task, train, 4 if budget >= 60 else 1)
+    steps = max(10.0, (budget - before) / step)
+    in_epoch = 0.9 * train.sizes["time"] / network.config.batch_size  # a bit fewer than an epoch has
+    epochs = max(10, math.ceil(steps / in_epoch))
+    batches = max(1, round(steps / epochs))
+    config = replace(network.config, epochs=epochs, limit_train_batches=batches)
+    start = time.process_time()
+    forecaster = sc.train(task, train, valid=None, model=network.model, config=config, device="cpu")
+    seconds = time.process_time() - start
+    values = list(forecaster.network.parameters())
+    return forecaster, {
+        "parameters": sum(value.numel() * (2 if value.is_complex() else 1) for value in values),
+        "ms_a_step": round(1000 * step, 1),
+        "steps": epochs * batches,
+        "cpu_seconds": round(seconds, 1),
+    }
+
+
+# ---- forecasts and scores
+
+
+def forecast_year(forecaster: sc.Forecaster, truth: xr.Dataset, every: int) -> xr.Dataset:
+    """Return forecasts at LEADS, from 00 UTC of every n-th day with a full history and a truth at all leads."""
+    leads = [np.timedelta64(lead, "h") for lead in LEADS]
+    starts = truth.indexes["time"][forecaster.task.history - 1 :]
+    starts = starts[(starts == starts.floor("D")) & (starts + leads[-1] <= truth.indexes["time"][-1])][::every]
+    parts = []
+    for first in range(0, len(starts), 32):  # not all leads of all days in memory
+        forecast = forecaster(truth, init_times=starts[first : first + 32], horizon=LEADS[-1] // 6)
+        parts.append(forecast.sel(lead_time=leads))
+    return xr.concat(parts, "init_time", join="exact")
+
+
+def scores(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset) -> dict:
+    """Return {variable: {metric: values by lead}}, with the ends of intervals as <metric>_low and <metric>_high."""
+    table = sc.score(forecast, truth, climatology=climatology, metrics=METRICS, persistence=False)
+    variances = sc.metrics.variance_by_wavenumber(forecast, truth)
+    table = table.sel(system="forecast")
+    results = {}
+    for name in forecast.data_vars:
+        results[name] = {}
+        for metric in METRICS:
+            for end in ("", "_low", "_high"):
+                values = select(table, f"{name}{end}", metric)
+                results[name][metric + end] = [round(value, 5) for value in values]
+        # the largest wavenumber up to which the forecast has more than half of the variance of the truth
+        is_resolved = variances[name].transpose("zonal_wavenumber", ...).values > 0.5
+        results[name]["effective_resolution"] = np.cumprod(is_resolved, axis=0).sum(axis=0).tolist()
+    return results
+
+
+def select(table: xr.Dataset, name: str, metric: str) -> list[float]:
+    """Return the values of a metric by lead; NaN for intervals that too few initializations do not have."""
+    if name not in table.variables:
+        return [math.nan] * table.sizes["lead_time"]
+    return table[name].sel(metric=metric).values.tolist()
+
+
+def compare(forecast: xr.Dataset, rivals: dict[str, xr.Dataset], truth: xr.Dataset) -> dict:
+    """Return {rival: {variable: (ratio of the RMSE of the forecast and the rival, low, high), by lead}}."""
+    table = sc.score(forecast, truth, baselines=rivals, metrics=["rmse_skill"], persistence=False)
+    table = table.sel(system=table["system"].values[0])
+    labels = {name: f"rmse_skill_vs_{name.replace(' ', '_')}" for name in rivals}
+    return {
+        rival: {
+            # the skill is 1 - ratio, so the ends change places
+            name: [[1 - x for x in select(table, f"{name}{end}", label)] for end in ("", "_high", "_low")]
+            for name in map(str, forecast.data_vars)
+        }
+        for rival, label in labels.items()
+    }
+
+
+def save_packed(forecast: xr.Dataset, path: Path) -> None:
+    """Write a forecast as 16-bit integers, to a 65,000th of the range of each variable."""
+    encoding = {}
+    for name, field in forecast.data_vars.items():
+        low, high = float(field.min()), float(field.max())
+        scale = max(high - low, 1e-12) / 65000
+        encoding[name] = {"dtype": "int16", "scale_factor": scale, "add_offset": (low + high) / 2, "_FillValue": -32768}
+    unfinished = path.with_suffix(".unfinished")
+    forecast.to_netcdf(unfinished, encoding=encoding)
+    os.replace(unfinished, path)
+
+
+# ---- runs
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of one network."""
+
+    stage: str  # "rates" or "run", and "test" for the second score of a forecaster of "run"
+    name: str
+    budget: float
+    rate: float
+    seed: int
+    precision: str
+
+    def path(self, out: Path, stage: str | None = None) -> Path:
+        """Return the path of the result; a run does not have the rate in its name."""
+        name = "".join(c if c.isalnum() else "_" for c in self.name)
+        parts = [stage or self.stage, name, f"{self.budget:g}s", str(self.seed), self.precision]
+        if self.stage == "rates":
+            parts.insert(3, f"{self.rate:g}")
+        return out / f"{'-'.join(parts)}.json"
+
+
+def climate(data: Path, variables: tuple[str, ...], stage: str) -> tuple[xr.Dataset, xr.Dataset]:
+    """Return the years for training and the year that scores a stage."""
+    ds = sc.open_dataset(data, variables)
+    return ds.sel(time=slice("2001", "2003")), ds.sel(time=YEARS[stage])
+
+
+def measure(job: Job, data: Path, out: Path, every: int) -> dict:
+    """Train and score a network; in the stage "test" score that of "run"."""
+    network, path = NETWORKS[job.name], job.path(out)
+    train, truth = climate(data, network.variables, job.stage)
+    weights = job.path(out, "run").with_suffix(".safetensors")
+    result = {
+        "stage": job.stage, "name": job.name, "budget": job.budget, "rate": job.rate, "seed": job.seed,
+        "precision": job.precision,
+    }  # fmt: skip
+    if job.stage == "test":
+        forecaster = sc.Forecaster.load(weights, device="cpu")
+    else:
+        changes = {"learning_rate": job.rate, "seed": job.seed, "precision": job.precision}
+        network = replace(network, config=replace(network.config, **changes))
+        try:
+            forecaster, measured = train_for(job.budget, network, network.task, train)
+        except FloatingPointError as error:  # the rate is too high
+            return {**result, "failed": str(error)}
+        result |= measured
+        if job.stage == "run":
+            forecaster.save(weights)
+    forecast = forecast_year(forecaster, truth, every)
+    if job.stage != "rates":
+        save_packed(forecast[list(VARIABLES)], path.with_suffix(".nc"))
+    climatology = sc.baselines.climatology(train)
+    return {**result, "scores": scores(forecast.assign_attrs(system="forecast"), truth, climatology)}
+
+
+@app.command(hidden=True)
+def job(
+    stage: str, name: str, budget: float, rate: float, seed: int, precision: str, data: Path, out: Path, every: int
+):
+    """Do one run and write its result."""
+    import torch
+
+    torch.set_num_threads(1)
+    this, start = Job(stage, name, budget, rate, seed, precision), time.monotonic()
+    result = measure(this, data, out, every)
+    result["seconds"] = round(time.monotonic() - start, 1)
+    path = this.path(out)
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(result, indent=1))
+    os.replace(unfinished, path)
+
+
+def do_jobs(todo: list[Job], data: Path, out: Path, every: int, jobs: int) -> None:
+    """Do all runs that have no result yet, `jobs` at a time, and print a row for each."""
+    out.mkdir(parents=True, exist_ok=True)
+    missing = [job for job in todo if not job.path(out).exists()]
+    others = [result["seconds"] - result.get("cpu_seconds", 0) for result in read_results(out)]
+    other = statistics.median(others) if others else 120  # reading, timing, forecasting and scoring
+    seconds = sum(other + (0 if job.stage == "test" else job.budget) for job in missing) / jobs
+    print(f"{len(missing)} of {len(todo)} runs to do, about {seconds / 3600:.1f} hours", flush=True)
+    print("| network | budget | rate | seed | ms a step | CPU s | z500 RMSE | t2m RMSE |\n|" + "---|" * 8, flush=True)
+
+    def do_job(job: Job) -> None:
+        values = (job.stage, job.name, job.budget, job.rate, job.seed, job.precision, data, out, every)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run([sys.executable, __file__, "job", *map(str, values)], check=True, env=environment)
+        print(row(json.loads(job.path(out).read_text())), flush=True)
+
+    for job in todo:
+        if job not in missing:
+            print(row(json.loads(job.path(out).read_text())), flush=True)
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(do_job, missing))
+
+
+def row(result: dict) -> str:
+    cells = [result["name"], f"{result['budget']:g}", f"{result['rate']:g}", str(result["seed"])]
+    cells += [str(result.get("ms_a_step", "")), str(result.get("cpu_seconds", ""))]
+    if "failed" in result:
+        cells += ["diverged", ""]
+    else:
+        cells += [rival_report.slashes(result["scores"][name]["rmse"], rival_report.digits(name)) for name in VARIABLES]
+    return f"| {' | '.join(cells)} |"
+
+
+def read_results(out: Path, stage: str = "*") -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(out.glob(f"{stage}-*.json"))]
+
+
+def choose_networks(only: list[str] | None) -> list[str]:
+    """Return the networks to run, without those whose module is not installed."""
+    if unknown := set(only or []) - NETWORKS.keys():
+        raise typer.BadParameter(f"{sorted(unknown)} must be of {list(NETWORKS)}", param_hint="--only")
+    names = []
+    for name in only or NETWORKS:
+        needs = NETWORKS[name].needs
+        if needs and importlib.util.find_spec(needs) is None:
+            print(f"{name} is skipped: it needs {needs}, pip install -e '.[benchmarks]'", flush=True)
+        else:
+            names.append(name)
+    return names
+
+
+def best_rates(out: Path, precision: str) -> dict[str, float]:
+    """Return the best learning rate by network; by those in float32 where no others were run."""
+    best: dict[str, tuple[float, float]] = {}
+    for result in sorted(read_results(out, "rates"), key=lambda result: result["precision"] == precision, reverse=True):
+        name = result["name"]
+        if "failed" in result or result["precision"] not in (precision, "32-true"):
+            continue
+        # the geometric mean over both variables and the first three leads: a percent of each counts the same
+        errors = [error for variable in VARIABLES for error in result["scores"][variable]["rmse"][:3]]
+        error = statistics.geometric_mean(errors)
+        best[name] = min(best.get(name, (math.inf, 0.0)), (error, result["rate"]))
+    return {name: rate for name, (_, rate) in best.items()}
+
+
+Only = Annotated[list[str] | None, typer.Option(help="A network of the list; may be repeated.")]
+Every = Annotated[int, typer.Option(help="Days between two forecasts that are scored.")]
+Jobs = Annotated[int, typer.Option(help="Runs at a time, each with one thread.")]
+Precision = Annotated[str, typer.Option(help="32-true or bf16-mixed.")]
+
+
+@app.command()
+def rates(
+    data: Folder, out: Folder, only: Only = None, rate: list[float] | None = None, budget: float = 100.0,
+    every: Every = 1, jobs: Jobs = 1, precision: Precision = "32-true",
+):  # fmt: skip
+    """Find the learning rate of each network, with one seed, on 2004."""
+    names = choose_networks(only)
+    do_jobs(
+        [Job("rates", name, budget, x, 0, precision) for name in names for x in rate or RATES], data, out, every, jobs
+    )
+    for name, best in best_rates(out, precision).items():
+        tested = sorted(result["rate"] for result in read_results(out, "rates") if result["name"] == name)
+        is_end = len(tested) > 1 and best in (tested[0], tested[-1])
+        print(f"{name}: {best:g}" + (", the end of the range: try more with --rate" if is_end else ""))
+
+
+@app.command()
+def run(
+    data: Folder, out: Folder, only: Only = None, budget: list[float] | None = None, seeds: int = 3,
+    every: Every = 1, jobs: Jobs = 1, precision: Precision = "32-true",
+):  # fmt: skip
+    """Train every network for each budget with the best rate of `rates`, and score it on 2004."""
+    names, best = choose_networks(only), best_rates(out, precision)
+    if missing := [name for name in names if name not in best]:
+        raise typer.BadParameter(f"{out} has no learning rates of {missing}: run `rates` first", param_hint="--out")
+    do_jobs(
+        [
+            Job("run", name, seconds, best[name], seed, precision)
+            for seconds in budget or BUDGETS
+            for seed in range(seeds)
+            for name in names
+        ],
+        data, out, every, jobs,
+    )  # fmt: skip
+
+
+@app.command()
+def test(data: Folder, out: Folder, only: Only = None, every: Every = 1, jobs: Jobs = 1):
+    """Score the forecasters of `run` on 2005. Do this once, after all choices."""
+    keys = ("name", "budget", "rate", "seed", "precision")
+    names = choose_networks(only)
+    results = [result for result in read_results(out, "run") if result["name"] in names and "failed" not in result]
+    do_jobs([Job("test", *(result[key] for key in keys)) for result in results], data, out, every, jobs)
+
+
+@app.command()
+def report(data: Folder, out: Folder, docs: Folder = DOCS, precision: Precision = "32-true"):
+    """Write the page and the figure from all results."""
+    own = [name for name, network in NETWORKS.items() if network.is_own]
+    stages, comparisons = {}, {}
+    for stage in ("run", "test"):
+        results = [result for result in read_results(out, stage) if result["precision"] == precision]
+        stages[stage] = rival_report.group(results)
+        comparisons[stage] = compare_all(stage, stages[stage], own, data, out)
+    rates = [result for result in read_results(out, "rates") if result["precision"] == precision]
+    rival_report.write_page(docs / "rivals.md", stages, comparisons, rates, list(NETWORKS), own, VARIABLES)
+    rival_report.write_csv(out / "scores.csv", stages)
+    rival_report.draw(docs / "rivals.png", stages["test"] or stages["run"], list(NETWORKS), own, VARIABLES)
+    print(f"wrote {docs / 'rivals.md'}, {docs / 'rivals.png'} and {out / 'scores.csv'}")
+
+
+def compare_all(stage: str, groups: rival_report.Results, own: list[str], data: Path, out: Path) -> dict:
+    """Return the comparison of each own network and budget with all rivals, for each seed."""
+    _, truth = climate(data, VARIABLES, stage)
+
+    def forecasts_of(names: list[str], budget: float, seed: int) -> dict[str, xr.Dataset]:
+        runs = [run for name in names for run in groups.get((name, budget), []) if run["seed"] == seed]
+        keys = ("name", "budget", "rate", "seed", "precision")
+        paths = {run["name"]: Job(stage, *(run[key] for key in keys)).path(out).with_suffix(".nc") for run in runs}
+        return {name: xr.open_dataset(path, engine="netcdf4") for name, path in paths.items()}
+
+    comparisons: dict = {}
+    for (name, budget), runs in groups.items():
+        if name not in own:
+            continue
+        for seed in [run["seed"] for run in runs]:
+            rivals = forecasts_of([other for other in NETWORKS if other not in own], budget, seed)
+            if rivals:
+                forecast = forecasts_of([name], budget, seed)[name].assign_attrs(system=name)
+                comparisons.setdefault((name, budget), []).append(compare(forecast, rivals, truth))
+    return comparisons
+
+
+@app.command()
+def own(
+    data: Folder, variables: str, network: str = "ResNet", budget: float = 600.0, train_until: str | None = None,
+    rate: float | None = None, every: Every = 1, precision: Precision = "32-true", against: str = "ours",
+):  # fmt: skip
+    """Train a network and ours on your data for the same processor time, and compare them: is it worth it for you?
+
+    The data are on a global grid, with steps of hours or days. Training uses the first four fifths of the times, or
+    those to --train-until; the rest is forecast. The learning rate is the one that was best on the simulated climate,
+    for the named network --rate.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    names = choose_networks([against, network])
+    ds = sc.open_dataset(data, variables.split(","))
+    times = ds.indexes["time"]
+    train = (
+        ds.isel(time=slice(0, len(times) * 4 // 5)) if train_until is None else ds.sel(time=slice(None, train_until))
+    )
+    truth = ds.isel(time=slice(train.sizes["time"], None))
+    step = times[1] - times[0]
+    task = sc.Task(tuple(variables.split(",")), history=4, horizon=4, step=f"{round(step / np.timedelta64(1, 'h'))}h")
+    print(
+        f"trains {len(names)} networks, about {len(names) * (budget + 60) / 60:.0f} minutes; then forecasts", flush=True
+    )
+    print("| network | M parameters | ms a step | steps | CPU s |\n|---|---|---|---|---|", flush=True)
+    forecasts = {}
+    leads = [count * step for count in (1, 4, 8, 16)]
+    for name in names:
+        chosen = NETWORKS[name]
+        learning_rate = rate if rate is not None and name == network else chosen.rate
+        config = replace(chosen.config, learning_rate=learning_rate, precision=precision)
+        forecaster, measured = train_for(budget, replace(chosen, config=config), task, train)
+        size = f"{measured['parameters'] / 1e6:.2f}"
+        print(
+            f"| {name} | {size} | {measured['ms_a_step']} | {measured['steps']} | {measured['cpu_seconds']} |",
+            flush=True,
+        )
+        hours = max(24 * every, round(step / np.timedelta64(1, "h")))
+        forecast = forecaster(truth, every=f"{hours}h", horizon=16).sel(lead_time=leads)
+        forecasts[name] = forecast.assign_attrs(system=name)
+    print(worth_it(forecasts[against], {network: forecasts[network]}, truth))
+
+
+def worth_it(forecast: xr.Dataset, rivals: dict[str, xr.Dataset], truth: xr.Dataset) -> str:
+    """Return a table of the RMSE of a forecast, its rivals and persistence, and the ratio to each rival."""
+    table = sc.score(forecast, truth, baselines=rivals, metrics=["rmse"])
+    ratios = compare(forecast, rivals, truth)
+    systems = [str(name) for name in table["system"].values]
+    rows = []
+    for name in forecast.data_vars:
+        for index, lead in enumerate(forecast["lead_time"].values):
+            cells = [f"{float(x):.4g}" for x in table[name].sel(metric="rmse").isel(lead_time=index)]
+            for rival in rivals:
+                ratio, low, high = (values[index] for values in ratios[rival][name])
+                verdict = (
+                    f"{systems[0]} is better" if high < 1 else f"{rival} is better" if low > 1 else "no difference"
+                )
+                cells += [f"{ratio:.3f}" + ("" if math.isnan(low) else f" ({low:.3f} to {high:.3f}): {verdict}")]
+            rows.append([f"{name}, {lead / np.timedelta64(1, 'h'):g} h", *cells])
+    head = ["RMSE", *systems, *(f"ratio {systems[0]} / {rival} with 95 % interval" for rival in rivals)]
+    return rival_report.as_table(head, rows)
+
+
+if __name__ == "__main__":
+    app()
