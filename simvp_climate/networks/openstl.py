@@ -11,8 +11,9 @@ from collections import OrderedDict
 import torch
 from torch import Tensor
 
+from simvp_climate.networks.layers import PixelShuffleConv
 from simvp_climate.networks.simvp_v1 import KERNEL_SIZES, SimVPv1, SimVPv1Config
-from simvp_climate.networks.simvp_v2 import PixelShuffleConv, SimVPv2, SimVPv2Config
+from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 
 _FIRST_WEIGHT = "enc.enc.0.conv.conv.weight"
 # keys that profilers, weight averaging and losses add to the weights

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from simvp_climate.networks.simvp_v2 import build_decoder, build_encoder, check_inputs, check_integer, decode, encode
+from simvp_climate.networks.layers import check_inputs, check_integer
+from simvp_climate.networks.simvp_v2 import build_decoder, build_encoder, decode, encode
 
 KERNEL_SIZES = (3, 5, 7, 11)
 

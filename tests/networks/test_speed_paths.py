@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from simvp_climate.networks.simvp_v2 import GroupNorm, PaddedConv, PixelShuffleConv, SimVPv2, SimVPv2Config
+from simvp_climate.networks.layers import GroupNorm, PaddedConv, PixelShuffleConv
+from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
