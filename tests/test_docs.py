@@ -18,6 +18,7 @@ import pytest
 import torch
 import xarray as xr
 import yaml
+from factories import TASK, quick, waves
 
 import simvp_climate as sc
 
@@ -233,6 +234,16 @@ def test_the_single_metrics_of_the_guide_run():
             assert np.isfinite(values).all(), ast.unparse(statement)
         else:
             exec(ast.unparse(statement), names)
+
+
+def test_a_network_of_another_kind_is_trained_as_the_guide_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = [block for block in python_blocks(ROOT / "docs" / "training.md") if "NetworkShape" in block]
+    ds = waves(times=30)
+    names = {"sc": sc, "task": TASK, "train": ds.isel(time=slice(0, 20)), "valid": ds.isel(time=slice(20, None))}
+    block = block.replace("model=Convolutions)", "model=Convolutions, config=config, device='cpu')")
+    exec(block, {**names, "config": quick(epochs=2)})
+    assert (tmp_path / "convolutions.safetensors").exists()
 
 
 def test_weights_of_openstl_become_a_forecaster(tmp_path, monkeypatch):

@@ -129,7 +129,8 @@ def perturbed_ensemble(
     factor = match_training(forecaster, states).factor  # an offset cancels in a difference
     draw = partial(_draw_difference, reader.open_source(states), states.indexes["time"], factor, seed)
     description = f"{members} members, perturbed by {amplitude:g} x differences of states, seed {seed}"
-    attributes = {"system": "SimVPv2, perturbed", "ensemble": description, "amplitude": float(amplitude)}
+    system = f"{type(forecaster.network).__name__}, perturbed"
+    attributes = {"system": system, "ensemble": description, "amplitude": float(amplitude)}
     attributes |= {"perturbed_members": members, "perturbation_seed": seed}  # for `reproduce`
 
     def perturb(pair: int, factor: float, inits: pd.Index) -> np.ndarray:

@@ -17,13 +17,15 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
+from torch import nn
 
 from simvp_climate.data.files import check_parent
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.forecasting import export, hindcast, initial_states, labels, serialization, summary
 from simvp_climate.forecasting.request import ForecastRequest, resolve_request
 from simvp_climate.metrics.uncertainty.intervals import Intervals, fit_intervals
-from simvp_climate.networks.simvp_v2 import SimVPv2, rollout
+from simvp_climate.networks.shape import NetworkBuilder
+from simvp_climate.networks.simvp_v2 import rollout
 from simvp_climate.processing import tensors
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
@@ -48,7 +50,7 @@ class Forecaster:
     """
 
     task: Task
-    network: SimVPv2
+    network: nn.Module
     normalizer: Normalizer
     latitude: np.ndarray
     longitude: np.ndarray
@@ -198,7 +200,10 @@ class Forecaster:
         serialization.save(check_parent(path), self)
 
     @staticmethod
-    def load(path: str | os.PathLike, device: str = "auto", compile: bool | str = "auto") -> "Forecaster":
+    def load(
+        path: str | os.PathLike, device: str = "auto", compile: bool | str = "auto",
+        network: NetworkBuilder | None = None,
+    ) -> "Forecaster":  # fmt: skip
         """Return the forecaster saved at `path`.
 
         Reads files of all older versions. Needs no training data and runs no code from the file.
@@ -212,6 +217,9 @@ class Forecaster:
         compile
             Compile the network with `torch.compile`: the same forecasts up to rounding, after a minute or more of
             compilation. "auto" compiles on CUDA, and warns where that does not work; True is an error there.
+        network
+            For a network that is no SimVPv2, which the file names but does not contain: the function that builds it, as
+            given to `train` as `model`. The file has its weights.
 
         Raises
         ------
@@ -219,11 +227,12 @@ class Forecaster:
             If there is no such file.
         ValueError
             If the file is no forecaster, is newer than this package, damaged or inconsistent; the message says which.
+            If its network is no SimVPv2 and `network` is missing or builds other weights, or is given for a SimVPv2.
         RuntimeError
             If `compile` is True and torch cannot compile here.
         """
         device = tensors.choose_device(device)
-        forecaster = Forecaster(**serialization.load(Path(path), device))
+        forecaster = Forecaster(**serialization.load(Path(path), device, network))
         if tensors.choose_compile(compile, device):
             forecaster.network.compile()
         return forecaster

@@ -37,16 +37,18 @@ def label(
 def origin_attributes(forecaster: Any, dataset: xr.Dataset) -> dict[str, str | int]:
     """Return the global attributes that name the forecaster and the data of a forecast."""
     task, provenance, package = forecaster.task, forecaster.provenance, version("simvp-climate")
+    network = type(forecaster.network).__name__
     attributes: dict[str, str | int] = {
         "Conventions": "CF-1.8",
-        "title": f"Forecast of {', '.join(task.forecast_variables)} by SimVPv2",
-        "source": f"SimVPv2 (simvp_climate {package}), trained {provenance['training']}",
+        "title": f"Forecast of {', '.join(task.forecast_variables)} by {network}",
+        "source": f"{network} (simvp_climate {package}), trained {provenance['training']}",
         "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} forecast by simvp_climate {package}",
-        "references": "Tan et al., SimVPv2, arXiv:2211.12509",
-        "system": "SimVPv2",
+        "system": network,
         "forecaster_sha256": forecaster.digest,
         "simvp_climate_version": package,
     }
+    if network == "SimVPv2":
+        attributes["references"] = "Tan et al., SimVPv2, arXiv:2211.12509"
     if (seed := provenance.get("config", {}).get("seed")) is not None:
         attributes["seed"] = int(seed)
     if (commit := provenance.get("commit")) is not None:

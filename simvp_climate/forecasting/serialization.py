@@ -16,15 +16,24 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from simvp_climate.data.files import write_atomically
 from simvp_climate.data.reader import Channel
-from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
+from simvp_climate.networks.shape import NetworkBuilder
+from simvp_climate.networks.simvp_v2 import SimVPv2Config
 from simvp_climate.processing.forcings import static_names
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
-from simvp_climate.processing.tensors import build_network, channel_roles, forcing_names
+from simvp_climate.processing.tensors import (
+    build_network,
+    channel_roles,
+    describe_network,
+    forcing_names,
+    is_custom,
+    network_shape,
+    to_channels_last,
+)
 
 # Defaults for settings that older files lack. Add every new setting here.
 LEGACY_DEFAULTS = {"task": {"forcings": (), "transforms": (), "inputs": (), "diagnostics": ()}, "model": {}}
@@ -64,9 +73,11 @@ def save(path: Path, forecaster: Any) -> None:
     tensors = {f"network.{name}": weight for name, weight in forecaster.network.state_dict().items()}
     tensors |= {name: torch.tensor(np.asarray(array)) for name, array in _arrays(forecaster).items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    if is_custom(forecaster.network):  # some of its weights may be one tensor under two names
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     header = {
         "task": dataclasses.asdict(forecaster.task),
-        "model": dataclasses.asdict(forecaster.network.config),
+        "model": describe_network(forecaster.network),
         "channels": [[channel.variable, channel.level] for channel in forecaster.normalizer.channels],
         "units": forecaster.normalizer.units,
         "forcings": forcing_names(forecaster.task),
@@ -80,20 +91,32 @@ def save(path: Path, forecaster: Any) -> None:
     write_atomically(path, lambda unfinished: unfinished.write_bytes(file_bytes))
 
 
-def load(path: Path, device: str) -> dict[str, Any]:
+def load(path: Path, device: str, builder: NetworkBuilder | None = None) -> dict[str, Any]:
     """Return the fields of the Forecaster in a file, its network on a device; errors are those of `Forecaster.load`."""
     content = _read(path)
+    custom = _custom_network(content)
+    if custom is not None and builder is None:
+        message = f"the network of {str(path)!r} is a {custom}, and the file has only its weights"
+        raise ValueError(f"{message}. Pass the function that builds it: Forecaster.load(path, network=...)")
+    if custom is None and builder is not None:
+        raise ValueError(f"network would be ignored: the network of {str(path)!r} is a SimVPv2. Leave network out.")
     try:
-        return _assemble(content, device)
+        return _assemble(content, device, builder)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError) as error:
         message = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{str(path)!r} is not a usable forecaster: {message}") from error
 
 
+def _custom_network(content: FileContent) -> str | None:
+    """Return the name of the class of a network that is not part of this package, else None."""
+    model = content.header.get("model")
+    return str(model["network"]) if isinstance(model, dict) and "network" in model else None
+
+
 def content_digest(forecaster: Any) -> str:
     """Return the SHA-256 of everything that determines the forecasts, in hexadecimal."""
     network, normalizer = forecaster.network, forecaster.normalizer
-    header = {"task": dataclasses.asdict(forecaster.task), "model": dataclasses.asdict(network.config)}
+    header = {"task": dataclasses.asdict(forecaster.task), "model": describe_network(network)}
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     digest.update(json.dumps([str(c) for c in normalizer.channels] + list(normalizer.units)).encode())
     for name, array in _arrays(forecaster).items():
@@ -174,11 +197,11 @@ def _checksum(metadata: dict[str, str], tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _assemble(content: FileContent, device: str) -> dict[str, Any]:
+def _assemble(content: FileContent, device: str, builder: NetworkBuilder | None) -> dict[str, Any]:
     """Return the fields of a forecaster; ValueError, KeyError or TypeError if header and tensors do not match."""
     header, arrays = content.header, dict(content.tensors)
     task = Task(**_settings(content, "task", Task))
-    config = SimVPv2Config(**_settings(content, "model", SimVPv2Config))
+    model = SimVPv2Config(**_settings(content, "model", SimVPv2Config)) if builder is None else builder
     channels = tuple(Channel(*channel) for channel in header["channels"])
     units = tuple(header["units"])
     shape = (len(channels), arrays["latitude"].numel(), arrays["longitude"].numel())
@@ -209,13 +232,16 @@ def _assemble(content: FileContent, device: str) -> dict[str, Any]:
     if list(dict.fromkeys(c.variable for c in channels)) != names or len(set(channels)) < len(channels):
         raise ValueError(f"its channels {list(map(str, channels))} must be different and those of its task, {names}")
     weights = {n.removeprefix("network."): v for n, v in arrays.items() if n.startswith("network.")}
-    if (layers := config.blocks + config.spatial_layers) > len(weights):
+    if isinstance(model, SimVPv2Config) and (layers := model.blocks + model.spatial_layers) > len(weights):
         raise ValueError(f"its model has {layers} layers, but {len(weights)} weights")
-    with torch.device("meta"):  # allocates nothing, whatever sizes the header claims
-        network = build_network(config, task.history, channel_roles(task, channels))
+    network_sizes = network_shape(task, channel_roles(task, channels), shape[1:])
+    # the meta device allocates nothing, whatever sizes the header claims, but the code of a user may not work on it
+    with torch.device("meta") if builder is None else torch.random.fork_rng(devices=[]):
+        network = build_network(model, network_sizes)
     statistics, fields = ({name: arrays[name].numpy() for name in names} for names in (_STATISTICS, _FIELDS))
     _check_arrays(task, units, shape, statistics | fields)
-    network = _load_weights(network, weights).to(device=device, memory_format=torch.channels_last).eval()
+    network = _load_weights(network, weights).to(device=device).eval()
+    to_channels_last(network)
     normalizer = Normalizer(channels=channels, units=units, **statistics)
     return dict(task=task, network=network, normalizer=normalizer, provenance=dict(provenance), **fields)
 
@@ -259,8 +285,8 @@ def _check_arrays(task: Task, units: tuple, shape: tuple[int, int, int], arrays:
             raise ValueError(f"{name} must be {rule}")
 
 
-def _load_weights(network: SimVPv2, weights: dict[str, Tensor]) -> SimVPv2:
-    """Return a network from the meta device with weights, after checking their names, shapes, types and values."""
+def _load_weights(network: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
+    """Return a network with weights, after checking their names, shapes, types and values."""
     expected = network.state_dict()
     if different := sorted(expected.keys() ^ weights.keys()):
         others = f" and {len(different) - 1} more" if len(different) > 1 else ""
@@ -276,6 +302,7 @@ def _load_weights(network: SimVPv2, weights: dict[str, Tensor]) -> SimVPv2:
             raise ValueError(f"the weight {name!r} has values that are not finite")
         if name.endswith("running_var") and (weight < 0).any():
             raise ValueError(f"the weight {name!r} is a variance and has values below 0")
-    network = network.to_empty(device="cpu")
+    if not is_custom(network):
+        network = network.to_empty(device="cpu")
     network.load_state_dict(weights)
     return network

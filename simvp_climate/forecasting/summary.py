@@ -3,15 +3,15 @@
 from typing import Any
 
 import pandas as pd
+from torch import nn
 
 from simvp_climate.data.html_table import html_table
-from simvp_climate.networks.simvp_v2 import SimVPv2
 from simvp_climate.processing.statistics import Normalizer
 
 _MAX_CHANNELS = 8  # listed in Jupyter
 
 
-def parameter_millions(network: SimVPv2) -> float:
+def parameter_millions(network: nn.Module) -> float:
     """Return the number of weights of a network in millions."""
     return sum(parameter.numel() for parameter in network.parameters()) / 1e6
 
@@ -42,7 +42,7 @@ def html(forecaster: Any) -> str:
         "forecasts": f"{', '.join(task.forecast_variables)}: {steps}",
         "forcings": ", ".join(task.forcings),
         "grid": f"{latitude.size} latitudes, {longitude.size} longitudes, from {origin} degrees",
-        "network": f"SimVPv2, {parameter_millions(forecaster.network):.2g} M parameters",
+        "network": f"{type(forecaster.network).__name__}, {parameter_millions(forecaster.network):.2g} M parameters",
         "trained on": f"{provenance.get('training', '?')} ({training})",
         "validated on": str(provenance.get("validation") or "nothing: weights of the last epoch"),
         "statistics": _statistics_lines(forecaster.normalizer),

@@ -4,19 +4,22 @@ Shape suffixes: C channel, H latitude, W longitude; B window of a batch, T time 
 times of a batch.
 """
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from simvp_climate.data import reader
 from simvp_climate.data.windows import parse_step, shift
+from simvp_climate.networks.shape import NetworkBuilder, NetworkShape
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 from simvp_climate.processing import forcings
 from simvp_climate.processing.statistics import Normalizer
@@ -157,17 +160,102 @@ def channel_roles(task: Task, channels: Sequence[reader.Channel]) -> ChannelRole
     return ChannelRoles(inputs, outputs, len(shared), forcing_channels, input_names, output_names)
 
 
+def network_shape(task: Task, roles: ChannelRoles, grid: tuple[int, int]) -> NetworkShape:
+    """Return the sizes of a network for a task, with these channels, on a grid (rows, columns)."""
+    inputs, outputs = len(roles.input_channels), len(roles.output_channels)
+    return NetworkShape(task.history, inputs, len(roles.forcings), outputs, roles.shared_count, grid)
+
+
 def build_network(
-    config: SimVPv2Config, history: int, roles: ChannelRoles, normalizer: Normalizer | None = None
-) -> SimVPv2:
-    """Return a network with these channels and random weights; a normalizer sets the scale of its predicted changes."""
-    counts = {"channels": len(roles.input_channels), "output_channels": len(roles.output_channels)}
-    counts |= {"shared_channels": roles.shared_count, "forcings": len(roles.forcings)}
-    network = SimVPv2(config, history=history, **counts)
-    if normalizer is not None:
-        scale_TC = torch.from_numpy(normalizer.change_std / normalizer.std)
-        network.change_scale_TC.copy_(scale_TC[:, : network.shared_channels])
+    model: SimVPv2Config | NetworkBuilder, shape: NetworkShape, normalizer: Normalizer | None = None
+) -> nn.Module:
+    """Return a network with random weights; a normalizer sets the scale of its predicted changes.
+
+    It has the sizes of `shape` but the grid as attributes. ValueError if a function returns no such network.
+    """
+    if isinstance(model, SimVPv2Config):
+        network: nn.Module = SimVPv2(model, **_sizes(shape))
+    else:
+        network = _build_custom(model, shape)
+    scale_TC = dict(network.named_buffers(recurse=False)).get("change_scale_TC")
+    if scale_TC is not None and tuple(scale_TC.shape) != (expected := (shape.history, shape.shared_channels)):
+        message = f"the buffer change_scale_TC has the shape {tuple(scale_TC.shape)}"
+        raise ValueError(f"{message} and must have {expected}, (history, shared_channels)")
+    if is_custom(network):
+        _check_output(network, shape)
+    if scale_TC is not None and normalizer is not None:
+        typical_TC = torch.from_numpy(normalizer.change_std / normalizer.std)
+        scale_TC.copy_(typical_TC[:, : shape.shared_channels])
     return network
+
+
+def _sizes(shape: NetworkShape) -> dict[str, int]:
+    return {field.name: getattr(shape, field.name) for field in dataclasses.fields(shape) if field.name != "grid"}
+
+
+def _build_custom(builder: NetworkBuilder, shape: NetworkShape) -> nn.Module:
+    """Return the network of a function, with the sizes of its shape as attributes."""
+    if isinstance(builder, nn.Module):
+        name = type(builder).__name__
+        message = f"the network is a {name}, but must be a function that builds it from a NetworkShape"
+        raise ValueError(f"{message}: lambda shape: {name}(...)")
+    network = builder(shape)
+    if not isinstance(network, nn.Module):
+        message = f"the function that builds the network returned a {type(network).__name__}"
+        raise ValueError(f"{message}, but must return a torch.nn.Module")
+    name = type(network).__name__
+    for attribute, size in _sizes(shape).items():
+        value = getattr(network, attribute, None)
+        if value is None:
+            setattr(network, attribute, size)
+        elif type(value) is not int or value != size:
+            shown = f"a {type(value).__name__}" if isinstance(value, nn.Module) else repr(value)
+            message = f"the attribute {attribute!r} of {name} is {shown}, but is reserved for the size {size}"
+            raise ValueError(f"{message}: rename it, or build the network for the sizes of its NetworkShape")
+    network.is_custom = True  # type: ignore[assignment]
+    return network
+
+
+@torch.no_grad()
+def _check_output(network: nn.Module, shape: NetworkShape) -> None:
+    """Raise ValueError if a network has no weights or returns another shape than its contract says."""
+    name, parameter = type(network).__name__, next(network.parameters(), None)
+    if parameter is None:
+        raise ValueError(f"{name} has no parameters to train")
+    training = network.training
+    network.eval()  # statistics of batch norms stay as they are
+    batch = 2  # an output without a batch dimension cannot be taken for one
+    inputs = [torch.zeros(batch, shape.history, shape.channels, *shape.grid, device=parameter.device)]
+    if shape.forcings:
+        inputs.append(torch.zeros(batch, shape.history, shape.forcings, *shape.grid, device=parameter.device))
+    output = network(*inputs)
+    network.train(training)
+    expected = (batch, shape.history, shape.output_channels, *shape.grid)
+    returned = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+    if returned != expected:
+        message = f"{name} must return states of the shape {expected}, (batch, history, output_channels, rows, columns)"
+        raise ValueError(f"{message}, and returned {returned} for an input of the shape {tuple(inputs[0].shape)}")
+
+
+def is_custom(network: nn.Module) -> bool:
+    """Return whether a function of the user has built a network, whose code is not part of this package."""
+    return bool(getattr(network, "is_custom", False))
+
+
+def describe_network(network: Any) -> dict:
+    """Return the settings of a network, for one of another kind the name of its class and its number of parameters."""
+    if is_custom(network):
+        name = f"{type(network).__module__}.{type(network).__qualname__}"
+        return {"network": name, "parameters": sum(value.numel() for value in network.parameters())}
+    return dataclasses.asdict(network.config)
+
+
+def to_channels_last(network: nn.Module) -> None:
+    """Store the weights of convolutions in the order in memory that is faster."""
+    if is_custom(network):  # of its weights only those whose order cannot matter to its code
+        nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
+    else:
+        network.to(memory_format=torch.channels_last)
 
 
 def forcing_names(task: Task) -> list[str]:

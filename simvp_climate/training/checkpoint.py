@@ -23,7 +23,6 @@ from lightning_fabric import Fabric
 
 from simvp_climate.data import files
 from simvp_climate.forecasting.forecaster import Forecaster
-from simvp_climate.networks.simvp_v2 import SimVPv2Config
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
 from simvp_climate.training.config import RESUMABLE_FIELDS, TrainConfig
@@ -77,7 +76,7 @@ def lock(directory: str | os.PathLike | None) -> Iterator[Path | None]:
 
 
 def describe_run(
-    task: Task, model: SimVPv2Config, config: TrainConfig, normalizer: Normalizer, splits: list[Split], fabric: Fabric
+    task: Task, model: dict, config: TrainConfig, normalizer: Normalizer, splits: list[Split], fabric: Fabric
 ) -> dict:
     """Return settings, data, versions and device of a training run as plain values."""
     device = fabric.device
@@ -89,7 +88,7 @@ def describe_run(
         "processes": fabric.world_size,
         # lists instead of tuples, as in a file
         "task": json.loads(json.dumps(asdict(task))),
-        "model": asdict(model),
+        "model": model,
         "config": json.loads(json.dumps(asdict(config))),
         "channels": [str(channel) for channel in normalizer.channels],
         "units": list(normalizer.units),

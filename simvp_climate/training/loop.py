@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from simvp_climate.data.progress import tqdm
-from simvp_climate.networks.simvp_v2 import SimVPv2
+from simvp_climate.processing import tensors
 from simvp_climate.training import checkpoint, distributed, memory
 from simvp_climate.training.checkpoint import Run
 from simvp_climate.training.config import TrainConfig
@@ -39,7 +39,7 @@ class TrainingLoop:
     """Train a network in place, to the weights of the best epoch on the second of `splits`, or of the last epoch."""
 
     def __init__(
-        self, fabric: Fabric, network: SimVPv2, config: TrainConfig, loss: Loss, splits: list[Split], run: Run,
+        self, fabric: Fabric, network: nn.Module, config: TrainConfig, loss: Loss, splits: list[Split], run: Run,
         stop: Stop,
     ):  # fmt: skip
         self.fabric, self.config, self.loss, self.run, self.stop = fabric, config, loss, run, stop
@@ -49,8 +49,9 @@ class TrainingLoop:
         memory.check_step(network, config, self.stream.batch_size, loss.max_leads, loss.area_CHW.shape[-2:], fabric)
         if fabric.device.type == "cpu":
             memory.reuse_freed_memory()
-        network.to(memory_format=torch.channels_last)
-        network.activation_checkpointing = config.activation_checkpointing
+        tensors.to_channels_last(network)
+        if hasattr(network, "activation_checkpointing"):
+            network.activation_checkpointing = config.activation_checkpointing  # type: ignore[assignment]
         self.network = distributed.prepare(network, fabric)
         if config.compile:
             self.network.compile()  # in place: the weights keep their names
@@ -393,6 +394,7 @@ def _make_optimizer(network: nn.Module, config: TrainConfig, fabric: Fabric) -> 
     optimizer = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
     # fused: all weights in one pass, but it cannot clip the scaled gradients of fp16
     fused = fabric.device.type in ("cpu", "cuda") and config.precision != "16-mixed"
+    fused = fused and not any(parameter.is_complex() for parameter in network.parameters())
     return optimizer(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
 
 
@@ -431,7 +433,7 @@ def _update_ema(ema: dict[str, Tensor], network: nn.Module, decay: float, step: 
     # d is smaller over the first steps than `decay`, so that the average forgets the initial weights
     share = 1 - min(decay, (step + 1) / (step + 10))
     for name, value in network.state_dict().items():
-        if value.is_floating_point():
+        if value.is_floating_point() or value.is_complex():
             ema[name].lerp_(value, share)
         else:
             ema[name].copy_(value)

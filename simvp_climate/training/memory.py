@@ -15,7 +15,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from simvp_climate.data import host_memory
-from simvp_climate.networks.simvp_v2 import SimVPv2, rollout
+from simvp_climate.networks.simvp_v2 import rollout
+from simvp_climate.processing.tensors import is_custom
 from simvp_climate.training import distributed
 from simvp_climate.training.config import TrainConfig
 
@@ -37,7 +38,7 @@ def free_bytes(fabric: Fabric) -> float:
     return math.inf if free is None else free * machines // world
 
 
-def check_network(network: SimVPv2, config: TrainConfig, fabric: Fabric) -> None:
+def check_network(network: nn.Module, config: TrainConfig, fabric: Fabric) -> None:
     """Raise MemoryError if the weights of a network do not fit into the free memory; it may be on the meta device."""
     count = sum(value.numel() for value in network.parameters())
     # float32: weights, gradients, the two moments of Adam, the running average and the best of it
@@ -46,7 +47,9 @@ def check_network(network: SimVPv2, config: TrainConfig, fabric: Fabric) -> None
         needed //= fabric.world_size
     if needed > free:
         sizes = f"take {needed / 2**30:.3g} GiB in training, and {free / 2**30:.3g} GiB are free"
-        fix = f"take a smaller SimVPv2Config (now {network.config})"
+        fix = "take a smaller network"
+        if not is_custom(network):
+            fix = f"take a smaller SimVPv2Config (now {network.config})"
         if config.strategy == "ddp":
             fix += ", or share the weights between several processes: TrainConfig(strategy='fsdp')"
         raise MemoryError(f"the network has {count:.3g} weights, which {sizes}: {fix}")
@@ -79,13 +82,18 @@ def activation_bytes(network: nn.Module, leads: int, grid: tuple[int, int]) -> i
 
 
 def check_step(
-    network: SimVPv2, config: TrainConfig, windows: int, leads: int, grid: tuple[int, int], fabric: Fabric
+    network: nn.Module, config: TrainConfig, windows: int, leads: int, grid: tuple[int, int], fabric: Fabric
 ) -> None:
     """Raise MemoryError, with a batch size that fits, if the activations of a batch of `windows` do not fit."""
     if config.activation_checkpointing:
         return
     free = free_bytes(fabric)
-    window = activation_bytes(network, leads, grid) * (1 if config.precision == "32-true" else 0.5)
+    try:
+        window = activation_bytes(network, leads, grid) * (1 if config.precision == "32-true" else 0.5)
+    except Exception:
+        if is_custom(network):  # it may have operations that the meta device lacks: then nothing is known beforehand
+            return
+        raise
     if window * windows <= free:
         return
     batch = ""

@@ -5,14 +5,18 @@ Shape suffixes: C channel, T lead, H latitude.
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import xarray as xr
+from lightning_fabric import Fabric
 from lightning_fabric.loggers import Logger
+from torch import nn
 
 from simvp_climate.forecasting.forecaster import Forecaster
+from simvp_climate.networks.shape import NetworkBuilder, NetworkShape
 from simvp_climate.networks.simvp_v2 import SimVPv2Config
 from simvp_climate.processing import tensors
 from simvp_climate.processing.task import Task
@@ -26,10 +30,11 @@ _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 def train(
     task: Task, dataset: xr.Dataset | Sequence[xr.Dataset], *, valid: xr.Dataset | Sequence[xr.Dataset] | None,
-    model: SimVPv2Config | None = None, config: TrainConfig | None = None, directory: str | os.PathLike | None = None,
-    start_from: Forecaster | None = None, logger: Logger | None = None, device: str = "auto",
+    model: SimVPv2Config | NetworkBuilder | None = None, config: TrainConfig | None = None,
+    directory: str | os.PathLike | None = None, start_from: Forecaster | None = None, logger: Logger | None = None,
+    device: str = "auto",
 ) -> Forecaster:  # fmt: skip
-    """Train a SimVPv2 on a dataset and return the forecaster.
+    """Train a SimVPv2, or a network of another kind, on a dataset and return the forecaster.
 
     The loss is the area-weighted squared error, each channel and lead in units of its typical change, unless `config`
     changes it. Runs in one process, or in all that torchrun or SLURM's srun started (one per GPU, or on CPUs): each
@@ -50,7 +55,15 @@ def train(
         Required. Pass None to keep the weights of the last epoch. In both cases the weights are their running
         average (`TrainConfig.ema_decay`).
     model
-        Size and type of the network; by default `SimVPv2Config()`, or that of `start_from`.
+        Size and type of the network; by default `SimVPv2Config()`, or that of `start_from`. For a network of another
+        kind: a function that gets a `NetworkShape` and returns a `torch.nn.Module` with random weights. The module maps
+        normalized states (batch, history, channels, latitude, longitude), and only if there are forcings those of the
+        same states (batch, history, forcings, latitude, longitude) as second argument, to the next `history` states
+        (batch, history, output_channels, latitude, longitude), normalized, first the shared channels. `train` sets the
+        sizes of the `NetworkShape` as attributes. To predict changes, register a buffer `change_scale_TC` of the shape
+        (history, shared_channels), which training fills with the typical normalized change, and add the product with it
+        to the last input state. With an attribute `activation_checkpointing`, the module follows
+        `TrainConfig.activation_checkpointing`.
     config
         How to train; by default `TrainConfig()`.
     directory
@@ -122,19 +135,21 @@ def train(
         model = transfer.choose_padding(model, start_from, setup)
         if start_from is not None:
             config = transfer.choose_statistics(start_from, setup, config)
-        with torch.device("meta"):  # allocates nothing
-            planned = tensors.build_network(model, task.history, setup.roles)
+        shape = tensors.network_shape(task, setup.roles, (setup.latitude.size, setup.longitude.size))
+        planned = _plan_network(model, shape, config, fabric)
+        if start_from is not None and tensors.is_custom(planned):
+            transfer.check_custom(planned, start_from, setup)
         memory.check_network(planned, config, fabric)
+        del planned  # of another kind, it has weights
         inherited = start_from if config.statistics == "inherit" else None
         statics = datasets.read_statics(setup, dataset, inherited)
         plans = fabric.broadcast(checkpoint.load_plans(run_directory))
         splits, normalizer = datasets.read_splits(setup, training, validation, config, plans, inherited, fabric)
 
-        # seeded, without touching the random numbers of the caller
-        with torch.random.fork_rng(devices=[fabric.device] if accelerator == "cuda" else []):
-            torch.manual_seed(config.seed)
-            network = tensors.build_network(model, task.history, setup.roles, normalizer)
-            provenance = checkpoint.describe_run(task, model, config, normalizer, splits, fabric)
+        with _seeded(config, fabric):
+            network = tensors.build_network(model, shape, normalizer)
+            settings = tensors.describe_network(network)
+            provenance = checkpoint.describe_run(task, settings, config, normalizer, splits, fabric)
             if start_from is not None:
                 provenance["start_from"] = transfer.start_network(network, start_from, setup.roles, config, fabric)
             grid = setup.latitude, setup.longitude
@@ -145,6 +160,7 @@ def train(
                 loop = TrainingLoop(fabric, network, config, loss, splits, run, stop)
                 provenance["epochs"] = loop.fit()
             if config.strategy == "fsdp":
+                planned = _plan_network(model, shape, config, fabric)  # the parts of `network` stay in the processes
                 network = planned.to_empty(device=fabric.device).to(memory_format=torch.channels_last)
                 network.load_state_dict(distributed.gather(loop.state.selected))
         forecaster = Forecaster(task, network.eval(), normalizer, *grid, statics, provenance)
@@ -156,13 +172,15 @@ def _check_arguments(arguments: dict, config: TrainConfig) -> None:
     """Raise ValueError for arguments of the wrong type, and for settings that would be ignored."""
     for name, expected, example in (
         ("task", Task, "Task(...)"),
-        ("model", SimVPv2Config | None, "SimVPv2Config(...)"),
+        ("model", SimVPv2Config | Callable | None, "SimVPv2Config(...), or a function that builds a network"),
         ("config", TrainConfig, "TrainConfig(...)"),
         ("start_from", Forecaster | None, "Forecaster, Forecaster.load(path)"),
         ("logger", Logger | None, "logger of lightning_fabric.loggers"),
     ):
         if not isinstance(arguments[name], expected):
             raise ValueError(f"{name} is a {type(arguments[name]).__name__}: give a {example}")
+    if config.strategy == "fsdp" and not isinstance(arguments["model"], SimVPv2Config | None):
+        raise ValueError("strategy='fsdp' divides a SimVPv2 only: take strategy='ddp', or a SimVPv2Config as model")
     if config.patience is not None and arguments["valid"] is None:
         raise ValueError(f"patience={config.patience} counts epochs without a better validation loss: give valid")
     needs = {"validation_windows": "valid", "save_minutes": "directory", "statistics": "start_from"}
@@ -170,6 +188,30 @@ def _check_arguments(arguments: dict, config: TrainConfig) -> None:
         value = getattr(config, name)
         if arguments[needed] is None and value != getattr(TrainConfig, name):
             raise ValueError(f"{name}={value!r} would be ignored without {needed}: give {needed}, or leave {name} out")
+
+
+def _plan_network(
+    model: SimVPv2Config | NetworkBuilder, shape: NetworkShape, config: TrainConfig, fabric: Fabric
+) -> nn.Module:
+    """Return the network before the data are read: without weights in memory, or, of another kind, one to try."""
+    if isinstance(model, SimVPv2Config):
+        with torch.device("meta"):  # allocates nothing
+            return tensors.build_network(model, shape)
+    # the code of a user may not work on the meta device
+    with _seeded(config, fabric):
+        network = tensors.build_network(model, shape)
+    if config.activation_checkpointing and not hasattr(network, "activation_checkpointing"):
+        message = f"activation_checkpointing=True would be ignored by {type(network).__name__}, which has no attribute"
+        raise ValueError(f"{message} of that name: leave it out")
+    return network
+
+
+@contextmanager
+def _seeded(config: TrainConfig, fabric: Fabric) -> Iterator[None]:
+    """Seed the random numbers of torch, and leave those of the caller as they were."""
+    with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
+        torch.manual_seed(config.seed)
+        yield
 
 
 def _resolve_precision(config: TrainConfig, accelerator: str) -> TrainConfig:

@@ -1,5 +1,6 @@
 """Fine-tuning: the model, padding, statistics and weights that a run takes from a pretrained forecaster."""
 
+import copy
 import dataclasses
 import hashlib
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from simvp_climate.data.grid import check_same_axis, closes_longitude, reaches_p
 from simvp_climate.data.reader import Channel
 from simvp_climate.data.variables import conversion, same_units
 from simvp_climate.forecasting.forecaster import Forecaster
+from simvp_climate.networks.shape import NetworkBuilder
 from simvp_climate.networks.simvp_v2 import SimVPv2Config
 from simvp_climate.processing import tensors
 from simvp_climate.training.config import TrainConfig
@@ -21,11 +23,22 @@ _STATISTICS = ("mean", "std", "log_scale", "bounds", "mask")  # per channel
 _COMPUTE = "compute them from the new data, TrainConfig(statistics='compute')"
 
 
-def choose_model(model: SimVPv2Config | None, pretrained: Forecaster | None) -> SimVPv2Config:
+def choose_model(
+    model: SimVPv2Config | NetworkBuilder | None, pretrained: Forecaster | None
+) -> SimVPv2Config | NetworkBuilder:
     """Return the model to train; relative to a pretrained one, `model` may change only padding and drop path."""
     if pretrained is None:
         return model or SimVPv2Config()
-    trained = pretrained.network.config
+    network = pretrained.network
+    if tensors.is_custom(network) and model is None:
+        return lambda shape: copy.deepcopy(network)
+    if tensors.is_custom(network) != (model is not None and not isinstance(model, SimVPv2Config)):
+        kind = "a function that builds it" if tensors.is_custom(network) else "a SimVPv2Config"
+        raise ValueError(f"model must be {kind}, as start_from has a {type(network).__name__}; or leave model out")
+    if model is not None and not isinstance(model, SimVPv2Config):
+        return model
+    trained = network.config
+    assert isinstance(trained, SimVPv2Config)  # for the type checker: all others are custom
     if model is None:
         return dataclasses.replace(trained, padding="auto")
     differences = [
@@ -39,11 +52,16 @@ def choose_model(model: SimVPv2Config | None, pretrained: Forecaster | None) -> 
     return model
 
 
-def choose_padding(model: SimVPv2Config, pretrained: Forecaster | None, setup: Setup) -> SimVPv2Config:
+def choose_padding(
+    model: SimVPv2Config | NetworkBuilder, pretrained: Forecaster | None, setup: Setup
+) -> SimVPv2Config | NetworkBuilder:
     """Return the model with the padding of the grid in place of "auto" and "sphere", after checking that it fits.
 
-    "auto" is the padding of the pretrained network if both grids, or neither, go around the globe.
+    "auto" is the padding of the pretrained network if both grids, or neither, go around the globe. A network of another
+    kind chooses its padding itself.
     """
+    if not isinstance(model, SimVPv2Config):
+        return model
     is_global, poles = closes_longitude(setup.longitude), reaches_poles(setup.latitude)
     south, north, west, east = *setup.latitude[[0, -1]], *setup.longitude[[0, -1]]
     if model.padding == "auto" and pretrained is not None and closes_longitude(pretrained.longitude) == is_global:
@@ -130,12 +148,15 @@ def copy_weights(network: nn.Module, pretrained: Forecaster, roles: tensors.Chan
     trained_roles = tensors.channel_roles(pretrained.task, pretrained.normalizer.channels)
     trained_inputs, trained_outputs = trained_roles.input_names, trained_roles.output_names
     redefined = [name for name in outputs if name in trained_outputs and (name in inputs) != (name in trained_inputs)]
-    if pretrained.network.config.predict == "state":
+    is_custom = tensors.is_custom(network)
+    if is_custom or pretrained.network.config.predict == "state":
         redefined = []
     for name, value in weights.items():
         if name == "change_scale_TC":  # a statistic
             continue
-        if name == "encoder.0.conv.weight":
+        if is_custom:
+            value.copy_(trained[name])
+        elif name == "encoder.0.conv.weight":
             for index, source in _matches(inputs, trained_inputs):
                 value[:, index] = trained[name][:, source]
         elif name in ("readout.weight", "readout.bias"):
@@ -156,6 +177,21 @@ def copy_weights(network: nn.Module, pretrained: Forecaster, roles: tensors.Chan
         "new": [name for name in names if name not in trained_names or name in redefined],
         "left_out": [name for name in trained_names if name not in names],
     }
+
+
+def check_custom(network: nn.Module, pretrained: Forecaster, setup: Setup) -> None:
+    """Raise ValueError if a network of another kind cannot take over all pretrained weights as they are."""
+    trained_roles = tensors.channel_roles(pretrained.task, pretrained.normalizer.channels)
+    for name in ("input_names", "output_names"):
+        names, trained_names = getattr(setup.roles, name), getattr(trained_roles, name)
+        if names != trained_names:
+            rule = f"must be those of start_from, {trained_names}: its {type(network).__name__} is taken over whole"
+            raise ValueError(f"the {name.removesuffix('_names')} channels {names} {rule}")
+    sizes, trained = ({key: tuple(v.shape) for key, v in n.state_dict().items()} for n in (network, pretrained.network))
+    if different := sorted(key for key in sizes | trained if sizes.get(key) != trained.get(key)):
+        now, before = (each.get(different[0], "no such weight") for each in (sizes, trained))
+        message = f"the weight {different[0]!r} has another shape than in start_from ({now}, was {before})"
+        raise ValueError(f"{message}: give a model that builds the same network")
 
 
 def start_network(
