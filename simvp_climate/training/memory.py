@@ -130,6 +130,6 @@ def _alternatives(config: TrainConfig, batch: str) -> str:
         checkpointing: not config.activation_checkpointing,
         f"a shorter rollout (now {config.rollout} calls)": config.rollout > 1,
         "precision='bf16-mixed'": config.precision == "32-true",
-        "a smaller SimVPv2Config, or a coarser grid (sc.regrid)": True,
+        "a smaller network, or a coarser grid (sc.regrid)": True,
     }
     return "; or ".join(text for text, applies in alternatives.items() if applies)

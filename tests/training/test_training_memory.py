@@ -58,7 +58,7 @@ def test_an_out_of_memory_error_lists_what_takes_less(error, monkeypatch):
         run(config=quick(rollout=2))
     with pytest.raises(MemoryError) as caught:
         run(config=quick(batch_size=1, activation_checkpointing=True, precision="bf16-mixed"))
-    assert str(caught.value).endswith("Take a smaller SimVPv2Config, or a coarser grid (sc.regrid)")
+    assert str(caught.value).endswith("Take a smaller network, or a coarser grid (sc.regrid)")
 
 
 def test_other_errors_of_torch_are_not_called_out_of_memory(monkeypatch):
