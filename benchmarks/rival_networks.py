@@ -11,6 +11,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+import torch.nn.utils.parametrize
 from torch import Tensor, nn
 
 
@@ -176,7 +177,20 @@ def sfno(shape) -> nn.Module:
         legendre_MLH = legpoly(inverse.mmax, inverse.lmax, colatitude.cos(), inverse=True)
         inverse.pct = legendre_MLH.transpose(1, 2).contiguous().to(inverse.pct)
         forward.weights = torch.linalg.pinv(legendre_MLH.transpose(1, 2)).contiguous().to(forward.weights)
+    for block in network.blocks:
+        # real numbers, because running averages and fused optimizers do not take complex ones
+        nn.utils.parametrize.register_parametrization(block.global_conv, "weight", AsComplex(), unsafe=True)
     return ChangeNetwork(InFloat32(network), shape)
+
+
+class AsComplex(nn.Module):
+    """Complex weights from their real and imaginary parts."""
+
+    def forward(self, real: Tensor, imaginary: Tensor) -> Tensor:
+        return torch.complex(real, imaginary)
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        return weight.real.clone(), weight.imag.clone()
 
 
 class InFloat32(nn.Module):

@@ -16,12 +16,13 @@ All numbers are from `python benchmarks/rivals.py rates | run | test | report`. 
 5.625 degrees. 2001 to 2003 trained; learning rates and all other choices were made on 2004.
 
 Every network has 4 states in and 4 out of five variables, trains with `sc.train` (loader, loss, schedule and running
-average of the weights the same), predicts changes in units of the typical change, and has the learning rate that was
-best on 2004 among at least four, at 100 CPU-s each. Exceptions are in the name. A run is a process with one thread; it
-takes as many steps as fit into its budget of processor time, loader included. "CPU s" is what it took.
+average of the weights the same), and has the learning rate that was best on 2004 among those at the end of this page.
+All but SimVPv2 as published predict changes in units of the typical change; "its own loss and training" has two variables,
+the published loss and no rollout. A run is a process with one thread; it takes as many steps as fit into its budget of
+processor time, loader included, and keeps the last weights. "CPU s" is what it took.
 
-- **RMSE** is in m2 s-2 for z500 and in K for t2m, at {leads} h: the mean over seeds, ± their standard deviation, and in
-  brackets the 95 % interval of the first seed over initializations, one a day.
+- **RMSE** is in m2 s-2 for z500 and in K for t2m: the mean over seeds, ± their standard deviation, and in brackets the
+  95 % interval of the first seed over initializations, one a day.
 - **Ratio to the best rival**: RMSE divided by that of the rival that is best at this lead, the mean over seeds. The
   interval is that of the ratio for the same initializations, from the lowest to the highest end of all seeds.
 - **Small scales**: variance in zonal wavenumbers 10 to 19 of the forecast, divided by that of the truth; **activity**:
@@ -176,7 +177,7 @@ def write_page(
     own: list[str], variables: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Write the page: for each stage ratios, times to reach the best rival, and the tables of every budget."""
-    parts = [INTRODUCTION.format(leads=" / ".join(map(str, LEADS))).rstrip()]
+    parts = [INTRODUCTION.rstrip()]
     for stage in ("test", "run"):
         groups = stages.get(stage)
         if not groups:

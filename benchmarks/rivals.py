@@ -127,9 +127,8 @@ def train_for(budget: float, network: Network, task: sc.Task, train: xr.Dataset)
     start = time.process_time()
     forecaster = sc.train(task, train, valid=None, model=network.model, config=config, device="cpu")
     seconds = time.process_time() - start
-    values = list(forecaster.network.parameters())
     return forecaster, {
-        "parameters": sum(value.numel() * (2 if value.is_complex() else 1) for value in values),
+        "parameters": sum(value.numel() for value in forecaster.network.parameters()),
         "ms_a_step": round(1000 * step, 1),
         "steps": epochs * batches,
         "cpu_seconds": round(seconds, 1),
@@ -242,7 +241,10 @@ def measure(job: Job, data: Path, out: Path, every: int) -> dict:
         "precision": job.precision,
     }  # fmt: skip
     if job.stage == "test":
-        forecaster = sc.Forecaster.load(weights, device="cpu")
+        builder = {} if isinstance(network.model, sc.SimVPv2Config) else {"network": network.model}
+        forecaster = sc.Forecaster.load(weights, device="cpu", **builder)
+        trained = json.loads(job.path(out, "run").read_text())
+        result |= {key: trained[key] for key in ("parameters", "ms_a_step", "steps", "cpu_seconds")}
     else:
         changes = {"learning_rate": job.rate, "seed": job.seed, "precision": job.precision}
         network = replace(network, config=replace(network.config, **changes))
@@ -281,7 +283,8 @@ def do_jobs(todo: list[Job], data: Path, out: Path, every: int, jobs: int) -> No
     """Do all runs that have no result yet, `jobs` at a time, and print a row for each."""
     out.mkdir(parents=True, exist_ok=True)
     missing = [job for job in todo if not job.path(out).exists()]
-    others = [result["seconds"] - result.get("cpu_seconds", 0) for result in read_results(out)]
+    results = [result for result in read_results(out) if result["stage"] != "test"]
+    others = [result["seconds"] - result.get("cpu_seconds", 0) for result in results]
     other = statistics.median(others) if others else 120  # reading, timing, forecasting and scoring
     seconds = sum(other + (0 if job.stage == "test" else job.budget) for job in missing) / jobs
     print(f"{len(missing)} of {len(todo)} runs to do, about {seconds / 3600:.1f} hours", flush=True)
