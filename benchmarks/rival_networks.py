@@ -177,6 +177,9 @@ def sfno(shape) -> nn.Module:
         legendre_MLH = legpoly(inverse.mmax, inverse.lmax, colatitude.cos(), inverse=True)
         inverse.pct = legendre_MLH.transpose(1, 2).contiguous().to(inverse.pct)
         forward.weights = torch.linalg.pinv(legendre_MLH.transpose(1, 2)).contiguous().to(forward.weights)
+    with torch.no_grad():
+        # its untrained output has a standard deviation of about 10, ten times that of the changes
+        network.decoder[-1].weight.mul_(0.1)
     for block in network.blocks:
         # real numbers, because running averages and fused optimizers do not take complex ones
         nn.utils.parametrize.register_parametrization(block.global_conv, "weight", AsComplex(), unsafe=True)

@@ -17,9 +17,9 @@ All numbers are from `python benchmarks/rivals.py rates | run | test | report`. 
 
 Every network has 4 states in and 4 out of five variables, trains with `sc.train` (loader, loss, schedule and running
 average of the weights the same), and has the learning rate that was best on 2004 among those at the end of this page.
-All but SimVPv2 as published predict changes in units of the typical change; "its own loss and training" has two variables,
-the published loss and no rollout. A run is a process with one thread; it takes as many steps as fit into its budget of
-processor time, loader included, and keeps the last weights. "CPU s" is what it took.
+All but SimVPv2 as published predict changes in units of the typical change; "its own loss and training" has two
+variables, the published loss and no rollout. A run is a process with one thread; it takes as many steps as fit into its
+budget of processor time, loader included, and keeps the last weights. "CPU s" is what it took.
 
 - **RMSE** is in m2 s-2 for z500 and in K for t2m: the mean over seeds, ± their standard deviation, and in brackets the
   95 % interval of the first seed over initializations, one a day.

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import simvp_climate as sc
+from simvp_climate.processing import tensors
 
 ROOT = Path(__file__).parents[1]
 GRID = (32, 64)
@@ -36,12 +37,10 @@ def make_network(rivals, name, forcings=0, grid=GRID):
         pytest.skip(f"{chosen.needs} is not installed")
     torch.manual_seed(0)
     channels = len(chosen.variables)
-    if isinstance(chosen.model, sc.SimVPv2Config):
-        return sc.SimVPv2(chosen.model, history=4, channels=channels, forcings=forcings)
-    counts = {"history": 4, "channels": channels, "output_channels": channels, "shared_channels": channels}
+    shape = sc.NetworkShape(4, channels, forcings, channels, channels, grid)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch-harmonics uses torch.jit
-        return chosen.model(SimpleNamespace(**counts, forcings=forcings, grid=grid))
+        return tensors.build_network(chosen.model, shape)
 
 
 def test_the_list_is_complete(rivals):
