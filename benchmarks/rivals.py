@@ -438,8 +438,9 @@ def compare_all(stage: str, groups: rival_report.Results, own: list[str], data: 
 
 @app.command()
 def own(
-    data: Folder, variables: str, network: str = "ResNet", budget: float = 600.0, train_until: str | None = None,
-    rate: float | None = None, every: Every = 1, precision: Precision = "32-true", against: str = "ours",
+    data: Folder, variables: Annotated[str, typer.Option()], network: str = "ResNet", budget: float = 600.0,
+    train_until: str | None = None, rate: float | None = None, every: Every = 1, precision: Precision = "32-true",
+    against: str = "ours",
 ):  # fmt: skip
     """Train a network and ours on your data for the same processor time, and compare them: is it worth it for you?
 
