@@ -63,7 +63,7 @@ _RULES: dict[str, _Rule] = {
     "batch_size": _POSITIVE_INTEGER,
     "accumulate_grad_batches": _POSITIVE_INTEGER,
     "limit_train_batches": _integer("a positive integer, or None for all batches", lambda value: value >= 1),
-    "optimizer": _one_of("adamw", "adam"),
+    "optimizer": _one_of("muon", "adamw", "adam"),
     "learning_rate": _number("greater than 0", lambda value: value > 0),
     "schedule": _one_of(*_WARMUP),
     "warmup": _number("in [0, 1)", lambda value: 0 <= value < 1),
@@ -115,7 +115,9 @@ class TrainConfig:
         Batches in an epoch, each time a new random choice of the windows; `None` takes all of them. For data with so
         many windows that validation after each pass would come too seldom.
     optimizer
-        "adamw", or "adam" (then `weight_decay` must be 0). Betas 0.9 and 0.999.
+        "muon": Muon with 5 times the learning rate for dense layers with at least 32 inputs and outputs, AdamW for all
+        other weights (https://kellerjordan.github.io/posts/muon/). "adamw", or "adam" (then `weight_decay` must be 0).
+        Betas of Adam 0.9 and 0.999.
     learning_rate
         Peak of the schedule. The error hardly depends on it near the default (docs/ablation.md); the published value is
         5e-3, with Adam. For fine-tuning, take a tenth.
@@ -241,6 +243,9 @@ class TrainConfig:
         if self.strategy == "fsdp" and (self.compile is True or self.precision == "16-mixed"):
             setting = "compile=True" if self.compile is True else "precision='16-mixed'"
             raise ValueError(f"strategy='fsdp' does not support {setting}: leave it out, or take strategy='ddp'")
+        if self.strategy == "fsdp" and self.optimizer == "muon":
+            message = "strategy='fsdp' divides the matrices that optimizer='muon' needs whole"
+            raise ValueError(f"{message}: take optimizer='adamw', or strategy='ddp'")
         if self.rollout == 1 and self.rollout_share != _ROLLOUT_SHARE:
             ignored = f"rollout_share={self.rollout_share:g} would be ignored with rollout=1"
             raise ValueError(f"{ignored}: set rollout to the number of network calls, or leave rollout_share out")

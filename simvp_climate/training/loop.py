@@ -27,6 +27,7 @@ from simvp_climate.training.config import TrainConfig
 from simvp_climate.training.datasets import Split
 from simvp_climate.training.loader import Batch
 from simvp_climate.training.loss import Loss
+from simvp_climate.training.muon import Muon
 from simvp_climate.training.signals import Stop
 
 LOSS_CHECK_EVERY = 10  # batches; each check of the loss synchronizes the GPU
@@ -391,10 +392,12 @@ def _count_batches(config: TrainConfig, available: int, windows: int) -> int:
 
 
 def _make_optimizer(network: nn.Module, config: TrainConfig, fabric: Fabric) -> torch.optim.Optimizer:
-    optimizer = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
     # fused: all weights in one pass, but it cannot clip the scaled gradients of fp16
     fused = fabric.device.type in ("cpu", "cuda") and config.precision != "16-mixed"
     fused = fused and not any(parameter.is_complex() for parameter in network.parameters())
+    if config.optimizer == "muon":
+        return Muon(network, config.learning_rate, config.weight_decay, fused)
+    optimizer = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
     return optimizer(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
 
 
@@ -402,7 +405,7 @@ def _set_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, step: i
     """Set the learning rate of a step, and for "one-cycle" the first beta."""
     rate, beta = (_one_cycle if config.schedule == "one-cycle" else _cosine)(step, total, config.warmup)
     for group in optimizer.param_groups:
-        group["lr"] = config.learning_rate * rate
+        group["lr"] = config.learning_rate * rate * group.get("rate_factor", 1)
         group["betas"] = (beta, group["betas"][1])
 
 

@@ -1,0 +1,137 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from simvp_climate.networks.shape import NetworkShape
+from simvp_climate.networks.simvp_sphere import SimVPSphere, SimVPSphereConfig
+
+SHAPE = NetworkShape(history=3, channels=2, forcings=0, output_channels=2, shared_channels=2, grid=(6, 12))
+
+
+def build(padding="periodic", seed=0, **changes):
+    """Return a network of SHAPE with random weights, those that start at zero included."""
+    torch.manual_seed(seed)
+    config = SimVPSphereConfig(hidden_space=3, hidden_time=8, blocks=2, position_fields=2, padding=padding)
+    network = SimVPSphere(config, dataclasses.replace(SHAPE, **changes))
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    return network.eval()
+
+
+def test_parameter_count_is_that_of_its_convolutions():
+    network = SimVPSphere(SimVPSphereConfig(padding="zeros"), NetworkShape(4, 5, 0, 5, 5, (32, 64)))
+    inputs = 4 * 5 + 3 * 5
+    encoder, skip = 64 * (9 * inputs + 1), 16 * (9 * inputs + 1)
+    block = 128 * (9 * 64 + 1) + 64 * 65 + 64 + 16 * 128
+    decoder, readout = 64 * 65, 20 * (9 * 16 + 1)
+    expected = encoder + skip + 8 * block + decoder + readout + 16 * 16 * 32
+    assert sum(weight.numel() for weight in network.parameters()) == expected
+
+
+def test_a_fresh_network_predicts_a_small_change():
+    torch.manual_seed(0)
+    network = SimVPSphere(SimVPSphereConfig(padding="periodic"), NetworkShape(4, 5, 0, 5, 5, (8, 16)))
+    network.change_scale_TC.fill_(0.1)
+    x_BTCHW = torch.randn(2, 4, 5, 8, 16)
+    change = network(x_BTCHW) - x_BTCHW[:, -1:]
+    assert 0 < change.std() < 0.3
+
+
+@pytest.mark.parametrize("grid", [(6, 12), (5, 9), (1, 2), (7, 12)])
+def test_output_has_the_grid_of_the_input(grid):
+    network = build(grid=grid)
+    assert network(torch.randn(2, 3, 2, *grid)).shape == (2, 3, 2, *grid)
+
+
+def test_only_the_position_fields_know_the_longitude():
+    network = build()
+    x_BTCHW = torch.randn(1, 3, 2, 6, 12)
+    shifted = network(x_BTCHW.roll(4, -1)).roll(-4, -1)
+    assert not torch.allclose(shifted, network(x_BTCHW), atol=1e-3)
+    torch.nn.init.zeros_(network.translator.position_Phw)
+    shifted = network(x_BTCHW.roll(4, -1)).roll(-4, -1)
+    torch.testing.assert_close(shifted, network(x_BTCHW))
+
+
+def test_the_change_is_scaled_and_added_to_the_last_state():
+    network = build()
+    x_BTCHW = torch.randn(1, 3, 2, 6, 12)
+    # an output that does not depend on the input: the same for every lead of a channel
+    torch.nn.init.zeros_(network.readout.weight)
+    with torch.no_grad():
+        network.readout.bias.copy_(torch.tensor([1.0, 1, 1, 2, 2, 2]))
+        network.change_scale_TC.copy_(torch.tensor([[1.0, 10], [2, 20], [3, 30]]))
+    expected = x_BTCHW[:, -1:] + torch.tensor([[1.0, 20], [2, 40], [3, 60]])[:, :, None, None]
+    torch.testing.assert_close(network(x_BTCHW), expected)
+
+
+def test_inputs_are_anomalies_forcings_and_changes_in_units_of_the_typical_change():
+    network = build(forcings=1)
+    network.mean_field_CHW.copy_(torch.arange(2 * 6 * 12).view(2, 6, 12))
+    network.change_scale_TC[0] = torch.tensor([0.5, 4])
+    x_BTCHW, f_BTFHW = torch.randn(1, 3, 2, 6, 12), torch.randn(1, 3, 1, 6, 12)
+    stacked = network._stack(x_BTCHW, f_BTFHW)
+    anomaly = x_BTCHW - network.mean_field_CHW
+    change = x_BTCHW.diff(dim=1)
+    expected = [*anomaly[0, :, 0], *anomaly[0, :, 1], *f_BTFHW[0, :, 0], *change[0, :, 0] / 0.5, *change[0, :, 1] / 4]
+    torch.testing.assert_close(stacked[0], torch.stack(expected))
+
+
+def test_history_of_one_has_no_changes():
+    network = build(history=1)
+    assert network.encoder.in_channels == 2
+    assert network(torch.randn(2, 1, 2, 6, 12)).shape == (2, 1, 2, 6, 12)
+
+
+def test_channels_that_are_not_shared_are_predicted_as_states():
+    network = build(channels=3, output_channels=2, shared_channels=1)
+    x_BTCHW = torch.randn(1, 3, 3, 6, 12)
+    torch.nn.init.zeros_(network.readout.weight)
+    torch.nn.init.zeros_(network.readout.bias)
+    y_BTCHW = network(x_BTCHW)
+    torch.testing.assert_close(y_BTCHW[:, :, 0], x_BTCHW[:, -1:, 0].expand(1, 3, 6, 12))
+    assert (y_BTCHW[:, :, 1] == 0).all()
+
+
+def test_forecasts_of_a_sample_do_not_depend_on_its_batch():
+    network = build().train()
+    x_BTCHW = torch.randn(3, 3, 2, 6, 12)
+    torch.testing.assert_close(network(x_BTCHW)[:1], network(x_BTCHW[:1]))
+
+
+def test_activation_checkpointing_gives_the_same_gradients():
+    network = build().train()
+    x_BTCHW, gradients = torch.randn(2, 3, 2, 6, 12), []
+    for network.activation_checkpointing in (False, True):
+        network.zero_grad()
+        network(x_BTCHW).square().mean().backward()
+        gradients.append([weight.grad.clone() for weight in network.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(recomputed, plain)
+
+
+def test_without_position_fields_it_has_no_such_weights():
+    config = SimVPSphereConfig(position_fields=0, padding="zeros")
+    network = SimVPSphere(config, SHAPE)
+    assert not [name for name in network.state_dict() if "position" in name or "locate" in name]
+    assert network(torch.randn(1, 3, 2, 6, 12)).isfinite().all()
+
+
+@pytest.mark.parametrize("changes", [{"hidden_time": 0}, {"blocks": 0}, {"position_fields": -1}, {"hidden_space": 2.5}])
+def test_bad_settings_raise(changes):
+    (name, value), *_ = changes.items()
+    with pytest.raises(ValueError, match=f"{name}={value}"):
+        SimVPSphereConfig(**changes)
+
+
+def test_numpy_integers_become_plain_ones():
+    assert type(SimVPSphereConfig(blocks=np.int64(3)).blocks) is int
+
+
+def test_auto_padding_and_other_grids_raise():
+    with pytest.raises(ValueError, match="padding='auto'"):
+        SimVPSphere(SimVPSphereConfig(), SHAPE)
+    with pytest.raises(ValueError, match="6, 12"):
+        build()(torch.randn(1, 3, 2, 8, 12))
