@@ -18,6 +18,7 @@ if importlib.util.find_spec("eccodes"):
 _HOME = {
     "Forecaster": "forecasting.forecaster",
     "NetworkShape": "networks.shape",
+    "SimVPSphereConfig": "networks.simvp_sphere",
     "SimVPv2": "networks.simvp_v2",
     "SimVPv2Config": "networks.simvp_v2",
     "Task": "processing.task",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with the 
     from simvp_climate.metrics.score import score as score
     from simvp_climate.metrics.tables import score_table as score_table
     from simvp_climate.networks.shape import NetworkShape as NetworkShape
+    from simvp_climate.networks.simvp_sphere import SimVPSphereConfig as SimVPSphereConfig
     from simvp_climate.networks.simvp_v2 import SimVPv2 as SimVPv2
     from simvp_climate.networks.simvp_v2 import SimVPv2Config as SimVPv2Config
     from simvp_climate.processing.task import Task as Task

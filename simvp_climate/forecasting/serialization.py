@@ -21,11 +21,13 @@ from torch import Tensor, nn
 from simvp_climate.data.files import write_atomically
 from simvp_climate.data.reader import Channel
 from simvp_climate.networks.shape import NetworkBuilder
+from simvp_climate.networks.simvp_sphere import SimVPSphereConfig
 from simvp_climate.networks.simvp_v2 import SimVPv2Config
 from simvp_climate.processing.forcings import static_names
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
 from simvp_climate.processing.tensors import (
+    ModelConfig,
     build_network,
     channel_roles,
     describe_network,
@@ -201,7 +203,7 @@ def _assemble(content: FileContent, device: str, builder: NetworkBuilder | None)
     """Return the fields of a forecaster; ValueError, KeyError or TypeError if header and tensors do not match."""
     header, arrays = content.header, dict(content.tensors)
     task = Task(**_settings(content, "task", Task))
-    model = SimVPv2Config(**_settings(content, "model", SimVPv2Config)) if builder is None else builder
+    model = _read_model(content) if builder is None else builder
     channels = tuple(Channel(*channel) for channel in header["channels"])
     units = tuple(header["units"])
     shape = (len(channels), arrays["latitude"].numel(), arrays["longitude"].numel())
@@ -232,7 +234,8 @@ def _assemble(content: FileContent, device: str, builder: NetworkBuilder | None)
     if list(dict.fromkeys(c.variable for c in channels)) != names or len(set(channels)) < len(channels):
         raise ValueError(f"its channels {list(map(str, channels))} must be different and those of its task, {names}")
     weights = {n.removeprefix("network."): v for n, v in arrays.items() if n.startswith("network.")}
-    if isinstance(model, SimVPv2Config) and (layers := model.blocks + model.spatial_layers) > len(weights):
+    layers = getattr(model, "blocks", 0) + getattr(model, "spatial_layers", 0)
+    if builder is None and layers > len(weights):
         raise ValueError(f"its model has {layers} layers, but {len(weights)} weights")
     network_sizes = network_shape(task, channel_roles(task, channels), shape[1:])
     # the meta device allocates nothing, whatever sizes the header claims, but the code of a user may not work on it
@@ -246,8 +249,18 @@ def _assemble(content: FileContent, device: str, builder: NetworkBuilder | None)
     return dict(task=task, network=network, normalizer=normalizer, provenance=dict(provenance), **fields)
 
 
+def _read_model(content: FileContent) -> ModelConfig:
+    """Return the settings of the network; headers name the type of all networks but SimVPv2."""
+    name = content.header["model"].pop("type", "SimVPv2")
+    types: dict[str, type[ModelConfig]] = {"SimVPv2": SimVPv2Config, "SimVPSphere": SimVPSphereConfig}
+    if name not in types:
+        message = f"its network is a {name!r}, unknown to simvp_climate {version('simvp-climate')}"
+        raise ValueError(f"{message}. It is from version {content.version}: install that version or a later one.")
+    return types[name](**_settings(content, "model", types[name]))
+
+
 def _settings(content: FileContent, group: str, settings_type: type) -> dict:
-    """Return the fields of a Task or SimVPv2Config from the header, with the defaults for those it lacks."""
+    """Return the fields of a Task or of a network's settings in the header, with defaults for those it lacks."""
     settings, defaults = content.header[group], LEGACY_DEFAULTS[group]
     if not isinstance(settings, dict):
         raise ValueError(f"its {group} is {settings!r}")

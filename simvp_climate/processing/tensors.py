@@ -20,10 +20,13 @@ from torch import Tensor, nn
 from simvp_climate.data import reader
 from simvp_climate.data.windows import parse_step, shift
 from simvp_climate.networks.shape import NetworkBuilder, NetworkShape
+from simvp_climate.networks.simvp_sphere import SimVPSphere, SimVPSphereConfig
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 from simvp_climate.processing import forcings
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
+
+ModelConfig = SimVPv2Config | SimVPSphereConfig  # the settings of the networks of this package
 
 
 def choose_device(device: str) -> str:
@@ -167,7 +170,7 @@ def network_shape(task: Task, roles: ChannelRoles, grid: tuple[int, int]) -> Net
 
 
 def build_network(
-    model: SimVPv2Config | NetworkBuilder, shape: NetworkShape, normalizer: Normalizer | None = None
+    model: ModelConfig | NetworkBuilder, shape: NetworkShape, normalizer: Normalizer | None = None
 ) -> nn.Module:
     """Return a network with random weights; a normalizer sets the scale of its predicted changes.
 
@@ -175,6 +178,8 @@ def build_network(
     """
     if isinstance(model, SimVPv2Config):
         network: nn.Module = SimVPv2(model, **_sizes(shape))
+    elif isinstance(model, SimVPSphereConfig):
+        network = SimVPSphere(model, shape)
     else:
         network = _build_custom(model, shape)
     scale_TC = dict(network.named_buffers(recurse=False)).get("change_scale_TC")
@@ -247,7 +252,9 @@ def describe_network(network: Any) -> dict:
     if is_custom(network):
         name = f"{type(network).__module__}.{type(network).__qualname__}"
         return {"network": name, "parameters": sum(value.numel() for value in network.parameters())}
-    return dataclasses.asdict(network.config)
+    settings = dataclasses.asdict(network.config)
+    # files of earlier versions name no type
+    return settings if isinstance(network.config, SimVPv2Config) else {"type": type(network).__name__, **settings}
 
 
 def to_channels_last(network: nn.Module) -> None:

@@ -49,7 +49,7 @@ def check_network(network: nn.Module, config: TrainConfig, fabric: Fabric) -> No
         sizes = f"take {needed / 2**30:.3g} GiB in training, and {free / 2**30:.3g} GiB are free"
         fix = "take a smaller network"
         if not is_custom(network):
-            fix = f"take a smaller SimVPv2Config (now {network.config})"
+            fix = f"take a smaller network (now {network.config})"
         if config.strategy == "ddp":
             fix += ", or share the weights between several processes: TrainConfig(strategy='fsdp')"
         raise MemoryError(f"the network has {count:.3g} weights, which {sizes}: {fix}")

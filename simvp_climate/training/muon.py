@@ -32,7 +32,7 @@ class Muon(torch.optim.AdamW):
         super().__init__(groups, lr=learning_rate, weight_decay=weight_decay, fused=fused)
 
     @torch.no_grad()
-    def step(self, closure: Callable | None = None) -> None:
+    def step(self, closure: Callable | None = None) -> None:  # type: ignore[override]
         """Update all weights once."""
         groups = self.param_groups
         try:

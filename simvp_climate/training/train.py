@@ -17,9 +17,9 @@ from torch import nn
 
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.networks.shape import NetworkBuilder, NetworkShape
-from simvp_climate.networks.simvp_v2 import SimVPv2Config
 from simvp_climate.processing import tensors
 from simvp_climate.processing.task import Task
+from simvp_climate.processing.tensors import ModelConfig
 from simvp_climate.training import checkpoint, datasets, distributed, memory, signals, transfer
 from simvp_climate.training.config import TrainConfig
 from simvp_climate.training.loop import TrainingLoop
@@ -30,7 +30,7 @@ _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 def train(
     task: Task, dataset: xr.Dataset | Sequence[xr.Dataset], *, valid: xr.Dataset | Sequence[xr.Dataset] | None,
-    model: SimVPv2Config | NetworkBuilder | None = None, config: TrainConfig | None = None,
+    model: ModelConfig | NetworkBuilder | None = None, config: TrainConfig | None = None,
     directory: str | os.PathLike | None = None, start_from: Forecaster | None = None, logger: Logger | None = None,
     device: str = "auto",
 ) -> Forecaster:  # fmt: skip
@@ -55,8 +55,8 @@ def train(
         Required. Pass None to keep the weights of the last epoch. In both cases the weights are their running
         average (`TrainConfig.ema_decay`).
     model
-        Size and type of the network; by default `SimVPv2Config()`, or that of `start_from`. For a network of another
-        kind: a function that gets a `NetworkShape` and returns a `torch.nn.Module` with random weights. The module maps
+        Size and type of the network: a `SimVPSphereConfig` (by default `SimVPSphereConfig()`, or that of `start_from`)
+        or `SimVPv2Config`. For a network of another kind: a function that gets a `NetworkShape` and returns a `torch.nn.Module` with random weights. The module maps
         normalized states (batch, history, channels, latitude, longitude), and only if there are forcings those of the
         same states (batch, history, forcings, latitude, longitude) as second argument, to the next `history` states
         (batch, history, output_channels, latitude, longitude), normalized, first the shared channels. `train` sets the
@@ -172,15 +172,21 @@ def _check_arguments(arguments: dict, config: TrainConfig) -> None:
     """Raise ValueError for arguments of the wrong type, and for settings that would be ignored."""
     for name, expected, example in (
         ("task", Task, "Task(...)"),
-        ("model", SimVPv2Config | Callable | None, "SimVPv2Config(...), or a function that builds a network"),
+        (
+            "model",
+            ModelConfig | Callable | None,
+            "SimVPSphereConfig(...), or a function that builds a network",
+        ),
         ("config", TrainConfig, "TrainConfig(...)"),
         ("start_from", Forecaster | None, "Forecaster, Forecaster.load(path)"),
         ("logger", Logger | None, "logger of lightning_fabric.loggers"),
     ):
         if not isinstance(arguments[name], expected):
             raise ValueError(f"{name} is a {type(arguments[name]).__name__}: give a {example}")
-    if config.strategy == "fsdp" and not isinstance(arguments["model"], SimVPv2Config | None):
-        raise ValueError("strategy='fsdp' divides a SimVPv2 only: take strategy='ddp', or a SimVPv2Config as model")
+    if config.strategy == "fsdp" and not isinstance(arguments["model"], ModelConfig | None):
+        raise ValueError(
+            "strategy='fsdp' divides only networks of this package: take strategy='ddp', or a config as model"
+        )
     if config.patience is not None and arguments["valid"] is None:
         raise ValueError(f"patience={config.patience} counts epochs without a better validation loss: give valid")
     needs = {"validation_windows": "valid", "save_minutes": "directory", "statistics": "start_from"}
@@ -191,10 +197,10 @@ def _check_arguments(arguments: dict, config: TrainConfig) -> None:
 
 
 def _plan_network(
-    model: SimVPv2Config | NetworkBuilder, shape: NetworkShape, config: TrainConfig, fabric: Fabric
+    model: ModelConfig | NetworkBuilder, shape: NetworkShape, config: TrainConfig, fabric: Fabric
 ) -> nn.Module:
     """Return the network before the data are read: without weights in memory, or, of another kind, one to try."""
-    if isinstance(model, SimVPv2Config):
+    if isinstance(model, ModelConfig):
         with torch.device("meta"):  # allocates nothing
             return tensors.build_network(model, shape)
     # the code of a user may not work on the meta device

@@ -14,8 +14,9 @@ from simvp_climate.data.reader import Channel
 from simvp_climate.data.variables import conversion, same_units
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.networks.shape import NetworkBuilder
-from simvp_climate.networks.simvp_v2 import SimVPv2Config
+from simvp_climate.networks.simvp_sphere import SimVPSphereConfig
 from simvp_climate.processing import tensors
+from simvp_climate.processing.tensors import ModelConfig
 from simvp_climate.training.config import TrainConfig
 from simvp_climate.training.datasets import Setup
 
@@ -24,23 +25,27 @@ _COMPUTE = "compute them from the new data, TrainConfig(statistics='compute')"
 
 
 def choose_model(
-    model: SimVPv2Config | NetworkBuilder | None, pretrained: Forecaster | None
-) -> SimVPv2Config | NetworkBuilder:
+    model: ModelConfig | NetworkBuilder | None, pretrained: Forecaster | None
+) -> ModelConfig | NetworkBuilder:
     """Return the model to train; relative to a pretrained one, `model` may change only padding and drop path."""
     if pretrained is None:
-        return model or SimVPv2Config()
+        return model or SimVPSphereConfig()
     network = pretrained.network
     if tensors.is_custom(network) and model is None:
         return lambda shape: copy.deepcopy(network)
-    if tensors.is_custom(network) != (model is not None and not isinstance(model, SimVPv2Config)):
-        kind = "a function that builds it" if tensors.is_custom(network) else "a SimVPv2Config"
+    if tensors.is_custom(network) != (model is not None and not isinstance(model, ModelConfig)):
+        config = type(getattr(network, "config", None)).__name__
+        kind = "a function that builds it" if tensors.is_custom(network) else f"a {config}"
         raise ValueError(f"model must be {kind}, as start_from has a {type(network).__name__}; or leave model out")
-    if model is not None and not isinstance(model, SimVPv2Config):
+    if model is not None and not isinstance(model, ModelConfig):
         return model
     trained = network.config
-    assert isinstance(trained, SimVPv2Config)  # for the type checker: all others are custom
+    assert isinstance(trained, ModelConfig)  # for the type checker: all others are custom
     if model is None:
         return dataclasses.replace(trained, padding="auto")
+    if type(model) is not type(trained):
+        message = f"model is a {type(model).__name__}, and the network of start_from has a {type(trained).__name__}"
+        raise ValueError(f"{message}: leave model out")
     differences = [
         f"{name}={value!r} (it has {getattr(trained, name)!r})"
         for name, value in dataclasses.asdict(model).items()
@@ -53,14 +58,14 @@ def choose_model(
 
 
 def choose_padding(
-    model: SimVPv2Config | NetworkBuilder, pretrained: Forecaster | None, setup: Setup
-) -> SimVPv2Config | NetworkBuilder:
+    model: ModelConfig | NetworkBuilder, pretrained: Forecaster | None, setup: Setup
+) -> ModelConfig | NetworkBuilder:
     """Return the model with the padding of the grid in place of "auto" and "sphere", after checking that it fits.
 
     "auto" is the padding of the pretrained network if both grids, or neither, go around the globe. A network of another
     kind chooses its padding itself.
     """
-    if not isinstance(model, SimVPv2Config):
+    if not isinstance(model, ModelConfig):
         return model
     is_global, poles = closes_longitude(setup.longitude), reaches_poles(setup.latitude)
     south, north, west, east = *setup.latitude[[0, -1]], *setup.longitude[[0, -1]]
