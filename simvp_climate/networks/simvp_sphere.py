@@ -4,9 +4,8 @@ As in SimVPv2 (see simvp_v2.py) an encoder halves the grid, a translator of gate
 of all states of a window together, and a decoder returns to the full grid with a skip connection. docs/how-it-works.md
 lists what differs, and docs/ablation.md what each difference is worth.
 
-Shape suffixes: B batch, T time, C channel of the data, F channel of the forcings, K input of a window, S channel on the
-full grid, D channel of the translator, E twice as many, P position field, H latitude, W longitude; h and w are H and W
-halved.
+Shape suffixes: B batch, T time, C channel of the data, F channel of the forcings, K channel of a window, S channel on
+the full grid, D channel of the translator, H latitude, W longitude; h and w are H and W halved.
 """
 
 import math
@@ -33,9 +32,9 @@ class SimVPSphereConfig:
         Channels of the translator, on the halved grid.
     blocks
         Gated blocks of the translator.
-    position_fields
-        Learned fields on the halved grid, from which every block takes a scale and a shift of its input: they tell the
-        network where on the globe a cell lies. 0 leaves them out.
+    position_field
+        Add a learned value for every channel and cell of the halved grid to the input of the translator. It tells the
+        network where on the globe a cell lies: coasts, mountains, the equator.
     padding
         How convolutions pad the edges of the grid, as in `SimVPv2Config`.
 
@@ -48,13 +47,14 @@ class SimVPSphereConfig:
     hidden_space: int = 16
     hidden_time: int = 64
     blocks: int = 8
-    position_fields: int = 16
+    position_field: bool = True
     padding: str = "auto"
 
     def __post_init__(self) -> None:
-        minima = {"hidden_space": 1, "hidden_time": 1, "blocks": 1, "position_fields": 0}
-        for name, minimum in minima.items():
-            object.__setattr__(self, name, check_integer(name, getattr(self, name), minimum))
+        for name in ("hidden_space", "hidden_time", "blocks"):
+            object.__setattr__(self, name, check_integer(name, getattr(self, name), 1))
+        if not isinstance(self.position_field, bool):
+            raise ValueError(f"position_field={self.position_field!r} must be True or False.")
         if not isinstance(self.padding, str) or self.padding not in ("auto", *PADDING_MODES):
             raise ValueError(f"padding={self.padding!r} must be 'auto' or one of {PADDING_MODES}.")
 
@@ -82,15 +82,16 @@ class SimVPSphere(nn.Module):
         self.output_channels, self.shared_channels = shape.output_channels, shape.shared_channels
         self.activation_checkpointing = False
         S, D, padding = config.hidden_space, config.hidden_time, config.padding
-        # all states and forcings, then the changes from each state to the next
-        inputs = self.history * (self.channels + self.forcings) + (self.history - 1) * self.shared_channels
+        inputs = self.history * (self.channels + self.forcings)
         self.encoder = PaddedConv(inputs, D, 3, padding, stride=2)
         self.skip = PaddedConv(inputs, S, 3, padding)
         half = [-(-size // 2) for size in shape.grid]
-        self.translator = Translator(config, half)
+        position_Dhw = nn.Parameter(torch.zeros(D, *half)) if config.position_field else None
+        self.register_parameter("position_Dhw", position_Dhw)
+        self.translator = Translator(config)
         self.decoder = nn.Conv2d(D, 4 * S, 1)
         self.readout = PaddedConv(S, self.history * self.output_channels, 3, padding)
-        # training sets these: the typical change per lead and channel, and the mean field of each channel over time
+        # training sets them: the typical change per lead and channel, and the mean state, all normalized
         self.register_buffer("change_scale_TC", torch.ones(self.history, self.shared_channels))
         self.register_buffer("mean_field_CHW", torch.zeros(self.channels, *shape.grid))
 
@@ -100,12 +101,17 @@ class SimVPSphere(nn.Module):
         if x_BTCHW.shape[-2:] != self.grid:
             raise ValueError(f"Input on a grid of {tuple(x_BTCHW.shape[-2:])}: the network is for one of {self.grid}.")
         T, (H, W) = self.history, x_BTCHW.shape[-2:]
-        x_BKHW = self._stack(x_BTCHW, f_BTFHW)
-        checkpointing = self.activation_checkpointing and self.training
-        z_BDhw = self.translator(self.encoder(x_BKHW), checkpointing)
+        anomalies_BTCHW = x_BTCHW - self.mean_field_CHW
+        inputs_BTCHW = anomalies_BTCHW if f_BTFHW is None else torch.cat([anomalies_BTCHW, f_BTFHW], dim=2)
+        # channels of the input: all times of the first channel, then of the second
+        x_BKHW = inputs_BTCHW.transpose(1, 2).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        z_BDhw = self.encoder(x_BKHW)
+        if self.position_Dhw is not None:
+            z_BDhw = z_BDhw + self.position_Dhw
+        z_BDhw = self.translator(z_BDhw, self.activation_checkpointing and self.training)
         z_BSHW = F.pixel_shuffle(self.decoder(z_BDhw), 2)[..., :H, :W]
         z_BSHW = F.gelu(z_BSHW + self.skip(x_BKHW))
-        # channels of the readout: all leads of the first channel, then of the second
+        # as for the input, all leads of the first channel come first
         y_BTCHW = self.readout(z_BSHW).unflatten(1, (self.output_channels, T)).transpose(1, 2)
         shared = self.shared_channels
         changed_BTCHW = x_BTCHW[:, -1:, :shared] + y_BTCHW[:, :, :shared] * self.change_scale_TC[:, :, None, None]
@@ -113,53 +119,34 @@ class SimVPSphere(nn.Module):
             return changed_BTCHW
         return torch.cat([changed_BTCHW, y_BTCHW[:, :, shared:]], dim=2)
 
-    def _stack(self, x_BTCHW: Tensor, f_BTFHW: Tensor | None) -> Tensor:
-        """Return all inputs of a window as channels: anomalies and forcings by channel and time, then changes."""
-        anomalies_BTCHW = x_BTCHW - self.mean_field_CHW
-        states = anomalies_BTCHW if f_BTFHW is None else torch.cat([anomalies_BTCHW, f_BTFHW], dim=2)
-        stacked = [states.transpose(1, 2).flatten(1, 2)]
-        if self.history > 1:
-            shared_BTCHW = x_BTCHW[:, :, : self.shared_channels]
-            # states differ little from one to the next: in units of the typical change they are as large as the states
-            changes = (shared_BTCHW[:, 1:] - shared_BTCHW[:, :-1]) / self.change_scale_TC[0][:, None, None]
-            stacked.append(changes.transpose(1, 2).flatten(1, 2))
-        return torch.cat(stacked, dim=1).contiguous(memory_format=torch.channels_last)
-
 
 class Translator(nn.Module):
-    """Gated blocks on the halved grid, each with a scale and a shift from the position fields."""
+    """Gated blocks on the halved grid, over all states of a window together."""
 
-    def __init__(self, config: SimVPSphereConfig, grid: list[int]):
+    def __init__(self, config: SimVPSphereConfig):
         super().__init__()
-        self.blocks = nn.ModuleList(GatedBlock(config) for _ in range(config.blocks))
-        self.register_parameter("position_Phw", None)
-        if config.position_fields:
-            self.position_Phw = nn.Parameter(torch.randn(config.position_fields, *grid))
+        self.blocks = nn.ModuleList(GatedBlock(config.hidden_time, config.padding) for _ in range(config.blocks))
 
     def forward(self, z_BDhw: Tensor, checkpointing: bool) -> Tensor:
         for block in self.blocks:
-            z_BDhw = run_module(block, checkpointing, z_BDhw, self.position_Phw)
+            z_BDhw = run_module(block, checkpointing, z_BDhw)
         return z_BDhw
 
 
 class GatedBlock(nn.Module):
     """A residual block without norms: x + scale * mix(value * sigmoid(gate)), both from a 3 x 3 convolution."""
 
-    def __init__(self, config: SimVPSphereConfig):
+    def __init__(self, width: int, padding: str):
         super().__init__()
-        width, positions = config.hidden_time, config.position_fields
-        self.value_and_gate = PaddedConv(width, 2 * width, 3, config.padding)
+        self.value_and_gate = PaddedConv(width, 2 * width, 3, padding)
         self.mix = nn.Conv2d(width, width, 1)
+        # near zero: at first every block passes its input on, which makes norms dispensable (arXiv:2103.17239)
         self.scale = nn.Parameter(torch.full((width,), 0.01))
-        self.register_parameter("locate_EP", nn.Parameter(torch.zeros(2 * width, positions)) if positions else None)
         for conv in (self.value_and_gate, self.mix):
             # normal with variance 2 / fan_in (He et al., arXiv:1502.01852)
             nn.init.normal_(conv.weight, std=math.sqrt(2 / (conv.in_channels * conv.kernel_size[0] ** 2)))
             nn.init.zeros_(conv.bias)
 
-    def forward(self, x_BDhw: Tensor, position_Phw: Tensor | None) -> Tensor:
-        if position_Phw is not None:
-            gain_Dhw, shift_Dhw = torch.einsum("ep,phw->ehw", self.locate_EP, position_Phw).chunk(2)
-            x_BDhw = x_BDhw + x_BDhw * gain_Dhw + shift_Dhw
+    def forward(self, x_BDhw: Tensor) -> Tensor:
         value_BDhw, gate_BDhw = self.value_and_gate(x_BDhw).chunk(2, dim=1)
         return x_BDhw + self.scale[:, None, None] * self.mix(value_BDhw * torch.sigmoid(gate_BDhw))

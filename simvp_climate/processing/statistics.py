@@ -24,7 +24,7 @@ _CACHED_BYTES = 2**19  # summed at once: fits into the processor's cache
 _CHANGES, _CHANGED_CELLS = (100, 1000), 1000 * 32 * 64
 _LOG_METERS = 1e-5  # of water: a hundredth of a millimeter, below what counts as rain
 _SAMPLED = 4  # states of each series that are compared before cached statistics are used
-_CACHED_FIELDS = ("mean", "std", "change_std", "mask", "minimum", "maximum")
+_CACHED_FIELDS = ("mean", "std", "change_std", "mask", "minimum", "maximum", "mean_field")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +93,15 @@ class Statistics:
     mask: np.ndarray
     minimum: np.ndarray  # smallest value, (channel,), in the units of the data
     maximum: np.ndarray
+    mean_field: np.ndarray  # mean over time of each cell, as `mean`, (channel, latitude, longitude)
     digest: str  # other states have another
     incomplete: IncompleteCells | None = None  # if not None, nothing can be trained
 
     def select(self, indices: Sequence[int]) -> "Statistics":
         """Return the statistics of some channels."""
-        fields = {name: getattr(self, name)[indices] for name in ("mean", "std", "mask", "minimum", "maximum")}
+        fields = {
+            name: getattr(self, name)[indices] for name in ("mean", "std", "mask", "minimum", "maximum", "mean_field")
+        }
         return replace(self, change_std=self.change_std[:, indices], **fields)
 
 
@@ -181,6 +184,7 @@ class _Sums:
         self.origin: np.ndarray | None = None  # subtracted from every state, (channel, 1, 1)
         self.count = 0
         self.sum, self.squares = np.zeros(shape[0]), np.zeros(shape[0])
+        self.fields = np.zeros(shape)  # sums over time
         self.minimum, self.maximum = np.full(shape[0], np.inf), np.full(shape[0], -np.inf)
         self.changes: list[np.ndarray] = []
         self.missing: IncompleteCells | None = None  # `count` is set at the end
@@ -211,6 +215,7 @@ class _Sums:
                 np.nan_to_num(anomaly, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
                 anomaly.sum(axis=-1, out=rows[time, channel, row])
             np.einsum("tyx,tyx->ty", anomaly, anomaly, out=squares[time, channel, row])
+            self.fields[channel, row] += anomaly.sum(axis=0)
         if has_missing:
             self._count_missing(block, series, times)
         # the sums of rows tell data apart at a tenth of the cost of hashing every value
@@ -271,8 +276,9 @@ class _Sums:
         # a floor keeps channels that never change from a division by zero
         change_std = np.maximum(np.sqrt(np.mean(self.changes, axis=0) / area), 1e-12)
         mean = mean + self.origin[:, 0, 0].astype(np.float64)
-        extremes = self.minimum, self.maximum
-        return Statistics(mean, np.sqrt(variance), change_std, mask, *extremes, self.digest.hexdigest(), incomplete)
+        mean_field = (self.fields / self.count + self.origin).astype(np.float32)
+        arrays = mean, np.sqrt(variance), change_std, mask, self.minimum, self.maximum, mean_field
+        return Statistics(*arrays, self.digest.hexdigest(), incomplete)
 
 
 def apply_log(states: np.ndarray, log_scale: np.ndarray) -> np.ndarray:
@@ -328,7 +334,7 @@ def _cache_path(
     identities = [reader.source_identity(source) for source in sources]
     if None in identities:
         return None
-    digest = hashlib.sha256(json.dumps([2, identities, history]).encode())
+    digest = hashlib.sha256(json.dumps([3, identities, history]).encode())
     for array in (weights, log_scale, *windows):
         digest.update(np.ascontiguousarray(array))
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simvp_climate"

@@ -23,7 +23,7 @@ from simvp_climate.networks.shape import NetworkBuilder, NetworkShape
 from simvp_climate.networks.simvp_sphere import SimVPSphere, SimVPSphereConfig
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 from simvp_climate.processing import forcings
-from simvp_climate.processing.statistics import Normalizer
+from simvp_climate.processing.statistics import Normalizer, Statistics
 from simvp_climate.processing.task import Task
 
 ModelConfig = SimVPv2Config | SimVPSphereConfig  # the settings of the networks of this package
@@ -170,9 +170,12 @@ def network_shape(task: Task, roles: ChannelRoles, grid: tuple[int, int]) -> Net
 
 
 def build_network(
-    model: ModelConfig | NetworkBuilder, shape: NetworkShape, normalizer: Normalizer | None = None
-) -> nn.Module:
+    model: ModelConfig | NetworkBuilder, shape: NetworkShape, normalizer: Normalizer | None = None,
+    mean_field_CHW: Tensor | None = None,
+) -> nn.Module:  # fmt: skip
     """Return a network with random weights; a normalizer sets the scale of its predicted changes.
+
+    `mean_field_CHW` is the mean state of training, normalized, for networks that take anomalies from it.
 
     It has the sizes of `shape` but the grid as attributes. ValueError if a function returns no such network.
     """
@@ -191,7 +194,15 @@ def build_network(
     if scale_TC is not None and normalizer is not None:
         typical_TC = torch.from_numpy(normalizer.change_std / normalizer.std)
         scale_TC.copy_(typical_TC[:, : shape.shared_channels])
+    if isinstance(network, SimVPSphere) and mean_field_CHW is not None:
+        network.mean_field_CHW.copy_(mean_field_CHW)
     return network
+
+
+def normalized_mean_field(statistics: Statistics, normalizer: Normalizer, roles: ChannelRoles) -> Tensor:
+    """Return the mean state of training in the input channels, normalized, 0 in masked cells, (C, H, W)."""
+    field_CHW = (statistics.mean_field - normalizer.mean[:, None, None]) / normalizer.std[:, None, None]
+    return torch.from_numpy(np.where(normalizer.mask, 0, field_CHW)[roles.input_channels])
 
 
 def _sizes(shape: NetworkShape) -> dict[str, int]:

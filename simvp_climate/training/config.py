@@ -115,9 +115,9 @@ class TrainConfig:
         Batches in an epoch, each time a new random choice of the windows; `None` takes all of them. For data with so
         many windows that validation after each pass would come too seldom.
     optimizer
-        "muon": Muon with 5 times the learning rate for dense layers with at least 32 inputs and outputs, AdamW for all
-        other weights (https://kellerjordan.github.io/posts/muon/). "adamw", or "adam" (then `weight_decay` must be 0).
-        Betas of Adam 0.9 and 0.999.
+        "muon": Muon (https://kellerjordan.github.io/posts/muon/), with 2.5 times the learning rate, for dense layers
+        with at least 32 inputs and outputs, AdamW for all other weights. "adamw", or "adam" (then `weight_decay` must
+        be 0). Betas of Adam 0.9 and 0.999.
     learning_rate
         Peak of the schedule. The error hardly depends on it near the default (docs/ablation.md); the published value is
         5e-3, with Adam. For fine-tuning, take a tenth.

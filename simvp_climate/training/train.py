@@ -56,8 +56,9 @@ def train(
         average (`TrainConfig.ema_decay`).
     model
         Size and type of the network: a `SimVPSphereConfig` (by default `SimVPSphereConfig()`, or that of `start_from`)
-        or `SimVPv2Config`. For a network of another kind: a function that gets a `NetworkShape` and returns a `torch.nn.Module` with random weights. The module maps
-        normalized states (batch, history, channels, latitude, longitude), and only if there are forcings those of the
+        or a `SimVPv2Config`. For a network of another kind: a function that gets a `NetworkShape` and returns a
+        `torch.nn.Module` with random weights. The module maps normalized states (batch, history, channels, latitude,
+        longitude), and only if there are forcings those of the
         same states (batch, history, forcings, latitude, longitude) as second argument, to the next `history` states
         (batch, history, output_channels, latitude, longitude), normalized, first the shared channels. `train` sets the
         sizes of the `NetworkShape` as attributes. To predict changes, register a buffer `change_scale_TC` of the shape
@@ -147,7 +148,8 @@ def train(
         splits, normalizer = datasets.read_splits(setup, training, validation, config, plans, inherited, fabric)
 
         with _seeded(config, fabric):
-            network = tensors.build_network(model, shape, normalizer)
+            mean_field = tensors.normalized_mean_field(splits[0].statistics, normalizer, setup.roles)
+            network = tensors.build_network(model, shape, normalizer, mean_field)
             settings = tensors.describe_network(network)
             provenance = checkpoint.describe_run(task, settings, config, normalizer, splits, fabric)
             if start_from is not None:

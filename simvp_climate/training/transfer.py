@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import nn
 
@@ -14,7 +15,7 @@ from simvp_climate.data.reader import Channel
 from simvp_climate.data.variables import conversion, same_units
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.networks.shape import NetworkBuilder
-from simvp_climate.networks.simvp_sphere import SimVPSphereConfig
+from simvp_climate.networks.simvp_sphere import SimVPSphere, SimVPSphereConfig
 from simvp_climate.processing import tensors
 from simvp_climate.processing.tensors import ModelConfig
 from simvp_climate.training.config import TrainConfig
@@ -154,20 +155,27 @@ def copy_weights(network: nn.Module, pretrained: Forecaster, roles: tensors.Chan
     trained_inputs, trained_outputs = trained_roles.input_names, trained_roles.output_names
     redefined = [name for name in outputs if name in trained_outputs and (name in inputs) != (name in trained_inputs)]
     is_custom = tensors.is_custom(network)
-    if is_custom or pretrained.network.config.predict == "state":
+    if is_custom or getattr(pretrained.network.config, "predict", "change") == "state":
         redefined = []
     for name, value in weights.items():
-        if name == "change_scale_TC":  # a statistic
+        if name in ("change_scale_TC", "mean_field_CHW"):  # statistics
             continue
         if is_custom:
             value.copy_(trained[name])
         elif name == "encoder.0.conv.weight":
             for index, source in _matches(inputs, trained_inputs):
                 value[:, index] = trained[name][:, source]
+        elif name in ("encoder.weight", "skip.weight"):  # of a SimVPSphere: by channel, then time
+            new, old = value.unflatten(1, (len(inputs), -1)), trained[name].unflatten(1, (len(trained_inputs), -1))
+            for index, source in _matches(inputs, trained_inputs):
+                new[:, index] = old[:, source]
         elif name in ("readout.weight", "readout.bias"):
+            new, old = value.unflatten(0, (len(outputs), -1)), trained[name].unflatten(0, (len(trained_outputs), -1))
             for index, source in _matches(outputs, trained_outputs):
                 if outputs[index] not in redefined:
-                    value[index] = trained[name][source]
+                    new[index] = old[source]
+        elif name == "position_Dhw" and value.shape != trained[name].shape:  # on another grid
+            value.copy_(F.interpolate(trained[name][None], value.shape[1:], mode="bilinear")[0])
         else:
             value.copy_(trained[name])
     names = list(dict.fromkeys([*inputs, *outputs]))  # an output may not be an input
@@ -204,6 +212,10 @@ def start_network(
 ) -> dict:
     """Copy the pretrained weights, print which channels are new or left out, and return a record for provenance."""
     copied = copy_weights(network, pretrained, roles)
+    if config.statistics == "inherit" and isinstance(network, SimVPSphere):
+        trained_roles = tensors.channel_roles(pretrained.task, pretrained.normalizer.channels)
+        for index, source in _matches(roles.input_names[: network.channels], trained_roles.input_names):
+            network.mean_field_CHW[index] = pretrained.network.mean_field_CHW[source]
     if copied["new"] or copied["left_out"] or config.statistics == "compute":
         clauses = [f"start_from: copied the weights of {', '.join(copied['taken'])}"]
         clauses += [f"new, with random weights: {', '.join(copied['new'])}"] if copied["new"] else []

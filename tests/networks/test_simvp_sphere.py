@@ -13,7 +13,7 @@ SHAPE = NetworkShape(history=3, channels=2, forcings=0, output_channels=2, share
 def build(padding="periodic", seed=0, **changes):
     """Return a network of SHAPE with random weights, those that start at zero included."""
     torch.manual_seed(seed)
-    config = SimVPSphereConfig(hidden_space=3, hidden_time=8, blocks=2, position_fields=2, padding=padding)
+    config = SimVPSphereConfig(hidden_space=3, hidden_time=8, blocks=2, padding=padding)
     network = SimVPSphere(config, dataclasses.replace(SHAPE, **changes))
     for weight in network.parameters():
         torch.nn.init.normal_(weight, std=0.3)
@@ -22,11 +22,10 @@ def build(padding="periodic", seed=0, **changes):
 
 def test_parameter_count_is_that_of_its_convolutions():
     network = SimVPSphere(SimVPSphereConfig(padding="zeros"), NetworkShape(4, 5, 0, 5, 5, (32, 64)))
-    inputs = 4 * 5 + 3 * 5
-    encoder, skip = 64 * (9 * inputs + 1), 16 * (9 * inputs + 1)
-    block = 128 * (9 * 64 + 1) + 64 * 65 + 64 + 16 * 128
+    encoder, skip = 64 * (9 * 20 + 1), 16 * (9 * 20 + 1)
+    block = 128 * (9 * 64 + 1) + 64 * 65 + 64
     decoder, readout = 64 * 65, 20 * (9 * 16 + 1)
-    expected = encoder + skip + 8 * block + decoder + readout + 16 * 16 * 32
+    expected = encoder + skip + 8 * block + decoder + readout + 64 * 16 * 32
     assert sum(weight.numel() for weight in network.parameters()) == expected
 
 
@@ -45,14 +44,15 @@ def test_output_has_the_grid_of_the_input(grid):
     assert network(torch.randn(2, 3, 2, *grid)).shape == (2, 3, 2, *grid)
 
 
-def test_only_the_position_fields_know_the_longitude():
+def test_only_the_position_field_and_the_mean_field_know_the_longitude():
     network = build()
     x_BTCHW = torch.randn(1, 3, 2, 6, 12)
-    shifted = network(x_BTCHW.roll(4, -1)).roll(-4, -1)
-    assert not torch.allclose(shifted, network(x_BTCHW), atol=1e-3)
-    torch.nn.init.zeros_(network.translator.position_Phw)
-    shifted = network(x_BTCHW.roll(4, -1)).roll(-4, -1)
-    torch.testing.assert_close(shifted, network(x_BTCHW))
+    for field in (network.position_Dhw.data, network.mean_field_CHW):
+        torch.nn.init.normal_(field)
+        assert not torch.allclose(network(x_BTCHW.roll(4, -1)).roll(-4, -1), network(x_BTCHW), atol=1e-3)
+        torch.nn.init.zeros_(network.position_Dhw)
+        torch.nn.init.zeros_(network.mean_field_CHW)
+        torch.testing.assert_close(network(x_BTCHW.roll(4, -1)).roll(-4, -1), network(x_BTCHW))
 
 
 def test_the_change_is_scaled_and_added_to_the_last_state():
@@ -67,22 +67,23 @@ def test_the_change_is_scaled_and_added_to_the_last_state():
     torch.testing.assert_close(network(x_BTCHW), expected)
 
 
-def test_inputs_are_anomalies_forcings_and_changes_in_units_of_the_typical_change():
+def test_the_mean_field_is_subtracted_from_the_input_but_not_from_the_last_state():
+    network = build()
+    x_BTCHW, field_CHW = torch.randn(1, 3, 2, 6, 12), torch.randn(2, 6, 12)
+    change = network(x_BTCHW) - x_BTCHW[:, -1:]
+    network.mean_field_CHW.copy_(field_CHW)
+    shifted = x_BTCHW + field_CHW
+    torch.testing.assert_close(network(shifted) - shifted[:, -1:], change, rtol=1e-4, atol=1e-4)
+
+
+def test_forcings_of_every_state_matter():
     network = build(forcings=1)
-    network.mean_field_CHW.copy_(torch.arange(2 * 6 * 12).view(2, 6, 12))
-    network.change_scale_TC[0] = torch.tensor([0.5, 4])
     x_BTCHW, f_BTFHW = torch.randn(1, 3, 2, 6, 12), torch.randn(1, 3, 1, 6, 12)
-    stacked = network._stack(x_BTCHW, f_BTFHW)
-    anomaly = x_BTCHW - network.mean_field_CHW
-    change = x_BTCHW.diff(dim=1)
-    expected = [*anomaly[0, :, 0], *anomaly[0, :, 1], *f_BTFHW[0, :, 0], *change[0, :, 0] / 0.5, *change[0, :, 1] / 4]
-    torch.testing.assert_close(stacked[0], torch.stack(expected))
-
-
-def test_history_of_one_has_no_changes():
-    network = build(history=1)
-    assert network.encoder.in_channels == 2
-    assert network(torch.randn(2, 1, 2, 6, 12)).shape == (2, 1, 2, 6, 12)
+    before = network(x_BTCHW, f_BTFHW)
+    for time in range(3):
+        changed = f_BTFHW.clone()
+        changed[:, time] += 1
+        assert not torch.allclose(network(x_BTCHW, changed), before, atol=1e-3)
 
 
 def test_channels_that_are_not_shared_are_predicted_as_states():
@@ -112,14 +113,13 @@ def test_activation_checkpointing_gives_the_same_gradients():
         torch.testing.assert_close(recomputed, plain)
 
 
-def test_without_position_fields_it_has_no_such_weights():
-    config = SimVPSphereConfig(position_fields=0, padding="zeros")
-    network = SimVPSphere(config, SHAPE)
-    assert not [name for name in network.state_dict() if "position" in name or "locate" in name]
+def test_without_a_position_field_it_has_no_such_weight():
+    network = SimVPSphere(SimVPSphereConfig(position_field=False, padding="zeros"), SHAPE)
+    assert not [name for name in network.state_dict() if "position" in name]
     assert network(torch.randn(1, 3, 2, 6, 12)).isfinite().all()
 
 
-@pytest.mark.parametrize("changes", [{"hidden_time": 0}, {"blocks": 0}, {"position_fields": -1}, {"hidden_space": 2.5}])
+@pytest.mark.parametrize("changes", [{"hidden_time": 0}, {"blocks": 0}, {"position_field": 2}, {"hidden_space": 2.5}])
 def test_bad_settings_raise(changes):
     (name, value), *_ = changes.items()
     with pytest.raises(ValueError, match=f"{name}={value}"):

@@ -229,7 +229,7 @@ class FewScales(Stencil):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (3, "model is a int: give a SimVPv2Config.*or a function that builds a network"),
+        (3, "model is a int: give a SimVPSphereConfig.*or a function that builds a network"),
         (nn.Linear(1, 1), "the network is a Linear, but must be a function that builds it"),
         (lambda shape: "ResNet", "returned a str, but must return a torch.nn.Module"),
         (lambda shape: nn.Identity(), "Identity has no parameters to train"),

@@ -5,15 +5,17 @@ from torch import nn
 from simvp_climate.training.muon import RATE_FACTOR, Muon, hidden_weights, orthogonalize
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(40, 40), (40, 90), (90, 40)])
-def test_orthogonalized_matrix_has_the_same_singular_vectors_and_values_near_one(shape):
+def test_orthogonalized_matrix_has_the_same_singular_vectors_and_values_near_one(shape, dtype):
     torch.manual_seed(0)
     matrix = torch.randn(shape)
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    values = torch.linalg.svdvals(orthogonalize(matrix).float())
+    result = orthogonalize(matrix[None].to(dtype))[0].float()
+    values = torch.linalg.svdvals(result)
     # Jordan's coefficients map all values that are not tiny to between about 0.7 and 1.2
     assert values.min() > 0.6 and values.max() < 1.3
-    alignment = (orthogonalize(matrix).float() * (left @ right)).sum() / min(shape)
+    alignment = (result * (left @ right)).sum() / min(shape)
     assert 0.8 < alignment < 1.15
 
 
@@ -41,11 +43,11 @@ def test_first_step_of_muon_by_hand():
     weight = network["hidden"].weight
     weight.grad, before = torch.randn_like(weight), weight.detach().clone()
     gradient = weight.grad.flatten(1)
-    optimizer = Muon(network, learning_rate=1e-3, weight_decay=0.1, fused=False)
+    optimizer = Muon(network, learning_rate=1e-3, weight_decay=0.1, fused=False, dtype=torch.float32)
     optimizer.step()
     rate = RATE_FACTOR * 1e-3
     # the direction of the first step is that of the gradient; 64 rows and 288 columns: no factor for tall matrices
-    expected = before * (1 - rate * 0.1) - rate * orthogonalize(gradient).float().view_as(weight)
+    expected = before * (1 - rate * 0.1) - rate * orthogonalize(gradient[None])[0].view_as(weight)
     torch.testing.assert_close(weight.detach(), expected, rtol=1e-4, atol=1e-6)
 
 
@@ -55,7 +57,7 @@ def test_other_weights_take_the_step_of_adamw():
         generator = torch.Generator().manual_seed(1)
         for weight in network.parameters():
             weight.grad = torch.randn(weight.shape, generator=generator)
-    Muon(one, learning_rate=1e-3, weight_decay=0.1, fused=False).step()
+    Muon(one, learning_rate=1e-3, weight_decay=0.1, fused=False, dtype=torch.float32).step()
     torch.optim.AdamW(other.parameters(), lr=1e-3, weight_decay=0.1).step()
     for name in ("first", "depthwise", "last"):
         assert torch.equal(one[name].weight, other[name].weight)
@@ -72,20 +74,34 @@ def test_saved_state_resumes_exactly():
             optimizer.step()
 
     whole, part = layers(), layers()
-    steps(whole, Muon(whole, 1e-3, 0.01, fused=False), range(4))
-    first = Muon(part, 1e-3, 0.01, fused=False)
+    steps(whole, Muon(whole, 1e-3, 0.01, fused=False, dtype=torch.float32), range(4))
+    first = Muon(part, 1e-3, 0.01, fused=False, dtype=torch.float32)
     steps(part, first, range(2))
-    second = Muon(part, 1e-3, 0.01, fused=False)
+    second = Muon(part, 1e-3, 0.01, fused=False, dtype=torch.float32)
     second.load_state_dict(first.state_dict())
     steps(part, second, range(2, 4))
     for name, weight in whole.state_dict().items():
         assert torch.equal(part.state_dict()[name], weight)
 
 
+def test_several_layers_of_one_shape_get_the_steps_they_would_get_alone():
+    torch.manual_seed(0)
+    network = nn.ModuleList([nn.Linear(32, 40), nn.Linear(32, 40)])
+    for layer in network:
+        layer.weight.grad = torch.randn(40, 32)
+    expected = [
+        layer.weight.detach() - RATE_FACTOR * 1e-3 * (40 / 32) ** 0.5 * orthogonalize(layer.weight.grad[None])[0]
+        for layer in network
+    ]
+    Muon(network, 1e-3, 0.0, fused=False, dtype=torch.float32).step()
+    for layer, weight in zip(network, expected, strict=True):
+        torch.testing.assert_close(layer.weight.detach(), weight)
+
+
 def test_network_without_wide_layers_trains_with_adamw_alone():
     network = nn.Conv2d(2, 2, 3)
     network.weight.grad = torch.ones_like(network.weight)
-    optimizer = Muon(network, 1e-3, 0.0, fused=False)
+    optimizer = Muon(network, 1e-3, 0.0, fused=False, dtype=torch.float32)
     assert [group["muon"] for group in optimizer.param_groups] == [False]
     before = network.weight.detach().clone()
     optimizer.step()
