@@ -97,13 +97,23 @@ def budget_tables(groups: Results, budget: float, names: list[str], variables: t
         steps, seconds = (statistics.mean(run[key] for run in runs) for key in ("steps", "cpu_seconds"))
         ms = statistics.median(run["ms_a_step"] for run in runs)
         size = f"{runs[0]['parameters'] / 1e6:.2f}"
-        cost.append([name, str(len(runs)), size, f"{ms:.0f}", f"{steps:.0f}", f"{seconds:.0f}", f"{runs[0]['rate']:g}"])
+        cost.append(
+            [
+                name,
+                str(len(runs)),
+                size,
+                f"{ms:.0f}",
+                f"{steps:.0f}",
+                f"{seconds:.0f}",
+                f"{runs[0]['optimizer']}, {runs[0]['rate']:g}",
+            ]
+        )
         for variable in variables:
             errors[variable].append([name, *(error_cell(runs, variable, lead) for lead in range(len(LEADS)))])
             places = {"mae": digits(variable), "effective_resolution": 0, "acc": 3}
             cells = [slashes(mean(runs, variable, metric), places.get(metric, 2)) for metric in COLUMNS]
             other.append([name, variable, *cells])
-    head = ["network", "seeds", "M parameters", "ms a step", "steps", "CPU s", "learning rate"]
+    head = ["network", "seeds", "M parameters", "ms a step", "steps", "CPU s", "optimizer and learning rate"]
     leads = [f"{lead} h" for lead in LEADS]
     return [
         as_table(head, cost),
@@ -164,12 +174,14 @@ def rate_table(results: list[dict], names: list[str], variables: tuple[str, ...]
     """Return the errors at every learning rate that was tried."""
     rows = []
     for name in names:
-        for result in sorted((x for x in results if x["name"] == name), key=lambda result: result["rate"]):
+        tried = [result for result in results if result["name"] == name]
+        for result in sorted(tried, key=lambda result: (result["optimizer"], result["rate"])):
             cells = ["diverged"] * len(variables)
             if "failed" not in result:
                 cells = [slashes(result["scores"][x]["rmse"][:3], digits(x)) for x in variables]
-            rows.append([name, f"{result['rate']:g}", *cells])
-    return as_table(["", "learning rate", *(f"{name} RMSE at 24 / 72 / 120 h" for name in variables)], rows)
+            rows.append([name, f"{result['optimizer']}, {result['rate']:g}", *cells])
+    errors = [f"{name} RMSE at 24 / 72 / 120 h" for name in variables]
+    return as_table(["", "optimizer and learning rate", *errors], rows)
 
 
 def write_page(

@@ -13,6 +13,7 @@ time, loader included; the schedule ends with the budget, and the last weights a
 Runs with a result in the folder are skipped.
 """
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -38,21 +39,22 @@ from lightning_fabric.loggers import Logger
 import simvp_climate as sc
 
 LEADS = rival_report.LEADS  # hours
-RATES = (1e-3, 2e-3, 4e-3, 8e-3, 16e-3)
+RATES = (2e-3, 4e-3, 8e-3, 16e-3)
+OPTIMIZERS = ("adamw", "muon")
 BUDGETS = (100.0, 300.0, 600.0, 1800.0)  # seconds of processor time
 METRICS = ("rmse", "mae", "acc", "activity", "small_scale_variance")
 VARIABLES = ("z500", "t2m")  # of the tables
 DOCS = Path(__file__).parents[1] / "docs"
 YEARS = {"rates": "2004", "run": "2004", "test": "2005"}
 # without weights of variables; three quarters of the steps train one call of the network, the last quarter two
-TRAINING = sc.TrainConfig(batch_size=4, rollout=2, progress=False)
+TRAINING = sc.TrainConfig(optimizer="muon", batch_size=4, rollout=2, progress=False)
 
 
 @dataclass(frozen=True)
 class Network:
     """A network of the leaderboard: what `sc.train` takes as model, its variables and training; `rate` is for `own`."""
 
-    model: sc.SimVPv2Config | Callable[[sc.NetworkShape], object]
+    model: sc.SimVPSphereConfig | sc.SimVPv2Config | Callable[[sc.NetworkShape], object]
     variables: tuple[str, ...] = ablation.FIVE_VARIABLES
     config: sc.TrainConfig = TRAINING
     is_own: bool = False  # one of this package, to be compared with the best of the others
@@ -65,7 +67,7 @@ class Network:
 
 
 NETWORKS = {
-    "ours": Network(sc.SimVPv2Config(**ablation.NETWORK, drop_path=0.0, padding="sphere"), is_own=True, rate=8e-3),
+    "ours": Network(sc.SimVPSphereConfig(padding="periodic"), is_own=True, rate=8e-3),
     "ResNet": Network(rival_networks.resnet),
     "ResNet, half resolution": Network(rival_networks.half_resolution_resnet),
     "ConvNeXt U-Net": Network(rival_networks.convnext_unet),
@@ -214,16 +216,17 @@ class Job:
     stage: str  # "rates" or "run", and "test" for the second score of a forecaster of "run"
     name: str
     budget: float
+    optimizer: str
     rate: float
     seed: int
     precision: str
 
     def path(self, out: Path, stage: str | None = None) -> Path:
-        """Return the path of the result; a run does not have the rate in its name."""
+        """Return the path of the result; a run does not have optimizer and rate in its name."""
         name = "".join(c if c.isalnum() else "_" for c in self.name)
         parts = [stage or self.stage, name, f"{self.budget:g}s", str(self.seed), self.precision]
         if self.stage == "rates":
-            parts.insert(3, f"{self.rate:g}")
+            parts[3:3] = [self.optimizer, f"{self.rate:g}"]
         return out / f"{'-'.join(parts)}.json"
 
 
@@ -239,8 +242,8 @@ def measure(job: Job, data: Path, out: Path, every: int) -> dict:
     train, truth = climate(data, network.variables, job.stage)
     weights = job.path(out, "run").with_suffix(".safetensors")
     result = {
-        "stage": job.stage, "name": job.name, "budget": job.budget, "rate": job.rate, "seed": job.seed,
-        "precision": job.precision,
+        "stage": job.stage, "name": job.name, "budget": job.budget, "optimizer": job.optimizer,
+        "rate": job.rate, "seed": job.seed, "precision": job.precision,
     }  # fmt: skip
     if job.stage == "test":
         builder = network.model if callable(network.model) else None
@@ -248,8 +251,8 @@ def measure(job: Job, data: Path, out: Path, every: int) -> dict:
         trained = json.loads(job.path(out, "run").read_text())
         result |= {key: trained[key] for key in ("parameters", "ms_a_step", "steps", "cpu_seconds")}
     else:
-        changes = {"learning_rate": job.rate, "seed": job.seed, "precision": job.precision}
-        network = replace(network, config=replace(network.config, **changes))
+        changes = {"optimizer": job.optimizer, "learning_rate": job.rate, "seed": job.seed}
+        network = replace(network, config=replace(network.config, precision=job.precision, **changes))
         try:
             forecaster, measured = train_for(job.budget, network, network.task, train)
         except FloatingPointError as error:  # the rate is too high
@@ -266,13 +269,14 @@ def measure(job: Job, data: Path, out: Path, every: int) -> dict:
 
 @app.command(hidden=True)
 def job(
-    stage: str, name: str, budget: float, rate: float, seed: int, precision: str, data: Path, out: Path, every: int
-):
+    stage: str, name: str, budget: float, optimizer: str, rate: float, seed: int, precision: str, data: Path,
+    out: Path, every: int,
+):  # fmt: skip
     """Do one run and write its result."""
     import torch
 
     torch.set_num_threads(1)
-    this, start = Job(stage, name, budget, rate, seed, precision), time.monotonic()
+    this, start = Job(stage, name, budget, optimizer, rate, seed, precision), time.monotonic()
     result = measure(this, data, out, every)
     result["seconds"] = round(time.monotonic() - start, 1)
     path = this.path(out)
@@ -290,10 +294,11 @@ def do_jobs(todo: list[Job], data: Path, out: Path, every: int, jobs: int) -> No
     other = statistics.median(others) if others else 120  # reading, timing, forecasting and scoring
     seconds = sum(other + (0 if job.stage == "test" else job.budget) for job in missing) / jobs
     print(f"{len(missing)} of {len(todo)} runs to do, about {seconds / 3600:.1f} hours", flush=True)
-    print("| network | budget | rate | seed | ms a step | CPU s | z500 RMSE | t2m RMSE |\n|" + "---|" * 8, flush=True)
+    columns = "network | budget | optimizer | rate | seed | ms a step | CPU s | z500 RMSE | t2m RMSE"
+    print(f"| {columns} |\n|" + "---|" * 9, flush=True)
 
     def do_job(job: Job) -> None:
-        values = (job.stage, job.name, job.budget, job.rate, job.seed, job.precision, data, out, every)
+        values = (*dataclasses.astuple(job), data, out, every)
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run([sys.executable, __file__, "job", *map(str, values)], check=True, env=environment)
         print(row(json.loads(job.path(out).read_text())), flush=True)
@@ -306,7 +311,7 @@ def do_jobs(todo: list[Job], data: Path, out: Path, every: int, jobs: int) -> No
 
 
 def row(result: dict) -> str:
-    cells = [result["name"], f"{result['budget']:g}", f"{result['rate']:g}", str(result["seed"])]
+    cells = [result["name"], f"{result['budget']:g}", result["optimizer"], f"{result['rate']:g}", str(result["seed"])]
     cells += [str(result.get("ms_a_step", "")), str(result.get("cpu_seconds", ""))]
     if "failed" in result:
         cells += ["diverged", ""]
@@ -333,9 +338,9 @@ def choose_networks(only: list[str] | None) -> list[str]:
     return names
 
 
-def best_rates(out: Path, precision: str) -> dict[str, float]:
-    """Return the best learning rate by network; by those in float32 where no others were run."""
-    best: dict[str, tuple[float, float]] = {}
+def best_rates(out: Path, precision: str) -> dict[str, tuple[str, float]]:
+    """Return the best optimizer and learning rate by network; by those in float32 where no others were run."""
+    best: dict[str, tuple[float, str, float]] = {}
     for result in sorted(read_results(out, "rates"), key=lambda result: result["precision"] == precision, reverse=True):
         name = result["name"]
         if "failed" in result or result["precision"] not in (precision, "32-true"):
@@ -343,8 +348,8 @@ def best_rates(out: Path, precision: str) -> dict[str, float]:
         # the geometric mean over both variables and the first three leads: a percent of each counts the same
         errors = [error for variable in VARIABLES for error in result["scores"][variable]["rmse"][:3]]
         error = statistics.geometric_mean(errors)
-        best[name] = min(best.get(name, (math.inf, 0.0)), (error, result["rate"]))
-    return {name: rate for name, (_, rate) in best.items()}
+        best[name] = min(best.get(name, (math.inf, "", 0.0)), (error, result["optimizer"], result["rate"]))
+    return {name: (optimizer, rate) for name, (_, optimizer, rate) in best.items()}
 
 
 Only = Annotated[list[str] | None, typer.Option(help="A network of the list; may be repeated.")]
@@ -355,18 +360,24 @@ Precision = Annotated[str, typer.Option(help="32-true or bf16-mixed.")]
 
 @app.command()
 def rates(
-    data: Folder, out: Folder, only: Only = None, rate: list[float] | None = None, budget: float = 100.0,
-    every: Every = 1, jobs: Jobs = 1, precision: Precision = "32-true",
+    data: Folder, out: Folder, only: Only = None, rate: list[float] | None = None,
+    optimizer: list[str] | None = None, budget: float = 100.0, every: Every = 1, jobs: Jobs = 1,
+    precision: Precision = "32-true",
 ):  # fmt: skip
-    """Find the learning rate of each network, with one seed, on 2004."""
+    """Find the optimizer and the learning rate of each network, with one seed, on 2004."""
     names = choose_networks(only)
-    do_jobs(
-        [Job("rates", name, budget, x, 0, precision) for name in names for x in rate or RATES], data, out, every, jobs
-    )
-    for name, best in best_rates(out, precision).items():
-        tested = sorted(result["rate"] for result in read_results(out, "rates") if result["name"] == name)
+    todo = [
+        Job("rates", name, budget, choice, x, 0, precision)
+        for choice in optimizer or OPTIMIZERS
+        for x in rate or RATES
+        for name in names
+    ]
+    do_jobs(todo, data, out, every, jobs)
+    for name, (choice, best) in best_rates(out, precision).items():
+        results = [result for result in read_results(out, "rates") if result["name"] == name]
+        tested = sorted(result["rate"] for result in results if result["optimizer"] == choice)
         is_end = len(tested) > 1 and best in (tested[0], tested[-1])
-        print(f"{name}: {best:g}" + (", the end of the range: try more with --rate" if is_end else ""))
+        print(f"{name}: {choice} {best:g}" + (", the end of the range: try more with --rate" if is_end else ""))
 
 
 @app.command()
@@ -380,7 +391,7 @@ def run(
         raise typer.BadParameter(f"{out} has no learning rates of {missing}: run `rates` first", param_hint="--out")
     do_jobs(
         [
-            Job("run", name, seconds, best[name], seed, precision)
+            Job("run", name, seconds, *best[name], seed, precision)
             for seconds in budget or BUDGETS
             for seed in range(seeds)
             for name in names
@@ -392,7 +403,7 @@ def run(
 @app.command()
 def test(data: Folder, out: Folder, only: Only = None, every: Every = 1, jobs: Jobs = 1):
     """Score the forecasters of `run` on 2005. Do this once, after all choices."""
-    keys = ("name", "budget", "rate", "seed", "precision")
+    keys = ("name", "budget", "optimizer", "rate", "seed", "precision")
     names = choose_networks(only)
     results = [result for result in read_results(out, "run") if result["name"] in names and "failed" not in result]
     do_jobs([Job("test", *(result[key] for key in keys)) for result in results], data, out, every, jobs)
@@ -420,7 +431,7 @@ def compare_all(stage: str, groups: rival_report.Results, own: list[str], data: 
 
     def forecasts_of(names: list[str], budget: float, seed: int) -> dict[str, xr.Dataset]:
         runs = [run for name in names for run in groups.get((name, budget), []) if run["seed"] == seed]
-        keys = ("name", "budget", "rate", "seed", "precision")
+        keys = ("name", "budget", "optimizer", "rate", "seed", "precision")
         paths = {run["name"]: Job(stage, *(run[key] for key in keys)).path(out).with_suffix(".nc") for run in runs}
         return {name: xr.open_dataset(path, engine="netcdf4") for name, path in paths.items()}
 

@@ -108,7 +108,8 @@ def result(name="ours", budget=100.0, seed=0, rate=1e-3, z500=100.0, stage="run"
         for metric in ("mae", "acc", "activity", "small_scale_variance", "effective_resolution"):
             scores[variable][metric] = [0.5] * 5
     return {
-        "stage": stage, "name": name, "budget": budget, "rate": rate, "seed": seed, "precision": "32-true",
+        "stage": stage, "name": name, "budget": budget, "optimizer": "muon", "rate": rate, "seed": seed,
+        "precision": "32-true",
         "parameters": 700_000, "ms_a_step": 100.0, "steps": 1000, "cpu_seconds": budget, "seconds": 2 * budget,
         "scores": scores, **changes,
     }  # fmt: skip
@@ -118,8 +119,8 @@ def test_the_best_rate_has_the_lowest_error_and_did_not_diverge(rivals, monkeypa
     runs = [result(rate=rate, z500=error) for rate, error in ((1e-3, 120), (2e-3, 90), (4e-3, 95))]
     runs += [{**result(rate=8e-3, z500=10), "failed": "the loss"}, result("ViT", rate=1e-3, precision="bf16-mixed")]
     monkeypatch.setattr(rivals, "read_results", lambda out, stage: runs)
-    assert rivals.best_rates(Path(), "32-true") == {"ours": 2e-3}
-    assert rivals.best_rates(Path(), "bf16-mixed") == {"ours": 2e-3, "ViT": 1e-3}
+    assert rivals.best_rates(Path(), "32-true") == {"ours": ("muon", 2e-3)}
+    assert rivals.best_rates(Path(), "bf16-mixed") == {"ours": ("muon", 2e-3), "ViT": ("muon", 1e-3)}
 
 
 def test_the_report_compares_with_the_rival_that_is_best_at_each_lead(rivals, tmp_path):
