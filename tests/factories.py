@@ -8,8 +8,10 @@ import xarray as xr
 
 from simvp_climate.data.opening import open_dataset
 from simvp_climate.metrics.baselines.simple_persistence import persistence
+from simvp_climate.networks.simvp_sphere import SimVPSphereConfig
 from simvp_climate.networks.simvp_v2 import SimVPv2Config
 from simvp_climate.processing.task import Task
+from simvp_climate.training import loader
 from simvp_climate.training.config import TrainConfig
 from simvp_climate.training.train import train
 
@@ -45,9 +47,14 @@ def tiny_model(**changes) -> SimVPv2Config:
     return SimVPv2Config(**{**sizes, **changes})
 
 
+def tiny_sphere(**changes) -> SimVPSphereConfig:
+    return SimVPSphereConfig(**{"hidden_space": 4, "hidden_time": 32, "blocks": 2, **changes})
+
+
 def quick(**changes) -> TrainConfig:
     # neither of them "auto": tests give the same numbers on every machine, in seconds
-    settings = dict(epochs=1, batch_size=8, learning_rate=1e-3, progress=False, precision="32-true", compile=False)
+    settings = dict(epochs=1, batch_size=8, optimizer="adamw", learning_rate=1e-3, progress=False)
+    settings |= dict(precision="32-true", compile=False)
     return TrainConfig(**{**settings, **changes})
 
 
@@ -254,3 +261,17 @@ def made_up_scores():
         "lead_time": leads,
     }
     return xr.Dataset({"t2m": (list(coords), values, {"units": "K"})}, coords)
+
+
+def stop_after(monkeypatch, batches):
+    """Stop the run, as with Ctrl-C, when it asks for a batch after these."""
+    seen, original = [], loader.WindowStream.epoch
+
+    def epoch(self, *arguments):
+        for batch in original(self, *arguments):
+            seen.append(batch)
+            if len(seen) > batches:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(loader.WindowStream, "epoch", epoch)

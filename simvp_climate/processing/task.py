@@ -53,8 +53,8 @@ class Task:
 
     variables: tuple[str, ...]
     levels: tuple[float, ...] | None = None
-    history: int = 12
-    horizon: int = 12
+    history: int = 4
+    horizon: int = 4
     step: str = "6h"
     forcings: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()

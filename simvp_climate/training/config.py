@@ -108,7 +108,8 @@ class TrainConfig:
     epochs
         Passes over all training windows, or over `limit_train_batches` batches of them.
     batch_size
-        Windows in a batch, over all processes. If there are fewer windows, a batch has all of them.
+        Windows in a batch, over all processes. If there are fewer windows, a batch has all of them. Small batches learn
+        most for the computation; on a GPU take the largest one that does not slow a step down.
     accumulate_grad_batches
         Batches in a step; one at a time is in memory. The gradient covers all, batch normalization each batch alone.
     limit_train_batches
@@ -119,8 +120,8 @@ class TrainConfig:
         with at least 32 inputs and outputs, AdamW for all other weights. "adamw", or "adam" (then `weight_decay` must
         be 0). Betas of Adam 0.9 and 0.999.
     learning_rate
-        Peak of the schedule. The error hardly depends on it near the default (docs/ablation.md); the published value is
-        5e-3, with Adam. For fine-tuning, take a tenth.
+        Peak of the schedule; with "adamw" take half the default. SimVPv2 was published with 5e-3 and Adam. For
+        fine-tuning, take a tenth.
     schedule
         "cosine": linear warm-up, then half a cosine down to zero. "one-cycle": half a cosine up from a 25th of the
         peak, another down to a 250,000th of it, and the first beta from 0.95 to 0.85 and back, as torch's `OneCycleLR`.
@@ -194,11 +195,11 @@ class TrainConfig:
     """
 
     epochs: int = 50
-    batch_size: int = 16
+    batch_size: int = 4
     accumulate_grad_batches: int = 1
     limit_train_batches: int | None = None
-    optimizer: str = "adamw"
-    learning_rate: float = 4e-3
+    optimizer: str = "muon"
+    learning_rate: float = 8e-3
     schedule: str = "cosine"
     warmup: float | None = None
     weight_decay: float = 0.01

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from factories import quick, tiny_model, waves
+from factories import quick, tiny_sphere, waves
 
 from simvp_climate.forecasting import export
 from simvp_climate.processing.task import Task
@@ -91,7 +91,7 @@ def full_forecaster():
     ds["orography"] = (("latitude", "longitude"), np.random.default_rng(0).random((8, 16)) * 1000, {"units": "m"})
     transforms = {"tp": "log", "tcc": (float(ds["tcc"].min()), float(ds["tcc"].max()))}
     task = Task(["t2m", "tp", "tcc"], history=2, horizon=3, forcings=["insolation", "orography"], transforms=transforms)
-    trained = train(task, ds.isel(time=slice(0, 40)), valid=None, model=tiny_model(), config=quick(), device="cpu")
+    trained = train(task, ds.isel(time=slice(0, 40)), valid=None, model=tiny_sphere(), config=quick(), device="cpu")
     return ds, trained
 
 

@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from factories import TASK, assert_same_weights, quick, run, tiny_model, waves, weights
+from factories import TASK, assert_same_weights, quick, run, stop_after, tiny_model, waves, weights
 from torch import nn
 
 import simvp_climate as sc
 from simvp_climate.networks.simvp_v2 import SimVPv2
-from simvp_climate.training import loader, memory
+from simvp_climate.training import memory
 
 VALID = waves(times=12, start="2001-03-01")
 
@@ -55,20 +55,6 @@ def as_simvp(config):
         return SimVPv2(config, **sizes)
 
     return build
-
-
-def stop_after(monkeypatch, batches):
-    """Stop the run, as with Ctrl-C, when it asks for a batch after these."""
-    seen, original = [], loader.WindowStream.epoch
-
-    def epoch(self, *arguments):
-        for batch in original(self, *arguments):
-            seen.append(batch)
-            if len(seen) > batches:
-                raise KeyboardInterrupt
-            yield batch
-
-    monkeypatch.setattr(loader.WindowStream, "epoch", epoch)
 
 
 def test_the_shape_is_that_of_the_task_and_the_grid():
@@ -246,7 +232,7 @@ def test_a_network_that_breaks_the_contract_is_an_error_before_data_are_read(mon
 
 
 def test_settings_without_effect_on_it_are_errors():
-    with pytest.raises(ValueError, match="strategy='fsdp' divides a SimVPv2 only"):
+    with pytest.raises(ValueError, match="strategy='fsdp' divides only networks of this package"):
         run(model=Stencil, config=quick(strategy="fsdp"))
     with pytest.raises(ValueError, match="activation_checkpointing=True would be ignored by Stencil"):
         run(model=Stencil, config=quick(activation_checkpointing=True))
