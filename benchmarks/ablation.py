@@ -68,7 +68,9 @@ class Setup:
 
 # 0.72 M parameters, an eighteenth of the published size: a CPU trains it in minutes
 NETWORK = dict(hidden_space=16, hidden_time=96, spatial_layers=2, blocks=4, mlp_ratio=8.0)
-TRAINING = dict(epochs=1, batch_size=8, precision="bf16-mixed", progress=False, validation_windows=128)
+TRAINING = dict(
+    epochs=1, batch_size=8, optimizer="adamw", precision="bf16-mixed", progress=False, validation_windows=128
+)
 
 # OpenSTL's t2m configuration with its optimizer, learning rate and schedule
 PUBLISHED = Setup(
@@ -77,8 +79,7 @@ PUBLISHED = Setup(
     (),
     sc.SimVPv2Config(**NETWORK, drop_path=0.1, padding="zeros", predict="state"),
     sc.TrainConfig(
-        **{**TRAINING, "batch_size": 16},
-        optimizer="adam",
+        **{**TRAINING, "batch_size": 16, "optimizer": "adam"},
         weight_decay=0.0,
         learning_rate=5e-3,
         warmup=0.0,

@@ -38,7 +38,7 @@ def main(
         train,
         valid=valid,
         model=sc.SimVPv2Config(hidden_space=16, hidden_time=64, blocks=4, mlp_ratio=4, drop_path=0.1),
-        config=sc.TrainConfig(epochs=epochs, learning_rate=learning_rate),
+        config=sc.TrainConfig(epochs=epochs, batch_size=16, optimizer="adamw", learning_rate=learning_rate),
     )
     forecast = forecaster(scored, every=step, horizon=leads)
     scores = sc.score(forecast, scored, climatology=sc.baselines.climatology(train), metrics=["rmse"])

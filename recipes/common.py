@@ -35,13 +35,13 @@ Evaluate = Callable[[sc.Forecaster, xr.Dataset, xr.Dataset, Path], None]  # (for
 
 def run(
     task: sc.Task,
-    model: sc.SimVPv2Config,
+    model: sc.SimVPSphereConfig | sc.SimVPv2Config,
     config: sc.TrainConfig,
     evaluate: Evaluate,
     *,
     sample: bool = False,
     start: str | None = None,
-    small: sc.SimVPv2Config | None = None,
+    small: sc.SimVPSphereConfig | sc.SimVPv2Config | None = None,
 ) -> None:
     """Run a recipe from the command line.
 

@@ -34,7 +34,7 @@ import simvp_climate as sc
 
 TASK = sc.Task(["z500", "t2m"], history=4, horizon=4, step="6h")
 MODEL = sc.SimVPv2Config(16, 64, spatial_layers=2, blocks=2, drop_path=0.0)
-CONFIG = sc.TrainConfig(epochs=1, batch_size=8, learning_rate=4e-3)
+CONFIG = sc.TrainConfig(epochs=1, batch_size=8, optimizer="adamw", learning_rate=4e-3)
 
 
 def main(

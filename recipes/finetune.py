@@ -23,7 +23,9 @@ import typer
 
 import simvp_climate as sc
 
-CONFIG = sc.TrainConfig(epochs=1, batch_size=8, learning_rate=4e-4, rollout=3, rollout_share=1.0, statistics="inherit")
+CONFIG = sc.TrainConfig(
+    epochs=1, batch_size=8, optimizer="adamw", learning_rate=4e-4, rollout=3, rollout_share=1.0, statistics="inherit"
+)
 
 
 def main(

@@ -38,7 +38,9 @@ TASK = sc.Task(
     forcings=["coordinates", "time_of_year", "orography", "land_sea_mask"],
 )
 MODEL = sc.SimVPv2Config(16, 96, spatial_layers=2, blocks=4, drop_path=0.0)
-CONFIG = sc.TrainConfig(epochs=1, batch_size=4, learning_rate=8e-3, rollout=2, variable_weights={"z500": 3, "t2m": 3})
+CONFIG = sc.TrainConfig(
+    epochs=1, batch_size=4, optimizer="adamw", learning_rate=8e-3, rollout=2, variable_weights={"z500": 3, "t2m": 3}
+)
 EVALUATE = partial(common.evaluate, horizon=40, variable="z500", vectors={"wind10": ("u10", "v10")}, scorecard=True)
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ import simvp_climate as sc
 
 TASK = sc.Task(["sst"], history=12, horizon=12, step="1MS", forcings=["coordinates", "time_of_year"])
 MODEL = sc.SimVPv2Config(16, 64, spatial_layers=4, blocks=2, drop_path=0.1)
-CONFIG = sc.TrainConfig(epochs=6, batch_size=4, learning_rate=2e-3)
+CONFIG = sc.TrainConfig(epochs=6, batch_size=4, optimizer="adamw", learning_rate=2e-3)
 
 
 def evaluate(forecaster: sc.Forecaster, train: xr.Dataset, test: xr.Dataset, out: Path) -> None:

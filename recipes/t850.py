@@ -28,7 +28,7 @@ import simvp_climate as sc
 
 TASK = sc.Task(["t850", "z500"], history=4, horizon=4, step="6h")
 MODEL = sc.SimVPv2Config(16, 96, spatial_layers=2, blocks=4, drop_path=0.0)
-CONFIG = sc.TrainConfig(epochs=2, batch_size=4, learning_rate=8e-3, rollout=2)
+CONFIG = sc.TrainConfig(epochs=2, batch_size=4, optimizer="adamw", learning_rate=8e-3, rollout=2)
 
 if __name__ == "__main__":
     common.run(TASK, MODEL, CONFIG, partial(common.evaluate, horizon=20, variable="t850"))

@@ -42,7 +42,7 @@ TASK = sc.Task(
     transforms={"tp6h": "log", "r1000": (0, None)},
 )
 MODEL = sc.SimVPv2Config(16, 96, spatial_layers=2, blocks=4, drop_path=0.0)
-CONFIG = sc.TrainConfig(epochs=1, batch_size=4, learning_rate=8e-3, rollout=2)
+CONFIG = sc.TrainConfig(epochs=1, batch_size=4, optimizer="adamw", learning_rate=8e-3, rollout=2)
 METRICS = ["brier", "frequency_bias", "seeps"]
 
 
