@@ -218,8 +218,8 @@ class Forecaster:
             Compile the network with `torch.compile`: the same forecasts up to rounding, after a minute or more of
             compilation. "auto" compiles on CUDA, and warns where that does not work; True is an error there.
         network
-            For a network that is no SimVPv2, which the file names but does not contain: the function that builds it, as
-            given to `train` as `model`. The file has its weights.
+            For a network that is not of this package, which the file names but does not contain: the function that
+            builds it, as given to `train` as `model`. The file has its weights.
 
         Raises
         ------
@@ -227,7 +227,8 @@ class Forecaster:
             If there is no such file.
         ValueError
             If the file is no forecaster, is newer than this package, damaged or inconsistent; the message says which.
-            If its network is no SimVPv2 and `network` is missing or builds other weights, or is given for a SimVPv2.
+            If its network is not of this package and `network` is missing or builds other weights, or if `network` is
+            given for one of this package.
         RuntimeError
             If `compile` is True and torch cannot compile here.
         """

@@ -17,6 +17,11 @@ from simvp_climate.forecasting.request import ForecastRequest
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
 
+_REFERENCES = {
+    "SimVPv2": "Tan et al., SimVPv2, arXiv:2211.12509",
+    "SimVPSphere": "developed from SimVPv2, Tan et al., arXiv:2211.12509",
+}
+
 
 def label(
     forecaster: Any, request: ForecastRequest, histories: np.ndarray, states: np.ndarray, digests: list[str]
@@ -47,8 +52,8 @@ def origin_attributes(forecaster: Any, dataset: xr.Dataset) -> dict[str, str | i
         "forecaster_sha256": forecaster.digest,
         "simvp_climate_version": package,
     }
-    if network == "SimVPv2":
-        attributes["references"] = "Tan et al., SimVPv2, arXiv:2211.12509"
+    if network in _REFERENCES:
+        attributes["references"] = _REFERENCES[network]
     if (seed := provenance.get("config", {}).get("seed")) is not None:
         attributes["seed"] = int(seed)
     if (commit := provenance.get("commit")) is not None:

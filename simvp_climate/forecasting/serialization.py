@@ -101,7 +101,8 @@ def load(path: Path, device: str, builder: NetworkBuilder | None = None) -> dict
         message = f"the network of {str(path)!r} is a {custom}, and the file has only its weights"
         raise ValueError(f"{message}. Pass the function that builds it: Forecaster.load(path, network=...)")
     if custom is None and builder is not None:
-        raise ValueError(f"network would be ignored: the network of {str(path)!r} is a SimVPv2. Leave network out.")
+        message = f"network would be ignored: the network of {str(path)!r} is one of this package"
+        raise ValueError(f"{message}. Leave network out.")
     try:
         return _assemble(content, device, builder)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError) as error:

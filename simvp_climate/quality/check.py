@@ -22,6 +22,7 @@ from simvp_climate.data.variables import VARIABLES, find_variable, lookup, same_
 from simvp_climate.data.windows import check_times, data_step, find_date_fault, find_windows, parse_step, shared_period
 from simvp_climate.processing.forcings import longitude_harmonics, static_names
 from simvp_climate.processing.statistics import resolve_log_scale_and_bounds
+from simvp_climate.processing.task import Task
 from simvp_climate.quality import report, rules
 from simvp_climate.quality.layout import check_layout, check_memory
 from simvp_climate.quality.report import Draft, Report, format_error, format_time, list_names, split_error
@@ -46,7 +47,7 @@ def check(
         A Dataset as it was opened, or one of `open_dataset`; or a path, as for `open_dataset`.
     task
         The `Task` to check. None: all variables on the grid that have time, at the most common step of the data, with
-        12 states in and 12 out.
+        4 states in and 4 out.
     splits
         Periods as slices of time labels, `{"train": slice("1979", "2015"), "valid": slice("2016", "2016")}`:
         counts their windows and finds overlaps.
@@ -232,7 +233,7 @@ def _check_windows(times: pd.Index, name: str, task: Any, splits: Mapping[str, s
     """Check steps, gaps and calendar, count the windows, and return the series."""
     data_step_text = _common_step(times)
     step = task.step if task is not None else data_step_text or "6h"
-    history, horizon = (task.history, task.horizon) if task is not None else (12, 12)
+    history, horizon = (task.history, task.horizon) if task is not None else (Task.history, Task.horizon)
     times, gaps = _check_steps(times, name, data_step_text, draft) if data_step_text else (times, 0)
     is_cftime = isinstance(times, xr.CFTimeIndex)
     if is_cftime:

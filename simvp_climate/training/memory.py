@@ -41,7 +41,7 @@ def free_bytes(fabric: Fabric) -> float:
 def check_network(network: nn.Module, config: TrainConfig, fabric: Fabric) -> None:
     """Raise MemoryError if the weights of a network do not fit into the free memory; it may be on the meta device."""
     count = sum(value.numel() for value in network.parameters())
-    # float32: weights, gradients, the two moments of Adam, the running average and the best of it
+    # float32: weights, gradients, two moments (Adam; Muon has one), the running average and the best of it
     needed, free = 6 * 4 * count, free_bytes(fabric)
     if config.strategy == "fsdp":
         needed //= fabric.world_size

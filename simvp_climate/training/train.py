@@ -34,7 +34,7 @@ def train(
     directory: str | os.PathLike | None = None, start_from: Forecaster | None = None, logger: Logger | None = None,
     device: str = "auto",
 ) -> Forecaster:  # fmt: skip
-    """Train a SimVPv2, or a network of another kind, on a dataset and return the forecaster.
+    """Train a network on a dataset and return the forecaster.
 
     The loss is the area-weighted squared error, each channel and lead in units of its typical change, unless `config`
     changes it. Runs in one process, or in all that torchrun or SLURM's srun started (one per GPU, or on CPUs): each

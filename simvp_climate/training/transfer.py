@@ -214,7 +214,9 @@ def start_network(
     copied = copy_weights(network, pretrained, roles)
     if config.statistics == "inherit" and isinstance(network, SimVPSphere):
         trained_roles = tensors.channel_roles(pretrained.task, pretrained.normalizer.channels)
-        for index, source in _matches(roles.input_names[: network.channels], trained_roles.input_names):
+        names, trained_names = roles.input_names[: network.channels], trained_roles.input_names
+        # without forcings: one may have become a variable
+        for index, source in _matches(names, trained_names[: pretrained.network.channels]):
             network.mean_field_CHW[index] = pretrained.network.mean_field_CHW[source]
     if copied["new"] or copied["left_out"] or config.statistics == "compute":
         clauses = [f"start_from: copied the weights of {', '.join(copied['taken'])}"]

@@ -1,4 +1,4 @@
-"""Files of forecasters whose network is no SimVPv2: saved, loaded with the function that builds it, and exported."""
+"""Files of networks that are not of this package: saved, loaded with the function that builds them, and exported."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def test_errors_name_class_and_argument(path, tmp_path):
     with pytest.raises(ValueError, match="must be a function that builds it"):
         sc.Forecaster.load(path, "cpu", network=nn.Linear(1, 1))
     run().save(tmp_path / "simvp")
-    with pytest.raises(ValueError, match="network would be ignored: the network of .* is a SimVPv2"):
+    with pytest.raises(ValueError, match="network would be ignored: the network of .* is one of this package"):
         sc.Forecaster.load(tmp_path / "simvp", "cpu", network=Mixing)
 
 

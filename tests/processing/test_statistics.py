@@ -30,8 +30,8 @@ def series(times=40, offset=0.0, seed=0) -> xr.Dataset:
     return xr.Dataset({"a": (dims, (values + offset).astype("f4")), "b": (dims, (values * 2 - 5).astype("f4"))}, coords)
 
 
-def statistics_of(*parts: xr.Dataset, log_scale=(0, 0), **options):
-    sources = [reader.open_source(orient(part[["a", "b"]])) for part in parts]
+def statistics_of(*parts: xr.Dataset, log_scale=(0, 0), engine="auto", **options):
+    sources = [reader.open_source(orient(part[["a", "b"]]), engine) for part in parts]
     windows = [find_windows(part.indexes["time"], "6h", HISTORY, HORIZON, "ds") for part in parts]
     weights = latitude_weights(parts[0]["latitude"]).values
     return compute_statistics(sources, windows, weights, HISTORY, np.array(log_scale, dtype=float), **options)
@@ -51,6 +51,11 @@ def by_hand(ds: xr.Dataset):
     return mean, std, np.array(changes)
 
 
+def mean_field(*parts: xr.Dataset):
+    """Mean of each cell over the times of all parts, (channel, latitude, longitude)."""
+    return xr.concat(parts, "time").astype("f8").mean("time").to_array().values
+
+
 @pytest.mark.parametrize("block_bytes", [2**25, 5000, 1])
 @pytest.mark.parametrize("offset", [0, 5e5])
 def test_the_numbers_of_the_definitions(monkeypatch, block_bytes, offset):
@@ -61,6 +66,7 @@ def test_the_numbers_of_the_definitions(monkeypatch, block_bytes, offset):
     np.testing.assert_allclose(found.mean, mean, rtol=1e-7)
     np.testing.assert_allclose(found.std, std, rtol=1e-5)
     np.testing.assert_allclose(found.change_std, change, rtol=1e-5)
+    np.testing.assert_allclose(found.mean_field, mean_field(ds), rtol=1e-7, atol=1e-4)
     assert not found.mask.any()
 
 
@@ -71,11 +77,13 @@ def test_the_outcome_does_not_depend_on_chunks_engine_or_keeping(tmp_path):
     kept = statistics_of(ds, out=keep)
     np.testing.assert_array_equal(keep, ds.to_array().transpose("time", "variable", ...).values)
     ds.to_zarr(tmp_path / "s.zarr", consolidated=False, encoding={"a": {"chunks": (7, 4, 6)}})
-    read = statistics_of(xr.open_zarr(tmp_path / "s.zarr", chunks=None, consolidated=False), use_cache=False)
-    for other in (kept, read):
+    lazy = xr.open_zarr(tmp_path / "s.zarr", chunks=None, consolidated=False)
+    read = [statistics_of(lazy, engine=engine, use_cache=False) for engine in ("zarr", "auto")]
+    for other in (kept, *read):
         assert other.digest == whole.digest
         np.testing.assert_array_equal(other.mean, whole.mean)
         np.testing.assert_array_equal(other.std, whole.std)
+        np.testing.assert_array_equal(other.mean_field, whole.mean_field)
 
 
 def test_several_series_count_as_one():
@@ -85,6 +93,8 @@ def test_several_series_count_as_one():
     weight = latitude_weights(joined["latitude"])
     np.testing.assert_allclose(found.mean, joined.astype("f8").weighted(weight).mean().to_array(), rtol=1e-6)
     np.testing.assert_allclose(found.std, joined.astype("f8").weighted(weight).std().to_array(), rtol=1e-5)
+    # 40 and 30 times: each time counts the same, whatever its series
+    np.testing.assert_allclose(found.mean_field, mean_field(first, second), atol=1e-4)
 
 
 def test_the_digest_tells_data_apart():
@@ -105,6 +115,8 @@ def test_cells_that_never_have_a_value_are_a_mask():
     assert found.std[0] == pytest.approx(expected.std().item(), rel=1e-5)
     _, _, change = by_hand(ds)
     np.testing.assert_allclose(found.change_std, change, rtol=1e-5)
+    assert np.isfinite(found.mean_field).all()
+    np.testing.assert_allclose(found.mean_field[~found.mask], mean_field(ds)[~found.mask], atol=1e-4)
 
 
 @pytest.mark.parametrize("times", [[0], [17], [39], [5, 6, 7]])
@@ -164,7 +176,7 @@ def test_the_outcome_is_remembered_in_the_cache_folder(tmp_path, cache_folder, m
         patch.setattr(reader, "fetch", lambda requests: counts.extend(len(r.out) for r in requests) or fetch(requests))
         again = statistics_of(lazy)
     assert sum(counts) == 4  # a sample that shows whether the content is the same
-    for name in ("mean", "std", "change_std", "mask", "digest"):
+    for name in ("mean", "std", "change_std", "mask", "mean_field", "digest"):
         np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
     # another part, other values under the same names: other statistics
     statistics_of(lazy.isel(time=slice(0, 30)))
@@ -219,6 +231,7 @@ def test_logarithms_have_statistics_of_their_own():
     np.testing.assert_allclose(found.mean, mean, rtol=1e-5)
     np.testing.assert_allclose(found.std, std, rtol=1e-5)
     np.testing.assert_allclose(found.change_std, change, rtol=1e-5)
+    np.testing.assert_allclose(found.mean_field, mean_field(logged), rtol=1e-5, atol=1e-4)
 
 
 def test_transforms_by_name():

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from factories import TASK, quick, rain, tiny_model, waves
+from factories import TASK, quick, rain, tiny_model, tiny_sphere, waves
 from fake_cuda import fake_cuda
 from torch import nn
 
@@ -121,6 +121,20 @@ def test_training_and_forecasts_keep_to_the_gpu(precision, bfloat16, expected, m
     assert len(moments) == 2 * len(parameters)
 
 
+def test_muon_and_the_network_for_the_sphere_keep_to_the_gpu(monkeypatch, fused, states):
+    ds = with_land(waves(times=16))
+    task = Task(["z500", "t2m"], history=2, horizon=3, forcings=["insolation"])
+    with fake_cuda(monkeypatch):
+        model = tiny_sphere(padding="sphere", blocks=1)
+        trained = on_gpu(ds, task, model=model, optimizer="muon", precision="bf16-mixed")
+        assert trained(ds, every="1D")["t2m"].shape == (3, 3, 8, 16)
+    assert fused == [True]
+    assert devices(trained.network.state_dict().values()) == {"meta"}
+    momenta = [slot["momentum"] for slot in states[-1]["optimizer"]["state"].values() if "momentum" in slot]
+    assert [momentum.shape[:2] for momentum in momenta] == [(64, 32), (32, 32)], "the convolutions of the block"
+    assert devices(momenta) == {"meta"}
+
+
 def test_transforms_bounds_and_diagnostics_keep_to_the_gpu(monkeypatch, fused):
     ds = rain(days=30).assign(t2m=lambda ds: (280 + ds.tp24h * 100).assign_attrs(units="K"))
     task = Task(["tp24h"], inputs=["t2m"], history=2, horizon=2, step="1D", transforms={"tp24h": "log"})
@@ -131,9 +145,12 @@ def test_transforms_bounds_and_diagnostics_keep_to_the_gpu(monkeypatch, fused):
 
 
 @pytest.mark.parametrize(
-    ("variables", "inputs", "rollout", "room"), [(["z500", "t2m"], [], 2, False), (["z500"], ["t2m"], 1, True)]
+    ("variables", "inputs", "rollout", "room", "model", "optimizer"),
+    [(["z500", "t2m"], [], 2, False, tiny_sphere(), "muon"), (["z500"], ["t2m"], 1, True, tiny_model(), "adamw")],
 )
-def test_the_host_waits_for_the_gpu_only_when_it_checks_losses(variables, inputs, rollout, room, monkeypatch, fused):
+def test_the_host_waits_for_the_gpu_only_when_it_checks_losses(
+    variables, inputs, rollout, room, model, optimizer, monkeypatch, fused
+):
     waits = []
     train_epoch = loop.TrainingLoop._train_epoch
 
@@ -149,7 +166,8 @@ def test_the_host_waits_for_the_gpu_only_when_it_checks_losses(variables, inputs
     monkeypatch.setattr(memory, "free_bytes", lambda fabric: 2**30)  # the network fits
     task = Task(variables, inputs=inputs, history=2, horizon=2, forcings=["insolation", "coordinates"])
     with fake_cuda(monkeypatch, free=2**30 if room else 2**10) as gpu:
-        on_gpu(waves(times=19 + 2 * rollout), task, batch_size=2, precision="bf16-mixed", rollout=rollout)
+        ds, changes = waves(times=19 + 2 * rollout), {"rollout": rollout, "optimizer": optimizer}
+        on_gpu(ds, task, model=model, batch_size=2, precision="bf16-mixed", **changes)
     assert waits == [(3, [])], "9 batches: after 4, after 8 and at the end"
 
 
@@ -200,9 +218,11 @@ def test_free_memory_of_the_gpu_decides_what_fits(monkeypatch):
 
 # to load weights into the meta device has no effect
 @pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter:UserWarning")
-def test_a_saved_state_returns_to_the_gpu(monkeypatch):
-    network = SimVPv2(tiny_model(padding="zeros"), history=2, channels=2)
-    optimizer = torch.optim.AdamW(network.parameters())
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_saved_state_returns_to_the_gpu(name, monkeypatch):
+    network = SimVPv2(tiny_model(padding="zeros", hidden_time=32), history=2, channels=2)
+    cpu = SimpleNamespace(device=torch.device("cpu"))
+    optimizer = loop._make_optimizer(network, quick(optimizer=name), cpu)
     sum(weight.sum() for weight in network.parameters()).backward()
     optimizer.step()
     fabric = SimpleNamespace(world_size=1, is_global_zero=True)
@@ -213,7 +233,8 @@ def test_a_saved_state_returns_to_the_gpu(monkeypatch):
         state = loop.TrainingState(network, optimizer, scaler, losses, {})
         state.restore(saved, fabric)
         assert devices([*state.ema.values(), *state.selected.values()]) == {"meta"}
-        assert devices(slot["exp_avg"] for slot in optimizer.state.values()) == {"meta"}
+        slots = [slot[key] for slot in optimizer.state.values() for key in ("exp_avg", "momentum") if key in slot]
+        assert devices(slots) == {"meta"} and len(slots) == len(optimizer.state)
         loop._update_ema(state.ema, network, 0.9, 3)
 
 

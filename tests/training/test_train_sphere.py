@@ -31,8 +31,20 @@ def test_the_network_takes_anomalies_from_the_mean_state_of_training(forecaster)
     assert forecaster.network.config.padding == "periodic"
 
 
+def test_forecasts_and_summaries_name_the_network(forecaster):
+    attributes = forecaster(waves()).attrs
+    assert attributes["system"] == "SimVPSphere"
+    assert attributes["title"] == "Forecast of z500, t2m by SimVPSphere"
+    assert attributes["references"] == "developed from SimVPv2, Tan et al., arXiv:2211.12509"
+    millions = sum(weight.numel() for weight in forecaster.network.parameters()) / 1e6
+    assert f"SimVPSphere, {millions:.2g} M parameters" in forecaster._repr_html_()
+    assert f"{millions:.2g} M parameters" in repr(forecaster)
+
+
 def test_a_saved_forecaster_forecasts_the_same_bits(forecaster, tmp_path):
     forecaster.save(tmp_path / "f")
+    with pytest.raises(ValueError, match="network would be ignored"):
+        sc.Forecaster.load(tmp_path / "f", "cpu", network=lambda shape: SimVPSphere(tiny_sphere(), shape))
     loaded = sc.Forecaster.load(tmp_path / "f", "cpu")
     assert isinstance(loaded.network, SimVPSphere) and loaded.network.config == forecaster.network.config
     assert loaded.digest == forecaster.digest
@@ -115,3 +127,26 @@ def test_muon_with_divided_weights_is_an_error():
 def test_the_published_network_is_still_there():
     published = run(model=tiny_model(padding="zeros", predict="state"), config=STILL)
     assert isinstance(published.network, SimVPv2)
+
+
+def test_masked_cells_have_no_mean_and_no_forecast():
+    ds = waves(times=20)
+    ds["t2m"][:, :3, :5] = np.nan
+    trained = run(ds, model=tiny_sphere(), config=STILL)
+    mean_field_CHW = trained.network.mean_field_CHW
+    assert mean_field_CHW.isfinite().all() and (mean_field_CHW[1, :3, :5] == 0).all()
+    assert (mean_field_CHW[1, 3:] != 0).all()
+    assert trained(ds)["t2m"].isnull().sum() == 2 * 3 * 5
+
+
+def test_a_forcing_that_becomes_a_variable_takes_its_mean_from_the_new_data():
+    height = (("latitude", "longitude"), np.random.default_rng(0).random((8, 16)) * 1000, {"units": "m"})
+    forced = Task(["z500"], history=2, horizon=2, forcings=["orography"])
+    first = run(waves(times=20).assign(orography=height), task=forced, model=tiny_sphere(), config=STILL)
+    ds = waves(times=20).rename(t2m="orography")
+    ds["orography"].attrs["units"] = "m"
+    task = Task(["z500"], history=2, horizon=2, inputs=["orography"])
+    second = run(ds, task=task, start_from=first, config=dataclasses.replace(STILL, statistics="inherit"))
+    expected = (ds["orography"].mean("time").values - second.normalizer.mean[1]) / second.normalizer.std[1]
+    np.testing.assert_allclose(second.network.mean_field_CHW[1], expected, atol=1e-5)
+    assert torch.equal(second.network.mean_field_CHW[0], first.network.mean_field_CHW[0])
