@@ -185,7 +185,7 @@ def test_the_first_steps_run(tmp_path, monkeypatch):
         block = block.replace("climatology(train)", "climatology(train, method='hourly')")
         exec(block.replace(split, short_split), names)
     assert (tmp_path / "forecast.nc").exists()
-    assert {"SimVPv2", "persistence", "climatology"} <= set(names["scores"].system.values)
+    assert {"SimVPSphere", "persistence", "climatology"} <= set(names["scores"].system.values)
 
 
 @pytest.mark.slow
