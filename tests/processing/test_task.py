@@ -12,7 +12,7 @@ def test_lists_become_tuples_and_pseudo_names_are_expanded():
     assert task.levels == (500, 850)
     assert Task(["z"], levels=np.array([850, 500]), history=np.int64(3)) == Task(["z"], [850.0, 500.0], 3)
     assert hash(task) == hash(dataclasses.replace(task))
-    assert (task.history, task.horizon, task.step) == (12, 12, "6h")
+    assert (task.history, task.horizon, task.step) == (4, 4, "6h")
 
 
 def test_variables_are_ordered_by_their_role():
@@ -70,6 +70,6 @@ def test_bad_settings_raise(arguments, message):
 def test_jupyter_shows_all_settings_that_are_set():
     task = Task(["t"], levels=[500, 850], forcings=["insolation"], transforms={"t": (200, None)}, inputs=["<b>"])
     page = task._repr_html_()
-    for text in ("t at 500, 850 hPa", "12 states 6h apart", "insolation", "t: (200, None)", "&lt;b&gt;"):
+    for text in ("t at 500, 850 hPa", "4 states 6h apart", "insolation", "t: (200, None)", "&lt;b&gt;"):
         assert text in page
     assert "output only" not in page and "<b>Task</b>" in page

@@ -89,7 +89,7 @@ def test_monthly_data_are_counted_in_months():
     ds = waves(times=72).assign_coords(time=pd.date_range("2000-01-01", periods=72, freq="MS", unit="ns"))
     report = check(ds)
     assert codes(report) == [] and report.summary["time"]["step"] == "1MS"
-    assert report.summary["windows"]["count"] == {"all": 49}  # 72 - 24 + 1
+    assert report.summary["windows"]["count"] == {"all": 65}  # 72 - 8 + 1
     later = ds.assign_coords(time=pd.date_range("2000-01-31", periods=72, freq="ME", unit="ns"))
     assert codes(check(later)) == [] and check(later).summary["time"]["step"] == "1MS"
 
@@ -278,11 +278,11 @@ def test_what_is_handled_is_a_note(code):
 
 
 def test_a_series_that_is_too_short():
-    ds = waves().isel(time=slice(0, 9))
+    ds = waves().isel(time=slice(0, 7))
     one = found(check(ds), "too-short")
-    assert one.severity == "warning" and "24 states" in one.message and "history=4, horizon=5, step='6h'" in one.fix
+    assert one.severity == "warning" and "8 states" in one.message and "history=3, horizon=4, step='6h'" in one.fix
     assert found(check(ds, sc.Task(["t2m"])), "too-short").severity == "error"
-    assert codes(check(ds, sc.Task(["t2m"], history=4, horizon=5, step="6h"))) == []
+    assert codes(check(ds, sc.Task(["t2m"], history=3, horizon=4, step="6h"))) == []
 
 
 def test_cftime_where_it_is_not_needed():
@@ -639,8 +639,8 @@ def test_whole_series_in_one_chunk():
 
 def test_tiny_chunks():
     one = found(check(big((1, 61, 120), dask_chunks=(100, 181, 360))), "chunk-tiny")
-    # 3 x 3 pieces of 61 x 120 cells (the last row of pieces is not full), 24 states to a window
-    assert one.severity == "warning" and "36,000 chunks" in one.message and "a window takes 216 of them" in one.message
+    # 3 x 3 pieces of 61 x 120 cells (the last row of pieces is not full), 8 states to a window
+    assert one.severity == "warning" and "36,000 chunks" in one.message and "a window takes 72 of them" in one.message
 
 
 def test_memory(monkeypatch):

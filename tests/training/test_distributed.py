@@ -31,7 +31,7 @@ if "PYTHONHASHSEED" not in os.environ:  # with 0 and 1 the moments of AdamW are 
     os.execv(sys.executable, [sys.executable, *sys.argv])
 sys.path.insert(0, sys.argv[1])
 from lightning_fabric.loggers import CSVLogger
-from factories import quick, tiny_model, waves
+from factories import quick, tiny_model, tiny_sphere, waves
 import simvp_climate as sc
 from simvp_climate.training import loop
 
@@ -55,9 +55,9 @@ forecaster = sc.train(
     sc.Task(["z500", "t2m"], history=2, horizon=2),
     ds.isel(time=slice(0, 40)),
     valid=ds.isel(time=slice(40, None)),
-    model=tiny_model(padding="sphere"),
+    model=(tiny_sphere if sys.argv[6] else tiny_model)(padding="sphere"),
     config=quick(
-        epochs=2, batch_size=6, accumulate_grad_batches=int(sys.argv[3]), rollout=2, validation_windows=15,
+        epochs=2, batch_size=6, optimizer=sys.argv[6] or "adamw", accumulate_grad_batches=int(sys.argv[3]), rollout=2, validation_windows=15,
         strategy=sys.argv[4], save_minutes=0,
         limit_train_batches=None if sys.argv[3] == "1" else 5,  # of 6 batches
     ),
@@ -71,12 +71,17 @@ if sc.is_first_process():
 """
 
 
-def run(directory: Path, count: int, accumulate: int = 1, strategy: str = "ddp", stop: str = "") -> str:
-    """Train in some processes, stopped in the "epoch" or the "validation" if `stop`, and return what they print."""
+def run(
+    directory: Path, count: int, accumulate: int = 1, strategy: str = "ddp", stop: str = "", sphere: str = ""
+) -> str:
+    """Train in some processes, stopped in the "epoch" or the "validation" if `stop`, and return what they print.
+
+    The network is a SimVPv2, or with the name of an optimizer as `sphere` a SimVPSphere.
+    """
     script = directory.with_suffix(".py")
     script.write_text(SCRIPT)
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count > 1 else []
-    arguments = [str(TESTS), str(directory), str(accumulate), strategy, stop]
+    arguments = [str(TESTS), str(directory), str(accumulate), strategy, stop, sphere]
     done = subprocess.run(
         [sys.executable, *launch, str(script), *arguments],
         capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -126,6 +131,17 @@ def test_two_processes_give_what_one_gives(tmp_path, one):
 def test_two_processes_accumulate_what_one_accumulates(tmp_path, strategy):
     run(tmp_path / "one", 1, accumulate=2)
     run(tmp_path / "two", 2, accumulate=2, strategy=strategy)
+    assert_nearly_the_same(load(tmp_path / "one"), load(tmp_path / "two"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "optimizer"), [("ddp", "muon"), pytest.param("fsdp", "adamw", marks=needs_sharding)]
+)
+def test_two_processes_train_the_network_for_the_sphere_and_resume(tmp_path, strategy, optimizer):
+    run(tmp_path / "one", 1, sphere=optimizer)
+    for stop in ("epoch", ""):
+        run(tmp_path / "two", 2, strategy=strategy, stop=stop, sphere=optimizer)
     assert_nearly_the_same(load(tmp_path / "one"), load(tmp_path / "two"))
 
 
