@@ -57,8 +57,8 @@ forecaster = sc.train(
     valid=ds.isel(time=slice(40, None)),
     model=(tiny_sphere if sys.argv[6] else tiny_model)(padding="sphere"),
     config=quick(
-        epochs=2, batch_size=6, optimizer=sys.argv[6] or "adamw", accumulate_grad_batches=int(sys.argv[3]), rollout=2, validation_windows=15,
-        strategy=sys.argv[4], save_minutes=0,
+        epochs=2, batch_size=6, accumulate_grad_batches=int(sys.argv[3]), rollout=2, validation_windows=15,
+        strategy=sys.argv[4], save_minutes=0, optimizer=sys.argv[6] or "adamw",
         limit_train_batches=None if sys.argv[3] == "1" else 5,  # of 6 batches
     ),
     directory=sys.argv[2],
