@@ -26,10 +26,8 @@ FOLDER = Path(__file__).parents[1] / "simvp_climate" / "pretrained"
 VARIABLES = ("z500", "t2m")
 TRAIN, VALID, TEST = ("2001-01", "2003-08"), ("2003-09", "2003-12"), ("2004-01", "2004-04")
 TASK = sc.Task(VARIABLES, history=4, horizon=4, step="6h")
-MODEL = sc.SimVPv2Config(
-    hidden_space=16, hidden_time=96, spatial_layers=4, blocks=4, mlp_ratio=4, drop_path=0.0, padding="auto"
-)
-TRAINING = dict(batch_size=8, learning_rate=4e-3, rollout=2, validation_windows=128, precision="bf16-mixed")
+MODEL = sc.SimVPSphereConfig()
+TRAINING = dict(rollout=2, validation_windows=128, precision="bf16-mixed")
 EPOCHS = 6
 SHOWN_HOURS = (6, 24, 72, 120)
 SHOWN_SETTINGS = ("batch_size", "learning_rate", "ema_decay", "precision", "seed")
@@ -99,7 +97,7 @@ nothing about real weather.
 | grid | {forecaster.latitude.size} latitudes by {forecaster.longitude.size} longitudes (5.625 degrees) |
 | size | {parameters:,} parameters in float32, {len(content) / 1e6:.2f} MB |
 | SHA-256 | `{hashlib.sha256(content).hexdigest()}` |
-| network | SimVPv2: {join_settings(model)} |
+| network | SimVPSphere: {join_settings(model)} |
 | license | Apache-2.0, as the package and the sample |
 
 ## Skill
@@ -144,10 +142,10 @@ def write_table(scores: xr.Dataset, name: str) -> str:
     rows = []
     for hours in SHOWN_HOURS:
         lead = scores[name].sel(lead_time=pd.Timedelta(hours=hours))
-        systems = ("SimVPv2", "persistence", "climatology")
+        systems = ("SimVPSphere", "persistence", "climatology")
         cells = [f"{float(lead.sel(metric='rmse', system=system)):.{digits}f}" for system in systems]
         cells += [f"{float(lead.sel(metric='acc', system=system)):.2f}" for system in systems[:2]]
-        cells.append(f"{float(lead.sel(metric='small_scale_variance', system='SimVPv2')):.2f}")
+        cells.append(f"{float(lead.sel(metric='small_scale_variance', system='SimVPSphere')):.2f}")
         rows.append(f"| {hours} h | {' | '.join(cells)} |")
     return "\n".join([head, *rows])
 
@@ -158,12 +156,12 @@ def describe_limits(scores: xr.Dataset, name: str) -> list[str]:
     hours = (scores["lead_time"].values / pd.Timedelta("1h")).astype(int)
     sentences = []
     for baseline in ("persistence", "climatology"):
-        worse = hours[(rmse.sel(system="SimVPv2") >= rmse.sel(system=baseline)).values]
+        worse = hours[(rmse.sel(system="SimVPSphere") >= rmse.sel(system=baseline)).values]
         if len(worse):
             sentences.append(f"{name}: RMSE no lower than that of {baseline} at {join_hours(worse)} h.")
         else:
             sentences.append(f"{name}: RMSE lower than that of {baseline} at all lead times (6 to {hours[-1]} h).")
-    ratio = scores[name].sel(metric="small_scale_variance", system="SimVPv2").values
+    ratio = scores[name].sel(metric="small_scale_variance", system="SimVPSphere").values
     sentences.append(
         f"{name}: small scales have {ratio.min():.2f} to {ratio.max():.2f} of the true variance, "
         f"{ratio[-1]:.2f} at {hours[-1]} h."

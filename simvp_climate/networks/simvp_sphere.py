@@ -58,6 +58,21 @@ class SimVPSphereConfig:
         if not isinstance(self.padding, str) or self.padding not in ("auto", *PADDING_MODES):
             raise ValueError(f"padding={self.padding!r} must be 'auto' or one of {PADDING_MODES}.")
 
+    @staticmethod
+    def small() -> "SimVPSphereConfig":
+        """Return the default: 0.7 M parameters for five variables on 32 x 64 cells, for a CPU; costs: docs/speed.md."""
+        return SimVPSphereConfig()
+
+    @staticmethod
+    def medium() -> "SimVPSphereConfig":
+        """Return a network of 3.2 M parameters for five variables on 32 x 64 cells."""
+        return SimVPSphereConfig(hidden_space=32, hidden_time=128, blocks=10)
+
+    @staticmethod
+    def large() -> "SimVPSphereConfig":
+        """Return a network of 15 M parameters for five variables on 32 x 64 cells, for a GPU."""
+        return SimVPSphereConfig(hidden_space=64, hidden_time=256, blocks=12)
+
 
 class SimVPSphere(nn.Module):
     """The network: maps `history` states to the `history` states that follow, on the grid that it was built for.

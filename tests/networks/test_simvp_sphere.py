@@ -29,6 +29,14 @@ def test_parameter_count_is_that_of_its_convolutions():
     assert sum(weight.numel() for weight in network.parameters()) == expected
 
 
+@pytest.mark.parametrize(("name", "millions"), [("small", 0.7), ("medium", 3.2), ("large", 15.2)])
+def test_presets_have_the_stated_sizes(name, millions):
+    config = dataclasses.replace(getattr(SimVPSphereConfig, name)(), padding="periodic")
+    with torch.device("meta"):
+        network = SimVPSphere(config, NetworkShape(4, 5, 0, 5, 5, (32, 64)))
+    assert sum(weight.numel() for weight in network.parameters()) / 1e6 == pytest.approx(millions, rel=0.03)
+
+
 def test_a_fresh_network_predicts_a_small_change():
     torch.manual_seed(0)
     network = SimVPSphere(SimVPSphereConfig(padding="periodic"), NetworkShape(4, 5, 0, 5, 5, (8, 16)))
