@@ -4,9 +4,11 @@ import dataclasses
 
 import pytest
 import torch
-from factories import assert_same_weights, quick, run, tiny_model, waves
+from factories import assert_same_weights, quick, run, tiny_model, tiny_sphere, waves
 
 from simvp_climate.data import host_memory
+from simvp_climate.networks.shape import NetworkShape
+from simvp_climate.networks.simvp_sphere import SimVPSphere
 from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 from simvp_climate.training.loss import Loss
 from simvp_climate.training.memory import activation_bytes
@@ -25,15 +27,23 @@ def test_a_step_that_does_not_fit_is_refused_with_a_batch_size_that_fits(monkeyp
         run(config=config)
     few = waves(times=7)  # four windows, whatever the batch may hold
     assert run(few, config=quick(batch_size=10**4)).provenance["epochs"]
-    with pytest.raises(MemoryError, match="network has .* weights, .* are free: take a smaller"):
-        run(model=tiny_model(hidden_time=10**5))
+    for large in (tiny_model(hidden_time=10**5), tiny_sphere(hidden_time=10**5)):
+        with pytest.raises(MemoryError, match="network has .* weights, .* are free: take a smaller"):
+            run(model=large)
     for fits in (quick(batch_size=4, accumulate_grad_batches=3), quick(batch_size=10, activation_checkpointing=True)):
         assert run(config=fits).provenance["epochs"]
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_activation_checkpointing_changes_no_bit(precision):
-    model, config = tiny_model(drop_path=0.3), quick(epochs=2, rollout=2, precision=precision)
+@pytest.mark.parametrize(
+    ("model", "optimizer", "precision"),
+    [
+        (tiny_model(drop_path=0.3), "adamw", "32-true"),
+        (tiny_model(drop_path=0.3), "adamw", "bf16-mixed"),
+        (tiny_sphere(), "muon", "bf16-mixed"),
+    ],
+)
+def test_activation_checkpointing_changes_no_bit(model, optimizer, precision):
+    config = quick(epochs=2, rollout=2, optimizer=optimizer, precision=precision)
     kept = run(model=model, config=config)
     assert_same_weights(kept, run(model=model, config=dataclasses.replace(config, activation_checkpointing=True)))
 
@@ -73,6 +83,18 @@ def test_other_errors_of_torch_are_not_called_out_of_memory(monkeypatch):
 def test_too_little_memory_is_named():
     with pytest.raises(MemoryError, match=r"memory=1000 gives 0.000954 MiB, and streaming these windows takes"):
         run(config=quick(memory=1000))
+
+
+def test_activation_bytes_of_the_network_for_the_sphere_grow_with_cells_and_blocks():
+    def bytes_of(grid, blocks, leads=2):
+        shape = NetworkShape(2, 2, 1, 2, 2, grid)
+        return activation_bytes(SimVPSphere(tiny_sphere(padding="sphere", blocks=blocks), shape), leads, grid)
+
+    small, large = (bytes_of(grid, 6) - bytes_of(grid, 2) for grid in ((32, 64), (64, 128)))
+    assert large == pytest.approx(4 * small, rel=0.1)
+    # a block keeps at least value, gate, their product and the output of the second convolution, in float32
+    assert small > 4 * 4 * 32 * (16 * 32) * 4
+    assert bytes_of((32, 64), 2, leads=4) == pytest.approx(2 * bytes_of((32, 64), 2), rel=0.1)
 
 
 def test_activation_bytes_grow_with_cells_and_calls():
