@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import training_script
-from factories import TASK, quick, tiny_model, waves
+from factories import TASK, quick, tiny_model, tiny_sphere, waves
 
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.processing.task import Task
@@ -63,9 +63,10 @@ def assert_same_forecast(first, second, ds, limit, **request):
         assert difference <= limit, f"{name} differs by {difference:.1e} standard deviations"
 
 
-def test_the_forecasts_are_those_of_the_cpu(device, tmp_path):
+@pytest.mark.parametrize("build", [tiny_model, tiny_sphere])
+def test_the_forecasts_are_those_of_the_cpu(device, build, tmp_path):
     ds = waves()
-    train_on("cpu", ds, FORCED, tiny_model(hidden_space=16, hidden_time=64, blocks=4)).save(tmp_path / "f.safetensors")
+    train_on("cpu", ds, FORCED, build(hidden_space=16, hidden_time=64, blocks=4)).save(tmp_path / "f.safetensors")
     on_cpu, on_gpu = (Forecaster.load(tmp_path / "f.safetensors", name, compile=False) for name in ("cpu", device))
     assert next(on_gpu.network.parameters()).device.type == device
     assert_same_forecast(on_cpu, on_gpu, ds, 1e-4, every="12h", horizon=7)  # a rollout of four calls
@@ -74,18 +75,18 @@ def test_the_forecasts_are_those_of_the_cpu(device, tmp_path):
 @pytest.mark.parametrize("padding", ["zeros", "periodic", "sphere"])
 def test_training_gives_the_losses_of_the_cpu(device, padding):
     ds = waves()
-    model = tiny_model(padding=padding)
-    np.testing.assert_allclose(
-        losses(train_on(device, ds, model=model)), losses(train_on("cpu", ds, model=model)), rtol=1e-3
-    )
+    for model, optimizer in ((tiny_model(padding=padding), "adamw"), (tiny_sphere(padding=padding), "muon")):
+        here, on_cpu = (train_on(name, ds, model=model, optimizer=optimizer) for name in (device, "cpu"))
+        np.testing.assert_allclose(losses(here), losses(on_cpu), rtol=1e-3)
 
 
+@pytest.mark.parametrize(("model", "optimizer"), [(tiny_model(), "adamw"), (tiny_sphere(), "muon")])
 @pytest.mark.parametrize(("precision", "limit"), [("bf16-mixed", 0.05), ("16-mixed", 0.05)])
-def test_half_precision_trains_as_float32_does(device, precision, limit):
+def test_half_precision_trains_as_float32_does(device, precision, limit, model, optimizer):
     if precision == "16-mixed" and device == "cpu":
         pytest.skip("fp16 needs a GPU")
-    ds = waves()
-    half, full = (train_on(device, ds, precision=name, epochs=3) for name in (precision, "32-true"))
+    ds, changes = waves(), {"model": model, "optimizer": optimizer, "epochs": 3}
+    half, full = (train_on(device, ds, precision=name, **changes) for name in (precision, "32-true"))
     assert losses(half)[-1] < losses(half)[0]
     np.testing.assert_allclose(losses(half), losses(full), rtol=limit)
     assert half(ds).to_array().notnull().all()

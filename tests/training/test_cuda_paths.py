@@ -121,14 +121,15 @@ def test_training_and_forecasts_keep_to_the_gpu(precision, bfloat16, expected, m
     assert len(moments) == 2 * len(parameters)
 
 
-def test_muon_and_the_network_for_the_sphere_keep_to_the_gpu(monkeypatch, fused, states):
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_muon_and_the_network_for_the_sphere_keep_to_the_gpu(precision, monkeypatch, fused, states):
     ds = with_land(waves(times=16))
     task = Task(["z500", "t2m"], history=2, horizon=3, forcings=["insolation"])
     with fake_cuda(monkeypatch):
         model = tiny_sphere(padding="sphere", blocks=1)
-        trained = on_gpu(ds, task, model=model, optimizer="muon", precision="bf16-mixed")
+        trained = on_gpu(ds, task, model=model, optimizer="muon", precision=precision)
         assert trained(ds, every="1D")["t2m"].shape == (3, 3, 8, 16)
-    assert fused == [True]
+    assert fused == [precision == "bf16-mixed"]
     assert devices(trained.network.state_dict().values()) == {"meta"}
     momenta = [slot["momentum"] for slot in states[-1]["optimizer"]["state"].values() if "momentum" in slot]
     assert [momentum.shape[:2] for momentum in momenta] == [(64, 32), (32, 32)], "the convolutions of the block"
