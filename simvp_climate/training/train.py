@@ -121,13 +121,7 @@ def train(
     compile = config.strategy == "ddp" and tensors.choose_compile(config.compile, accelerator)
     config = dataclasses.replace(config, compile=compile)
     fabric = distributed.start(accelerator, config.precision, logger, config.strategy)
-    if config.batch_size % fabric.world_size:
-        rule = f"must be a multiple of {fabric.world_size}, the number of processes that share each batch"
-        raise ValueError(f"batch_size={config.batch_size} {rule}")
-    chosen = {"precision": config.precision, "compile": config.compile}
-    if chosen != (first := fabric.broadcast(chosen)):
-        message = f"'auto' is {chosen} in process {fabric.global_rank} and {first} in the first one"
-        raise ValueError(f"{message}: set precision and compile in TrainConfig, or start all on machines of one kind")
+    _check_processes(config, fabric)
     if config.progress and requested.precision == "auto" and accelerator == "cpu" and config.precision == "bf16-mixed":
         fabric.print("training in bfloat16, which this CPU has; for float32 set TrainConfig(precision='32-true')")
     # only the first process saves
@@ -174,11 +168,7 @@ def _check_arguments(arguments: dict, config: TrainConfig) -> None:
     """Raise ValueError for arguments of the wrong type, and for settings that would be ignored."""
     for name, expected, example in (
         ("task", Task, "Task(...)"),
-        (
-            "model",
-            ModelConfig | Callable | None,
-            "SimVPSphereConfig(...), or a function that builds a network",
-        ),
+        ("model", ModelConfig | Callable | None, "SimVPSphereConfig(...), or a function that builds a network"),
         ("config", TrainConfig, "TrainConfig(...)"),
         ("start_from", Forecaster | None, "Forecaster, Forecaster.load(path)"),
         ("logger", Logger | None, "logger of lightning_fabric.loggers"),
@@ -196,6 +186,17 @@ def _check_arguments(arguments: dict, config: TrainConfig) -> None:
         value = getattr(config, name)
         if arguments[needed] is None and value != getattr(TrainConfig, name):
             raise ValueError(f"{name}={value!r} would be ignored without {needed}: give {needed}, or leave {name} out")
+
+
+def _check_processes(config: TrainConfig, fabric: Fabric) -> None:
+    """Raise ValueError if the processes cannot share the batches, or chose different settings."""
+    if config.batch_size % fabric.world_size:
+        rule = f"must be a multiple of {fabric.world_size}, the number of processes that share each batch"
+        raise ValueError(f"batch_size={config.batch_size} {rule}")
+    chosen = {"precision": config.precision, "compile": config.compile}
+    if chosen != (first := fabric.broadcast(chosen)):
+        message = f"'auto' is {chosen} in process {fabric.global_rank} and {first} in the first one"
+        raise ValueError(f"{message}: set precision and compile in TrainConfig, or start all on machines of one kind")
 
 
 def _plan_network(
