@@ -1,10 +1,10 @@
-"""Settings of Task, SimVPv2Config and TrainConfig replaced by strange values: refused when made or when used."""
+"""Settings of Task, networks and TrainConfig replaced by strange values: refused when made or when used."""
 
 import dataclasses
 from functools import cache
 
 import numpy as np
-from factories import tiny_model, waves
+from factories import tiny_model, tiny_sphere, waves
 from outcomes import Attack, judge
 
 import simvp_climate as sc
@@ -24,9 +24,9 @@ def data():
     return waves(times=16)
 
 
-def _train(task: dict, model: dict, config: dict):
+def _train(task: dict, base: sc.SimVPv2Config | sc.SimVPSphereConfig, model: dict, config: dict):
     task = sc.Task(**{**TASK, **task})
-    model = dataclasses.replace(tiny_model(), **model)
+    model = dataclasses.replace(base, **model)
     settings = dict(epochs=1, batch_size=8, progress=False, seed=0, precision="32-true")
     config = sc.TrainConfig(**{**settings, **config})
     return sc.train(
@@ -37,7 +37,9 @@ def _train(task: dict, model: dict, config: dict):
 def attack(seed: int) -> list[Attack]:
     """Return how a training with one or two strange settings ended."""
     rng = np.random.default_rng(seed)
-    types = {"Task": sc.Task, "SimVPv2Config": sc.SimVPv2Config, "TrainConfig": sc.TrainConfig}
+    base = tiny_sphere() if seed % 2 else tiny_model()
+    network = type(base).__name__
+    types = {"Task": sc.Task, network: type(base), "TrainConfig": sc.TrainConfig}
     fields = [(name, field.name) for name, kind in types.items() for field in dataclasses.fields(kind)]
     fields = [field for field in fields if field not in SLOW]
     changes: dict[str, dict] = {name: {} for name in types}
@@ -49,7 +51,7 @@ def attack(seed: int) -> list[Attack]:
         described.append(f"{name}({field}={value!r})")
 
     def train():
-        forecaster = _train(changes["Task"], changes["SimVPv2Config"], changes["TrainConfig"])
+        forecaster = _train(changes["Task"], base, changes[network], changes["TrainConfig"])
         return forecaster(data()) if not forecaster.task.inputs else None
 
     def is_right(result):
