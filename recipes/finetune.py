@@ -40,7 +40,7 @@ def main(
 ) -> None:
     """Continue training a forecaster, and score it beside the one it started from."""
     folder = common.check_folder(out, resume)
-    before = sc.Forecaster.load(pretrained, device) if pretrained else sc.open_pretrained("sample", device)
+    before = sc.Forecaster.load(pretrained, device) if pretrained else sc.open_pretrained("sample-simvpv2", device)
     train, valid, test = common.open_periods(before.task, data, train_until, valid_until, common.SAMPLE_PERIODS)
     after = sc.train(
         before.task,

@@ -10,8 +10,9 @@ _FOLDER = Path(__file__).parents[1] / "pretrained"
 def open_pretrained(name: str, device: str = "auto") -> Forecaster:
     """Return a trained forecaster that comes with the package; it needs no internet connection.
 
-    The only one is "sample", trained on the simulated climate of `open_sample`: for examples and first steps, not for
-    real weather. A card in the package, `pretrained/sample.md`, gives its data, periods, skill and limits.
+    "sample" is trained on the simulated climate of `open_sample`: for examples and first steps, not for real weather.
+    "sample-simvpv2" is its predecessor with the network as published, SimVPv2. Cards in the package,
+    `pretrained/<name>.md`, give data, periods, skill and limits.
 
     Parameters
     ----------

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import simvp_climate as sc
+from simvp_climate.networks.simvp_sphere import SimVPSphere
 from simvp_climate.networks.simvp_v2 import SimVPv2
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +57,7 @@ def test_forecast_and_map_without_a_network(tmp_path):
 
 def test_an_unknown_name_lists_the_known_names():
     for name in ("era5", "../sample/sample", "sample.safetensors", ""):
-        with pytest.raises(ValueError, match=rf"{re.escape(repr(name))}: the package has \['sample'\]"):
+        with pytest.raises(ValueError, match=rf"{re.escape(repr(name))}: the package has \['sample', 'sample-simvpv2'\]"):
             sc.open_pretrained(name)
 
 
@@ -64,7 +65,7 @@ def test_the_forecaster_beats_persistence_on_the_test_period(pretrained):
     test = sc.open_sample().sel(time=TEST)
     scores = sc.score(pretrained(test, every="10D", horizon=4), test, metrics=["rmse"])
     for name in pretrained.task.variables:
-        ours, persistence = (scores[name].sel(system=system).values.ravel() for system in ("SimVPv2", "persistence"))
+        ours, persistence = (scores[name].sel(system=system).values.ravel() for system in ("SimVPSphere", "persistence"))
         assert ours.shape == (4,) and (ours < persistence).all()
 
 
@@ -81,11 +82,19 @@ def test_provenance_excludes_the_test_period(pretrained):
 def test_the_card_describes_the_file(pretrained):
     file, card = FOLDER / "sample.safetensors", (FOLDER / "sample.md").read_text(encoding="utf-8")
     assert hashlib.sha256(file.read_bytes()).hexdigest() in card
-    assert len(file.read_bytes()) < 2.5e6
-    assert isinstance(pretrained.network, SimVPv2)
+    assert len(file.read_bytes()) < 3e6
+    assert isinstance(pretrained.network, SimVPSphere)
     assert f"{sum(value.numel() for value in pretrained.network.parameters()):,} parameters" in card
     for text in ("SIMULATED", "persistence", "climatology", "small scales", "Limits", "Apache-2.0", "seed"):
         assert text in card
+
+
+def test_the_predecessor_is_a_simvpv2_with_a_card():
+    file, card = FOLDER / "sample-simvpv2.safetensors", (FOLDER / "sample-simvpv2.md").read_text(encoding="utf-8")
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in card
+    predecessor = sc.open_pretrained("sample-simvpv2", device="cpu")
+    assert isinstance(predecessor.network, SimVPv2)
+    assert sc.Forecaster.load(file, "cpu").digest == predecessor.digest
 
 
 def card_scores() -> dict[str, dict[int, list[float]]]:
@@ -113,8 +122,8 @@ def test_scores_equal_those_of_the_card(pretrained):
     test = ds.sel(time=TEST)
     forecast = pretrained(test, every="12h", horizon=20)
     scores = sc.score(forecast, test, climatology=sc.baselines.climatology(ds.sel(time=slice(None, "2003-12"))))
-    columns = [("rmse", "SimVPv2"), ("rmse", "persistence"), ("rmse", "climatology")]
-    columns += [("acc", "SimVPv2"), ("acc", "persistence"), ("small_scale_variance", "SimVPv2")]
+    columns = [("rmse", "SimVPSphere"), ("rmse", "persistence"), ("rmse", "climatology")]
+    columns += [("acc", "SimVPSphere"), ("acc", "persistence"), ("small_scale_variance", "SimVPSphere")]
     for name, rows in card_scores().items():
         for hours, numbers in rows.items():
             for (metric, system), expected in zip(columns, numbers, strict=True):
@@ -126,7 +135,7 @@ def test_scores_equal_those_of_the_card(pretrained):
 def test_the_wheel_contains_file_and_card():
     """The patterns of package data in pyproject.toml match the files."""
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    for name in ("sample.safetensors", "sample.md"):
+    for name in ("sample.safetensors", "sample.md", "sample-simvpv2.safetensors", "sample-simvpv2.md"):
         assert (FOLDER / name).is_file()
         assert any(fnmatch.fnmatchcase(f"pretrained/{name}", pattern) for pattern in patterns["simvp_climate"]), name
 
