@@ -113,6 +113,7 @@ def test_check_of_clean_data(tmp_path):
     assert "z500" not in result.stdout
 
 
+@pytest.mark.slow
 def test_exit_status_of_check_follows_the_severity(tmp_path):
     gap = waves().isel(time=[*range(30), *range(32, 60)])
     gap.to_netcdf(tmp_path / "warning.nc")

@@ -55,6 +55,7 @@ def test_too_few_or_repeated_forecasters_are_errors(forecaster, other):
         ensemble([forecaster, other, forecaster], ds)
 
 
+@pytest.mark.slow
 def test_a_store_holds_the_same_ensemble(forecaster, other, states, tmp_path, monkeypatch):
     ds = waves()
     monkeypatch.setattr("simvp_climate.forecasting.hindcast._BATCH_BYTES", 1)  # one initialization at a time

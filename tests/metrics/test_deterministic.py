@@ -333,7 +333,7 @@ class TestMissingValues:
         # by hand: (1 * 2 + 3 * 1) / 3
         np.testing.assert_allclose(mae(forecast, truth, skipna=True).t2m, 5 / 3, rtol=1e-12)
 
-    @pytest.mark.parametrize("block_bytes", [2**25, 1])
+    @pytest.mark.parametrize("block_bytes", [2**25, pytest.param(1, marks=pytest.mark.slow)])
     def test_a_mask_needs_no_setting(self, golden, monkeypatch, block_bytes):
         monkeypatch.setattr(aggregation, "_BLOCK_BYTES", block_bytes)
         forecast, truth, clim = (ds[["2m_temperature"]] for ds in golden)

@@ -135,6 +135,7 @@ class TestLinearRegression:
             best = fit_linear_regression(train, clim, [lead], modes=32, ridge=ridges[int(np.argmin(errors))])
             np.testing.assert_allclose(result.operator[i], best.operator[0], atol=1e-10)
 
+    @pytest.mark.slow
     def test_several_variables_levels_and_blocks(self, monkeypatch):
         from simvp_climate.metrics.baselines import climatologies
 

@@ -12,6 +12,7 @@ from factories import assert_same_weights, quick, run, tiny_model, waves, weight
 from simvp_climate.processing.task import Task
 
 
+@pytest.mark.slow
 def test_overfits_four_windows():
     rng = np.random.default_rng(0)
     ds = waves(times=7)
