@@ -56,8 +56,9 @@ def test_forecast_and_map_without_a_network(tmp_path):
 
 
 def test_an_unknown_name_lists_the_known_names():
+    names = r"\['sample', 'sample-simvpv2'\]"
     for name in ("era5", "../sample/sample", "sample.safetensors", ""):
-        with pytest.raises(ValueError, match=rf"{re.escape(repr(name))}: the package has \['sample', 'sample-simvpv2'\]"):
+        with pytest.raises(ValueError, match=rf"{re.escape(repr(name))}: the package has {names}"):
             sc.open_pretrained(name)
 
 
@@ -65,7 +66,8 @@ def test_the_forecaster_beats_persistence_on_the_test_period(pretrained):
     test = sc.open_sample().sel(time=TEST)
     scores = sc.score(pretrained(test, every="10D", horizon=4), test, metrics=["rmse"])
     for name in pretrained.task.variables:
-        ours, persistence = (scores[name].sel(system=system).values.ravel() for system in ("SimVPSphere", "persistence"))
+        systems = ("SimVPSphere", "persistence")
+        ours, persistence = (scores[name].sel(system=system).values.ravel() for system in systems)
         assert ours.shape == (4,) and (ours < persistence).all()
 
 
