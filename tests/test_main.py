@@ -107,7 +107,7 @@ def test_check_of_clean_data(tmp_path):
     result = check(tmp_path / "store.zarr")
     assert result.returncode == 0 and result.stderr == ""
     assert result.stdout.startswith("check: nothing found\n")
-    assert "37 of 12 states in and 12 out, 6h apart" in result.stdout
+    assert "53 of 4 states in and 4 out, 6h apart" in result.stdout
     result = check(tmp_path / "store.zarr", "--variables", "t2m", "--history", "3", "--horizon", "2", "--step", "12h")
     assert result.returncode == 0 and "52 of 3 states in and 2 out, 12h apart" in result.stdout  # 60 - 2 * 4
     assert "z500" not in result.stdout
@@ -120,9 +120,9 @@ def test_exit_status_of_check_follows_the_severity(tmp_path):
     gap.assign(t2m=gap["t2m"].assign_attrs(units="degC")).to_netcdf(tmp_path / "error.nc")
     assert check(tmp_path / "warning.nc").returncode == 0
     assert check(tmp_path / "warning.nc", "--strict").returncode == 1
-    result = check(tmp_path / "error.nc", "--html", tmp_path / "report.html", "--history", 4)
+    result = check(tmp_path / "error.nc", "--html", tmp_path / "report.html", "--history", 5)
     assert result.returncode == 1 and 'ds["t2m"].attrs["units"] = "K"' in result.stdout
-    assert "4 states in and 12 out" in result.stdout
+    assert "5 states in and 4 out" in result.stdout
     page = (tmp_path / "report.html").read_text()
     assert page.startswith("<!DOCTYPE html>") and "units-mislabeled" in page
     assert sorted(path.name for path in tmp_path.iterdir()) == ["error.nc", "report.html", "warning.nc"]
