@@ -152,6 +152,10 @@ def test_demo_reaches_its_targets(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "z500 beats persistence at every lead; beats climatology up to day 5." in result.stdout
     assert "t2m beats persistence at every lead" in result.stdout
+    with xr.open_dataset(tmp_path / "scores.nc") as scores:
+        z500 = scores["z500"].sel(system="SimVPSphere", lead_time=["1D", "3D", "5D"])
+        assert (z500.sel(metric="rmse") <= [130, 370, 530]).all()
+        assert (z500.sel(metric="small_scale_variance") > 0.6).all()
 
 
 def run(*options, status=0):
