@@ -93,6 +93,11 @@ class SimVPv2Config:
         if not isinstance(self.predict, str) or self.predict not in ("change", "state"):
             raise ValueError(f"predict={self.predict!r} must be 'change' or 'state'.")
 
+    @staticmethod
+    def published() -> "SimVPv2Config":
+        """Return the network of OpenSTL's t2m benchmark, with 12 states in and out: 12.8 M parameters."""
+        return SimVPv2Config(padding="zeros", predict="state")
+
 
 def _is_finite(value: object) -> bool:
     """Return whether a value is a finite number that a float can hold."""

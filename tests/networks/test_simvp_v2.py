@@ -28,6 +28,13 @@ def test_parameter_counts_are_the_published_ones(history, channels, hidden_time,
     assert sum(value.numel() for value in network.parameters()) == published
 
 
+def test_the_published_network_has_its_parameters_and_predicts_states():
+    config = SimVPv2Config.published()
+    network = SimVPv2(config, history=12, channels=1)
+    assert sum(weight.numel() for weight in network.parameters()) == 12_758_305
+    assert (config.padding, config.predict, config.drop_path) == ("zeros", "state", 0.1)
+
+
 @pytest.mark.parametrize("padding", PADDING_MODES[1:])
 @pytest.mark.parametrize(("layers", "stride"), [(2, 2), (4, 4)])
 def test_shifting_the_input_in_longitude_shifts_the_output(layers, stride, padding):
