@@ -6,14 +6,14 @@ latitude-weighted.
 
 Model: SimVPSphere, 64 channels on the full grid, 256 in the translator (twelve blocks), 15 million weights. It takes
 four states and predicts the next four, as changes from the last one.
-Schedule: 50 epochs in batches of 16; Muon, learning rate of AdamW's weights up to 4e-3 in the first tenth of the
-steps, then down to zero along a cosine; a rollout of five network calls, five days, in the last quarter of the steps.
+Schedule: 50 epochs in batches of 16; Muon, learning rate up to 4e-3 in the first tenth of the steps, then down to zero
+along a cosine; a rollout of five network calls, five days, in the last quarter of the steps.
 Geopotential and temperature have weight 2. The exponential moving average of the weights is kept.
 
 Target: z500 RMSE of 200 and 390 m2 s-2 at 3 and 5 days, in a day on one GPU. Rasp and Thuerey (2021) publish 314 and
-561 trained on ERA5 alone, 268 and 499 with pretraining on CMIP. Neither errors nor time were measured: the data were
-not available. Network and optimizer are those that were best on a simulated climate (docs/ablation.md), at a larger
-size; the learning rate is half of the best one there, a guess for so many steps.
+561 trained on ERA5 alone, 268 and 499 with pretraining on CMIP. Not verified here: neither errors nor time were
+measured, for want of the data. Network and optimizer are those that were best on a simulated climate
+(docs/ablation.md), at a larger size; the learning rate is half of the best one there, a guess for so many steps.
 
 Run it on one GPU, or on several with `torchrun --nproc-per-node=4 recipes/weatherbench.py ...`. After a time limit,
 repeat the command with --resume. Copy remote stores, and stores with 13 levels in a chunk, with `sc.cache` first.
