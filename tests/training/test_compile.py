@@ -31,6 +31,7 @@ def traced(monkeypatch):
     return traced
 
 
+@pytest.mark.slow
 def test_a_traced_network_trains_exports_and_resumes_as_any_other(traced, tmp_path, monkeypatch):
     ds, settings = waves(times=11), dict(epochs=2, batch_size=4, learning_rate=1e-2)  # two batches of 4 windows
     model = tiny_model(padding="sphere", drop_path=0.3)

@@ -1,6 +1,7 @@
 """Training networks of another kind: the contract, what a run records, resume, fine-tuning, and the errors."""
 
 import dataclasses
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -124,6 +125,7 @@ def test_a_stopped_run_resumes_exactly_and_refuses_another_network(tmp_path, mon
     assert whole.provenance["epochs"] == resumed.provenance["epochs"]
 
 
+@pytest.mark.skipif(version("safetensors") < "0.7", reason="older safetensors have no complex numbers")
 def test_complex_and_shared_weights_are_trained_averaged_and_saved(tmp_path):
     forecaster = run(model=ComplexGlobal, config=quick(epochs=2, learning_rate=1e-2))
     assert (weights(forecaster)["weight"].imag != 0).any()

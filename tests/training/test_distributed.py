@@ -146,6 +146,7 @@ def test_two_processes_train_the_network_for_the_sphere_and_resume(tmp_path, str
 
 
 @needs_sharding
+@pytest.mark.slow
 def test_sharded_weights_train_and_resume_as_whole_ones(tmp_path, one):
     run(tmp_path / "sharded", 2, strategy="fsdp", stop="epoch")
     saved = torch.load(tmp_path / "sharded" / "training.pt", weights_only=True)
