@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from simvp_climate.networks.padding import pad
+from simvp_climate.networks.padding import PADDING_MODES, pad
 
 MAX_CHANNELS = 2**20  # also the largest number of layers; no product of such sizes overflows
 
@@ -26,6 +26,12 @@ def check_integer(name: str, value: object, minimum: int, multiple: int = 1) -> 
     if value > MAX_CHANNELS:
         raise ValueError(f"{name}={value!r} must be at most {MAX_CHANNELS}.")
     return int(value)
+
+
+def check_padding(padding: object) -> None:
+    """Raise ValueError if a setting is no padding mode and not "auto", which training resolves."""
+    if not isinstance(padding, str) or padding not in ("auto", *PADDING_MODES):
+        raise ValueError(f"padding={padding!r} must be 'auto' or one of {PADDING_MODES}.")
 
 
 def check_inputs(network: nn.Module, x_BTCHW: Tensor, f_BTFHW: Tensor | None) -> None:

@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from simvp_climate.networks.layers import PaddedConv, check_inputs, check_integer, run_module
-from simvp_climate.networks.padding import PADDING_MODES
+from simvp_climate.networks.layers import PaddedConv, check_inputs, check_integer, check_padding, run_module
 from simvp_climate.networks.shape import NetworkShape
 
 
@@ -55,8 +54,7 @@ class SimVPSphereConfig:
             object.__setattr__(self, name, check_integer(name, getattr(self, name), 1))
         if not isinstance(self.position_field, bool):
             raise ValueError(f"position_field={self.position_field!r} must be True or False.")
-        if not isinstance(self.padding, str) or self.padding not in ("auto", *PADDING_MODES):
-            raise ValueError(f"padding={self.padding!r} must be 'auto' or one of {PADDING_MODES}.")
+        check_padding(self.padding)
 
     @staticmethod
     def small() -> "SimVPSphereConfig":

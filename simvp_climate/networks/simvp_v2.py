@@ -27,9 +27,9 @@ from simvp_climate.networks.layers import (
     PixelShuffleConv,
     check_inputs,
     check_integer,
+    check_padding,
     run_module,
 )
-from simvp_climate.networks.padding import PADDING_MODES
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,7 @@ class SimVPv2Config:
             raise ValueError(f"mlp_ratio={self.mlp_ratio!r} {rule} with hidden_time={self.hidden_time}.")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path={self.drop_path!r} must be at least 0 and below 1.")
-        if not isinstance(self.padding, str) or self.padding not in ("auto", *PADDING_MODES):
-            raise ValueError(f"padding={self.padding!r} must be 'auto' or one of {PADDING_MODES}.")
+        check_padding(self.padding)
         if not isinstance(self.predict, str) or self.predict not in ("change", "state"):
             raise ValueError(f"predict={self.predict!r} must be 'change' or 'state'.")
 
