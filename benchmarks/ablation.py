@@ -1,6 +1,8 @@
 """Measure what each setting changes on a simulated climate, and compare all with the published configuration.
 
-    python benchmarks/ablation.py ablation --data gcm.zarr --out runs      one setting changed at a time, scored on 2004
+    python benchmarks/ablation.py network --data gcm.zarr --out runs       one part of the default network or training
+                                                                           changed at a time, scored on 2004
+    python benchmarks/ablation.py ablation --data gcm.zarr --out runs      one setting of SimVPv2 changed, on 2004
     python benchmarks/ablation.py tuning --data gcm.zarr --out runs        learning rates and lengths, scored on 2004
     python benchmarks/ablation.py headline --data gcm.zarr --out runs      the three systems, scored on 2005
     python benchmarks/ablation.py forcings --ncep ncep.zarr --out runs     forcings on data with a diurnal cycle
@@ -20,11 +22,13 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+import ablation_networks
 import numpy as np
 import typer
 import xarray as xr
@@ -46,7 +50,7 @@ class Setup:
     variables: tuple[str, ...]
     history: int
     forcings: tuple[str, ...]
-    model: sc.SimVPv2Config
+    model: sc.SimVPv2Config | sc.SimVPSphereConfig | Callable[[sc.NetworkShape], object]
     config: sc.TrainConfig
     share: float = 1.0
     pretrained: str | None = None
@@ -61,9 +65,9 @@ class Setup:
         for name, value in changes.items():
             owners = (owner for owner in ("model", "config") if hasattr(getattr(self, owner), name))
             changes_by_owner[next(owners, "setup")][name] = value
-        model = replace(self.model, **changes_by_owner["model"])
+        model = replace(self.model, **changes_by_owner["model"]) if changes_by_owner["model"] else self.model
         config = replace(self.config, **changes_by_owner["config"])
-        return replace(self, model=model, config=config, **changes_by_owner["setup"])
+        return replace(self, **{"model": model, "config": config, **changes_by_owner["setup"]})
 
 
 # 0.72 M parameters, an eighteenth of the published size: a CPU trains it in minutes
@@ -118,6 +122,39 @@ ABLATION = {
     "rollout of two calls in the last quarter": REFERENCE.change(rollout=2),
     "history 2": REFERENCE.change(history=2),
     "history 12": REFERENCE.change(history=12),
+}
+# the default network as in `rivals.py`: three quarters of the steps train one call, the last quarter two
+DEFAULT = Setup(
+    FIVE_VARIABLES,
+    4,
+    (),
+    ablation_networks.CONFIG,
+    sc.TrainConfig(**{**TRAINING, "batch_size": 4, "optimizer": "muon"}, learning_rate=8e-3, rollout=2),
+)
+with_blocks = ablation_networks.with_blocks
+NETWORK_PARTS = {
+    "default": DEFAULT,
+    "AdamW": DEFAULT.change(optimizer="adamw"),
+    "AdamW, learning rate 0.004": DEFAULT.change(optimizer="adamw", learning_rate=4e-3),
+    "learning rate 0.016": DEFAULT.change(learning_rate=16e-3),
+    "batches of 2": DEFAULT.change(batch_size=2),
+    "batches of 8": DEFAULT.change(batch_size=8),
+    "no average of weights": DEFAULT.change(ema_decay=0.0),
+    "no rollout in training": DEFAULT.change(rollout=1),
+    "rollout of up to three calls": DEFAULT.change(rollout=3),
+    "weight 3 on z500, t2m": DEFAULT.change(variable_weights=WEIGHT_3),
+    "history 2": DEFAULT.change(history=2),
+    "no position field": DEFAULT.change(position_field=False),
+    "no mean field": DEFAULT.change(model=ablation_networks.without_mean_field),
+    "no skip connection": DEFAULT.change(model=ablation_networks.without_skip),
+    "changes of state as inputs too": DEFAULT.change(model=ablation_networks.with_changes_of_state),
+    "each state encoded alone": DEFAULT.change(model=ablation_networks.encoding_each_state_alone),
+    "batch norm in every block": DEFAULT.change(model=with_blocks(ablation_networks.with_batch_norm)),
+    "plain residual blocks": DEFAULT.change(model=with_blocks(ablation_networks.plain_block)),
+    "SimVPv2's attention blocks": DEFAULT.change(model=with_blocks(ablation_networks.attention_block)),
+    "a spectral block in the middle": DEFAULT.change(model=ablation_networks.with_spectral_block),
+    "32 channels in the skip connection": DEFAULT.change(hidden_space=32),
+    "sphere padding": DEFAULT.change(padding="sphere"),
 }
 PERIODIC = SIMVP_CLIMATE.change(padding="periodic")
 LONG = PERIODIC.change(learning_rate=8e-3, epochs=2)
@@ -193,7 +230,14 @@ TRANSFER = {
     "a tenth, from scratch": TENTH,
     "a tenth, pretrained": TENTH.change(pretrained="pretraining"),
 }
-EXPERIMENTS = {"ablation": ABLATION, "tuning": TUNING, "headline": HEADLINE, "forcings": FORCINGS, "transfer": TRANSFER}
+EXPERIMENTS = {
+    "network": NETWORK_PARTS,
+    "ablation": ABLATION,
+    "tuning": TUNING,
+    "headline": HEADLINE,
+    "forcings": FORCINGS,
+    "transfer": TRANSFER,
+}
 
 Folder = Annotated[Path, typer.Option()]
 app = typer.Typer(add_completion=False, help=__doc__.splitlines()[0])
@@ -342,6 +386,12 @@ def run_all(experiment: str, data: Path, out: Path, seeds: int, jobs: int, names
 
 
 @app.command()
+def network(data: Folder, out: Folder, seeds: int = 1, jobs: int = 2, only: list[str] | None = None):
+    """Change one part of the default network or its training at a time."""
+    run_all("network", data, out, seeds, jobs, only or [])
+
+
+@app.command()
 def ablation(data: Folder, out: Folder, seeds: int = 3, jobs: int = 2, only: list[str] | None = None):
     """Change one setting at a time."""
     run_all("ablation", data, out, seeds, jobs, only or [])
@@ -372,25 +422,39 @@ def transfer(data: Folder, ncep: Folder, out: Folder, seeds: int = 3, jobs: int 
     run_all("transfer", ncep, out, seeds, jobs, [name for name in TRANSFER if name != "pretraining"])
 
 
+def long_forecasts(forecaster: sc.Forecaster, truth: xr.Dataset, days: int = 90) -> dict:
+    """Compare forecasts from four times of a year with the truth of that year, both in their last 30 days.
+
+    Return {variable: {"drift": largest difference of the global means, "variance": mean ratio, "finite": bool}}.
+    """
+    year = truth.indexes["time"][0].year
+    starts = truth["time"].sel(time=[f"{year}-{day}T00" for day in ("01-15", "04-01", "07-01", "10-01")])
+    starts = starts[starts + np.timedelta64(days, "D") <= truth["time"][-1]]
+    forecast = forecaster(truth, init_times=starts, horizon=days * 4)
+    late = forecast.isel(lead_time=slice(-120, None))
+    truth = truth.sel(time=late["valid_time"])
+    weight = sc.metrics.latitude_weights(truth["latitude"])
+    results = {}
+    for name in TWO_VARIABLES:
+        means = [x[name].weighted(weight).mean(("lead_time", "latitude", "longitude")) for x in (late, truth)]
+        spreads = [x[name].var(("lead_time", "longitude")).weighted(weight).mean() for x in (late, truth)]
+        results[name] = {
+            "drift": float(abs(means[0] - means[1]).max()),
+            "variance": float(spreads[0] / spreads[1]),
+            "finite": bool(np.isfinite(forecast[name]).all()),
+        }
+    return results
+
+
 @app.command()
 def drift(data: Folder, out: Folder, days: int = 90, runs: str = "headline-*", year: int = 2005):
     """Print the drift and variance of 90-day forecasts by trained forecasters, from four times of a year."""
     for path in sorted(out.glob(f"{runs}.safetensors")):
         forecaster = sc.Forecaster.load(path, device="cpu")
-        test = sc.open_dataset(data, forecaster.task.variables).sel(time=str(year))
-        starts = test["time"].sel(time=[f"{year}-{day}" for day in ("01-15", "04-01", "07-01", "10-01")])
-        starts = starts[starts + np.timedelta64(days, "D") <= test["time"][-1]]
-        forecast = forecaster(test, init_times=starts, horizon=days * 4)
-        late = forecast.isel(lead_time=slice(-120, None))  # the last 30 days
-        truth = test.sel(time=late["valid_time"])
-        weight = sc.metrics.latitude_weights(test["latitude"])
-        for name in TWO_VARIABLES:
-            finite = bool(np.isfinite(forecast[name]).all())
-            means = [x[name].weighted(weight).mean(("lead_time", "latitude", "longitude")) for x in (late, truth)]
-            spreads = [x[name].var(("lead_time", "longitude")).weighted(weight).mean() for x in (late, truth)]
-            worst = float(abs(means[0] - means[1]).max())
-            print(f"{path.stem}: {name} finite {finite}, drift of the mean at most {worst:.2f}, "
-                  f"variance {float(spreads[0] / spreads[1]):.2f} of that of the truth")  # fmt: skip
+        truth = sc.open_dataset(data, forecaster.task.variables).sel(time=str(year))
+        for name, result in long_forecasts(forecaster, truth, days).items():
+            print(f"{path.stem}: {name} finite {result['finite']}, drift of the mean at most {result['drift']:.2f}, "
+                  f"variance {result['variance']:.2f} of that of the truth")  # fmt: skip
 
 
 @app.command()

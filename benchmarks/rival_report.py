@@ -33,6 +33,10 @@ budget of processor time, loader included, and keeps the last weights. "CPU s" i
 ![Error against processor time and sharpness](rivals.png)
 """
 
+DRIFT = """Forecasts from 15 January, 1 April, 1 July and 1 October, and the truth, both in the last 30 of 90 days.
+**Drift** is the largest difference of their global means over starts and seeds, in units of the variable; **variance**
+is that along time and longitude, forecast divided by truth."""
+
 Results = dict[tuple[str, float], list[dict]]
 
 
@@ -170,6 +174,21 @@ def time_to_reach(goal: float, errors: list[float], seconds: list[float]) -> str
     return f"more than {seconds[-1]:.0f}"
 
 
+def drift_table(groups: Results, names: list[str], variables: tuple[str, ...]) -> str:
+    """Return, from forecasts of 90 days, the largest drift of all seeds and the mean variance."""
+    rows = []
+    for name in names:
+        for budget in budgets_of(groups):
+            runs = [run["long_forecasts"] for run in groups.get((name, budget), []) if "long_forecasts" in run]
+            if not runs:
+                continue
+            drifts = [f"{max(run[x]['drift'] for run in runs):.{digits(x)}f}" for x in variables]
+            variances = [f"{statistics.mean(run[x]['variance'] for run in runs):.2f}" for x in variables]
+            rows.append([name, f"{budget:g}", str(len(runs)), *drifts, *variances])
+    head = ["", "CPU s", "seeds", *(f"drift of {x}" for x in variables), *(f"variance of {x}" for x in variables)]
+    return as_table(head, rows) if rows else ""
+
+
 def rate_table(results: list[dict], names: list[str], variables: tuple[str, ...]) -> str:
     """Return the errors at every learning rate that was tried."""
     rows = []
@@ -199,6 +218,8 @@ def write_page(
         parts.append(ratio_table(comparisons[stage], groups, own, variables))
         if times := time_table(groups, own, variables):
             parts += [f"Processor time in s to reach the best rival's error of {BEST_OF:g} CPU-s:", times]
+        if drifts := drift_table(groups, names, variables):
+            parts += [f"### {TITLES[stage]}: forecasts of 90 days", DRIFT, drifts]
         for budget in budgets_of(groups):
             parts.append(f"### {TITLES[stage]}: {budget:g} CPU-s")
             parts += budget_tables(groups, budget, names, variables)

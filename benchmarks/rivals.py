@@ -263,6 +263,8 @@ def measure(job: Job, data: Path, out: Path, every: int) -> dict:
     forecast = forecast_year(forecaster, truth, every)
     if job.stage != "rates":
         save_packed(forecast[list(VARIABLES)], path.with_suffix(".nc"))
+    if job.stage == "test":
+        result["long_forecasts"] = ablation.long_forecasts(forecaster, truth)
     climatology = sc.baselines.climatology(train)
     return {**result, "scores": scores(forecast.assign_attrs(system="forecast"), truth, climatology)}
 

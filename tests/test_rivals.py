@@ -136,6 +136,9 @@ def test_the_report_compares_with_the_rival_that_is_best_at_each_lead(rivals, tm
             for ratio in (0.9, 1.0)
         ]
     }
+    long = {name: {"drift": drift, "variance": 0.9} for name, drift in (("z500", 41.6), ("t2m", 0.3))}
+    longer = {name: {"drift": 2 * x["drift"], "variance": 0.8} for name, x in long.items()}
+    runs[0]["long_forecasts"], runs[1]["long_forecasts"] = long, longer
     page = tmp_path / "rivals.md"
     arguments = ["ours", "ResNet", "SFNO", "ViT"], ["ours"], ("z500", "t2m")
     report.write_page(page, {"run": groups}, {"run": comparisons}, runs[:2], *arguments)
@@ -145,6 +148,7 @@ def test_the_report_compares_with_the_rival_that_is_best_at_each_lead(rivals, tm
     # halfway between 100 and 50 on a logarithmic axis is 70.7; 75 is reached after share log(4/3) / log(2)
     expected = math.exp(math.log(100) + math.log(6) * math.log(4 / 3) / math.log(2))
     assert f"| ours | z500 | {expected:.0f} | {expected:.0f} | {expected:.0f} |" in lines
+    assert "| ours | 100 | 2 | 83 | 0.60 | 0.85 | 0.85 |" in lines
     report.draw(tmp_path / "rivals.png", groups, *arguments)
     report.write_csv(tmp_path / "scores.csv", {"run": groups})
     assert "run,ours,600.0,1,32-true,z500,rmse,24,50,45.0,55.0" in (tmp_path / "scores.csv").read_text()
