@@ -223,7 +223,26 @@ FORCINGS = {
 }
 INSOLATION = NCEP.change(forcings=("insolation",), epochs=4)
 TENTH = INSOLATION.change(share=0.1, epochs=40)  # the same number of steps as with all data
+# the same with the default network and training
+DEFAULT_INSOLATION = INSOLATION.change(
+    model=sc.SimVPSphereConfig(), optimizer="muon", learning_rate=8e-3, batch_size=4, rollout=2
+)
+DEFAULT_TENTH = DEFAULT_INSOLATION.change(share=0.1, epochs=40)
+PRETRAINED_TENTH = DEFAULT_TENTH.change(pretrained="default network, pretraining")
 TRANSFER = {
+    "default network, pretraining": DEFAULT_INSOLATION.change(epochs=2, rollout=1),
+    "default network, all data, from scratch": DEFAULT_INSOLATION,
+    "default network, all data, pretrained": DEFAULT_INSOLATION.change(
+        pretrained="default network, pretraining", learning_rate=2e-3
+    ),
+    **{
+        f"default network, a tenth, from scratch, learning rate {rate:g}": DEFAULT_TENTH.change(learning_rate=rate)
+        for rate in (8e-3, 2e-3)
+    },
+    **{
+        f"default network, a tenth, pretrained, learning rate {rate:g}": PRETRAINED_TENTH.change(learning_rate=rate)
+        for rate in (8e-3, 2e-3, 5e-4)
+    },
     "pretraining": INSOLATION.change(epochs=2),  # on global temperature of the simulated climate
     # its counterpart from scratch is "insolation" of `forcings`
     "all data, pretrained": INSOLATION.change(pretrained="pretraining"),
@@ -321,7 +340,7 @@ def split_ncep(data: Path, setup: Setup) -> tuple[xr.Dataset, xr.Dataset, xr.Dat
 def measure(experiment: str, name: str, seed: int, data: Path, out: Path) -> dict:
     """Train a setup with one seed, save the forecaster and return its scores."""
     setup = EXPERIMENTS[experiment][name].change(seed=seed)
-    real = experiment in ("forcings", "transfer") and name != "pretraining"
+    real = experiment in ("forcings", "transfer") and not name.endswith("pretraining")
     train, valid, test = (split_ncep if real else split_climate)(data, setup)
     pretrained = None
     if setup.pretrained is not None:
@@ -416,10 +435,16 @@ def forcings(ncep: Folder, out: Folder, seeds: int = 3, jobs: int = 2, only: lis
 
 
 @app.command()
-def transfer(data: Folder, ncep: Folder, out: Folder, seeds: int = 3, jobs: int = 2):
+def transfer(
+    data: Folder, ncep: Folder, out: Folder, seeds: int = 3, jobs: int = 2, only: list[str] | None = None
+):  # fmt: skip
     """Train on the simulated climate, then fine-tune on the NCEP series."""
-    run_all("transfer", data, out, seeds, jobs, ["pretraining"])
-    run_all("transfer", ncep, out, seeds, jobs, [name for name in TRANSFER if name != "pretraining"])
+    names = [name for name in TRANSFER if name in only] if only else list(TRANSFER)
+    first = [name for name in names if name.endswith("pretraining")]
+    if first:
+        run_all("transfer", data, out, seeds, jobs, first)
+    if later := [name for name in names if name not in first]:
+        run_all("transfer", ncep, out, seeds, jobs, later)
 
 
 def long_forecasts(forecaster: sc.Forecaster, truth: xr.Dataset, days: int = 90) -> dict:
