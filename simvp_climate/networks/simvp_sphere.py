@@ -43,7 +43,7 @@ class SimVPSphereConfig:
         If a setting is out of range.
     """
 
-    hidden_space: int = 16
+    hidden_space: int = 32
     hidden_time: int = 64
     blocks: int = 8
     position_field: bool = True
@@ -64,7 +64,7 @@ class SimVPSphereConfig:
     @staticmethod
     def medium() -> "SimVPSphereConfig":
         """Return a network of 3.2 M parameters for five variables on 32 x 64 cells."""
-        return SimVPSphereConfig(hidden_space=32, hidden_time=128, blocks=10)
+        return SimVPSphereConfig(hidden_space=48, hidden_time=128, blocks=10)
 
     @staticmethod
     def large() -> "SimVPSphereConfig":
@@ -153,8 +153,8 @@ class GatedBlock(nn.Module):
         super().__init__()
         self.value_and_gate = PaddedConv(width, 2 * width, 3, padding)
         self.mix = nn.Conv2d(width, width, 1)
-        # near zero: at first every block passes its input on, which makes norms dispensable (arXiv:2103.17239)
-        self.scale = nn.Parameter(torch.full((width,), 0.01))
+        # small: at first every block nearly passes its input on, which makes norms dispensable (arXiv:2103.17239)
+        self.scale = nn.Parameter(torch.full((width,), 0.1))
         for conv in (self.value_and_gate, self.mix):
             # normal with variance 2 / fan_in (He et al., arXiv:1502.01852)
             nn.init.normal_(conv.weight, std=math.sqrt(2 / (conv.in_channels * conv.kernel_size[0] ** 2)))

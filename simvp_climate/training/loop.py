@@ -396,8 +396,7 @@ def _make_optimizer(network: nn.Module, config: TrainConfig, fabric: Fabric) -> 
     fused = fabric.device.type in ("cpu", "cuda") and config.precision != "16-mixed"
     fused = fused and not any(parameter.is_complex() for parameter in network.parameters())
     if config.optimizer == "muon":
-        dtype = torch.float32 if config.precision == "32-true" else torch.bfloat16
-        return Muon(network, config.learning_rate, config.weight_decay, fused=fused, dtype=dtype)
+        return Muon(network, config.learning_rate, config.weight_decay, fused=fused)
     optimizer = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
     return optimizer(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
 

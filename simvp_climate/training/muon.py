@@ -1,8 +1,9 @@
-"""Muon: gradient steps whose matrices have equal singular values, for the hidden layers; AdamW for all other weights.
+"""Muon: gradient steps whose matrices have equal singular values, for dense layers; AdamW for all other weights.
 
 After K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024,
 https://kellerjordan.github.io/posts/muon/). `torch.optim.Muon` exists from PyTorch 2.9 on, for matrices only; here the
-weights of a convolution are a matrix with a row for each output channel.
+weights of a convolution are a matrix with a row for each output channel. Unlike in language models, the first and last
+layers take Muon too: they are convolutions, and the first gains most (docs/ablation.md).
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-MIN_CHANNELS = 32  # of input and output: narrower layers, such as those at the edge of a network, take AdamW
+MIN_SIZE = 16  # rows and columns of a matrix; smaller ones take AdamW
 RATE_FACTOR = 2.5  # learning rate of Muon, as a multiple of that of AdamW
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan's quintic iteration
 _ITERATIONS = 5
@@ -18,21 +19,18 @@ _MOMENTUM = 0.95
 
 
 class Muon(torch.optim.AdamW):
-    """Muon with `RATE_FACTOR` times the learning rate for the hidden weights of a network, AdamW for the others."""
+    """Muon with `RATE_FACTOR` times the learning rate for the matrices of a network, AdamW for the others."""
 
-    def __init__(
-        self, network: nn.Module, learning_rate: float, weight_decay: float, *, fused: bool, dtype: torch.dtype
-    ):
-        hidden = hidden_weights(network)
-        identities = {id(weight) for weight in hidden}
+    def __init__(self, network: nn.Module, learning_rate: float, weight_decay: float, *, fused: bool):
+        chosen = matrices(network)
+        identities = {id(weight) for weight in chosen}
         others = [weight for weight in network.parameters() if id(weight) not in identities]
         groups = [
             {"params": others, "muon": False, "rate_factor": 1.0},
-            {"params": hidden, "muon": True, "rate_factor": RATE_FACTOR, "lr": RATE_FACTOR * learning_rate},
+            {"params": chosen, "muon": True, "rate_factor": RATE_FACTOR, "lr": RATE_FACTOR * learning_rate},
         ]
         groups = [group for group in groups if group["params"]]
         super().__init__(groups, lr=learning_rate, weight_decay=weight_decay, fused=fused)
-        self.dtype = dtype  # of the matrix products
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None) -> None:  # type: ignore[override]
@@ -46,16 +44,16 @@ class Muon(torch.optim.AdamW):
             self.param_groups = groups
         for group in groups:
             if group["muon"]:
-                self._step_hidden(group)
+                self._step_matrices(group)
 
-    def _step_hidden(self, group: dict) -> None:
-        """Update the hidden weights, all of one shape together."""
+    def _step_matrices(self, group: dict) -> None:
+        """Update the matrices, all of one shape together."""
         weights_by_shape: dict[tuple[int, int], list[Tensor]] = {}
         for weight in group["params"]:
             if weight.grad is not None:
                 weights_by_shape.setdefault((len(weight), weight[0].numel()), []).append(weight)
         for (rows, columns), weights in weights_by_shape.items():
-            directions = torch.stack([self._direction(weight).flatten(1).to(self.dtype) for weight in weights])
+            directions = torch.stack([self._direction(weight).flatten(1).float() for weight in weights])
             rate = group["lr"] * max(1, rows / columns) ** 0.5
             for weight, step in zip(weights, orthogonalize(directions), strict=True):
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
@@ -79,15 +77,24 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     x = matrices / (torch.linalg.matrix_norm(matrices, keepdim=True) + 1e-7)
     if is_tall := x.shape[-2] > x.shape[-1]:
         x = x.mT
-    for _ in range(_ITERATIONS):
-        # a x + (b x x' + c (x x')^2) x
-        squares = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(squares, squares, squares, beta=b, alpha=c), x, beta=a)
+    # An iteration is x -> p x with p = a + b g + c g g, where g = x x' becomes p g p. So all can be done on g, whose
+    # rows are shorter, and their product is applied to x once.
+    gram, product = x @ x.mT, None
+    for iteration in range(_ITERATIONS):
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = polynomial if product is None else polynomial @ product
+        if iteration < _ITERATIONS - 1:
+            gram = polynomial @ gram @ polynomial
+    x = product @ x
     return x.mT if is_tall else x
 
 
-def hidden_weights(network: nn.Module) -> list[Tensor]:
-    """Return the weights of all dense layers and convolutions with at least `MIN_CHANNELS` inputs and outputs."""
+def matrices(network: nn.Module) -> list[Tensor]:
+    """Return the weights of all dense layers and convolutions with at least `MIN_SIZE` rows and columns.
+
+    Depthwise convolutions have no matrices: their channels do not mix.
+    """
     layers = (module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear))
-    dense = (layer.weight for layer in layers if getattr(layer, "groups", 1) == 1)
-    return [weight for weight in dense if min(weight.shape[:2]) >= MIN_CHANNELS]
+    weights = (layer.weight for layer in layers if layer.weight.shape[1] > 1)
+    return [weight for weight in weights if min(len(weight), weight[0].numel()) >= MIN_SIZE]
