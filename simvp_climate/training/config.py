@@ -117,8 +117,8 @@ class TrainConfig:
         many windows that validation after each pass would come too seldom.
     optimizer
         "muon": Muon (https://kellerjordan.github.io/posts/muon/), with 2.5 times the learning rate, for dense layers
-        with at least 32 inputs and outputs, AdamW for all other weights. "adamw", or "adam" (then `weight_decay` must
-        be 0). Betas of Adam 0.9 and 0.999.
+        and convolutions whose weights are a matrix of at least 16 rows and columns, AdamW for all other weights.
+        "adamw", or "adam" (then `weight_decay` must be 0). Betas of Adam 0.9 and 0.999.
     learning_rate
         Peak of the schedule; with "adamw" take half the default. SimVPv2 was published with 5e-3 and Adam. For
         fine-tuning, take a tenth.
