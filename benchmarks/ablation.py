@@ -153,8 +153,10 @@ NETWORK_PARTS = {
     "plain residual blocks": DEFAULT.change(model=with_blocks(ablation_networks.plain_block)),
     "SimVPv2's attention blocks": DEFAULT.change(model=with_blocks(ablation_networks.attention_block)),
     "a spectral block in the middle": DEFAULT.change(model=ablation_networks.with_spectral_block),
-    "32 channels in the skip connection": DEFAULT.change(hidden_space=32),
+    "16 channels in the skip connection": DEFAULT.change(hidden_space=16),
+    "96 channels in the translator": DEFAULT.change(hidden_time=96),
     "sphere padding": DEFAULT.change(padding="sphere"),
+    "sphere padding with the sign of winds": DEFAULT.change(model=ablation_networks.with_wind_signs),
 }
 PERIODIC = SIMVP_CLIMATE.change(padding="periodic")
 LONG = PERIODIC.change(learning_rate=8e-3, epochs=2)

@@ -7,6 +7,7 @@ wavenumber.
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -84,7 +85,30 @@ def with_spectral_block(shape: NetworkShape) -> nn.Module:
     return network
 
 
+def with_wind_signs(shape: NetworkShape) -> nn.Module:
+    """Return the network with sphere padding that changes the sign of both wind components beyond a pole.
+
+    For `ablation.FIVE_VARIABLES`, whose last two are the components. Later layers pad features, which have no sign.
+    """
+    config = replace(CONFIG, padding="sphere")
+    network = SimVPSphere(config, shape)
+    inputs = shape.history * shape.channels
+    network.encoder = _WindConv(inputs, config.hidden_time, 3, "sphere", stride=2)
+    network.skip = _WindConv(inputs, config.hidden_space, 3, "sphere")
+    return network
+
+
 # ---- parts
+
+
+class _WindConv(PaddedConv):
+    def pad(self, x_BKHW: Tensor) -> Tensor:
+        padded_BKHW = super().pad(x_BKHW)
+        signs_KH1 = padded_BKHW.new_ones(padded_BKHW.shape[1:3])[:, :, None]
+        winds = slice(-2 * (x_BKHW.shape[1] // 5), None)  # all times of a variable are adjacent
+        signs_KH1[winds, : self.pad_width] = -1
+        signs_KH1[winds, -self.pad_width :] = -1
+        return padded_BKHW * signs_KH1
 
 
 class _WithoutMeanField(SimVPSphere):
