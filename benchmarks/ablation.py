@@ -8,6 +8,7 @@
     python benchmarks/ablation.py forcings --ncep ncep.zarr --out runs     forcings on data with a diurnal cycle
     python benchmarks/ablation.py transfer --data gcm.zarr --ncep ncep.zarr --out runs     from simulated to real data
     python benchmarks/ablation.py drift --data gcm.zarr --out runs         forecasts of 90 days
+    python benchmarks/ablation.py lagged --data gcm.zarr --out runs        means of forecasts from successive times
     python benchmarks/ablation.py table --out runs                         all results as Markdown
 
 The climate is five years of a general circulation model, 6-hourly on 32 x 64 cells. Training uses 2001 to 2003, every
@@ -482,6 +483,31 @@ def drift(data: Folder, out: Folder, days: int = 90, runs: str = "headline-*", y
         for name, result in long_forecasts(forecaster, truth, days).items():
             print(f"{path.stem}: {name} finite {result['finite']}, drift of the mean at most {result['drift']:.2f}, "
                   f"variance {result['variance']:.2f} of that of the truth")  # fmt: skip
+
+
+@app.command()
+def lagged(data: Folder, out: Folder, run: str = "network-default-0", year: int = 2004):
+    """Print scores of a forecaster, and of the mean of its forecasts from up to four successive initializations."""
+    forecaster = sc.Forecaster.load(out / f"{run}.safetensors", device="cpu")
+    truth = sc.open_dataset(data, forecaster.task.variables).sel(time=str(year))
+    step, lags = np.timedelta64(6, "h"), 4
+    latest = truth["time"].values[8 : -LEADS[2] // 6 : 8]  # every second day at 00 UTC
+    parts = []
+    for lag in range(lags):
+        forecast = forecaster(truth, init_times=latest - lag * step, horizon=LEADS[2] // 6 + lags)
+        leads = [np.timedelta64(hours, "h") + lag * step for hours in LEADS[:3]]
+        part = forecast[list(TWO_VARIABLES)].sel(lead_time=leads).assign_coords(lead_time=leads - lag * step)
+        parts.append(part.assign_coords(init_time=latest).drop_vars("valid_time"))
+    for count in range(1, lags + 1):
+        mean = sum(parts[1:count], parts[0]) / count
+        mean = mean.assign_coords(valid_time=mean["init_time"] + mean["lead_time"]).assign_attrs(parts[0].attrs)
+        for name in TWO_VARIABLES:
+            mean[name].attrs = parts[0][name].attrs
+        scored = sc.score(mean, truth, metrics=["rmse", "small_scale_variance"], persistence=False).isel(system=0)
+        print(f"mean of {count}: " + ", ".join(
+            f"{name} {metric} {scored[name].sel(metric=metric).values.round(3).tolist()}"
+            for name in TWO_VARIABLES for metric in ("rmse", "small_scale_variance")
+        ), flush=True)  # fmt: skip
 
 
 @app.command()

@@ -141,7 +141,8 @@ class TrainConfig:
         One weight from 1e-6 to 1e6 for each lead of the task's horizon; only their ratios matter. Longer leads (see
         `rollout`) take the last one. `None`: all the same.
     variable_weights
-        Weights from 1e-6 to 1e6 by variable, for all its levels; other variables have 1, and only ratios matter.
+        Weights from 1e-6 to 1e6 by variable, for all its levels, or by variable and level, as in
+        `{"geopotential": 1, "geopotential_500": 3}`; others have 1, and only ratios matter.
     rollout
         Number of chained network calls that the last steps train together. 1: as many as the task's horizon takes.
         Larger values must reach beyond the horizon: then every window is that long, earlier steps train on its first
@@ -263,7 +264,9 @@ class TrainConfig:
         if self.lead_weights is not None and len(self.lead_weights) != horizon:
             count = len(self.lead_weights)
             raise ValueError(f"lead_weights has {count} numbers and the task horizon={horizon}: give one per step")
-        if unknown := sorted(dict(self.variable_weights).keys() - set(task.forecast_variables)):
-            names = list(task.forecast_variables)
+        names = list(task.forecast_variables)
+        # the loss, which knows the levels, checks what follows the name of a variable
+        stems = tuple(f"{name}_" for name in names)
+        if unknown := sorted(x for x, _ in self.variable_weights if x not in names and not x.startswith(stems)):
             raise ValueError(f"variable_weights names {unknown}, which must be variables of {names}")
         return horizon if self.rollout == 1 else self.rollout * history

@@ -3,6 +3,7 @@
 Shape suffixes: B window of a batch, T time or lead, C channel, H latitude, W longitude, F forcing.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -58,8 +59,7 @@ class Loss:
         scale_TC = scale_TC[np.minimum(leads, len(scale_TC) - 1)]
         lead_weights = np.ones(self.horizon) if config.lead_weights is None else np.array(config.lead_weights)
         weight_T = lead_weights[np.minimum(leads, self.horizon - 1)]
-        variable_weights = dict(config.variable_weights)
-        weight_C = np.array([variable_weights.get(channel.variable, 1.0) for channel in outputs.channels])
+        weight_C = _channel_weights(dict(config.variable_weights), outputs.channels)
         # w * (e / s)^2 = (e / (s / sqrt(w)))^2: with the weights in the scales, errors are divided once
         self.scale_TC11 = tensor(scale_TC / np.sqrt(weight_C / weight_C.mean()))[:, :, None, None]
         self.weight_T111 = tensor(weight_T)[:, None, None, None]
@@ -100,9 +100,21 @@ class Loss:
         return x_BTCHW if len(self.outputs) == x_BTCHW.shape[2] else x_BTCHW[:, :, self.outputs]
 
 
+def _channel_weights(weights: dict[str, float], channels: Sequence[Channel]) -> np.ndarray:
+    """Return the weight of each channel: that of its variable and level, else of its variable, else 1."""
+    pairs = [(_channel_name(channel), channel.variable) for channel in channels]
+    if unknown := sorted(weights.keys() - (known := {name for pair in pairs for name in pair})):
+        raise ValueError(f"variable_weights names {unknown}, which must be of {sorted(known)}")
+    return np.array([weights.get(name, weights.get(variable, 1.0)) for name, variable in pairs])
+
+
+def _channel_name(channel: Channel) -> str:
+    """Return "t2m", or "geopotential_500" for a variable with levels."""
+    return channel.variable if channel.level is None else f"{channel.variable}_{channel.level:g}"
+
+
 def _column_name(channel: Channel, step: str, steps: int) -> str:
     """Return "valid_rmse_t2m_72h", with the level if there is one; "3M" for calendar months."""
-    level = "" if channel.level is None else f"_{channel.level:g}"
     size = parse_step(step) * steps
     lead = f"{size}M" if isinstance(size, int) else f"{size / pd.Timedelta('1h'):g}h"
-    return f"valid_rmse_{channel.variable}{level}_{lead}"
+    return f"valid_rmse_{_channel_name(channel)}_{lead}"

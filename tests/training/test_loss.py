@@ -11,7 +11,7 @@ from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
 from simvp_climate.training import loader
 from simvp_climate.training.datasets import Setup
-from simvp_climate.training.loss import Loss
+from simvp_climate.training.loss import Loss, _channel_weights
 
 INITS = pd.date_range("2001", periods=1)
 AREA = np.array([0.5, 1.5])  # of two rows, mean one
@@ -85,6 +85,13 @@ def test_cells_without_values_do_not_count():
     loss = loss_of(mask=mask, loss_normalization="state")
     # channel 0 is the south alone: 4, then 16
     assert float(loss(nn.Identity(), WINDOW, INITS, 2)) == pytest.approx((4 + 1 + 16 + 4) / 4, rel=1e-6)
+
+
+def test_weights_of_levels_go_before_those_of_variables():
+    channels = [Channel("z", 500.0), Channel("z", 850.0), Channel("t2m"), Channel("t", 850.0)]
+    assert _channel_weights({"z": 2, "z_500": 3, "t_850": 4}, channels).tolist() == [3, 2, 1, 4]
+    with pytest.raises(ValueError, match=r"variable_weights names \['z_700'\], .* \['t', 't2m', 't_850', 'z', 'z_500'"):
+        _channel_weights({"z_700": 2}, channels)
 
 
 def test_the_mean_of_lead_weights_is_one_whatever_leads_are_in_use():
