@@ -57,7 +57,7 @@ def _one_of(*choices: str) -> _Rule:
 
 _POSITIVE_INTEGER = _integer("a positive integer", lambda value: value >= 1)
 _BOOLEAN = ("True or False", lambda value: isinstance(value, bool), None)
-_OPTIONAL = ("gradient_clip", "lead_weights", "limit_train_batches", "patience")  # may be None
+_OPTIONAL = ("weight_decay", "gradient_clip", "lead_weights", "limit_train_batches", "patience")  # may be None
 _RULES: dict[str, _Rule] = {
     "epochs": _POSITIVE_INTEGER,
     "batch_size": _POSITIVE_INTEGER,
@@ -67,7 +67,7 @@ _RULES: dict[str, _Rule] = {
     "learning_rate": _number("greater than 0", lambda value: value > 0),
     "schedule": _one_of(*_WARMUP),
     "warmup": _number("in [0, 1)", lambda value: 0 <= value < 1),
-    "weight_decay": _number("of at least 0", lambda value: value >= 0),
+    "weight_decay": _number("of at least 0, or None for that of the optimizer", lambda value: value >= 0),
     "gradient_clip": _number("greater than 0, or None for no clipping", lambda value: value > 0),
     "loss_normalization": _one_of("change", "state"),
     "area_weighted": _BOOLEAN,
@@ -118,7 +118,7 @@ class TrainConfig:
     optimizer
         "muon": Muon (https://kellerjordan.github.io/posts/muon/), with 2.5 times the learning rate, for dense layers
         and convolutions whose weights are a matrix of at least 16 rows and columns, AdamW for all other weights.
-        "adamw", or "adam" (then `weight_decay` must be 0). Betas of Adam 0.9 and 0.999.
+        "adamw", or "adam". Betas of Adam 0.9 and 0.999.
     learning_rate
         Peak of the schedule; with "adamw" take half the default. SimVPv2 was published with 5e-3 and Adam. For
         fine-tuning, take a tenth.
@@ -128,7 +128,8 @@ class TrainConfig:
     warmup
         Share of all steps in which the learning rate rises; `None` is 0.1 for "cosine" and 0.3 for "one-cycle".
     weight_decay
-        Of AdamW, on all weights.
+        Share of every weight that a step takes away, as a multiple of its learning rate. `None`: 0.1 with "muon", 0.01
+        with "adamw", and 0 with "adam", which has none.
     gradient_clip
         Largest norm of the gradient; `None` does not clip.
     loss_normalization
@@ -203,7 +204,7 @@ class TrainConfig:
     learning_rate: float = 8e-3
     schedule: str = "cosine"
     warmup: float | None = None
-    weight_decay: float = 0.01
+    weight_decay: float | None = None
     gradient_clip: float | None = 1.0
     loss_normalization: str = "change"
     area_weighted: bool = True
@@ -241,7 +242,7 @@ class TrainConfig:
             raise ValueError(f"{ignored}: set it lower, or leave it out")
         if self.optimizer == "adam" and self.weight_decay:
             ignored = f"optimizer='adam' has no weight decay, but weight_decay={self.weight_decay:g}"
-            raise ValueError(f"{ignored}: set weight_decay=0, or optimizer='adamw'")
+            raise ValueError(f"{ignored}: leave it out, or set optimizer='adamw'")
         if self.strategy == "fsdp" and (self.compile is True or self.precision == "16-mixed"):
             setting = "compile=True" if self.compile is True else "precision='16-mixed'"
             raise ValueError(f"strategy='fsdp' does not support {setting}: leave it out, or take strategy='ddp'")

@@ -43,7 +43,7 @@ from simvp_climate.training.config import TrainConfig
         ({"rollout": 2, "rollout_share": 0}, "rollout_share=0"),
         ({"rollout_share": 0.5}, "rollout_share=0.5 would be ignored with rollout=1"),
         ({"optimizer": "sgd"}, r"optimizer='sgd' must be one of \('muon', 'adamw', 'adam'\)"),
-        ({"optimizer": "adam"}, "weight_decay=0.01: set weight_decay=0"),
+        ({"optimizer": "adam", "weight_decay": 0.01}, "weight_decay=0.01: leave it out"),
         ({"schedule": "onecycle"}, "schedule='onecycle' must be one of"),
         ({"loss_normalization": "none"}, "loss_normalization='none'"),
         ({"precision": "64-true"}, "precision='64-true'"),
