@@ -1,5 +1,6 @@
 """Compare networks at equal processor time: ResNet, U-Net, SFNO, ViT, SimVPv2 as published, and this package's own.
 
+    python benchmarks/rivals.py costs --data gcm.zarr --out runs     processor time of a step of each network
     python benchmarks/rivals.py rates --data gcm.zarr --out runs     learning rates of each network, scored on 2004
     python benchmarks/rivals.py run --data gcm.zarr --out runs       four budgets, three seeds, scored on 2004
     python benchmarks/rivals.py test --data gcm.zarr --out runs      the same forecasters, scored on 2005
@@ -8,9 +9,10 @@
 
 The climate is five years of a general circulation model, 6-hourly on 32 x 64 cells: 2001 to 2003 train, 2004 decides,
 2005 is for `test` alone. All networks train with `sc.train`: the same data, loader, loss and schedule. Each run is a
-process with one thread. It measures the time of a step and takes as many steps as fit into its budget of processor
-time, loader included; the schedule ends with the budget, and the last weights are kept, so there is no validation.
-Runs with a result in the folder are skipped.
+process with one thread. It takes as many steps as fit into its budget of processor time, loader included, by the time
+of a step from `costs`, which is measured once, in turns and on a quiet machine: so all seeds take the same number of
+steps, and noise of the machine favors no network. The schedule ends with the budget, and the last weights are kept, so
+there is no validation. Runs with a result in the folder are skipped.
 """
 
 import dataclasses
@@ -120,9 +122,14 @@ def measure_step(network: Network, task: sc.Task, train: xr.Dataset, batches: in
     return 0.75 * first + 0.25 * last, max(0.0, clock.times[0] - start - batches * first)
 
 
-def train_for(budget: float, network: Network, task: sc.Task, train: xr.Dataset) -> tuple[sc.Forecaster, dict]:
-    """Return a forecaster after `budget` seconds of processor time in `sc.train`, and what was measured."""
-    step, before = measure_step(network, task, train, 4 if budget >= 60 else 1)
+def train_for(
+    budget: float, network: Network, task: sc.Task, train: xr.Dataset, cost: tuple[float, float] | None = None
+) -> tuple[sc.Forecaster, dict]:  # fmt: skip
+    """Return a forecaster after `budget` seconds of processor time in `sc.train`, and what was measured.
+
+    `cost` is what `measure_step` returns; without it, it is measured first.
+    """
+    step, before = cost or measure_step(network, task, train, 4 if budget >= 60 else 1)
     steps = max(10.0, (budget - before) / step)
     in_epoch = 0.9 * train.sizes["time"] / network.config.batch_size  # a bit fewer than an epoch has
     epochs = max(10, math.ceil(steps / in_epoch))
@@ -254,7 +261,8 @@ def measure(job: Job, data: Path, out: Path, every: int) -> dict:
         changes = {"optimizer": job.optimizer, "learning_rate": job.rate, "seed": job.seed}
         network = replace(network, config=replace(network.config, precision=job.precision, **changes))
         try:
-            forecaster, measured = train_for(job.budget, network, network.task, train)
+            costs = read_costs(out, job.precision)
+            forecaster, measured = train_for(job.budget, network, network.task, train, costs.get(job.name))
         except FloatingPointError as error:  # the rate is too high
             return {**result, "failed": str(error)}
         result |= measured
@@ -358,6 +366,33 @@ Only = Annotated[list[str] | None, typer.Option(help="A network of the list; may
 Every = Annotated[int, typer.Option(help="Days between two forecasts that are scored.")]
 Jobs = Annotated[int, typer.Option(help="Runs at a time, each with one thread.")]
 Precision = Annotated[str, typer.Option(help="32-true or bf16-mixed.")]
+
+
+def read_costs(out: Path, precision: str) -> dict[str, tuple[float, float]]:
+    """Return the processor time of a step and that before the first step, in seconds, by network."""
+    path = out / f"costs-{precision}.json"
+    return {name: tuple(cost) for name, cost in json.loads(path.read_text()).items()} if path.exists() else {}
+
+
+@app.command()
+def costs(data: Folder, out: Folder, only: Only = None, rounds: int = 3, precision: Precision = "32-true"):
+    """Measure the processor time of a step of each network, in turns; nothing else should run."""
+    import torch
+
+    torch.set_num_threads(1)
+    out.mkdir(parents=True, exist_ok=True)
+    measured: dict[str, list[tuple[float, float]]] = {}
+    names = choose_networks(only)
+    for _ in range(rounds):
+        for name in names:
+            network = NETWORKS[name]
+            network = replace(network, config=replace(network.config, precision=precision))
+            train, _ = climate(data, network.variables, "rates")
+            measured.setdefault(name, []).append(measure_step(network, network.task, train, 4))
+            print(f"{name}: {1000 * measured[name][-1][0]:.0f} ms a step", flush=True)
+    best = {name: tuple(map(min, zip(*values, strict=True))) for name, values in measured.items()}
+    path = out / f"costs-{precision}.json"
+    path.write_text(json.dumps({**read_costs(out, precision), **best}, indent=1))
 
 
 @app.command()
