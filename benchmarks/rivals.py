@@ -370,7 +370,7 @@ Precision = Annotated[str, typer.Option(help="32-true or bf16-mixed.")]
 
 def read_costs(out: Path, precision: str) -> dict[str, tuple[float, float]]:
     """Return the processor time of a step and that before the first step, in seconds, by network."""
-    path = out / f"costs-{precision}.json"
+    path = out / f"{precision}.costs"
     return {name: tuple(cost) for name, cost in json.loads(path.read_text()).items()} if path.exists() else {}
 
 
@@ -391,7 +391,7 @@ def costs(data: Folder, out: Folder, only: Only = None, rounds: int = 3, precisi
             measured.setdefault(name, []).append(measure_step(network, network.task, train, 4))
             print(f"{name}: {1000 * measured[name][-1][0]:.0f} ms a step", flush=True)
     best = {name: tuple(map(min, zip(*values, strict=True))) for name, values in measured.items()}
-    path = out / f"costs-{precision}.json"
+    path = out / f"{precision}.costs"
     path.write_text(json.dumps({**read_costs(out, precision), **best}, indent=1))
 
 
