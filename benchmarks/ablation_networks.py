@@ -60,6 +60,14 @@ def with_blocks(block: Callable[[], nn.Module], count: int = CONFIG.blocks) -> C
     return build
 
 
+def with_small_scales(shape: NetworkShape) -> nn.Module:
+    """Return the network with blocks that add a hundredth of their output at first, not a tenth."""
+    network = SimVPSphere(CONFIG, shape)
+    for block in network.translator.blocks:
+        nn.init.constant_(block.scale, 0.01)
+    return network
+
+
 def with_batch_norm() -> nn.Module:
     """Return a gated block with batch norm of its input."""
     return _NormedBlock(CONFIG.hidden_time)
@@ -71,7 +79,7 @@ def plain_block() -> nn.Module:
 
 
 def attention_block() -> nn.Module:
-    """Return SimVPv2's block: large depthwise kernels, and channels mixed at four times the width."""
+    """Return SimVPv2's block, but with channels mixed at four times the width, not eight."""
     return _AttentionBlock(CONFIG.hidden_time, 4.0, 0.0, "periodic")
 
 
@@ -178,7 +186,7 @@ class _PlainBlock(nn.Module):
         super().__init__()
         self.first = PaddedConv(width, width, 3, CONFIG.padding)
         self.second = PaddedConv(width, width, 3, CONFIG.padding)
-        self.scale = nn.Parameter(torch.full((width,), 0.01))
+        self.scale = nn.Parameter(torch.full((width,), 0.1))
         for conv in (self.first, self.second):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             nn.init.zeros_(conv.bias)
@@ -201,7 +209,7 @@ class _SpectralBlock(nn.Module):
         self.register_buffer("analysis_MHL", torch.linalg.pinv(synthesis_MLH).float())
         self.columns = columns
         self.weight_2LDD = nn.Parameter(torch.randn(2, rows, width, width) / math.sqrt(2 * width))
-        self.scale = nn.Parameter(torch.full((width,), 0.01))
+        self.scale = nn.Parameter(torch.full((width,), 0.1))
 
     def forward(self, x_BDhw: Tensor) -> Tensor:
         with torch.autocast(x_BDhw.device.type, enabled=False):  # Fourier transforms have no bfloat16

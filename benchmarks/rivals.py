@@ -5,14 +5,14 @@
     python benchmarks/rivals.py run --data gcm.zarr --out runs       four budgets, three seeds, scored on 2004
     python benchmarks/rivals.py test --data gcm.zarr --out runs      the same forecasters, scored on 2005
     python benchmarks/rivals.py report --data gcm.zarr --out runs    docs/rivals.md and docs/rivals.png
-    python benchmarks/rivals.py own --data mine.zarr --variables z500,t2m --network ResNet --budget 600
+    python benchmarks/rivals.py own --data mine.zarr --variables z500,t2m --network "ResNet, half resolution"
 
 The climate is five years of a general circulation model, 6-hourly on 32 x 64 cells: 2001 to 2003 train, 2004 decides,
-2005 is for `test` alone. All networks train with `sc.train`: the same data, loader, loss and schedule. Each run is a
-process with one thread. It takes as many steps as fit into its budget of processor time, loader included, by the time
-of a step from `costs`, which is measured once, in turns and on a quiet machine: so all seeds take the same number of
-steps, and noise of the machine favors no network. The schedule ends with the budget, and the last weights are kept, so
-there is no validation. Runs with a result in the folder are skipped.
+2005 is for `test` alone. All networks train with `sc.train`: the same data, loader, loss and schedule; one row, named
+so, has its own loss. Each run is a process with one thread. It takes as many steps as fit into its budget of processor
+time, loader included, by the time of a step from `costs`, which is measured once, in turns and on a quiet machine: so
+all seeds take the same number of steps, and noise of the machine favors no network. The schedule ends with the budget,
+and the last weights are kept, so there is no validation. Runs with a result in the folder are skipped.
 """
 
 import dataclasses
@@ -60,7 +60,7 @@ class Network:
     variables: tuple[str, ...] = ablation.FIVE_VARIABLES
     config: sc.TrainConfig = TRAINING
     is_own: bool = False  # one of this package, to be compared with the best of the others
-    rate: float = 4e-3
+    rate: float = 8e-3  # of Muon, the best on the simulated climate
     needs: str | None = None  # a module that must be installed
 
     @property
@@ -69,9 +69,9 @@ class Network:
 
 
 NETWORKS = {
-    "ours": Network(sc.SimVPSphereConfig(padding="periodic"), is_own=True, rate=8e-3),
-    "ResNet": Network(rival_networks.resnet),
-    "ResNet, half resolution": Network(rival_networks.half_resolution_resnet),
+    "ours": Network(sc.SimVPSphereConfig(padding="periodic"), is_own=True),
+    "ResNet": Network(rival_networks.resnet, rate=16e-3),
+    "ResNet, half resolution": Network(rival_networks.half_resolution_resnet, rate=16e-3),
     "ConvNeXt U-Net": Network(rival_networks.convnext_unet),
     "SFNO": Network(rival_networks.sfno, needs="torch_harmonics"),
     "ViT": Network(rival_networks.vit),
@@ -80,8 +80,12 @@ NETWORKS = {
     "SimVPv2 as published, its own loss and training, tuned": Network(
         ablation.TUNED.model,
         ablation.TUNED.variables,
-        replace(ablation.TUNED.config, validation_windows=TRAINING.validation_windows),
-        rate=8e-3,
+        replace(
+            ablation.TUNED.config,
+            optimizer="muon",
+            weight_decay=None,
+            validation_windows=TRAINING.validation_windows,
+        ),
     ),
 }
 
@@ -261,8 +265,8 @@ def measure(job: Job, data: Path, out: Path, every: int) -> dict:
         changes = {"optimizer": job.optimizer, "learning_rate": job.rate, "seed": job.seed}
         network = replace(network, config=replace(network.config, precision=job.precision, **changes))
         try:
-            costs = read_costs(out, job.precision)
-            forecaster, measured = train_for(job.budget, network, network.task, train, costs.get(job.name))
+            cost = read_costs(out, job.precision)[job.name]
+            forecaster, measured = train_for(job.budget, network, network.task, train, cost)
         except FloatingPointError as error:  # the rate is too high
             return {**result, "failed": str(error)}
         result |= measured
@@ -286,10 +290,10 @@ def job(
     import torch
 
     torch.set_num_threads(1)
-    this, start = Job(stage, name, budget, optimizer, rate, seed, precision), time.monotonic()
-    result = measure(this, data, out, every)
+    chosen, start = Job(stage, name, budget, optimizer, rate, seed, precision), time.monotonic()
+    result = measure(chosen, data, out, every)
     result["seconds"] = round(time.monotonic() - start, 1)
-    path = this.path(out)
+    path = chosen.path(out)
     unfinished = path.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(result, indent=1))
     os.replace(unfinished, path)
@@ -299,10 +303,12 @@ def do_jobs(todo: list[Job], data: Path, out: Path, every: int, jobs: int) -> No
     """Do all runs that have no result yet, `jobs` at a time, and print a row for each."""
     out.mkdir(parents=True, exist_ok=True)
     missing = [job for job in todo if not job.path(out).exists()]
+    for job in todo:
+        check_result(job, out)
     results = [result for result in read_results(out) if result["stage"] != "test"]
-    others = [result["seconds"] - result.get("cpu_seconds", 0) for result in results]
-    other = statistics.median(others) if others else 120  # reading, timing, forecasting and scoring
-    seconds = sum(other + (0 if job.stage == "test" else job.budget) for job in missing) / jobs
+    overheads = [result["seconds"] - result.get("cpu_seconds", 0) for result in results]
+    overhead = statistics.median(overheads) if overheads else 60  # reading, forecasting and scoring
+    seconds = sum(overhead + (0 if job.stage == "test" else job.budget) for job in missing) / jobs
     print(f"{len(missing)} of {len(todo)} runs to do, about {seconds / 3600:.1f} hours", flush=True)
     columns = "network | budget | optimizer | rate | seed | ms a step | CPU s | z500 RMSE | t2m RMSE"
     print(f"| {columns} |\n|" + "---|" * 9, flush=True)
@@ -318,6 +324,17 @@ def do_jobs(todo: list[Job], data: Path, out: Path, every: int, jobs: int) -> No
             print(row(json.loads(job.path(out).read_text())), flush=True)
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(do_job, missing))
+
+
+def check_result(job: Job, out: Path) -> None:
+    """Raise ValueError if a run has no cost, or a result with another optimizer or learning rate."""
+    if job.stage != "test" and job.name not in read_costs(out, job.precision):
+        raise ValueError(f"{out} has no time of a step of {job.name!r} in {job.precision}: run `costs` first")
+    if not job.path(out).exists():
+        return
+    result = json.loads(job.path(out).read_text())
+    if (old := (result["optimizer"], result["rate"])) != (new := (job.optimizer, job.rate)):
+        raise ValueError(f"{job.path(out)} was run with {old}, now {new} are best: delete it, or use another --out")
 
 
 def row(result: dict) -> str:
@@ -349,11 +366,19 @@ def choose_networks(only: list[str] | None) -> list[str]:
 
 
 def best_rates(out: Path, precision: str) -> dict[str, tuple[str, float]]:
-    """Return the best optimizer and learning rate by network; by those in float32 where no others were run."""
+    """Return the best optimizer and learning rate by network; by those in float32 where no others were run.
+
+    Of several budgets, the one with most results counts.
+    """
     best: dict[str, tuple[float, str, float]] = {}
-    for result in sorted(read_results(out, "rates"), key=lambda result: result["precision"] == precision, reverse=True):
+    results = read_results(out, "rates")
+    for result in results:
         name = result["name"]
-        if "failed" in result or result["precision"] not in (precision, "32-true"):
+        similar = [other for other in results if other["name"] == name and other["precision"] == precision]
+        if not similar:
+            similar = [other for other in results if other["name"] == name and other["precision"] == "32-true"]
+        budget = statistics.mode(other["budget"] for other in similar) if similar else None
+        if "failed" in result or result not in similar or result["budget"] != budget:
             continue
         # the geometric mean over both variables and the first three leads: a percent of each counts the same
         errors = [error for variable in VARIABLES for error in result["scores"][variable]["rmse"][:3]]
@@ -376,7 +401,7 @@ def read_costs(out: Path, precision: str) -> dict[str, tuple[float, float]]:
 
 @app.command()
 def costs(data: Folder, out: Folder, only: Only = None, rounds: int = 3, precision: Precision = "32-true"):
-    """Measure the processor time of a step of each network, in turns; nothing else should run."""
+    """Measure the processor time of a step of each network with Muon, in turns; nothing else should run."""
     import torch
 
     torch.set_num_threads(1)
@@ -386,7 +411,7 @@ def costs(data: Folder, out: Folder, only: Only = None, rounds: int = 3, precisi
     for _ in range(rounds):
         for name in names:
             network = NETWORKS[name]
-            network = replace(network, config=replace(network.config, precision=precision))
+            network = replace(network, config=replace(network.config, optimizer="muon", precision=precision))
             train, _ = climate(data, network.variables, "rates")
             measured.setdefault(name, []).append(measure_step(network, network.task, train, 4))
             print(f"{name}: {1000 * measured[name][-1][0]:.0f} ms a step", flush=True)
@@ -486,7 +511,8 @@ def compare_all(stage: str, groups: rival_report.Results, own: list[str], data: 
 
 @app.command()
 def own(
-    data: Folder, variables: Annotated[str, typer.Option()], network: str = "ResNet", budget: float = 600.0,
+    data: Folder, variables: Annotated[str, typer.Option()], network: str = "ResNet, half resolution",
+    budget: float = 600.0,
     train_until: str | None = None, rate: float | None = None, every: Every = 1, precision: Precision = "32-true",
     against: str = "ours",
 ):  # fmt: skip

@@ -1,5 +1,6 @@
 """The benchmark of networks at equal processor time: every network of its list, its budget, choices and tables."""
 
+import json
 import math
 import warnings
 from dataclasses import replace
@@ -119,8 +120,20 @@ def test_the_best_rate_has_the_lowest_error_and_did_not_diverge(rivals, monkeypa
     runs = [result(rate=rate, z500=error) for rate, error in ((1e-3, 120), (2e-3, 90), (4e-3, 95))]
     runs += [{**result(rate=8e-3, z500=10), "failed": "the loss"}, result("ViT", rate=1e-3, precision="bf16-mixed")]
     monkeypatch.setattr(rivals, "read_results", lambda out, stage: runs)
+    runs += [result(rate=1e-3, z500=1, budget=300.0)]  # longer, not a better rate
     assert rivals.best_rates(Path(), "32-true") == {"ours": ("muon", 2e-3)}
     assert rivals.best_rates(Path(), "bf16-mixed") == {"ours": ("muon", 2e-3), "ViT": ("muon", 1e-3)}
+
+
+def test_results_of_another_rate_and_runs_without_a_cost_are_errors(rivals, tmp_path):
+    job = rivals.Job("run", "ours", 300.0, "muon", 8e-3, 0, "32-true")
+    with pytest.raises(ValueError, match="run `costs` first"):
+        rivals.check_result(job, tmp_path)
+    (tmp_path / "32-true.costs").write_text('{"ours": [0.1, 5.0]}')
+    rivals.check_result(job, tmp_path)
+    job.path(tmp_path).write_text(json.dumps(result(budget=300.0, rate=4e-3)))
+    with pytest.raises(ValueError, match=r"run-ours-300s-0-32-true.json was run with \('muon', 0.004\)"):
+        rivals.check_result(job, tmp_path)
 
 
 def test_the_report_compares_with_the_rival_that_is_best_at_each_lead(rivals, tmp_path):

@@ -147,13 +147,13 @@ class Translator(nn.Module):
 
 
 class GatedBlock(nn.Module):
-    """A residual block without norms: x + scale * mix(value * sigmoid(gate)), both from a 3 x 3 convolution."""
+    """A residual block without norms: x + scale * mix(value * sigmoid(gate)), with 3 x 3 convolutions for both."""
 
     def __init__(self, width: int, padding: str):
         super().__init__()
         self.value_and_gate = PaddedConv(width, 2 * width, 3, padding)
         self.mix = nn.Conv2d(width, width, 1)
-        # small: at first every block nearly passes its input on, which makes norms dispensable (arXiv:2103.17239)
+        # small: at first every block nearly passes its input on, which makes norms dispensable (arXiv:2002.10444)
         self.scale = nn.Parameter(torch.full((width,), 0.1))
         for conv in (self.value_and_gate, self.mix):
             # normal with variance 2 / fan_in (He et al., arXiv:1502.01852)

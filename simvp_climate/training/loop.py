@@ -33,8 +33,6 @@ from simvp_climate.training.signals import Stop
 LOSS_CHECK_EVERY = 10  # batches; each check of the loss synchronizes the GPU
 SYNC_SECONDS = 1.0  # several processes agree at least this often whether to stop
 LOG_EVERY = 50  # steps between two values of `running_loss`
-# that of Muon was chosen on the validation months of the sample: with 0.01 it overfits from the fourth epoch on
-_WEIGHT_DECAY = {"muon": 0.1, "adamw": 0.01, "adam": 0.0}
 EXPLOSION_FACTOR = 1000  # a loss above this multiple of the recent median is an error
 
 
@@ -178,7 +176,8 @@ class TrainingLoop:
         """Validate, select the best weights, add the record of the epoch, and save."""
         state, epoch = self.state, self.epoch + 1
         record = {"epoch": epoch, "loss": float(np.average(state.losses.values, weights=self.sizes))}
-        record["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        group = self.optimizer.param_groups[0]
+        record["learning_rate"] = group["lr"] / group.get("rate_factor", 1)
         self._check_weights()  # else the error would blame the validation data
         if self.valid_split is None:
             state.selected = state.ema
@@ -397,7 +396,7 @@ def _make_optimizer(network: nn.Module, config: TrainConfig, fabric: Fabric) -> 
     # fused: all weights in one pass, but it cannot clip the scaled gradients of fp16
     fused = fabric.device.type in ("cpu", "cuda") and config.precision != "16-mixed"
     fused = fused and not any(parameter.is_complex() for parameter in network.parameters())
-    decay = _WEIGHT_DECAY[config.optimizer] if config.weight_decay is None else config.weight_decay
+    decay = config.weight_decay or 0.0
     if config.optimizer == "muon":
         return Muon(network, config.learning_rate, decay, fused=fused)
     optimizer = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]

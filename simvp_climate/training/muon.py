@@ -1,9 +1,9 @@
-"""Muon: gradient steps whose matrices have equal singular values, for dense layers; AdamW for all other weights.
+"""The optimizer Muon: it makes the singular values of each step nearly equal. AdamW for weights that are no matrices.
 
 After K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024,
 https://kellerjordan.github.io/posts/muon/). `torch.optim.Muon` exists from PyTorch 2.9 on, for matrices only; here the
 weights of a convolution are a matrix with a row for each output channel. Unlike in language models, the first and last
-layers take Muon too: they are convolutions, and the first gains most (docs/ablation.md).
+layers take Muon too, if they are large enough: that lowers the error (docs/ablation.md).
 """
 
 from collections.abc import Callable
@@ -91,10 +91,17 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 def matrices(network: nn.Module) -> list[Tensor]:
-    """Return the weights of all dense layers and convolutions with at least `MIN_SIZE` rows and columns.
+    """Return the weights of all dense layers and convolutions with at least `MIN_SIZE` rows and columns, each once.
 
-    Depthwise convolutions have no matrices: their channels do not mix.
+    Weights of depthwise convolutions, complex weights and those that are computed from others are not among them.
     """
-    layers = (module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear))
-    weights = (layer.weight for layer in layers if layer.weight.shape[1] > 1)
-    return [weight for weight in weights if min(len(weight), weight[0].numel()) >= MIN_SIZE]
+    parameters = {id(parameter) for parameter in network.parameters() if not parameter.is_complex()}
+    chosen = {}
+    for layer in network.modules():
+        if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
+            continue
+        weight = layer.weight
+        is_depthwise = getattr(layer, "groups", 1) > 1 and weight.shape[1] == 1
+        if id(weight) in parameters and not is_depthwise and min(len(weight), weight[0].numel()) >= MIN_SIZE:
+            chosen[id(weight)] = weight
+    return list(chosen.values())

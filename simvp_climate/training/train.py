@@ -21,7 +21,7 @@ from simvp_climate.processing import tensors
 from simvp_climate.processing.task import Task
 from simvp_climate.processing.tensors import ModelConfig
 from simvp_climate.training import checkpoint, datasets, distributed, memory, signals, transfer
-from simvp_climate.training.config import TrainConfig
+from simvp_climate.training.config import WEIGHT_DECAY, TrainConfig
 from simvp_climate.training.loop import TrainingLoop
 from simvp_climate.training.loss import Loss
 
@@ -119,7 +119,8 @@ def train(
     accelerator = tensors.choose_device(device)
     requested, config = config, _resolve_precision(config, accelerator)
     compile = config.strategy == "ddp" and tensors.choose_compile(config.compile, accelerator)
-    config = dataclasses.replace(config, compile=compile)
+    decay = WEIGHT_DECAY[config.optimizer] if config.weight_decay is None else config.weight_decay
+    config = dataclasses.replace(config, compile=compile, weight_decay=decay)
     fabric = distributed.start(accelerator, config.precision, logger, config.strategy)
     _check_processes(config, fabric)
     if config.progress and requested.precision == "auto" and accelerator == "cpu" and config.precision == "bf16-mixed":

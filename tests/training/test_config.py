@@ -97,3 +97,10 @@ def test_windows_reach_as_far_as_the_longest_rollout():
         TrainConfig(lead_weights=(1, 1, 1, 1)).leads(task)
     with pytest.raises(ValueError, match=r"variable_weights names \['u10'\].*\['z500', 't2m'\]"):
         TrainConfig(variable_weights={"u10": 1}).leads(task)
+
+
+def test_weights_of_a_level_that_is_not_in_the_task_are_an_error():
+    task = Task(["geopotential", "t2m"], levels=[500, 850], history=2, horizon=2)
+    assert TrainConfig(variable_weights={"geopotential_500": 2}).leads(task) == 2
+    with pytest.raises(ValueError, match=r"\['geopotential_700'\], .* of their levels, such as 'geopotential_500'"):
+        TrainConfig(variable_weights={"geopotential_700": 2}).leads(task)

@@ -18,6 +18,16 @@ def test_orthogonalized_matrix_has_the_same_singular_vectors_and_values_near_one
     assert 0.8 < alignment < 1.15
 
 
+def test_tied_computed_and_complex_weights():
+    first, second = nn.Linear(32, 32), nn.Linear(32, 32)
+    second.weight = first.weight
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(32, 32))
+    network = nn.ModuleList([first, second, normed, nn.Linear(32, 32, dtype=torch.complex64)])
+    assert [weight is first.weight for weight in matrices(network)] == [True]
+    optimizer = Muon(network, 1e-3, 0.1, fused=False)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
+
+
 def test_it_is_the_iteration_of_jordan():
     torch.manual_seed(0)
     matrix = torch.randn(24, 60) * torch.logspace(0, -4, 24)[:, None]
