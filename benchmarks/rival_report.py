@@ -26,7 +26,7 @@ budget of processor time, loader included, and keeps the last weights. The time 
 running; "CPU s" is what the run took beside another one.
 
 - **RMSE** is in m2 s-2 for z500 and in K for t2m: the mean over seeds, ± their standard deviation, and in brackets the
-  95 % interval of the first seed over initializations, one a day.
+  95 % interval of the first seed over initializations.
 - **Ratio to the best rival**: RMSE divided by that of the rival that is best at this lead, the mean over seeds. The
   interval is that of the ratio for the same initializations, from the lowest to the highest end of all seeds.
 - **Small scales**: variance in zonal wavenumbers 10 to 19 of the forecast, divided by that of the truth; **activity**:
@@ -219,10 +219,10 @@ def rate_table(results: list[dict], names: list[str], variables: tuple[str, ...]
 
 def write_page(
     path: Path, stages: dict[str, Results], comparisons: dict[str, dict], rates: list[dict], names: list[str],
-    own: list[str], variables: tuple[str, ...],
+    own: list[str], variables: tuple[str, ...], note: str = "",
 ) -> None:  # fmt: skip
     """Write the page: for each stage ratios, times to reach the best rival, and the tables of every budget."""
-    parts = [INTRODUCTION.rstrip()]
+    parts = [INTRODUCTION.rstrip(), *([note] if note else [])]
     for stage in ("test", "run"):
         groups = stages.get(stage)
         if not groups:

@@ -472,7 +472,10 @@ def test(data: Folder, out: Folder, only: Only = None, every: Every = 1, jobs: J
 
 
 @app.command()
-def report(data: Folder, out: Folder, docs: Folder = DOCS, precision: Precision = "32-true"):
+def report(
+    data: Folder, out: Folder, docs: Folder = DOCS, precision: Precision = "32-true",
+    note: Annotated[str, typer.Option(help="Machine, date and options of the runs, for the page.")] = "",
+):  # fmt: skip
     """Write the page and the figure from all results."""
     own = [name for name, network in NETWORKS.items() if network.is_own]
     stages, comparisons = {}, {}
@@ -481,7 +484,7 @@ def report(data: Folder, out: Folder, docs: Folder = DOCS, precision: Precision 
         stages[stage] = rival_report.group(results)
         comparisons[stage] = compare_all(stage, stages[stage], own, data, out)
     rates = [result for result in read_results(out, "rates") if result["precision"] == precision]
-    rival_report.write_page(docs / "rivals.md", stages, comparisons, rates, list(NETWORKS), own, VARIABLES)
+    rival_report.write_page(docs / "rivals.md", stages, comparisons, rates, list(NETWORKS), own, VARIABLES, note)
     rival_report.write_csv(out / "scores.csv", stages)
     rival_report.draw(docs / "rivals.png", stages["test"] or stages["run"], list(NETWORKS), own, VARIABLES)
     print(f"wrote {docs / 'rivals.md'}, {docs / 'rivals.png'} and {out / 'scores.csv'}")
