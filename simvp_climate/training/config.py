@@ -120,8 +120,7 @@ class TrainConfig:
     optimizer
         "muon": Muon (https://kellerjordan.github.io/posts/muon/), with 2.5 times the learning rate, for dense layers
         and convolutions (not depthwise ones) whose weights are a matrix of at least 16 rows and columns; AdamW for all
-        other weights.
-        "adamw", or "adam". Betas of Adam 0.9 and 0.999.
+        other weights. "adamw", or "adam". Betas of Adam 0.9 and 0.999.
     learning_rate
         Peak of the schedule; with "adamw" take half the default. SimVPv2 was published with 5e-3 and Adam. For
         fine-tuning, take a tenth.
