@@ -30,7 +30,9 @@ MODEL = sc.SimVPSphereConfig()
 TRAINING = dict(rollout=2, validation_windows=128, precision="bf16-mixed")
 EPOCHS = 6
 SHOWN_HOURS = (6, 24, 72, 120)
-SHOWN_SETTINGS = ("batch_size", "learning_rate", "ema_decay", "precision", "seed")
+SHOWN_SETTINGS = (
+    "optimizer", "learning_rate", "weight_decay", "batch_size", "rollout", "ema_decay", "precision", "seed",
+)  # fmt: skip
 EVERY = "12h"  # interval between the initializations of the test period
 
 

@@ -126,7 +126,8 @@ class TrainConfig:
         fine-tuning, take a tenth.
     schedule
         "cosine": linear warm-up, then half a cosine down to zero. "one-cycle": half a cosine up from a 25th of the
-        peak, another down to a 250,000th of it, and the first beta from 0.95 to 0.85 and back, as torch's `OneCycleLR`.
+        peak, another down to a 250,000th of it, and the first beta from 0.95 to 0.85 and back, as torch's `OneCycleLR`
+        (the matrices of "muon" keep their momentum of 0.95).
     warmup
         Share of all steps in which the learning rate rises; `None` is 0.1 for "cosine" and 0.3 for "one-cycle".
     weight_decay

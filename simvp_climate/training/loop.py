@@ -294,6 +294,13 @@ class TrainingState:
     def restore(self, saved: dict, fabric: Fabric) -> None:
         """Take over a saved state, of which the first process has the tensors; all processes must call this."""
         network, optimizer = self.parts["network"], self.parts["optimizer"]
+        both = (saved["optimizer"]["param_groups"], optimizer.param_groups)
+        sizes = [[len(group["params"]) for group in groups] for groups in both]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"the saved optimizer has groups of {sizes[0]} weights, that of this version {sizes[1]}: finish the run "
+                "with the version that started it, or move the training state away to start anew"
+            )
         weights = network.state_dict()
         for name in ("network", "ema", "selected"):
             saved[name] = {

@@ -250,3 +250,14 @@ def test_signals_are_those_of_the_caller_before_and_after(monkeypatch):
     thread.start()
     thread.join()
     assert len(found) == 1
+
+
+def test_a_state_with_other_groups_of_weights_is_an_error(tmp_path):
+    """As that of a version in which Muon trained fewer matrices."""
+    run(config=quick(epochs=1), directory=tmp_path)
+    path = tmp_path / "training.pt"
+    state = torch.load(path, weights_only=True)
+    state["optimizer"]["param_groups"][0]["params"].pop()
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=r"groups of \[\d+(, \d+)*\] weights.*version that started it, or move"):
+        run(config=quick(epochs=1), directory=tmp_path)
