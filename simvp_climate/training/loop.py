@@ -298,8 +298,8 @@ class TrainingState:
         sizes = [[len(group["params"]) for group in groups] for groups in both]
         if sizes[0] != sizes[1]:
             raise ValueError(
-                f"the saved optimizer has groups of {sizes[0]} weights, that of this version {sizes[1]}: finish the run "
-                "with the version that started it, or move the training state away to start anew"
+                f"the saved optimizer has groups of {sizes[0]} weights, that of this version {sizes[1]}: finish the "
+                "run with the version that started it, or move the training state away to start anew"
             )
         weights = network.state_dict()
         for name in ("network", "ema", "selected"):
