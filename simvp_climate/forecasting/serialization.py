@@ -38,7 +38,7 @@ from simvp_climate.processing.tensors import (
 )
 
 # Defaults for settings that older files lack. Add every new setting here.
-LEGACY_DEFAULTS = {"task": {"forcings": (), "transforms": (), "inputs": (), "diagnostics": ()}, "model": {}}
+LEGACY_DEFAULTS = {"task": {"forcings": (), "transforms": (), "inputs": (), "diagnostics": ()}, "model": {"noise": 0}}
 _FORMAT_NAME, FORMAT = "simvp_climate forecaster", 4
 _USE_A_COPY = "Use another copy of the file."
 _FIELDS = ("latitude", "longitude", "statics")

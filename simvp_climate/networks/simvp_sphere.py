@@ -34,6 +34,9 @@ class SimVPSphereConfig:
     position_field
         Add a learned value for every channel and cell of the halved grid to the input of the translator. It tells the
         network where on the globe a cell lies: coasts, mountains, the equator.
+    noise
+        Random numbers per cell of the halved grid that every call takes in, for ensembles (`TrainConfig(loss="crps")`);
+        with 0 the network is deterministic.
     padding
         How convolutions pad the edges of the grid, as in `SimVPv2Config`.
 
@@ -47,11 +50,13 @@ class SimVPSphereConfig:
     hidden_time: int = 64
     blocks: int = 8
     position_field: bool = True
+    noise: int = 0
     padding: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("hidden_space", "hidden_time", "blocks"):
             object.__setattr__(self, name, check_integer(name, getattr(self, name), 1))
+        object.__setattr__(self, "noise", check_integer("noise", self.noise, 0))
         if not isinstance(self.position_field, bool):
             raise ValueError(f"position_field={self.position_field!r} must be True or False.")
         check_padding(self.padding)
@@ -102,14 +107,25 @@ class SimVPSphere(nn.Module):
         position_Dhw = nn.Parameter(torch.zeros(D, *half)) if config.position_field else None
         self.register_parameter("position_Dhw", position_Dhw)
         self.translator = Translator(config)
+        self.noise_grid = (config.noise, *half) if config.noise else None
+        if config.noise:
+            # at zero the noise has no effect: training starts with the deterministic network
+            self.noise_field = nn.Conv2d(config.noise, D, 1)
+            nn.init.zeros_(self.noise_field.weight)
+            nn.init.zeros_(self.noise_field.bias)
         self.decoder = nn.Conv2d(D, 4 * S, 1)
         self.readout = PaddedConv(S, self.history * self.output_channels, 3, padding)
         # training sets them: the typical change per lead and channel, and the mean state, all normalized
         self.register_buffer("change_scale_TC", torch.ones(self.history, self.shared_channels))
         self.register_buffer("mean_field_CHW", torch.zeros(self.channels, *shape.grid))
 
-    def forward(self, x_BTCHW: Tensor, f_BTFHW: Tensor | None = None) -> Tensor:
-        """Return the next `history` states, (B, T, output channels, H, W), given the forcings of the input states."""
+    def forward(
+        self, x_BTCHW: Tensor, f_BTFHW: Tensor | None = None, noise_BNhw: Tensor | None = None
+    ) -> Tensor:  # fmt: skip
+        """Return the next `history` states, (B, T, output channels, H, W), given the forcings of the input states.
+
+        A network with noise draws it from a standard normal distribution, or takes `noise_BNhw`.
+        """
         check_inputs(self, x_BTCHW, f_BTFHW)
         if x_BTCHW.shape[-2:] != self.grid:
             raise ValueError(f"Input on a grid of {tuple(x_BTCHW.shape[-2:])}: the network is for one of {self.grid}.")
@@ -121,7 +137,14 @@ class SimVPSphere(nn.Module):
         z_BDhw = self.encoder(x_BKHW)
         if self.position_Dhw is not None:
             z_BDhw = z_BDhw + self.position_Dhw
-        z_BDhw = self.translator(z_BDhw, self.activation_checkpointing and self.training)
+        noise_BN = None
+        if self.noise_grid is not None:
+            if noise_BNhw is None:
+                noise_BNhw = torch.randn(len(x_BTCHW), *self.noise_grid, device=x_BTCHW.device)
+            z_BDhw = z_BDhw + self.noise_field(noise_BNhw)
+            # the scaled mean over all cells is standard normal, too
+            noise_BN = noise_BNhw.mean((2, 3)) * math.sqrt(noise_BNhw[0, 0].numel())
+        z_BDhw = self.translator(z_BDhw, noise_BN, self.activation_checkpointing and self.training)
         z_BSHW = F.pixel_shuffle(self.decoder(z_BDhw), 2)[..., :H, :W]
         z_BSHW = F.gelu(z_BSHW + self.skip(x_BKHW))
         # as for the input, all leads of the first channel come first
@@ -138,19 +161,26 @@ class Translator(nn.Module):
 
     def __init__(self, config: SimVPSphereConfig):
         super().__init__()
-        self.blocks = nn.ModuleList(GatedBlock(config.hidden_time, config.padding) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(
+            GatedBlock(config.hidden_time, config.padding, config.noise) for _ in range(config.blocks)
+        )
 
-    def forward(self, z_BDhw: Tensor, checkpointing: bool) -> Tensor:
+    def forward(self, z_BDhw: Tensor, noise_BN: Tensor | None, checkpointing: bool) -> Tensor:
         for block in self.blocks:
-            z_BDhw = run_module(block, checkpointing, z_BDhw)
+            z_BDhw = run_module(block, checkpointing, z_BDhw, noise_BN)
         return z_BDhw
 
 
 class GatedBlock(nn.Module):
     """A residual block without norms: x + scale * mix(value * sigmoid(gate)), with 3 x 3 convolutions for both."""
 
-    def __init__(self, width: int, padding: str):
+    def __init__(self, width: int, padding: str, noise: int = 0):
         super().__init__()
+        # noise scales and shifts the input of the convolution, for all cells alike
+        self.scale_and_shift = nn.Linear(noise, 2 * width) if noise else None
+        if self.scale_and_shift is not None:
+            nn.init.zeros_(self.scale_and_shift.weight)
+            nn.init.zeros_(self.scale_and_shift.bias)
         self.value_and_gate = PaddedConv(width, 2 * width, 3, padding)
         self.mix = nn.Conv2d(width, width, 1)
         # small: at first every block nearly passes its input on, which makes norms dispensable (arXiv:2002.10444)
@@ -160,6 +190,10 @@ class GatedBlock(nn.Module):
             nn.init.normal_(conv.weight, std=math.sqrt(2 / (conv.in_channels * conv.kernel_size[0] ** 2)))
             nn.init.zeros_(conv.bias)
 
-    def forward(self, x_BDhw: Tensor) -> Tensor:
-        value_BDhw, gate_BDhw = self.value_and_gate(x_BDhw).chunk(2, dim=1)
+    def forward(self, x_BDhw: Tensor, noise_BN: Tensor | None = None) -> Tensor:
+        input_BDhw = x_BDhw
+        if self.scale_and_shift is not None:
+            scale_BD11, shift_BD11 = self.scale_and_shift(noise_BN)[:, :, None, None].chunk(2, dim=1)
+            input_BDhw = x_BDhw * (1 + scale_BD11) + shift_BD11
+        value_BDhw, gate_BDhw = self.value_and_gate(input_BDhw).chunk(2, dim=1)
         return x_BDhw + self.scale[:, None, None] * self.mix(value_BDhw * torch.sigmoid(gate_BDhw))

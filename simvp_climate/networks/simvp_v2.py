@@ -11,7 +11,7 @@ B * T, E for 4 * S.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 
@@ -188,12 +188,13 @@ class SimVPv2(nn.Module):
 
 def rollout(
     network: nn.Module, x_BTCHW: Tensor, horizon: int, f_BTFHW: Tensor | None = None,
-    constrain: Callable[[Tensor], Tensor] | None = None,
+    constrain: Callable[[Tensor], Tensor] | None = None, noise: Sequence[Tensor] | None = None,
 ) -> Tensor:  # fmt: skip
     """Return the `horizon` states after `x_BTCHW`, feeding forecasts back into a network.
 
     The network makes ceil(horizon / history) calls. `f_BTFHW` are the forcings of the input states of all calls.
-    `constrain` maps the forecast of one call, in the channels that are also input, to the input of the next.
+    `constrain` maps the forecast of one call, in the channels that are also input, to the input of the next. `noise` is
+    that of every call, for a network that takes noise; without it, the network draws it.
     """
     history, channels = x_BTCHW.shape[1:3]
     calls = math.ceil(horizon / history)
@@ -202,8 +203,11 @@ def rollout(
         raise ValueError(f"Forcings of shape {tuple(f_BTFHW.shape)}: dimension 1 must {expected}.")
     states = []
     for call in range(calls):
-        forcings = () if f_BTFHW is None else (f_BTFHW[:, call * history : (call + 1) * history],)
-        y_BTCHW = network(x_BTCHW, *forcings)
+        forcings = None if f_BTFHW is None else f_BTFHW[:, call * history : (call + 1) * history]
+        if noise is not None:
+            y_BTCHW = network(x_BTCHW, forcings, noise[call])
+        else:
+            y_BTCHW = network(x_BTCHW) if forcings is None else network(x_BTCHW, forcings)
         states.append(y_BTCHW)
         if call + 1 == calls:
             break

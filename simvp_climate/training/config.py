@@ -58,8 +58,16 @@ def _one_of(*choices: str) -> _Rule:
 _POSITIVE_INTEGER = _integer("a positive integer", lambda value: value >= 1)
 # of Muon: chosen on the validation months of the sample, where training with 0.01 overfits after the fourth epoch
 WEIGHT_DECAY = {"muon": 0.1, "adamw": 0.01, "adam": 0.0}
+_MEMBERS = 2
 _BOOLEAN = ("True or False", lambda value: isinstance(value, bool), None)
-_OPTIONAL = ("weight_decay", "gradient_clip", "lead_weights", "limit_train_batches", "patience")  # may be None
+_OPTIONAL = (
+    "crps_share",
+    "weight_decay",
+    "gradient_clip",
+    "lead_weights",
+    "limit_train_batches",
+    "patience",
+)  # may be None
 _RULES: dict[str, _Rule] = {
     "epochs": _POSITIVE_INTEGER,
     "batch_size": _POSITIVE_INTEGER,
@@ -71,6 +79,9 @@ _RULES: dict[str, _Rule] = {
     "warmup": _number("in [0, 1)", lambda value: 0 <= value < 1),
     "weight_decay": _number("of at least 0, or None for that of the optimizer", lambda value: value >= 0),
     "gradient_clip": _number("greater than 0, or None for no clipping", lambda value: value > 0),
+    "loss": _one_of("mse", "crps"),
+    "members": _integer("an integer of at least 2", lambda value: value >= 2),
+    "crps_share": _number("in (0, 1]", lambda value: 0 < value <= 1),
     "loss_normalization": _one_of("change", "state"),
     "area_weighted": _BOOLEAN,
     "lead_weights": (
@@ -135,6 +146,14 @@ class TrainConfig:
         with "adam", which has no decay.
     gradient_clip
         Largest norm of the gradient; `None` does not clip.
+    loss
+        "mse": the mean squared error, of one forecast. "crps": the continuous ranked probability score of `members`
+        forecasts, which trains an ensemble; `SimVPSphereConfig(noise=)` is its source of noise.
+    members
+        Forecasts of every window, with different noise, in a step with `loss="crps"`.
+    crps_share
+        Share of all steps, the last ones, that train on the CRPS; those before train on the squared error, without
+        noise. `None`: all with `start_from`, half without.
     loss_normalization
         "change": errors in units of the typical change from the initialization to each lead, per channel; leads beyond
         one network call take the change of its last lead. "state": in units of the standard deviation of each channel,
@@ -209,6 +228,9 @@ class TrainConfig:
     warmup: float | None = None
     weight_decay: float | None = None
     gradient_clip: float | None = 1.0
+    loss: str = "mse"
+    members: int = _MEMBERS
+    crps_share: float | None = None
     loss_normalization: str = "change"
     area_weighted: bool = True
     lead_weights: tuple[float, ...] | None = None
@@ -246,6 +268,9 @@ class TrainConfig:
         if self.optimizer == "adam" and self.weight_decay:
             ignored = f"optimizer='adam' has no weight decay, but weight_decay={self.weight_decay:g}"
             raise ValueError(f"{ignored}: leave it out, or set optimizer='adamw'")
+        if self.loss == "mse" and (self.members != _MEMBERS or self.crps_share is not None):
+            ignored = f"members={self.members} and crps_share={self.crps_share} are for loss='crps'"
+            raise ValueError(f"{ignored}: set it, or leave them out")
         if self.strategy == "fsdp" and (self.compile is True or self.precision == "16-mixed"):
             setting = "compile=True" if self.compile is True else "precision='16-mixed'"
             raise ValueError(f"strategy='fsdp' does not support {setting}: leave it out, or take strategy='ddp'")

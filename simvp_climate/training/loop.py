@@ -32,6 +32,7 @@ from simvp_climate.training.signals import Stop
 
 LOSS_CHECK_EVERY = 10  # batches; each check of the loss synchronizes the GPU
 SYNC_SECONDS = 1.0  # several processes agree at least this often whether to stop
+VALIDATION_MEMBERS = 8  # of the CRPS on valid
 LOG_EVERY = 50  # steps between two values of `running_loss`
 EXPLOSION_FACTOR = 1000  # a loss above this multiple of the recent median is an error
 
@@ -69,6 +70,10 @@ class TrainingLoop:
         self.rollout_start = self.total_steps
         if config.rollout > 1:
             self.rollout_start -= max(1, round(config.rollout_share * self.total_steps))
+        self.crps_start = self.total_steps
+        if config.loss == "crps":
+            assert config.crps_share is not None
+            self.crps_start -= max(1, round(config.crps_share * self.total_steps))
         self.logs = fabric.broadcast(bool(fabric.loggers))  # the first process may be the only one with a logger
         losses = LossMonitor(fabric, own_sizes / self.sizes)
         scaler, switches = fabric.strategy.precision, {"precision": config.precision, "compile": config.compile}
@@ -136,12 +141,13 @@ class TrainingLoop:
         torch.manual_seed((config.seed * 1_000_003 + step + 1) * fabric.world_size + fabric.global_rank)
         _set_schedule(self.optimizer, config, step, self.total_steps)
         leads = self.loss.horizon if step < self.rollout_start else self.loss.max_leads
+        members = config.members if step >= self.crps_start else 0
         windows = self.sizes[first:last].sum()
         self.optimizer.zero_grad()
         for index in range(first, last):
             batch = next(batches)
             with fabric.no_backward_sync(self.wrapped, enabled=index + 1 < last):
-                loss = self.loss(self.wrapped, batch, self.train_split.inits, leads)
+                loss = self.loss(self.wrapped, batch, self.train_split.inits, leads, members)
                 # Fabric averages gradients over the processes: undo its division by their number
                 fabric.backward(loss * (len(batch.windows) * fabric.world_size / windows))
             self.state.losses.add(loss, leads, after_warmup=step >= config.warmup * self.total_steps)
@@ -213,9 +219,18 @@ class TrainingLoop:
         self.network.load_state_dict(self.state.ema)
         self.network.eval()
         loss, total, squares = self.loss, 0.0, 0.0
+        members = VALIDATION_MEMBERS if self.config.loss == "crps" else 0
+        torch.manual_seed(self.config.seed)  # of the noise of members: the same in every epoch
         for batch in self.valid_stream.epoch(0):
-            forecast_BTCHW, truth_BTCHW = loss.forecast(self.wrapped, batch, self.valid_split.inits, loss.max_leads)
-            total += len(batch.windows) * float(loss.error(forecast_BTCHW, truth_BTCHW))
+            forecast_BTCHW, truth_BTCHW = loss.forecast(
+                self.wrapped, batch, self.valid_split.inits, loss.max_leads, members
+            )
+            if members:
+                forecast_MBTCHW = forecast_BTCHW.unflatten(0, (members, -1))
+                total += len(batch.windows) * float(loss.crps(forecast_MBTCHW, truth_BTCHW))
+                forecast_BTCHW = forecast_MBTCHW.mean(dim=0)
+            else:
+                total += len(batch.windows) * float(loss.error(forecast_BTCHW, truth_BTCHW))
             squares = squares + loss.squared_errors(forecast_BTCHW, batch).double().cpu().numpy()
             stop = self.stop.asked is not None
             # with weights in parts, all processes take part in every forecast

@@ -3,6 +3,7 @@
 Shape suffixes: B window of a batch, T time or lead, C channel, H latitude, W longitude, F forcing.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -20,9 +21,11 @@ from simvp_climate.training.config import TrainConfig
 from simvp_climate.training.datasets import Setup
 from simvp_climate.training.loader import Batch
 
+_ALPHA = 0.95  # of the almost fair CRPS (Lang et al. 2024, arXiv:2412.15832)
+
 
 class Loss:
-    """The weighted mean squared error of the forecasts of a batch."""
+    """The weighted mean squared error of the forecasts of a batch, or the CRPS of those of several members."""
 
     def __init__(
         self, config: TrainConfig, setup: Setup, normalizer: Normalizer, forcings: Forcings, device: torch.device
@@ -60,32 +63,73 @@ class Loss:
         lead_weights = np.ones(self.horizon) if config.lead_weights is None else np.array(config.lead_weights)
         weight_T = lead_weights[np.minimum(leads, self.horizon - 1)]
         weight_C = _channel_weights(dict(config.variable_weights), outputs.channels)
-        # w * (e / s)^2 = (e / (s / sqrt(w)))^2: with the weights in the scales, errors are divided once
-        self.scale_TC11 = tensor(scale_TC / np.sqrt(weight_C / weight_C.mean()))[:, :, None, None]
-        self.weight_T111 = tensor(weight_T)[:, None, None, None]
+        self.scale_TC11 = tensor(scale_TC)[:, :, None, None]
+        self.weight_TC11 = tensor(weight_T[:, None] * (weight_C / weight_C.mean()))[:, :, None, None]
 
-    def __call__(self, network: nn.Module, batch: Batch, inits: pd.Index, leads: int) -> Tensor:
-        """Return the loss of the network's forecasts of a batch over the first `leads` steps, a scalar."""
-        return self.error(*self.forecast(network, batch, inits, leads))
+    def __call__(self, network: nn.Module, batch: Batch, inits: pd.Index, leads: int, members: int = 0) -> Tensor:
+        """Return the loss of the network's forecasts of a batch over the first `leads` steps, a scalar.
 
-    def forecast(self, network: nn.Module, batch: Batch, inits: pd.Index, leads: int) -> tuple[Tensor, Tensor]:
-        """Return normalized forecast and truth of `leads` steps, (B, T, C, H, W) each; `inits` are of all windows."""
+        With `members` it is the CRPS of as many, each with noise of its own, without the squared error.
+        """
+        if not members:
+            return self.error(*self.forecast(network, batch, inits, leads))
+        forecast_BTCHW, truth_BTCHW = self.forecast(network, batch, inits, leads, members)
+        return self.crps(forecast_BTCHW.unflatten(0, (members, -1)), truth_BTCHW)
+
+    def forecast(
+        self, network: nn.Module, batch: Batch, inits: pd.Index, leads: int, members: int = 0
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Return normalized forecast and truth of `leads` steps, (B, T, C, H, W) each; `inits` are of all windows.
+
+        The forecasts are those of all windows for the first member, then for the second. Without members, a network
+        with noise gets zeros.
+        """
         # copy whole windows: parts of pinned memory would first be gathered on the host, which waits for the GPU
         x_BTCHW = batch.states.to(self.device, non_blocking=True)
         x_BTCHW = self.scale.normalize(x_BTCHW[:, : self.history + leads])
         f_BTFHW = self.forcings(inits[batch.windows], leads)
         # the input channels come first
         input_BTCHW = x_BTCHW[:, : self.history, : len(self.roles.input_channels)]
-        forecast_BTCHW = rollout(network, input_BTCHW, leads, f_BTFHW, self.input_scale.constrain).float()
+        noise = None
+        if members:
+            input_BTCHW = input_BTCHW.repeat(members, 1, 1, 1, 1)
+            f_BTFHW = None if f_BTFHW is None else f_BTFHW.repeat(members, 1, 1, 1, 1)
+        elif (noise_grid := getattr(network, "noise_grid", None)) is not None:
+            noise = [x_BTCHW.new_zeros(len(x_BTCHW), *noise_grid)] * math.ceil(leads / self.history)
+        forecast_BTCHW = rollout(network, input_BTCHW, leads, f_BTFHW, self.input_scale.constrain, noise).float()
         return forecast_BTCHW, self._outputs(x_BTCHW[:, self.history :])
 
     def error(self, forecast_BTCHW: Tensor, truth_BTCHW: Tensor) -> Tensor:
         """Return mean(a_hw * w_t * w_c * ((forecast - truth) / s_tc)^2), a scalar."""
         # a: area, w: leads and variables, with mean one each; s: scale of the errors
-        leads = forecast_BTCHW.shape[1]
-        weight_T111 = self.weight_T111[:leads] / self.weight_T111[:leads].mean()
-        error_BTCHW = (forecast_BTCHW - truth_BTCHW) * (weight_T111.sqrt() / self.scale_TC11[:leads])
+        weight_TC11, scale_TC11 = self._weights(forecast_BTCHW.shape[1])
+        # w * (e / s)^2 = (e * (sqrt(w) / s))^2: errors are multiplied once
+        error_BTCHW = (forecast_BTCHW - truth_BTCHW) * (weight_TC11.sqrt() / scale_TC11)
         return (error_BTCHW**2 * self.loss_area_CHW).mean()
+
+    def crps(self, forecast_MBTCHW: Tensor, truth_BTCHW: Tensor) -> Tensor:
+        """Return the almost fair CRPS of members, weighted as the squared error, in units of s_tc, a scalar.
+
+        It is the mean over pairs of members of (|x_i - y| + |x_j - y| - (1 - e) |x_i - x_j|) / 2 with
+        e = (1 - alpha) / M (Lang et al. 2024, arXiv:2412.15832, eq. 4). No term is negative, so that rounding errors
+        of large, nearly equal numbers do not remain.
+        """
+        members = len(forecast_MBTCHW)
+        error_MBTCHW = (forecast_MBTCHW - truth_BTCHW).abs()
+        epsilon = (1 - _ALPHA) / members
+        total_BTCHW = torch.zeros_like(truth_BTCHW)
+        for first in range(members):
+            for second in range(first):
+                spread_BTCHW = (forecast_MBTCHW[first] - forecast_MBTCHW[second]).abs()
+                total_BTCHW = total_BTCHW + error_MBTCHW[first] + error_MBTCHW[second] - (1 - epsilon) * spread_BTCHW
+        weight_TC11, scale_TC11 = self._weights(truth_BTCHW.shape[1])
+        crps_BTCHW = total_BTCHW * (weight_TC11 / scale_TC11) / (members * (members - 1))
+        return (crps_BTCHW * self.loss_area_CHW).mean()
+
+    def _weights(self, leads: int) -> tuple[Tensor, Tensor]:
+        """Return weights, with mean one over the first leads and channels, and scales of the errors, (T, C, 1, 1)."""
+        weight_TC11 = self.weight_TC11[:leads]
+        return weight_TC11 / weight_TC11.mean(), self.scale_TC11[:leads]
 
     def squared_errors(self, forecast_BTCHW: Tensor, batch: Batch) -> Tensor:
         """Return area-weighted mean squared errors in physical units at `scored_leads`, summed over windows, (T, C)."""

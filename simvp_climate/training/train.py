@@ -115,12 +115,16 @@ def train(
     arguments = {"task": task, "model": model, "config": config, "start_from": start_from, "logger": logger}
     _check_arguments({**arguments, "valid": valid, "directory": directory}, config)
     model = transfer.choose_model(model, start_from)
+    if config.loss == "crps":
+        model = transfer.add_noise(model)
     leads = config.leads(task)
     accelerator = tensors.choose_device(device)
     requested, config = config, _resolve_precision(config, accelerator)
     compile = config.strategy == "ddp" and tensors.choose_compile(config.compile, accelerator)
     decay = WEIGHT_DECAY[config.optimizer] if config.weight_decay is None else config.weight_decay
     config = dataclasses.replace(config, compile=compile, weight_decay=decay)
+    if config.loss == "crps" and config.crps_share is None:
+        config = dataclasses.replace(config, crps_share=0.5 if start_from is None else 1.0)
     fabric = distributed.start(accelerator, config.precision, logger, config.strategy)
     _check_processes(config, fabric)
     if config.progress and requested.precision == "auto" and accelerator == "cpu" and config.precision == "bf16-mixed":

@@ -21,6 +21,7 @@ from simvp_climate.processing.tensors import ModelConfig
 from simvp_climate.training.config import TrainConfig
 from simvp_climate.training.datasets import Setup
 
+NOISE = 16  # of a network that is to be trained on the CRPS
 _STATISTICS = ("mean", "std", "log_scale", "bounds", "mask")  # per channel
 _COMPUTE = "compute them from the new data, TrainConfig(statistics='compute')"
 
@@ -50,12 +51,20 @@ def choose_model(
     differences = [
         f"{name}={value!r} (it has {getattr(trained, name)!r})"
         for name, value in dataclasses.asdict(model).items()
-        if value != getattr(trained, name) and name not in ("padding", "drop_path")
+        if value != getattr(trained, name) and name not in ("padding", "drop_path", "noise")
     ]
     if differences:
         fix = "change only padding and drop_path: dataclasses.replace(start.network.config, drop_path=0.1)"
         raise ValueError(f"model is not the network of start_from: {', '.join(differences)}. Leave model out, or {fix}")
     return model
+
+
+def add_noise(model: ModelConfig | NetworkBuilder) -> SimVPSphereConfig:
+    """Return the model of an ensemble: with noise, if it has none; ValueError if it cannot have noise."""
+    if not isinstance(model, SimVPSphereConfig):
+        name = type(model).__name__ if isinstance(model, ModelConfig) else "function"
+        raise ValueError(f"loss='crps' needs a network with noise, a SimVPSphereConfig, and the model is a {name}")
+    return model if model.noise else dataclasses.replace(model, noise=NOISE)
 
 
 def choose_padding(
@@ -160,6 +169,8 @@ def copy_weights(network: nn.Module, pretrained: Forecaster, roles: tensors.Chan
     for name, value in weights.items():
         if name in ("change_scale_TC", "mean_field_CHW"):  # statistics
             continue
+        if name not in trained and ("noise_field" in name or "scale_and_shift" in name):
+            continue  # new, and without effect until they are trained
         if is_custom:
             value.copy_(trained[name])
         elif name == "encoder.0.conv.weight":
