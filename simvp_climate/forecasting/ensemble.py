@@ -1,10 +1,9 @@
 """Ensembles: the forecasts of several forecasters, or of one from perturbed initial states."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from numbers import Integral
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,22 +13,14 @@ from simvp_climate.data import reader
 from simvp_climate.data.conventions import canonicalize
 from simvp_climate.data.grid import find_member
 from simvp_climate.data.windows import shift, to_iso
-from simvp_climate.forecasting import cf_encoding, hindcast
-from simvp_climate.forecasting.forecaster import Forecaster, predict, template
-from simvp_climate.forecasting.initial_states import states_digest
+from simvp_climate.forecasting import member_forecasts
+from simvp_climate.forecasting.forecaster import Forecaster
+from simvp_climate.forecasting.member_forecasts import Member
 from simvp_climate.forecasting.request import ForecastRequest, match_training, resolve_request
 from simvp_climate.metrics.ensemble import spread_skill_ratio
 
-_NUMBER_ATTRS = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
-_IN_MEMORY_BYTES = 2**30  # perturbations up to this size are read into memory once
 _MIN_SEPARATION = np.timedelta64(10, "D")  # between two states, for independent weather
 _MAX_DAYS_OF_YEAR = 15
-
-
-class _Member(NamedTuple):
-    forecaster: Forecaster
-    request: ForecastRequest
-    perturb: Callable[[pd.Index], np.ndarray] | None = None  # as in `predict`
 
 
 def ensemble(
@@ -68,10 +59,10 @@ def ensemble(
     for forecaster in forecasters[1:]:
         if forecaster.task != forecasters[0].task:
             raise ValueError(f"The forecasters must have one task, not {forecaster.task} and {forecasters[0].task}.")
-    members = [_Member(each, resolve_request(each, dataset, init_times, every, horizon)) for each in forecasters]
+    members = [Member(each, resolve_request(each, dataset, init_times, every, horizon)) for each in forecasters]
     _check_no_members("dataset", members[0].request.canonical.dataset)
     attributes = {"forecaster_sha256": " ".join(digests), "system": f"{len(forecasters)} forecasters"}
-    return _forecast_members(members, attributes, store, progress)
+    return member_forecasts.forecast(members, attributes, store, progress)
 
 
 def perturbed_ensemble(
@@ -138,8 +129,8 @@ def perturbed_ensemble(
         return factor * np.nan_to_num(np.stack([draw(pair, init) for init in inits]))
 
     paired = [partial(perturb, member // 2, amplitude * (-1) ** member) for member in range(members // 2 * 2)]
-    ensemble_members = [_Member(forecaster, request, each) for each in (*paired, *[None] * (members % 2))]
-    return _forecast_members(ensemble_members, attributes, store, progress, states)
+    ensemble_members = [Member(forecaster, request, each) for each in (*paired, *[None] * (members % 2))]
+    return member_forecasts.forecast(ensemble_members, attributes, store, progress, states)
 
 
 def fit_amplitude(
@@ -209,15 +200,7 @@ def _canonical_states(forecaster: Forecaster, dataset: xr.Dataset) -> xr.Dataset
     task = forecaster.task
     states = canonicalize(dataset, (*task.variables, *task.inputs), task.levels).dataset
     # states are drawn one at a time: from a store, each would decode a whole chunk
-    return states.compute() if states.nbytes <= _IN_MEMORY_BYTES else states
-
-
-def _identify_states(states: xr.Dataset) -> list[str | int]:
-    """Return values that identify perturbations: first and last time, count, and a digest of at least 64 states."""
-    times, positions = states.indexes["time"], np.arange(states.sizes["time"])
-    if states.nbytes > _IN_MEMORY_BYTES:
-        positions = np.unique(np.linspace(0, len(times) - 1, 64).astype(int))
-    return [str(times[0]), str(times[-1]), len(times), states_digest(states, positions)]
+    return states.compute() if states.nbytes <= member_forecasts.IN_MEMORY_BYTES else states
 
 
 def _draw_difference(
@@ -241,40 +224,3 @@ def _draw_difference(
         f"The perturbations, {times[0]} to {times[-1]}, have no two states at {init.hour} UTC within "
         f"{_MAX_DAYS_OF_YEAR} days of {init:%m-%d} and ten days apart. Pass a longer period."
     )
-
-
-def _forecast_members(
-    members: Sequence[_Member], attributes: dict, store: str | os.PathLike | None, progress: bool,
-    perturbations: xr.Dataset | None = None,
-) -> xr.Dataset:  # fmt: skip
-    """Return the ensemble, in memory or from the store that it is written to."""
-
-    def make_template(histories: np.ndarray) -> xr.Dataset:
-        return _join_members([template(member.forecaster, member.request, histories) for member in members], attributes)
-
-    def forecast(histories: np.ndarray) -> tuple[xr.Dataset, list[str]]:
-        pairs = [predict(member.forecaster, member.request, histories, member.perturb) for member in members]
-        # all members start from the same data
-        return _join_members([forecasts for forecasts, _ in pairs], attributes), pairs[0][1]
-
-    request = members[0].request
-    if store is None:
-        return forecast(request.histories)[0]
-    digests = dict.fromkeys(member.forecaster.digest for member in members)
-    identity = hindcast.identify(request, members[0].forecaster.task.variables, " ".join(digests))
-    if perturbations is not None:
-        identity |= {name: attributes[name] for name in ("ensemble", "amplitude")}
-        identity["perturbations"] = _identify_states(perturbations)
-    return hindcast.write(store, identity, request.histories, make_template, forecast, progress)
-
-
-def _join_members(members: Sequence[xr.Dataset], attributes: dict) -> xr.Dataset:
-    """Return forecasts joined along a new dimension `number` after the lead time, with additional attributes."""
-    numbers = xr.DataArray(np.arange(len(members)), dims="number", name="number", attrs=_NUMBER_ATTRS)
-    options = {"data_vars": "all", "coords": "minimal", "compat": "override", "join": "exact"}
-    joined = xr.concat(members, numbers, combine_attrs="override", **options)
-    for name in joined.data_vars:
-        joined[name] = joined[name].transpose("init_time", "lead_time", "number", ...)
-    joined = cf_encoding.encode(joined)
-    joined["number"].encoding = {"_FillValue": None, "dtype": "int32"}
-    return joined.assign_attrs(attributes)

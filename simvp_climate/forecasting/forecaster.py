@@ -1,18 +1,12 @@
-"""The trained forecaster: it turns a Dataset into labeled forecasts.
-
-    request -> initial states in the units of training -> network -> labels and CF attributes
-
-Shape suffixes: B initialization, T time, C channel, F forcing, H latitude, W longitude.
-"""
+"""The trained forecaster: it turns a Dataset into labeled forecasts."""
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
-import dask.array
 import numpy as np
 import pandas as pd
 import torch
@@ -20,12 +14,11 @@ import xarray as xr
 from torch import nn
 
 from simvp_climate.data.files import check_parent
-from simvp_climate.data.grid import latitude_weights
-from simvp_climate.forecasting import export, hindcast, initial_states, labels, serialization, summary
-from simvp_climate.forecasting.request import ForecastRequest, resolve_request
+from simvp_climate.forecasting import export, hindcast, member_forecasts, serialization, summary
+from simvp_climate.forecasting.predict import make_forcings, predict, template
+from simvp_climate.forecasting.request import resolve_request
 from simvp_climate.metrics.uncertainty.intervals import Intervals, fit_intervals
 from simvp_climate.networks.shape import NetworkBuilder
-from simvp_climate.networks.simvp_v2 import rollout
 from simvp_climate.processing import tensors
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
@@ -69,7 +62,7 @@ class Forecaster:
 
     def __call__(
         self, dataset: xr.Dataset, init_times: Iterable | None = None, every: str | None = None,
-        horizon: int | None = None,
+        horizon: int | None = None, *, members: int | None = None, seed: int = 0,
     ) -> xr.Dataset:  # fmt: skip
         """Return forecasts as a labeled Dataset in physical units.
 
@@ -86,6 +79,12 @@ class Forecaster:
             counted from January: all such times with a full history. Excludes `init_times`.
         horizon
             Number of steps; by default the task's. Horizons longer than one call of the network are rolled out.
+        members
+            Number of members of an ensemble, for a network with noise (trained with `loss="crps"`). Each has noise of
+            its own at every call of the network, which depends only on the seed, the number of the member and the
+            initialization. `None`: one forecast, the first member with seed 0.
+        seed
+            Of the noise of `members`, an integer of at least 0.
 
         Returns
         -------
@@ -105,11 +104,14 @@ class Forecaster:
             If the data cannot be read.
         """
         request = resolve_request(self, dataset, init_times, every, horizon)
-        return predict(self, request, request.histories)[0]
+        if members is None:
+            return predict(self, request, request.histories)[0]
+        return member_forecasts.forecast(*member_forecasts.with_noise(self, request, members, seed), None, False)
 
     def hindcast(
         self, dataset: xr.Dataset, init_times: Iterable | None = None, every: str | None = None,
-        horizon: int | None = None, *, store: str | os.PathLike, progress: bool = True,
+        horizon: int | None = None, *, store: str | os.PathLike, members: int | None = None, seed: int = 0,
+        progress: bool = True,
     ) -> xr.Dataset:  # fmt: skip
         """Write forecasts from many initializations to a Zarr store, a few at a time, and open the store.
 
@@ -119,6 +121,8 @@ class Forecaster:
         ----------
         dataset, init_times, every, horizon
             As for a call of the forecaster; `init_times` or `every` is required.
+        members, seed
+            As for a call of the forecaster.
         store
             Path of the store: a new folder, or the store of the same hindcast; "<store>.unfinished" until complete.
         progress
@@ -139,6 +143,9 @@ class Forecaster:
         if init_times is None and every is None:
             raise ValueError("A hindcast needs initializations. Pass every='12h' or init_times=[...].")
         request = resolve_request(self, dataset, init_times, every, horizon)
+        if members is not None:
+            noisy = member_forecasts.with_noise(self, request, members, seed)
+            return member_forecasts.forecast(*noisy, store, progress)
         identity = hindcast.identify(request, self.task.variables, self.digest)
         make_template, forecast = partial(template, self, request), partial(predict, self, request)
         return hindcast.write(store, identity, request.histories, make_template, forecast, progress)
@@ -292,7 +299,7 @@ class Forecaster:
         inits = init_times if isinstance(init_times, pd.Index) else pd.Index(np.atleast_1d(np.asarray(init_times)))
         if not isinstance(inits, xr.CFTimeIndex):
             inits = pd.DatetimeIndex(inits)
-        values = _make_forcings(self, torch.device("cpu"))(inits, horizon)
+        values = make_forcings(self, torch.device("cpu"))(inits, horizon)
         if values is None:
             states = math.ceil(horizon / self.task.history) * self.task.history
             values = torch.zeros(len(inits), states, 0, self.latitude.size, self.longitude.size)
@@ -309,61 +316,3 @@ class Forecaster:
     def output_statistics(self) -> Normalizer:
         """The statistics of the channels that the network forecasts."""
         return self.normalizer.select(tensors.channel_roles(self.task, self.normalizer.channels).output_channels)
-
-
-def predict(
-    forecaster: Forecaster, request: ForecastRequest, histories: np.ndarray,
-    perturb: Callable[[pd.Index], np.ndarray] | None = None,
-) -> tuple[xr.Dataset, list[str]]:  # fmt: skip
-    """Return labeled forecasts from some histories of a request, and the digest of the data of each initialization.
-
-    `perturb` maps init times to perturbations of all states of a history, (init, channel, H, W), in units of training.
-    """
-    shape = _forecast_shape(forecaster, request, histories)
-    states, digests = np.empty(shape, dtype=np.float32), []
-    for index, member in enumerate(request.canonical.series):
-        digests.append(predict_states(forecaster, request, member, histories, perturb, out=states[:, :, index]))
-    combined = initial_states.combine_member_digests(digests)
-    return labels.label(forecaster, request, histories, states, combined), combined
-
-
-def template(forecaster: Forecaster, request: ForecastRequest, histories: np.ndarray) -> xr.Dataset:
-    """Return a Dataset like that of `predict`, with lazy NaN in place of forecasts, which takes no memory."""
-    shape = _forecast_shape(forecaster, request, histories)
-    states = dask.array.full(shape, np.float32(np.nan), chunks=shape, dtype=np.float32)
-    return labels.label(forecaster, request, histories, states, [])
-
-
-@torch.no_grad()
-def predict_states(
-    forecaster: Forecaster, request: ForecastRequest, member: xr.Dataset, histories: np.ndarray,
-    perturb: Callable[[pd.Index], np.ndarray] | None, out: np.ndarray,
-) -> list[bytes]:  # fmt: skip
-    """Write forecasts of a member into `out`, (init, lead, channel, H, W); return digests of the initial states."""
-    network, horizon = forecaster.network, request.horizon
-    device, inputs = next(network.parameters()).device, forecaster.input_statistics
-    input_scale, output_scale = tensors.Scale(inputs, device), tensors.Scale(forecaster.output_statistics, device)
-    forcings, digests = _make_forcings(forecaster, device), []
-    for rows, states, batch_digests in initial_states.read_batches(request, member, histories, inputs):
-        inits = request.init_times(histories[rows])
-        if perturb is not None:
-            states += perturb(inits).astype(np.float32)[:, np.newaxis]
-        x_BTCHW = torch.from_numpy(states).to(device)
-        f_BTFHW = forcings(inits, horizon)
-        y_BTCHW = rollout(network, input_scale.normalize(x_BTCHW), horizon, f_BTFHW, input_scale.constrain)
-        forecasts = output_scale.denormalize(y_BTCHW.float()).cpu().numpy()
-        out[rows] = request.conversion.from_training_units(forecasts, network.shared_channels)
-        digests += batch_digests
-    return digests
-
-
-def _forecast_shape(forecaster: Forecaster, request: ForecastRequest, histories: np.ndarray) -> tuple[int, ...]:
-    """Return the sizes (init, lead, member, channel, latitude, longitude)."""
-    channels, grid = len(forecaster.output_statistics.channels), (forecaster.latitude.size, forecaster.longitude.size)
-    return (len(histories), request.horizon, len(request.canonical.series), channels, *grid)
-
-
-def _make_forcings(forecaster: Forecaster, device: torch.device) -> tensors.Forcings:
-    latitude, longitude = forecaster.latitude, forecaster.longitude
-    weights = latitude_weights(xr.Dataset(coords={"latitude": latitude})).values
-    return tensors.Forcings(forecaster.task, latitude, longitude, forecaster.statics, weights, device)

@@ -5,7 +5,8 @@ import xarray as xr
 from factories import waves
 
 from simvp_climate.forecasting.ensemble import ensemble, fit_amplitude, perturbed_ensemble
-from simvp_climate.forecasting.forecaster import Forecaster, predict
+from simvp_climate.forecasting.forecaster import Forecaster
+from simvp_climate.forecasting.predict import predict
 from simvp_climate.metrics.score import score
 
 
@@ -112,7 +113,7 @@ def test_an_interrupted_ensemble_resumes(forecaster, other, tmp_path, monkeypatc
         return predict(*args)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("simvp_climate.forecasting.ensemble.predict", stop)
+        patch.setattr("simvp_climate.forecasting.member_forecasts.predict", stop)
         ensemble([forecaster, other], ds, every="24h", store=tmp_path / "e.zarr", progress=False)
     assert not (tmp_path / "e.zarr").exists()
     result = ensemble([forecaster, other], ds, every="24h", store=tmp_path / "e.zarr", progress=False)

@@ -1,0 +1,104 @@
+"""Forecasts from the histories of a request: initial states in the units of training -> network -> labels.
+
+Shape suffixes: B initialization, T time, C channel, F forcing, N noise, H latitude, W longitude; h and w are those of
+the grid on which a network takes noise.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import dask.array
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from torch import Tensor
+
+from simvp_climate.data.grid import latitude_weights
+from simvp_climate.forecasting import initial_states, labels
+from simvp_climate.forecasting.request import ForecastRequest
+from simvp_climate.networks.simvp_v2 import rollout
+from simvp_climate.processing import tensors
+
+
+def predict(
+    forecaster: Any, request: ForecastRequest, histories: np.ndarray,
+    perturb: Callable[[pd.Index], np.ndarray] | None = None, number: int = 0, seed: int = 0,
+) -> tuple[xr.Dataset, list[str]]:  # fmt: skip
+    """Return labeled forecasts from some histories of a request, and the digest of the data of each initialization.
+
+    `perturb` maps init times to perturbations of all states of a history, (init, channel, H, W), in units of training.
+    `number` and `seed` determine the noise of a network that takes noise.
+    """
+    shape = _shape(forecaster, request, histories)
+    states, digests = np.empty(shape, dtype=np.float32), []
+    for index, member in enumerate(request.canonical.series):
+        digests.append(
+            predict_states(forecaster, request, member, histories, perturb, number, seed, states[:, :, index])
+        )
+    combined = initial_states.combine_member_digests(digests)
+    return labels.label(forecaster, request, histories, states, combined), combined
+
+
+def template(forecaster: Any, request: ForecastRequest, histories: np.ndarray) -> xr.Dataset:
+    """Return a Dataset like that of `predict`, with lazy NaN in place of forecasts, which takes no memory."""
+    shape = _shape(forecaster, request, histories)
+    states = dask.array.full(shape, np.float32(np.nan), chunks=shape, dtype=np.float32)
+    return labels.label(forecaster, request, histories, states, [])
+
+
+@torch.no_grad()
+def predict_states(
+    forecaster: Any, request: ForecastRequest, member: xr.Dataset, histories: np.ndarray,
+    perturb: Callable[[pd.Index], np.ndarray] | None, number: int, seed: int, out: np.ndarray,
+) -> list[bytes]:  # fmt: skip
+    """Write forecasts of a member into `out`, (init, lead, channel, H, W); return digests of the initial states."""
+    network, horizon = forecaster.network, request.horizon
+    device, inputs = next(network.parameters()).device, forecaster.input_statistics
+    input_scale, output_scale = tensors.Scale(inputs, device), tensors.Scale(forecaster.output_statistics, device)
+    forcings, digests = make_forcings(forecaster, device), []
+    for rows, states, batch_digests in initial_states.read_batches(request, member, histories, inputs):
+        inits = request.init_times(histories[rows])
+        if perturb is not None:
+            states += perturb(inits).astype(np.float32)[:, np.newaxis]
+        x_BTCHW = torch.from_numpy(states).to(device)
+        f_BTFHW = forcings(inits, horizon)
+        noise = draw_noise(network, inits, horizon, number, seed, device)
+        y_BTCHW = rollout(network, input_scale.normalize(x_BTCHW), horizon, f_BTFHW, input_scale.constrain, noise)
+        forecasts = output_scale.denormalize(y_BTCHW.float()).cpu().numpy()
+        out[rows] = request.conversion.from_training_units(forecasts, network.shared_channels)
+        digests += batch_digests
+    return digests
+
+
+def draw_noise(
+    network: Any, inits: pd.Index, horizon: int, number: int, seed: int, device: torch.device
+) -> list[Tensor] | None:  # fmt: skip
+    """Return the noise of a member for every call of a network, (B, N, h, w) each; None if the network takes none.
+
+    It depends on the seed, the number of the member, the initialization and the call only.
+    """
+    grid = getattr(network, "noise_grid", None)
+    if grid is None:
+        return None
+    calls = math.ceil(horizon / network.history)
+    draws = []
+    for init in inits:
+        stamp = [init.year, init.month, init.day, init.hour, init.minute]
+        random = np.random.default_rng([seed, number, *stamp])
+        draws.append(random.standard_normal((calls, *grid), dtype=np.float32))
+    return list(torch.from_numpy(np.stack(draws, axis=1)).to(device))
+
+
+def _shape(forecaster: Any, request: ForecastRequest, histories: np.ndarray) -> tuple[int, ...]:
+    """Return the sizes (init, lead, member, channel, latitude, longitude)."""
+    channels, grid = len(forecaster.output_statistics.channels), (forecaster.latitude.size, forecaster.longitude.size)
+    return (len(histories), request.horizon, len(request.canonical.series), channels, *grid)
+
+
+def make_forcings(forecaster: Any, device: torch.device) -> tensors.Forcings:
+    """Return the forcings of a forecaster's task on its grid."""
+    latitude, longitude = forecaster.latitude, forecaster.longitude
+    weights = latitude_weights(xr.Dataset(coords={"latitude": latitude})).values
+    return tensors.Forcings(forecaster.task, latitude, longitude, forecaster.statics, weights, device)
