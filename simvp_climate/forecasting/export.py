@@ -38,9 +38,12 @@ class _Program(nn.Module):
                 if isinstance(value, Tensor):  # torch warns when it saves a transposed tensor
                     setattr(scale, name, value.clone(memory_format=torch.contiguous_format))
 
-    def forward(self, states_BTCHW: Tensor, forcings_BTFHW: Tensor | None = None) -> Tensor:
+    def forward(
+        self, states_BTCHW: Tensor, forcings_BTFHW: Tensor | None = None, noise_BKNhw: Tensor | None = None
+    ) -> Tensor:  # fmt: skip
         x_BTCHW = self.input_scale.normalize(states_BTCHW)
-        y_BTCHW = rollout(self.network, x_BTCHW, self.horizon, forcings_BTFHW, self.input_scale.constrain)
+        noise = None if noise_BKNhw is None else noise_BKNhw.unbind(1)
+        y_BTCHW = rollout(self.network, x_BTCHW, self.horizon, forcings_BTFHW, self.input_scale.constrain, noise)
         return self.output_scale.denormalize(y_BTCHW.float())
 
 
@@ -69,6 +72,11 @@ def export(path: Path, forecaster: Any) -> None:
     arguments = [mean_C11.expand(2, task.history, -1, *grid).contiguous()]
     if forcings:
         arguments.append(torch.zeros(2, input_states, len(forcings), *grid))
+    noise_grid = getattr(forecaster.network, "noise_grid", None)
+    if noise_grid is not None:
+        calls = input_states // task.history
+        arguments += [] if forcings else [None]
+        arguments.append(torch.zeros(2, calls, *noise_grid))
     description = {
         "made_by": f"{_MADE_BY} {version('simvp-climate')}",
         "channels": [str(channel) for channel in inputs.channels],
@@ -84,12 +92,17 @@ def export(path: Path, forecaster: Any) -> None:
     }
     if forcings:
         description["second_input"] = f"forcings (batch, {input_states}, forcing, latitude, longitude), float32"
+    if noise_grid is not None:
+        description["noise"] = f"standard normal numbers (batch, {calls}, {', '.join(map(str, noise_grid))}), float32"
     network = copy.deepcopy(forecaster.network)
     network = network.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(False)
     batch = torch.export.Dim("batch", min=1, max=2**31 - 1)  # torch before 2.7 needs a maximum
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch warns about its own code
-        module, shapes = _Program(network, inputs, outputs, task.horizon).eval(), [{0: batch}] * len(arguments)
+        module, shapes = (
+            _Program(network, inputs, outputs, task.horizon).eval(),
+            [None if each is None else {0: batch} for each in arguments],
+        )
         program = torch.export.export(module, tuple(arguments), dynamic_shapes=shapes)
         for node in program.graph.nodes:
             for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn"):
@@ -105,7 +118,8 @@ def _encode_pt2(program: torch.export.ExportedProgram, description: str) -> byte
 
 
 def _encode_onnx(program: torch.export.ExportedProgram, description: str) -> bytes:
-    inputs = ["states", "forcings"][: len(program.graph_signature.user_inputs)]
+    keys = json.loads(description)
+    inputs = ["states", *(name for key, name in (("second_input", "forcings"), ("noise", "noise")) if key in keys)]
     names = {"input_names": inputs, "output_names": ["forecasts"]}
     # optimize: slow, and every runtime optimizes a program when it loads it
     exported = torch.onnx.export(program, (), dynamo=True, optimize=False, verbose=False, **names)

@@ -60,10 +60,13 @@ def reproduce(
         repeated = perturbed_ensemble(*arguments, horizon=horizon, **options)
     elif len(forecasters) > 1:
         repeated = ensemble(forecasters, dataset, init_times=inits, horizon=horizon)
+    elif "noise_members" in forecast.attrs:
+        options = {"members": int(forecast.attrs["noise_members"]), "seed": int(forecast.attrs["noise_seed"])}
+        repeated = forecasters[0](dataset, init_times=inits, horizon=horizon, **options)
     else:
         repeated = forecasters[0](dataset, init_times=inits, horizon=horizon)
     selection = {"lead_time": leads}
-    if (perturbations is not None or len(forecasters) > 1) and "number" in forecast.coords:
+    if "number" in repeated.dims and "number" in forecast.coords:
         selection["number"] = forecast["number"].values
     report, largest = _compare(forecast, repeated.sel(selection), forecasters[0].task.levels)
     if largest > tolerance:
@@ -90,13 +93,13 @@ def _check_ensemble(
     forecast: xr.Dataset, dataset: xr.Dataset, forecaster_count: int, perturbations: xr.Dataset | None
 ) -> None:
     """Raise ValueError unless the attributes of a forecast explain its members."""
-    perturbed = "perturbed_members" in forecast.attrs
+    perturbed, noisy = "perturbed_members" in forecast.attrs, "noise_members" in forecast.attrs
     if perturbed and perturbations is None:
         raise ValueError("The forecast is a perturbed ensemble. Pass perturbations=, the states they were drawn from.")
     if not perturbed and perturbations is not None:
         raise ValueError("The forecast is not a perturbed ensemble. Leave out perturbations.")
     member = find_member(forecast)
-    if member is not None and member not in dataset.dims and not perturbed and forecaster_count == 1:
+    if member is not None and member not in dataset.dims and not (perturbed or noisy) and forecaster_count == 1:
         raise ValueError(
             f"The forecast has members along {member!r}, but its attributes name one forecaster and no perturbations. "
             "Pass the forecast with all attributes of ensemble or perturbed_ensemble."

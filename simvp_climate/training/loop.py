@@ -48,7 +48,8 @@ class TrainingLoop:
         self.train_split, self.valid_split = splits[0], splits[1] if splits[1:] else None
         self.stream = self.train_split.stream(config, fabric)
         self.batches = _count_batches(config, len(self.stream), self.stream.count)
-        memory.check_step(network, config, self.stream.batch_size, loss.max_leads, loss.area_CHW.shape[-2:], fabric)
+        windows = self.stream.batch_size * (config.members if config.loss == "crps" else 1)
+        memory.check_step(network, config, windows, loss.max_leads, loss.area_CHW.shape[-2:], fabric)
         if fabric.device.type == "cpu":
             memory.reuse_freed_memory()
         tensors.to_channels_last(network)
