@@ -11,7 +11,6 @@ import xarray as xr
 
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import canonicalize
-from simvp_climate.data.grid import find_member
 from simvp_climate.data.windows import shift, to_iso
 from simvp_climate.forecasting import member_forecasts
 from simvp_climate.forecasting.forecaster import Forecaster
@@ -60,7 +59,7 @@ def ensemble(
         if forecaster.task != forecasters[0].task:
             raise ValueError(f"The forecasters must have one task, not {forecaster.task} and {forecasters[0].task}.")
     members = [Member(each, resolve_request(each, dataset, init_times, every, horizon)) for each in forecasters]
-    _check_no_members("dataset", members[0].request.canonical.dataset)
+    member_forecasts.check_no_members("dataset", members[0].request.canonical.dataset)
     attributes = {"forecaster_sha256": " ".join(digests), "system": f"{len(forecasters)} forecasters"}
     return member_forecasts.forecast(members, attributes, store, progress)
 
@@ -113,9 +112,9 @@ def perturbed_ensemble(
     if not amplitude > 0:
         raise ValueError(f"amplitude={amplitude!r} must be greater than 0. Estimate it with fit_amplitude.")
     request = resolve_request(forecaster, dataset, init_times, every, horizon)
-    _check_no_members("dataset", request.canonical.dataset)
+    member_forecasts.check_no_members("dataset", request.canonical.dataset)
     states = _canonical_states(forecaster, perturbations)
-    _check_no_members("perturbations", states)
+    member_forecasts.check_no_members("perturbations", states)
     _refuse_later_states(states.indexes["time"], request, forecaster.task.step)
     factor = match_training(forecaster, states).factor  # an offset cancels in a difference
     draw = partial(_draw_difference, reader.open_source(states), states.indexes["time"], factor, seed)
@@ -129,7 +128,8 @@ def perturbed_ensemble(
         return factor * np.nan_to_num(np.stack([draw(pair, init) for init in inits]))
 
     paired = [partial(perturb, member // 2, amplitude * (-1) ** member) for member in range(members // 2 * 2)]
-    ensemble_members = [Member(forecaster, request, each) for each in (*paired, *[None] * (members % 2))]
+    everyone = enumerate((*paired, *[None] * (members % 2)))
+    ensemble_members = [Member(forecaster, request, each, number, seed) for number, each in everyone]
     return member_forecasts.forecast(ensemble_members, attributes, store, progress, states)
 
 
@@ -174,11 +174,6 @@ def fit_amplitude(
         middle = float(np.sqrt(low * high))
         low, high = (low, middle) if ratio(middle) > 1 else (middle, high)
     return float(np.sqrt(low * high))
-
-
-def _check_no_members(name: str, dataset: xr.Dataset) -> None:
-    if (member := find_member(dataset)) is not None:
-        raise ValueError(f"{name} must not have ensemble members, here {member!r}. Select one: ds.isel({member}=0)")
 
 
 def _refuse_later_states(times: pd.Index, request: ForecastRequest, step: str) -> None:

@@ -192,7 +192,9 @@ class Forecaster:
         """The training curve: one row per `epoch` from 1, one column per recorded quantity.
 
         `loss` is the mean over the training windows, `valid_loss` over the validation windows; `valid_rmse_...` are in
-        physical units. `attrs["units"]` maps columns to units, `attrs["kept"]` is the epoch of the weights.
+        physical units. After training on the CRPS, `valid_loss` is that of 8 members, `valid_rmse_...` is of their
+        mean, and there are `valid_crps_...`, `valid_spread_skill_...` and `valid_small_scales_...`. `attrs["units"]`
+        maps columns to units, `attrs["kept"]` is the epoch of the weights.
         """
         return summary.training_curve(self.provenance, self.normalizer)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from simvp_climate.data.grid import find_member
 from simvp_climate.forecasting import cf_encoding, hindcast
 from simvp_climate.forecasting.initial_states import states_digest
 from simvp_climate.forecasting.predict import predict, template
@@ -43,6 +44,7 @@ def with_noise(
     if getattr(forecaster.network, "noise_grid", None) is None:
         fix = "Train with TrainConfig(loss='crps'), or see sc.ensemble and sc.perturbed_ensemble."
         raise ValueError(f"members={members!r} needs a network with noise, and this one has none. {fix}")
+    check_no_members("dataset", request.canonical.dataset)
     description = f"{members} members, noise in the network, seed {seed}"
     attributes = {"ensemble": description, "noise_members": int(members), "noise_seed": int(seed)}
     return [Member(forecaster, request, None, number, int(seed)) for number in range(members)], attributes
@@ -74,6 +76,12 @@ def forecast(
     if perturbations is not None:
         identity["perturbations"] = _identify_states(perturbations)
     return hindcast.write(store, identity, request.histories, make_template, forecast_all, progress)
+
+
+def check_no_members(name: str, dataset: xr.Dataset) -> None:
+    """Raise ValueError if a Dataset has ensemble members: the forecasts get members of their own."""
+    if (member := find_member(dataset)) is not None:
+        raise ValueError(f"{name} must not have ensemble members, here {member!r}. Select one: ds.isel({member}=0)")
 
 
 def _join(members: Sequence[xr.Dataset], attributes: dict) -> xr.Dataset:

@@ -23,7 +23,8 @@ def training_curve(provenance: dict, normalizer: Normalizer) -> pd.DataFrame:
     units = {}
     for channel, unit in zip(normalizer.channels, normalizer.units, strict=True):
         name = channel.variable if channel.level is None else f"{channel.variable}_{channel.level:g}"
-        units |= {column: unit for column in table if f"{column}_".startswith(f"valid_rmse_{name}_")}
+        prefixes = (f"valid_rmse_{name}_", f"valid_crps_{name}_")
+        units |= {column: unit for column in table if f"{column}_".startswith(prefixes)}
     table.attrs["units"] = units
     if len(table):
         table.attrs["kept"] = int(table["valid_loss"].idxmin()) if "valid_loss" in table else len(table)

@@ -12,6 +12,9 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from simvp_climate.plot import style
 
+# of ensembles, by the part of the column name
+_RATIOS = {"spread_skill": "spread over error", "small_scales": "small scales over truth"}
+
 
 def training_curve(histories: object, *, width: float | None = None, ax: Axes | Sequence[Axes] | None = None) -> Figure:
     """Draw the losses of each epoch, and the validation errors in physical units if the history has them.
@@ -27,7 +30,9 @@ def training_curve(histories: object, *, width: float | None = None, ax: Axes | 
     Returns
     -------
     Figure. The first panel has the losses, training thin and validation thick, on a logarithmic axis if they span a
-    factor of ten; then each variable has a panel of its errors at the recorded leads. A ring marks the epoch whose
+    factor of ten; then each variable has a panel of its errors at the recorded leads. After training on the CRPS these
+    are the errors of the mean of members, and two more panels have the spread of members over that error and their
+    variance in small scales over that of the truth, both 1 in a good ensemble. A ring marks the epoch whose
     weights were kept: the first with the smallest validation loss, or the last without validation. ValueError if there
     is no history, or one without epochs.
     """
@@ -35,14 +40,14 @@ def training_curve(histories: object, *, width: float | None = None, ax: Axes | 
     tables = {str(name): _history_table(str(name), run) for name, run in runs.items()}
     if not tables:
         raise ValueError("histories={} is empty: pass a Forecaster, or {'name': forecaster}.")
-    leads_of = _leads_by_variable(tables)
-    count = 1 + len(leads_of)
+    leads_of, ratios = _leads_by_variable(tables), _ratio_columns(tables)
+    count = 1 + len(leads_of) + len(ratios)
     if count > 3 * style.MAX_ROWS:
         raise ValueError(f"{count} panels are more than {3 * style.MAX_ROWS}: drop some columns of errors.")
 
-    columns = min(3, count)
+    panel_columns = min(3, count)
     contents = "the losses and the errors of each variable"
-    panels, _, size = style.curve_panels(ax, width, 4.2 * columns, count, contents, columns, aspect=0.72)
+    panels, _, size = style.curve_panels(ax, width, 4.2 * panel_columns, count, contents, panel_columns, aspect=0.72)
     last_epoch = max(table.index.max() for table in tables.values())
     # The training loss of a single run has the first color, so that its validation has the second.
     styles = style.LINE_STYLES if len(tables) > 1 else style.LINE_STYLES[1:]
@@ -50,13 +55,16 @@ def training_curve(histories: object, *, width: float | None = None, ax: Axes | 
 
     _draw_losses(panels[0], tables, colors)
     _finish_panel(panels[0], "Training", "Loss", last_epoch, size)
-    for panel, (variable, leads) in zip(panels[1:], leads_of.items(), strict=True):
+    for panel, (variable, leads) in zip(panels[1:], leads_of.items(), strict=False):
         _draw_errors(panel, tables, leads, colors)
         units = {table.attrs.get("units", {}).get(column, "") for table in tables.values() for column in leads} - {""}
         if len(units) > 1:
             raise ValueError(f"the errors of {variable} have units {sorted(units)}: draw the runs one at a time.")
         label = f"RMSE [{style.pretty_units(units.pop())}]" if units else "RMSE"
         _finish_panel(panel, f"Validation, {variable}", label, last_epoch, size)
+    for panel, (kind, columns) in zip(panels[1 + len(leads_of) :], ratios.items(), strict=True):
+        _draw_ratios(panel, tables, columns)
+        _finish_panel(panel, f"Validation, {_RATIOS[kind]}", "Ratio", last_epoch, size)
     return style.figure_of(panels)
 
 
@@ -78,6 +86,29 @@ def _leads_by_variable(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str
         if match := re.fullmatch(r"valid_rmse_(.+?)(?:_([\d.]+(?:h|M)))?", column):
             leads.setdefault(match[1], {})[column] = re.sub(r"(\d)([hM])", r"\1 \2", match[2] or "")
     return leads
+
+
+def _ratio_columns(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, str]]:
+    """Return the columns of each ratio of ensembles, with variable and lead as text: "z500, 24 h"."""
+    columns: dict[str, dict[str, str]] = {}
+    for column in dict.fromkeys(column for table in tables.values() for column in table):
+        for kind in _RATIOS:
+            if match := re.fullmatch(rf"valid_{kind}_(.+?)(?:_([\d.]+)(h|M))?", column):
+                label = match[1] + (f", {match[2]} {match[3]}" if match[2] else "")
+                columns.setdefault(kind, {})[column] = label
+    return columns
+
+
+def _draw_ratios(panel: Axes, tables: Mapping, columns: Mapping[str, str]) -> None:
+    """Draw all columns of a ratio, and a line where it should be."""
+    panel.axhline(1, color="0.5", linewidth=0.8)
+    styles = itertools.cycle(style.LINE_STYLES)
+    for name, table in tables.items():
+        for column, label in columns.items():
+            color, _ = next(styles)
+            if column in table:
+                text = ", ".join(part for part in (name, label) if part)
+                _draw_epochs(panel, table, column, text, color, "-", 1.6, ring=True)
 
 
 def _draw_losses(panel: Axes, tables: Mapping[str, pd.DataFrame], colors: Mapping[str, str]) -> None:

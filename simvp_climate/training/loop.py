@@ -26,7 +26,7 @@ from simvp_climate.training.checkpoint import Run
 from simvp_climate.training.config import TrainConfig
 from simvp_climate.training.datasets import Split
 from simvp_climate.training.loader import Batch
-from simvp_climate.training.loss import Loss
+from simvp_climate.training.loss import ENSEMBLE_ERRORS, Loss
 from simvp_climate.training.muon import Muon
 from simvp_climate.training.signals import Stop
 
@@ -219,8 +219,9 @@ class TrainingLoop:
         current = _copy_weights(self.network)
         self.network.load_state_dict(self.state.ema)
         self.network.eval()
-        loss, total, squares = self.loss, 0.0, 0.0
         members = VALIDATION_MEMBERS if self.config.loss == "crps" else 0
+        loss, total, squares = self.loss, 0.0, np.zeros(len(self.loss.columns))
+        ensemble = np.zeros(ENSEMBLE_ERRORS * len(loss.columns) if members else 0)
         torch.manual_seed(self.config.seed)  # of the noise of members: the same in every epoch
         for batch in self.valid_stream.epoch(0):
             forecast_BTCHW, truth_BTCHW = loss.forecast(
@@ -229,20 +230,31 @@ class TrainingLoop:
             if members:
                 forecast_MBTCHW = forecast_BTCHW.unflatten(0, (members, -1))
                 total += len(batch.windows) * float(loss.crps(forecast_MBTCHW, truth_BTCHW))
+                ensemble = ensemble + _to_numpy(loss.ensemble_errors(forecast_MBTCHW, batch))
                 forecast_BTCHW = forecast_MBTCHW.mean(dim=0)
             else:
                 total += len(batch.windows) * float(loss.error(forecast_BTCHW, truth_BTCHW))
-            squares = squares + loss.squared_errors(forecast_BTCHW, batch).double().cpu().numpy()
+            squares = squares + _to_numpy(loss.squared_errors(forecast_BTCHW, batch))
             stop = self.stop.asked is not None
             # with weights in parts, all processes take part in every forecast
             if distributed.any_of(self.fabric, stop) if self.config.strategy == "fsdp" else stop:
                 break
         self.network.load_state_dict(current)
-        sums = torch.tensor([total, *squares.flat], dtype=torch.float64, device=self.fabric.device)
-        total, *squares = (distributed.total(self.fabric, sums) / self.valid_stream.count).tolist()
-        rmse = np.sqrt(squares).reshape(-1, len(loss.units))  # root last: means over all windows
-        errors = {name: float(rmse[lead, channel]) for (lead, channel), name in loss.columns.items()}
-        return {"valid_loss": total, **errors}
+        return self._average_errors(total, squares, ensemble)
+
+    def _average_errors(self, total: float, squares: np.ndarray, ensemble: np.ndarray) -> dict[str, float]:
+        """Return means over the validation windows of all processes, from the sums of this one."""
+        assert self.valid_stream is not None
+        values = np.concatenate([[total], squares, ensemble])
+        sums = torch.tensor(values, dtype=torch.float64, device=self.fabric.device)
+        means = (distributed.total(self.fabric, sums) / self.valid_stream.count).cpu().numpy()
+        loss, shape = self.loss, (-1, len(self.loss.units))
+        rmse = np.sqrt(means[1 : 1 + len(squares)]).reshape(shape)  # root last: means over all windows
+        errors = {name: float(rmse[position]) for position, name in loss.columns.items()}
+        if len(ensemble):
+            parts = means[1 + len(squares) :].reshape(ENSEMBLE_ERRORS, *rmse.shape)
+            errors |= loss.ensemble_columns(parts, VALIDATION_MEMBERS)
+        return {"valid_loss": float(means[0]), **errors}
 
     def _save(self) -> None:
         """Save the state between two steps; weights that are not finite are an error instead."""
@@ -413,6 +425,11 @@ def _count_batches(config: TrainConfig, available: int, windows: int) -> int:
         message = f"accumulate_grad_batches={accumulated} batches make a step, and an epoch has {count}"
         raise ValueError(f"{message}: take at most {batches}")
     return batches
+
+
+def _to_numpy(sums: Tensor) -> np.ndarray:
+    """Return sums as a vector in double precision, to be added up."""
+    return sums.double().flatten().cpu().numpy()
 
 
 def _make_optimizer(network: nn.Module, config: TrainConfig, fabric: Fabric) -> torch.optim.Optimizer:

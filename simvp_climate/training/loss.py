@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from simvp_climate.data.grid import closes_longitude
 from simvp_climate.data.reader import Channel
 from simvp_climate.data.windows import parse_step
 from simvp_climate.networks.simvp_v2 import rollout
@@ -22,6 +23,8 @@ from simvp_climate.training.datasets import Setup
 from simvp_climate.training.loader import Batch
 
 _ALPHA = 0.95  # of the almost fair CRPS (Lang et al. 2024, arXiv:2412.15832)
+ENSEMBLE_ERRORS = 5  # fields of `Loss.ensemble_errors`
+_SMALL_SCALES = (10, 20)  # zonal wavenumbers of `metrics.small_scale_variance`
 
 
 class Loss:
@@ -48,6 +51,8 @@ class Loss:
             for channel_index, channel in enumerate(outputs.channels)
         }
 
+        longitude = setup.longitude
+        self.has_small_scales = closes_longitude(longitude) and len(longitude) >= 2 * _SMALL_SCALES[1]
         # masked cells weigh nothing; the mean over all cells is one for every channel
         area_CHW = np.where(outputs.mask, 0, setup.weights[:, None])
         self.area_CHW = tensor(area_CHW / area_CHW.mean(axis=(1, 2), keepdims=True))
@@ -108,22 +113,9 @@ class Loss:
         return (error_BTCHW**2 * self.loss_area_CHW).mean()
 
     def crps(self, forecast_MBTCHW: Tensor, truth_BTCHW: Tensor) -> Tensor:
-        """Return the almost fair CRPS of members, weighted as the squared error, in units of s_tc, a scalar.
-
-        It is the mean over pairs of members of (|x_i - y| + |x_j - y| - (1 - e) |x_i - x_j|) / 2 with
-        e = (1 - alpha) / M (Lang et al. 2024, arXiv:2412.15832, eq. 4). No term is negative, so that rounding errors
-        of large, nearly equal numbers do not remain.
-        """
-        members = len(forecast_MBTCHW)
-        error_MBTCHW = (forecast_MBTCHW - truth_BTCHW).abs()
-        epsilon = (1 - _ALPHA) / members
-        total_BTCHW = torch.zeros_like(truth_BTCHW)
-        for first in range(members):
-            for second in range(first):
-                spread_BTCHW = (forecast_MBTCHW[first] - forecast_MBTCHW[second]).abs()
-                total_BTCHW = total_BTCHW + error_MBTCHW[first] + error_MBTCHW[second] - (1 - epsilon) * spread_BTCHW
+        """Return the almost fair CRPS of members, weighted as the squared error, in units of s_tc, a scalar."""
         weight_TC11, scale_TC11 = self._weights(truth_BTCHW.shape[1])
-        crps_BTCHW = total_BTCHW * (weight_TC11 / scale_TC11) / (members * (members - 1))
+        crps_BTCHW = _crps(forecast_MBTCHW, truth_BTCHW, _ALPHA) * (weight_TC11 / scale_TC11)
         return (crps_BTCHW * self.loss_area_CHW).mean()
 
     def _weights(self, leads: int) -> tuple[Tensor, Tensor]:
@@ -133,15 +125,82 @@ class Loss:
 
     def squared_errors(self, forecast_BTCHW: Tensor, batch: Batch) -> Tensor:
         """Return area-weighted mean squared errors in physical units at `scored_leads`, summed over windows, (T, C)."""
+        truth_BTCHW = self._scored_truth(batch)
+        error_BTCHW = self._blank_masked(self._scored(forecast_BTCHW) - truth_BTCHW)
+        return self._area_mean(error_BTCHW**2).sum(dim=0)
+
+    def ensemble_errors(self, forecast_MBTCHW: Tensor, batch: Batch) -> Tensor:
+        """Return sums over windows of what `ensemble_columns` needs, at `scored_leads`, (ENSEMBLE_ERRORS, T, C).
+
+        In physical units and weighted by area: the squared error of the mean of members, the variance of members, their
+        fair CRPS, and the variance in small zonal scales of all members and of the truth.
+        """
+        truth_BTCHW = self._blank_masked(self._scored_truth(batch))
+        members_MBTCHW = self._blank_masked(torch.stack([self._scored(member) for member in forecast_MBTCHW]))
+        fields = [
+            (members_MBTCHW.mean(dim=0) - truth_BTCHW) ** 2,
+            members_MBTCHW.var(dim=0),
+            _crps(members_MBTCHW, truth_BTCHW, alpha=1),
+        ]
+        sums = [self._area_mean(field).sum(dim=0) for field in fields]
+        sums.append(self._small_scales(members_MBTCHW).mean(dim=0).sum(dim=0))
+        return torch.stack([*sums, self._small_scales(truth_BTCHW).sum(dim=0)])
+
+    def ensemble_columns(self, means: np.ndarray, members: int) -> dict[str, float]:
+        """Return the columns of the training curve for an ensemble from means over windows of `ensemble_errors`."""
+        squares, variance, crps, small_scales, true_small_scales = means
+        with np.errstate(invalid="ignore", divide="ignore"):
+            # as metrics.spread_skill_ratio: does not depend on the number of members
+            spread_skill = np.sqrt(variance / (squares - variance / members))
+            values = {"crps": crps, "spread_skill": spread_skill}
+            if self.has_small_scales:
+                values["small_scales"] = small_scales / true_small_scales
+        return {
+            column.replace("valid_rmse", f"valid_{name}"): float(value[position])
+            for name, value in values.items()
+            for position, column in self.columns.items()
+        }
+
+    def _scored(self, forecast_BTCHW: Tensor) -> Tensor:
+        """Return a forecast at the scored leads in physical units."""
+        return self.output_scale.denormalize(forecast_BTCHW[:, self.scored_leads])
+
+    def _scored_truth(self, batch: Batch) -> Tensor:
         truth_BTCHW = batch.states[:, [self.history + lead for lead in self.scored_leads]].to(self.device)
-        error_BTCHW = self.output_scale.denormalize(forecast_BTCHW[:, self.scored_leads]) - self._outputs(truth_BTCHW)
-        if self.output_scale.mask_CHW is not None:
-            error_BTCHW = error_BTCHW.masked_fill(self.output_scale.mask_CHW, 0)
-        return (error_BTCHW**2 * self.area_CHW).mean(dim=(3, 4)).sum(dim=0)
+        return self._outputs(truth_BTCHW)
+
+    def _blank_masked(self, field: Tensor) -> Tensor:
+        """Return a field with 0 in masked cells."""
+        mask_CHW = self.output_scale.mask_CHW
+        return field if mask_CHW is None else field.masked_fill(mask_CHW, 0)
+
+    def _area_mean(self, field: Tensor) -> Tensor:
+        return (field * self.area_CHW).mean(dim=(-2, -1))
+
+    def _small_scales(self, field: Tensor) -> Tensor:
+        """Return the variance in the wavenumbers of `metrics.small_scale_variance`, weighted by area, (..., C)."""
+        power = torch.fft.rfft(field)[..., slice(*_SMALL_SCALES)].abs() ** 2
+        return (power.sum(dim=-1) * self.area_CHW.mean(dim=-1)).mean(dim=-1)
 
     def _outputs(self, x_BTCHW: Tensor) -> Tensor:
         """Return the output channels; a view where these are all."""
         return x_BTCHW if len(self.outputs) == x_BTCHW.shape[2] else x_BTCHW[:, :, self.outputs]
+
+
+def _crps(forecast_MBTCHW: Tensor, truth_BTCHW: Tensor, alpha: float) -> Tensor:
+    """Return the almost fair CRPS of members in each cell, (B, T, C, H, W); with alpha = 1 the fair one.
+
+    The mean over pairs of members of (|x_i - y| + |x_j - y| - (1 - e) |x_i - x_j|) / 2 with e = (1 - alpha) / M
+    (Lang et al. 2024, arXiv:2412.15832, eq. 4). No term is negative, so no small difference of large numbers remains.
+    """
+    members = len(forecast_MBTCHW)
+    error_MBTCHW, epsilon = (forecast_MBTCHW - truth_BTCHW).abs(), (1 - alpha) / members
+    total_BTCHW = torch.zeros_like(truth_BTCHW)
+    for first in range(members):
+        for second in range(first):
+            spread_BTCHW = (forecast_MBTCHW[first] - forecast_MBTCHW[second]).abs()
+            total_BTCHW = total_BTCHW + error_MBTCHW[first] + error_MBTCHW[second] - (1 - epsilon) * spread_BTCHW
+    return total_BTCHW / (members * (members - 1))
 
 
 def _channel_weights(weights: dict[str, float], channels: Sequence[Channel]) -> np.ndarray:

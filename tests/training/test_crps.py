@@ -1,0 +1,185 @@
+"""Training of a network with noise on the CRPS, and the members that it forecasts."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+from factories import TASK, assert_same_weights, quick, run, tiny_model, tiny_sphere, waves
+
+from simvp_climate import metrics
+from simvp_climate.forecasting.reproduce import reproduce
+from simvp_climate.training import checkpoint
+from simvp_climate.training.loss import _crps
+
+CONFIG = quick(loss="crps", epochs=2, learning_rate=1e-2)
+LATER = waves(times=20, start="2001-03-01")
+
+
+@pytest.fixture(scope="module")
+def forecaster():
+    return run(noisy_waves(), valid=noisy_waves(20, "2001-03-01"), model=tiny_sphere(noise=4), config=CONFIG)
+
+
+def noisy_waves(times=60, start="2001-01-01") -> xr.Dataset:
+    """Waves with noise that nobody can forecast, with a standard deviation of 100 m2 s-2 and 1 K."""
+    random = np.random.default_rng(0)
+    ds = waves(times=times, start=start)
+    noise = {name: size * random.standard_normal(ds[name].shape) for name, size in (("z500", 100), ("t2m", 1))}
+    return ds.assign(
+        {name: (ds[name] + value).astype("f4").assign_attrs(ds[name].attrs) for name, value in noise.items()}
+    )
+
+
+def test_crps_of_two_members_by_hand():
+    # members 0 and 2, truth 1: mean error 1, mean distance of two different members 2
+    members, truth = torch.tensor([0.0, 2.0]).view(2, 1, 1, 1, 1, 1), torch.ones(1, 1, 1, 1, 1)
+    assert float(_crps(members, truth, alpha=1)) == pytest.approx(1 - 2 / 2)
+    assert float(_crps(members, truth, alpha=0)) == pytest.approx(1 - 2 / 4)  # over all pairs, also of equal members
+    assert float(_crps(members, truth, alpha=0.95)) == pytest.approx(0.05 * 0.5)
+
+
+def test_fair_crps_is_that_of_the_metrics():
+    random = torch.Generator().manual_seed(0)
+    members, truth = torch.randn(5, 3, 2, 1, 4, 6, generator=random), torch.randn(3, 2, 1, 4, 6, generator=random)
+    shape = {"init_time": pd.date_range("2001", periods=3), "lead_time": pd.to_timedelta([6, 12], "h")}
+    shape |= {"latitude": [-60.0, -20, 20, 60], "longitude": np.arange(6) * 60.0}
+    forecast = xr.Dataset({"a": (("number", *shape), members[:, :, :, 0].numpy())}, {**shape, "number": range(5)})
+    valid = forecast["init_time"] + forecast["lead_time"]
+    times = pd.DatetimeIndex(np.unique(valid))
+    values = np.zeros((len(times), 4, 6), "f4")
+    for init, lead in np.ndindex(3, 2):
+        values[times.get_loc(valid.values[init, lead])] = truth[init, lead, 0].numpy()
+    analyses = xr.Dataset(
+        {"a": (("time", "latitude", "longitude"), values)}, {"time": times, **dict(list(shape.items())[2:])}
+    )
+    expected = metrics.crps(forecast, analyses, weights=None)["a"].values
+    np.testing.assert_allclose(_crps(members, truth, alpha=1).mean((0, 2, 3, 4)), expected, rtol=1e-5)
+
+
+def test_a_new_network_with_noise_is_the_deterministic_one():
+    deterministic = run(model=tiny_sphere())
+    config = quick(loss="crps", learning_rate=1e-12, ema_decay=0)
+    started = run(start_from=deterministic, config=config)
+    assert started.network.config == dataclasses.replace(deterministic.network.config, noise=16)
+    expected = deterministic(LATER, horizon=5)
+    members = started(LATER, horizon=5, members=3)
+    for number, name in itertools.product(range(3), ("z500", "t2m")):
+        xr.testing.assert_allclose(members[name].sel(number=number, drop=True), expected[name], rtol=1e-5)
+
+
+def test_training_widens_the_members_to_what_cannot_be_forecast(forecaster):
+    first, last = forecaster.training_curve.iloc[0], forecaster.training_curve.iloc[-1]
+    assert first["valid_spread_skill_z500_6h"] < last["valid_spread_skill_z500_6h"]
+    trained = run(
+        noisy_waves(), valid=noisy_waves(20, "2001-03-01"), start_from=forecaster,
+        config=dataclasses.replace(CONFIG, epochs=25),
+    )  # fmt: skip
+    curve = trained.training_curve
+    assert curve["valid_crps_z500_6h"].iloc[-1] < 0.8 * first["valid_crps_z500_6h"]
+    assert 0.5 < curve["valid_spread_skill_z500_6h"].iloc[-1] < 1.2
+
+
+def test_members_depend_on_seed_number_and_initialization_only(forecaster, tmp_path):
+    together = forecaster(LATER, every="6h", horizon=5, members=3, seed=1)
+    assert together["z500"].dims == ("init_time", "lead_time", "number", "latitude", "longitude")
+    assert float(together["z500"].std("number").mean()) > 0
+    init = together["init_time"].values[4]
+    alone = forecaster(LATER, [init], horizon=2, members=2, seed=1)
+    expected = together.isel(init_time=[4], lead_time=slice(0, 2), number=slice(0, 2))
+    xr.testing.assert_allclose(alone, expected, rtol=1e-5)
+    other = forecaster(LATER, [init], horizon=2, members=2, seed=2)
+    assert not np.allclose(other["z500"], alone["z500"], rtol=1e-7)
+    stored = forecaster.hindcast(
+        LATER, every="6h", horizon=5, members=3, seed=1, store=tmp_path / "a.zarr", progress=False
+    )
+    xr.testing.assert_allclose(stored.load(), together, rtol=1e-6)
+
+
+def test_without_members_it_is_the_first_member(forecaster):
+    single, members = forecaster(LATER, horizon=5), forecaster(LATER, horizon=5, members=2)
+    assert "number" not in single.dims
+    xr.testing.assert_allclose(single["t2m"], members["t2m"].isel(number=0, drop=True), rtol=1e-6)
+
+
+def test_members_are_reproduced_and_written(forecaster, tmp_path):
+    forecast = forecaster(LATER, horizon=3, members=2, seed=3)
+    forecast.to_netcdf(tmp_path / "forecast.nc")
+    with xr.open_dataset(tmp_path / "forecast.nc", decode_timedelta=True) as opened:
+        assert "z500" in reproduce(opened.load(), forecaster, LATER)
+
+
+def test_saved_and_loaded_forecasters_have_the_same_members(forecaster, tmp_path):
+    forecaster.save(tmp_path / "a.safetensors")
+    loaded = type(forecaster).load(tmp_path / "a.safetensors", device="cpu")
+    xr.testing.assert_equal(loaded(LATER, members=2), forecaster(LATER, members=2))
+
+
+def test_an_exported_program_takes_the_noise(forecaster, tmp_path):
+    forecaster.export(tmp_path / "a.pt2")
+    program = torch.export.load(tmp_path / "a.pt2").module()
+    states = torch.from_numpy(LATER[["z500", "t2m"]].to_array().transpose("time", "variable", ...).values[-2:])
+    noise = torch.zeros(1, 1, *forecaster.network.noise_grid)
+    first = program(states[None], None, noise)
+    assert first.shape == (1, 2, 2, 8, 16)
+    assert not torch.equal(first, program(states[None], None, noise + 1))
+
+
+def test_activation_checkpointing_changes_no_weight(forecaster):
+    config = dataclasses.replace(CONFIG, activation_checkpointing=True)
+    again = run(noisy_waves(), valid=noisy_waves(20, "2001-03-01"), model=tiny_sphere(noise=4), config=config)
+    for name, value in again.network.state_dict().items():
+        torch.testing.assert_close(value, forecaster.network.state_dict()[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_stopped_run_resumes_exactly(tmp_path, monkeypatch):
+    config = dataclasses.replace(CONFIG, rollout=2, rollout_share=0.5, crps_share=0.7)
+    whole = run(model=tiny_sphere(noise=4), config=config)
+    save = checkpoint.save
+
+    def save_and_stop(run, *arguments):
+        save(run, *arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(model=tiny_sphere(noise=4), config=config, directory=tmp_path)
+    monkeypatch.setattr(checkpoint, "save", save)
+    assert_same_weights(whole, run(model=tiny_sphere(noise=4), config=config, directory=tmp_path))
+
+
+def test_the_first_steps_without_start_train_the_squared_error():
+    """So that training on the squared error alone gives the same losses."""
+    half = quick(loss="crps", epochs=2)
+    both = [run(model=tiny_sphere(noise=4), config=half), run(model=tiny_sphere(noise=4), config=quick(epochs=2))]
+    crps, squared = (forecaster.training_curve["loss"] for forecaster in both)
+    assert both[0].provenance["config"]["crps_share"] == 0.5
+    assert crps[1] == squared[1] and crps[2] != squared[2]
+
+
+def test_errors_name_the_way_out(forecaster):
+    with pytest.raises(
+        ValueError, match="loss='crps' needs a network with noise, a SimVPSphereConfig, .* SimVPv2Config"
+    ):
+        run(model=tiny_model(), config=CONFIG)
+    with pytest.raises(ValueError, match="members=3 .* are for loss='crps'"):
+        quick(members=3)
+    with pytest.raises(ValueError, match="members=1 must be an integer of at least 2"):
+        quick(loss="crps", members=1)
+    with pytest.raises(ValueError, match="this one has none. Train with TrainConfig"):
+        run(model=tiny_sphere())(LATER, members=2)
+    with pytest.raises(ValueError, match="members=0 must be an integer of at least 1"):
+        forecaster(LATER, members=0)
+    with pytest.raises(ValueError, match="dataset must not have ensemble members"):
+        forecaster(LATER.expand_dims(number=2), members=2)
+
+
+def test_the_training_curve_has_scores_of_the_ensemble(forecaster):
+    curve = forecaster.training_curve
+    for name in ("crps", "spread_skill"):
+        assert {f"valid_{name}_{variable}_{lead}h" for variable in TASK.variables for lead in (6, 12)} <= set(curve)
+    assert curve.attrs["units"]["valid_crps_t2m_6h"] == "K"
+    assert not any("small_scales" in column for column in curve)  # 16 longitudes do not resolve them
