@@ -79,7 +79,7 @@ _RULES: dict[str, _Rule] = {
     "warmup": _number("in [0, 1)", lambda value: 0 <= value < 1),
     "weight_decay": _number("of at least 0, or None for that of the optimizer", lambda value: value >= 0),
     "gradient_clip": _number("greater than 0, or None for no clipping", lambda value: value > 0),
-    "loss": _one_of("mse", "crps"),
+    "loss": _one_of("mse", "amse", "crps"),
     "members": _integer("an integer of at least 2", lambda value: value >= 2),
     "crps_share": _number("in (0, 1]", lambda value: 0 < value <= 1),
     "loss_normalization": _one_of("change", "state"),
@@ -147,8 +147,10 @@ class TrainConfig:
     gradient_clip
         Largest norm of the gradient; `None` does not clip.
     loss
-        "mse": the mean squared error, of one forecast. "crps": the continuous ranked probability score of `members`
-        forecasts, which trains an ensemble; `SimVPSphereConfig(noise=)` is its source of noise.
+        "mse": the mean squared error, of one forecast. "amse": the adjusted one, which does not reward blur: errors of
+        amplitude and of position count apart, by zonal wavenumber (arXiv:2501.19374); for grids around the globe.
+        "crps": the continuous ranked probability score of `members` forecasts, which trains an ensemble;
+        `SimVPSphereConfig(noise=)` is its source of noise.
     members
         Forecasts of every window, with different noise, in a step with `loss="crps"`.
     crps_share
@@ -268,7 +270,7 @@ class TrainConfig:
         if self.optimizer == "adam" and self.weight_decay:
             ignored = f"optimizer='adam' has no weight decay, but weight_decay={self.weight_decay:g}"
             raise ValueError(f"{ignored}: leave it out, or set optimizer='adamw'")
-        if self.loss == "mse" and (self.members != _MEMBERS or self.crps_share is not None):
+        if self.loss != "crps" and (self.members != _MEMBERS or self.crps_share is not None):
             ignored = f"members={self.members} and crps_share={self.crps_share} are for loss='crps'"
             raise ValueError(f"{ignored}: set it, or leave them out")
         if self.strategy == "fsdp" and (self.compile is True or self.precision == "16-mixed"):

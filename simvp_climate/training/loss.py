@@ -24,6 +24,7 @@ from simvp_climate.training.loader import Batch
 
 _ALPHA = 0.95  # of the almost fair CRPS (Lang et al. 2024, arXiv:2412.15832)
 ENSEMBLE_ERRORS = 5  # fields of `Loss.ensemble_errors`
+_MIN_POWER = 1e-12  # keeps the gradient of the amplitude finite
 _SMALL_SCALES = (10, 20)  # zonal wavenumbers of `metrics.small_scale_variance`
 
 
@@ -51,8 +52,12 @@ class Loss:
             for channel_index, channel in enumerate(outputs.channels)
         }
 
-        longitude = setup.longitude
-        self.has_small_scales = closes_longitude(longitude) and len(longitude) >= 2 * _SMALL_SCALES[1]
+        is_global = closes_longitude(setup.longitude)
+        self.has_small_scales = is_global and len(setup.longitude) >= 2 * _SMALL_SCALES[1]
+        self.is_adjusted = config.loss == "amse"
+        if self.is_adjusted and not is_global:
+            rule = "loss='amse' compares zonal spectra, which need longitudes around the globe"
+            raise ValueError(f"{rule}: take loss='mse' for a regional grid")
         # masked cells weigh nothing; the mean over all cells is one for every channel
         area_CHW = np.where(outputs.mask, 0, setup.weights[:, None])
         self.area_CHW = tensor(area_CHW / area_CHW.mean(axis=(1, 2), keepdims=True))
@@ -108,9 +113,36 @@ class Loss:
         """Return mean(a_hw * w_t * w_c * ((forecast - truth) / s_tc)^2), a scalar."""
         # a: area, w: leads and variables, with mean one each; s: scale of the errors
         weight_TC11, scale_TC11 = self._weights(forecast_BTCHW.shape[1])
+        if self.is_adjusted:
+            factor_TC11 = weight_TC11.sqrt() / scale_TC11
+            return self._adjusted_error(forecast_BTCHW * factor_TC11, truth_BTCHW * factor_TC11)
         # w * (e / s)^2 = (e * (sqrt(w) / s))^2: errors are multiplied once
         error_BTCHW = (forecast_BTCHW - truth_BTCHW) * (weight_TC11.sqrt() / scale_TC11)
         return (error_BTCHW**2 * self.loss_area_CHW).mean()
+
+    def _adjusted_error(self, forecast_BTCHW: Tensor, truth_BTCHW: Tensor) -> Tensor:
+        """Return the adjusted mean squared error, a scalar (Subich et al. 2025, arXiv:2501.19374).
+
+        With the power P of a zonal wavenumber, weighted by area and summed over latitudes, and the coherence c, the
+        mean squared error is the sum over wavenumbers of (sqrt(Px) - sqrt(Py))^2 + 2 sqrt(Px Py) (1 - c). A forecast
+        lowers its last term by losing power. Here that term has max(Px, Py) in place of sqrt(Px Py).
+        """
+        width = forecast_BTCHW.shape[-1]
+        weight_CHW = self.loss_area_CHW / self.loss_area_CHW.shape[-2]
+        # masked cells have no weight; rows have the weight of their cells
+        weight_CHK = weight_CHW.mean(dim=-1, keepdim=True) * _wavenumber_counts(width).to(weight_CHW)
+        x_BTCHK, y_BTCHK = (
+            torch.fft.rfft(self._blank_masked(field), norm="forward") for field in (forecast_BTCHW, truth_BTCHW)
+        )
+
+        def product(a: Tensor, b: Tensor) -> Tensor:
+            return ((a.real * b.real + a.imag * b.imag) * weight_CHK).sum(dim=-2)
+
+        power_x, power_y = (product(z, z).clamp(min=_MIN_POWER) for z in (x_BTCHK, y_BTCHK))
+        amplitude_x, amplitude_y = power_x.sqrt(), power_y.sqrt()
+        coherence = product(x_BTCHK, y_BTCHK) / (amplitude_x * amplitude_y)
+        terms = (amplitude_x - amplitude_y) ** 2 + 2 * torch.maximum(power_x, power_y) * (1 - coherence)
+        return terms.sum(dim=-1).mean()
 
     def crps(self, forecast_MBTCHW: Tensor, truth_BTCHW: Tensor) -> Tensor:
         """Return the almost fair CRPS of members, weighted as the squared error, in units of s_tc, a scalar."""
@@ -187,11 +219,20 @@ class Loss:
         return x_BTCHW if len(self.outputs) == x_BTCHW.shape[2] else x_BTCHW[:, :, self.outputs]
 
 
+def _wavenumber_counts(width: int) -> Tensor:
+    """Return how many coefficients of a Fourier transform each zonal wavenumber stands for: k and -k, or one."""
+    counts = torch.full((width // 2 + 1,), 2.0)
+    counts[0] = 1
+    if width % 2 == 0:
+        counts[-1] = 1
+    return counts
+
+
 def _crps(forecast_MBTCHW: Tensor, truth_BTCHW: Tensor, alpha: float) -> Tensor:
     """Return the almost fair CRPS of members in each cell, (B, T, C, H, W); with alpha = 1 the fair one.
 
     The mean over pairs of members of (|x_i - y| + |x_j - y| - (1 - e) |x_i - x_j|) / 2 with e = (1 - alpha) / M
-    (Lang et al. 2024, arXiv:2412.15832, eq. 4). No term is negative, so no small difference of large numbers remains.
+    (Lang et al. 2024, arXiv:2412.15832). No term is negative, so no small difference of large numbers remains.
     """
     members = len(forecast_MBTCHW)
     error_MBTCHW, epsilon = (forecast_MBTCHW - truth_BTCHW).abs(), (1 - alpha) / members

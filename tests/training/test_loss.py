@@ -134,3 +134,50 @@ def test_gradients_go_through_every_call_of_a_rollout():
     assert loss.item() == pytest.approx((4 + 16 + 64) / 3)
     loss.backward()
     assert network.factor.grad.item() == pytest.approx((2 * 2 + 4 * 2**3 + 6 * 2**5) / 3)
+
+
+def global_loss(**config) -> Loss:
+    """The loss of one channel on 4 x 8 cells around the globe, without normalization."""
+    latitude, longitude = np.array([-60.0, -20.0, 20.0, 60.0]), np.arange(8) * 45.0
+    weights = np.array([0.5, 1.5, 1.5, 0.5])
+    task, channels = Task(["z500"], history=1, horizon=1), (Channel("z500"),)
+    one, infinite = np.ones(1), np.array([[-np.inf, np.inf]])
+    mask = np.zeros((1, 4, 8), dtype=bool)
+    statistics = Normalizer(channels, ("",), 0 * one, one, np.ones((1, 1)), mask, 0 * one, infinite, infinite)
+    device, config = torch.device("cpu"), quick(**config)
+    forcings = tensors.Forcings(task, latitude, longitude, np.empty((0, 4, 8)), weights, device)
+    roles = tensors.channel_roles(task, channels)
+    grid = (latitude, longitude, weights)
+    setup = Setup(task, 1, channels, ("",), roles, statistics.log_scale, statistics.bounds, *grid)
+    return Loss(config, setup, statistics, forcings, device)
+
+
+class TestAdjustedError:
+    def test_is_the_squared_error_where_amplitudes_are_equal(self):
+        """A wave that is shifted keeps its power, so that both errors are the same."""
+        x = torch.sin(torch.arange(8) * torch.pi / 4)
+        truth = x.expand(1, 1, 1, 4, 8).contiguous()
+        shifted = truth.roll(1, dims=-1)
+        squared, adjusted = (global_loss(loss=name).error(shifted, truth) for name in ("mse", "amse"))
+        assert float(adjusted) == pytest.approx(float(squared), rel=1e-5) != 0
+
+    def test_does_not_reward_blur(self):
+        """Half the amplitude of a wave at 90 degrees: the squared error falls, the adjusted one does not."""
+        x = torch.arange(8) * torch.pi / 4
+        truth, wrong = (field.expand(1, 1, 1, 4, 8).contiguous() for field in (torch.sin(x), torch.cos(x)))
+        # both waves have the power 1/2. Squared error: 1/2 + a^2 / 2; adjusted: (a - 1)^2 / 2 + 2 * 1/2
+        for amplitude in (1.0, 0.5):
+            squared, adjusted = (
+                float(global_loss(loss=name).error(amplitude * wrong, truth)) for name in ("mse", "amse")
+            )
+            assert squared == pytest.approx((1 + amplitude**2) / 2, rel=1e-5)
+            assert adjusted == pytest.approx((amplitude - 1) ** 2 / 2 + 1, rel=1e-5)
+
+    def test_gradient_of_a_flat_forecast_is_finite(self):
+        forecast = torch.zeros(1, 1, 1, 4, 8, requires_grad=True)
+        global_loss(loss="amse").error(forecast, torch.randn(1, 1, 1, 4, 8)).backward()
+        assert forecast.grad.isfinite().all()
+
+    def test_needs_longitudes_around_the_globe(self):
+        with pytest.raises(ValueError, match="loss='amse' compares zonal spectra.*loss='mse' for a regional grid"):
+            loss_of(loss="amse")
