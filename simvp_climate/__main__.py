@@ -161,6 +161,8 @@ def forecast(
     start: Annotated[str, typer.Option(help="First date of the data to use: 2018, 2018-06.")] = "",
     end: Annotated[str, typer.Option(help="Last date of the data to use.")] = "",
     horizon: Annotated[int | None, typer.Option(help="Number of steps. Default: that of the task.", min=1)] = None,
+    members: Annotated[int | None, typer.Option(help="Members, for a network with noise.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the noise of members.", min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
     """Forecast from data, by default once from the last time, and write a CF file.
@@ -178,14 +180,16 @@ def forecast(
             raise ValueError(f"--init {invalid[0]} is not a date: write 2018-03-01T12")
         trained = sc.Forecaster.load(forecaster, device=device, compile=False)  # compiling would take longer
         ds = _select_period(_open_states(data, trained.task), start, end, data, ("--start", "--end"))
+        when = init or None, every or None, horizon
         if out.suffix == ".zarr":
-            forecasts = trained.hindcast(ds, init or None, every or None, horizon, store=out)
+            forecasts = trained.hindcast(ds, *when, members=members, seed=seed, store=out)
         else:
-            forecasts = trained(ds, init or None, every or None, horizon)
+            forecasts = trained(ds, *when, members=members, seed=seed)
             _write(out, forecasts.to_netcdf)
     times, leads = forecasts["init_time"].values, forecasts.sizes["lead_time"]
     names = ", ".join(map(str, forecasts.data_vars))
-    print(f"{out}: {len(times)} forecasts of {names}, {leads} leads, from {times[0]} to {times[-1]}")
+    ensemble = f", {members} members" if members else ""
+    print(f"{out}: {len(times)} forecasts of {names}, {leads} leads{ensemble}, from {times[0]} to {times[-1]}")
 
 
 @app.command()

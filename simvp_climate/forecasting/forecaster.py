@@ -103,6 +103,7 @@ class Forecaster:
         OSError
             If the data cannot be read.
         """
+        member_forecasts.check_seed(members, seed)
         request = resolve_request(self, dataset, init_times, every, horizon)
         if members is None:
             return predict(self, request, request.histories)[0]
@@ -142,6 +143,7 @@ class Forecaster:
         """
         if init_times is None and every is None:
             raise ValueError("A hindcast needs initializations. Pass every='12h' or init_times=[...].")
+        member_forecasts.check_seed(members, seed)
         request = resolve_request(self, dataset, init_times, every, horizon)
         if members is not None:
             noisy = member_forecasts.with_noise(self, request, members, seed)

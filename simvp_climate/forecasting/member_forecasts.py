@@ -31,6 +31,12 @@ class Member:
     seed: int = 0
 
 
+def check_seed(members: int | None, seed: int) -> None:
+    """Raise ValueError for a seed that would be ignored."""
+    if members is None and seed != 0:
+        raise ValueError(f"seed={seed!r} would be ignored without members. Give members=16, or leave seed out.")
+
+
 def with_noise(
     forecaster: Any, request: ForecastRequest, members: int | None, seed: int
 ) -> tuple[list[Member], dict]:  # fmt: skip

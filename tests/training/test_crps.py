@@ -173,6 +173,8 @@ def test_errors_name_the_way_out(forecaster):
         run(model=tiny_sphere())(LATER, members=2)
     with pytest.raises(ValueError, match="members=0 must be an integer of at least 1"):
         forecaster(LATER, members=0)
+    with pytest.raises(ValueError, match="seed=1 would be ignored without members"):
+        forecaster(LATER, seed=1)
     with pytest.raises(ValueError, match="dataset must not have ensemble members"):
         forecaster(LATER.expand_dims(number=2), members=2)
 
