@@ -168,7 +168,7 @@ def forecast_year(forecaster: sc.Forecaster, truth: xr.Dataset, every: int) -> x
 def scores(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset) -> dict:
     """Return {variable: {metric: values by lead}}, with the ends of intervals as <metric>_low and <metric>_high."""
     table = sc.score(forecast, truth, climatology=climatology, metrics=METRICS, persistence=False)
-    variances = sc.metrics.variance_by_wavenumber(forecast, truth)
+    resolution = sc.metrics.effective_resolution(forecast, truth)
     table = table.sel(system="forecast")
     results = {}
     for name in forecast.data_vars:
@@ -177,9 +177,7 @@ def scores(forecast: xr.Dataset, truth: xr.Dataset, climatology: xr.Dataset) -> 
             for end in ("", "_low", "_high"):
                 values = select(table, f"{name}{end}", metric)
                 results[name][metric + end] = [round(value, 5) for value in values]
-        # the largest wavenumber up to which the forecast has more than half of the variance of the truth
-        is_resolved = variances[name].transpose("zonal_wavenumber", ...).values > 0.5
-        results[name]["effective_resolution"] = np.cumprod(is_resolved, axis=0).sum(axis=0).tolist()
+        results[name]["effective_resolution"] = resolution[name].values.tolist()
     return results
 
 

@@ -12,12 +12,12 @@ from simvp_climate.metrics.ensemble import crps, rank_histogram, spread, spread_
 from simvp_climate.metrics.published_scores import published
 from simvp_climate.metrics.score import skilful_to
 from simvp_climate.metrics.skill_maps import skill_map
-from simvp_climate.metrics.spectral import drift, variance_by_wavenumber, zonal_spectrum
+from simvp_climate.metrics.spectral import drift, effective_resolution, variance_by_wavenumber, zonal_spectrum
 
 __all__ = [
-    "acc", "activity", "bias", "brier", "crps", "drift", "event_frequency", "frequency_bias", "latitude_weights",
-    "mae", "published", "rank_histogram", "rmse", "seeps", "seeps_climatology", "skilful_to", "skill_map",
-    "small_scale_variance", "spread", "spread_skill_ratio", "tercile_rpss", "variance_by_wavenumber",
+    "acc", "activity", "bias", "brier", "crps", "drift", "effective_resolution", "event_frequency", "frequency_bias",
+    "latitude_weights", "mae", "published", "rank_histogram", "rmse", "seeps", "seeps_climatology", "skilful_to",
+    "skill_map", "small_scale_variance", "spread", "spread_skill_ratio", "tercile_rpss", "variance_by_wavenumber",
     "wind_vector_rmse", "zonal_spectrum",
 ]  # fmt: skip
 

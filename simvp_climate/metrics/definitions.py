@@ -175,6 +175,25 @@ def _crps(f: Fields) -> tuple[xr.Dataset, ...]:
 
 def variance_ratio(wavenumbers: tuple[int, int]) -> Metric:
     """Return the metric <V(F)> / <V(T)>, V the variance along a circle of latitude in a range of zonal wavenumbers."""
+    variance = _variance_of(wavenumbers)
+    return Metric(
+        lambda f: (f.forecast.map(variance), f.truth.map(variance)), ratio, "Small-scale variance ratio",
+        dimensionless=True, wavenumbers=wavenumbers, reference=1.0, headline=True, sharpness=True, skips_missing=True,
+    )  # fmt: skip
+
+
+def _variance_ratio_of_members(wavenumbers: tuple[int, int]) -> Metric:
+    """Return the metric <mean_k V(X_k)> / <V(T)>: the mean of an ensemble is smoother than its members."""
+    variance = _variance_of(wavenumbers)
+    return replace(
+        variance_ratio(wavenumbers),
+        fields=lambda f: (mean_over(f.member, f.members.map(variance)), f.truth.map(variance)),
+        label="Small-scale variance ratio of members", needs="members", headline=False, sharpness=False,
+    )  # fmt: skip
+
+
+def _variance_of(wavenumbers: tuple[int, int]) -> Callable[[xr.DataArray], xr.DataArray]:
+    """Return the function V of a field."""
     first, last = wavenumbers
 
     def variance(field: xr.DataArray) -> xr.DataArray:
@@ -183,10 +202,7 @@ def variance_ratio(wavenumbers: tuple[int, int]) -> Metric:
         spectrum = np.fft.rfft(values.values, norm="forward")[..., first : last + 1]
         return values.isel(longitude=0, drop=True).copy(data=2 * (np.abs(spectrum) ** 2).sum(axis=-1))
 
-    return Metric(
-        lambda f: (f.forecast.map(variance), f.truth.map(variance)), ratio, "Small-scale variance ratio",
-        dimensionless=True, wavenumbers=wavenumbers, reference=1.0, headline=True, sharpness=True, skips_missing=True,
-    )  # fmt: skip
+    return variance
 
 
 # sqrt(<(F - T)^2>), the root last: the code of WeatherBench 1, and ECMWF's convention.
@@ -211,6 +227,7 @@ METRICS = {
         dimensionless=True, needs="climatology", reference=1.0, headline=True, sharpness=True,
     ),
     "small_scale_variance": variance_ratio((10, 19)),
+    "member_small_scale_variance": _variance_ratio_of_members((10, 19)),
     # OpenSTL and others print the error without area weights.
     "rmse_unweighted": replace(_RMSE, label="RMSE, not weighted", weighted=False, default=False, headline=False),
     "crps": Metric(_crps, mean, "CRPS", needs="members", smaller_is_better=True),

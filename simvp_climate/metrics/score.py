@@ -66,11 +66,11 @@ def score(
     metrics
         Names, in the order of the result: "rmse", "mae", "bias", "acc" (pooled), "acc_per_init", "activity",
         "small_scale_variance" (wavenumbers 10 to 19) and "rmse_unweighted"; for ensembles "crps" (fair; of a single
-        forecast its mae), "spread" and "spread_skill_ratio"; with `thresholds` "brier" and "frequency_bias"; with
-        `seeps_climatology` "seeps". "rmse_skill" is 1 - rmse / rmse of a baseline, once for each baseline:
-        "rmse_skill_vs_persistence" and so on, with underscores for blanks; "mae_skill", "crps_skill" and others are
-        alike. "acc_difference", or that of any metric, is the metric less that of a baseline. Both have intervals of
-        their own, narrower than those of two separate scores. None: all that apply except acc_per_init and
+        forecast its mae), "spread", "spread_skill_ratio" and "member_small_scale_variance"; with `thresholds` "brier"
+        and "frequency_bias"; with `seeps_climatology` "seeps". "rmse_skill" is 1 - rmse / rmse of a baseline, once for
+        each baseline: "rmse_skill_vs_persistence" and so on, with underscores for blanks; "mae_skill", "crps_skill" and
+        others are alike. "acc_difference", or that of any metric, is the metric less that of a baseline. Both have
+        intervals of their own, narrower than those of two separate scores. None: all that apply except acc_per_init and
         rmse_unweighted, and of the comparisons rmse_skill; small_scale_variance applies to grids that circle the globe
         with at least 39 longitudes.
     regions

@@ -93,6 +93,25 @@ def variance_by_wavenumber(forecast: xr.Dataset, truth: xr.Dataset) -> xr.Datase
     return result.assign_coords(level=pairs.labels["level"]) if "level" in result.dims else result
 
 
+def effective_resolution(forecast: xr.Dataset, truth: xr.Dataset, *, share: float = 0.5) -> xr.Dataset:
+    """Return the largest zonal wavenumber up to which a forecast has more than a share of the variance of the truth.
+
+    `variance_by_wavenumber` exceeds `share` at this and at all smaller wavenumbers; 0 if it does not at wavenumber 1.
+    A blurred forecast has a lower one than its grid allows. Arguments and errors as in `variance_by_wavenumber`.
+
+    Returns
+    -------
+    Dataset in memory with the variables of the forecast, dims (lead_time[, level]), without unit.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share={share!r} must be between 0 and 1, for example 0.5")
+    resolved = variance_by_wavenumber(forecast, truth) > share
+    result = resolved.cumprod("zonal_wavenumber").sum("zonal_wavenumber")
+    for name in result.data_vars:
+        result[name].attrs = {"units": "1", "long_name": f"effective resolution of {name}, zonal wavenumber"}
+    return result
+
+
 def drift(
     forecast: xr.Dataset, truth: xr.Dataset | None = None, climatology: xr.Dataset | None = None, *,
     regions: Regions = None, allow_overlap: bool = False,

@@ -400,6 +400,14 @@ class TestSmallScaleVariance:
         truth, weak = self.waves(k12=4.0), self.waves(k12=2.0)
         np.testing.assert_allclose(small_scale_variance(shifted_forecast(weak), truth).t2m, 0.25, rtol=1e-10)
 
+    def test_of_members_is_their_mean_and_not_that_of_the_mean(self):
+        """Two members in opposite phase have a mean without any variance."""
+        truth, wave = self.waves(k12=4.0), shifted_forecast(self.waves(k12=2.0))
+        forecast = xr.concat([wave, -wave], "number")
+        table = score(forecast, truth, metrics=["small_scale_variance", "member_small_scale_variance"])
+        np.testing.assert_allclose(table.t2m.isel(system=0, metric=0), 0, atol=1e-10)
+        np.testing.assert_allclose(table.t2m.isel(system=0, metric=1), 0.25, rtol=1e-10)
+
     def test_other_wavenumbers_change_nothing(self):
         truth, weak = self.waves(k12=4.0, k20=3.0), self.waves(k12=2.0, k5=90.0, k9=8.0)
         result = small_scale_variance(shifted_forecast(weak), truth)

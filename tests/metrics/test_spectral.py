@@ -5,7 +5,7 @@ from factories import harmonics
 
 from simvp_climate.metrics.baselines.climatologies import climatology
 from simvp_climate.metrics.baselines.simple_persistence import persistence
-from simvp_climate.metrics.spectral import drift, variance_by_wavenumber, zonal_spectrum
+from simvp_climate.metrics.spectral import drift, effective_resolution, variance_by_wavenumber, zonal_spectrum
 
 
 def test_spectrum_of_known_waves():
@@ -56,6 +56,20 @@ def test_variance_by_wavenumber():
     )
     np.testing.assert_allclose(result.sel(zonal_wavenumber=2), [1, 1], rtol=1e-12)
     np.testing.assert_allclose(result.sel(zonal_wavenumber=7), [1, 0.25], rtol=1e-12)
+
+
+def test_effective_resolution_is_the_last_wavenumber_before_the_variance_falls():
+    truth = harmonics(dict.fromkeys(range(1, 17), 1.0))
+    # three fifths of the amplitude are 0.36 of the variance; wavenumber 9 has all of it again, which does not count
+    weak = harmonics({**dict.fromkeys(range(1, 17), 1.0), 7: 0.6, 8: 0.6})
+    forecast = persistence(truth, truth.time[:10], ["6h", "24h"])
+    right, blurred = (ds.z500.sel(time=forecast.valid_time).drop_vars("time") for ds in (truth, weak))
+    forecast["z500"] = right.where(right.lead_time == right.lead_time[0], blurred)
+    result = effective_resolution(forecast, truth).z500
+    assert result.dims == ("lead_time",) and result.values.tolist() == [16, 6]
+    assert effective_resolution(forecast, truth, share=0.3).z500.values.tolist() == [16, 16]
+    with pytest.raises(ValueError, match="share=2 must be between 0 and 1"):
+        effective_resolution(forecast, truth, share=2)
 
 
 def test_drift():
