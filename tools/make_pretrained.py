@@ -1,10 +1,12 @@
-"""Train the pretrained forecaster of the package, and write its model card.
+"""Train the pretrained forecasters of the package, and write their model cards.
 
     python tools/make_pretrained.py
+    python tools/make_pretrained.py --ensemble
 
-Writes simvp_climate/pretrained/sample.safetensors, which `sc.open_pretrained("sample")` opens, and the card sample.md.
-The epoch is chosen on the validation period alone. The test period is read once, after training, for the scores in
-the card. The same versions and number of threads on the same type of machine give the same weights.
+The first writes simvp_climate/pretrained/sample.safetensors, which `sc.open_pretrained("sample")` opens, and the card
+sample.md. The second trains that forecaster on as an ensemble, "sample-ensemble". The epoch is chosen on the validation
+period alone. The test period is read once, after training, for the scores in the card. The same versions and number of
+threads on the same type of machine give the same weights.
 """
 
 import hashlib
@@ -21,69 +23,101 @@ import xarray as xr
 
 import simvp_climate as sc
 
-NAME = "sample"
 FOLDER = Path(__file__).parents[1] / "simvp_climate" / "pretrained"
 VARIABLES = ("z500", "t2m")
 TRAIN, VALID, TEST = ("2001-01", "2003-08"), ("2003-09", "2003-12"), ("2004-01", "2004-04")
 TASK = sc.Task(VARIABLES, history=4, horizon=4, step="6h")
 MODEL = sc.SimVPSphereConfig()
 TRAINING = dict(rollout=2, validation_windows=128, precision="bf16-mixed")
-EPOCHS = 6
-SHOWN_HOURS = (6, 24, 72, 120)
-SHOWN_SETTINGS = (
-    "optimizer", "learning_rate", "weight_decay", "batch_size", "rollout", "ema_decay", "precision", "seed",
+ENSEMBLE_TRAINING = dict(
+    loss="crps", members=2, learning_rate=4e-3, rollout=3, rollout_share=0.3, validation_windows=128,
+    precision="bf16-mixed",
 )  # fmt: skip
-EVERY = "12h"  # interval between the initializations of the test period
+MEMBERS = 16  # in the card
+EPOCHS = {"sample": 6, "sample-ensemble": 3}
+SHOWN_HOURS = {"sample": (6, 24, 72, 120), "sample-ensemble": (6, 24, 72, 120, 240)}
+ENSEMBLE_TEXT = f"""The ensemble has {MEMBERS} members; CRPS is the fair score of Ferro (2014). "single" is the forecaster
+"sample", from which this one was trained on.
+"""
+SHOWN_SETTINGS = (
+    "loss", "optimizer", "learning_rate", "weight_decay", "batch_size", "rollout", "ema_decay", "precision", "seed",
+)  # fmt: skip
+EVERY = {"sample": "12h", "sample-ensemble": "2D"}  # interval between the initializations of the test period
 
 
-def main(out: Path = FOLDER, epochs: int = EPOCHS, months: int = 32) -> None:
+def main(out: Path = FOLDER, epochs: int | None = None, months: int = 32, ensemble: bool = False) -> None:
     """Train on the last `months` of the training period, score, and write forecaster and card to the folder `out`."""
     if not out.is_dir():
         raise typer.BadParameter(f"the folder {str(out)!r} does not exist: mkdir {out}")
 
+    name = "sample-ensemble" if ensemble else "sample"
+    epochs = epochs or EPOCHS[name]
     ds = sc.open_sample(VARIABLES)
     begin = pd.Timestamp(TRAIN[1]) - pd.DateOffset(months=months - 1)
     train, valid, test = (ds.sel(time=slice(*period)) for period in ((begin, TRAIN[1]), VALID, TEST))
     start = time.monotonic()
-    config = sc.TrainConfig(epochs=epochs, **TRAINING)
-    forecaster = sc.train(TASK, train, valid=valid, model=MODEL, config=config, device="cpu")
+    if ensemble:
+        single = sc.open_pretrained("sample", device="cpu")
+        config = sc.TrainConfig(epochs=epochs, **ENSEMBLE_TRAINING)
+        forecaster = sc.train(TASK, train, valid=valid, start_from=single, config=config, device="cpu")
+    else:
+        config = sc.TrainConfig(epochs=epochs, **TRAINING)
+        forecaster = sc.train(TASK, train, valid=valid, model=MODEL, config=config, device="cpu")
     seconds = time.monotonic() - start
 
     # climatology may use the validation period, too: that only makes it harder to beat
-    before_test = ds.sel(time=slice(None, VALID[1]))
-    forecast = forecaster(test, every=EVERY, horizon=SHOWN_HOURS[-1] // 6)
-    scores = sc.score(forecast, test, climatology=sc.baselines.climatology(before_test))
+    climatology = sc.baselines.climatology(ds.sel(time=slice(None, VALID[1])))
+    horizon = SHOWN_HOURS[name][-1] // 6
+    if ensemble:
+        forecast = forecaster(test, every=EVERY[name], horizon=horizon, members=MEMBERS)
+        baselines = {"single": single(test, every=EVERY[name], horizon=horizon)}
+        scores = sc.score(forecast, test, climatology, baselines=baselines)
+    else:
+        scores = sc.score(forecaster(test, every=EVERY[name], horizon=horizon), test, climatology)
 
     with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as folder:
-        weights, card = (Path(folder) / f"{NAME}{suffix}" for suffix in (".safetensors", ".md"))
+        weights, card = (Path(folder) / f"{name}{suffix}" for suffix in (".safetensors", ".md"))
         forecaster.save(weights)
-        command = f"python tools/make_pretrained.py --epochs {epochs} --months {months}"
-        text = write_card(forecaster, scores, test, command=command, seconds=seconds, content=weights.read_bytes())
+        options = f"{'--ensemble ' if ensemble else ''}--epochs {epochs} --months {months}"
+        command, content = f"python tools/make_pretrained.py {options}", weights.read_bytes()
+        text = write_card(forecaster, scores, test, name=name, command=command, seconds=seconds, content=content)
         card.write_text(text, encoding="utf-8")
         for path in (weights, card):
             os.replace(path, out / path.name)
-    print((out / f"{NAME}.md").read_text(encoding="utf-8"))
+    print((out / f"{name}.md").read_text(encoding="utf-8"))
 
 
 def write_card(
-    forecaster: sc.Forecaster, scores: xr.Dataset, test: xr.Dataset, *, command: str, seconds: float, content: bytes
+    forecaster: sc.Forecaster,
+    scores: xr.Dataset,
+    test: xr.Dataset,
+    *,
+    name: str,
+    command: str,
+    seconds: float,
+    content: bytes,
 ) -> str:
     """Return the model card, as Markdown."""
     task, provenance, curve = forecaster.task, forecaster.provenance, forecaster.training_curve
     parameters = sum(value.numel() for value in forecaster.network.parameters())
     model, config, versions = (provenance[name] for name in ("model", "config", "versions"))
     channels = zip(provenance["channels"], provenance["units"], strict=True)
-    tables = "\n\n".join(write_table(scores, name) for name in task.variables)
-    limits = "\n".join(f"- {sentence}" for name in task.variables for sentence in describe_limits(scores, name))
+    is_ensemble, last_hour = forecaster.network.noise_grid is not None, SHOWN_HOURS[name][-1]
+    write = write_ensemble_table if is_ensemble else write_table
+    tables = "\n\n".join(write(scores, variable) for variable in task.variables)
+    describe = describe_ensemble_limits if is_ensemble else describe_limits
+    limits = "\n".join(f"- {sentence}" for variable in task.variables for sentence in describe(scores, variable))
+    title = "Pretrained ensemble forecaster of the sample" if is_ensemble else "Pretrained forecaster of the sample"
+    call = f"forecaster(sc.open_sample(), horizon=20{', members=16' if is_ensemble else ''})"
     pairs, threads = scores["pairs"].values, torch.get_num_threads()
     chosen = curve.attrs["kept"]
-    return f"""# Pretrained forecaster of the sample
+    return f"""# {title}
 
 ```python
 import simvp_climate as sc
 
-forecaster = sc.open_pretrained("{NAME}")
-forecast = forecaster(sc.open_sample(), horizon=20)  # five days from the last time of the sample
+forecaster = sc.open_pretrained("{name}")
+forecast = {call}  # five days from the last time of the sample
 ```
 
 **The climate is SIMULATED.** The forecaster was trained and scored on the bundled sample. A general circulation model
@@ -104,12 +138,12 @@ nothing about real weather.
 
 ## Skill
 
-Scores are weighted by cell area. Forecasts start every {EVERY} from {test.time.values[0]:.10} to \
+Scores are weighted by cell area. Forecasts start every {EVERY[name]} from {test.time.values[0]:.10} to \
 {test.time.values[-1]:.10} ({pairs.max()} at the first lead
 time, {pairs.min()} at the last). Neither the training nor the choice of the epoch used this period. Persistence and
 climatology (by hour and day of the year, from all earlier data) are scored on the same pairs of initialization and
 lead time. Small scales: variance in zonal wavenumbers 10 to 19, forecast over truth; below 1 the forecast is blurred.
-
+{ENSEMBLE_TEXT if is_ensemble else ""}
 {tables}
 
 ## Limits
@@ -117,7 +151,7 @@ lead time. Small scales: variance in zonal wavenumbers 10 to 19, forecast over t
 {limits}
 - The forecaster knows one climate on one grid. It refuses other grids; forecasts of other climates have no meaning.
 - The simulated climate has no diurnal cycle and the same sea surface temperature every year.
-- Forecasts beyond {SHOWN_HOURS[-1]} h were not scored.
+- Forecasts beyond {last_hour} h were not scored.
 
 ## How it was made
 
@@ -142,7 +176,7 @@ def write_table(scores: xr.Dataset, name: str) -> str:
     )
     digits = 0 if float(scores[name].sel(metric="rmse").max()) > 100 else 2
     rows = []
-    for hours in SHOWN_HOURS:
+    for hours in SHOWN_HOURS["sample"]:
         lead = scores[name].sel(lead_time=pd.Timedelta(hours=hours))
         systems = ("SimVPSphere", "persistence", "climatology")
         cells = [f"{float(lead.sel(metric='rmse', system=system)):.{digits}f}" for system in systems]
@@ -150,6 +184,35 @@ def write_table(scores: xr.Dataset, name: str) -> str:
         cells.append(f"{float(lead.sel(metric='small_scale_variance', system='SimVPSphere')):.2f}")
         rows.append(f"| {hours} h | {' | '.join(cells)} |")
     return "\n".join([head, *rows])
+
+
+def write_ensemble_table(scores: xr.Dataset, name: str) -> str:
+    """Return the scores of a variable of an ensemble at the leads of the card, as a Markdown table."""
+    units = scores[name].attrs["units"]
+    head = (
+        f"| {name} | CRPS, {units} | single (its MAE) | RMSE of the mean, {units} | single | climatology "
+        "| spread / error | small scales of a member | single |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    rows = []
+    for hours in SHOWN_HOURS["sample-ensemble"]:
+        lead = scores[name].sel(lead_time=pd.Timedelta(hours=hours))
+        cells = [("crps", "SimVPSphere"), ("mae", "single"), ("rmse", "SimVPSphere"), ("rmse", "single")]
+        cells += [("rmse", "climatology"), ("spread_skill_ratio", "SimVPSphere")]
+        cells += [("member_small_scale_variance", "SimVPSphere"), ("small_scale_variance", "single")]
+        texts = [f"{float(lead.sel(metric=metric, system=system)):.3g}" for metric, system in cells]
+        rows.append(f"| {hours} h | {' | '.join(texts)} |")
+    return "\n".join([head, *rows])
+
+
+def describe_ensemble_limits(scores: xr.Dataset, name: str) -> list[str]:
+    """Return sentences that say how well the spread of an ensemble fits, and how sharp its members are."""
+    ours = scores[name].sel(system="SimVPSphere")
+    hours = int(scores["lead_time"].values[-1] / pd.Timedelta("1h"))
+    spread, scales = (ours.sel(metric=m).values for m in ("spread_skill_ratio", "member_small_scale_variance"))
+    return [
+        f"{name}: spread over error from {spread.min():.2f} to {spread.max():.2f} at 6 to {hours} h; 1 is right.",
+        f"{name}: small scales of a member have {scales.min():.2f} to {scales.max():.2f} of the true variance.",
+    ]
 
 
 def describe_limits(scores: xr.Dataset, name: str) -> list[str]:

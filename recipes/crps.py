@@ -1,0 +1,77 @@
+"""An ensemble from one network: trained on the squared error, then with noise on the CRPS, so that it does not blur.
+
+Model: SimVPSphere with its default sizes, 0.69 million weights, and 16 random numbers per cell of the halved grid as
+a further input. It takes four states and predicts the next four, as changes from the last one.
+Schedule: first the squared error, three epochs in batches of 4, a rollout of two network calls in the last quarter of
+the steps. Then the continuous ranked probability score (CRPS) of two members, one epoch at a quarter of the learning
+rate, with up to three calls in the second half. Muon; the exponential moving average of the weights is kept.
+
+RESULTS
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import common
+import typer
+import xarray as xr
+
+import simvp_climate as sc
+
+TASK = sc.Task(["z500", "t2m"], history=4, horizon=4, step="6h")
+MODEL = sc.SimVPSphereConfig()
+FIRST = sc.TrainConfig(epochs=3, rollout=2)
+SECOND = sc.TrainConfig(epochs=1, loss="crps", members=2, learning_rate=2e-3, rollout=3, rollout_share=0.5)
+METRICS = ["crps", "rmse", "spread_skill_ratio", "member_small_scale_variance"]
+
+
+def main(
+    data: common.Data = "",
+    out: common.Out = None,
+    epochs: common.Epochs = None,
+    members: Annotated[int, typer.Option(help="Members of the ensemble.", min=2)] = 16,
+    device: common.Device = "auto",
+    resume: common.Resume = False,
+    train_until: common.TrainUntil = "",
+    valid_until: common.ValidUntil = "",
+) -> None:
+    """Train a network, train it on as an ensemble, and score both on the period after the validation."""
+    folder = common.check_folder(out, resume, results=["scores.png"])
+    train, valid, test = common.open_periods(TASK, data, train_until, valid_until, common.SAMPLE_PERIODS)
+    single = sc.train(
+        TASK,
+        train,
+        valid=valid,
+        model=MODEL,
+        config=common.with_epochs(FIRST, epochs),
+        directory=folder / "single",
+        device=device,
+    )
+    ensemble = sc.train(
+        TASK,
+        train,
+        valid=valid,
+        start_from=single,
+        config=common.with_epochs(SECOND, epochs),
+        directory=folder / "ensemble",
+        device=device,
+    )
+    if sc.is_first_process():  # with torchrun or srun, one process evaluates
+        evaluate(single, ensemble, members, train, test, folder)
+
+
+def evaluate(
+    single: sc.Forecaster, ensemble: sc.Forecaster, members: int, train: xr.Dataset, test: xr.Dataset, folder: Path
+) -> None:
+    """Score both every second day to 10 days, draw the ensemble, and write its forecast from the last time."""
+    forecast = ensemble(test, every="2D", horizon=40, members=members).assign_attrs(system=f"{members} members")
+    baselines = {"single forecast": single(test, every="2D", horizon=40)}
+    scores = sc.score(forecast, test, sc.baselines.climatology(train), baselines=baselines, metrics=METRICS)
+    scores.to_netcdf(folder / "scores.nc")
+    common.print_scores(scores, METRICS, digits=2, leads=["6h", "1D", "3D", "5D", "10D"])
+    sc.plot.scores(scores, metric=METRICS[:3]).savefig(folder / "scores.png")
+    ensemble(test, horizon=40, members=members).to_netcdf(folder / "forecast.nc")
+
+
+if __name__ == "__main__":
+    common.launch(main)
