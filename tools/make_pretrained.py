@@ -36,7 +36,7 @@ ENSEMBLE_TRAINING = dict(
 MEMBERS = 16  # in the card
 EPOCHS = {"sample": 6, "sample-ensemble": 3}
 SHOWN_HOURS = {"sample": (6, 24, 72, 120), "sample-ensemble": (6, 24, 72, 120, 240)}
-ENSEMBLE_TEXT = f"""The ensemble has {MEMBERS} members; CRPS is the fair score of Ferro (2014). "single" is the forecaster
+ENSEMBLE_TEXT = f"""The ensemble has {MEMBERS} members; CRPS is the fair score (Ferro 2014). "single" is the forecaster
 "sample", from which this one was trained on.
 """
 SHOWN_SETTINGS = (
