@@ -51,14 +51,16 @@ validate = loop.TrainingLoop._validate
 loop._update_ema, loop.TrainingLoop._validate = stop_early, stop_in_validation
 loop.LOG_EVERY = 4  # with a logger in the first process only
 ds = waves(times=61)
+crps = dict(loss="crps", crps_share=1.0) if sys.argv[6] == "crps" else {}
+optimizer = "adamw" if crps else sys.argv[6] or "adamw"
 forecaster = sc.train(
     sc.Task(["z500", "t2m"], history=2, horizon=2),
     ds.isel(time=slice(0, 40)),
     valid=ds.isel(time=slice(40, None)),
-    model=(tiny_sphere if sys.argv[6] else tiny_model)(padding="sphere"),
+    model=(tiny_sphere if sys.argv[6] else tiny_model)(padding="sphere", **({"noise": 2} if crps else {})),
     config=quick(
         epochs=2, batch_size=6, accumulate_grad_batches=int(sys.argv[3]), rollout=2, validation_windows=15,
-        strategy=sys.argv[4], save_minutes=0, optimizer=sys.argv[6] or "adamw",
+        strategy=sys.argv[4], save_minutes=0, optimizer=optimizer, **crps,
         limit_train_batches=None if sys.argv[3] == "1" else 5,  # of 6 batches
     ),
     directory=sys.argv[2],
@@ -76,7 +78,7 @@ def run(
 ) -> str:
     """Train in some processes, stopped in the "epoch" or the "validation" if `stop`, and return what they print.
 
-    The network is a SimVPv2, or with the name of an optimizer as `sphere` a SimVPSphere.
+    The network is a SimVPv2, or with the name of an optimizer as `sphere` a SimVPSphere; with "crps" one with noise.
     """
     script = directory.with_suffix(".py")
     script.write_text(SCRIPT)
@@ -143,6 +145,19 @@ def test_two_processes_train_the_network_for_the_sphere_and_resume(tmp_path, str
     for stop in ("epoch", ""):
         run(tmp_path / "two", 2, strategy=strategy, stop=stop, sphere=optimizer)
     assert_nearly_the_same(load(tmp_path / "one"), load(tmp_path / "two"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=needs_sharding)])
+def test_two_processes_train_an_ensemble_and_resume_exactly(tmp_path, strategy):
+    """Each process draws other noise, so that the result is not that of one process."""
+    said = run(tmp_path / "whole", 2, strategy=strategy, sphere="crps")
+    assert len({line for line in said.splitlines() if line.startswith("loss")}) == 1, "the processes disagree"
+    for stop in ("epoch", ""):
+        run(tmp_path / "stopped", 2, strategy=strategy, stop=stop, sphere="crps")
+    whole, stopped = load(tmp_path / "whole"), load(tmp_path / "stopped")
+    assert_same_weights(whole, stopped)
+    assert whole.provenance["epochs"][-1]["valid_spread_skill_z500_6h"] > 0
 
 
 @needs_sharding
