@@ -74,9 +74,28 @@ def export(path: Path, forecaster: Any) -> None:
         arguments.append(torch.zeros(2, input_states, len(forcings), *grid))
     noise_grid = getattr(forecaster.network, "noise_grid", None)
     if noise_grid is not None:
-        calls = input_states // task.history
         arguments += [] if forcings else [None]
-        arguments.append(torch.zeros(2, calls, *noise_grid))
+        arguments.append(torch.zeros(2, input_states // task.history, *noise_grid))
+    description = _describe(forecaster, input_states)
+    network = copy.deepcopy(forecaster.network)
+    network = network.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(False)
+    batch = torch.export.Dim("batch", min=1, max=2**31 - 1)  # torch before 2.7 needs a maximum
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch warns about its own code
+        module = _Program(network, inputs, outputs, task.horizon).eval()
+        shapes = [None if argument is None else {0: batch} for argument in arguments]
+        program = torch.export.export(module, tuple(arguments), dynamic_shapes=shapes)
+        for node in program.graph.nodes:
+            for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn"):
+                node.meta.pop(key, None)  # source paths: private, and two thirds of the file
+        file_bytes = encode(program, json.dumps(description))
+        write_atomically(path, lambda unfinished: unfinished.write_bytes(file_bytes))
+
+
+def _describe(forecaster: Any, input_states: int) -> dict[str, Any]:
+    """Return what a user of the program must know: channels, units, grid, and its inputs and output."""
+    task, forcings = forecaster.task, forcing_names(forecaster.task)
+    inputs, outputs = forecaster.input_statistics, forecaster.output_statistics
     description = {
         "made_by": f"{_MADE_BY} {version('simvp-climate')}",
         "channels": [str(channel) for channel in inputs.channels],
@@ -92,23 +111,11 @@ def export(path: Path, forecaster: Any) -> None:
     }
     if forcings:
         description["second_input"] = f"forcings (batch, {input_states}, forcing, latitude, longitude), float32"
+    noise_grid = getattr(forecaster.network, "noise_grid", None)
     if noise_grid is not None:
-        description["noise"] = f"standard normal numbers (batch, {calls}, {', '.join(map(str, noise_grid))}), float32"
-    network = copy.deepcopy(forecaster.network)
-    network = network.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(False)
-    batch = torch.export.Dim("batch", min=1, max=2**31 - 1)  # torch before 2.7 needs a maximum
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch warns about its own code
-        module, shapes = (
-            _Program(network, inputs, outputs, task.horizon).eval(),
-            [None if each is None else {0: batch} for each in arguments],
-        )
-        program = torch.export.export(module, tuple(arguments), dynamic_shapes=shapes)
-        for node in program.graph.nodes:
-            for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn"):
-                node.meta.pop(key, None)  # source paths: private, and two thirds of the file
-        file_bytes = encode(program, json.dumps(description))
-        write_atomically(path, lambda unfinished: unfinished.write_bytes(file_bytes))
+        sizes = input_states // task.history, *noise_grid
+        description["noise"] = f"standard normal numbers (batch, {', '.join(map(str, sizes))}), float32"
+    return description
 
 
 def _encode_pt2(program: torch.export.ExportedProgram, description: str) -> bytes:

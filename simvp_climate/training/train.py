@@ -114,17 +114,10 @@ def train(
     config = config or TrainConfig()
     arguments = {"task": task, "model": model, "config": config, "start_from": start_from, "logger": logger}
     _check_arguments({**arguments, "valid": valid, "directory": directory}, config)
-    model = transfer.choose_model(model, start_from)
-    if config.loss == "crps":
-        model = transfer.add_noise(model)
+    model = transfer.match_noise(transfer.choose_model(model, start_from), config.loss)
     leads = config.leads(task)
     accelerator = tensors.choose_device(device)
-    requested, config = config, _resolve_precision(config, accelerator)
-    compile = config.strategy == "ddp" and tensors.choose_compile(config.compile, accelerator)
-    decay = WEIGHT_DECAY[config.optimizer] if config.weight_decay is None else config.weight_decay
-    config = dataclasses.replace(config, compile=compile, weight_decay=decay)
-    if config.loss == "crps" and config.crps_share is None:
-        config = dataclasses.replace(config, crps_share=0.5 if start_from is None else 1.0)
+    requested, config = config, _resolve_defaults(config, accelerator, start_from)
     fabric = distributed.start(accelerator, config.precision, logger, config.strategy)
     _check_processes(config, fabric)
     if config.progress and requested.precision == "auto" and accelerator == "cpu" and config.precision == "bf16-mixed":
@@ -226,6 +219,17 @@ def _seeded(config: TrainConfig, fabric: Fabric) -> Iterator[None]:
     with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
         torch.manual_seed(config.seed)
         yield
+
+
+def _resolve_defaults(config: TrainConfig, accelerator: str, start_from: Forecaster | None) -> TrainConfig:
+    """Return the settings with values in place of "auto" and of None."""
+    config = _resolve_precision(config, accelerator)
+    compile = config.strategy == "ddp" and tensors.choose_compile(config.compile, accelerator)
+    decay = WEIGHT_DECAY[config.optimizer] if config.weight_decay is None else config.weight_decay
+    share = config.crps_share
+    if config.loss == "crps" and share is None:
+        share = 0.5 if start_from is None else 1.0
+    return dataclasses.replace(config, compile=compile, weight_decay=decay, crps_share=share)
 
 
 def _resolve_precision(config: TrainConfig, accelerator: str) -> TrainConfig:

@@ -51,7 +51,9 @@ def choose_model(
     differences = [
         f"{name}={value!r} (it has {getattr(trained, name)!r})"
         for name, value in dataclasses.asdict(model).items()
-        if value != getattr(trained, name) and name not in ("padding", "drop_path", "noise")
+        if value != getattr(trained, name)
+        and name not in ("padding", "drop_path")
+        and (name, getattr(trained, name)) != ("noise", 0)  # it may be added
     ]
     if differences:
         fix = "change only padding and drop_path: dataclasses.replace(start.network.config, drop_path=0.1)"
@@ -59,12 +61,18 @@ def choose_model(
     return model
 
 
-def add_noise(model: ModelConfig | NetworkBuilder) -> SimVPSphereConfig:
-    """Return the model of an ensemble: with noise, if it has none; ValueError if it cannot have noise."""
+def match_noise(model: ModelConfig | NetworkBuilder, loss: str) -> ModelConfig | NetworkBuilder:
+    """Return the model with the noise that the loss needs; ValueError if it cannot have noise, or would ignore it."""
+    noise = model.noise if isinstance(model, SimVPSphereConfig) else 0
+    if loss != "crps":
+        if noise:
+            message = f"the model has noise={noise}, which loss={loss!r} does not train"
+            raise ValueError(f"{message}: set loss='crps', or take a model without noise")
+        return model
     if not isinstance(model, SimVPSphereConfig):
         name = type(model).__name__ if isinstance(model, ModelConfig) else "function"
         raise ValueError(f"loss='crps' needs a network with noise, a SimVPSphereConfig, and the model is a {name}")
-    return model if model.noise else dataclasses.replace(model, noise=NOISE)
+    return model if noise else dataclasses.replace(model, noise=NOISE)
 
 
 def choose_padding(

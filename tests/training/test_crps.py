@@ -152,12 +152,11 @@ def test_a_stopped_run_resumes_exactly(tmp_path, monkeypatch):
 
 
 def test_the_first_steps_without_start_train_the_squared_error():
-    """So that training on the squared error alone gives the same losses."""
-    half = quick(loss="crps", epochs=2)
-    both = [run(model=tiny_sphere(noise=4), config=half), run(model=tiny_sphere(noise=4), config=quick(epochs=2))]
-    crps, squared = (forecaster.training_curve["loss"] for forecaster in both)
-    assert both[0].provenance["config"]["crps_share"] == 0.5
-    assert crps[1] == squared[1] and crps[2] != squared[2]
+    """So that the losses of the first epoch do not depend on the share of steps in the second."""
+    shares = [run(model=tiny_sphere(noise=4), config=quick(loss="crps", epochs=2, crps_share=x)) for x in (None, 0.1)]
+    assert shares[0].provenance["config"]["crps_share"] == 0.5
+    half, tenth = (forecaster.training_curve["loss"] for forecaster in shares)
+    assert half[1] == tenth[1] and half[2] != tenth[2]
 
 
 def test_errors_name_the_way_out(forecaster):
@@ -165,6 +164,10 @@ def test_errors_name_the_way_out(forecaster):
         ValueError, match="loss='crps' needs a network with noise, a SimVPSphereConfig, .* SimVPv2Config"
     ):
         run(model=tiny_model(), config=CONFIG)
+    with pytest.raises(ValueError, match="noise=4, which loss='mse' does not train: set loss='crps'"):
+        run(start_from=forecaster, config=quick())
+    with pytest.raises(ValueError, match="noise=8 .it has 4."):
+        run(model=dataclasses.replace(forecaster.network.config, noise=8), start_from=forecaster, config=CONFIG)
     with pytest.raises(ValueError, match="members=3 .* are for loss='crps'"):
         quick(members=3)
     with pytest.raises(ValueError, match="members=1 must be an integer of at least 2"):
