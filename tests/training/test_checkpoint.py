@@ -2,13 +2,14 @@
 
 import errno
 import fcntl
+import json
 import os
 import resource
 
 import pandas as pd
 import pytest
 import torch
-from factories import assert_same_weights, quick, run, waves
+from factories import assert_same_weights, quick, run, tiny_sphere, waves
 
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.training import checkpoint
@@ -183,3 +184,10 @@ def test_states_are_saved_as_often_as_said(tmp_path, monkeypatch):
     saves.clear()
     run(config=quick(batch_size=9, save_minutes=0), directory=tmp_path / "every")
     assert saves == [1, 2, 3, 0]
+
+
+def test_a_fingerprint_has_no_default_of_a_setting_that_older_runs_lack(tmp_path):
+    run(model=tiny_sphere(), config=quick(), directory=tmp_path)
+    saved = torch.load(tmp_path / "training.pt", weights_only=True)
+    names = {name.split(".")[-1] for name in json.loads(saved["fingerprint"])}
+    assert not names & {"limit_train_batches", "loss", "members", "crps_share", "noise"} and "epochs" in names
