@@ -129,7 +129,7 @@ def perturbed_ensemble(
 
     paired = [partial(perturb, member // 2, amplitude * (-1) ** member) for member in range(members // 2 * 2)]
     everyone = enumerate((*paired, *[None] * (members % 2)))
-    ensemble_members = [Member(forecaster, request, each, number, seed) for number, each in everyone]
+    ensemble_members = [Member(forecaster, request, each, index, seed) for index, each in everyone]
     return member_forecasts.forecast(ensemble_members, attributes, store, progress, states)
 
 

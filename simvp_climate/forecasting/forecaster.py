@@ -255,8 +255,9 @@ class Forecaster:
         The program includes transforms, normalization, mask, bounds, and the rollout to the task's horizon. It maps
         states (batch, history, channel, latitude, longitude), float32, in physical units on the ascending training
         grid, to forecasts (batch, horizon, channel, latitude, longitude), NaN where training data never had a value.
-        For a task with forcings, its second input is the result of `forcings`. The file also contains channel names,
-        units, grid, step, history and horizon, as JSON.
+        For a task with forcings, its second input is the result of `forcings`. A network with noise takes as its last
+        input standard normal numbers, (batch, call of the network, *network.noise_grid): one member of an ensemble. The
+        file also contains channel names, units, grid, step, history and horizon, as JSON.
 
         Parameters
         ----------

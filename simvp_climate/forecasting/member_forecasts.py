@@ -27,7 +27,7 @@ class Member:
     forecaster: Any
     request: ForecastRequest
     perturb: Callable[[pd.Index], np.ndarray] | None = None  # as in `predict`
-    number: int = 0
+    member_number: int = 0
     seed: int = 0
 
 
@@ -53,7 +53,7 @@ def with_noise(
     check_no_members("dataset", request.canonical.dataset)
     description = f"{members} members, noise in the network, seed {seed}"
     attributes = {"ensemble": description, "noise_members": int(members), "noise_seed": int(seed)}
-    return [Member(forecaster, request, None, number, int(seed)) for number in range(members)], attributes
+    return [Member(forecaster, request, None, index, int(seed)) for index in range(members)], attributes
 
 
 def forecast(
@@ -67,7 +67,7 @@ def forecast(
 
     def forecast_all(histories: np.ndarray) -> tuple[xr.Dataset, list[str]]:
         pairs = [
-            predict(member.forecaster, member.request, histories, member.perturb, member.number, member.seed)
+            predict(member.forecaster, member.request, histories, member.perturb, member.member_number, member.seed)
             for member in members
         ]
         # all members start from the same data

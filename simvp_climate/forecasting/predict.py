@@ -24,18 +24,18 @@ from simvp_climate.processing import tensors
 
 def predict(
     forecaster: Any, request: ForecastRequest, histories: np.ndarray,
-    perturb: Callable[[pd.Index], np.ndarray] | None = None, number: int = 0, seed: int = 0,
+    perturb: Callable[[pd.Index], np.ndarray] | None = None, member_number: int = 0, seed: int = 0,
 ) -> tuple[xr.Dataset, list[str]]:  # fmt: skip
     """Return labeled forecasts from some histories of a request, and the digest of the data of each initialization.
 
     `perturb` maps init times to perturbations of all states of a history, (init, channel, H, W), in units of training.
-    `number` and `seed` determine the noise of a network that takes noise.
+    `member_number` and `seed` determine the noise of a network that takes noise.
     """
     shape = _shape(forecaster, request, histories)
     states, digests = np.empty(shape, dtype=np.float32), []
     for index, member in enumerate(request.canonical.series):
         digests.append(
-            predict_states(forecaster, request, member, histories, perturb, number, seed, states[:, :, index])
+            predict_states(forecaster, request, member, histories, perturb, member_number, seed, states[:, :, index])
         )
     combined = initial_states.combine_member_digests(digests)
     return labels.label(forecaster, request, histories, states, combined), combined
@@ -51,7 +51,7 @@ def template(forecaster: Any, request: ForecastRequest, histories: np.ndarray) -
 @torch.no_grad()
 def predict_states(
     forecaster: Any, request: ForecastRequest, member: xr.Dataset, histories: np.ndarray,
-    perturb: Callable[[pd.Index], np.ndarray] | None, number: int, seed: int, out: np.ndarray,
+    perturb: Callable[[pd.Index], np.ndarray] | None, member_number: int, seed: int, out: np.ndarray,
 ) -> list[bytes]:  # fmt: skip
     """Write forecasts of a member into `out`, (init, lead, channel, H, W); return digests of the initial states."""
     network, horizon = forecaster.network, request.horizon
@@ -64,7 +64,7 @@ def predict_states(
             states += perturb(inits).astype(np.float32)[:, np.newaxis]
         x_BTCHW = torch.from_numpy(states).to(device)
         f_BTFHW = forcings(inits, horizon)
-        noise = draw_noise(network, inits, horizon, number, seed, device)
+        noise = draw_noise(network, inits, horizon, member_number, seed, device)
         y_BTCHW = rollout(network, input_scale.normalize(x_BTCHW), horizon, f_BTFHW, input_scale.constrain, noise)
         forecasts = output_scale.denormalize(y_BTCHW.float()).cpu().numpy()
         out[rows] = request.conversion.from_training_units(forecasts, network.shared_channels)
@@ -73,7 +73,7 @@ def predict_states(
 
 
 def draw_noise(
-    network: Any, inits: pd.Index, horizon: int, number: int, seed: int, device: torch.device
+    network: Any, inits: pd.Index, horizon: int, member_number: int, seed: int, device: torch.device
 ) -> list[Tensor] | None:  # fmt: skip
     """Return the noise of a member for every call of a network, (B, N, h, w) each; None if the network takes none.
 
@@ -86,7 +86,7 @@ def draw_noise(
     draws = []
     for init in inits:
         stamp = [init.year, init.month, init.day, init.hour, init.minute]
-        random = np.random.default_rng([seed, number, *stamp])
+        random = np.random.default_rng([seed, member_number, *stamp])
         draws.append(random.standard_normal((calls, *grid), dtype=np.float32))
     return list(torch.from_numpy(np.stack(draws, axis=1)).to(device))
 

@@ -11,6 +11,7 @@ def open_pretrained(name: str, device: str = "auto") -> Forecaster:
     """Return a trained forecaster that comes with the package; it needs no internet connection.
 
     "sample" is trained on the simulated climate of `open_sample`: for examples and first steps, not for real weather.
+    "sample-ensemble" is the same network trained on as an ensemble: call it with `members=16`.
     "sample-simvpv2" is its predecessor with the network as published, SimVPv2. Cards in the package,
     `pretrained/<name>.md`, give data, periods, skill and limits.
 

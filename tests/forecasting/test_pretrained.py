@@ -56,7 +56,7 @@ def test_forecast_and_map_without_a_network(tmp_path):
 
 
 def test_an_unknown_name_lists_the_known_names():
-    names = r"\['sample', 'sample-simvpv2'\]"
+    names = r"\['sample', 'sample-ensemble', 'sample-simvpv2'\]"
     for name in ("era5", "../sample/sample", "sample.safetensors", ""):
         with pytest.raises(ValueError, match=rf"{re.escape(repr(name))}: the package has {names}"):
             sc.open_pretrained(name)
@@ -89,6 +89,28 @@ def test_the_card_describes_the_file(pretrained):
     assert f"{sum(value.numel() for value in pretrained.network.parameters()):,} parameters" in card
     for text in ("SIMULATED", "persistence", "climatology", "small scales", "Limits", "Apache-2.0", "seed"):
         assert text in card
+
+
+def test_the_ensemble_is_sharp_and_has_a_card(pretrained):
+    file, card = FOLDER / "sample-ensemble.safetensors", (FOLDER / "sample-ensemble.md").read_text(encoding="utf-8")
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in card
+    assert len(file.read_bytes()) < 3e6
+    for text in ("SIMULATED", "CRPS", "spread / error", "members=16", "loss crps"):
+        assert text in card
+    ensemble = sc.open_pretrained("sample-ensemble", device="cpu")
+    assert ensemble.provenance["validation"] == pretrained.provenance["validation"]
+    test = sc.open_sample().sel(time=TEST)
+    when = {"every": "20D", "horizon": 12}
+    forecast, single = ensemble(test, **when, members=4), pretrained(test, **when)
+    last = {"lead_time": [-1]}
+    scores = sc.score(
+        forecast.isel(last), test, baselines={"single": single.isel(last)}, persistence=False, bootstrap=None
+    )
+    for name in ("z500", "t2m"):
+        ours, other = (scores[name].sel(system=system).squeeze() for system in (scores["system"].values[0], "single"))
+        assert ours.sel(metric="crps") < 0.85 * other.sel(metric="mae")
+        assert abs(ours.sel(metric="member_small_scale_variance") - 1) < 0.25
+        assert other.sel(metric="small_scale_variance") < 0.85
 
 
 def test_the_predecessor_is_a_simvpv2_with_a_card():
