@@ -30,8 +30,8 @@ TASK = sc.Task(VARIABLES, history=4, horizon=4, step="6h")
 MODEL = sc.SimVPSphereConfig()
 TRAINING = dict(rollout=2, validation_windows=128, precision="bf16-mixed")
 ENSEMBLE_TRAINING = dict(
-    loss="crps", members=2, learning_rate=4e-3, rollout=3, rollout_share=0.3, validation_windows=128,
-    precision="bf16-mixed",
+    loss="crps", members=2, optimizer="adamw", learning_rate=1e-3, weight_decay=0.1, rollout=3, rollout_share=0.3,
+    validation_windows=128, precision="bf16-mixed",
 )  # fmt: skip
 MEMBERS = 16  # in the card
 EPOCHS = {"sample": 6, "sample-ensemble": 3}
