@@ -180,6 +180,10 @@ def forecast(
             raise ValueError(f"--init {invalid[0]} is not a date: write 2018-03-01T12")
         trained = sc.Forecaster.load(forecaster, device=device, compile=False)  # compiling would take longer
         ds = _select_period(_open_states(data, trained.task), start, end, data, ("--start", "--end"))
+        if members is None and seed:
+            raise ValueError(f"--seed {seed} would be ignored without --members 16")
+        if members and getattr(trained.network, "noise_grid", None) is None:
+            raise ValueError(f"--members {members} needs a network with noise, and that of {forecaster} has none")
         when = init or None, every or None, horizon
         if out.suffix == ".zarr":
             forecasts = trained.hindcast(ds, *when, members=members, seed=seed, store=out)

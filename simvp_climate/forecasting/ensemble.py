@@ -58,7 +58,10 @@ def ensemble(
     for forecaster in forecasters[1:]:
         if forecaster.task != forecasters[0].task:
             raise ValueError(f"The forecasters must have one task, not {forecaster.task} and {forecasters[0].task}.")
-    members = [Member(each, resolve_request(each, dataset, init_times, every, horizon)) for each in forecasters]
+    members = [  # the index matters to forecasters with noise only
+        Member(each, resolve_request(each, dataset, init_times, every, horizon), None, index)
+        for index, each in enumerate(forecasters)
+    ]
     member_forecasts.check_no_members("dataset", members[0].request.canonical.dataset)
     attributes = {"forecaster_sha256": " ".join(digests), "system": f"{len(forecasters)} forecasters"}
     return member_forecasts.forecast(members, attributes, store, progress)
@@ -128,8 +131,8 @@ def perturbed_ensemble(
         return factor * np.nan_to_num(np.stack([draw(pair, init) for init in inits]))
 
     paired = [partial(perturb, member // 2, amplitude * (-1) ** member) for member in range(members // 2 * 2)]
-    everyone = enumerate((*paired, *[None] * (members % 2)))
-    ensemble_members = [Member(forecaster, request, each, index, seed) for index, each in everyone]
+    perturbed = [*paired, *[None] * (members % 2)]
+    ensemble_members = [Member(forecaster, request, each, index, seed) for index, each in enumerate(perturbed)]
     return member_forecasts.forecast(ensemble_members, attributes, store, progress, states)
 
 

@@ -114,7 +114,8 @@ def _describe(forecaster: Any, input_states: int) -> dict[str, Any]:
     noise_grid = getattr(forecaster.network, "noise_grid", None)
     if noise_grid is not None:
         sizes = input_states // task.history, *noise_grid
-        description["noise"] = f"standard normal numbers (batch, {', '.join(map(str, sizes))}), float32"
+        position = "third input of a torch program (after None without forcings), `noise` of an ONNX program"
+        description["noise"] = f"{position}: standard normal numbers (batch, {', '.join(map(str, sizes))}), float32"
     return description
 
 

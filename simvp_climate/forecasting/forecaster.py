@@ -89,7 +89,7 @@ class Forecaster:
         Returns
         -------
         xarray.Dataset
-            The task's variables and diagnostics on (init_time, lead_time, [member, level,] latitude, longitude), and
+            The task's variables and diagnostics on (init_time, lead_time, [number, level,] latitude, longitude), and
             `valid_time(init_time, lead_time)`. Dimension names, order, coordinate values and units are those of
             `dataset` (diagnostics: units of training). Cells that never had a value in training are NaN. If `dataset`
             comes from `open_dataset`, `forecast - dataset.sel(time=forecast.valid_time)` is complete. `to_netcdf`
@@ -99,7 +99,8 @@ class Forecaster:
         ------
         ValueError
             If grid, variables or units do not match the training data, a history is incomplete or has missing values,
-            or no initialization has a full history.
+            or no initialization has a full history. If `members` are given for a network without noise or data that
+            have members, or `seed` without `members`.
         OSError
             If the data cannot be read.
         """
@@ -194,8 +195,9 @@ class Forecaster:
         """The training curve: one row per `epoch` from 1, one column per recorded quantity.
 
         `loss` is the mean over the training windows, `valid_loss` over the validation windows; `valid_rmse_...` are in
-        physical units. After training on the CRPS, `valid_loss` is that of 8 members, `valid_rmse_...` is of their
-        mean, and there are `valid_crps_...`, `valid_spread_skill_...` and `valid_small_scales_...`. `attrs["units"]`
+        physical units. After training on the CRPS, `valid_loss` is the CRPS of 8 members, `valid_rmse_...` is of their
+        mean, and there are `valid_crps_...`, `valid_spread_skill_...` and `valid_small_scales_...`; `loss` is the
+        squared error in the steps before those on the CRPS. `attrs["units"]`
         maps columns to units, `attrs["kept"]` is the epoch of the weights.
         """
         return summary.training_curve(self.provenance, self.normalizer)
@@ -267,6 +269,7 @@ class Forecaster:
             >>> about = {"forecaster.json": ""}
             >>> program = torch.export.load("name.pt2", extra_files=about).module()
             >>> forecasts = program(states)  # program(states, forcings) for a task with forcings
+            >>> forecasts = program(states, None, noise)  # a network with noise; None stands for the forcings
             >>> json.loads(about["forecaster.json"])["channels"]
 
             "name.onnx" writes an ONNX program; this needs `pip install "simvp-climate[onnx]"`:

@@ -16,6 +16,7 @@ import xarray as xr
 from torch import Tensor
 
 from simvp_climate.data.grid import latitude_weights
+from simvp_climate.data.windows import to_iso
 from simvp_climate.forecasting import initial_states, labels
 from simvp_climate.forecasting.request import ForecastRequest
 from simvp_climate.networks.simvp_v2 import rollout
@@ -35,7 +36,9 @@ def predict(
     states, digests = np.empty(shape, dtype=np.float32), []
     for index, member in enumerate(request.canonical.series):
         digests.append(
-            predict_states(forecaster, request, member, histories, perturb, member_number, seed, states[:, :, index])
+            predict_states(
+                forecaster, request, member, histories, perturb, member_number + index, seed, states[:, :, index]
+            )
         )
     combined = initial_states.combine_member_digests(digests)
     return labels.label(forecaster, request, histories, states, combined), combined
@@ -85,8 +88,7 @@ def draw_noise(
     calls = math.ceil(horizon / network.history)
     draws = []
     for init in inits:
-        stamp = [init.year, init.month, init.day, init.hour, init.minute]
-        random = np.random.default_rng([seed, member_number, *stamp])
+        random = np.random.default_rng([seed, member_number, *to_iso(init).encode()])
         draws.append(random.standard_normal((calls, *grid), dtype=np.float32))
     return list(torch.from_numpy(np.stack(draws, axis=1)).to(device))
 

@@ -101,12 +101,14 @@ def effective_resolution(forecast: xr.Dataset, truth: xr.Dataset, *, share: floa
 
     Returns
     -------
-    Dataset in memory with the variables of the forecast, dims (lead_time[, level]), without unit.
+    Dataset in memory with the variables of the forecast, dims (lead_time[, level]), without unit; NaN where values are
+    missing or the truth has no variance at a wavenumber.
     """
     if not 0 < share < 1:
         raise ValueError(f"share={share!r} must be between 0 and 1, for example 0.5")
-    resolved = variance_by_wavenumber(forecast, truth) > share
-    result = resolved.cumprod("zonal_wavenumber").sum("zonal_wavenumber")
+    ratios = variance_by_wavenumber(forecast, truth)
+    result = (ratios > share).cumprod("zonal_wavenumber").sum("zonal_wavenumber")
+    result = result.where(ratios.notnull().all("zonal_wavenumber"))
     for name in result.data_vars:
         result[name].attrs = {"units": "1", "long_name": f"effective resolution of {name}, zonal wavenumber"}
     return result

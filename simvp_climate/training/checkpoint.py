@@ -31,8 +31,8 @@ from simvp_climate.training.loader import Plan
 
 _RESULT, _STATE, _CURVE = "forecaster.safetensors", "training.pt", "training_curve.csv"
 _FORMAT = 3  # of the state; only states of the same format are resumed
-# settings with the value that a run saved before they existed had
-_ADDED = {"limit_train_batches": None, "loss": "mse", "members": 2, "crps_share": None, "noise": 0}
+# defaults of settings that older runs lack
+_LEGACY_SETTINGS = {"limit_train_batches": None, "loss": "mse", "members": 2, "crps_share": None, "noise": 0}
 _DIGESTS = {  # what it means that two digests differ
     "data_sha256": "other values, grid, windows or fields without time",
     "start_from": "other weights or statistics",
@@ -126,7 +126,7 @@ def identify(
         for group in ("task", "model", "config")
         for name, value in provenance[group].items()
         if name not in RESUMABLE_FIELDS  # the saved plans keep the order of the windows
-        and (name, value) not in _ADDED.items()
+        and (name, value) not in _LEGACY_SETTINGS.items()
     }
     settings["config.precision"] = requested.precision  # "auto" may choose another one where a run resumes
     settings |= {name: provenance[name] for name in ("training", "validation", "channels", "units")}

@@ -60,14 +60,8 @@ _POSITIVE_INTEGER = _integer("a positive integer", lambda value: value >= 1)
 WEIGHT_DECAY = {"muon": 0.1, "adamw": 0.01, "adam": 0.0}
 _MEMBERS = 2
 _BOOLEAN = ("True or False", lambda value: isinstance(value, bool), None)
-_OPTIONAL = (
-    "crps_share",
-    "weight_decay",
-    "gradient_clip",
-    "lead_weights",
-    "limit_train_batches",
-    "patience",
-)  # may be None
+# may be None
+_OPTIONAL = ("crps_share", "weight_decay", "gradient_clip", "lead_weights", "limit_train_batches", "patience")
 _RULES: dict[str, _Rule] = {
     "epochs": _POSITIVE_INTEGER,
     "batch_size": _POSITIVE_INTEGER,
@@ -152,7 +146,8 @@ class TrainConfig:
         "crps": the continuous ranked probability score of `members` forecasts, which trains an ensemble;
         `SimVPSphereConfig(noise=)` is its source of noise.
     members
-        Forecasts of every window, with different noise, in a step with `loss="crps"`.
+        Forecasts of every window, with different noise, in a step with `loss="crps"`. Time grows with their number, and
+        the memory of the loss with its square.
     crps_share
         Share of all steps, the last ones, that train on the CRPS; those before train on the squared error, without
         noise. `None`: all with `start_from`, half without.
@@ -178,7 +173,7 @@ class TrainConfig:
         Decay of the exponential moving average of the weights, which is validated and returned; 0 does not average.
     patience
         Epochs without a better validation loss after which training stops; `None` trains all epochs. With `rollout`
-        they are counted from where the rollout begins.
+        and with `loss="crps"` they are counted from the steps where these begin.
     validation_windows
         Number of windows, evenly spread, on which the best epoch is selected.
     precision
@@ -210,7 +205,7 @@ class TrainConfig:
     save_minutes
         Minutes between two saves of the state, besides those after every epoch; 0 saves it after every step.
     seed
-        Of the initial weights, the order of the windows and the dropped blocks; below 2**32.
+        Of the initial weights, the order of the windows, the dropped blocks and the noise; below 2**32.
     progress
         Show a progress bar.
 

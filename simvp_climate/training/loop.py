@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from simvp_climate.data.progress import tqdm
+from simvp_climate.networks.simvp_sphere import is_of_noise
 from simvp_climate.processing import tensors
 from simvp_climate.training import checkpoint, distributed, memory
 from simvp_climate.training.checkpoint import Run
@@ -48,8 +49,7 @@ class TrainingLoop:
         self.train_split, self.valid_split = splits[0], splits[1] if splits[1:] else None
         self.stream = self.train_split.stream(config, fabric)
         self.batches = _count_batches(config, len(self.stream), self.stream.count)
-        windows = self.stream.batch_size * (config.members if config.loss == "crps" else 1)
-        memory.check_step(network, config, windows, loss.max_leads, loss.area_CHW.shape[-2:], fabric)
+        memory.check_step(network, config, self.stream.batch_size, loss.max_leads, loss.area_CHW.shape[-2:], fabric)
         if fabric.device.type == "cpu":
             memory.reuse_freed_memory()
         tensors.to_channels_last(network)
@@ -71,6 +71,7 @@ class TrainingLoop:
         self.rollout_start = self.total_steps
         if config.rollout > 1:
             self.rollout_start -= max(1, round(config.rollout_share * self.total_steps))
+        self.noise_weights = [weight for name, weight in self.network.named_parameters() if is_of_noise(name)]
         self.crps_start = self.total_steps
         if config.loss == "crps":
             assert config.crps_share is not None
@@ -87,7 +88,12 @@ class TrainingLoop:
         self.pacer = StepPacer(self.fabric, self.stop, self.config, self.run)
         self.stop.patient = True  # from here on every step checks whether to stop
         records = self.state.records
-        patience_start = 0 if self.config.rollout == 1 else self.rollout_start // self.steps_per_epoch
+        starts = [0]
+        if self.config.rollout > 1:
+            starts.append(self.rollout_start // self.steps_per_epoch)
+        if self.config.loss == "crps":
+            starts.append(self.crps_start // self.steps_per_epoch)
+        patience_start = max(starts)
         windows = int(self.sizes.sum())  # in an epoch
         trained = len(records) * windows + int(self.sizes[: len(self.state.losses.values)].sum())
         shown, total = self.config.progress and self.fabric.is_global_zero, windows * self.config.epochs
@@ -151,8 +157,12 @@ class TrainingLoop:
                 loss = self.loss(self.wrapped, batch, self.train_split.inits, leads, members)
                 # Fabric averages gradients over the processes: undo its division by their number
                 fabric.backward(loss * (len(batch.windows) * fabric.world_size / windows))
-            self.state.losses.add(loss, leads, after_warmup=step >= config.warmup * self.total_steps)
+            self.state.losses.add(loss, leads, members, after_warmup=step >= config.warmup * self.total_steps)
             self.bar.update(int(self.sizes[index]))
+        if config.loss == "crps" and not members:
+            # else AdamW would count these steps, and its first ones with noise would be too large
+            for weight in self.noise_weights:
+                weight.grad = None
         if config.gradient_clip is not None:
             fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False)
         self.optimizer.step()
@@ -222,17 +232,16 @@ class TrainingLoop:
         members = VALIDATION_MEMBERS if self.config.loss == "crps" else 0
         loss, total, squares = self.loss, 0.0, np.zeros(len(self.loss.columns))
         ensemble = np.zeros(ENSEMBLE_ERRORS * len(loss.columns) if members else 0)
-        torch.manual_seed(self.config.seed)  # of the noise of members: the same in every epoch
+        # of the noise of members: the same in every epoch, and another one in every process
+        torch.manual_seed(self.config.seed * self.fabric.world_size + self.fabric.global_rank)
         for batch in self.valid_stream.epoch(0):
-            forecast_BTCHW, truth_BTCHW = loss.forecast(
-                self.wrapped, batch, self.valid_split.inits, loss.max_leads, members
-            )
             if members:
-                forecast_MBTCHW = forecast_BTCHW.unflatten(0, (members, -1))
+                forecast_MBTCHW, truth_BTCHW = self._forecast_members(batch, members)
                 total += len(batch.windows) * float(loss.crps(forecast_MBTCHW, truth_BTCHW))
                 ensemble = ensemble + _to_numpy(loss.ensemble_errors(forecast_MBTCHW, batch))
                 forecast_BTCHW = forecast_MBTCHW.mean(dim=0)
             else:
+                forecast_BTCHW, truth_BTCHW = loss.forecast(self.wrapped, batch, self.valid_split.inits, loss.max_leads)
                 total += len(batch.windows) * float(loss.error(forecast_BTCHW, truth_BTCHW))
             squares = squares + _to_numpy(loss.squared_errors(forecast_BTCHW, batch))
             stop = self.stop.asked is not None
@@ -241,6 +250,18 @@ class TrainingLoop:
                 break
         self.network.load_state_dict(current)
         return self._average_errors(total, squares, ensemble)
+
+    def _forecast_members(self, batch: Batch, members: int) -> tuple[Tensor, Tensor]:
+        """Return forecasts of the windows, (M, B, T, C, H, W), and truth; as many members at a time as in a step."""
+        assert self.valid_split is not None
+        parts, loss = [], self.loss
+        for first in range(0, members, self.config.members):
+            size = min(self.config.members, members - first)
+            forecast_BTCHW, truth_BTCHW = loss.forecast(
+                self.wrapped, batch, self.valid_split.inits, loss.max_leads, size
+            )
+            parts.append(forecast_BTCHW.unflatten(0, (size, -1)))
+        return torch.cat(parts), truth_BTCHW
 
     def _average_errors(self, total: float, squares: np.ndarray, ensemble: np.ndarray) -> dict[str, float]:
         """Return means over the validation windows of all processes, from the sums of this one."""
@@ -317,7 +338,13 @@ class TrainingState:
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {name: getattr(self, name) for name in names}
         state, losses = distributed.gather(state, keep=fabric.is_global_zero), self.losses
-        return {**state, "losses": losses.values, "recent_losses": list(losses.recent), "leads": losses.leads}
+        return {
+            **state,
+            "losses": losses.values,
+            "recent_losses": list(losses.recent),
+            "leads": losses.leads,
+            "members": losses.members,
+        }
 
     def restore(self, saved: dict, fabric: Fabric) -> None:
         """Take over a saved state, of which the first process has the tensors; all processes must call this."""
@@ -341,6 +368,7 @@ class TrainingState:
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])
         self.losses.values, self.losses.leads = saved["losses"], saved["leads"]
+        self.losses.members = saved.get("members", 0)  # states of earlier versions lack it
         self.losses.recent.extend(saved["recent_losses"])
         self.ema, self.selected = saved["ema"], saved["selected"]
         self.best_loss, self.records, self.speeds = saved["best_loss"], saved["records"], saved["speeds"]
@@ -353,14 +381,14 @@ class LossMonitor:
         self.fabric, self.shares = fabric, shares  # the share of each batch that this process has
         self.values: list[float] = []
         self.pending: list[tuple[Tensor, bool]] = []  # loss, and whether it comes after the warm-up
-        self.recent: deque[float] = deque(maxlen=100)  # losses after the warm-up, of the same number of leads
-        self.leads = 0
+        self.recent: deque[float] = deque(maxlen=100)  # losses after the warm-up, of the same leads and members
+        self.leads, self.members = 0, 0
 
-    def add(self, loss: Tensor, leads: int, after_warmup: bool) -> None:
-        """Add the loss of a batch over some leads, without waiting for the device."""
-        if leads != self.leads:
+    def add(self, loss: Tensor, leads: int, members: int, after_warmup: bool) -> None:
+        """Add the loss of a batch over some leads and members, without waiting for the device."""
+        if (leads, members) != (self.leads, self.members):
             self.recent.clear()
-        self.leads = leads
+        self.leads, self.members = leads, members
         self.pending.append((loss.detach(), after_warmup))
 
     def check(self) -> tuple[float, int] | None:

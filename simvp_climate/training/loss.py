@@ -52,18 +52,20 @@ class Loss:
             for channel_index, channel in enumerate(outputs.channels)
         }
 
-        is_global = closes_longitude(setup.longitude)
-        self.has_small_scales = is_global and len(setup.longitude) >= 2 * _SMALL_SCALES[1]
-        self.is_adjusted = config.loss == "amse"
-        if self.is_adjusted and not is_global:
-            rule = "loss='amse' compares zonal spectra, which need longitudes around the globe"
-            raise ValueError(f"{rule}: take loss='mse' for a regional grid")
         # masked cells weigh nothing; the mean over all cells is one for every channel
         area_CHW = np.where(outputs.mask, 0, setup.weights[:, None])
         self.area_CHW = tensor(area_CHW / area_CHW.mean(axis=(1, 2), keepdims=True))
         loss_area_CHW = area_CHW if config.area_weighted else np.where(outputs.mask, 0, 1)
         self.loss_area_CHW = tensor(loss_area_CHW / loss_area_CHW.mean(axis=(1, 2), keepdims=True))
 
+        is_global = closes_longitude(setup.longitude)
+        # rows with masked cells do not count, as in the metric
+        self.row_weight_CH = self.area_CHW.mean(dim=-1) * tensor(~outputs.mask.any(axis=-1))
+        self.has_small_scales = is_global and len(setup.longitude) >= 2 * _SMALL_SCALES[1]
+        self.is_adjusted = config.loss == "amse"
+        if self.is_adjusted and not is_global:
+            rule = "loss='amse' compares zonal spectra, which need longitudes around the globe"
+            raise ValueError(f"{rule}: take loss='mse' for a regional grid")
         leads = np.arange(self.max_leads)
         scale_TC = np.ones((1, len(outputs.channels)))
         if config.loss_normalization == "change":
@@ -79,7 +81,7 @@ class Loss:
     def __call__(self, network: nn.Module, batch: Batch, inits: pd.Index, leads: int, members: int = 0) -> Tensor:
         """Return the loss of the network's forecasts of a batch over the first `leads` steps, a scalar.
 
-        With `members` it is the CRPS of as many, each with noise of its own, without the squared error.
+        With `members`, return the CRPS of that many forecasts, each with its own noise.
         """
         if not members:
             return self.error(*self.forecast(network, batch, inits, leads))
@@ -100,12 +102,15 @@ class Loss:
         f_BTFHW = self.forcings(inits[batch.windows], leads)
         # the input channels come first
         input_BTCHW = x_BTCHW[:, : self.history, : len(self.roles.input_channels)]
-        noise = None
         if members:
             input_BTCHW = input_BTCHW.repeat(members, 1, 1, 1, 1)
             f_BTFHW = None if f_BTFHW is None else f_BTFHW.repeat(members, 1, 1, 1, 1)
-        elif (noise_grid := getattr(network, "noise_grid", None)) is not None:
-            noise = [x_BTCHW.new_zeros(len(x_BTCHW), *noise_grid)] * math.ceil(leads / self.history)
+        noise = None
+        if (noise_grid := getattr(network, "noise_grid", None)) is not None:
+            # drawn here: within a compiled network it would be other noise
+            draw = torch.randn if members else torch.zeros
+            shape, calls = (len(input_BTCHW), *noise_grid), math.ceil(leads / self.history)
+            noise = [draw(shape, device=self.device) for _ in range(calls)]
         forecast_BTCHW = rollout(network, input_BTCHW, leads, f_BTFHW, self.input_scale.constrain, noise).float()
         return forecast_BTCHW, self._outputs(x_BTCHW[:, self.history :])
 
@@ -129,8 +134,8 @@ class Loss:
         """
         width = forecast_BTCHW.shape[-1]
         weight_CHW = self.loss_area_CHW / self.loss_area_CHW.shape[-2]
-        # masked cells have no weight; rows have the weight of their cells
-        weight_CHK = weight_CHW.mean(dim=-1, keepdim=True) * _wavenumber_counts(width).to(weight_CHW)
+        # masked cells are 0 in both fields; a row has the weight of its other cells
+        weight_CHK = weight_CHW.amax(dim=-1, keepdim=True) * _wavenumber_counts(width).to(weight_CHW)
         x_BTCHK, y_BTCHK = (
             torch.fft.rfft(self._blank_masked(field), norm="forward") for field in (forecast_BTCHW, truth_BTCHW)
         )
@@ -140,9 +145,13 @@ class Loss:
 
         power_x, power_y = (product(z, z).clamp(min=_MIN_POWER) for z in (x_BTCHK, y_BTCHK))
         amplitude_x, amplitude_y = power_x.sqrt(), power_y.sqrt()
-        coherence = product(x_BTCHK, y_BTCHK) / (amplitude_x * amplitude_y)
-        terms = (amplitude_x - amplitude_y) ** 2 + 2 * torch.maximum(power_x, power_y) * (1 - coherence)
-        return terms.sum(dim=-1).mean()
+        of_amplitude = (amplitude_x - amplitude_y) ** 2
+        # 2 sqrt(Px Py) (1 - c) from the difference of the fields: 1 - c itself would lose digits where c is near 1
+        difference_BTCHK = x_BTCHK - y_BTCHK
+        of_position = product(difference_BTCHK, difference_BTCHK) - of_amplitude
+        # max(Px, Py) / sqrt(Px Py)
+        factor = torch.maximum(amplitude_x, amplitude_y) / torch.minimum(amplitude_x, amplitude_y)
+        return (of_amplitude + factor * of_position).sum(dim=-1).mean()
 
     def crps(self, forecast_MBTCHW: Tensor, truth_BTCHW: Tensor) -> Tensor:
         """Return the almost fair CRPS of members, weighted as the squared error, in units of s_tc, a scalar."""
@@ -212,7 +221,7 @@ class Loss:
     def _small_scales(self, field: Tensor) -> Tensor:
         """Return the variance in the wavenumbers of `metrics.small_scale_variance`, weighted by area, (..., C)."""
         power = torch.fft.rfft(field)[..., slice(*_SMALL_SCALES)].abs() ** 2
-        return (power.sum(dim=-1) * self.area_CHW.mean(dim=-1)).mean(dim=-1)
+        return (power.sum(dim=-1) * self.row_weight_CH).mean(dim=-1)
 
     def _outputs(self, x_BTCHW: Tensor) -> Tensor:
         """Return the output channels; a view where these are all."""

@@ -90,6 +90,7 @@ def check_step(
     free = free_bytes(fabric)
     try:
         window = activation_bytes(network, leads, grid) * (1 if config.precision == "32-true" else 0.5)
+        window *= config.members if config.loss == "crps" else 1
     except Exception:
         if is_custom(network):  # it may have operations that the meta device lacks: then nothing is known beforehand
             return
@@ -129,6 +130,7 @@ def _alternatives(config: TrainConfig, batch: str) -> str:
         batch: bool(batch),
         checkpointing: not config.activation_checkpointing,
         f"a shorter rollout (now {config.rollout} calls)": config.rollout > 1,
+        f"fewer members (now {config.members})": config.loss == "crps" and config.members > 2,
         "precision='bf16-mixed'": config.precision == "32-true",
         "a smaller network, or a coarser grid (sc.regrid)": True,
     }

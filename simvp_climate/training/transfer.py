@@ -15,7 +15,7 @@ from simvp_climate.data.reader import Channel
 from simvp_climate.data.variables import conversion, same_units
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.networks.shape import NetworkBuilder
-from simvp_climate.networks.simvp_sphere import SimVPSphere, SimVPSphereConfig
+from simvp_climate.networks.simvp_sphere import SimVPSphere, SimVPSphereConfig, is_of_noise
 from simvp_climate.processing import tensors
 from simvp_climate.processing.tensors import ModelConfig
 from simvp_climate.training.config import TrainConfig
@@ -56,7 +56,7 @@ def choose_model(
         and (name, getattr(trained, name)) != ("noise", 0)  # it may be added
     ]
     if differences:
-        fix = "change only padding and drop_path: dataclasses.replace(start.network.config, drop_path=0.1)"
+        fix = "change only padding (or drop_path; noise may be added): dataclasses.replace(start.network.config, ...)"
         raise ValueError(f"model is not the network of start_from: {', '.join(differences)}. Leave model out, or {fix}")
     return model
 
@@ -177,7 +177,7 @@ def copy_weights(network: nn.Module, pretrained: Forecaster, roles: tensors.Chan
     for name, value in weights.items():
         if name in ("change_scale_TC", "mean_field_CHW"):  # statistics
             continue
-        if name not in trained and ("noise_field" in name or "scale_and_shift" in name):
+        if name not in trained and is_of_noise(name):
             continue  # new, and without effect until they are trained
         if is_custom:
             value.copy_(trained[name])

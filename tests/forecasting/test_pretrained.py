@@ -113,6 +113,11 @@ def test_the_ensemble_is_sharp_and_has_a_card(pretrained):
         assert other.sel(metric="small_scale_variance") < 0.85
 
 
+def test_a_setting_that_is_new_changes_no_digest(pretrained):
+    """Else forecasts that were written before it could not be reproduced."""
+    assert pretrained.digest.startswith("de7cb194")
+
+
 def test_the_predecessor_is_a_simvpv2_with_a_card():
     file, card = FOLDER / "sample-simvpv2.safetensors", (FOLDER / "sample-simvpv2.md").read_text(encoding="utf-8")
     assert hashlib.sha256(file.read_bytes()).hexdigest() in card

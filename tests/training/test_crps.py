@@ -11,6 +11,7 @@ import xarray as xr
 from factories import TASK, assert_same_weights, quick, run, tiny_model, tiny_sphere, waves
 
 from simvp_climate import metrics
+from simvp_climate.forecasting.predict import draw_noise
 from simvp_climate.forecasting.reproduce import reproduce
 from simvp_climate.training import checkpoint
 from simvp_climate.training.loss import _crps
@@ -122,10 +123,43 @@ def test_an_exported_program_takes_the_noise(forecaster, tmp_path):
     forecaster.export(tmp_path / "a.pt2")
     program = torch.export.load(tmp_path / "a.pt2").module()
     states = torch.from_numpy(LATER[["z500", "t2m"]].to_array().transpose("time", "variable", ...).values[-2:])
-    noise = torch.zeros(1, 1, *forecaster.network.noise_grid)
-    first = program(states[None], None, noise)
-    assert first.shape == (1, 2, 2, 8, 16)
-    assert not torch.equal(first, program(states[None], None, noise + 1))
+    forecast = forecaster(LATER, members=2)
+    for member in range(2):
+        init = forecast.indexes["init_time"]
+        (noise,) = draw_noise(forecaster.network, init, 2, member, 0, torch.device("cpu"))
+        result = program(states[None], None, noise[:, None])
+        for channel, name in enumerate(("z500", "t2m")):
+            expected = forecast[name].isel(number=member).values
+            np.testing.assert_allclose(result[:, :, channel], expected, rtol=1e-5)
+
+
+def test_members_of_the_data_get_noise_of_their_own(forecaster):
+    """Two equal members of the data do not stay equal."""
+    forecast = forecaster(LATER.expand_dims(number=[0, 1]), horizon=2)
+    assert float(forecast["z500"].std("number").mean()) > 0
+
+
+def test_a_new_network_has_the_weights_of_the_deterministic_one():
+    both = [run(model=tiny_sphere(noise=noise), config=quick(learning_rate=1e-12, loss=loss, ema_decay=0))
+            for noise, loss in ((0, "mse"), (4, "crps"))]  # fmt: skip
+    deterministic, noisy = (forecaster.network.state_dict() for forecaster in both)
+    for name, value in deterministic.items():
+        torch.testing.assert_close(noisy[name], value, rtol=1e-6, atol=1e-8)
+
+
+def test_adamw_does_not_count_the_steps_without_noise(monkeypatch):
+    """Its first step on the weights of the noise is as large as its rate, not several times that."""
+    config = quick(loss="crps", epochs=1, crps_share=1e-9, ema_decay=0, schedule="cosine", warmup=0.0)
+    forecaster = run(waves(times=60), model=tiny_sphere(noise=4), config=config)
+    weight = forecaster.network.noise_field.weight.detach().abs()
+    assert 0 < float(weight.max()) <= config.learning_rate
+
+
+def test_validation_in_groups_is_that_of_all_members_at_once():
+    pairs = [run(noisy_waves(), valid=LATER, model=tiny_sphere(noise=4), config=dataclasses.replace(CONFIG, members=m))
+             for m in (2, 3)]  # fmt: skip
+    for forecaster in pairs:  # 8 members in groups of 2, and of 3, 3 and 2
+        assert 0 < forecaster.training_curve["valid_spread_skill_t2m_6h"].iloc[-1] < 10
 
 
 def test_activation_checkpointing_changes_no_weight(forecaster):

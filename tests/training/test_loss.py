@@ -136,13 +136,13 @@ def test_gradients_go_through_every_call_of_a_rollout():
     assert network.factor.grad.item() == pytest.approx((2 * 2 + 4 * 2**3 + 6 * 2**5) / 3)
 
 
-def global_loss(**config) -> Loss:
+def global_loss(mask=None, **config) -> Loss:
     """The loss of one channel on 4 x 8 cells around the globe, without normalization."""
     latitude, longitude = np.array([-60.0, -20.0, 20.0, 60.0]), np.arange(8) * 45.0
     weights = np.array([0.5, 1.5, 1.5, 0.5])
     task, channels = Task(["z500"], history=1, horizon=1), (Channel("z500"),)
     one, infinite = np.ones(1), np.array([[-np.inf, np.inf]])
-    mask = np.zeros((1, 4, 8), dtype=bool)
+    mask = np.zeros((1, 4, 8), dtype=bool) if mask is None else mask
     statistics = Normalizer(channels, ("",), 0 * one, one, np.ones((1, 1)), mask, 0 * one, infinite, infinite)
     device, config = torch.device("cpu"), quick(**config)
     forcings = tensors.Forcings(task, latitude, longitude, np.empty((0, 4, 8)), weights, device)
@@ -172,6 +172,14 @@ class TestAdjustedError:
             )
             assert squared == pytest.approx((1 + amplitude**2) / 2, rel=1e-5)
             assert adjusted == pytest.approx((amplitude - 1) ** 2 / 2 + 1, rel=1e-5)
+
+    def test_masked_cells_have_no_weight(self):
+        """A forecast with the opposite sign has the same power everywhere, so that both errors agree."""
+        truth = torch.randn(1, 1, 1, 4, 8, generator=torch.Generator().manual_seed(0))
+        mask = np.zeros((1, 4, 8), dtype=bool)
+        mask[:, 1, 2:5] = True
+        squared, adjusted = (global_loss(mask=mask, loss=name).error(-truth, truth) for name in ("mse", "amse"))
+        assert float(adjusted) == pytest.approx(float(squared), rel=1e-5)
 
     def test_gradient_of_a_flat_forecast_is_finite(self):
         forecast = torch.zeros(1, 1, 1, 4, 8, requires_grad=True)
