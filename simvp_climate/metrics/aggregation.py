@@ -36,9 +36,11 @@ class Block:
 def blocks(pairs: Pairs) -> Iterator[tuple[slice, slice]]:
     """Yield slices of (init, lead) whose forecasts fit in a block, with all leads if possible."""
     inits, leads = pairs.complete.shape
-    pair_bytes = sum(variable.size for variable in pairs.forecast.data_vars.values()) * 8 // (inits * leads)
+    # A baseline may have more members than the forecast.
+    forecasts = [pairs.forecast, *(stored.forecast for stored in pairs.stored_baselines.values())]
+    pair_bytes = max(_values(each) // (each.sizes["init_time"] * each.sizes["lead_time"]) for each in forecasts) * 8
     # A baseline may be computed from more variables than are scored.
-    state_bytes = sum(variable.size for variable in pairs.analysis.data_vars.values()) * 8
+    state_bytes = _values(pairs.analysis) * 8
     pair_bytes = max(pair_bytes, state_bytes // pairs.analysis.sizes["time"], 1)
     block_pairs = max(_BLOCK_BYTES // pair_bytes, 1)
     width = min(leads, block_pairs)
@@ -46,6 +48,11 @@ def blocks(pairs: Pairs) -> Iterator[tuple[slice, slice]]:
     for column in range(0, leads, width):
         for row in range(0, inits, height):
             yield slice(row, min(row + height, inits)), slice(column, min(column + width, leads))
+
+
+def _values(dataset: xr.Dataset) -> int:
+    """Return the number of values of all variables."""
+    return sum(variable.size for variable in dataset.data_vars.values())
 
 
 def read(pairs: Pairs, inits: slice, leads: slice) -> Block:
