@@ -160,12 +160,21 @@ def update_mask(mask: xr.Dataset | None, forecast: xr.Dataset, truth: xr.Dataset
 
 def pooled_score(pairs: Pairs, metric: Metric, skipna: bool) -> xr.Dataset:
     """Return a metric pooled over initializations, the grid and, for ensembles or events, members."""
+    sums = sums_by_init(pairs, metric, skipna)
+    return lay_out(with_attrs(metric.value(sums.sum("init_time", skipna=False)), metric, pairs), pairs)
+
+
+def sums_by_init(pairs: Pairs, metric: Metric, skipna: bool) -> xr.Dataset:
+    """Return the sums of a metric for every initialization, to add over these."""
     pool_members = metric.needs not in (None, "climatology")
-    sums = weighted_sums(pairs, {"": metric}, skipna, pool_members=pool_members)["", ""]
-    result = metric.value(metric.per_init_sums(sums).sum("init_time", skipna=False))
+    return metric.per_init_sums(weighted_sums(pairs, {"": metric}, skipna, pool_members=pool_members)["", ""])
+
+
+def with_attrs(result: xr.Dataset, metric: Metric, pairs: Pairs) -> xr.Dataset:
+    """Return a metric with the long names of its variables, and their units unless it has none."""
     for name in result.data_vars:
         result[name].attrs = pairs.attrs(str(name)) | ({"units": "1"} if metric.dimensionless else {})
-    return lay_out(result, pairs)
+    return result
 
 
 def lay_out(result: xr.Dataset, pairs: Pairs, *first: str, by: str | None = None) -> xr.Dataset:
@@ -212,7 +221,10 @@ def weighted_sums(
                 for system, fields in fields_of_systems(block, systems, member_dims, variable, skipna):
                     for label, metric in metrics.items():
                         cells = pairs.weights if metric.weighted else equal_weights(pairs.weights)
-                        sums = _grid_sums(metric.fields(fields), cells, skipna, masks.get(variable))
+                        if metric.grid_sums is not None:
+                            sums = metric.grid_sums(fields, cells, skipna, masks.get(variable))
+                        else:
+                            sums = _grid_sums(metric.fields(fields), cells, skipna, masks.get(variable))
                         verified = block.complete.values.reshape(1, *block.complete.shape, *[1] * (sums.ndim - 3))
                         sums = sums.copy(data=np.where(verified, sums.values, 0))
                         by_lead = block_sums.setdefault((system, label, variable), {})
