@@ -4,20 +4,22 @@ They take labeled Datasets and need no torch. `score` computes many of them at o
 """
 
 from simvp_climate.data.grid import latitude_weights
+from simvp_climate.metrics.categorical.probabilities import brier_decomposition, reliability, roc, roc_area
 from simvp_climate.metrics.categorical.seeps import seeps, seeps_climatology
 from simvp_climate.metrics.categorical.terciles import tercile_rpss
 from simvp_climate.metrics.categorical.thresholds import brier, event_frequency, frequency_bias
 from simvp_climate.metrics.deterministic import acc, activity, bias, mae, rmse, small_scale_variance, wind_vector_rmse
-from simvp_climate.metrics.ensemble import crps, rank_histogram, spread, spread_skill_ratio
+from simvp_climate.metrics.ensemble import crps, energy_score, rank_histogram, spread, spread_skill_ratio
 from simvp_climate.metrics.published_scores import published
 from simvp_climate.metrics.score import skilful_to
 from simvp_climate.metrics.skill_maps import skill_map
 from simvp_climate.metrics.spectral import drift, effective_resolution, variance_by_wavenumber, zonal_spectrum
 
 __all__ = [
-    "acc", "activity", "bias", "brier", "crps", "drift", "effective_resolution", "event_frequency", "frequency_bias",
-    "latitude_weights", "mae", "published", "rank_histogram", "rmse", "seeps", "seeps_climatology", "skilful_to",
-    "skill_map", "small_scale_variance", "spread", "spread_skill_ratio", "tercile_rpss", "variance_by_wavenumber",
+    "acc", "activity", "bias", "brier", "brier_decomposition", "crps", "drift", "effective_resolution",
+    "energy_score", "event_frequency", "frequency_bias", "latitude_weights", "mae", "published", "rank_histogram",
+    "reliability", "rmse", "roc", "roc_area", "seeps", "seeps_climatology", "skilful_to", "skill_map",
+    "small_scale_variance", "spread", "spread_skill_ratio", "tercile_rpss", "variance_by_wavenumber",
     "wind_vector_rmse", "zonal_spectrum",
 ]  # fmt: skip
 

@@ -36,9 +36,11 @@ class Block:
 def blocks(pairs: Pairs) -> Iterator[tuple[slice, slice]]:
     """Yield slices of (init, lead) whose forecasts fit in a block, with all leads if possible."""
     inits, leads = pairs.complete.shape
-    pair_bytes = sum(variable.size for variable in pairs.forecast.data_vars.values()) * 8 // (inits * leads)
+    # A baseline may have more members than the forecast.
+    forecasts = [pairs.forecast, *(stored.forecast for stored in pairs.stored_baselines.values())]
+    pair_bytes = max(_values(each) // (each.sizes["init_time"] * each.sizes["lead_time"]) for each in forecasts) * 8
     # A baseline may be computed from more variables than are scored.
-    state_bytes = sum(variable.size for variable in pairs.analysis.data_vars.values()) * 8
+    state_bytes = _values(pairs.analysis) * 8
     pair_bytes = max(pair_bytes, state_bytes // pairs.analysis.sizes["time"], 1)
     block_pairs = max(_BLOCK_BYTES // pair_bytes, 1)
     width = min(leads, block_pairs)
@@ -46,6 +48,11 @@ def blocks(pairs: Pairs) -> Iterator[tuple[slice, slice]]:
     for column in range(0, leads, width):
         for row in range(0, inits, height):
             yield slice(row, min(row + height, inits)), slice(column, min(column + width, leads))
+
+
+def _values(dataset: xr.Dataset) -> int:
+    """Return the number of values of all variables."""
+    return sum(variable.size for variable in dataset.data_vars.values())
 
 
 def read(pairs: Pairs, inits: slice, leads: slice) -> Block:
@@ -153,12 +160,21 @@ def update_mask(mask: xr.Dataset | None, forecast: xr.Dataset, truth: xr.Dataset
 
 def pooled_score(pairs: Pairs, metric: Metric, skipna: bool) -> xr.Dataset:
     """Return a metric pooled over initializations, the grid and, for ensembles or events, members."""
+    sums = sums_by_init(pairs, metric, skipna)
+    return lay_out(with_attrs(metric.value(sums.sum("init_time", skipna=False)), metric, pairs), pairs)
+
+
+def sums_by_init(pairs: Pairs, metric: Metric, skipna: bool) -> xr.Dataset:
+    """Return the sums of a metric for every initialization, to add over these."""
     pool_members = metric.needs not in (None, "climatology")
-    sums = weighted_sums(pairs, {"": metric}, skipna, pool_members=pool_members)["", ""]
-    result = metric.value(metric.per_init_sums(sums).sum("init_time", skipna=False))
+    return metric.per_init_sums(weighted_sums(pairs, {"": metric}, skipna, pool_members=pool_members)["", ""])
+
+
+def with_attrs(result: xr.Dataset, metric: Metric, pairs: Pairs) -> xr.Dataset:
+    """Return a metric with the long names of its variables, and their units unless it has none."""
     for name in result.data_vars:
         result[name].attrs = pairs.attrs(str(name)) | ({"units": "1"} if metric.dimensionless else {})
-    return lay_out(result, pairs)
+    return result
 
 
 def lay_out(result: xr.Dataset, pairs: Pairs, *first: str, by: str | None = None) -> xr.Dataset:
@@ -205,7 +221,10 @@ def weighted_sums(
                 for system, fields in fields_of_systems(block, systems, member_dims, variable, skipna):
                     for label, metric in metrics.items():
                         cells = pairs.weights if metric.weighted else equal_weights(pairs.weights)
-                        sums = _grid_sums(metric.fields(fields), cells, skipna, masks.get(variable))
+                        if metric.grid_sums is not None:
+                            sums = metric.grid_sums(fields, cells, skipna, masks.get(variable))
+                        else:
+                            sums = _grid_sums(metric.fields(fields), cells, skipna, masks.get(variable))
                         verified = block.complete.values.reshape(1, *block.complete.shape, *[1] * (sums.ndim - 3))
                         sums = sums.copy(data=np.where(verified, sums.values, 0))
                         by_lead = block_sums.setdefault((system, label, variable), {})

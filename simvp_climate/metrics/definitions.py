@@ -82,6 +82,8 @@ class Metric:
     per_init: bool = False  # the value of every initialization first, then the mean over these
     needs: Literal["climatology", "members", "thresholds", "seeps_climatology"] | None = None
     wavenumbers: tuple[int, int] | None = None  # zonal wavenumbers that the grid must resolve
+    # Its sums over the grid, by (fields, weights, skipna, mask), if they are no weighted sums of `fields`.
+    grid_sums: "Callable[[Fields, xr.DataArray, bool, xr.Dataset | None], xr.Variable] | None" = None
     smaller_is_better: bool = False  # 0 is best, so a skill is defined
     reference: float | None = None  # drawn as a line in figures
     default: bool = True  # `score` computes it if no metrics are named
@@ -173,6 +175,49 @@ def _crps(f: Fields) -> tuple[xr.Dataset, ...]:
     return (distance - f.members.map(half_distance_of_members),)
 
 
+def _energy_sums(f: Fields, weights: xr.DataArray, skipna: bool, mask: xr.Dataset | None) -> xr.Variable:
+    """Return the fair energy score of each pair and 1, twice 0 without cells, dims (part, init_time, lead_time, ...).
+
+    mean_k |X_k - T| - sum_kl |X_k - X_l| / (2 M (M - 1)) with |x| = sqrt(<x^2>), <> the mean over the grid.
+    """
+    (members,), (truth,) = f.members.data_vars.values(), f.truth.data_vars.values()
+    members = members if f.member else members.expand_dims("number")
+    space, member = ("latitude", "longitude"), f.member or "number"
+    dims = ["init_time", "lead_time", *(dim for dim in truth.dims if dim not in ("init_time", "lead_time", *space))]
+    cells = truth.transpose(*dims, ..., *space)
+    fields = members.transpose(*dims, member, *space).values.reshape(*cells.shape[:-2], members.sizes[member], -1)
+    errors = fields - cells.values.reshape(*cells.shape[:-2], 1, -1)
+    # Distances between members are small beside the fields: subtract the mean before the scalar products.
+    anomalies = fields - fields.mean(axis=-2, keepdims=True)
+    counted = ~np.isnan(errors).any(axis=-2, keepdims=True) if skipna else np.ones((1, 1, errors.shape[-1]), bool)
+    if mask is not None and not skipna:
+        (masked,) = mask.data_vars.values()
+        counted = ~masked.transpose(*dims[2:], *space).values.reshape(*cells.shape[2:-2], 1, -1)
+    errors, anomalies = np.where(counted, errors, 0), np.where(counted, anomalies, 0)
+    area = (weights * xr.ones_like(cells["longitude"], dtype=np.float64)).transpose(..., *space)
+    area = area.values.reshape(-1, errors.shape[-1])
+    scores = [_energy_score(errors[..., w > 0], anomalies[..., w > 0], counted[..., w > 0] * w[w > 0]) for w in area]
+    by_region = "region" in weights.dims
+    values = np.stack(scores, axis=-1) if by_region else scores[0]
+    return xr.Variable(("part", *dims, *(["region"] if by_region else [])), values)
+
+
+def _energy_score(errors: np.ndarray, anomalies: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return energy scores and their count, (2, ...), of arrays (..., member, cell) with weights (..., 1, cell)."""
+    total, size = np.broadcast_to(weights.sum(axis=-1), (*errors.shape[:-2], 1)), errors.shape[-2]
+    usable = np.where(total > 0, total, 1)
+    distance = np.sqrt((errors**2 * weights).sum(axis=-1) / usable).mean(axis=-1)
+    if size > 1:
+        # |x - y|^2 = x^2 + y^2 - 2 xy
+        products = (anomalies * weights) @ anomalies.swapaxes(-1, -2)
+        squares = np.diagonal(products, axis1=-2, axis2=-1)
+        squared_distances = squares[..., :, None] + squares[..., None, :] - 2 * products
+        between = np.sqrt(np.clip(squared_distances, 0, None) / usable[..., None])
+        distance = distance - between.sum(axis=(-2, -1)) / (2 * size * (size - 1))
+    counted = total[..., 0] > 0
+    return np.stack([np.where(counted, distance, 0), counted.astype(np.float64)])
+
+
 def variance_ratio(wavenumbers: tuple[int, int]) -> Metric:
     """Return the metric <V(F)> / <V(T)>, V the variance along a circle of latitude in a range of zonal wavenumbers."""
     variance = _variance_of(wavenumbers)
@@ -236,6 +281,10 @@ METRICS = {
     # sqrt(<var X> / <(mean X - T)^2 - var X / M>): WeatherBench-X, UnbiasedSpreadSkillRatio.
     "spread_skill_ratio": Metric(
         _spread_and_error, _spread_over_error, "Spread / skill", dimensionless=True, needs="members", reference=1.0
+    ),
+    # The mean over initializations of the fair energy score of fields: Gneiting and Raftery 2007.
+    "energy_score": Metric(
+        None, mean, "Energy score", needs="members", grid_sums=_energy_sums, smaller_is_better=True, default=False
     ),
     # <(p - o)^2>, p the probability of exceeding the threshold and o 1 where the truth does.
     "brier": Metric(

@@ -66,13 +66,13 @@ def score(
     metrics
         Names, in the order of the result: "rmse", "mae", "bias", "acc" (pooled), "acc_per_init", "activity",
         "small_scale_variance" (wavenumbers 10 to 19) and "rmse_unweighted"; for ensembles "crps" (fair; of a single
-        forecast its mae), "spread", "spread_skill_ratio" and "member_small_scale_variance"; with `thresholds` "brier"
-        and "frequency_bias"; with `seeps_climatology` "seeps". "rmse_skill" is 1 - rmse / rmse of a baseline, once for
-        each baseline: "rmse_skill_vs_persistence" and so on, with underscores for blanks; "mae_skill", "crps_skill" and
-        others are alike. "acc_difference", or that of any metric, is the metric less that of a baseline. Both have
-        intervals of their own, narrower than those of two separate scores. None: all that apply except acc_per_init and
-        rmse_unweighted, and of the comparisons rmse_skill; small_scale_variance applies to grids that circle the globe
-        with at least 39 longitudes.
+        forecast its mae), "spread", "spread_skill_ratio", "member_small_scale_variance" and "energy_score"; with
+        `thresholds` "brier" and "frequency_bias"; with `seeps_climatology` "seeps". "rmse_skill" is 1 - rmse / rmse of
+        a baseline, once for each baseline: "rmse_skill_vs_persistence" and so on, with underscores for blanks;
+        "mae_skill", "crps_skill" and others are alike. "acc_difference", or that of any metric, is the metric less that
+        of a baseline. Both have intervals of their own, narrower than those of two separate scores. None: all that
+        apply except acc_per_init, rmse_unweighted and energy_score, and of the comparisons rmse_skill;
+        small_scale_variance applies to grids that circle the globe with at least 39 longitudes.
     regions
         Names ("tropics", "poles"), boxes or masks, see `region_masks`, and "land", "sea" or "europe land" if the truth
         has a land-sea mask; they add a dimension `region`. None: the whole grid, without the dimension.
@@ -105,11 +105,12 @@ def score(
     -------
     Dataset in memory with the variables of the forecast, dims (system, metric, lead_time[, level, region, season]) and
     the number of initializations in the coordinate `pairs(lead_time[, season])`. The attribute `units` of a variable is
-    the unit of its rmse, mae, bias, crps, spread and their differences; other metrics have none. The acc of climatology
-    is NaN, and so are its brier and frequency_bias without `event_frequency`. The coordinates `<variable>_low` and
-    `<variable>_high` are the ends of the intervals, NaN where fewer than five blocks of initializations have a value of
-    the variable (the attribute `intervals` describes them). With `skipna`, `pairs` counts the initializations with a
-    value of any variable, and `<variable>_pairs(lead_time[, level, region, season])` those of each.
+    the unit of its rmse, mae, bias, crps, spread, energy_score and their differences; other metrics have none. The acc
+    of climatology is NaN, and so are its brier and frequency_bias without `event_frequency`. The coordinates
+    `<variable>_low` and `<variable>_high` are the ends of the intervals, NaN where fewer than five blocks of
+    initializations have a value of the variable (the attribute `intervals` describes them). With `skipna`, `pairs`
+    counts the initializations with a value of any variable, and `<variable>_pairs(lead_time[, level, region, season])`
+    those of each.
 
     Warns where values are missing, where no forecast has a truth at a lead, and where only one dataset has units.
     ValueError as in the functions for single metrics; if a metric or region is unknown or does not apply; if a baseline
@@ -122,7 +123,7 @@ def score(
         raise ValueError("calibrated draws the forecast towards climatology: give one, climatology(train)")
     systems = _name_systems(str(forecast.attrs.get("system", "forecast")), names, calibrated is not None)
     vectors = vectors or {}
-    available = {name: metric for name, metric in METRICS.items() if metric.fields is not None}
+    available = {name: metric for name, metric in METRICS.items() if metric.fields or metric.grid_sums}
     if thresholds is not None:
         available |= event_metrics(thresholds, list(map(str, forecast.data_vars)))
     if event_frequency is not None:
@@ -381,7 +382,8 @@ def _describe(
             result = result.assign_coords({f"{name}_{suffix}": end[name].variable})
             long_name = f"{edge} end of the {samples.confidence:.0%} interval of {name}"
             result[f"{name}_{suffix}"].attrs = {"long_name": long_name}
-    with_units = [name for name, metric in METRICS.items() if metric.default and not metric.dimensionless]
+    present = [name for name, metric in METRICS.items() if metric.default or name in result["metric"]]
+    with_units = [name for name in present if not METRICS[name].dimensionless]
     units = f"{', '.join(with_units)} and their differences: those of the variable; others: 1"
     result["metric"].attrs["units"] = units
     # Scores depend on the grid: coarser grids have lower errors.

@@ -95,7 +95,7 @@ def scores(
     ordered = sorted(map(str, scores["system"].values), key=lambda name: name in style.BASELINE_STYLES)
     lines = [*(systems[name] for name in ordered if name in systems), *letters.values()]
     if ax is None:
-        legend = _add_legend_below(figure, lines, columns, size, long=bool(letters))
+        legend = add_legend_below(figure, lines, columns, size, long=bool(letters))
     else:
         legend = panels[0].legend(handles=lines, frameon=False, fontsize=(0.7 if letters else 0.9) * size)
     if published is not None:
@@ -104,16 +104,19 @@ def scores(
     return figure
 
 
-def check_scores(scores: xr.Dataset) -> xr.Dataset:
-    """Return scores with the dimensions system, metric and lead_time; ValueError if one is missing or empty."""
-    check_dataset(scores, "scores")
-    for dimension in ("system", "metric", "lead_time"):
+def check_scores(
+    scores: xr.Dataset, dimensions: Sequence[str] = ("system", "metric", "lead_time"), role: str = "scores",
+    source: str = "sc.score(...)",
+) -> xr.Dataset:  # fmt: skip
+    """Return scores with some dimensions, by default those of `score`; ValueError if one is missing or empty."""
+    check_dataset(scores, role)
+    for dimension in dimensions:
         if dimension not in scores.dims:
             if dimension not in scores.coords:
-                raise ValueError(f"scores has dimensions {tuple(scores.dims)}, no {dimension!r}: pass sc.score(...).")
+                raise ValueError(f"{role} has dimensions {tuple(scores.dims)}, no {dimension!r}: pass {source}.")
             scores = scores.expand_dims(dimension)
         if not scores.sizes[dimension]:
-            raise ValueError(f"scores has {dimension} of size 0: select at least one {dimension}.")
+            raise ValueError(f"{role} has {dimension} of size 0: select at least one {dimension}.")
     return scores
 
 
@@ -136,15 +139,30 @@ def _choose_metrics(scores: xr.Dataset, metric: str | Sequence[str] | None) -> l
     return [name for name in headline if any(finite.sel(metric=name).data_vars.values())] or available
 
 
-def score_rows(scores: xr.Dataset) -> Iterator[tuple[list[str], xr.DataArray]]:
-    """Yield the labels and scores, dims ([system,] metric, lead_time), of each variable, level, region and season."""
+def score_rows(
+    scores: xr.Dataset, kept: Sequence[str] = ("system", "metric", "lead_time")
+) -> Iterator[tuple[list[str], xr.DataArray]]:
+    """Yield the labels and scores, with the dimensions `kept`, of each variable, level, region and season."""
     for array in scores.data_vars.values():
-        dims = [dim for dim in array.dims if dim not in ("system", "metric", "lead_time")]
+        dims = [dim for dim in array.dims if dim not in kept]
         labels = [scores[dim].values for dim in dims]
         for position in np.ndindex(*map(len, labels)):
             index = dict(zip(dims, position, strict=True))
             texts = [style.coordinate_text(scores, str(dim), scores[dim].values[place]) for dim, place in index.items()]
             yield texts, array.isel(index)
+
+
+def draw_curve(
+    panel: Axes, x: np.ndarray, values: xr.DataArray, label: str, color: str | tuple, marker: str = "",
+    line_style: str = "-",
+) -> Line2D:  # fmt: skip
+    """Draw values over x, and shade the interval that their coordinates `<variable>_low` and `_high` hold."""
+    options = dict(color=color, marker=marker, linestyle=line_style, markersize=4, linewidth=1.6)
+    (line,) = panel.plot(x, values.values, label=label, markevery=-(-len(x) // 12), **options)
+    low, high = (values.coords.get(f"{values.name}_{end}") for end in ("low", "high"))
+    if low is not None and high is not None and np.isfinite(low).any():
+        panel.fill_between(x, low.values, high.values, color=color, alpha=0.15, linewidth=0)
+    return line
 
 
 def _describe(metric: str) -> tuple[str, bool, float | None]:
@@ -175,12 +193,7 @@ def _draw_metric(panel: Axes, row: xr.DataArray, metric: str, leads: np.ndarray,
         else:
             color, marker = style.LINE_STYLES[forecasts.index(name) % len(style.LINE_STYLES)]
             line_style = "-"
-        options = dict(color=color, marker=marker, linestyle=line_style, markersize=4, linewidth=1.6)
-        systems[name] = panel.plot(leads, line, label=name, markevery=-(-len(leads) // 12), **options)[0]
-        low, high = (values.coords.get(f"{values.name}_{end}") for end in ("low", "high"))
-        if low is not None and np.isfinite(low.sel(system=name)).any():
-            interval = [bound.sel(system=name).values for bound in (low, high)]
-            panel.fill_between(leads, *interval, color=color, alpha=0.15, linewidth=0)
+        systems[name] = draw_curve(panel, leads, values.sel(system=name), name, color, marker, line_style)
     if not panel.lines:
         panel.text(0.5, 0.5, "no values", transform=panel.transAxes, ha="center", color="0.4")
     _, has_units, reference = _describe(metric)
@@ -218,7 +231,7 @@ def _draw_skilful(panel: Axes, row: xr.DataArray, leads: np.ndarray, systems: di
             height += 0.045
 
 
-def _add_legend_below(figure: Figure, lines: list[Line2D], columns: int, size: float, *, long: bool) -> Legend:
+def add_legend_below(figure: Figure, lines: list[Line2D], columns: int, size: float, *, long: bool) -> Legend:
     """Return a legend below the panels; a long one has small text, and the figure grows by its height."""
     width, height = figure.get_size_inches()
     across = min(len(lines), 2 * columns)

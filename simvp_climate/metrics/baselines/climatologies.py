@@ -84,7 +84,7 @@ def calendar_mean(
     if not names:
         raise ValueError(f"no variable of the dataset has numbers along time: {list(train.data_vars)}")
     grouping = {"weekly": "week", "hourly": "hour", "overall": _OVERALL}.get(method)
-    grouping = grouping or _finest_grouping(train.indexes["time"])
+    grouping = grouping or finest_grouping(train.indexes["time"])
     if window_days is not None and grouping != "day":
         raise ValueError(
             f"window_days={window_days} applies to climatologies by day of the year, and this one is a mean by "
@@ -214,7 +214,7 @@ def latitude_bands(datasets: Sequence[xr.Dataset], latitude: Hashable) -> list[s
     return [slice(start, min(start + height, count)) for start in range(0, count, height)]
 
 
-def _finest_grouping(times: pd.Index) -> str:
+def finest_grouping(times: pd.Index) -> str:
     """Return the finest grouping that a series supports: "day" of the year, "month", or only "hour" of the day."""
     if len(times) == 1:
         return "hour"

@@ -67,8 +67,8 @@ def as_lead_time(lead_times: Times) -> xr.DataArray:
     return xr.DataArray(pd.to_timedelta(values).to_numpy().astype("timedelta64[ns]"), dims="lead_time")
 
 
-def _init_positions(init_times: Times, times: pd.Index) -> np.ndarray:
-    """Return where the init times are among the times of the data, datetime64 or cftime in their calendar."""
+def as_times(init_times: Times, times: pd.Index) -> pd.Index:
+    """Return init times in the calendar of the times of the data; ValueError if they have another one."""
     values = np.atleast_1d(np.asarray(init_times))
     standard = isinstance(times, pd.DatetimeIndex)
     if not standard and len(values) and not isinstance(values[0], times.date_type):
@@ -76,7 +76,12 @@ def _init_positions(init_times: Times, times: pd.Index) -> np.ndarray:
             f"init time {values[0]!r} is not a {times.date_type.__name__}: the dataset has the calendar "
             f"{times.calendar!r}, take init times from it, for example ds.time[::10]"
         )
-    inits = pd.DatetimeIndex(values) if standard else xr.CFTimeIndex(values)
+    return pd.DatetimeIndex(values) if standard else xr.CFTimeIndex(values)
+
+
+def _init_positions(init_times: Times, times: pd.Index) -> np.ndarray:
+    """Return where the init times are among the times of the data; ValueError if one of them is not."""
+    inits = as_times(init_times, times)
     positions = times.get_indexer(inits)
     if (positions < 0).any():
         first = inits[int(np.argmax(positions < 0))]

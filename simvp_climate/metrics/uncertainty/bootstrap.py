@@ -6,8 +6,13 @@ from numbers import Integral
 import numpy as np
 import xarray as xr
 
+from simvp_climate.metrics.aggregation import lay_out, sums_by_init, with_attrs
+from simvp_climate.metrics.definitions import Metric
+from simvp_climate.metrics.pairs import Pairs
+
 # With fewer blocks, the samples do not show how much blocks differ.
 MIN_BLOCKS = 5
+_SAMPLES_BYTES = 64 * 2**20  # of resampled sums in memory
 
 
 @dataclass(frozen=True)
@@ -112,3 +117,34 @@ def percentiles(values: xr.Dataset, confidence: float) -> tuple[xr.Dataset, xr.D
     # numpy warns of slices without values, so they are 0 during the computation
     bounds = values.where(enough, 0).quantile([tail, 1 - tail], "sample", skipna=True).where(enough)
     return bounds.isel(quantile=0, drop=True), bounds.isel(quantile=1, drop=True)
+
+
+def score_with_intervals(
+    pairs: Pairs, metric: Metric, skipna: bool, bootstrap: Bootstrap | None, *first: str
+) -> xr.Dataset:  # fmt: skip
+    """Return `pooled_score` with dims in the usual order after `first`, and with intervals as `score` has them."""
+    sums = sums_by_init(pairs, metric, skipna)
+    result = lay_out(with_attrs(metric.value(sums.sum("init_time", skipna=False)), metric, pairs), pairs, *first)
+    if bootstrap is None:
+        return result
+    counted = sums.isel(part=-1) > 0
+    verified = counted.to_array().transpose("init_time", ...).values.reshape(len(pairs.complete), -1).any(axis=-1)
+    leads = pairs.forecast["lead_time"].isel(lead_time=np.flatnonzero(pairs.complete.any(axis=0)))
+    samples = bootstrap.draw(verified, pairs.forecast["init_time"], leads)
+    result = result.assign_attrs(intervals=samples.description)
+    if samples.counts is None:
+        return result
+    enough = counted.sum("init_time") >= samples.min_inits
+    # Some leads at a time: the samples of a result with many bins are large.
+    values = sum(field.size for field in sums.data_vars.values()) // (sums.sizes["init_time"] * sums.sizes["lead_time"])
+    width = max(_SAMPLES_BYTES // (8 * values * bootstrap.samples), 1)
+    by_lead = (sums.isel(lead_time=slice(first, first + width)) for first in range(0, sums.sizes["lead_time"], width))
+    bounds = [percentiles(metric.value(samples.resample_sums(each)), samples.confidence) for each in by_lead]
+    for suffix, ends in zip(("low", "high"), zip(*bounds, strict=True), strict=True):
+        end = xr.concat(ends, "lead_time", join="exact").where(enough)
+        for name, values in lay_out(end, pairs, *first).data_vars.items():
+            long_name = f"{'lower' if suffix == 'low' else 'upper'} end of the {samples.confidence:.0%} interval"
+            variable = values.variable.transpose(*result[name].dims)
+            result = result.assign_coords({f"{name}_{suffix}": variable})
+            result[f"{name}_{suffix}"].attrs = {"long_name": f"{long_name} of {name}"}
+    return result
