@@ -138,7 +138,9 @@ def test_docstrings_state_the_schedule_of_the_code(recipe):
     rate, batch = (re.search(rf"{name}=([\de.-]+)", code).group(1) for name in ("learning_rate", "batch_size"))
     assert f"learning rate up to {rate} " in schedule and f"in batches of {batch};" in schedule
     epochs = int(re.search(r"\bepochs=(\d+),", code).group(1))
-    assert schedule.startswith({1: "one epoch ", 2: "two epochs", 3: "three epochs", 6: "six epochs", 50: "50 epochs"}[epochs])
+    assert schedule.startswith(
+        {1: "one epoch ", 2: "two epochs", 3: "three epochs", 6: "six epochs", 50: "50 epochs"}[epochs]
+    )
     if recipe.stem in ("t2m", "z500"):
         assert re.search("Grid: .*Periods of the sample: trained on .*, the epoch chosen on .*, scored on", text)
 

@@ -117,8 +117,7 @@ def score(
     lacks an init or a lead; or if verified times lie in the period of the climatology, event frequency or a fit.
     """
     # 1. Resolve the arguments.
-    included = {"persistence": persistence, "climatology": climatology is not None}
-    names = [*(name for name, scored in included.items() if scored), *(baselines or {})]
+    names = [*["persistence"] * persistence, *["climatology"] * (climatology is not None), *(baselines or {})]
     if calibrated is not None and climatology is None:
         raise ValueError("calibrated draws the forecast towards climatology: give one, climatology(train)")
     systems = _name_systems(str(forecast.attrs.get("system", "forecast")), names, calibrated is not None)
@@ -137,20 +136,13 @@ def score(
         forecast, truth, climatology, baselines=others, event_frequency=event_frequency, periods=periods,
         weights=weights, regions=regions, by=by, allow_overlap=allow_overlap,
     )  # fmt: skip
-    derived: dict[str, Callable] = {}
-    if climatology is not None:
-        derived["climatology"] = lambda block: block.climatology
-    if calibrated is not None:
-        derived["calibrated"] = calibrate_with(calibrated, pairs)
+    derived = _derived_systems(climatology, calibrated, pairs)
     rain_pairs = pairs
     if seeps_climatology is not None:
         rain_pairs, available["seeps"] = seeps_pairs(pairs, seeps_climatology)
     columns = _choose_columns(metrics, available, pairs, names)
     computed = {column.metric: available[column.metric] for column in columns.values()}
-    for name, components in vectors.items():
-        check_vector("vectors", components, pairs.forecast)
-        if name in pairs.forecast:
-            raise ValueError(f"vectors: the forecast has a variable {name!r} already, choose another name")
+    _check_vectors(vectors, pairs)
     _check_used(metrics, computed, vectors=vectors, thresholds=thresholds, seeps_climatology=seeps_climatology)
 
     # 3. Accumulate sums over the grid for every pair.
@@ -159,10 +151,7 @@ def score(
 
     # 4. Compute the scores and their intervals from the sums.
     with_values, verified = _pairs_with_values(sums) if skipna else (None, pairs.complete)
-    samples = Samples(None, "none requested")
-    if bootstrap is not None:
-        leads = pairs.forecast["lead_time"].isel(lead_time=np.flatnonzero(pairs.complete.any(axis=0)))
-        samples = bootstrap.draw(verified.any(axis=1), pairs.forecast["init_time"], leads)
+    samples = _draw_samples(bootstrap, verified, pairs)
     scores, *ends = _tables(sums, computed, columns, systems, samples, pairs, by)
     if not skipna:
         _warn_of_missing(sums, computed, list(vectors), thresholds or {})
@@ -186,6 +175,34 @@ def _name_systems(title: str, names: list[str], calibrated: bool) -> dict[str, s
         )
     calibrated_title = {"calibrated": f"{title}, calibrated"} if calibrated else {}
     return {"": title} | calibrated_title | {name: name for name in names}
+
+
+def _derived_systems(
+    climatology: xr.Dataset | None, calibrated: xr.Dataset | None, pairs: Pairs
+) -> dict[str, Callable]:  # fmt: skip
+    """Return the systems that are computed in each block: a function of the block by name."""
+    derived: dict[str, Callable] = {}
+    if climatology is not None:
+        derived["climatology"] = lambda block: block.climatology
+    if calibrated is not None:
+        derived["calibrated"] = calibrate_with(calibrated, pairs)
+    return derived
+
+
+def _check_vectors(vectors: Vectors, pairs: Pairs) -> None:
+    """Raise ValueError if a vector lacks a component, or has the name of a variable."""
+    for name, components in vectors.items():
+        check_vector("vectors", components, pairs.forecast)
+        if name in pairs.forecast:
+            raise ValueError(f"vectors: the forecast has a variable {name!r} already, choose another name")
+
+
+def _draw_samples(bootstrap: Bootstrap | None, verified: np.ndarray, pairs: Pairs) -> Samples:
+    """Return the bootstrap samples of the initializations that have a verified pair."""
+    if bootstrap is None:
+        return Samples(None, "none requested")
+    leads = pairs.forecast["lead_time"].isel(lead_time=np.flatnonzero(pairs.complete.any(axis=0)))
+    return bootstrap.draw(verified.any(axis=1), pairs.forecast["init_time"], leads)
 
 
 @dataclass(frozen=True)
