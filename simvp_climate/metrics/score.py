@@ -118,8 +118,6 @@ def score(
     """
     # 1. Resolve the arguments.
     names = [*["persistence"] * persistence, *["climatology"] * (climatology is not None), *(baselines or {})]
-    if calibrated is not None and climatology is None:
-        raise ValueError("calibrated draws the forecast towards climatology: give one, climatology(train)")
     systems = _name_systems(str(forecast.attrs.get("system", "forecast")), names, calibrated is not None)
     vectors = vectors or {}
     available = {name: metric for name, metric in METRICS.items() if metric.fields or metric.grid_sums}
@@ -130,8 +128,8 @@ def score(
 
     # 2. Match every forecast with its truth; refuse what does not apply or was fitted on verified times.
     others = ({"persistence": simple_persistence} if persistence else {}) | dict(baselines or {})
-    fits = {"the climatology for SEEPS": seeps_climatology, "the calibration": calibrated}
-    periods = {role: fit.attrs for role, fit in fits.items() if fit is not None}
+    fits = ("the climatology for SEEPS", seeps_climatology), ("the calibration", calibrated)
+    periods = {role: fit.attrs for role, fit in fits if fit is not None}
     pairs = match(
         forecast, truth, climatology, baselines=others, event_frequency=event_frequency, periods=periods,
         weights=weights, regions=regions, by=by, allow_overlap=allow_overlap,
@@ -155,8 +153,7 @@ def score(
     scores, *ends = _tables(sums, computed, columns, systems, samples, pairs, by)
     if not skipna:
         _warn_of_missing(sums, computed, list(vectors), thresholds or {})
-    scores = _describe(scores, ends, vectors, pairs, samples)
-    scores = _count_pairs(scores, verified, with_values, by, pairs)
+    scores = _count_pairs(_describe(scores, ends, vectors, pairs, samples), verified, with_values, by, pairs)
     return scores.assign_attrs(weights=str(weights), missing_values=_MISSING_VALUES[skipna])
 
 
@@ -184,6 +181,8 @@ def _derived_systems(
     derived: dict[str, Callable] = {}
     if climatology is not None:
         derived["climatology"] = lambda block: block.climatology
+    if calibrated is not None and climatology is None:
+        raise ValueError("calibrated draws the forecast towards climatology: give one, climatology(train)")
     if calibrated is not None:
         derived["calibrated"] = calibrate_with(calibrated, pairs)
     return derived
