@@ -138,10 +138,10 @@ def spoil(monkeypatch, factor, after=0):
     """Multiply the loss of the batch with the window initialized at 2001-01-03 00:00, after some batches."""
     call, seen = Loss.__call__, []
 
-    def spoiled(self, network, batch, inits, leads):
+    def spoiled(self, network, batch, inits, leads, members):
         seen.append(1)
         hit = pd.Timestamp("2001-01-03") in inits[batch.windows] and len(seen) > after
-        return call(self, network, batch, inits, leads) * (factor if hit else 1)
+        return call(self, network, batch, inits, leads, members) * (factor if hit else 1)
 
     monkeypatch.setattr(Loss, "__call__", spoiled)
 
