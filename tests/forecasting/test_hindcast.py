@@ -12,8 +12,7 @@ import xarray as xr
 from factories import waves
 
 from simvp_climate.data.files import lock
-from simvp_climate.forecasting import forecaster as forecaster_module
-from simvp_climate.forecasting import hindcast
+from simvp_climate.forecasting import hindcast, predict
 
 BYTES = 3 * 2 * 8 * 16 * 4  # of a forecast: leads, variables, cells
 
@@ -58,7 +57,7 @@ def files(path):
 
 def stop_at(call, monkeypatch):
     """Interrupt the call of this number, counted from 1; return the list of the batch sizes so far."""
-    batch_sizes, predict_states = [], forecaster_module.predict_states
+    batch_sizes, predict_states = [], predict.predict_states
 
     def stop(forecaster, request, member, histories, *args, **options):
         batch_sizes.append(len(histories))
@@ -66,7 +65,7 @@ def stop_at(call, monkeypatch):
             raise KeyboardInterrupt
         return predict_states(forecaster, request, member, histories, *args, **options)
 
-    monkeypatch.setattr(forecaster_module, "predict_states", stop)
+    monkeypatch.setattr(predict, "predict_states", stop)
     return batch_sizes
 
 
@@ -115,16 +114,17 @@ SCRIPT = """
 import sys, time
 sys.path.insert(0, {tests!r})
 from factories import waves
-from simvp_climate.forecasting import forecaster as module, hindcast
+from simvp_climate.forecasting import hindcast, predict
+from simvp_climate.forecasting.forecaster import Forecaster
 import torch
 torch.set_num_threads(1)
-forecaster = module.Forecaster.load({model!r}, device="cpu")
+forecaster = Forecaster.load({model!r}, device="cpu")
 hindcast._BATCH_BYTES = 4 * {size}
-predict_states = module.predict_states
+predict_states = predict.predict_states
 def slow(*args, **options):
     time.sleep(0.05)
     return predict_states(*args, **options)
-module.predict_states = slow
+predict.predict_states = slow
 print("begin", flush=True)
 forecaster.hindcast(waves(), every="6h", store={to!r}, progress=False)
 print("end", flush=True)
