@@ -183,8 +183,9 @@ class Translator(nn.Module):
         )
 
     def forward(self, z_BDhw: Tensor, noise_BN: Tensor | None, checkpointing: bool) -> Tensor:
+        noise = () if noise_BN is None else (noise_BN,)
         for block in self.blocks:
-            z_BDhw = run_module(block, checkpointing, z_BDhw, noise_BN)
+            z_BDhw = run_module(block, checkpointing, z_BDhw, *noise)
         return z_BDhw
 
 
