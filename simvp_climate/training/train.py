@@ -37,9 +37,10 @@ def train(
     """Train a network on a dataset and return the forecaster.
 
     The loss is the area-weighted squared error, each channel and lead in units of its typical change, unless `config`
-    changes it. Runs in one process, or in all that torchrun or SLURM's srun started (one per GPU, or on CPUs): each
-    trains on a part of every batch, batch norms see the whole batch, and all return the same forecaster. Only the first
-    process saves; code that writes or draws afterwards belongs under `if sc.is_first_process():`.
+    changes it (`TrainConfig(loss="crps")` trains an ensemble). Runs in one process, or in all that torchrun or SLURM's
+    srun started (one per GPU, or on CPUs): each trains on a part of every batch, batch norms see the whole batch, and
+    all return the same forecaster. Only the first process saves; code that writes or draws afterwards belongs under `if
+    sc.is_first_process():`.
 
     Parameters
     ----------
@@ -90,7 +91,7 @@ def train(
         `epoch` (from 1), `loss` (mean over the training windows), `learning_rate` (of the last step), and with `valid`
         the mean loss `valid_loss` and the area-weighted root mean squared errors at the first and the last lead of the
         task, over all validation windows, in the units of the variable (`valid_rmse_z500_6h`,
-        `valid_rmse_geopotential_500_24h`).
+        `valid_rmse_geopotential_500_24h`). With `loss="crps"` there are more, see `Forecaster.training_curve`.
 
     Raises
     ------
