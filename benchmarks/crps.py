@@ -1,10 +1,14 @@
 """Measure the ensemble trained on the CRPS beside a single forecaster and an ensemble of perturbed initial states.
 
-    python benchmarks/crps.py scores [--period valid] [--ensemble other.safetensors]
+    python benchmarks/crps.py scores [--period valid] [--ensemble other.safetensors] [--second second.safetensors]
+    python benchmarks/crps.py second --out second.safetensors
     python benchmarks/crps.py costs
+    python benchmarks/crps.py real --data air.zarr --variable air
 
-All on the bundled sample, a simulated climate: trained on January 2001 to August 2003; September to December 2003
-chose the settings and fitted the amplitude of the perturbations; January to April 2004 is the test period.
+All but `real` on the bundled sample, a simulated climate: trained on January 2001 to August 2003; September to December
+2003 chose the settings and fitted the amplitude of the perturbations; January to April 2004 is the test period.
+`second` trains the forecaster "sample" again with another seed, for `scores` of an ensemble of two seeds. `real` takes
+60 % of a series for training, 20 % for validation and 20 % for the test.
 """
 
 import statistics
@@ -29,6 +33,7 @@ app = typer.Typer(add_completion=False, help=__doc__.splitlines()[0], pretty_exc
 def scores(
     period: str = "test",
     ensemble: Annotated[Path | None, typer.Option(help="A forecaster with noise. Default: sample-ensemble.")] = None,
+    second: Annotated[Path | None, typer.Option(help="Another seed of the single forecaster.")] = None,
     every: str = "2D",
     members: int = 16,
 ) -> None:
@@ -45,17 +50,20 @@ def scores(
         "perturbed": sc.perturbed_ensemble(single, truth, train, amplitude, members=members, **when),
         "crps": noisy(truth, **when, members=20),
     }
+    if second:
+        systems["seeds"] = sc.ensemble([single, sc.Forecaster.load(second, device="cpu")], truth, **when)
     systems["crps"], twenty = systems["crps"].isel(number=slice(0, members)), systems["crps"]
     systems = {name: forecast.sel(lead_time=LEADS).assign_attrs(system=name) for name, forecast in systems.items()}
     print(f"{members} members, amplitude of perturbations {amplitude:.3f}, leads 6 / 24 / 72 / 120 / 240 h")
-    ensembles = {name: systems[name] for name in ("single", "perturbed")}
+    ensembles = {name: forecast for name, forecast in systems.items() if name != "crps"}
     table = sc.score(systems["crps"], truth, baselines=ensembles, persistence=False, bootstrap=None)
     for name in ("z500", "t2m"):
         rows = {system: table[name].sel(system=system) for system in systems}
         for system, row in rows.items():
             for metric in ("crps", "rmse", "spread_skill_ratio", "member_small_scale_variance"):
                 print(f"{name}, {system}, {metric}: {slashes(row.sel(metric=metric))}")
-        for metric, other in (("crps", "perturbed"), ("rmse", "single")):
+        pairs = [("crps", "perturbed"), ("crps", "seeds"), ("rmse", "single")]
+        for metric, other in [pair for pair in pairs if pair[1] in rows]:
             ratio = rows["crps"].sel(metric=metric) / rows[other].sel(metric=metric)
             print(f"{name}, ratio of {metric} to {other}: {slashes(ratio)}")
     print_reliability(twenty.sel(lead_time=LEADS), truth)
@@ -64,18 +72,64 @@ def scores(
 def print_reliability(forecast: xr.Dataset, truth: xr.Dataset) -> None:
     """Print the coverage of the range of 20 members, which is 19/21 if the ensemble is reliable, and the ranks."""
     bounds = xr.concat([forecast.min("number"), forecast.max("number")], pd.Index(["lower", "upper"], name="bound"))
-    coverage = sc.uncertainty.coverage(bounds.assign_attrs(probability=0.9), truth, regions=REGIONS)
+    bounds = bounds.assign_attrs(probability=19 / 21)
+    coverage = sc.uncertainty.coverage(bounds, truth, regions=REGIONS, by="season")
     ranks = sc.metrics.rank_histogram(forecast, truth)
     for name in ("z500", "t2m"):
         values = coverage[name]
-        print(f"{name}, coverage of 20 members: {slashes(values.mean('region'))}, by region and lead "
-              f"from {float(values.min()):.3f} to {float(values.max()):.3f}")  # fmt: skip
+        mean, low, high = slashes(values.mean(("region", "season"))), float(values.min()), float(values.max())
+        print(f"{name}, coverage of 20 members: {mean}, by region, season and lead from {low:.3f} to {high:.3f}")
         deviation = abs(ranks[name] * ranks.sizes["rank"] - 1).mean("rank")
         print(f"{name}, mean deviation of ranks from flat: {slashes(deviation)}")
 
 
 def slashes(values: xr.DataArray) -> str:
     return " / ".join(f"{float(value):.3g}" for value in values)
+
+
+@app.command("second")
+def train_second(out: Annotated[Path, typer.Option(help="File of the forecaster.")]) -> None:
+    """Train as tools/make_pretrained.py does, with another seed."""
+    torch.set_num_threads(1)
+    ds = sc.open_sample(["z500", "t2m"])
+    single = sc.open_pretrained("sample", device="cpu")
+    config = sc.TrainConfig(epochs=6, rollout=2, validation_windows=128, precision="bf16-mixed", seed=1)
+    train, valid = ds.sel(time=slice(None, "2003-08")), ds.sel(time=PERIODS["valid"])
+    sc.train(single.task, train, valid=valid, model=sc.SimVPSphereConfig(), config=config, device="cpu").save(out)
+
+
+@app.command()
+def real(
+    data: Annotated[Path, typer.Option(help="A series that sc.open_dataset reads.")],
+    variable: str,
+    epochs: int = 4,
+    members: int = 16,
+) -> None:
+    """Train a single forecaster and an ensemble on a real series, and print their CRPS beside that of climatology."""
+    torch.set_num_threads(1)
+    ds = sc.open_dataset(data, [variable])
+    first, last = (int(ds.sizes["time"] * share) for share in (0.6, 0.8))
+    train, valid, test = (ds.isel(time=slice(*ends)) for ends in ((0, first), (first, last), (last, None)))
+    task = sc.Task([variable], history=4, horizon=4, forcings=("time_of_day",))
+    config = sc.TrainConfig(epochs=epochs, rollout=2)
+    single = sc.train(task, train, valid=valid, model=sc.SimVPSphereConfig(), config=config, device="cpu")
+    config = sc.TrainConfig(
+        epochs=2, loss="crps", optimizer="adamw", learning_rate=1e-3, weight_decay=0.1, rollout=3, rollout_share=0.3
+    )
+    noisy = sc.train(task, train, valid=valid, start_from=single, config=config, device="cpu")
+    noisy = sc.calibrate_noise(noisy, valid, horizon=20)
+    print(f"factor of the noise {noisy.provenance['noise_factor']}")
+    leads = LEADS[:4]
+    forecast = noisy(test, every="12h", horizon=20, members=members).sel(lead_time=leads).assign_attrs(system="crps")
+    forecast = forecast.isel(init_time=(forecast.valid_time.max("lead_time") <= test.time[-1]).values)
+    baselines = {
+        "single": single(test, init_times=forecast.init_time.values, horizon=20).sel(lead_time=leads),
+        "climatology": sc.baselines.climatological_ensemble(train, forecast.init_time, leads, separation_days=5),
+    }
+    table = sc.score(forecast, test, baselines=baselines, persistence=False, bootstrap=None)[variable]
+    for system in ("crps", *baselines):
+        for metric in ("crps", "mae", "rmse", "spread_skill_ratio"):
+            print(f"{variable}, {system}, {metric}: {slashes(table.sel(system=system, metric=metric))}")
 
 
 @app.command()

@@ -24,6 +24,7 @@ _HOME = {
     "Task": "processing.task",
     "TrainConfig": "training.config",
     "cache": "data.cache",
+    "calibrate_noise": "forecasting.noise",
     "check": "quality.check",
     "ensemble": "forecasting.ensemble",
     "exit_on_signals": "training.signals",
@@ -63,6 +64,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with the 
     from simvp_climate.forecasting.ensemble import fit_amplitude as fit_amplitude
     from simvp_climate.forecasting.ensemble import perturbed_ensemble as perturbed_ensemble
     from simvp_climate.forecasting.forecaster import Forecaster as Forecaster
+    from simvp_climate.forecasting.noise import calibrate_noise as calibrate_noise
     from simvp_climate.forecasting.pretrained import open_pretrained as open_pretrained
     from simvp_climate.forecasting.reproduce import reproduce as reproduce
     from simvp_climate.metrics import baselines as baselines

@@ -197,8 +197,8 @@ class Forecaster:
         `loss` is the mean over the training windows, `valid_loss` over the validation windows; `valid_rmse_...` are in
         physical units. After training on the CRPS, `valid_loss` is the CRPS of 8 members, `valid_rmse_...` is of their
         mean, and there are `valid_crps_...`, `valid_spread_skill_...` and `valid_small_scales_...`; `loss` is the
-        squared error in the steps before those on the CRPS. `attrs["units"]`
-        maps columns to units, `attrs["kept"]` is the epoch of the weights.
+        squared error in the steps before those on the CRPS, which begin after `attrs["crps_after"]` epochs.
+        `attrs["units"]` maps columns to units, `attrs["kept"]` is the epoch of the weights.
         """
         return summary.training_curve(self.provenance, self.normalizer)
 

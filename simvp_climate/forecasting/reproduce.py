@@ -99,6 +99,11 @@ def _check_ensemble(
     if not perturbed and perturbations is not None:
         raise ValueError("The forecast is not a perturbed ensemble. Leave out perturbations.")
     member = find_member(forecast)
+    if (perturbed or noisy) and "number" not in forecast.coords:
+        raise ValueError(
+            "The forecast is one member of an ensemble, but does not say which: it lacks the coordinate 'number'. "
+            "Select a member with ensemble.sel(number=0), which keeps it."
+        )
     if member is not None and member not in dataset.dims and not (perturbed or noisy) and forecaster_count == 1:
         raise ValueError(
             f"The forecast has members along {member!r}, but its attributes name one forecaster and no perturbations. "

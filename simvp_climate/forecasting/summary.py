@@ -28,6 +28,9 @@ def training_curve(provenance: dict, normalizer: Normalizer) -> pd.DataFrame:
     table.attrs["units"] = units
     if len(table):
         table.attrs["kept"] = int(table["valid_loss"].idxmin()) if "valid_loss" in table else len(table)
+    config = provenance.get("config", {})
+    if config.get("loss") == "crps" and 0 < (share := config.get("crps_share") or 1) < 1:
+        table.attrs["crps_after"] = (1 - share) * config["epochs"]
     return table
 
 

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from simvp_climate.plot import style
 
+_LOSSES = ("loss", "valid_loss")
 # of ensembles, by the part of the column name
 _RATIOS = {"spread_skill": "spread over error", "small_scales": "small scales over truth"}
 
@@ -32,7 +33,8 @@ def training_curve(histories: object, *, width: float | None = None, ax: Axes | 
     Figure. The first panel has the losses, training thin and validation thick, on a logarithmic axis if they span a
     factor of ten; then each variable has a panel of its errors at the recorded leads. After training on the CRPS these
     are the errors of the mean of members, and two more panels have the spread of members over that error and their
-    variance in small scales over that of the truth, both 1 in a good ensemble. A ring marks the epoch whose
+    variance in small scales over that of the truth, both 1 in a good ensemble; a dotted line in the first panel shows
+    where the training loss changes from the squared error to the CRPS. A ring marks the epoch whose
     weights were kept: the first with the smallest validation loss, or the last without validation. ValueError if there
     is no history, or one without epochs.
     """
@@ -121,8 +123,11 @@ def _draw_losses(panel: Axes, tables: Mapping[str, pd.DataFrame], colors: Mappin
         _draw_epochs(panel, table, "loss", f"{prefix}training", color, "-", 1.0, ring=not validated)
         if validated:
             _draw_epochs(panel, table, "valid_loss", f"{prefix}validation", colors[name], "-", 2.2, ring=True)
+    for start in {table.attrs["crps_after"] for table in tables.values() if "crps_after" in table.attrs}:
+        # the first epoch has its point at 1
+        panel.axvline(start + 0.5, color="0.4", linestyle=":", linewidth=1, label="training on the CRPS begins")
     panel.plot([], [], "o", color="0.4", markerfacecolor="none", markersize=9, label="kept")
-    losses = np.concatenate([line.get_ydata() for line in panel.lines])
+    losses = np.concatenate([table[name] for table in tables.values() for name in table if name in _LOSSES])
     if losses.min() > 0 and losses.max() > 10 * losses.min():
         panel.set_yscale("log")
         style.label_log_axis(panel.yaxis)

@@ -100,6 +100,9 @@ def test_a_perturbed_ensemble(forecaster, tmp_path):
         reproduce(forecaster(ds), forecaster, ds, perturbations=perturbations)
     with pytest.raises(ValueError, match="not reproduced"):
         reproduce(stored.assign_attrs(perturbation_seed=5), forecaster, ds, perturbations=perturbations)
+    assert "z500: bit by bit the same" in reproduce(stored.sel(number=2), forecaster, ds, perturbations=perturbations)
+    with pytest.raises(ValueError, match="lacks the coordinate 'number'"):
+        reproduce(stored.isel(number=2, drop=True), forecaster, ds, perturbations=perturbations)
     for wrong in (1, 2.5, True):
         with pytest.raises(ValueError, match=f"members={wrong} must be an integer"):
             perturbed_ensemble(forecaster, ds, perturbations, 0.3, members=wrong)

@@ -27,6 +27,15 @@ def test_panels_show_losses_and_errors_with_a_ring_at_the_kept_epoch():
     assert pixels(figure).size
 
 
+def test_a_line_marks_where_the_crps_begins():
+    table = some_history()
+    table.attrs["crps_after"] = 1.5
+    panel = plot.training_curve(table).axes[0]
+    (line,) = [line for line in panel.lines if "CRPS" in line.get_label()]
+    assert list(line.get_xdata()) == [2.0, 2.0]  # in the middle of the second epoch
+    assert panel.get_yscale() == "log", "the line must not count as a loss"
+
+
 def test_several_histories_share_the_panels():
     first, second = some_history(4.0), some_history(40.0, epochs=6)
     figure = plot.training_curve({"zeros": first, "sphere": second.reset_index()})  # as read from a CSV file

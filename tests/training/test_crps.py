@@ -147,6 +147,13 @@ def test_a_new_network_has_the_weights_of_the_deterministic_one():
         torch.testing.assert_close(noisy[name], value, rtol=1e-6, atol=1e-8)
 
 
+def test_the_training_curve_says_when_the_crps_begins():
+    config = quick(loss="crps", epochs=2, limit_train_batches=2)
+    assert run(model=tiny_sphere(noise=4), config=config).training_curve.attrs["crps_after"] == 1
+    whole = quick(loss="crps", epochs=1, limit_train_batches=2, crps_share=1.0)
+    assert "crps_after" not in run(model=tiny_sphere(noise=4), config=whole).training_curve.attrs
+
+
 def test_adamw_does_not_count_the_steps_without_noise(tmp_path):
     """Else its first steps on the weights of the noise would be several times too large."""
     config = quick(loss="crps", epochs=1, limit_train_batches=4, crps_share=0.5)
