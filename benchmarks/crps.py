@@ -101,7 +101,7 @@ def train_second(out: Annotated[Path, typer.Option(help="File of the forecaster.
 @app.command()
 def real(
     data: Annotated[Path, typer.Option(help="A series that sc.open_dataset reads.")],
-    variable: str,
+    variable: Annotated[str, typer.Option(help="Its variable to forecast.")],
     epochs: int = 4,
     members: int = 16,
 ) -> None:
