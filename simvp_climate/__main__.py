@@ -188,12 +188,9 @@ def forecast(
         if out.suffix == ".zarr":
             forecasts = trained.hindcast(ds, *when, members=members, seed=seed, store=out)
         else:
-            forecasts = trained(ds, *when, members=members, seed=seed)
+            forecasts = trained(ds, *when, members=members, seed=seed, progress=True)
             _write(out, forecasts.to_netcdf)
-    times, leads = forecasts["init_time"].values, forecasts.sizes["lead_time"]
-    names = ", ".join(map(str, forecasts.data_vars))
-    ensemble = f", {members} members" if members else ""
-    print(f"{out}: {len(times)} forecasts of {names}, {leads} leads{ensemble}, from {times[0]} to {times[-1]}")
+    print(f"{out}: {_describe_forecasts(forecasts, members)}")
 
 
 @app.command()
@@ -409,6 +406,16 @@ def _cell_text(value: float, low: float, high: float) -> str:
     if not np.isfinite(value):
         return "-"
     return f"{texts[0]} [{texts[1]}, {texts[2]}]" if np.isfinite([low, high]).all() else texts[0]
+
+
+def _describe_forecasts(forecasts: xr.Dataset, members: int | None) -> str:
+    """Return how many forecasts there are, of what, and from when, as text."""
+    times = [f"{time:%Y-%m-%dT%H:%M}" for time in forecasts.indexes["init_time"][[0, -1]]]
+    period = f"from {times[0]}" if times[0] == times[1] else f"from {times[0]} to {times[1]}"
+    counts = {"forecast": len(forecasts["init_time"]), "lead": forecasts.sizes["lead_time"], "member": members}
+    texts = [f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items() if count]
+    texts[0] += f" of {', '.join(map(str, forecasts.data_vars))}"
+    return f"{', '.join(texts)}, {period}"
 
 
 def _names(text: str) -> list[str]:

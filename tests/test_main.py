@@ -189,7 +189,7 @@ class TestFromFileToFigure:
         last = folder / "last.nc"
         options = ["forecast", folder / "f.safetensors", folder / "data.zarr", "--out", last]
         output = run(*options, "--init", str(expected.init_time.values[0])).stdout
-        assert f"{last}: 1 forecasts of" in output
+        assert f"{last}: 1 forecast of z500, t2m, 3 leads, from {str(expected.init_time.values[0])[:16]}\n" == output
         with xr.open_dataset(last, decode_timedelta=True) as found:
             xr.testing.assert_allclose(found.load(), expected.isel(init_time=[0]), rtol=1e-5)
 

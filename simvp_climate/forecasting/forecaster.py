@@ -14,6 +14,8 @@ import xarray as xr
 from torch import nn
 
 from simvp_climate.data.files import check_parent
+from simvp_climate.data.progress import progress_bar
+from simvp_climate.data.windows import count_text
 from simvp_climate.forecasting import export, hindcast, member_forecasts, serialization, summary
 from simvp_climate.forecasting.predict import make_forcings, predict, template
 from simvp_climate.forecasting.request import resolve_request
@@ -51,8 +53,9 @@ class Forecaster:
     provenance: dict
 
     def __repr__(self) -> str:
+        steps = f"{count_text(self.task.horizon, 'steps')} of {self.task.step}"
         return (
-            f"<Forecaster of {', '.join(self.task.forecast_variables)}: {self.task.horizon} steps of {self.task.step} "
+            f"<Forecaster of {', '.join(self.task.forecast_variables)}: {steps} "
             f"from {self.task.history}, grid {self.latitude.size} x {self.longitude.size}, "
             f"{summary.parameter_millions(self.network):.2g} M parameters, trained {self.provenance['training']}>"
         )
@@ -62,7 +65,7 @@ class Forecaster:
 
     def __call__(
         self, dataset: xr.Dataset, init_times: Iterable | None = None, every: str | None = None,
-        horizon: int | None = None, *, members: int | None = None, seed: int = 0,
+        horizon: int | None = None, *, members: int | None = None, seed: int = 0, progress: bool = False,
     ) -> xr.Dataset:  # fmt: skip
         """Return forecasts as a labeled Dataset in physical units.
 
@@ -85,6 +88,8 @@ class Forecaster:
             initialization. `None`: one forecast, the first member with seed 0.
         seed
             Of the noise of `members`, an integer of at least 0.
+        progress
+            Whether to show a progress bar; without a terminal a line per minute.
 
         Returns
         -------
@@ -106,9 +111,10 @@ class Forecaster:
         """
         member_forecasts.check_seed(members, seed)
         request = resolve_request(self, dataset, init_times, every, horizon)
-        if members is None:
-            return predict(self, request, request.histories)[0]
-        return member_forecasts.forecast(*member_forecasts.with_noise(self, request, members, seed), None, False)
+        if members is not None:
+            return member_forecasts.forecast(*member_forecasts.with_noise(self, request, members, seed), None, progress)
+        with progress_bar(len(request.histories) * len(request.canonical.series), "forecasts", shown=progress) as bar:
+            return predict(self, request, request.histories, advance=bar.update)[0]
 
     def hindcast(
         self, dataset: xr.Dataset, init_times: Iterable | None = None, every: str | None = None,
@@ -128,7 +134,7 @@ class Forecaster:
         store
             Path of the store: a new folder, or the store of the same hindcast; "<store>.unfinished" until complete.
         progress
-            Whether to show a progress bar.
+            Whether to show a progress bar; without a terminal a line per minute.
 
         Returns
         -------

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from simvp_climate.data.windows import count_text
+
 # built-in names of Task(forcings=...); any other name is a static field of the dataset
 FORCINGS = ("insolation", "time_of_day", "time_of_year", "coordinates")
 COORDINATE_CHANNELS = ("latitude_sin", "latitude_cos_longitude_cos", "latitude_cos_longitude_sin")
@@ -52,7 +54,7 @@ def longitude_harmonics(
     """
     is_monthly = isinstance(step, int)
     if "time_of_day" in names and (is_monthly or step % _DAY == pd.Timedelta(0)):
-        length = f"{step} months" if is_monthly else f"{step / _DAY:g} days"
+        length = count_text(step, "months") if is_monthly else count_text(step // _DAY, "days")
         raise ValueError(f"The forcing 'time_of_day' is constant with a step of {length}. Leave it out of forcings.")
     is_daily_mean = is_monthly or step >= _DAY
     latitude = np.deg2rad(np.asarray(latitude, np.float64))

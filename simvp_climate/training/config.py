@@ -207,7 +207,7 @@ class TrainConfig:
     seed
         Of the initial weights, the order of the windows, the dropped blocks and the noise; below 2**32.
     progress
-        Show a progress bar.
+        Show a progress bar; without a terminal, in a log file, a line after every epoch and every minute.
 
     Raises
     ------

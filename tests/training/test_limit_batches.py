@@ -1,13 +1,14 @@
 """Epochs of some batches only: which windows they take, and that nothing else changes."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 import torch
 from factories import STREAMED, assert_same_weights, quick, run, stored, waves
 
-from simvp_climate.training import checkpoint, loader, loop
+from simvp_climate.training import checkpoint, loader, loop, progress
 
 WINDOWS = 27  # of 30 states; batches of 7, 7, 7 and 6
 
@@ -90,14 +91,16 @@ def test_stopped_within_a_limited_epoch_it_resumes_exactly(tmp_path, monkeypatch
 
 def test_progress_counts_the_windows_of_limited_epochs(monkeypatch):
     bars = []
-    original = loop.tqdm
+    original = progress.progress_bar
 
-    def tqdm(**arguments):
-        bars.append(original(**{**arguments, "disable": False}))
+    def progress_bar(*arguments, **settings):
+        bars.append(original(*arguments, **settings))
         return bars[-1]
 
-    monkeypatch.setattr(loop, "tqdm", tqdm)
-    run(config=quick(epochs=2, limit_train_batches=3))
+    monkeypatch.setattr(progress, "progress_bar", progress_bar)
+    monkeypatch.setattr(progress, "draws_bars", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    run(config=quick(epochs=2, limit_train_batches=3, progress=True))
     assert (bars[0].total, bars[0].n) == (42, 42)
 
 

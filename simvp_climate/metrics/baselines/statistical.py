@@ -8,7 +8,7 @@ import xarray as xr
 
 from simvp_climate.data.conventions import canonicalize
 from simvp_climate.data.grid import find_axes, latitude_weights
-from simvp_climate.data.windows import valid_times
+from simvp_climate.data.windows import lead_text, valid_times
 from simvp_climate.metrics.baselines.climatologies import normals_at, time_blocks
 from simvp_climate.metrics.baselines.simple_persistence import Times, as_lead_time, persistence
 from simvp_climate.metrics.pairs import align_fit, period
@@ -313,7 +313,7 @@ def _lagged_anomalies(
     if (counts == 0).any():
         lead = lead_time.values[np.argmax(counts == 0)]
         lacking = f"no pair of times in the training period, {times[0]} to {times[-1]}"
-        raise ValueError(f"the lead {lead} has {lacking}: it is too long, or not a multiple of the step")
+        raise ValueError(f"the lead {lead_text(lead)} has {lacking}: it is too long, or not a multiple of the step")
     largest = max(train.data_vars, key=lambda name: train[name].nbytes)
     for block in time_blocks(train[largest]):
         stop = max(block.stop, int(later[block].max()) + 1)  # the last starts of the block verify beyond it
