@@ -33,6 +33,8 @@ TRAINING = dict(epochs=2, validation_windows=64, precision="32-true")
 _NETCDF, _ANIMATIONS = (".nc",), (".gif", ".mp4")
 _PICTURES = (".png", ".pdf", ".svg", ".eps", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 
+_COMPUTED_FORCINGS = ("insolation", "time_of_day", "time_of_year", "coordinates")  # the others are fields in the data
+
 Figure = StrEnum("Figure", ["maps", "hovmoller", "animate", "scores", "scorecard"])
 # the options of `plot` that each figure uses; the others are refused
 _OPTIONS: dict[str, tuple[str, ...]] = {
@@ -151,6 +153,77 @@ def check(
     raise typer.Exit(int("error" in severities or (strict and "warning" in severities)))
 
 
+@app.command("train")
+def train_forecaster(
+    data: Annotated[str, typer.Argument(help="Zarr, NetCDF, a folder or pattern; or sample, the bundled sample.")],
+    variables: Annotated[list[str], typer.Option(help="Variables to forecast: t2m z500.")],
+    train: Annotated[str, typer.Option(help="Training period: 1979-2015, or 2001-01:2003-08.")],
+    valid: Annotated[str, typer.Option(help="Period to choose the epoch on: 2016; none keeps the last epoch.")],
+    out: Annotated[Path, typer.Option(help="New folder of the run; the forecaster is in it at the end.")],
+    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    levels: Annotated[str, typer.Option(help="Pressures in hPa: 500,850.")] = "",
+    forcings: Annotated[str, typer.Option(help="Such as insolation,orography.")] = "",
+    history: Annotated[int, typer.Option(help="Number of input states.", min=1)] = 4,
+    horizon: Annotated[int, typer.Option(help="Number of forecast states.", min=1)] = 4,
+    step: Annotated[str, typer.Option(help="6h, 1D, 1MS.")] = "6h",
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training period. Default: 50.", min=1)] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Most steps, for a try.", min=1)] = None,
+    start_from: Annotated[Path | None, typer.Option(help="Forecaster to fine-tune.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Train the default network, and print the Python that does the same.
+
+    Example: simvp-climate train era5.zarr --variables t2m z500 --train 1979-2015 --valid 2016 --out run
+
+    For other settings, change the Python. A run that was stopped continues with --resume. Exit status 0 when
+    run/forecaster.safetensors is written, 2 if the data, an option or the folder are unsuitable, 75 after a signal.
+    """
+    with _usage_errors(train_forecaster):
+        if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ValueError(f"--out {out} holds a run or other files: continue it by --resume, or name a new folder")
+        names = [name for text in [*variables, *(more or [])] for name in _names(text)]
+        shape = {"levels": _pressures(levels), "forcings": _names(forcings)}
+        shape = {name: value for name, value in shape.items() if value}
+        shape |= {"history": history, "horizon": horizon, "step": step}
+        task = sc.Task(names, **shape)
+        settings = {"epochs": epochs, "max_steps": max_steps}
+        settings = {name: value for name, value in settings.items() if value is not None}
+        more_arguments = {"directory": str(out), "start_from": start_from and str(start_from), "device": device}
+        more_arguments = {name: value for name, value in more_arguments.items() if value not in (None, "auto")}
+        periods = _parse_period(train, "--train"), None if valid == "none" else _parse_period(valid, "--valid")
+        fields = [*names, *(name for name in _names(forcings) if name not in _COMPUTED_FORCINGS)]
+        if sc.is_first_process():
+            print(_training_script(data, fields, names, shape, periods, settings, more_arguments), flush=True)
+        ds = sc.open_sample(fields) if data == "sample" else sc.open_dataset(data, fields, levels=task.levels)
+        options = [("--train", "--train"), ("--valid", "--valid")]
+        train_ds, valid_ds = (
+            period and _select_period(ds, *period, data, both) for period, both in zip(periods, options, strict=True)
+        )
+        config = sc.TrainConfig(**settings)
+        forecaster = sc.train(task, train_ds, valid=valid_ds, config=config, **more_arguments)
+    if sc.is_first_process():
+        print(f"{out / 'forecaster.safetensors'}: {forecaster}")
+
+
+def _training_script(
+    data: str, fields: list[str], names: list[str], shape: dict, periods: Sequence[tuple[str, str] | None],
+    settings: dict, more_arguments: dict,
+) -> str:  # fmt: skip
+    """Return the Python that the command `train` stands for."""
+    levels = f", levels={shape['levels']}" if "levels" in shape else ""
+    opened = f"sc.open_sample({fields})" if data == "sample" else f"sc.open_dataset({data!r}, {fields}{levels})"
+    slices = [period and "ds.sel(time=slice({!r}, {!r}))".format(*period) for period in periods]
+    listed = [", ".join(f"{name}={value!r}" for name, value in group.items()) for group in (shape, settings)]
+    last = [f"    {name}={value!r}," for name, value in more_arguments.items()]
+    lines = [
+        "import simvp_climate as sc", "", f"ds = {opened}", "forecaster = sc.train(",
+        f"    sc.Task({names}, {listed[0]}),", f"    {slices[0]},", f"    valid={slices[1]},",
+        f"    config=sc.TrainConfig({listed[1]}),", *last, ")",
+    ]  # fmt: skip
+    return "\n".join([*lines, ""])
+
+
 @app.command()
 def forecast(
     forecaster: Annotated[Path, typer.Argument(help="A file written by Forecaster.save.")],
@@ -220,10 +293,7 @@ def score(
         analyses = sc.open_dataset(truth, list(map(str, first.data_vars)), levels=_levels(first))
         climatology, baselines = None, {}
         if train:
-            years = train.split(":")
-            if len(years) != 2:
-                raise ValueError(f"--train {train} is not a period: write first:last, 1979:2015")
-            training = _select_period(analyses, years[0], years[1], truth, ("--train", "--train"))
+            training = _select_period(analyses, *_parse_period(train, "--train"), truth, ("--train", "--train"))
             climatology = sc.baselines.climatology(training)
             damped = sc.baselines.fit_damped_persistence(training, climatology, first["lead_time"])
             baselines["damped persistence"] = damped
@@ -422,17 +492,31 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _pressures(levels: str) -> list[float] | None:
+    """Return the levels of an option in hPa."""
+    try:
+        return list(map(float, _names(levels))) or None
+    except ValueError as error:
+        raise ValueError(f"--levels {levels} must be pressures in hPa: write 500,850") from error
+
+
+def _parse_period(text: str, option: str) -> tuple[str, str]:
+    """Return first and last date of "1979:2015", "2001-01:2003-08", "1979-2015" or "2016"."""
+    if years := re.fullmatch(r"(\d{4})-(\d{4})", text):
+        return years[1], years[2]
+    first, colon, last = text.partition(":")
+    if not text or ":" in last:
+        raise ValueError(f"{option} {text} is not a period: write first:last, 1979:2015")
+    return first, last if colon else first
+
+
 def _levels(dataset: xr.Dataset) -> list[float] | None:
     return dataset["level"].values.tolist() if "level" in dataset.dims else None
 
 
 def _check(path: str, variables: str, levels: str, history: int, horizon: int, step: str) -> Any:
     """Return the report on the data; variables and step that are empty come from the data."""
-    names = _names(variables)
-    try:
-        pressures = list(map(float, _names(levels))) or None
-    except ValueError as error:
-        raise ValueError(f"--levels {levels} must be pressures in hPa: write 500,850") from error
+    names, pressures = _names(variables), _pressures(levels)
     if not names or not step:
         report = sc.check(path, sc.Task(names, pressures, history, horizon) if names else None)
         if (history, horizon, step, pressures, names) == (12, 12, "", None, []):

@@ -48,7 +48,7 @@ class TrainingLoop:
         self.fabric, self.config, self.loss, self.run, self.stop = fabric, config, loss, run, stop
         self.train_split, self.valid_split = splits[0], splits[1] if splits[1:] else None
         self.stream = self.train_split.stream(config, fabric)
-        self.batches = _count_batches(config, len(self.stream), self.stream.count)
+        self.epochs, self.batches = _count_epochs_and_batches(config, len(self.stream), self.stream.count)
         memory.check_step(network, config, self.stream.batch_size, loss.max_leads, loss.area_CHW.shape[-2:], fabric)
         if fabric.device.type == "cpu":
             memory.reuse_freed_memory()
@@ -67,7 +67,7 @@ class TrainingLoop:
         sizes = torch.tensor(own_sizes, dtype=torch.float64, device=fabric.device)
         self.sizes = distributed.total(fabric, sizes).cpu().numpy()
         self.steps_per_epoch = -(-self.batches // config.accumulate_grad_batches)
-        self.total_steps = self.steps_per_epoch * config.epochs
+        self.total_steps = self.steps_per_epoch * self.epochs
         self.rollout_start = self.total_steps
         if config.rollout > 1:
             self.rollout_start -= max(1, round(config.rollout_share * self.total_steps))
@@ -97,9 +97,9 @@ class TrainingLoop:
         windows = int(self.sizes.sum())  # in an epoch
         trained = len(records) * windows + int(self.sizes[: len(self.state.losses.values)].sum())
         shown = self.config.progress and self.fabric.is_global_zero
-        show = self.config.epochs, windows, trained, self.loss, self.run.directory, shown
+        show = self.epochs, windows, trained, self.loss, self.run.directory, shown
         with TrainingProgress(*show) as self.progress:
-            for epoch in range(len(records), self.config.epochs):
+            for epoch in range(len(records), self.epochs):
                 if _out_of_patience(records, self.config.patience, patience_start):
                     break
                 self.epoch = epoch
@@ -304,8 +304,8 @@ class TrainingLoop:
     def _position(self) -> str:
         """Return how far the run has come, for messages."""
         if len(self.state.records) > self.epoch:
-            return f"after epoch {self.epoch + 1} of {self.config.epochs}"
-        return f"in epoch {self.epoch + 1} of {self.config.epochs}, after step {self.step} of {self.steps_per_epoch}"
+            return f"after epoch {self.epoch + 1} of {self.epochs}"
+        return f"in epoch {self.epoch + 1} of {self.epochs}, after step {self.step} of {self.steps_per_epoch}"
 
     def _hint(self) -> str:
         """Return what to change when numbers explode, for messages."""
@@ -440,6 +440,15 @@ class StepPacer:
             self.check_every = max(1, min(self.max_batches, int(SYNC_SECONDS / max(seconds, 1e-9))))
             save, stop = bool(saves), bool(stops)
         return check, save, stop
+
+
+def _count_epochs_and_batches(config: TrainConfig, available: int, windows: int) -> tuple[int, int]:
+    """Return the number of epochs, and of batches in each: as set, or as many as `max_steps` allows."""
+    batches, accumulated = _count_batches(config, available, windows), config.accumulate_grad_batches
+    steps = -(-batches // accumulated)
+    if config.max_steps is None or config.max_steps >= steps * config.epochs:
+        return config.epochs, batches
+    return max(1, config.max_steps // steps), min(batches, config.max_steps * accumulated)
 
 
 def _count_batches(config: TrainConfig, available: int, windows: int) -> int:

@@ -128,3 +128,20 @@ def test_runs_saved_before_the_setting_existed_resume(tmp_path):
 def test_a_limit_without_effect_is_an_error(changes, message):
     with pytest.raises(ValueError, match=message):
         run(config=quick(**changes))
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "trained"),
+    [(3, 1, 3), (4, 1, 4), (7, 1, 4), (9, 2, 8), (12, 3, 12), (100, 3, 12)],
+)
+def test_a_run_of_limited_steps_is_of_whole_epochs_or_a_part_of_one(monkeypatch, steps, epochs, trained):
+    forecaster, batches = trained_windows(monkeypatch, config=quick(epochs=3, max_steps=steps))  # four steps each
+    assert (len(forecaster.provenance["epochs"]), len(batches)) == (epochs, trained)
+    # the schedule is of these steps: one of warm-up, then half a cosine to zero
+    rate = 1e-3 * 0.5 * (1 + np.cos(np.pi * (trained - 2) / (trained - 1)))
+    assert forecaster.provenance["epochs"][-1]["learning_rate"] == pytest.approx(rate)
+
+
+def test_a_step_of_several_batches_counts_once(monkeypatch):
+    _, batches = trained_windows(monkeypatch, config=quick(max_steps=1, accumulate_grad_batches=3))
+    assert len(batches) == 3
