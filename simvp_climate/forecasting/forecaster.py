@@ -16,12 +16,13 @@ from torch import nn
 from simvp_climate.data.files import check_parent
 from simvp_climate.data.progress import progress_bar
 from simvp_climate.data.windows import count_text
-from simvp_climate.forecasting import export, hindcast, member_forecasts, serialization, summary
+from simvp_climate.forecasting import export, hindcast, labels, member_forecasts, serialization, summary
 from simvp_climate.forecasting.predict import make_forcings, predict, template
 from simvp_climate.forecasting.request import resolve_request
 from simvp_climate.metrics.uncertainty.intervals import Intervals, fit_intervals
 from simvp_climate.networks.shape import NetworkBuilder
 from simvp_climate.processing import tensors
+from simvp_climate.processing.climatology import Harmonics
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
 
@@ -42,6 +43,8 @@ class Forecaster:
         The static fields among `task.forcings`, (field, latitude, longitude), with the values of the training data.
     provenance
         How the network was trained: periods, settings, versions, loss of each epoch.
+    harmonics
+        The coefficients of `climatology`; None in files of older versions.
     """
 
     task: Task
@@ -51,6 +54,7 @@ class Forecaster:
     longitude: np.ndarray
     statics: np.ndarray
     provenance: dict
+    harmonics: Harmonics | None = None
 
     def __repr__(self) -> str:
         steps = f"{count_text(self.task.horizon, 'steps')} of {self.task.step}"
@@ -195,6 +199,23 @@ class Forecaster:
     def digest(self) -> str:
         """The SHA-256 of task, statistics, grid and weights: equal digests mean equal forecasts."""
         return serialization.content_digest(self)
+
+    @property
+    def climatology(self) -> xr.Dataset:
+        """The climatology of the training period, for `score`, `metrics.acc`, `baselines.climatology_at` and others.
+
+        A Dataset of coefficients: the mean, three harmonics of the year and one of the day, in the units of training,
+        dims (harmonic, [level,] latitude, longitude) on the training grid; `baselines.climatology_at` gives its values
+        at any time. Harmonics of the year are zero unless the period holds all months, and then only its own months
+        have a climatology. Attributes record the period, as those of `baselines.climatology` do.
+
+        Raises
+        ------
+        ValueError
+            If the forecaster has none: its file is from an older version, or its grid and channels are so many that the
+            coefficients would take more than 256 MiB.
+        """
+        return labels.label_climatology(self)
 
     @property
     def training_curve(self) -> pd.DataFrame:

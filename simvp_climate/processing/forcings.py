@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from simvp_climate.data.harmonics import year_fraction
 from simvp_climate.data.windows import count_text
 
 # built-in names of Task(forcings=...); any other name is a static field of the dataset
@@ -61,7 +62,7 @@ def longitude_harmonics(
     clock = xr.DataArray(times, dims="time").dt
     # phases in radians: of the day, 0 at midnight UTC at Greenwich; of the year, 0 at its start
     day = 2 * np.pi * (clock.hour * 3600 + clock.minute * 60 + clock.second).values / 86400
-    year = 2 * np.pi * _year_fraction(clock)
+    year = 2 * np.pi * year_fraction(clock)
     ones = np.ones_like(latitude)
     channels = []  # (3, time, latitude) each
     for name in names:
@@ -141,10 +142,4 @@ def _astronomical_days(times: pd.Index, clock: Any) -> np.ndarray:
     if clock.calendar in _REAL_CALENDARS:
         noon = times.date_type(2000, 1, 1, 12)
         return np.array([(time - noon).total_seconds() for time in times]) / 86400
-    return _MEAN_YEAR * _year_fraction(clock) - 0.5
-
-
-def _year_fraction(clock: Any) -> np.ndarray:
-    """Return the elapsed fraction of the year at each time, 0 to 1."""
-    seconds = (clock.hour * 3600 + clock.minute * 60 + clock.second).values
-    return (clock.dayofyear.values - 1 + seconds / 86400) / clock.days_in_year.values
+    return _MEAN_YEAR * year_fraction(clock) - 0.5

@@ -162,7 +162,8 @@ def train(
                 planned = _plan_network(model, shape, config, fabric)  # the parts of `network` stay in the processes
                 network = planned.to_empty(device=fabric.device).to(memory_format=torch.channels_last)
                 network.load_state_dict(distributed.gather(loop.state.selected))
-        forecaster = Forecaster(task, network.eval(), normalizer, *grid, statics, provenance)
+        climatology = splits[0].climatology()
+        forecaster = Forecaster(task, network.eval(), normalizer, *grid, statics, provenance, climatology)
         checkpoint.save_forecaster(run, forecaster)
         return forecaster
 
