@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import pandas as pd
 import typer
 import xarray as xr
@@ -33,6 +32,8 @@ TRAINING = dict(epochs=2, validation_windows=64, precision="32-true")
 _NETCDF, _ANIMATIONS = (".nc",), (".gif", ".mp4")
 _PICTURES = (".png", ".pdf", ".svg", ".eps", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 
+# the names that `score` gives to its baselines
+_BASELINES = ("persistence", "anomaly persistence", "climatology", "damped persistence", "linear regression")
 _COMPUTED_FORCINGS = ("insolation", "time_of_day", "time_of_year", "coordinates")  # the others are fields in the data
 
 Figure = StrEnum("Figure", ["maps", "hovmoller", "animate", "scores", "scorecard"])
@@ -106,8 +107,8 @@ def _train_and_score(out: Path, device: str, months: int) -> None:
     task, config = sc.Task(["z500", "t2m"], history=4, horizon=4), sc.TrainConfig(**TRAINING)
     forecaster = sc.train(task, train, valid=valid, config=config, device=device)
     forecast = forecaster(test, every="12h", horizon=20)
-    # Always from all months: a climatology of August alone would be easy to beat in January.
-    scores = sc.score(forecast, test, climatology=sc.baselines.climatology(before))
+    # Baselines always from all months: a climatology of August alone would be easy to beat in January.
+    scores = sc.score(forecast, test, train=before)
 
     forecaster.save(out / "forecaster.safetensors")
     _write(out / "forecast.nc", forecast.to_netcdf)
@@ -118,7 +119,7 @@ def _train_and_score(out: Path, device: str, months: int) -> None:
     figures = {"scores": sc.plot.scores(scores), "scorecard": sc.plot.scorecard(scores), "maps": maps}
     for name, figure in figures.items():
         _write(out / f"{name}.png", partial(figure.savefig, dpi=120))
-    print(sc.score_table(scores, ["rmse", "acc", "small_scale_variance"]).round(2).to_string(na_rep="-"))
+    _print_table(scores, ["rmse", "acc", "small_scale_variance"])
     print(f"Simulated climate, {test.time.values[0]:.10} to {test.time.values[-1]:.10}: {_skill_summary(scores)}.")
     print(f"Written to {out}/: {', '.join(sorted(path.name for path in out.iterdir()))}")
 
@@ -270,7 +271,7 @@ def forecast(
 def score(
     forecasts: Annotated[list[Path], typer.Argument(help="Forecasts: the one to judge, then others to compare.")],
     truth: Annotated[str, typer.Option(help="The analyses: Zarr, NetCDF, a folder or pattern.")],
-    train: Annotated[str, typer.Option(help="Years for climatology and damped persistence: 1979:2015.")] = "",
+    train: Annotated[str, typer.Option(help="Years to fit the other baselines on: 1979:2015.")] = "",
     regions: Annotated[str, typer.Option(help="Such as tropics,northern extratropics. Default: the globe.")] = "",
     by: Annotated[str, typer.Option(help="season or month.")] = "",
     skipna: Annotated[bool, typer.Option("--skipna", help="Skip cells with missing values.")] = False,
@@ -278,7 +279,7 @@ def score(
     out: Annotated[Path | None, typer.Option(help="File of the scores with intervals: scores.nc.")] = None,
     csv: Annotated[Path | None, typer.Option(help="File of the table without intervals: scores.csv.")] = None,
 ) -> None:
-    """Score forecasts, persistence and climatology, and print each score with its 95 % confidence interval.
+    """Score forecasts beside baselines, and print each score with its 95 % confidence interval.
 
     Example: simvp-climate score forecast.zarr graphcast.zarr --truth era5.zarr --train 1979:2015 --out scores.nc
 
@@ -291,23 +292,20 @@ def score(
         _check_out(csv, "--csv")
         first, *others = (_open_forecast(path) for path in forecasts)
         analyses = sc.open_dataset(truth, list(map(str, first.data_vars)), levels=_levels(first))
-        climatology, baselines = None, {}
+        training = None
         if train:
             training = _select_period(analyses, *_parse_period(train, "--train"), truth, ("--train", "--train"))
-            climatology = sc.baselines.climatology(training)
-            damped = sc.baselines.fit_damped_persistence(training, climatology, first["lead_time"])
-            baselines["damped persistence"] = damped
-        reserved = ["persistence", "climatology", *baselines, str(first.attrs.get("system", "forecast"))]
-        baselines |= dict(zip(_system_names(forecasts[1:], reserved), others, strict=True))
+        reserved = [*_BASELINES, str(first.attrs.get("system", "forecast"))]
+        baselines = dict(zip(_system_names(forecasts[1:], reserved), others, strict=True))
         scores = sc.score(
-            first, analyses, climatology, baselines=baselines, regions=_names(regions) or None, by=by or None,
+            first, analyses, train=training, baselines=baselines, regions=_names(regions) or None, by=by or None,
             skipna=skipna, allow_overlap=allow_overlap,
         )  # fmt: skip
         if out is not None:
             _write(out, scores.to_netcdf)
         if csv is not None:
-            _write(csv, sc.score_table(scores).to_csv)
-    print(_table_with_intervals(scores).to_string())
+            _write(csv, sc.score_table(scores, intervals=False).to_csv)
+    _print_table(scores)
     print(f"{scores.attrs['verified_start']} to {scores.attrs['verified_end']}; intervals: {scores.attrs['intervals']}")
 
 
@@ -455,27 +453,10 @@ def _system_names(paths: Sequence[Path], reserved: Sequence[str]) -> list[str]:
     return [next((name for name in longer if count[name.replace(" ", "_")] == 1), longer[-1]) for longer in names]
 
 
-def _table_with_intervals(scores: xr.Dataset) -> pd.DataFrame:
-    """Return a table of texts with a row for each system: scores with their intervals."""
-    table = sc.score_table(scores)
-    bounds = []
-    for end in ("low", "high"):
-        values = {
-            name: scores.get(f"{name}_{end}", array * np.nan).assign_attrs(array.attrs)
-            for name, array in scores.data_vars.items()
-        }
-        bounds.append(sc.score_table(scores.assign(values)).reindex(index=table.index, columns=table.columns))
-    cells = np.vectorize(_cell_text, otypes=[object])(table, *bounds)
-    texts: pd.DataFrame = pd.DataFrame(cells, table.index, table.columns).stack("system", future_stack=True)
-    return texts.fillna("-")
-
-
-def _cell_text(value: float, low: float, high: float) -> str:
-    """Return a score and its interval with four significant digits."""
-    texts = [f"{number:.0f}" if abs(number) >= 999.5 else f"{number:#.4g}" for number in (value, low, high)]
-    if not np.isfinite(value):
-        return "-"
-    return f"{texts[0]} [{texts[1]}, {texts[2]}]" if np.isfinite([low, high]).all() else texts[0]
+def _print_table(scores: xr.Dataset, metrics: list[str] | None = None) -> None:
+    """Print scores with their intervals, and what the mark in the table means."""
+    text = sc.score_table(scores, metrics).to_string()
+    print(text + ("\n! worse than the best baseline" if " !" in text else ""))
 
 
 def _describe_forecasts(forecasts: xr.Dataset, members: int | None) -> str:

@@ -230,7 +230,7 @@ class TestFromFileToFigure:
             labels = dict(system="persistence", metric="rmse", lead_time=pd.Timedelta("18h"))
             low, value, high = (float(scores[name].sel(labels)) for name in ("t2m_low", "t2m", "t2m_high"))
         assert low < value < high
-        assert f"persistence {value:#.4g} [{low:#.4g}, {high:#.4g}]" in " ".join(output.split("t2m [K]")[1].split())
+        assert f"persistence {value:#.3g} [{low:#.3g}, {high:#.3g}]" in " ".join(output.split("t2m [K]")[1].split())
 
     def test_scores_equal_those_of_the_api(self, folder, forecaster):
         store = folder / "data.zarr"

@@ -21,6 +21,29 @@ _EOF_BYTES, _EOF_STATES = 2**29, 1500
 
 
 @dataclass(frozen=True, eq=False)
+class AnomalyPersistence:
+    """Forecast climatology(valid_time) + state - climatology(init_time).
+
+    Harder to beat than `persistence` wherever a season or the time of day changes within the lead. `score` adds it by
+    itself where there is a climatology. Call it like `persistence`, or pass it to `score` among the baselines.
+
+    Attributes
+    ----------
+    climatology
+        As from `climatology` or `Forecaster.climatology`; anomalies are differences from it.
+    """
+
+    climatology: xr.Dataset
+
+    def __call__(self, dataset: xr.Dataset, init_times: Times, lead_times: Times) -> xr.Dataset:
+        """Return the forecast, as `persistence` does; ValueError also for another grid."""
+        names = [name for name in self.climatology.data_vars if name in dataset] or list(self.climatology.data_vars)
+        keep = lambda anomaly, persisted: anomaly  # noqa: E731
+        fitted = self.climatology[names]
+        return _forecast("anomaly persistence", keep, fitted, fitted, dataset, init_times, lead_times)
+
+
+@dataclass(frozen=True, eq=False)
 class DampedPersistence:
     """Forecast climatology(valid_time) + damping * (state - climatology(init_time)).
 
