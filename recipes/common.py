@@ -100,13 +100,12 @@ def evaluate(
     *,
     horizon: int,
     variable: str,
-    digits: int = 2,
     vectors: dict[str, tuple[str, str]] | None = None,
     scorecard: bool = False,
 ) -> None:
-    """Forecast every 12 h, score by RMSE, and write forecast.nc, scores.nc, scores.png (or scorecard.png), maps.png."""
+    """Forecast every 12 h, score beside all baselines, and write forecast.nc, scores.nc and pictures."""
     forecast = forecaster(test, every="12h", horizon=horizon)
-    scores = sc.score(forecast, test, sc.baselines.climatology(train), vectors=vectors)
+    scores = sc.score(forecast, test, train=train, vectors=vectors)
     forecast.to_netcdf(out / "forecast.nc")
     scores.to_netcdf(out / "scores.nc")
     if scorecard:
@@ -114,12 +113,12 @@ def evaluate(
     else:
         sc.plot.scores(scores).savefig(out / "scores.png")
     sc.plot.maps(forecast, test, variable=variable, lead="3D").savefig(out / "maps.png")
-    print_scores(scores, "rmse", digits)
+    print_scores(scores)
 
 
-def print_scores(scores: xr.Dataset, metrics: str | list[str], digits: int, leads: Sequence | None = None) -> None:
-    """Print a table of scores; a dash stands for a missing score."""
-    print(sc.score_table(scores, metrics, leads).round(digits).to_string(na_rep="-"))
+def print_scores(scores: xr.Dataset, metrics: str | list[str] | None = None, leads: Sequence | None = None) -> None:
+    """Print a table of scores with 95 % intervals; "!" marks what is worse than the best baseline."""
+    print(sc.score_table(scores, metrics, leads).to_string())
 
 
 def check_folder(out: Path | None, resume: bool, results: Sequence[str] = ("forecaster.safetensors",)) -> Path:

@@ -93,7 +93,7 @@ def evaluate(
     scores = sc.score(forecast, test, baselines=baselines, persistence=False)
     scores.to_netcdf(folder / "scores.nc")
     shown = [name for name in METRICS if name in scores["metric"]]  # a coarse grid has no small scales
-    common.print_scores(scores, shown, digits=2, leads=["6h", "1D", "3D", "5D", "10D"])
+    common.print_scores(scores, shown, leads=["6h", "1D", "3D", "5D", "10D"])
     sc.plot.spread_skill(scores).savefig(folder / "scores.png")
     ranks = sc.metrics.rank_histogram(forecast, test)
     sc.plot.rank_histogram(ranks, lead=["1D", "5D", "10D"]).savefig(folder / "ranks.png")

@@ -91,7 +91,7 @@ def score_ensembles(
     for name, forecast in systems.items():
         scores = sc.score(forecast.assign_attrs(system=name), test, climatology)
         scores.to_netcdf(folder / f"{name.replace(' ', '-')}.nc")
-        common.print_scores(scores, metrics, digits=2)
+        common.print_scores(scores, metrics)
     sc.plot.scores(scores, metric=metrics).savefig(folder / "scores.png")
 
 

@@ -57,14 +57,14 @@ def main(
     scores = sc.score(
         forecast,
         test,
-        sc.baselines.climatology(train),
+        train=train,
         baselines={"before": before(test, every="12h", horizon=40)},
     )
     forecast.to_netcdf(folder / "forecast.nc")
     scores.to_netcdf(folder / "scores.nc")
     sc.plot.scores(scores).savefig(folder / "scores.png")
     sc.plot.scorecard(scores, "before").savefig(folder / "scorecard.png")
-    common.print_scores(scores, ["rmse", "activity"], digits=2)
+    common.print_scores(scores, ["rmse", "activity"])
 
 
 if __name__ == "__main__":

@@ -37,4 +37,4 @@ MODEL = sc.SimVPv2Config(16, 96, spatial_layers=2, blocks=4, drop_path=0.0)
 CONFIG = sc.TrainConfig(epochs=1, batch_size=4, optimizer="adamw", learning_rate=8e-3, rollout=2)
 
 if __name__ == "__main__":
-    common.run(TASK, MODEL, CONFIG, partial(common.evaluate, horizon=12, variable="r1000", digits=2))
+    common.run(TASK, MODEL, CONFIG, partial(common.evaluate, horizon=12, variable="r1000"))

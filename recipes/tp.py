@@ -64,7 +64,7 @@ def evaluate(forecaster: sc.Forecaster, train: xr.Dataset, test: xr.Dataset, out
     scores.to_netcdf(out / "scores.nc")
     sc.plot.scores(scores, metric=METRICS).savefig(out / "scores.png")
     sc.plot.maps(rain, truth, lead="12h").savefig(out / "maps.png")
-    common.print_scores(scores, METRICS, digits=3, leads=["6h", "24h", "48h"])
+    common.print_scores(scores, METRICS, leads=["6h", "24h", "48h"])
 
 
 if __name__ == "__main__":

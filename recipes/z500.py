@@ -32,4 +32,4 @@ MODEL = sc.SimVPv2Config(16, 96, spatial_layers=4, blocks=4, mlp_ratio=4, drop_p
 CONFIG = sc.TrainConfig(epochs=2, batch_size=12, optimizer="adamw", learning_rate=3e-3)
 
 if __name__ == "__main__":
-    common.run(TASK, MODEL, CONFIG, partial(common.evaluate, horizon=20, variable="z500", digits=1), sample=True)
+    common.run(TASK, MODEL, CONFIG, partial(common.evaluate, horizon=20, variable="z500"), sample=True)

@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import pandas as pd
 import typer
 import xarray as xr
@@ -32,6 +31,10 @@ TRAINING = dict(epochs=2, validation_windows=64, precision="32-true")
 
 _NETCDF, _ANIMATIONS = (".nc",), (".gif", ".mp4")
 _PICTURES = (".png", ".pdf", ".svg", ".eps", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
+
+# the names that `score` gives to its baselines
+_BASELINES = ("persistence", "anomaly persistence", "climatology", "damped persistence", "linear regression")
+_COMPUTED_FORCINGS = ("insolation", "time_of_day", "time_of_year", "coordinates")  # the others are fields in the data
 
 Figure = StrEnum("Figure", ["maps", "hovmoller", "animate", "scores", "scorecard"])
 # the options of `plot` that each figure uses; the others are refused
@@ -104,8 +107,8 @@ def _train_and_score(out: Path, device: str, months: int) -> None:
     task, config = sc.Task(["z500", "t2m"], history=4, horizon=4), sc.TrainConfig(**TRAINING)
     forecaster = sc.train(task, train, valid=valid, config=config, device=device)
     forecast = forecaster(test, every="12h", horizon=20)
-    # Always from all months: a climatology of August alone would be easy to beat in January.
-    scores = sc.score(forecast, test, climatology=sc.baselines.climatology(before))
+    # Baselines always from all months: a climatology of August alone would be easy to beat in January.
+    scores = sc.score(forecast, test, train=before)
 
     forecaster.save(out / "forecaster.safetensors")
     _write(out / "forecast.nc", forecast.to_netcdf)
@@ -116,7 +119,7 @@ def _train_and_score(out: Path, device: str, months: int) -> None:
     figures = {"scores": sc.plot.scores(scores), "scorecard": sc.plot.scorecard(scores), "maps": maps}
     for name, figure in figures.items():
         _write(out / f"{name}.png", partial(figure.savefig, dpi=120))
-    print(sc.score_table(scores, ["rmse", "acc", "small_scale_variance"]).round(2).to_string(na_rep="-"))
+    _print_table(scores, ["rmse", "acc", "small_scale_variance"])
     print(f"Simulated climate, {test.time.values[0]:.10} to {test.time.values[-1]:.10}: {_skill_summary(scores)}.")
     print(f"Written to {out}/: {', '.join(sorted(path.name for path in out.iterdir()))}")
 
@@ -149,6 +152,77 @@ def check(
             _write(html_path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
     severities = {finding.severity for finding in report.findings}
     raise typer.Exit(int("error" in severities or (strict and "warning" in severities)))
+
+
+@app.command("train")
+def train_forecaster(
+    data: Annotated[str, typer.Argument(help="Zarr, NetCDF, a folder or pattern; or sample, the bundled sample.")],
+    variables: Annotated[list[str], typer.Option(help="Variables to forecast: t2m z500.")],
+    train: Annotated[str, typer.Option(help="Training period: 1979-2015, or 2001-01:2003-08.")],
+    valid: Annotated[str, typer.Option(help="Period to choose the epoch on: 2016; none keeps the last epoch.")],
+    out: Annotated[Path, typer.Option(help="New folder of the run; the forecaster is in it at the end.")],
+    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    levels: Annotated[str, typer.Option(help="Pressures in hPa: 500,850.")] = "",
+    forcings: Annotated[str, typer.Option(help="Such as insolation,orography.")] = "",
+    history: Annotated[int, typer.Option(help="Number of input states.", min=1)] = 4,
+    horizon: Annotated[int, typer.Option(help="Number of forecast states.", min=1)] = 4,
+    step: Annotated[str, typer.Option(help="6h, 1D, 1MS.")] = "6h",
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training period. Default: 50.", min=1)] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Most steps, for a try.", min=1)] = None,
+    start_from: Annotated[Path | None, typer.Option(help="Forecaster to fine-tune.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Train the default network, and print the Python that does the same.
+
+    Example: simvp-climate train era5.zarr --variables t2m z500 --train 1979-2015 --valid 2016 --out run
+
+    For other settings, change the Python. A run that was stopped continues with --resume. Exit status 0 when
+    run/forecaster.safetensors is written, 2 if the data, an option or the folder are unsuitable, 75 after a signal.
+    """
+    with _usage_errors(train_forecaster):
+        if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ValueError(f"--out {out} holds a run or other files: continue it by --resume, or name a new folder")
+        names = [name for text in [*variables, *(more or [])] for name in _names(text)]
+        shape = {"levels": _pressures(levels), "forcings": _names(forcings)}
+        shape = {name: value for name, value in shape.items() if value}
+        shape |= {"history": history, "horizon": horizon, "step": step}
+        task = sc.Task(names, **shape)
+        settings = {"epochs": epochs, "max_steps": max_steps}
+        settings = {name: value for name, value in settings.items() if value is not None}
+        more_arguments = {"directory": str(out), "start_from": start_from and str(start_from), "device": device}
+        more_arguments = {name: value for name, value in more_arguments.items() if value not in (None, "auto")}
+        periods = _parse_period(train, "--train"), None if valid == "none" else _parse_period(valid, "--valid")
+        fields = [*names, *(name for name in _names(forcings) if name not in _COMPUTED_FORCINGS)]
+        if sc.is_first_process():
+            print(_training_script(data, fields, names, shape, periods, settings, more_arguments), flush=True)
+        ds = sc.open_sample(fields) if data == "sample" else sc.open_dataset(data, fields, levels=task.levels)
+        options = [("--train", "--train"), ("--valid", "--valid")]
+        train_ds, valid_ds = (
+            period and _select_period(ds, *period, data, both) for period, both in zip(periods, options, strict=True)
+        )
+        config = sc.TrainConfig(**settings)
+        forecaster = sc.train(task, train_ds, valid=valid_ds, config=config, **more_arguments)
+    if sc.is_first_process():
+        print(f"{out / 'forecaster.safetensors'}: {forecaster}")
+
+
+def _training_script(
+    data: str, fields: list[str], names: list[str], shape: dict, periods: Sequence[tuple[str, str] | None],
+    settings: dict, more_arguments: dict,
+) -> str:  # fmt: skip
+    """Return the Python that the command `train` stands for."""
+    levels = f", levels={shape['levels']}" if "levels" in shape else ""
+    opened = f"sc.open_sample({fields})" if data == "sample" else f"sc.open_dataset({data!r}, {fields}{levels})"
+    slices = [period and "ds.sel(time=slice({!r}, {!r}))".format(*period) for period in periods]
+    listed = [", ".join(f"{name}={value!r}" for name, value in group.items()) for group in (shape, settings)]
+    last = [f"    {name}={value!r}," for name, value in more_arguments.items()]
+    lines = [
+        "import simvp_climate as sc", "", f"ds = {opened}", "forecaster = sc.train(",
+        f"    sc.Task({names}, {listed[0]}),", f"    {slices[0]},", f"    valid={slices[1]},",
+        f"    config=sc.TrainConfig({listed[1]}),", *last, ")",
+    ]  # fmt: skip
+    return "\n".join([*lines, ""])
 
 
 @app.command()
@@ -188,19 +262,16 @@ def forecast(
         if out.suffix == ".zarr":
             forecasts = trained.hindcast(ds, *when, members=members, seed=seed, store=out)
         else:
-            forecasts = trained(ds, *when, members=members, seed=seed)
+            forecasts = trained(ds, *when, members=members, seed=seed, progress=True)
             _write(out, forecasts.to_netcdf)
-    times, leads = forecasts["init_time"].values, forecasts.sizes["lead_time"]
-    names = ", ".join(map(str, forecasts.data_vars))
-    ensemble = f", {members} members" if members else ""
-    print(f"{out}: {len(times)} forecasts of {names}, {leads} leads{ensemble}, from {times[0]} to {times[-1]}")
+    print(f"{out}: {_describe_forecasts(forecasts, members)}")
 
 
 @app.command()
 def score(
     forecasts: Annotated[list[Path], typer.Argument(help="Forecasts: the one to judge, then others to compare.")],
     truth: Annotated[str, typer.Option(help="The analyses: Zarr, NetCDF, a folder or pattern.")],
-    train: Annotated[str, typer.Option(help="Years for climatology and damped persistence: 1979:2015.")] = "",
+    train: Annotated[str, typer.Option(help="Years to fit the other baselines on: 1979:2015.")] = "",
     regions: Annotated[str, typer.Option(help="Such as tropics,northern extratropics. Default: the globe.")] = "",
     by: Annotated[str, typer.Option(help="season or month.")] = "",
     skipna: Annotated[bool, typer.Option("--skipna", help="Skip cells with missing values.")] = False,
@@ -208,7 +279,7 @@ def score(
     out: Annotated[Path | None, typer.Option(help="File of the scores with intervals: scores.nc.")] = None,
     csv: Annotated[Path | None, typer.Option(help="File of the table without intervals: scores.csv.")] = None,
 ) -> None:
-    """Score forecasts, persistence and climatology, and print each score with its 95 % confidence interval.
+    """Score forecasts beside baselines, and print each score with its 95 % confidence interval.
 
     Example: simvp-climate score forecast.zarr graphcast.zarr --truth era5.zarr --train 1979:2015 --out scores.nc
 
@@ -221,26 +292,20 @@ def score(
         _check_out(csv, "--csv")
         first, *others = (_open_forecast(path) for path in forecasts)
         analyses = sc.open_dataset(truth, list(map(str, first.data_vars)), levels=_levels(first))
-        climatology, baselines = None, {}
+        training = None
         if train:
-            years = train.split(":")
-            if len(years) != 2:
-                raise ValueError(f"--train {train} is not a period: write first:last, 1979:2015")
-            training = _select_period(analyses, years[0], years[1], truth, ("--train", "--train"))
-            climatology = sc.baselines.climatology(training)
-            damped = sc.baselines.fit_damped_persistence(training, climatology, first["lead_time"])
-            baselines["damped persistence"] = damped
-        reserved = ["persistence", "climatology", *baselines, str(first.attrs.get("system", "forecast"))]
-        baselines |= dict(zip(_system_names(forecasts[1:], reserved), others, strict=True))
+            training = _select_period(analyses, *_parse_period(train, "--train"), truth, ("--train", "--train"))
+        reserved = [*_BASELINES, str(first.attrs.get("system", "forecast"))]
+        baselines = dict(zip(_system_names(forecasts[1:], reserved), others, strict=True))
         scores = sc.score(
-            first, analyses, climatology, baselines=baselines, regions=_names(regions) or None, by=by or None,
+            first, analyses, train=training, baselines=baselines, regions=_names(regions) or None, by=by or None,
             skipna=skipna, allow_overlap=allow_overlap,
         )  # fmt: skip
         if out is not None:
             _write(out, scores.to_netcdf)
         if csv is not None:
-            _write(csv, sc.score_table(scores).to_csv)
-    print(_table_with_intervals(scores).to_string())
+            _write(csv, sc.score_table(scores, intervals=False).to_csv)
+    _print_table(scores)
     print(f"{scores.attrs['verified_start']} to {scores.attrs['verified_end']}; intervals: {scores.attrs['intervals']}")
 
 
@@ -388,31 +453,42 @@ def _system_names(paths: Sequence[Path], reserved: Sequence[str]) -> list[str]:
     return [next((name for name in longer if count[name.replace(" ", "_")] == 1), longer[-1]) for longer in names]
 
 
-def _table_with_intervals(scores: xr.Dataset) -> pd.DataFrame:
-    """Return a table of texts with a row for each system: scores with their intervals."""
-    table = sc.score_table(scores)
-    bounds = []
-    for end in ("low", "high"):
-        values = {
-            name: scores.get(f"{name}_{end}", array * np.nan).assign_attrs(array.attrs)
-            for name, array in scores.data_vars.items()
-        }
-        bounds.append(sc.score_table(scores.assign(values)).reindex(index=table.index, columns=table.columns))
-    cells = np.vectorize(_cell_text, otypes=[object])(table, *bounds)
-    texts: pd.DataFrame = pd.DataFrame(cells, table.index, table.columns).stack("system", future_stack=True)
-    return texts.fillna("-")
+def _print_table(scores: xr.Dataset, metrics: list[str] | None = None) -> None:
+    """Print scores with their intervals, and what the mark in the table means."""
+    text = sc.score_table(scores, metrics).to_string()
+    print(text + ("\n! worse than the best baseline" if " !" in text else ""))
 
 
-def _cell_text(value: float, low: float, high: float) -> str:
-    """Return a score and its interval with four significant digits."""
-    texts = [f"{number:.0f}" if abs(number) >= 999.5 else f"{number:#.4g}" for number in (value, low, high)]
-    if not np.isfinite(value):
-        return "-"
-    return f"{texts[0]} [{texts[1]}, {texts[2]}]" if np.isfinite([low, high]).all() else texts[0]
+def _describe_forecasts(forecasts: xr.Dataset, members: int | None) -> str:
+    """Return how many forecasts there are, of what, and from when, as text."""
+    times = [f"{time:%Y-%m-%dT%H:%M}" for time in forecasts.indexes["init_time"][[0, -1]]]
+    period = f"from {times[0]}" if times[0] == times[1] else f"from {times[0]} to {times[1]}"
+    counts = {"forecast": len(forecasts["init_time"]), "lead": forecasts.sizes["lead_time"], "member": members}
+    texts = [f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items() if count]
+    texts[0] += f" of {', '.join(map(str, forecasts.data_vars))}"
+    return f"{', '.join(texts)}, {period}"
 
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _pressures(levels: str) -> list[float] | None:
+    """Return the levels of an option in hPa."""
+    try:
+        return list(map(float, _names(levels))) or None
+    except ValueError as error:
+        raise ValueError(f"--levels {levels} must be pressures in hPa: write 500,850") from error
+
+
+def _parse_period(text: str, option: str) -> tuple[str, str]:
+    """Return first and last date of "1979:2015", "2001-01:2003-08", "1979-2015" or "2016"."""
+    if years := re.fullmatch(r"(\d{4})-(\d{4})", text):
+        return years[1], years[2]
+    first, colon, last = text.partition(":")
+    if not text or ":" in last:
+        raise ValueError(f"{option} {text} is not a period: write first:last, 1979:2015")
+    return first, last if colon else first
 
 
 def _levels(dataset: xr.Dataset) -> list[float] | None:
@@ -421,11 +497,7 @@ def _levels(dataset: xr.Dataset) -> list[float] | None:
 
 def _check(path: str, variables: str, levels: str, history: int, horizon: int, step: str) -> Any:
     """Return the report on the data; variables and step that are empty come from the data."""
-    names = _names(variables)
-    try:
-        pressures = list(map(float, _names(levels))) or None
-    except ValueError as error:
-        raise ValueError(f"--levels {levels} must be pressures in hPa: write 500,850") from error
+    names, pressures = _names(variables), _pressures(levels)
     if not names or not step:
         report = sc.check(path, sc.Task(names, pressures, history, horizon) if names else None)
         if (history, horizon, step, pressures, names) == (12, 12, "", None, []):

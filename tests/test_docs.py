@@ -182,10 +182,13 @@ def test_the_first_steps_run(tmp_path, monkeypatch):
     names: dict = {}
     for block in blocks:
         # a climatology of two months holds no others
-        block = block.replace("climatology(train)", "climatology(train, method='hourly')")
+        block = block.replace(
+            "train=train", "climatology=sc.baselines.climatology(train, method='hourly'), train=train"
+        )
         exec(block.replace(split, short_split), names)
     assert (tmp_path / "forecast.nc").exists()
-    assert {"SimVPSphere", "persistence", "climatology"} <= set(names["scores"].system.values)
+    baselines = {"persistence", "anomaly persistence", "climatology", "damped persistence", "linear regression"}
+    assert {"SimVPSphere", *baselines} == set(names["scores"].system.values)
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def test_skill_summary():
     assert _skill_summary(worse) == "t2m beats persistence at 4 of 5 leads; beats climatology at no lead"
 
 
-@pytest.mark.parametrize("command", ["demo", "check", "forecast", "score", "plot", "reproduce"])
+@pytest.mark.parametrize("command", ["demo", "train", "check", "forecast", "score", "plot", "reproduce"])
 def test_help_shows_an_example_and_the_exit_status(command):
     result = subprocess.run(
         [sys.executable, "-m", "simvp_climate", command, "--help"], capture_output=True, text=True, check=True
@@ -189,7 +189,7 @@ class TestFromFileToFigure:
         last = folder / "last.nc"
         options = ["forecast", folder / "f.safetensors", folder / "data.zarr", "--out", last]
         output = run(*options, "--init", str(expected.init_time.values[0])).stdout
-        assert f"{last}: 1 forecasts of" in output
+        assert f"{last}: 1 forecast of z500, t2m, 3 leads, from {str(expected.init_time.values[0])[:16]}\n" == output
         with xr.open_dataset(last, decode_timedelta=True) as found:
             xr.testing.assert_allclose(found.load(), expected.isel(init_time=[0]), rtol=1e-5)
 
@@ -230,7 +230,7 @@ class TestFromFileToFigure:
             labels = dict(system="persistence", metric="rmse", lead_time=pd.Timedelta("18h"))
             low, value, high = (float(scores[name].sel(labels)) for name in ("t2m_low", "t2m", "t2m_high"))
         assert low < value < high
-        assert f"persistence {value:#.4g} [{low:#.4g}, {high:#.4g}]" in " ".join(output.split("t2m [K]")[1].split())
+        assert f"persistence {value:#.3g} [{low:#.3g}, {high:#.3g}]" in " ".join(output.split("t2m [K]")[1].split())
 
     def test_scores_equal_those_of_the_api(self, folder, forecaster):
         store = folder / "data.zarr"
@@ -263,7 +263,7 @@ class TestFromFileToFigure:
             (["forecast", "f.safetensors", "data.zarr", "--out", "f.txt"], "f txt nc or zarr"),
             (["forecast", "f.safetensors", "data.zarr", "--out", "f.zarr"], "f zarr initialization"),
             (["forecast", "f.safetensors", "nowhere.zarr", "--out", "f.nc"], "does not exist"),
-            (["score", "forecast.nc", "--truth", "data.zarr", "--train", "2001"], "train 2001 period"),
+            (["score", "forecast.nc", "--truth", "data.zarr", "--train", "2001:2:3"], "train 2001 2 3 period"),
             (["score", "nowhere.nc", "--truth", "data.zarr"], "does not exist"),
             (["plot", "maps", "forecast.nc", "--variable", "x", "--out", "m.png"], "variable x not in"),
             (["plot", "maps", "forecast.nc", "--out", "cm2"], "out cm2 png"),
@@ -329,3 +329,58 @@ class TestFromFileToFigure:
         assert "700" in invoke(*options, "--level", 700, status=2)
         if figure != "maps":
             assert "one level" in invoke(*options, "--level", 500, "--level", 850, status=2)
+
+
+class TestTrain:
+    PERIODS = ("--train", "2001-01-01:2001-01-10", "--valid", "2001-01-11:2001-01-15")
+
+    @pytest.fixture
+    def data(self, tmp_path):
+        waves().to_netcdf(tmp_path / "data.nc")
+        return tmp_path / "data.nc"
+
+    def test_the_printed_python_trains_the_same(self, data, tmp_path, monkeypatch):
+        options = ["--variables", "t2m", "z500", *self.PERIODS, "--history", 2, "--horizon", 2, "--max-steps", 3]
+        output = invoke("train", data, *options, "--out", tmp_path / "run", "--device", "cpu")
+        code, _, result = output.rpartition(")\n\n")
+        assert f"{tmp_path / 'run' / 'forecaster.safetensors'}: <Forecaster of t2m, z500: 2 steps of 6h" in result
+        names = {}
+        exec(f"{code})".replace(str(tmp_path / "run"), str(tmp_path / "again")), names)
+        first, second = (
+            sc.Forecaster.load(tmp_path / name / "forecaster.safetensors", "cpu") for name in ("run", "again")
+        )
+        assert first.digest == second.digest == names["forecaster"].digest
+        assert first.provenance["config"]["max_steps"] == 3
+        assert first.provenance["validation"].startswith("2001-01-11")
+        refused = invoke("train", data, *options, "--out", tmp_path / "run", status=2)
+        assert "holds a run" in refused and "--resume" in refused
+        again = invoke("train", data, *options, "--out", tmp_path / "run", "--device", "cpu", "--resume")
+        assert again.splitlines()[-1] == output.splitlines()[-1] and "epoch" not in again, "it was complete"
+        # fine-tuning from the file
+        options = ["--variables", "t2m,z500", *self.PERIODS[:3], "none", "--history", 2, "--horizon", 2]
+        options += ["--max-steps", 1, "--start-from", tmp_path / "run" / "forecaster.safetensors", "--device", "cpu"]
+        output = invoke("train", data, *options, "--out", tmp_path / "tuned")
+        assert "valid=None" in output and f"start_from='{tmp_path / 'run'}" in output
+        tuned = sc.Forecaster.load(tmp_path / "tuned" / "forecaster.safetensors", "cpu")
+        assert tuned.provenance["start_from"]["taken"] == ["t2m", "z500"]
+
+    def test_years_and_levels_are_in_the_python(self, data, tmp_path):
+        options = ["--variables", "t2m", "--levels", "500,850", "--train", "1979-2015", "--valid", "2016"]
+        output = invoke("train", data, *options, "--epochs", 2, "--out", tmp_path / "run", status=2)
+        assert f"ds = sc.open_dataset('{data}', ['t2m'], levels=[500.0, 850.0])" in output
+        assert "ds.sel(time=slice('1979', '2015'))" in output and "valid=ds.sel(time=slice('2016', '2016'))" in output
+        assert "config=sc.TrainConfig(epochs=2)" in output
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--train", "junk", "--valid", "none"], "train junk is not a date"),
+            (["--train", "2001:2002:2003", "--valid", "none"], "is not a period"),
+            (["--train", "2001", "--valid", "1999"], "has no time from 1999"),
+            (["--train", "2001", "--valid", "none", "--levels", "x"], "must be pressures"),
+        ],
+    )
+    def test_unsuitable_options_are_refused(self, data, tmp_path, options, words):
+        output = invoke("train", data, "--variables", "t2m", *options, "--out", tmp_path / "run", status=2)
+        assert words in " ".join(output.replace("│", "").split())
+        assert not (tmp_path / "run").exists()

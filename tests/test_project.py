@@ -193,8 +193,9 @@ def test_the_example_of_the_readme_runs(tmp_path):
     assert split in example
     example = example.replace(split, 'sc.split(ds.sel(time="2003"), "2003-04", "2003-08")')
     # a climatology of four months holds no others
-    assert "climatology(train)" in example
-    example = example.replace("climatology(train)", "climatology(train, method='hourly')")
+    assert "train=train" in example
+    short = "climatology=sc.baselines.climatology(train, method='hourly'), train=train"
+    example = example.replace("train=train", short)
     command = [sys.executable, "-W", "error", "-c", "import torch; torch.set_num_threads(1)\n" + example]
     subprocess.run(command, cwd=tmp_path, check=True, env={"MPLBACKEND": "agg", "HOME": str(tmp_path)})
     assert {path.name for path in tmp_path.iterdir()} >= {"forecast.nc", "maps.png"}

@@ -29,7 +29,7 @@ import zarr
 from simvp_climate.data.checksums import remove_leftovers, write_checksums
 from simvp_climate.data.files import check_parent, differences, write_atomically, write_once
 from simvp_climate.data.grid import find_axes
-from simvp_climate.data.progress import tqdm
+from simvp_climate.data.progress import ProgressLines, progress_bar, tqdm
 from simvp_climate.data.views import variable_identity
 from simvp_climate.data.zarr_store import open_zarr
 
@@ -127,7 +127,7 @@ def _write_or_resume(
     _write_json(building / "made_from.json", record)
     (building / "blocks").mkdir(exist_ok=True)
     total = sum(len(layout.blocks) for layout in layouts.values()) * (2 if dtype == "int16" else 1)
-    with tqdm(total=total, desc=target.name, unit="block", disable=not progress) as bar:
+    with progress_bar(total, "blocks", target.name, shown=progress) as bar:
         errors = _copy(dataset, building, layouts, dtype, bar)
     remove_leftovers(building / "store")
     store = zarr.open_group(building / "store", mode="r+")
@@ -145,7 +145,7 @@ def _write_or_resume(
 
 
 def _copy(
-    dataset: xr.Dataset, building: Path, layouts: dict[str, "_Layout"], dtype: str, bar: tqdm
+    dataset: xr.Dataset, building: Path, layouts: dict[str, "_Layout"], dtype: str, bar: tqdm | ProgressLines
 ) -> dict[str, float]:
     """Write the store block by block, and return the largest error of each field."""
     parts = [(name, part) for name, layout in layouts.items() for part in layout.blocks]
@@ -352,7 +352,11 @@ def _create_store(path: Path, dataset: xr.Dataset, layouts: dict[str, _Layout], 
 
 
 def _run_phase(
-    phase: str, work: dict[str, Callable], blocks: list[tuple[str, int, xr.Variable]], folder: Path, bar: tqdm
+    phase: str,
+    work: dict[str, Callable],
+    blocks: list[tuple[str, int, xr.Variable]],
+    folder: Path,
+    bar: tqdm | ProgressLines,
 ) -> dict[str, list]:
     """Run the work of a phase on all blocks that lack a result in `folder`, and return all results by variable."""
     files = [folder / f"{phase}-{name}-{start}.json" for name, start, _ in blocks]
@@ -385,7 +389,7 @@ def _find_client() -> Any:
         return None
 
 
-def _distribute(client: Any, tasks: list[tuple], bar: tqdm) -> None:
+def _distribute(client: Any, tasks: list[tuple], bar: tqdm | ProgressLines) -> None:
     """Run tasks on the workers, at most two per thread at a time."""
     from distributed import as_completed, wait
 

@@ -124,12 +124,25 @@ def to_iso(time: np.generic | object) -> str:
     return time.isoformat() if hasattr(time, "isoformat") else str(np.datetime64(time, "s"))
 
 
+def count_text(count: int, plural: str) -> str:
+    """Return a number with its noun, in the singular for one: "1 epoch", "2 epochs"."""
+    return f"{count} {plural.removesuffix('s') if count == 1 else plural}"
+
+
 def lead_text(lead: object) -> str:
     """Return a lead time as text to read, "6 h", "5 d" or "2 months"."""
     if not isinstance(lead, np.timedelta64):
-        return f"{lead} months"
+        return count_text(int(lead), "months") if lead == int(lead) else f"{lead} months"
     hours = lead / np.timedelta64(1, "h")
     return f"{hours / 24:g} d" if hours >= 48 and hours % 24 == 0 else f"{hours:g} h"
+
+
+def lead_texts(leads: np.ndarray) -> list[str]:
+    """Return the lead times of a table in one unit: days if all are whole days, else hours; or months."""
+    if leads.dtype.kind != "m":
+        return [lead_text(lead) for lead in leads]
+    hours = leads / np.timedelta64(1, "h")
+    return [f"{value / 24:g} d" for value in hours] if (hours % 24 == 0).all() else [f"{value:g} h" for value in hours]
 
 
 def check_times(times: pd.Index, name: str, dim: str = "time", units: str | None = None) -> None:
@@ -195,7 +208,7 @@ def find_windows(times: pd.Index, step: str, history: int, horizon: int, name: s
         raise ValueError(f"step={step!r} counts months, and {name} has several times in a month: {fix}")
     series_step = data_step(times, step) if len(times) > 1 else size
     if size % series_step != type(size)(0):
-        label, fix = f"{series_step} months", "choose a multiple of it"
+        label, fix = f"{series_step}MS", "choose a multiple of it"
         if not isinstance(series_step, int):
             hours = series_step / pd.Timedelta(hours=1)
             label = f"{hours / 24:g}D" if hours >= 24 else f"{hours:g}h"

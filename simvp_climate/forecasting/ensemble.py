@@ -64,7 +64,7 @@ def ensemble(
     ]
     member_forecasts.check_no_members("dataset", members[0].request.canonical.dataset)
     attributes = {"forecaster_sha256": " ".join(digests), "system": f"{len(forecasters)} forecasters"}
-    return member_forecasts.forecast(members, attributes, store, progress)
+    return member_forecasts.forecast(members, attributes, store, progress and store is not None)
 
 
 def perturbed_ensemble(
@@ -133,7 +133,7 @@ def perturbed_ensemble(
     paired = [partial(perturb, member // 2, amplitude * (-1) ** member) for member in range(members // 2 * 2)]
     perturbed = [*paired, *[None] * (members % 2)]
     ensemble_members = [Member(forecaster, request, each, index, seed) for index, each in enumerate(perturbed)]
-    return member_forecasts.forecast(ensemble_members, attributes, store, progress, states)
+    return member_forecasts.forecast(ensemble_members, attributes, store, progress and store is not None, states)
 
 
 def fit_amplitude(

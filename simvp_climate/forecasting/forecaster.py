@@ -14,12 +14,15 @@ import xarray as xr
 from torch import nn
 
 from simvp_climate.data.files import check_parent
-from simvp_climate.forecasting import export, hindcast, member_forecasts, serialization, summary
+from simvp_climate.data.progress import progress_bar
+from simvp_climate.data.windows import count_text
+from simvp_climate.forecasting import export, hindcast, labels, member_forecasts, serialization, summary
 from simvp_climate.forecasting.predict import make_forcings, predict, template
 from simvp_climate.forecasting.request import resolve_request
 from simvp_climate.metrics.uncertainty.intervals import Intervals, fit_intervals
 from simvp_climate.networks.shape import NetworkBuilder
 from simvp_climate.processing import tensors
+from simvp_climate.processing.climatology import Harmonics
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
 
@@ -40,6 +43,8 @@ class Forecaster:
         The static fields among `task.forcings`, (field, latitude, longitude), with the values of the training data.
     provenance
         How the network was trained: periods, settings, versions, loss of each epoch.
+    harmonics
+        The coefficients of `climatology`; None in files of older versions.
     """
 
     task: Task
@@ -49,10 +54,12 @@ class Forecaster:
     longitude: np.ndarray
     statics: np.ndarray
     provenance: dict
+    harmonics: Harmonics | None = None
 
     def __repr__(self) -> str:
+        steps = f"{count_text(self.task.horizon, 'steps')} of {self.task.step}"
         return (
-            f"<Forecaster of {', '.join(self.task.forecast_variables)}: {self.task.horizon} steps of {self.task.step} "
+            f"<Forecaster of {', '.join(self.task.forecast_variables)}: {steps} "
             f"from {self.task.history}, grid {self.latitude.size} x {self.longitude.size}, "
             f"{summary.parameter_millions(self.network):.2g} M parameters, trained {self.provenance['training']}>"
         )
@@ -62,7 +69,7 @@ class Forecaster:
 
     def __call__(
         self, dataset: xr.Dataset, init_times: Iterable | None = None, every: str | None = None,
-        horizon: int | None = None, *, members: int | None = None, seed: int = 0,
+        horizon: int | None = None, *, members: int | None = None, seed: int = 0, progress: bool = False,
     ) -> xr.Dataset:  # fmt: skip
         """Return forecasts as a labeled Dataset in physical units.
 
@@ -85,6 +92,8 @@ class Forecaster:
             initialization. `None`: one forecast, the first member with seed 0.
         seed
             Of the noise of `members`, an integer of at least 0.
+        progress
+            Whether to show a progress bar; without a terminal a line per minute.
 
         Returns
         -------
@@ -106,9 +115,10 @@ class Forecaster:
         """
         member_forecasts.check_seed(members, seed)
         request = resolve_request(self, dataset, init_times, every, horizon)
-        if members is None:
-            return predict(self, request, request.histories)[0]
-        return member_forecasts.forecast(*member_forecasts.with_noise(self, request, members, seed), None, False)
+        if members is not None:
+            return member_forecasts.forecast(*member_forecasts.with_noise(self, request, members, seed), None, progress)
+        with progress_bar(len(request.histories) * len(request.canonical.series), "forecasts", shown=progress) as bar:
+            return predict(self, request, request.histories, advance=bar.update)[0]
 
     def hindcast(
         self, dataset: xr.Dataset, init_times: Iterable | None = None, every: str | None = None,
@@ -128,7 +138,7 @@ class Forecaster:
         store
             Path of the store: a new folder, or the store of the same hindcast; "<store>.unfinished" until complete.
         progress
-            Whether to show a progress bar.
+            Whether to show a progress bar; without a terminal a line per minute.
 
         Returns
         -------
@@ -189,6 +199,23 @@ class Forecaster:
     def digest(self) -> str:
         """The SHA-256 of task, statistics, grid and weights: equal digests mean equal forecasts."""
         return serialization.content_digest(self)
+
+    @property
+    def climatology(self) -> xr.Dataset:
+        """The climatology of the training period, for `score`, `metrics.acc`, `baselines.climatology_at` and others.
+
+        A Dataset of coefficients: the mean, three harmonics of the year and one of the day, in the units of training,
+        dims (harmonic, [level,] latitude, longitude) on the training grid; `baselines.climatology_at` gives its values
+        at any time. Harmonics of the year are zero unless the period holds all months, and then only its own months
+        have a climatology. Attributes record the period, as those of `baselines.climatology` do.
+
+        Raises
+        ------
+        ValueError
+            If the forecaster has none: its file is from an older version, or its grid and channels are so many that the
+            coefficients would take more than 256 MiB.
+        """
+        return labels.label_climatology(self)
 
     @property
     def training_curve(self) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import zarr
 
 from simvp_climate.data.checksums import remove_leftovers, write_checksums
 from simvp_climate.data.files import check_parent, differences, write_atomically, write_once
-from simvp_climate.data.progress import tqdm
+from simvp_climate.data.progress import progress_bar
 from simvp_climate.data.zarr_store import open_zarr
 from simvp_climate.forecasting.initial_states import combine_init_digests, states_digest
 from simvp_climate.forecasting.request import ForecastRequest
@@ -76,7 +76,7 @@ def _write_or_resume(
     if not digests:
         _save_state(state_file, identity, [])  # first: a store without this file counts as foreign
         _create_store(template(histories), unfinished, batch)
-    with tqdm(total=count, initial=len(digests), unit="forecasts", desc=path.name, disable=not progress) as bar:
+    with progress_bar(count, "forecasts", path.name, initial=len(digests), shown=progress) as bar:
         while (done := len(digests)) < count:
             rows = slice(done, min(done + batch, count))
             forecasts, batch_digests = forecast(histories[rows])

@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from simvp_climate.data.conventions import Canonical, bounds_offsets
+from simvp_climate.data.harmonics import NAMES
 from simvp_climate.data.opening import is_sample
 from simvp_climate.data.windows import lead_times, valid_times
 from simvp_climate.forecasting import cf_encoding
@@ -63,6 +64,35 @@ def origin_attributes(forecaster: Any, dataset: xr.Dataset) -> dict[str, str | i
         # the path of the sample depends on where the package is installed
         attributes["data_source"] = "open_sample()" if is_sample(source) else str(source)
     return attributes
+
+
+def label_climatology(forecaster: Any) -> xr.Dataset:
+    """Return the harmonics of a forecaster as a Dataset, (harmonic, [level,] latitude, longitude)."""
+    harmonics, normalizer = forecaster.harmonics, forecaster.normalizer
+    if harmonics is None:
+        raise ValueError(
+            "this forecaster has no climatology: its file is from an older version, or the climatology was too large. "
+            "Compute one: sc.baselines.climatology(train)"
+        )
+    coords: dict[str, Any] = {"harmonic": list(NAMES)}
+    coords |= {"latitude": forecaster.latitude, "longitude": forecaster.longitude}
+    variables = {}
+    for name in dict.fromkeys(channel.variable for channel in normalizer.channels):
+        positions = [index for index, channel in enumerate(normalizer.channels) if channel.variable == name]
+        values, dims = harmonics.coefficients[:, positions], ("harmonic", "level", "latitude", "longitude")
+        if normalizer.channels[positions[0]].level is None:
+            values, dims = values[:, 0], ("harmonic", "latitude", "longitude")
+        else:
+            coords.setdefault("level", [normalizer.channels[index].level for index in positions])
+        units = normalizer.units[positions[0]]
+        variables[name] = (dims, values, {"units": units} if units else {})
+    attrs = {
+        "climatology_method": "mean, three harmonics of the year and one of the day",
+        "climatology_start": harmonics.start,
+        "climatology_end": harmonics.end,
+        "climatology_months": list(harmonics.months),
+    }
+    return xr.Dataset(variables, coords, attrs)
 
 
 def _canonical_forecast(

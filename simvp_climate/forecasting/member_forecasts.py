@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from simvp_climate.data.grid import find_member
+from simvp_climate.data.progress import progress_bar
 from simvp_climate.forecasting import cf_encoding, hindcast
 from simvp_climate.forecasting.initial_states import states_digest
 from simvp_climate.forecasting.predict import predict, template
@@ -65,17 +66,21 @@ def forecast(
     def make_template(histories: np.ndarray) -> xr.Dataset:
         return _join([template(member.forecaster, member.request, histories) for member in members], attributes)
 
-    def forecast_all(histories: np.ndarray) -> tuple[xr.Dataset, list[str]]:
+    def forecast_all(
+        histories: np.ndarray, advance: Callable[[int], object] | None = None
+    ) -> tuple[xr.Dataset, list[str]]:
+        settings = [(each.perturb, each.member_number, each.seed, advance) for each in members]
         pairs = [
-            predict(member.forecaster, member.request, histories, member.perturb, member.member_number, member.seed)
-            for member in members
+            predict(member.forecaster, member.request, histories, *setting)
+            for member, setting in zip(members, settings, strict=True)
         ]
         # all members start from the same data
         return _join([forecasts for forecasts, _ in pairs], attributes), pairs[0][1]
 
     request = members[0].request
     if store is None:
-        return forecast_all(request.histories)[0]
+        with progress_bar(len(request.histories) * len(members), "forecasts", shown=progress) as bar:
+            return forecast_all(request.histories, bar.update)[0]
     digests = dict.fromkeys(member.forecaster.digest for member in members)
     identity = hindcast.identify(request, members[0].forecaster.task.variables, " ".join(digests))
     identity |= {name: attributes[name] for name in ("ensemble", "amplitude") if name in attributes}

@@ -26,18 +26,28 @@ from simvp_climate.processing import tensors
 def predict(
     forecaster: Any, request: ForecastRequest, histories: np.ndarray,
     perturb: Callable[[pd.Index], np.ndarray] | None = None, member_number: int = 0, seed: int = 0,
+    advance: Callable[[int], object] | None = None,
 ) -> tuple[xr.Dataset, list[str]]:  # fmt: skip
     """Return labeled forecasts from some histories of a request, and the digest of the data of each initialization.
 
     `perturb` maps init times to perturbations of all states of a history, (init, channel, H, W), in units of training.
-    `member_number` and `seed` determine the noise of a network that takes noise.
+    `member_number` and `seed` determine the noise of a network that takes noise. `advance` is called with the number of
+    forecasts that were made since the last call.
     """
     shape = _shape(forecaster, request, histories)
     states, digests = np.empty(shape, dtype=np.float32), []
     for index, member in enumerate(request.canonical.series):
         digests.append(
             predict_states(
-                forecaster, request, member, histories, perturb, member_number + index, seed, states[:, :, index]
+                forecaster,
+                request,
+                member,
+                histories,
+                perturb,
+                member_number + index,
+                seed,
+                states[:, :, index],
+                advance,
             )
         )
     combined = initial_states.combine_member_digests(digests)
@@ -55,6 +65,7 @@ def template(forecaster: Any, request: ForecastRequest, histories: np.ndarray) -
 def predict_states(
     forecaster: Any, request: ForecastRequest, member: xr.Dataset, histories: np.ndarray,
     perturb: Callable[[pd.Index], np.ndarray] | None, member_number: int, seed: int, out: np.ndarray,
+    advance: Callable[[int], object] | None = None,
 ) -> list[bytes]:  # fmt: skip
     """Write forecasts of a member into `out`, (init, lead, channel, H, W); return digests of the initial states."""
     network, horizon = forecaster.network, request.horizon
@@ -72,6 +83,8 @@ def predict_states(
         forecasts = output_scale.denormalize(y_BTCHW.float()).cpu().numpy()
         out[rows] = request.conversion.from_training_units(forecasts, network.shared_channels)
         digests += batch_digests
+        if advance is not None:
+            advance(len(batch_digests))
     return digests
 
 

@@ -2,7 +2,7 @@
 
 The safetensors file has the metadata `format`, `version` (of the package), `forecaster` (the header) and `sha256`, of
 all other metadata and all tensors. Formats: 1 lacks masks, transforms, bounds and forcings; 2 lacks the checksum; 3
-lacks the extremes of training.
+lacks the extremes of training; 4 lacks the climatology, which a file may lack in every format.
 """
 
 import dataclasses
@@ -19,10 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from simvp_climate.data.files import write_atomically
+from simvp_climate.data.harmonics import NAMES
 from simvp_climate.data.reader import Channel
 from simvp_climate.networks.shape import NetworkBuilder
 from simvp_climate.networks.simvp_sphere import SimVPSphereConfig
 from simvp_climate.networks.simvp_v2 import SimVPv2Config
+from simvp_climate.processing.climatology import Harmonics
 from simvp_climate.processing.forcings import static_names
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.task import Task
@@ -39,18 +41,20 @@ from simvp_climate.processing.tensors import (
 
 # Defaults for settings that older files lack. Add every new setting here.
 LEGACY_DEFAULTS = {"task": {"forcings": (), "transforms": (), "inputs": (), "diagnostics": ()}, "model": {"noise": 0}}
-_FORMAT_NAME, FORMAT = "simvp_climate forecaster", 4
+_FORMAT_NAME, FORMAT = "simvp_climate forecaster", 5
 _USE_A_COPY = "Use another copy of the file."
 _FIELDS = ("latitude", "longitude", "statics")
 _STATISTICS = ("mean", "std", "change_std", "mask", "log_scale", "bounds", "extremes")
 # tensors that older formats lack, by the format that has them first
-_NEW_IN = {"mask": 2, "log_scale": 2, "bounds": 2, "statics": 2, "extremes": 4}
+_NEW_IN = {"mask": 2, "log_scale": 2, "bounds": 2, "statics": 2, "extremes": 4, "climatology": 5}
 _CONVENTIONS = {  # of the tensors, for programs that read the file without this package
     "states": "(batch, time, channel, latitude, longitude), latitude and longitude ascending, in degrees",
     "history": "input states, one step apart, the last one at the initialization; the first lead is one step later",
     "normalized": "(x - mean) / std; of log(1 + max(x, 0) / log_scale) where log_scale > 0; 0 where mask",
     "bounds": "forecasts are clamped to them, in units; forecasts have no value where mask",
     "statics": "static fields, in their own units; the network gets (x - area mean) / area-weighted standard deviation",
+    "climatology": "coefficients of 1, cos y, sin y, cos 2y, sin 2y, cos 3y, sin 3y, cos d, sin d, in units; y is 2 pi "
+    "times the elapsed fraction of the year, d that of the day (UTC)",
     "forcings": "channels after those of the state; at_output: at the time of the output state in the same position",
 }
 
@@ -74,6 +78,8 @@ def save(path: Path, forecaster: Any) -> None:
         raise FileExistsError(f"{message} Choose another path.")
     tensors = {f"network.{name}": weight for name, weight in forecaster.network.state_dict().items()}
     tensors |= {name: torch.tensor(np.asarray(array)) for name, array in _arrays(forecaster).items()}
+    if forecaster.harmonics is not None:
+        tensors["climatology"] = torch.from_numpy(forecaster.harmonics.coefficients)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     if is_custom(forecaster.network):  # some of its weights may be one tensor under two names
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
@@ -86,6 +92,8 @@ def save(path: Path, forecaster: Any) -> None:
         "conventions": _CONVENTIONS,
         "provenance": forecaster.provenance,
     }
+    if (harmonics := forecaster.harmonics) is not None:
+        header["climatology"] = {"start": harmonics.start, "end": harmonics.end, "months": harmonics.months}
     metadata = {"format": f"{_FORMAT_NAME} {FORMAT}", "version": version("simvp-climate")}
     metadata["forecaster"] = json.dumps(header)
     metadata["sha256"] = _checksum(metadata, tensors)
@@ -209,7 +217,7 @@ def _assemble(content: FileContent, device: str, builder: NetworkBuilder | None)
     units = tuple(header["units"])
     shape = (len(channels), arrays["latitude"].numel(), arrays["longitude"].numel())
     for name in arrays:
-        is_known = name in (*_STATISTICS, *_FIELDS) or name.startswith("network.")
+        is_known = name in (*_STATISTICS, *_FIELDS, "climatology") or name.startswith("network.")
         if not is_known or _NEW_IN.get(name, 1) > content.format:
             raise ValueError(f"format {content.format} has no tensor {name!r}")
     if isinstance(header["units"], str) or not all(
@@ -247,7 +255,9 @@ def _assemble(content: FileContent, device: str, builder: NetworkBuilder | None)
     network = _load_weights(network, weights).to(device=device).eval()
     to_channels_last(network)
     normalizer = Normalizer(channels=channels, units=units, **statistics)
-    return dict(task=task, network=network, normalizer=normalizer, provenance=dict(provenance), **fields)
+    harmonics = _read_harmonics(header, arrays.get("climatology"), statistics["mask"])
+    fields |= dict(provenance=dict(provenance), harmonics=harmonics)
+    return dict(task=task, network=network, normalizer=normalizer, **fields)
 
 
 def _read_model(content: FileContent) -> ModelConfig:
@@ -272,6 +282,23 @@ def _settings(content: FileContent, group: str, settings_type: type) -> dict:
     if missing := sorted(names - settings.keys() - defaults.keys()):
         raise ValueError(f"its {group} lacks {missing}, which have no default")
     return {**{name: default for name, default in defaults.items() if name in names}, **settings}
+
+
+def _read_harmonics(header: dict, coefficients: Tensor | None, mask: np.ndarray) -> Harmonics | None:
+    """Return the climatology in a file, if it has one, after checking it."""
+    if (coefficients is None) != ("climatology" not in header):
+        raise ValueError("its climatology must have both coefficients and a period")
+    if coefficients is None:
+        return None
+    values, shape = coefficients.numpy(), (len(NAMES), *mask.shape)
+    if values.shape != shape or values.dtype != np.float32:
+        raise ValueError(f"climatology is {values.shape} of {values.dtype}, but must be {shape} of float32")
+    if not np.array_equal(np.isfinite(values), np.broadcast_to(~mask, shape)):
+        raise ValueError("climatology must be finite outside of the mask, and only there")
+    start, end, months = (header["climatology"][name] for name in ("start", "end", "months"))
+    if not (isinstance(start, str) and isinstance(end, str) and set(months) <= set(range(1, 13)) and months):
+        raise ValueError(f"the period of its climatology, {start!r} to {end!r}, months {months!r}, is no period")
+    return Harmonics(values, start, end, tuple(months))
 
 
 def _check_arrays(task: Task, units: tuple, shape: tuple[int, int, int], arrays: dict[str, np.ndarray]) -> None:

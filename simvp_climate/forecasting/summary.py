@@ -6,6 +6,7 @@ import pandas as pd
 from torch import nn
 
 from simvp_climate.data.html_table import html_table
+from simvp_climate.data.windows import count_text
 from simvp_climate.processing.statistics import Normalizer
 
 _MAX_CHANNELS = 8  # listed in Jupyter
@@ -39,9 +40,10 @@ def html(forecaster: Any) -> str:
     task, provenance = forecaster.task, forecaster.provenance
     latitude, longitude = forecaster.latitude, forecaster.longitude
     config, versions = provenance.get("config", {}), provenance.get("versions", {})
-    training = f"{config.get('epochs', '?')} epochs, seed {config.get('seed', '?')}, {provenance.get('device', '')}"
+    epochs = count_text(len(provenance.get("epochs", ())), "epochs")
+    training = f"{epochs}, seed {config.get('seed', '?')}, {provenance.get('device', '')}"
     origin = f"{latitude[0]:g}, {longitude[0]:g}"
-    steps = f"{task.horizon} steps of {task.step} from {task.history} states"
+    steps = f"{count_text(task.horizon, 'steps')} of {task.step} from {count_text(task.history, 'states')}"
     rows = {
         "forecasts": f"{', '.join(task.forecast_variables)}: {steps}",
         "forcings": ", ".join(task.forcings),

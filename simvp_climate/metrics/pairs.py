@@ -87,30 +87,29 @@ def match(
     """
     stored = {name: baseline for name, baseline in (baselines or {}).items() if isinstance(baseline, xr.Dataset)}
     callables = {name: baseline for name, baseline in (baselines or {}).items() if name not in stored}
-    times = ("init_time", "lead_time", "valid_time", "time")
-    scalar_coords = {name: c for name, c in forecast.coords.items() if c.ndim == 0 and name not in times}
+    scalars = scalar_coords(forecast)
     forecast, valid_time = with_times(forecast)
     if not forecast.indexes["init_time"].is_monotonic_increasing:
         # Blocks of the bootstrap are neighboring initializations.
         order = np.argsort(forecast["init_time"].values, kind="stable")
         forecast, valid_time = forecast.isel(init_time=order), valid_time.isel(init_time=order)
     canonical = _canonicalize(forecast)
-    forecast, labels = canonical.dataset, dict(scalar_coords)
+    forecast, labels = canonical.dataset, dict(scalars)
     if "level" in forecast.dims:
         level = canonical.original[canonical.axes.level]
         labels["level"] = xr.Dataset(coords={"level": ("level", level.values, level.attrs)})["level"]
     if (member := find_member(truth)) is not None and truth.sizes[member] == 1:
         truth = truth.isel({member: 0}, drop=True)
     roles = {"the truth": truth} | ({} if climatology is None else {"the climatology": climatology})
-    aligned = {role: align(forecast, dataset, role, scalar_coords) for role, dataset in roles.items()}
+    aligned = {role: align(forecast, dataset, role, scalars) for role, dataset in roles.items()}
     for role, dataset in aligned.items():
         check_units(forecast, dataset, role)
     analysis = aligned.pop("the truth")
     _check_analysis(forecast, valid_time, truth, analysis)
     if event_frequency is not None:
         variables = forecast[[name for name in forecast.data_vars if name in event_frequency]]
-        aligned["the event frequency"] = align(variables, event_frequency, "the event frequency", scalar_coords)
-    stored = {name: _match_stored(forecast, baseline, scalar_coords, name) for name, baseline in stored.items()}
+        aligned["the event frequency"] = align(variables, event_frequency, "the event frequency", scalars)
+    stored = {name: _match_stored(forecast, baseline, scalars, name) for name, baseline in stored.items()}
 
     index = analysis.indexes["time"]
     valid_positions = index.get_indexer(valid_time.values.ravel()).reshape(valid_time.shape)  # -1 if missing
@@ -132,6 +131,12 @@ def match(
         init_positions=_fill(init_positions, init_positions >= 0) if callables else init_positions,
         complete=complete, groups=_group_pairs(by, valid_time, complete), labels=labels,
     )  # fmt: skip
+
+
+def scalar_coords(forecast: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Return the coordinates without a dimension that are no times, such as a level that was selected."""
+    times = ("init_time", "lead_time", "valid_time", "time")
+    return {str(name): c for name, c in forecast.coords.items() if c.ndim == 0 and name not in times}
 
 
 def check_plausible(forecast: xr.Dataset, truth: xr.Dataset, valid_time: xr.DataArray) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from simvp_climate.metrics.aggregation import Sums, equal_weights, join_groups, lay_out, weighted_sums
-from simvp_climate.metrics.baselines.simple_persistence import persistence as simple_persistence
+from simvp_climate.metrics.baselines.standard import standard_baselines
 from simvp_climate.metrics.categorical.seeps import seeps_pairs
 from simvp_climate.metrics.categorical.thresholds import check_frequency, event_metrics
 from simvp_climate.metrics.definitions import METRICS, Metric, concat, ratio
@@ -31,6 +31,7 @@ def score(
     truth: xr.Dataset,
     climatology: xr.Dataset | None = None,
     *,
+    train: xr.Dataset | None = None,
     baselines: Mapping[str, xr.Dataset | Callable] | None = None,
     metrics: Sequence[str] | None = None,
     regions: Regions = None,
@@ -58,7 +59,12 @@ def score(
         ensemble (dimension `number`, `realization` or `member`) is one system: metrics of ensembles score its members,
         all others its mean. A baseline with one member is a single forecast.
     climatology
-        As returned by `baselines.climatology`. None: no anomaly correlation, no activity, and no system "climatology".
+        As returned by `baselines.climatology`, or `Forecaster.climatology`. None: that of `train`; without it no
+        anomaly correlation, no activity, and no systems "climatology" and "anomaly persistence".
+    train
+        The training period, with the variables of the forecast, on its grid: adds every baseline that can be fitted,
+        "climatology" (unless given), "damped persistence" and "linear regression", each unless `baselines` has its
+        name. The fits take some seconds for years of data on a coarse grid.
     baselines
         More systems by name: forecasts as Datasets, with all inits and leads of the scored one (for example of another
         model, opened from a store of WeatherBench 2 with `open_dataset`), or functions that forecast from the state at
@@ -94,7 +100,7 @@ def score(
         More variables by name, from an eastward and a northward component each, {"wind10": ("u10", "v10")}: their rmse
         is the root mean square length of the error; other metrics are NaN.
     persistence
-        Whether persistence is scored.
+        Whether persistence is scored, and beside it "anomaly persistence" where a climatology holds the init times.
     allow_overlap
         Whether verified times may lie in the periods of climatologies, baselines and the calibration.
     bootstrap
@@ -117,7 +123,9 @@ def score(
     lacks an init or a lead; or if verified times lie in the period of the climatology, event frequency or a fit.
     """
     # 1. Resolve the arguments.
-    names = [*["persistence"] * persistence, *["climatology"] * (climatology is not None), *(baselines or {})]
+    climatology, added = standard_baselines(forecast, climatology, train, persistence, list(baselines or {}))
+    names = ["climatology"] * (climatology is not None) + [name for name in added if name != "persistence"]
+    names = [*["persistence"] * persistence, *names, *(baselines or {})]
     systems = _name_systems(str(forecast.attrs.get("system", "forecast")), names, calibrated is not None)
     vectors = vectors or {}
     available = {name: metric for name, metric in METRICS.items() if metric.fields or metric.grid_sums}
@@ -127,7 +135,7 @@ def score(
         event_frequency = check_frequency(event_frequency, thresholds, climatology, forecast)
 
     # 2. Match every forecast with its truth; refuse what does not apply or was fitted on verified times.
-    others = ({"persistence": simple_persistence} if persistence else {}) | dict(baselines or {})
+    others = added | dict(baselines or {})
     fits = ("the climatology for SEEPS", seeps_climatology), ("the calibration", calibrated)
     periods = {role: fit.attrs for role, fit in fits if fit is not None}
     pairs = match(

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from simvp_climate.data.files import check_parent, write_atomically
 from simvp_climate.data.grid import latitude_weights
-from simvp_climate.data.progress import tqdm
+from simvp_climate.data.progress import progress_bar
 from simvp_climate.plot import selection
 from simvp_climate.plot.colors import DIVERGING, check_colors, difference_scale, value_scale
 from simvp_climate.plot.map_axes import add_color_bar, create_maps, draw_cells, fit_height, shown_latitudes, user_maps
@@ -231,7 +231,7 @@ def animate(
         figure.set_layout_engine("none")  # the frames must not move
     film = animation.FuncAnimation(figure, draw, frames=len(leads), interval=1000 / frames_per_second, repeat=True)
     if path is not None:
-        with tqdm(total=len(leads), unit="frames", desc=Path(path).name, disable=not progress) as bar:
+        with progress_bar(len(leads), "frames", Path(path).name, shown=progress) as bar:
             options = {"writer": writer, "fps": frames_per_second, "progress_callback": lambda *_: bar.update()}
             write_atomically(Path(path), partial(film.save, **options))
     return film

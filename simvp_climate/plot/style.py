@@ -20,7 +20,11 @@ MAX_ROWS = 12
 LINE_STYLES = (
     ("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#56B4E9", "v"), ("#E69F00", "P")
 )  # fmt: skip
-BASELINE_STYLES = {"persistence": ("0.5", "x", "-"), "climatology": ("black", "", "--")}
+BASELINE_STYLES = {
+    "persistence": ("0.5", "x", "-"),
+    "anomaly persistence": ("0.5", "+", ":"),
+    "climatology": ("black", "", "--"),
+}
 
 
 def new_figure(width: float, height: float = 4.0) -> Figure:

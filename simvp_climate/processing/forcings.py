@@ -14,6 +14,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from simvp_climate.data.harmonics import year_fraction
+from simvp_climate.data.windows import count_text
+
 # built-in names of Task(forcings=...); any other name is a static field of the dataset
 FORCINGS = ("insolation", "time_of_day", "time_of_year", "coordinates")
 COORDINATE_CHANNELS = ("latitude_sin", "latitude_cos_longitude_cos", "latitude_cos_longitude_sin")
@@ -52,14 +55,14 @@ def longitude_harmonics(
     """
     is_monthly = isinstance(step, int)
     if "time_of_day" in names and (is_monthly or step % _DAY == pd.Timedelta(0)):
-        length = f"{step} months" if is_monthly else f"{step / _DAY:g} days"
+        length = count_text(step, "months") if is_monthly else count_text(step // _DAY, "days")
         raise ValueError(f"The forcing 'time_of_day' is constant with a step of {length}. Leave it out of forcings.")
     is_daily_mean = is_monthly or step >= _DAY
     latitude = np.deg2rad(np.asarray(latitude, np.float64))
     clock = xr.DataArray(times, dims="time").dt
     # phases in radians: of the day, 0 at midnight UTC at Greenwich; of the year, 0 at its start
     day = 2 * np.pi * (clock.hour * 3600 + clock.minute * 60 + clock.second).values / 86400
-    year = 2 * np.pi * _year_fraction(clock)
+    year = 2 * np.pi * year_fraction(clock)
     ones = np.ones_like(latitude)
     channels = []  # (3, time, latitude) each
     for name in names:
@@ -139,10 +142,4 @@ def _astronomical_days(times: pd.Index, clock: Any) -> np.ndarray:
     if clock.calendar in _REAL_CALENDARS:
         noon = times.date_type(2000, 1, 1, 12)
         return np.array([(time - noon).total_seconds() for time in times]) / 86400
-    return _MEAN_YEAR * _year_fraction(clock) - 0.5
-
-
-def _year_fraction(clock: Any) -> np.ndarray:
-    """Return the elapsed fraction of the year at each time, 0 to 1."""
-    seconds = (clock.hour * 3600 + clock.minute * 60 + clock.second).values
-    return (clock.dayofyear.values - 1 + seconds / 86400) / clock.days_in_year.values
+    return _MEAN_YEAR * year_fraction(clock) - 0.5

@@ -12,11 +12,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from simvp_climate.data import reader
 from simvp_climate.data.files import write_atomically
 from simvp_climate.data.reader import Channel, Request, Source
 from simvp_climate.data.variables import conversion, lookup
+from simvp_climate.processing.climatology import HarmonicSums, fits_in_memory
 
 _BLOCK_BYTES = 2**24  # of each of two blocks: one is read while the other is summed
 _CACHED_BYTES = 2**19  # summed at once: fits into the processor's cache
@@ -24,7 +26,7 @@ _CACHED_BYTES = 2**19  # summed at once: fits into the processor's cache
 _CHANGES, _CHANGED_CELLS = (100, 1000), 1000 * 32 * 64
 _LOG_METERS = 1e-5  # of water: a hundredth of a millimeter, below what counts as rain
 _SAMPLED = 4  # states of each series that are compared before cached statistics are used
-_CACHED_FIELDS = ("mean", "std", "change_std", "mask", "minimum", "maximum", "mean_field")
+_CACHED_FIELDS = ("mean", "std", "change_std", "mask", "minimum", "maximum", "mean_field", "harmonics")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +96,7 @@ class Statistics:
     minimum: np.ndarray  # smallest value, (channel,), in the units of the data
     maximum: np.ndarray
     mean_field: np.ndarray  # mean over time of each cell, as `mean`, (channel, latitude, longitude)
+    harmonics: np.ndarray  # of the climatology, as in `Harmonics`; empty if no times were given, or if too large
     digest: str  # other states have another
     incomplete: IncompleteCells | None = None  # if not None, nothing can be trained
 
@@ -102,7 +105,7 @@ class Statistics:
         fields = {
             name: getattr(self, name)[indices] for name in ("mean", "std", "mask", "minimum", "maximum", "mean_field")
         }
-        return replace(self, change_std=self.change_std[:, indices], **fields)
+        return replace(self, change_std=self.change_std[:, indices], harmonics=self.harmonics[:, indices], **fields)
 
 
 def resolve_log_scale_and_bounds(
@@ -133,23 +136,26 @@ def resolve_log_scale_and_bounds(
 
 def compute_statistics(
     sources: Sequence[Source], windows: Sequence[np.ndarray], weights: np.ndarray, history: int, log_scale: np.ndarray,
-    *, out: np.ndarray | None = None, use_cache: bool = True,
+    *, times: Sequence[pd.Index] | None = None, out: np.ndarray | None = None, use_cache: bool = True,
 ) -> Statistics:  # fmt: skip
     """Read every time that a window uses, once and in order, and return the statistics.
 
-    `windows` are positions in each source, (window, history + horizon); `weights` have mean one, (latitude,). The
+    `windows` are positions in each source, (window, history + horizon); `weights` have mean one, (latitude,). With the
+    `times` of each source, the statistics include the harmonics of a climatology. The
     states are kept in `out` if given, (used times of all series, channel, latitude, longitude), float32; otherwise
     statistics are loaded from the user's cache folder where it has them.
 
     Means and squares are summed over rows in float32, after a typical state was subtracted (the squares of geopotential
     would hide its variance), and over everything else in float64.
     """
-    path = _cache_path(sources, windows, weights, history, log_scale) if use_cache else None
+    path = _cache_path(sources, windows, weights, history, log_scale, times) if use_cache else None
     is_cached = path is not None and path.exists() and out is None
     if is_cached and (cached := load_cached(path, _sample_digest(sources, windows))) is not None:
         return cached
     sample = hashlib.sha256()
     sums = _Sums(sources[0].shape, weights, log_scale)
+    if times is not None and fits_in_memory(sources[0].shape):
+        sums.harmonics = HarmonicSums(sources[0].shape, times, windows)
     cells = sources[0].shape[1] * sources[0].shape[2]
     every = max(1, sum(map(len, windows)) // int(np.clip(_CHANGED_CELLS // cells, *_CHANGES)))
     windows_before, times_before = 0, 0
@@ -166,7 +172,7 @@ def compute_statistics(
         for start, with_overlap, block in _read_blocks(source, used, inits_and_leads, states_out):
             stop = start + len(block)
             sample.update(np.ascontiguousarray(block[chosen[(chosen >= start) & (chosen < stop)] - start]))
-            sums.add(block, series, used[start:stop])
+            sums.add(block, series, used[start:stop], start)
             # a window belongs to the block that its last state lies in
             ends_here = (inits_and_leads[:, -1] >= start) & (inits_and_leads[:, -1] < stop)
             sums.add_changes(inits_and_leads[ends_here], with_overlap, stop - len(with_overlap))
@@ -187,12 +193,16 @@ class _Sums:
         self.fields = np.zeros(shape)  # sums over time
         self.minimum, self.maximum = np.full(shape[0], np.inf), np.full(shape[0], -np.inf)
         self.changes: list[np.ndarray] = []
+        self.harmonics: HarmonicSums | None = None
         self.missing: IncompleteCells | None = None  # `count` is set at the end
         self.digest = hashlib.sha256()
         self.scratch = np.empty(max(_CACHED_BYTES // 4, shape[2]), dtype=np.float32)
 
-    def add(self, block: np.ndarray, series: int, times: np.ndarray) -> None:
-        """Add the states (time, channel, latitude, longitude) at some positions in time of a series."""
+    def add(self, block: np.ndarray, series: int, times: np.ndarray, start: int) -> None:
+        """Add the states (time, channel, latitude, longitude) at some positions in time of a series.
+
+        `start` is the number of states of the series that were added before.
+        """
         if self.origin is None:
             first = apply_log(block[:1], self.log_scale)[0]
             valid = np.isfinite(first)
@@ -218,6 +228,8 @@ class _Sums:
             self.fields[channel, row] += anomaly.sum(axis=0)
         if has_missing:
             self._count_missing(block, series, times)
+        if self.harmonics is not None:
+            self.harmonics.add(block, series, start, has_missing)
         # the sums of rows tell data apart at a tenth of the cost of hashing every value
         self.digest.update(np.concatenate([rows, squares], axis=1).tobytes())
         self.sum += (rows * self.weights).sum(axis=(0, 2))
@@ -277,7 +289,10 @@ class _Sums:
         change_std = np.maximum(np.sqrt(np.mean(self.changes, axis=0) / area), 1e-12)
         mean = mean + self.origin[:, 0, 0].astype(np.float64)
         mean_field = (self.fields / self.count + self.origin).astype(np.float32)
-        arrays = mean, np.sqrt(variance), change_std, mask, self.minimum, self.maximum, mean_field
+        harmonics = np.empty((0, *self.shape), np.float32)
+        if self.harmonics is not None:
+            harmonics = self.harmonics.coefficients(mask)
+        arrays = mean, np.sqrt(variance), change_std, mask, self.minimum, self.maximum, mean_field, harmonics
         return Statistics(*arrays, self.digest.hexdigest(), incomplete)
 
 
@@ -329,12 +344,14 @@ def _read_blocks(
 
 
 def _cache_path(
-    sources: Sequence[Source], windows: Sequence[np.ndarray], weights: np.ndarray, history: int, log_scale: np.ndarray
-) -> Path | None:
+    sources: Sequence[Source], windows: Sequence[np.ndarray], weights: np.ndarray, history: int, log_scale: np.ndarray,
+    times: Sequence[pd.Index] | None,
+) -> Path | None:  # fmt: skip
     identities = [reader.source_identity(source) for source in sources]
     if None in identities:
         return None
-    digest = hashlib.sha256(json.dumps([3, identities, history]).encode())
+    edges = None if times is None else [[str(time) for time in series[[0, -1]]] for series in times]
+    digest = hashlib.sha256(json.dumps([4, identities, history, edges]).encode())
     for array in (weights, log_scale, *windows):
         digest.update(np.ascontiguousarray(array))
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simvp_climate"

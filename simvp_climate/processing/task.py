@@ -10,7 +10,7 @@ import numpy as np
 
 from simvp_climate.data import variables as vocabulary
 from simvp_climate.data.html_table import html_table
-from simvp_climate.data.windows import parse_step
+from simvp_climate.data.windows import count_text, parse_step
 
 _MAX_STEPS = 10_000
 
@@ -90,8 +90,8 @@ class Task:
         levels = ", ".join(f"{level:g}" for level in self.levels or ())
         rows = {
             "forecast": ", ".join(self.forecast_variables) + (f" at {levels} hPa" if levels else ""),
-            "from": f"{self.history} states {self.step} apart",
-            "to": f"{self.horizon} steps of {self.step}",
+            "from": f"{count_text(self.history, 'states')} {self.step} apart" if self.history > 1 else "1 state",
+            "to": f"{count_text(self.horizon, 'steps')} of {self.step}",
             "forcings": ", ".join(self.forcings),
             "input only": ", ".join(self.inputs),
             "output only": ", ".join(self.diagnostics),

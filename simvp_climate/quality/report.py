@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from simvp_climate.data.html_table import html_table
+from simvp_climate.data.windows import count_text
 
 SEVERITIES = ("error", "warning", "note")
 IN_MEMORY = "a Dataset"  # the source in the summary where no path was given
@@ -91,8 +92,11 @@ class Report:
             for finding in self.findings
         )
         facts = html_table(f"check: {_headline(self)}", dict(_properties(self.summary)))
+        if not findings:
+            return facts
         meaning = f"<code>ds</code> is {html.escape(_meaning_of_ds(self))}, <code>sc</code> is simvp_climate."
-        return f"{facts}<div><table>{findings}</table><p>In the fixes {meaning}</p></div>"
+        end = f"<p>In the fixes {meaning}</p>" if any("ds" in finding.fix for finding in self.findings) else ""
+        return f"{facts}<div><table>{findings}</table>{end}</div>"
 
 
 @dataclass
@@ -229,7 +233,8 @@ def _properties(summary: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     if time := summary.get("time"):
         calendar = f"{time['calendar']} calendar" + (" (cftime)" if time["cftime"] else "")
         gaps = {0: "no gaps", 1: "1 gap"}.get(time["gaps"], f"{time['gaps']} gaps")
-        line = f"{time['name']}: {time['count']} times from {time['first']} to {time['last']}, step {time['step']}"
+        line = f"{time['name']}: {count_text(time['count'], 'times')} from {time['first']} to {time['last']}, "
+        line += f"step {time['step']}"
         yield "time", [f"{line}; {calendar}; {gaps}"]
     if shares := summary.get("missing"):
         incomplete = [f"{name} {100 * share:.3g} %" for name, share in shares.items() if share]
@@ -240,7 +245,7 @@ def _properties(summary: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
         free = "" if memory["free_bytes"] is None else f"; {format_bytes(memory['free_bytes'])} are free"
         yield "memory", [f"all states take {format_bytes(memory['states_bytes'])} as float32{free}"]
     if windows := summary.get("windows"):
-        lengths = f"{windows['history']} states in and {windows['horizon']} out, {windows['step']} apart"
+        lengths = f"{count_text(windows['history'], 'states')} in and {windows['horizon']} out, {windows['step']} apart"
         splits = ", ".join(f"{name} {count}" for name, count in windows["count"].items() if name != "all")
         yield "windows", [f"{windows['count']['all']} of {lengths}" + (f"; by split: {splits}" if splits else "")]
 

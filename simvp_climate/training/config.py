@@ -61,12 +61,21 @@ WEIGHT_DECAY = {"muon": 0.1, "adamw": 0.01, "adam": 0.0}
 _MEMBERS = 2
 _BOOLEAN = ("True or False", lambda value: isinstance(value, bool), None)
 # may be None
-_OPTIONAL = ("crps_share", "weight_decay", "gradient_clip", "lead_weights", "limit_train_batches", "patience")
+_OPTIONAL = (
+    "crps_share",
+    "weight_decay",
+    "gradient_clip",
+    "lead_weights",
+    "limit_train_batches",
+    "max_steps",
+    "patience",
+)
 _RULES: dict[str, _Rule] = {
     "epochs": _POSITIVE_INTEGER,
     "batch_size": _POSITIVE_INTEGER,
     "accumulate_grad_batches": _POSITIVE_INTEGER,
     "limit_train_batches": _integer("a positive integer, or None for all batches", lambda value: value >= 1),
+    "max_steps": _integer("a positive integer, or None for all epochs", lambda value: value >= 1),
     "optimizer": _one_of("muon", "adamw", "adam"),
     "learning_rate": _number("greater than 0", lambda value: value > 0),
     "schedule": _one_of(*_WARMUP),
@@ -122,6 +131,9 @@ class TrainConfig:
     limit_train_batches
         Batches in an epoch, each time a new random choice of the windows; `None` takes all of them. For data with so
         many windows that validation after each pass would come too seldom.
+    max_steps
+        Most steps of the whole run, for a try: as many epochs as they complete, or a part of one epoch. The schedule
+        and all shares are of these steps. `None`: all `epochs`.
     optimizer
         "muon": Muon (https://kellerjordan.github.io/posts/muon/), with 2.5 times the learning rate, for dense layers
         and convolutions (not depthwise ones) whose weights are a matrix of at least 16 rows and columns; AdamW for all
@@ -207,7 +219,7 @@ class TrainConfig:
     seed
         Of the initial weights, the order of the windows, the dropped blocks and the noise; below 2**32.
     progress
-        Show a progress bar.
+        Show a progress bar; without a terminal, in a log file, a line after every epoch and every minute.
 
     Raises
     ------
@@ -219,6 +231,7 @@ class TrainConfig:
     batch_size: int = 4
     accumulate_grad_batches: int = 1
     limit_train_batches: int | None = None
+    max_steps: int | None = None
     optimizer: str = "muon"
     learning_rate: float = 8e-3
     schedule: str = "cosine"

@@ -18,6 +18,7 @@ from simvp_climate.data.conventions import Canonical, canonicalize
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.data.windows import check_times, find_windows, shared_period
 from simvp_climate.forecasting.forecaster import Forecaster
+from simvp_climate.processing.climatology import Harmonics, describe_harmonics
 from simvp_climate.processing.forcings import static_names
 from simvp_climate.processing.statistics import Normalizer, Statistics, compute_statistics, resolve_log_scale_and_bounds
 from simvp_climate.processing.task import Task
@@ -125,6 +126,10 @@ class Split:
         settings = {"batch_size": config.batch_size // fabric.world_size, "seed": config.seed, "shuffle": shuffle}
         return loader.WindowStream(self.sources, self.windows, plan=self.plan, states=self.states, **settings, **ranks)
 
+    def climatology(self) -> Harmonics | None:
+        """Return the climatology of these states; None if it is too large to be kept."""
+        return describe_harmonics(self.statistics.harmonics, [each.times for each in self.series], self.windows)
+
     def check_unchanged(self) -> None:
         """Raise ValueError if the store changed since its statistics were computed."""
         for index, (source, identity) in enumerate(zip(self.sources, self.identities, strict=True)):
@@ -154,7 +159,10 @@ def read_split(
         plan = fabric.broadcast(loader.choose_plan(sources, windows, batch, config.memory, share))
     identities = [reader.source_identity(source) if plan.mode == "stream" else None for source in sources]
     states = loader.allocate(sources, windows) if plan.mode == "memory" else None
-    statistics = compute_statistics(sources, windows, setup.weights, history, setup.log_scale, out=states)
+    # the climatology is of the training period
+    times = [each.times for each in series] if name == "dataset" else None
+    arguments = sources, windows, setup.weights, history, setup.log_scale
+    statistics = compute_statistics(*arguments, times=times, out=states)
     rules.raise_first(rules.incomplete_values(statistics, [each.canonical for each in series], sources))
     inits = inits[0].append(inits[1:])
     return Split(name, period, series, sources, windows, inits, plan, statistics, states, identities)

@@ -19,7 +19,6 @@ from lightning_fabric.plugins import Precision
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from simvp_climate.data.progress import tqdm
 from simvp_climate.networks.simvp_sphere import is_of_noise
 from simvp_climate.processing import tensors
 from simvp_climate.training import checkpoint, distributed, memory
@@ -29,6 +28,7 @@ from simvp_climate.training.datasets import Split
 from simvp_climate.training.loader import Batch
 from simvp_climate.training.loss import ENSEMBLE_ERRORS, Loss
 from simvp_climate.training.muon import Muon
+from simvp_climate.training.progress import TrainingProgress
 from simvp_climate.training.signals import Stop
 
 LOSS_CHECK_EVERY = 10  # batches; each check of the loss synchronizes the GPU
@@ -48,7 +48,7 @@ class TrainingLoop:
         self.fabric, self.config, self.loss, self.run, self.stop = fabric, config, loss, run, stop
         self.train_split, self.valid_split = splits[0], splits[1] if splits[1:] else None
         self.stream = self.train_split.stream(config, fabric)
-        self.batches = _count_batches(config, len(self.stream), self.stream.count)
+        self.epochs, self.batches = _count_epochs_and_batches(config, len(self.stream), self.stream.count)
         memory.check_step(network, config, self.stream.batch_size, loss.max_leads, loss.area_CHW.shape[-2:], fabric)
         if fabric.device.type == "cpu":
             memory.reuse_freed_memory()
@@ -67,7 +67,7 @@ class TrainingLoop:
         sizes = torch.tensor(own_sizes, dtype=torch.float64, device=fabric.device)
         self.sizes = distributed.total(fabric, sizes).cpu().numpy()
         self.steps_per_epoch = -(-self.batches // config.accumulate_grad_batches)
-        self.total_steps = self.steps_per_epoch * config.epochs
+        self.total_steps = self.steps_per_epoch * self.epochs
         self.rollout_start = self.total_steps
         if config.rollout > 1:
             self.rollout_start -= max(1, round(config.rollout_share * self.total_steps))
@@ -96,9 +96,10 @@ class TrainingLoop:
         patience_start = max(starts)
         windows = int(self.sizes.sum())  # in an epoch
         trained = len(records) * windows + int(self.sizes[: len(self.state.losses.values)].sum())
-        shown, total = self.config.progress and self.fabric.is_global_zero, windows * self.config.epochs
-        with tqdm(total=total, initial=trained, unit="windows", disable=not shown) as self.bar:
-            for epoch in range(len(records), self.config.epochs):
+        shown = self.config.progress and self.fabric.is_global_zero
+        show = self.epochs, windows, trained, self.loss, self.run.directory, shown
+        with TrainingProgress(*show) as self.progress:
+            for epoch in range(len(records), self.epochs):
                 if _out_of_patience(records, self.config.patience, patience_start):
                     break
                 self.epoch = epoch
@@ -158,7 +159,7 @@ class TrainingLoop:
                 # Fabric averages gradients over the processes: undo its division by their number
                 fabric.backward(loss * (len(batch.windows) * fabric.world_size / windows))
             self.state.losses.add(loss, leads, members, after_warmup=step >= config.warmup * self.total_steps)
-            self.bar.update(int(self.sizes[index]))
+            self.progress.update(int(self.sizes[index]))
         if config.loss == "crps" and not members:
             # else AdamW would count these steps, and its first ones with noise would be too large
             for weight in self.noise_weights:
@@ -181,7 +182,7 @@ class TrainingLoop:
             windows = ", ".join(map(str, inits[:4])) + (f" and {len(inits) - 4} more" if len(inits) > 4 else "")
             message = f"the loss became {value:.4g} {self._position()}, in the windows initialized at {windows}"
             raise FloatingPointError(message + self._hint())
-        self.bar.set_postfix_str(_progress_text(losses.values[-1], self.state.records, self.loss))
+        self.progress.set_loss(losses.values[-1], self.state.records)
         if log:
             self.fabric.log_dict({"running_loss": losses.values[-1]}, step=step + 1)
         if save or stop:
@@ -217,6 +218,7 @@ class TrainingLoop:
         state.losses.values = []
         self._save()
         checkpoint.write_curve(self.run, state.records, {"windows_per_second": state.speeds})
+        self.progress.finish_epoch(record)
         self.fabric.log_dict({**record, "windows_per_second": windows_per_second}, step=epoch * self.steps_per_epoch)
         if distributed.any_of(self.fabric, self.stop.asked is not None):
             self._leave()
@@ -302,8 +304,8 @@ class TrainingLoop:
     def _position(self) -> str:
         """Return how far the run has come, for messages."""
         if len(self.state.records) > self.epoch:
-            return f"after epoch {self.epoch + 1} of {self.config.epochs}"
-        return f"in epoch {self.epoch + 1} of {self.config.epochs}, after step {self.step} of {self.steps_per_epoch}"
+            return f"after epoch {self.epoch + 1} of {self.epochs}"
+        return f"in epoch {self.epoch + 1} of {self.epochs}, after step {self.step} of {self.steps_per_epoch}"
 
     def _hint(self) -> str:
         """Return what to change when numbers explode, for messages."""
@@ -440,6 +442,15 @@ class StepPacer:
         return check, save, stop
 
 
+def _count_epochs_and_batches(config: TrainConfig, available: int, windows: int) -> tuple[int, int]:
+    """Return the number of epochs, and of batches in each: as set, or as many as `max_steps` allows."""
+    batches, accumulated = _count_batches(config, available, windows), config.accumulate_grad_batches
+    steps = -(-batches // accumulated)
+    if config.max_steps is None or config.max_steps >= steps * config.epochs:
+        return config.epochs, batches
+    return max(1, config.max_steps // steps), min(batches, config.max_steps * accumulated)
+
+
 def _count_batches(config: TrainConfig, available: int, windows: int) -> int:
     """Return the number of batches in an epoch; ValueError if a limit has no effect or a step takes more of them."""
     limit, accumulated = config.limit_train_batches, config.accumulate_grad_batches
@@ -522,15 +533,3 @@ def _out_of_patience(records: list[dict], patience: int | None, first_epoch: int
         return False
     best = int(np.argmin([record["valid_loss"] for record in records]))
     return len(records) - 1 - max(best, first_epoch - 1) >= patience
-
-
-def _progress_text(loss: float, records: list[dict], loss_function: Loss) -> str:
-    """Return the loss, and the last validation error of up to three channels, for the progress bar."""
-    texts = [f"loss {loss:.4g}"]
-    if records and "valid_loss" in records[-1]:
-        last = max(lead for lead, _ in loss_function.columns)
-        for channel, units in enumerate(loss_function.units[:3]):
-            name = loss_function.columns[last, channel]
-            label = name.removeprefix("valid_rmse_").replace("_", " ")
-            texts.append(f"{label} {records[-1][name]:.4g} {units}".strip())
-    return ", ".join(texts)

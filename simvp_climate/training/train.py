@@ -31,8 +31,8 @@ _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 def train(
     task: Task, dataset: xr.Dataset | Sequence[xr.Dataset], *, valid: xr.Dataset | Sequence[xr.Dataset] | None,
     model: ModelConfig | NetworkBuilder | None = None, config: TrainConfig | None = None,
-    directory: str | os.PathLike | None = None, start_from: Forecaster | None = None, logger: Logger | None = None,
-    device: str = "auto",
+    directory: str | os.PathLike | None = None, start_from: Forecaster | str | os.PathLike | None = None,
+    logger: Logger | None = None, device: str = "auto",
 ) -> Forecaster:  # fmt: skip
     """Train a network on a dataset and return the forecaster.
 
@@ -74,10 +74,11 @@ def train(
         been stopped (to the last bit on a CPU with the same number of threads); with other arguments it raises. One
         process at a time. `training_curve.csv` there has a row for each epoch, `forecaster.safetensors` is the result.
     start_from
-        A forecaster to fine-tune, whose network and weights the run starts with. For the same task, grid and units it
-        also keeps the statistics, mask and static fields. The task may have other variables, levels or forcings, and
-        the data another grid: `TrainConfig.statistics` then chooses the statistics. Inputs and outputs are matched by
-        name and level: shared ones keep their weights, a printed sentence lists the new ones, whose weights are random.
+        A forecaster to fine-tune, or the path of its file: the run starts with its network and weights. For the same
+        task, grid and units it also keeps the statistics, mask and static fields. The task may have other variables,
+        levels or forcings, and the data another grid: `TrainConfig.statistics` then chooses the statistics. Inputs and
+        outputs are matched by name and level: shared ones keep their weights, a printed sentence lists the new ones,
+        whose weights are random.
     logger
         Any logger of Lightning Fabric (`lightning_fabric.loggers`): receives the columns of the training curve after
         every epoch, and `running_loss` every 50 steps. A resumed run may log the steps after the saved state twice.
@@ -113,6 +114,9 @@ def train(
         The step is finished and the state saved first, unless Ctrl-C comes twice.
     """
     config = config or TrainConfig()
+    if isinstance(start_from, str | os.PathLike):
+        builder = model if callable(model) else None
+        start_from = Forecaster.load(start_from, device, compile=False, network=builder)
     arguments = {"task": task, "model": model, "config": config, "start_from": start_from, "logger": logger}
     _check_arguments({**arguments, "valid": valid, "directory": directory}, config)
     model = transfer.match_noise(transfer.choose_model(model, start_from), config.loss)
@@ -158,7 +162,8 @@ def train(
                 planned = _plan_network(model, shape, config, fabric)  # the parts of `network` stay in the processes
                 network = planned.to_empty(device=fabric.device).to(memory_format=torch.channels_last)
                 network.load_state_dict(distributed.gather(loop.state.selected))
-        forecaster = Forecaster(task, network.eval(), normalizer, *grid, statics, provenance)
+        climatology = splits[0].climatology()
+        forecaster = Forecaster(task, network.eval(), normalizer, *grid, statics, provenance, climatology)
         checkpoint.save_forecaster(run, forecaster)
         return forecaster
 
@@ -169,7 +174,7 @@ def _check_arguments(arguments: dict, config: TrainConfig) -> None:
         ("task", Task, "Task(...)"),
         ("model", ModelConfig | Callable | None, "SimVPSphereConfig(...), or a function that builds a network"),
         ("config", TrainConfig, "TrainConfig(...)"),
-        ("start_from", Forecaster | None, "Forecaster, Forecaster.load(path)"),
+        ("start_from", Forecaster | None, "Forecaster, or the path of its file"),
         ("logger", Logger | None, "logger of lightning_fabric.loggers"),
     ):
         if not isinstance(arguments[name], expected):

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simvp_climate import plot
+from simvp_climate.data import progress
 from simvp_climate.data.opening import open_dataset
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.metrics.score import score
@@ -595,3 +596,13 @@ def test_jupyter_shows_the_training_of_a_forecaster(forecaster):
         f"t2m 6h: {best['valid_rmse_t2m_6h']:.4g} K",
     ):
         assert text in page
+
+
+@pytest.mark.parametrize("progress_shown", [True, False])
+def test_progress_counts_the_forecasts(forecaster, monkeypatch, capsys, progress_shown):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0)
+    forecasts = forecaster(waves(), every="12h", progress=progress_shown)
+    lines = capsys.readouterr().err.splitlines()
+    count = forecasts.sizes["init_time"]
+    assert bool(lines) == progress_shown
+    assert not lines or lines[-1].startswith(f"{count} of {count} forecasts, ")

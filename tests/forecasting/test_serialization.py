@@ -69,8 +69,8 @@ def test_every_new_setting_has_a_default_for_older_files():
 
 
 def test_a_newer_format_asks_for_an_upgrade(path, tmp_path):
-    newer = edit(path, tmp_path / "f", lambda m, h, t: m.update(format="simvp_climate forecaster 5", version="9"))
-    with pytest.raises(ValueError, match=r"/f'.* newer simvp_climate \(9, format 5\).*pip install -"):
+    newer = edit(path, tmp_path / "f", lambda m, h, t: m.update(format="simvp_climate forecaster 6", version="9"))
+    with pytest.raises(ValueError, match=r"/f'.* newer simvp_climate \(9, format 6\).*pip install -"):
         Forecaster.load(newer)
 
 
@@ -94,7 +94,7 @@ def test_every_changed_byte_is_detected(path, tmp_path):
     whole = path.read_bytes()
     header = int.from_bytes(whole[:8], "little")
     positions = {0, 1, 7, 8, 9, 8 + header - 1, 8 + header, len(whole) // 2, len(whole) - 1}
-    positions |= {whole.index(text) + 1 for text in (b"format", b"forecaster 4", b"sha256", b"version", b"t2m", b"F32")}
+    positions |= {whole.index(text) + 1 for text in (b"format", b"forecaster 5", b"sha256", b"version", b"t2m", b"F32")}
     positions |= {whole.index(b"__metadata__") + 3, *np.random.default_rng(0).integers(0, len(whole), 60).tolist()}
     for position in sorted(positions):
         for bit in (1, 32):
@@ -164,6 +164,14 @@ def test_an_edit_that_leaves_the_checksum_is_detected(path, tmp_path, change, me
         (lambda m, h, t: t.update(std=t["std"][:1].clone()), r"std has the shape \(1,\).* \(2,\)"),
         (lambda m, h, t: t.update(latitude=t["latitude"].flip(0)), "latitude must be ascending"),
         (lambda m, h, t: t["latitude"].add_(30), "latitude must be .* within -90 and 90"),
+        (lambda m, h, t: t.pop("climatology"), "climatology must have both coefficients and a period"),
+        (lambda m, h, t: h.pop("climatology"), "climatology must have both coefficients and a period"),
+        (
+            lambda m, h, t: t.update(climatology=t["climatology"][:3].clone()),
+            r"climatology is \(3, 2, 8, 16\) of float32, but must be \(9, 2, 8, 16\)",
+        ),
+        (lambda m, h, t: t["climatology"][0, 0, 0].fill_(np.nan), "climatology must be finite outside of the mask"),
+        (lambda m, h, t: h["climatology"].update(months=[13]), r"months \[13\], is no period"),
         (lambda m, h, t: t["mask"].fill_(True), "mask must be .* unmasked cell"),
         (lambda m, h, t: h["channels"][0].__setitem__(0, "q"), r"channels \['q', 't2m'\] must be .* task"),
         (lambda m, h, t: h["model"].update(hidden_time=10**5), r"has the shape .* model .*100000"),

@@ -1,11 +1,16 @@
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
-from factories import red_noise
+from factories import red_noise, two_cells
 
 from simvp_climate.metrics.baselines.climatologies import climatology, climatology_at
 from simvp_climate.metrics.baselines.simple_persistence import persistence
-from simvp_climate.metrics.baselines.statistical import fit_damped_persistence, fit_linear_regression
+from simvp_climate.metrics.baselines.statistical import (
+    AnomalyPersistence,
+    fit_damped_persistence,
+    fit_linear_regression,
+)
 from simvp_climate.metrics.deterministic import rmse
 
 
@@ -161,3 +166,19 @@ class TestLinearRegression:
             fit_linear_regression(ds, flat_climatology(ds), LEADS, modes=100)
         with pytest.raises(ValueError, match="ridge=-1"):
             fit_linear_regression(ds, flat_climatology(ds), LEADS, modes=3, ridge=-1)
+
+
+def test_anomaly_persistence_by_hand():
+    """The climatology of the first month is 10, of the second 20: 13 in the first is 23 in the second."""
+    times = pd.date_range("2001-01-01", periods=3, freq="MS", unit="ns")
+    ds = two_cells(times, [13.0, 21.0, 30.0], factors=(1.0, 2.0))
+    months = xr.DataArray([10.0, 20.0, 30.0], {"month": [1, 2, 3]}, dims="month")
+    factor = xr.DataArray([1.0, 2.0], dims="latitude")
+    cells = (months * factor).expand_dims(longitude=[5.0], axis=2).assign_coords(latitude=[0.0, 10.0])
+    climatology = cells.to_dataset(name="t2m")
+    climatology["t2m"].attrs["units"] = "K"
+    leads = xr.DataArray([1, 2], dims="lead_time", attrs={"units": "months"})
+    forecast = AnomalyPersistence(climatology)(ds, ds["time"][:1], leads)
+    np.testing.assert_allclose(forecast["t2m"].values[0, :, :, 0], [[23, 46], [33, 66]])
+    assert forecast["t2m"].dims == ("init_time", "lead_time", "latitude", "longitude")
+    assert forecast.attrs["system"] == "anomaly persistence" and forecast["t2m"].attrs["units"] == "K"

@@ -1,15 +1,20 @@
 import numpy as np
+import pandas as pd
 import pytest
 import scores as peer
 import xarray as xr
 from arch.bootstrap import MovingBlockBootstrap
-from factories import noisy_forecast, rain, weather
+from factories import noisy_forecast, rain, red_noise, two_cells, weather
 from scores.probability import crps_for_ensemble
 
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.metrics.baselines.climatologies import climatology, climatology_at
 from simvp_climate.metrics.baselines.simple_persistence import persistence
-from simvp_climate.metrics.baselines.statistical import fit_damped_persistence, fit_linear_regression
+from simvp_climate.metrics.baselines.statistical import (
+    AnomalyPersistence,
+    fit_damped_persistence,
+    fit_linear_regression,
+)
 from simvp_climate.metrics.categorical.seeps import seeps, seeps_climatology
 from simvp_climate.metrics.categorical.thresholds import brier, event_frequency, frequency_bias
 from simvp_climate.metrics.deterministic import activity, rmse, wind_vector_rmse
@@ -836,3 +841,80 @@ def test_a_height_without_units_is_no_pressure_and_empty_selections_are_named():
     times[1] = np.datetime64("NaT")
     with pytest.raises(ValueError, match=r"1 of 4 init_times of the forecast are missing .* forecast = forecast.isel"):
         score(forecast.drop_vars("valid_time", errors="ignore").assign_coords(init_time=times), truth)
+
+
+class TestBaselinesOfTrainingData:
+    """`score(train=...)` fits all baselines."""
+
+    ALL = ("persistence", "climatology", "anomaly persistence", "damped persistence", "linear regression")
+
+    @pytest.fixture
+    def data(self):
+        ds = red_noise(times=2200)  # a year and a half
+        train, test = ds.isel(time=slice(0, 1800)), ds.isel(time=slice(1800, None))
+        return persistence(test, test.time[:-8:4], ["6h", "24h"]).assign_attrs(system="mine"), test, train
+
+    def test_they_are_those_fitted_by_hand(self, data):
+        forecast, test, train = data
+        scores = score(forecast, test, train=train, bootstrap=None)
+        assert scores.system.values.tolist() == ["mine", *self.ALL]
+        normal = climatology(train)
+        fits = {
+            "anomaly persistence": AnomalyPersistence(normal),
+            "damped persistence": fit_damped_persistence(train, normal, forecast.lead_time),
+            "linear regression": fit_linear_regression(train, normal, forecast.lead_time),
+        }
+        expected = score(forecast, test, normal, baselines=fits, bootstrap=None)
+        xr.testing.assert_allclose(scores, expected)
+        # noise with 0.8 left after a step: damping helps
+        rmse = scores.t2m.sel(metric="rmse", lead_time=pd.Timedelta("24h"))
+        assert rmse.sel(system="damped persistence") < rmse.sel(system="climatology") < rmse.sel(system="persistence")
+
+    def test_a_baseline_of_the_user_stands_in_for_the_fitted_one(self, data):
+        forecast, test, train = data
+        mine = {"damped persistence": forecast, "linear regression": forecast, "other": forecast}
+        scores = score(forecast, test, train=train, baselines=mine, bootstrap=None, metrics=["rmse"])
+        systems = ["mine", "persistence", "climatology", "anomaly persistence", *mine]
+        assert scores.system.values.tolist() == systems
+        rmse = scores.t2m.sel(metric="rmse")
+        np.testing.assert_array_equal(rmse.sel(system="damped persistence"), rmse.sel(system="mine"))
+
+    def test_more_variables_and_levels_in_the_training_data_are_left_out(self, data):
+        forecast, test, train = data
+        more = train.assign(z=train.t2m * 2)
+        scores = score(forecast, test, train=more, bootstrap=None, metrics=["rmse"])
+        xr.testing.assert_allclose(scores, score(forecast, test, train=train, bootstrap=None, metrics=["rmse"]))
+
+    def test_verified_times_must_not_be_trained_on(self, data):
+        forecast, test, train = data
+        with pytest.raises(ValueError, match="verified times lie in it"):
+            score(forecast, test, train=xr.concat([train, test], "time"))
+
+    def test_without_persistence_no_anomaly_persistence(self, data):
+        forecast, test, train = data
+        scores = score(forecast, test, climatology(train), persistence=False, bootstrap=None)
+        assert scores.system.values.tolist() == ["mine", "climatology"]
+
+    def test_a_climatology_of_the_valid_times_alone_gives_no_anomaly_persistence(self, data):
+        forecast, test, train = data
+        first = forecast.isel(init_time=[0])
+        days = np.unique(first.valid_time.dt.dayofyear)
+        hours = np.setdiff1d(np.unique(first.valid_time.dt.hour), first.init_time.dt.hour)
+        normal = climatology(train).sel(dayofyear=days, hour=hours)
+        scores = score(first.isel(lead_time=[0]), test, normal, bootstrap=None)
+        assert scores.system.values.tolist() == ["mine", "persistence", "climatology"]
+
+    def test_a_season_makes_raw_persistence_a_straw_man(self):
+        times = pd.date_range("1981-01-01", periods=240, freq="MS", unit="ns")
+        season = 10 * np.cos(2 * np.pi * np.arange(240) / 12)
+        random = np.random.default_rng(0)
+        ds = two_cells(times, season, factors=(1.0, 1.0))
+        ds = ds + 0.5 * random.normal(size=(240, 2, 1))
+        ds["t2m"].attrs["units"] = "K"
+        train, test = ds.isel(time=slice(0, 180)), ds.isel(time=slice(180, None))
+        leads = xr.DataArray([6], dims="lead_time", attrs={"units": "months"})
+        forecast = persistence(test, test.time[:40], leads).assign_attrs(system="mine")
+        rmse = score(forecast, test, train=train, bootstrap=None).t2m.sel(metric="rmse").squeeze("lead_time")
+        # raw: 20 |cos| at half a year, so 14.1; anomalies: 0.5 * sqrt(2)
+        assert float(rmse.sel(system="persistence")) == pytest.approx(14.1, abs=0.8)
+        assert float(rmse.sel(system="anomaly persistence")) == pytest.approx(0.71, abs=0.12)

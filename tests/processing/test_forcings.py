@@ -219,7 +219,7 @@ def test_distant_times_do_not_overflow():
     assert np.isfinite(pole).all()
 
 
-@pytest.mark.parametrize(("step", "length"), [(MONTH, "1 months"), (DAY, "1 days"), (5 * DAY, "5 days")])
+@pytest.mark.parametrize(("step", "length"), [(MONTH, "1 month"), (DAY, "1 day"), (5 * DAY, "5 days")])
 def test_time_of_day_with_steps_of_whole_days_raises(step, length):
     with pytest.raises(ValueError, match=f"'time_of_day' is constant with a step of {length}"):
         longitude_harmonics(["time_of_day"], times("2001-01-01"), [0], step)

@@ -473,7 +473,7 @@ STATIC = waves().assign(
         (["names"], "6h", "forcing-unknown", "must hold real numbers", 'astype("float32")'),
         (["sst"], "6h", "forcing-changes", "dimensions time", 'ds["sst"] = ds["sst"].isel(time=0, drop=True)'),
         (["land"], "6h", "forcing-missing", "64 of 128 cells", 'ds["land"] = ds["land"].fillna(0)'),
-        (["time_of_day"], "1D", "forcing-time-of-day", "a step of 1 days", "Leave it out of forcings"),
+        (["time_of_day"], "1D", "forcing-time-of-day", "a step of 1 day", "Leave it out of forcings"),
         (["insolation", "time_of_day"], "2D", "forcing-time-of-day", "2 days", "Leave it out"),
     ],
 )

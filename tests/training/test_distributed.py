@@ -89,6 +89,7 @@ def run(
         capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert bool(done.returncode) == bool(stop), done.stderr
+    assert "distributed_backend" not in done.stderr, "no banner of Fabric"
     if stop == "epoch":
         # the processes agree on the step, which may be a later one
         steps = re.findall(r"training stopped by .* in epoch 1 of 2, after step (\d) of", done.stderr)

@@ -1,13 +1,14 @@
 """Epochs of some batches only: which windows they take, and that nothing else changes."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 import torch
 from factories import STREAMED, assert_same_weights, quick, run, stored, waves
 
-from simvp_climate.training import checkpoint, loader, loop
+from simvp_climate.training import checkpoint, loader, loop, progress
 
 WINDOWS = 27  # of 30 states; batches of 7, 7, 7 and 6
 
@@ -90,14 +91,16 @@ def test_stopped_within_a_limited_epoch_it_resumes_exactly(tmp_path, monkeypatch
 
 def test_progress_counts_the_windows_of_limited_epochs(monkeypatch):
     bars = []
-    original = loop.tqdm
+    original = progress.progress_bar
 
-    def tqdm(**arguments):
-        bars.append(original(**{**arguments, "disable": False}))
+    def progress_bar(*arguments, **settings):
+        bars.append(original(*arguments, **settings))
         return bars[-1]
 
-    monkeypatch.setattr(loop, "tqdm", tqdm)
-    run(config=quick(epochs=2, limit_train_batches=3))
+    monkeypatch.setattr(progress, "progress_bar", progress_bar)
+    monkeypatch.setattr(progress, "draws_bars", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    run(config=quick(epochs=2, limit_train_batches=3, progress=True))
     assert (bars[0].total, bars[0].n) == (42, 42)
 
 
@@ -125,3 +128,20 @@ def test_runs_saved_before_the_setting_existed_resume(tmp_path):
 def test_a_limit_without_effect_is_an_error(changes, message):
     with pytest.raises(ValueError, match=message):
         run(config=quick(**changes))
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "trained"),
+    [(3, 1, 3), (4, 1, 4), (7, 1, 4), (9, 2, 8), (12, 3, 12), (100, 3, 12)],
+)
+def test_a_run_of_limited_steps_is_of_whole_epochs_or_a_part_of_one(monkeypatch, steps, epochs, trained):
+    forecaster, batches = trained_windows(monkeypatch, config=quick(epochs=3, max_steps=steps))  # four steps each
+    assert (len(forecaster.provenance["epochs"]), len(batches)) == (epochs, trained)
+    # the schedule is of these steps: one of warm-up, then half a cosine to zero
+    rate = 1e-3 * 0.5 * (1 + np.cos(np.pi * (trained - 2) / (trained - 1)))
+    assert forecaster.provenance["epochs"][-1]["learning_rate"] == pytest.approx(rate)
+
+
+def test_a_step_of_several_batches_counts_once(monkeypatch):
+    _, batches = trained_windows(monkeypatch, config=quick(max_steps=1, accumulate_grad_batches=3))
+    assert len(batches) == 3

@@ -2,7 +2,9 @@
 
 import dataclasses
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ from lightning_fabric.loggers import CSVLogger
 from simvp_climate.metrics.deterministic import rmse
 from simvp_climate.networks.simvp_v2 import SimVPv2
 from simvp_climate.processing.task import Task
-from simvp_climate.training import checkpoint, loop
+from simvp_climate.training import checkpoint, loop, progress
 from simvp_climate.training.loss import Loss
 
 
@@ -247,12 +249,33 @@ def test_a_logger_of_fabric_gets_the_training_curve(tmp_path):
         run(logger="tensorboard")
 
 
-def test_the_progress_bar_shows_loss_error_and_speed(capsys, monkeypatch):
+def test_the_progress_bar_shows_loss_the_last_error_and_speed(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    run(valid=waves(times=12, start="2001-03-01"), config=quick(epochs=2, progress=True))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    forecaster = run(valid=waves(times=12, start="2001-03-01"), config=quick(epochs=2, progress=True))
     last = capsys.readouterr().err.strip().split("\r")[-1]
     assert "54/54" in last and "windows/s" in last
-    assert re.search(r"loss [\d.]+, z500 12h [\d.]+ m2 s-2, t2m 12h [\d.]+ K", last)
+    record = forecaster.provenance["epochs"][-1]  # of the second epoch, whose validation comes after its last step
+    errors = f"z500 12h {record['valid_rmse_z500_12h']:.4g} m2 s-2, t2m 12h {record['valid_rmse_t2m_12h']:.4g} K"
+    assert f"loss {record['loss']:.4g}, {errors}" in last
+
+
+def test_a_log_has_a_line_per_epoch_and_per_minute(capsys, monkeypatch, tmp_path):
+    minutes = iter(range(1000))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 61.0 * next(minutes)))
+    monkeypatch.setattr(loop, "LOSS_CHECK_EVERY", 1)
+    settings = dict(valid=waves(times=12, start="2001-03-01"), directory=tmp_path / "run")
+    forecaster = run(config=quick(epochs=2, progress=True), **settings)
+    output = capsys.readouterr().err
+    assert "\r" not in output
+    lines = output.splitlines()
+    for record in forecaster.provenance["epochs"]:
+        (line,) = [line for line in lines if line.startswith(f"epoch {record['epoch']} of 2: ")]
+        assert f"loss {record['loss']:.4g}, validation loss {record['valid_loss']:.4g}, z500 12h " in line
+        assert " windows/s" in line and line.endswith(f"saved in {str(tmp_path / 'run')!r}")
+        assert (" left" in line) == (record["epoch"] == 1)
+        within = [line for line in lines if line.startswith(f"epoch {record['epoch']} of 2, ")]
+        assert within and all(re.search(r"\d %: loss [\d.]+; [\d.]+ windows/s, .* left$", line) for line in within)
 
 
 def test_a_nan_validation_loss_is_an_error(monkeypatch):

@@ -169,7 +169,9 @@ def test_wrong_step_grid_and_overlap_are_refused():
         train(TASK, ds, valid=None, device=["cpu"])
     with pytest.raises(ValueError, match="config is a dict: give a TrainConfig"):
         run(ds, config={"epochs": 3})
-    with pytest.raises(ValueError, match=r"start_from is a str: give a Forecaster, Forecaster.load\(path\)"):
+    with pytest.raises(ValueError, match="start_from is a dict: give a Forecaster, or the path of its file"):
+        run(ds, start_from={})
+    with pytest.raises(FileNotFoundError, match="f.safetensors"):
         run(ds, start_from="f.safetensors")
     with pytest.raises(ValueError, match="device='gpu' is not available.* 'auto'"):
         train(TASK, ds, valid=None, device="gpu")

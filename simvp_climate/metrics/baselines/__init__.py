@@ -3,11 +3,15 @@
 from simvp_climate.metrics.baselines.climatological_ensembles import climatological_ensemble
 from simvp_climate.metrics.baselines.climatologies import climatology, climatology_at
 from simvp_climate.metrics.baselines.simple_persistence import persistence
-from simvp_climate.metrics.baselines.statistical import fit_damped_persistence, fit_linear_regression
+from simvp_climate.metrics.baselines.statistical import (
+    AnomalyPersistence,
+    fit_damped_persistence,
+    fit_linear_regression,
+)
 
 __all__ = [
-    "climatological_ensemble", "climatology", "climatology_at", "fit_damped_persistence", "fit_linear_regression",
-    "persistence",
+    "AnomalyPersistence", "climatological_ensemble", "climatology", "climatology_at", "fit_damped_persistence",
+    "fit_linear_regression", "persistence",
 ]  # fmt: skip
 
 

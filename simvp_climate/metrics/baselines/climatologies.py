@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from simvp_climate.data.grid import find_axes
+from simvp_climate.data.harmonics import NAMES, harmonic_basis
 from simvp_climate.data.windows import find_date_fault
 from simvp_climate.metrics.pairs import describe_outlier, find_outlier, period, recorded_periods
 
@@ -119,7 +120,8 @@ def climatology_at(climatology: xr.Dataset, valid_time: xr.DataArray) -> xr.Data
     Parameters
     ----------
     climatology
-        As from `climatology`, or one of WeatherBench 2. It may hold only the days that are needed.
+        As from `climatology`, `Forecaster.climatology`, or one of WeatherBench 2. It may hold only the days that are
+        needed.
     valid_time
         Datetimes with any number of dimensions, for example the `valid_time` of a forecast.
 
@@ -128,6 +130,8 @@ def climatology_at(climatology: xr.Dataset, valid_time: xr.DataArray) -> xr.Data
     Dataset with the dims and coordinates of `valid_time` in place of the calendar dims. Lazy if `climatology` is.
     ValueError if the climatology has no calendar dimension, or lacks an hour, day, week or month of `valid_time`.
     """
+    if "harmonic" in climatology.dims:
+        return _evaluate_harmonics(climatology, valid_time)
     present = [name for name in _LONG_NAMES if name in climatology.dims]
     if not present and climatology.attrs.get("climatology_method") == f"mean of {_OVERALL}":
         return climatology.expand_dims(dict(valid_time.sizes)).assign_coords(valid_time.coords)
@@ -144,6 +148,29 @@ def climatology_at(climatology: xr.Dataset, valid_time: xr.DataArray) -> xr.Data
     selected = selected.drop_vars(present)
     order = (*valid_time.dims, *(dim for dim in climatology.dims if dim not in present))
     return selected.transpose(*order, missing_dims="ignore").assign_coords(valid_time.coords)
+
+
+def _evaluate_harmonics(climatology: xr.Dataset, valid_time: xr.DataArray) -> xr.Dataset:
+    """Return the climatology of a forecaster at some times, as `climatology_at`."""
+    if tuple(climatology["harmonic"].values.tolist()) != NAMES:
+        raise ValueError(
+            f"the climatology has the harmonics {climatology['harmonic'].values}, but must have all: {NAMES}"
+        )
+    held = set(np.atleast_1d(climatology.attrs.get("climatology_months", range(1, 13))).tolist())
+    if lacking := sorted({*valid_time.dt.month.values.ravel().tolist()} - held):
+        period = " to ".join(str(climatology.attrs.get(f"climatology_{edge}"))[:10] for edge in ("start", "end"))
+        raise ValueError(
+            f"the climatology of the forecaster is from {period} and has no values of month {_abbreviate(lacking)}. "
+            "Train on whole years, or give another climatology: sc.baselines.climatology(ds)"
+        )
+    basis = harmonic_basis(valid_time.values.ravel()).reshape(*valid_time.shape, len(NAMES))
+    weights = xr.DataArray(basis, dims=(*valid_time.dims, "harmonic"))
+    values = {
+        name: xr.dot(weights, field, dim="harmonic").transpose(*valid_time.dims, ...).astype(field.dtype, copy=False)
+        for name, field in climatology.drop_vars("harmonic").data_vars.items()
+    }
+    result = xr.Dataset({name: field.assign_attrs(climatology[name].attrs) for name, field in values.items()})
+    return result.assign_attrs(climatology.attrs).assign_coords(valid_time.coords)
 
 
 def _check_months(climatology: xr.Dataset, valid_time: xr.DataArray) -> None:

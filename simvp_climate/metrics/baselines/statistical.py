@@ -8,7 +8,7 @@ import xarray as xr
 
 from simvp_climate.data.conventions import canonicalize
 from simvp_climate.data.grid import find_axes, latitude_weights
-from simvp_climate.data.windows import valid_times
+from simvp_climate.data.windows import lead_text, valid_times
 from simvp_climate.metrics.baselines.climatologies import normals_at, time_blocks
 from simvp_climate.metrics.baselines.simple_persistence import Times, as_lead_time, persistence
 from simvp_climate.metrics.pairs import align_fit, period
@@ -18,6 +18,29 @@ from simvp_climate.metrics.regions import SPACE
 _MODES, _RIDGES = (50, 100, 200, 400), (0.03, 0.1, 0.3, 1.0)
 # float64 bytes and number of the states from which the EOFs are computed
 _EOF_BYTES, _EOF_STATES = 2**29, 1500
+
+
+@dataclass(frozen=True, eq=False)
+class AnomalyPersistence:
+    """Forecast climatology(valid_time) + state - climatology(init_time).
+
+    Harder to beat than `persistence` wherever a season or the time of day changes within the lead. `score` adds it by
+    itself where there is a climatology. Call it like `persistence`, or pass it to `score` among the baselines.
+
+    Attributes
+    ----------
+    climatology
+        As from `climatology` or `Forecaster.climatology`; anomalies are differences from it.
+    """
+
+    climatology: xr.Dataset
+
+    def __call__(self, dataset: xr.Dataset, init_times: Times, lead_times: Times) -> xr.Dataset:
+        """Return the forecast, as `persistence` does; ValueError also for another grid."""
+        names = [name for name in self.climatology.data_vars if name in dataset] or list(self.climatology.data_vars)
+        keep = lambda anomaly, persisted: anomaly  # noqa: E731
+        fitted = self.climatology[names]
+        return _forecast("anomaly persistence", keep, fitted, fitted, dataset, init_times, lead_times)
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,7 +336,7 @@ def _lagged_anomalies(
     if (counts == 0).any():
         lead = lead_time.values[np.argmax(counts == 0)]
         lacking = f"no pair of times in the training period, {times[0]} to {times[-1]}"
-        raise ValueError(f"the lead {lead} has {lacking}: it is too long, or not a multiple of the step")
+        raise ValueError(f"the lead {lead_text(lead)} has {lacking}: it is too long, or not a multiple of the step")
     largest = max(train.data_vars, key=lambda name: train[name].nbytes)
     for block in time_blocks(train[largest]):
         stop = max(block.stop, int(later[block].max()) + 1)  # the last starts of the block verify beyond it
