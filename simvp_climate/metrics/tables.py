@@ -1,6 +1,6 @@
 """Scores as a table to read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,13 +8,15 @@ import xarray as xr
 
 from simvp_climate.data.windows import lead_text
 from simvp_climate.metrics.definitions import METRICS
+from simvp_climate.metrics.score_units import convert_scores
 
 _MAX_LEADS = 10
 
 
 def score_table(
-    scores: xr.Dataset, metrics: str | Sequence[str] | None = None, leads: Sequence | None = None
-) -> pd.DataFrame:
+    scores: xr.Dataset, metrics: str | Sequence[str] | None = None, leads: Sequence | None = None, *,
+    units: str | Mapping[str, str] | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """Return scores as a table, with a row for each variable and lead and a column for each metric and system.
 
     Parameters
@@ -25,13 +27,17 @@ def score_table(
         Names of metrics in the scores. None: rmse, acc, activity and small_scale_variance, as far as present.
     leads
         Lead times in the scores. None: whole days, thinned out evenly to at most ten; all leads if none is a whole day.
+    units
+        Units of errors by variable, such as {"z500": "gpdam", "msl": "hPa"}; a text if there is a single variable.
+        None: those of the data. Errors of temperatures in degC are in K.
 
     Returns
     -------
     DataFrame of numbers, rows (variable[, level, region, season], lead), columns (metric, system), without columns that
     have no value. Errors are in the unit of the variable, which follows its name. ValueError if a metric or lead is not
-    in the scores.
+    in the scores, or if a unit does not convert.
     """
+    scores = convert_scores(scores, units)
     available = [str(name) for name in scores["metric"].values]
     if metrics is None:
         metrics = [name for name, metric in METRICS.items() if metric.headline and name in available] or available
