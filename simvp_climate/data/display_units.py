@@ -58,8 +58,13 @@ def display_units(name: str, attrs: Mapping, requested: str | None = None) -> Di
     raise ValueError(f"units={requested!r} of {name!r} must be a unit that {str(units)!r} converts to.")
 
 
-def requested_units(units: str | Mapping[str, str] | None, names: Sequence[str]) -> dict[str, str]:
-    """Return the requested units by variable; ValueError if they are of no variable, or one text is for several."""
+def requested_units(
+    units: str | Mapping[str, str] | None, names: Sequence[str], others: Sequence[str] = ()
+) -> dict[str, str]:
+    """Return the requested units by variable; ValueError if they are of no variable, or one text is for several.
+
+    A text is for the only one of `names`; a mapping may name `others` too.
+    """
     if units is None:
         return {}
     names = list(dict.fromkeys(names))
@@ -70,8 +75,8 @@ def requested_units(units: str | Mapping[str, str] | None, names: Sequence[str])
         return {names[0]: units}
     if not isinstance(units, Mapping) or not all(isinstance(unit, str) for unit in units.values()):
         raise ValueError(f"units={units!r} must be a unit, or units by variable: units={{'t2m': 'degC'}}")
-    if unknown := [name for name in units if name not in names]:
-        raise ValueError(f"units has {unknown[0]!r}, which is not shown: name variables of {names}.")
+    if unknown := [name for name in units if name not in (*names, *others)]:
+        raise ValueError(f"units has {unknown[0]!r}, which is not shown: name variables of {[*names, *others]}.")
     return dict(units)
 
 
