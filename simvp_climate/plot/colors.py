@@ -25,20 +25,28 @@ _RAIN = ("tp", "tp6h", "tp24h")
 _ABOVE_SEA = 850  # hPa: geopotential is positive at this level and above
 
 
-def prepare_field(field: xr.DataArray, level: float | None = None, units: str | None = None) -> xr.DataArray:
+def prepare_field(
+    field: xr.DataArray, level: float | None = None, units: str | None = None, *, usual: bool = True
+) -> xr.DataArray:
     """Return a field in units for display, by default the usual ones; mark anomalies in its attributes and label.
 
-    A field whose attribute `anomaly` is true is one whatever its values. Anomalies convert without an offset.
+    A field whose attribute `anomaly` is true is one whatever its values. Anomalies convert without an offset. Without
+    `usual`, see `has_usual_values`, units stay unless others are requested.
     """
     anomaly = bool(field.attrs.get("anomaly")) or _is_anomaly(field, level)
     attrs = {**field.attrs, "anomaly": anomaly}
     if anomaly and "anomal" not in attrs["label"].lower():
         attrs["label"] += " anomaly"
-    target = display_units(str(field.name), attrs, units)
+    target = display_units(str(field.name), attrs, units or (None if usual else attrs.get("units")))
     field = field * target.factor + (0.0 if anomaly else target.offset)
     if "units" in attrs:
         attrs |= {"units": target.of_differences if anomaly else target.units, "error_units": target.of_differences}
     return field.assign_attrs(attrs)
+
+
+def has_usual_values(field: xr.DataArray, level: float | None) -> bool:
+    """Return whether a field is an anomaly or has possible values: a spread of temperatures in K is no temperature."""
+    return _is_anomaly(field, level) or _share_outside(field, level) <= 0.5
 
 
 def contours_by_default(field: xr.DataArray) -> bool:
@@ -59,24 +67,35 @@ def _is_anomaly(field: xr.DataArray, level: float | None) -> bool:
     if "anomal" in _names(field):
         return True
     # xarray keeps attributes in arithmetic, so `forecast - climatology` still has the long name "Temperature"
-    match = lookup(str(field.name)) or lookup(str(field.attrs.get("standard_name", "")))
-    if match is None:
-        return False
-    variable, level_in_name = match
-    limits = _valid_range(variable, field, level if level_in_name is None else level_in_name)
-    values = _finite(field)
+    limits, values = _limits(field, level), _finite(field)
     if limits is None or not values.size:
         return False
     low, high = np.percentile(values, (1, 99)).tolist()
     if low == high == 0:
         return False
-    outside = np.mean((values < limits[0]) | (values > limits[1]))
-    if outside > 0.5:
+    if _share_outside(field, level) > 0.5:
         # values in wrong units are also outside, but on one side of zero and far from it
         return low <= 0.5 * high and high >= 0.5 * low
     # packing and networks leave small values below zero in variables that are never negative
     never_negative = limits[0] >= -0.02 * limits[1]
     return bool(never_negative and np.mean(values < 0) > 0.2 and -low > 0.1 * high)
+
+
+def _share_outside(field: xr.DataArray, level: float | None) -> float:
+    """Return the share of values that the variable cannot have; 0 if it is unknown."""
+    limits, values = _limits(field, level), _finite(field)
+    if limits is None or not values.size:
+        return 0.0
+    return float(np.mean((values < limits[0]) | (values > limits[1])))
+
+
+def _limits(field: xr.DataArray, level: float | None) -> tuple[float, float] | None:
+    """Return the valid range of the variable that a field means, in the units of the field, or None if unknown."""
+    match = lookup(str(field.name)) or lookup(str(field.attrs.get("standard_name", "")))
+    if match is None:
+        return None
+    variable, level_in_name = match
+    return _valid_range(variable, field, level if level_in_name is None else level_in_name)
 
 
 def _short_name(name: str) -> str | None:

@@ -15,7 +15,14 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 from simvp_climate.data.display_units import requested_units
 from simvp_climate.data.grid import TOLERANCE, latitude_weights
 from simvp_climate.plot import selection, style
-from simvp_climate.plot.colors import check_colors, difference_of, difference_scale, prepare_field, value_scale
+from simvp_climate.plot.colors import (
+    check_colors,
+    difference_of,
+    difference_scale,
+    has_usual_values,
+    prepare_field,
+    value_scale,
+)
 from simvp_climate.plot.map_axes import degrees_text, longitude_edges
 
 _MAX_VALUES_READ = 2**24  # at once, 128 MiB
@@ -63,7 +70,8 @@ def hovmoller(
     band = _latitudes_of_band(source.axes.rows.values, latitudes)
     sections, times, start = _read_longitude_time_sections(source, truth, name, level, init, band)
     unit = requested_units(units, [name]).get(name)
-    sections = [prepare_field(section, level, unit) for section in sections]
+    usual = has_usual_values(sections[-1], level)
+    sections = [prepare_field(section, level, unit, usual=usual) for section in sections]
     if anomalies:
         sections = [_subtract_zonal_mean(section) for section in sections]
     scales = [value_scale(*sections, cmap=cmap, limits=limits)] * len(sections)

@@ -16,7 +16,7 @@ from simvp_climate.data.grid import TOLERANCE, Axes, CanonicalAxis, find_axes
 from simvp_climate.data.variables import lookup, same_units
 from simvp_climate.data.windows import find_valid_times
 from simvp_climate.metrics.baselines.climatologies import normals_at
-from simvp_climate.plot.colors import prepare_field
+from simvp_climate.plot.colors import has_usual_values, prepare_field
 from simvp_climate.plot.style import coordinate_text, display_name
 
 
@@ -81,6 +81,7 @@ class ForecastSelection:
     valid_texts: list[str]
     units: Mapping[str, str] = field(default_factory=dict)  # for display, where the user requests them
     normals: Source | None = None  # the climatology at these leads
+    _usual: dict[tuple, bool] = field(default_factory=dict)
 
     def read_maps(self, name: str, level: float | None, index: int) -> list[xr.DataArray]:
         """Return the map of the forecast at one of the leads, and that of the truth if any, ready to draw.
@@ -94,10 +95,17 @@ class ForecastSelection:
         anomalies = [(full - normal).assign_attrs(full.attrs, anomaly=True) for full in fields]
         return [prepare_field(anomaly, level, self.units.get(name)) for anomaly in anomalies]
 
+    def _has_usual_values(self, name: str, level: float | None) -> bool:
+        """Return whether the truth, or else the forecast, has usual values at the first lead: that holds for all."""
+        if (name, level) not in self._usual:
+            self._usual[name, level] = has_usual_values(self.sources[-1].read(name, level, 0), level)
+        return self._usual[name, level]
+
     def read_full_maps(self, name: str, level: float | None, index: int) -> list[xr.DataArray]:
         """Return what `read_maps` does, but never anomalies from the climatology."""
         fields = [source.read(name, level, index) for source in self.sources]
-        return [prepare_field(full, level, self.units.get(name)) for full in fields]
+        usual = self._has_usual_values(name, level)
+        return [prepare_field(full, level, self.units.get(name), usual=usual) for full in fields]
 
 
 def open_source(dataset: xr.Dataset, role: str) -> Source:

@@ -55,6 +55,20 @@ class TestUnits:
         assert figure.axes[5].get_title() == "RMSE 300 Pa"
         assert [axes.get_xlabel() for axes in figure.axes[6::2]] == ["t2m [K]", "msl [Pa]"]
 
+    def test_a_spread_is_no_temperature(self):
+        spread = one_forecast(variables(t2m=(2 + latitudes() / 1000, "K")))
+        assert plot.maps(spread).axes[1].get_xlabel() == "t2m [K]"
+        np.testing.assert_allclose(meshes(plot.maps(spread).axes[0])[0].get_array(), 2, atol=0.1)
+
+    def test_a_forecast_that_diverged_has_the_units_of_the_truth(self):
+        truth = variables(t2m=(280 + latitudes() / 10, "K"))
+        forecast = one_forecast(truth)
+        forecast["t2m"] = (forecast.t2m + 1000).assign_attrs(units="K")
+        figure = plot.maps(forecast, truth)
+        assert figure.axes[2].get_title() == "Forecast minus truth, RMSE 1e+03 K"
+        assert np.ravel(meshes(figure.axes[0])[0].get_array()).min() > 900
+        assert figure.axes[3].get_xlabel() == "t2m [°C]"
+
     def test_of_films_and_sections(self):
         truth = variables(t2m=(300 + latitudes() / 10, "K"))
         assert plot.hovmoller(truth, units="K").axes[1].get_xlabel() == "t2m [K]"
