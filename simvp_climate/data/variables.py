@@ -313,7 +313,8 @@ _UNIT_NAMES = {
     "millibar": "hPa", "millibars": "hPa", "mbar": "hPa", "mb": "hPa",
     "meter": "m", "meters": "m", "metre": "m", "metres": "m", "second": "s", "seconds": "s", "sec": "s",
     "joule": "J", "joules": "J", "watt": "W", "watts": "W", "newton": "N", "percent": "%",
-    "gpm": "m", "geopotential meter": "m", "hours": "h", "hour": "h", "hr": "h", "days": "d", "day": "d",
+    "gpm": "m", "geopotential meter": "m", "gpdam": "dam", "knot": "kt", "knots": "kt",
+    "hours": "h", "hour": "h", "hr": "h", "days": "d", "day": "d",
     "gram": "g", "grams": "g", "millimeter": "mm", "millimeters": "mm", "millimetre": "mm", "millimetres": "mm",
 }  # fmt: skip
 _DIMENSIONLESS = {
@@ -330,7 +331,7 @@ _MULTIPLES = {
     "hPa": (Fraction(100), _DERIVED["Pa"]), "kPa": (Fraction(1000), _DERIVED["Pa"]), "%": (Fraction(1, 100), {}),
     "mm": (Fraction(1, 1000), {"m": 1}), "cm": (Fraction(1, 100), {"m": 1}), "dam": (Fraction(10), {"m": 1}),
     "km": (Fraction(1000), {"m": 1}), "g": (Fraction(1, 1000), {"kg": 1}), "h": (Fraction(3600), {"s": 1}),
-    "d": (Fraction(86400), {"s": 1}),
+    "d": (Fraction(86400), {"s": 1}), "kt": (Fraction(1852, 3600), {"m": 1, "s": -1}),
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Scores as a table to read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,6 +8,7 @@ import xarray as xr
 
 from simvp_climate.data.windows import lead_text, lead_texts
 from simvp_climate.metrics.definitions import METRICS
+from simvp_climate.metrics.score_units import convert_scores
 
 _MAX_LEADS = 10
 WORSE = "!"  # marks a score that is worse than that of the best baseline
@@ -16,7 +17,7 @@ _LARGER_IS_BETTER = ("acc", "acc_per_init")
 
 def score_table(
     scores: xr.Dataset, metrics: str | Sequence[str] | None = None, leads: Sequence | None = None, *,
-    intervals: bool = True,
+    units: str | Mapping[str, str] | None = None, intervals: bool = True,
 ) -> pd.DataFrame:  # fmt: skip
     """Return scores as a table to read, or with `intervals=False` as a table of numbers.
 
@@ -29,6 +30,9 @@ def score_table(
         two are the sharpness: below 1 the forecast is blurred.
     leads
         Lead times in the scores. None: whole days, thinned out evenly to at most ten; all leads if none is a whole day.
+    units
+        Units of errors by variable, such as {"z500": "gpdam", "msl": "hPa"}; a text if there is a single variable.
+        None: those of the data. Errors of temperatures in degC are in K.
     intervals
         True: a row for each variable[, level, region, season], lead and system, a column for each metric, of texts
         "93.1 [90.2, 96.4]" with the ends of the interval, if the scores have intervals. An exclamation mark follows
@@ -39,8 +43,10 @@ def score_table(
     Returns
     -------
     DataFrame of texts or numbers, without columns that have no value. Errors are in the unit of the variable, which
-    follows its name; all leads are in days, or all in hours. ValueError if a metric or lead is not in the scores.
+    follows its name; all leads are in days, or all in hours. ValueError if a metric or lead is not in the scores,
+    or a unit does not convert.
     """
+    scores = convert_scores(scores, units)
     metrics = _choose_metrics(scores, metrics)
     positions = _lead_positions(scores["lead_time"], leads)
     numbers = _number_table(scores, scores, metrics, positions)
@@ -61,6 +67,7 @@ def score_table(
 
 
 def _choose_metrics(scores: xr.Dataset, metrics: str | Sequence[str] | None) -> list[str]:
+    """Return the metrics that were asked for, or the headline ones; ValueError if scores lack any."""
     available = [str(name) for name in scores["metric"].values]
     if metrics is None:
         metrics = [name for name, metric in METRICS.items() if metric.headline and name in available] or available

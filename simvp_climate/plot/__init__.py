@@ -1,10 +1,11 @@
 """Draw forecasts, scores and training curves; `figure.savefig(...)` saves a figure, `ax=` draws into existing axes."""
 
 from simvp_climate.plot.ensembles import rank_histogram, reliability, roc, spread_skill
-from simvp_climate.plot.forecast_maps import animate, maps, skill_map
+from simvp_climate.plot.forecast_maps import animate, maps
 from simvp_climate.plot.longitude_time import hovmoller
 from simvp_climate.plot.score_curves import scores
 from simvp_climate.plot.scorecards import scorecard
+from simvp_climate.plot.skill_maps import skill_map
 from simvp_climate.plot.spectral_curves import spectra
 from simvp_climate.plot.training_curves import training_curve
 

@@ -12,9 +12,17 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
+from simvp_climate.data.display_units import requested_units
 from simvp_climate.data.grid import TOLERANCE, latitude_weights
 from simvp_climate.plot import selection, style
-from simvp_climate.plot.colors import check_colors, difference_scale, prepare_field, value_scale
+from simvp_climate.plot.colors import (
+    check_colors,
+    difference_of,
+    difference_scale,
+    has_usual_values,
+    prepare_field,
+    value_scale,
+)
 from simvp_climate.plot.map_axes import degrees_text, longitude_edges
 
 _MAX_VALUES_READ = 2**24  # at once, 128 MiB
@@ -23,8 +31,9 @@ _MAX_VALUES_READ = 2**24  # at once, 128 MiB
 def hovmoller(
     dataset: xr.Dataset, truth: xr.Dataset | None = None, *, variable: str | None = None,
     latitudes: tuple[float, float] = (-90, 90), init: object | None = None, level: float | None = None,
-    anomalies: bool = False, cmap: str | Colormap | None = None, limits: tuple[float, float] | None = None,
-    title: str | None = None, width: float | None = None, ax: Axes | Sequence[Axes] | None = None,
+    units: str | None = None, anomalies: bool = False, cmap: str | Colormap | None = None,
+    limits: tuple[float, float] | None = None, title: str | None = None, width: float | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
 ) -> Figure:  # fmt: skip
     """Draw longitude against time, averaged over a band of latitudes: how waves travel in a forecast and in truth.
 
@@ -44,7 +53,7 @@ def hovmoller(
         Required if there are several.
     anomalies
         Whether to subtract the mean over longitudes at each time.
-    cmap, limits, title, width, ax
+    units, cmap, limits, title, width, ax
         As in `maps`; `ax` are one, or with a truth three.
 
     Returns
@@ -60,13 +69,16 @@ def hovmoller(
     name, level = selection.choose_field(source, variable, level)
     band = _latitudes_of_band(source.axes.rows.values, latitudes)
     sections, times, start = _read_longitude_time_sections(source, truth, name, level, init, band)
+    unit = requested_units(units, [name]).get(name)
+    usual = has_usual_values(sections[-1], level)
+    sections = [prepare_field(section, level, unit, usual=usual) for section in sections]
     if anomalies:
         sections = [_subtract_zonal_mean(section) for section in sections]
     scales = [value_scale(*sections, cmap=cmap, limits=limits)] * len(sections)
     labels = [style.with_units(sections[0].attrs["label"], sections[0])] * len(sections)
     titles = ["Forecast", "Truth", "Forecast minus truth"] if is_forecast else [""]
     if truth is not None:
-        difference = (sections[0] - sections[1]).assign_attrs(sections[0].attrs)
+        difference = difference_of(*sections)
         sections.append(difference)
         scales.append(difference_scale(difference))
         labels.append(style.with_units("Difference", difference))
@@ -100,6 +112,8 @@ def hovmoller(
 def _subtract_zonal_mean(section: xr.DataArray) -> xr.DataArray:
     """Return a section minus its mean over longitudes, marked as an anomaly."""
     attrs = {**section.attrs, "anomaly": True}
+    if "units" in attrs:
+        attrs["units"] = attrs["error_units"]
     attrs["label"] = f"{attrs['label']}, anomaly from the zonal mean"
     return (section - section.mean("longitude")).assign_attrs(attrs)
 
@@ -136,7 +150,7 @@ def _read_longitude_time_sections(
         sources = [source.on_points(band, source.axes.columns.values)]
     grid_latitudes = source.axes.rows.values
     sections = [_read_longitude_time_section(of_band, name, level, times, grid_latitudes) for of_band in sources]
-    return [prepare_field(section.assign_attrs(sections[0].attrs), level) for section in sections], times, start
+    return [section.assign_attrs(sections[0].attrs) for section in sections], times, start
 
 
 def _read_longitude_time_section(

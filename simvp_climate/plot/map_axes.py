@@ -1,6 +1,7 @@
 """Create map axes and draw grid cells on them, never interpolated: projections, extents, coastlines, color bars."""
 
 import importlib.resources
+import textwrap
 from collections.abc import Sequence
 from functools import cache
 
@@ -13,16 +14,25 @@ from cartopy.mpl.geoaxes import GeoAxes
 from cartopy.mpl.ticker import LatitudeLocator, LongitudeLocator
 from matplotlib.artist import Artist
 from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
-from simvp_climate.data.grid import closes_longitude
+from simvp_climate.data.grid import TOLERANCE, Axes, closes_longitude
+from simvp_climate.metrics.regions import BOXES, region_masks
 from simvp_climate.plot.style import check_axes, color_bar_below, figure_of, new_figure, refuse_settings_with_axes
 
+# by whether the map is detailed
+_COASTLINES = {False: ("physical", "ne_110m_coastline"), True: ("physical", "ne_50m_coastline")}
+_BORDERS = ("cultural", "ne_50m_admin_0_boundary_lines_land")
 _MISSING_COLOR = "0.85"
 _POLAR_EDGE = 20.0  # degrees: maps of a pole end at this latitude
-_COAST_FILE = ("natural_earth", "shapefiles", "natural_earth", "physical", "ne_110m_coastline.shp")
+_DETAILED_EXTENT = 60.0  # degrees: smaller maps have finer coastlines, and borders
+_TICK_LABEL = 5  # letters, "160°W"
+LETTER_WIDTH = 0.56  # mean width of a letter over the size of the text
 
 
 def cell_edges(centers: np.ndarray) -> np.ndarray:
@@ -57,6 +67,30 @@ def _pole(projection: ccrs.Projection | None) -> int:
     return int(np.sign(latitude)) if azimuthal and abs(latitude) == 90 else 0
 
 
+def shown_points(
+    axes: Axes, region: object, projection: ccrs.Projection | None, panels: list[GeoAxes] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the latitudes and longitudes that maps show: those of a region, or all; those near the pole around one.
+
+    `region` is a name of `BOXES` or (south, north, west, east) in degrees; ValueError if it is unknown, consists of
+    several boxes or has no cell.
+    """
+    latitudes, longitudes = axes.rows.values, axes.columns.values
+    if region is not None:
+        single = [name for name, box in BOXES.items() if not isinstance(box[0], tuple)]
+        if isinstance(region, str) and region not in single:
+            raise ValueError(f"region={region!r} must be one of {single}, or (south, north, west, east) in degrees.")
+        grid = {"latitude": latitudes, "longitude": longitudes}
+        arrays = {dim: xr.DataArray(values, {dim: values}, dim, dim) for dim, values in grid.items()}
+        (cells,) = region_masks({"region": region}, arrays).values
+        latitudes, longitudes = latitudes[cells.any(axis=1)], longitudes[cells.any(axis=0)]
+        west, east = BOXES[region][2:] if isinstance(region, str) else region[2:]
+        if east - west < 360:
+            # ascending from the western edge, which may lie west of Greenwich
+            longitudes = np.sort(west + (longitudes - west + TOLERANCE) % 360 - TOLERANCE)
+    return shown_latitudes(latitudes, projection, panels), longitudes
+
+
 def shown_latitudes(
     latitudes: np.ndarray, projection: ccrs.Projection | None, panels: list[GeoAxes] | None
 ) -> np.ndarray:
@@ -88,6 +122,7 @@ class _Extent:
         self.columns, self.is_ring = longitude_edges(field["longitude"].values)
         self.south, self.north = self.rows[[0, -1]]
         self.is_globe = self.is_ring and self.north - self.south > 120
+        self.is_small = max(self.north - self.south, self.columns[-1] - self.columns[0]) < _DETAILED_EXTENT
         self.middle = 0.0 if self.is_ring else (self.columns[0] + self.columns[-1]) / 2
         # no region crosses the edge of a frame around its own middle
         self.frame = ccrs.PlateCarree(central_longitude=self.middle)
@@ -135,13 +170,18 @@ def create_maps(
         panels = [figure.add_subplot(*shape, index + 1, projection=projection) for index in range(count)]
     else:
         figure = figure_of(panels)
+    thickness = float(np.clip(panels[0].bbox.width / figure.dpi / 3, 0.4, 1.0))
     for index, panel in enumerate(panels):
         panel.set_facecolor(_MISSING_COLOR)
         _show_extent(panel, extent)
-        panel.add_feature(_coastlines(), facecolor="none", edgecolor="0.1", linewidth=0.6)
-        panel.spines["geo"].set_linewidth(0.6)
+        coastlines = _natural_earth(*_COASTLINES[extent.is_small])
+        panel.add_feature(coastlines, facecolor="none", edgecolor="0.1", linewidth=0.6 * thickness)
+        if extent.is_small:
+            panel.add_feature(_natural_earth(*_BORDERS), facecolor="none", edgecolor="0.3", linewidth=0.4 * thickness)
+        panel.spines["geo"].set_linewidth(0.6 * thickness)
         if has_tick_labels:
-            _label_degrees(panel, extent, 0.8 * size, label_latitudes=index % shape[1] == 0)
+            labels = 72 * 0.8 * width / shape[1] / (1.6 * _TICK_LABEL * LETTER_WIDTH * 0.8 * size)
+            _label_degrees(panel, extent, 0.8 * size, index % shape[1] == 0, int(np.clip(labels, 1, 5)))
     return figure, panels
 
 
@@ -165,10 +205,10 @@ def _show_extent(panel: GeoAxes, extent: _Extent) -> None:
         panel.set_extent((west, east, extent.south, extent.north), crs=extent.frame)
 
 
-def _label_degrees(panel: GeoAxes, extent: _Extent, size: float, label_latitudes: bool) -> None:
+def _label_degrees(panel: GeoAxes, extent: _Extent, size: float, label_latitudes: bool, most: int) -> None:
     """Label meridians and parallels of a region; cartopy labels no meridians in a region across 180 degrees."""
-    west, east = extent.columns[[0, -1]]
-    meridians = [x for x in LongitudeLocator(nbins=5).tick_values(west, east) if west <= x <= east]
+    west, east = (-180.0, 180.0) if extent.is_ring else extent.columns[[0, -1]]
+    meridians = [x for x in LongitudeLocator(nbins=most).tick_values(west, east) if west <= x <= east]
     parallels = LatitudeLocator(nbins=5).tick_values(extent.south, extent.north)
     parallels = [y for y in parallels if extent.south <= y <= extent.north]
     panel.set_xticks(np.array(meridians) - extent.middle)
@@ -180,12 +220,27 @@ def _label_degrees(panel: GeoAxes, extent: _Extent, size: float, label_latitudes
     panel.set_aspect(1 / np.cos(np.deg2rad(np.clip((extent.south + extent.north) / 2, -70, 70))))
 
 
+def label_row(panel: GeoAxes, text: str, size: float) -> None:
+    """Write a text at the left of a map, beyond the labels of its parallels if it has any."""
+    labels = [label.get_text() for label in panel.get_yticklabels()] if panel.yaxis.get_visible() else []
+    distance = 0.5 * size + 0.8 * LETTER_WIDTH * size * max(map(len, labels), default=0)
+    panel.annotate(
+        text, (0, 0.5), xycoords="axes fraction", xytext=(-distance, 0), textcoords="offset points", rotation=90,
+        ha="right", va="center", fontsize=size, multialignment="center", annotation_clip=False,
+    )  # fmt: skip
+
+
 def fit_height(figure: Figure, panels: Sequence[GeoAxes], rows: int) -> None:
     """Set the height of a new figure so that its rows of maps fill the width, and settle its layout."""
     ratio = float(np.clip(panels[0].get_data_ratio() * panels[0].get_aspect(), 0.15, 1.6))
     width = figure.get_size_inches()[0]
+    for panel in panels:  # color bars move maps to the bottom of their places: the layout would forget titles
+        panel.set_anchor("N")
     # a guess of the height of titles and bars, until the layout has placed them
     figure.set_size_inches(width, rows * (ratio * width / 2 + 1.0) + 1.0)
+    engine = figure.get_layout_engine()
+    if rows > 1 and isinstance(engine, ConstrainedLayoutEngine):
+        engine.set(h_pad=0.07)  # the title of a row stands apart from the color bar above it
     for _ in range(3):  # the layout of maps converges in rounds
         figure.get_layout_engine().execute(figure)
         height = figure.get_size_inches()[1]
@@ -195,10 +250,11 @@ def fit_height(figure: Figure, panels: Sequence[GeoAxes], rows: int) -> None:
 
 
 @cache
-def _coastlines() -> ShapelyFeature:
+def _natural_earth(theme: str, name: str) -> ShapelyFeature:
+    """Return bundled lines of Natural Earth."""
     # cartopy.feature.COASTLINE downloads; cached so that cartopy projects the lines once
-    file = importlib.resources.files("simvp_climate").joinpath(*_COAST_FILE)
-    with importlib.resources.as_file(file) as path:
+    folder = importlib.resources.files("simvp_climate").joinpath("natural_earth", "shapefiles", "natural_earth")
+    with importlib.resources.as_file(folder.joinpath(theme, f"{name}.shp")) as path:
         return ShapelyFeature(tuple(Reader(path).geometries()), ccrs.PlateCarree())
 
 
@@ -216,12 +272,31 @@ def draw_cells(panel: GeoAxes, field: xr.DataArray, scale: ScalarMappable) -> li
 
 
 def add_color_bar(
-    figure: Figure, scale: ScalarMappable, panels: list[GeoAxes], label: str, fields: list, size: float, columns: int
-) -> None:
-    """Add a color bar below panels that span `columns` of the figure, with arrows where values exceed its ends."""
+    figure: Figure, scale: ScalarMappable, panels: list[GeoAxes], label: str, fields: list, size: float, columns: int,
+    width: float, key_width: float = 0.0,
+) -> Colorbar:  # fmt: skip
+    """Add a color bar below panels that span `columns`, each `width` inches wide; arrows where values exceed its ends.
+
+    The label is wrapped to the width of the panels, and there are as many tick labels as have room. `key_width`
+    inches at the right stay free.
+    """
     low = any((field < scale.norm.vmin).any() for field in fields)
     high = any((field > scale.norm.vmax).any() for field in fields)
     extend = ("both" if high else "min") if low else ("max" if high else "neither")
-    shape = dict(shrink=0.8 / columns + 0.1, aspect=20 + 8 * columns)
-    bar = color_bar_below(figure, scale, panels, label, size, extend=extend, **shape)
-    bar.ax.xaxis.set_major_locator(MaxNLocator(4 if columns == 1 else 5))
+    shrink = float(np.clip(1 - 2 * key_width / (columns * width), 0.25, 0.8 / columns + 0.1))
+    label = textwrap.fill(label, max(8, int(72 * width * columns / (LETTER_WIDTH * size))))
+    points = 7 if key_width else 4  # between the maps and the bar
+    bar = color_bar_below(
+        figure, scale, panels, label, size, extend=extend, shrink=shrink, aspect=20 + 8 * columns,
+        pad=max(0.02, points / (72 * 0.5 * width)),
+    )  # fmt: skip
+    room = 72 * 0.85 * width * columns * shrink / (LETTER_WIDTH * 0.9 * size)  # letters
+    if isinstance(scale.norm, BoundaryNorm):
+        bounds = scale.norm.boundaries
+        texts = [f"{bound:g}" for bound in bounds]
+        every = -(-len(bounds) // max(1, int(room / (1.5 + max(map(len, texts))))))
+        bar.set_ticks(bounds[::every], labels=texts[::every])
+        bar.minorticks_off()
+    else:
+        bar.ax.xaxis.set_major_locator(MaxNLocator(int(np.clip(room / 8, 1, 4 if columns == 1 else 5))))
+    return bar

@@ -2,9 +2,9 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import numpy as np
@@ -13,9 +13,10 @@ import xarray as xr
 
 from simvp_climate.data.conventions import drop_single_height, rename
 from simvp_climate.data.grid import TOLERANCE, Axes, CanonicalAxis, find_axes
-from simvp_climate.data.variables import same_units
+from simvp_climate.data.variables import lookup, same_units
 from simvp_climate.data.windows import find_valid_times
-from simvp_climate.plot.colors import prepare_field
+from simvp_climate.metrics.baselines.climatologies import normals_at
+from simvp_climate.plot.colors import has_usual_values, prepare_field
 from simvp_climate.plot.style import coordinate_text, display_name
 
 
@@ -78,10 +79,33 @@ class ForecastSelection:
     valid_times: np.ndarray
     start_text: str
     valid_texts: list[str]
+    units: Mapping[str, str] = field(default_factory=dict)  # for display, where the user requests them
+    normals: Source | None = None  # the climatology at these leads
+    _usual: dict[tuple, bool] = field(default_factory=dict)
 
     def read_maps(self, name: str, level: float | None, index: int) -> list[xr.DataArray]:
-        """Return the map of the forecast at one of the leads, and that of the truth if any, ready to draw."""
-        return [prepare_field(source.read(name, level, index), level) for source in self.sources]
+        """Return the map of the forecast at one of the leads, and that of the truth if any, ready to draw.
+
+        They are anomalies if there is a climatology.
+        """
+        if self.normals is None:
+            return self.read_full_maps(name, level, index)
+        normal = self.normals.read(name, level, index)
+        fields = [source.read(name, level, index) for source in self.sources]
+        anomalies = [(full - normal).assign_attrs(full.attrs, anomaly=True) for full in fields]
+        return [prepare_field(anomaly, level, self.units.get(name)) for anomaly in anomalies]
+
+    def _has_usual_values(self, name: str, level: float | None) -> bool:
+        """Return whether the truth, or else the forecast, has usual values at the first lead: that holds for all."""
+        if (name, level) not in self._usual:
+            self._usual[name, level] = has_usual_values(self.sources[-1].read(name, level, 0), level)
+        return self._usual[name, level]
+
+    def read_full_maps(self, name: str, level: float | None, index: int) -> list[xr.DataArray]:
+        """Return what `read_maps` does, but never anomalies from the climatology."""
+        fields = [source.read(name, level, index) for source in self.sources]
+        usual = self._has_usual_values(name, level)
+        return [prepare_field(full, level, self.units.get(name), usual=usual) for full in fields]
 
 
 def open_source(dataset: xr.Dataset, role: str) -> Source:
@@ -138,6 +162,15 @@ def choose_fields(
 def field_texts(fields: list[tuple[str, float | None]]) -> list[str]:
     """Return fields as texts, such as "t2m" or "temperature 500"."""
     return [name if value is None else f"{name} {value}" for name, value in fields]
+
+
+def short_text(name: str, level: float | None) -> str:
+    """Return a short name of a field, such as "z500" or "t2m"."""
+    match = lookup(name)
+    level = match[1] if match and match[1] is not None else level
+    text = match[0].short_name if match else name
+    separator = "" if match or level is None else " "
+    return text if level is None else f"{text}{separator}{level:g}"
 
 
 def choose_field(source: Source, variable: str | None, level: float | None) -> tuple[str, float | None]:
@@ -211,9 +244,13 @@ def _lead_texts(leads: np.ndarray, months: bool) -> list[str]:
 
 
 def select_forecast(
-    forecast: Source, truth: xr.Dataset | None, names: Sequence[str], leads: list, init: object, latitudes: np.ndarray
-) -> ForecastSelection:
-    """Return one forecast, by default the last whose valid times at these leads are all in the truth."""
+    forecast: Source, truth: xr.Dataset | None, names: Sequence[str], leads: list, init: object, latitudes: np.ndarray,
+    longitudes: np.ndarray | None = None,
+) -> ForecastSelection:  # fmt: skip
+    """Return one forecast, by default the last whose valid times at these leads are all in the truth.
+
+    It is on these latitudes and longitudes, by default all longitudes.
+    """
     inits = _coordinate(forecast.dataset, "init_time")
     lead_positions, lead_texts = map(list, zip(*leads, strict=True))
     _coordinate(forecast.dataset, "valid_time")
@@ -228,10 +265,29 @@ def select_forecast(
     dataset = sources[0].dataset[list(names)]
     dataset = dataset.isel({"init_time": chosen, "lead_time": lead_positions}, missing_dims="ignore")
     sources[0] = replace(forecast, dataset=dataset)
-    sources = [source.on_points(latitudes, forecast.axes.columns.values) for source in sources]
+    longitudes = forecast.axes.columns.values if longitudes is None else longitudes
+    sources = [source.on_points(latitudes, longitudes) for source in sources]
     format = "%Y-%m" if lead_values(forecast.dataset)[1] else "%Y-%m-%d %H:%M UTC"
     valid_texts = [date_text(time, format) for time in valid_times[chosen]]
     return ForecastSelection(sources, lead_texts, valid_times[chosen], date_text(inits[chosen], format), valid_texts)
+
+
+def select_normals(climatology: xr.Dataset, forecast: ForecastSelection, names: Sequence[str]) -> Source:
+    """Return a climatology at the valid times and grid points of a forecast; ValueError if it does not fit."""
+    check_dataset(climatology, "climatology")
+    if missing := [name for name in names if name not in climatology]:
+        raise ValueError(f"climatology has no {missing[0]!r}: it has {list(climatology.data_vars)}. Compute it again.")
+    drawn = forecast.sources[0]
+    for name in names:
+        first, second = (dataset[name].attrs.get("units") for dataset in (drawn.dataset, climatology))
+        if first is not None and second is not None and not same_units(str(first), str(second)):
+            raise ValueError(f"{name!r} is in {first!r} in forecast and in {second!r} in climatology: convert one.")
+    try:
+        normals = normals_at(climatology[list(names)], xr.DataArray(forecast.valid_times, dims="lead_time"))
+        axes = replace(find_axes(normals), time="lead_time")
+    except ValueError as error:
+        raise ValueError(f"climatology: {error}") from error
+    return Source(normals, axes, "climatology").on_points(drawn.axes.rows.values, drawn.axes.columns.values)
 
 
 def _match_names_and_units(forecast: Source, truth: xr.Dataset, names: Sequence[str]) -> list[Source]:

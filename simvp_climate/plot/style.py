@@ -56,10 +56,11 @@ def coordinate_text(dataset: xr.Dataset, dim: str, value: object) -> str:
 
 
 def pretty_units(units: str) -> str:
-    """Return units with raised exponents: "m2 s-2", "m**2 s**-2" and "m^2 s^-2" all become "m² s⁻²"."""
+    """Return units as in print: "m2 s-2", "m**2 s**-2" and "m^2 s^-2" all become "m² s⁻²", "degC" "°C"."""
     raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
     power = r"\b([A-Za-z]+)(?:\*\*|\^)?(-?\d+)\b"
-    return re.sub(power, lambda m: m.group(1) + m.group(2).translate(raised), str(units).strip())
+    raised_text = re.sub(power, lambda m: m.group(1) + m.group(2).translate(raised), str(units).strip())
+    return re.sub(r"\bdegC\b", "°C", raised_text)
 
 
 def units_of(array: xr.DataArray) -> str:

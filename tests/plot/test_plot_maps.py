@@ -40,7 +40,8 @@ def test_a_hot_cell_is_drawn_at_its_coordinates(grid):
     values = np.zeros((len(lat), len(lon)))
     values[row, column] = 1
     names = ("lat", "lon") if grid.startswith("lat") else ("latitude", "longitude")
-    figure = plot.maps(perfect_forecast(analysis(lat, lon, values, names=names), inits=1, leads=1))
+    forecast = perfect_forecast(analysis(lat, lon, values, names=names), inits=1, leads=1)
+    figure = plot.maps(forecast, cmap="viridis")
     axes = figure.axes[0]
     assert near(colors_at(figure, axes, [lon[column]], [lat[row]]), HOT).all()
     # two cells away all around, and no coast there
@@ -115,7 +116,7 @@ def test_three_maps_share_scales_and_have_titles():
     assert second.get_title() == "Truth"
     assert third.get_title() == f"Forecast minus truth, RMSE {np.sqrt((1 - np.sqrt(0.5)) / 2):.3f} K"
     assert figure.get_suptitle() == "From 2018-01-01 06 UTC, valid 2018-01-01 18 UTC"
-    assert [axes.get_xlabel() for axes in figure.axes[3:]] == ["2 metre temperature [K]", "Difference [K]"]
+    assert [axes.get_xlabel() for axes in figure.axes[3:]] == ["2 metre temperature [°C]", "Difference [K]"]
     assert figure.get_size_inches()[0] == 12
 
 
@@ -150,12 +151,13 @@ def test_a_row_for_each_variable_and_level():
     truth["level"].attrs["units"] = "hPa"
     forecast = perfect_forecast(truth, inits=1, leads=1)
     figure = plot.maps(forecast)
-    labels = [axes.get_xlabel() for axes in figure.axes[3:]]
+    labels = [axes.get_xlabel().replace("\n", " ") for axes in figure.axes[3:]]
     assert labels == [
-        "2 metre temperature [K]",
-        "2 metre temperature, 500 hPa [m² s⁻²]",
-        "2 metre temperature, 850 hPa [m² s⁻²]",
+        "2 metre temperature [°C]",
+        "2 metre temperature, 500 hPa [gpdam], contours every 0.02 gpdam",
+        "2 metre temperature, 850 hPa [gpdam], contours every 0.02 gpdam",
     ]
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["t2m, +6 h", "z500, +6 h", "z850, +6 h"]
     figure = plot.maps(forecast, variable="geopotential", level=850)
     assert len(figure.axes) == 2
 
@@ -225,7 +227,11 @@ def test_several_leads_are_rows_of_one_forecast():
     forecast = perfect_forecast(truth, inits=5).isel(lead_time=slice(0, 3))
     later = {name: forecast[name] + np.timedelta64(6, "h") for name in ("lead_time", "valid_time")}
     figure = plot.maps(forecast.assign_coords(later), truth, lead=["12h", "24h"])
-    assert [panel.get_title() for panel in figure.axes[:6:3]] == ["Forecast +12 h", "Forecast +24 h"]
+    assert [panel.get_title() for panel in figure.axes[:6]] == [
+        "Forecast", "Truth", "Forecast minus truth, RMSE 1 K", "", "", "RMSE 1 K"
+    ]  # fmt: skip
+    # the rows are named at the left
+    assert [[text.get_text() for text in panel.texts] for panel in figure.axes[:4]] == [["+12 h"], [], [], ["+24 h"]]
     # the truth ends at 18 UTC of the second day: the last forecast with all of it starts 24 hours before
     assert figure.get_suptitle() == "From 2018-01-01 18 UTC, valid 2018-01-02 06 UTC / 2018-01-02 18 UTC"
 
@@ -236,7 +242,7 @@ def test_winds_and_anomalies_have_colors_around_zero():
     figure = plot.maps(perfect_forecast(truth.assign(u10=wind)), variable="u10")
     mesh = next(c for c in figure.axes[0].collections if isinstance(c, QuadMesh))
     assert mesh.norm.vmin == -mesh.norm.vmax and mesh.cmap.name == "RdBu_r"
-    figure = plot.maps(perfect_forecast(truth))
+    figure = plot.maps(perfect_forecast(truth.rename(t2m="something")))
     assert next(c for c in figure.axes[0].collections if isinstance(c, QuadMesh)).cmap.name == "viridis"
 
 
@@ -249,7 +255,7 @@ class TestScales:
         scales = [scale_of(panel)[0] for panel in figure.axes[:6]]
         assert len(set(scales[:3])) == len(set(scales[3:])) == 1 and scales[0] != scales[3]
         values = forecast.t2m.isel(init_time=-1).values
-        np.testing.assert_allclose(scales[0], np.percentile(values, (1, 99)))
+        np.testing.assert_allclose(scales[0], np.percentile(values - 273.15, (1, 99)))
         # one variable: one bar
         figure = plot.maps(forecast, variable="t2m", lead=["6h", "12h", "18h"])
         assert len(figure.axes) == 4
@@ -262,12 +268,12 @@ class TestScales:
         figure = plot.maps(forecast, truth, lead=["6h", "18h"])
         assert len({scale_of(figure.axes[k]) for k in (0, 1, 3, 4)}) == 1
         assert scale_of(figure.axes[2]) == scale_of(figure.axes[5]) == ((-8, 8), "RdBu_r")
-        assert [panel.get_xlabel() for panel in figure.axes[6:]] == ["2 metre temperature [K]", "Difference [K]"]
+        assert [panel.get_xlabel() for panel in figure.axes[6:]] == ["2 metre temperature [°C]", "Difference [K]"]
 
     def test_colors_and_limits_of_the_user(self):
         truth = analysis(*GLOBE, steps=12)
         forecast = perfect_forecast(truth)
-        own = {"cmap": "magma", "limits": (250, 310)}
+        own = {"cmap": "magma", "limits": (250, 310), "units": "K"}
         for axes in (
             plot.maps(forecast, truth, **own).axes[0],
             plot.hovmoller(forecast, truth, **own).axes[1],
@@ -327,7 +333,7 @@ class TestAnomalies:
     )
     def test_values_within_the_range_are_no_anomalies(self, name, units, values):
         figure = plot.maps(self.field(values, name, units=units, long_name="the mean"))
-        assert scale_of(figure.axes[0])[1] == "viridis"
+        assert scale_of(figure.axes[0])[1] in ("viridis", "RdYlBu_r", "GnBu_r", "YlGnBu")
         assert figure.axes[1].get_xlabel().startswith("The mean [")
 
     def test_a_difference_from_the_climatology(self):
@@ -358,10 +364,11 @@ class TestRain:
         forecast = perfect_forecast(truth)
         forecast["tp6h"] = (forecast.tp6h + 0.001).assign_attrs(truth.tp6h.attrs)
         figure = plot.maps(forecast, truth)
-        (low, high), colors = scale_of(figure.axes[0])
-        assert low == 0 and high == pytest.approx(20.7, abs=0.5)
-        few, much = (np.dot(matplotlib.colormaps[colors](x)[:3], (0.3, 0.6, 0.1)) for x in (0.0, 1.0))
-        assert few > 0.8 and much < 0.3  # black coastlines are seen where little falls
+        mesh = meshes(figure.axes[0])[0]
+        # steps of 1, 2 and 5 beyond percentile 99, 20.7 mm
+        assert list(mesh.norm.boundaries) == [0, 0.2, 0.5, 1, 2, 5, 10, 20, 50]
+        few, some, much = (np.dot(mesh.to_rgba(x)[:3], (0.3, 0.6, 0.1)) for x in (0.1, 0.3, 40))
+        assert few > 0.999 and some > 0.8 and much < 0.3  # black coastlines are seen where little falls
         assert figure.axes[2].get_title() == "Forecast minus truth, RMSE 1 mm"
         assert [panel.get_xlabel() for panel in figure.axes[3:]] == ["Precipitation [mm]", "Difference [mm]"]
         assert truth.tp6h.units == "m" and float(truth.tp6h.max()) == 0.02
@@ -369,10 +376,16 @@ class TestRain:
         bare = truth.assign(tp6h=truth.tp6h.drop_attrs())
         assert plot.maps(forecast, bare).axes[2].get_title().endswith("RMSE 1 mm")
         figure = plot.hovmoller(truth)
-        assert figure.axes[1].get_xlabel() == "Precipitation [mm]" and scale_of(figure.axes[0])[1] == colors
+        assert figure.axes[1].get_xlabel() == "Precipitation [mm]"
+        assert meshes(figure.axes[0])[0].norm.boundaries[-1] == 20
 
-    def test_other_units_stay(self):
-        assert plot.maps(perfect_forecast(self.rain("kg m-2"))).axes[1].get_xlabel() == "Precipitation [kg m⁻²]"
+    @pytest.mark.parametrize(("units", "requested", "label"), [("kg m-2", None, "mm"), ("m", "mm/day", "mm/day")])
+    def test_other_units(self, units, requested, label):
+        forecast = perfect_forecast(self.rain(units))
+        figure = plot.maps(forecast, units=requested)
+        assert figure.axes[1].get_xlabel() == f"Precipitation [{label}]"
+        factor = 4000 if requested else 1
+        np.testing.assert_allclose(meshes(figure.axes[0])[0].get_array().max(), 0.02 * factor)
 
 
 class TestRegionsAcrossTheDateLine:
