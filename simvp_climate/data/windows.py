@@ -127,9 +127,19 @@ def to_iso(time: np.generic | object) -> str:
 def lead_text(lead: object) -> str:
     """Return a lead time as text to read, "6 h", "5 d" or "2 months"."""
     if not isinstance(lead, np.timedelta64):
-        return f"{lead} months"
+        return f"{lead:g} month" + ("" if lead == 1 else "s")
     hours = lead / np.timedelta64(1, "h")
     return f"{hours / 24:g} d" if hours >= 48 and hours % 24 == 0 else f"{hours:g} h"
+
+
+def lead_texts(leads: np.ndarray) -> list[str]:
+    """Return several leads as texts in one unit: days if all are whole days, but not a single one; else hours."""
+    if leads.dtype.kind != "m":
+        return [lead_text(lead) for lead in leads]
+    hours = leads / np.timedelta64(1, "h")
+    if len(hours) and (hours % 24 == 0).all() and (len(hours) > 1 or hours[0] >= 48):
+        return [f"{days:g} d" for days in hours / 24]
+    return [f"{value:g} h" for value in hours]
 
 
 def check_times(times: pd.Index, name: str, dim: str = "time", units: str | None = None) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from simvp_climate.data.windows import lead_text
+from simvp_climate.data.windows import lead_texts
 from simvp_climate.metrics.definitions import METRICS
 
 _MAX_LEADS = 10
@@ -40,7 +40,7 @@ def score_table(
         raise ValueError(f"metrics {unknown} are not in the scores: they have {available}")
     selected = scores.drop_vars([name for name in scores.coords if name not in scores.dims])
     selected = selected.sel(metric=metrics).isel(lead_time=_lead_positions(scores["lead_time"], leads))
-    lead_texts = [lead_text(lead) for lead in selected["lead_time"].values]
+    texts = lead_texts(selected["lead_time"].values)
     dims = [str(dim) for dim in scores.dims if dim not in ("system", "metric", "lead_time")]
     rows: dict[tuple, dict[tuple, float]] = {}
     for name, values in selected.data_vars.items():
@@ -52,7 +52,7 @@ def score_table(
             # A variable without levels has a blank there.
             labels = [slab[dim].item() if dim in variable_dims else "" for dim in dims]
             key = [f"{label:g}" if isinstance(label, int | float) else str(label) for label in labels]
-            for place, text in enumerate(lead_texts):
+            for place, text in enumerate(texts):
                 row = rows.setdefault((variable, *key, text), {})
                 for metric in metrics:
                     for system in values["system"].values:
@@ -75,6 +75,6 @@ def _lead_positions(lead_time: xr.DataArray, leads: Sequence | None) -> list[int
         label = pd.Timedelta(lead).to_timedelta64() if values.dtype.kind == "m" else lead
         matches = np.flatnonzero(values == label)
         if not len(matches):
-            raise ValueError(f"leads has {lead!r}, which is not in the scores: {[lead_text(v) for v in values]}")
+            raise ValueError(f"leads has {lead!r}, which is not in the scores: {lead_texts(values)}")
         positions.append(int(matches[0]))
     return positions

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.plot import style
+from simvp_climate.plot.curve_panels import curve_panels
 from simvp_climate.plot.selection import choose_leads, choose_names
 
 
@@ -47,10 +48,10 @@ def spectra(
     first = next(iter(by_name.values()))
     fields = _fields(first, choose_names(variables, [str(name) for name in first.data_vars], "variables", "spectra"))
 
-    columns = min(3, len(fields))
     contents = "one for each variable and level"
-    panels, _, size = style.curve_panels(ax, width, 4.2 * columns, len(fields), contents, columns, aspect=0.78, extra=0)
-    for panel, (name, level) in zip(panels, fields, strict=True):
+    panels = curve_panels(ax, width, len(fields), contents, aspect=0.78)
+    size = panels.size
+    for panel, (name, level) in zip(panels.axes, fields, strict=True):
         for (label, dataset), (color, _) in zip(by_name.items(), itertools.cycle(style.LINE_STYLES)):
             _draw_lines(panel, dataset, name, level, lead, label, color, is_ratio)
         title = name if is_ratio else style.display_name(first[name])
@@ -67,7 +68,7 @@ def spectra(
         style.label_log_axis(panel.xaxis)
         style.label_panel(panel, title, "Zonal wavenumber", y_label, size)
         panel.legend(frameon=False, fontsize=0.85 * size)
-    return style.figure_of(panels)
+    return panels.figure
 
 
 def _check_spectra(by_name: Mapping[str, object]) -> bool:

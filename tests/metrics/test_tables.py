@@ -8,7 +8,7 @@ from simvp_climate.metrics.tables import score_table
 
 def test_rows_are_leads_and_columns_systems():
     table = score_table(made_up_scores())
-    assert table.index.tolist() == [("t2m [K]", "24 h"), ("t2m [K]", "2 d")]  # whole days
+    assert table.index.tolist() == [("t2m [K]", "1 d"), ("t2m [K]", "2 d")]  # whole days
     assert table.loc[("t2m [K]", "2 d"), ("rmse", "persistence")] == 8
     assert ("acc", "climatology") not in table.columns  # it has none
     assert table.columns.names == ["metric", "system"]
