@@ -13,7 +13,7 @@ def text_boxes(figure: Figure) -> list[tuple[str, Bbox]]:
     for axes in figure.findobj(lambda artist: hasattr(artist, "xaxis")):
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
-            margin = 1e-6 * (high - low)
+            margin = 1e-6 * (high - low if axis.get_scale() == "linear" else low)
             for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
                 if not low - margin <= tick.get_loc() <= high + margin or not axes.get_visible():
                     hidden |= {tick.label1, tick.label2}

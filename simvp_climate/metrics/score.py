@@ -65,14 +65,15 @@ def score(
         the init time, as returned by `fit_damped_persistence` and `fit_linear_regression`.
     metrics
         Names, in the order of the result: "rmse", "mae", "bias", "acc" (pooled), "acc_per_init", "activity",
-        "small_scale_variance" (wavenumbers 10 to 19) and "rmse_unweighted"; for ensembles "crps" (fair; of a single
-        forecast its mae), "spread", "spread_skill_ratio", "member_small_scale_variance" and "energy_score"; with
-        `thresholds` "brier" and "frequency_bias"; with `seeps_climatology` "seeps". "rmse_skill" is 1 - rmse / rmse of
-        a baseline, once for each baseline: "rmse_skill_vs_persistence" and so on, with underscores for blanks;
-        "mae_skill", "crps_skill" and others are alike. "acc_difference", or that of any metric, is the metric less that
-        of a baseline. Both have intervals of their own, narrower than those of two separate scores. None: all that
-        apply except acc_per_init, rmse_unweighted and energy_score, and of the comparisons rmse_skill;
-        small_scale_variance applies to grids that circle the globe with at least 39 longitudes.
+        "small_scale_variance" (wavenumbers 10 to 19), "grid_noise" (checkerboards) and "rmse_unweighted"; for ensembles
+        "crps" (fair; of a single forecast its mae), "spread", "spread_skill_ratio", "member_small_scale_variance" and
+        "energy_score"; with `thresholds` "brier" and "frequency_bias"; with `seeps_climatology` "seeps".
+        "rmse_skill" is 1 - rmse / rmse of a baseline, once for each baseline: "rmse_skill_vs_persistence" and so on,
+        with underscores for blanks; "mae_skill", "crps_skill" and others are alike. "acc_difference", or that of any
+        metric, is the metric less that of a baseline. Both have intervals of their own, narrower than those of two
+        separate scores. None: all that apply except acc_per_init, grid_noise, rmse_unweighted and
+        energy_score, and of the comparisons rmse_skill; small_scale_variance applies to grids that circle the globe
+        with at least 39 longitudes.
     regions
         Names ("tropics", "poles"), boxes or masks, see `region_masks`, and "land", "sea" or "europe land" if the truth
         has a land-sea mask; they add a dimension `region`. None: the whole grid, without the dimension.

@@ -267,8 +267,8 @@ class TestTextsOfSkillAndSpectra:
         found = variance_by_wavenumber(forecast, truth)
 
         def words(lead):
-            legend = plot.spectra(found, lead=lead).axes[0].get_legend()
-            return [text.get_text() for text in legend.get_texts()]
+            (legend,) = plot.spectra(found, lead=lead).legends
+            return [text.get_text() for text in legend.get_texts()][1:]
 
         assert words(["6h", "24h", "48h", "72h"]) == ["+6 h", "+24 h", "+48 h", "+72 h"]
         assert words(["24h", "48h", "72h"]) == ["+1 d", "+2 d", "+3 d"]
@@ -282,11 +282,11 @@ class TestTextsOfSkillAndSpectra:
         found["t2m"] = found.t2m * xr.where(found.zonal_wavenumber == 30, 100, 1)
         found["t2m"] = found.t2m * xr.where(found.zonal_wavenumber == 3, 0.001, 1)
         figure = plot.spectra(found, lead="6h")
-        panel = figure.axes[0]
+        panel = figure.axes[1]
         up, down = ([line for line in panel.lines if line.get_marker() == marker] for marker in "^v")
         assert [line.get_xydata().tolist() for line in up + down] == [[[30, 20]], [[3, 0.05]]]
         assert to_rgb(up[0].get_color()) == to_rgb(panel.lines[0].get_color())
-        assert len([line for line in plot.spectra(variance_by_wavenumber(forecast, truth)).axes[0].lines]) == 4
+        assert len([line for line in plot.spectra(variance_by_wavenumber(forecast, truth)).axes[1].lines]) == 4
         before = panel.get_position().width
         pixels(figure)
         assert panel.get_position().width > 0.9 * before  # the marks take no room
