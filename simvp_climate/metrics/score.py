@@ -16,6 +16,7 @@ from simvp_climate.metrics.categorical.seeps import seeps_pairs
 from simvp_climate.metrics.categorical.thresholds import check_frequency, event_metrics
 from simvp_climate.metrics.definitions import METRICS, Metric, concat, ratio
 from simvp_climate.metrics.pairs import Pairs, check_vector, match, period
+from simvp_climate.metrics.published_scores import describe_truth
 from simvp_climate.metrics.regions import SPACE, Regions, Weights
 from simvp_climate.metrics.uncertainty.bootstrap import Bootstrap, Samples, percentiles
 from simvp_climate.metrics.uncertainty.calibration import calibrate_with
@@ -109,7 +110,8 @@ def score(
     the unit of its rmse, mae, bias, crps, spread, energy_score and their differences; other metrics have none. The acc
     of climatology is NaN, and so are its brier and frequency_bias without `event_frequency`. The coordinates
     `<variable>_low` and `<variable>_high` are the ends of the intervals, NaN where fewer than five blocks of
-    initializations have a value of the variable (the attribute `intervals` describes them). With `skipna`, `pairs`
+    initializations have a value of the variable (the attribute `intervals` describes them). The attribute `truth` is
+    the title or source of the truth. With `skipna`, `pairs`
     counts the initializations with a value of any variable, and `<variable>_pairs(lead_time[, level, region, season])`
     those of each.
 
@@ -155,7 +157,8 @@ def score(
     if not skipna:
         _warn_of_missing(sums, computed, list(vectors), thresholds or {})
     scores = _count_pairs(_describe(scores, ends, vectors, pairs, samples), verified, with_values, by, pairs)
-    return scores.assign_attrs(weights=str(weights), missing_values=_MISSING_VALUES[skipna])
+    about = {"truth": description} if (description := describe_truth(truth.attrs)) else {}
+    return scores.assign_attrs(weights=str(weights), missing_values=_MISSING_VALUES[skipna], **about)
 
 
 # Phase 1: resolve the arguments.

@@ -29,6 +29,12 @@ def select_published(published: object, scores: xr.Dataset, names: list[str], me
                 f"scores has {dim} {np.atleast_1d(scores[dim].values).tolist()}, but published scores are of the globe"
                 " and whole years: leave published out, or score without regions and by."
             )
+    truth = str(scores.attrs.get("truth", ""))
+    if "simulat" in truth.lower():
+        raise ValueError(
+            f"the truth of scores is {truth[:80]!r}, but published scores are of analyses of the real atmosphere: they"
+            " cannot be compared. Leave published out."
+        )
     grid = scores.attrs.get("grid")
     same_grid = published[published["grid"] == grid]
     if same_grid.empty:

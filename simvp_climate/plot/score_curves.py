@@ -38,7 +38,8 @@ def scores(
     published
         Published scores of other models, rows of `sc.metrics.published()`. Rows with the grid, variables, metrics and
         leads of the figure are drawn as dashes with a letter for each model. The legend names their truth and years,
-        which may differ from yours. Select models with `table[table["model"].isin([...])]`.
+        which may differ from yours. Scores against a simulated truth (by its title, source or comment, or attributes of
+        CMIP) or on another grid are refused. Select models with `table[table["model"].isin([...])]`.
     width, ax
         Width of a new figure in inches, default 4 for each column of panels and less with many rows; or existing axes,
         one for each panel, row by row.

@@ -8,10 +8,12 @@ import xarray as xr
 
 matplotlib.use("Agg")
 from matplotlib.text import Text
-from plot_factories import GLOBE, analysis, curves, perfect_forecast, pixels, scores_with_intervals, some_scores
+from plot_factories import GLOBE, analysis, curves, noisy, perfect_forecast, pixels, scores_with_intervals, some_scores
 
 from simvp_climate import plot
+from simvp_climate.metrics.baselines.simple_persistence import persistence
 from simvp_climate.metrics.published_scores import published
+from simvp_climate.metrics.score import score
 
 
 def test_panels_show_the_scores_with_labels_and_one_legend():
@@ -145,6 +147,27 @@ class TestPublished:
         figure = plot.scores(table.assign_coords(region="global"), metric="rmse", published=published())
         assert "GraphCast" in curves(figure.axes[0])
 
+    @pytest.mark.parametrize(
+        ("attrs", "message"),
+        [
+            ({"title": "SIMULATED climate, 6-hourly"}, "SIMULATED climate.* real atmosphere.*Leave published out"),
+            ({"title": "a control run", "comment": "simulated by a model"}, "'simulated: a control run'"),
+            ({"source": "MPI-ESM1-2-LR", "experiment_id": "historical"}, "'simulated: MPI-ESM1-2-LR'"),
+        ],
+    )
+    def test_scores_against_a_simulated_truth_are_refused(self, attrs, message):
+        truth = noisy(steps=24).assign_attrs(attrs)
+        forecast = persistence(truth, truth.time[:4], ["72h"])
+        table = score(forecast, truth, metrics=["rmse"], bootstrap=None)
+        with pytest.raises(ValueError, match=message):
+            plot.scores(table, published=published())
+
+    def test_scores_against_an_analysis_are_drawn(self):
+        truth = noisy(steps=24).assign_attrs(title="ERA5")
+        table = score(persistence(truth, truth.time[:4], ["72h"]), truth, metrics=["rmse"], bootstrap=None)
+        assert table.attrs["truth"] == "ERA5"
+        assert plot.scores(table, published=published()).axes[0].texts
+
     def test_letters_are_inside_the_panel_and_do_not_overlap(self):
         table = scores_with_intervals()
         for width in (None, 5):
@@ -191,3 +214,8 @@ class TestPublished:
     def test_unsuitable_tables_are_refused(self, table, message):
         with pytest.raises(ValueError, match=message):
             plot.scores(scores_with_intervals(), metric="rmse", published=table)
+
+
+def test_dir_lists_the_figures_only():
+    assert dir(plot) == sorted(plot.__all__)
+    assert all(callable(getattr(plot, name)) for name in dir(plot))
