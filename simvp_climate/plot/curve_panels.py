@@ -57,7 +57,7 @@ class Panels:
 
 def curve_panels(
     ax: Axes | Sequence[Axes] | None, width: float | None, rows: int, contents: str, *, per_row: int = 1,
-    default: float = 4.0, least: float = 1.7, aspect: float = 0.72,
+    default: float = 4.0, least: float = 1.7, aspect: float = 0.72, max_columns: int = 3,
 ) -> Panels:  # fmt: skip
     """Return the panels of `rows` rows of `per_row` panels that belong together; single ones stand side by side.
 
@@ -71,7 +71,7 @@ def curve_panels(
         panel_height = 1.3 * min(panel.bbox.height for panel in axes) / style.figure_of(axes).dpi
         places = [(index, 0) for index in range(len(axes))]
         return Panels(axes, places, panel_width, panel_height, style.font_size(3 * panel_width), is_new=False)
-    columns, lines_per_row = (per_row, 1) if per_row > 1 else (min(3, rows), 0)
+    columns, lines_per_row = (per_row, 1) if per_row > 1 else (min(max_columns, rows), 0)
     if width is None:
         lines = rows if per_row > 1 else -(-rows // columns)
         width = max(columns * float(np.clip(3 * default / lines, 0.62 * default, default)), min(default, 4.0))

@@ -208,7 +208,7 @@ def select_forecast(
     lead_positions, lead_texts = map(list, zip(*leads, strict=True))
     _coordinate(forecast.dataset, "valid_time")
     valid_times = find_valid_times(forecast.dataset).values[:, lead_positions]
-    candidates = range(len(inits))[::-1] if init is None else [_init_position(inits, init)]
+    candidates = range(len(inits))[::-1] if init is None else [init_position(inits, init)]
     sources, chosen = [forecast], candidates[0]
     if truth is not None:
         sources = _match_names_and_units(forecast, truth, names)
@@ -282,7 +282,7 @@ def _coordinate(forecast: xr.Dataset, name: str) -> np.ndarray:
     return values
 
 
-def _init_position(inits: np.ndarray, init: object) -> int:
+def init_position(inits: np.ndarray, init: object) -> int:
     """Return the position of one initialization time, given as text, a date or a coordinate of size 1."""
     requested = _as_list(init)
     if len(requested) != 1:
