@@ -138,11 +138,13 @@ def lead_text(lead: object) -> str:
 
 
 def lead_texts(leads: np.ndarray) -> list[str]:
-    """Return the lead times of a table in one unit: days if all are whole days, else hours; or months."""
+    """Return several leads as texts in one unit: days if all are whole days, but not a single one; else hours."""
     if leads.dtype.kind != "m":
         return [lead_text(lead) for lead in leads]
     hours = leads / np.timedelta64(1, "h")
-    return [f"{value / 24:g} d" for value in hours] if (hours % 24 == 0).all() else [f"{value:g} h" for value in hours]
+    if len(hours) and (hours % 24 == 0).all() and (len(hours) > 1 or hours[0] >= 48):
+        return [f"{days:g} d" for days in hours / 24]
+    return [f"{value:g} h" for value in hours]
 
 
 def check_times(times: pd.Index, name: str, dim: str = "time", units: str | None = None) -> None:

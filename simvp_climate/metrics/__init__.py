@@ -8,8 +8,18 @@ from simvp_climate.metrics.categorical.probabilities import brier_decomposition,
 from simvp_climate.metrics.categorical.seeps import seeps, seeps_climatology
 from simvp_climate.metrics.categorical.terciles import tercile_rpss
 from simvp_climate.metrics.categorical.thresholds import brier, event_frequency, frequency_bias
-from simvp_climate.metrics.deterministic import acc, activity, bias, mae, rmse, small_scale_variance, wind_vector_rmse
+from simvp_climate.metrics.deterministic import (
+    acc,
+    activity,
+    bias,
+    grid_noise,
+    mae,
+    rmse,
+    small_scale_variance,
+    wind_vector_rmse,
+)
 from simvp_climate.metrics.ensemble import crps, energy_score, rank_histogram, spread, spread_skill_ratio
+from simvp_climate.metrics.init_scores import score_by_init
 from simvp_climate.metrics.published_scores import published
 from simvp_climate.metrics.score import skilful_to
 from simvp_climate.metrics.skill_maps import skill_map
@@ -17,10 +27,10 @@ from simvp_climate.metrics.spectral import drift, effective_resolution, variance
 
 __all__ = [
     "acc", "activity", "bias", "brier", "brier_decomposition", "crps", "drift", "effective_resolution",
-    "energy_score", "event_frequency", "frequency_bias", "latitude_weights", "mae", "published", "rank_histogram",
-    "reliability", "rmse", "roc", "roc_area", "seeps", "seeps_climatology", "skilful_to", "skill_map",
-    "small_scale_variance", "spread", "spread_skill_ratio", "tercile_rpss", "variance_by_wavenumber",
-    "wind_vector_rmse", "zonal_spectrum",
+    "energy_score", "event_frequency", "frequency_bias", "grid_noise", "latitude_weights", "mae", "published",
+    "rank_histogram", "reliability", "rmse", "roc", "roc_area", "score_by_init", "seeps", "seeps_climatology",
+    "skilful_to", "skill_map", "small_scale_variance", "spread", "spread_skill_ratio", "tercile_rpss",
+    "variance_by_wavenumber", "wind_vector_rmse", "zonal_spectrum",
 ]  # fmt: skip
 
 

@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
+from simvp_climate.data.grid import closes_longitude
+
 
 @dataclass
 class Fields:
@@ -250,6 +252,31 @@ def _variance_of(wavenumbers: tuple[int, int]) -> Callable[[xr.DataArray], xr.Da
     return variance
 
 
+def _grid_noise(f: Fields) -> tuple[xr.Dataset | Product]:
+    """Return the square of the checkerboard in a forecast, of all members if it has some."""
+    pattern = f.members.map(_checkerboard)
+    return (Product(pattern, pattern),) if f.member is None else (mean_over(f.member, pattern**2),)
+
+
+def _checkerboard(field: xr.DataArray) -> xr.DataArray:
+    """Return what the filter [-1, 2, -1] / 4 along longitude and along latitude leaves of a field.
+
+    A wave with k cells from crest to crest keeps sin^2(pi / k) in each direction, two cells all of it. Beyond the edge
+    of the grid, and in cells without a value, stands the neighbor on the other side.
+    """
+    values = field.transpose(..., "latitude", "longitude")
+    filtered = values.values
+    for axis, closes in ((-1, closes_longitude(field["longitude"])), (-2, False)):
+        before, after = np.roll(filtered, 1, axis), np.roll(filtered, -1, axis)
+        if not closes:
+            edges = np.moveaxis(before, axis, 0), np.moveaxis(after, axis, 0)
+            edges[0][0], edges[1][-1] = np.nan, np.nan
+        before, after = np.where(np.isnan(before), after, before), np.where(np.isnan(after), before, after)
+        before, after = (np.where(np.isnan(each), filtered, each) for each in (before, after))
+        filtered = (2 * filtered - before - after) / 4
+    return values.copy(data=filtered)
+
+
 # sqrt(<(F - T)^2>), the root last: the code of WeatherBench 1, and ECMWF's convention.
 _RMSE = Metric(lambda f: (f.squared_error,), np.sqrt, "RMSE", smaller_is_better=True, headline=True, of_vectors=True)
 # <f t> / sqrt(<f^2> <t^2>): WeatherBench-X. Below 0.6 a forecast is customarily no longer useful.
@@ -273,6 +300,8 @@ METRICS = {
     ),
     "small_scale_variance": variance_ratio((10, 19)),
     "member_small_scale_variance": _variance_ratio_of_members((10, 19)),
+    # sqrt(<c^2>), c the checkerboard of two cells in both directions
+    "grid_noise": Metric(_grid_noise, np.sqrt, "Grid noise", default=False),
     # OpenSTL and others print the error without area weights.
     "rmse_unweighted": replace(_RMSE, label="RMSE, not weighted", weighted=False, default=False, headline=False),
     "crps": Metric(_crps, mean, "CRPS", needs="members", smaller_is_better=True),

@@ -118,6 +118,21 @@ def activity(
     return pooled_score(pairs, METRICS["activity"], skipna)
 
 
+def grid_noise(
+    forecast: xr.Dataset, truth: xr.Dataset, *, weights: Weights = "area", skipna: bool = False
+) -> xr.Dataset:
+    """Return the amplitude of the checkerboard in a forecast: noise at the scale of the grid.
+
+    sqrt(<c^2>), where c is the forecast after the filter [-1, 2, -1] / 4 along longitude and along latitude. A
+    checkerboard, values that alternate from cell to cell in both directions, has its amplitude; smooth fields have
+    almost none, and uncorrelated noise has 3/8 of its standard deviation. Networks that are hardly trained or that
+    upsample badly have much more than the truth. The noise of persistence, in `score(metrics=["grid_noise"])`, is that
+    of analyses; `score` pools the members of an ensemble. The truth only selects the pairs that count. Arguments,
+    result and errors as in `rmse`.
+    """
+    return pooled_score(match(forecast, truth, weights=weights), METRICS["grid_noise"], skipna)
+
+
 def wind_vector_rmse(
     forecast: xr.Dataset, truth: xr.Dataset, components: tuple[str, str] = ("u10", "v10"), *, weights: Weights = "area",
     skipna: bool = False,

@@ -1,5 +1,7 @@
 """Published scores of other models, each with the grid, years and truth of its verification."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 _GRID = "64 longitudes x 32 latitudes"
@@ -49,12 +51,24 @@ _SINGLE = (
 )
 
 
+# attributes that models of CMIP and its kin have, and analyses have not
+_MODEL_ATTRS = ("mip_era", "experiment_id", "experiment", "parent_experiment_id")
+
+
+def describe_truth(attrs: Mapping) -> str:
+    """Return the title or source in the attributes of a truth, after "simulated: " if they say that a model made it."""
+    texts = [str(attrs[name]) for name in ("title", "source", "comment") if attrs.get(name)]
+    is_simulated = any("simulat" in text.lower() for text in texts) or any(name in attrs for name in _MODEL_ATTRS)
+    description = texts[0] if texts else ""
+    return f"simulated: {description}" if is_simulated and "simulat" not in description.lower() else description
+
+
 def published() -> pd.DataFrame:
     """Return published scores of other models: root mean square errors, and some ACC and MAE.
 
     Scores depend on the grid (coarser is lower), the years and the truth: compare only scores with the same ones. The
-    figure `plot.scores(scores, published=...)` draws those on the grid of the scores. The climatologies of WeatherBench
-    are simpler than that of this package.
+    figure `plot.scores(scores, published=...)` draws those on the grid of the scores, unless their truth is simulated.
+    The climatologies of WeatherBench are simpler than that of this package.
 
     Returns
     -------

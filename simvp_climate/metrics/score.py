@@ -16,6 +16,7 @@ from simvp_climate.metrics.categorical.seeps import seeps_pairs
 from simvp_climate.metrics.categorical.thresholds import check_frequency, event_metrics
 from simvp_climate.metrics.definitions import METRICS, Metric, concat, ratio
 from simvp_climate.metrics.pairs import Pairs, check_vector, match, period
+from simvp_climate.metrics.published_scores import describe_truth
 from simvp_climate.metrics.regions import SPACE, Regions, Weights
 from simvp_climate.metrics.uncertainty.bootstrap import Bootstrap, Samples, percentiles
 from simvp_climate.metrics.uncertainty.calibration import calibrate_with
@@ -71,14 +72,15 @@ def score(
         the init time, as returned by `fit_damped_persistence` and `fit_linear_regression`.
     metrics
         Names, in the order of the result: "rmse", "mae", "bias", "acc" (pooled), "acc_per_init", "activity",
-        "small_scale_variance" (wavenumbers 10 to 19) and "rmse_unweighted"; for ensembles "crps" (fair; of a single
-        forecast its mae), "spread", "spread_skill_ratio", "member_small_scale_variance" and "energy_score"; with
-        `thresholds` "brier" and "frequency_bias"; with `seeps_climatology` "seeps". "rmse_skill" is 1 - rmse / rmse of
-        a baseline, once for each baseline: "rmse_skill_vs_persistence" and so on, with underscores for blanks;
-        "mae_skill", "crps_skill" and others are alike. "acc_difference", or that of any metric, is the metric less that
-        of a baseline. Both have intervals of their own, narrower than those of two separate scores. None: all that
-        apply except acc_per_init, rmse_unweighted and energy_score, and of the comparisons rmse_skill;
-        small_scale_variance applies to grids that circle the globe with at least 39 longitudes.
+        "small_scale_variance" (wavenumbers 10 to 19), "grid_noise" (checkerboards) and "rmse_unweighted"; for ensembles
+        "crps" (fair; of a single forecast its mae), "spread", "spread_skill_ratio", "member_small_scale_variance" and
+        "energy_score"; with `thresholds` "brier" and "frequency_bias"; with `seeps_climatology` "seeps".
+        "rmse_skill" is 1 - rmse / rmse of a baseline, once for each baseline: "rmse_skill_vs_persistence" and so on,
+        with underscores for blanks; "mae_skill", "crps_skill" and others are alike. "acc_difference", or that of any
+        metric, is the metric less that of a baseline. Both have intervals of their own, narrower than those of two
+        separate scores. None: all that apply except acc_per_init, grid_noise, rmse_unweighted and
+        energy_score, and of the comparisons rmse_skill; small_scale_variance applies to grids that circle the globe
+        with at least 39 longitudes.
     regions
         Names ("tropics", "poles"), boxes or masks, see `region_masks`, and "land", "sea" or "europe land" if the truth
         has a land-sea mask; they add a dimension `region`. None: the whole grid, without the dimension.
@@ -114,7 +116,8 @@ def score(
     the unit of its rmse, mae, bias, crps, spread, energy_score and their differences; other metrics have none. The acc
     of climatology is NaN, and so are its brier and frequency_bias without `event_frequency`. The coordinates
     `<variable>_low` and `<variable>_high` are the ends of the intervals, NaN where fewer than five blocks of
-    initializations have a value of the variable (the attribute `intervals` describes them). With `skipna`, `pairs`
+    initializations have a value of the variable (the attribute `intervals` describes them). The attribute `truth` is
+    the title or source of the truth. With `skipna`, `pairs`
     counts the initializations with a value of any variable, and `<variable>_pairs(lead_time[, level, region, season])`
     those of each.
 
@@ -162,7 +165,8 @@ def score(
     if not skipna:
         _warn_of_missing(sums, computed, list(vectors), thresholds or {})
     scores = _count_pairs(_describe(scores, ends, vectors, pairs, samples), verified, with_values, by, pairs)
-    return scores.assign_attrs(weights=str(weights), missing_values=_MISSING_VALUES[skipna])
+    about = {"truth": description} if (description := describe_truth(truth.attrs)) else {}
+    return scores.assign_attrs(weights=str(weights), missing_values=_MISSING_VALUES[skipna], **about)
 
 
 # Phase 1: resolve the arguments.

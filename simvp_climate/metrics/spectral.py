@@ -66,7 +66,8 @@ def variance_by_wavenumber(forecast: xr.Dataset, truth: xr.Dataset) -> xr.Datase
 
     Returns
     -------
-    Dataset in memory with the variables of the forecast, dims (zonal_wavenumber, lead_time[, level]), without unit.
+    Dataset in memory with the variables of the forecast, dims (zonal_wavenumber, lead_time[, level]), without unit. The
+    coordinates `<variable>_truth` are the variance of the truth in each wavenumber, in the squared unit.
     """
     pairs = match(forecast, truth)
     longitude = pairs.grid["longitude"]
@@ -85,11 +86,20 @@ def variance_by_wavenumber(forecast: xr.Dataset, truth: xr.Dataset) -> xr.Datase
     metric = Metric(statistics, lambda *means: means)
     sums = weighted_sums(pairs, {"power": metric}, False)["", "power"].sum("init_time", skipna=False)
     ratios = [ratio(sums.isel(part=i), sums.isel(part=last + i)) for i in range(last)]
+    # |F_k|^2 stands for the wavenumbers k and -k; half the number of longitudes is both
+    shares = [1 if 2 * k == longitude.size else 2 for k in range(1, last + 1)]
+    variances = [share * ratio(sums.isel(part=last + i), sums.isel(part=-1)) for i, share in enumerate(shares)]
     wavenumber = xr.DataArray(np.arange(1, last + 1), dims="zonal_wavenumber", name="zonal_wavenumber")
-    result = concat(ratios, wavenumber)
-    result = result.transpose("zonal_wavenumber", "lead_time", "level", ..., missing_dims="ignore")
+    order = ("zonal_wavenumber", "lead_time", "level", ...)
+    result, variance = (
+        concat(values, wavenumber).transpose(*order, missing_dims="ignore") for values in (ratios, variances)
+    )
     for name in result.data_vars:
         result[name].attrs = {"units": "1", "long_name": f"variance of {name}, forecast over truth"}
+        units = pairs.attrs(str(name)).get("units")
+        attrs = {"long_name": f"variance of {name} in the truth"} | ({"units": f"({units})2"} if units else {})
+        result = result.assign_coords({f"{name}_truth": variance[name].variable.copy(deep=False)})
+        result[f"{name}_truth"].attrs = attrs
     return result.assign_coords(level=pairs.labels["level"]) if "level" in result.dims else result
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from simvp_climate.data.windows import lead_text, lead_texts
+from simvp_climate.data.windows import lead_texts
 from simvp_climate.metrics.definitions import METRICS
 from simvp_climate.metrics.score_units import convert_scores
 
@@ -150,6 +150,6 @@ def _lead_positions(lead_time: xr.DataArray, leads: Sequence | None) -> list[int
         label = pd.Timedelta(lead).to_timedelta64() if values.dtype.kind == "m" else lead
         matches = np.flatnonzero(values == label)
         if not len(matches):
-            raise ValueError(f"leads has {lead!r}, which is not in the scores: {[lead_text(v) for v in values]}")
+            raise ValueError(f"leads has {lead!r}, which is not in the scores: {lead_texts(values)}")
         positions.append(int(matches[0]))
     return positions

@@ -1,8 +1,10 @@
 """Draw forecasts, scores and training curves; `figure.savefig(...)` saves a figure, `ax=` draws into existing axes."""
 
+from simvp_climate.plot.comparisons import compare, scores_by_init
 from simvp_climate.plot.ensembles import rank_histogram, reliability, roc, spread_skill
 from simvp_climate.plot.forecast_maps import animate, maps
 from simvp_climate.plot.longitude_time import hovmoller
+from simvp_climate.plot.meteograms import meteogram
 from simvp_climate.plot.score_curves import scores
 from simvp_climate.plot.scorecards import scorecard
 from simvp_climate.plot.skill_maps import skill_map
@@ -10,8 +12,8 @@ from simvp_climate.plot.spectral_curves import spectra
 from simvp_climate.plot.training_curves import training_curve
 
 __all__ = [
-    "animate", "hovmoller", "maps", "rank_histogram", "reliability", "roc", "scorecard", "scores", "skill_map",
-    "spectra", "spread_skill", "training_curve",
+    "animate", "compare", "hovmoller", "maps", "meteogram", "rank_histogram", "reliability", "roc", "scorecard",
+    "scores", "scores_by_init", "skill_map", "spectra", "spread_skill", "training_curve",
 ]  # fmt: skip
 
 

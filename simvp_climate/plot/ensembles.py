@@ -1,7 +1,5 @@
 """Figures of ensembles: ranks of the truth, reliability of probabilities, and spread beside error."""
 
-import re
-import textwrap
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -14,7 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from simvp_climate.plot import style
-from simvp_climate.plot.score_curves import add_legend_below, check_scores, draw_curve, lead_axis, score_rows
+from simvp_climate.plot.curve_panels import Panels, add_legend_below, curve_panels
+from simvp_climate.plot.score_curves import draw_curve
+from simvp_climate.plot.score_selection import check_scores, lead_axis, score_rows
 from simvp_climate.plot.selection import choose_leads, choose_names
 
 Lead = str | timedelta | np.timedelta64 | Sequence | None
@@ -48,30 +48,26 @@ def rank_histogram(
     ranks = check_scores(ranks, ("rank", "lead_time"), "ranks", "sc.metrics.rank_histogram(...)")
     leads = _choose_leads(ranks, lead)
     rows = _rows(ranks, variables, "ranks", ("rank", "lead_time"))
-    columns = len(leads) if len(leads) > 1 else min(3, len(rows))
-    count, contents = len(rows) * len(leads), "variables times leads"
-    default = max(3.4 * columns, 4.0)
-    extra = 0.12 * count / columns  # titles and labels of two lines
-    panels, width, size = style.curve_panels(ax, width, default, count, contents, columns, 0.5, extra)
+    options = dict(per_row=len(leads), default=3.4, least=1.15, aspect=0.6)
+    panels = curve_panels(ax, width, len(rows), "variables times leads", **options)
     flat = 1 / ranks.sizes["rank"]
     pairs = [(texts, row, index, text) for texts, row in rows for index, text in leads]
-    for position, (panel, (texts, row, index, text)) in enumerate(zip(panels, pairs, strict=True)):
+    for position, (panel, (texts, row, index, text)) in enumerate(zip(panels.axes, pairs, strict=True)):
         values = row.isel(lead_time=index).transpose("rank")
         panel.bar(values["rank"].values, values.values, width=0.9, color=style.LINE_STYLES[0][0], alpha=0.75)
         low, high = (values.coords.get(f"{row.name}_{end}") for end in ("low", "high"))
         if low is not None and high is not None:
             panel.vlines(values["rank"].values, low.values, high.values, color="0.2", linewidth=1)
         panel.axhline(flat, color="0.3", linewidth=1.2, linestyle=":")
-        first, last = position % columns == 0, position >= len(panels) - columns
-        x_label, y_label = "Members below the truth" if last else "", "Share of cases [%]" if first else ""
-        title = ", ".join([style.display_name(row), *texts, text])
-        title, x_label = (_wrap(each, 0.85 * width / columns, size) for each in (title, x_label))
-        style.label_panel(panel, title, x_label, y_label, size)
+        x_label = panels.wrap("Members below the truth", 0.6) if panels.is_lowest(position) else ""
+        y_label = panels.wrap_up("Share of cases [%]") if panels.is_first(position) else ""
+        title = panels.wrap(", ".join([style.display_name(row), *texts, text]), 0.75)
+        style.label_panel(panel, title, x_label, y_label, panels.size)
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        panel.yaxis.set_major_locator(MaxNLocator(5))
+        panel.yaxis.set_major_locator(MaxNLocator(5 if panels.height > 1.5 else 3))
         panel.yaxis.set_major_formatter(_PERCENT)
         panel.set_ylim(0, max(panel.get_ylim()[1], 1.6 * flat))
-    return style.figure_of(panels)
+    return panels.figure
 
 
 def reliability(
@@ -100,16 +96,16 @@ def reliability(
     dims = ("quantity", "probability", "lead_time")
     reliability = check_scores(reliability, dims, "reliability", "sc.metrics.reliability(...)")
     labels = ("Forecast probability", "Observed frequency")
-    panels, rows, leads, size = _square_panels(reliability, dims, "reliability", labels, variables, lead, width, ax)
-    for panel, row in zip(panels, rows, strict=True):
+    panels, rows, leads = _square_panels(reliability, dims, "reliability", labels, variables, lead, width, ax)
+    for panel, row in zip(panels.axes, rows, strict=True):
         inset = panel.inset_axes((0.18, 0.69, 0.32, 0.25))
         for index, text, color in leads:
             _draw_reliability(panel, inset, row.isel(lead_time=index), text, color)
         share, frequency = row.sel(quantity="share"), row.sel(quantity="observed_frequency")
         panel.axhline(float((share * frequency).sum("probability").mean()), color="0.6", linewidth=1, linestyle="--")
-        _finish_shares(inset, size)
-    _add_lead_legend(panels, size, new=ax is None)
-    return style.figure_of(panels)
+        _finish_shares(inset, panels.size)
+    _add_lead_legend(panels)
+    return panels.figure
 
 
 def roc(
@@ -124,16 +120,16 @@ def roc(
     dims = ("rate", "probability", "lead_time")
     roc = check_scores(roc, dims, "roc", "sc.metrics.roc(...)")
     labels = ("False alarm rate", "Hit rate")
-    panels, rows, leads, size = _square_panels(roc, dims, "roc", labels, variables, lead, width, ax)
-    for panel, row in zip(panels, rows, strict=True):
+    panels, rows, leads = _square_panels(roc, dims, "roc", labels, variables, lead, width, ax)
+    for panel, row in zip(panels.axes, rows, strict=True):
         for index, text, color in leads:
             rates = row.isel(lead_time=index)
             hits, false_alarms = (rates.sel(rate=rate).values for rate in ("hit_rate", "false_alarm_rate"))
             # the last point of the curve, without any warning
             options = dict(color=color, marker=".", markersize=5, linewidth=1.6, label=text)
             panel.plot(np.append(false_alarms, 0), np.append(hits, 0), **options)
-    _add_lead_legend(panels, size, new=ax is None)
-    return style.figure_of(panels)
+    _add_lead_legend(panels)
+    return panels.figure
 
 
 def spread_skill(
@@ -170,10 +166,10 @@ def spread_skill(
         raise ValueError(f"scores has the systems {scores['system'].values.tolist()}, none with members.")
     leads, lead_unit = lead_axis(scores)
     contents = "two for each variable, level, region and season"
-    panels, width, size = style.curve_panels(ax, width, 8.0, 2 * len(rows), contents, 2, 0.7)
+    panels = curve_panels(ax, width, len(rows), contents, per_row=2, aspect=0.7)
     colors = {name: style.LINE_STYLES[i % len(style.LINE_STYLES)] for i, name in enumerate(ensembles)}
     for index, (texts, row) in enumerate(rows):
-        left, right = panels[2 * index : 2 * index + 2]
+        left, right = panels.axes[2 * index : 2 * index + 2]
         for name, (color, marker) in colors.items():
             rmse, spread, ratio = (row.sel(system=name, metric=metric) for metric in _SPREAD_METRICS)
             draw_curve(left, leads, rmse, "", color, marker)
@@ -184,17 +180,14 @@ def spread_skill(
         low = row.sel(system=ensembles, metric="spread_skill_ratio").min()
         # A very bad lead must not flatten the others.
         right.set_ylim(0.9 * min(float(low.fillna(1)), 0.9), min(max(right.get_ylim()[1], 1.1), 2))
-        x_label = f"Lead time [{lead_unit}]" if index == len(rows) - 1 else ""
-        title = _wrap(", ".join([style.display_name(row), *texts]), 0.42 * width, size)
-        y_label = _wrap(style.with_units("RMSE and spread", row), 0.26 * width, size)
-        style.label_panel(left, title, x_label, y_label, size)
-        style.label_panel(right, title, x_label, "Spread / skill", size)
-        steps = [1, 3, 6, 10] if lead_unit == "hours" else None  # hours that divide a day
-        for panel in (left, right):
-            panel.set_xlim(0, 1.03 * leads.max())
-            panel.xaxis.set_major_locator(MaxNLocator(8, steps=steps, integer=True))
-    _add_spread_legend(panels, colors, size, 0 if ax is not None else 2 if width > 6 else 1)
-    return style.figure_of(panels)
+        title = panels.wrap(", ".join([style.display_name(row), *texts]))
+        y_labels = panels.wrap_up(style.with_units("RMSE and spread", row)), panels.wrap_up("Spread / skill")
+        for position, (panel, y_label) in enumerate(zip((left, right), y_labels, strict=True)):
+            x_label = f"Lead time [{lead_unit}]" if panels.is_lowest(2 * index + position) else ""
+            style.label_panel(panel, title, x_label, y_label, panels.size)
+            style.label_lead_axis(panel, leads, lead_unit)
+    _add_spread_legend(panels, colors)
+    return panels.figure
 
 
 def _choose_leads(dataset: xr.Dataset, lead: Lead) -> list[tuple[int, str]]:
@@ -217,41 +210,33 @@ def _rows(
     return rows
 
 
-def _wrap(text: str, inches: float, size: float) -> str:
-    """Return a text in lines of a length in inches, for text of a size in points."""
-    # A unit stays with its number, and units in brackets stay together.
-    joined = re.sub(r"\[[^]]*\]|[\d.]+ \w+", lambda match: match[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
-    lines = textwrap.fill(joined, max(10, int(72 * inches / (0.6 * size))))
-    return lines.replace("\N{NO-BREAK SPACE}", " ")
-
-
 def _square_panels(
     dataset: xr.Dataset, dims: Sequence[str], role: str, labels: tuple[str, str],
     variables: str | Sequence[str] | None, lead: Lead, width: float | None, ax: Axes | Sequence[Axes] | None,
-) -> tuple[list[Axes], list[xr.DataArray], list[tuple[int, str, tuple]], float]:  # fmt: skip
-    """Return labeled panels from 0 to 1 with a diagonal, what to draw in them, leads with colors, and the text size."""
+) -> tuple[Panels, list[xr.DataArray], list[tuple[int, str, tuple]]]:  # fmt: skip
+    """Return labeled panels from 0 to 1 with a diagonal, what to draw in them, and leads with colors."""
     leads = _choose_leads(dataset, lead)
     rows = _rows(dataset, variables, role, dims)
-    columns = min(3, len(rows))
     contents = "one for each variable, level and region"
-    panels, width, size = style.curve_panels(ax, width, 4.0 * columns, len(rows), contents, columns, 1.0)
-    for panel, (texts, row) in zip(panels, rows, strict=True):
-        title = _wrap(", ".join([_event(row), *texts]), 0.85 * width / columns, size)
-        style.label_panel(panel, title, *labels, size)
+    panels = curve_panels(ax, width, len(rows), contents, aspect=1.0, least=2.4)
+    for panel, (texts, row) in zip(panels.axes, rows, strict=True):
+        title = panels.wrap(", ".join([_event(row), *texts]))
+        style.label_panel(panel, title, *labels, panels.size)
         panel.plot([0, 1], [0, 1], color="0.4", linewidth=1, linestyle=":", zorder=0)
         panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     shades = plt.get_cmap("viridis")(np.linspace(0.1, 0.8, len(leads)))
     colored = [(index, text, tuple(shade)) for (index, text), shade in zip(leads, shades, strict=True)]
-    return panels, [row for _, row in rows], colored, size
+    return panels, [row for _, row in rows], colored
 
 
-def _add_lead_legend(panels: list[Axes], size: float, *, new: bool) -> None:
+def _add_lead_legend(panels: Panels) -> None:
     """Add a legend of the leads below the panels of a new figure, or inside the first one."""
-    lines = [line for line in panels[0].lines if not str(line.get_label()).startswith("_")]
-    if new:
-        add_legend_below(style.figure_of(panels), lines, 2, size, long=False)
+    first = panels.axes[0]
+    lines = [line for line in first.lines if not str(line.get_label()).startswith("_")]
+    if panels.is_new:
+        add_legend_below(panels.figure, lines, panels.size)
     else:
-        panels[0].legend(handles=lines, frameon=False, fontsize=0.85 * size, loc="lower right")
+        first.legend(handles=lines, frameon=False, fontsize=0.85 * panels.size, loc="lower right")
 
 
 def _event(row: xr.DataArray) -> str:
@@ -286,15 +271,15 @@ def _finish_shares(inset: Axes, size: float) -> None:
     inset.spines[["top", "right"]].set_visible(False)
 
 
-def _add_spread_legend(panels: list[Axes], colors: dict[str, tuple[str, str]], size: float, columns: int) -> None:
-    """Add a legend of the line styles and of several ensembles, below the panels or, if `columns` is 0, inside."""
+def _add_spread_legend(panels: Panels, colors: dict[str, tuple[str, str]]) -> None:
+    """Add a legend of the line styles and of several ensembles, below the panels or in the user's first axes."""
     several = len(colors) > 1
     color, marker = ("0.3", "") if several else next(iter(colors.values()))
     mean = Line2D([], [], color=color, marker=marker, markersize=4, label="RMSE of the ensemble mean")
     lines = [mean, Line2D([], [], color=color, linestyle="--", label="spread")]
     if several:
         lines = [Line2D([], [], color=c, marker=m, markersize=4, label=name) for name, (c, m) in colors.items()] + lines
-    if columns:
-        add_legend_below(style.figure_of(panels), lines, columns, size, long=False)
+    if panels.is_new:
+        add_legend_below(panels.figure, lines, panels.size)
     else:
-        panels[0].legend(handles=lines, frameon=False, fontsize=0.9 * size)
+        panels.axes[0].legend(handles=lines, frameon=False, fontsize=0.9 * panels.size)

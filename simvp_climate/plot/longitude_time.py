@@ -8,7 +8,6 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
@@ -24,6 +23,7 @@ from simvp_climate.plot.colors import (
     value_scale,
 )
 from simvp_climate.plot.map_axes import degrees_text, longitude_edges
+from simvp_climate.plot.time_axis import days_since_1970, label_times
 
 _MAX_VALUES_READ = 2**24  # at once, 128 MiB
 
@@ -87,11 +87,11 @@ def hovmoller(
     count = len(sections)
     contents = "one" if count == 1 else "forecast, truth and difference"
     panels = style.panel_axes(ax, count, contents, count, (width, 5.0 if count == 1 else 0.42 * width))
-    figure, size, days = style.figure_of(panels), style.font_size(3 * width / count), _days(times)
+    figure, size, days = style.figure_of(panels), style.font_size(3 * width / count), days_since_1970(times)
     points = [72 * (0.85 * width / count if ax is None else panel.bbox.width / figure.dpi) for panel in panels]
     for index, (panel, section, scale) in enumerate(zip(panels, sections, scales, strict=True)):
         _draw_section(panel, section, scale, days, points[index] / (3.5 * size))
-        _label_times(panel, times, days)
+        label_times(panel.yaxis, times, days, 9)
         panel.tick_params(labelsize=0.85 * size)
         if index:
             panel.tick_params(axis="y", labelleft=False)
@@ -183,20 +183,6 @@ def _time_rows(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(np.concatenate([[days[0] - min(usual, steps[0]) / 2], upper, gap_ends])), rows
 
 
-def _days(times: np.ndarray) -> np.ndarray:
-    """Return times as days since 1970; ValueError if they do not increase."""
-    if times.dtype.kind == "M":
-        days = date2num(times)
-    else:
-        import cftime
-
-        days = np.asarray(cftime.date2num(times, "days since 1970-01-01", times[0].calendar), dtype=float)
-    if (wrong := np.flatnonzero(np.diff(days) <= 0)).size:
-        earlier, later = (selection.date_text(time, "%Y-%m-%d %H:%M UTC") for time in times[wrong[0] : wrong[0] + 2])
-        raise ValueError(f"times must increase, but {later} follows {earlier}. Sort them and drop duplicates.")
-    return days
-
-
 def _draw_section(
     panel: Axes, section: xr.DataArray, scale: ScalarMappable, days: np.ndarray, max_labels: float
 ) -> None:
@@ -213,21 +199,3 @@ def _draw_section(
     step = next((step for step in steps if (longitudes[-1] - longitudes[0]) / step <= max_labels), steps[-1])
     panel.xaxis.set_major_locator(MultipleLocator(step))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: degrees_text(value, "longitude")))
-
-
-def _label_times(panel: Axes, times: np.ndarray, days: np.ndarray) -> None:
-    """Label a time axis, without the year where dates tell enough."""
-    if times.dtype.kind == "M":
-        locator = AutoDateLocator(minticks=3, maxticks=9)
-        panel.yaxis.set_major_locator(locator)
-        # for ticks at years, months, days, hours, minutes, seconds; zero_formats at January, the first, midnight ...
-        formats = ["%Y", "%b", "%b %d", "%b %d, %H h", "%H:%M", "%H:%M:%S"]
-        options = dict(zero_formats=["", "%Y", "%b", "%b %d", "%H:%M", "%H:%M"], show_offset=False)
-        panel.yaxis.set_major_formatter(ConciseDateFormatter(locator, formats=formats, **options))
-        return
-    # matplotlib knows no other calendars
-    format = "%Y-%m-%d" if len({time.hour for time in times}) == 1 else "%Y-%m-%d %H"
-    if len({(time.day, time.hour) for time in times}) == 1 and len(times) > 1:
-        format = "%Y-%m"
-    ticks = np.arange(len(times))[:: -(-len(times) // 8)]
-    panel.set_yticks(days[ticks], [time.strftime(format) for time in times[ticks]])

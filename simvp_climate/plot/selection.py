@@ -14,7 +14,7 @@ import xarray as xr
 from simvp_climate.data.conventions import drop_single_height, rename
 from simvp_climate.data.grid import TOLERANCE, Axes, CanonicalAxis, find_axes
 from simvp_climate.data.variables import lookup, same_units
-from simvp_climate.data.windows import find_valid_times
+from simvp_climate.data.windows import find_valid_times, lead_texts
 from simvp_climate.metrics.baselines.climatologies import normals_at
 from simvp_climate.plot.colors import has_usual_values, prepare_field
 from simvp_climate.plot.style import coordinate_text, display_name
@@ -204,7 +204,7 @@ def choose_leads(dataset: xr.Dataset, lead: object) -> list[tuple[int, str]]:
     if not requested:
         raise ValueError("lead is empty. Name at least one, or omit it for the last.")
     positions = [len(leads) - 1] if lead is None else [_lead_position(leads, months, value) for value in requested]
-    return list(zip(positions, _lead_texts(leads[positions], months), strict=True))
+    return list(zip(positions, [f"+{text}" for text in lead_texts(leads[positions])], strict=True))
 
 
 def _as_list(values: object) -> list:
@@ -224,23 +224,13 @@ def _lead_position(leads: np.ndarray, months: bool, lead: object) -> int:
     elif isinstance(lead, np.timedelta64) or not isinstance(lead, int | float | np.number):
         with suppress(TypeError, ValueError):
             value = pd.Timedelta(lead).to_timedelta64()
-    available = ", ".join(_lead_texts(leads, months))
+    available = ", ".join(f"+{text}" for text in lead_texts(leads))
     if value is None:
         example = "lead=3" if months else 'lead="3D" or "12h"'
         raise ValueError(f"lead={lead!r} cannot be read: write {example}. Leads are {available}.")
     if value not in leads:
         raise ValueError(f"lead={lead!r} must be one of {available}.")
     return int(np.argmax(leads == value))
-
-
-def _lead_texts(leads: np.ndarray, months: bool) -> list[str]:
-    """Return leads in one unit: "+2 months"; "+3 d" where all are whole days, but not a single one; else "+12 h"."""
-    if months:
-        return [f"+{lead:g} month" + ("" if lead == 1 else "s") for lead in leads]
-    hours = leads / np.timedelta64(1, "h")
-    if (hours % 24 == 0).all() and (len(hours) > 1 or hours[0] >= 48):
-        return [f"+{days:g} d" for days in hours / 24]
-    return [f"+{value:g} h" for value in hours]
 
 
 def select_forecast(
@@ -255,7 +245,7 @@ def select_forecast(
     lead_positions, lead_texts = map(list, zip(*leads, strict=True))
     _coordinate(forecast.dataset, "valid_time")
     valid_times = find_valid_times(forecast.dataset).values[:, lead_positions]
-    candidates = range(len(inits))[::-1] if init is None else [_init_position(inits, init)]
+    candidates = range(len(inits))[::-1] if init is None else [init_position(inits, init)]
     sources, chosen = [forecast], candidates[0]
     if truth is not None:
         sources = _match_names_and_units(forecast, truth, names)
@@ -348,7 +338,7 @@ def _coordinate(forecast: xr.Dataset, name: str) -> np.ndarray:
     return values
 
 
-def _init_position(inits: np.ndarray, init: object) -> int:
+def init_position(inits: np.ndarray, init: object) -> int:
     """Return the position of one initialization time, given as text, a date or a coordinate of size 1."""
     requested = _as_list(init)
     if len(requested) != 1:

@@ -12,7 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 MAX_ROWS = 12
 
@@ -102,19 +102,6 @@ def panel_axes(
     return [figure.add_subplot(-(-count // columns), columns, index + 1) for index in range(count)]
 
 
-def curve_panels(
-    ax: Axes | Sequence[Axes] | None, width: float | None, default_width: float, count: int, contents: str,
-    columns: int, aspect: float, extra: float = 0.05,
-) -> tuple[list[Axes], float, float]:  # fmt: skip
-    """Return the panels of `panel_axes`, the width of the figure, and the size of the text in points."""
-    # `aspect`: height over width of a panel; `extra`: height of the legend in inches per point of text
-    refuse_settings_with_axes(ax, width)
-    width = default_width if width is None else width
-    size = font_size(3 * width / columns)
-    height = -(-count // columns) * aspect * width / columns + extra * size
-    return panel_axes(ax, count, contents, columns, (width, height)), width, size
-
-
 def label_panel(panel: Axes, title: str, x_label: str, y_label: str, size: float) -> None:
     """Write the title and labels of a panel of curves, and remove its frame at the top and right."""
     panel.set_title(title, fontsize=size)
@@ -122,6 +109,15 @@ def label_panel(panel: Axes, title: str, x_label: str, y_label: str, size: float
     panel.set_ylabel(y_label, fontsize=size)
     panel.tick_params(which="both", labelsize=0.9 * size)
     panel.spines[["top", "right"]].set_visible(False)
+
+
+def label_lead_axis(panel: Axes, leads: np.ndarray, unit: str) -> None:
+    """Limit the axis of the lead times to them, with few ticks at whole numbers that divide a day if in hours."""
+    panel.set_xlim(0, 1.03 * leads.max())
+    steps = [1, 3, 6, 10] if unit == "hours" else None
+    panel.xaxis.set_major_locator(
+        MaxNLocator(6 if panel.bbox.width < 2.5 * figure_of([panel]).dpi else 8, steps=steps, integer=True)
+    )
 
 
 def figure_of(panels: Sequence[Axes]) -> Figure:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from simvp_climate.plot import style
+from simvp_climate.plot.curve_panels import Panels, curve_panels
 
 _LOSSES = ("loss", "valid_loss")
 # of ensembles, by the part of the column name
@@ -47,27 +48,26 @@ def training_curve(histories: object, *, width: float | None = None, ax: Axes | 
     if count > 3 * style.MAX_ROWS:
         raise ValueError(f"{count} panels are more than {3 * style.MAX_ROWS}: drop some columns of errors.")
 
-    panel_columns = min(3, count)
     contents = "the losses and the errors of each variable"
-    panels, _, size = style.curve_panels(ax, width, 4.2 * panel_columns, count, contents, panel_columns, aspect=0.72)
+    panels = curve_panels(ax, width, count, contents, default=4.2, least=2.6)
     last_epoch = max(table.index.max() for table in tables.values())
     # The training loss of a single run has the first color, so that its validation has the second.
     styles = style.LINE_STYLES if len(tables) > 1 else style.LINE_STYLES[1:]
     colors = {name: color for name, (color, _) in zip(tables, itertools.cycle(styles), strict=False)}
 
-    _draw_losses(panels[0], tables, colors)
-    _finish_panel(panels[0], "Training", "Loss", last_epoch, size)
-    for panel, (variable, leads) in zip(panels[1:], leads_of.items(), strict=False):
-        _draw_errors(panel, tables, leads, colors)
+    _draw_losses(panels.axes[0], tables, colors)
+    _finish_panel(panels, 0, "Training", "Loss", last_epoch)
+    for index, (variable, leads) in enumerate(leads_of.items(), start=1):
+        _draw_errors(panels.axes[index], tables, leads, colors)
         units = {table.attrs.get("units", {}).get(column, "") for table in tables.values() for column in leads} - {""}
         if len(units) > 1:
             raise ValueError(f"the errors of {variable} have units {sorted(units)}: draw the runs one at a time.")
         label = f"RMSE [{style.pretty_units(units.pop())}]" if units else "RMSE"
-        _finish_panel(panel, f"Validation, {variable}", label, last_epoch, size)
-    for panel, (kind, columns) in zip(panels[1 + len(leads_of) :], ratios.items(), strict=True):
-        _draw_ratios(panel, tables, columns)
-        _finish_panel(panel, f"Validation, {_RATIOS[kind]}", "Ratio", last_epoch, size)
-    return style.figure_of(panels)
+        _finish_panel(panels, index, f"Validation, {variable}", label, last_epoch)
+    for index, (kind, columns) in enumerate(ratios.items(), start=1 + len(leads_of)):
+        _draw_ratios(panels.axes[index], tables, columns)
+        _finish_panel(panels, index, f"Validation, {_RATIOS[kind]}", "Ratio", last_epoch)
+    return panels.figure
 
 
 def _history_table(name: str, history: object) -> pd.DataFrame:
@@ -157,10 +157,11 @@ def _draw_epochs(
         panel.plot([kept], [table.loc[kept, column]], "o", color=color, markerfacecolor="none", markersize=9)
 
 
-def _finish_panel(panel: Axes, title: str, label: str, last_epoch: int, size: float) -> None:
+def _finish_panel(panels: Panels, index: int, title: str, label: str, last_epoch: int) -> None:
     """Label a panel and limit it to the epochs."""
-    style.label_panel(panel, title, "Epoch", label, size)
+    panel = panels.axes[index]
+    style.label_panel(panel, panels.wrap(title), "Epoch", panels.wrap_up(label), panels.size)
     panel.set_xlim(1 - 0.04 * last_epoch, 1.04 * last_epoch)
     panel.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     if panel.get_legend_handles_labels()[0]:
-        panel.legend(frameon=False, fontsize=0.9 * size)
+        panel.legend(frameon=False, fontsize=0.9 * panels.size)

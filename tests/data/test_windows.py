@@ -7,6 +7,7 @@ from simvp_climate.data.windows import (
     check_times,
     data_step,
     find_windows,
+    lead_texts,
     lead_times,
     parse_step,
     shared_period,
@@ -157,3 +158,10 @@ def test_the_fix_for_missing_times_works():
     kept = ds.isel(time=ds["time"].notnull().values)
     check_times(kept.indexes["time"], "x")
     assert kept["a"].values.tolist() == [1, 3]
+
+
+def test_leads_as_text_share_a_unit():
+    assert lead_texts(np.array([6, 24, 48], "m8[h]")) == ["6 h", "24 h", "48 h"]
+    assert lead_texts(np.array([24, 72], "m8[h]")) == ["1 d", "3 d"]
+    assert lead_texts(np.array([24], "m8[h]")) == ["24 h"] and lead_texts(np.array([72], "m8[h]")) == ["3 d"]
+    assert lead_texts(np.array([1, 12])) == ["1 month", "12 months"]

@@ -56,6 +56,11 @@ def test_variance_by_wavenumber():
     )
     np.testing.assert_allclose(result.sel(zonal_wavenumber=2), [1, 1], rtol=1e-12)
     np.testing.assert_allclose(result.sel(zonal_wavenumber=7), [1, 0.25], rtol=1e-12)
+    # the variance of a wave of amplitude a is a^2 / 2
+    variance = result.z500_truth
+    np.testing.assert_allclose(variance.sel(zonal_wavenumber=[2, 7]), [[8, 8], [0.5, 0.5]], rtol=1e-12)
+    np.testing.assert_allclose(variance.sum("zonal_wavenumber"), 8.5, rtol=1e-12)
+    assert variance.dims == result.dims and variance.attrs["units"] == "(m2 s-2)2"
 
 
 def test_effective_resolution_is_the_last_wavenumber_before_the_variance_falls():

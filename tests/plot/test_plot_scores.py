@@ -7,10 +7,13 @@ import pytest
 import xarray as xr
 
 matplotlib.use("Agg")
-from plot_factories import GLOBE, analysis, curves, perfect_forecast, pixels, scores_with_intervals, some_scores
+from matplotlib.text import Text
+from plot_factories import GLOBE, analysis, curves, noisy, perfect_forecast, pixels, scores_with_intervals, some_scores
 
 from simvp_climate import plot
+from simvp_climate.metrics.baselines.simple_persistence import persistence
 from simvp_climate.metrics.published_scores import published
+from simvp_climate.metrics.score import score
 
 
 def test_panels_show_the_scores_with_labels_and_one_legend():
@@ -28,7 +31,8 @@ def test_panels_show_the_scores_with_labels_and_one_legend():
             np.testing.assert_array_equal(line.get_ydata(), scores[name].sel(system=system, metric=metric))
     assert [axes.get_ylabel() for axes in figure.axes] == ["RMSE [m² s⁻²]", "ACC", "RMSE [K]", "ACC"]
     assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "Lead time [days]", "Lead time [days]"]
-    assert figure.axes[0].get_title() == "Geopotential at 500 hPa"
+    titles = [axes.get_title(loc="left") for axes in figure.axes]  # one for the panels of a row
+    assert titles == ["Geopotential at 500 hPa", "", "t2m", ""]
     assert curves(figure.axes[0])["climatology"].get_linestyle() == "--"
     # one legend with the forecasts first, and one color for each system
     (legend,) = figure.legends
@@ -111,6 +115,20 @@ class TestIntervalsAndSkill:
         with pytest.raises(ValueError, match="72 longitudes.* different grids"):
             plot.scores(table.assign_attrs(grid="72 longitudes x 36 latitudes"), published=published())
 
+    def test_bars_end_at_the_last_skilful_lead(self):
+        table = scores_with_intervals()
+        low = table.z500_low.copy()
+        low.loc[{"metric": "rmse_skill_vs_persistence", "system": "SimVPv2"}] = [0.2, 0.1, -0.1]
+        figure = plot.scores(table.assign_coords(z500_low=low), metric="rmse")
+        (bar,) = [line for line in figure.axes[0].lines if line.get_linewidth() == 3]
+        assert list(bar.get_xdata()) == [0, 3]
+        assert not figure.axes[0].texts
+        texts = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert texts == ["SimVPv2", "persistence", "skilful: better than all baselines"]
+        low.loc[{"metric": "rmse_skill_vs_persistence"}] = -0.1
+        figure = plot.scores(table.assign_coords(z500_low=low), metric="rmse")
+        assert len(figure.legends[0].get_texts()) == 2
+
 
 class TestPublished:
     def test_only_verified_leads_are_drawn(self):
@@ -129,16 +147,37 @@ class TestPublished:
         figure = plot.scores(table.assign_coords(region="global"), metric="rmse", published=published())
         assert "GraphCast" in curves(figure.axes[0])
 
+    @pytest.mark.parametrize(
+        ("attrs", "message"),
+        [
+            ({"title": "SIMULATED climate, 6-hourly"}, "SIMULATED climate.* real atmosphere.*Leave published out"),
+            ({"title": "a control run", "comment": "simulated by a model"}, "'simulated: a control run'"),
+            ({"source": "MPI-ESM1-2-LR", "experiment_id": "historical"}, "'simulated: MPI-ESM1-2-LR'"),
+        ],
+    )
+    def test_scores_against_a_simulated_truth_are_refused(self, attrs, message):
+        truth = noisy(steps=24).assign_attrs(attrs)
+        forecast = persistence(truth, truth.time[:4], ["72h"])
+        table = score(forecast, truth, metrics=["rmse"], bootstrap=None)
+        with pytest.raises(ValueError, match=message):
+            plot.scores(table, published=published())
+
+    def test_scores_against_an_analysis_are_drawn(self):
+        truth = noisy(steps=24).assign_attrs(title="ERA5")
+        table = score(persistence(truth, truth.time[:4], ["72h"]), truth, metrics=["rmse"], bootstrap=None)
+        assert table.attrs["truth"] == "ERA5"
+        assert plot.scores(table, published=published()).axes[0].texts
+
     def test_letters_are_inside_the_panel_and_do_not_overlap(self):
         table = scores_with_intervals()
         for width in (None, 5):
             figure = plot.scores(table, metric="rmse", published=published(), width=width)
             pixels(figure)
             panel = figure.axes[0]
-            letters = [text for text in panel.texts if text.get_text() != "skilful"]
+            letters = panel.texts
             rows = published().query("variable == 'z500' and metric == 'rmse' and lead_hours in [24, 72, 120]")
             assert len(letters) == (rows.grid == table.grid).sum()
-            boxes = [text.get_window_extent() for text in letters]
+            boxes = [Text.get_window_extent(text) for text in letters]
             for index, box in enumerate(boxes):
                 assert panel.bbox.y0 - 3 <= box.y0 and box.y1 <= panel.bbox.y1 + 3
                 assert box.x1 <= figure.bbox.x1
@@ -175,3 +214,8 @@ class TestPublished:
     def test_unsuitable_tables_are_refused(self, table, message):
         with pytest.raises(ValueError, match=message):
             plot.scores(scores_with_intervals(), metric="rmse", published=table)
+
+
+def test_dir_lists_the_figures_only():
+    assert dir(plot) == sorted(plot.__all__)
+    assert all(callable(getattr(plot, name)) for name in dir(plot))
