@@ -118,7 +118,7 @@ def maps(
     Returns
     -------
     Figure. Forecasts and truths of a variable and level share colors at all leads, from percentile 1 to 99 of their
-    values: blue to red for temperature, purple to orange for geopotential and pressure, yellow to blue for humidity.
+    values: blue to red for temperature, blue to pale green for geopotential and pressure, yellow to blue for humidity.
     Colors are centered on zero for winds and anomalies; those of precipitation begin at zero, in white, and rise in
     steps of 1, 2 and 5. A field counts as an anomaly if its name says so, or if the variable cannot have its values, as
     in `forecast - climatology`. Differences share colors symmetric about zero up to percentile 99 of their absolute
@@ -283,7 +283,7 @@ def _draw_overlays(
             for panel, contoured in zip(value_panels, fields, strict=True):
                 draw_contours(panel, contoured, levels, layout.panel_width, layout.size)
             name = "" if other == field and chosen.normals is None else f" of {selection.short_text(*other)}"
-            notes.append(f"contours{name} {interval_text(levels, fields[0])}")
+            notes.append(f"contours{name} {interval_text(levels, fields[0])}".strip())
     if field in overlays.arrows:
         east, north = map(read, overlays.arrows[field])
         speed = strong_speed([np.hypot(u, v) for u, v in zip(east, north, strict=True)])

@@ -21,8 +21,9 @@ from simvp_climate.plot.style import units_of
 
 Field = tuple[str, float | None]
 
-_INTERVALS = (1, 2, 4, 6, 8, 12, 16, 20, 24, 30, 40, 60, 80, 100)  # of charts in gpdam and hPa
-_MOST_CONTOURS, _CONTOURS_PER_INCH = 16, 4.5
+# of charts, by unit
+_INTERVALS = {"gpdam": (1, 2, 4, 6, 8, 12, 16, 24, 40, 60, 80, 120), "hPa": (1, 2, 4, 8, 10, 20, 40)}
+_MOST_CONTOURS, _CONTOURS_PER_INCH = 20, 4.5
 _MIN_LABELED_WIDTH = 2.2  # inches: contours on smaller maps have no labels
 _ARROWS_PER_INCH, _MOST_ARROWS = 5, 24  # along a parallel
 _FEWEST_PER_INCH = 3  # even where cells are larger, arrows are no longer than if there were so many
@@ -105,8 +106,8 @@ def contour_levels(fields: Sequence[xr.DataArray], width: float) -> np.ndarray:
         return np.array([])
     low, high = float(values.min()), float(values.max())
     most = np.clip(_CONTOURS_PER_INCH * width, 5, _MOST_CONTOURS)
-    intervals = [1.0 * step for step in _INTERVALS]
-    if units_of(fields[0]) not in ("gpdam", "hPa") or (high - low) / intervals[-1] > most or high - low < 4:
+    intervals = [1.0 * interval for interval in _INTERVALS.get(units_of(fields[0]), ())]
+    if not intervals or not 4 * intervals[0] <= high - low <= most * intervals[-1]:
         exponent = int(np.floor(np.log10((high - low) / most)))
         intervals = [float(f"{digit}e{exponent + more}") for more in (0, 1) for digit in (1, 2, 5)]
     interval = next(interval for interval in intervals if (high - low) / interval <= most)

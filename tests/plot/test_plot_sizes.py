@@ -87,7 +87,7 @@ def test_the_globe_with_arrows(width, forecast, truth):
     assert {"+6 h", "+18 h", "20 m s⁻¹"} <= {*texts}
 
 
-@pytest.mark.parametrize(("width", "projection"), [(3.5, None), (16, None), (3.5, "pole"), (16, "pole")])
+@pytest.mark.parametrize(("width", "projection"), [(3.5, None), (16, "pole")])
 def test_forecasts_alone(width, projection, forecast):
     projection = projection and ccrs.NorthPolarStereo()
     texts = check(plot.maps(forecast, contours=False, width=width, projection=projection, letters=True))
