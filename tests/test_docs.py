@@ -1,8 +1,11 @@
 """The guide builds without a warning and needs no network; its links lead to pages and its code fits the package."""
 
 import ast
+import importlib.util
 import inspect
+import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,10 +22,15 @@ import torch
 import xarray as xr
 import yaml
 from factories import TASK, quick, waves
+from PIL import Image
 
 import simvp_climate as sc
 
 ROOT = Path(__file__).resolve().parent.parent
+_spec = importlib.util.spec_from_file_location("guide_figures", ROOT / "tools" / "guide_figures.py")
+guide_figures = importlib.util.module_from_spec(_spec)
+sys.modules["guide_figures"] = guide_figures
+_spec.loader.exec_module(guide_figures)
 LOADED = {("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"), ("source", "src")}
 NOT_LOADED = {"canonical", "edit", "prev", "next"}
 
@@ -88,7 +96,8 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     # not --quiet: it hides warnings from --strict too
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    environment = os.environ | {"GUIDE_FIGURES": "no"}
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     return {path: Page(path.read_text()) for path in folder.rglob("*.html")}
 
@@ -191,18 +200,62 @@ def test_the_first_steps_run(tmp_path, monkeypatch):
     assert {"SimVPSphere", *baselines} == set(names["scores"].system.values)
 
 
+def test_every_figure_stands_beneath_its_code_and_in_the_gallery(site):
+    pages = {path.name: page for path, page in site.items()}
+    pictures = [url for url in pages["pictures.html"].loaded if url.startswith("figures/")]
+    for name in sc.plot.__all__:
+        assert any(re.fullmatch(rf"figures/{name}-1\.(png|gif)", url) for url in pictures), name
+        assert f"figures/small-{name}.png" in pictures
+    large = [url for url in pictures if "small-" not in url]
+    assert large.index("figures/compare-1.png") < large.index("figures/scores_by_init-1.png")
+    assert any(url.startswith("figures/maps-1") for url in pages["index.html"].loaded)
+
+
+def test_code_in_the_pictures_fits_the_page():
+    for page in ("pictures.md", "index.md"):
+        lines = "\n".join(python_blocks(ROOT / "docs" / page)).splitlines()
+        assert not [line for line in lines if len(line) > 80], page
+
+
+def test_figures_follow_the_statement_that_draws_them():
+    text = """## One
+
+```python
+import matplotlib.pyplot as plt
+def draw():
+    figure, axes = plt.subplots(figsize=(2, 1))
+    return figure
+# a comment
+draw()
+x = 1
+draw(
+)
+y = x
+```
+
+Text.
+"""
+    guide = guide_figures.draw_guide(text)
+    parts = re.split(r"!\[Figure of draw\]\(figures/draw-\d.png\)", guide.text)
+    assert [part.count("```") for part in parts] == [2, 2, 2]
+    assert parts[0].endswith("# a comment\ndraw()\n```\n\n") and "x = 1\ndraw(\n)\n```" in parts[1]
+    assert "y = x" in parts[2] and parts[2].endswith("Text.\n")
+    assert [(figure.function, figure.section) for figure in guide.figures] == [("draw", "One")] * 2
+    assert [Image.open(io.BytesIO(figure.content)).size for figure in guide.figures] == [(200, 100)] * 2
+    assert plt.get_fignums() == []
+    html, small = guide_figures.gallery(guide)
+    assert html.count("<img") == len(small) == 1 and 'href="#one"' in html
+    with pytest.raises(ZeroDivisionError):
+        guide_figures.draw_guide("```python\n1 / 0\n```\n")
+
+
 @pytest.mark.slow
-def test_the_figures_of_the_guide_are_drawn(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    blocks = python_blocks(ROOT / "docs" / "pictures.md")
-    names = {}
-    for block in blocks:
-        exec(block, names)
-        plt.close("all")  # figures of plt.subplots
-    text = "".join(blocks)
-    assert not [name for name in sc.plot.__all__ if f"sc.plot.{name}(" not in text]
-    assert (tmp_path / "film.gif").stat().st_size > 10_000
-    assert names["figure"].axes[0].get_title().startswith("Forecast +3 d")
+def test_the_figures_of_the_guide_are_drawn():
+    guide = guide_figures.draw_guide((ROOT / "docs" / "pictures.md").read_text())
+    assert {figure.function for figure in guide.figures} == set(sc.plot.__all__)
+    for figure in guide.figures:
+        image = np.asarray(Image.open(io.BytesIO(figure.content)).convert("L"))
+        assert image.shape[1] >= 300 and image.std() > 5 and len(figure.content) > 10_000, figure.path
 
 
 def test_the_single_metrics_of_the_guide_run():

@@ -70,7 +70,7 @@ def compare(
         labels = [style.with_units(text, row) if has_units else text for text in (label, "Difference")]
         for place, (panel, title, text) in enumerate(zip((left, right), titles, labels, strict=True)):
             x_label = f"Lead time [{lead_unit}]" if panels.is_lowest(2 * index + place) else ""
-            style.label_panel(panel, panels.wrap(title), x_label, panels.wrap_up(text), panels.size)
+            style.label_panel(panel, panels.wrap(title, 0.65), x_label, panels.wrap_up(text), panels.size)
             style.label_lead_axis(panel, leads, lead_unit)
     _add_legend(panels, [*lines, *_significance_handles(colors[0])])
     return panels.figure

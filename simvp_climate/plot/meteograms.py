@@ -232,6 +232,6 @@ def _draw_forecast(
             tails = [(1 - share) / 2, (1 + share) / 2]
             low, high = row.quantile(tails, member).transpose("quantile", "lead_time").values
             panel.fill_between(days, low, high, color=_COLOR, alpha=alpha, linewidth=0)
-            handles[f"{share}"] = Patch(color=_COLOR, alpha=alpha, label=f"middle {share:.0%} of members")
+            handles[f"{share}"] = Patch(color=_COLOR, alpha=alpha, label=f"middle {100 * share:g} % of members")
     handles["forecast"] = panel.plot(days, center.values, color=_COLOR, linewidth=2, label=label, zorder=3)[0]
     return handles

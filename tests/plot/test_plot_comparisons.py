@@ -48,7 +48,7 @@ class TestCompare:
         assert right.collections[0].get_paths()[0].vertices[:, 1].min() == pytest.approx(float(low.min()))
         assert right.get_title() == "new less old model" and right.get_ylabel() == "Difference [K]"
         check_layout(figure)
-        check_layout(plot.compare(scores, "old model", width=3.5))
+        check_layout(plot.compare(scores.assign_coords(system=["SimVPSphere", "old model"]), "old model", width=3.5))
 
     def test_missing_differences_and_systems_are_refused(self):
         with pytest.raises(ValueError, match=r"no \['rmse_difference_vs_persistence'\]: sc.score"):

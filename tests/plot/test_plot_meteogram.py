@@ -68,7 +68,7 @@ def test_few_members_are_lines_and_many_are_bands():
     assert wide.get_paths()[0].vertices[:, 1].min() == pytest.approx(284 - 4)
     assert narrow.get_paths()[0].vertices[:, 1].max() == pytest.approx(286 + 2.5)
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts == ["middle 80% of members", "middle 50% of members", "median of the members"]
+    assert texts == ["middle 80 % of members", "middle 50 % of members", "median of the members"]
 
 
 def test_interval_and_climatology():
