@@ -23,6 +23,7 @@ _HOME = {
     "SimVPv2Config": "networks.simvp_v2",
     "Task": "processing.task",
     "TrainConfig": "training.config",
+    "at": "data.stations",
     "cache": "data.cache",
     "check": "quality.check",
     "ensemble": "forecasting.ensemble",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with the 
     from simvp_climate.data.opening import open_sample as open_sample
     from simvp_climate.data.regridding import regrid as regrid
     from simvp_climate.data.splits import split as split
+    from simvp_climate.data.stations import at as at
     from simvp_climate.forecasting.ensemble import ensemble as ensemble
     from simvp_climate.forecasting.ensemble import fit_amplitude as fit_amplitude
     from simvp_climate.forecasting.ensemble import perturbed_ensemble as perturbed_ensemble

@@ -236,6 +236,30 @@ def test_the_single_metrics_of_the_guide_run():
             exec(ast.unparse(statement), names)
 
 
+def test_points_and_stations_of_the_guide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ds = waves(times=60).assign(orography=0 * waves(times=1).t2m[0].drop_vars("time") + 300)
+    ds.to_zarr("era5.zarr", consolidated=False)
+    forecast = sc.baselines.persistence(ds[["t2m"]], ds.time[:40], ["6h", "12h"])
+    stations = {"latitude": [59.9, -18.1], "longitude": [10.7, 178.4], "elevation": [94, 6], "names": ["Oslo", "Suva"]}
+    observed = sc.at(ds[["t2m"]], **stations, orography=ds).t2m.to_dataframe().reset_index()
+    observed["t2m"] -= 273.15
+    observed["time"] += pd.Timedelta("10min")
+    observed[["time", "station", "latitude", "longitude", "elevation", "t2m"]].to_csv("stations.csv", index=False)
+    names = {"sc": sc, "pd": pd, "forecast": forecast, "orography": ds[["orography"]]}
+    (points,) = [block for block in python_blocks(ROOT / "docs" / "forecasts.md") if "sc.at(" in block]
+    exec(points, names)
+    assert names["munich"].station.values.tolist() == ["48.1N 11.6E"]
+    # 206 m lower than the grid
+    warmer = names["places"].t2m - sc.at(forecast, 59.9, 10.7).t2m.values
+    np.testing.assert_allclose(warmer.sel(station="Oslo"), 0.206 * 6.5, rtol=1e-4)
+    (scores,) = [block for block in python_blocks(ROOT / "docs" / "verification.md") if "station_obs" in block]
+    exec(scores, names)
+    expected = sc.score(sc.at(forecast, **stations, orography=ds), sc.at(ds[["t2m"]], **stations, orography=ds))
+    xr.testing.assert_allclose(names["scores"].t2m, expected.t2m, atol=1e-3)
+    assert names["scores"].t2m_observations.values.tolist() == [80, 80]
+
+
 def test_a_network_of_another_kind_is_trained_as_the_guide_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (block,) = [block for block in python_blocks(ROOT / "docs" / "training.md") if "NetworkShape" in block]

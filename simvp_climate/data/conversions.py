@@ -10,10 +10,13 @@ import xarray as xr
 from simvp_climate.data.conventions import VALID_TIME_BOUNDS, orient
 from simvp_climate.data.files import check_parent, write_atomically
 from simvp_climate.data.grid import find_axes
+from simvp_climate.data.stations import station_observations
 from simvp_climate.data.variables import lookup, lookup_in_units
 from simvp_climate.data.windows import find_valid_times
 
-__all__ = ["from_valid_time", "save_valid_time", "short_names", "to_valid_time", "to_weatherbench2"]
+__all__ = [
+    "from_valid_time", "save_valid_time", "short_names", "station_observations", "to_valid_time", "to_weatherbench2",
+]  # fmt: skip
 _VALID_TIME_NAMES = {"init_time": "forecast_reference_time", "lead_time": "forecast_period", "valid_time": "time"}
 
 
