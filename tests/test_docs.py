@@ -236,6 +236,30 @@ def test_the_single_metrics_of_the_guide_run():
             exec(ast.unparse(statement), names)
 
 
+def test_the_indices_of_the_guide():
+    times = pd.date_range("2001", periods=400, freq="1D", unit="ns")
+    latitude, longitude = np.arange(-87.5, 90, 5), np.arange(0, 360, 10.0)
+    random = np.random.default_rng(0)
+    shape = (len(times), len(latitude), len(longitude))
+    units = {"z500": "m2 s-2", "msl": "Pa", "sst": "K"}
+    offsets = {"z500": 5e4, "msl": 1e5, "sst": 290.0}
+    ds = xr.Dataset(
+        {
+            name: (("time", "latitude", "longitude"), offsets[name] + random.normal(size=shape), {"units": unit})
+            for name, unit in units.items()
+        },
+        {"time": times, "latitude": latitude, "longitude": longitude},
+    )
+    train, test = ds.isel(time=slice(None, 370)), ds.isel(time=slice(370, None))
+    forecast = sc.baselines.persistence(test, test.time[:20], ["1D", "2D"])
+    names = {"sc": sc, "forecast": forecast, "test": test, "train": train}
+    names["climatology"] = sc.baselines.climatology(train)
+    (block,) = [block for block in python_blocks(ROOT / "docs" / "verification.md") if "fit_nao" in block]
+    exec(block, names)
+    scores = names["scores"].nao
+    assert (scores.sel(system="forecast", metric="rmse") > 0).all() and (abs(scores.sel(metric="acc")[0]) < 1).all()
+
+
 def test_points_and_stations_of_the_guide(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ds = waves(times=60).assign(orography=0 * waves(times=1).t2m[0].drop_vars("time") + 300)

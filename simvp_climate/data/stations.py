@@ -309,6 +309,18 @@ def _long_table(dataset: xr.Dataset) -> pd.DataFrame:
     return table.dropna(subset=["time"]) if "time" in table.columns else table
 
 
+def point_weights(dataset: xr.Dataset, latitude: float, longitude: float) -> xr.DataArray:
+    """Return the weights of all cells in the bilinear value at a point, dims (latitude, longitude)."""
+    axes = find_axes(dataset)
+    point = _points(latitude, longitude, None, None, None)
+    weights = np.zeros((axes.rows.values.size, axes.columns.values.size))
+    for row, row_weight in _corners("latitude", axes.rows.values, point, "bilinear"):
+        for column, column_weight in _corners("longitude", axes.columns.values, point, "bilinear"):
+            weights[axes.rows.order[row], axes.columns.order[column]] += row_weight * column_weight
+    names = (axes.latitude, axes.longitude)
+    return xr.DataArray(weights, {name: dataset[name] for name in names}, names)
+
+
 def _interpolate(dataset: xr.Dataset, axes: Axes, points: xr.Dataset, method: str) -> xr.Dataset:
     """Return all variables at the points, the corners of a cell weighted by distance."""
     rows = _corners("latitude", axes.rows.values, points, method)
