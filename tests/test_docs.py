@@ -236,6 +236,20 @@ def test_the_single_metrics_of_the_guide_run():
             exec(ast.unparse(statement), names)
 
 
+def test_the_means_of_the_guide():
+    times = pd.date_range("2001", periods=500 * 4, freq="6h", unit="ns")
+    values = 280 + np.random.default_rng(0).normal(size=(len(times), 4, 8))
+    coords = {"time": times, "latitude": np.arange(-67.5, 90, 45), "longitude": np.arange(0, 360, 45.0)}
+    ds = xr.Dataset({"t2m": (tuple(coords), values, {"units": "K"})}, coords)
+    train, test = ds.sel(time="2001"), ds.sel(time="2002")
+    forecast = sc.baselines.persistence(test, test.time[28:200:4], [f"{6 * k}h" for k in range(1, 57)])
+    names = {"sc": sc, "forecast": forecast, "train": train, "test": test}
+    (block,) = [block for block in python_blocks(ROOT / "docs" / "verification.md") if "time_mean" in block]
+    exec(block, names)
+    assert dict(names["weeks"].sizes)["lead_time"] == 2
+    assert [str(time)[:7] for time in names["months"].time.values] == ["2002-01", "2002-02", "2002-03", "2002-04"]
+
+
 def test_the_indices_of_the_guide():
     times = pd.date_range("2001", periods=400, freq="1D", unit="ns")
     latitude, longitude = np.arange(-87.5, 90, 5), np.arange(0, 360, 10.0)
