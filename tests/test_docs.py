@@ -236,6 +236,18 @@ def test_the_single_metrics_of_the_guide_run():
             exec(ast.unparse(statement), names)
 
 
+def test_the_files_of_the_guide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ds = sc.open_sample().sel(time=slice("2004-02-01", "2004-02-02"))
+    forecast = sc.baselines.persistence(ds, ds.time[:3], ["6h", "12h"])
+    (block,) = [block for block in python_blocks(ROOT / "docs" / "forecasts.md") if "save_valid_time" in block]
+    exec(block, {"sc": sc, "forecast": forecast})
+    one = xr.load_dataset("one.nc", decode_timedelta=False)
+    np.testing.assert_array_equal(one.z500, forecast.z500[0])
+    assert one.pressure_500 == 500 and len(list(Path("forecasts").iterdir())) == 3
+    xr.testing.assert_equal(xr.load_dataset("forecast.nc", decode_timedelta=True), forecast)
+
+
 def test_the_means_of_the_guide():
     times = pd.date_range("2001", periods=500 * 4, freq="6h", unit="ns")
     values = 280 + np.random.default_rng(0).normal(size=(len(times), 4, 8))

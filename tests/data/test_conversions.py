@@ -33,6 +33,13 @@ def area_mean(field):
     return field.weighted(latitude_weights(field)).mean(("latitude", "longitude"))
 
 
+def cdo_levels(path, name):
+    command = ["cdo", "-s", "showlevel", f"-selname,{name}", str(path)]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert not result.stderr.strip()
+    return " ".join(result.stdout.split())
+
+
 class TestValidTime:
     def test_dimensions_and_coordinates(self, forecast):
         one = conversions.to_valid_time(forecast, forecast.init_time[1])
@@ -68,6 +75,22 @@ class TestValidTime:
         xr.testing.assert_identical(whole, conversions.to_valid_time(forecast, forecast.init_time[2]))
         same = conversions.to_valid_time(forecast.isel(init_time=2), forecast.init_time[2])
         xr.testing.assert_identical(same, whole)
+
+    def test_coordinates_for_other_programs(self, forecast, file):
+        with xr.open_dataset(file, decode_cf=False) as raw:
+            assert raw.z500.attrs["coordinates"] == "pressure_500" and raw.t2m.attrs["coordinates"] == "height_2"
+            assert raw.pressure_500.attrs["units"] == "hPa" and raw.pressure_500 == 500
+            assert "dtype" not in raw.forecast_period.attrs and raw.forecast_period.attrs["units"] == "hours"
+            np.testing.assert_array_equal(raw.forecast_period, [6, 12, 18])
+            axes = {name: raw[name].attrs["axis"] for name in ("time", "latitude", "longitude")}
+        assert axes == {"time": "T", "latitude": "Y", "longitude": "X"}
+        np.testing.assert_array_equal(open_dataset(file, ["z500"]).z500, forecast.z500[2])
+        # leads of ten minutes are exact in minutes
+        quick = forecast.assign_coords(lead_time=forecast.lead_time / 36).drop_vars("valid_time")
+        quick = cf_encoding.encode(quick.assign_coords(valid_time=quick.init_time + quick.lead_time))
+        one = conversions.to_valid_time(quick, quick.init_time[0])
+        assert one.forecast_period.values.tolist() == [10, 20, 30] and one.forecast_period.attrs["units"] == "minutes"
+        np.testing.assert_array_equal(conversions.from_valid_time(one).lead_time, quick.lead_time)
 
     def test_errors(self, forecast, tmp_path):
         with pytest.raises(ValueError, match=r"has \d+ initializations. Select one"):
@@ -205,6 +228,35 @@ class TestClients:
             np.testing.assert_allclose(result[name].values.ravel(), area_mean(forecast[name][1]), rtol=5e-5)
             assert abs(float(forecast[name][1].mean()) / float(result[name].mean()) - 1) > 0.01
         np.testing.assert_array_equal(result["time"], forecast.valid_time[1])
+
+    @pytest.mark.skipif(shutil.which("cdo") is None, reason="cdo is not installed (apt-get install cdo)")
+    def test_cdo_reads_times_and_levels_without_a_warning(self, forecast, tmp_path):
+        level = xr.DataArray([85000, 50000], dims="level", attrs={"units": "Pa"})
+        both = forecast.t2m.expand_dims(level=level, axis=2).assign_attrs(units="K")
+        with_levels = cf_encoding.encode(forecast.assign(temperature=both))
+        with_levels["level"].attrs |= {"units": "Pa", "standard_name": "air_pressure"}
+        conversions.to_valid_time(with_levels, forecast.init_time[1]).to_netcdf(tmp_path / "one.nc")
+        result = subprocess.run(["cdo", "sinfon", "one.nc"], check=True, cwd=tmp_path, capture_output=True, text=True)
+        assert "arning" not in result.stdout + result.stderr and not result.stderr.strip()
+        for text in ("pressure_500 : 500 hPa", "time : 3 steps", "ForecastRefTime =  2001-01-03T00:00:00"):
+            assert text in result.stdout
+        for name in ("z500", "t2m", "temperature"):
+            assert f": {name} " in result.stdout
+        more = with_levels.assign(msl=forecast.t2m, u10=forecast.t2m, t850=forecast.t2m, tp=forecast.t2m)
+        conversions.to_valid_time(more, forecast.init_time[1]).to_netcdf(tmp_path / "more.nc")
+        expected = {
+            "z500": "500",
+            "t850": "850",
+            "t2m": "2",
+            "u10": "10",
+            "msl": "0",
+            "tp": "0",
+            "temperature": "85000 50000",
+        }
+        assert {name: cdo_levels(tmp_path / "more.nc", name) for name in expected} == expected
+        # the cloud cover is on no level
+        conversions.to_valid_time(more.assign(tcc=forecast.t2m), forecast.init_time[1]).to_netcdf(tmp_path / "all.nc")
+        assert {cdo_levels(tmp_path / "all.nc", name) for name in ("z500", "t2m", "tcc")} == {"0"}
 
     @pytest.mark.skipif(shutil.which("ncks") is None, reason="nco is not installed (apt-get install nco)")
     def test_nco_cuts_and_averages(self, forecast, tmp_path):
