@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,6 +137,61 @@ class TestWeatherBench2:
         monthly = monthly.assign_coords(valid_time=valid_times(monthly["init_time"], monthly["lead_time"]))
         with pytest.raises(ValueError, match="calendar months"):
             conversions.to_weatherbench2(monthly)
+
+
+class TestClimpred:
+    def test_layout_and_round_trip(self, forecast):
+        hindcast = conversions.to_climpred(forecast)
+        assert hindcast.t2m.dims == ("init", "lead", "latitude", "longitude") and "valid_time" not in hindcast.coords
+        assert hindcast.lead.values.tolist() == [6, 12, 18] and hindcast.lead.attrs["units"] == "hours"
+        xr.testing.assert_identical(conversions.from_climpred(hindcast), forecast)
+        days = conversions.to_climpred(persistence(waves(), waves().time[:2], ["1D", "3D"]))
+        assert days.lead.values.tolist() == [1, 3] and days.lead.attrs["units"] == "days"
+        members = forecast.expand_dims(number=[0, 1], axis=2)
+        assert conversions.to_climpred(members).t2m.dims[:3] == ("init", "lead", "member")
+        xr.testing.assert_equal(conversions.from_climpred(conversions.to_climpred(members)), members)
+
+    @pytest.mark.parametrize(("units", "months"), [("months", [1, 2]), ("seasons", [3, 6]), ("years", [12, 24])])
+    def test_calendar_units(self, units, months):
+        hindcast = conversions.to_climpred(persistence(waves(), waves().time[:2], ["6h", "12h"]))
+        hindcast = hindcast.assign_coords(lead=("lead", [1, 2], {"units": units}))
+        back = conversions.from_climpred(hindcast)
+        assert back.lead_time.values.tolist() == months and back.lead_time.attrs["units"] == "months"
+        assert str(back.valid_time.values[0, 0])[:7] == str(np.datetime64("2001-01", "M") + months[0])
+        again = conversions.to_climpred(back)
+        assert again.lead.values.tolist() == months and again.lead.attrs["units"] == "months"
+
+    def test_errors(self, forecast):
+        hindcast = conversions.to_climpred(forecast)
+        with pytest.raises(ValueError, match="has no dimension init_time"):
+            conversions.to_climpred(forecast.isel(init_time=0))
+        with pytest.raises(ValueError, match="init is missing"):
+            conversions.from_climpred(forecast)
+        hindcast["lead"].attrs["units"] = "fortnights"
+        with pytest.raises(ValueError, match="units of lead are 'fortnights'"):
+            conversions.from_climpred(hindcast)
+
+    def test_climpred_verifies_it(self, monkeypatch):
+        pytest.importorskip("climpred")
+        import compliance_checker
+        import pooch
+
+        # climpred would download this table
+        table = Path(compliance_checker.__file__).parent / "data" / "cf-standard-name-table.xml"
+        monkeypatch.setattr(pooch, "retrieve", lambda *_, **__: str(table))
+        truth = waves()
+        forecast = persistence(truth, truth.time[4:40:4], ["6h", "12h"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from climpred import HindcastEnsemble
+
+            hindcast = HindcastEnsemble(conversions.to_climpred(forecast)).add_observations(truth)
+            result = hindcast.verify(metric="rmse", comparison="e2o", dim="init", alignment="maximize")
+            back = conversions.from_climpred(hindcast.get_initialized())
+        error = forecast - truth.sel(time=forecast.valid_time)
+        np.testing.assert_allclose(result.t2m, np.sqrt((error.t2m**2).mean("init_time")), rtol=1e-5)
+        assert result.lead.values.tolist() == [6, 12]
+        xr.testing.assert_equal(back.t2m, forecast.t2m)
 
 
 class TestShortNames:
