@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Literal
 
 import xarray as xr
+from zarr.abc.store import Store
 
 from simvp_climate.data.conventions import assign_names, rename, variables_on_grid
 from simvp_climate.data.netcdf_grib import GRIB_SUFFIXES, is_file_url, open_files
 from simvp_climate.data.variables import expand
+from simvp_climate.data.virtual import is_virtual
 from simvp_climate.data.zarr_store import open_zarr
 
 _SAMPLE = Path(__file__).parents[1] / "sample" / "gcm_t21_6h_5.625deg.zarr"
-_Paths = str | os.PathLike | Sequence[str | os.PathLike]
+_Paths = str | os.PathLike | Store | Sequence[str | os.PathLike]
 
 
 def open_dataset(
-    path_or_dataset: str | os.PathLike | Sequence[str | os.PathLike] | xr.Dataset,
+    path_or_dataset: str | os.PathLike | Sequence[str | os.PathLike] | Store | xr.Dataset,
     variables: Iterable[str] | Mapping[str, str] | None = None, levels: Sequence[float] | None = None, *,
     missing_chunks: Literal["error", "fill"] = "error",
 ) -> xr.Dataset:  # fmt: skip
@@ -38,8 +40,11 @@ def open_dataset(
     ----------
     path_or_dataset
         A Zarr store (format 2 or 3, consolidated or not, also remote: `"https://..."`, `"gs://..."`,
-        `"s3://..."`), a NetCDF file, a folder of NetCDF files (including subfolders, as in WeatherBench 1), a pattern
-        (`"era5_*.nc"`), a list of NetCDF files, GRIB files likewise (the extra `grib`), or an xarray Dataset.
+        `"s3://..."`), a NetCDF file, also remote (through OPeNDAP, or with the extra `cloud` through fsspec), a folder
+        of NetCDF files (including subfolders, as in WeatherBench 1), a pattern (`"era5_*.nc"`), a list of NetCDF files,
+        GRIB files likewise (the extra `grib`), virtual references of kerchunk or VirtualiZarr (`"refs.json"`,
+        `"refs.parq"`), a folder with an Icechunk repository (the extra `icechunk`; its branch main), an open Zarr store
+        such as `session.store` of Icechunk, or an xarray Dataset.
     variables
         Names as in the file, or their WeatherBench or CF names: `["z500", "2m_temperature"]`. A mapping renames:
         `{"t2m": "air"}` opens `air` of the file as `t2m`, and `{"z500": "hgt"}` the level 500 hPa of `hgt`. None opens
@@ -115,6 +120,8 @@ def is_sample(source: str | os.PathLike) -> bool:
 
 def open_raw(path: _Paths, variables: Sequence[str], missing_chunks: str = "error") -> xr.Dataset:
     """Return the Dataset at a path under the names in the file; `variables` select the fields of a GRIB file."""
+    if isinstance(path, Store):
+        return open_zarr(str(path), missing_chunks, path)
     is_path = isinstance(path, str | os.PathLike)
     for name in [path] if is_path else path:
         if isinstance(name, str) and not name.strip():
@@ -157,6 +164,8 @@ def _list_paths(path: _Paths) -> list[str | os.PathLike]:
 def _is_zarr(path: str | os.PathLike) -> bool:
     if "://" in str(path):
         return not is_file_url(str(path))
+    if is_virtual(path):
+        return True
     return any((Path(path) / name).exists() for name in (".zgroup", ".zmetadata", "zarr.json"))
 
 
