@@ -23,6 +23,7 @@ _HOME = {
     "SimVPv2Config": "networks.simvp_v2",
     "Task": "processing.task",
     "TrainConfig": "training.config",
+    "at": "data.stations",
     "cache": "data.cache",
     "calibrate_noise": "forecasting.noise",
     "check": "quality.check",
@@ -45,6 +46,7 @@ _HOME = {
 # modules whose functions are public
 _NAMESPACES = {
     "baselines": "metrics.baselines",
+    "indices": "metrics.indices",
     "io": "data.conversions",
     "metrics": "metrics",
     "plot": "plot",
@@ -60,6 +62,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with the 
     from simvp_climate.data.opening import open_sample as open_sample
     from simvp_climate.data.regridding import regrid as regrid
     from simvp_climate.data.splits import split as split
+    from simvp_climate.data.stations import at as at
     from simvp_climate.forecasting.ensemble import ensemble as ensemble
     from simvp_climate.forecasting.ensemble import fit_amplitude as fit_amplitude
     from simvp_climate.forecasting.ensemble import perturbed_ensemble as perturbed_ensemble
@@ -68,6 +71,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with the 
     from simvp_climate.forecasting.pretrained import open_pretrained as open_pretrained
     from simvp_climate.forecasting.reproduce import reproduce as reproduce
     from simvp_climate.metrics import baselines as baselines
+    from simvp_climate.metrics import indices as indices
     from simvp_climate.metrics import uncertainty as uncertainty
     from simvp_climate.metrics.score import score as score
     from simvp_climate.metrics.tables import score_table as score_table

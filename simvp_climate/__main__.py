@@ -360,7 +360,10 @@ def plot(
 @app.command()
 def reproduce(
     forecast: Annotated[Path, typer.Argument(help="A forecast that this package wrote, NetCDF or Zarr.")],
-    forecaster: Annotated[list[Path], typer.Option(help="File of its forecaster; repeat it for an ensemble.")],
+    forecaster: Annotated[
+        list[Path] | None,
+        typer.Option(help="File of its forecaster; repeat it for an ensemble. Default: that it names."),
+    ] = None,
     data: Annotated[str, typer.Option(help="Its initial states. Default: the data that the file names.")] = "",
     perturbations: Annotated[str, typer.Option(help="For a perturbed ensemble: the states of its perturbations.")] = "",
     tolerance: Annotated[float, typer.Option(help="Largest difference, in standard deviations of a variable.")] = 1e-3,
@@ -369,11 +372,15 @@ def reproduce(
 
     Example: python -m simvp_climate reproduce forecast.nc --forecaster t2m.safetensors --data era5.zarr
 
+    The file names its forecaster and data by path and checksum: if they are still there, no option is needed.
     Exit status 0 if both agree within the tolerance, 1 if they differ, 2 if a file cannot be opened.
     """
     with _usage_errors(reproduce):
         stored = _open_forecast(forecast)
-        trained = [sc.Forecaster.load(path, compile=False) for path in forecaster]
+        sources = list(map(str, forecaster or [])) or str(stored.attrs.get("forecaster_source", "")).splitlines()
+        if not sources:
+            raise ValueError(f"{forecast} does not name its forecaster: add --forecaster")
+        trained = [_load_forecaster(source) for source in sources]
         task = trained[0].task
         if not (source := data or stored.attrs.get("data_source", "")):
             raise ValueError(f"{forecast} does not name its data: add --data")
@@ -512,6 +519,13 @@ def _check(path: str, variables: str, levels: str, history: int, horizon: int, s
 def _open_states(source: str, task: sc.Task) -> xr.Dataset:
     names = [*task.variables, *task.inputs]
     return sc.open_sample(names) if source == "open_sample()" else sc.open_dataset(source, names, levels=task.levels)
+
+
+def _load_forecaster(source: str) -> sc.Forecaster:
+    """Load a forecaster from a file, or the pretrained one that a forecast names."""
+    if source.startswith("open_pretrained("):
+        return sc.open_pretrained(source.removeprefix("open_pretrained(").removesuffix(")"))
+    return sc.Forecaster.load(source, compile=False)
 
 
 def _open_forecast(path: Path) -> xr.Dataset:

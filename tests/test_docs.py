@@ -292,6 +292,80 @@ def test_the_single_metrics_of_the_guide_run():
             exec(ast.unparse(statement), names)
 
 
+def test_the_files_of_the_guide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ds = sc.open_sample().sel(time=slice("2004-02-01", "2004-02-02"))
+    forecast = sc.baselines.persistence(ds, ds.time[:3], ["6h", "12h"])
+    (block,) = [block for block in python_blocks(ROOT / "docs" / "forecasts.md") if "save_valid_time" in block]
+    exec(block, {"sc": sc, "forecast": forecast})
+    one = xr.load_dataset("one.nc", decode_timedelta=False)
+    np.testing.assert_array_equal(one.z500, forecast.z500[0])
+    assert one.pressure_500 == 500 and len(list(Path("forecasts").iterdir())) == 3
+    xr.testing.assert_equal(xr.load_dataset("forecast.nc", decode_timedelta=True), forecast)
+
+
+def test_the_means_of_the_guide():
+    times = pd.date_range("2001", periods=500 * 4, freq="6h", unit="ns")
+    values = 280 + np.random.default_rng(0).normal(size=(len(times), 4, 8))
+    coords = {"time": times, "latitude": np.arange(-67.5, 90, 45), "longitude": np.arange(0, 360, 45.0)}
+    ds = xr.Dataset({"t2m": (tuple(coords), values, {"units": "K"})}, coords)
+    train, test = ds.sel(time="2001"), ds.sel(time="2002")
+    forecast = sc.baselines.persistence(test, test.time[28:200:4], [f"{6 * k}h" for k in range(1, 57)])
+    names = {"sc": sc, "forecast": forecast, "train": train, "test": test}
+    (block,) = [block for block in python_blocks(ROOT / "docs" / "verification.md") if "time_mean" in block]
+    exec(block, names)
+    assert dict(names["weeks"].sizes)["lead_time"] == 2
+    assert [str(time)[:7] for time in names["months"].time.values] == ["2002-01", "2002-02", "2002-03", "2002-04"]
+
+
+def test_the_indices_of_the_guide():
+    times = pd.date_range("2001", periods=400, freq="1D", unit="ns")
+    latitude, longitude = np.arange(-87.5, 90, 5), np.arange(0, 360, 10.0)
+    random = np.random.default_rng(0)
+    shape = (len(times), len(latitude), len(longitude))
+    units = {"z500": "m2 s-2", "msl": "Pa", "sst": "K"}
+    offsets = {"z500": 5e4, "msl": 1e5, "sst": 290.0}
+    ds = xr.Dataset(
+        {
+            name: (("time", "latitude", "longitude"), offsets[name] + random.normal(size=shape), {"units": unit})
+            for name, unit in units.items()
+        },
+        {"time": times, "latitude": latitude, "longitude": longitude},
+    )
+    train, test = ds.isel(time=slice(None, 370)), ds.isel(time=slice(370, None))
+    forecast = sc.baselines.persistence(test, test.time[:20], ["1D", "2D"])
+    names = {"sc": sc, "forecast": forecast, "test": test, "train": train}
+    names["climatology"] = sc.baselines.climatology(train)
+    (block,) = [block for block in python_blocks(ROOT / "docs" / "verification.md") if "fit_nao" in block]
+    exec(block, names)
+    scores = names["scores"].nao
+    assert (scores.sel(system="forecast", metric="rmse") > 0).all() and (abs(scores.sel(metric="acc")[0]) < 1).all()
+
+
+def test_points_and_stations_of_the_guide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ds = waves(times=60).assign(orography=0 * waves(times=1).t2m[0].drop_vars("time") + 300)
+    ds.to_zarr("era5.zarr", consolidated=False)
+    forecast = sc.baselines.persistence(ds[["t2m"]], ds.time[:40], ["6h", "12h"])
+    stations = {"latitude": [59.9, -18.1], "longitude": [10.7, 178.4], "elevation": [94, 6], "names": ["Oslo", "Suva"]}
+    observed = sc.at(ds[["t2m"]], **stations, orography=ds).t2m.to_dataframe().reset_index()
+    observed["t2m"] -= 273.15
+    observed["time"] += pd.Timedelta("10min")
+    observed[["time", "station", "latitude", "longitude", "elevation", "t2m"]].to_csv("stations.csv", index=False)
+    names = {"sc": sc, "pd": pd, "forecast": forecast, "orography": ds[["orography"]]}
+    (points,) = [block for block in python_blocks(ROOT / "docs" / "forecasts.md") if "sc.at(" in block]
+    exec(points, names)
+    assert names["munich"].station.values.tolist() == ["48.1N 11.6E"]
+    # 206 m lower than the grid
+    warmer = names["places"].t2m - sc.at(forecast, 59.9, 10.7).t2m.values
+    np.testing.assert_allclose(warmer.sel(station="Oslo"), 0.206 * 6.5, rtol=1e-4)
+    (scores,) = [block for block in python_blocks(ROOT / "docs" / "verification.md") if "station_obs" in block]
+    exec(scores, names)
+    expected = sc.score(sc.at(forecast, **stations, orography=ds), sc.at(ds[["t2m"]], **stations, orography=ds))
+    xr.testing.assert_allclose(names["scores"].t2m, expected.t2m, atol=1e-3)
+    assert names["scores"].t2m_observations.values.tolist() == [80, 80]
+
+
 def test_a_network_of_another_kind_is_trained_as_the_guide_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (block,) = [block for block in python_blocks(ROOT / "docs" / "training.md") if "NetworkShape" in block]

@@ -226,6 +226,23 @@ def test_the_examples_on_your_own_data_run(monkeypatch, capsys, tmp_path):
     assert len(opened) == 3 and "check: nothing found" in capsys.readouterr().out
 
 
+def test_variables_are_renamed_as_the_guide_says(monkeypatch, capsys, tmp_path):
+    from factories import waves
+
+    import simvp_climate as sc
+
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)
+    (block,) = [block for block in blocks if "hgt" in block]
+    monkeypatch.chdir(tmp_path)
+    ds = waves(times=4)
+    heights = ds.z500.expand_dims(level=[500, 850]).assign_attrs(ds.z500.attrs)
+    ds.rename(t2m="air").drop_vars("z500").assign(hgt=heights).to_netcdf("mine.nc")
+    names = {"sc": sc}
+    exec(block, names)
+    assert list(names["ds"].data_vars) == ["t2m", "z500"] and (names["ds"].z500 == ds.z500).all()
+    assert capsys.readouterr().out.startswith("Opened 2 variables:")
+
+
 def test_editors_see_the_public_names():
     source = (PACKAGE / "__init__.py").read_text()
     imported = {

@@ -3,7 +3,7 @@
 `rename` changes names only; `orient` reorders and relabels the grid; `canonicalize` does both.
 """
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,7 +13,7 @@ import xarray as xr
 
 from simvp_climate.data import grid
 from simvp_climate.data.grid import FORECAST_DIMS, Axes, CanonicalAxis, Levels, check_same_axis, find_axes, is_forecast
-from simvp_climate.data.variables import expand, find_variable
+from simvp_climate.data.variables import expand, find_variable, lookup, unknown_variable_error
 
 VALID_TIME_BOUNDS = "valid_time_bnds"  # coordinate of forecasts with the bounds of their valid times
 _LEAD_NAMES = ("prediction_timedelta", "step", "lead", "forecast_period")  # in WeatherBench 2, GRIB and climpred
@@ -102,6 +102,34 @@ def rename(dataset: xr.Dataset, variables: Iterable[str], levels: Sequence[float
     """
     dataset = as_forecast(dataset)
     return _select(dataset, find_axes(dataset), variables, levels)[0]
+
+
+def variables_on_grid(dataset: xr.Dataset) -> list[str]:
+    """Return the names of all variables with numbers on latitude and longitude; ValueError if there are none."""
+    axes = find_axes(as_forecast(dataset))
+    on_grid = [n for n, v in dataset.data_vars.items() if {axes.latitude, axes.longitude} <= set(v.dims)]
+    names = [str(name) for name in on_grid if dataset[name].dtype.kind in "fiub"]
+    if not names:
+        raise ValueError(f"no variable is on {axes.latitude!r} and {axes.longitude!r}: {list(dataset.data_vars)}")
+    return names
+
+
+def assign_names(dataset: xr.Dataset, sources: Mapping[str, str]) -> xr.Dataset:
+    """Return the dataset with variables under new names, {new: name in the file}.
+
+    A variable with levels whose new name states one ("z500") gets the name without it ("z"), in which `rename` finds
+    the level. ValueError if a name in the file is missing, or a new one is that of a dimension.
+    """
+    level, renamed = find_axes(as_forecast(dataset)).level, {}
+    for name, source in sources.items():
+        if source not in dataset.variables:
+            raise unknown_variable_error(dataset, source)
+        if name in dataset.dims:
+            raise ValueError(f"{name!r} is a dimension of the dataset. Choose another name for {source!r}")
+        meaning = lookup(name)
+        has_level = level in dataset[source].dims and meaning is not None and meaning[1] is not None
+        renamed[meaning[0].short_name if has_level else name] = dataset.variables[source]
+    return dataset.drop_vars(set(sources.values()) - set(dataset.dims)).assign(renamed)
 
 
 def _select(

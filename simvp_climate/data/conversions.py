@@ -5,15 +5,32 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
+from simvp_climate.data.climpred_layout import from_climpred, to_climpred
 from simvp_climate.data.conventions import VALID_TIME_BOUNDS, orient
 from simvp_climate.data.files import check_parent, write_atomically
-from simvp_climate.data.grid import find_axes
+from simvp_climate.data.grid import PRESSURE_ATTRS, find_axes
+from simvp_climate.data.stations import station_observations
 from simvp_climate.data.variables import lookup, lookup_in_units
 from simvp_climate.data.windows import find_valid_times
 
-__all__ = ["from_valid_time", "save_valid_time", "short_names", "to_valid_time", "to_weatherbench2"]
+__all__ = [
+    "from_climpred", "from_valid_time", "save_valid_time", "short_names", "station_observations", "to_climpred",
+    "to_valid_time", "to_weatherbench2",
+]  # fmt: skip
+# scalar coordinates of single variables are called by these names and a number, such as pressure_500
+_VERTICAL_ATTRS = {
+    "pressure": PRESSURE_ATTRS,
+    "height": {"standard_name": "height", "units": "m", "positive": "up", "axis": "Z"},
+    "altitude": {"standard_name": "altitude", "units": "m", "positive": "up", "axis": "Z"},
+}
+# in m above the ground
+_HEIGHTS = {
+    "t2m": 2, "d2m": 2, "u10": 10, "v10": 10, "u100": 100, "v100": 100, "sp": 0, "skt": 0, "sst": 0, "siconc": 0,
+    "tp": 0, "tp6h": 0, "tp24h": 0,
+}  # fmt: skip
 _VALID_TIME_NAMES = {"init_time": "forecast_reference_time", "lead_time": "forecast_period", "valid_time": "time"}
 
 
@@ -27,8 +44,10 @@ def to_valid_time(forecast: xr.Dataset, init: object = None) -> xr.Dataset:
     CDO drops variables with more than four dimensions, with a warning and exit status 0.
 
     The result has dims (time, [level,] latitude, longitude), the lead times in the coordinate `forecast_period(time)`,
-    the initialization in the scalar `forecast_reference_time`; it is lazy if `forecast` is. `init` is optional for a
-    forecast with a single initialization. `from_valid_time` is the inverse. ValueError if this is not a forecast, lacks
+    as numbers with units, and the initialization in the scalar `forecast_reference_time`. Where the levels of all
+    variables are known and some are pressures, as of `z500` and `t2m`, scalars such as `pressure_500` (hPa) and
+    `height_2` (m) contain them. It is lazy if `forecast` is. `init` is optional for a forecast with a single
+    initialization. `from_valid_time` is the inverse. ValueError if this is not a forecast, lacks
     the initialization, or has several and `init` is None.
     """
     _check_forecast(forecast)
@@ -54,7 +73,56 @@ def to_valid_time(forecast: xr.Dataset, init: object = None) -> xr.Dataset:
     result = selected.rename(names).swap_dims(forecast_period="time")
     result["time"].attrs |= attrs
     result.encoding = {"unlimited_dims": {"time"}}
+    return _with_levels(_with_numeric_leads(result))
+
+
+def _with_numeric_leads(forecast: xr.Dataset) -> xr.Dataset:
+    """Return durations as numbers with units: for a duration, xarray would write an attribute that is none of CF."""
+    leads = forecast["forecast_period"]
+    if leads.dtype.kind != "m":
+        return forecast
+    # ten minutes are not exact in hours, quarters of an hour are
+    multiples = {"hours": np.timedelta64(15, "m"), "minutes": np.timedelta64(1, "m")}
+    name = next((unit for unit, of in multiples.items() if (leads.values % of == np.timedelta64(0)).all()), "seconds")
+    values = leads.values / np.timedelta64(1, {"hours": "h", "minutes": "m", "seconds": "s"}[name])
+    attrs = {**leads.attrs, "units": name}
+    variable = xr.Variable(leads.dims, values, attrs, {"dtype": "float64", "_FillValue": None})
+    return forecast.assign_coords(forecast_period=variable)
+
+
+def _with_levels(forecast: xr.Dataset) -> xr.Dataset:
+    """Return a forecast without coordinates that CDO warns of, whose variables such as `z500` name their level.
+
+    CDO gives a variable without a level that of another one, so that all get one, or none does.
+    """
+    level, levels = find_axes(forecast).level, {}
+    for name, variable in forecast.data_vars.items():
+        levels[name] = None if level in variable.dims else _vertical_coordinate(str(name))
+    single = [name for name, variable in forecast.data_vars.items() if level not in variable.dims]
+    if not any(coordinate and coordinate[0] == "pressure" for coordinate in levels.values()):
+        single = []
+    if not all(levels[name] for name in single):
+        single = []
+    texts = {name: "{}_{:g}".format(*levels[name]) for name in single}
+    scalars = {texts[name]: ((), float(levels[name][1]), _VERTICAL_ATTRS[levels[name][0]]) for name in single}
+    result = forecast.assign_coords(scalars)
+    for name in scalars:
+        result[name].encoding = {"_FillValue": None}
+    for name in result.data_vars:
+        result[name].encoding = {**result[name].encoding, "coordinates": texts.get(name)}
     return result
+
+
+def _vertical_coordinate(name: str) -> tuple[str, float] | None:
+    """Return the kind of the level of a variable on a single one and its value, or None if it has none."""
+    known = lookup(name)
+    if known is None:
+        return None
+    if known[1] is not None:
+        return "pressure", known[1]
+    if known[0].short_name == "msl":
+        return "altitude", 0
+    return ("height", _HEIGHTS[known[0].short_name]) if known[0].short_name in _HEIGHTS else None
 
 
 def from_valid_time(forecasts: xr.Dataset | Iterable[xr.Dataset]) -> xr.Dataset:
@@ -67,7 +135,11 @@ def from_valid_time(forecasts: xr.Dataset | Iterable[xr.Dataset]) -> xr.Dataset:
     for forecast in forecasts:
         if lacking := {*_VALID_TIME_NAMES.values()} - set(forecast.coords):
             raise ValueError(f"a forecast lacks {sorted(lacking)}. Pass results of to_valid_time")
-        forecast = forecast.copy()
+        scalars = tuple(f"{kind}_" for kind in _VERTICAL_ATTRS)
+        forecast = forecast.drop_vars([name for name in forecast.coords if str(name).startswith(scalars)])
+        for variable in forecast.data_vars.values():
+            variable.encoding = {key: value for key, value in variable.encoding.items() if key != "coordinates"}
+        forecast = _with_durations(forecast)
         attrs = forecast["time"].attrs
         forecast["time"].attrs = {key: value for key, value in attrs.items() if key not in ("axis", "bounds")}
         names = {new: old for old, new in _VALID_TIME_NAMES.items()}
@@ -86,6 +158,18 @@ def from_valid_time(forecasts: xr.Dataset | Iterable[xr.Dataset]) -> xr.Dataset:
     for name in (*result.data_vars, "valid_time", "init_time", "lead_time"):
         result[name].encoding = dict(restored[0][name].encoding)
     return result
+
+
+def _with_durations(forecast: xr.Dataset) -> xr.Dataset:
+    """Return a forecast whose lead times are durations again, unless they count months."""
+    leads = forecast["forecast_period"]
+    units = leads.attrs.get("units", leads.encoding.get("units"))
+    if leads.dtype.kind == "m" or units not in ("hours", "minutes", "seconds", "days"):
+        return forecast.copy()
+    attrs = {key: value for key, value in leads.attrs.items() if key != "units"}
+    values = pd.to_timedelta(leads.values, unit=units).to_numpy().astype("timedelta64[ns]")
+    encoding = {"units": units, "dtype": "float64", "_FillValue": None}
+    return forecast.assign_coords(forecast_period=xr.Variable(leads.dims, values, attrs, encoding))
 
 
 def save_valid_time(forecast: xr.Dataset, folder: str | os.PathLike, name: str = "forecast_%Y%m%dT%H.nc") -> list[Path]:

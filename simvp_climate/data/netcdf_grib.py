@@ -3,7 +3,6 @@
 import http.client
 import importlib.util
 import os
-import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import xarray as xr
 
 from simvp_climate.data.conventions import rename
 from simvp_climate.data.grid import find_scalar_level
+from simvp_climate.data.remote import open_remote_file
 from simvp_climate.data.variables import lookup
 
 GRIB_SUFFIXES = (".grib", ".grb", ".grib2", ".grb2")
@@ -39,18 +39,21 @@ def _open_with_xarray(names: Sequence[str], engine: str | None = None) -> xr.Dat
     options = {"decode_timedelta": False, "engine": engine}
     if engine == "cfgrib":
         options["backend_kwargs"] = _GRIB_OPTIONS
-    for name in names:
-        if name.startswith(("http://", "https://")):
-            _check_opendap(name)
+    sources: list = list(names)
+    if engine is None and any("://" in name and not _is_opendap(name) for name in names):
+        opened = [open_remote_file(name) for name in names]
+        sources, options["engine"] = [file for file, _ in opened], opened[0][1]
     files = f"the {len(names)} files from {names[0]!r} to {names[-1]!r}"
     try:
         if len(names) == 1:
-            return decode_lead_times(xr.open_dataset(names[0], chunks=None, **options))
+            dataset = decode_lead_times(xr.open_dataset(sources[0], chunks=None, **options))
+            dataset.encoding.setdefault("source", names[0])
+            return dataset
         # Files may differ in attributes (history) but not in their grids: xarray would fill labels that differ in the
         # last digit with NaN.
         options |= {"join": "exact", "compat": "no_conflicts", "combine_attrs": "override", "preprocess": _name_level}
         options |= {"combine": "by_coords", "data_vars": "minimal", "coords": "minimal"}
-        return decode_lead_times(xr.open_mfdataset(names, **options))
+        return decode_lead_times(xr.open_mfdataset(sources, **options))
     except PermissionError:
         raise
     except OSError as error:
@@ -74,24 +77,22 @@ def _open_with_xarray(names: Sequence[str], engine: str | None = None) -> xr.Dat
         raise ValueError(f"{files} cannot be joined: {error}. {rule}: {fix}") from error
 
 
-def _check_opendap(url: str) -> None:
-    """Raise OSError if no OPeNDAP server answers: the NetCDF library would print a syntax error about an error page."""
-    if urlsplit(url).fragment:
-        return
+def _is_opendap(url: str) -> bool:
+    """Return whether an OPeNDAP server answers; else the NetCDF library would print a syntax error about a page."""
+    if not url.startswith(("http://", "https://")):
+        return False
+    if urlsplit(url).fragment:  # options of the NetCDF library
+        return True
     try:
-        with urllib.request.urlopen(f"{url.split('?')[0]}.dds", timeout=20):
-            pass
-    except urllib.error.HTTPError as error:
-        if error.code in (404, 410):
-            raise _damaged_file_error(url, error) from error
+        with urllib.request.urlopen(f"{url.split('?')[0]}.dds", timeout=20) as answer:
+            return answer.read(7).lower() == b"dataset"
     except (OSError, http.client.HTTPException):
-        pass
+        return False
 
 
 def _damaged_file_error(path: str, error: Exception) -> Exception:
     if "://" in path:
-        fix = "Remote NetCDF files are read from OPeNDAP servers only: download the file first, or use a Zarr store"
-        return OSError(f"{path!r} cannot be opened ({error}). {fix}")
+        return OSError(f"{path!r} cannot be opened ({error}). Download the file first, or use a Zarr store")
     return ValueError(f"{path!r} is damaged or truncated ({error}). Copy or download it again")
 
 

@@ -3,24 +3,27 @@
 import difflib
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import xarray as xr
+from zarr.abc.store import Store
 
-from simvp_climate.data.conventions import rename
+from simvp_climate.data.conventions import assign_names, rename, variables_on_grid
 from simvp_climate.data.netcdf_grib import GRIB_SUFFIXES, is_file_url, open_files
 from simvp_climate.data.variables import expand
+from simvp_climate.data.virtual import is_virtual
 from simvp_climate.data.zarr_store import open_zarr
 
 _SAMPLE = Path(__file__).parents[1] / "sample" / "gcm_t21_6h_5.625deg.zarr"
-_Paths = str | os.PathLike | Sequence[str | os.PathLike]
+_Paths = str | os.PathLike | Store | Sequence[str | os.PathLike]
 
 
 def open_dataset(
-    path_or_dataset: str | os.PathLike | Sequence[str | os.PathLike] | xr.Dataset, variables: Iterable[str],
-    levels: Sequence[float] | None = None, *, missing_chunks: Literal["error", "fill"] = "error",
+    path_or_dataset: str | os.PathLike | Sequence[str | os.PathLike] | Store | xr.Dataset,
+    variables: Iterable[str] | Mapping[str, str] | None = None, levels: Sequence[float] | None = None, *,
+    missing_chunks: Literal["error", "fill"] = "error",
 ) -> xr.Dataset:  # fmt: skip
     """Return the requested variables, lazily, with dimensions called `time`, `latitude`, `longitude`, `level`.
 
@@ -37,10 +40,15 @@ def open_dataset(
     ----------
     path_or_dataset
         A Zarr store (format 2 or 3, consolidated or not, also remote: `"https://..."`, `"gs://..."`,
-        `"s3://..."`), a NetCDF file, a folder of NetCDF files (including subfolders, as in WeatherBench 1), a pattern
-        (`"era5_*.nc"`), a list of NetCDF files, GRIB files likewise (the extra `grib`), or an xarray Dataset.
+        `"s3://..."`), a NetCDF file, also remote (through OPeNDAP, or with the extra `cloud` through fsspec), a folder
+        of NetCDF files (including subfolders, as in WeatherBench 1), a pattern (`"era5_*.nc"`), a list of NetCDF files,
+        GRIB files likewise (the extra `grib`), virtual references of kerchunk or VirtualiZarr (`"refs.json"`,
+        `"refs.parq"`), a folder with an Icechunk repository (the extra `icechunk`; its branch main), an open Zarr store
+        such as `session.store` of Icechunk, or an xarray Dataset.
     variables
-        Names as in the file, or their WeatherBench or CF names: `["z500", "2m_temperature"]`.
+        Names as in the file, or their WeatherBench or CF names: `["z500", "2m_temperature"]`. A mapping renames:
+        `{"t2m": "air"}` opens `air` of the file as `t2m`, and `{"z500": "hgt"}` the level 500 hPa of `hgt`. None opens
+        all variables on the grid under their names in the file, and prints what is there.
     levels
         Pressure levels in hPa of the variables that have levels; None keeps all.
     missing_chunks
@@ -57,19 +65,42 @@ def open_dataset(
     """
     if missing_chunks not in ("error", "fill"):
         raise ValueError(f'missing_chunks={missing_chunks!r} must be "error" or "fill"')
-    if isinstance(path_or_dataset, xr.Dataset):
-        if missing_chunks == "fill":
-            raise ValueError('missing_chunks="fill" is for Zarr stores only, not for a Dataset. Leave it out')
-        return rename(path_or_dataset, variables, levels)
-    variables = expand(variables)
+    names = () if variables is None else expand(variables)
+    sources = tuple(variables.values()) if isinstance(variables, Mapping) else names
     try:
-        return rename(open_raw(path_or_dataset, variables, missing_chunks), variables, levels)
+        if isinstance(path_or_dataset, xr.Dataset):
+            if missing_chunks == "fill":
+                raise ValueError('missing_chunks="fill" is for Zarr stores only, not for a Dataset. Leave it out')
+            raw = path_or_dataset
+        else:
+            raw = open_raw(path_or_dataset, sources, missing_chunks)
+        if variables is None:
+            if not raw.variables:  # GRIB fields are left out unless they are named
+                message = f"the fields in {str(path_or_dataset)!r} make no single Dataset"
+                raise ValueError(f'{message}. Name some: open_dataset(path, ["t2m"])')
+            names = variables_on_grid(raw)
+            print(_list_variables(raw, names))
+        return rename(assign_names(raw, variables) if isinstance(variables, Mapping) else raw, names, levels)
     except PermissionError as error:
         if error.errno is None:  # the message explains already
             raise
         path = error.filename or path_or_dataset
         message = f"this user has no permission to read {str(path)!r}. Ask its owner to run: chmod -R a+rX '{path}'"
         raise PermissionError(message) from error
+
+
+def _list_variables(dataset: xr.Dataset, names: Sequence[str]) -> str:
+    """Return a line about each variable: name, dimensions, units and long name; then the names of all others."""
+    rows = []
+    for name in names:
+        attrs, dims = dataset[name].attrs, ", ".join(f"{dim} {size}" for dim, size in dataset[name].sizes.items())
+        rows.append((name, f"({dims})", str(attrs.get("units", "no units")), str(attrs.get("long_name", ""))))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    others = [str(name) for name in dataset.data_vars if name not in names]
+    lines += [f"left out, not numbers on the grid: {', '.join(others)}"] if others else []
+    count = "1 variable" if len(rows) == 1 else f"{len(rows)} variables"
+    return "\n".join([f"Opened {count}:", *lines])
 
 
 def open_sample(variables: Iterable[str] = ("z500", "t2m")) -> xr.Dataset:
@@ -89,6 +120,8 @@ def is_sample(source: str | os.PathLike) -> bool:
 
 def open_raw(path: _Paths, variables: Sequence[str], missing_chunks: str = "error") -> xr.Dataset:
     """Return the Dataset at a path under the names in the file; `variables` select the fields of a GRIB file."""
+    if isinstance(path, Store):
+        return open_zarr(str(path), missing_chunks, path)
     is_path = isinstance(path, str | os.PathLike)
     for name in [path] if is_path else path:
         if isinstance(name, str) and not name.strip():
@@ -131,6 +164,8 @@ def _list_paths(path: _Paths) -> list[str | os.PathLike]:
 def _is_zarr(path: str | os.PathLike) -> bool:
     if "://" in str(path):
         return not is_file_url(str(path))
+    if is_virtual(path):
+        return True
     return any((Path(path) / name).exists() for name in (".zgroup", ".zmetadata", "zarr.json"))
 
 

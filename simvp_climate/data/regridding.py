@@ -15,10 +15,10 @@ _ABOUT_GRID = re.compile(
     r"|GRIB_(N[xyV]|grid.*|numberOfPoints|.*InDegrees|.*Scans.*|.*PointsAreConsecutive)"
 )
 
-# WeatherBench's grids: columns, rows, whether the outer rows lie on the poles
+# WeatherBench's grids and that of NCEP's reanalyses, 2.5deg: columns, rows, whether the outer rows lie on the poles
 _SIZES = {
     "5.625deg": (64, 32, False), "2.8125deg": (128, 64, False), "1.40625deg": (256, 128, False),
-    "1.5deg": (240, 121, True), "0.25deg": (1440, 721, True),
+    "2.5deg": (144, 73, True), "1.5deg": (240, 121, True), "0.25deg": (1440, 721, True),
 }  # fmt: skip
 # as in the names of WeatherBench 2's stores
 _STORE_NAMES = {
@@ -45,8 +45,9 @@ def regrid(dataset: xr.Dataset, grid: str | xr.Dataset, *, min_valid: float = 0.
         are read, so chunk a large store first: `ds.chunk(time=100)`.
     grid
         A grid of WeatherBench: "5.625deg", "2.8125deg", "1.40625deg" (no rows at the poles), "1.5deg", "0.25deg"
-        (with), or as in WeatherBench 2's store names, "64x32_equiangular_conservative" or "64x32". Latitudes ascend,
-        but descend at 0.25 degrees, as published. Or a Dataset, whose latitudes and longitudes are taken.
+        (with), or as in WeatherBench 2's store names, "64x32_equiangular_conservative" or "64x32". "2.5deg" is the grid
+        of NCEP's reanalyses, 144 x 73 with rows at the poles. Latitudes ascend, but descend at 0.25 degrees, as
+        published. Or a Dataset, whose latitudes and longitudes are taken.
     min_valid
         A new value is the mean over the part of its cell that has values; NaN if that part is less than this fraction.
 

@@ -47,9 +47,46 @@ def open_remote_store(url: str) -> Store:
             message = f"{url!r} cannot be opened: {error}. Supported are {', '.join(_SCHEMES)} and local paths"
             raise ValueError(message) from error
         if isinstance(error, ImportError):
-            fix = "Run: pip install 'simvp-climate[cloud]'"
-            raise ImportError(f"reading {url!r} needs a package that is not installed ({error}). {fix}") from error
+            raise _missing_package(url, error) from error
         raise
+
+
+def open_remote_file(url: str) -> tuple[Any, str]:
+    """Return a remote NetCDF file, opened through fsspec, and the engine with which xarray reads it.
+
+    Only what is needed is requested, in blocks, if the server knows ranges of bytes.
+    """
+    import fsspec
+
+    scheme = urlsplit(url).scheme
+    options = {"gs": {"token": "anon"}, "s3": {"anon": True}} if _is_anonymous(scheme) else {}
+    try:
+        file = fsspec.open(url, **options.get(scheme, {})).open()
+        magic = file.read(4)
+        file.seek(0)
+    except FileNotFoundError as error:
+        if error.__cause__ is not None and getattr(error.__cause__, "status", None) != 404:
+            raise request_error(url, error.__cause__) from error  # fsspec calls every failure so
+        raise FileNotFoundError(f"no file at {url!r}. Check the spelling") from error
+    except ImportError as error:
+        raise _missing_package(url, error) from error
+    except ValueError as error:  # an unknown scheme
+        message = f"{url!r} cannot be opened: {error}. Supported are {', '.join(_SCHEMES)} and local paths"
+        raise ValueError(message) from error
+    except Exception as error:  # each file system of fsspec has its own errors
+        raise request_error(url, error) from error
+    if magic.startswith(b"CDF"):
+        return file, "scipy"
+    if not magic.startswith(b"\x89HDF"):
+        raise ValueError(f"{url!r} is no NetCDF file: it begins with {magic!r}. Download it to look into it")
+    if importlib.util.find_spec("h5netcdf") is None:
+        raise _missing_package(url, ImportError("h5netcdf"))
+    return file, "h5netcdf"
+
+
+def _missing_package(url: str, error: ImportError) -> ImportError:
+    fix = "Run: pip install 'simvp-climate[cloud]'"
+    return ImportError(f"reading {url!r} needs a package that is not installed ({error}). {fix}")
 
 
 def _is_anonymous(scheme: str) -> bool:

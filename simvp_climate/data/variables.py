@@ -199,15 +199,23 @@ def _described_as(dataset: xr.Dataset, name: str) -> list[str]:
 def _single_match(dataset: xr.Dataset, name: str, matches: list[str]) -> str:
     if len(matches) == 1:
         return matches[0]
-    available = sorted(str(n) for n in dataset.data_vars)
     if matches:
         raise ValueError(f"{name!r} could be any of {matches}. Ask for one of these names")
+    raise unknown_variable_error(dataset, name)
+
+
+def unknown_variable_error(dataset: xr.Dataset, name: str) -> ValueError:
+    """Return the error about a variable that a Dataset lacks, with similar names and the way to rename one."""
+    available = sorted(str(n) for n in dataset.data_vars)
     # short names are compared too: the file may spell the variable differently
     known = [lookup(n) for n in available]
     short = [f"{k[0].short_name}{k[1] or ''}" for k in known if k is not None]
     near = difflib.get_close_matches(name, list(dict.fromkeys([*available, *short])), n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else " Ask for one of these"
-    raise ValueError(f"no variable {name!r} in this dataset, which has {available}.{hint}")
+    if available:
+        example = next((n for n in near if n in available), available[0])
+        hint += f"{' Or' if near else ', or'} rename one: {{{name!r}: {example!r}}}"
+    return ValueError(f"no variable {name!r} in this dataset, which has {available}.{hint}")
 
 
 def same_units(first: str, second: str) -> bool:

@@ -17,6 +17,7 @@ from zarr.storage import LocalStore
 from simvp_climate.data.checksums import METADATA, Checksums, chunk_position, read_checksums
 from simvp_climate.data.netcdf_grib import decode_lead_times
 from simvp_climate.data.remote import open_remote_store, request_error
+from simvp_climate.data.virtual import is_virtual, open_virtual
 
 if TYPE_CHECKING:  # zarr 3.0 lacks this module
     from zarr.abc.buffer import Buffer, BufferPrototype
@@ -26,10 +27,9 @@ _WRONG_CHECKSUM = "it does not match its checksum, or is in the place of another
 _WRITTEN_BY = {"cache_made_from": "sc.cache(...)", "hindcast": "forecaster.hindcast(...)"}
 
 
-def open_zarr(path: str, missing_chunks: str) -> xr.Dataset:
-    """Return the Dataset of a local or remote Zarr store under the names in the store."""
-    base = open_remote_store(path) if "://" in path else LocalStore(path, read_only=True)
-    store = CheckedStore(base, path, missing_chunks)
+def open_zarr(path: str, missing_chunks: str, opened: Store | None = None) -> xr.Dataset:
+    """Return the Dataset of a local, remote, virtual or `opened` Zarr store under the names in the store."""
+    store = CheckedStore(_open_store(path) if opened is None else opened, path, missing_chunks)
     try:
         raw = _open_group(store)
     except FileNotFoundError as error:
@@ -55,20 +55,26 @@ def open_zarr(path: str, missing_chunks: str) -> xr.Dataset:
     return dataset
 
 
+def _open_store(path: str) -> Store:
+    if is_virtual(path):
+        return open_virtual(path)
+    return open_remote_store(path) if "://" in path else LocalStore(path, read_only=True)
+
+
 def _open_group(store: "CheckedStore") -> xr.Dataset:
     """Return the Dataset of a store, also if it lacks chunks of coordinates that consist of zeros."""
     try:
         group = zarr.open_group(store, mode="r")
         # passed on, because open_zarr by itself warns before it falls back
         consolidated = group.metadata.consolidated_metadata is not None
-        if consolidated or not store.path.startswith(("http://", "https://")):
+        if consolidated or store.can_list:
             store.arrays = {name: array.metadata.to_dict() for name, array in group.arrays()}
     except (FileNotFoundError, ConnectionError, PermissionError, ImportError):
         raise
     except Exception as error:  # whatever zarr raises where a file is no JSON, or lacks or misspells an entry
         files = f"the metadata of the Zarr store {store.path!r} (.zgroup, .zarray, .zattrs, .zmetadata or zarr.json)"
         raise DamagedChunkError(f"{files} are damaged: {error!r}. Copy or download the store again") from error
-    if not consolidated and store.path.startswith(("http://", "https://")):
+    if not consolidated and not store.can_list:
         message = f"{store.path!r} has no consolidated metadata, and a web server does not list the arrays of a store"
         raise ValueError(f"{message}. Its owner can add them: zarr.consolidate_metadata(path)")
     store.checksums = _check_metadata(store, group)
@@ -98,7 +104,7 @@ def _open_group(store: "CheckedStore") -> xr.Dataset:
 def _check_metadata(store: "CheckedStore", group: zarr.Group) -> Checksums | None:
     """Raise an error for metadata that do not match their checksums; return all checksums of the store."""
     try:
-        checksums = read_checksums(store, can_list=not store.path.startswith(("http://", "https://")))
+        checksums = read_checksums(store, can_list=store.can_list)
         changed = None if checksums is None else checksums.find_changed(store.metadata_files)
     except (ConnectionError, PermissionError):
         raise
@@ -154,6 +160,8 @@ class CheckedStore(Store):
         super().__init__(read_only=True)
         self.base = store
         self.path = path or str(store)  # for messages
+        # a web server does not list the files of a store
+        self.can_list = not self.path.startswith(("http://", "https://")) or is_virtual(self.path)
         self.missing_chunks = missing_chunks  # "error": an absent chunk raises MissingChunkError
         self.filled: set[str] = set()  # keys of the absent chunks that were read as the fill value so far
         # from `remember_times`: array -> (dimensions, shape of a chunk), and dimension -> times

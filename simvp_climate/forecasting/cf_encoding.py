@@ -17,6 +17,8 @@ _TIME_ENCODING = {"dtype": "float64", "_FillValue": None}
 
 # attributes of the analysis that do not hold for its forecast; readers mask values outside a valid range
 _STALE = {"valid_range", "valid_min", "valid_max", "actual_range", "statistic", "precision", "dataset"}
+# what GRIB readers write where they know no standard name
+_NO_NAMES = ("unknown", "", "-")
 # without "instant": a daily mean of such data, made with xarray, still has that attribute
 _GRIB_METHODS = {"accum": "sum", "avg": "mean", "max": "maximum", "min": "minimum"}
 # prefixes of attributes about GRIB's coding and the values of a cache
@@ -52,10 +54,13 @@ def encode(forecast: xr.Dataset, axes: Axes | None = None) -> xr.Dataset:
     if axes.level in forecast.dims:
         level = forecast[axes.level]
         # the vocabulary's levels are hPa unless the data say otherwise
-        level.attrs = {**(PRESSURE_ATTRS if level.attrs.get("units", "hPa") == "hPa" else {}), **level.attrs}
+        is_pressure = axes.levels.is_pressure if axes.levels is not None else level.attrs.get("units", "hPa") == "hPa"
+        level.attrs = {**(PRESSURE_ATTRS if is_pressure else {"axis": "Z"}), **level.attrs}
         level.encoding = {"_FillValue": None}
     for name, variable in forecast.data_vars.items():
         inherited = {k: v for k, v in variable.attrs.items() if k not in _STALE and not k.startswith(_STALE_PREFIXES)}
+        if inherited.get("standard_name") in _NO_NAMES:
+            del inherited["standard_name"]
         known = _known_attributes(name, variable.attrs.get("units", ""))
         if method := _GRIB_METHODS.get(variable.attrs.get("GRIB_stepType")):
             known["cell_methods"] = f"time: {method}"

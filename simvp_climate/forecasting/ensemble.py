@@ -64,6 +64,8 @@ def ensemble(
     ]
     member_forecasts.check_no_members("dataset", members[0].request.canonical.dataset)
     attributes = {"forecaster_sha256": " ".join(digests), "system": f"{len(forecasters)} forecasters"}
+    sources = [forecaster.source or "" for forecaster in forecasters]
+    attributes["forecaster_source"] = "\n".join(sources) if all(sources) else ""
     return member_forecasts.forecast(members, attributes, store, progress and store is not None)
 
 

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -45,6 +45,8 @@ class Forecaster:
         How the network was trained: periods, settings, versions, loss of each epoch.
     harmonics
         The coefficients of `climatology`; None in files of older versions.
+    source
+        The path of the file that it was loaded from or saved to last, None if there is none. Forecasts name it.
     """
 
     task: Task
@@ -55,6 +57,7 @@ class Forecaster:
     statics: np.ndarray
     provenance: dict
     harmonics: Harmonics | None = None
+    source: str | None = field(default=None, compare=False, repr=False)
 
     def __repr__(self) -> str:
         steps = f"{count_text(self.task.horizon, 'steps')} of {self.task.step}"
@@ -238,6 +241,7 @@ class Forecaster:
             If the folder does not exist, or the path exists and is not a forecaster.
         """
         serialization.save(check_parent(path), self)
+        object.__setattr__(self, "source", str(Path(path).absolute()))  # no part of what the forecaster is
 
     @staticmethod
     def load(
@@ -273,7 +277,8 @@ class Forecaster:
             If `compile` is True and torch cannot compile here.
         """
         device = tensors.choose_device(device)
-        forecaster = Forecaster(**serialization.load(Path(path), device, network))
+        content = serialization.load(Path(path), device, network)
+        forecaster = Forecaster(**content, source=str(Path(path).absolute()))
         if tensors.choose_compile(compile, device):
             forecaster.network.compile()
         return forecaster

@@ -53,6 +53,8 @@ def origin_attributes(forecaster: Any, dataset: xr.Dataset) -> dict[str, str | i
         "forecaster_sha256": forecaster.digest,
         "simvp_climate_version": package,
     }
+    if forecaster.source is not None:
+        attributes["forecaster_source"] = forecaster.source
     if network in _REFERENCES:
         attributes["references"] = _REFERENCES[network]
     if (seed := provenance.get("config", {}).get("seed")) is not None:

@@ -1,9 +1,11 @@
 """Forecasters that come with the package."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from simvp_climate.forecasting.forecaster import Forecaster
 
+_CALL = "open_pretrained("
 _FOLDER = Path(__file__).parents[1] / "pretrained"
 
 
@@ -31,4 +33,14 @@ def open_pretrained(name: str, device: str = "auto") -> Forecaster:
     if name not in names:
         message = f"no pretrained forecaster {name!r}: the package has {names}"
         raise ValueError(f"{message}. Open files of your own with Forecaster.load(path)")
-    return Forecaster.load(_FOLDER / f"{name}.safetensors", device, compile=False)  # small: compiling would take longer
+    # small: compiling would take longer
+    forecaster = Forecaster.load(_FOLDER / f"{name}.safetensors", device, compile=False)
+    # the path depends on where the package is installed
+    return replace(forecaster, source=f"{_CALL}{name})")
+
+
+def open_source(source: str, compile: bool | str = "auto") -> Forecaster:
+    """Return the forecaster that the attribute `forecaster_source` of a forecast names."""
+    if source.startswith(_CALL):
+        return open_pretrained(source.removeprefix(_CALL).removesuffix(")"))
+    return Forecaster.load(source, compile=compile)

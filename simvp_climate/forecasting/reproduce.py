@@ -8,14 +8,17 @@ import xarray as xr
 from simvp_climate.data.conventions import as_forecast, canonicalize
 from simvp_climate.data.conversions import from_valid_time
 from simvp_climate.data.grid import find_member
+from simvp_climate.data.opening import open_dataset, open_sample
 from simvp_climate.data.windows import lead_times
 from simvp_climate.forecasting.ensemble import ensemble, perturbed_ensemble
 from simvp_climate.forecasting.forecaster import Forecaster
+from simvp_climate.forecasting.pretrained import open_source
 
 
 def reproduce(
-    forecast: xr.Dataset, forecaster: Forecaster | Sequence[Forecaster], dataset: xr.Dataset, *,
-    perturbations: xr.Dataset | None = None, tolerance: float = 1e-3,
+    forecast: xr.Dataset, forecaster: Forecaster | Sequence[Forecaster] | None = None,
+    dataset: xr.Dataset | None = None, *, perturbations: xr.Dataset | None = None,
+    tolerance: float = 1e-3,
 ) -> str:  # fmt: skip
     """Repeat a forecast, and return a report on the differences.
 
@@ -26,9 +29,10 @@ def reproduce(
         leads or members is enough.
     forecaster
         The forecaster with the SHA-256 in the attribute `forecaster_sha256` of the forecast; for an ensemble of
-        forecasters all of them, in any order.
+        forecasters all of them, in any order. None: the files that the attribute `forecaster_source` names; they must
+        have that SHA-256.
     dataset
-        The data that the forecast started from.
+        The data that the forecast started from. None: those at the path in the attribute `data_source`.
     perturbations
         For a perturbed ensemble: the states that its perturbations were drawn from.
     tolerance
@@ -44,8 +48,13 @@ def reproduce(
     ValueError
         If the forecast does not name its forecaster, is from another forecaster, or differs by more than the tolerance;
         the message lists the differences and says whether the data are the same.
+    FileNotFoundError
+        If a file that the forecast names does not exist.
     """
+    if forecaster is None:
+        forecaster = _open_forecasters(forecast)
     forecasters = _match_forecasters(forecast, [forecaster] if isinstance(forecaster, Forecaster) else forecaster)
+    dataset = _open_data(forecast, forecasters[0]) if dataset is None else dataset
     _check_ensemble(forecast, dataset, len(forecasters), perturbations)
     forecast = _with_all_dimensions(forecast)
     inits, leads = forecast.indexes["init_time"], forecast["lead_time"]
@@ -72,6 +81,24 @@ def reproduce(
     if largest > tolerance:
         raise ValueError(f"The forecast is not reproduced within tolerance={tolerance:g}. " + "; ".join(report))
     return "\n".join(report)
+
+
+def _open_forecasters(forecast: xr.Dataset) -> list[Forecaster]:
+    """Return the forecasters in the files that a forecast names."""
+    sources = str(forecast.attrs.get("forecaster_source", "")).splitlines()
+    if not sources:
+        message = "The forecast does not name the file of its forecaster, which was not saved before it forecast."
+        raise ValueError(f"{message} Pass the forecaster: reproduce(forecast, Forecaster.load(path))")
+    return [open_source(source, compile=False) for source in sources]
+
+
+def _open_data(forecast: xr.Dataset, forecaster: Forecaster) -> xr.Dataset:
+    """Return the data that a forecast names."""
+    source, task = str(forecast.attrs.get("data_source", "")), forecaster.task
+    if not source:
+        raise ValueError("The forecast does not name its data. Pass them: reproduce(forecast, forecaster, dataset)")
+    names = [*task.variables, *task.inputs]
+    return open_sample(names) if source == "open_sample()" else open_dataset(source, names, levels=task.levels)
 
 
 def _match_forecasters(forecast: xr.Dataset, forecasters: Sequence[Forecaster]) -> list[Forecaster]:

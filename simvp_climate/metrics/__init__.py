@@ -24,12 +24,13 @@ from simvp_climate.metrics.published_scores import published
 from simvp_climate.metrics.score import skilful_to
 from simvp_climate.metrics.skill_maps import skill_map
 from simvp_climate.metrics.spectral import drift, effective_resolution, variance_by_wavenumber, zonal_spectrum
+from simvp_climate.metrics.time_means import time_mean
 
 __all__ = [
     "acc", "activity", "bias", "brier", "brier_decomposition", "crps", "drift", "effective_resolution",
     "energy_score", "event_frequency", "frequency_bias", "grid_noise", "latitude_weights", "mae", "published",
     "rank_histogram", "reliability", "rmse", "roc", "roc_area", "score_by_init", "seeps", "seeps_climatology",
-    "skilful_to", "skill_map", "small_scale_variance", "spread", "spread_skill_ratio", "tercile_rpss",
+    "skilful_to", "skill_map", "small_scale_variance", "spread", "spread_skill_ratio", "tercile_rpss", "time_mean",
     "variance_by_wavenumber", "wind_vector_rmse", "zonal_spectrum",
 ]  # fmt: skip
 

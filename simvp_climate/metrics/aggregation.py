@@ -161,7 +161,11 @@ def update_mask(mask: xr.Dataset | None, forecast: xr.Dataset, truth: xr.Dataset
 
 
 def pooled_score(pairs: Pairs, metric: Metric, skipna: bool) -> xr.Dataset:
-    """Return a metric pooled over initializations, the grid and, for ensembles or events, members."""
+    """Return a metric pooled over initializations, the grid and, for ensembles or events, members.
+
+    Stations may lack observations: what is missing is left out.
+    """
+    skipna = skipna or pairs.stations is not None
     sums = sums_by_init(pairs, metric, skipna)
     return lay_out(with_attrs(metric.value(sums.sum("init_time", skipna=False)), metric, pairs), pairs)
 

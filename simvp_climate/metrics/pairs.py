@@ -13,6 +13,7 @@ from simvp_climate.data.conventions import Canonical, canonicalize, check_number
 from simvp_climate.data.grid import check_same_grid, closes_longitude, find_axes, find_member
 from simvp_climate.data.variables import is_amount, is_fill_value, same_units, tolerated_range
 from simvp_climate.data.windows import find_date_fault, find_valid_times, lead_text, to_iso
+from simvp_climate.metrics.points import as_rows, has_grid
 from simvp_climate.metrics.regions import SPACE, Regions, Weights, cell_weights
 
 _SEASONS = ("DJF", "MAM", "JJA", "SON")
@@ -47,6 +48,7 @@ class Pairs:
     complete: np.ndarray  # (init, lead): whether the pair is verified; elsewhere the three above are fillers
     groups: dict[str | int, xr.DataArray | bool]  # pairs of each season or month; {"": True} for all
     labels: dict[str, xr.DataArray]  # scalar coordinates and levels of the forecast, in its unit, for a result
+    stations: int | None = None  # their number, of forecasts at stations; an index is at one; None on a grid
 
     @cached_property
     def grid(self) -> dict[str, xr.DataArray]:
@@ -85,9 +87,23 @@ def match(
     `baselines` are forecasts, or functions like `persistence`; `periods` holds the attributes of more datasets fitted
     on a period, by role. ValueError if anything does not fit or, without `allow_overlap`, lies in the period of a fit.
     """
+    scalars, stations = scalar_coords(forecast), None
+    if not has_grid(forecast):
+        if regions is not None:
+            raise ValueError("regions are for grids. Select stations instead: forecast.sel(station=[...])")
+        rows = as_rows(forecast, truth, climatology, event_frequency, baselines or {})
+        forecast, truth, climatology, event_frequency = (
+            rows.forecast,
+            rows.truth,
+            rows.climatology,
+            rows.event_frequency,
+        )
+        baselines, stations = rows.baselines, forecast.sizes["longitude"]
+    elif "station" in truth.dims:
+        fix = "Interpolate it: forecast = sc.at(forecast, stations=truth)"
+        raise ValueError(f"the truth is at stations, the forecast on a grid. {fix}")
     stored = {name: baseline for name, baseline in (baselines or {}).items() if isinstance(baseline, xr.Dataset)}
     callables = {name: baseline for name, baseline in (baselines or {}).items() if name not in stored}
-    scalars = scalar_coords(forecast)
     forecast, valid_time = with_times(forecast)
     if not forecast.indexes["init_time"].is_monotonic_increasing:
         # Blocks of the bootstrap are neighboring initializations.
@@ -129,7 +145,7 @@ def match(
         weights=cell_weights(forecast, weights, regions, truth),
         valid_time=valid_time, valid_positions=_fill(valid_positions, complete),
         init_positions=_fill(init_positions, init_positions >= 0) if callables else init_positions,
-        complete=complete, groups=_group_pairs(by, valid_time, complete), labels=labels,
+        complete=complete, groups=_group_pairs(by, valid_time, complete), labels=labels, stations=stations,
     )  # fmt: skip
 
 

@@ -56,7 +56,9 @@ def score(
     Parameters
     ----------
     forecast, truth, weights, skipna
-        As in `rmse`. The attribute `system` of the forecast is its name in the result, by default "forecast". An
+        As in `rmse`. A forecast at stations, from `sc.at`, is scored against observations of the same stations, from
+        `station_observations`; each counts the same, missing ones are left out, and `<variable>_observations` counts
+        the others. The attribute `system` of the forecast is its name in the result, by default "forecast". An
         ensemble (dimension `number`, `realization` or `member`) is one system: metrics of ensembles score its members,
         all others its mean. A baseline with one member is a single forecast.
     climatology
@@ -145,6 +147,7 @@ def score(
         forecast, truth, climatology, baselines=others, event_frequency=event_frequency, periods=periods,
         weights=weights, regions=regions, by=by, allow_overlap=allow_overlap,
     )  # fmt: skip
+    skipna = skipna or pairs.stations is not None  # stations may lack observations
     derived = _derived_systems(climatology, calibrated, pairs)
     rain_pairs = pairs
     if seeps_climatology is not None:
@@ -165,6 +168,7 @@ def score(
     if not skipna:
         _warn_of_missing(sums, computed, list(vectors), thresholds or {})
     scores = _count_pairs(_describe(scores, ends, vectors, pairs, samples), verified, with_values, by, pairs)
+    scores = _count_observations(scores, sums, by, pairs)
     about = {"truth": description} if (description := describe_truth(truth.attrs)) else {}
     return scores.assign_attrs(weights=str(weights), missing_values=_MISSING_VALUES[skipna], **about)
 
@@ -416,6 +420,7 @@ def _describe(
     result["metric"].attrs["units"] = units
     # Scores depend on the grid: coarser grids have lower errors.
     grid = " x ".join(f"{pairs.grid[dim].size} {dim}s" for dim in SPACE[::-1])
+    grid = grid if pairs.stations is None else f"{pairs.stations} stations"
     result.attrs = {"grid": grid, **period("verified", pairs.verified_times), "intervals": samples.description}
     fit = {} if pairs.climatology is None else pairs.climatology.attrs
     keys = ("climatology_method", "climatology_start", "climatology_end")
@@ -439,6 +444,21 @@ def _count_pairs(
         attrs = {"long_name": f"number of initializations with values of {name}"}
         result = result.assign_coords({f"{name}_pairs": numbers[name].transpose(*dims).variable})
         result[f"{name}_pairs"].attrs = attrs
+    return result
+
+
+def _count_observations(result: xr.Dataset, sums: Sums, by: str | None, pairs: Pairs) -> xr.Dataset:
+    """Return scores with the number of observations of each variable that were verified, for those at stations."""
+    if pairs.stations is None:
+        return result
+    counts = [dataset.isel(part=-1) for (system, _), dataset in sums.items() if system == ""]
+    largest = functools.reduce(np.fmax, counts)  # SEEPS leaves out dry stations
+    groups = [largest.where(mask, 0).sum("init_time").astype(np.int64) for mask in pairs.groups.values()]
+    numbers = join_groups(groups, by, pairs)
+    for name in result.data_vars:
+        dims = [dim for dim in result[name].dims if dim in numbers[name].dims]
+        result = result.assign_coords({f"{name}_observations": numbers[name].transpose(*dims).variable})
+        result[f"{name}_observations"].attrs = {"long_name": f"number of observations of {name} that were verified"}
     return result
 
 

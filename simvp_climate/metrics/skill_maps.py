@@ -54,6 +54,8 @@ def skill_map(
         fix = f"take the mean, forecast.mean({member!r})"
         raise ValueError(f"the forecast has members along {member!r}, a map of skill needs a single one: {fix}")
     pairs = match(forecast, truth, baselines={"baseline": baseline}, allow_overlap=allow_overlap)
+    if pairs.stations is not None:
+        raise ValueError("a skill map needs a forecast on a grid. Use score for stations")
     length = block_length(pairs.forecast["init_time"], pairs.forecast["lead_time"]) if block is None else block
     if not isinstance(length, Integral) or length < 1:
         raise ValueError(f"block={block!r} must be a whole number, at least 1")

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +32,13 @@ def file(forecast, tmp_path_factory):
 
 def area_mean(field):
     return field.weighted(latitude_weights(field)).mean(("latitude", "longitude"))
+
+
+def cdo_levels(path, name):
+    command = ["cdo", "-s", "showlevel", f"-selname,{name}", str(path)]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert not result.stderr.strip()
+    return " ".join(result.stdout.split())
 
 
 class TestValidTime:
@@ -68,6 +76,22 @@ class TestValidTime:
         xr.testing.assert_identical(whole, conversions.to_valid_time(forecast, forecast.init_time[2]))
         same = conversions.to_valid_time(forecast.isel(init_time=2), forecast.init_time[2])
         xr.testing.assert_identical(same, whole)
+
+    def test_coordinates_for_other_programs(self, forecast, file):
+        with xr.open_dataset(file, decode_cf=False) as raw:
+            assert raw.z500.attrs["coordinates"] == "pressure_500" and raw.t2m.attrs["coordinates"] == "height_2"
+            assert raw.pressure_500.attrs["units"] == "hPa" and raw.pressure_500 == 500
+            assert "dtype" not in raw.forecast_period.attrs and raw.forecast_period.attrs["units"] == "hours"
+            np.testing.assert_array_equal(raw.forecast_period, [6, 12, 18])
+            axes = {name: raw[name].attrs["axis"] for name in ("time", "latitude", "longitude")}
+        assert axes == {"time": "T", "latitude": "Y", "longitude": "X"}
+        np.testing.assert_array_equal(open_dataset(file, ["z500"]).z500, forecast.z500[2])
+        # leads of ten minutes are exact in minutes
+        quick = forecast.assign_coords(lead_time=forecast.lead_time / 36).drop_vars("valid_time")
+        quick = cf_encoding.encode(quick.assign_coords(valid_time=quick.init_time + quick.lead_time))
+        one = conversions.to_valid_time(quick, quick.init_time[0])
+        assert one.forecast_period.values.tolist() == [10, 20, 30] and one.forecast_period.attrs["units"] == "minutes"
+        np.testing.assert_array_equal(conversions.from_valid_time(one).lead_time, quick.lead_time)
 
     def test_errors(self, forecast, tmp_path):
         with pytest.raises(ValueError, match=r"has \d+ initializations. Select one"):
@@ -113,6 +137,61 @@ class TestWeatherBench2:
         monthly = monthly.assign_coords(valid_time=valid_times(monthly["init_time"], monthly["lead_time"]))
         with pytest.raises(ValueError, match="calendar months"):
             conversions.to_weatherbench2(monthly)
+
+
+class TestClimpred:
+    def test_layout_and_round_trip(self, forecast):
+        hindcast = conversions.to_climpred(forecast)
+        assert hindcast.t2m.dims == ("init", "lead", "latitude", "longitude") and "valid_time" not in hindcast.coords
+        assert hindcast.lead.values.tolist() == [6, 12, 18] and hindcast.lead.attrs["units"] == "hours"
+        xr.testing.assert_identical(conversions.from_climpred(hindcast), forecast)
+        days = conversions.to_climpred(persistence(waves(), waves().time[:2], ["1D", "3D"]))
+        assert days.lead.values.tolist() == [1, 3] and days.lead.attrs["units"] == "days"
+        members = forecast.expand_dims(number=[0, 1], axis=2)
+        assert conversions.to_climpred(members).t2m.dims[:3] == ("init", "lead", "member")
+        xr.testing.assert_equal(conversions.from_climpred(conversions.to_climpred(members)), members)
+
+    @pytest.mark.parametrize(("units", "months"), [("months", [1, 2]), ("seasons", [3, 6]), ("years", [12, 24])])
+    def test_calendar_units(self, units, months):
+        hindcast = conversions.to_climpred(persistence(waves(), waves().time[:2], ["6h", "12h"]))
+        hindcast = hindcast.assign_coords(lead=("lead", [1, 2], {"units": units}))
+        back = conversions.from_climpred(hindcast)
+        assert back.lead_time.values.tolist() == months and back.lead_time.attrs["units"] == "months"
+        assert str(back.valid_time.values[0, 0])[:7] == str(np.datetime64("2001-01", "M") + months[0])
+        again = conversions.to_climpred(back)
+        assert again.lead.values.tolist() == months and again.lead.attrs["units"] == "months"
+
+    def test_errors(self, forecast):
+        hindcast = conversions.to_climpred(forecast)
+        with pytest.raises(ValueError, match="has no dimension init_time"):
+            conversions.to_climpred(forecast.isel(init_time=0))
+        with pytest.raises(ValueError, match="init is missing"):
+            conversions.from_climpred(forecast)
+        hindcast["lead"].attrs["units"] = "fortnights"
+        with pytest.raises(ValueError, match="units of lead are 'fortnights'"):
+            conversions.from_climpred(hindcast)
+
+    def test_climpred_verifies_it(self, monkeypatch):
+        pytest.importorskip("climpred")
+        import compliance_checker
+        import pooch
+
+        # climpred would download this table
+        table = Path(compliance_checker.__file__).parent / "data" / "cf-standard-name-table.xml"
+        monkeypatch.setattr(pooch, "retrieve", lambda *_, **__: str(table))
+        truth = waves()
+        forecast = persistence(truth, truth.time[4:40:4], ["6h", "12h"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from climpred import HindcastEnsemble
+
+            hindcast = HindcastEnsemble(conversions.to_climpred(forecast)).add_observations(truth)
+            result = hindcast.verify(metric="rmse", comparison="e2o", dim="init", alignment="maximize")
+            back = conversions.from_climpred(hindcast.get_initialized())
+        error = forecast - truth.sel(time=forecast.valid_time)
+        np.testing.assert_allclose(result.t2m, np.sqrt((error.t2m**2).mean("init_time")), rtol=1e-5)
+        assert result.lead.values.tolist() == [6, 12]
+        xr.testing.assert_equal(back.t2m, forecast.t2m)
 
 
 class TestShortNames:
@@ -205,6 +284,35 @@ class TestClients:
             np.testing.assert_allclose(result[name].values.ravel(), area_mean(forecast[name][1]), rtol=5e-5)
             assert abs(float(forecast[name][1].mean()) / float(result[name].mean()) - 1) > 0.01
         np.testing.assert_array_equal(result["time"], forecast.valid_time[1])
+
+    @pytest.mark.skipif(shutil.which("cdo") is None, reason="cdo is not installed (apt-get install cdo)")
+    def test_cdo_reads_times_and_levels_without_a_warning(self, forecast, tmp_path):
+        level = xr.DataArray([85000, 50000], dims="level", attrs={"units": "Pa"})
+        both = forecast.t2m.expand_dims(level=level, axis=2).assign_attrs(units="K")
+        with_levels = cf_encoding.encode(forecast.assign(temperature=both))
+        with_levels["level"].attrs |= {"units": "Pa", "standard_name": "air_pressure"}
+        conversions.to_valid_time(with_levels, forecast.init_time[1]).to_netcdf(tmp_path / "one.nc")
+        result = subprocess.run(["cdo", "sinfon", "one.nc"], check=True, cwd=tmp_path, capture_output=True, text=True)
+        assert "arning" not in result.stdout + result.stderr and not result.stderr.strip()
+        for text in ("pressure_500 : 500 hPa", "time : 3 steps", "ForecastRefTime =  2001-01-03T00:00:00"):
+            assert text in result.stdout
+        for name in ("z500", "t2m", "temperature"):
+            assert f": {name} " in result.stdout
+        more = with_levels.assign(msl=forecast.t2m, u10=forecast.t2m, t850=forecast.t2m, tp=forecast.t2m)
+        conversions.to_valid_time(more, forecast.init_time[1]).to_netcdf(tmp_path / "more.nc")
+        expected = {
+            "z500": "500",
+            "t850": "850",
+            "t2m": "2",
+            "u10": "10",
+            "msl": "0",
+            "tp": "0",
+            "temperature": "85000 50000",
+        }
+        assert {name: cdo_levels(tmp_path / "more.nc", name) for name in expected} == expected
+        # the cloud cover is on no level
+        conversions.to_valid_time(more.assign(tcc=forecast.t2m), forecast.init_time[1]).to_netcdf(tmp_path / "all.nc")
+        assert {cdo_levels(tmp_path / "all.nc", name) for name in ("z500", "t2m", "tcc")} == {"0"}
 
     @pytest.mark.skipif(shutil.which("ncks") is None, reason="nco is not installed (apt-get install nco)")
     def test_nco_cuts_and_averages(self, forecast, tmp_path):

@@ -383,6 +383,7 @@ def test_a_finer_grid_gives_blocks_of_equal_values_and_a_warning():
         ("5.625deg", (32, -87.1875, 87.1875), (64, 354.375)),
         ("2.8125deg", (64, -88.59375, 88.59375), (128, 357.1875)),
         ("64x32_equiangular_conservative", (32, -87.1875, 87.1875), (64, 354.375)),
+        ("2.5deg", (73, -90, 90), (144, 357.5)),
         ("1.5deg", (121, -90, 90), (240, 358.5)),
         ("240x121_equiangular_with_poles_conservative", (121, -90, 90), (240, 358.5)),
         ("360x181_equiangular_with_poles_conservative", (181, -90, 90), (360, 359)),
@@ -405,7 +406,11 @@ def test_a_quarter_degree_has_poles_and_descends(name):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("5.625", "Did you mean '5.625deg'"), ("2deg", "grid='2deg' must be a known"), ("32x64", "'32x64'.*Did you mean")],
+    [
+        ("5.625", "Did you mean '5.625deg'"),
+        ("2deg", "grid='2deg' must be a known.*2.5deg, 1.5deg"),
+        ("32x64", "'32x64'.*Did you mean"),
+    ],
 )
 def test_unknown_names(name, message):
     with pytest.raises(ValueError, match=message):

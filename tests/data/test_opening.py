@@ -503,3 +503,47 @@ def test_times_out_of_order_keep_their_order(tmp_path):
     opened = open_dataset(tmp_path / "a.nc", ["t2m"])
     assert opened["time"].values.tolist() == ds["time"].values.tolist()
     np.testing.assert_array_equal(opened["t2m"], ds["t2m"])
+
+
+def test_without_names_all_variables_are_opened_and_listed(capsys):
+    source = weatherbench_2().assign(name=("time", np.array(list("abcdefgh"))))
+    source["time_bnds"] = (("time", "bnds"), np.zeros((8, 2)))
+    ds = open_dataset(source)
+    assert list(ds.data_vars) == ["geopotential", "2m_temperature", "land_sea_mask"]
+    assert ds["2m_temperature"].dims == ("time", "longitude", "latitude")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Opened 3 variables:"
+    assert " ".join(lines[1].split()) == "geopotential (time 8, level 3, longitude 12, latitude 4) no units"
+    assert " ".join(lines[2].split()) == "2m_temperature (time 8, longitude 12, latitude 4) K"
+    assert lines[4] == "left out, not numbers on the grid: name, time_bnds"
+    assert open_dataset(source, levels=[500]).geopotential.level.values.tolist() == [500]
+    with pytest.raises(ValueError, match=r"no variable is on 'latitude' and 'longitude': \['name'\]"):
+        open_dataset(source[["name"]].assign_coords(latitude=LATITUDES, longitude=source.longitude))
+
+
+def test_a_mapping_renames(tmp_path):
+    source = weatherbench_2().rename({"geopotential": "hgt", "2m_temperature": "air"})
+    source["hgt"].attrs = {"units": "m2 s-2"}
+    source.to_zarr(tmp_path / "mine.zarr", consolidated=False)
+    ds = open_dataset(tmp_path / "mine.zarr", {"t2m": "air", "z500": "hgt", "z850": "hgt"})
+    assert set(ds.data_vars) == {"t2m", "z500", "z850"}
+    np.testing.assert_array_equal(ds["t2m"], source["air"])
+    np.testing.assert_array_equal(ds["z500"], source["hgt"].sel(level=500))
+    np.testing.assert_array_equal(ds["z850"], source["hgt"].sel(level=850))
+    whole = open_dataset(source, {"z": "hgt"}, levels=[500, 850])
+    np.testing.assert_array_equal(whole["z"], source["hgt"].sel(level=[500, 850]))
+    # a name that the file has already stands for what the mapping says
+    swapped = open_dataset(source.assign(t2m=source["land_sea_mask"]), {"t2m": "air"})
+    np.testing.assert_array_equal(swapped["t2m"], source["air"])
+    kept = open_dataset(source, {"t2m": "air", "lsm": "land_sea_mask", "air": "air"})
+    np.testing.assert_array_equal(kept["t2m"], kept["air"])
+
+
+def test_errors_of_names_show_how_to_rename():
+    source = weatherbench_2().rename({"2m_temperature": "air"})
+    with pytest.raises(ValueError, match=r"no variable 't2m' .*, or rename one: \{'t2m': 'air'\}"):
+        open_dataset(source, ["t2m"])
+    with pytest.raises(ValueError, match=r"no variable 'aire' .*Did you mean 'air'\? Or rename one: \{'aire': 'air'\}"):
+        open_dataset(source, {"t2m": "aire"})
+    with pytest.raises(ValueError, match="'level' is a dimension of the dataset. Choose another name for 'air'"):
+        open_dataset(source, {"level": "air"})

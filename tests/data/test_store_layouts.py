@@ -245,6 +245,10 @@ def test_grib_whose_fields_make_no_single_dataset(tmp_path, caplog):
         open_dataset(path, ["u10"])
     with pytest.raises(ValueError, match=r"mixed.grib' has 'z' 2 times: .*isobaricInhPa.*surface.*filter_by_keys"):
         open_dataset(path, ["z"])
+    with pytest.raises(ValueError, match=r"fields in .*mixed.grib' make no single Dataset. Name some"):
+        open_dataset(path)
+    renamed = open_dataset(path, {"air": "t2m"})
+    np.testing.assert_allclose(renamed["air"], t2m, atol=1e-4)
     assert [file.name for file in tmp_path.iterdir()] == ["mixed.grib"]
 
 

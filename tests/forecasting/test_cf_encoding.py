@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from factories import waves
 
 from simvp_climate.forecasting.cf_encoding import encode
+from simvp_climate.metrics.baselines.simple_persistence import persistence
 
 
 def forecast(name="tp", calendar="standard", **attrs):
@@ -86,3 +88,29 @@ def test_bounds_that_the_forecast_lacks_are_not_named():
     out = encode(ds)
     assert "bounds" not in out["latitude"].attrs and "bounds" not in out["valid_time"].attrs
     assert ds["latitude"].attrs["bounds"] == "lat_bnds"  # the data handed in keep theirs
+
+
+@pytest.mark.parametrize("name", ["unknown", ""])
+def test_a_standard_name_that_is_none_is_replaced(name):
+    ds = persistence(waves(), waves().time[:2], ["6h"])
+    ds["t2m"].attrs |= {"standard_name": name, "long_name": "2 metre temperature"}
+    encoded = encode(ds)
+    assert encoded.t2m.attrs["standard_name"] == "air_temperature"
+    assert encoded.t2m.attrs["long_name"] == "2 metre temperature"
+
+
+@pytest.mark.parametrize(
+    ("attrs", "expected"),
+    [
+        ({"units": "Pa", "standard_name": "air_pressure"}, {"units": "Pa", "positive": "down", "axis": "Z"}),
+        ({}, {"units": "hPa", "standard_name": "air_pressure", "positive": "down", "axis": "Z"}),
+        ({"units": "m", "standard_name": "height", "positive": "up"}, {"units": "m", "positive": "up", "axis": "Z"}),
+    ],
+)
+def test_levels_of_every_unit_have_an_axis(attrs, expected):
+    values = [50000.0, 85000.0] if attrs.get("units") == "Pa" else [500.0, 850.0]
+    ds = waves()
+    ds["q"] = ds.t2m.expand_dims(level=values, axis=1)
+    ds["level"].attrs = attrs
+    encoded = encode(persistence(ds[["q"]], ds.time[:2], ["6h"]))
+    assert expected.items() <= encoded.level.attrs.items()

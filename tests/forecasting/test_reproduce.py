@@ -9,7 +9,9 @@ from factories import waves
 from typer.testing import CliRunner
 
 from simvp_climate.__main__ import app
+from simvp_climate.data.opening import open_sample
 from simvp_climate.forecasting.ensemble import ensemble, perturbed_ensemble
+from simvp_climate.forecasting.pretrained import open_pretrained
 from simvp_climate.forecasting.reproduce import reproduce
 
 
@@ -140,3 +142,50 @@ def test_the_command_reproduces_a_forecast(forecaster, tmp_path):
     assert result.exit_code == 1 and "not reproduced" in result.output
     result = CliRunner().invoke(app, ["reproduce", str(tmp_path / "nothing.nc"), *model])
     assert result.exit_code == 2
+
+
+def test_a_forecast_finds_its_forecaster_and_data(forecaster, second, tmp_path):
+    waves().to_netcdf(tmp_path / "data.nc")
+    saved = dataclasses.replace(forecaster, source=None)
+    before = saved(waves(), every="96h")
+    assert "forecaster_source" not in before.attrs
+    with pytest.raises(ValueError, match="does not name the file of its forecaster"):
+        reproduce(before)
+    saved.save(tmp_path / "m.safetensors")
+    ds = xr.open_dataset(tmp_path / "data.nc")
+    saved(ds, every="96h").to_netcdf(tmp_path / "f.nc")
+    stored = xr.load_dataset(tmp_path / "f.nc", decode_timedelta=True)
+    assert stored.attrs["forecaster_source"] == str(tmp_path / "m.safetensors")
+    assert "t2m: bit by bit the same" in reproduce(stored)
+    loaded = type(forecaster).load(tmp_path / "m.safetensors", device="cpu")
+    assert loaded.source == saved.source and loaded(ds).attrs["forecaster_source"] == saved.source
+    result = CliRunner().invoke(app, ["reproduce", str(tmp_path / "f.nc")])
+    assert result.exit_code == 0 and "t2m: bit by bit the same" in result.output, result.output
+    # another forecaster has taken its place
+    (tmp_path / "m.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"m\.safetensors"):
+        reproduce(stored)
+    assert CliRunner().invoke(app, ["reproduce", str(tmp_path / "f.nc")]).exit_code == 2
+    second.save(tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match="is from the forecaster with the SHA-256"):
+        reproduce(stored)
+    with pytest.raises(ValueError, match="does not name its data"):
+        reproduce(before, forecaster)
+
+
+def test_an_ensemble_finds_its_forecasters(forecaster, second, tmp_path):
+    waves().to_netcdf(tmp_path / "data.nc")
+    for name, model in {"a": forecaster, "b": second}.items():
+        model.save(tmp_path / f"{name}.safetensors")
+    members = ensemble([forecaster, second], xr.open_dataset(tmp_path / "data.nc"), every="96h")
+    assert members.attrs["forecaster_source"].splitlines() == [forecaster.source, second.source]
+    assert "t2m: bit by bit the same" in reproduce(members)
+    unsaved = ensemble([dataclasses.replace(forecaster, source=None), second], waves())
+    assert unsaved.attrs["forecaster_source"] == ""
+
+
+def test_a_pretrained_forecaster_is_named_by_its_call():
+    ds = open_sample().isel(time=slice(0, 8))
+    forecast = open_pretrained("sample", device="cpu")(ds)
+    assert forecast.attrs["forecaster_source"] == "open_pretrained(sample)"
+    assert "data: bit by bit those" in reproduce(forecast)
