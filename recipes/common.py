@@ -25,6 +25,7 @@ COMPUTED_FORCINGS = {"insolation", "time_of_day", "time_of_year", "coordinates"}
 Data = Annotated[str, typer.Option(help="Zarr, NetCDF, a folder or a pattern. Some recipes default to the sample.")]
 Out = Annotated[Path | None, typer.Option(help="Folder for the run and its results. Default: the recipe's name.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training period. Default: the recipe's.", min=1)]
+MaxSteps = Annotated[int | None, typer.Option(help="Most steps of training, for a try.", min=1)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out, complete or not.")]
 TrainUntil = Annotated[str, typer.Option(help="Last date to train on. Default: 2015, as WeatherBench.")]
@@ -48,7 +49,7 @@ def run(
     Parameters
     ----------
     task, model, config
-        As in `sc.train`. `--epochs` replaces those of `config`.
+        As in `sc.train`. `--epochs` and `--max-steps` replace those of `config`.
     evaluate
         Function of the forecaster, the training and the test period, and the folder; it forecasts, scores and draws.
     sample
@@ -63,6 +64,7 @@ def run(
         data: Data = "",
         out: Out = None,
         epochs: Epochs = None,
+        max_steps: MaxSteps = None,
         device: Device = "auto",
         resume: Resume = False,
         small_model: Annotated[
@@ -82,7 +84,7 @@ def run(
             train,
             valid=valid,
             model=small if small_model else model,
-            config=with_epochs(config, epochs),
+            config=with_length(config, epochs, max_steps),
             directory=folder,
             device=device,
         )
@@ -118,7 +120,8 @@ def evaluate(
 
 def print_scores(scores: xr.Dataset, metrics: str | list[str] | None = None, leads: Sequence | None = None) -> None:
     """Print a table of scores with 95 % intervals; "!" marks what is worse than the best baseline."""
-    print(sc.score_table(scores, metrics, leads).to_string())
+    text = sc.score_table(scores, metrics, leads).to_string()
+    print(text + ("\n! worse than the best baseline" if " !" in text else ""))
 
 
 def check_folder(out: Path | None, resume: bool, results: Sequence[str] = ("forecaster.safetensors",)) -> Path:
@@ -149,13 +152,16 @@ def open_periods(
     names = [*task.variables, *task.inputs, *task.diagnostics, *fields]
     if data:
         ds = sc.open_dataset(data, names, levels=task.levels)
+        # those that recipes/simulate.py makes say where to split them
+        train_until = train_until or ds.attrs.get("train_until", "")
+        valid_until = valid_until or ds.attrs.get("valid_until", "")
     elif sample:
         ds = sc.open_sample(names)
         train_until, valid_until = train_until or sample[0], valid_until or sample[1]
     else:
         raise typer.BadParameter(
             f"give data with {', '.join(names)}; simvp-climate check PATH lists what is wrong with them. "
-            "recipes/t2m.py runs on the bundled sample",
+            "python recipes/simulate.py makes some for a try; recipes/t2m.py runs on the bundled sample",
             param_hint="--data",
         )
     if start and not train_until:
@@ -163,9 +169,9 @@ def open_periods(
     return sc.split(ds, train_until or None, valid_until or None)
 
 
-def with_epochs(config: sc.TrainConfig, epochs: int | None) -> sc.TrainConfig:
-    """Return the settings with another number of epochs, if one is given."""
-    return config if epochs is None else dataclasses.replace(config, epochs=epochs)
+def with_length(config: sc.TrainConfig, epochs: int | None, max_steps: int | None) -> sc.TrainConfig:
+    """Return the settings with another number of epochs and steps, where they are given."""
+    return dataclasses.replace(config, epochs=epochs or config.epochs, max_steps=max_steps)
 
 
 def launch(main: Callable[..., None]) -> None:

@@ -50,6 +50,7 @@ def main(
     data: common.Data = "",
     out: common.Out = None,
     epochs: common.Epochs = None,
+    max_steps: common.MaxSteps = None,
     members: Annotated[int, typer.Option(help="Members of the ensemble.", min=2)] = 16,
     device: common.Device = "auto",
     resume: common.Resume = False,
@@ -64,7 +65,7 @@ def main(
         train,
         valid=valid,
         model=MODEL,
-        config=common.with_epochs(FIRST, epochs),
+        config=common.with_length(FIRST, epochs, max_steps),
         directory=folder / "single",
         device=device,
     )
@@ -73,7 +74,7 @@ def main(
         train,
         valid=valid,
         start_from=single,
-        config=common.with_epochs(SECOND, epochs),
+        config=common.with_length(SECOND, epochs, max_steps),
         directory=folder / "ensemble",
         device=device,
     )

@@ -41,6 +41,7 @@ def main(
     data: common.Data = "",
     out: common.Out = None,
     epochs: common.Epochs = None,
+    max_steps: common.MaxSteps = None,
     seeds: Annotated[int, typer.Option(help="Number of forecasters to train.", min=2)] = 3,
     members: Annotated[int, typer.Option(help="Members of the perturbed ensemble.", min=2)] = 10,
     device: common.Device = "auto",
@@ -51,7 +52,7 @@ def main(
     """Train with several seeds, calibrate on the validation period, score ensembles and intervals on the rest."""
     folder = common.check_folder(out, resume, results=["scores.png"])
     train, valid, test = common.open_periods(TASK, data, train_until, valid_until, ("2003-02", "2003-12"))
-    config = common.with_epochs(CONFIG, epochs)
+    config = common.with_length(CONFIG, epochs, max_steps)
     forecasters = [
         sc.train(
             TASK,

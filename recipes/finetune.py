@@ -33,6 +33,7 @@ def main(
     data: common.Data = "",
     out: common.Out = None,
     epochs: common.Epochs = None,
+    max_steps: common.MaxSteps = None,
     device: common.Device = "auto",
     resume: common.Resume = False,
     train_until: common.TrainUntil = "",
@@ -47,7 +48,7 @@ def main(
         train,
         valid=valid,
         start_from=before,
-        config=common.with_epochs(CONFIG, epochs),
+        config=common.with_length(CONFIG, epochs, max_steps),
         directory=folder,
         device=device,
     )

@@ -21,7 +21,7 @@ import pytest
 import torch
 import xarray as xr
 import yaml
-from factories import TASK, quick, waves
+from factories import TASK, quick, tiny_model, waves
 from PIL import Image
 
 import simvp_climate as sc
@@ -398,3 +398,49 @@ def test_weights_of_openstl_become_a_forecaster(tmp_path, monkeypatch):
     names["forecaster"].save("t2m.safetensors")
     again = sc.Forecaster.load("t2m.safetensors", device="cpu")(ds)
     np.testing.assert_array_equal(again["t2m"], forecast["t2m"])
+
+
+def code_block(page: str, text: str) -> str:
+    """Return the only block of Python code in a page of the guide that contains a text."""
+    (block,) = [block for block in python_blocks(ROOT / "docs" / page) if text in block]
+    return block
+
+
+def test_variables_are_renamed_as_the_guide_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    waves(times=4).rename(t2m="air").drop_attrs().to_netcdf("mine.nc")
+    names = {"sc": sc, "xr": xr}
+    exec(code_block("data.md", ".rename(air="), names)
+    np.testing.assert_array_equal(names["ds"]["t2m"], waves(times=4)["t2m"])
+    assert names["ds"]["t2m"].attrs["units"] == "K"
+
+
+@pytest.fixture(scope="module")
+def periods():
+    """Return a year to train on, a validation period, a test period and a forecaster, on a coarse grid."""
+    ds = waves(times=1600)
+    train, valid, test = (ds.isel(time=slice(*edges)) for edges in ((0, 1460), (1460, 1490), (1490, 1600)))
+    config = quick(max_steps=2)
+    return train, valid, test, sc.train(TASK, train, valid=valid, model=tiny_model(), config=config, device="cpu")
+
+
+def test_a_forecaster_is_fine_tuned_from_its_file_as_the_guide_says(periods, tmp_path, monkeypatch, capsys):
+    train, valid, _, forecaster = periods
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "runs" / "z500_t2m" / "forecaster.safetensors"
+    path.parent.mkdir(parents=True)
+    forecaster.save(path)
+    names = {"sc": sc, "train": train, "valid": valid, "forecaster": forecaster}
+    exec(code_block("training.md", "start_from=").replace("epochs=2", "epochs=2, max_steps=1"), names)
+    assert names["tuned"].provenance["start_from"]["taken"] == ["z500", "t2m"]
+
+
+def test_scores_without_a_climatology_of_ones_own(periods):
+    train, _, test, forecaster = periods
+    names = {"sc": sc, "train": train, "test": test, "forecaster": forecaster, "forecast": forecaster(test, every="1D")}
+    exec(code_block("verification.md", "climatology = forecaster.climatology"), names)
+    assert names["anomaly"]["t2m"].dims == names["forecast"]["t2m"].dims
+    assert abs(float(names["anomaly"]["t2m"].mean())) < 1
+    assert "anomaly persistence" in names["scores"].system.values
+    exec(code_block("verification.md", "sc.baselines.AnomalyPersistence(climatology)"), names)
+    assert names["persisted"]["z500"].dims == names["forecast"]["z500"].dims

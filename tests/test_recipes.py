@@ -1,17 +1,23 @@
-"""Every recipe runs from data to pictures, on made-up data that have all it needs."""
+"""Every recipe runs from data to pictures, on small data that have all it needs."""
 
+import dataclasses
+import importlib
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
-from recipe_data import write_sst, write_weather
+
+import simvp_climate as sc
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.py") if path.stem != "common")
+SIMULATE = runpy.run_path(str(ROOT / "recipes" / "simulate.py"))
+RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.py") if path.stem not in ("common", "simulate"))
 IN_CI = ("t2m",)
 RESULTS = {"forecaster.safetensors", "training_curve.csv", "scores.nc", "scores.png", "training.pt"}
 EXTRA = {
@@ -23,19 +29,20 @@ EXTRA = {
 ABSENT = {"multivariate": {"scores.png"}}
 OPTIONS = {
     "sst": ["--train-until", "1990", "--valid-until", "1994"],
-    "weatherbench": ["--train-until", "2001-12", "--valid-until", "2002-01-15", "--small"],
-    "tp": ["--train-until", "2001-12", "--valid-until", "2002-01-10"],
+    "weatherbench": ["--train-until", "2002-12", "--valid-until", "2003-01-15", "--small"],
+    "tp": ["--train-until", "2002-12", "--valid-until", "2003-01-10"],
     "finetune": [],  # on the sample
-    "crps": ["--train-until", "2001-12", "--valid-until", "2002-01-10", "--members", "3"],
-    "ensemble": ["--train-until", "2001-12", "--valid-until", "2002-01-17", "--seeds", "2", "--members", "2"],
+    "crps": ["--train-until", "2002-12", "--valid-until", "2003-01-10", "--members", "3"],
+    "ensemble": ["--train-until", "2002-12", "--valid-until", "2003-01-17", "--seeds", "2", "--members", "2"],
 }
 
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stores")
-    write_weather(folder / "weather.zarr")
-    write_sst(folder / "sst.nc")
+    # coarser and shorter than what the command writes
+    SIMULATE["write_weather"](folder / "weather.zarr", "2002-01", "2003-01", cells=4)
+    SIMULATE["write_sst"](folder / "sst.nc")
     return folder
 
 
@@ -50,7 +57,7 @@ def options_of(recipe, stores):
     data = (
         [] if recipe.stem == "finetune" else ["--data", stores / ("sst.nc" if recipe.stem == "sst" else "weather.zarr")]
     )
-    dates = OPTIONS.get(recipe.stem, ["--train-until", "2001-12", "--valid-until", "2002-01-15"])
+    dates = OPTIONS.get(recipe.stem, ["--train-until", "2002-12", "--valid-until", "2003-01-15"])
     return [*data, *dates, "--epochs", 1, "--device", "cpu"]
 
 
@@ -104,7 +111,7 @@ def test_on_two_processes(stores, tmp_path):
 def test_help_and_result(recipe):
     environment = {"PATH": os.environ["PATH"], "COLUMNS": "100"}
     done = subprocess.run([sys.executable, recipe, "--help"], capture_output=True, text=True, env=environment)
-    for option in ("--out", "--epochs", "--device", "--resume"):
+    for option in ("--out", "--epochs", "--max-steps", "--device", "--resume"):
         assert option in done.stdout
     assert "--data" in done.stdout
     docstring = recipe.read_text().split('"""')[1]
@@ -113,7 +120,10 @@ def test_help_and_result(recipe):
 
 def test_data_without_split_dates_are_an_error(stores, tmp_path):
     (recipe,) = (path for path in RECIPES if path.stem == "t2m")
-    done = run(recipe, tmp_path / "out", "--data", stores / "weather.zarr")
+    with xr.open_zarr(stores / "weather.zarr") as ds:  # whose attributes name the dates
+        mine = ds[["2m_temperature", "geopotential"]].isel(time=slice(0, 40)).drop_encoding().drop_attrs(deep=False)
+        mine.to_netcdf(tmp_path / "mine.nc")
+    done = run(recipe, tmp_path / "out", "--data", tmp_path / "mine.nc")
     assert done.returncode == 2 and "for example --train-until=" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     done = run(recipe, tmp_path / "out", "--data", tmp_path / "nowhere.zarr")
@@ -127,7 +137,11 @@ def test_missing_data_is_an_error_that_names_the_variables(tmp_path, name):
     done = run(recipe, tmp_path / "out")
     message = " ".join(re.findall(r"[\w.]+", done.stderr))
     assert done.returncode == 2 and f"give data with {'z500 t2m r1000 tp6h' if name == 'tp' else 'sst'}" in message
-    assert "simvp climate check PATH" in message and "bundled sample" in message
+    assert (
+        "simvp climate check PATH" in message
+        and "recipes simulate.py makes some" in message
+        and "bundled sample" in message
+    )
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
@@ -150,3 +164,37 @@ def test_requeued_jobs_resume(path):
     text = (ROOT / path).read_text()
     lines = re.findall(r"srun python recipes/[^\n\\]*", text)
     assert lines and all("--resume" in line for line in lines)
+
+
+def test_the_simulated_data_say_what_is_made_up(stores, tmp_path):
+    with xr.open_zarr(stores / "weather.zarr") as ds:
+        assert "SIMULATED" in ds.attrs["title"] and "MADE UP" in ds.attrs["title"]
+        sample = ["2m_temperature", "land_sea_mask", "orography"]
+        for name in ds.data_vars:
+            assert ds[name].attrs.get("comment", "").startswith("MADE UP") == (name not in sample), name
+    with xr.open_dataset(stores / "sst.nc") as ds:
+        assert "MADE UP" in ds.attrs["title"] and "MADE UP" in ds["sst"].attrs["comment"]
+    refused = subprocess.run(
+        [sys.executable, ROOT / "recipes" / "simulate.py", "--out", tmp_path], capture_output=True, text=True
+    )
+    assert refused.returncode == 2 and "exists" in refused.stderr
+
+
+def test_a_wind_in_geostrophic_balance():
+    """A geopotential that falls by 1000 m2 s-2 per radian to the north drives a westerly wind of 1000 / (f a)."""
+    latitude = np.arange(30.0, 61.0, 5.0)
+    field = np.broadcast_to(-1000 * np.deg2rad(latitude)[:, None], (2, 7, 16))
+    east, north = SIMULATE["geostrophic_wind"](field, latitude)
+    expected = 1000 / (1.458e-4 * np.sin(np.deg2rad(latitude)) * 6.371e6)
+    coriolis_is_large = 1.458e-4 * np.sin(np.deg2rad(latitude)) > 8e-5
+    np.testing.assert_allclose(east[0, coriolis_is_large, 0], expected[coriolis_is_large], rtol=1e-6)
+    np.testing.assert_array_equal(north, 0)
+
+
+@pytest.mark.parametrize("changes", [{}, {"epochs": 7}, {"max_steps": 3}])
+def test_options_replace_the_length_of_a_recipe(monkeypatch, changes):
+    monkeypatch.syspath_prepend(str(ROOT / "recipes"))
+    common = importlib.import_module("common")
+    config = sc.TrainConfig(epochs=5, rollout=2)
+    shortened = common.with_length(config, changes.get("epochs"), changes.get("max_steps"))
+    assert shortened == dataclasses.replace(config, **changes)
