@@ -46,7 +46,6 @@ _HOME = {
 # modules whose functions are public
 _NAMESPACES = {
     "baselines": "metrics.baselines",
-    "indices": "metrics.indices",
     "io": "data.conversions",
     "metrics": "metrics",
     "plot": "plot",
@@ -71,7 +70,6 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with the 
     from simvp_climate.forecasting.pretrained import open_pretrained as open_pretrained
     from simvp_climate.forecasting.reproduce import reproduce as reproduce
     from simvp_climate.metrics import baselines as baselines
-    from simvp_climate.metrics import indices as indices
     from simvp_climate.metrics import uncertainty as uncertainty
     from simvp_climate.metrics.score import score as score
     from simvp_climate.metrics.tables import score_table as score_table

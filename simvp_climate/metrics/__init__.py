@@ -19,6 +19,7 @@ from simvp_climate.metrics.deterministic import (
     wind_vector_rmse,
 )
 from simvp_climate.metrics.ensemble import crps, energy_score, rank_histogram, spread, spread_skill_ratio
+from simvp_climate.metrics.indices import fit_ao, fit_nao, fit_nino34, fit_pna, fit_sam
 from simvp_climate.metrics.init_scores import score_by_init
 from simvp_climate.metrics.published_scores import published
 from simvp_climate.metrics.score import skilful_to
@@ -28,10 +29,11 @@ from simvp_climate.metrics.time_means import time_mean
 
 __all__ = [
     "acc", "activity", "bias", "brier", "brier_decomposition", "crps", "drift", "effective_resolution",
-    "energy_score", "event_frequency", "frequency_bias", "grid_noise", "latitude_weights", "mae", "published",
-    "rank_histogram", "reliability", "rmse", "roc", "roc_area", "score_by_init", "seeps", "seeps_climatology",
-    "skilful_to", "skill_map", "small_scale_variance", "spread", "spread_skill_ratio", "tercile_rpss", "time_mean",
-    "variance_by_wavenumber", "wind_vector_rmse", "zonal_spectrum",
+    "energy_score", "event_frequency", "fit_ao", "fit_nao", "fit_nino34", "fit_pna", "fit_sam", "frequency_bias",
+    "grid_noise", "latitude_weights", "mae", "published", "rank_histogram", "reliability", "rmse", "roc",
+    "roc_area", "score_by_init", "seeps", "seeps_climatology", "skilful_to", "skill_map", "small_scale_variance",
+    "spread", "spread_skill_ratio", "tercile_rpss", "time_mean", "variance_by_wavenumber", "wind_vector_rmse",
+    "zonal_spectrum",
 ]  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def __dir__() -> list[str]:
 class Index:
     """A climate index: a function of a forecast or of analyses, as returned by `fit_nao` and its kin.
 
-    >>> nao = sc.indices.fit_nao(train)
+    >>> nao = sc.metrics.fit_nao(train)
     >>> sc.score(nao(forecast), nao(test), nao.climatology)
 
     Attributes
