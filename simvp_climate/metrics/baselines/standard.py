@@ -13,6 +13,7 @@ from simvp_climate.metrics.baselines.statistical import (
     fit_linear_regression,
 )
 from simvp_climate.metrics.pairs import align, canonicalize_forecast, scalar_coords
+from simvp_climate.metrics.points import has_grid
 
 
 def standard_baselines(
@@ -22,16 +23,23 @@ def standard_baselines(
     """Return the climatology and the functions that forecast, by name, without those that the user has `named`.
 
     Persistence is raw and, with a climatology of the init times, of the anomaly. Training data give the climatology, if
-    there is none, damped persistence and linear regression.
+    there is none, damped persistence and linear regression. At stations there is raw persistence alone.
     """
     systems: dict[str, Callable] = {}
+    if not has_grid(forecast):
+        if train is not None:
+            fix = "Pass climatology=, at the stations: sc.at(climatology, stations=observations)"
+            raise ValueError(f"train= fits baselines on a grid, and the forecast has none. {fix}")
+        return climatology, {"persistence": simple_persistence} if persistence else {}
+    canonical, labels = canonicalize_forecast(forecast).dataset, scalar_coords(forecast)
     if train is not None:
-        train = align(canonicalize_forecast(forecast).dataset, train, "the training data", scalar_coords(forecast))
+        train = align(canonical, train, "the training data", labels)
         climatology = fit_climatology(train) if climatology is None else climatology
     if persistence:
         systems["persistence"] = simple_persistence
         if climatology is not None and _holds_init_times(climatology, forecast):
-            systems["anomaly persistence"] = AnomalyPersistence(climatology)
+            aligned = align(canonical, climatology, "the climatology", labels)
+            systems["anomaly persistence"] = AnomalyPersistence(aligned)
     if train is not None:
         assert climatology is not None
         fits = {"damped persistence": fit_damped_persistence, "linear regression": fit_linear_regression}
