@@ -152,6 +152,17 @@ def test_environment_yml_names_the_dependencies_of_pyproject():
     assert listed == expected
 
 
+def test_extras_of_users_have_only_what_the_package_uses():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    for extra in extras.keys() - {"docs", "test", "simulate", "benchmarks", "all"}:
+        for requirement in extras[extra]:
+            name = re.match(r"[\w-]+", requirement)[0]
+            assert re.search(rf"\b{name}\b", source), f"the extra {extra} has {name}"
+    (everything,) = extras["all"]
+    assert not {"docs", "test", "simulate", "benchmarks"} & set(re.findall(r"\w+", everything))
+
+
 def read_pins(file: str) -> dict[str, str]:
     """Return the versions in a file of constraints by name."""
     lines = [line.split("==") for line in (ROOT / file).read_text().splitlines() if "==" in line]
