@@ -408,7 +408,8 @@ def code_block(page: str, text: str) -> str:
 
 def test_variables_are_renamed_as_the_guide_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    heights = waves(times=4)["z500"].expand_dims(level=("level", [500.0], {"units": "hPa"}), axis=1)
+    heights = waves(times=4)["z500"].expand_dims(level=[500.0], axis=1)
+    heights["level"].attrs = {"units": "hPa"}
     waves(times=4).rename(t2m="air").drop_vars("z500").assign(hgt=heights).to_netcdf("mine.nc")
     names = {"sc": sc}
     exec(code_block("data.md", '"z500": "hgt"'), names)

@@ -79,8 +79,9 @@ def open_remote_file(url: str) -> tuple[Any, str]:
         return file, "scipy"
     if not magic.startswith(b"\x89HDF"):
         raise ValueError(f"{url!r} is no NetCDF file: it begins with {magic!r}. Download it to look into it")
-    if importlib.util.find_spec("h5netcdf") is None:
-        raise _missing_package(url, ImportError("h5netcdf"))
+    for package in ("h5netcdf", "h5py"):
+        if importlib.util.find_spec(package) is None:
+            raise _missing_package(url, ImportError(package))
     return file, "h5netcdf"
 
 
