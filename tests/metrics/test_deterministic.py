@@ -477,10 +477,10 @@ class TestScore:
         forecast = shifted_forecast(truth, error=1.0).assign_attrs(system="SimVPv2")
         table = score(forecast, truth, climatology(earlier))
         assert table.t2m.dims == ("system", "metric", "lead_time")
-        assert table.system.values.tolist() == ["SimVPv2", "persistence", "climatology"]
+        assert table.system.values.tolist() == ["SimVPv2", "persistence", "climatology", "anomaly persistence"]
         assert table.metric.values.tolist() == [
             *("rmse", "mae", "bias", "acc", "activity", "small_scale_variance"),
-            *("rmse_skill_vs_persistence", "rmse_skill_vs_climatology"),
+            *("rmse_skill_vs_persistence", "rmse_skill_vs_climatology", "rmse_skill_vs_anomaly_persistence"),
         ]
         assert np.isnan(table.t2m.sel(system="climatology", metric="acc")).all()
         assert table.t2m.notnull().sum() == table.t2m.size - 2
