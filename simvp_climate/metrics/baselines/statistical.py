@@ -38,9 +38,8 @@ class AnomalyPersistence:
     def __call__(self, dataset: xr.Dataset, init_times: Times, lead_times: Times) -> xr.Dataset:
         """Return the forecast, as `persistence` does; ValueError also for another grid."""
         names = [name for name in self.climatology.data_vars if name in dataset] or list(self.climatology.data_vars)
-        keep = lambda anomaly, persisted: anomaly  # noqa: E731
-        fitted = self.climatology[names]
-        return _forecast("anomaly persistence", keep, fitted, fitted, dataset, init_times, lead_times)
+        fitted = canonicalize(self.climatology[names]).dataset  # levels in hPa
+        return _forecast("anomaly persistence", None, fitted, fitted, dataset, init_times, lead_times)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,10 +122,13 @@ class LinearRegression:
 
 
 def _forecast(
-    system: str, step: Callable[[xr.Dataset, xr.Dataset], xr.Dataset], fitted: xr.Dataset, climatology: xr.Dataset,
-    dataset: xr.Dataset, init_times: Times, lead_times: Times,
+    system: str, step: Callable[[xr.Dataset, xr.Dataset], xr.Dataset] | None, fitted: xr.Dataset,
+    climatology: xr.Dataset, dataset: xr.Dataset, init_times: Times, lead_times: Times,
 ) -> xr.Dataset:  # fmt: skip
-    """Return climatology(valid_time) + step(anomaly at the init time, persistence), laid out like the dataset."""
+    """Return climatology(valid_time) + step(anomaly at the init time, persistence), laid out like the dataset.
+
+    Without `step` the anomaly stays the same.
+    """
     names = list(fitted.data_vars)
     levels = fitted["level"].values if any("level" in fitted[name].dims for name in names) else None
     if levels is not None and (available := find_axes(dataset).levels) is not None:
@@ -137,8 +139,9 @@ def _forecast(
     persisted = persistence(states, init_times, lead_times)
     climatology = align_fit(states, climatology[names], "the climatology of the baseline")
     state = persisted.isel(lead_time=0, drop=True).drop_vars("valid_time")
-    anomaly = step(state - normals_at(climatology, persisted["init_time"]), persisted)
-    forecast = normals_at(climatology, persisted["valid_time"]) + anomaly
+    before, after = (normals_at(climatology, persisted[name]) for name in ("init_time", "valid_time"))
+    # in this order a climatology that does not change leaves the state as it is, to the last bit
+    forecast = state + (after - before) if step is None else after + step(state - before, persisted)
     for name in names:
         forecast[name] = forecast[name].transpose(*persisted[name].dims).assign_attrs(persisted[name].attrs)
     forecast = forecast.assign_coords(valid_time=persisted["valid_time"])
