@@ -61,12 +61,12 @@ def at(
     orography
         The altitude of the grid: a Dataset with the variable `orography`, or `zs`. By default that of `dataset`.
     method
-        "bilinear": from the four cells around a point, missing if one of them that counts is. "nearest": the nearest
-        row and column.
+        "bilinear": from the four cells around a point, missing if a cell with a weight above 0 is missing. "nearest":
+        the nearest row and column.
     lapse_rate
         In K per km. The 2 m temperature `t2m` is changed by -`lapse_rate` times the difference between the elevation of
         the point and that of the grid there, where both are known. 6.5 is the lapse rate of the standard atmosphere
-        (ISO 2533). None: no correction.
+        (ISO 2533). None: no correction, for example of anomalies, which need none.
 
     Returns
     -------
@@ -106,8 +106,11 @@ def at(
         if kelvin is None:
             raise ValueError(f"{name} has the units {units!r}, which are no temperature. Correct them")
         change = -lapse_rate / 1000 * kelvin[0] * (points["elevation"] - heights)
+        if "harmonic" in result[name].dims:  # of `Forecaster.climatology`: cycles do not change
+            change = change * (result["harmonic"] == "mean")
         comment = f"corrected from the altitude of the grid to that of the station by {lapse_rate:g} K/km"
-        corrected = (result[name] + change.variable).astype(result[name].dtype)
+        corrected = (result[name] + change.reset_coords(drop=True)).astype(result[name].dtype)
+        corrected = corrected.transpose(*result[name].dims)
         result[name] = corrected.assign_attrs(result[name].attrs, comment=comment)
     return result
 

@@ -22,7 +22,7 @@ def calibrate_noise(
     forecaster: Forecaster, valid: xr.Dataset, *, horizon: int | None = None, every: str = "3D", members: int = 8,
     seed: int = 0,
 ) -> Forecaster:  # fmt: skip
-    """Return a forecaster whose noise is scaled so that the spread of its members equals the error of their mean.
+    """Return a forecaster with noise scaled so that, on average over leads, spread equals the error of the mean.
 
     A network knows the weather it was trained on better than new weather, so after training its members spread too
     little. This multiplies the weights that take in the noise by one factor, for which `spread_skill_ratio` on a

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from simvp_climate.data.conventions import canonicalize
-from simvp_climate.data.grid import check_same_grid, is_forecast, latitude_weights
+from simvp_climate.data.grid import check_same_grid, closes_longitude, is_forecast, latitude_weights
 from simvp_climate.data.stations import point_weights
 from simvp_climate.metrics.baselines.climatologies import climatology as mean_state
 from simvp_climate.metrics.baselines.climatologies import normals_at
@@ -85,7 +85,7 @@ class Index:
 
     @cached_property
     def climatology(self) -> xr.Dataset:
-        """An index of zero, the climatology to score it with: `acc` is then the correlation about zero."""
+        """An index of zero, the climatology to score it with: `acc` is then the uncentered correlation."""
         zero = xr.Dataset({self.name: ((), 0.0, {"units": self.units})})
         periods = {key: value for key, value in self.normals.attrs.items() if key.endswith(("_start", "_end"))}
         return zero.assign_attrs(periods, climatology_method="mean of all times")
@@ -95,7 +95,7 @@ def fit_nino34(train: xr.Dataset, climatology: xr.Dataset | None = None, *, vari
     """Return the Nino 3.4 index: the mean anomaly of the sea surface temperature in 5S-5N, 170W-120W.
 
     Trenberth (1997), The definition of El Nino, BAMS 78, 2771-2777. It is in the units of the data. The Oceanic Nino
-    Index is its running mean over three months.
+    Index is its running mean over three months, with base periods that move.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def fit_nino34(train: xr.Dataset, climatology: xr.Dataset | None = None, *, vari
     Raises
     ------
     ValueError
-        If the variable is missing, or the grid has no cell there.
+        If the variable is missing, or the grid does not cover the region.
     """
     fit = _Fit(train, climatology, variable)
     pattern = fit.box((-5, 5, -170, -120))
@@ -128,7 +128,8 @@ def fit_nao(
     Parameters
     ----------
     train, climatology, variable
-        As in `fit_nino34`. The definitions are of mean sea level pressure; heights are a variant.
+        As in `fit_nino34`. The definitions are of mean sea level pressure, but for the component of Thompson and
+        Wallace (2000), which is of the height of 850 hPa; other fields are variants.
     method
         "box": the mean anomaly over 20N-55N less that over 55N-90N, both 90W-60E (Stephenson et al. 2006, Climate
         Dynamics 27, 401-420). "pc": the leading principal component over 20N-80N, 90W-40E of monthly means, weighted by
@@ -207,14 +208,15 @@ def fit_sam(
 def fit_pna(train: xr.Dataset, climatology: xr.Dataset | None = None, *, variable: str = "z500") -> Index:
     """Return the index of the Pacific/North American pattern, with standard deviation 1 in the training period.
 
-    A quarter of z(20N, 160W) - z(45N, 165W) + z(55N, 115W) - z(30N, 85W), of anomalies of the height (or geopotential)
-    at 500 hPa, each divided by its standard deviation: Wallace and Gutzler (1981), Monthly Weather Review 109, 784-812.
+    z(20N, 160W) - z(45N, 165W) + z(55N, 115W) - z(30N, 85W), of anomalies of the height (or geopotential) at 500 hPa,
+    each divided by its standard deviation: Wallace and Gutzler (1981), Monthly Weather Review 109, 784-812. The sum is
+    then divided by its own standard deviation, unlike in the source, which divides it by 4.
     Parameters and errors as in `fit_nino34`.
     """
     fit = _Fit(train, climatology, variable)
     centers = ((1, 20, -160), (-1, 45, -165), (1, 55, -115), (-1, 30, -85))
     patterns = [sign * fit.normalized(fit.point(latitude, longitude)) for sign, latitude, longitude in centers]
-    pattern = sum(patterns[1:], patterns[0]) / 4
+    pattern = sum(patterns[1:], patterns[0])
     return fit.index("pna", "Pacific/North American pattern: four centers at 500 hPa", pattern)
 
 
@@ -254,15 +256,29 @@ class _Fit:
         return Index(name, self.variable, definition, units, pattern, sums.assign_attrs(attrs), like)
 
     def box(self, box: _Box) -> xr.DataArray:
-        """Return weights of the mean over a box."""
+        """Return weights of the mean over a box; ValueError if the grid does not cover it."""
+        if not self._covers(box):
+            raise ValueError(f"the grid of {self.variable!r} does not cover (south, north, west, east) = {box}")
         inside = region_masks({"box": box}, self.train).isel(region=0, drop=True) * self.has_values
         weights = inside * latitude_weights(self.train["latitude"])
         if not float(weights.sum()):
             raise ValueError(f"{self.variable!r} has no values in (south, north, west, east) = {box}")
         return weights / weights.sum()
 
+    def _covers(self, box: _Box) -> bool:
+        """Return whether the cells of the grid reach the edges of a box."""
+        south, north, west, east = box
+        rows, columns = self.train["latitude"].values, self.train["longitude"].values
+        height, width = (abs(np.diff(x)).max() if len(x) > 1 else 0.0 for x in (rows, columns))
+        if rows.min() - height > south or rows.max() + height < north:
+            return False
+        first = columns[0] - width
+        return closes_longitude(columns) or (west - first) % 360 + (east - west) <= columns[-1] + width - first
+
     def zonal_mean(self, latitude: float) -> xr.DataArray:
         """Return weights of the mean over a circle of latitude, between two rows."""
+        if not closes_longitude(self.train["longitude"].values):
+            raise ValueError(f"{self.variable!r} is not on all longitudes, which a zonal mean needs")
         rows = point_weights(self.train, latitude, float(self.train["longitude"][0])).sum("longitude")
         return (rows / self.train.sizes["longitude"]) * xr.ones_like(self.train["longitude"], dtype=np.float64)
 

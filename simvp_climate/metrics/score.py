@@ -66,8 +66,9 @@ def score(
         anomaly correlation, no activity, and no systems "climatology" and "anomaly persistence".
     train
         The training period, with the variables of the forecast, on its grid: adds every baseline that can be fitted,
-        "climatology" (unless given), "damped persistence" and "linear regression", each unless `baselines` has its
-        name. The fits take some seconds for years of data on a coarse grid.
+        "climatology" (unless given), "anomaly persistence" (unless `persistence=False`), "damped persistence" and
+        "linear regression", each unless `baselines` has its name. Not at stations or for indices. The fits take some
+        seconds for years of data on a coarse grid.
     baselines
         More systems by name: forecasts as Datasets, with all inits and leads of the scored one (for example of another
         model, opened from a store of WeatherBench 2 with `open_dataset`), or functions that forecast from the state at
@@ -104,7 +105,8 @@ def score(
         More variables by name, from an eastward and a northward component each, {"wind10": ("u10", "v10")}: their rmse
         is the root mean square length of the error; other metrics are NaN.
     persistence
-        Whether persistence is scored, and beside it "anomaly persistence" where a climatology holds the init times.
+        Whether persistence is scored and, on a grid with a climatology that holds the init times, "anomaly
+        persistence".
     allow_overlap
         Whether verified times may lie in the periods of climatologies, baselines and the calibration.
     bootstrap

@@ -37,8 +37,9 @@ def score_table(
         True: a row for each variable[, level, region, season], lead and system, a column for each metric, of texts
         "93.1 [90.2, 96.4]" with the ends of the interval, if the scores have intervals. An exclamation mark follows
         where the forecast (the first system, or its calibrated version) is worse than the best of the other systems by
-        a metric that has a best value: an error or an anomaly correlation. "-" stands for a missing score. False: a row
-        for each variable[, level, region, season] and lead, a column for each metric and system, of numbers.
+        a metric that has a best value, an error or an anomaly correlation, even if the intervals overlap. "-" stands
+        for a missing score. False: a row for each variable[, level, region, season] and lead, a column for each metric
+        and system, of numbers.
 
     Returns
     -------

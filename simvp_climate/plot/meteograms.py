@@ -25,7 +25,7 @@ _COLOR, _CLIMATE_COLOR = style.LINE_STYLES[0][0], "0.55"
 
 def meteogram(
     forecast: xr.Dataset, truth: xr.Dataset | None = None, *, latitude: float, longitude: float,
-    variables: str | Sequence[str] | None = None, init: object | None = None, interpolation: str = "nearest",
+    variables: str | Sequence[str] | None = None, init: object | None = None, method: str = "nearest",
     interval: xr.Dataset | None = None, climatology: xr.Dataset | None = None, width: float | None = None,
     ax: Axes | Sequence[Axes] | None = None,
 ) -> Figure:  # fmt: skip
@@ -43,7 +43,7 @@ def meteogram(
         One name or several; default all. Every level has its own panel.
     init
         Initialization time; default the last.
-    interpolation
+    method
         "nearest": the cell that contains the point; "bilinear": between the four cells around it.
     interval
         Bounds of a prediction interval, from `Intervals`: `forecaster.interval(0.9, valid, every="1D")(forecast)`.
@@ -58,13 +58,13 @@ def meteogram(
     Figure. Up to eight members are thin lines around their mean; of more members, bands contain the middle 50 % and
     80 % around the median. ValueError if the point is outside the grid, or an init or variable is missing.
     """
-    if interpolation not in ("nearest", "bilinear"):
-        raise ValueError(f"interpolation={interpolation!r} must be 'nearest' or 'bilinear'.")
+    if method not in ("nearest", "bilinear"):
+        raise ValueError(f"method={method!r} must be 'nearest' or 'bilinear'.")
     source = open_source(forecast, "forecast")
     names = choose_names(variables, [str(name) for name in source.dataset.data_vars], "variables", "forecast")
     inits = np.atleast_1d(source.dataset["init_time"].values)
     chosen = len(inits) - 1 if init is None else init_position(inits, init)
-    point = (latitude, longitude, interpolation)
+    point = (latitude, longitude, method)
     plume, place = _at_point(_one_init(source.dataset[names], chosen), "forecast", *point)
     times = find_valid_times(_one_init(source.dataset, chosen)).values[0]
     days, member = days_since_1970(times), find_member(plume)
@@ -106,15 +106,13 @@ def _one_init(dataset: xr.Dataset, position: int) -> xr.Dataset:
     return dataset.isel(init_time=[position]) if "init_time" in dataset.dims else dataset.expand_dims("init_time")
 
 
-def _at_point(
-    dataset: xr.Dataset, role: str, latitude: float, longitude: float, interpolation: str
-) -> tuple[xr.Dataset, str]:
+def _at_point(dataset: xr.Dataset, role: str, latitude: float, longitude: float, method: str) -> tuple[xr.Dataset, str]:
     """Return a Dataset at a point, without latitude and longitude, and the place as text."""
     axes = find_axes(dataset)
     rows, columns = (dataset[dim].values.astype(float) for dim in (axes.latitude, axes.longitude))
     _check_inside(rows, columns, role, latitude, longitude)
     nearest = int(np.abs(rows - latitude).argmin()), int(np.abs((columns - longitude + 180) % 360 - 180).argmin())
-    if interpolation == "nearest":
+    if method == "nearest":
         at_row, at_column = ({nearest[0]: 1.0}, {nearest[1]: 1.0})
         latitude, longitude = rows[nearest[0]], columns[nearest[1]]
     else:

@@ -116,6 +116,14 @@ class TestAltitude:
         np.testing.assert_allclose(again.t2m, result.t2m)
         np.testing.assert_allclose(at(ds, 5.0, 100.0, lapse_rate=None).t2m, 280 + offset)
 
+    def test_of_a_climatology_the_mean_alone_changes(self):
+        ds = (0 * plane().rename(q="t2m").isel(time=[0, 1], drop=True) + 280).rename(time="harmonic")
+        ds = ds.assign_coords(harmonic=["mean", "annual cosine"])
+        ds["t2m"].attrs["units"] = "K"
+        ds["orography"] = 0 * ds.t2m[0].drop_vars("harmonic") + 500
+        result = at(ds, 5.0, 100.0, elevation=1500.0)
+        np.testing.assert_allclose(result.t2m.squeeze(), [280 - 6.5, 280])
+
     def test_without_orography(self):
         ds = plane().rename(q="t2m")
         with pytest.raises(ValueError, match="there is no orography"):

@@ -127,8 +127,15 @@ def test_errors():
         index(ds.assign(sst=ds.sst.assign_attrs(units="m")))
     with pytest.raises(ValueError, match="no variable 'msl'"):
         indices.fit_nao(ds)
-    with pytest.raises(ValueError, match="has no cell of the grid"):
+    with pytest.raises(ValueError, match="does not cover"):
         indices.fit_nino34(ds.sel(latitude=slice(20, 60)), flat.sel(latitude=slice(20, 60)))
+    # a part of the box
+    with pytest.raises(ValueError, match=r"does not cover .*-5, 5, -170, -120"):
+        indices.fit_nino34(ds.sel(longitude=slice(0, 200)))
+    half = ds.sel(longitude=slice(180, 300))
+    assert indices.fit_nino34(half, flat.sel(longitude=slice(180, 300))).pattern.sum() == pytest.approx(1)
+    with pytest.raises(ValueError, match="not on all longitudes"):
+        indices.fit_ao(half.rename(sst="msl"))
     with pytest.raises(ValueError, match="does not vary"):
         indices.fit_nao(ds.rename(sst="msl"), flat.rename(sst="msl"))
     with pytest.raises(ValueError, match='method="eof"|method=.eof. must be'):

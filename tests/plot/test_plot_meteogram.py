@@ -37,12 +37,12 @@ def test_nearest_cell_and_interpolation():
     np.testing.assert_allclose(lines["truth"].get_ydata(), lines["forecast"].get_ydata())
     assert figure.get_suptitle() == "40°N 30°E, from 2018-01-01 06 UTC"
     assert panel.get_xlabel() == "Valid time (2018)" and panel.get_title() == "2 metre temperature"
-    options = dict(latitude=42, longitude=32, init="2018-01-01T06", interpolation="bilinear")
+    options = dict(latitude=42, longitude=32, init="2018-01-01T06", method="bilinear")
     line = curves(plot.meteogram(forecast, **options).axes[0])["forecast"]
     np.testing.assert_allclose(line.get_ydata(), 280 + 42 + 3.2 + np.array([2, 3, 4]))
     # across Greenwich, 350 E and 0 E, with longitudes and latitudes in another order
     turned = forecast.isel(latitude=slice(None, None, -1)).roll(longitude=7, roll_coords=True)
-    line = curves(plot.meteogram(turned, latitude=0, longitude=-2.5, interpolation="bilinear").axes[0])["forecast"]
+    line = curves(plot.meteogram(turned, latitude=0, longitude=-2.5, method="bilinear").axes[0])["forecast"]
     np.testing.assert_allclose(line.get_ydata(), 280 + 0.25 * 35 + np.array([4, 5, 6]))
 
 
@@ -106,7 +106,7 @@ def test_unsuitable_arguments_are_refused():
     for data, options, message in (
         (forecast, {"latitude": 95}, "latitude=95.* outside the grid of forecast, -80 to 80 N"),
         (region, {"longitude": 50}, "longitude=50 is outside"),
-        (forecast, {"interpolation": "cubic"}, "'cubic' must be 'nearest' or 'bilinear'"),
+        (forecast, {"method": "cubic"}, "'cubic' must be 'nearest' or 'bilinear'"),
         (forecast, {"variables": "q"}, "q.* is not in forecast"),
         (forecast, {"init": "1999-01-01"}, "1999-01-01.* is not in forecast"),
         (forecast, {"interval": forecast}, "no bound: pass forecaster.interval"),
