@@ -364,6 +364,8 @@ def measure(experiment: str, name: str, seed: int, data: Path, out: Path) -> dic
     truth, every = (test, "12h") if real else (test, "1D") if experiment == "headline" else (valid, "2D")
     forecast = forecaster(truth, every=every, horizon=LEADS[-1] // 6)
     size = sum(value.numel() for value in forecaster.network.parameters())
+    if real:  # the climatology needs all months, also where the network is trained on a tenth
+        train = split_ncep(data, setup.change(share=1.0))[0]
     return {
         "experiment": experiment,
         "name": name,
