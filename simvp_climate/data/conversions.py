@@ -110,6 +110,10 @@ def _with_levels(forecast: xr.Dataset) -> xr.Dataset:
         result[name].encoding = {"_FillValue": None}
     for name in result.data_vars:
         result[name].encoding = {**result[name].encoding, "coordinates": texts.get(name)}
+    if "time" in result.coords:
+        # else xarray names them in a global attribute, which iris warns of, and CDO warns of them at the variables
+        times = [name for name in ("forecast_period", "forecast_reference_time") if name in result.coords]
+        result["time"].encoding = {**result["time"].encoding, "coordinates": " ".join(times) or None}
     return result
 
 

@@ -81,6 +81,9 @@ class TestValidTime:
         with xr.open_dataset(file, decode_cf=False) as raw:
             assert raw.z500.attrs["coordinates"] == "pressure_500" and raw.t2m.attrs["coordinates"] == "height_2"
             assert raw.pressure_500.attrs["units"] == "hPa" and raw.pressure_500 == 500
+            # iris warns of a global attribute `coordinates`, CDO of these names at the variables
+            assert "coordinates" not in raw.attrs
+            assert raw.time.attrs["coordinates"] == "forecast_period forecast_reference_time"
             assert "dtype" not in raw.forecast_period.attrs and raw.forecast_period.attrs["units"] == "hours"
             np.testing.assert_array_equal(raw.forecast_period, [6, 12, 18])
             axes = {name: raw[name].attrs["axis"] for name in ("time", "latitude", "longitude")}
