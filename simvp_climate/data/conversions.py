@@ -77,7 +77,7 @@ def to_valid_time(forecast: xr.Dataset, init: object = None) -> xr.Dataset:
 
 
 def _with_numeric_leads(forecast: xr.Dataset) -> xr.Dataset:
-    """Return durations as numbers with units: for a duration, xarray would write an attribute that is none of CF."""
+    """Return durations as numbers with units: for a duration, xarray would write an attribute that CF does not have."""
     leads = forecast["forecast_period"]
     if leads.dtype.kind != "m":
         return forecast

@@ -341,7 +341,7 @@ def _interpolate(dataset: xr.Dataset, axes: Axes, points: xr.Dataset, method: st
                 weight = xr.Variable(STATION, row_weight * column_weight)
                 places = {axes.latitude: axes.rows.order[row_order], axes.longitude: axes.columns.order[column_order]}
                 corner = field.isel({dim: xr.Variable(STATION, order) for dim, order in places.items()})
-                part = (corner * weight).where(weight > 0, 0)  # a missing value that does not count is none
+                part = (corner * weight).where(weight > 0, 0)  # a missing value of weight 0 does not spread
                 total = part if total is None else total + part
         total = total.transpose(..., STATION)
         dtype = variable.dtype if variable.dtype.kind == "f" else np.float64
@@ -358,15 +358,15 @@ def _corners(axis: str, values: np.ndarray, points: xr.Dataset, method: str) -> 
         targets = values[0] + (targets - values[0]) % 360
         targets = np.where(targets > values[0] + 360 - TOLERANCE, targets - 360, targets)
     edges = np.append(values, values[0] + 360) if closed else values
-    reach = TOLERANCE
+    limit = TOLERANCE
     if method == "nearest" and size > 1:  # half a cell
-        reach = max(np.diff(values).max() / 2, TOLERANCE)
+        limit = max(np.diff(values).max() / 2, TOLERANCE)
     if not closed and not (axis == "latitude" and reaches_poles(values) != "no"):
         distance = np.maximum(edges[0] - targets, targets - edges[-1])
         if axis == "longitude":  # a point just west of a region is 360 degrees east of it
             targets = np.where(values[0] + 360 - targets < distance, targets - 360, targets)
             distance = np.maximum(edges[0] - targets, targets - edges[-1])
-        if (outside := distance > reach).any():
+        if (outside := distance > limit).any():
             place = f"{points[STATION].values[outside][0]!s} ({points[axis].values[outside][0]:g})"
             extent = f"{axis} {edges[0]:g} to {edges[-1]:g}"
             raise ValueError(f"{outside.sum()} points lie outside the grid, {extent}, first {place}. Leave them out")

@@ -42,7 +42,7 @@ class Index:
     Attributes
     ----------
     name, variable, definition
-        The name of the index, the variable that it is computed from, and its definition in words.
+        The name of the index, the variable that it is computed from, and its definition as text.
     units
         Those of the data, or "1".
     pattern
@@ -149,7 +149,8 @@ def fit_nao(
     if _is_pc(method):
         pattern = fit.leading_pattern((20, 80, -90, 40), (60, 80, -90, 40))
         return fit.index("nao", "North Atlantic Oscillation: leading PC in 20N-80N, 90W-40E", pattern)
-    pattern = fit.box((20, 55, -90, 60)) - fit.box((55, 90, -90, 60))
+    # a row at 55N counts in the southern box alone
+    pattern = fit.box((20, 55, -90, 60)) - fit.box((55.001, 90, -90, 60))
     return fit.index("nao", "North Atlantic Oscillation: 20N-55N less 55N-90N, 90W-60E", pattern)
 
 
@@ -259,8 +260,8 @@ class _Fit:
         """Return weights of the mean over a box; ValueError if the grid does not cover it."""
         if not self._covers(box):
             raise ValueError(f"the grid of {self.variable!r} does not cover (south, north, west, east) = {box}")
-        inside = region_masks({"box": box}, self.train).isel(region=0, drop=True) * self.has_values
-        weights = inside * latitude_weights(self.train["latitude"])
+        in_box = region_masks({"box": box}, self.train).isel(region=0, drop=True) * self.has_values
+        weights = in_box * latitude_weights(self.train["latitude"])
         if not float(weights.sum()):
             raise ValueError(f"{self.variable!r} has no values in (south, north, west, east) = {box}")
         return weights / weights.sum()
@@ -304,19 +305,19 @@ class _Fit:
             raise ImportError(f'method="pc" needs xeofs, which is not installed. Run: {fix}')
         from xeofs.single import EOF
 
-        inside = self.box(box)
-        rows = inside.latitude[(inside > 0).any("longitude").values]
-        columns = inside.longitude[(inside > 0).any("latitude").values]
+        box_weights = self.box(box)
+        rows = box_weights.latitude[(box_weights > 0).any("longitude").values]
+        columns = box_weights.longitude[(box_weights > 0).any("latitude").values]
         anomalies = self._monthly_anomalies().sel(latitude=rows, longitude=columns)
-        weights = np.sqrt(inside.sel(latitude=rows, longitude=columns))
+        weights = np.sqrt(box_weights.sel(latitude=rows, longitude=columns))
         model = EOF(n_modes=1, center=True, use_coslat=False)
         with warnings.catch_warnings():  # xeofs 3.0 uses what newer versions of xarray will drop
             warnings.simplefilter("ignore", FutureWarning)
             model.fit((anomalies * weights).where(weights > 0), dim="time")
             component = model.components().isel(mode=0, drop=True)
-        pattern = (component * weights).fillna(0).transpose(*inside.dims).reindex_like(inside, fill_value=0.0)
+        pattern = (component * weights).fillna(0).transpose(*box_weights.dims).reindex_like(box_weights, fill_value=0.0)
         # an anomaly of the pattern itself, low where the index is to be positive
-        field = (component / weights).reindex_like(inside).where(self.box(negative) > 0)
+        field = (component / weights).reindex_like(box_weights).where(self.box(negative) > 0)
         return -pattern if float((field * self.box(negative)).sum()) > 0 else pattern
 
     def _monthly_anomalies(self) -> xr.DataArray:

@@ -89,16 +89,10 @@ def match(
     """
     scalars, stations = scalar_coords(forecast), None
     if not has_grid(forecast):
-        if regions is not None:
-            raise ValueError("regions are for grids. Select stations instead: forecast.sel(station=[...])")
+        _refuse_regions_at_stations(regions)
         rows = as_rows(forecast, truth, climatology, event_frequency, baselines or {})
-        forecast, truth, climatology, event_frequency = (
-            rows.forecast,
-            rows.truth,
-            rows.climatology,
-            rows.event_frequency,
-        )
-        baselines, stations = rows.baselines, forecast.sizes["longitude"]
+        forecast, truth, climatology = rows.forecast, rows.truth, rows.climatology
+        event_frequency, baselines, stations = rows.event_frequency, rows.baselines, forecast.sizes["longitude"]
     elif "station" in truth.dims:
         fix = "Interpolate it: forecast = sc.at(forecast, stations=truth)"
         raise ValueError(f"the truth is at stations, the forecast on a grid. {fix}")
@@ -273,6 +267,11 @@ def _check_analysis(forecast: xr.Dataset, valid_time: xr.DataArray, truth: xr.Da
             f"the forecast has the calendar {calendars[0]!r} ({valid_time.dtype}), the truth {calendars[1]!r} "
             f"({analysis['time'].dtype}): convert one, for example truth.convert_calendar(...)"
         )
+
+
+def _refuse_regions_at_stations(regions: Regions) -> None:
+    if regions is not None:
+        raise ValueError("regions are for grids. Select stations instead: forecast.sel(station=[...])")
 
 
 def _check_complete(

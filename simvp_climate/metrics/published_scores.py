@@ -55,12 +55,14 @@ _SINGLE = (
 _MODEL_ATTRS = ("mip_era", "experiment_id", "experiment", "parent_experiment_id")
 
 
-def describe_truth(attrs: Mapping) -> str:
-    """Return the title or source in the attributes of a truth, after "simulated: " if they say that a model made it."""
+def describe_truth(attrs: Mapping) -> dict[str, str]:
+    """Return the attribute `truth` of scores: its title or source, after "simulated: " if a model made it."""
     texts = [str(attrs[name]) for name in ("title", "source", "comment") if attrs.get(name)]
     is_simulated = any("simulat" in text.lower() for text in texts) or any(name in attrs for name in _MODEL_ATTRS)
     description = texts[0] if texts else ""
-    return f"simulated: {description}" if is_simulated and "simulat" not in description.lower() else description
+    if is_simulated and "simulat" not in description.lower():
+        description = f"simulated: {description}"
+    return {"truth": description} if description else {}
 
 
 def published() -> pd.DataFrame:

@@ -131,23 +131,20 @@ def score(
     """
     # 1. Resolve the arguments.
     climatology, added = standard_baselines(forecast, climatology, train, persistence, list(baselines or {}))
-    names = ["climatology"] * (climatology is not None) + [name for name in added if name != "persistence"]
-    names = [*["persistence"] * persistence, *names, *(baselines or {})]
+    names = ["persistence"] * persistence + ["climatology"] * (climatology is not None)
+    names += [*(name for name in added if name != "persistence"), *(baselines or {})]
     systems = _name_systems(str(forecast.attrs.get("system", "forecast")), names, calibrated is not None)
     vectors = vectors or {}
-    available = {name: metric for name, metric in METRICS.items() if metric.fields or metric.grid_sums}
-    if thresholds is not None:
-        available |= event_metrics(thresholds, list(map(str, forecast.data_vars)))
+    available = _available_metrics(forecast, thresholds)
     if event_frequency is not None:
         event_frequency = check_frequency(event_frequency, thresholds, climatology, forecast)
 
     # 2. Match every forecast with its truth; refuse what does not apply or was fitted on verified times.
-    others = added | dict(baselines or {})
     fits = ("the climatology for SEEPS", seeps_climatology), ("the calibration", calibrated)
     periods = {role: fit.attrs for role, fit in fits if fit is not None}
     pairs = match(
-        forecast, truth, climatology, baselines=others, event_frequency=event_frequency, periods=periods,
-        weights=weights, regions=regions, by=by, allow_overlap=allow_overlap,
+        forecast, truth, climatology, baselines=added | dict(baselines or {}), event_frequency=event_frequency,
+        periods=periods, weights=weights, regions=regions, by=by, allow_overlap=allow_overlap,
     )  # fmt: skip
     skipna = skipna or pairs.stations is not None  # stations may lack observations
     derived = _derived_systems(climatology, calibrated, pairs)
@@ -171,11 +168,19 @@ def score(
         _warn_of_missing(sums, computed, list(vectors), thresholds or {})
     scores = _count_pairs(_describe(scores, ends, vectors, pairs, samples), verified, with_values, by, pairs)
     scores = _count_observations(scores, sums, by, pairs)
-    about = {"truth": description} if (description := describe_truth(truth.attrs)) else {}
-    return scores.assign_attrs(weights=str(weights), missing_values=_MISSING_VALUES[skipna], **about)
+    about = {"weights": str(weights), "missing_values": _MISSING_VALUES[skipna], **describe_truth(truth.attrs)}
+    return scores.assign_attrs(about)
 
 
 # Phase 1: resolve the arguments.
+
+
+def _available_metrics(forecast: xr.Dataset, thresholds: Mapping[str, float] | None) -> dict[str, Metric]:
+    """Return the metrics that can be asked for, those of events with their thresholds."""
+    available = {name: metric for name, metric in METRICS.items() if metric.fields or metric.grid_sums}
+    if thresholds is not None:
+        available |= event_metrics(thresholds, list(map(str, forecast.data_vars)))
+    return available
 
 
 def _name_systems(title: str, names: list[str], calibrated: bool) -> dict[str, str]:

@@ -157,8 +157,8 @@ def _with_bounds(result: xr.Dataset, time: str, name: str, edges: np.ndarray) ->
 
 def _months(times: pd.Index, step: pd.Timedelta) -> np.ndarray:
     """Return the month since year 0 that each value belongs to: of steps below a day, one at 00 UTC ends a day."""
-    inside = times - timedelta(microseconds=1) if step < _DAY else times
-    return np.asarray(inside.year * 12 + inside.month - 1)
+    moments = times - timedelta(microseconds=1) if step < _DAY else times
+    return np.asarray(moments.year * 12 + moments.month - 1)
 
 
 def _first_day(like: pd.Index, months: np.ndarray) -> pd.Index:

@@ -140,11 +140,11 @@ def scores_by_init(
 
 def _rows(
     scores: xr.Dataset, variables: str | Sequence[str] | None,
-    kept: Sequence[str] = ("system", "metric", "lead_time"),
+    slab_dims: Sequence[str] = ("system", "metric", "lead_time"),
 ) -> list[tuple[list[str], xr.DataArray]]:  # fmt: skip
     """Return `score_rows` of the variables to draw; ValueError if they are too many."""
     names = choose_names(variables, [str(name) for name in scores.data_vars], "variables", "scores")
-    rows = list(score_rows(scores[names], kept))
+    rows = list(score_rows(scores[names], slab_dims))
     if len(rows) > style.MAX_ROWS:
         fix = "set variables=, or scores.sel(level=...)"
         raise ValueError(f"{len(rows)} rows of panels are more than {style.MAX_ROWS}: {fix}")

@@ -205,11 +205,11 @@ def drop_labels(panels: Sequence[GeoAxes]) -> None:
     """Remove labels of contours that the edge of their map cuts or that lie on another; the layout must be settled."""
     for panel in panels:
         edge = panel.patch.get_path().transformed(panel.patch.get_transform())
-        kept: list[Bbox] = []
+        placed: list[Bbox] = []
         for label in [text for text in panel.texts if text.get_gid() == _LABEL]:
             box = label.get_window_extent()
-            if edge.contains_points(box.corners()).all() and not any(box.overlaps(other) for other in kept):
-                kept.append(box)
+            if edge.contains_points(box.corners()).all() and not any(box.overlaps(other) for other in placed):
+                placed.append(box)
             else:
                 label.remove()
 

@@ -113,10 +113,10 @@ def _draw_letters(panel: Axes, lead: float, rows: pd.DataFrame, letters: dict[st
     low, high = panel.get_ylim()
     height = 72 * panel.bbox.height / style.figure_of([panel]).dpi  # in points
     spacing = min(1.25 * size, height / len(rows))
-    inside = rows["value"].clip(low, high).to_numpy()
-    wished = (inside - low) / (high - low) * height
+    clipped = rows["value"].clip(low, high).to_numpy()
+    wished = (clipped - low) / (high - low) * height
     places = _spread_apart(np.clip(wished, 0.5 * spacing, height - 0.5 * spacing), spacing, height)
-    for (_, row), value, wish, place in zip(rows.iterrows(), inside, wished, places, strict=True):
+    for (_, row), value, wish, place in zip(rows.iterrows(), clipped, wished, places, strict=True):
         arrow = "↑" if row["value"] > high else "↓" if row["value"] < low else ""
         line = dict(arrowstyle="-", color="0.5", linewidth=0.4, shrinkA=0, shrinkB=2.5, relpos=(0, 0.5))
         panel.annotate(

@@ -44,11 +44,11 @@ def lead_columns(lead_time: xr.DataArray) -> tuple[list[str], str]:
 
 
 def score_rows(
-    scores: xr.Dataset, kept: Sequence[str] = ("system", "metric", "lead_time")
+    scores: xr.Dataset, slab_dims: Sequence[str] = ("system", "metric", "lead_time")
 ) -> Iterator[tuple[list[str], xr.DataArray]]:
-    """Yield the labels and scores, with the dimensions `kept`, of each variable, level, region and season."""
+    """Yield the labels and scores, with the dimensions `slab_dims`, of each variable, level, region and season."""
     for array in scores.data_vars.values():
-        dims = [dim for dim in array.dims if dim not in kept]
+        dims = [dim for dim in array.dims if dim not in slab_dims]
         labels = [scores[dim].values for dim in dims]
         for position in np.ndindex(*map(len, labels)):
             index = dict(zip(dims, position, strict=True))
