@@ -517,7 +517,7 @@ def _check(path: str, variables: str, levels: str, history: int, horizon: int, s
 
 
 def _open_states(source: str, task: sc.Task) -> xr.Dataset:
-    names = [*task.variables, *task.inputs]
+    names = list(task.read_variables)
     return sc.open_sample(names) if source == "open_sample()" else sc.open_dataset(source, names, levels=task.levels)
 
 

@@ -226,16 +226,32 @@ def find_windows(times: pd.Index, step: str, history: int, horizon: int, name: s
     return windows
 
 
+def later_positions(times: pd.Index, step: str, positions: np.ndarray, steps: Iterable[int]) -> np.ndarray:
+    """Return the positions in `times` some steps after others, (position, step); -1 where there is no such time."""
+    size = parse_step(step)
+    ordinals = _ordinals(times, size)
+    return np.stack([ordinals.get_indexer(ordinals[positions] + count * size) for count in steps], axis=1)
+
+
 def select_histories(
-    times: pd.Index, step: str, history: int, init_times: Iterable | None, every: str | None
+    times: pd.Index, step: str, history: int, init_times: Iterable | None, every: str | None, horizon: int = 0
 ) -> np.ndarray:
     """Return the positions in `times` of the history of each initialization, shape (init, history).
 
-    Initializations are `init_times`, or all multiples of `every` with a full history, or by default the last time.
+    Initializations are `init_times`, or all multiples of `every` with a full history, or by default the last time. They
+    must also have `horizon` states after them.
     """
     if init_times is not None and every is not None:
         raise ValueError(f"give init_times or every={every!r}, not both")
     histories = find_windows(times, step, history, 0, "the dataset")
+    rule = f"it takes {history} states {step} apart up to that time, without a gap"
+    if horizon:
+        is_complete = (later_positions(times, step, histories[:, -1], range(1, horizon + 1)) >= 0).all(axis=1)
+        rule += f", and prescribed variables for {count_text(horizon, 'steps')} after it"
+        if not is_complete.any():
+            message = f"no forecast of {count_text(horizon, 'steps')} can start in {times[0]} to {times[-1]}"
+            raise ValueError(f"{message}: {rule}. Give data with later times, or a shorter horizon")
+        histories = histories[is_complete]
     if every is not None:
         if isinstance(parse_step(every), int) != isinstance(parse_step(step), int):
             raise ValueError(f"every={every!r} and step={step!r} must both count months, or both be durations")
@@ -248,7 +264,8 @@ def select_histories(
             available = f"{len(histories)} times with a full history, {inits[0]} to {inits[-1]}"
             raise ValueError(f"every={every!r} matches none of the {available}: multiples are counted from 00 UTC")
         return selected
-    inits = times[-1:] if init_times is None else pd.Index(np.atleast_1d(np.asarray(init_times)))
+    last = times[histories[-1:, -1]] if horizon else times[-1:]
+    inits = last if init_times is None else pd.Index(np.atleast_1d(np.asarray(init_times)))
     if isinstance(times, pd.DatetimeIndex):  # dates may come as text
         try:
             inits = pd.DatetimeIndex(inits)
@@ -261,7 +278,6 @@ def select_histories(
     check_times(inits, "init_times")
     rows = pd.Index(histories[:, -1]).get_indexer(times.get_indexer(inits))
     if (rows < 0).any():
-        rule = f"it takes {history} states {step} apart up to that time, without a gap"
         period = f"from {times[histories[0, -1]]} to {times[histories[-1, -1]]}"
         message = f"no forecast can start at {inits[rows < 0][0]}: {rule}"
         raise ValueError(f"{message}. {len(histories)} times have a full history, {period}")

@@ -64,6 +64,9 @@ def export(path: Path, forecaster: Any) -> None:
             message = f"Export to ONNX needs torch {_ONNX_TORCH} or newer, and this is {torch.__version__}"
             raise ImportError(f"{message}. pip install 'simvp-climate[onnx]', or export to .pt2")
     task, forcings = forecaster.task, forcing_names(forecaster.task)
+    if task.prescribed:
+        message = f"prescribed={list(task.prescribed)} are read from the data at every step"
+        raise ValueError(f"{message}, which an exported program cannot: forecast with the forecaster itself.")
     inputs, outputs = forecaster.input_statistics, forecaster.output_statistics
     grid = forecaster.latitude.size, forecaster.longitude.size
     input_states = math.ceil(task.horizon / task.history) * task.history  # of all network calls

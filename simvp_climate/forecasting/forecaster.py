@@ -335,6 +335,9 @@ class Forecaster:
             (init_time, state, forcing, latitude, longitude), float32, dimensionless; `state` counts the input states of
             all network calls. `forcing` has length 0 if the task has no forcings.
         """
+        if self.task.prescribed:
+            message = f"prescribed={list(self.task.prescribed)} come from the data"
+            raise ValueError(f"{message}, so that init times alone do not give the forcings: call the forecaster")
         horizon = self.task.horizon if horizon is None else horizon
         inits = init_times if isinstance(init_times, pd.Index) else pd.Index(np.atleast_1d(np.asarray(init_times)))
         if not isinstance(inits, xr.CFTimeIndex):
@@ -351,6 +354,11 @@ class Forecaster:
     def input_statistics(self) -> Normalizer:
         """The statistics of the channels that the network takes in."""
         return self.normalizer.select(tensors.channel_roles(self.task, self.normalizer.channels).input_channels)
+
+    @property
+    def prescribed_statistics(self) -> Normalizer:
+        """The statistics of the channels of `Task.prescribed`."""
+        return self.normalizer.select(tensors.channel_roles(self.task, self.normalizer.channels).prescribed_channels)
 
     @cached_property
     def output_statistics(self) -> Normalizer:

@@ -7,7 +7,9 @@ import numpy as np
 import xarray as xr
 
 from simvp_climate.data import reader
-from simvp_climate.forecasting.request import ForecastRequest
+from simvp_climate.data.conventions import Canonical
+from simvp_climate.data.windows import later_positions
+from simvp_climate.forecasting.request import ForecastRequest, UnitConversion
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.quality import rules
 
@@ -30,18 +32,47 @@ def read_batches(
         rows = slice(start, min(start + batch, len(histories)))
         # histories overlap: read every state once
         positions, indices = np.unique(histories[rows], return_inverse=True)
-        indices, times = indices.reshape(-1, history), dataset.indexes["time"][positions]
-        states = reader.read(source, positions)
-        rules.raise_first(rules.incomplete_history(states, request.canonical, times, statistics.mask))
-        state_digests = [_digest(state) for state in states]
+        indices = indices.reshape(-1, history)
+        stored, states = read_checked(source, positions, request.canonical, dataset, conversion, statistics)
+        state_digests = [_digest(state) for state in stored]
         digests = [hashlib.sha256(b"".join(state_digests[index] for index in row)).digest() for row in indices]
-        stored, states = states, conversion.to_training_units(states)
-        implausible = list(rules.implausible_states(statistics, states, stored, request.canonical, times))
-        rules.raise_first(finding for finding in implausible if finding.code == "fill-values")
-        # other units show in the means, and in every value
-        rules.raise_first(rules.unlike_training_states(statistics, states, conversion.unlabeled))
-        rules.raise_first(implausible)
         yield rows, states[indices], digests
+
+
+def read_prescribed(
+    request: ForecastRequest, series: int, histories: np.ndarray, step: str, statistics: Normalizer
+) -> np.ndarray:
+    """Return the prescribed states of forecasts, from the first input state to the last lead, in units of training.
+
+    The result is (init, history + horizon, channel, latitude, longitude), float32; `series` is the number of the member.
+    """
+    assert request.prescribed is not None
+    canonical, conversion = request.prescribed
+    dataset = canonical.series[series if len(canonical.series) > 1 else 0]
+    later = later_positions(dataset.indexes["time"], step, histories[:, -1], range(1, request.horizon + 1))
+    windows = np.concatenate([histories, later], axis=1)
+    positions, indices = np.unique(windows, return_inverse=True)
+    source = reader.open_source(dataset)
+    return read_checked(source, positions, canonical, dataset, conversion, statistics)[1][
+        indices.reshape(windows.shape)
+    ]
+
+
+def read_checked(
+    source: reader.Source, positions: np.ndarray, canonical: Canonical, dataset: xr.Dataset, conversion: UnitConversion,
+    statistics: Normalizer,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Return checked states as they are in the data, and in the units of training."""
+    times = dataset.indexes["time"][positions]
+    stored = reader.read(source, positions)
+    rules.raise_first(rules.incomplete_history(stored, canonical, times, statistics.mask))
+    states = conversion.to_training_units(stored)
+    implausible = list(rules.implausible_states(statistics, states, stored, canonical, times))
+    rules.raise_first(finding for finding in implausible if finding.code == "fill-values")
+    # other units show in the means, and in every value
+    rules.raise_first(rules.unlike_training_states(statistics, states, conversion.unlabeled))
+    rules.raise_first(implausible)
+    return stored, states
 
 
 def states_digest(dataset: xr.Dataset, positions: np.ndarray) -> str:

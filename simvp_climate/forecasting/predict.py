@@ -4,6 +4,7 @@ Shape suffixes: B initialization, T time, C channel, F forcing, N noise, H latit
 the grid on which a network takes noise.
 """
 
+import hashlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -36,12 +37,12 @@ def predict(
     """
     shape = _shape(forecaster, request, histories)
     states, digests = np.empty(shape, dtype=np.float32), []
-    for index, member in enumerate(request.canonical.series):
+    for index in range(len(request.canonical.series)):
         digests.append(
             predict_states(
                 forecaster,
                 request,
-                member,
+                index,
                 histories,
                 perturb,
                 member_number + index,
@@ -63,12 +64,13 @@ def template(forecaster: Any, request: ForecastRequest, histories: np.ndarray) -
 
 @torch.no_grad()
 def predict_states(
-    forecaster: Any, request: ForecastRequest, member: xr.Dataset, histories: np.ndarray,
+    forecaster: Any, request: ForecastRequest, series: int, histories: np.ndarray,
     perturb: Callable[[pd.Index], np.ndarray] | None, member_number: int, seed: int, out: np.ndarray,
     advance: Callable[[int], object] | None = None,
 ) -> list[bytes]:  # fmt: skip
-    """Write forecasts of a member into `out`, (init, lead, channel, H, W); return digests of the initial states."""
-    network, horizon = forecaster.network, request.horizon
+    """Write forecasts of a series into `out`, (init, lead, channel, H, W); return digests of the initial states."""
+    network, horizon, member = forecaster.network, request.horizon, request.canonical.series[series]
+    prescribed_scale = tensors.Scale(forecaster.prescribed_statistics, next(network.parameters()).device)
     device, inputs = next(network.parameters()).device, forecaster.input_statistics
     input_scale, output_scale = tensors.Scale(inputs, device), tensors.Scale(forecaster.output_statistics, device)
     forcings, digests = make_forcings(forecaster, device), []
@@ -78,6 +80,13 @@ def predict_states(
             states += perturb(inits).astype(np.float32)[:, np.newaxis]
         x_BTCHW = torch.from_numpy(states).to(device)
         f_BTFHW = forcings(inits, horizon)
+        if request.prescribed is not None:
+            statistics, task = forecaster.prescribed_statistics, forecaster.task
+            values = initial_states.read_prescribed(request, series, histories[rows], task.step, statistics)
+            p_BTCHW = prescribed_scale.normalize(torch.from_numpy(values).to(device))
+            f_BTFHW = tensors.add_prescribed(f_BTFHW, p_BTCHW, task.history, horizon)
+            pairs = zip(batch_digests, values, strict=True)
+            batch_digests = [hashlib.sha256(digest + value.tobytes()).digest() for digest, value in pairs]
         noise = draw_noise(network, inits, horizon, member_number, seed, device)
         y_BTCHW = rollout(network, input_scale.normalize(x_BTCHW), horizon, f_BTFHW, input_scale.constrain, noise)
         forecasts = output_scale.denormalize(y_BTCHW.float()).cpu().numpy()

@@ -97,8 +97,9 @@ def _open_data(forecast: xr.Dataset, forecaster: Forecaster) -> xr.Dataset:
     source, task = str(forecast.attrs.get("data_source", "")), forecaster.task
     if not source:
         raise ValueError("The forecast does not name its data. Pass them: reproduce(forecast, forecaster, dataset)")
-    names = [*task.variables, *task.inputs]
-    return open_sample(names) if source == "open_sample()" else open_dataset(source, names, levels=task.levels)
+    if source == "open_sample()":
+        return open_sample(list(task.read_variables))
+    return open_dataset(source, list(task.read_variables), levels=task.levels)
 
 
 def _match_forecasters(forecast: xr.Dataset, forecasters: Sequence[Forecaster]) -> list[Forecaster]:

@@ -14,6 +14,8 @@ from simvp_climate.data.conventions import Canonical, canonicalize
 from simvp_climate.data.grid import check_same_grid
 from simvp_climate.data.variables import conversion, same_units
 from simvp_climate.data.windows import check_times, select_histories
+from simvp_climate.processing.statistics import Normalizer
+from simvp_climate.processing.task import Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +50,7 @@ class ForecastRequest:
     conversion: UnitConversion
     histories: np.ndarray  # positions of the input states along time, (init, history)
     horizon: int  # steps
+    prescribed: tuple[Canonical, UnitConversion] | None = None  # of `Task.prescribed`
 
     def init_times(self, histories: np.ndarray) -> pd.Index:
         """Return the initialization times of histories: the times of their last states."""
@@ -67,22 +70,40 @@ def resolve_request(
     if task.inputs and horizon > task.history:
         reason = f"a second call of the network needs inputs={list(task.inputs)}, which are not forecast"
         raise ValueError(f"horizon={horizon} must be at most history={task.history}: {reason}.")
-    canonical = canonicalize(dataset, (*task.variables, *task.inputs), task.levels)
+    canonical = canonicalize(dataset, (*task.variables, *task.inputs), _levels(forecaster.input_statistics, task))
     times, name = canonical.dataset.indexes["time"], canonical.axes.time
     check_times(times, "the dataset", name, canonical.original[name].attrs.get("units"))
-    histories = select_histories(times, task.step, task.history, init_times, every)
+    later = int(horizon) if task.prescribed else 0
+    histories = select_histories(times, task.step, task.history, init_times, every, later)
     units = match_training(forecaster, canonical.series[0])  # members differ in values only
-    return ForecastRequest(canonical, units, histories, int(horizon))
+    return ForecastRequest(canonical, units, histories, int(horizon), _resolve_prescribed(forecaster, dataset))
 
 
-def match_training(forecaster: Any, dataset: xr.Dataset) -> UnitConversion:
-    """Return the conversion of a canonical Dataset to the units of training, after checking its grid and channels."""
+def _resolve_prescribed(forecaster: Any, dataset: xr.Dataset) -> tuple[Canonical, UnitConversion] | None:
+    """Return the prescribed variables of a Dataset with their conversion to the units of training."""
+    statistics, task = forecaster.prescribed_statistics, forecaster.task
+    if not task.prescribed:
+        return None
+    canonical = canonicalize(dataset, task.prescribed, _levels(statistics, task))
+    return canonical, match_training(forecaster, canonical.series[0], statistics)
+
+
+def _levels(statistics: Normalizer, task: Task) -> tuple[float, ...] | None:
+    """Return the levels of a task if any of some channels has one."""
+    return task.levels if any(channel.level is not None for channel in statistics.channels) else None
+
+
+def match_training(forecaster: Any, dataset: xr.Dataset, statistics: Normalizer | None = None) -> UnitConversion:
+    """Return the conversion of a canonical Dataset to the units of training, after checking its grid and channels.
+
+    `statistics` are those of its channels, by default of the channels that the network takes in.
+    """
     grid = xr.Dataset(coords={"latitude": forecaster.latitude, "longitude": forecaster.longitude})
     try:
         check_same_grid(grid, dataset)
     except ValueError as error:
         raise ValueError(f"The data must be on the grid of the training data: {error}") from error
-    trained = forecaster.input_statistics
+    trained = forecaster.input_statistics if statistics is None else statistics
     if (channels := reader.list_channels(dataset)) != trained.channels:
         names, trained_names = ([str(channel) for channel in each] for each in (channels, trained.channels))
         raise ValueError(f"The channels {names} must be those of training, {trained_names}. Select these variables.")

@@ -33,14 +33,16 @@ from simvp_climate.processing.tensors import (
     build_network,
     channel_roles,
     describe_network,
-    forcing_names,
     is_custom,
     network_shape,
     to_channels_last,
 )
 
 # Defaults for settings that older files lack. Add every new setting here.
-LEGACY_DEFAULTS = {"task": {"forcings": (), "transforms": (), "inputs": (), "diagnostics": ()}, "model": {"noise": 0}}
+LEGACY_DEFAULTS = {
+    "task": {"forcings": (), "transforms": (), "inputs": (), "diagnostics": (), "prescribed": ()},
+    "model": {"noise": 0},
+}
 _FORMAT_NAME, FORMAT = "simvp_climate forecaster", 5
 _USE_A_COPY = "Use another copy of the file."
 _FIELDS = ("latitude", "longitude", "statics")
@@ -84,11 +86,11 @@ def save(path: Path, forecaster: Any) -> None:
     if is_custom(forecaster.network):  # some of its weights may be one tensor under two names
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     header = {
-        "task": dataclasses.asdict(forecaster.task),
+        "task": _describe_task(forecaster.task),
         "model": describe_network(forecaster.network),
         "channels": [[channel.variable, channel.level] for channel in forecaster.normalizer.channels],
         "units": forecaster.normalizer.units,
-        "forcings": forcing_names(forecaster.task),
+        "forcings": channel_roles(forecaster.task, forecaster.normalizer.channels).forcings,
         "conventions": _CONVENTIONS,
         "provenance": forecaster.provenance,
     }
@@ -127,7 +129,7 @@ def _custom_network(content: FileContent) -> str | None:
 def content_digest(forecaster: Any) -> str:
     """Return the SHA-256 of everything that determines the forecasts, in hexadecimal."""
     network, normalizer = forecaster.network, forecaster.normalizer
-    header = {"task": dataclasses.asdict(forecaster.task), "model": describe_network(network)}
+    header = {"task": _describe_task(forecaster.task), "model": describe_network(network)}
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     digest.update(json.dumps([str(c) for c in normalizer.channels] + list(normalizer.units)).encode())
     for name, array in _arrays(forecaster).items():
@@ -137,6 +139,14 @@ def content_digest(forecaster: Any) -> str:
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _describe_task(task: Task) -> dict:
+    """Return the settings of a task without `prescribed` if it is empty: files of earlier versions lack it."""
+    settings = dataclasses.asdict(task)
+    if not task.prescribed:
+        del settings["prescribed"]
+    return settings
 
 
 def _arrays(forecaster: Any) -> dict[str, np.ndarray]:
@@ -236,7 +246,7 @@ def _assemble(content: FileContent, device: str, builder: NetworkBuilder | None)
         arrays |= {"bounds": unbounded, "statics": torch.empty(0, *shape[1:])}
     if content.format < 4:
         arrays["extremes"] = unbounded
-    names = forcing_names(task)
+    names = channel_roles(task, channels).forcings
     if content.format >= 3 and header["forcings"] != names:
         raise ValueError(f"its network has the forcings {header['forcings']}, its task {names}")
     names = list(task.all_variables)

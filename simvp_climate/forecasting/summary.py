@@ -47,6 +47,7 @@ def html(forecaster: Any) -> str:
     rows = {
         "forecasts": f"{', '.join(task.forecast_variables)}: {steps}",
         "forcings": ", ".join(task.forcings),
+        "prescribed": ", ".join(task.prescribed),
         "grid": f"{latitude.size} latitudes, {longitude.size} longitudes, from {origin} degrees",
         "network": f"{type(forecaster.network).__name__}, {parameter_millions(forecaster.network):.2g} M parameters",
         "trained on": f"{provenance.get('training', '?')} ({training})",

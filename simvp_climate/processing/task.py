@@ -13,6 +13,7 @@ from simvp_climate.data.html_table import html_table
 from simvp_climate.data.windows import count_text, parse_step
 
 _MAX_STEPS = 10_000
+_ROLES = ("variables", "inputs", "diagnostics", "prescribed")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class Task:
         Variables that are input but not forecast. They rule out a rollout, so `horizon` is at most `history`.
     diagnostics
         Variables that are forecast but not input, such as precipitation. Only training needs their data.
+    prescribed
+        Variables that are read from the data at input and forecast times and never forecast, such as the sea surface
+        temperature in a run of the atmosphere. Forecasts need data that hold them up to the last valid time.
     transforms
         Transforms and bounds by variable. "log" for precipitation: the network learns log(1 + x / 0.01 mm), and
         forecasts are not negative; `("log", scale)` for other variables, in their units. `(low, high)` clamps
@@ -59,11 +63,12 @@ class Task:
     forcings: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     diagnostics: tuple[str, ...] = ()
+    prescribed: tuple[str, ...] = ()
     transforms: Mapping[str, object] | tuple[tuple[str, object], ...] = ()
 
     def __post_init__(self) -> None:
         # users write lists; tuples can be compared and hashed
-        for name in ("variables", "inputs", "diagnostics", "forcings"):
+        for name in (*_ROLES, "forcings"):
             names = _parse_names(name, getattr(self, name), required=name == "variables")
             if name == "variables" or (names and name != "forcings"):
                 names = tuple(vocabulary.expand(names))
@@ -75,10 +80,10 @@ class Task:
                 raise ValueError(f"{name}={value!r} must be an integer from 1 to {_MAX_STEPS} (number of steps).")
             object.__setattr__(self, name, int(value))
         parse_step(self.step)
-        for first, second in itertools.combinations(("variables", "inputs", "diagnostics", "forcings"), 2):
+        for first, second in itertools.combinations((*_ROLES, "forcings"), 2):
             if common := sorted(set(getattr(self, first)) & set(getattr(self, second))):
-                fix = "Use variables for input and output, inputs for input only, diagnostics for output only, forcings"
-                fix += " for what is known at any time."
+                fix = "Use variables for input and output, inputs for input only, diagnostics for output only, "
+                fix += "prescribed for what is read at forecast times too, forcings for what can be computed."
                 raise ValueError(f"{common} must not be in both {first} and {second}. {fix}")
         if self.inputs and self.horizon > self.history:
             rule = f"inputs={list(self.inputs)} are not forecast for a second call"
@@ -95,14 +100,20 @@ class Task:
             "forcings": ", ".join(self.forcings),
             "input only": ", ".join(self.inputs),
             "output only": ", ".join(self.diagnostics),
+            "prescribed": ", ".join(self.prescribed),
             "transforms": [f"{name}: {transform}" for name, transform in self.transforms],
         }
         return html_table("Task", rows)
 
     @property
     def all_variables(self) -> tuple[str, ...]:
-        """All variables in the order of the channels: `variables`, `inputs`, `diagnostics`."""
-        return (*self.variables, *self.inputs, *self.diagnostics)
+        """All variables in the order of the channels: `variables`, `inputs`, `diagnostics`, `prescribed`."""
+        return (*self.variables, *self.inputs, *self.diagnostics, *self.prescribed)
+
+    @property
+    def read_variables(self) -> tuple[str, ...]:
+        """The variables whose data a forecast reads: `variables`, `inputs`, `prescribed`."""
+        return (*self.variables, *self.inputs, *self.prescribed)
 
     @property
     def forecast_variables(self) -> tuple[str, ...]:

@@ -138,6 +138,22 @@ class Forcings:
         return torch.cat(channels, dim=2)
 
 
+def add_prescribed(f_BTFHW: Tensor | None, p_BTCHW: Tensor, history: int, horizon: int) -> Tensor | None:
+    """Return the forcings of the input states of all calls, with prescribed channels after those of `Forcings`.
+
+    `p_BTCHW` are normalized, from the first input state to the last lead. States that a call emits beyond the last lead
+    get the values of the last lead: they are never returned.
+    """
+    if not p_BTCHW.shape[2]:
+        return f_BTFHW
+    states = math.ceil(horizon / history) * history
+    beyond = history + states - p_BTCHW.shape[1]
+    if beyond > 0:
+        p_BTCHW = torch.cat([p_BTCHW, p_BTCHW[:, -1:].expand(-1, beyond, -1, -1, -1)], dim=1)
+    channels = [p_BTCHW[:, :states], p_BTCHW[:, history : history + states]]
+    return torch.cat(channels if f_BTFHW is None else [f_BTFHW, *channels], dim=2)
+
+
 @dataclass(frozen=True)
 class ChannelRoles:
     """Which channels of the states are inputs and outputs of the network, and its forcings."""
@@ -145,6 +161,7 @@ class ChannelRoles:
     input_channels: list[int]  # indices in the states; both lists begin with the shared channels
     output_channels: list[int]
     shared_count: int  # channels that are both
+    prescribed_channels: list[int]  # indices in the states; among the forcings
     forcings: list[str]  # names of the forcing channels
     input_names: list[str]  # names of the network's input channels, forcings included
     output_names: list[str]
@@ -156,11 +173,13 @@ def channel_roles(task: Task, channels: Sequence[reader.Channel]) -> ChannelRole
     def positions(variables: Sequence[str]) -> list[int]:
         return [index for index, channel in enumerate(channels) if channel.variable in variables]
 
-    shared, forcing_channels = positions(task.variables), forcing_names(task)
+    shared, prescribed, forcing_channels = positions(task.variables), positions(task.prescribed), forcing_names(task)
+    names = [str(channels[index]) for index in prescribed]
+    forcing_channels += [*names, *(f"{name}_at_output" for name in names)]
     inputs, outputs = shared + positions(task.inputs), shared + positions(task.diagnostics)
     input_names = [*(str(channels[index]) for index in inputs), *forcing_channels]
     output_names = [str(channels[index]) for index in outputs]
-    return ChannelRoles(inputs, outputs, len(shared), forcing_channels, input_names, output_names)
+    return ChannelRoles(inputs, outputs, len(shared), prescribed, forcing_channels, input_names, output_names)
 
 
 def network_shape(task: Task, roles: ChannelRoles, grid: tuple[int, int]) -> NetworkShape:

@@ -170,8 +170,9 @@ def incomplete_history(
     name = reader.list_channels(canonical.series[0])[channel]
     field = find_fields(canonical)[name.variable]
     place = f"{format_time(times[index])}, {describe_cell(canonical, row, column)}"
-    message = f"{field.label(name.level)} is {states[index, channel, row, column]} at {place}, inside the history of a "
-    message += "forecast"
+    message = (
+        f"{field.label(name.level)} is {states[index, channel, row, column]} at {place}, where a forecast reads it"
+    )
     fix = f'Fill it, or start elsewhere:\n{field.ds} = {field.ds}.interpolate_na("{field.axes.time}")'
     if len(states) > 1 and invalid[:, channel, row, column].all():
         message += f". The cell has no value at any of the {len(states)} times read, but had values in training"

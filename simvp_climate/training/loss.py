@@ -17,7 +17,7 @@ from simvp_climate.data.reader import Channel
 from simvp_climate.data.windows import parse_step
 from simvp_climate.networks.simvp_v2 import rollout
 from simvp_climate.processing.statistics import Normalizer
-from simvp_climate.processing.tensors import Forcings, Scale
+from simvp_climate.processing.tensors import Forcings, Scale, add_prescribed
 from simvp_climate.training.config import TrainConfig
 from simvp_climate.training.datasets import Setup
 from simvp_climate.training.loader import Batch
@@ -99,7 +99,8 @@ class Loss:
         # copy whole windows: parts of pinned memory would first be gathered on the host, which waits for the GPU
         x_BTCHW = batch.states.to(self.device, non_blocking=True)
         x_BTCHW = self.scale.normalize(x_BTCHW[:, : self.history + leads])
-        f_BTFHW = self.forcings(inits[batch.windows], leads)
+        prescribed_BTCHW = x_BTCHW[:, :, self.roles.prescribed_channels]
+        f_BTFHW = add_prescribed(self.forcings(inits[batch.windows], leads), prescribed_BTCHW, self.history, leads)
         # the input channels come first
         input_BTCHW = x_BTCHW[:, : self.history, : len(self.roles.input_channels)]
         if members:
