@@ -51,13 +51,44 @@ def encode(forecast: xr.Dataset, axes: Axes | None = None) -> xr.Dataset:
         forecast[name].encoding = {"units": units, "calendar": calendar, **_TIME_ENCODING}
     if np.issubdtype(forecast["lead_time"].dtype, np.timedelta64):
         forecast["lead_time"].encoding = {"units": unit, **_TIME_ENCODING}
-    if axes.level in forecast.dims:
-        level = forecast[axes.level]
-        # the vocabulary's levels are hPa unless the data say otherwise
-        is_pressure = axes.levels.is_pressure if axes.levels is not None else level.attrs.get("units", "hPa") == "hPa"
-        level.attrs = {**(PRESSURE_ATTRS if is_pressure else {"axis": "Z"}), **level.attrs}
-        level.encoding = {"_FillValue": None}
-    for name, variable in forecast.data_vars.items():
+    _encode_levels(forecast, axes)
+    _encode_variables(forecast)
+    forecast.encoding = {"unlimited_dims": {"init_time"}}
+    return forecast
+
+
+def encode_run(run: xr.Dataset, axes: Axes) -> xr.Dataset:
+    """Return a run, on `time`, with CF attributes and encodings; `axes` are its dimensions."""
+    run = run.copy()
+    known = {axes.latitude: LATITUDE_ATTRS, axes.longitude: LONGITUDE_ATTRS}
+    known["time"] = {"standard_name": "time", "axis": "T"}
+    for name, attributes in known.items():
+        run[name].attrs = {**attributes, **run[name].attrs}
+        if run[name].attrs.get("bounds") not in run.variables:
+            run[name].attrs.pop("bounds", None)
+        run[name].encoding = {"_FillValue": None}
+    for name in [name for name in ("time", "time_bnds") if name in run.variables]:
+        units, calendar = f"{_unit(run[name])} since 1970-01-01 00:00:00", run["time"].dt.calendar
+        run[name].encoding = {"units": units, "calendar": calendar, **_TIME_ENCODING}
+    _encode_levels(run, axes)
+    _encode_variables(run)
+    run.encoding = {"unlimited_dims": {"time"}}
+    return run
+
+
+def _encode_levels(dataset: xr.Dataset, axes: Axes) -> None:
+    if axes.level not in dataset.dims:
+        return
+    level = dataset[axes.level]
+    # the vocabulary's levels are hPa unless the data say otherwise
+    is_pressure = axes.levels.is_pressure if axes.levels is not None else level.attrs.get("units", "hPa") == "hPa"
+    level.attrs = {**(PRESSURE_ATTRS if is_pressure else {"axis": "Z"}), **level.attrs}
+    level.encoding = {"_FillValue": None}
+
+
+def _encode_variables(dataset: xr.Dataset) -> None:
+    """Set attributes and encodings of the variables."""
+    for name, variable in dataset.data_vars.items():
         inherited = {k: v for k, v in variable.attrs.items() if k not in _STALE and not k.startswith(_STALE_PREFIXES)}
         if inherited.get("standard_name") in _NO_NAMES:
             del inherited["standard_name"]
@@ -66,8 +97,6 @@ def encode(forecast: xr.Dataset, axes: Axes | None = None) -> xr.Dataset:
             known["cell_methods"] = f"time: {method}"
         variable.attrs = {**known, **inherited}
         variable.encoding = {"zlib": True, "complevel": 1, "shuffle": True, "_FillValue": np.float32("nan")}
-    forecast.encoding = {"unlimited_dims": {"init_time"}}
-    return forecast
 
 
 def _unit(times: xr.DataArray) -> str:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,9 +16,10 @@ from torch import nn
 from simvp_climate.data.files import check_parent
 from simvp_climate.data.progress import progress_bar
 from simvp_climate.data.windows import count_text
-from simvp_climate.forecasting import export, hindcast, labels, member_forecasts, serialization, summary
+from simvp_climate.forecasting import export, hindcast, labels, member_forecasts, run_store, serialization, summary
 from simvp_climate.forecasting.predict import make_forcings, predict, template
 from simvp_climate.forecasting.request import resolve_request
+from simvp_climate.forecasting.run import resolve_run
 from simvp_climate.metrics.uncertainty.intervals import Intervals, fit_intervals
 from simvp_climate.networks.shape import NetworkBuilder
 from simvp_climate.processing import tensors
@@ -165,6 +166,67 @@ class Forecaster:
         identity = hindcast.identify(request, self.task.variables, self.digest)
         make_template, forecast = partial(template, self, request), partial(predict, self, request)
         return hindcast.write(store, identity, request.histories, make_template, forecast, progress)
+
+    def run(
+        self, dataset: xr.Dataset, start: object = None, until: object = None, *, outputs: str | None = "1D",
+        statistics: Sequence[str] = ("mean",), members: int | None = None, seed: int = 0,
+        conserve: Sequence[str] = (), store: str | os.PathLike | None = None, progress: bool = True,
+    ) -> xr.Dataset:  # fmt: skip
+        """Run freely for months or decades, averaging over output periods, in bounded memory.
+
+        >>> run = forecaster.run(ds, "2004-01-01", "2034-01-01", outputs="1MS", store="run.zarr")
+
+        The network is called on its own output again and again. From the data it gets the initial state, and the
+        variables of `Task.prescribed`.
+
+        Parameters
+        ----------
+        dataset
+            At least the `history` states up to the start, in any lat-lon convention and units, as for a call of the
+            forecaster; for a task with prescribed variables these up to the end of the run.
+        start
+            The time of the initial state, by default the last time of `dataset`.
+        until
+            The end of the run, such as "2034-01-01". Only complete periods are returned.
+        outputs
+            Length of the output periods: days ("1D", "5D"), months ("1MS", "12MS"), or None for every state. Of steps
+            below a day, a period holds the states after its beginning, up to its end.
+        statistics
+            Of the states in each period: "mean" (under the variable's name), "min" and "max" (`t2m_min`, `t2m_max`).
+        members
+            Number of members, which run side by side. Those of a network with noise (trained with `loss="crps"`) have
+            noise of their own; those of other networks start from states that differ by 1 % of the typical change over
+            a step (the first member from the data). None: one run without the dimension.
+        seed
+            Of noise and perturbations, an integer of at least 0.
+        conserve
+            Channels whose global mean stays at its initial value: after every step its change is subtracted everywhere.
+            For example ["sp"] for the mass of the atmosphere.
+        store
+            Path of a Zarr store to write, a new folder or the store of the same run. A repeated call goes on after one
+            that was killed, with the same result to the last byte of the values; "<store>.unfinished" until complete.
+            None: in memory.
+        progress
+            Whether to show a progress bar; without a terminal a line per minute.
+
+        Returns
+        -------
+        xarray.Dataset
+            The task's variables and diagnostics on (time, [number, level,] latitude, longitude), float32, in the units,
+            names and order of `dataset`. `time` is the beginning of each period, `time_bnds` has both ends, and
+            `cell_methods` say what was computed. With `store`, read lazily from it.
+
+        Raises
+        ------
+        ValueError
+            If a setting is invalid, no period is complete, prescribed values are missing, and as for a call.
+        FloatingPointError
+            If a value leaves the range that the vocabulary or the training data allow; the message names it.
+        FileExistsError, FileNotFoundError, OSError
+            As for `hindcast`.
+        """
+        request = resolve_run(self, dataset, start, until, outputs, statistics, members, seed, conserve)
+        return run_store.run(request, store, progress)
 
     def interval(
         self, probability: float, valid: xr.Dataset, init_times: Iterable | None = None, every: str | None = None,

@@ -60,7 +60,7 @@ def write(
     identity = {**identity, "batch": batch}
     steps = partial(_write_or_resume, path, unfinished, state_file, identity, histories, template, forecast, progress)
     write_once(path, steps)
-    _check_same(_read_identity(path), identity, path)
+    check_same(read_identity(path, _ATTRIBUTE), identity, path, "hindcast")
     with suppress(OSError):
         state_file.unlink()  # after the store is complete, also that of an earlier call killed at this moment
     return open_zarr(str(path), "error")
@@ -126,20 +126,22 @@ def _find_finished(path: Path, state_file: Path, identity: dict) -> list[str]:
     except (ValueError, KeyError, TypeError) as error:
         message = f"{str(state_file)!r} cannot be read ({error!r}), so {str(path)!r} cannot be resumed."
         raise FileExistsError(f"{message} Delete both, or choose another name.") from error
-    _check_same(before, identity, path)
+    check_same(before, identity, path, "hindcast")
     return digests
 
 
-def _check_same(before: dict | None, identity: dict, path: Path) -> None:
+def check_same(before: dict | None, identity: dict, path: Path, kind: str) -> None:
+    """Raise FileExistsError if a store is not what `identity` says; `kind` is "hindcast" or "run"."""
     if before is None:
-        raise FileExistsError(f"{str(path)!r} exists and is not a hindcast of simvp_climate. Choose another name.")
+        raise FileExistsError(f"{str(path)!r} exists and is not a {kind} of simvp_climate. Choose another name.")
     if changes := "; ".join(differences(before, identity)):
-        raise FileExistsError(f"{str(path)!r} is another hindcast: {changes}. Choose another name, or delete it.")
+        raise FileExistsError(f"{str(path)!r} is another {kind}: {changes}. Choose another name, or delete it.")
 
 
-def _read_identity(path: Path) -> dict | None:
+def read_identity(path: Path, attribute: str) -> dict | None:
+    """Return the identity in an attribute of a store, or None if it has none."""
     try:
-        text = zarr.open_group(path, mode="r").attrs.get(_ATTRIBUTE)
+        text = zarr.open_group(path, mode="r").attrs.get(attribute)
         return None if text is None else json.loads(text)
     except (OSError, ValueError):
         return None

@@ -44,7 +44,7 @@ def read_prescribed(
 ) -> np.ndarray:
     """Return the prescribed states of forecasts, from the first input state to the last lead, in units of training.
 
-    The result is (init, history + horizon, channel, latitude, longitude), float32; `series` is the number of the member.
+    The result is (init, history + horizon, channel, latitude, longitude), float32; `series` counts the members.
     """
     assert request.prescribed is not None
     canonical, conversion = request.prescribed

@@ -14,11 +14,11 @@ from simvp_climate.data.grid import find_member
 from simvp_climate.data.progress import progress_bar
 from simvp_climate.forecasting import cf_encoding, hindcast
 from simvp_climate.forecasting.initial_states import states_digest
+from simvp_climate.forecasting.labels import NUMBER_ATTRS
 from simvp_climate.forecasting.predict import predict, template
 from simvp_climate.forecasting.request import ForecastRequest
 
 IN_MEMORY_BYTES = 2**30  # perturbations up to this size are read into memory once
-_NUMBER_ATTRS = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ def check_no_members(name: str, dataset: xr.Dataset) -> None:
 
 def _join(members: Sequence[xr.Dataset], attributes: dict) -> xr.Dataset:
     """Return forecasts joined along a new dimension `number` after the lead time, with additional attributes."""
-    numbers = xr.DataArray(np.arange(len(members)), dims="number", name="number", attrs=_NUMBER_ATTRS)
+    numbers = xr.DataArray(np.arange(len(members)), dims="number", name="number", attrs=NUMBER_ATTRS)
     options = {"data_vars": "all", "coords": "minimal", "compat": "override", "join": "exact"}
     joined = xr.concat(members, numbers, combine_attrs="override", **options)
     for name in joined.data_vars:

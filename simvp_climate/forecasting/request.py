@@ -76,10 +76,10 @@ def resolve_request(
     later = int(horizon) if task.prescribed else 0
     histories = select_histories(times, task.step, task.history, init_times, every, later)
     units = match_training(forecaster, canonical.series[0])  # members differ in values only
-    return ForecastRequest(canonical, units, histories, int(horizon), _resolve_prescribed(forecaster, dataset))
+    return ForecastRequest(canonical, units, histories, int(horizon), resolve_prescribed(forecaster, dataset))
 
 
-def _resolve_prescribed(forecaster: Any, dataset: xr.Dataset) -> tuple[Canonical, UnitConversion] | None:
+def resolve_prescribed(forecaster: Any, dataset: xr.Dataset) -> tuple[Canonical, UnitConversion] | None:
     """Return the prescribed variables of a Dataset with their conversion to the units of training."""
     statistics, task = forecaster.prescribed_statistics, forecaster.task
     if not task.prescribed:
