@@ -91,8 +91,7 @@ def parse_time(name: str, value: object, like: pd.Index) -> object:
         if isinstance(like, pd.DatetimeIndex):
             return pd.Timestamp(value)
         if isinstance(value, str):
-            hours = pd.Timedelta(hours=int(value[11:13] or 0))
-            return like.date_type.strptime(value[:10], "%Y-%m-%d") + hours.to_pytimedelta()
+            return xr.date_range(value, periods=1, calendar=like.calendar, use_cftime=True)[0]
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name}={value!r} must be a date, such as '2034-01-01': {error}") from error
     value = getattr(value, "item", lambda: value)()

@@ -91,7 +91,7 @@ def test_layout_and_units_are_those_of_the_data(forecaster):
     np.testing.assert_allclose(same + 273.15, expected.t2m, rtol=1e-4)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -105,11 +105,11 @@ def test_a_killed_run_goes_on_to_the_same_bytes(forecaster, tmp_path, monkeypatc
     def killed(*args):
         count.append(1)
         if len(count) == 3:
-            raise Killed
+            raise KilledError
         save(*args)
 
     monkeypatch.setattr(run_store, "_save_state", killed)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         forecaster.run(ds, START, UNTIL, store=tmp_path / "killed.zarr", **options)
     assert not (tmp_path / "killed.zarr").exists() and (tmp_path / "killed.zarr.unfinished").exists()
     calls = []
