@@ -275,6 +275,8 @@ def select_histories(
     elif not isinstance(inits[0], times.date_type):
         message = f"init_times has {inits[0]!r}, but the dataset has the calendar {times.calendar!r}"
         raise ValueError(f"{message}: take the times from the data, for example ds.time[10:20]")
+    else:
+        inits = type(times)(inits)
     check_times(inits, "init_times")
     rows = pd.Index(histories[:, -1]).get_indexer(times.get_indexer(inits))
     if (rows < 0).any():
