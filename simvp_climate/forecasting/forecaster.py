@@ -290,6 +290,7 @@ class Forecaster:
         physical units. After training on the CRPS, `valid_loss` is the CRPS of 8 members, `valid_rmse_...` is of their
         mean, and there are `valid_crps_...`, `valid_spread_skill_...` and `valid_small_scales_...`; `loss` is the
         squared error in the steps before those on the CRPS, which begin after `attrs["crps_after"]` epochs.
+        With `TrainConfig(select="rollout")` there is `valid_rollout_bias`, see there.
         `attrs["units"]` maps columns to units, `attrs["kept"]` is the epoch of the weights.
         """
         return summary.training_curve(self.provenance, self.normalizer)

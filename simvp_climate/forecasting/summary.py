@@ -28,7 +28,8 @@ def training_curve(provenance: dict, normalizer: Normalizer) -> pd.DataFrame:
         units |= {column: unit for column in table if f"{column}_".startswith(prefixes)}
     table.attrs["units"] = units
     if len(table):
-        table.attrs["kept"] = int(table["valid_loss"].idxmin()) if "valid_loss" in table else len(table)
+        measures = [name for name in ("valid_rollout_bias", "valid_loss") if name in table]
+        table.attrs["kept"] = int(table[measures[0]].idxmin()) if measures else len(table)
     config = provenance.get("config", {})
     if config.get("loss") == "crps" and 0 < (share := config.get("crps_share") or 1) < 1:
         table.attrs["crps_after"] = (1 - share) * config["epochs"]

@@ -153,7 +153,8 @@ def _draw_epochs(
     options = dict(color=color, linestyle=line_style, linewidth=width, marker="." if len(table) < 15 else "")
     panel.plot(table.index, table[column], label=label or None, **options)
     if ring:
-        kept = table["valid_loss"].idxmin() if "valid_loss" in table else table.index[-1]
+        measures = [name for name in ("valid_rollout_bias", "valid_loss") if name in table]
+        kept = table[measures[0]].idxmin() if measures else table.index[-1]
         panel.plot([kept], [table.loc[kept, column]], "o", color=color, markerfacecolor="none", markersize=9)
 
 

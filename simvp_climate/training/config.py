@@ -102,6 +102,8 @@ _RULES: dict[str, _Rule] = {
     "ema_decay": _number("in [0, 1)", lambda value: 0 <= value < 1),
     "patience": _integer("a positive integer, or None", lambda value: value >= 1),
     "validation_windows": _POSITIVE_INTEGER,
+    "select": _one_of("loss", "rollout"),
+    "select_every": _POSITIVE_INTEGER,
     "precision": _one_of("auto", "32-true", "bf16-mixed", "16-mixed"),
     "compile": ("'auto', True or False", lambda value: isinstance(value, bool) or _is_auto(value), None),
     "activation_checkpointing": _BOOLEAN,
@@ -188,6 +190,12 @@ class TrainConfig:
         and with `loss="crps"` they are counted from the steps where these begin.
     validation_windows
         Number of windows, evenly spread, on which the best epoch is selected.
+    select
+        Which epoch is the best: that with the lowest "loss" on the validation windows, or, for long runs, that whose
+        "rollout" over the whole validation period has the smallest bias (root mean square over cells and channels, in
+        standard deviations; the rule of LUCIE, arXiv:2405.16297).
+    select_every
+        With `select="rollout"`, the number of epochs between two rollouts; the last epoch always has one.
     precision
         "32-true", "bf16-mixed", or "16-mixed" with scaled gradients (GPU only); "auto" is bfloat16 on a GPU or CPU that
         has it in hardware (avx512_bf16 or amx_bf16 in /proc/cpuinfo), float32 elsewhere. `provenance["config"]` has the
@@ -250,6 +258,8 @@ class TrainConfig:
     ema_decay: float = 0.99
     patience: int | None = None
     validation_windows: int = 256
+    select: str = "loss"
+    select_every: int = 1
     precision: str = "auto"
     compile: bool | str = "auto"
     activation_checkpointing: bool = False
@@ -287,6 +297,14 @@ class TrainConfig:
         if self.strategy == "fsdp" and self.optimizer == "muon":
             message = "strategy='fsdp' divides the matrices that optimizer='muon' needs whole"
             raise ValueError(f"{message}: take optimizer='adamw', or strategy='ddp'")
+        if self.select == "loss" and self.select_every != 1:
+            ignored = f"select_every={self.select_every} would be ignored with select='loss'"
+            raise ValueError(f"{ignored}: set select='rollout', or leave select_every out")
+        if self.select == "rollout" and self.patience is not None:
+            ignored = (
+                f"patience={self.patience} counts epochs without a better loss, and select='rollout' takes another"
+            )
+            raise ValueError(f"{ignored} measure: leave patience out")
         if self.rollout == 1 and self.rollout_share != _ROLLOUT_SHARE:
             ignored = f"rollout_share={self.rollout_share:g} would be ignored with rollout=1"
             raise ValueError(f"{ignored}: set rollout to the number of network calls, or leave rollout_share out")
@@ -297,9 +315,10 @@ class TrainConfig:
         if self.rollout > 1 and self.rollout * history <= horizon:
             rule = f"rollout={self.rollout} calls of {history} steps must reach beyond horizon={horizon}"
             raise ValueError(f"{rule}: set rollout to at least {horizon // history + 1}, or leave it out")
-        if self.rollout > 1 and task.inputs:
-            rule = f"rollout={self.rollout} needs forecasts of all inputs, and inputs={list(task.inputs)} are not"
-            raise ValueError(f"{rule} forecast: leave rollout out, or add them to Task.variables")
+        if task.inputs and (self.rollout > 1 or self.select == "rollout"):
+            setting = f"rollout={self.rollout}" if self.rollout > 1 else "select='rollout'"
+            rule = f"{setting} needs forecasts of all inputs, and inputs={list(task.inputs)} are not"
+            raise ValueError(f"{rule} forecast: leave it out, or add them to Task.variables")
         if self.lead_weights is not None and len(self.lead_weights) != horizon:
             count = len(self.lead_weights)
             raise ValueError(f"lead_weights has {count} numbers and the task horizon={horizon}: give one per step")

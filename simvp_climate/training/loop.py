@@ -29,6 +29,7 @@ from simvp_climate.training.loader import Batch
 from simvp_climate.training.loss import ENSEMBLE_ERRORS, Loss
 from simvp_climate.training.muon import Muon
 from simvp_climate.training.progress import TrainingProgress
+from simvp_climate.training.rollout_bias import rollout_bias
 from simvp_climate.training.signals import Stop
 
 LOSS_CHECK_EVERY = 10  # batches; each check of the loss synchronizes the GPU
@@ -210,8 +211,9 @@ class TrainingLoop:
                     f"the loss on valid is {record['valid_loss']} in epoch {epoch}. Its values must have the units"
                 )
                 raise FloatingPointError(f"{message} and range of the training data: sc.check(valid)")
-            if record["valid_loss"] < state.best_loss:
-                state.best_loss = record["valid_loss"]
+            measure = self._measure(record)
+            if measure < state.best_loss:
+                state.best_loss = measure
                 state.selected = {name: value.clone() for name, value in state.ema.items()}
         state.records.append(record)
         state.speeds.append(windows_per_second)
@@ -222,6 +224,28 @@ class TrainingLoop:
         self.fabric.log_dict({**record, "windows_per_second": windows_per_second}, step=epoch * self.steps_per_epoch)
         if distributed.any_of(self.fabric, self.stop.asked is not None):
             self._leave()
+
+    def _measure(self, record: dict) -> float:
+        """Return what chooses the epoch, the smaller the better; a rollout's bias is added to the record."""
+        if self.config.select == "loss":
+            return record["valid_loss"]
+        if (self.epoch + 1) % self.config.select_every and self.epoch + 1 < self.epochs:
+            return math.inf
+        assert self.valid_split is not None
+        current = _copy_weights(self.network)
+        self.network.load_state_dict(self.state.ema)
+        self.network.eval()
+        bias = rollout_bias(self.wrapped, self.valid_split, self.loss, self.config.seed)
+        self.network.load_state_dict(current)
+        record["valid_rollout_bias"] = bias if math.isfinite(bias) else math.nan
+        if self.epoch + 1 == self.epochs and not math.isfinite(min(bias, self.state.best_loss)):
+            self.state.selected = {name: value.clone() for name, value in self.state.ema.items()}
+            warnings.warn(
+                "no rollout over the validation period stayed finite, so the last weights are kept: train longer, or "
+                "with forcings such as 'time_of_year'",
+                stacklevel=2,
+            )
+        return bias
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:

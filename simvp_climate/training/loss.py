@@ -37,6 +37,7 @@ class Loss:
         task, tensor = setup.task, partial(torch.as_tensor, dtype=torch.float32, device=device)
         # the number of leads of the task, and of the longest rollout
         self.history, self.horizon, self.max_leads = task.history, task.horizon, setup.leads
+        self.step = task.step
         self.forcings, self.device, self.roles = forcings, device, setup.roles
         outputs = normalizer.select(self.roles.output_channels)
         self.outputs = torch.tensor(self.roles.output_channels, device=device)
@@ -138,7 +139,7 @@ class Loss:
         # masked cells are 0 in both fields; a row has the weight of its other cells
         weight_CHK = weight_CHW.amax(dim=-1, keepdim=True) * _wavenumber_counts(width).to(weight_CHW)
         x_BTCHK, y_BTCHK = (
-            torch.fft.rfft(self._blank_masked(field), norm="forward") for field in (forecast_BTCHW, truth_BTCHW)
+            torch.fft.rfft(self.blank_masked(field), norm="forward") for field in (forecast_BTCHW, truth_BTCHW)
         )
 
         def product(a: Tensor, b: Tensor) -> Tensor:
@@ -168,7 +169,7 @@ class Loss:
     def squared_errors(self, forecast_BTCHW: Tensor, batch: Batch) -> Tensor:
         """Return area-weighted mean squared errors in physical units at `scored_leads`, summed over windows, (T, C)."""
         truth_BTCHW = self._scored_truth(batch)
-        error_BTCHW = self._blank_masked(self._scored(forecast_BTCHW) - truth_BTCHW)
+        error_BTCHW = self.blank_masked(self._scored(forecast_BTCHW) - truth_BTCHW)
         return self._area_mean(error_BTCHW**2).sum(dim=0)
 
     def ensemble_errors(self, forecast_MBTCHW: Tensor, batch: Batch) -> Tensor:
@@ -177,8 +178,8 @@ class Loss:
         In physical units and weighted by area: the squared error of the mean of members, the variance of members, their
         fair CRPS, and the variance in small zonal scales of all members and of the truth.
         """
-        truth_BTCHW = self._blank_masked(self._scored_truth(batch))
-        members_MBTCHW = self._blank_masked(torch.stack([self._scored(member) for member in forecast_MBTCHW]))
+        truth_BTCHW = self.blank_masked(self._scored_truth(batch))
+        members_MBTCHW = self.blank_masked(torch.stack([self._scored(member) for member in forecast_MBTCHW]))
         fields = [
             (members_MBTCHW.mean(dim=0) - truth_BTCHW) ** 2,
             members_MBTCHW.var(dim=0),
@@ -211,7 +212,13 @@ class Loss:
         truth_BTCHW = batch.states[:, [self.history + lead for lead in self.scored_leads]].to(self.device)
         return self._outputs(truth_BTCHW)
 
-    def _blank_masked(self, field: Tensor) -> Tensor:
+    def mean_field(self, field: np.ndarray) -> Tensor:
+        """Return a mean field of all channels, normalized, in the output channels, (C, H, W)."""
+        channels = self.roles.output_channels
+        field_CHW = torch.as_tensor(field[channels], dtype=torch.float32, device=self.device)
+        return (field_CHW - self.output_scale.mean_C11) / self.output_scale.std_C11
+
+    def blank_masked(self, field: Tensor) -> Tensor:
         """Return a field with 0 in masked cells."""
         mask_CHW = self.output_scale.mask_CHW
         return field if mask_CHW is None else field.masked_fill(mask_CHW, 0)

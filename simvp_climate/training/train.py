@@ -185,7 +185,7 @@ def _check_arguments(arguments: dict, config: TrainConfig) -> None:
         )
     if config.patience is not None and arguments["valid"] is None:
         raise ValueError(f"patience={config.patience} counts epochs without a better validation loss: give valid")
-    needs = {"validation_windows": "valid", "save_minutes": "directory", "statistics": "start_from"}
+    needs = {"validation_windows": "valid", "select": "valid", "save_minutes": "directory", "statistics": "start_from"}
     for name, needed in needs.items():
         value = getattr(config, name)
         if arguments[needed] is None and value != getattr(TrainConfig, name):
