@@ -99,6 +99,7 @@ _RULES: dict[str, _Rule] = {
     ),
     "rollout": _integer("an integer from 1 to 1000", lambda value: 1 <= value <= 1000),
     "rollout_share": _number("in (0, 1]", lambda value: 0 < value <= 1),
+    "input_noise": _number("in [0, 10]", lambda value: 0 <= value <= 10),
     "ema_decay": _number("in [0, 1)", lambda value: 0 <= value < 1),
     "patience": _integer("a positive integer, or None", lambda value: value >= 1),
     "validation_windows": _POSITIVE_INTEGER,
@@ -183,6 +184,10 @@ class TrainConfig:
         leads, and the validation loss is over all leads in every epoch.
     rollout_share
         Share of all steps, the last ones, that train with `rollout`.
+    input_noise
+        Standard deviation of the normal noise that training adds to the input states, as a share of the typical change
+        over a step. The network learns to remove it, and so to correct its own errors in long runs (Sanchez-Gonzalez et
+        al. 2020, arXiv:2002.09405). Forecasts and validation have none.
     ema_decay
         Decay of the exponential moving average of the weights, which is validated and returned; 0 does not average.
     patience
@@ -255,6 +260,7 @@ class TrainConfig:
     variable_weights: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
     rollout: int = 1
     rollout_share: float = _ROLLOUT_SHARE
+    input_noise: float = 0.0
     ema_decay: float = 0.99
     patience: int | None = None
     validation_windows: int = 256

@@ -45,6 +45,9 @@ class Loss:
         self.input_scale = Scale(normalizer.select(self.roles.input_channels), device)
         self.output_scale = Scale(outputs, device)
         self.units = outputs.units
+        inputs = normalizer.select(self.roles.input_channels)
+        typical_CHW = (config.input_noise * inputs.change_std[0] / inputs.std)[:, None, None]
+        self.input_noise_CHW = tensor(np.where(inputs.mask, 0, typical_CHW)) if config.input_noise else None
         # leads with errors in physical units, and the names of these errors in the training curve
         self.scored_leads = sorted({0, task.horizon - 1})
         self.columns = {
@@ -104,6 +107,8 @@ class Loss:
         f_BTFHW = add_prescribed(self.forcings(inits[batch.windows], leads), prescribed_BTCHW, self.history, leads)
         # the input channels come first
         input_BTCHW = x_BTCHW[:, : self.history, : len(self.roles.input_channels)]
+        if self.input_noise_CHW is not None and network.training:
+            input_BTCHW = input_BTCHW + self.input_noise_CHW * torch.randn_like(input_BTCHW)
         if members:
             input_BTCHW = input_BTCHW.repeat(members, 1, 1, 1, 1)
             f_BTFHW = None if f_BTFHW is None else f_BTFHW.repeat(members, 1, 1, 1, 1)

@@ -1,8 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from factories import quick
+from factories import quick, run, waves
 from torch import nn
 
 from simvp_climate.data.reader import Channel
@@ -189,3 +191,29 @@ class TestAdjustedError:
     def test_needs_longitudes_around_the_globe(self):
         with pytest.raises(ValueError, match="loss='amse' compares zonal spectra.*loss='mse' for a regional grid"):
             loss_of(loss="amse")
+
+
+def test_input_noise_is_a_share_of_the_typical_change_and_only_in_training():
+    inputs = []
+
+    class Record(torch.nn.Module):
+        def __init__(self, shape):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, x_BTCHW):
+            if x_BTCHW.device.type == "cpu":  # memory is planned on another
+                inputs.append((self.training, x_BTCHW.detach().clone()))
+            return x_BTCHW + self.weight
+
+    ds, valid, config = waves(times=60), waves(times=30, start="2001-03-01"), quick(learning_rate=1e-12)
+    for noise in (0.0, 0.5):
+        forecaster = run(ds, valid=valid, model=Record, config=dataclasses.replace(config, input_noise=noise))
+    clean, noisy = (
+        [torch.cat([x for training, x in half if training == mode]) for mode in (True, False)]
+        for half in (inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :])
+    )
+    difference = (noisy[0] - clean[0]).std(dim=(0, 1, 3, 4)).numpy()
+    statistics = forecaster.normalizer
+    np.testing.assert_allclose(difference, 0.5 * statistics.change_std[0] / statistics.std, rtol=0.03)
+    torch.testing.assert_close(noisy[1], clean[1])
