@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from simvp_climate.data.cmip_variables import AREA, CmipVariable, cell_areas, nominal_resolution
+from simvp_climate.data.cmip_variables import AREA, EARTH_RADIUS, CmipVariable, cell_areas, nominal_resolution
 from simvp_climate.data.conventions import Canonical, canonicalize
 from simvp_climate.data.files import check_parent, write_atomically
 from simvp_climate.data.grid import LATITUDE_ATTRS, LONGITUDE_ATTRS, TOLERANCE, is_forecast
@@ -106,6 +106,7 @@ def to_cmip(
         for position, number in enumerate(members):
             dataset = _with_values(template, variable, values[:, position])
             paths.append(_write(dataset, variable, folder, layout, labels.of_member(number), run.attrs))
+    cells.attrs["history"] = "areas of the cells on a sphere by simvp_climate"
     areas = _with_values(cells, AREA, cell_areas(cells["lat_bnds"].values, cells["lon_bnds"].values))
     paths.append(_write(areas, AREA, folder, layout, labels.of_member(members[0]), run.attrs))
     if counts := [f"{count} of {variable.name}" for variable, (_, count) in months.items() if count]:
@@ -125,7 +126,7 @@ class _Labels:
     grid: str
     license: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         rules = {name: "[A-Za-z0-9-]+" for name in ("institution", "source", "experiment", "activity")}
         for name, rule in (rules | {"variant": r"r\d+i\d+p\d+f\d+", "grid": r"g[nr]\d*"}).items():
             value, example = getattr(self, name), {"variant": "r1i1p1f1", "grid": "gn"}.get(name, "My-Name-1")
@@ -197,9 +198,9 @@ def _cells(dataset: xr.Dataset, layout: str) -> xr.Dataset:
         raise ValueError(f"the run has 1 {short[0]}, but bounds of cells need several. Keep more of the grid")
     spacing = max(float(np.diff(values).max()) for values in axes.values())
     if layout == "aimip" and spacing > 2.8125 + TOLERANCE:
-        rule = f"is {spacing:g} degrees ({spacing * 111.2:.0f} km), but AIMIP-1 takes at most 500 km and is evaluated"
-        fix = "Train on a finer grid, or use layout='cmip6'"
-        raise ValueError(f"the spacing of the grid {rule} at 2.8125 degrees or finer. {fix}")
+        size = f"{spacing:g} degrees ({np.deg2rad(spacing) * EARTH_RADIUS / 1000:.0f} km)"
+        rule = "AIMIP-1 takes at most 500 km and is evaluated at 2.8125 degrees or finer"
+        raise ValueError(f"the grid has {size}, but {rule}. Train on a finer grid, or use layout='cmip6'")
     south, north = row_edges(axes["lat"])
     west, east = column_edges(axes["lon"])
     turns = np.round((axes["lon"] - (west + east) / 2) / 360) * 360
@@ -259,10 +260,10 @@ def _write(
         folder = folder.joinpath(labels.institution, *parts[2:5], variable.table, variable.name, labels.grid, version)
         folder.mkdir(parents=True, exist_ok=True)
     resolution = nominal_resolution(dataset["lat_bnds"].values, dataset["lon_bnds"].values)
-    kept = {key: value for key, value in attrs.items() if isinstance(value, str | int | float)}
-    kept["source"] = str(attrs.get("source", labels.source))
-    history = "\n".join(text for text in (attrs.get("history"), dataset.attrs.get("history")) if text)
-    attributes = {**kept, **labels.attributes(variable, resolution), "history": history}
+    # netCDF-4 classic has no 64-bit integers
+    kept = {str(key): value if isinstance(value, str | float) else str(value) for key, value in attrs.items()}
+    history = "\n".join(part["history"] for part in (kept, dataset.attrs) if "history" in part)
+    attributes = {"source": labels.source} | kept | labels.attributes(variable, resolution) | {"history": history}
     path = folder / f"{'_'.join(parts)}.nc"
     write = dataset.assign_attrs(attributes).to_netcdf
     write_atomically(path, lambda unfinished: write(unfinished, engine="netcdf4", format="NETCDF4_CLASSIC"))

@@ -157,9 +157,14 @@ def _conversion(
 ) -> tuple[float, float, np.ndarray, str | None, Periods]:
     """Return the last five fields of `Field`; ValueError if the units or the cell methods do not fit."""
     units, method, seconds = attrs.get("units"), time_method(attrs), np.ones(len(periods.begin))
-    extreme = _daily_extreme(name, variable, attrs, periods.length)
-    if method not in (None, "mean", "point", extreme, "sum" if variable.name == "pr" else None, *_stated(attrs)):
+    extreme = {"tasmax": "maximum", "tasmin": "minimum"}.get(variable.name)
+    if method not in (None, "mean", "point", extreme, "sum" if variable.name == "pr" else None):
         raise ValueError(f"{name!r} is a {method} over time, but {variable.name} is a mean. skip=[{name!r}]")
+    if "within days" in str(attrs.get("cell_methods")):  # already the mean of daily extremes
+        extreme = None
+    if extreme is not None and (periods.length > _DAY or _DAY % periods.length):
+        message = f"{name!r} is a {extreme} over {periods.length}, but {variable.name} is the mean of daily ones"
+        raise ValueError(f'{message}. Make the run with outputs="1D", or leave it out, skip=[{name!r}]')
     known_as = {"zg": "z", "pr": "tp"}.get(variable.name, name)
     factors = None if units is None else conversion(known_as, units, variable.units)
     if variable.name == "pr" and factors is not None and accumulation is not None:
@@ -172,22 +177,6 @@ def _conversion(
         message = f"{name!r} has the units {units!r}, which do not convert to {variable.units!r} of {variable.name}"
         raise ValueError(f'{message}. Correct them: run["{name}"].attrs["units"] = "{variable.units}"')
     return *factors, seconds, extreme, periods
-
-
-def _stated(attrs: dict) -> list[str]:
-    """Return the method of a mean over daily extremes, which is in files of CMIP6 already."""
-    return [str(time_method(attrs))] if "within days" in str(attrs.get("cell_methods")) else []
-
-
-def _daily_extreme(name: str, variable: CmipVariable, attrs: dict, length: pd.Timedelta) -> str | None:
-    """Return "maximum" or "minimum" where the monthly mean is that of daily extremes; ValueError if it cannot be."""
-    extreme = {"tasmax": "maximum", "tasmin": "minimum"}.get(variable.name)
-    if extreme is None or _stated(attrs):
-        return None
-    if length > _DAY or _DAY % length:
-        message = f"{name!r} is a {extreme} over {length}, but {variable.name} is the monthly mean of daily ones"
-        raise ValueError(f'{message}. Make the run with outputs="1D", or leave it out, skip=[{name!r}]')
-    return extreme
 
 
 def _seconds(name: str, method: str | None, periods: Periods, accumulation: str | None) -> np.ndarray:
