@@ -35,7 +35,7 @@ _COORDINATES = {
 def to_cmip(
     run: xr.Dataset, folder: str | os.PathLike, *, institution: str, source: str = "simvp-climate",
     experiment: str | None = None, activity: str | None = None, variant: str = "r1i1p1f1", grid: str = "gn",
-    license: str = "not stated", accumulation: str | None = None, rename: Mapping[str, str] | None = None,
+    license: str | None = None, accumulation: str | None = None, rename: Mapping[str, str] | None = None,
     skip: Iterable[str] = (), layout: Literal["cmip6", "aimip"] = "cmip6",
 ) -> list[Path]:  # fmt: skip
     """Write monthly means of a run as NetCDF files of CMIP6, one per variable and member, and return their paths.
@@ -61,7 +61,7 @@ def to_cmip(
     grid
         "gn" for the native grid, "gr" for a regridded run.
     license
-        For example "CC BY 4.0", which AIMIP asks for.
+        For example "CC BY 4.0", which AIMIP asks for; by default that in the attributes of the run.
     accumulation
         The time over which an amount `tp` accumulates, such as "6h". Required for means; for states it is their step,
         for `tp6h` and `tp24h` their own, for sums over periods ("time: sum") the period.
@@ -87,6 +87,7 @@ def to_cmip(
     if layout not in ("cmip6", "aimip"):
         raise ValueError(f"layout={layout!r} must be 'cmip6' or 'aimip'")
     project = ("free-run", "CMIP") if layout == "cmip6" else ("aimip", "AIMIP")
+    license = license or str(run.attrs.get("license", "not stated"))
     labels = _Labels(institution, source, experiment or project[0], activity or project[1], variant, grid, license)
     canonical = _read_run(run, rename or {}, skip)
     cells = _cells(canonical.dataset, layout)

@@ -13,6 +13,7 @@ from simvp_climate.data.conventions import Canonical, check_numbers
 from simvp_climate.data.variables import conversion, lookup
 from simvp_climate.data.windows import check_times, parse_step, shift
 
+_READ_BYTES = 2**28  # at a time
 _DAY, _SHORTEST_MONTH = pd.Timedelta("1D"), pd.Timedelta("28D")
 
 
@@ -196,10 +197,15 @@ def _seconds(name: str, method: str | None, periods: Periods, accumulation: str 
 
 
 def monthly_means(field: Field, months: Iterable[slice], member: str | None) -> np.ndarray:
-    """Return means in float32, dims (month, member, level, latitude, longitude), reading one month at a time."""
+    """Return means in float32, dims (month, member, level, latitude, longitude), reading several months at a time."""
     dims, means = ["time", member or "member", "level", "latitude", "longitude"], []
-    for positions in months:
-        month = field.array.isel(time=positions).load()
+    months = list(months)
+    batch = max(1, _READ_BYTES * len(months) // field.array.nbytes)
+    for count, positions in enumerate(months):
+        if count % batch == 0:
+            first, last = positions.start, months[min(count + batch, len(months)) - 1].stop
+            block = field.array.isel(time=slice(first, last)).load()
+        month = block.isel(time=slice(positions.start - first, positions.stop - first))
         values = month.expand_dims([dim for dim in dims if dim not in month.dims]).transpose(*dims).values
         if field.extreme is not None:
             days = values.reshape(-1, _DAY // field.periods.length, *values.shape[1:])
