@@ -175,6 +175,8 @@ def _read_run(run: xr.Dataset, new_names: Mapping[str, str], skip: Iterable[str]
         if missing := [name for name in names if name not in run.data_vars]:
             raise ValueError(f"{argument} names {missing[0]!r}, but the run has {list(run.data_vars)}")
     run = run.drop_vars(skip).rename({old: new for old, new in new_names.items() if old not in skip})
+    bounds = {each.attrs.get("bounds", each.encoding.get("bounds")) for each in run.coords.values()}
+    run = run.set_coords(bounds & set(run.data_vars))  # xarray opens them as variables
     if is_forecast(run):
         fix = "Select an initialization: sc.io.to_valid_time(forecast, init)"
         raise ValueError(f"this is a forecast, but a run along time is needed. {fix}")

@@ -439,8 +439,13 @@ class TestClients:
             factor = 9.80665 if asked == "z500" else 1
             wanted = expected[asked].sel(latitude=ds.latitude, longitude=(ds.longitude + 180) % 360 - 180)
             np.testing.assert_allclose(ds[asked] * factor, wanted, rtol=1e-5)
-        again = sc.io.to_cmip(sc.open_dataset(path), tmp_path, institution="Example")
-        np.testing.assert_array_equal(xr.load_dataset(again[0]).zg, xr.load_dataset(path).zg)
+
+    @pytest.mark.parametrize("name", ["tas", "tasmax", "zg", "pr", "tos", "siconca"])
+    def test_files_are_runs_too(self, paths, tmp_path, name):
+        (path,) = [path for path in paths if path.name.startswith(f"{name}_") and "_r1" in path.name]
+        for ds in (xr.load_dataset(path), sc.open_dataset(path)):
+            again = sc.io.to_cmip(ds, tmp_path, institution="Example")
+            np.testing.assert_array_equal(xr.load_dataset(again[0])[name], xr.load_dataset(path)[name])
 
     def test_the_compliance_checker_has_no_objection(self, paths, tmp_path):
         pytest.importorskip("compliance_checker")
