@@ -49,8 +49,8 @@ def to_cmip(
     ----------
     run
         Along `time` (and `number` for members), on a regular latitude-longitude grid: states at equal steps, or means
-        over periods of at most a month with `time_bnds`. Analyses have this form too. Sub-daily amounts without
-        bounds end at their time; all else begins there.
+        over periods of at most a month with `time_bnds`. Analyses have this form too. As in `metrics.time_mean`, a
+        month of states with steps below a day holds those after its beginning, up to its end.
     folder
         Created if missing, unlike its parent. Files of the same name are replaced.
     institution, source, experiment, activity
@@ -91,18 +91,18 @@ def to_cmip(
     labels = _Labels(institution, source, experiment or project[0], activity or project[1], variant, grid, license)
     canonical = _read_run(run, rename or {}, skip)
     cells = _cells(canonical.dataset, layout)
-    fields = find_fields(canonical, find_periods(canonical.original, str(canonical.axes.time)), accumulation, layout)
-    months = {variable: whole_months(parts[0].periods) for variable, parts in fields.items()}
+    periods = find_periods(canonical.original, str(canonical.axes.time))
+    fields = find_fields(canonical, periods, accumulation, layout)
+    months, incomplete = whole_months(periods)
     folder = check_parent(folder)
     folder.mkdir(exist_ok=True)
     paths, members = [], _realizations(canonical)
     for variable, parts in fields.items():
-        whole, incomplete = months[variable]
         levels = np.concatenate([part.levels for part in parts])
         order = np.argsort(-levels)
-        means = [monthly_means(part, whole.values(), canonical.member) for part in parts]
+        means = [monthly_means(part, list(months.values()), periods.length, canonical.member) for part in parts]
         values = np.concatenate(means, axis=2)[:, :, order]
-        template = _template(cells, variable, levels[order], list(whole), type(parts[0].periods.begin))
+        template = _template(cells, variable, levels[order], list(months), type(periods.begin))
         template.attrs["history"] = f"monthly means by simvp_climate; {incomplete} incomplete months are left out"
         for position, number in enumerate(members):
             dataset = _with_values(template, variable, values[:, position])
@@ -110,8 +110,8 @@ def to_cmip(
     cells.attrs["history"] = "areas of the cells on a sphere by simvp_climate"
     areas = _with_values(cells, AREA, cell_areas(cells["lat_bnds"].values, cells["lon_bnds"].values))
     paths.append(_write(areas, AREA, folder, layout, labels.of_member(members[0]), run.attrs))
-    if counts := [f"{count} of {variable.name}" for variable, (_, count) in months.items() if count]:
-        warnings.warn(f"incomplete months are left out: {', '.join(counts)}", stacklevel=2)
+    if incomplete:
+        warnings.warn(f"{incomplete} incomplete months are left out", stacklevel=2)
     return paths
 
 

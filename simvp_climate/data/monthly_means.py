@@ -1,7 +1,6 @@
 """Monthly means of a run in the units of CMIP6: its periods, complete months, and the fields of each variable."""
 
 import warnings
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -39,11 +38,13 @@ class Field(NamedTuple):
     offset: float
     seconds: np.ndarray  # by which the values of each period are divided
     extreme: str | None  # "maximum" or "minimum" over each day
-    periods: Periods
 
 
 def find_periods(run: xr.Dataset, time: str) -> Periods:
-    """Return the periods of a run by its bounds, or else from each time on, over the step of the times."""
+    """Return the periods of a run by its bounds, or else by the step of the times.
+
+    As in `metrics.time_mean`, a value of steps below a day stands for the step before it, others for their dates.
+    """
     times = run.indexes[time]
     check_times(times, "the run", time)
     bounds = run[time].attrs.get("bounds", run[time].encoding.get("bounds", "time_bnds"))
@@ -58,7 +59,7 @@ def find_periods(run: xr.Dataset, time: str) -> Periods:
     if step >= _SHORTEST_MONTH:
         begin = first_days(times)
         return Periods(begin, shift(begin, "1MS", 1), False)
-    begin = times.floor("D") if step >= _DAY else times
+    begin = times.floor("D") if step >= _DAY else times - step
     return Periods(begin, begin + step, False)
 
 
@@ -93,15 +94,18 @@ def find_fields(
 ) -> dict[CmipVariable, list[Field]]:
     """Return the fields of each variable of CMIP6: several if its levels are separate variables of the run."""
     fields: dict[CmipVariable, list[Field]] = {}
-    for name, array in canonical.dataset.data_vars.items():
-        known = find_cmip_variable(str(name), array.attrs, layout)
-        if known is None:
-            method = f" ({array.attrs['cell_methods']})" if "cell_methods" in array.attrs else ""
-            fix = f"Name it, rename={{{name!r}: 'tas'}}, or leave it out, skip=[{name!r}]"
-            raise ValueError(f"{name!r}{method} is no monthly variable of CMIP6 that is known here. {fix}")
-        variable, levels = known[0], _levels(canonical, str(name), *known)
-        field = Field(str(name), array, levels, *_conversion(str(name), variable, array.attrs, periods, accumulation))
-        fields.setdefault(variable, []).append(field)
+    arrays = {str(name): array for name, array in canonical.dataset.data_vars.items()}
+    known = {name: find_cmip_variable(name, array.attrs, layout) for name, array in arrays.items()}
+    if unknown := [name for name, meaning in known.items() if meaning is None]:
+        methods = arrays[unknown[0]].attrs.get("cell_methods")
+        message = (
+            f"{unknown[0]!r}{f' ({methods})' if methods else ''} is no monthly variable of CMIP6 that is known here"
+        )
+        raise ValueError(f"{message}. Name it, rename={{{unknown[0]!r}: 'tas'}}, or leave all such out, skip={unknown}")
+    for name, (variable, level) in known.items():
+        levels = _levels(canonical, name, variable, level)
+        settings = _conversion(name, variable, arrays[name].attrs, periods, accumulation)
+        fields.setdefault(variable, []).append(Field(name, arrays[name], levels, *settings))
     if accumulation is not None and not any(variable.name == "pr" for variable in fields):
         raise _useless(accumulation, "the run has no amount of precipitation")
     for variable, parts in fields.items():
@@ -155,8 +159,8 @@ def _on_aimip_levels(variable: CmipVariable, parts: list[Field]) -> list[Field]:
 
 def _conversion(
     name: str, variable: CmipVariable, attrs: dict, periods: Periods, accumulation: str | None
-) -> tuple[float, float, np.ndarray, str | None, Periods]:
-    """Return the last five fields of `Field`; ValueError if the units or the cell methods do not fit."""
+) -> tuple[float, float, np.ndarray, str | None]:
+    """Return factor, offset, seconds and extreme of `Field`; ValueError if the units or the cell methods do not fit."""
     units, method, seconds = attrs.get("units"), time_method(attrs), np.ones(len(periods.begin))
     extreme = {"tasmax": "maximum", "tasmin": "minimum"}.get(variable.name)
     if method not in (None, "mean", "point", extreme, "sum" if variable.name == "pr" else None):
@@ -172,12 +176,10 @@ def _conversion(
         raise _useless(accumulation, f"{name!r} is a flux in {units!r}")
     if variable.name == "pr" and factors is None and units is not None:
         factors, seconds = conversion(known_as, units, "kg m-2"), _seconds(name, method, periods, accumulation)
-        if not periods.are_stated and periods.length < _DAY:  # amounts until each time
-            periods = Periods(periods.begin - periods.length, periods.begin, False)
     if factors is None:
         message = f"{name!r} has the units {units!r}, which do not convert to {variable.units!r} of {variable.name}"
         raise ValueError(f'{message}. Correct them: run["{name}"].attrs["units"] = "{variable.units}"')
-    return *factors, seconds, extreme, periods
+    return *factors, seconds, extreme
 
 
 def _seconds(name: str, method: str | None, periods: Periods, accumulation: str | None) -> np.ndarray:
@@ -196,10 +198,9 @@ def _seconds(name: str, method: str | None, periods: Periods, accumulation: str 
     return (periods.end - periods.begin).total_seconds().to_numpy()
 
 
-def monthly_means(field: Field, months: Iterable[slice], member: str | None) -> np.ndarray:
+def monthly_means(field: Field, months: list[slice], length: pd.Timedelta, member: str | None) -> np.ndarray:
     """Return means in float32, dims (month, member, level, latitude, longitude), reading several months at a time."""
     dims, means = ["time", member or "member", "level", "latitude", "longitude"], []
-    months = list(months)
     batch = max(1, _READ_BYTES * len(months) // field.array.nbytes)
     for count, positions in enumerate(months):
         if count % batch == 0:
@@ -208,7 +209,7 @@ def monthly_means(field: Field, months: Iterable[slice], member: str | None) -> 
         month = block.isel(time=slice(positions.start - first, positions.stop - first))
         values = month.expand_dims([dim for dim in dims if dim not in month.dims]).transpose(*dims).values
         if field.extreme is not None:
-            days = values.reshape(-1, _DAY // field.periods.length, *values.shape[1:])
+            days = values.reshape(-1, _DAY // length, *values.shape[1:])
             values = days.max(1) if field.extreme == "maximum" else days.min(1)
         mean = values.mean(0, dtype=np.float64) / field.seconds[positions.start]
         means.append((field.factor * mean + field.offset).astype(np.float32))

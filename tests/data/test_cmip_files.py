@@ -119,6 +119,14 @@ class TestMeans:
         tas = written(run_of({"t2m": "K"}, dates), tmp_path)[0]["tas"]
         np.testing.assert_allclose(tas.tas[0, 0, 0] - pattern()[-1, 3], 15, atol=1e-6)
 
+    def test_months_of_states_hold_those_after_their_beginning_up_to_their_end(self, tmp_path):
+        dates = {"start": "2001-01-01", "periods": 31 * 4 + 1, "freq": "6h"}
+        run = run_of({"t2m": "K"}, dates, values=np.arange(125))
+        tas = written(run.isel(time=slice(1, None)), tmp_path)[0]["tas"].tas
+        np.testing.assert_allclose(tas[:, 0, 0] - pattern()[-1, 3], [np.arange(1, 125).mean()], rtol=1e-6)
+        expected = sc.metrics.time_mean(run, "1MS").t2m.sel(time="2001-01")
+        np.testing.assert_allclose(tas.values[0, ::-1], np.roll(expected[0], -3, axis=1), rtol=1e-6)
+
     def test_monthly_means_stay(self, tmp_path):
         run = run_of({"t2m": "K"}, {"start": "2001-01-01", "periods": 3, "freq": "MS"}, values=[1, 2, 3], method="mean")
         tas = written(run, tmp_path)[0]["tas"]
@@ -130,14 +138,14 @@ class TestMeans:
 
     def test_incomplete_months_are_counted(self, tmp_path):
         run = run_of({"t2m": "K"}, {"start": "2001-01-02", "periods": 100, "freq": "1D"})
-        with pytest.warns(UserWarning, match="incomplete months are left out: 2 of tas"):
+        with pytest.warns(UserWarning, match="^2 incomplete months are left out"):
             files, paths = written(run, tmp_path)
         assert paths[0].name.endswith("_200102-200103.nc")
         assert "2 incomplete months are left out" in files["tas"].attrs["history"]
 
     def test_a_gap_makes_a_month_incomplete(self, tmp_path):
         run = run_of({"t2m": "K"}).drop_isel(time=40)
-        with pytest.warns(UserWarning, match="1 of tas"):
+        with pytest.warns(UserWarning, match="^1 incomplete months"):
             assert written(run, tmp_path)[1][0].name.endswith("_200101-200101.nc")
 
     @pytest.mark.parametrize("freq", ["7D", "3MS"])
@@ -196,7 +204,7 @@ class TestUnits:
         dates = {"start": "2001-01-01", "periods": 31 * 4 + 1, "freq": "6h"}
         run = constant("tp", 1e-3, "m", dates)
         run["tp"][0] = 99  # falls before January
-        with pytest.warns(UserWarning, match="incomplete months are left out: 1 of pr"):
+        with pytest.warns(UserWarning, match="^1 incomplete months"):
             assert mean_of(run, tmp_path, "pr") == pytest.approx(1 / 21600)
         daily = with_bounds(constant("tp", 1, "mm", method="mean"))
         assert mean_of(daily, tmp_path, "pr", accumulation="6h") == pytest.approx(1 / 21600)
@@ -307,7 +315,9 @@ class TestNames:
     def test_unknown_variables_are_renamed_or_skipped(self, tmp_path):
         run = run_of({"t2m": "K"}).assign(air=run_of({"t2m": "K"}).t2m + 1, fog=run_of({"t2m": "K"}).t2m)
         run["air"].attrs = {"units": "K"}
-        with pytest.raises(ValueError, match=r"'air' is no monthly variable.*rename=\{'air': 'tas'\}.*skip=\['air'\]"):
+        with pytest.raises(
+            ValueError, match=r"'air' is no monthly variable.*rename=\{'air': 'tas'\}.*skip=\['air', 'fog'\]"
+        ):
             written(run, tmp_path)
         files, _ = written(run, tmp_path, rename={"air": "ts"}, skip=["fog"])
         np.testing.assert_allclose(files["ts"].ts, files["tas"].tas + 1, rtol=1e-6)
