@@ -304,6 +304,18 @@ def test_the_files_of_the_guide(tmp_path, monkeypatch):
     xr.testing.assert_equal(xr.load_dataset("forecast.nc", decode_timedelta=True), forecast)
 
 
+def test_the_cmip_files_of_the_guide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = sc.open_sample().sel(time=slice("2001-01", "2001-12")).coarsen(time=4).mean()
+    names = {"sc": sc, "run": run}
+    exec(code_block("climate.md", '"cmip"'), names)
+    assert names["paths"][0].name == re.search(r"name  # (.*)", code_block("climate.md", '"cmip"'))[1]
+    grid = {"latitude": np.arange(-88.59375, 90, 2.8125), "longitude": np.arange(0, 360, 2.8125)}
+    fine = run[["t2m"]].sel(time="2001-01").interp(grid, kwargs={"fill_value": "extrapolate"})
+    exec(code_block("climate.md", '"aimip"'), {"sc": sc, "fine_run": fine})
+    assert len(list(Path("aimip").rglob("tas_Amon_SimVP-1_aimip_r1i1p1f1_gn_200101-200101.nc"))) == 1
+
+
 def test_the_means_of_the_guide():
     times = pd.date_range("2001", periods=500 * 4, freq="6h", unit="ns")
     values = 280 + np.random.default_rng(0).normal(size=(len(times), 4, 8))

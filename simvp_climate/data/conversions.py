@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from simvp_climate.data.climpred_layout import from_climpred, to_climpred
+from simvp_climate.data.cmip_files import to_cmip
 from simvp_climate.data.conventions import VALID_TIME_BOUNDS, orient
 from simvp_climate.data.files import check_parent, write_atomically
 from simvp_climate.data.grid import PRESSURE_ATTRS, find_axes
@@ -18,7 +19,7 @@ from simvp_climate.data.windows import find_valid_times
 
 __all__ = [
     "from_climpred", "from_valid_time", "save_valid_time", "short_names", "station_observations", "to_climpred",
-    "to_valid_time", "to_weatherbench2",
+    "to_cmip", "to_valid_time", "to_weatherbench2",
 ]  # fmt: skip
 # scalar coordinates of single variables are called by these names and a number, such as pressure_500
 _VERTICAL_ATTRS = {

@@ -119,7 +119,7 @@ def _portable_attrs(attrs: dict, *others: str) -> dict:
 
 def _overlap_of_rows(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """Return the share of each new row's area that lies in each old row, shape (old, new)."""
-    (old_south, old_north), (south, north) = _rows(old), _rows(new)
+    (old_south, old_north), (south, north) = row_edges(old), row_edges(new)
     if south.min() < old_south.min() - TOLERANCE or north.max() > old_north.max() + TOLERANCE:
         _refuse_outside("latitude", (south.min(), north.max()), (old_south.min(), old_north.max()))
     old_south, old_north, south, north = (np.sin(np.deg2rad(edge)) for edge in (old_south, old_north, south, north))
@@ -129,7 +129,7 @@ def _overlap_of_rows(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 def _overlap_of_columns(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """Return the share of each new column that lies in each old column, shape (old, new), longitudes modulo 360."""
-    (old_west, old_east), (west, east) = _columns(old), _columns(new)
+    (old_west, old_east), (west, east) = column_edges(old), column_edges(new)
     shared = np.zeros((len(old), len(new)))
     for turn in (-720, -360, 0, 360, 720):
         overlap = np.minimum(old_east[:, None] + turn, east) - np.maximum(old_west[:, None] + turn, west)
@@ -140,7 +140,7 @@ def _overlap_of_columns(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     return shared / covered
 
 
-def _rows(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def row_edges(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the southern and northern edges of rows, in their order."""
     edges = latitude_edges(degrees)
     south, north = np.minimum(edges[:-1], edges[1:]), np.maximum(edges[:-1], edges[1:])
@@ -152,7 +152,7 @@ def _rows(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return south, north
 
 
-def _columns(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def column_edges(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the western and eastern edges of columns, in their order; those of a region are contiguous."""
     order = np.argsort(degrees % 360)
     ascending = (degrees % 360)[order]

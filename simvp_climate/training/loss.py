@@ -88,17 +88,18 @@ class Loss:
         With `members`, return the CRPS of that many forecasts, each with its own noise.
         """
         if not members:
-            return self.error(*self.forecast(network, batch, inits, leads))
-        forecast_BTCHW, truth_BTCHW = self.forecast(network, batch, inits, leads, members)
+            return self.error(*self.forecast(network, batch, inits, leads, input_noise=True))
+        forecast_BTCHW, truth_BTCHW = self.forecast(network, batch, inits, leads, members, input_noise=True)
         return self.crps(forecast_BTCHW.unflatten(0, (members, -1)), truth_BTCHW)
 
     def forecast(
-        self, network: nn.Module, batch: Batch, inits: pd.Index, leads: int, members: int = 0
+        self, network: nn.Module, batch: Batch, inits: pd.Index, leads: int, members: int = 0,
+        input_noise: bool = False,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Return normalized forecast and truth of `leads` steps, (B, T, C, H, W) each; `inits` are of all windows.
 
         The forecasts are those of all windows for the first member, then for the second. Without members, a network
-        with noise gets zeros.
+        with noise gets zeros. `input_noise`: whether the inputs get that of the configuration.
         """
         # copy whole windows: parts of pinned memory would first be gathered on the host, which waits for the GPU
         x_BTCHW = batch.states.to(self.device, non_blocking=True)
@@ -107,7 +108,7 @@ class Loss:
         f_BTFHW = add_prescribed(self.forcings(inits[batch.windows], leads), prescribed_BTCHW, self.history, leads)
         # the input channels come first
         input_BTCHW = x_BTCHW[:, : self.history, : len(self.roles.input_channels)]
-        if self.input_noise_CHW is not None and network.training:
+        if input_noise and self.input_noise_CHW is not None:
             input_BTCHW = input_BTCHW + self.input_noise_CHW * torch.randn_like(input_BTCHW)
         if members:
             input_BTCHW = input_BTCHW.repeat(members, 1, 1, 1, 1)
