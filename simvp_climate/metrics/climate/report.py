@@ -32,9 +32,9 @@ def climate_report(
     Parameters
     ----------
     run
-        Means over days or months on (time, [number,] [level,] latitude, longitude), with the bounds of `time`; states
-        at steps below a day are averaged to days. Without bounds, the label of a period is its beginning. The years
-        need not be those of the truth. Read in blocks, one pass for each variable.
+        Means over days or months on (time, [level,] latitude, longitude) and, of an ensemble, `number`, with the bounds
+        of `time`; states at steps below a day are averaged to days. Without bounds, the label of a period is its
+        beginning. The years need not be those of the truth. Read in blocks, one pass for each variable.
     truth
         The same variables at equal or shorter steps, averaged to periods like those of the run. States at steps below
         a day belong to the step that they end, as in `time_mean`. Minima and maxima of the run (`cell_methods`, names
@@ -56,29 +56,40 @@ def climate_report(
     the calendar months that both have. N is the number of years of the truth, L the smaller one of N and that of the
     run:
 
-    - `bias`, `bias_p`, `bias_significant`: run minus truth of the time mean; Student's t-test on annual means.
-    - `rmse`: the area-weighted RMSE of the time mean. `noise`: sqrt(mean of s^2 (1/L + 1/N)), s^2 the variance of the
-      annual means of the truth in each cell: the root mean square difference between all disjoint sets of true years,
-      for sets of L and N years. `rmse_ratio`: the median over blocks of L years of the run (and over members) of their
-      RMSE, divided by the noise; `rmse_ratio_min`, `rmse_ratio_max`: its range.
-    - `trend`, `trend_low`, `trend_high`: of the annual global mean, `global_mean(year)`, per decade, from three years
-      on, with a 95 % interval by Student's t with as many independent years as the autocorrelation of the residuals at
-      lag 1 leaves (Santer et al. 2000).
-    - `amplitude`, `peak_day`: the first harmonic of the year in the mean over latitude bands, and the day of the year
-      of its maximum; `amplitude_ratio`; `shift` in days, positive if the run is late. The last two are NaN where the
-      true amplitude is below 5 % of that in the band with the largest.
-    - `variance`: that of daily (or monthly) values around the mean and three harmonics of the year and the mean of each
-      year; `interannual_variance`: that of annual means, from three years on. Both are averages over blocks of L years
-      and over the band; `variance_ratio`, `interannual_variance_ratio`.
-    - `zonal_mean`; `spectrum`: the variance by zonal wavenumber, averaged over the area, and `spectrum_ratio`.
-    - `quantiles`: of all values, weighted by area, to 1/2000 of the range of the first true values.
-    - `return_levels`: the area mean of the values that annual maxima of daily values exceed every 2, 5 and 10 years,
-      empirical quantiles, where both series have as many years.
-    - `wet_day_frequency`: the share of days with at least 1 mm of precipitation.
-    - `eof_variance`, `eof_correlation`: of monthly anomalies, the explained variance of the leading three EOFs and the
-      absolute pattern correlation with those of the truth; `eof_correlation_truth` is that of the halves of the truth.
-    - `nino34`, `nao`, `sam` where the variable is the sea surface temperature, the pressure at sea level or the
-      geopotential at 500 hPa: `_std_ratio`, and `_autocorrelation` at a lag of a month.
+    `bias`, `bias_p`, `bias_significant`: run minus truth of the time mean; Student's t-test on annual means.
+
+    `rmse`: the area-weighted RMSE of the time mean. `noise`: sqrt(mean of s^2 (1/L + 1/N)), s^2 the variance of the
+    annual means of the truth in each cell: the root mean square difference between all disjoint sets of true years,
+    for sets of L and N years. `rmse_ratio`: the median over blocks of L years of the run (and over members) of
+    their RMSE, divided by the noise; `rmse_ratio_min`, `rmse_ratio_max`: its range.
+
+    `trend`, `trend_low`, `trend_high`: of the annual global mean, `global_mean(year)`, per decade, from three years
+    on, with a 95 % interval by Student's t with as many independent years as the autocorrelation of the residuals
+    at lag 1 leaves (Santer et al. 2000).
+
+    `amplitude`, `peak_day`: the first harmonic of the year in the mean over latitude bands, and the day of the year
+    of its maximum; `amplitude_ratio`; `shift` in days, positive if the run is late. The last two are NaN where the
+    true amplitude is below 5 % of that in the band with the largest.
+
+    `variance`: that of daily (or monthly) values around the mean and three harmonics of the year and the mean of
+    each year; `interannual_variance`: that of annual means, from three years on. Both are averages over blocks of L
+    years and over the band; `variance_ratio`, `interannual_variance_ratio`.
+
+    `zonal_mean`; `spectrum`: the variance by zonal wavenumber, averaged over the area, and `spectrum_ratio`.
+
+    `quantiles`: of all values, weighted by area, to 1/2000 of the range of the first true values.
+
+    `return_levels`: the area mean of the values that annual maxima of daily values exceed every 2, 5 and 10 years,
+    empirical quantiles, where both series have as many years.
+
+    `wet_day_frequency`: the share of days with at least 1 mm of precipitation.
+
+    `eof_variance`, `eof_correlation`: of monthly anomalies, the explained variance of the leading three EOFs and
+    the absolute pattern correlation with those of the truth; `eof_correlation_truth` is that of the halves of the
+    truth.
+
+    `nino34`, `nao`, `sam` where the variable is the sea surface temperature, the pressure at sea level or the
+    geopotential at 500 hPa: `_std_ratio`, and `_autocorrelation` at a lag of a month.
 
     The attribute `notes` says what is missing and why.
 
