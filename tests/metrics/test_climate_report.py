@@ -343,6 +343,8 @@ def test_indices_of_the_sea_surface_temperature():
 def test_errors_name_the_rule_and_the_fix(truth, known):
     with pytest.raises(ValueError, match=r"the run has \['t2m'\], the truth \['other'\]"):
         report(truth, truth.rename(t2m="other"))
+    with pytest.raises(ValueError, match="the dataset has no dimension with times"):
+        report(sc.baselines.persistence(truth, truth.time[:9], ["1D"]), truth)
     with pytest.raises(ValueError, match="alpha=0.7 must lie between 0 and 0.5"):
         report(truth, truth, alpha=0.7)
     with pytest.raises(ValueError, match="bands=50 must be a width that divides 180"):

@@ -11,6 +11,7 @@ from simvp_climate.data.conventions import canonicalize, variables_on_grid
 from simvp_climate.data.display_units import display_units
 from simvp_climate.data.grid import closes_longitude, find_member, latitude_weights
 from simvp_climate.data.variables import lookup
+from simvp_climate.metrics.baselines.climatologies import name_time
 from simvp_climate.metrics.climate.periods import Timeline, find_spans, period_of, select_states, timelines
 from simvp_climate.metrics.climate.sums import BINS, Grid, Method, read
 from simvp_climate.metrics.pairs import align, check_units
@@ -35,7 +36,8 @@ class Pair:
 
 def find_pairs(run: xr.Dataset, truth: xr.Dataset, notes: list[str]) -> list[Pair]:
     """Return the variables of the run that the truth has, or in whose values it has their minima or maxima."""
-    names = [name for name in variables_on_grid(run) if run[name].ndim > 2]
+    run, truth = name_time(run), name_time(truth)
+    names = [name for name in variables_on_grid(run) if "time" in run[name].dims]
     sources = {name: _source(name, run[name].attrs, truth) for name in names}
     if not any(sources.values()):
         raise ValueError(f"the run has {names}, the truth {list(truth.data_vars)}. Open both under the same names")
