@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
+from simvp_climate.data.windows import count_text
 from simvp_climate.metrics.climate.report import select, variables_of
 from simvp_climate.plot import style
 from simvp_climate.plot.colors import difference_scale
@@ -54,7 +55,9 @@ def climate_report(
     """
     name, level = _choose(report, variable, level)
     part = select(report, name, level)
-    part = part if "member" in part.dims else part.expand_dims(member=["all"])
+    if "member" not in part.dims:
+        of_run = {n: v.expand_dims(member=["all"]) for n, v in part.data_vars.items() if "_truth" not in str(n)}
+        part = part.assign(of_run)
     width = 12.0 if width is None else width
     drawings = [draw for needed, draw in _PANELS if any(str(other).endswith(needed) for other in part.data_vars)]
     columns = max(1, min(3, int(width / _LEAST_PANEL)))
@@ -104,13 +107,18 @@ def _title(report: xr.Dataset, name: str, level: float | None) -> str:
     attrs = report.attrs
     field = name if level is None else f"{name}, {style.coordinate_text(report, 'level', level)}"
     members = report.sizes.get("member", 1) - 1
-    ensemble = f", {members} members" if members > 0 else ""
-    spans = {
-        role: f"{attrs[f'{role}_start']!s:.10} to {attrs[f'{role}_end']!s:.10} ({attrs[f'{role}_years']} years"
-        for role in ("run", "truth") if f"{role}_start" in attrs
-    }  # fmt: skip
-    periods = f": {spans['run']}{ensemble}), truth {spans['truth']})" if len(spans) == 2 else ""
+    ensemble = f", {count_text(members, 'members')}" if members > 0 else ""
+    periods = ""
+    if "run_start" in attrs and "truth_start" in attrs:
+        run, truth = (_span_text(attrs, role) for role in ("run", "truth"))
+        periods = f": {run}{ensemble}), truth {truth})"
     return f"{field} of {attrs.get('system', 'the run')}{periods}"
+
+
+def _span_text(attrs: dict, role: str) -> str:
+    """Return the period of a series and the number of its years, with an open bracket."""
+    years = count_text(attrs[f"{role}_years"], "years")
+    return f"{attrs[f'{role}_start']!s:.10} to {attrs[f'{role}_end']!s:.10} ({years}"
 
 
 def _handles(part: xr.Dataset) -> list[Artist]:

@@ -94,6 +94,14 @@ def test_variances_and_spectra_are_those_of_the_noise(known):
     assert known.t2m_spectrum_truth.attrs["units"] == "(K)2"
 
 
+def test_the_range_of_true_years_is_around_the_truth_whatever_the_length_of_the_run(truth):
+    for years in (1, 2, 5):
+        result = report(climate(years, "2011", 2), truth)
+        for name in ("variance", "amplitude", "quantiles", "zonal_mean"):
+            low, value, high = (result[f"t2m_{name}_truth{end}"] for end in ("_min", "", "_max"))
+            assert ((low < value) & (value < high)).mean() > 0.95, name
+
+
 def test_spectra_are_those_of_variance_by_wavenumber(truth):
     year = truth.sel(time="2001").drop_vars("time_bnds")
     run = (year * 1.5).assign(t2m=(year.t2m * 1.5).assign_attrs(year.t2m.attrs))
@@ -369,3 +377,56 @@ def test_the_table_has_a_row_for_each_variable(known):
     assert row["amplitude_ratio_min"] <= 1.1 <= row["amplitude_ratio_max"] + 0.02
     assert 1.3 < row["variance_ratio_min"] < row["variance_ratio_max"] < 1.6
     np.testing.assert_allclose(row["rmse_ratio"], known.t2m_rmse_ratio)
+
+
+def states(days=731):
+    """Return 6-hourly white noise from 2001-01-01 06 UTC."""
+    times = pd.date_range("2001-01-01T06", periods=4 * days, freq="6h", unit="ns")
+    values = 280 + np.random.default_rng(1).normal(size=(len(times), 12, 16))
+    coords = {"time": times, "latitude": LATITUDE, "longitude": LONGITUDE}
+    return xr.Dataset({"t2m": (tuple(coords), values, {"units": "K"})}, coords)
+
+
+def test_means_over_several_days():
+    truth = states()
+    run = sc.metrics.time_mean(truth, "5D").isel(time=slice(None, None, 20))
+    assert run.sizes["time"] == 146 and run.time_bnds.values[0].astype("M8[h]").astype(str).tolist() == [
+        "2001-01-01T00", "2001-01-06T00",
+    ]  # fmt: skip
+    result = report(run, truth)
+    np.testing.assert_allclose(result.t2m_bias, 0, atol=1e-10)
+    np.testing.assert_allclose(result.t2m_variance_ratio, 1)
+    assert result.attrs["run_years"] == 2 and result.attrs["run_end"] == "2003-01-01T00:00:00"
+    long = sc.metrics.time_mean(truth, "15D").isel(time=slice(None, None, 60))
+    with pytest.raises(ValueError, match="periods of the run are 15 days 00:00:00, but must be months or at most 10"):
+        report(long, truth)
+
+
+def test_states_of_one_hour_are_compared_with_those_of_that_hour():
+    truth = states()
+    truth["t2m"] = truth.t2m + (5 * (truth.time.dt.hour == 12)).astype(float)
+    truth["t2m"].attrs = {"units": "K"}
+    run = truth.isel(time=truth.time.dt.hour == 12)
+    run["t2m"].attrs["cell_methods"] = "time: point"
+    np.testing.assert_allclose(report(run, truth).t2m_bias, 0, atol=1e-10)
+    # as means they would be compared with the means of days
+    run["t2m"].attrs["cell_methods"] = "time: mean"
+    np.testing.assert_allclose(report(run, truth).t2m_bias.mean(), 3.75, atol=0.05)
+
+
+def test_days_that_begin_at_noon():
+    truth = states()
+    days = sc.metrics.time_mean(truth, "1D")
+    noon = days.isel(time=days.time.dt.hour == 12)
+    result = report(noon, truth)
+    # the last noon of the year is in the truth too
+    np.testing.assert_allclose(result.t2m_bias, 0, atol=1e-10)
+    np.testing.assert_allclose(result.t2m_shift, 0, atol=1e-6)
+
+
+def test_a_calendar_of_360_days():
+    run = climate(3, "2011", 5, bias=1.0).drop_vars("time_bnds").convert_calendar("360_day", align_on="year")
+    result = report(sc.metrics.time_mean(run, "1MS"), climate(3))
+    np.testing.assert_allclose(result.t2m_amplitude_ratio, 1, atol=0.03)
+    np.testing.assert_allclose(result.t2m_shift, 0, atol=3)
+    assert result.attrs["run_end"].startswith("2014-01-01")

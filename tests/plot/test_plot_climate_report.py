@@ -74,6 +74,17 @@ def test_panels_show_the_numbers_of_the_report(report):
     assert legend == ["run", "members", "truth", "single years of the truth", "variance of annual means"]
 
 
+def test_a_run_without_members():
+    single = climate_report(monthly(1, "2011", 1), monthly(2, "2001", 0))
+    figure = plot.climate_report(single, variable="t2m", width=7)
+    check_layout(figure)
+    assert "2012-01-01 (1 year), truth" in figure.get_suptitle().replace("\n", " ")
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["run", "truth", "single years of the truth"]
+    panel = next(axes for axes in figure.axes if axes.get_title() == "Annual global mean")
+    np.testing.assert_allclose(panel.lines[0].get_ydata(), single.t2m_global_mean_truth)
+
+
 def test_panels_without_data_are_left_out(report):
     names = ("bias", "bias_significant", "rmse", "zonal_mean", "zonal_mean_truth")
     part = report[[f"t2m_{name}" for name in names]].sel(member="all", drop=True)
