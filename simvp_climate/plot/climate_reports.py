@@ -139,7 +139,6 @@ def _draw_map(panel: Axes, part: xr.Dataset, name: str, size: float, width: floa
     bias = part["bias"].isel(member=0).rename(name)
     figure, _ = create_maps(bias, (1, 1), 1, None, width, size, [panel])
     scale = difference_scale(bias)
-    panel.set_anchor("N")
     draw_cells(panel, bias, scale)
     significant = part["bias_significant"].isel(member=0)
     draw_dots(panel, significant, 0.12 * size)
@@ -149,6 +148,7 @@ def _draw_map(panel: Axes, part: xr.Dataset, name: str, size: float, width: floa
         text += f", {float(part['rmse_ratio'][0]):.2g} times the sampling noise"
     panel.set_title(wrap(text, 0.85 * width, size), fontsize=size)
     add_color_bar(figure, scale, [panel], style.with_units("Run minus truth", bias), [bias], size, 1, width)
+    panel.set_anchor("C")  # the color bar moves it to the bottom of its place
 
 
 def _draw_ranges(panel: Axes, part: xr.Dataset, name: str, x: np.ndarray, offset: xr.DataArray | float = 0.0) -> None:
