@@ -430,3 +430,10 @@ def test_a_calendar_of_360_days():
     np.testing.assert_allclose(result.t2m_amplitude_ratio, 1, atol=0.03)
     np.testing.assert_allclose(result.t2m_shift, 0, atol=3)
     assert result.attrs["run_end"].startswith("2014-01-01")
+
+
+def test_without_xeofs_a_note_says_what_is_missing(truth, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = report(months(truth), truth, eofs=True)
+    assert "no EOFs: xeofs is not installed" in result.notes
+    assert not [name for name in result.data_vars if "eof" in str(name)]
