@@ -330,6 +330,21 @@ def test_the_means_of_the_guide():
     assert [str(time)[:7] for time in names["months"].time.values] == ["2002-01", "2002-02", "2002-03", "2002-04"]
 
 
+def test_the_climate_report_of_the_guide():
+    times = pd.date_range("2001", periods=4 * 365 + 1, freq="1D", unit="ns")
+    values = np.random.default_rng(0).normal(280, 1, (3, len(times), 6, 12))
+    grid = {"latitude": np.arange(-75, 90, 30.0), "longitude": np.arange(0, 360, 30.0)}
+    dims = ("number", "time", "latitude", "longitude")
+    both = xr.Dataset({"t2m": (dims, values, {"units": "K"})}, {"number": [0, 1, 2], "time": times, **grid})
+    both = both.transpose("time", ...)
+    names = {"sc": sc, "run": both.isel(number=slice(0, 2)), "truth": both.isel(number=2, drop=True)}
+    text = (ROOT / "docs" / "climate.md").read_text().split("## Report")[1].split("\n## ")[0]
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, names)
+    assert names["report"].member.values.tolist() == ["all", "0", "1"]
+    assert names["of_months"].band.size == 3 and abs(float(names["of_months"].t2m_bias.mean())) < 0.02
+
+
 def test_the_indices_of_the_guide():
     times = pd.date_range("2001", periods=400, freq="1D", unit="ns")
     latitude, longitude = np.arange(-87.5, 90, 5), np.arange(0, 360, 10.0)

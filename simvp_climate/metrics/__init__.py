@@ -8,6 +8,7 @@ from simvp_climate.metrics.categorical.probabilities import brier_decomposition,
 from simvp_climate.metrics.categorical.seeps import seeps, seeps_climatology
 from simvp_climate.metrics.categorical.terciles import tercile_rpss
 from simvp_climate.metrics.categorical.thresholds import brier, event_frequency, frequency_bias
+from simvp_climate.metrics.climate.report import climate_report, climate_table
 from simvp_climate.metrics.deterministic import (
     acc,
     activity,
@@ -28,12 +29,12 @@ from simvp_climate.metrics.spectral import drift, effective_resolution, variance
 from simvp_climate.metrics.time_means import time_mean
 
 __all__ = [
-    "acc", "activity", "bias", "brier", "brier_decomposition", "crps", "drift", "effective_resolution",
-    "energy_score", "event_frequency", "fit_ao", "fit_nao", "fit_nino34", "fit_pna", "fit_sam", "frequency_bias",
-    "grid_noise", "latitude_weights", "mae", "published", "rank_histogram", "reliability", "rmse", "roc",
-    "roc_area", "score_by_init", "seeps", "seeps_climatology", "skilful_to", "skill_map", "small_scale_variance",
-    "spread", "spread_skill_ratio", "tercile_rpss", "time_mean", "variance_by_wavenumber", "wind_vector_rmse",
-    "zonal_spectrum",
+    "acc", "activity", "bias", "brier", "brier_decomposition", "climate_report", "climate_table", "crps", "drift",
+    "effective_resolution", "energy_score", "event_frequency", "fit_ao", "fit_nao", "fit_nino34", "fit_pna",
+    "fit_sam", "frequency_bias", "grid_noise", "latitude_weights", "mae", "published", "rank_histogram",
+    "reliability", "rmse", "roc", "roc_area", "score_by_init", "seeps", "seeps_climatology", "skilful_to",
+    "skill_map", "small_scale_variance", "spread", "spread_skill_ratio", "tercile_rpss", "time_mean",
+    "variance_by_wavenumber", "wind_vector_rmse", "zonal_spectrum",
 ]  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def skill_map(
         with np.errstate(invalid="ignore", divide="ignore"):
             skill = 1 - squared_error / np.where(reference > 0, reference, np.nan)
             p = differences.p_values()
-        significant = np.stack([_discoveries(p_of_lead, false_discovery_rate) for p_of_lead in p])
+        significant = np.stack([discoveries(p_of_lead, false_discovery_rate) for p_of_lead in p])
         dims = ("lead_time", *_cell_dims(pairs, name))
         result[name] = (dims, skill, {"units": "1", "long_name": f"skill of {name}, 1 - MSE / MSE of the baseline"})
         result[f"{name}_p"] = (dims, p, {"units": "1", "long_name": f"p-value of the difference of {name}"})
@@ -169,7 +169,7 @@ class _BlockMeans:
         return np.where(self.count > 1, 2 * stdtr(freedom, -t), np.nan)
 
 
-def _discoveries(p: np.ndarray, rate: float) -> np.ndarray:
+def discoveries(p: np.ndarray, rate: float) -> np.ndarray:
     """Return the rejected hypotheses (Benjamini and Hochberg 1995) among those with a p-value."""
     # of the n p-values in ascending order, the first k, with the largest k for which p_(k) <= k * rate / n
     ascending = np.sort(p[np.isfinite(p)])

@@ -37,7 +37,7 @@ def zonal_spectrum(dataset: xr.Dataset) -> xr.Dataset:
 
     def spectrum(field: xr.DataArray) -> xr.DataArray:
         power = xr.apply_ufunc(
-            _power, field.astype(np.float64),
+            wave_power, field.astype(np.float64),
             input_core_dims=[[axes.longitude]], output_core_dims=[["zonal_wavenumber"]],
             dask="parallelized", output_dtypes=[np.float64],
             dask_gufunc_kwargs={"output_sizes": {"zonal_wavenumber": length}},
@@ -77,7 +77,7 @@ def variance_by_wavenumber(forecast: xr.Dataset, truth: xr.Dataset) -> xr.Datase
     def power(field: xr.DataArray) -> xr.DataArray:
         values = field.transpose(..., "longitude")
         row = values.isel(longitude=0, drop=True).expand_dims(wavenumber=last, axis=-1)
-        return row.copy(data=_power(values.values)[..., 1:])
+        return row.copy(data=wave_power(values.values)[..., 1:])
 
     def statistics(f: Fields) -> tuple[xr.Dataset, ...]:
         powers = f.forecast.map(power), f.truth.map(power)
@@ -201,7 +201,7 @@ def _drift_from_climatology(
     return result.assign_coords(scalar_level), states["valid_time"]
 
 
-def _power(values: np.ndarray) -> np.ndarray:
+def wave_power(values: np.ndarray) -> np.ndarray:
     """Return |F_k|^2 along the last axis, F the discrete Fourier transform divided by the number of values."""
     return np.abs(np.fft.rfft(values, norm="forward")) ** 2
 

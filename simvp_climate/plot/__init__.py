@@ -1,5 +1,6 @@
 """Draw forecasts, scores and training curves; `figure.savefig(...)` saves a figure, `ax=` draws into existing axes."""
 
+from simvp_climate.plot.climate_reports import climate_report
 from simvp_climate.plot.comparisons import compare, scores_by_init
 from simvp_climate.plot.ensembles import rank_histogram, reliability, roc, spread_skill
 from simvp_climate.plot.forecast_maps import animate, maps
@@ -12,8 +13,8 @@ from simvp_climate.plot.spectral_curves import spectra
 from simvp_climate.plot.training_curves import training_curve
 
 __all__ = [
-    "animate", "compare", "hovmoller", "maps", "meteogram", "rank_histogram", "reliability", "roc", "scorecard",
-    "scores", "scores_by_init", "skill_map", "spectra", "spread_skill", "training_curve",
+    "animate", "climate_report", "compare", "hovmoller", "maps", "meteogram", "rank_histogram", "reliability",
+    "roc", "scorecard", "scores", "scores_by_init", "skill_map", "spectra", "spread_skill", "training_curve",
 ]  # fmt: skip
 
 

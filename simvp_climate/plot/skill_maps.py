@@ -78,7 +78,7 @@ def skill_map(
     scale = ScalarMappable(Normalize(-1.0, 1.0), DIVERGING.removesuffix("_r"))  # blue is better
     for panel, field, (name, value, position, text) in zip(panels, skills, maps, strict=True):
         draw_cells(panel, field, scale)
-        _draw_dots(panel, source.read(f"{name}_significant", value, position), 0.12 * size)
+        draw_dots(panel, source.read(f"{name}_significant", value, position), 0.12 * size)
         panel.set_title(f"{name}, {text}", fontsize=size)
     baseline = skill.attrs.get("baseline", "the baseline")
     label = f"Skill, 1 - MSE / MSE of {baseline}"
@@ -92,7 +92,7 @@ def skill_map(
     return figure
 
 
-def _draw_dots(panel: GeoAxes, significant: xr.DataArray, size: float) -> None:
+def draw_dots(panel: GeoAxes, significant: xr.DataArray, size: float) -> None:
     """Draw a dot in each significant cell, on fine grids of every second row and column."""
     if significant.sizes["longitude"] > _MAX_DOT_COLUMNS:
         significant = significant.isel(latitude=slice(None, None, 2), longitude=slice(None, None, 2))

@@ -6,7 +6,7 @@ from scipy import stats
 
 from simvp_climate.metrics.baselines.climatologies import climatology
 from simvp_climate.metrics.baselines.statistical import fit_damped_persistence
-from simvp_climate.metrics.skill_maps import _discoveries, skill_map
+from simvp_climate.metrics.skill_maps import discoveries, skill_map
 
 
 def test_significant_cells_are_those_with_known_skill():
@@ -57,8 +57,8 @@ def test_p_values_are_those_of_scipy():
 def test_the_rule_is_that_of_scipy():
     random = np.random.default_rng(1)
     p = np.concatenate([random.random(500), random.random(50) * 1e-3])
-    np.testing.assert_array_equal(_discoveries(p, 0.1), stats.false_discovery_control(p) <= 0.1)
-    assert not _discoveries(np.array([np.nan, 0.9]), 0.1).any()
+    np.testing.assert_array_equal(discoveries(p, 0.1), stats.false_discovery_control(p) <= 0.1)
+    assert not discoveries(np.array([np.nan, 0.9]), 0.1).any()
 
 
 def test_in_blocks_with_gaps_and_against_persistence(monkeypatch):
