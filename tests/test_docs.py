@@ -330,6 +330,35 @@ def test_the_means_of_the_guide():
     assert [str(time)[:7] for time in names["months"].time.values] == ["2002-01", "2002-02", "2002-03", "2002-04"]
 
 
+class Decaying(torch.nn.Module):
+    """Forecasts the input with weaker anomalies."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(0.9))
+
+    def forward(self, x_BTCHW):
+        return self.weight * x_BTCHW
+
+
+def test_the_runs_of_the_guide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "climate.md").read_text().split("## Run for decades")[1].split("\n## ")[0]
+    training, running, prescribed = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    train, valid, test = waves(times=60), waves(times=40, start="2001-03-01"), waves(times=40, start="2003-12-25")
+    names = {"sc": sc, "train": train, "valid": valid, "test": test}
+    exec(training.replace("rollout=2)", "rollout=2, epochs=1, progress=False)"), names)
+    assert "valid_rollout_bias" in names["forecaster"].training_curve
+    # such a short training does not make a network that stays in range for months
+    names["forecaster"] = sc.train(TASK, train, valid=None, model=Decaying, config=quick(), device="cpu")
+    exec(running.replace("2034-01-01", "2004-03-05").replace("2010-07", "2004-02"), names)
+    run = names["run"]
+    assert run.sizes["time"] == 2 and {"t2m", "t2m_min", "t2m_max"} <= set(run.data_vars)
+    plt.close("all")
+    exec(prescribed, names)
+    assert names["task"].prescribed == ("t2m",)
+
+
 def test_the_climate_report_of_the_guide():
     times = pd.date_range("2001", periods=4 * 365 + 1, freq="1D", unit="ns")
     values = np.random.default_rng(0).normal(280, 1, (3, len(times), 6, 12))
