@@ -211,7 +211,12 @@ def test_all_parts_run_in_tiny_form(gpu, tmp_path):
     assert gpu.PUBLIC in parts["t2m, batch 16"]["rows"]
     losses = [row["loss"] for row in parts["721 x 1440"]["rows"].values()]
     assert losses == pytest.approx([losses[1]] * 3, rel=0.01), "the settings change memory, not the result"
-    assert parts["published size"]["rmse"]["t2m"].keys() == {"SimVPv2", "persistence", "climatology"}
+    assert parts["published size"]["rmse"]["t2m"].keys() == {
+        "SimVPv2",
+        "persistence",
+        "anomaly persistence",
+        "climatology",
+    }
     again = run_script(*command)
     assert again.stderr.count("measured already") == 8 and not again.stdout
 

@@ -92,7 +92,7 @@ def run(
     assert "distributed_backend" not in done.stderr, "no banner of Fabric"
     if stop == "epoch":
         # the processes agree on the step, which may be a later one
-        steps = re.findall(r"training stopped by .* in epoch 1 of 2, after step (\d) of", done.stderr)
+        steps = re.findall(r"training stopped by .*? in epoch 1 of 2, after step (\d) of", done.stderr)
         assert len(steps) == count and len(set(steps)) == 1, done.stderr
     return done.stdout
 
