@@ -13,7 +13,6 @@ from typing import Annotated
 import common
 import pandas as pd
 import typer
-import xarray as xr
 
 import simvp_climate as sc
 
@@ -25,7 +24,9 @@ TASK = sc.Task(
     forcings=["time_of_year", "coordinates", "orography", "land_sea_mask"],
 )
 MODEL = sc.SimVPSphereConfig()
-CONFIG = sc.TrainConfig(epochs=4, batch_size=4, rollout=2, select="rollout")
+CONFIG = sc.TrainConfig(
+    epochs=5, batch_size=4, rollout=3, rollout_share=0.4, input_noise=0.25, select="rollout", validation_windows=64
+)
 
 
 def main(
@@ -34,7 +35,7 @@ def main(
     epochs: common.Epochs = None,
     max_steps: common.MaxSteps = None,
     years: Annotated[int, typer.Option(help="Length of the run.", min=1)] = 30,
-    members: Annotated[int, typer.Option(help="Runs side by side.", min=1)] = 4,
+    members: Annotated[int, typer.Option(help="Runs side by side.", min=1)] = 2,
     device: common.Device = "auto",
     resume: common.Resume = False,
     train_until: common.TrainUntil = "",
@@ -58,12 +59,7 @@ def main(
         print(sc.metrics.climate_table(report).to_string())
         for variable in ("z500", "t2m"):
             sc.plot.climate_report(report, variable=variable).savefig(folder / f"{name}_{variable}.png")
-    sc.io.to_cmip(months(run), folder / "cmip", institution="Example")
-
-
-def months(run: xr.Dataset) -> xr.Dataset:
-    """Return a run without its minima and maxima."""
-    return run
+    sc.io.to_cmip(run, folder / "cmip", institution="Example")
 
 
 if __name__ == "__main__":

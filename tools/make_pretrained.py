@@ -2,13 +2,16 @@
 
     python tools/make_pretrained.py
     python tools/make_pretrained.py --ensemble
+    python tools/make_pretrained.py --climate
 
 The first writes simvp_climate/pretrained/sample.safetensors, which `sc.open_pretrained("sample")` opens, and the card
-sample.md. The second trains that forecaster on as an ensemble, "sample-ensemble". The epoch is chosen on the validation
+sample.md. The second trains that forecaster on as an ensemble, "sample-ensemble". The third trains one for long runs,
+"sample-climate". The epoch is chosen on the validation
 period alone. The test period is read once, after training, for the scores in the card. The same versions and number of
 threads on the same type of machine give the same weights.
 """
 
+import dataclasses
 import hashlib
 import os
 import tempfile
@@ -33,24 +36,36 @@ ENSEMBLE_TRAINING = dict(
     loss="crps", members=2, optimizer="adamw", learning_rate=1e-3, weight_decay=0.1, rollout=3, rollout_share=0.3,
     validation_windows=128, precision="bf16-mixed",
 )  # fmt: skip
+CLIMATE_TASK = dataclasses.replace(TASK, forcings=("time_of_year", "coordinates"))
+CLIMATE_TRAINING = dict(
+    rollout=3, rollout_share=0.4, input_noise=0.25, select="rollout", validation_windows=64, precision="bf16-mixed",
+)  # fmt: skip
 MEMBERS = 16  # in the card
-EPOCHS = {"sample": 6, "sample-ensemble": 3}
-SHOWN_HOURS = {"sample": (6, 24, 72, 120), "sample-ensemble": (6, 24, 72, 120, 240)}
+RUN_YEARS = 10  # in the card
+EPOCHS = {"sample": 6, "sample-ensemble": 3, "sample-climate": 4}
+SHOWN_HOURS = {"sample": (6, 24, 72, 120), "sample-ensemble": (6, 24, 72, 120, 240), "sample-climate": (6, 24, 72, 120)}
 ENSEMBLE_TEXT = f"""The ensemble has {MEMBERS} members; CRPS is the fair score (Ferro 2014). "single" is the forecaster
 "sample", from which this one was trained on.
 """
 SHOWN_SETTINGS = (
-    "loss", "optimizer", "learning_rate", "weight_decay", "batch_size", "rollout", "ema_decay", "precision", "seed",
+    "loss", "optimizer", "learning_rate", "weight_decay", "batch_size", "rollout", "rollout_share", "input_noise",
+    "select", "ema_decay", "precision", "seed",
 )  # fmt: skip
-EVERY = {"sample": "12h", "sample-ensemble": "2D"}  # interval between the initializations of the test period
+EVERY = {
+    "sample": "12h",
+    "sample-ensemble": "2D",
+    "sample-climate": "12h",
+}  # interval between the initializations of the test period
 
 
-def main(out: Path = FOLDER, epochs: int | None = None, months: int = 32, ensemble: bool = False) -> None:
+def main(
+    out: Path = FOLDER, epochs: int | None = None, months: int = 32, ensemble: bool = False, climate: bool = False
+) -> None:
     """Train on the last `months` of the training period, score, and write forecaster and card to the folder `out`."""
     if not out.is_dir():
         raise typer.BadParameter(f"the folder {str(out)!r} does not exist: mkdir {out}")
 
-    name = "sample-ensemble" if ensemble else "sample"
+    name = "sample-ensemble" if ensemble else "sample-climate" if climate else "sample"
     epochs = epochs or EPOCHS[name]
     ds = sc.open_sample(VARIABLES)
     begin = pd.Timestamp(TRAIN[1]) - pd.DateOffset(months=months - 1)
@@ -61,8 +76,10 @@ def main(out: Path = FOLDER, epochs: int | None = None, months: int = 32, ensemb
         config = sc.TrainConfig(epochs=epochs, **ENSEMBLE_TRAINING)
         forecaster = sc.train(TASK, train, valid=valid, start_from=single, config=config, device="cpu")
     else:
-        config = sc.TrainConfig(epochs=epochs, **TRAINING)
-        forecaster = sc.train(TASK, train, valid=valid, model=MODEL, config=config, device="cpu")
+        task, config = TASK, sc.TrainConfig(epochs=epochs, **TRAINING)
+        if climate:
+            task, config = CLIMATE_TASK, sc.TrainConfig(epochs=epochs, **CLIMATE_TRAINING)
+        forecaster = sc.train(task, train, valid=valid, model=MODEL, config=config, device="cpu")
     seconds = time.monotonic() - start
 
     # climatology may use the validation period, too: that only makes it harder to beat
@@ -78,13 +95,32 @@ def main(out: Path = FOLDER, epochs: int | None = None, months: int = 32, ensemb
     with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as folder:
         weights, card = (Path(folder) / f"{name}{suffix}" for suffix in (".safetensors", ".md"))
         forecaster.save(weights)
-        options = f"{'--ensemble ' if ensemble else ''}--epochs {epochs} --months {months}"
+        options = f"{'--ensemble ' if ensemble else '--climate ' if climate else ''}--epochs {epochs} --months {months}"
         command, content = f"python tools/make_pretrained.py {options}", weights.read_bytes()
         text = write_card(forecaster, scores, test, name=name, command=command, seconds=seconds, content=content)
+        if climate:
+            text = text.replace("## Limits", f"{describe_run(forecaster, ds)}\n\n## Limits")
         card.write_text(text, encoding="utf-8")
         for path in (weights, card):
             os.replace(path, out / path.name)
     print((out / f"{name}.md").read_text(encoding="utf-8"))
+
+
+def describe_run(forecaster: sc.Forecaster, ds: xr.Dataset) -> str:
+    """Return the climate of a free run beside that of the sample, as Markdown."""
+    start = pd.Timestamp("2003-12-31T18")
+    run = forecaster.run(
+        ds.sel(time=slice(None, start)), start, start + pd.DateOffset(years=RUN_YEARS, days=1), members=4
+    )
+    table = sc.metrics.climate_table(sc.metrics.climate_report(run, ds, eofs=False))
+    return f"""## A free run
+
+Four members ran from 2004 for {RUN_YEARS} years. Their climate beside that of the sample's three whole years, 2001
+to 2003, of which the first 32 months are the training period (`sc.metrics.climate_table`):
+
+```
+{table.T.to_string()}
+```"""
 
 
 def write_card(
@@ -108,6 +144,7 @@ def write_card(
     describe = describe_ensemble_limits if is_ensemble else describe_limits
     limits = "\n".join(f"- {sentence}" for variable in task.variables for sentence in describe(scores, variable))
     title = "Pretrained ensemble forecaster of the sample" if is_ensemble else "Pretrained forecaster of the sample"
+    title += " for long runs" if name == "sample-climate" else ""
     call = f"forecaster(sc.open_sample(), horizon=20{', members=16' if is_ensemble else ''})"
     pairs, threads = scores["pairs"].values, torch.get_num_threads()
     chosen = curve.attrs["kept"]
