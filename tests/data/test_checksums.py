@@ -14,9 +14,10 @@ from http_server import serve
 
 from simvp_climate.data import reader
 from simvp_climate.data.cache import cache
-from simvp_climate.data.checksums import checksums_in_shard
+from simvp_climate.data.checksums import checksums_in_shard, write_checksums
 from simvp_climate.data.conventions import canonicalize
 from simvp_climate.data.opening import open_dataset
+from simvp_climate.data.zarr_store import open_zarr
 from simvp_climate.quality.check import check
 
 NAMES = ["z500", "t2m"]
@@ -204,3 +205,17 @@ def test_check_says_whether_a_store_has_checksums(store, tmp_path):
         report = check(open_dataset(path, NAMES))
         assert report.summary["layout"]["t2m"]["checksums"] is expected
         assert ("with checksums" if expected else "without checksums") in str(report)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_scalar_has_a_checksum(tmp_path, zarr_format):
+    path = tmp_path / "s.zarr"
+    waves(times=4).assign_coords(pressure_500=500.0).to_zarr(path, zarr_format=zarr_format, consolidated=False)
+    write_checksums(path)
+    assert open_zarr(str(path), "error").pressure_500 == 500
+    (file,) = chunk_files(path, "pressure_500") if zarr_format == 3 else [path / "pressure_500" / "0"]
+    content = bytearray(file.read_bytes())
+    content[-6] ^= 4
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="pressure_500.*checksum"):
+        open_zarr(str(path), "error").pressure_500.load()
