@@ -114,7 +114,7 @@ def meteogram(
 
 
 def _display(row: xr.DataArray, level: xr.DataArray | None, requested: str | None) -> DisplayUnits:
-    """Return the units to draw a variable in; anomalies, such as `forecast - climatology`, convert without an offset."""
+    """Return the units to draw a variable in; anomalies, as in `forecast - climatology`, convert without an offset."""
     value = None if level is None else float(level)
     usual = None if has_usual_values(row, value) else row.attrs.get("units")
     target = display_units(str(row.name), row.attrs, requested or usual)

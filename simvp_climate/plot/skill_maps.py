@@ -53,10 +53,10 @@ def skill_map(
 
     Returns
     -------
-    Figure. Colors from -1 to 1 (100 %), red where the baseline is better and blue where the forecast is; dots in significant
-    cells, with more than 60 columns in every second row and column. Title and color bar name the baseline, the verified
-    times and the number of blocks, if the attributes of the skill do. ValueError if a variable, lead or level is
-    missing; if a level is given but no variable has levels; if `units` are others; or as in `maps`.
+    Figure. Colors from -1 to 1 (100 %), red where the baseline is better and blue where the forecast is; dots in
+    significant cells, with more than 60 columns in every second row and column. Title and color bar name the baseline,
+    the verified times and the number of blocks, if the attributes of the skill do. ValueError if a variable, lead or
+    level is missing; if a level is given but no variable has levels; if `units` are others; or as in `maps`.
     """
     if units not in ("1", "%"):
         raise ValueError(f"units={units!r} of the skill must be '1' or '%'.")
