@@ -134,7 +134,7 @@ def test_a_hindcast_consolidated_again_opens_and_what_was_added_is_refused(forec
     path = tmp_path / "h.zarr"
     written = forecaster.hindcast(waves(times=12), every="6h", store=path, progress=False).load()
     consolidate(path)
-    xr.testing.assert_equal(open_dataset(path, NAMES).load(), written[NAMES])
+    xr.testing.assert_equal(open_dataset(path, NAMES).load(), written[NAMES].drop_vars("pressure_500"))
     text = (path / ".zmetadata").read_text()
     assert '"units": "K"' in text
     (path / ".zmetadata").write_text(text.replace('"units": "K"', '"units": "k"'))
