@@ -23,7 +23,9 @@ def plane(steps=12):
 
 def members_of(forecast, count):
     """The forecast plus -2, -1, ... K."""
-    return xr.concat([forecast + k for k in range(-(count // 2), count - count // 2)], "number", coords="minimal")
+    with xr.set_options(keep_attrs=True):
+        members = [forecast + k for k in range(-(count // 2), count - count // 2)]
+    return xr.concat(members, "number", coords="minimal")
 
 
 def test_nearest_cell_and_interpolation():
@@ -96,7 +98,9 @@ def test_units_are_those_of_charts_or_requested():
     truth = plane()
     forecast, point = perfect_forecast(truth), dict(latitude=0, longitude=0)
     both = forecast.assign(z500=(0 * forecast.t2m + 98.0665 * 540).assign_attrs(units="m2 s-2"))
-    interval = xr.concat([both - 98.0665, both + 98.0665], pd.Index(["lower", "upper"], name="bound"), coords="minimal")
+    with xr.set_options(keep_attrs=True):
+        bounds = [both - 98.0665, both + 98.0665]
+    interval = xr.concat(bounds, pd.Index(["lower", "upper"], name="bound"), coords="minimal")
     temperature, height = plot.meteogram(both, interval=interval, **point).axes
     np.testing.assert_allclose(curves(temperature)["forecast"].get_ydata(), np.array([284, 285, 286]) - 273.15)
     np.testing.assert_allclose(curves(height)["forecast"].get_ydata(), 540)
