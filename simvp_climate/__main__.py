@@ -319,7 +319,7 @@ def plot(
     path: Annotated[Path, typer.Argument(help="Scores for scores and scorecard; otherwise a forecast.")],
     out: Annotated[Path, typer.Option(help="figure.png, .pdf, .svg; for animate film.gif or film.mp4.")],
     truth: Annotated[str, typer.Option(help="Analyses to compare with the forecast.")] = "",
-    variable: Annotated[str, typer.Option(help="z500, of maps and scores z500,t2m. Default: all, if it can be.")] = "",
+    variable: Annotated[str, typer.Option(help="z500; maps and scores take several: z500,t2m. Default: all.")] = "",
     level: Annotated[list[float] | None, typer.Option(help="500; may be repeated for maps and scores.")] = None,
     init: Annotated[str, typer.Option(help="Initialization time: 2018-03-01T12. Default: the last.")] = "",
     lead: Annotated[list[str] | None, typer.Option(help="3D; may be repeated. Default: last; animate: all.")] = None,
