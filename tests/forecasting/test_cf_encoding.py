@@ -164,3 +164,16 @@ def test_the_level_dimension_names_the_pressure_of_its_variables():
     ds["z"] = ds.z500.expand_dims(level=[500.0, 850.0], axis=1)
     encoded = encode(persistence(ds[["z", "t2m"]], ds.time[:2], ["6h"]))
     assert set(encoded.coords) == {"init_time", "lead_time", "valid_time", "level", "latitude", "longitude"}
+
+
+@pytest.mark.parametrize("scalars", [{}, {"pressure_500": 850.0}, {"level": 500}])
+def test_the_difference_from_data_with_other_scalars_is_complete(scalars):
+    ds = waves()
+    made = encode(persistence(ds, ds.time[:2], ["6h", "12h"]))
+    difference = made - ds.assign_coords(scalars).sel(time=made.valid_time)
+    assert list(difference.data_vars) == ["z500", "t2m"] and difference.sizes == made.sizes
+    assert all(variable.notnull().all() for variable in difference.values())
+    for name in ("init_time", "lead_time", "valid_time", "latitude", "longitude"):
+        xr.testing.assert_equal(difference[name].variable, made[name].variable)
+    # xarray drops a scalar with two values
+    assert ("pressure_500" in difference.coords) == (scalars.get("pressure_500", 500) == 500)
