@@ -1,7 +1,7 @@
 """simvp_climate with little work to do, for the short form of the notebooks: the same names, a few steps of training.
 
-Trainings take four batches, forecasts start once a week at most, ensembles have at most two members, and fitted
-baselines see the last half year of the training period.
+Trainings take four batches, forecasts start once a week at most, ensembles have at most two members, runs last
+thirteen months at most, and fitted baselines see the last half year of the training period.
 """
 
 from dataclasses import replace
@@ -57,5 +57,14 @@ def _shorten(method: Any) -> Any:
     return shortened
 
 
+_run = simvp_climate.Forecaster.run
+
+
+def _run_shortly(self: Any, dataset: Any, start: Any, until: Any, **settings: Any) -> Any:
+    thirteen_months = pd.Timestamp(start) + pd.DateOffset(months=13)
+    return _run(self, dataset, start, min(pd.Timestamp(until), thirteen_months), **settings)
+
+
+simvp_climate.Forecaster.run = _run_shortly
 simvp_climate.Forecaster.__call__ = _shorten(simvp_climate.Forecaster.__call__)
 simvp_climate.Forecaster.hindcast = _shorten(simvp_climate.Forecaster.hindcast)

@@ -30,8 +30,8 @@ def assert_clean_outputs(notebook) -> None:
     assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
-def test_there_are_six():
-    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
+def test_there_are_seven():
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07"]
 
 
 def execute(notebook, folder, monkeypatch) -> None:

@@ -14,7 +14,8 @@ def open_pretrained(name: str, device: str = "auto") -> Forecaster:
 
     "sample" is trained on the simulated climate of `open_sample`: for examples and first steps, not for real weather.
     "sample-ensemble" is the same network trained on as an ensemble: call it with `members=16`.
-    "sample-simvpv2" is its predecessor with the network as published, SimVPv2. Cards in the package,
+    "sample-climate" is trained for long runs, see `Forecaster.run`.
+    "sample-simvpv2" is the predecessor of "sample" with the network as published, SimVPv2. Cards in the package,
     `pretrained/<name>.md`, give data, periods, skill and limits.
 
     Parameters

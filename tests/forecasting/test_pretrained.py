@@ -56,7 +56,7 @@ def test_forecast_and_map_without_a_network(tmp_path):
 
 
 def test_an_unknown_name_lists_the_known_names():
-    names = r"\['sample', 'sample-ensemble', 'sample-simvpv2'\]"
+    names = r"\['sample', 'sample-climate', 'sample-ensemble', 'sample-simvpv2'\]"
     for name in ("era5", "../sample/sample", "sample.safetensors", ""):
         with pytest.raises(ValueError, match=rf"{re.escape(repr(name))}: the package has {names}"):
             sc.open_pretrained(name)
@@ -111,6 +111,22 @@ def test_the_ensemble_is_sharp_and_has_a_card(pretrained):
         assert ours.sel(metric="crps") < 0.85 * other.sel(metric="mae")
         assert abs(ours.sel(metric="member_small_scale_variance") - 1) < 0.25
         assert other.sel(metric="small_scale_variance") < 0.85
+
+
+def test_the_forecaster_for_long_runs_stays_near_the_climate_for_months(pretrained):
+    file, card = FOLDER / "sample-climate.safetensors", (FOLDER / "sample-climate.md").read_text(encoding="utf-8")
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in card
+    assert len(file.read_bytes()) < 3e6
+    assert "## A free run" in card and "select rollout" in card
+    ds = sc.open_sample(["z500", "t2m"])
+    climate = sc.open_pretrained("sample-climate", device="cpu")
+    start, until = "2003-06-30T18", "2003-11-01"  # to the training period: no new data are read for a choice
+    run = climate.run(ds, start, until, outputs="1MS", progress=False)
+    truth, weights = sc.metrics.time_mean(ds, "1MS").sel(time=run.time), sc.metrics.latitude_weights(ds)
+    assert run.sizes["time"] == 4
+    for name, limit in (("t2m", 0.6), ("z500", 150)):
+        difference = abs((run[name] - truth[name]).weighted(weights).mean(("latitude", "longitude")))
+        assert float(difference.max()) < limit, difference.values
 
 
 def test_a_setting_that_is_new_changes_no_digest(pretrained):
