@@ -37,13 +37,14 @@ _BASELINES = ("persistence", "anomaly persistence", "climatology", "damped persi
 _COMPUTED_FORCINGS = ("insolation", "time_of_day", "time_of_year", "coordinates")  # the others are fields in the data
 
 Figure = StrEnum("Figure", ["maps", "hovmoller", "animate", "scores", "scorecard"])
+_MAP_OPTIONS = ("region", "climatology", "contours", "arrows", "letters")
 # the options of `plot` that each figure uses; the others are refused
 _OPTIONS: dict[str, tuple[str, ...]] = {
-    "maps": ("truth", "variable", "level", "init", "lead", "dpi"),
-    "hovmoller": ("truth", "variable", "level", "init", "dpi"),
-    "animate": ("truth", "variable", "level", "init", "lead"),
-    "scores": ("variable", "level", "dpi"),
-    "scorecard": ("variable", "level", "baseline", "dpi"),
+    "maps": ("truth", "variable", "level", "init", "lead", "units", *_MAP_OPTIONS, "width", "dpi"),
+    "hovmoller": ("truth", "variable", "level", "init", "units", "width", "dpi"),
+    "animate": ("truth", "variable", "level", "init", "lead", "units", "width"),
+    "scores": ("variable", "level", "width", "dpi"),
+    "scorecard": ("variable", "level", "baseline", "width", "dpi"),
 }
 
 
@@ -127,7 +128,10 @@ def _train_and_score(out: Path, device: str, months: int) -> None:
 @app.command()
 def check(
     path: Annotated[str, typer.Argument(help="A Zarr store, NetCDF file, folder or pattern, local or remote.")],
-    variables: Annotated[str, typer.Option(help="Such as z500,t2m. Default: all on the grid with time.")] = "",
+    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    variables: Annotated[
+        list[str] | None, typer.Option(help="Such as z500,t2m. Default: all on the grid with time.")
+    ] = None,
     levels: Annotated[str, typer.Option(help="Pressures in hPa: 500,850.")] = "",
     history: Annotated[int, typer.Option(help="Number of input states.", min=1)] = 4,
     horizon: Annotated[int, typer.Option(help="Number of forecast states.", min=1)] = 4,
@@ -143,7 +147,7 @@ def check(
     """
     with _usage_errors(check):
         _check_out(html_path, "--html")
-        report = _check(path, variables, levels, history, horizon, step)
+        report = _check(path, _variables(variables, more), levels, history, horizon, step)
     print(report)
     if html_path is not None:
         page = f"<!DOCTYPE html><html><head><meta charset='utf-8'><title>check {html.escape(path)}</title></head>"
@@ -157,7 +161,7 @@ def check(
 @app.command("train")
 def train_forecaster(
     data: Annotated[str, typer.Argument(help="Zarr, NetCDF, a folder or pattern; or sample, the bundled sample.")],
-    variables: Annotated[list[str], typer.Option(help="Variables to forecast: t2m z500.")],
+    variables: Annotated[list[str], typer.Option(help="Variables to forecast: z500,t2m.")],
     train: Annotated[str, typer.Option(help="Training period: 1979-2015, or 2001-01:2003-08.")],
     valid: Annotated[str, typer.Option(help="Period to choose the epoch on: 2016; none keeps the last epoch.")],
     out: Annotated[Path, typer.Option(help="New folder of the run; the forecaster is in it at the end.")],
@@ -175,7 +179,7 @@ def train_forecaster(
 ) -> None:
     """Train the default network, and print the Python that does the same.
 
-    Example: simvp-climate train era5.zarr --variables t2m z500 --train 1979-2015 --valid 2016 --out run
+    Example: simvp-climate train era5.zarr --variables z500,t2m --train 1979-2015 --valid 2016 --out run
 
     For other settings, change the Python. A run that was stopped continues with --resume. Exit status 0 when
     run/forecaster.safetensors is written, 2 if the data, an option or the folder are unsuitable, 75 after a signal.
@@ -183,7 +187,7 @@ def train_forecaster(
     with _usage_errors(train_forecaster):
         if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ValueError(f"--out {out} holds a run or other files: continue it by --resume, or name a new folder")
-        names = [name for text in [*variables, *(more or [])] for name in _names(text)]
+        names = _variables(variables, more)
         shape = {"levels": _pressures(levels), "forcings": _names(forcings)}
         shape = {name: value for name, value in shape.items() if value}
         shape |= {"history": history, "horizon": horizon, "step": step}
@@ -315,11 +319,20 @@ def plot(
     path: Annotated[Path, typer.Argument(help="Scores for scores and scorecard; otherwise a forecast.")],
     out: Annotated[Path, typer.Option(help="figure.png, .pdf, .svg; for animate film.gif or film.mp4.")],
     truth: Annotated[str, typer.Option(help="Analyses to compare with the forecast.")] = "",
-    variable: Annotated[str, typer.Option(help="Default: all; required where a figure shows one of several.")] = "",
+    variable: Annotated[str, typer.Option(help="z500, of maps and scores z500,t2m. Default: all, if it can be.")] = "",
     level: Annotated[list[float] | None, typer.Option(help="500; may be repeated for maps and scores.")] = None,
     init: Annotated[str, typer.Option(help="Initialization time: 2018-03-01T12. Default: the last.")] = "",
     lead: Annotated[list[str] | None, typer.Option(help="3D; may be repeated. Default: last; animate: all.")] = None,
+    units: Annotated[str, typer.Option(help="Units to draw in: K, or t2m=K,u10=kt.")] = "",
+    region: Annotated[str, typer.Option(help="Part of maps: europe, or south,north,west,east in degrees.")] = "",
+    climatology: Annotated[
+        Path | None, typer.Option(help="Forecaster, or file of a climatology: maps show anomalies from it.")
+    ] = None,
+    contours: Annotated[str, typer.Option(help="Variable whose contours lie over maps, or none.")] = "",
+    arrows: Annotated[str, typer.Option(help="Wind whose arrows lie over maps: u10,v10.")] = "",
+    letters: Annotated[bool, typer.Option("--letters", help="Mark maps (a), (b), (c).")] = False,
     baseline: Annotated[str, typer.Option(help="Baseline of a scorecard. Default: persistence.")] = "",
+    width: Annotated[float | None, typer.Option(help="Width of the figure in inches.", min=1)] = None,
     dpi: Annotated[int | None, typer.Option(help="Dots per inch, not for animate. Default: 150.", min=20)] = None,
 ) -> None:
     """Draw a forecast or scores, and print the name of the file.
@@ -329,27 +342,29 @@ def plot(
     Options that the figure does not use are refused. Exit status 0 when the file is written, 2 if a file cannot be
     opened or written, or is unsuitable.
     """
-    options = dict(truth=truth, variable=variable, level=level, init=init, lead=lead, baseline=baseline, dpi=dpi)
+    options = {name: value for name, value in locals().items() if name not in ("figure", "path", "out")}
     if unused := [f"--{name}" for name, value in options.items() if value and name not in _OPTIONS[figure]]:
         usable = ", ".join(f"--{name}" for name in _OPTIONS[figure])
         raise typer.BadParameter(f"{figure} does not use it, but {usable}: leave it out", param_hint=", ".join(unused))
     with _usage_errors(plot):
         _check_out(out, "--out", _ANIMATIONS if figure == "animate" else _PICTURES)
         if figure == "scores":
-            drawn = sc.plot.scores(_open_scores(path, variable, level))
+            drawn = sc.plot.scores(_open_scores(path, variable, level), width=width)
         elif figure == "scorecard":
-            drawn = sc.plot.scorecard(_open_scores(path, variable, level), baseline or "persistence")
+            drawn = sc.plot.scorecard(_open_scores(path, variable, level), baseline or "persistence", width=width)
         else:
-            levels: Any = level
-            if level and figure != "maps":
-                if len(level) > 1:
-                    raise ValueError(f"--level {' --level '.join(map('{:g}'.format, level))}: {figure} shows one level")
-                levels = level[0]
-            arguments = {"variable": variable, "level": levels, "init": init, "lead": lead}
-            arguments["path"] = out if figure == "animate" else None
-            arguments = {name: value for name, value in arguments.items() if value not in ("", [], None)}
+            given = {name: value for name, value in options.items() if value and name not in ("truth", "dpi")}
+            arguments: dict[str, Any] = {
+                name: _READERS[name](value) if name in _READERS else value for name, value in given.items()
+            }
+            if figure != "maps":
+                single = [name for name in ("variable", "level") if name in arguments]
+                arguments |= {name: _only(figure, name, arguments[name]) for name in single}
+            if figure == "animate":
+                arguments["path"] = out
             stored = _open_forecast(path)
-            names = [variable] if variable else list(map(str, stored.data_vars))
+            names = list(dict.fromkeys([*_names(variable), *_names(contours.removeprefix("none")), *_names(arrows)]))
+            names = names if variable else list(map(str, stored.data_vars))
             analyses = sc.open_dataset(truth, names, levels=_levels(stored)) if truth else None
             drawn = getattr(sc.plot, figure)(stored, analyses, **arguments)
         if figure != "animate":
@@ -392,6 +407,38 @@ def reproduce(
     except ValueError as error:
         print(error)
         raise typer.Exit(1) from error
+
+
+def _parse_units(text: str) -> str | dict[str, str]:
+    """Return "K" as it is, and "t2m=K,u10=kt" as units by variable."""
+    pairs = [part.partition("=") for part in _names(text)]
+    return {name.strip(): unit.strip() for name, _, unit in pairs} if "=" in text else text
+
+
+def _parse_region(text: str) -> str | tuple[float, ...]:
+    """Return the name of a region as it is, and "20,60,-30,40" as its edges."""
+    if "," not in text:
+        return text
+    try:
+        south, north, west, east = map(float, text.split(","))
+    except ValueError as error:
+        raise ValueError(f"--region {text} must be a name or south,north,west,east: write 20,60,-30,40") from error
+    return south, north, west, east
+
+
+def _open_climatology(path: Path) -> xr.Dataset:
+    """Return the climatology of a forecaster, or that in a file."""
+    if path.suffix == ".safetensors":
+        return _load_forecaster(str(path)).climatology
+    return _open_forecast(path)
+
+
+def _only(figure: str, option: str, values: Sequence) -> Any:
+    """Return the only value of an option, for a figure that shows one field."""
+    if len(values) > 1:
+        given = ",".join(f"{value:g}" if isinstance(value, float) else value for value in values)
+        raise ValueError(f"--{option} {given}: {figure} shows one {option}")
+    return values[0]
 
 
 @contextmanager
@@ -480,6 +527,23 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _variables(options: Sequence[str] | None, more: Sequence[str] | None) -> list[str]:
+    """Return the variables of "--variables z500,t2m"; also of "--variables z500 t2m", where `more` are the others."""
+    if more and not options:
+        raise ValueError(f"{more[0]!r} belongs to no option: name variables by --variables z500,t2m")
+    return [name for text in [*(options or []), *(more or [])] for name in _names(text)]
+
+
+_READERS: dict[str, Callable] = {
+    "variable": _names,
+    "units": _parse_units,
+    "region": _parse_region,
+    "climatology": _open_climatology,
+    "contours": lambda text: text != "none" and text,
+    "arrows": lambda text: tuple(_names(text)),
+}  # of the options of `plot` that are not taken as they are
+
+
 def _pressures(levels: str) -> list[float] | None:
     """Return the levels of an option in hPa."""
     try:
@@ -502,13 +566,11 @@ def _levels(dataset: xr.Dataset) -> list[float] | None:
     return dataset["level"].values.tolist() if "level" in dataset.dims else None
 
 
-def _check(path: str, variables: str, levels: str, history: int, horizon: int, step: str) -> Any:
+def _check(path: str, names: list[str], levels: str, history: int, horizon: int, step: str) -> Any:
     """Return the report on the data; variables and step that are empty come from the data."""
-    names, pressures = _names(variables), _pressures(levels)
+    pressures = _pressures(levels)
     if not names or not step:
         report = sc.check(path, sc.Task(names, pressures, history, horizon) if names else None)
-        if (history, horizon, step, pressures, names) == (12, 12, "", None, []):
-            return report
         names = names or [variable["name"] for variable in report.summary.get("variables", [])]
         step = step or report.summary.get("time", {}).get("step") or "6h"
         if not names or "grid" not in report.summary:
@@ -529,7 +591,7 @@ def _load_forecaster(source: str) -> sc.Forecaster:
 
 
 def _open_forecast(path: Path) -> xr.Dataset:
-    """Open a forecast written by this package or WeatherBench 2."""
+    """Open a forecast written by this package or WeatherBench 2, or a climatology."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     stored = xr.open_dataset(path, decode_timedelta=True, engine="zarr" if path.is_dir() else "netcdf4")
@@ -539,16 +601,17 @@ def _open_forecast(path: Path) -> xr.Dataset:
 
 
 def _open_scores(path: Path, variable: str, levels: Sequence[float] | None) -> xr.Dataset:
-    """Open the scores of all or one variable and of all or some levels, written by the command `score`."""
+    """Open the scores of all or some variables and levels, written by the command `score`."""
     with xr.open_dataset(path, decode_timedelta=True) as stored:
         if not {"system", "metric", "lead_time"} <= {*stored.dims}:
             raise ValueError(f"{path} has dimensions {dict(stored.sizes)}, no scores: write them with simvp-climate "
                              "score --out scores.nc")  # fmt: skip
         scores = stored.load()
     scores = scores.set_coords([name for name in scores.variables if str(name).endswith(("_low", "_high"))])
-    if variable and variable not in scores.data_vars:
-        raise ValueError(f"--variable {variable} is not in {path}: it has {', '.join(map(str, scores.data_vars))}")
-    scores = scores[[variable]] if variable else scores
+    names = _names(variable)
+    if missing := [name for name in names if name not in scores.data_vars]:
+        raise ValueError(f"--variable {missing[0]} is not in {path}: it has {', '.join(map(str, scores.data_vars))}")
+    scores = scores[names] if names else scores
     if levels:
         available = _levels(scores) or []
         if missing := [f"{level:g}" for level in levels if level not in available]:

@@ -1,5 +1,6 @@
 """Write stores in the byte layout of the large archives, with synthetic values."""
 
+import base64
 import json
 from itertools import product
 from pathlib import Path
@@ -8,6 +9,7 @@ import numcodecs
 import numpy as np
 import pandas as pd
 import xarray as xr
+from factories import waves
 
 LEVELS_13 = [50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000]
 WB_LONGITUDE = np.rad2deg(np.linspace(0, 2 * np.pi, 64, endpoint=False))  # with rounding noise, as in the original
@@ -198,3 +200,25 @@ def write_grib(path, messages, dates=(20200101, 20200102)):
 def fields(*shape):
     """Return values that GRIB's packing preserves to a tolerance of 1e-4."""
     return np.round(RANDOM.uniform(0, 100, shape), 2)
+
+
+def write_references(folder, leave_out=(), address=None):
+    """Write a store, and references to its chunks: metadata inline, chunks as ranges of bytes of one file.
+
+    The references name the file at its path, or at an address.
+    """
+    encoding = {name: {"chunks": (3, 8, 16)} for name in ("z500", "t2m")}
+    waves(times=6).to_zarr(folder / "s.zarr", zarr_format=2, consolidated=False, encoding=encoding)
+    refs, packed = {}, b""
+    for path in sorted((folder / "s.zarr").rglob("*")):
+        key, content = path.relative_to(folder / "s.zarr").as_posix(), path.read_bytes() if path.is_file() else b""
+        if path.is_dir() or key in leave_out:
+            continue
+        if path.name.startswith("."):
+            refs[key] = "base64:" + base64.b64encode(content).decode()
+        else:
+            refs[key] = [address or str(folder / "packed.bin"), len(packed), len(content)]
+            packed += content
+    (folder / "packed.bin").write_bytes(packed)
+    (folder / "refs.json").write_text(json.dumps({"version": 1, "refs": refs}))
+    return refs

@@ -108,6 +108,12 @@ def test_check_of_clean_data(tmp_path):
     assert result.returncode == 0 and result.stderr == ""
     assert result.stdout.startswith("check: nothing found\n")
     assert "53 of 4 states in and 4 out, 6h apart" in result.stdout
+    both = check(tmp_path / "store.zarr", "--variables", "z500,t2m").stdout
+    assert "variables z500" in both and "t2m: 60 time" in both
+    assert (
+        both.partition("memory")[0]
+        == (check(tmp_path / "store.zarr", "--variables", "z500", "t2m").stdout.partition("memory")[0])
+    )
     result = check(tmp_path / "store.zarr", "--variables", "t2m", "--history", "3", "--horizon", "2", "--step", "12h")
     assert result.returncode == 0 and "52 of 3 states in and 2 out, 12h apart" in result.stdout  # 60 - 2 * 4
     assert "z500" not in result.stdout
@@ -305,7 +311,9 @@ class TestFromFileToFigure:
             ("scorecard", ["--truth", "nowhere"]),
             ("hovmoller", ["--lead", "1D"]),
             ("maps", ["--baseline", "persistence"]),
-            ("animate", ["--dpi", "100"]),
+            ("animate", ["--dpi", "100", "--region", "europe"]),
+            ("hovmoller", ["--climatology", "f.safetensors", "--letters"]),
+            ("scores", ["--units", "K", "--contours", "none"]),
         ],
     )
     def test_options_that_a_figure_does_not_use_are_refused(self, folder, figure, options):
@@ -329,6 +337,65 @@ class TestFromFileToFigure:
         assert "700" in invoke(*options, "--level", 700, status=2)
         if figure != "maps":
             assert "one level" in invoke(*options, "--level", 500, "--level", 850, status=2)
+
+
+class TestMapOptions:
+    @pytest.fixture
+    def drawn(self, folder, tmp_path, monkeypatch):
+        """Return a function that draws maps of the forecast and returns the arguments of `sc.plot.maps`."""
+        calls = []
+        maps = sc.plot.maps
+
+        def recorded(*data, **arguments):
+            calls.append(arguments)
+            return maps(*data, **arguments)
+
+        def draw(*options, status=0):
+            monkeypatch.setattr(sc.plot, "maps", recorded)
+            output = invoke(
+                "plot", "maps", folder / "forecast.nc", *options, "--out", tmp_path / "m.png", status=status
+            )
+            return output if status else calls[-1]
+
+        return draw
+
+    def test_they_are_settings_of_maps(self, folder, forecaster, drawn):
+        options = ["--truth", folder / "data.zarr", "--variable", "z500,t2m", "--region", "-40,40,20,160"]
+        options += ["--units", "t2m=K", "--contours", "none", "--letters", "--width", "6"]
+        assert drawn(*options) == {
+            "variable": ["z500", "t2m"],
+            "region": (-40, 40, 20, 160),
+            "units": {"t2m": "K"},
+            "contours": False,
+            "letters": True,
+            "width": 6,
+        }
+        options = ["--truth", folder / "data.zarr", "--variable", "t2m", "--region", "tropics", "--units", "K"]
+        assert drawn(*options, "--contours", "z500") == {
+            "variable": ["t2m"],
+            "region": "tropics",
+            "units": "K",
+            "contours": "z500",
+        }
+
+    def test_anomalies_from_a_forecaster_or_a_file(self, folder, forecaster, drawn, tmp_path):
+        climatology = forecaster.climatology
+        climatology.to_netcdf(tmp_path / "climatology.nc")
+        for path in (folder / "f.safetensors", tmp_path / "climatology.nc"):
+            arguments = drawn("--variable", "t2m", "--climatology", path)
+            xr.testing.assert_allclose(arguments["climatology"], climatology)
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--region", "20,60"], "--region 20,60 must be a name or south,north,west,east"),
+            (["--region", "atlantis"], "region='atlantis' must be one of"),
+            (["--units", "t2m=hPa"], "units='hPa' of 't2m' must be a unit that 'K' converts to"),
+            (["--arrows", "u10,v10"], "u10"),
+        ],
+    )
+    def test_unsuitable_ones_are_refused(self, drawn, options, words):
+        assert words in " ".join(drawn(*options, status=2).replace("│", "").split())
 
 
 class TestTrain:

@@ -1,5 +1,6 @@
 """The notebooks run from a clean state; the committed ones are small, complete, and free of paths of a machine."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-FAST = "01"  # half a minute; the others take up to three minutes
+TESTS = Path(__file__).parent
+NOTEBOOKS = sorted((TESTS.parent / "notebooks").glob("*.ipynb"))
 # temporary folders, home folders and checkouts
 MACHINE_PATH = re.compile(r"/(?:tmp|root|home|Users|var/folders)/")
 
@@ -33,27 +34,38 @@ def test_there_are_six():
     assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=[] if path.name[:2] == FAST else [pytest.mark.slow]) for path in NOTEBOOKS],
-    ids=lambda path: path.stem,
-)
-def test_a_notebook_runs(path, tmp_path, monkeypatch):
+def execute(notebook, folder, monkeypatch) -> None:
+    """Run all cells of a notebook from a clean state in a folder."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     # set for pytest's own process; the kernel must draw into the notebook
     monkeypatch.delenv("MPLBACKEND", raising=False)
     # the test uses the bundled sample even where a developer has set real data
     for name in ("SIMVP_DATA", "SIMVP_NCEP", "SIMVP_SST"):
         monkeypatch.delenv(name, raising=False)
-    notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = []
-    client = NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
-    )
+    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
     client.execute()  # a CellExecutionError shows the cell and its error
     assert_clean_outputs(notebook)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_in_a_short_form(path, tmp_path, monkeypatch):
+    """All cells run as they are, with few steps of training and few forecasts: see short_simvp_climate."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("import simvp_climate as sc", "import short_simvp_climate as sc")
+    execute(notebook, tmp_path, monkeypatch)
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path, tmp_path, monkeypatch):
+    execute(nbformat.read(path, as_version=4), tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -103,6 +103,7 @@ def write_checksums(folder: Path) -> None:
     for name, array in arrays.items():
         has_codec = "crc32c" in str(array.metadata.to_dict().get("codecs"))
         grid = [-(-size // length) for size, length in zip(array.shape, array.shards or array.chunks, strict=True)]
+        grid = grid or [1]  # a scalar
         inner = None if array.shards is None else int(np.prod(np.floor_divide(array.shards, array.chunks)))
         values = np.zeros(grid if inner is None else (*grid, inner), dtype=np.uint32)
         for file in (folder / name).rglob("*"):
@@ -137,8 +138,8 @@ def _metadata_checksums(key: str, content: bytes) -> dict[str, int]:
 
 
 def chunk_position(key: str) -> tuple[int, ...]:
-    """Return the position of a chunk file from its key in the array, such as "c/1/0/0" or "1.0.0"."""
-    return tuple(int(digits) for digits in re.findall(r"\d+", key))
+    """Return the position of a chunk file from its key in the array, such as "c/1/0/0" or "1.0.0"; 0 for a scalar."""
+    return tuple(int(digits) for digits in re.findall(r"\d+", key)) or (0,)
 
 
 def checksum_at_end(content: bytes) -> int:

@@ -4,7 +4,8 @@ import numpy as np
 import xarray as xr
 
 from simvp_climate.data.conventions import VALID_TIME_BOUNDS
-from simvp_climate.data.grid import find_member
+from simvp_climate.data.grid import find_axes, find_member
+from simvp_climate.data.single_levels import drop_single_levels, name_pressures
 from simvp_climate.data.windows import find_valid_times, valid_times
 
 _DURATIONS = {
@@ -40,7 +41,7 @@ def to_climpred(forecast: xr.Dataset) -> xr.Dataset:
     names = {"init_time": "init", "lead_time": "lead"}
     if (member := find_member(forecast)) is not None:
         names[member] = "member"
-    result = forecast.drop_vars("valid_time", errors="ignore")
+    result = drop_single_levels(forecast).drop_vars("valid_time", errors="ignore")
     lead_time = xr.Variable("lead_time", leads.astype(np.int64), {**attrs, "units": units})
     result = result.assign_coords(lead_time=lead_time).rename(names)
     order = [name for name in ("init", "lead", "member") if name in result.dims]
@@ -78,4 +79,5 @@ def from_climpred(hindcast: xr.Dataset) -> xr.Dataset:
     times = valid_times(result["init_time"], result["lead_time"])
     times.attrs = {"standard_name": "time", "long_name": "time for which the forecast is valid"}
     order = ("init_time", "lead_time", ...)
-    return result.transpose(*order).assign_coords(valid_time=times)
+    result = result.transpose(*order).assign_coords(valid_time=times)
+    return name_pressures(result, find_axes(result).level)

@@ -13,6 +13,7 @@ import xarray as xr
 
 from simvp_climate.data import grid
 from simvp_climate.data.grid import FORECAST_DIMS, Axes, CanonicalAxis, Levels, check_same_axis, find_axes, is_forecast
+from simvp_climate.data.single_levels import PRESSURE_ATTRS
 from simvp_climate.data.variables import expand, find_variable, lookup, unknown_variable_error
 
 VALID_TIME_BOUNDS = "valid_time_bnds"  # coordinate of forecasts with the bounds of their valid times
@@ -228,7 +229,7 @@ def _orient(dataset: xr.Dataset, rows: CanonicalAxis, columns: CanonicalAxis, le
     oriented = _reorder(dataset, rows.order, columns.order).assign_coords(coords)
     if "level" not in dataset.dims:
         return oriented
-    attrs = grid.PRESSURE_ATTRS if levels.is_pressure else dataset["level"].attrs
+    attrs = PRESSURE_ATTRS if levels.is_pressure else dataset["level"].attrs
     return oriented.assign_coords(level=("level", levels.values, attrs))
 
 

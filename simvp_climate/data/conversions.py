@@ -12,7 +12,14 @@ from simvp_climate.data.climpred_layout import from_climpred, to_climpred
 from simvp_climate.data.cmip_files import to_cmip
 from simvp_climate.data.conventions import VALID_TIME_BOUNDS, orient
 from simvp_climate.data.files import check_parent, write_atomically
-from simvp_climate.data.grid import PRESSURE_ATTRS, find_axes
+from simvp_climate.data.grid import find_axes
+from simvp_climate.data.single_levels import (
+    assign_single_levels,
+    drop_single_levels,
+    name_pressures,
+    pressure_coordinates,
+    vertical_coordinate,
+)
 from simvp_climate.data.stations import station_observations
 from simvp_climate.data.variables import lookup, lookup_in_units
 from simvp_climate.data.windows import find_valid_times
@@ -21,17 +28,6 @@ __all__ = [
     "from_climpred", "from_valid_time", "save_valid_time", "short_names", "station_observations", "to_climpred",
     "to_cmip", "to_valid_time", "to_weatherbench2",
 ]  # fmt: skip
-# scalar coordinates of single variables are called by these names and a number, such as pressure_500
-_VERTICAL_ATTRS = {
-    "pressure": PRESSURE_ATTRS,
-    "height": {"standard_name": "height", "units": "m", "positive": "up", "axis": "Z"},
-    "altitude": {"standard_name": "altitude", "units": "m", "positive": "up", "axis": "Z"},
-}
-# in m above the ground
-_HEIGHTS = {
-    "t2m": 2, "d2m": 2, "u10": 10, "v10": 10, "u100": 100, "v100": 100, "sp": 0, "skt": 0, "sst": 0, "siconc": 0,
-    "tp": 0, "tp6h": 0, "tp24h": 0,
-}  # fmt: skip
 _VALID_TIME_NAMES = {"init_time": "forecast_reference_time", "lead_time": "forecast_period", "valid_time": "time"}
 
 
@@ -96,38 +92,17 @@ def _with_levels(forecast: xr.Dataset) -> xr.Dataset:
 
     CDO gives a variable without a level that of another one, so that all get one, or none does.
     """
-    level, levels = find_axes(forecast).level, {}
-    for name, variable in forecast.data_vars.items():
-        levels[name] = None if level in variable.dims else _vertical_coordinate(str(name))
-    single = [name for name, variable in forecast.data_vars.items() if level not in variable.dims]
-    if not any(coordinate and coordinate[0] == "pressure" for coordinate in levels.values()):
-        single = []
-    if not all(levels[name] for name in single):
-        single = []
-    texts = {name: "{}_{:g}".format(*levels[name]) for name in single}
-    scalars = {texts[name]: ((), float(levels[name][1]), _VERTICAL_ATTRS[levels[name][0]]) for name in single}
-    result = forecast.assign_coords(scalars)
-    for name in scalars:
-        result[name].encoding = {"_FillValue": None}
-    for name in result.data_vars:
-        result[name].encoding = {**result[name].encoding, "coordinates": texts.get(name)}
+    level = find_axes(forecast).level
+    single = [str(name) for name, variable in forecast.data_vars.items() if level not in variable.dims]
+    names = {name: vertical_coordinate(name) for name in single}
+    if None in names.values() or not pressure_coordinates(forecast, level):
+        names = {}
+    result = assign_single_levels(forecast, names)
     if "time" in result.coords:
         # else xarray names them in a global attribute, which iris warns of, and CDO warns of them at the variables
         times = [name for name in ("forecast_period", "forecast_reference_time") if name in result.coords]
         result["time"].encoding = {**result["time"].encoding, "coordinates": " ".join(times) or None}
     return result
-
-
-def _vertical_coordinate(name: str) -> tuple[str, float] | None:
-    """Return the kind of the level of a variable on a single one and its value, or None if it has none."""
-    known = lookup(name)
-    if known is None:
-        return None
-    if known[1] is not None:
-        return "pressure", known[1]
-    if known[0].short_name == "msl":
-        return "altitude", 0
-    return ("height", _HEIGHTS[known[0].short_name]) if known[0].short_name in _HEIGHTS else None
 
 
 def from_valid_time(forecasts: xr.Dataset | Iterable[xr.Dataset]) -> xr.Dataset:
@@ -140,11 +115,7 @@ def from_valid_time(forecasts: xr.Dataset | Iterable[xr.Dataset]) -> xr.Dataset:
     for forecast in forecasts:
         if lacking := {*_VALID_TIME_NAMES.values()} - set(forecast.coords):
             raise ValueError(f"a forecast lacks {sorted(lacking)}. Pass results of to_valid_time")
-        scalars = tuple(f"{kind}_" for kind in _VERTICAL_ATTRS)
-        forecast = forecast.drop_vars([name for name in forecast.coords if str(name).startswith(scalars)])
-        for variable in forecast.data_vars.values():
-            variable.encoding = {key: value for key, value in variable.encoding.items() if key != "coordinates"}
-        forecast = _with_durations(forecast)
+        forecast = _with_durations(drop_single_levels(forecast))
         attrs = forecast["time"].attrs
         forecast["time"].attrs = {key: value for key, value in attrs.items() if key not in ("axis", "bounds")}
         names = {new: old for old, new in _VALID_TIME_NAMES.items()}
@@ -162,7 +133,7 @@ def from_valid_time(forecasts: xr.Dataset | Iterable[xr.Dataset]) -> xr.Dataset:
     result.encoding = {"unlimited_dims": {"init_time"}}
     for name in (*result.data_vars, "valid_time", "init_time", "lead_time"):
         result[name].encoding = dict(restored[0][name].encoding)
-    return result
+    return name_pressures(result, find_axes(result).level)
 
 
 def _with_durations(forecast: xr.Dataset) -> xr.Dataset:
@@ -170,7 +141,7 @@ def _with_durations(forecast: xr.Dataset) -> xr.Dataset:
     leads = forecast["forecast_period"]
     units = leads.attrs.get("units", leads.encoding.get("units"))
     if leads.dtype.kind == "m" or units not in ("hours", "minutes", "seconds", "days"):
-        return forecast.copy()
+        return forecast
     attrs = {key: value for key, value in leads.attrs.items() if key != "units"}
     values = pd.to_timedelta(leads.values, unit=units).to_numpy().astype("timedelta64[ns]")
     encoding = {"units": units, "dtype": "float64", "_FillValue": None}
@@ -215,7 +186,8 @@ def to_weatherbench2(forecast: xr.Dataset) -> xr.Dataset:
     for name, variable in forecast.data_vars.items():
         if known := lookup_in_units(str(name), variable.attrs.get("units", "")):
             names[name] = known[0].long_name + ("" if known[1] is None else f"_{known[1]:g}")
-    result = orient(forecast.drop_vars("valid_time").rename({old: new for old, new in names.items() if old != new}))
+    result = drop_single_levels(forecast).drop_vars("valid_time")
+    result = orient(result.rename({old: new for old, new in names.items() if old != new}))
     if "level" in result.coords and (result["level"] % 1 == 0).all():
         result = result.assign_coords(level=result["level"].astype(np.int32))
     for variable in result.variables.values():

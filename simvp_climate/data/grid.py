@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from simvp_climate.data.single_levels import is_single_level
 from simvp_climate.data.variables import same_units
 from simvp_climate.data.windows import find_date_fault
 
@@ -17,7 +18,6 @@ TOLERANCE = 1e-3
 FORECAST_DIMS = ("init_time", "lead_time")
 LATITUDE_ATTRS = {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"}
 LONGITUDE_ATTRS = {"standard_name": "longitude", "units": "degrees_east", "axis": "X"}
-PRESSURE_ATTRS = {"standard_name": "air_pressure", "units": "hPa", "positive": "down", "axis": "Z"}
 _MEMBER_NAMES = ("number", "member", "members", "realization", "realisation", "ensemble", "ens", "ensemble_member")
 # the usual names of the cell dimension in HEALPix output of climate models and forecasts
 _CELL_NAMES = {"cell", "cells", "ncells", "healpix", "healpix_index", "hpx", "pix", "pixel", "ipix", "npix", "values"}
@@ -234,6 +234,7 @@ def find_member(dataset: xr.Dataset) -> str | None:
 
 def _find_levels(dataset: xr.Dataset, names: list[str]) -> tuple[Levels | None, float | None]:
     """Return the levels of the vertical dimension, and the pressure in hPa of a scalar level; None if absent."""
+    names = [name for name in names if not is_single_level(name)]  # these are of some variables only
     coordinates = [read_levels(name, dataset[name].variable) for name in names if dataset[name].ndim < 2]
     scalars = [float(scalar.values) for scalar in coordinates if scalar.values.ndim == 0 and scalar.is_pressure]
     dimensions = {levels.name: levels for levels in coordinates if dataset[levels.name].dims == (levels.name,)}

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+import fsspec
 import zarr
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, ObjectStore
@@ -51,29 +52,52 @@ def open_remote_store(url: str) -> Store:
         raise
 
 
-def open_remote_file(url: str) -> tuple[Any, str]:
-    """Return a remote NetCDF file, opened through fsspec, and the engine with which xarray reads it.
+def file_system(scheme: str, asynchronous: bool = False) -> Any:
+    """Return the file system of "s3" or "gs": that of obstore if installed, else that of fsspec (s3fs, gcsfs)."""
+    if importlib.util.find_spec("obstore"):
+        from obstore.fsspec import FsspecStore as ObstoreFileSystem
 
-    Only what is needed is requested, in blocks, if the server knows ranges of bytes.
+        return ObstoreFileSystem(scheme, asynchronous=asynchronous, **_obstore_options(f"{scheme}://"))
+    anonymous = {"gs": {"token": "anon"}, "s3": {"anon": True}}[scheme] if _is_anonymous(scheme) else {}
+    return fsspec.filesystem(scheme, asynchronous=asynchronous, **anonymous)
+
+
+def open_remote(url: str) -> Any:
+    """Return an open remote file, read in blocks; FileNotFoundError, PermissionError, ConnectionError or ImportError.
+
+    Through obstore on S3 and Google Cloud if installed, else through fsspec.
     """
-    import fsspec
-
     scheme = urlsplit(url).scheme
-    options = {"gs": {"token": "anon"}, "s3": {"anon": True}} if _is_anonymous(scheme) else {}
     try:
-        file = fsspec.open(url, **options.get(scheme, {})).open()
-        magic = file.read(4)
-        file.seek(0)
+        if scheme not in _CREDENTIALS:
+            return fsspec.open(url).open()
+        system = file_system(scheme)
+        system.info(url)  # a file of obstore that fails to open also fails when it is deleted
+        return system.open(url)
     except FileNotFoundError as error:
-        if error.__cause__ is not None and getattr(error.__cause__, "status", None) != 404:
-            raise request_error(url, error.__cause__) from error  # fsspec calls every failure so
+        cause = None if scheme in _CREDENTIALS else error.__cause__
+        if cause is not None and getattr(cause, "status", None) != 404:
+            raise request_error(url, cause) from error  # fsspec calls every failure so
         raise FileNotFoundError(f"no file at {url!r}. Check the spelling") from error
     except ImportError as error:
         raise _missing_package(url, error) from error
     except ValueError as error:  # an unknown scheme
         message = f"{url!r} cannot be opened: {error}. Supported are {', '.join(_SCHEMES)} and local paths"
         raise ValueError(message) from error
-    except Exception as error:  # each file system of fsspec has its own errors
+    except Exception as error:  # each file system has its own errors
+        raise request_error(url, error) from error
+
+
+def open_remote_file(url: str) -> tuple[Any, str]:
+    """Return an open remote NetCDF file, and the engine with which xarray reads it.
+
+    Only what is needed is requested, in blocks, if the server knows ranges of bytes.
+    """
+    file = open_remote(url)
+    try:
+        magic = file.read(4)
+        file.seek(0)
+    except Exception as error:  # each file system has its own errors
         raise request_error(url, error) from error
     if magic.startswith(b"CDF"):
         return file, "scipy"
@@ -97,11 +121,15 @@ def _is_anonymous(scheme: str) -> bool:
 def _open_obstore(url: str) -> Any:
     from obstore.store import from_url
 
+    return from_url(url, **_obstore_options(url))
+
+
+def _obstore_options(url: str) -> dict[str, Any]:
     scheme = urlsplit(url).scheme
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "") if scheme == "s3" else url
     client = {**_TIMEOUTS, "allow_http": endpoint.startswith("http://")}
     config = {"skip_signature": True} if scheme in _CREDENTIALS and _is_anonymous(scheme) else None
-    return from_url(url, config=config, client_options=client, retry_config=_RETRY)
+    return {"config": config, "client_options": client, "retry_config": _RETRY}
 
 
 def request_error(url: str, error: Exception) -> Exception:

@@ -1,13 +1,18 @@
 """Stores that are no folder of Zarr chunks: virtual references (kerchunk, VirtualiZarr) and Icechunk repositories."""
 
 import importlib.util
+import json
 import os
+import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore
+
+from simvp_climate.data.remote import file_system, open_remote
 
 _REFERENCES = (".json", ".parq", ".parquet")
 
@@ -37,10 +42,18 @@ def _is_icechunk(path: str) -> bool:
 
 
 def _open_references(path: str) -> Store:
+    # the files that are referred to are opened when they are read
+    options: dict[str, Any] = {"fo": path, "remote_options": {"asynchronous": True}}
     try:
-        # the files that are referred to are opened when they are read
-        system = fsspec.filesystem("reference", fo=path, asynchronous=True, remote_options={"asynchronous": True})
-    except FileNotFoundError:
+        if urlsplit(path).path.lower().endswith(".json"):
+            with open_remote(path) if "://" in path else open(path, "rb") as file:
+                text = file.read()
+            if "://" in path:
+                options["fo"] = json.loads(text)
+            if match := re.search(rb'"(s3|gs)://', text):
+                options["fs"] = file_system(match[1].decode(), asynchronous=True)
+        system = fsspec.filesystem("reference", asynchronous=True, **options)
+    except OSError:  # absent, not permitted, or the server failed
         raise
     except ImportError as error:
         raise ImportError(f"reading {path!r} needs a package that is not installed ({error}). Install it") from error

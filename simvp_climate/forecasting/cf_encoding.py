@@ -1,13 +1,15 @@
 """CF attributes and encodings of forecasts, with which xarray, iris and NCO read back what `to_netcdf` wrote.
 
-CF 1.8: float64 times, no fill value on coordinates.
+CF 1.8: float64 times, no fill value on coordinates. No coordinate has the axis T: `valid_time` is the time, in two
+dimensions, and cf-xarray would find `init_time` beside it.
 """
 
 import numpy as np
 import xarray as xr
 
 from simvp_climate.data.conventions import VALID_TIME_BOUNDS
-from simvp_climate.data.grid import LATITUDE_ATTRS, LONGITUDE_ATTRS, PRESSURE_ATTRS, Axes, find_axes
+from simvp_climate.data.grid import LATITUDE_ATTRS, LONGITUDE_ATTRS, Axes, find_axes
+from simvp_climate.data.single_levels import PRESSURE_ATTRS, name_pressures
 from simvp_climate.data.variables import lookup_in_units
 
 _INIT = {"standard_name": "forecast_reference_time", "long_name": "initialization time"}
@@ -29,7 +31,8 @@ def encode(forecast: xr.Dataset, axes: Axes | None = None) -> xr.Dataset:
     """Return the forecast with CF attributes and encodings; `axes` are its dimensions, None looks them up.
 
     Attributes of the data stay; missing ones that the vocabulary knows are added. `cell_methods` come from the data, or
-    from GRIB's step type for sums, means and extremes over time, never from a variable's name.
+    from GRIB's step type for sums, means and extremes over time, never from a variable's name. A scalar coordinate is
+    the pressure of each variable such as `z500`.
     """
     axes, forecast = axes or find_axes(forecast), forecast.copy()
     known = {"init_time": _INIT, "lead_time": _LEAD, "valid_time": _VALID}
@@ -50,11 +53,12 @@ def encode(forecast: xr.Dataset, axes: Axes | None = None) -> xr.Dataset:
         units, calendar = f"{unit} since 1970-01-01 00:00:00", forecast[name].dt.calendar
         forecast[name].encoding = {"units": units, "calendar": calendar, **_TIME_ENCODING}
     if np.issubdtype(forecast["lead_time"].dtype, np.timedelta64):
+        # xarray adds the attribute `dtype` to every duration, whatever its encoding
         forecast["lead_time"].encoding = {"units": unit, **_TIME_ENCODING}
     _encode_levels(forecast, axes)
     _encode_variables(forecast)
     forecast.encoding = {"unlimited_dims": {"init_time"}}
-    return forecast
+    return name_pressures(forecast, axes.level)
 
 
 def encode_run(run: xr.Dataset, axes: Axes) -> xr.Dataset:

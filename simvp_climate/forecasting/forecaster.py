@@ -105,8 +105,9 @@ class Forecaster:
             The task's variables and diagnostics on (init_time, lead_time, [number, level,] latitude, longitude), and
             `valid_time(init_time, lead_time)`. Dimension names, order, coordinate values and units are those of
             `dataset` (diagnostics: units of training). Cells that never had a value in training are NaN. If `dataset`
-            comes from `open_dataset`, `forecast - dataset.sel(time=forecast.valid_time)` is complete. `to_netcdf`
-            writes a CF file.
+            comes from `open_dataset`, `forecast - dataset.sel(time=forecast.valid_time)` is complete. Scalars such as
+            `pressure_500` are the levels of variables such as `z500`. `to_netcdf` writes a CF file; for CDO, which has
+            one time dimension, `sc.io.save_valid_time(forecast, folder)` writes one file per initialization.
 
         Raises
         ------

@@ -100,7 +100,8 @@ def _create_store(template: xr.Dataset, path: Path, batch: int) -> None:
     for name, variable in template.data_vars.items():
         sizes = {**variable.sizes, "init_time": min(batch, template.sizes["init_time"])}
         encoding[name] = {"chunks": tuple(sizes.values()), "_FillValue": np.float32(np.nan)}
-        variable.encoding = {}
+        kept = variable.encoding.get("coordinates")
+        variable.encoding = {} if kept is None else {"coordinates": kept}
     # coordinates are small: one chunk each, so that regions share no partial chunks
     for name in ("init_time", "valid_time", "valid_time_bnds"):
         if name in template.coords:

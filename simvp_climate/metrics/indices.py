@@ -24,7 +24,6 @@ from simvp_climate.metrics.regions import region_masks
 __all__ = ["fit_ao", "fit_nao", "fit_nino34", "fit_pna", "fit_sam"]
 _BLOCK_BYTES = 64 * 2**20
 _MIN_MONTHS = 24
-Method = Literal["box", "pc"]
 _Box = tuple[float, float, float, float]  # south, north, west, east
 
 
@@ -121,8 +120,9 @@ def fit_nino34(train: xr.Dataset, climatology: xr.Dataset | None = None, *, vari
 
 
 def fit_nao(
-    train: xr.Dataset, climatology: xr.Dataset | None = None, *, variable: str = "msl", method: Method = "box"
-) -> Index:
+    train: xr.Dataset, climatology: xr.Dataset | None = None, *, variable: str = "msl",
+    method: Literal["box", "pc"] = "box",
+) -> Index:  # fmt: skip
     """Return the index of the North Atlantic Oscillation, with standard deviation 1 in the training period.
 
     Parameters
@@ -146,7 +146,7 @@ def fit_nao(
         As in `fit_nino34`; if the months are too few, or xeofs is not installed.
     """
     fit = _Fit(train, climatology, variable)
-    if _is_pc(method):
+    if _is_pc(method, "box"):
         pattern = fit.leading_pattern((20, 80, -90, 40), (60, 80, -90, 40))
         return fit.index("nao", "North Atlantic Oscillation: leading PC in 20N-80N, 90W-40E", pattern)
     # a row at 55N counts in the southern box alone
@@ -155,8 +155,9 @@ def fit_nao(
 
 
 def fit_ao(
-    train: xr.Dataset, climatology: xr.Dataset | None = None, *, variable: str = "msl", method: Method = "box"
-) -> Index:
+    train: xr.Dataset, climatology: xr.Dataset | None = None, *, variable: str = "msl",
+    method: Literal["circles", "pc"] = "circles",
+) -> Index:  # fmt: skip
     """Return the index of the Arctic Oscillation, or northern annular mode, with standard deviation 1 in training.
 
     Parameters
@@ -164,16 +165,16 @@ def fit_ao(
     train, climatology, variable
         As in `fit_nao`.
     method
-        "box": the zonal mean anomaly at 35N less that at 65N, each divided by its standard deviation (Li and Wang 2003,
-        Geophysical Research Letters 30, 1632). "pc": the leading principal component poleward of 20N (Thompson and
-        Wallace 1998, Geophysical Research Letters 25, 1297-1300), as in `fit_nao`.
+        "circles": the mean anomaly on the latitude circle 35N less that on 65N, each divided by its standard deviation
+        (Li and Wang 2003, Geophysical Research Letters 30, 1632). "pc": the leading principal component poleward of 20N
+        (Thompson and Wallace 1998, Geophysical Research Letters 25, 1297-1300), as in `fit_nao`.
 
     Returns
     -------
     Index, positive for low pressure at the pole. Errors as in `fit_nao`.
     """
     fit = _Fit(train, climatology, variable)
-    if _is_pc(method):
+    if _is_pc(method, "circles"):
         pattern = fit.leading_pattern((20, 90, -180, 180), (60, 90, -180, 180))
         return fit.index("ao", "Arctic Oscillation: leading PC in 20N-90N", pattern)
     pattern = fit.normalized(fit.zonal_mean(35)) - fit.normalized(fit.zonal_mean(65))
@@ -181,8 +182,9 @@ def fit_ao(
 
 
 def fit_sam(
-    train: xr.Dataset, climatology: xr.Dataset | None = None, *, variable: str = "msl", method: Method = "box"
-) -> Index:
+    train: xr.Dataset, climatology: xr.Dataset | None = None, *, variable: str = "msl",
+    method: Literal["circles", "pc"] = "circles",
+) -> Index:  # fmt: skip
     """Return the index of the southern annular mode, with standard deviation 1 in the training period.
 
     Parameters
@@ -190,16 +192,16 @@ def fit_sam(
     train, climatology, variable
         As in `fit_nao`.
     method
-        "box": the zonal mean anomaly at 40S less that at 65S, each divided by its standard deviation (Gong and Wang
-        1999, Geophysical Research Letters 26, 459-462). "pc": the leading principal component poleward of 20S (Thompson
-        and Wallace 2000, Journal of Climate 13, 1000-1016), as in `fit_nao`.
+        "circles": the mean anomaly on the latitude circle 40S less that on 65S, each divided by its standard deviation
+        (Gong and Wang 1999, Geophysical Research Letters 26, 459-462). "pc": the leading principal component poleward
+        of 20S (Thompson and Wallace 2000, Journal of Climate 13, 1000-1016), as in `fit_nao`.
 
     Returns
     -------
     Index, positive for low pressure at the pole. Errors as in `fit_nao`.
     """
     fit = _Fit(train, climatology, variable)
-    if _is_pc(method):
+    if _is_pc(method, "circles"):
         pattern = fit.leading_pattern((-90, -20, -180, 180), (-90, -60, -180, 180))
         return fit.index("sam", "Southern annular mode: leading PC in 90S-20S", pattern)
     pattern = fit.normalized(fit.zonal_mean(-40)) - fit.normalized(fit.zonal_mean(-65))
@@ -221,9 +223,9 @@ def fit_pna(train: xr.Dataset, climatology: xr.Dataset | None = None, *, variabl
     return fit.index("pna", "Pacific/North American pattern: four centers at 500 hPa", pattern)
 
 
-def _is_pc(method: str) -> bool:
-    if method not in ("box", "pc"):
-        raise ValueError(f'method={method!r} must be "box" or "pc"')
+def _is_pc(method: str, other: str) -> bool:
+    if method not in (other, "pc"):
+        raise ValueError(f'method={method!r} must be "{other}" or "pc"')
     return method == "pc"
 
 
@@ -301,7 +303,7 @@ class _Fit:
     def leading_pattern(self, box: _Box, negative: _Box) -> xr.DataArray:
         """Return weights of the leading principal component in a box, negative on the mean over another."""
         if importlib.util.find_spec("xeofs") is None:
-            fix = "pip install 'simvp-climate[indices]', or take method='box'"
+            fix = "pip install 'simvp-climate[indices]', or omit method='pc'"
             raise ImportError(f'method="pc" needs xeofs, which is not installed. Run: {fix}')
         from xeofs.single import EOF
 

@@ -69,7 +69,7 @@ def published() -> pd.DataFrame:
     """Return published scores of other models: root mean square errors, and some ACC and MAE.
 
     Scores depend on the grid (coarser is lower), the years and the truth: compare only scores with the same ones. The
-    figure `plot.scores(scores, published=...)` draws those on the grid of the scores, unless their truth is simulated.
+    figures `plot.scores` and `plot.scorecard` draw those on the grid of the scores, unless their truth is simulated.
     The climatologies of WeatherBench are simpler than that of this package.
 
     Returns

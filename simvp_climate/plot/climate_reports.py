@@ -141,7 +141,7 @@ def _draw_map(panel: Axes, part: xr.Dataset, name: str, size: float, width: floa
     scale = difference_scale(bias)
     draw_cells(panel, bias, scale)
     significant = part["bias_significant"].isel(member=0)
-    draw_dots(panel, significant, 0.12 * size)
+    draw_dots(panel, bias, significant, scale)
     units = style.units_of(bias)
     text = f"Mean bias, RMSE {float(part['rmse'][0]):.2g} {units}".rstrip()
     if "rmse_ratio" in part and np.isfinite(part["rmse_ratio"][0]):

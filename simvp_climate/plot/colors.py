@@ -33,7 +33,7 @@ def prepare_field(
     A field whose attribute `anomaly` is true is one whatever its values. Anomalies convert without an offset. Without
     `usual`, see `has_usual_values`, units stay unless others are requested.
     """
-    anomaly = bool(field.attrs.get("anomaly")) or _is_anomaly(field, level)
+    anomaly = bool(field.attrs.get("anomaly")) or is_anomaly(field, level)
     attrs = {**field.attrs, "anomaly": anomaly}
     if anomaly and "anomal" not in attrs["label"].lower():
         attrs["label"] += " anomaly"
@@ -46,7 +46,7 @@ def prepare_field(
 
 def has_usual_values(field: xr.DataArray, level: float | None) -> bool:
     """Return whether a field is an anomaly or has possible values: a spread of temperatures in K is no temperature."""
-    return _is_anomaly(field, level) or _share_outside(field, level) <= 0.5
+    return is_anomaly(field, level) or _share_outside(field, level) <= 0.5
 
 
 def contours_by_default(field: xr.DataArray) -> bool:
@@ -62,7 +62,7 @@ def difference_of(first: xr.DataArray, second: xr.DataArray) -> xr.DataArray:
     return (first - second).assign_attrs(attrs)
 
 
-def _is_anomaly(field: xr.DataArray, level: float | None) -> bool:
+def is_anomaly(field: xr.DataArray, level: float | None) -> bool:
     """Return whether a field is an anomaly: by its names, or by values that the variable cannot have."""
     if "anomal" in _names(field):
         return True

@@ -1,6 +1,7 @@
 """Meteograms: a forecast at a point against valid time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
@@ -9,11 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from simvp_climate.data.display_units import DisplayUnits, display_units, requested_units
 from simvp_climate.data.grid import Axes as GridAxes
 from simvp_climate.data.grid import closes_longitude, find_axes, find_member
 from simvp_climate.data.windows import find_valid_times
 from simvp_climate.metrics.baselines.climatologies import climatology_at
 from simvp_climate.plot import style
+from simvp_climate.plot.colors import has_usual_values, is_anomaly
 from simvp_climate.plot.curve_panels import add_legend_below, curve_panels
 from simvp_climate.plot.score_selection import score_rows
 from simvp_climate.plot.selection import choose_names, date_text, init_position, open_source
@@ -26,7 +29,8 @@ _COLOR, _CLIMATE_COLOR = style.LINE_STYLES[0][0], "0.55"
 def meteogram(
     forecast: xr.Dataset, truth: xr.Dataset | None = None, *, latitude: float, longitude: float,
     variables: str | Sequence[str] | None = None, init: object | None = None, method: str = "nearest",
-    interval: xr.Dataset | None = None, climatology: xr.Dataset | None = None, width: float | None = None,
+    interval: xr.Dataset | None = None, climatology: xr.Dataset | None = None,
+    units: str | Mapping[str, str] | None = None, width: float | None = None,
     ax: Axes | Sequence[Axes] | None = None,
 ) -> Figure:  # fmt: skip
     """Draw one forecast at a point against valid time, with its members or an interval, the truth and the climate.
@@ -50,18 +54,22 @@ def meteogram(
     climatology
         From `climatology`, drawn as a line; or from `climatological_ensemble` for the same init and leads, drawn as a
         band of 80 % of its members.
+    units
+        Units to draw in by variable, as in `maps`; default the usual ones of charts, such as degC.
     width, ax
         As in `scores`; default 7 inches, with a panel below the other for each variable and level.
 
     Returns
     -------
     Figure. Up to eight members are thin lines around their mean; of more members, bands contain the middle 50 % and
-    80 % around the median. ValueError if the point is outside the grid, or an init or variable is missing.
+    80 % around the median. ValueError if the point is outside the grid, an init or variable is missing, or `units` do
+    not convert.
     """
     if method not in ("nearest", "bilinear"):
         raise ValueError(f"method={method!r} must be 'nearest' or 'bilinear'.")
     source = open_source(forecast, "forecast")
     names = choose_names(variables, [str(name) for name in source.dataset.data_vars], "variables", "forecast")
+    requested = requested_units(units, names)
     inits = np.atleast_1d(source.dataset["init_time"].values)
     chosen = len(inits) - 1 if init is None else init_position(inits, init)
     point = (latitude, longitude, method)
@@ -77,9 +85,12 @@ def meteogram(
     handles: dict[str, Line2D | Patch] = {}
     for index, (panel, (texts, row)) in enumerate(zip(panels.axes, rows, strict=True)):
         level = {dim: row[dim] for dim in row.coords if dim in plume.dims and dim not in row.dims}
+        displayed = _display(row, level.get(source.axes.level), requested.get(str(row.name)))
         observed, bounds, climate = (
-            None if each is None or row.name not in each else each[row.name].sel(level) for each in drawn
+            None if each is None or row.name not in each else _convert(each[row.name].sel(level), displayed)
+            for each in drawn
         )
+        row = _convert(row, displayed)
         handles |= _draw_climate(panel, days, climate)
         handles |= _draw_forecast(panel, days, row, member, bounds)
         if observed is not None:
@@ -100,6 +111,20 @@ def meteogram(
     else:
         panels.axes[0].legend(handles=list(handles.values()), frameon=False, fontsize=0.85 * panels.size)
     return panels.figure
+
+
+def _display(row: xr.DataArray, level: xr.DataArray | None, requested: str | None) -> DisplayUnits:
+    """Return the units to draw a variable in; anomalies, as in `forecast - climatology`, convert without an offset."""
+    value = None if level is None else float(level)
+    usual = None if has_usual_values(row, value) else row.attrs.get("units")
+    target = display_units(str(row.name), row.attrs, requested or usual)
+    return replace(target, units=target.of_differences, offset=0.0) if is_anomaly(row, value) else target
+
+
+def _convert(array: xr.DataArray, target: DisplayUnits) -> xr.DataArray:
+    """Return an array in units for display, with its attributes."""
+    attrs = array.attrs | ({"units": target.units} if target.units else {})
+    return (array * target.factor + target.offset).assign_attrs(attrs)
 
 
 def _one_init(dataset: xr.Dataset, position: int) -> xr.Dataset:

@@ -1,4 +1,4 @@
-"""Published scores of other models as dashes with letters."""
+"""Published scores of other models: as dashes with letters, and as rows of a scorecard."""
 
 import numpy as np
 import pandas as pd
@@ -64,18 +64,41 @@ def select_published(published: object, scores: xr.Dataset, names: list[str], me
     return selected
 
 
-def origin_text(published: pd.DataFrame, scores: xr.Dataset) -> str:
-    """Return a sentence on the truth and years of the published scores, and one on those of the curves."""
+def published_rows(published: pd.DataFrame, scores: xr.Dataset, metric: str, baseline: str) -> dict[str, xr.DataArray]:
+    """Return the skill of published models over a baseline, a row (metric, lead_time) for each variable and model.
+
+    `published` is from `select_published`. The skill is 1 - score / score of the baseline, as in `scores`.
+    """
+    if metric not in scores["metric"] or baseline not in scores["system"]:
+        content = f"{scores['metric'].values.tolist()} of {scores['system'].values.tolist()}"
+        raise ValueError(f"published needs the {metric} of {baseline!r} in scores, which has {content}: score it too.")
+    rows, hours = {}, lead_values(scores)[0] / np.timedelta64(1, "h")
+    for (variable, model), values in published.groupby(["variable", "model"], sort=False):
+        reference = scores[variable].sel(system=baseline, metric=metric).squeeze(drop=True)
+        value_at = dict(zip(values["lead_hours"], values["value"], strict=True))
+        skill = 1 - np.array([value_at.get(hour, np.nan) for hour in hours]) / reference.values.reshape(len(hours))
+        coords = {"metric": [f"{metric}_skill_vs_{baseline.replace(' ', '_')}"], "lead_time": scores["lead_time"]}
+        rows[f"{variable}, {model}"] = xr.DataArray(skill[np.newaxis], coords, ("metric", "lead_time"), variable)
+    return rows
+
+
+def origin_text(
+    published: pd.DataFrame, scores: xr.Dataset, names: tuple[str, str] = ("Letters: published", "Curves")
+) -> str:
+    """Return a sentence on the truth and years of the published scores, and one on those of the others.
+
+    `names` are what the figure shows of both.
+    """
     models = {
         f"{truth} {years}": list(dict.fromkeys(rows["model"]))
         for (truth, years), rows in published.groupby(["truth", "years"], sort=False)
     }
     most_frequent = max(models, key=lambda origin: len(models[origin]))
     others = [f"{origin} ({', '.join(names)})" for origin, names in models.items() if origin != most_frequent]
-    note = f"Letters: published, against {'; '.join([most_frequent, *others])}."
+    note = f"{names[0]}, against {'; '.join([most_frequent, *others])}."
     if {"verified_start", "verified_end"} <= set(scores.attrs):
         first, last = (str(scores.attrs[f"verified_{end}"])[:10] for end in ("start", "end"))
-        note += f" Curves: against the truth of these scores, {first} to {last}."
+        note += f" {names[1]}: against the truth of these scores, {first} to {last}."
     return note
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from simvp_climate.metrics.definitions import METRICS
 from simvp_climate.plot.colors import DIVERGING
 from simvp_climate.plot.curve_panels import text_width, wrap
+from simvp_climate.plot.published import origin_text, published_rows, select_published
 from simvp_climate.plot.score_selection import check_scores, lead_columns, score_rows
 from simvp_climate.plot.selection import choose_leads
 from simvp_climate.plot.style import (
@@ -32,8 +34,8 @@ _ROW_HEIGHT = 0.28  # inches
 
 def scorecard(
     scores: xr.Dataset, baseline: str = "persistence", *, system: str | None = None, metric: str = "rmse",
-    leads: object | None = None, title: str | None = None, width: float | None = None,
-    ax: Axes | Sequence[Axes] | None = None,
+    leads: object | None = None, published: pd.DataFrame | None = None, title: str | None = None,
+    width: float | None = None, ax: Axes | Sequence[Axes] | None = None,
 ) -> Figure:  # fmt: skip
     """Draw the skill of a forecast over a baseline, with a row for each variable and a column for each lead.
 
@@ -49,6 +51,10 @@ def scorecard(
         "rmse", or another metric whose skill is in the scores.
     leads
         Lead times to draw, "3D" or as in `scores.lead_time`; default up to 12, evenly spaced, as many as fit.
+    published
+        Published scores of other models, rows of `sc.metrics.published()`. Models with the grid, variables and leads of
+        the scores get rows of their own, with the skill of their published score over the baseline in `scores`; a note
+        names their truth and years, which may differ from yours. Refused as in `plot.scores`.
     title
         Default the names of both systems; with `ax`, the title of the first panel has them.
     width, ax
@@ -61,19 +67,25 @@ def scorecard(
     better. A triangle points up (better) or down (worse) where the interval of the skill excludes zero. Further panels
     have activity and small-scale variance relative to the truth, because blurring a forecast lowers its error; they
     stand below each other in a narrow figure. Levels, regions and seasons are rows. ValueError if `scores` does not
-    come from `score`, or lacks the skill, system or lead.
+    come from `score`, or lacks the skill, system or lead, or no row of `published` fits.
     """
     refuse_settings_with_axes(ax, width)
     scores = check_scores(scores)
     skill = f"{metric}_skill_vs_{baseline.replace(' ', '_')}"
     system = _check_skill(scores, skill, metric, baseline, system)
-    scores = scores.sel(system=system)
     if leads is not None:
         scores = scores.isel(lead_time=[index for index, _ in choose_leads(scores, leads)])
+    others, note = {}, ""
+    if published is not None:
+        published = select_published(published, scores, [str(name) for name in scores.data_vars], [metric])
+        others = published_rows(published, scores, metric, baseline)
+        note = origin_text(published, scores, ("Published models", "Others"))
+    scores = scores.sel(system=system)
     rows = {", ".join([str(row.name), *texts]): row for texts, row in score_rows(scores)}
     rows = {name: row for name, row in rows.items() if np.isfinite(row.sel(metric=skill)).any()}
     if not rows:
         raise ValueError(f"{skill} has no finite value, so there is nothing to draw.")
+    rows = _insert_below(rows, others)
 
     prefix = f"{system}, skill" if ax is not None and title is None else "Skill"  # user axes get no figure title
     tables = {skill: f"{prefix} over {baseline}, {metric.upper()}"}
@@ -101,6 +113,8 @@ def scorecard(
         is_marked = name == skill and _mark_significant(panel, rows, skill, size)
         triangles = "\n▲ significantly better, ▼ worse" if is_marked else ""
         meaning = f"Skill [%], blue: better{triangles}" if name == skill else "1: as the truth"
+        if note and name == skill:
+            meaning += f"\n{wrap(note, max(cell * len(shown), 2.5), 0.85 * size)}"
         bar_height = panel.bbox.height if ax is not None else 72 * _ROW_HEIGHT * len(rows)
         shape = dict(extend="both", shrink=0.9, pad=4 / bar_height, aspect=18)
         bar = color_bar_below(layout.figure, scale, [panel], meaning, 0.85 * size, **shape)
@@ -112,6 +126,16 @@ def scorecard(
         figure_width = layout.figure.get_size_inches()[0]
         layout.figure.suptitle(wrap(title, 0.95 * figure_width, 1.1 * size), fontsize=1.1 * size)
     return layout.figure
+
+
+def _insert_below(rows: dict[str, xr.DataArray], others: dict[str, xr.DataArray]) -> dict[str, xr.DataArray]:
+    """Return the rows, each variable's followed by the others of it, which have no value in the other metrics."""
+    result, remaining = {}, dict(others)
+    for name, row in reversed(rows.items()):
+        below = {key: other.reindex(metric=row["metric"]) for key, other in remaining.items() if other.name == row.name}
+        remaining = {key: other for key, other in remaining.items() if key not in below}
+        result |= dict(reversed(below.items())) | {name: row}
+    return dict(reversed(result.items()))
 
 
 @dataclass(frozen=True)

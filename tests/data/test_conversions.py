@@ -194,7 +194,7 @@ class TestClimpred:
         error = forecast - truth.sel(time=forecast.valid_time)
         np.testing.assert_allclose(result.t2m, np.sqrt((error.t2m**2).mean("init_time")), rtol=1e-5)
         assert result.lead.values.tolist() == [6, 12]
-        xr.testing.assert_equal(back.t2m, forecast.t2m)
+        xr.testing.assert_equal(back.t2m.drop_vars("pressure_500"), forecast.t2m)
 
 
 class TestShortNames:
@@ -253,6 +253,9 @@ class TestClients:
         names = [c.name() for c in whole.coords(dim_coords=True)]
         assert names == ["forecast_reference_time", "forecast_period", "latitude", "longitude"]
         np.testing.assert_array_equal(whole.data, forecast.t2m)
+        assert not whole.coords("air_pressure")
+        level = iris.load_cube(str(tmp_path / "f.nc"), iris.NameConstraint(var_name="z500")).coord("air_pressure")
+        assert level.points.tolist() == [500] and str(level.units) == "hPa"
 
     def test_cf_xarray_finds_the_axes(self, forecast, file):
         import cf_xarray  # noqa: F401
@@ -316,6 +319,12 @@ class TestClients:
         # the cloud cover is on no level
         conversions.to_valid_time(more.assign(tcc=forecast.t2m), forecast.init_time[1]).to_netcdf(tmp_path / "all.nc")
         assert {cdo_levels(tmp_path / "all.nc", name) for name in ("z500", "t2m", "tcc")} == {"0"}
+
+    @pytest.mark.skipif(shutil.which("cdo") is None, reason="cdo is not installed (apt-get install cdo)")
+    def test_cdo_keeps_variables_on_one_level_of_a_file_as_it_is(self, forecast, tmp_path):
+        forecast.to_netcdf(tmp_path / "f.nc")
+        result = subprocess.run(["cdo", "-s", "showname", "f.nc"], cwd=tmp_path, capture_output=True, text=True)
+        assert result.stdout.split() == ["z500", "t2m"]
 
     @pytest.mark.skipif(shutil.which("ncks") is None, reason="nco is not installed (apt-get install nco)")
     def test_nco_cuts_and_averages(self, forecast, tmp_path):

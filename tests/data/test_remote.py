@@ -2,6 +2,7 @@
 
 import http.client
 import importlib.util
+import json
 import socket
 import time
 import urllib.error
@@ -16,9 +17,11 @@ import obstore
 import pytest
 import xarray as xr
 import zarr
+from factories import waves
 from http_server import serve
 from moto.server import ThreadedMotoServer
 from packaging.version import Version
+from store_layouts import write_references
 
 from simvp_climate.data import remote
 from simvp_climate.data.opening import open_dataset
@@ -346,7 +349,7 @@ def upload(endpoint, folder, access="public-read"):
         "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="k", aws_secret_access_key="s"
     )
     client.create_bucket(Bucket="climate")
-    for file in folder.rglob("*"):
+    for file in sorted(folder.rglob("*")):
         if file.is_file():
             client.upload_file(str(file), "climate", f"{folder.name}/{file.relative_to(folder)}", {"ACL": access})
     client.close()
@@ -395,3 +398,77 @@ def test_a_bucket_without_permission_is_an_error(tmp_path, s3, monkeypatch, no_c
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
     with pytest.raises(PermissionError, match=r"no permission to read 's3://climate/private.zarr' .*AWS_ACCESS_KEY_ID"):
         open_dataset("s3://climate/private.zarr", ["t2m"])
+
+
+class TestFilesOnS3:
+    """NetCDF files, references and Icechunk repositories on a server that speaks S3."""
+
+    @pytest.fixture(params=["public", "private"], autouse=True)
+    def access(self, request, s3, monkeypatch, no_credentials):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
+        if request.param == "private":
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+        return "public-read" if request.param == "public" else "private"
+
+    def test_netcdf(self, tmp_path, s3, access):
+        pytest.importorskip("h5netcdf")
+        folder = tmp_path / f"netcdf {access}"
+        folder.mkdir()
+        waves(times=40).to_netcdf(folder / "a.nc")
+        waves(times=6).to_netcdf(folder / "b.nc", format="NETCDF3_64BIT")
+        (folder / "page.nc").write_text("<html>")
+        upload(s3, folder, access)
+        url = f"s3://climate/{folder.name}"
+        for name, times in {"a": 40, "b": 6}.items():
+            np.testing.assert_array_equal(open_dataset(f"{url}/{name}.nc", ["t2m"]).t2m, waves(times=times).t2m)
+        with pytest.raises(FileNotFoundError, match=r"no file at 's3://climate/.*none.nc'"):
+            open_dataset(f"{url}/none.nc", ["t2m"])
+        with pytest.raises(ValueError, match=r"page.nc' is no NetCDF file"):
+            open_dataset(f"{url}/page.nc", ["t2m"])
+
+    def test_references_there_and_here(self, tmp_path, s3, access):
+        folder = tmp_path / f"references-{access}"
+        folder.mkdir()
+        write_references(folder, address=f"s3://climate/{folder.name}/packed.bin")
+        upload(s3, folder, access)
+        for path in (folder / "refs.json", f"s3://climate/{folder.name}/refs.json"):
+            xr.testing.assert_equal(open_dataset(path, ["z500", "t2m"]).load(), waves(times=6))
+        with pytest.raises(FileNotFoundError, match=r"no file at 's3://climate/.*none.json'"):
+            open_dataset(f"s3://climate/{folder.name}/none.json", ["t2m"])
+
+    def test_references_of_kerchunk(self, tmp_path, s3, access):
+        kerchunk = pytest.importorskip("kerchunk.hdf")
+        folder = tmp_path / f"kerchunk-{access}"
+        folder.mkdir()
+        waves(times=40).to_netcdf(folder / "a.nc")
+        url = f"s3://climate/{folder.name}"
+        references = kerchunk.SingleHdf5ToZarr(str(folder / "a.nc"), url=f"{url}/a.nc", inline_threshold=0).translate()
+        (folder / "refs.json").write_text(json.dumps(references))
+        upload(s3, folder, access)
+        np.testing.assert_array_equal(open_dataset(f"{url}/refs.json", ["t2m"]).t2m, waves(times=40).t2m)
+
+    def test_an_open_store_of_icechunk(self, s3, access):
+        icechunk = pytest.importorskip("icechunk")
+        where = {"endpoint_url": s3, "allow_http": True, "force_path_style": True, "region": "us-east-1"}
+        keys = {"access_key_id": "k", "secret_access_key": "s"}
+        boto3.client("s3", endpoint_url=s3, region_name="us-east-1", aws_access_key_id="k",
+                     aws_secret_access_key="s").create_bucket(Bucket="climate")  # fmt: skip
+        storage = icechunk.s3_storage(bucket="climate", prefix=f"repository-{access}", **where, **keys)
+        repository = icechunk.Repository.create(storage)
+        session = repository.writable_session("main")
+        waves(times=6).to_zarr(session.store, consolidated=False)
+        session.commit("six states")
+        xr.testing.assert_equal(
+            open_dataset(repository.readonly_session("main").store, ["z500", "t2m"]).load(), waves(times=6)
+        )
+
+
+def test_a_netcdf_file_without_permission_is_an_error(tmp_path, s3, monkeypatch, no_credentials):
+    folder = tmp_path / "forbidden"
+    folder.mkdir()
+    waves(times=3).to_netcdf(folder / "a.nc")
+    upload(s3, folder, "private")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
+    with pytest.raises(PermissionError, match=r"no permission to read 's3://climate/forbidden/a.nc' .*AWS_ACCESS_KEY"):
+        open_dataset("s3://climate/forbidden/a.nc", ["t2m"])

@@ -2,7 +2,6 @@
 
 import base64
 import importlib.util
-import json
 import pickle
 
 import numpy as np
@@ -12,6 +11,7 @@ import xarray as xr
 import zarr
 from factories import waves
 from http_server import serve
+from store_layouts import write_references
 
 from simvp_climate.data import remote
 from simvp_climate.data.opening import open_dataset
@@ -21,25 +21,6 @@ from simvp_climate.data.zarr_store import MissingChunkError
 def hide(monkeypatch, *hidden):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in hidden else find(name))
-
-
-def write_references(folder, leave_out=()):
-    """Write a store, and references to its chunks: metadata inline, chunks as ranges of bytes of one file."""
-    encoding = {name: {"chunks": (3, 8, 16)} for name in ("z500", "t2m")}
-    waves(times=6).to_zarr(folder / "s.zarr", zarr_format=2, consolidated=False, encoding=encoding)
-    refs, packed = {}, b""
-    for path in sorted((folder / "s.zarr").rglob("*")):
-        key, content = path.relative_to(folder / "s.zarr").as_posix(), path.read_bytes() if path.is_file() else b""
-        if path.is_dir() or key in leave_out:
-            continue
-        if path.name.startswith("."):
-            refs[key] = "base64:" + base64.b64encode(content).decode()
-        else:
-            refs[key] = [str(folder / "packed.bin"), len(packed), len(content)]
-            packed += content
-    (folder / "packed.bin").write_bytes(packed)
-    (folder / "refs.json").write_text(json.dumps({"version": 1, "refs": refs}))
-    return refs
 
 
 class TestReferences:

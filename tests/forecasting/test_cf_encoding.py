@@ -6,6 +6,7 @@ import pytest
 import xarray as xr
 from factories import waves
 
+from simvp_climate.data.grid import find_axes
 from simvp_climate.forecasting.cf_encoding import encode
 from simvp_climate.metrics.baselines.simple_persistence import persistence
 
@@ -114,3 +115,52 @@ def test_levels_of_every_unit_have_an_axis(attrs, expected):
     ds["level"].attrs = attrs
     encoded = encode(persistence(ds[["q"]], ds.time[:2], ["6h"]))
     assert expected.items() <= encoded.level.attrs.items()
+
+
+def flat_levels():
+    values = forecast("z500", units="m2 s-2")
+    return values.assign(t850=values.z500.assign_attrs(units="K"), t2m=values.z500.assign_attrs(units="K"))
+
+
+def test_flat_variables_name_their_pressure_in_memory_and_in_files(tmp_path):
+    ds = encode(flat_levels())
+    for name, value in {"pressure_500": 500, "pressure_850": 850}.items():
+        assert ds[name].dims == () and ds[name] == value
+        assert ds[name].attrs == {"standard_name": "air_pressure", "units": "hPa"}
+    ds.to_netcdf(tmp_path / "f.nc")
+    with xr.open_dataset(tmp_path / "f.nc", decode_cf=False) as raw:
+        pressures = {name: raw[name].attrs["coordinates"].split()[3:] for name in ("z500", "t850", "t2m")}
+        assert pressures == {"z500": ["pressure_500"], "t850": ["pressure_850"], "t2m": []}
+        assert "coordinates" not in raw.attrs
+    back = xr.load_dataset(tmp_path / "f.nc", decode_timedelta=True)
+    xr.testing.assert_identical(back, ds)
+    # a level of some variables is not the level of the whole file
+    assert find_axes(back).scalar_level is None
+    assert not {"pressure_500", "height_2"} & set(encode(forecast("t2m")).coords)
+
+
+@pytest.mark.parametrize(
+    "select",
+    [
+        lambda ds: ds.isel(init_time=0),
+        lambda ds: ds.isel(lead_time=1),
+        lambda ds: ds.isel(init_time=0, lead_time=1),
+        lambda ds: ds[["t2m"]],
+        lambda ds: ds[["t2m"]].drop_vars("valid_time"),
+        lambda ds: ds[["t2m"]].isel(init_time=1),
+    ],
+)
+def test_coordinates_of_a_selection_stay_coordinates_in_files(tmp_path, select):
+    ds = select(encode(flat_levels()))
+    ds.encoding = {}
+    ds.to_netcdf(tmp_path / "f.nc")
+    back = xr.load_dataset(tmp_path / "f.nc", decode_timedelta=True)
+    assert set(back.coords) == set(ds.coords)
+    xr.testing.assert_identical(back, ds)
+
+
+def test_the_level_dimension_names_the_pressure_of_its_variables():
+    ds = waves()
+    ds["z"] = ds.z500.expand_dims(level=[500.0, 850.0], axis=1)
+    encoded = encode(persistence(ds[["z", "t2m"]], ds.time[:2], ["6h"]))
+    assert set(encoded.coords) == {"init_time", "lead_time", "valid_time", "level", "latitude", "longitude"}

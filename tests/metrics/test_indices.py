@@ -64,6 +64,8 @@ def test_an_oscillation_is_its_series_standardized(fit, name, pattern):
     values = series()
     ds = field(pattern, 100 * values)
     index = fit(ds, climatology(ds, method="overall"))
+    named = fit(ds, climatology(ds, method="overall"), method="box" if name == "nao" else "circles")
+    xr.testing.assert_identical(named.pattern, index.pattern)
     expected = (values - values.mean()) / values.std()
     np.testing.assert_allclose(index(ds)[name], expected, atol=1e-9)
     assert index(ds)[name].attrs["units"] == "1"
@@ -138,8 +140,13 @@ def test_errors():
         indices.fit_ao(half.rename(sst="msl"))
     with pytest.raises(ValueError, match="does not vary"):
         indices.fit_nao(ds.rename(sst="msl"), flat.rename(sst="msl"))
-    with pytest.raises(ValueError, match='method="eof"|method=.eof. must be'):
-        indices.fit_nao(ds.rename(sst="msl"), flat.rename(sst="msl"), method="eof")
+    for fit, method, choices in (
+        (indices.fit_nao, "circles", '"box" or "pc"'),
+        (indices.fit_ao, "box", '"circles" or "pc"'),
+        (indices.fit_sam, "eof", '"circles" or "pc"'),
+    ):
+        with pytest.raises(ValueError, match=f"method='{method}' must be {choices}"):
+            fit(ds.rename(sst="msl"), flat.rename(sst="msl"), method=method)
 
 
 def test_principal_components_without_xeofs(monkeypatch):

@@ -9,6 +9,9 @@ matplotlib.use("Agg")
 from plot_factories import scores_with_intervals
 
 from simvp_climate import plot
+from simvp_climate.metrics.published_scores import published
+
+SCORE_NAMES = ["z500", "z500_low", "z500_high"]
 
 
 class TestScorecard:
@@ -65,3 +68,44 @@ class TestScorecard:
         # leads that were asked for are all drawn, if need be without numbers
         panel = plot.scorecard(table, leads=list(hours), width=2.5).axes[0]
         assert panel.images[0].get_array().shape == (1, 12)
+
+
+class TestPublished:
+    def test_models_have_rows_with_their_skill_over_the_baseline(self):
+        table, others = scores_with_intervals(), published()
+        others = others[others["model"].isin(["IFS T63", "GraphCast"])]
+        figure = plot.scorecard(table, published=others)
+        panel = figure.axes[0]
+        assert [label.get_text() for label in panel.get_yticklabels()] == ["z500", "z500, IFS T63", "z500, GraphCast"]
+        persistence = table.z500.sel(system="persistence", metric="rmse").values  # at 1, 3 and 5 days
+        expected = [[np.nan, 1 - 267.61 / persistence[1], 1 - 463.15 / persistence[2]]]
+        expected += [[np.nan, 1 - 113.4 / persistence[1], np.nan]]
+        np.testing.assert_allclose(panel.images[0].get_array()[1:].filled(np.nan), 100 * np.array(expected))
+        bar = next(axes for axes in figure.axes if axes.get_label() == "<colorbar>")
+        note = " ".join(bar.get_xlabel().split())
+        assert "Published models, against ERA5 2017-2018; ERA5 2020 (GraphCast)." in note
+        assert "Others: against the truth of these scores, 2001-01-02 to" in note
+
+    def test_rows_stand_below_their_variable_and_have_no_sharpness(self):
+        table, others = scores_with_intervals(), published()
+        table = xr.merge([table, table.rename({name: name.replace("z500", "t850") for name in SCORE_NAMES})])
+        activity = (table.sel(metric=["rmse"]) * 0 + 0.7).assign_coords(metric=["activity"])
+        others = others[others["model"] == "IFS T63"].assign(units="m2 s-2")
+        skill, sharpness = plot.scorecard(xr.concat([table, activity], "metric"), published=others).axes[:2]
+        names = [label.get_text() for label in skill.get_yticklabels()]
+        assert names == ["z500", "z500, IFS T63", "t850", "t850, IFS T63"]
+        assert np.ma.getmaskarray(sharpness.images[0].get_array()).tolist() == [[False] * 3, [True] * 3] * 2
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda t: t.assign_attrs(truth="SIMULATED climate"), "SIMULATED climate.* real atmosphere"),
+            (lambda t: t.assign_attrs(grid="72 longitudes x 36 latitudes"), "72 longitudes.* different grids"),
+            (lambda t: t.assign_coords(region="tropics"), "region .*tropics.* globe"),
+            (lambda t: t.sel(lead_time=["1D"]), "72, 120.* none of them"),
+            (lambda t: t.sel(system=["SimVPv2"]), "needs the rmse of 'persistence'"),
+        ],
+    )
+    def test_scores_that_cannot_be_compared_are_refused(self, change, message):
+        with pytest.raises(ValueError, match=message):
+            plot.scorecard(change(scores_with_intervals()), published=published())

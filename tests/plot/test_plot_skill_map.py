@@ -1,6 +1,7 @@
 """Maps of skill and significance."""
 
 import matplotlib
+import numpy as np
 import pytest
 
 matplotlib.use("Agg")
@@ -34,3 +35,16 @@ class TestSkillMap:
             plot.skill_map(skill_of_the_globe()[["t2m"]])
         with pytest.raises(ValueError, match="'48h' must be one of"):
             plot.skill_map(skill_of_the_globe(), lead="48h")
+
+    def test_percent_and_a_region(self):
+        skill = skill_of_the_globe()
+        figure = plot.skill_map(skill, units="%", region=(20, 60, -100, -40))
+        panel, bar = figure.axes
+        mesh = next(c for c in panel.collections if isinstance(c, QuadMesh))
+        north = skill.t2m.isel(lead_time=-1).sel(latitude=slice(20, 60))
+        inside = north.isel(longitude=(north.longitude >= 260) & (north.longitude <= 320))
+        np.testing.assert_allclose(mesh.get_array(), 100 * inside)
+        assert (mesh.norm.vmin, mesh.norm.vmax) == (-100, 100) and "Skill [%]" in bar.get_xlabel()
+        for options, message in (({"units": "K"}, "'K' of the skill must be"), ({"region": "x"}, "region='x' must be")):
+            with pytest.raises(ValueError, match=message):
+                plot.skill_map(skill, **options)
