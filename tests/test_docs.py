@@ -367,7 +367,7 @@ def test_the_climate_report_of_the_guide():
     both = xr.Dataset({"t2m": (dims, values, {"units": "K"})}, {"number": [0, 1, 2], "time": times, **grid})
     both = both.transpose("time", ...)
     names = {"sc": sc, "run": both.isel(number=slice(0, 2)), "truth": both.isel(number=2, drop=True)}
-    text = (ROOT / "docs" / "climate.md").read_text().split("## Report")[1].split("\n## ")[0]
+    text = (ROOT / "docs" / "climate.md").read_text().split("## Compare a run with the truth")[1].split("\n## ")[0]
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(block, names)
     assert names["report"].member.values.tolist() == ["all", "0", "1"]
@@ -489,8 +489,14 @@ def test_a_forecaster_is_fine_tuned_from_its_file_as_the_guide_says(periods, tmp
     path.parent.mkdir(parents=True)
     forecaster.save(path)
     names = {"sc": sc, "train": train, "valid": valid, "forecaster": forecaster}
-    exec(code_block("training.md", "start_from=").replace("epochs=2", "epochs=2, max_steps=1"), names)
+    exec(code_block("training.md", "tuned =").replace("epochs=2", "epochs=2, max_steps=1"), names)
     assert names["tuned"].provenance["start_from"]["taken"] == ["z500", "t2m"]
+    block = code_block("training.md", "wider =").replace("epochs=2", "epochs=2, max_steps=1")
+    task = forecaster.task
+    block = block.replace("history=4, horizon=4", f"history={task.history}, horizon={task.horizon}")
+    wind = [ds.assign(u10=(ds["t2m"] - 285.0).assign_attrs(units="m s-1")) for ds in (train, valid)]
+    exec(block, names | dict(zip(("train", "valid"), wind, strict=True)))
+    assert "copied the weights of z500, t2m; new, with random weights: u10" in capsys.readouterr().out
 
 
 def test_scores_without_a_climatology_of_ones_own(periods):

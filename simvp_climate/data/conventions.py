@@ -276,7 +276,11 @@ def _level_position(levels: Levels, level: float) -> int:
     position = int(np.abs(levels.values - level).argmin())
     if abs(levels.values[position] - level) > 1e-3:
         available = ", ".join(f"{value:g}" for value in levels.values)
-        raise ValueError(f"level {level:g} hPa is not in {levels.name!r}. Choose from {available}")
+        fix = f"Choose from {available} (hPa)" if levels.is_pressure else f"Choose from {available}"
+        for factor, units in ((100, "Pa"), (0.01, "hPa")):  # pressures in one unit, labeled with the other
+            if levels.is_pressure and np.isclose(levels.values, level * factor, rtol=1e-6).any():
+                fix = f'Its values are in {units}: ds["{levels.name}"].attrs["units"] = "{units}"'
+        raise ValueError(f"level {level:g} hPa is not in {levels.name!r}. {fix}")
     return position
 
 

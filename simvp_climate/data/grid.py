@@ -67,8 +67,8 @@ def find_axes(dataset: xr.Dataset) -> Axes:
     candidates = find_candidates(dataset)
     latitude, longitude = find_horizontal(dataset, candidates)
     latitudes, longitudes = dataset[latitude].values, dataset[longitude].values
-    check_axis("latitude", latitude, latitudes)
-    check_axis("longitude", longitude, longitudes)
+    check_axis("latitude", latitude, latitudes, dataset[latitude].attrs.get("units"))
+    check_axis("longitude", longitude, longitudes, dataset[longitude].attrs.get("units"))
     time = find_time(dataset, candidates["time"])
     rows, columns = canonical_latitude(latitudes), canonical_longitude(longitudes)
     levels, scalar_level = _find_levels(dataset, candidates["vertical"])
@@ -155,7 +155,7 @@ class AxisFault(NamedTuple):
     remaining: np.ndarray | None  # positions that remain after the fix, None if nothing usable remains
 
 
-def find_axis_fault(axis: str, name: str, values: np.ndarray) -> AxisFault | None:
+def find_axis_fault(axis: str, name: str, values: np.ndarray, units: str | None = None) -> AxisFault | None:
     """Return the first rule that the values of a "latitude" or "longitude" called `name` break, or None."""
     lowest, highest = (-90, 90) if axis == "latitude" else (-360, 720)
     if not values.size or values.dtype.kind not in "fiu":
@@ -168,9 +168,18 @@ def find_axis_fault(axis: str, name: str, values: np.ndarray) -> AxisFault | Non
         message = f"{axis}s must be degrees within {lowest}..{highest}, but {name!r} has {wrong.sum()} of {wrong.size}"
         message += f" values outside, the first is {values[wrong][0]:g}"
         if wrong.mean() > 0.5:  # another unit, or a map projection
-            return AxisFault("values", message, _REGRID, None)
+            swapped = f"Rename the dimensions if {name!r} holds the longitudes. Otherwise regrid: "
+            is_swapped = axis == "latitude" and values.min() >= -180 and values.max() <= 360
+            return AxisFault("values", message, swapped + _REGRID if is_swapped else _REGRID, None)
         fix = f'ds = ds.isel({name}=((ds["{name}"] >= {lowest}) & (ds["{name}"] <= {highest})).values)'
         return AxisFault("values", message, fix, np.flatnonzero(~wrong))
+    if _are_radians(axis, values, units):
+        message = f"{axis}s must be degrees, but {name!r} holds radians, from {values.min():.4g} to {values.max():.4g}"
+        attributes = LATITUDE_ATTRS if axis == "latitude" else LONGITUDE_ATTRS
+        degrees = f'("{name}", np.rad2deg(ds["{name}"].values), {{"units": "{attributes["units"]}"}})'
+        other = "longitude" if axis == "latitude" else "latitude"
+        fix = f"ds = ds.assign_coords({name}={degrees})  # the {other}s likewise"
+        return AxisFault("values", message, fix, None)
     if axis == "longitude":
         return _find_repeats(name, values)
     directions = np.sign(np.diff(values))
@@ -181,6 +190,16 @@ def find_axis_fault(axis: str, name: str, values: np.ndarray) -> AxisFault | Non
     message += f" {values[position + 1]:g} at position {position + 1}"
     fix = f'ds = ds.sortby("{name}").drop_duplicates("{name}")'
     return AxisFault("order", message, fix, np.unique(values, return_index=True)[1])
+
+
+def _are_radians(axis: str, values: np.ndarray, units: str | None) -> bool:
+    """Return whether the unit says radians, or evenly spaced values cover just the globe in radians."""
+    if str(units).lower().startswith("rad"):
+        return True
+    span = float(np.ptp(values))
+    extents = [span] if axis == "latitude" else []  # from pole to pole
+    extents += [span * values.size / max(values.size - 1, 1)]  # with the halves of the outer cells
+    return values.size > 3 and bool(np.isclose(extents, np.pi if axis == "latitude" else 2 * np.pi, rtol=1e-4).any())
 
 
 def _find_repeats(name: str, longitudes: np.ndarray) -> AxisFault | None:
@@ -198,9 +217,9 @@ def _find_repeats(name: str, longitudes: np.ndarray) -> AxisFault | None:
     return AxisFault("repeats", message, f"ds = ds.drop_isel({name}={repeated.tolist()})", remaining)
 
 
-def check_axis(axis: str, name: str, values: np.ndarray) -> None:
+def check_axis(axis: str, name: str, values: np.ndarray, units: str | None = None) -> None:
     """Raise ValueError for the first rule that the values of a "latitude" or "longitude" break."""
-    if fault := find_axis_fault(axis, name, values):
+    if fault := find_axis_fault(axis, name, values, units):
         raise ValueError(f"{fault.message}. {fault.fix}")
 
 

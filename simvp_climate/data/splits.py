@@ -3,6 +3,7 @@
 import itertools
 from typing import NamedTuple
 
+import pandas as pd
 import xarray as xr
 
 _WEATHERBENCH = ("2015", "2016", "2018")  # the last years of training, validation and test (Rasp et al. 2020)
@@ -38,8 +39,13 @@ def split(dataset: xr.Dataset, train_until: str | None = None, valid_until: str 
     last = None
     if train_until is None:
         if not {2015, 2016, 2017, 2018} <= {*times.year}:
-            message = f"the data, {times[0]} to {times[-1]}, do not cover WeatherBench's years 2015 to 2018"
-            raise ValueError(f"{message}. Pass the last dates, for example train_until='2010', valid_until='2012'")
+            message = (
+                f"the data, {times[0]:%Y-%m-%d} to {times[-1]:%Y-%m-%d}, do not cover WeatherBench's years 2015 to 2018"
+            )
+            train, valid = _example_dates(times)
+            raise ValueError(
+                f"{message}. Pass the last dates, for example train_until={train!r}, valid_until={valid!r}"
+            )
         train_until, valid_until, last = _WEATHERBENCH
     if not times.is_monotonic_increasing:
         raise ValueError("the times must increase. ds = ds.sortby('time')")
@@ -51,3 +57,10 @@ def split(dataset: xr.Dataset, train_until: str | None = None, valid_until: str 
             message = f"the {name} period is empty, with {periods} and data from {times[0]} to {times[-1]}"
             raise ValueError(f"{message}. Choose dates within the data, in order")
     return splits
+
+
+def _example_dates(times: pd.Index) -> tuple[str, str]:
+    """Return the year or day at seven tenths of the times, and that at 85 %."""
+    pattern = "%Y" if times[-1].year - times[0].year >= 8 else "%Y-%m-%d"
+    first, second = (times[int(share * (len(times) - 1))].strftime(pattern) for share in (0.7, 0.85))
+    return first, second

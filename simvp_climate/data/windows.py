@@ -178,15 +178,25 @@ def find_date_fault(times: pd.Index, dim: str, units: str | None = None, dataset
         message = f"the times {dim!r} have the zone {zone}, but must be UTC without a zone"
         converted = f'pd.DatetimeIndex({dataset}.indexes["{dim}"]).tz_convert(None)'
         return message, f"{dataset} = {dataset}.assign_coords({dim}={converted})"
-    first = f", first {times[0]!r}" if len(times) else ""
-    message = f"the times {dim!r} must be dates, but hold {times.inferred_type}{first}"
+    first = f", the first is {times[0]!s}" if len(times) else ""
+    message = f"the times {dim!r} must be dates, but have the type {times.inferred_type}{first}"
     if units:
-        return f"{message} in {units!r}, not decoded", f"{dataset} = xr.decode_cf({dataset})"
+        return f"{message}, in {units!r}, not decoded", f"{dataset} = xr.decode_cf({dataset})"
     if times.inferred_type in ("string", "mixed"):
         return message, f'{dataset} = {dataset}.assign_coords({dim}=pd.to_datetime({dataset}["{dim}"].values))'
-    fix = "Say in CF units what they count, as their source does:\n"
+    if _are_calendar_numbers(times):
+        converted = f'pd.to_datetime({dataset}["{dim}"].values.astype(str))'
+        return message, f"{dataset} = {dataset}.assign_coords({dim}={converted})"
+    fix = "State in CF units what they count, here for example hours since 1900:\n"
     fix += f'{dataset}["{dim}"].attrs["units"] = "hours since 1900-01-01"\n{dataset} = xr.decode_cf({dataset})'
     return message, fix
+
+
+def _are_calendar_numbers(times: pd.Index) -> bool:
+    """Return whether all times are integers such as 20010131."""
+    if times.inferred_type != "integer" or not len(times):
+        return False
+    return bool(pd.to_datetime(pd.Index(times.astype(str)), format="%Y%m%d", errors="coerce").notna().all())
 
 
 def data_step(times: pd.Index, step: str) -> pd.Timedelta | int:

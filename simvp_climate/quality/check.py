@@ -135,7 +135,7 @@ def _check_grid(dataset: xr.Dataset, draft: Draft) -> tuple[xr.Dataset, Axes | N
         draft.add("error", "no-grid", "grid", *split_error(error))
         return dataset, None
     for name, axis in ((latitude, "latitude"), (longitude, "longitude")):
-        while fault := grid.find_axis_fault(axis, name, dataset[name].values):
+        while fault := grid.find_axis_fault(axis, name, dataset[name].values, dataset[name].attrs.get("units")):
             draft.add("error", f"{axis}-{fault.rule}", name, fault.message, fault.fix)
             if fault.remaining is None:
                 return xr.Dataset(), None

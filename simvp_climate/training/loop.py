@@ -124,6 +124,10 @@ class TrainingLoop:
                 "with different digits than with the same throughout",
                 stacklevel=4,
             )
+        self.step = -(-len(self.state.losses.values) // self.config.accumulate_grad_batches)
+        self.epoch = max(len(self.state.records) - (self.step == 0), 0)
+        if self.config.progress:
+            self.fabric.print(f"resuming the run in {str(self.run.directory)!r}, saved {self._position()}")
 
     def _train_epoch(self) -> float:
         """Train on the windows of an epoch, except batches done before a resume; return windows per second."""

@@ -132,9 +132,9 @@ def choose_statistics(pretrained: Forecaster, setup: Setup, config: TrainConfig)
             )
     if config.statistics == "auto" and set(channels) != set(trained):
         raise ValueError(
-            f"the channels are {_names(channels)}, those of start_from {_names(trained)}: choose the statistics of "
-            f"the shared ones ({_names(shared)}). TrainConfig(statistics='inherit') suits data like its own; or "
-            f"{_COMPUTE}"
+            f"the channels are {_names(channels)}, those of start_from {_names(trained)}: choose how to normalize the "
+            f"shared ones ({_names(shared)}). If the data are like those of start_from, keep its statistics: "
+            f"TrainConfig(statistics='inherit'). Otherwise {_COMPUTE}"
         )
     return dataclasses.replace(config, statistics="inherit")
 

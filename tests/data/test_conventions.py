@@ -29,6 +29,11 @@ def on_levels(levels, name="z", dim="level", **attrs):
     return values.to_dataset().assign_coords({dim: (dim, levels, attrs)})
 
 
+def labeled_radians(longitude):
+    ds = field(longitude=longitude)
+    return ds.assign_coords(longitude=ds["longitude"].assign_attrs(units="radians"))
+
+
 # ---- find_axes
 
 
@@ -115,11 +120,24 @@ def test_refuses_unstructured_grids():
         (field(longitude=np.linspace(-180, 180, 8)), r"twice, -180 and 180"),
         (field(longitude=[0, 45, 45, 90, 135, 180, 225, 270]), r"drop_isel\(longitude=\[2\]\)"),
         (field().drop_vars("time"), "'time' has no dates"),
+        (field(latitude=np.linspace(-np.pi / 2, np.pi / 2, 4)), "'latitude' holds radians, from -1.571.*np.rad2deg"),
+        (field(longitude=np.deg2rad(np.arange(0, 360, 45))), "'longitude' holds radians.*np.rad2deg.*degrees_east"),
+        (labeled_radians(np.linspace(0.1, 0.8, 8)), "'longitude' holds radians, from 0.1 to 0.8"),
+        (field(latitude=[0, 95, 190, 285]), "Rename the dimensions if 'latitude' holds the longitudes"),
     ],
 )
 def test_invalid_axes_are_refused_with_a_fix(dataset, message):
     with pytest.raises(ValueError, match=message):
         find_axes(dataset)
+
+
+def test_the_fix_for_radians_gives_degrees():
+    ds = labeled_radians(np.deg2rad(LONGITUDES))
+    with pytest.raises(ValueError, match="radians") as error:
+        find_axes(ds)
+    fixed = {"ds": ds, "np": np}
+    exec(str(error.value).partition(". ds")[2].join(["ds", ""]), fixed)
+    np.testing.assert_allclose(find_axes(fixed["ds"]).columns.values, np.sort(LONGITUDES % 360))
 
 
 def test_refuses_two_times_and_two_levels():
@@ -324,6 +342,8 @@ def test_renaming_twice_is_renaming_once():
         (field(name="t2m"), ["t3m"], None, r"no variable 't3m'.*which has \['t2m'\]. Did you mean 't2m'"),
         (on_levels([500, 850]), ["z505"], None, "level 505 hPa is not in 'level'.*500, 850"),
         (on_levels([500, 850]), ["z"], [500, 700], "level 700 hPa is not in 'level'"),
+        (on_levels([50000, 85000], units="hPa"), ["z500"], None, r'are in Pa: ds\["level"\].attrs\["units"\] = "Pa"'),
+        (on_levels([850, 500], units="Pa"), ["z500"], None, r'are in hPa: ds\["level"\].attrs\["units"\] = "hPa"'),
         (on_levels([500, 850]), ["z"], [500, 500], r"\[500, 500\] must be unique"),
         (on_levels([500, 850]), ["z"], [], r"levels=\[\] must be"),
         (field(name="t2m"), ["t2m"], [500], r"levels=\[500.0\] applies to none.*Omit levels"),

@@ -30,8 +30,11 @@ def test_any_calendar():
 
 def test_errors():
     ds = series("2001-01-01", "2001-12-31")
-    with pytest.raises(ValueError, match="do not cover WeatherBench's years 2015 to 2018"):
+    with pytest.raises(ValueError, match="do not cover WeatherBench's years 2015 to 2018.*'2001-09-12'.*'2001-11-06'"):
         split(ds)
+    long = series("1950-01-01", "2009-12-31").convert_calendar("noleap", use_cftime=True)
+    with pytest.raises(ValueError, match="1950-01-01 to 2009-12-31.*train_until='1991', valid_until='2000'"):
+        split(long)
     with pytest.raises(ValueError, match="valid_until=None must"):
         split(ds, "2001-06")
     with pytest.raises(ValueError, match="the validation period is empty"):

@@ -119,6 +119,8 @@ def test_a_series_that_is_too_short_is_an_error_with_its_length():
             r"2 of the 5 times of x are missing \(NaT\), the first at position 2. ds = ds.isel\(time=",
         ),
         (hours(0, 6, 6), "2001-01-01 06:00:00 appears more than once in x"),
+        (pd.Index([20010130, 20010131]), r"the first is 20010130. .*pd.to_datetime\(.*astype\(str\)\)"),
+        (pd.Index([20010130, 20010132]), "State in CF units what they count"),
     ],
 )
 def test_bad_times(times, message):

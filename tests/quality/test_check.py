@@ -152,7 +152,7 @@ MENDED = {
     "time-jitter": (hourly_noise(waves()), "error", "by a little", 'dt.round("1h")'),
     "time-values": (
         waves().assign_coords(time=("time", np.arange(60), {"units": "hours since 2001-01-01"})),
-        "error", "not decoded", "xr.decode_cf(ds)",
+        "error", "integer, the first is 0, in 'hours since 2001-01-01', not decoded", "xr.decode_cf(ds)",
     ),
     "forecast": (
         waves().rename(time="init_time").expand_dims(lead_time=pd.to_timedelta([6], unit="h")),

@@ -146,11 +146,13 @@ def test_stopped_within_epochs(memory, tmp_path, monkeypatch, capsys):
             ends.append("interrupted")
     assert ends == [75, 75, "interrupted", 75, 75]
     assert steps.steps == 25, "a step was done twice, or left out"
+    arguments["config"] = dataclasses.replace(config, progress=True)
     resumed = run(ds, **arguments, directory=tmp_path / "part")
     assert steps.steps == 30
     assert_same(whole, resumed)
-    said = capsys.readouterr().err.splitlines()
-    assert said[1] == (
+    output, errors = capsys.readouterr()
+    assert f"resuming the run in {str(tmp_path / 'part')!r}, saved in epoch 3 of 3, after step 5 of 10\n" in output
+    assert errors.splitlines()[1] == (
         f"training stopped by SIGUSR1 in epoch 1 of 3, after step 7 of 10, saved in {str(tmp_path / 'part')!r}. Run "
         "the same again to resume"
     )

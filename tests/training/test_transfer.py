@@ -192,7 +192,7 @@ def test_fields_without_time_are_taken_from_the_start_or_from_the_data():
         (
             WIDE,
             "auto",
-            r"the channels are \['t2m', 'u10', 'z500'\], those of start_from \['z500', 't2m'\]: choose the stat",
+            r"the channels are \['t2m', 'u10', 'z500'\], those of start_from \['z500', 't2m'\]: choose how to n",
         ),
         (Task(["u10"], None, 2, 2), "inherit", r"start_from forecasts \['z500', 't2m'\], none of \['u10'\]"),
         (Task(["t2m"], None, 3, 2), "inherit", "history=3 must be 2, .*Set history=2"),
