@@ -347,7 +347,7 @@ def test_the_runs_of_the_guide(tmp_path, monkeypatch):
     training, running, prescribed = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     train, valid, test = waves(times=60), waves(times=40, start="2001-03-01"), waves(times=40, start="2003-12-25")
     names = {"sc": sc, "train": train, "valid": valid, "test": test}
-    exec(training.replace("rollout=2)", "rollout=2, epochs=1, progress=False)"), names)
+    exec(training.replace("rollout_share=0.4,", "rollout_share=0.4, epochs=1, progress=False,"), names)
     assert "valid_rollout_bias" in names["forecaster"].training_curve
     # such a short training does not make a network that stays in range for months
     names["forecaster"] = sc.train(TASK, train, valid=None, model=Decaying, config=quick(), device="cpu")
