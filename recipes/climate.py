@@ -1,11 +1,29 @@
-"""Thirty years of a climate: train a network for long runs, run members freely, and report their climate.
+"""Thirty years of a climate: train a network for long runs, run it freely, and report its climate.
 
-Forcings: time of year, coordinates, orography and land-sea mask.
+Five variables: z500, t2m, t850 and the wind at 10 m. Forcings: time of year, coordinates, orography and land-sea mask.
 
-Model: SimVPSphere with its default sizes.
-Schedule: see CONFIG; the epoch is chosen by the bias of a rollout over the validation period.
+Model: SimVPSphere with its default sizes, 0.70 million weights. It takes four states and predicts the next four, as
+changes from the last one.
+Schedule: five epochs in batches of 4; Muon, learning rate up to 8e-3 in the first tenth of the steps, then down to
+zero along a cosine; noise of a quarter of the typical change on the inputs; a rollout of three network calls in the
+last 40 % of the steps. The epoch is chosen by the bias of a rollout over the validation year.
 
-RESULT
+Result to expect on five years of a SIMULATED climate (jcm, a general circulation model, on the grid of the bundled
+sample; trained on 2001 to 2003, epoch chosen on 2004), two members from 2004 to 2033, beside 2001 to 2003. The error
+is that of the time mean over the error that true years have among themselves; amplitude of the annual cycle and daily
+variance are ratios to the truth, from the smallest to the largest of six latitude bands:
+
+             trend per decade, 95 % interval     error   amplitude    daily variance
+    z500     -1.4 (-2.7 to 0.0) m2 s-2           1.3     0.98 1.16     0.32 0.78
+    t2m    -0.004 (-0.012 to 0.005) K            2.0     1.00 1.10     0.42 0.84
+    t850   -0.004 (-0.013 to 0.005) K            2.1     1.01 1.09     0.47 0.86
+    u10    0.000 (-0.004 to 0.003) m s-1         1.3     0.75 1.47     0.45 0.83
+    v10    -0.003 (-0.007 to 0.000) m s-1        1.4     0.73 1.13     0.42 0.86
+
+Both members stay in range. The weather is too calm, as of every network trained on the squared error; docs/climate.md
+says what a second training on the CRPS changes. Three true years differ among themselves, too: within 2001 to 2004 the
+amplitude of z500 of the worst band by 24 %, daily variance by up to 11 %. Measured on 2026-11-30 with `--train-until
+2003 --valid-until 2004`, one AMD EPYC core beside other work: 33 min of training, 7 min for the run.
 """
 
 from typing import Annotated

@@ -17,6 +17,13 @@ def parameter_millions(network: nn.Module) -> float:
     return sum(parameter.numel() for parameter in network.parameters()) / 1e6
 
 
+def kept_epoch(table: pd.DataFrame) -> int:
+    """Return the epoch whose weights were kept: the best one, or without a validation or a finite rollout the last."""
+    measures = [name for name in ("valid_rollout_bias", "valid_loss") if name in table]
+    values = table[measures[0]].dropna() if measures else pd.Series()
+    return int(values.idxmin()) if len(values) else int(table.index[-1])
+
+
 def training_curve(provenance: dict, normalizer: Normalizer) -> pd.DataFrame:
     """Return the table of `Forecaster.training_curve`."""
     table = pd.DataFrame(provenance.get("epochs", [])).drop(columns="epoch", errors="ignore")
@@ -28,8 +35,7 @@ def training_curve(provenance: dict, normalizer: Normalizer) -> pd.DataFrame:
         units |= {column: unit for column in table if f"{column}_".startswith(prefixes)}
     table.attrs["units"] = units
     if len(table):
-        measures = [name for name in ("valid_rollout_bias", "valid_loss") if name in table]
-        table.attrs["kept"] = int(table[measures[0]].idxmin()) if measures else len(table)
+        table.attrs["kept"] = kept_epoch(table)
     config = provenance.get("config", {})
     if config.get("loss") == "crps" and 0 < (share := config.get("crps_share") or 1) < 1:
         table.attrs["crps_after"] = (1 - share) * config["epochs"]

@@ -154,7 +154,8 @@ def _draw_epochs(
     panel.plot(table.index, table[column], label=label or None, **options)
     if ring:
         measures = [name for name in ("valid_rollout_bias", "valid_loss") if name in table]
-        kept = table[measures[0]].idxmin() if measures else table.index[-1]
+        values = table[measures[0]].dropna() if measures else []
+        kept = values.idxmin() if len(values) else table.index[-1]
         panel.plot([kept], [table.loc[kept, column]], "o", color=color, markerfacecolor="none", markersize=9)
 
 
