@@ -6,7 +6,8 @@ Model: SimVPSphere with its default sizes, 0.70 million weights. It takes four s
 changes from the last one.
 Schedule: five epochs in batches of 4; Muon, learning rate up to 8e-3 in the first tenth of the steps, then down to
 zero along a cosine; noise of a quarter of the typical change on the inputs; a rollout of three network calls in the
-last 40 % of the steps. The epoch is chosen by the bias of a rollout over the validation year.
+last 40 % of the steps. The exponential moving average of the weights is kept, of the epoch whose rollout over the
+validation year has the smallest bias.
 
 Result to expect on five years of a SIMULATED climate (jcm, a general circulation model, on the grid of the bundled
 sample; trained on 2001 to 2003, epoch chosen on 2004), two members from 2004 to 2033, beside 2001 to 2003. The error
@@ -43,7 +44,14 @@ TASK = sc.Task(
 )
 MODEL = sc.SimVPSphereConfig()
 CONFIG = sc.TrainConfig(
-    epochs=5, batch_size=4, rollout=3, rollout_share=0.4, input_noise=0.25, select="rollout", validation_windows=64
+    epochs=5,
+    batch_size=4,
+    learning_rate=8e-3,
+    input_noise=0.25,
+    rollout=3,
+    rollout_share=0.4,
+    select="rollout",
+    validation_windows=64,
 )
 
 
@@ -70,7 +78,10 @@ def main(
     until = start + pd.DateOffset(years=years, days=1)
     run = forecaster.run(train, start, until, outputs="1D", members=members, store=folder / "run.zarr")
     # the run has the climate of the training period if it has one at all; later years say whether that is the climate
-    for name, truth in {"report": train, "report_test": test}.items():
+    truths = {"report": train}
+    if test.time.values[-1] - test.time.values[0] >= pd.Timedelta("364D"):
+        truths["report_test"] = test
+    for name, truth in truths.items():
         report = sc.metrics.climate_report(run, truth)
         report.to_netcdf(folder / f"{name}.nc")
         print(f"beside {truth.time.values[0]:.10} to {truth.time.values[-1]:.10}:")
