@@ -61,7 +61,7 @@ _run = simvp_climate.Forecaster.run
 
 
 def _run_shortly(self: Any, dataset: Any, start: Any, until: Any, **settings: Any) -> Any:
-    thirteen_months = pd.Timestamp(start) + pd.DateOffset(months=13)
+    thirteen_months = pd.Timestamp(start) + pd.DateOffset(months=13, hours=6)
     return _run(self, dataset, start, min(pd.Timestamp(until), thirteen_months), **settings)
 
 

@@ -126,7 +126,7 @@ class TrainingLoop:
             )
         self.step = -(-len(self.state.losses.values) // self.config.accumulate_grad_batches)
         self.epoch = max(len(self.state.records) - (self.step == 0), 0)
-        if self.config.progress:
+        if self.config.progress and len(self.state.records) < self.epochs:
             self.fabric.print(f"resuming the run in {str(self.run.directory)!r}, saved {self._position()}")
 
     def _train_epoch(self) -> float:

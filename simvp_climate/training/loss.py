@@ -41,6 +41,8 @@ class Loss:
         self.forcings, self.device, self.roles = forcings, device, setup.roles
         outputs = normalizer.select(self.roles.output_channels)
         self.outputs = torch.tensor(self.roles.output_channels, device=device)
+        # on the device: a list would be copied there at every step, which waits for the GPU
+        self.prescribed = torch.tensor(self.roles.prescribed_channels, dtype=torch.long, device=device)
         self.scale = Scale(normalizer, device)
         self.input_scale = Scale(normalizer.select(self.roles.input_channels), device)
         self.output_scale = Scale(outputs, device)
@@ -104,8 +106,9 @@ class Loss:
         # copy whole windows: parts of pinned memory would first be gathered on the host, which waits for the GPU
         x_BTCHW = batch.states.to(self.device, non_blocking=True)
         x_BTCHW = self.scale.normalize(x_BTCHW[:, : self.history + leads])
-        prescribed_BTCHW = x_BTCHW[:, :, self.roles.prescribed_channels]
-        f_BTFHW = add_prescribed(self.forcings(inits[batch.windows], leads), prescribed_BTCHW, self.history, leads)
+        f_BTFHW = self.forcings(inits[batch.windows], leads)
+        if self.roles.prescribed_channels:
+            f_BTFHW = add_prescribed(f_BTFHW, x_BTCHW[:, :, self.prescribed], self.history, leads)
         # the input channels come first
         input_BTCHW = x_BTCHW[:, : self.history, : len(self.roles.input_channels)]
         if input_noise and self.input_noise_CHW is not None:

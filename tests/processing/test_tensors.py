@@ -35,7 +35,7 @@ def test_channel_roles():
     task = Task(["z"], [500, 850], inputs=["t2m"], diagnostics=["tp"], forcings=["orography"], history=2, horizon=2)
     levels = ["z at level 500", "z at level 850"]
     inputs, outputs = [*levels, "t2m", "orography"], [*levels, "tp"]
-    expected = tensors.ChannelRoles([0, 1, 2], [0, 1, 3], 2, ["orography"], inputs, outputs)
+    expected = tensors.ChannelRoles([0, 1, 2], [0, 1, 3], 2, [], ["orography"], inputs, outputs)
     assert tensors.channel_roles(task, channels) == expected
 
 

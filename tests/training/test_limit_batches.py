@@ -18,7 +18,7 @@ def trained_windows(monkeypatch, **arguments):
     batches = []
     original = loop.Loss.forecast
 
-    def forecast(self, network, batch, inits, leads):
+    def forecast(self, network, batch, inits, leads, members=0, input_noise=False):
         if torch.is_grad_enabled():
             batches.append(batch.windows.copy())
         return original(self, network, batch, inits, leads)

@@ -102,7 +102,7 @@ def test_the_rollout_comes_last_and_is_validated_throughout(monkeypatch):
     seen = {True: [], False: []}
     forecast = Loss.forecast
 
-    def note(self, network, batch, inits, leads):
+    def note(self, network, batch, inits, leads, members=0, input_noise=False):
         seen[torch.is_grad_enabled()].append((leads, batch.states.shape[1]))
         return forecast(self, network, batch, inits, leads)
 
