@@ -149,7 +149,7 @@ def open_periods(
     Without `data` the bundled sample is opened and split after the months `sample`.
     """
     fields = [name for name in task.forcings if name not in COMPUTED_FORCINGS]
-    names = [*task.variables, *task.inputs, *task.diagnostics, *fields]
+    names = [*task.all_variables, *fields]
     if data:
         ds = sc.open_dataset(data, names, levels=task.levels)
         # those that recipes/simulate.py makes say where to split them

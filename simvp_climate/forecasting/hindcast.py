@@ -75,7 +75,7 @@ def _write_or_resume(
     digests = _find_finished(unfinished, state_file, identity)
     if not digests:
         _save_state(state_file, identity, [])  # first: a store without this file counts as foreign
-        _create_store(template(histories), unfinished, batch)
+        create_store(template(histories), unfinished, "init_time", batch)
     with progress_bar(count, "forecasts", path.name, initial=len(digests), shown=progress) as bar:
         while (done := len(digests)) < count:
             rows = slice(done, min(done + batch, count))
@@ -86,26 +86,32 @@ def _write_or_resume(
             digests += batch_digests
             _save_state(state_file, identity, digests)
             bar.update(len(batch_digests))
+    attributes = {"data_sha256": combine_init_digests(digests), _ATTRIBUTE: json.dumps(identity, sort_keys=True)}
+    complete_store(unfinished, path, attributes)
+
+
+def complete_store(unfinished: Path, path: Path, attributes: dict[str, str]) -> None:
+    """Add attributes, consolidated metadata and checksums to a store, and give it its name."""
     group = zarr.open_group(unfinished, mode="a", use_consolidated=False)
-    group.attrs.update({"data_sha256": combine_init_digests(digests), _ATTRIBUTE: json.dumps(identity, sort_keys=True)})
+    group.attrs.update(attributes)
     remove_leftovers(unfinished)  # the consolidated metadata hold no checksums
     zarr.consolidate_metadata(unfinished, zarr_format=2)
     write_checksums(unfinished)
     os.replace(unfinished, path)
 
 
-def _create_store(template: xr.Dataset, path: Path, batch: int) -> None:
-    """Write metadata and coordinates, without forecasts."""
+def create_store(template: xr.Dataset, path: Path, dim: str, size: int) -> None:
+    """Write metadata and coordinates, without values, in chunks of `size` along a dimension."""
     encoding = {}
     for name, variable in template.data_vars.items():
-        sizes = {**variable.sizes, "init_time": min(batch, template.sizes["init_time"])}
+        sizes = {**variable.sizes, dim: min(size, template.sizes[dim])}
         encoding[name] = {"chunks": tuple(sizes.values()), "_FillValue": np.float32(np.nan)}
         kept = variable.encoding.get("coordinates")
         variable.encoding = {} if kept is None else {"coordinates": kept}
     # coordinates are small: one chunk each, so that regions share no partial chunks
-    for name in ("init_time", "valid_time", "valid_time_bnds"):
-        if name in template.coords:
-            template[name].encoding["chunks"] = template[name].shape
+    for coordinate in template.coords.values():
+        if dim in coordinate.dims:
+            coordinate.encoding["chunks"] = coordinate.shape
     if path.exists():
         shutil.rmtree(path)
     # nothing is computed, so no two dask tasks can write to one chunk

@@ -3,21 +3,18 @@
 import hashlib
 import json
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
-import zarr
 
-from simvp_climate.data.checksums import remove_leftovers, write_checksums
 from simvp_climate.data.files import check_parent, write_atomically, write_once
 from simvp_climate.data.progress import progress_bar
 from simvp_climate.data.windows import to_iso
 from simvp_climate.data.zarr_store import open_zarr
 from simvp_climate.forecasting import labels
-from simvp_climate.forecasting.hindcast import check_same, read_identity
+from simvp_climate.forecasting.hindcast import check_same, complete_store, create_store, read_identity
 from simvp_climate.forecasting.initial_states import states_digest
 from simvp_climate.forecasting.run import BLOCK_BYTES, RunRequest, RunState, initial_state, simulate
 
@@ -73,7 +70,8 @@ def _write_or_resume(
     if state is None:
         state = initial_state(request)
         _save_state(state_file, identity, state)  # first: a store without this file counts as foreign
-        _create_store(request, unfinished)
+        block = max(1, BLOCK_BYTES // (4 * int(np.prod(request.shape))))
+        create_store(labels.label_run(request, None), unfinished, "time", block)
     done, steps = state.calls * request.forecaster.task.history, len(request.periods.index)
     with progress_bar(steps, "steps", path.name, initial=min(done, steps), shown=progress) as bar:
         for rows, values, after in simulate(request, state, bar.update):
@@ -82,30 +80,7 @@ def _write_or_resume(
             dataset = dataset.drop_vars([*fixed, "time", "time_bnds"], errors="ignore").drop_encoding()
             dataset.to_zarr(unfinished, region={"time": rows}, consolidated=False)
             _save_state(state_file, identity, after)
-    group = zarr.open_group(unfinished, mode="a", use_consolidated=False)
-    group.attrs["run"] = json.dumps(identity, sort_keys=True)
-    remove_leftovers(unfinished)  # the consolidated metadata hold no checksums
-    zarr.consolidate_metadata(unfinished, zarr_format=2)
-    write_checksums(unfinished)
-    os.replace(unfinished, path)
-
-
-def _create_store(request: RunRequest, path: Path) -> None:
-    """Write metadata and coordinates, without values."""
-    template = labels.label_run(request, None)
-    block = max(1, BLOCK_BYTES // (4 * int(np.prod(request.shape))))
-    encoding = {}
-    for name, variable in template.data_vars.items():
-        sizes = {**variable.sizes, "time": min(block, template.sizes["time"])}
-        encoding[name] = {"chunks": tuple(sizes.values()), "_FillValue": np.float32(np.nan)}
-        variable.encoding = {}
-    for name in ("time", "time_bnds"):
-        if name in template.coords:
-            template[name].encoding["chunks"] = template[name].shape
-    if path.exists():
-        shutil.rmtree(path)
-    options = {"compute": False, "safe_chunks": False, "zarr_format": 2, "consolidated": False}
-    template.to_zarr(path, mode="w", encoding=encoding, **options)
+    complete_store(unfinished, path, {"run": json.dumps(identity, sort_keys=True)})
 
 
 def _find_state(path: Path, state_file: Path, identity: dict) -> RunState | None:

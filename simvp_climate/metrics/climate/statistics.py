@@ -78,12 +78,12 @@ def fit_cycle(sums: Sums) -> np.ndarray:
 
 def _variance(sums: Sums, cycle: np.ndarray | None) -> np.ndarray:
     """Return the variance of the deviations from the harmonics and from the mean deviation of each year."""
-    own = fit_cycle(sums) if cycle is None else cycle
-    fitted = np.tensordot(sums.gram, own, 1)  # (year, harmonic, ...)
-    squares = sums.square - 2 * (own * sums.moment).sum(1) + (own * fitted).sum(1)
+    coefficients = fit_cycle(sums) if cycle is None else cycle
+    fitted = np.tensordot(sums.gram, coefficients, 1)  # (year, harmonic, ...)
+    squares = sums.square - 2 * (coefficients * sums.moment).sum(1) + (coefficients * fitted).sum(1)
     years = sums.count.reshape(-1, *[1] * (squares.ndim - 1))
     means = (sums.moment[:, 0] - fitted[:, 0]) / years
-    fitted_waves = len(own) - 1 if cycle is None else 0
+    fitted_waves = len(coefficients) - 1 if cycle is None else 0
     freedom = sums.count.sum() - fitted_waves - len(sums.count)
     # rounding leaves less than zero of a variance of zero
     return np.maximum((squares - years * means**2).sum(0), 0) / max(freedom, 1)
