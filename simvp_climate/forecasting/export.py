@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from simvp_climate.data.files import write_atomically
-from simvp_climate.networks.simvp_v2 import rollout
+from simvp_climate.networks.rollout import rollout
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.tensors import Scale, forcing_names
 

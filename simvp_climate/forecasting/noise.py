@@ -12,7 +12,8 @@ from simvp_climate.data.windows import shift
 from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.forecasting.request import resolve_request
 from simvp_climate.metrics.ensemble import spread_skill_ratio
-from simvp_climate.networks.simvp_sphere import SimVPSphere, is_of_noise
+from simvp_climate.networks.noise import is_of_noise
+from simvp_climate.processing import tensors
 
 _MAX_RATIO = 3.0  # a lead counts no more, also where the spread alone explains more than the error
 _FACTORS = 0.25, 4.0
@@ -47,12 +48,12 @@ def calibrate_noise(
     Raises
     ------
     ValueError
-        As for a call of the forecaster; if there are fewer than 2 members, the network has no noise or is not a
-        SimVPSphere, or no factor from 1/4 to 4 gives the spread that is needed.
+        As for a call of the forecaster; if there are fewer than 2 members, the network has no noise or is one of
+        your own, or no factor from 1/4 to 4 gives the spread that is needed.
     """
-    if not isinstance(forecaster.network, SimVPSphere):
-        kind = type(forecaster.network).__name__
-        raise ValueError(f"calibrate_noise scales the noise of a SimVPSphere, and this network is a {kind}.")
+    if tensors.is_custom(forecaster.network):
+        kind = f"a {type(forecaster.network).__name__} of your own"
+        raise ValueError(f"calibrate_noise scales the noise of a SimVPSphere or SimVPv2, and this network is {kind}.")
     if members < 2:
         raise ValueError(f"members={members!r} must be at least 2: one member has no spread.")
     horizon = 5 * forecaster.task.horizon if horizon is None else horizon

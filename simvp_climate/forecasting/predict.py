@@ -20,7 +20,7 @@ from simvp_climate.data.grid import latitude_weights
 from simvp_climate.data.windows import to_iso
 from simvp_climate.forecasting import initial_states, labels
 from simvp_climate.forecasting.request import ForecastRequest
-from simvp_climate.networks.simvp_v2 import rollout
+from simvp_climate.networks.rollout import rollout
 from simvp_climate.processing import tensors
 
 

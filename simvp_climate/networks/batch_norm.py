@@ -13,6 +13,13 @@ def synchronize_batch_norms(network: nn.Module) -> None:
             module.__class__ = SynchronizedBatchNorm2d
 
 
+def freeze_batch_norms(network: nn.Module) -> None:
+    """Keep the statistics of every batch norm of a network as they are, until the next `network.train()`."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
+            module.eval()
+
+
 class _SumOverProcesses(torch.autograd.Function):
     """The sum of a tensor over all processes, in all of them; so every process gets the sum of their gradients."""
 

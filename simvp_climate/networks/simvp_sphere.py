@@ -9,7 +9,6 @@ the full grid, D channel of the translator, H latitude, W longitude; h and w are
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simvp_climate.networks.layers import PaddedConv, check_inputs, check_integer, check_padding, run_module
+from simvp_climate.networks.noise import layer_without_effect, modulate, take_noise
 from simvp_climate.networks.shape import NetworkShape
 
 
@@ -110,7 +110,7 @@ class SimVPSphere(nn.Module):
         self.translator = Translator(config)
         self.noise_grid = (config.noise, *half) if config.noise else None
         if config.noise:
-            self.noise_field = _without_effect(nn.Conv2d, config.noise, D, 1)
+            self.noise_field = layer_without_effect(nn.Conv2d, config.noise, D, 1)
         self.decoder = nn.Conv2d(D, 4 * S, 1)
         self.readout = PaddedConv(S, self.history * self.output_channels, 3, padding)
         # training sets them: the typical change per lead and channel, and the mean state, all normalized
@@ -137,13 +137,8 @@ class SimVPSphere(nn.Module):
             z_BDhw = z_BDhw + self.position_Dhw
         noise_BN = None
         if self.noise_grid is not None:
-            if noise_BNhw is None:
-                noise_BNhw = torch.randn(len(x_BTCHW), *self.noise_grid, device=x_BTCHW.device)
-            if noise_BNhw.shape[1:] != self.noise_grid:
-                raise ValueError(f"Noise of shape {tuple(noise_BNhw.shape)}: it must be (windows, *{self.noise_grid}).")
+            noise_BNhw, noise_BN = take_noise(self.noise_grid, noise_BNhw, x_BTCHW.shape[0], x_BTCHW.device)
             z_BDhw = z_BDhw + self.noise_field(noise_BNhw)
-            # the scaled mean over all cells is standard normal, too
-            noise_BN = noise_BNhw.mean((2, 3)) * math.sqrt(noise_BNhw[0, 0].numel())
         z_BDhw = self.translator(z_BDhw, noise_BN, self.activation_checkpointing and self.training)
         z_BSHW = F.pixel_shuffle(self.decoder(z_BDhw), 2)[..., :H, :W]
         z_BSHW = F.gelu(z_BSHW + self.skip(x_BKHW))
@@ -154,23 +149,6 @@ class SimVPSphere(nn.Module):
         if shared == self.output_channels:
             return changed_BTCHW
         return torch.cat([changed_BTCHW, y_BTCHW[:, :, shared:]], dim=2)
-
-
-def _without_effect(layer: Callable[..., nn.Module], *sizes: int) -> nn.Module:
-    """Return a layer of weights that are zero, and leave the random state alone.
-
-    So a network starts as the deterministic one, also from nothing with the same seed.
-    """
-    with torch.random.fork_rng(devices=[]):
-        module = layer(*sizes)
-    for weight in module.parameters():
-        nn.init.zeros_(weight)
-    return module
-
-
-def is_of_noise(name: str) -> bool:
-    """Return whether a weight of a network, by its name, is one that only a network with noise has."""
-    return "noise_field" in name or "scale_and_shift" in name
 
 
 class Translator(nn.Module):
@@ -195,7 +173,7 @@ class GatedBlock(nn.Module):
     def __init__(self, width: int, padding: str, noise: int = 0):
         super().__init__()
         # noise scales and shifts the input of the convolution, for all cells alike
-        self.scale_and_shift = _without_effect(nn.Linear, noise, 2 * width) if noise else None
+        self.scale_and_shift = layer_without_effect(nn.Linear, noise, 2 * width) if noise else None
         self.value_and_gate = PaddedConv(width, 2 * width, 3, padding)
         self.mix = nn.Conv2d(width, width, 1)
         # small: at first every block nearly passes its input on, which makes norms dispensable (arXiv:2002.10444)
@@ -207,8 +185,7 @@ class GatedBlock(nn.Module):
 
     def forward(self, x_BDhw: Tensor, noise_BN: Tensor | None = None) -> Tensor:
         input_BDhw = x_BDhw
-        if self.scale_and_shift is not None:
-            scale_BD11, shift_BD11 = self.scale_and_shift(noise_BN)[:, :, None, None].chunk(2, dim=1)
-            input_BDhw = x_BDhw * (1 + scale_BD11) + shift_BD11
+        if noise_BN is not None:
+            input_BDhw = modulate(self.scale_and_shift, x_BDhw, noise_BN)
         value_BDhw, gate_BDhw = self.value_and_gate(input_BDhw).chunk(2, dim=1)
         return x_BDhw + self.scale[:, None, None] * self.mix(value_BDhw * torch.sigmoid(gate_BDhw))

@@ -7,11 +7,10 @@ stacked along the channels, the decoder on each state alone.
 
 Shape suffixes: B batch, T time, C channel of the data, F channel of the forcings, S hidden channel of encoder and
 decoder, D channel of the translator, H latitude, W longitude; h and w are H and W after downsampling; N stands for
-B * T, E for 4 * S.
+B * T, R for the random numbers of a cell.
 """
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 
@@ -30,6 +29,7 @@ from simvp_climate.networks.layers import (
     check_padding,
     run_module,
 )
+from simvp_climate.networks.noise import layer_without_effect, modulate, take_noise
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,9 @@ class SimVPv2Config:
         turns "sphere" into "sphere_with_poles" where the grid has rows on the poles.
     predict
         "state" (as published), or "change": add the output to the last input state.
+    noise
+        Random numbers per cell of the coarsest grid that every call takes in, for ensembles
+        (`TrainConfig(loss="crps")`); with 0 the network is deterministic, as published.
 
     Raises
     ------
@@ -73,12 +76,14 @@ class SimVPv2Config:
     drop_path: float = 0.1
     padding: str = "auto"
     predict: str = "change"
+    noise: int = 0
 
     def __post_init__(self) -> None:
         # convert numpy integers and floats to plain ones, which JSON can hold
         rules = {"hidden_space": (2, 2), "hidden_time": (1, 1), "spatial_layers": (2, 2), "blocks": (2, 1)}
         for name, (minimum, multiple) in rules.items():
             object.__setattr__(self, name, check_integer(name, getattr(self, name), minimum, multiple))
+        object.__setattr__(self, "noise", check_integer("noise", self.noise, 0))
         for name in ("mlp_ratio", "drop_path"):
             if not _is_finite(value := getattr(self, name)):
                 raise ValueError(f"{name}={value!r} must be a finite number.")
@@ -128,16 +133,20 @@ class SimVPv2(nn.Module):
     shared_channels
         Number of leading channels that are both input and output. A predicted change is added to these, and a rollout
         feeds them back. By default as many as possible.
+    grid
+        Latitudes and longitudes, for a network with noise. Without noise a network takes any grid.
 
     Raises
     ------
     ValueError
-        If the padding is "auto", a count is out of range, or there are more shared channels than channels.
+        If the padding is "auto", a count is out of range, there are more shared channels than channels, or there is
+        noise without a grid.
     """
 
     def __init__(
         self, config: SimVPv2Config, *, history: int, channels: int, forcings: int = 0,
         output_channels: int | None = None, shared_channels: int | None = None,
+        grid: tuple[int, int] | None = None,
     ):  # fmt: skip
         super().__init__()
         if config.padding == "auto":
@@ -161,19 +170,36 @@ class SimVPv2(nn.Module):
         self.activation_checkpointing = False
         self.encoder = build_encoder(channels + forcings, config.hidden_space, config.spatial_layers, config.padding)
         self.translator = Translator(stack, config)
+        self.noise_grid = None
+        if config.noise:
+            if grid is None:
+                rule = f"noise={config.noise} needs the sizes of the grid"
+                raise ValueError(f"{rule}: SimVPv2(..., grid=(latitudes, longitudes)).")
+            factor = 2 ** (config.spatial_layers // 2)
+            self.noise_grid = config.noise, -(-grid[0] // factor), -(-grid[1] // factor)
+            self.noise_field = layer_without_effect(nn.Conv2d, config.noise, stack, 1)
         self.decoder = build_decoder(config.hidden_space, config.spatial_layers, config.padding)
         self.readout = nn.Conv2d(config.hidden_space, output_channels, 1)
         # multiplies the predicted change; training sets it to the typical change per lead and channel
         self.register_buffer("change_scale_TC", torch.ones(history, self.shared_channels))
 
-    def forward(self, x_BTCHW: Tensor, f_BTFHW: Tensor | None = None) -> Tensor:
-        """Return the next `history` states, (B, T, output channels, H, W), given the forcings of the input states."""
+    def forward(
+        self, x_BTCHW: Tensor, f_BTFHW: Tensor | None = None, noise_BRhw: Tensor | None = None
+    ) -> Tensor:  # fmt: skip
+        """Return the next `history` states, (B, T, output channels, H, W), given the forcings of the input states.
+
+        A network with noise draws it from a standard normal distribution, or takes `noise_BRhw`.
+        """
         check_inputs(self, x_BTCHW, f_BTFHW)
         B, T, _, H, W = x_BTCHW.shape
         inputs_BTCHW = x_BTCHW if f_BTFHW is None else torch.cat([x_BTCHW, f_BTFHW], dim=2)
         checkpointing = self.activation_checkpointing and self.training
         z_NShw, skip_NSHW, sizes = encode(self.encoder, inputs_BTCHW.flatten(0, 1), checkpointing)
-        z_NShw = _unstack_states(self.translator(_stack_states(z_NShw, B), checkpointing), T)
+        z_BDhw, noise_BR = _stack_states(z_NShw, B), None
+        if self.noise_grid is not None:
+            noise_BRhw, noise_BR = take_noise(self.noise_grid, noise_BRhw, B, x_BTCHW.device)
+            z_BDhw = z_BDhw + self.noise_field(noise_BRhw)
+        z_NShw = _unstack_states(self.translator(z_BDhw, checkpointing, noise_BR), T)
         z_NSHW = decode(self.decoder, z_NShw, skip_NSHW, sizes, checkpointing)
         y_BTCHW = self.readout(z_NSHW).reshape(B, T, self.output_channels, H, W)
         if self.config.predict == "state":
@@ -184,41 +210,6 @@ class SimVPv2(nn.Module):
         if shared == self.output_channels:
             return changed_BTCHW
         return torch.cat([changed_BTCHW, y_BTCHW[:, :, shared:]], dim=2)
-
-
-def rollout(
-    network: nn.Module, x_BTCHW: Tensor, horizon: int, f_BTFHW: Tensor | None = None,
-    constrain: Callable[[Tensor], Tensor] | None = None, noise: Sequence[Tensor] | None = None,
-) -> Tensor:  # fmt: skip
-    """Return the `horizon` states after `x_BTCHW`, feeding forecasts back into a network.
-
-    The network makes ceil(horizon / history) calls. `f_BTFHW` are the forcings of the input states of all calls.
-    `constrain` maps the forecast of one call, in the channels that are also input, to the input of the next. `noise` is
-    that of every call, for a network that takes noise; without it, the network draws it.
-    """
-    history, channels = x_BTCHW.shape[1:3]
-    calls = math.ceil(horizon / history)
-    if f_BTFHW is not None and f_BTFHW.shape[1] != calls * history:
-        expected = f"be {calls * history}, for {calls} calls of {history} states"
-        raise ValueError(f"Forcings of shape {tuple(f_BTFHW.shape)}: dimension 1 must {expected}.")
-    states = []
-    for call in range(calls):
-        forcings = None if f_BTFHW is None else f_BTFHW[:, call * history : (call + 1) * history]
-        if noise is not None:
-            y_BTCHW = network(x_BTCHW, forcings, noise[call])
-        else:
-            y_BTCHW = network(x_BTCHW) if forcings is None else network(x_BTCHW, forcings)
-        states.append(y_BTCHW)
-        if call + 1 == calls:
-            break
-        shared = getattr(network, "shared_channels", y_BTCHW.shape[2])
-        if shared < channels:
-            reason = f"a second call needs {channels} input channels, and the network forecasts only {shared} of them"
-            raise ValueError(f"horizon={horizon} must be at most {history}: {reason}.")
-        x_BTCHW = y_BTCHW[:, :, :channels]
-        if constrain is not None:
-            x_BTCHW = constrain(x_BTCHW)
-    return torch.cat(states, dim=1)[:, :horizon]
 
 
 # ---- encoder and decoder, on each state alone
@@ -293,23 +284,23 @@ class Translator(nn.Module):
         drop_paths = torch.linspace(min(0.01, config.drop_path), config.drop_path, blocks, device="cpu").tolist()
         widths = [stack] + [hidden] * (blocks - 1)
         self.blocks = nn.ModuleList(
-            GatedAttentionBlock(width, config.mlp_ratio, drop_path, config.padding)
+            GatedAttentionBlock(width, config.mlp_ratio, drop_path, config.padding, config.noise)
             for width, drop_path in zip(widths, drop_paths, strict=True)
         )
         self.narrow = nn.Conv2d(stack, hidden, 1) if stack != hidden else nn.Identity()
         self.widen = nn.Conv2d(hidden, stack, 1) if stack != hidden else nn.Identity()
 
-    def forward(self, z_BDhw: Tensor, checkpointing: bool) -> Tensor:
-        z_BDhw = self.narrow(self.blocks[0](z_BDhw, checkpointing))
+    def forward(self, z_BDhw: Tensor, checkpointing: bool, noise_BR: Tensor | None = None) -> Tensor:
+        z_BDhw = self.narrow(self.blocks[0](z_BDhw, checkpointing, noise_BR))
         for block in self.blocks[1:]:
-            z_BDhw = block(z_BDhw, checkpointing)
+            z_BDhw = block(z_BDhw, checkpointing, noise_BR)
         return self.widen(z_BDhw)
 
 
 class GatedAttentionBlock(nn.Module):
     """Gated spatiotemporal attention, then mixing of the channels, both with a residual (OpenSTL's GASubBlock)."""
 
-    def __init__(self, width: int, mlp_ratio: float, drop_path: float, padding: str):
+    def __init__(self, width: int, mlp_ratio: float, drop_path: float, padding: str, noise: int = 0):
         super().__init__()
         hidden = int(width * mlp_ratio)
         self.drop_path = drop_path
@@ -331,13 +322,21 @@ class GatedAttentionBlock(nn.Module):
             fan_out = conv.kernel_size[0] * conv.kernel_size[1] * conv.out_channels // conv.groups
             nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_out))
             nn.init.zeros_(conv.bias)
+        norms = (self.norm_attention, self.norm_mix) if noise else ()  # noise scales and shifts their output
+        self.scale_and_shift = nn.ModuleList(layer_without_effect(nn.Linear, noise, 2 * width) for _ in norms)
 
-    def forward(self, x_BDhw: Tensor, checkpointing: bool) -> Tensor:
+    def forward(self, x_BDhw: Tensor, checkpointing: bool, noise_BR: Tensor | None = None) -> Tensor:
         # x = x + scale * attend(norm(x)); x = x + scale * mix_channels(norm(x))
         # the norms stay outside of the checkpoints: recomputing them would update their running statistics twice
-        a_BDhw = run_module(self.attend, checkpointing, self.norm_attention(x_BDhw))
+        normed_BDhw = self.norm_attention(x_BDhw)
+        if noise_BR is not None:
+            normed_BDhw = modulate(self.scale_and_shift[0], normed_BDhw, noise_BR)
+        a_BDhw = run_module(self.attend, checkpointing, normed_BDhw)
         x_BDhw = x_BDhw + self._drop(self.scale_attention[:, None, None] * a_BDhw)
-        m_BDhw = run_module(self.mix_channels, checkpointing, self.norm_mix(x_BDhw))
+        normed_BDhw = self.norm_mix(x_BDhw)
+        if noise_BR is not None:
+            normed_BDhw = modulate(self.scale_and_shift[1], normed_BDhw, noise_BR)
+        m_BDhw = run_module(self.mix_channels, checkpointing, normed_BDhw)
         return x_BDhw + self._drop(self.scale_mix[:, None, None] * m_BDhw)
 
     def attend(self, normed_BDhw: Tensor) -> Tensor:

@@ -199,7 +199,7 @@ def build_network(
     It has the sizes of `shape` but the grid as attributes. ValueError if a function returns no such network.
     """
     if isinstance(model, SimVPv2Config):
-        network: nn.Module = SimVPv2(model, **_sizes(shape))
+        network: nn.Module = SimVPv2(model, **dataclasses.asdict(shape))
     elif isinstance(model, SimVPSphereConfig):
         network = SimVPSphere(model, shape)
     else:
@@ -224,10 +224,6 @@ def normalized_mean_field(statistics: Statistics, normalizer: Normalizer, roles:
     return torch.from_numpy(np.where(normalizer.mask, 0, field_CHW)[roles.input_channels])
 
 
-def _sizes(shape: NetworkShape) -> dict[str, int]:
-    return {field.name: getattr(shape, field.name) for field in dataclasses.fields(shape) if field.name != "grid"}
-
-
 def _build_custom(builder: NetworkBuilder, shape: NetworkShape) -> nn.Module:
     """Return the network of a function, with the sizes of its shape as attributes."""
     if isinstance(builder, nn.Module):
@@ -239,7 +235,8 @@ def _build_custom(builder: NetworkBuilder, shape: NetworkShape) -> nn.Module:
         message = f"the function that builds the network returned a {type(network).__name__}"
         raise ValueError(f"{message}, but must return a torch.nn.Module")
     name = type(network).__name__
-    for attribute, size in _sizes(shape).items():
+    sizes = {name: size for name, size in dataclasses.asdict(shape).items() if name != "grid"}
+    for attribute, size in sizes.items():
         value = getattr(network, attribute, None)
         if value is None:
             setattr(network, attribute, size)

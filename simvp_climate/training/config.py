@@ -159,7 +159,7 @@ class TrainConfig:
         "mse": the mean squared error, of one forecast. "amse": the adjusted one, which does not reward blur: errors of
         amplitude and of position count apart, by zonal wavenumber (arXiv:2501.19374); for grids around the globe.
         "crps": the continuous ranked probability score of `members` forecasts, which trains an ensemble;
-        `SimVPSphereConfig(noise=)` is its source of noise.
+        the `noise` of the model is its source of randomness. Batch norms keep their statistics in these steps.
     members
         Forecasts of every window, with different noise, in a step with `loss="crps"`. Time grows with their number, and
         the memory of the loss with its square.

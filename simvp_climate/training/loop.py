@@ -19,7 +19,8 @@ from lightning_fabric.plugins import Precision
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from simvp_climate.networks.simvp_sphere import is_of_noise
+from simvp_climate.networks.batch_norm import freeze_batch_norms
+from simvp_climate.networks.noise import is_of_noise
 from simvp_climate.processing import tensors
 from simvp_climate.training import checkpoint, distributed, memory
 from simvp_climate.training.checkpoint import Run
@@ -155,6 +156,9 @@ class TrainingLoop:
         _set_schedule(self.optimizer, config, step, self.total_steps)
         leads = self.loss.horizon if step < self.rollout_start else self.loss.max_leads
         members = config.members if step >= self.crps_start else 0
+        if members:
+            # statistics over a batch would let one member see the others, and CRPS would no longer be fair
+            freeze_batch_norms(self.network)
         windows = self.sizes[first:last].sum()
         self.optimizer.zero_grad()
         for index in range(first, last):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from simvp_climate.data.grid import closes_longitude
 from simvp_climate.data.reader import Channel
 from simvp_climate.data.windows import parse_step
-from simvp_climate.networks.simvp_v2 import rollout
+from simvp_climate.networks.rollout import rollout
 from simvp_climate.processing.statistics import Normalizer
 from simvp_climate.processing.tensors import Forcings, Scale, add_prescribed
 from simvp_climate.training.config import TrainConfig

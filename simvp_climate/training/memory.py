@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from simvp_climate.data import host_memory
-from simvp_climate.networks.simvp_v2 import rollout
+from simvp_climate.networks.rollout import rollout
 from simvp_climate.processing.tensors import is_custom
 from simvp_climate.training import distributed
 from simvp_climate.training.config import TrainConfig

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from simvp_climate.data import reader
 from simvp_climate.data.windows import later_positions, shift
-from simvp_climate.networks.simvp_v2 import rollout
+from simvp_climate.networks.rollout import rollout
 from simvp_climate.processing.tensors import add_prescribed
 from simvp_climate.training.datasets import Split
 from simvp_climate.training.loss import Loss

@@ -14,8 +14,9 @@ from simvp_climate.data.grid import check_same_axis, closes_longitude, reaches_p
 from simvp_climate.data.reader import Channel
 from simvp_climate.data.variables import conversion, same_units
 from simvp_climate.forecasting.forecaster import Forecaster
+from simvp_climate.networks.noise import is_of_noise
 from simvp_climate.networks.shape import NetworkBuilder
-from simvp_climate.networks.simvp_sphere import SimVPSphere, SimVPSphereConfig, is_of_noise
+from simvp_climate.networks.simvp_sphere import SimVPSphere, SimVPSphereConfig
 from simvp_climate.processing import tensors
 from simvp_climate.processing.tensors import ModelConfig
 from simvp_climate.training.config import TrainConfig
@@ -63,15 +64,15 @@ def choose_model(
 
 def match_noise(model: ModelConfig | NetworkBuilder, loss: str) -> ModelConfig | NetworkBuilder:
     """Return the model with the noise that the loss needs; ValueError if it cannot have noise, or would ignore it."""
-    noise = model.noise if isinstance(model, SimVPSphereConfig) else 0
+    noise = model.noise if isinstance(model, ModelConfig) else 0
     if loss != "crps":
         if noise:
             message = f"the model has noise={noise}, which loss={loss!r} does not train"
             raise ValueError(f"{message}: set loss='crps', or take a model without noise")
         return model
-    if not isinstance(model, SimVPSphereConfig):
-        name = type(model).__name__ if isinstance(model, ModelConfig) else "function"
-        raise ValueError(f"loss='crps' needs a network with noise, a SimVPSphereConfig, and the model is a {name}")
+    if not isinstance(model, ModelConfig):
+        kinds = "a SimVPSphereConfig or SimVPv2Config"
+        raise ValueError(f"loss='crps' needs a network with noise, {kinds}, and the model is a function")
     return model if noise else dataclasses.replace(model, noise=NOISE)
 
 

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from factories import run, tiny_model
 
 import simvp_climate as sc
 from simvp_climate.forecasting.noise import _scale_noise
+from simvp_climate.networks.simvp_v2 import SimVPv2
 
 PERIOD = dict(every="16D", horizon=4, members=4)
 
@@ -79,7 +81,8 @@ def test_settings_that_cannot_work_are_errors(noisy, valid, options, message):
 def test_forecasters_that_it_cannot_scale_are_errors(noisy, valid):
     with pytest.raises(ValueError, match="this one has none"):
         sc.calibrate_noise(sc.open_pretrained("sample", device="cpu"), valid, **PERIOD)
-    with pytest.raises(ValueError, match="this network is a SimVPv2"):
-        sc.calibrate_noise(sc.open_pretrained("sample-simvpv2", device="cpu"), valid, **PERIOD)
+    custom = run(model=lambda shape: SimVPv2(tiny_model(padding="zeros"), history=2, channels=2))
+    with pytest.raises(ValueError, match="scales the noise of a SimVPSphere or SimVPv2, and this network is a SimVPv2"):
+        sc.calibrate_noise(custom, valid, **PERIOD)
     with pytest.raises(ValueError, match=r"The noise needs a factor from 0.25 to 4, not \d+"):
         sc.calibrate_noise(_scale_noise(noisy, 0.02), valid, **PERIOD)

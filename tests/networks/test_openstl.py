@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from lightning_fabric.utilities.data import AttributeDict
 
 from simvp_climate.networks.openstl import load
+from simvp_climate.networks.rollout import rollout
 from simvp_climate.networks.simvp_v1 import SimVPv1, SimVPv1Config
-from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, rollout
+from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from simvp_climate.networks.rollout import rollout
 from simvp_climate.networks.simvp_v1 import SimVPv1, SimVPv1Config
-from simvp_climate.networks.simvp_v2 import rollout
 
 # test_openstl.py compares the numbers with those of OpenSTL
 

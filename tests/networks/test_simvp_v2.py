@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from simvp_climate.networks.padding import PADDING_MODES
-from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config, rollout
+from simvp_climate.networks.rollout import rollout
+from simvp_climate.networks.simvp_v2 import SimVPv2, SimVPv2Config
 
 
 def small(padding="zeros", predict="state", channels=2, forcings=0, **changes):

@@ -10,9 +10,11 @@ import torch
 import xarray as xr
 from factories import TASK, assert_same_weights, quick, run, tiny_model, tiny_sphere, waves
 
+import simvp_climate as sc
 from simvp_climate import metrics
 from simvp_climate.forecasting.predict import draw_noise
 from simvp_climate.forecasting.reproduce import reproduce
+from simvp_climate.networks.simvp_v2 import SimVPv2
 from simvp_climate.training import checkpoint
 from simvp_climate.training.loss import _crps
 
@@ -119,7 +121,9 @@ def test_saved_and_loaded_forecasters_have_the_same_members(forecaster, tmp_path
     xr.testing.assert_equal(loaded(LATER, members=2), forecaster(LATER, members=2))
 
 
-def test_an_exported_program_takes_the_noise(forecaster, tmp_path):
+@pytest.mark.parametrize("model", [tiny_sphere(noise=4), tiny_model(noise=4)], ids=["SimVPSphere", "SimVPv2"])
+def test_an_exported_program_takes_the_noise(model, tmp_path):
+    forecaster = run(noisy_waves(), model=model, config=CONFIG)
     forecaster.export(tmp_path / "a.pt2")
     program = torch.export.load(tmp_path / "a.pt2").module()
     states = torch.from_numpy(LATER[["z500", "t2m"]].to_array().transpose("time", "variable", ...).values[-2:])
@@ -211,10 +215,8 @@ def test_the_first_steps_without_start_train_the_squared_error():
 
 
 def test_errors_name_the_way_out(forecaster):
-    with pytest.raises(
-        ValueError, match="loss='crps' needs a network with noise, a SimVPSphereConfig, .* SimVPv2Config"
-    ):
-        run(model=tiny_model(), config=CONFIG)
+    with pytest.raises(ValueError, match="a network with noise, a SimVPSphereConfig or SimVPv2Config, and .* function"):
+        run(model=lambda shape: SimVPv2(tiny_model(padding="zeros"), history=2, channels=2), config=CONFIG)
     with pytest.raises(ValueError, match="noise=4, which loss='mse' does not train: set loss='crps'"):
         run(start_from=forecaster, config=quick())
     with pytest.raises(ValueError, match="noise=8 .it has 4."):
@@ -239,3 +241,56 @@ def test_the_training_curve_has_scores_of_the_ensemble(forecaster):
         assert {f"valid_{name}_{variable}_{lead}h" for variable in TASK.variables for lead in (6, 12)} <= set(curve)
     assert curve.attrs["units"]["valid_crps_t2m_6h"] == "K"
     assert not any("small_scales" in column for column in curve)  # 16 longitudes do not resolve them
+
+
+# ---- SimVPv2, which has batch norms
+
+
+@pytest.fixture(scope="module")
+def deterministic_v2():
+    return run(noisy_waves(), model=tiny_model(), config=quick(epochs=2, learning_rate=1e-2))
+
+
+def test_a_simvpv2_with_new_noise_is_the_deterministic_one(deterministic_v2):
+    started = run(start_from=deterministic_v2, config=quick(loss="crps", learning_rate=1e-12, ema_decay=0))
+    assert started.network.config == dataclasses.replace(deterministic_v2.network.config, noise=16)
+    assert started.network.noise_grid == (16, 4, 8)  # the grid of 8 x 16 cells, halved
+    members, expected = started(LATER, horizon=5, members=2), deterministic_v2(LATER, horizon=5)
+    for number, name in itertools.product(range(2), ("z500", "t2m")):
+        xr.testing.assert_allclose(members[name].sel(number=number, drop=True), expected[name], rtol=1e-5)
+
+
+def test_a_simvpv2_learns_to_spread_with_the_statistics_of_its_batch_norms_frozen(deterministic_v2, tmp_path):
+    valid = noisy_waves(20, "2001-03-01")
+    config = dataclasses.replace(CONFIG, epochs=15)
+    trained = run(noisy_waves(), valid=valid, start_from=deterministic_v2, config=config)
+    before = deterministic_v2.network.state_dict()
+    statistics = {name: value for name, value in trained.network.state_dict().items() if "running" in name}
+    assert len(statistics) == 8
+    for name, value in statistics.items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+    curve = trained.training_curve
+    assert curve["valid_spread_skill_z500_6h"].iloc[-1] > 0.4
+    assert curve["valid_crps_z500_6h"].iloc[-1] < 0.9 * curve["valid_crps_z500_6h"].iloc[0]
+    trained.save(tmp_path / "a.safetensors")
+    loaded = type(trained).load(tmp_path / "a.safetensors", device="cpu")
+    xr.testing.assert_equal(loaded(LATER, members=2), trained(LATER, members=2))
+    # one factor for its noise, as for the default network
+    calibrated = sc.calibrate_noise(trained, valid, horizon=2, every="18h", members=4)
+    assert 0.25 <= calibrated.provenance["noise_factor"] <= 4
+
+
+def test_a_simvpv2_from_nothing_trains_its_batch_norms_before_the_crps():
+    config = quick(loss="crps", epochs=2, crps_share=0.5)
+    trained = run(model=tiny_model(noise=4), config=config)
+    counts = {int(value) for name, value in trained.network.state_dict().items() if "num_batches" in name}
+    assert counts == {4}  # half of two epochs of 27 windows in batches of 8
+
+
+def test_a_simvpv2_with_noise_is_built_for_a_grid():
+    with pytest.raises(ValueError, match=r"noise=4 needs the sizes of the grid: SimVPv2\(..., grid="):
+        SimVPv2(tiny_model(noise=4, padding="zeros"), history=2, channels=2)
+    network = SimVPv2(tiny_model(noise=4, padding="zeros"), history=2, channels=2, grid=(9, 16))
+    assert network.noise_grid == (4, 5, 8)
+    with pytest.raises(ValueError, match=r"Noise of shape \(1, 4, 8, 5\): it must be \(windows, \*\(4, 5, 8\)\)"):
+        network(torch.zeros(1, 2, 2, 9, 16), None, torch.zeros(1, 4, 8, 5))
