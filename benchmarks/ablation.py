@@ -133,6 +133,7 @@ DEFAULT = Setup(
     sc.TrainConfig(**{**TRAINING, "batch_size": 4, "optimizer": "muon"}, learning_rate=8e-3, rollout=2),
 )
 with_blocks = ablation_networks.with_blocks
+SPECTRAL = sc.SimVPSphereConfig(padding="periodic")  # the default network of today
 NETWORK_PARTS = {
     "default": DEFAULT,
     "AdamW": DEFAULT.change(optimizer="adamw"),
@@ -157,7 +158,8 @@ NETWORK_PARTS = {
     "scales of blocks from 0.01": DEFAULT.change(model=ablation_networks.with_small_scales),
     "plain residual blocks": DEFAULT.change(model=with_blocks(ablation_networks.plain_block)),
     "SimVPv2's attention blocks": DEFAULT.change(model=with_blocks(ablation_networks.attention_block)),
-    "a spectral block in the middle": DEFAULT.change(model=ablation_networks.with_spectral_block),
+    "a spectral block in place of two gated ones": DEFAULT.change(model=SPECTRAL),
+    "two spectral blocks in place of two gated ones": DEFAULT.change(model=replace(SPECTRAL, spectral_blocks=2)),
     "16 channels in the skip connection": DEFAULT.change(hidden_space=16),
     "96 channels in the translator": DEFAULT.change(hidden_time=96),
     "sphere padding": DEFAULT.change(padding="sphere"),

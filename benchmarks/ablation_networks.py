@@ -1,11 +1,9 @@
 """The default network with one part changed, for `ablation.py`: each function builds one from a `sc.NetworkShape`.
 
 Shape suffixes: B batch, T time, C channel, F forcing, K channel of a window, D channel of the translator, S hidden
-channel of one state, H latitude, W longitude; h and w are H and W halved; N stands for B * T; M zonal and L total
-wavenumber.
+channel of one state, H latitude, W longitude; h and w are H and W halved; N stands for B * T.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,7 +16,8 @@ from simvp_climate.networks.layers import PaddedConv
 from simvp_climate.networks.simvp_sphere import GatedBlock, SimVPSphere
 from simvp_climate.networks.simvp_v2 import GatedAttentionBlock
 
-CONFIG = SimVPSphereConfig(padding="periodic")
+# the default network before it had a spectral block
+CONFIG = SimVPSphereConfig(padding="periodic", blocks=8, spectral_blocks=0)
 
 
 def default(shape: NetworkShape) -> nn.Module:
@@ -81,16 +80,6 @@ def plain_block() -> nn.Module:
 def attention_block() -> nn.Module:
     """Return SimVPv2's block, but with channels mixed at four times the width, not eight."""
     return _AttentionBlock(CONFIG.hidden_time, 4.0, 0.0, "periodic")
-
-
-def with_spectral_block(shape: NetworkShape) -> nn.Module:
-    """Return the network with a mix of spherical harmonics in place of the two blocks in the middle."""
-    network = SimVPSphere(CONFIG, shape)
-    blocks = list(network.translator.blocks)
-    rows, columns = (-(-size // 2) for size in shape.grid)
-    blocks[3:5] = [_SpectralBlock(CONFIG.hidden_time, rows, columns)]
-    network.translator.blocks = nn.ModuleList(blocks)
-    return network
 
 
 def with_wind_signs(shape: NetworkShape) -> nn.Module:
@@ -193,30 +182,3 @@ class _PlainBlock(nn.Module):
 
     def forward(self, x_BDhw: Tensor) -> Tensor:
         return x_BDhw + self.scale[:, None, None] * self.second(F.gelu(self.first(x_BDhw)))
-
-
-class _SpectralBlock(nn.Module):
-    """x + scale * gelu(mix(x)), where all channels of each total wavenumber mix (SFNO, arXiv:2306.03838)."""
-
-    def __init__(self, width: int, rows: int, columns: int):
-        super().__init__()
-        from torch_harmonics.legendre import legpoly
-
-        orders = min(rows, columns // 2 + 1)
-        colatitude = (torch.arange(rows, dtype=torch.float64) + 0.5) * math.pi / rows  # rows at centers of equal cells
-        synthesis_MLH = legpoly(orders, rows, colatitude.cos(), inverse=True)
-        self.register_buffer("synthesis_MLH", synthesis_MLH.float())
-        self.register_buffer("analysis_MHL", torch.linalg.pinv(synthesis_MLH).float())
-        self.columns = columns
-        self.weight_2LDD = nn.Parameter(torch.randn(2, rows, width, width) / math.sqrt(2 * width))
-        self.scale = nn.Parameter(torch.full((width,), 0.1))
-
-    def forward(self, x_BDhw: Tensor) -> Tensor:
-        with torch.autocast(x_BDhw.device.type, enabled=False):  # Fourier transforms have no bfloat16
-            orders = len(self.analysis_MHL)
-            c_BDhM = torch.fft.rfft(x_BDhw.float(), norm="forward")[..., :orders]
-            c_BDLM = torch.einsum("bdhm,mhl->bdlm", c_BDhM, self.analysis_MHL.to(c_BDhM.dtype))
-            c_BDLM = torch.einsum("bdlm,lde->belm", c_BDLM, torch.complex(*self.weight_2LDD))
-            c_BDhM = torch.einsum("bdlm,mlh->bdhm", c_BDLM, self.synthesis_MLH.to(c_BDLM.dtype))
-            y_BDhw = F.gelu(torch.fft.irfft(c_BDhM, self.columns, norm="forward"))
-        return x_BDhw + self.scale[:, None, None] * y_BDhw.to(x_BDhw.dtype)

@@ -41,7 +41,7 @@ from simvp_climate.processing.tensors import (
 # Defaults for settings that older files lack. Add every new setting here.
 LEGACY_DEFAULTS = {
     "task": {"forcings": (), "transforms": (), "inputs": (), "diagnostics": (), "prescribed": ()},
-    "model": {"noise": 0},
+    "model": {"noise": 0, "spectral_blocks": 0},
 }
 _FORMAT_NAME, FORMAT = "simvp_climate forecaster", 5
 _USE_A_COPY = "Use another copy of the file."

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from simvp_climate.networks.layers import PaddedConv, check_inputs, check_integer, check_padding, run_module
 from simvp_climate.networks.noise import layer_without_effect, modulate, take_noise
 from simvp_climate.networks.shape import NetworkShape
+from simvp_climate.networks.spectral import SpectralBlock
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class SimVPSphereConfig:
         Channels of the translator, on the halved grid.
     blocks
         Gated blocks of the translator.
+    spectral_blocks
+        Blocks that mix the spherical harmonics of the whole globe, spread evenly among the gated ones. `None`: one, but
+        none with `padding="zeros"`, for regional grids.
     position_field
         Add a learned value for every channel and cell of the halved grid to the input of the translator. It tells the
         network where on the globe a cell lies: coasts, mountains, the equator.
@@ -49,7 +53,8 @@ class SimVPSphereConfig:
 
     hidden_space: int = 32
     hidden_time: int = 64
-    blocks: int = 8
+    blocks: int = 6
+    spectral_blocks: int | None = None
     position_field: bool = True
     noise: int = 0
     padding: str = "auto"
@@ -61,6 +66,14 @@ class SimVPSphereConfig:
         if not isinstance(self.position_field, bool):
             raise ValueError(f"position_field={self.position_field!r} must be True or False.")
         check_padding(self.padding)
+        if self.spectral_blocks is None:
+            if self.padding != "auto":
+                object.__setattr__(self, "spectral_blocks", 0 if self.padding == "zeros" else 1)
+            return
+        object.__setattr__(self, "spectral_blocks", check_integer("spectral_blocks", self.spectral_blocks, 0))
+        if self.spectral_blocks and self.padding == "zeros":
+            rule = f"spectral_blocks={self.spectral_blocks} needs a grid around the globe"
+            raise ValueError(f"{rule}, and padding='zeros' is for regional grids: set spectral_blocks=0.")
 
     @staticmethod
     def small() -> "SimVPSphereConfig":
@@ -70,12 +83,12 @@ class SimVPSphereConfig:
     @staticmethod
     def medium() -> "SimVPSphereConfig":
         """Return a network of 3.2 M parameters for five variables on 32 x 64 cells."""
-        return SimVPSphereConfig(hidden_space=48, hidden_time=128, blocks=10)
+        return SimVPSphereConfig(hidden_space=48, hidden_time=128, blocks=8)
 
     @staticmethod
     def large() -> "SimVPSphereConfig":
         """Return a network of 15 M parameters for five variables on 32 x 64 cells, for a GPU."""
-        return SimVPSphereConfig(hidden_space=64, hidden_time=256, blocks=12)
+        return SimVPSphereConfig(hidden_space=64, hidden_time=256, blocks=10)
 
 
 class SimVPSphere(nn.Module):
@@ -104,10 +117,10 @@ class SimVPSphere(nn.Module):
         inputs = self.history * (self.channels + self.forcings)
         self.encoder = PaddedConv(inputs, D, 3, padding, stride=2)
         self.skip = PaddedConv(inputs, S, 3, padding)
-        half = [-(-size // 2) for size in shape.grid]
+        half = -(-shape.grid[0] // 2), -(-shape.grid[1] // 2)
         position_Dhw = nn.Parameter(torch.zeros(D, *half)) if config.position_field else None
         self.register_parameter("position_Dhw", position_Dhw)
-        self.translator = Translator(config)
+        self.translator = Translator(config, half)
         self.noise_grid = (config.noise, *half) if config.noise else None
         if config.noise:
             self.noise_field = layer_without_effect(nn.Conv2d, config.noise, D, 1)
@@ -152,19 +165,27 @@ class SimVPSphere(nn.Module):
 
 
 class Translator(nn.Module):
-    """Gated blocks on the halved grid, over all states of a window together."""
+    """Gated and spectral blocks on the halved grid, over all states of a window together."""
 
-    def __init__(self, config: SimVPSphereConfig):
+    def __init__(self, config: SimVPSphereConfig, grid: tuple[int, int]):
         super().__init__()
-        self.blocks = nn.ModuleList(
-            GatedBlock(config.hidden_time, config.padding, config.noise) for _ in range(config.blocks)
-        )
+        width, noise, count = config.hidden_time, config.noise, config.spectral_blocks or 0
+        self.blocks = nn.ModuleList(GatedBlock(width, config.padding, noise) for _ in range(config.blocks))
+        self.spectral_blocks = nn.ModuleList(SpectralBlock(width, *grid, noise) for _ in range(count))
+        # a list of their own, and this for each: the number of gated blocks before it
+        self.positions = [round((index + 1) * config.blocks / (count + 1)) for index in range(count)]
 
     def forward(self, z_BDhw: Tensor, noise_BN: Tensor | None, checkpointing: bool) -> Tensor:
         noise = () if noise_BN is None else (noise_BN,)
-        for block in self.blocks:
+        for block in self._in_order():
             z_BDhw = run_module(block, checkpointing, z_BDhw, *noise)
         return z_BDhw
+
+    def _in_order(self) -> list[nn.Module]:
+        """Return all blocks, from the first to the last."""
+        places = [(index, 1, block) for index, block in enumerate(self.blocks)]
+        places += [(position, 0, block) for position, block in zip(self.positions, self.spectral_blocks, strict=True)]
+        return [block for *_, block in sorted(places, key=lambda place: place[:2])]
 
 
 class GatedBlock(nn.Module):

@@ -280,8 +280,9 @@ def describe_network(network: Any) -> dict:
         name = f"{type(network).__module__}.{type(network).__qualname__}"
         return {"network": name, "parameters": sum(value.numel() for value in network.parameters())}
     settings = dataclasses.asdict(network.config)
-    if settings.get("noise") == 0:  # files of earlier versions lack it, and the digest of a forecaster must not change
-        del settings["noise"]
+    for name in ("noise", "spectral_blocks"):
+        if settings.get(name) == 0:  # files of earlier versions lack it, and the digest of a forecaster must not change
+            del settings[name]
     # files of earlier versions name no type
     return settings if isinstance(network.config, SimVPv2Config) else {"type": type(network).__name__, **settings}
 

@@ -34,7 +34,7 @@ _FORMAT = 3  # of the state; only states of the same format are resumed
 # defaults of settings that older runs lack
 _LEGACY_SETTINGS = {
     "limit_train_batches": None, "max_steps": None, "loss": "mse", "members": 2, "crps_share": None, "noise": 0,
-    "prescribed": [], "select": "loss", "select_every": 1, "input_noise": 0.0,
+    "spectral_blocks": 0, "prescribed": [], "select": "loss", "select_every": 1, "input_noise": 0.0,
 }  # fmt: skip
 _DIGESTS = {  # what it means that two digests differ
     "data_sha256": "other values, grid, windows or fields without time",

@@ -83,7 +83,7 @@ def prepare(network: nn.Module, fabric: Fabric) -> nn.Module:
 def _shard(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
     """Leave each process a part of every weight; one block at a time is whole, and the rest of the network together."""
     network.to(memory_format=torch.contiguous_format)  # FSDP takes no other
-    for block in network.translator.blocks:
+    for block in (*network.translator.blocks, *getattr(network.translator, "spectral_blocks", ())):
         fully_shard(block, mesh=mesh["data_parallel"])
     fully_shard(network, mesh=mesh["data_parallel"])
     return network

@@ -17,6 +17,7 @@ from simvp_climate.forecasting.forecaster import Forecaster
 from simvp_climate.networks.noise import is_of_noise
 from simvp_climate.networks.shape import NetworkBuilder
 from simvp_climate.networks.simvp_sphere import SimVPSphere, SimVPSphereConfig
+from simvp_climate.networks.spectral import TRANSFORMS
 from simvp_climate.processing import tensors
 from simvp_climate.processing.tensors import ModelConfig
 from simvp_climate.training.config import TrainConfig
@@ -91,6 +92,8 @@ def choose_padding(
     if model.padding == "auto" and pretrained is not None and closes_longitude(pretrained.longitude) == is_global:
         model = dataclasses.replace(model, padding=pretrained.network.config.padding)
     if model.padding == "auto":
+        if pretrained is not None and not is_global and isinstance(model, SimVPSphereConfig):
+            model = dataclasses.replace(model, spectral_blocks=0)  # start_network says so
         return dataclasses.replace(model, padding="periodic" if is_global else "zeros")
     if model.padding != "zeros" and not is_global:
         rule = f"needs longitudes around the whole globe, and these {setup.longitude.size} go from {west:g} to {east:g}"
@@ -176,10 +179,10 @@ def copy_weights(network: nn.Module, pretrained: Forecaster, roles: tensors.Chan
     if is_custom or getattr(pretrained.network.config, "predict", "change") == "state":
         redefined = []
     for name, value in weights.items():
-        if name in ("change_scale_TC", "mean_field_CHW"):  # statistics
+        if name in ("change_scale_TC", "mean_field_CHW") or name.endswith(TRANSFORMS):  # of the data and their grid
             continue
-        if name not in trained and is_of_noise(name):
-            continue  # new, and without effect until they are trained
+        if name not in trained and (is_of_noise(name) or "spectral_blocks" in name):
+            continue  # noise has no effect until it is trained; total wavenumbers of a finer grid are new
         if is_custom:
             value.copy_(trained[name])
         elif name == "encoder.0.conv.weight":
@@ -238,10 +241,12 @@ def start_network(
         # without forcings: one may have become a variable
         for index, source in _matches(names, trained_names[: pretrained.network.channels]):
             network.mean_field_CHW[index] = pretrained.network.mean_field_CHW[source]
-    if copied["new"] or copied["left_out"] or config.statistics == "compute":
+    lost = getattr(pretrained.network.config, "spectral_blocks", 0) - getattr(network.config, "spectral_blocks", 0)
+    if copied["new"] or copied["left_out"] or lost or config.statistics == "compute":
         clauses = [f"start_from: copied the weights of {', '.join(copied['taken'])}"]
         clauses += [f"new, with random weights: {', '.join(copied['new'])}"] if copied["new"] else []
         clauses += [f"left out: {', '.join(copied['left_out'])}"] if copied["left_out"] else []
+        clauses += [f"left out: spectral blocks ({lost}), which need a grid around the globe"] if lost else []
         whose = {"inherit": "those of start_from", "compute": "of the new data"}[config.statistics]
         fabric.print("; ".join([*clauses, f"statistics: {whose}"]))
     # the provenance of the pretrained forecaster without its training curve

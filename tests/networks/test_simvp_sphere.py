@@ -21,15 +21,30 @@ def build(padding="periodic", seed=0, **changes):
 
 
 def test_parameter_count_is_that_of_its_convolutions():
-    network = SimVPSphere(SimVPSphereConfig(padding="zeros"), NetworkShape(4, 5, 0, 5, 5, (32, 64)))
+    network = SimVPSphere(SimVPSphereConfig(padding="periodic"), NetworkShape(4, 5, 0, 5, 5, (32, 64)))
     encoder, skip = 64 * (9 * 20 + 1), 32 * (9 * 20 + 1)
     block = 128 * (9 * 64 + 1) + 64 * 65 + 64
     decoder, readout = 128 * 65, 20 * (9 * 32 + 1)
-    expected = encoder + skip + 8 * block + decoder + readout + 64 * 16 * 32
+    spectral = 16 * 2 * 64**2 + 64  # a complex matrix for each total wavenumber that the halved grid resolves
+    expected = encoder + skip + 6 * block + spectral + decoder + readout + 64 * 16 * 32
     assert sum(weight.numel() for weight in network.parameters()) == expected
 
 
-@pytest.mark.parametrize(("name", "millions"), [("small", 0.69), ("medium", 3.2), ("large", 15.2)])
+def test_spectral_blocks_are_spread_evenly_and_are_for_the_globe():
+    shape = NetworkShape(4, 5, 0, 5, 5, (8, 16))
+    for count, positions in ((0, []), (1, [3]), (2, [2, 4]), (3, [2, 3, 4])):
+        translator = SimVPSphere(SimVPSphereConfig(padding="periodic", spectral_blocks=count), shape).translator
+        assert translator.positions == positions
+    order = [type(block).__name__ for block in translator._in_order()]
+    assert order == ["GatedBlock"] * 2 + ["SpectralBlock", "GatedBlock"] * 2 + ["SpectralBlock"] + ["GatedBlock"] * 2
+    assert SimVPSphereConfig().spectral_blocks is None
+    assert SimVPSphereConfig(padding="sphere").spectral_blocks == 1
+    assert SimVPSphereConfig(padding="zeros").spectral_blocks == 0
+    with pytest.raises(ValueError, match="spectral_blocks=1 needs a grid around the globe, .*: set spectral_blocks=0"):
+        SimVPSphereConfig(padding="zeros", spectral_blocks=1)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("small", 0.664), ("medium", 3.10), ("large", 14.8)])
 def test_presets_have_the_stated_sizes(name, millions):
     config = dataclasses.replace(getattr(SimVPSphereConfig, name)(), padding="periodic")
     with torch.device("meta"):
@@ -127,7 +142,10 @@ def test_without_a_position_field_it_has_no_such_weight():
     assert network(torch.randn(1, 3, 2, 6, 12)).isfinite().all()
 
 
-@pytest.mark.parametrize("changes", [{"hidden_time": 0}, {"blocks": 0}, {"position_field": 2}, {"hidden_space": 2.5}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"hidden_time": 0}, {"blocks": 0}, {"position_field": 2}, {"hidden_space": 2.5}, {"spectral_blocks": -1}],
+)
 def test_bad_settings_raise(changes):
     (name, value), *_ = changes.items()
     with pytest.raises(ValueError, match=f"{name}={value}"):

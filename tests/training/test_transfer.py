@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from factories import quick, run, tiny_model, waves, weights
+from factories import quick, run, tiny_model, tiny_sphere, waves, weights
 
 from simvp_climate.data.reader import Channel
 from simvp_climate.forecasting.forecaster import Forecaster
@@ -239,3 +239,28 @@ def test_a_transfer_is_resumed_or_refused(start, tmp_path):
     assert loaded.provenance["start_from"]["left_out"]
     with pytest.raises(ValueError, match=r"start_from is None, was '\w+'"):
         run(windy(times=30), model=tiny_model(), **{**arguments, "config": quick()})
+
+
+# ---- spectral blocks, which are for the whole globe
+
+
+def test_spectral_blocks_go_to_a_finer_grid_and_are_left_out_on_a_regional_one(capsys):
+    trained = run(model=tiny_sphere(blocks=2))
+    assert len(trained.network.translator.spectral_blocks) == 1
+    fine = waves(np.arange(-84.375, 90, 11.25), np.arange(0, 360, 11.25), times=30)
+    finer = run(fine, start_from=trained, config=quick(learning_rate=1e-12, ema_decay=0, statistics="compute"))
+    (old,), (new,) = (each.network.translator.spectral_blocks for each in (trained, finer))
+    assert (old.degrees, new.degrees) == (4, 8)
+    for before, after in zip(old.mix, new.mix, strict=False):
+        torch.testing.assert_close(after.weight, before.weight, rtol=1e-6, atol=1e-8)
+    assert new.synthesis.shape == (8, 8, 8)
+    capsys.readouterr()
+    regional = waves(longitude=np.arange(0, 180, 22.5), times=30)
+    config = quick(statistics="compute", progress=True)
+    part = run(regional, start_from=trained, config=config)
+    assert part.network.config.spectral_blocks == 0
+    assert "left out: spectral blocks (1), which need a grid around the globe" in capsys.readouterr().out
+    # a regional network is trained without them, unless they are asked for
+    assert run(regional, model=tiny_sphere()).network.config.spectral_blocks == 0
+    with pytest.raises(ValueError, match="spectral_blocks=1 needs a grid around the globe"):
+        run(regional, model=tiny_sphere(spectral_blocks=1))
