@@ -43,7 +43,7 @@ TASK = sc.Task(
     forcings=["time_of_year", "coordinates", "orography", "land_sea_mask"],
 )
 MODEL = sc.SimVPSphereConfig()
-CONFIG = sc.TrainConfig(
+FIRST = sc.TrainConfig(
     epochs=5,
     batch_size=4,
     learning_rate=8e-3,
@@ -52,6 +52,20 @@ CONFIG = sc.TrainConfig(
     rollout_share=0.4,
     select="rollout",
     validation_windows=64,
+)
+SECOND = sc.TrainConfig(
+    epochs=8,
+    limit_train_batches=250,
+    loss="crps",
+    members=2,
+    optimizer="adamw",
+    learning_rate=5e-4,
+    weight_decay=0.1,
+    input_noise=0.25,
+    rollout=3,
+    rollout_share=0.4,
+    select="rollout",
+    validation_windows=32,
 )
 
 
@@ -70,8 +84,24 @@ def main(
     """Train, run freely from the end of the training period, and report the climate of the run and of the data."""
     folder = common.check_folder(out, resume, results=["report.nc"])
     train, valid, test = common.open_periods(TASK, data, train_until, valid_until)
-    config = common.with_length(CONFIG, epochs, max_steps)
-    forecaster = sc.train(TASK, train, valid=valid, model=MODEL, config=config, directory=folder, device=device)
+    calm = sc.train(
+        TASK,
+        train,
+        valid=valid,
+        model=MODEL,
+        config=common.with_length(FIRST, epochs, max_steps),
+        directory=folder / "squared-error",
+        device=device,
+    )
+    forecaster = sc.train(
+        TASK,
+        train,
+        valid=valid,
+        start_from=calm,
+        config=common.with_length(SECOND, epochs, max_steps),
+        directory=folder / "crps",
+        device=device,
+    )
     if not sc.is_first_process():
         return
     start = pd.Timestamp(train.time.values[-1])

@@ -75,8 +75,8 @@ def test_runs_from_data_to_pictures(recipe, stores, tmp_path):
         assert "crps" in done.stdout and "coverage of 90 % intervals" in done.stdout
         return
     if recipe.stem == "climate":
-        files = {"cmip", "report.nc", "report_z500.png", "report_t2m.png", "run.zarr"}
-        assert files | RESULTS - {"scores.nc", "scores.png"} == names
+        reports = {"report.nc", "report_z500.png", "report_t2m.png"}
+        assert {"squared-error", "crps", "cmip", "run.zarr"} | reports == names
         assert "rmse_ratio" in done.stdout and len(list((tmp_path / "out" / "cmip").glob("tas_Amon_*.nc"))) == 2
         return
     if recipe.stem == "crps":
