@@ -2,7 +2,7 @@
 
 Five variables: z500, t2m, t850 and the wind at 10 m. Forcings: time of year, coordinates, orography and land-sea mask.
 
-Model: SimVPSphere with its default sizes, 0.70 million weights. It takes four states and predicts the next four, as
+Model: SimVPSphere with its default sizes, 0.67 million weights. It takes four states and predicts the next four, as
 changes from the last one.
 Schedule: five epochs in batches of 4; Muon, learning rate up to 8e-3 in the first tenth of the steps, then down to
 zero along a cosine; noise of a quarter of the typical change on the inputs; a rollout of three network calls in the

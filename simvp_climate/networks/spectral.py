@@ -37,7 +37,7 @@ class SpectralBlock(nn.Module):
         for linear in self.mix:
             nn.init.normal_(linear.weight, std=1 / math.sqrt(2 * width))
         for name, matrix in zip(TRANSFORMS, self._transforms(rows, columns), strict=True):
-            self.register_buffer(name, torch.from_numpy(matrix).float())
+            self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(matrix, dtype=np.float32)))
 
     def _transforms(self, rows: int, columns: int) -> tuple[np.ndarray, ...]:
         """Return the matrices of the four transforms."""
