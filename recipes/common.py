@@ -180,7 +180,7 @@ def launch(main: Callable[..., None]) -> None:
     app.command()(main)
     try:
         app()
-    except (OSError, ValueError) as error:  # remove this clause to see the traceback
+    except (OSError, ValueError, FloatingPointError) as error:  # remove this clause to see the traceback
         message = str(error).replace("train_until", "--train-until").replace("valid_until", "--valid-until")
         if "config.epochs" in message:
             message += ". To train on from the result: recipes/finetune.py --pretrained forecaster.safetensors"

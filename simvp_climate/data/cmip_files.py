@@ -189,7 +189,9 @@ def _read_run(run: xr.Dataset, new_names: Mapping[str, str], skip: Iterable[str]
 def _realizations(canonical: Canonical) -> list[int]:
     """Return what the members' labels add to the realization: their numbers, or else their positions."""
     if canonical.member is None:
-        return [0]
+        number = canonical.original.coords.get("number")  # of a selected member
+        is_member = number is not None and number.ndim == 0 and number.dtype.kind in "iu"
+        return [int(number)] if is_member else [0]
     numbers = canonical.dataset[canonical.member].values
     return [int(number) for number in (numbers if numbers.dtype.kind in "iu" else range(len(numbers)))]
 

@@ -3,6 +3,7 @@
 Shape suffixes: B member, T state of a call, C channel, F forcing, H latitude, W longitude.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -28,6 +29,7 @@ from simvp_climate.quality import rules
 STATISTICS = {"mean": "", "min": "_min", "max": "_max"}  # and the suffixes of their variables
 _PERTURBATION = 0.01  # of the typical change over one step
 BLOCK_BYTES = 2**26  # of the output that is written at once
+_SAVE_SECONDS = 60.0  # between two states from which a killed run resumes
 _FORCING_BYTES = 2**25  # of the forcings that are computed at once
 
 
@@ -68,10 +70,11 @@ class RunRequest:
 
 @dataclass(frozen=True, eq=False)
 class RunState:
-    """All that a run needs to go on: the last states, the sums of the period in progress, and the random numbers."""
+    """All that resumes a run: the last states, the sums of the period in progress, and the random numbers."""
 
     calls: int  # done
-    periods: int  # complete
+    periods: int  # complete and returned
+    pending: np.ndarray  # complete periods that follow, not returned yet, (period, statistic, member, ...), float32
     states: np.ndarray  # input of the next call, normalized, (member, history, channel, latitude, longitude)
     sums: np.ndarray  # of the period in progress, (statistic, member, channel, latitude, longitude), float64
     targets: np.ndarray  # global means to conserve, (member, channel)
@@ -85,7 +88,10 @@ def resolve_run(
     """Return a checked run; arguments and errors are those of `Forecaster.run`."""
     task = forecaster.task
     if task.inputs:
-        raise ValueError(f"A run needs forecasts of all inputs, and inputs={list(task.inputs)} are not forecast.")
+        fix = "Train with them among the variables, or as prescribed"
+        raise ValueError(
+            f"A run needs forecasts of all inputs, and inputs={list(task.inputs)} are not forecast. {fix}."
+        )
     for name, value, minimum in (("members", members, 1), ("seed", seed, 0)):
         is_integer = isinstance(value, Integral) and not isinstance(value, bool)
         if not (value is None and name == "members") and not (is_integer and value >= minimum):
@@ -110,7 +116,9 @@ def resolve_run(
     if task.prescribed:
         request = replace(request, prescribed=resolve_prescribed(forecaster, dataset))
         positions = _prescribed_positions(request, task, len(periods.index))
-    return RunRequest(forecaster, request, periods, statistics, members, int(seed), conserve, positions)
+    resolved = RunRequest(forecaster, request, periods, statistics, members, int(seed), conserve, positions)
+    _conserved_channels(resolved)  # its error comes before a store is made
+    return resolved
 
 
 @torch.no_grad()
@@ -131,7 +139,7 @@ def initial_state(request: RunRequest) -> RunState:
     weights_CHW = _mean_weights(request)
     targets = (x_BTCHW[:, -1].numpy() * weights_CHW).sum(axis=(-2, -1), dtype=np.float64)
     random = tuple(generator.bit_generator.state for generator in generators)
-    return RunState(0, 0, x_BTCHW.numpy(), _empty_sums(request), targets, random)
+    return RunState(0, 0, _stack(request, []), x_BTCHW.numpy(), _empty_sums(request), targets, random)
 
 
 @torch.no_grad()
@@ -141,7 +149,8 @@ def simulate(
     """Yield blocks of complete periods from a state on, with the state after each.
 
     A block: the positions of its periods; its values (period, statistic, member, channel, latitude, longitude) in the
-    units of the data, float32. FloatingPointError if a value leaves the range of `quality.rules.plausible_limits`.
+    units of the data, float32. A block without periods comes every `_SAVE_SECONDS`, for its state.
+    FloatingPointError if a value leaves the range of `quality.rules.plausible_limits`, after a last block.
     """
     forecaster, periods, network = request.forecaster, request.periods, request.forecaster.network
     history, device = forecaster.task.history, next(network.parameters()).device
@@ -155,9 +164,16 @@ def simulate(
         generator.bit_generator.state = saved
     x_BTCHW = torch.from_numpy(state.states).to(device)
     forcings = _forcing_reader(request, device)
-    sums, first, done, complete = state.sums.copy(), state.periods, state.periods, []
+    sums, first, complete = state.sums.copy(), state.periods, list(state.pending)
     block = max(1, BLOCK_BYTES // (4 * int(np.prod(request.shape))))
+
+    def state_after(calls: int, pending: list[np.ndarray]) -> RunState:
+        states, random = x_BTCHW.cpu().numpy().copy(), tuple(generator.bit_generator.state for generator in generators)
+        return RunState(calls, first, _stack(request, pending), states, sums.copy(), state.targets, random)
+
+    saved_at = time.monotonic()
     for call in range(state.calls, request.calls):
+        before = x_BTCHW, tuple(generator.bit_generator.state for generator in generators)
         arguments = _call_arguments(network, forcings(call, len(x_BTCHW)), generators, device)
         y_BTCHW = network(x_BTCHW, *arguments)
         if conserved:
@@ -165,7 +181,13 @@ def simulate(
             y_BTCHW[:, :, conserved] += (targets_BC - means_BTC)[..., None, None]
         x_BTCHW = scale.constrain(y_BTCHW[:, :, : x_BTCHW.shape[2]])
         values = output_scale.denormalize(y_BTCHW.float()).cpu().numpy()
-        _check_limits(request, values, call)
+        try:
+            _check_limits(request, values, call)
+        except FloatingPointError:
+            x_BTCHW, random = before
+            rows, first = slice(first, first + len(complete)), first + len(complete)
+            yield rows, _stack(request, complete), replace(state_after(call, []), random=random)
+            raise
         values = request.request.conversion.from_training_units(values, network.shared_channels)
         for step in range(call * history, min((call + 1) * history, len(periods.index))):
             period = periods.index[step]
@@ -173,14 +195,20 @@ def simulate(
                 _add(sums, values[:, step - call * history], request.statistics)
             if period >= 0 and (step + 1 == len(periods.index) or periods.index[step + 1] != period):
                 complete.append(_finish(sums, periods.counts[period], request.statistics))
-                sums, done = _empty_sums(request), done + 1
+                sums = _empty_sums(request)
         if advance is not None:
             advance(min((call + 1) * history, len(periods.index)) - call * history)
         if complete and (len(complete) >= block or call + 1 == request.calls):
-            random = tuple(generator.bit_generator.state for generator in generators)
-            after = RunState(call + 1, done, x_BTCHW.cpu().numpy(), sums.copy(), state.targets, random)
-            yield slice(first, done), np.stack(complete), after
-            first, complete = done, []
+            rows, first = slice(first, first + len(complete)), first + len(complete)
+            yield rows, _stack(request, complete), state_after(call + 1, [])
+            complete, saved_at = [], time.monotonic()
+        elif time.monotonic() - saved_at >= _SAVE_SECONDS:
+            yield slice(first, first), _stack(request, []), state_after(call + 1, complete)
+            saved_at = time.monotonic()
+
+
+def _stack(request: RunRequest, periods: list[np.ndarray]) -> np.ndarray:
+    return np.stack(periods) if periods else np.empty((0, *request.shape), dtype="f4")
 
 
 def _call_arguments(
@@ -256,7 +284,8 @@ def _conserved_channels(request: RunRequest) -> list[int]:
     statistics = request.forecaster.output_statistics
     positions = [index for index, channel in enumerate(statistics.channels) if str(channel) in request.conserve]
     if logarithmic := [str(statistics.channels[index]) for index in positions if statistics.log_scale[index]]:
-        raise ValueError(f"conserve={logarithmic}: the network has their logarithm, whose mean is another. Leave out.")
+        rule = "the network has the logarithm of these channels, whose mean is not that of the values"
+        raise ValueError(f"conserve={logarithmic}: {rule}. Leave them out of conserve.")
     return positions
 
 
@@ -274,11 +303,15 @@ def _check_limits(request: RunRequest, values: np.ndarray, call: int) -> None:
     low, high = rules.plausible_limits(statistics)[channel]
     place = f"{request.forecaster.latitude[row]:g} degrees north, {request.forecaster.longitude[column]:g} east"
     member_text = "" if request.members is None else f", member {member}"
+    if forcings := {"time_of_year", "insolation"}.intersection(task.forcings):
+        fix = f"with TrainConfig(select='rollout', input_noise=0.25), or longer (it has the forcing {min(forcings)!r})"
+    else:
+        fix = "with forcings=['time_of_year'] or 'insolation', with TrainConfig(select='rollout'), or longer"
     raise FloatingPointError(
         f"the run left the range of possible states: {statistics.channels[channel]} is "
         f"{values[member, step, channel, row, column]:.6g} {statistics.units[channel]} at {time}, {place}{member_text},"
-        f" and must be from {low:.6g} to {high:.6g}. Train with forcings=['time_of_year'] or 'insolation', with "
-        "TrainConfig(select='rollout'), or longer; a store keeps the periods before"
+        f" and must be from {low:.6g} to {high:.6g}. Train {fix}. With store=, the periods before are in a store whose "
+        "name ends with .unfinished"
     )
 
 

@@ -1,4 +1,4 @@
-"""A run in memory, or in a Zarr store from which a repeated call goes on."""
+"""A run in memory, or in a Zarr store from which a repeated call resumes."""
 
 import hashlib
 import json
@@ -23,10 +23,8 @@ def run(request: RunRequest, store: str | os.PathLike | None, progress: bool) ->
     """Return the run, in memory or from the store that it is written to."""
     steps = len(request.periods.index)
     if store is None:
-        blocks = []
         with progress_bar(steps, "steps", shown=progress) as bar:
-            for _, values, _ in simulate(request, initial_state(request), bar.update):
-                blocks.append(values)
+            blocks = [values for _, values, _ in simulate(request, initial_state(request), bar.update)]
         return labels.label_run(request, np.concatenate(blocks))
     path = check_parent(store)
     unfinished = path.with_name(f"{path.name}.unfinished")
@@ -75,10 +73,11 @@ def _write_or_resume(
     done, steps = state.calls * request.forecaster.task.history, len(request.periods.index)
     with progress_bar(steps, "steps", path.name, initial=min(done, steps), shown=progress) as bar:
         for rows, values, after in simulate(request, state, bar.update):
-            dataset = labels.label_run(request, values, rows)
-            fixed = [name for name, variable in dataset.variables.items() if "time" not in variable.dims]
-            dataset = dataset.drop_vars([*fixed, "time", "time_bnds"], errors="ignore").drop_encoding()
-            dataset.to_zarr(unfinished, region={"time": rows}, consolidated=False)
+            if len(values):
+                dataset = labels.label_run(request, values, rows)
+                fixed = [name for name, variable in dataset.variables.items() if "time" not in variable.dims]
+                dataset = dataset.drop_vars([*fixed, "time", "time_bnds"], errors="ignore").drop_encoding()
+                dataset.to_zarr(unfinished, region={"time": rows}, consolidated=False)
             _save_state(state_file, identity, after)
     complete_store(unfinished, path, {"run": json.dumps(identity, sort_keys=True)})
 
@@ -94,7 +93,7 @@ def _find_state(path: Path, state_file: Path, identity: dict) -> RunState | None
     try:
         with np.load(state_file) as saved:
             before, settings = json.loads(str(saved["identity"])), json.loads(str(saved["settings"]))
-            arrays = {name: saved[name] for name in ("states", "sums", "targets")}
+            arrays = {name: saved[name] for name in ("pending", "states", "sums", "targets")}
     except (ValueError, KeyError, OSError) as error:
         message = f"{str(state_file)!r} cannot be read ({error!r}), so {str(path)!r} cannot be resumed."
         raise FileExistsError(f"{message} Delete both, or choose another name.") from error
@@ -104,7 +103,7 @@ def _find_state(path: Path, state_file: Path, identity: dict) -> RunState | None
 
 def _save_state(state_file: Path, identity: dict, state: RunState) -> None:
     settings = {"calls": state.calls, "periods": state.periods, "random": state.random}
-    arrays = {name: getattr(state, name) for name in ("states", "sums", "targets")}
+    arrays = {name: getattr(state, name) for name in ("pending", "states", "sums", "targets")}
     texts = {"identity": json.dumps(identity), "settings": json.dumps(settings)}
 
     def write(unfinished: Path) -> None:

@@ -239,6 +239,8 @@ class TrainingLoop:
             return record["valid_loss"]
         if (self.epoch + 1) % self.config.select_every and self.epoch + 1 < self.epochs:
             return math.inf
+        if self.config.loss == "crps" and (self.epoch + 1) * self.steps_per_epoch <= self.crps_start:
+            return math.inf  # its noise has no effect yet
         assert self.valid_split is not None
         current = _copy_weights(self.network)
         self.network.load_state_dict(self.state.ema)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from simvp_climate.data import reader
-from simvp_climate.data.windows import later_positions, shift
+from simvp_climate.data.windows import later_positions, shift, to_iso
 from simvp_climate.networks.rollout import rollout
 from simvp_climate.processing.tensors import add_prescribed
 from simvp_climate.training.datasets import Split
@@ -23,13 +23,17 @@ _BLOCK_CALLS = 32  # of the network, whose states are in memory at once
 def rollout_bias(network: nn.Module, split: Split, loss: Loss, seed: int) -> float:
     """Return the root mean square of the bias of a rollout, over cells and channels, in standard deviations.
 
-    The rollout goes from the first window of the period to its end. Its mean over time is compared with that of the
-    states that validation windows use. Infinite if the rollout leaves the range of numbers.
+    The rollout goes from the first window of the period to its end; of several series or members, of the first. Its
+    mean over time is compared with that of the states that validation windows use. Infinite if the rollout leaves the
+    range of numbers. ValueError if a prescribed variable lacks a time.
     """
     series, positions, step = split.series[0], split.windows[0][0], loss.step
     history, device, inputs = loss.history, loss.device, len(loss.roles.input_channels)
     x_BTCHW = _read(split, positions[:history], loss)[:, :, :inputs]
-    calls = (len(series.times) - 1 - int(positions[history - 1])) // history
+    # the data may have shorter steps than the task
+    steps = range(1, len(series.times) - int(positions[history - 1]))
+    later = later_positions(series.times, step, positions[[history - 1]], steps)[0]
+    calls = (int(np.flatnonzero(later >= 0).max(initial=-1)) + 1) // history
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros(loss.area_CHW.shape, dtype=torch.float64, device=device)
     count = 0
@@ -41,7 +45,9 @@ def rollout_bias(network: nn.Module, split: Split, loss: Loss, seed: int) -> flo
             steps = range((call - 1) * history + 1, (call + block) * history + 1)
             later = later_positions(series.times, step, positions[[history - 1]], steps)[0]
             if (later < 0).any():
-                break  # a gap in the period
+                missing = to_iso(shift(init, step, int(np.argmax(later < 0)) - history + 1)[0])
+                rule = f"select='rollout' reads the prescribed variables at all times of valid, which lacks {missing}"
+                raise ValueError(f"{rule}: pass a period without gaps, or select='loss'")
             p_BTCHW = _read(split, later, loss)[:, :, loss.roles.prescribed_channels]
             f_BTFHW = add_prescribed(f_BTFHW, p_BTCHW, history, block * history)
         noise = _draw_noise(network, block, generator, device)

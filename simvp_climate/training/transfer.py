@@ -241,7 +241,8 @@ def start_network(
         # without forcings: one may have become a variable
         for index, source in _matches(names, trained_names[: pretrained.network.channels]):
             network.mean_field_CHW[index] = pretrained.network.mean_field_CHW[source]
-    lost = getattr(pretrained.network.config, "spectral_blocks", 0) - getattr(network.config, "spectral_blocks", 0)
+    before, now = (getattr(getattr(n, "config", None), "spectral_blocks", 0) for n in (pretrained.network, network))
+    lost = before - now
     if copied["new"] or copied["left_out"] or lost or config.statistics == "compute":
         clauses = [f"start_from: copied the weights of {', '.join(copied['taken'])}"]
         clauses += [f"new, with random weights: {', '.join(copied['new'])}"] if copied["new"] else []

@@ -306,6 +306,11 @@ class TestMembers:
         assert fifth.attrs["realization_index"] == 5 and fifth.attrs["forcing_index"] == 3
         assert fifth.attrs["variant_label"] == "r5i1p1f3" != files["tas"].attrs["variant_label"]
 
+    def test_a_selected_member_keeps_its_number(self, tmp_path):
+        run = run_of({"t2m": "K"}, members=(0, 3))
+        (path, *_) = written(run.isel(number=1), tmp_path)[1]
+        assert path.name.split("_")[4] == "r4i1p1f1"
+
     def test_members_without_numbers_are_counted(self, tmp_path):
         run = run_of({"t2m": "K"}, members=(0, 1)).drop_vars("number")
         assert [path.name.split("_")[4] for path in written(run, tmp_path)[1]][:2] == ["r1i1p1f1", "r2i1p1f1"]

@@ -223,6 +223,46 @@ def test_a_run_that_leaves_the_possible_states_is_stopped(tmp_path, monkeypatch)
     assert json.loads(str(state["settings"]))["periods"] > 0  # what came before is kept
 
 
+def test_the_periods_before_an_impossible_state_are_in_the_store(tmp_path):
+    """Also where they are less than a block; the same call fails at the same state again."""
+    forecaster, store = run(model=Growing), tmp_path / "r.zarr"
+    errors = []
+    for _ in range(2):
+        with pytest.raises(FloatingPointError, match="a store whose name ends with .unfinished") as error:
+            forecaster.run(waves(), START, UNTIL, outputs=None, store=store, progress=False)
+        errors.append(str(error.value))
+    assert errors[0] == errors[1]
+    kept = xr.open_zarr(f"{store}.unfinished", consolidated=False).t2m.load()
+    periods = json.loads(str(np.load(f"{store}.unfinished.npz")["settings"]))["periods"]
+    assert 0 < periods < kept.sizes["time"]
+    assert np.isfinite(kept[:periods]).all() and not np.isfinite(kept[periods:]).any()
+
+
+def test_a_killed_run_resumes_within_a_block(forecaster, tmp_path, monkeypatch):
+    """A run of months would else lose all that it has done before its end."""
+    monkeypatch.setattr(free_run, "_SAVE_SECONDS", 0.0)  # after every call
+    ds, options = waves(), {"progress": False}
+    whole = forecaster.run(ds, START, UNTIL, store=tmp_path / "whole.zarr", **options).load()
+    save, count = run_store._save_state, []
+
+    def killed(*args):
+        count.append(args[-1].periods)
+        if len(count) == 8:
+            raise KilledError
+        save(*args)
+
+    monkeypatch.setattr(run_store, "_save_state", killed)
+    with pytest.raises(KilledError):
+        forecaster.run(ds, START, UNTIL, store=tmp_path / "killed.zarr", **options)
+    assert set(count) == {0}  # no block was complete
+    monkeypatch.setattr(run_store, "_save_state", save)
+    calls = []
+    monkeypatch.setattr(forecaster.network, "forward", counting(forecaster.network.forward, calls))
+    resumed = forecaster.run(ds, START, UNTIL, store=tmp_path / "killed.zarr", **options)
+    assert len(calls) == 4  # of ten: six states were saved after the first
+    xr.testing.assert_identical(resumed.load(), whole)
+
+
 class Decaying(Growing):
     def forward(self, x_BTCHW):
         return self.weight * 0.9 * x_BTCHW

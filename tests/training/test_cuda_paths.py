@@ -132,8 +132,9 @@ def test_muon_and_the_network_for_the_sphere_keep_to_the_gpu(precision, monkeypa
     assert fused == [precision == "bf16-mixed"]
     assert devices(trained.network.state_dict().values()) == {"meta"}
     momenta = [slot["momentum"] for slot in states[-1]["optimizer"]["state"].values() if "momentum" in slot]
-    # the encoder, the two convolutions of the block and the decoder; the others have less than 16 rows
-    assert [momentum.shape[:2] for momentum in momenta] == [(32, 8), (64, 32), (32, 32), (16, 32)]
+    # the encoder, the convolutions of the gated block, the four matrices of the spectral block and the decoder; the
+    # others have less than 16 rows
+    assert [momentum.shape[:2] for momentum in momenta] == [(32, 8), (64, 32), (32, 32), *[(64, 32)] * 4, (16, 32)]
     assert devices(momenta) == {"meta"}
 
 

@@ -54,12 +54,52 @@ def test_the_epoch_with_the_smallest_bias_is_kept(tmp_path):
 def test_noise_forcings_and_prescribed_variables_are_used():
     ds, valid = waves(times=30), waves(times=40, start="2001-03-01")
     task = Task(["z500"], prescribed=["t2m"], forcings=["time_of_year"], history=2, horizon=2)
-    config = quick(select="rollout", loss="crps", epochs=2)
+    config = quick(select="rollout", loss="crps", crps_share=1.0, epochs=2)
     forecaster = run(ds, valid=valid, task=task, model=tiny_sphere(), config=config)
     biases = [record["valid_rollout_bias"] for record in forecaster.provenance["epochs"]]
     assert np.isfinite(biases).all() and biases[0] != biases[1]
     again = run(ds, valid=valid, task=task, model=tiny_sphere(), config=config)
     assert [record["valid_rollout_bias"] for record in again.provenance["epochs"]] == biases
+
+
+def test_steps_are_those_of_the_task_where_the_data_have_shorter_ones():
+    """Else the rollout would go on for four times the validation period."""
+    daily = Task(["z500", "t2m"], history=2, horizon=2, step="1D")
+    biases = []
+    for every in (1, 4):
+        ds, valid = (
+            waves(times=120, start=start).isel(time=slice(0, None, every)) for start in ("2001-01-01", "2001-03-01")
+        )
+        Counting.calls = 0
+        run(ds, valid=valid, task=daily, model=Counting, config=quick(select="rollout", learning_rate=1e-12))
+        biases.append(Counting.calls)
+    # 00 UTC of 30 days, of which the rollout starts from the first two; validation has 27 windows, in batches of 8
+    assert biases[1] == 14 and biases[0] in (14, 15)
+
+
+class Counting(Persist):
+    """Counts its calls on single windows without gradients: those of the rollout."""
+
+    calls = 0
+
+    def forward(self, x_BTCHW):
+        if not torch.is_grad_enabled() and len(x_BTCHW) == 1:
+            Counting.calls += 1
+        return super().forward(x_BTCHW)
+
+
+def test_a_gap_in_prescribed_variables_is_an_error():
+    valid = waves(times=60, start="2001-03-01").drop_isel(time=[30])
+    task = Task(["z500"], prescribed=["t2m"], history=2, horizon=2)
+    with pytest.raises(ValueError, match="at all times of valid, which lacks 2001-03-08T12:00.* or select='loss'"):
+        run(waves(times=30), valid=valid, task=task, model=tiny_sphere(), config=quick(select="rollout"))
+
+
+def test_epochs_before_the_crps_are_no_candidates():
+    """Their noise has no effect, so that all members would be the same."""
+    config = quick(select="rollout", loss="crps", epochs=4, crps_share=0.5)
+    curve = run(valid=waves(times=30, start="2001-03-01"), task=TASK, model=tiny_sphere(), config=config).training_curve
+    assert list(curve.index[curve["valid_rollout_bias"].notna()]) == [3, 4] and curve.attrs["kept"] in (3, 4)
 
 
 class Exploding(Persist):

@@ -21,10 +21,13 @@ _INDICES: dict[str, dict[str, Callable[..., Index]]] = {
 }  # fmt: skip
 
 
-def monthly_anomalies(sums: Sums) -> np.ndarray:
-    """Return monthly means less the mean of their calendar month, (month, member, level, latitude, longitude)."""
+def monthly_anomalies(sums: Sums, first_month: int = 0) -> np.ndarray:
+    """Return monthly means less the mean of their calendar month, (month, member, level, latitude, longitude).
+
+    They are in the order of time if `first_month`, 0 to 11, is that in which the years of the sums begin.
+    """
     means = sums.total / sums.days.reshape(*sums.days.shape, 1, 1, 1, 1)
-    return (means - means.mean(0)).reshape(-1, *means.shape[2:])
+    return np.roll(means - means.mean(0), -first_month, axis=1).reshape(-1, *means.shape[2:])
 
 
 def eof_statistics(run: Sums, truth: Sums, grid: Grid, notes: list[str]) -> dict[str, np.ndarray]:
@@ -69,8 +72,13 @@ def _eofs(anomalies: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.nd
         return patterns, model.explained_variance_ratio().values
 
 
-def index_statistics(run: Sums, truth: Sums, grid: Grid, like: xr.DataArray, notes: list[str]) -> dict[str, np.ndarray]:
-    """Return the ratio of standard deviations and the autocorrelations of the indices that a variable has."""
+def index_statistics(
+    run: Sums, truth: Sums, first_months: tuple[int, int], grid: Grid, like: xr.DataArray, notes: list[str]
+) -> dict[str, np.ndarray]:
+    """Return the ratio of standard deviations and the autocorrelations of the indices that a variable has.
+
+    `first_months` are the calendar months, 0 to 11, in which the years of run and truth begin.
+    """
     known = lookup(str(like.name))
     if known is None or known[0].short_name not in _INDICES:
         return {}
@@ -81,7 +89,8 @@ def index_statistics(run: Sums, truth: Sums, grid: Grid, like: xr.DataArray, not
             return {}
         level = int(positions[0])
     result = {}
-    normal, anomalies = (monthly_anomalies(sums)[:, :, level] for sums in (truth, run))
+    anomalies = monthly_anomalies(run, first_months[0])[:, :, level]
+    normal = monthly_anomalies(truth, first_months[1])[:, :, level]
     for name, fit in _INDICES[known[0].short_name].items():
         try:
             index = fit(_months(normal[:, 0], grid.weights[level], like), variable=str(like.name))

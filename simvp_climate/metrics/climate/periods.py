@@ -43,6 +43,11 @@ class Timeline:
     calendar_months: tuple[int, ...]  # 0 to 11; all unless no year is whole
 
     @property
+    def first_month(self) -> int:
+        """The calendar month, 0 to 11, in which each whole year begins."""
+        return int(self.spans.months[0]) % 12
+
+    @property
     def is_whole_year(self) -> bool:
         return len(self.calendar_months) == 12
 

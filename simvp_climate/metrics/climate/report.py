@@ -183,7 +183,8 @@ def _report(pair: Pair, edges: np.ndarray, alpha: float, eofs: bool, notes: list
         values = {key: value for key, value in values.items() if not key.startswith(_OF_WHOLE_YEARS)}
     elif shared > 1:
         values |= eof_statistics(run, truth, grid, notes) if eofs else {}
-        values |= index_statistics(run, truth, grid, pair.truth, notes)
+        first_months = pair.timelines[0].first_month, pair.timelines[1].first_month
+        values |= index_statistics(run, truth, first_months, grid, pair.truth, notes)
     if periods:
         values["return_levels"] = statistics.return_levels(run, grid, periods)
         values["return_levels_truth"] = statistics.return_levels(truth, grid, periods)
