@@ -184,29 +184,29 @@ class Forecaster:
         ----------
         dataset
             At least the `history` states up to the start, in any lat-lon convention and units, as for a call of the
-            forecaster; for a task with prescribed variables these up to the end of the run.
+            forecaster. Prescribed variables must reach to the end of the run.
         start
             The time of the initial state, by default the last time of `dataset`.
         until
-            The end of the run, such as "2034-01-01". Only complete periods are returned.
+            The end of the run, such as "2034-01-01", which is its last state. Only complete periods are returned.
         outputs
-            Length of the output periods: days ("1D", "5D"), months ("1MS", "12MS"), or None for every state. Of steps
-            below a day, a period holds the states after its beginning, up to its end.
+            Length of the output periods: days ("1D", "5D"), months ("1MS", "12MS"), or None for every state. With
+            steps shorter than a day, a period holds the states after its beginning, up to and including its end.
         statistics
             Of the states in each period: "mean" (under the variable's name), "min" and "max" (`t2m_min`, `t2m_max`).
         members
             Number of members, which run side by side. Those of a network with noise (trained with `loss="crps"`) have
-            noise of their own; those of other networks start from states that differ by 1 % of the typical change over
-            a step (the first member from the data). None: one run without the dimension.
+            noise of their own. Without noise, they start from slightly different states (1 % of the typical change over
+            a step; the first member from the data). None: one run without the dimension.
         seed
             Of noise and perturbations, an integer of at least 0.
         conserve
-            Channels whose global mean stays at its initial value: after every step its change is subtracted everywhere.
-            For example ["sp"] for the mass of the atmosphere.
+            Channels whose global mean keeps its initial value: after every step a constant is added to all cells. For
+            example ["sp"] for the mass of the atmosphere.
         store
-            Path of a Zarr store to write, a new folder or the store of the same run. A repeated call goes on after one
-            that was killed, with the same result to the last byte of the values; "<store>.unfinished" until complete.
-            None: in memory.
+            Path of a Zarr store to write, a new folder or the store of the same run; "<store>.unfinished" until it is
+            complete. Repeat the call to resume a killed run, from at most a minute before; on the same machine its
+            values are the same to the last byte. None: in memory.
         progress
             Whether to show a progress bar; without a terminal a line per minute.
 

@@ -24,7 +24,7 @@ class SpectralBlock(nn.Module):
     The mix is the convolution on the sphere of B. Bonev et al. (SFNO, arXiv:2306.03838): one complex matrix over the
     channels for every total wavenumber, the same for all zonal wavenumbers. The transforms are products with real
     matrices, which run on every device and in every precision. Rows count as the centers of equal steps from pole to
-    pole; what the grid does not resolve exactly, the mix learns.
+    pole: on Gaussian grids and those with rows on the poles the harmonics are approximate.
     """
 
     def __init__(self, width: int, rows: int, columns: int, noise: int = 0):

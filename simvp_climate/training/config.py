@@ -307,10 +307,8 @@ class TrainConfig:
             ignored = f"select_every={self.select_every} would be ignored with select='loss'"
             raise ValueError(f"{ignored}: set select='rollout', or leave select_every out")
         if self.select == "rollout" and self.patience is not None:
-            ignored = (
-                f"patience={self.patience} counts epochs without a better loss, and select='rollout' takes another"
-            )
-            raise ValueError(f"{ignored} measure: leave patience out")
+            rule = f"patience={self.patience} counts epochs without a better loss"
+            raise ValueError(f"{rule}, and select='rollout' chooses by another measure: leave patience out")
         if self.rollout == 1 and self.rollout_share != _ROLLOUT_SHARE:
             ignored = f"rollout_share={self.rollout_share:g} would be ignored with rollout=1"
             raise ValueError(f"{ignored}: set rollout to the number of network calls, or leave rollout_share out")

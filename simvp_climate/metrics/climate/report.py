@@ -38,7 +38,7 @@ def climate_report(
     truth
         The same variables at equal or shorter steps, averaged to periods like those of the run. States at steps below
         a day belong to the step that they end, as in `time_mean`. Minima and maxima of the run (`cell_methods`, names
-        such as "t2m_min") are compared with those of the values in the truth ("t2m").
+        such as "t2m_min") are compared with minima and maxima of the truth's own values ("t2m").
     bands
         Width of the latitude bands in degrees, from the south pole, or their edges in ascending order.
     alpha
@@ -52,9 +52,9 @@ def climate_report(
     Dataset in memory with variables `<variable>_<statistic>`, on the canonical grid. With members, `member` is "all"
     and then each of them. `_truth` follows the names of the statistics of the truth, `_truth_min` and `_truth_max`
     those of the extremes among its single years. Statistics are of whole years: any twelve months from the first
-    complete month on; 5 % of the values may be missing. If run or truth has none, means, spectra and quantiles are of
-    the calendar months that both have. N is the number of years of the truth, L the smaller one of N and that of the
-    run:
+    complete month on; 5 % of the values of a period may be missing. Without a whole year in both, means, spectra and
+    quantiles are of the calendar months that both have. N is the number of years of the truth, L the smaller one of N
+    and that of the run:
 
     `bias`, `bias_p`, `bias_significant`: run minus truth of the time mean; Student's t-test on annual means.
 
@@ -71,9 +71,9 @@ def climate_report(
     of its maximum; `amplitude_ratio`; `shift` in days, positive if the run is late. The last two are NaN where the
     true amplitude is below 5 % of that in the band with the largest.
 
-    `variance`: that of daily (or monthly) values around the mean and three harmonics of the year and the mean of
-    each year; `interannual_variance`: that of annual means, from three years on. Both are averages over blocks of L
-    years and over the band; `variance_ratio`, `interannual_variance_ratio`.
+    `variance`: that of daily (or monthly) values after three annual harmonics and the mean of each year are removed;
+    `interannual_variance`: that of annual means, from three years on. Both are averages over blocks of L years and
+    over the band; `variance_ratio`, `interannual_variance_ratio`.
 
     `zonal_mean`; `spectrum`: the variance by zonal wavenumber, averaged over the area, and `spectrum_ratio`.
 
