@@ -132,7 +132,9 @@ class _Labels:
         for name, rule in (rules | {"variant": r"r\d+i\d+p\d+f\d+", "grid": r"g[nr]\d*"}).items():
             value, example = getattr(self, name), {"variant": "r1i1p1f1", "grid": "gn"}.get(name, "My-Name-1")
             if not isinstance(value, str) or not re.fullmatch(rule, value):
-                message = f"{name}={value!r} does not fit in CMIP6's file names, which need {rule}"
+                needs = {"variant": "a label of this form", "grid": "gn or gr, with a number or without"}
+                needed = needs.get(name, "letters, digits and hyphens")
+                message = f"{name}={value!r} does not fit in CMIP6's file names, which need {needed}"
                 raise ValueError(f"{message}. For example {name}={example!r}")
 
     @property

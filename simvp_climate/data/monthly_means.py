@@ -101,7 +101,8 @@ def find_fields(
         message = (
             f"{unknown[0]!r}{f' ({methods})' if methods else ''} is no monthly variable of CMIP6 that is known here"
         )
-        raise ValueError(f"{message}. Name it, rename={{{unknown[0]!r}: 'tas'}}, or leave all such out, skip={unknown}")
+        naming = f"give it its name of CMIP6, such as rename={{{unknown[0]!r}: 'tas'}} for the temperature at 2 m"
+        raise ValueError(f"{message}. Leave all such out, skip={unknown}, or {naming}")
     for name, (variable, level) in known.items():
         levels = _levels(canonical, name, variable, level)
         settings = _conversion(name, variable, arrays[name].attrs, periods, accumulation)

@@ -73,7 +73,11 @@ def output_periods(start: pd.Index, until: object, step: str, outputs: str | Non
 
 
 def _parse_length(outputs: str, size: pd.Timedelta | int) -> pd.Timedelta | int:
-    length, fix = parse_step(outputs), "Choose days such as '1D', months such as '1MS', or None for every state"
+    fix = "Choose days such as '1D', months such as '1MS', or None for every state"
+    try:
+        length = parse_step(outputs)
+    except ValueError as error:
+        raise ValueError(f"outputs={outputs!r}: {error}") from error
     if isinstance(length, int):
         if isinstance(size, int) and length % size:
             raise ValueError(f"outputs={outputs!r} must be a multiple of the step, {size} months. {fix}")

@@ -335,5 +335,6 @@ def _finish(sums: np.ndarray, count: int, statistics: Sequence[str]) -> np.ndarr
 
 def _parse_names(setting: str, names: Sequence[str], known: list[str], needed: bool = True) -> tuple[str, ...]:
     if isinstance(names, str) or not set(names) <= set(known) or len(set(names)) < len(names) or needed > len(names):
-        raise ValueError(f"{setting}={names!r} must be a list of some of {known}, each once.")
+        example = [names] if names in known else known[:1]
+        raise ValueError(f"{setting}={names!r} must be a list of some of {known}, each once: {setting}={example}.")
     return tuple(name for name in known if name in names)

@@ -37,7 +37,9 @@ def take_noise(
     if noise_BNhw is None:
         noise_BNhw = torch.randn(windows, *grid, device=device)
     if noise_BNhw.shape[1:] != grid:
-        raise ValueError(f"Noise of shape {tuple(noise_BNhw.shape)}: it must be (windows, *{grid}).")
+        raise ValueError(
+            f"Noise of shape {tuple(noise_BNhw.shape)}: it must be (windows, {', '.join(map(str, grid))})."
+        )
     # the scaled mean over all cells is standard normal, too
     return noise_BNhw, noise_BNhw.mean((2, 3)) * math.sqrt(noise_BNhw[0, 0].numel())
 

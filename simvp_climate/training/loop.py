@@ -251,8 +251,8 @@ class TrainingLoop:
         if self.epoch + 1 == self.epochs and not math.isfinite(min(bias, self.state.best_loss)):
             self.state.selected = {name: value.clone() for name, value in self.state.ema.items()}
             warnings.warn(
-                "no rollout over the validation period stayed finite, so the last weights are kept: train longer, or "
-                "with forcings such as 'time_of_year'",
+                "no rollout over the validation period stayed finite, so the last weights are kept: train longer, with "
+                "forcings such as 'time_of_year', or with input_noise=0.25 and rollout=3",
                 stacklevel=2,
             )
         return bias

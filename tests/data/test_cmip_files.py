@@ -321,7 +321,7 @@ class TestNames:
         run = run_of({"t2m": "K"}).assign(air=run_of({"t2m": "K"}).t2m + 1, fog=run_of({"t2m": "K"}).t2m)
         run["air"].attrs = {"units": "K"}
         with pytest.raises(
-            ValueError, match=r"'air' is no monthly variable.*rename=\{'air': 'tas'\}.*skip=\['air', 'fog'\]"
+            ValueError, match=r"'air' is no monthly variable.*skip=\['air', 'fog'\].*rename=\{'air': 'tas'\}"
         ):
             written(run, tmp_path)
         files, _ = written(run, tmp_path, rename={"air": "ts"}, skip=["fog"])

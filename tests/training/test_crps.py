@@ -292,5 +292,5 @@ def test_a_simvpv2_with_noise_is_built_for_a_grid():
         SimVPv2(tiny_model(noise=4, padding="zeros"), history=2, channels=2)
     network = SimVPv2(tiny_model(noise=4, padding="zeros"), history=2, channels=2, grid=(9, 16))
     assert network.noise_grid == (4, 5, 8)
-    with pytest.raises(ValueError, match=r"Noise of shape \(1, 4, 8, 5\): it must be \(windows, \*\(4, 5, 8\)\)"):
+    with pytest.raises(ValueError, match=r"Noise of shape \(1, 4, 8, 5\): it must be \(windows, 4, 5, 8\)"):
         network(torch.zeros(1, 2, 2, 9, 16), None, torch.zeros(1, 4, 8, 5))

@@ -40,7 +40,10 @@ def find_pairs(run: xr.Dataset, truth: xr.Dataset, notes: list[str]) -> list[Pai
     names = [name for name in variables_on_grid(run) if "time" in run[name].dims]
     sources = {name: _source(name, run[name].attrs, truth) for name in names}
     if not any(sources.values()):
-        raise ValueError(f"the run has {names}, the truth {list(truth.data_vars)}. Open both under the same names")
+        raise ValueError(
+            f"the run has {names}, the truth {list(truth.data_vars)}. Both need a variable of the same name: "
+            "truth.rename({'old name': 'new name'})"
+        )
     pairs = []
     for name, source in sources.items():
         if source is None:
@@ -83,7 +86,9 @@ def _pair(name: str, run: xr.Dataset, truth: xr.Dataset, is_extreme: bool) -> Pa
     true_spans = find_spans(truth, "the truth", is_point and is_long)
     step, longest = float(np.median(true_spans.days)), max(float(np.median(spans.days)), 1.0)
     if step > 1.2 * longest or (is_extreme and step > 0.9 * longest):
-        rule = "The truth needs shorter steps than the run" if is_extreme else "The truth needs steps up to those of it"
+        rule = (
+            "The truth needs shorter steps than the run" if is_extreme else "The steps of the truth must not be longer"
+        )
         fix = 'Average the run: sc.metrics.time_mean(run, "1MS")'
         raise ValueError(f"{name!r} has steps of {step:g} days in the truth, {longest:g} in the run. {rule}. {fix}")
     begin = spans.middle[0] - pd.Timedelta(days=spans.days[0] / 2)
