@@ -54,7 +54,7 @@ FIRST = sc.TrainConfig(
     validation_windows=64,
 )
 SECOND = sc.TrainConfig(
-    epochs=8,
+    epochs=16,
     limit_train_batches=250,
     loss="crps",
     members=2,
