@@ -82,7 +82,7 @@ class SimVPSphereConfig:
 
     @staticmethod
     def medium() -> "SimVPSphereConfig":
-        """Return a network of 3.2 M parameters for five variables on 32 x 64 cells."""
+        """Return a network of 3.1 M parameters for five variables on 32 x 64 cells."""
         return SimVPSphereConfig(hidden_space=48, hidden_time=128, blocks=8)
 
     @staticmethod
