@@ -322,19 +322,21 @@ class GatedAttentionBlock(nn.Module):
             fan_out = conv.kernel_size[0] * conv.kernel_size[1] * conv.out_channels // conv.groups
             nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_out))
             nn.init.zeros_(conv.bias)
-        norms = (self.norm_attention, self.norm_mix) if noise else ()  # noise scales and shifts their output
-        self.scale_and_shift = nn.ModuleList(layer_without_effect(nn.Linear, noise, 2 * width) for _ in norms)
+        self.scale_and_shift = None
+        if noise:  # it scales and shifts what comes out of the norms
+            norms = self.norm_attention, self.norm_mix
+            self.scale_and_shift = nn.ModuleList(layer_without_effect(nn.Linear, noise, 2 * width) for _ in norms)
 
     def forward(self, x_BDhw: Tensor, checkpointing: bool, noise_BR: Tensor | None = None) -> Tensor:
         # x = x + scale * attend(norm(x)); x = x + scale * mix_channels(norm(x))
         # the norms stay outside of the checkpoints: recomputing them would update their running statistics twice
         normed_BDhw = self.norm_attention(x_BDhw)
-        if noise_BR is not None:
+        if self.scale_and_shift is not None and noise_BR is not None:
             normed_BDhw = modulate(self.scale_and_shift[0], normed_BDhw, noise_BR)
         a_BDhw = run_module(self.attend, checkpointing, normed_BDhw)
         x_BDhw = x_BDhw + self._drop(self.scale_attention[:, None, None] * a_BDhw)
         normed_BDhw = self.norm_mix(x_BDhw)
-        if noise_BR is not None:
+        if self.scale_and_shift is not None and noise_BR is not None:
             normed_BDhw = modulate(self.scale_and_shift[1], normed_BDhw, noise_BR)
         m_BDhw = run_module(self.mix_channels, checkpointing, normed_BDhw)
         return x_BDhw + self._drop(self.scale_mix[:, None, None] * m_BDhw)

@@ -219,8 +219,13 @@ def test_a_run_that_leaves_the_possible_states_is_stopped(tmp_path, monkeypatch)
     ) as error:
         forecaster.run(waves(), START, UNTIL, outputs=None, members=1, store=store, progress=False)
     assert "degrees north" in str(error.value) and "select='rollout'" in str(error.value)
-    state = np.load(f"{store}.unfinished.npz")
-    assert json.loads(str(state["settings"]))["periods"] > 0  # what came before is kept
+    assert periods_in(store) > 0  # what came before is kept
+
+
+def periods_in(store):
+    """Return how many periods an unfinished store holds."""
+    with np.load(f"{store}.unfinished.npz") as state:
+        return json.loads(str(state["settings"]))["periods"]
 
 
 def test_the_periods_before_an_impossible_state_are_in_the_store(tmp_path):
@@ -233,7 +238,7 @@ def test_the_periods_before_an_impossible_state_are_in_the_store(tmp_path):
         errors.append(str(error.value))
     assert errors[0] == errors[1]
     kept = xr.open_zarr(f"{store}.unfinished", consolidated=False).t2m.load()
-    periods = json.loads(str(np.load(f"{store}.unfinished.npz")["settings"]))["periods"]
+    periods = periods_in(store)
     assert 0 < periods < kept.sizes["time"]
     assert np.isfinite(kept[:periods]).all() and not np.isfinite(kept[periods:]).any()
 
