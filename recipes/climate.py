@@ -7,8 +7,8 @@ changes from the last one.
 Schedule: five epochs in batches of 4; Muon, learning rate up to 8e-3 in the first tenth of the steps, then down to
 zero along a cosine; noise of a quarter of the typical change on the inputs; a rollout of three network calls in the
 last 40 % of the steps. Then 16 times 250 batches of the continuous ranked probability score (CRPS) of two members, with
-AdamW, learning rate up to 5e-4, and the same noise on the inputs and rollout. Both keep the exponential moving average
-of the weights, of the epoch whose rollout over the validation year has the smallest bias.
+AdamW, learning rate up to 5e-4, and the same noise on the inputs and rollout. The exponential moving average of the
+weights is kept, in both stages of the epoch whose rollout over the validation year has the smallest bias.
 
 Result to expect on five years of a SIMULATED climate (jcm, a general circulation model, on the grid of the bundled
 sample; trained on 2001 to 2003, epochs chosen on 2004), 20 members from 2004 to 2033, beside 2001 to 2003. All 20 stay
