@@ -33,7 +33,8 @@ OPTIONS = {
     "tp": ["--train-until", "2002-12", "--valid-until", "2003-01-10"],
     "finetune": [],  # on the sample
     "crps": ["--train-until", "2002-12", "--valid-until", "2003-01-10", "--members", "3"],
-    "climate": ["--train-until", "2002-12", "--valid-until", "2003-01-15", "--years", "1"],
+    # a whole year for validation: only then does the choice by a rollout keep a run in range
+    "climate": ["--train-until", "2001-12", "--valid-until", "2002", "--years", "1"],
     "ensemble": ["--train-until", "2002-12", "--valid-until", "2003-01-17", "--seeds", "2", "--members", "2"],
 }
 
@@ -55,9 +56,10 @@ def run(recipe, out, *options, processes=1):
 
 
 def options_of(recipe, stores):
-    data = (
-        [] if recipe.stem == "finetune" else ["--data", stores / ("sst.nc" if recipe.stem == "sst" else "weather.zarr")]
-    )
+    names = {"sst": "sst.nc", "climate": "two-years.zarr"}
+    data = [] if recipe.stem == "finetune" else ["--data", stores / names.get(recipe.stem, "weather.zarr")]
+    if recipe.stem == "climate" and not data[1].exists():
+        SIMULATE["write_weather"](data[1], "2001-01", "2003-01", cells=4)
     dates = OPTIONS.get(recipe.stem, ["--train-until", "2002-12", "--valid-until", "2003-01-15"])
     return [*data, *dates, "--epochs", 1, "--device", "cpu"]
 
