@@ -19,7 +19,7 @@ from simvp_climate.data.grid import (
     find_candidates,
     reaches_poles,
 )
-from simvp_climate.data.variables import conversion, find_variable, lookup
+from simvp_climate.data.variables import STANDARD_GRAVITY, conversion, find_variable, lookup
 
 STATION = "station"
 # columns of tables under their names here
@@ -392,5 +392,5 @@ def _model_heights(dataset: xr.Dataset, points: xr.Dataset, method: str) -> xr.D
         field = dataset[source].reset_coords(drop=True)
         field = field.isel({dim: 0 for dim in field.dims if dim not in (axes.latitude, axes.longitude)}, drop=True)
         heights = _interpolate(field.to_dataset(name=name), axes, points, method)[name]
-        return heights.astype(np.float64) / (9.80665 if name == "zs" else 1)
+        return heights.astype(np.float64) / (STANDARD_GRAVITY if name == "zs" else 1)
     return None

@@ -10,6 +10,7 @@ from fractions import Fraction
 import numpy as np
 import xarray as xr
 
+STANDARD_GRAVITY = 9.80665  # m s-2
 # fill values of netCDF, CMIP, GrADS, Ferret and hand-made files, without their sign; no file stores more digits
 _FILL_VALUES = np.array(
     [9.96921e36, 1e20, 1e30, 1e34, 1e35, 1e36, 1e37, 3.4028235e38, 999, 9999, 99999, 999999, 9.99e8, 32767, 32768,
@@ -260,7 +261,7 @@ def tolerated_range(name: str, units: str | None, level: float | None = None) ->
     low, high = variable.valid_range
     level = named_level if level is None else level
     if variable.short_name in ("z", "gh") and level is not None and level >= 50:
-        gravity = 9.80665 if variable.short_name == "z" else 1
+        gravity = STANDARD_GRAVITY if variable.short_name == "z" else 1
         expected = standard_height(level) * gravity
         # nearer to the ground low pressure may bring it below 0
         low, high = (

@@ -201,8 +201,8 @@ class Forecaster:
         seed
             Of noise and perturbations, an integer of at least 0.
         conserve
-            Channels whose global mean keeps its initial value: after every step a constant is added to all cells. For
-            example ["sp"] for the mass of the atmosphere.
+            Channels whose global mean keeps its initial value: after every step a constant is added to all cells.
+            "dry_air" is the mass of the atmosphere without water vapor, from `sp` and `tcwv`; it corrects `sp`.
         store
             Path of a Zarr store to write, a new folder or the store of the same run; "<store>.unfinished" until it is
             complete. Repeat the call to resume a killed run, from at most a minute before; on the same machine its

@@ -1,6 +1,6 @@
 """Free runs: decades from one initial state, averaged over days or months as they go, in bounded memory.
 
-Shape suffixes: B member, T state of a call, C channel, F forcing, H latitude, W longitude.
+Shape suffixes: B member, T state of a call, C channel, F forcing, Q conserved global mean, H latitude, W longitude.
 """
 
 import time
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from simvp_climate.data import reader
 from simvp_climate.data.grid import find_axes, latitude_weights
+from simvp_climate.data.variables import STANDARD_GRAVITY
 from simvp_climate.data.windows import later_positions, shift, to_iso
 from simvp_climate.forecasting import initial_states
 from simvp_climate.forecasting.member_forecasts import check_no_members
@@ -26,6 +27,7 @@ from simvp_climate.forecasting.request import ForecastRequest, resolve_prescribe
 from simvp_climate.processing import tensors
 from simvp_climate.quality import rules
 
+DRY_AIR = "dry_air"  # the mass of the atmosphere without water vapor, as surface pressure
 STATISTICS = {"mean": "", "min": "_min", "max": "_max"}  # and the suffixes of their variables
 _PERTURBATION = 0.01  # of the typical change over one step
 BLOCK_BYTES = 2**26  # of the output that is written at once
@@ -111,13 +113,17 @@ def resolve_run(
     if periods.is_point and statistics != ("mean",):
         raise ValueError(f"statistics={list(statistics)} would be ignored: each output is one state. Leave them out.")
     channels = forecaster.output_statistics.channels[: forecaster.network.shared_channels]
-    conserve = _parse_names("conserve", conserve, [str(channel) for channel in channels], needed=False)
+    known = [*map(str, channels), *([DRY_AIR] if {"sp", "tcwv"} <= set(map(str, channels)) else [])]
+    if DRY_AIR in conserve and DRY_AIR not in known:
+        rule = "needs surface pressure and total column water vapor, 'sp' and 'tcwv', among the variables of the task"
+        raise ValueError(f"conserve={conserve!r}: {DRY_AIR!r} {rule}, which are {list(task.variables)}.")
+    conserve = _parse_names("conserve", conserve, known, needed=False)
     positions = np.empty(0, dtype=int)
     if task.prescribed:
         request = replace(request, prescribed=resolve_prescribed(forecaster, dataset))
         positions = _prescribed_positions(request, task, len(periods.index))
     resolved = RunRequest(forecaster, request, periods, statistics, members, int(seed), conserve, positions)
-    _conserved_channels(resolved)  # its error comes before a store is made
+    _conserved_means(resolved)  # its error comes before a store is made
     return resolved
 
 
@@ -157,8 +163,9 @@ def simulate(
     scale = tensors.Scale(forecaster.input_statistics, device)
     output_scale = tensors.Scale(forecaster.output_statistics, device)
     weights_CHW = torch.from_numpy(_mean_weights(request)).to(device, torch.float32)
-    conserved = _conserved_channels(request)
-    targets_BC = torch.from_numpy(state.targets).to(device, torch.float32)[:, None, conserved]
+    conserved, factors_QC = _conserved_means(request)
+    targets_BQ = torch.from_numpy(state.targets @ factors_QC.T).to(device, torch.float32)[:, None]
+    factors_QC = torch.from_numpy(factors_QC).to(device, torch.float32)
     generators = [np.random.default_rng() for _ in state.random]
     for generator, saved in zip(generators, state.random, strict=True):
         generator.bit_generator.state = saved
@@ -177,8 +184,8 @@ def simulate(
         arguments = _call_arguments(network, forcings(call, len(x_BTCHW)), generators, device)
         y_BTCHW = network(x_BTCHW, *arguments)
         if conserved:
-            means_BTC = (y_BTCHW[:, :, conserved] * weights_CHW[conserved]).sum(dim=(-2, -1))
-            y_BTCHW[:, :, conserved] += (targets_BC - means_BTC)[..., None, None]
+            means_BTC = (y_BTCHW[:, :, : x_BTCHW.shape[2]] * weights_CHW).sum(dim=(-2, -1))
+            y_BTCHW[:, :, conserved] += (targets_BQ - means_BTC @ factors_QC.T)[..., None, None]
         x_BTCHW = scale.constrain(y_BTCHW[:, :, : x_BTCHW.shape[2]])
         values = output_scale.denormalize(y_BTCHW.float()).cpu().numpy()
         try:
@@ -280,13 +287,31 @@ def _mean_weights(request: RunRequest) -> np.ndarray:
     return weights / weights.sum(axis=(1, 2), keepdims=True)
 
 
-def _conserved_channels(request: RunRequest) -> list[int]:
+def _conserved_means(request: RunRequest) -> tuple[list[int], np.ndarray]:
+    """Return the channels to correct (Q,), and what each conserved mean is, as factors of normalized means (Q, C).
+
+    The mass of dry air: surface pressure less the weight of the water vapor (Trenberth and Smith 2005, Journal of
+    Climate 18, 864-875).
+    """
     statistics = request.forecaster.output_statistics
-    positions = [index for index, channel in enumerate(statistics.channels) if str(channel) in request.conserve]
-    if logarithmic := [str(statistics.channels[index]) for index in positions if statistics.log_scale[index]]:
+    names = [str(channel) for channel in statistics.channels]
+    used = ["sp", "tcwv"] if DRY_AIR in request.conserve else []
+    if logarithmic := [name for name in names if name in (*request.conserve, *used)
+                       and statistics.log_scale[names.index(name)]]:  # fmt: skip
         rule = "the network has the logarithm of these channels, whose mean is not that of the values"
         raise ValueError(f"conserve={logarithmic}: {rule}. Leave them out of conserve.")
-    return positions
+    channels = [names.index("sp" if name == DRY_AIR else name) for name in request.conserve]
+    if len(set(channels)) < len(channels):
+        raise ValueError(f"conserve={list(request.conserve)}: both correct the surface pressure. Choose one of them.")
+    factors = np.eye(len(request.forecaster.input_statistics.channels))[channels]
+    if DRY_AIR in request.conserve:
+        pressure, vapor = (names.index(name) for name in used)
+        units = statistics.units[pressure], statistics.units[vapor]
+        if units != ("Pa", "kg m-2"):
+            raise ValueError(f"conserve={[DRY_AIR]} needs sp in Pa and tcwv in kg m-2, not {units}. Convert the data.")
+        ratio = statistics.std[vapor] / statistics.std[pressure]
+        factors[request.conserve.index(DRY_AIR), vapor] = -STANDARD_GRAVITY * ratio
+    return channels, factors
 
 
 def _check_limits(request: RunRequest, values: np.ndarray, call: int) -> None:

@@ -253,6 +253,8 @@ def _draw_distribution(panel: Axes, part: xr.Dataset, size: float) -> None:
     if "return_levels" in part:
         levels = part["return_levels"].isel(member=0) - part["return_levels_truth"]
         further = x[-1] + 1 + np.arange(levels.size)
+        low, high = (part[f"return_levels_truth_{end}"] - part["return_levels_truth"] for end in ("min", "max"))
+        panel.vlines(further, low, high, color=_TRUE_YEARS, linewidth=9)
         panel.plot(further, levels, **{**style_of_run, "marker": "s"})
         panel.axvline(x[-1] + 0.5, color="0.6", linewidth=0.6, linestyle=":")
         texts += [f"{years:g}a" for years in levels["return_period"].values]
@@ -286,6 +288,8 @@ def _draw_indices(panel: Axes, part: xr.Dataset, size: float) -> None:
     for index, name in enumerate(names):
         for place, statistic in ((2 * index, "std_ratio"), (2 * index + 1, "autocorrelation")):
             values = part[f"{name}_{statistic}"]
+            low, high = (part[f"{name}_{statistic}_truth_{end}"] for end in ("min", "max"))
+            panel.vlines(place, low, high, color=_TRUE_YEARS, linewidth=9)
             panel.vlines(place, values.min(), values.max(), color=_RUN, alpha=0.25, linewidth=5)
             panel.plot(place, values.isel(member=0), color=_RUN, marker="o", markersize=4)
             truth = 1.0 if statistic == "std_ratio" else part[f"{name}_{statistic}_truth"]

@@ -15,7 +15,15 @@ import xarray as xr
 from simvp_climate.data import reader
 from simvp_climate.data.conventions import Canonical, canonicalize
 from simvp_climate.data.grid import Axes, check_same_grid
-from simvp_climate.data.variables import Variable, conversion, is_fill_value, lookup, same_units, standard_height
+from simvp_climate.data.variables import (
+    STANDARD_GRAVITY,
+    Variable,
+    conversion,
+    is_fill_value,
+    lookup,
+    same_units,
+    standard_height,
+)
 from simvp_climate.data.variables import tolerated_range as vocabulary_range
 from simvp_climate.processing.forcings import FORCINGS
 from simvp_climate.processing.statistics import Normalizer, Statistics, apply_log
@@ -264,7 +272,7 @@ def _is_plausible(
     (factor, offset), (lowest, highest) = factors, limits
     if low * factor + offset < lowest or high * factor + offset > highest:
         return False
-    gravity = {"z": 9.80665, "gh": 1}.get(field.meaning.short_name)
+    gravity = {"z": STANDARD_GRAVITY, "gh": 1}.get(field.meaning.short_name)
     for level, mean in means.items():
         if gravity is None or not 50 <= level <= 850 or np.isnan(mean):
             continue  # near the ground the mean tells little

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from factories import quick, run, tiny_sphere, waves
+from factories import TASK, quick, run, tiny_sphere, waves
 
 from simvp_climate.data.grid import latitude_weights
 from simvp_climate.forecasting import run as free_run
@@ -176,6 +176,29 @@ def test_a_conserved_mean_stays(forecaster):
     assert kept.attrs["conserved_global_means"] == "z500"
 
 
+def test_the_mass_of_dry_air_stays():
+    ds = waves().rename(z500="sp", t2m="tcwv")
+    ds = ds.assign(sp=(ds.sp + 5e4).assign_attrs(units="Pa"), tcwv=(ds.tcwv - 250).assign_attrs(units="kg m-2"))
+    task = dataclasses.replace(TASK, variables=("sp", "tcwv"))
+    forecaster = run(ds, task=task, model=tiny_sphere(), config=quick())
+    kept = forecaster.run(ds, START, UNTIL, conserve=["dry_air"], outputs=None, progress=False)
+    weights = latitude_weights(ds)
+
+    def mean(field):
+        return field.mean("longitude").weighted(weights).mean("latitude")
+
+    dry, initial = mean(kept.sp - 9.80665 * kept.tcwv), mean((ds.sp - 9.80665 * ds.tcwv).sel(time=START))[0]
+    np.testing.assert_allclose(dry, float(initial), atol=0.05)
+    assert float(mean(kept.sp).std()) > 0.2  # its water vapor changes
+    assert kept.attrs["conserved_global_means"] == "dry_air"
+    with pytest.raises(ValueError, match="both correct the surface pressure"):
+        forecaster.run(ds, START, UNTIL, conserve=["dry_air", "sp"])
+    hectopascal = ds.assign(sp=(ds.sp / 100).assign_attrs(units="hPa"))
+    other = run(hectopascal, task=task, model=tiny_sphere(), config=quick())
+    with pytest.raises(ValueError, match="needs sp in Pa and tcwv in kg m-2, not"):
+        other.run(hectopascal, START, UNTIL, conserve=["dry_air"])
+
+
 class Copy(torch.nn.Module):
     """Forecasts the normalized prescribed variable at the output time, its last forcing."""
 
@@ -307,6 +330,7 @@ def test_monthly_steps():
         ({"statistics": []}, "must be a list of some of"),
         ({"statistics": ["max"], "outputs": None}, "would be ignored: each output is one state"),
         ({"conserve": ["msl"]}, "conserve=.*must be a list of some of"),
+        ({"conserve": ["dry_air"]}, "'dry_air' needs surface pressure and total column water vapor"),
         ({"members": 0}, "members=0 must be an integer of at least 1"),
         ({"seed": 1}, "seed=1 would be ignored without members"),
     ],

@@ -301,6 +301,15 @@ def test_return_levels_are_quantiles_of_annual_maxima(truth):
     expected = highest.median("year").weighted(weights).mean()
     assert result.return_period.values.tolist() == [2]
     np.testing.assert_allclose(result.t2m_return_levels, [expected])
+    left_out = [highest.drop_sel(year=year).median("year").weighted(weights).mean() for year in highest["year"].values]
+    np.testing.assert_allclose(result.t2m_return_levels_truth_min, [min(left_out)])
+    np.testing.assert_allclose(result.t2m_return_levels_truth_max, [max(left_out)])
+    # of a longer run, blocks of as many years compare
+    longer = climate(9, "2011", 5)
+    highest = longer.t2m.groupby("time.year").max().values
+    blocks = np.mean([np.median(highest[start : start + 4], axis=0) for start in (0, 4)], axis=0)
+    expected = xr.DataArray(blocks, truth.t2m[0].coords).weighted(weights).mean()
+    np.testing.assert_allclose(report(longer, truth).t2m_return_levels, [expected])
 
 
 def test_quantiles_are_those_of_weighted_values(truth):
@@ -326,6 +335,9 @@ def test_eofs_find_the_same_patterns(truth):
     result = report(run, true, eofs=True)
     assert (result.t2m_eof_correlation.sel(mode=[1, 2]) > 0.95).all()
     assert (result.t2m_eof_correlation_truth.sel(mode=[1, 2]) > 0.9).all()
+    shares = (result[f"t2m_eof_variance_truth{end}"] for end in ("_min", "", "_max"))
+    low, _, high = (float(share[0]) for share in shares)
+    assert low < high and abs((low + high) / 2 - 0.87) < 0.1
     variances = [9 * (one**2), 1 * (two**2)]
     assert 0.8 < float(result.t2m_eof_variance_truth[0]) < 0.95 and variances[0].sum() > variances[1].sum()
 
@@ -346,9 +358,25 @@ def test_indices_of_the_sea_surface_temperature():
     assert 1 < float(result.sst_nino34_std_ratio) < 2.2
     same = report(sst["truth"], sst["truth"])
     np.testing.assert_allclose(same.sst_nino34_std_ratio, 1)
+    assert same.sst_nino34_std_ratio_truth_min < 0.7 and same.sst_nino34_std_ratio_truth_max > 1.3
+    assert same.sst_nino34_autocorrelation_truth_min < same.sst_nino34_autocorrelation_truth
+    # a process with memory varies less within five years than in twenty: blocks of five compare
+    part = sst["truth"].isel(time=slice(60))
+    ratio = report(sst["truth"], part).sst_nino34_std_ratio
+    deviation = [float(report(sst["truth"].isel(time=slice(k, k + 60)), part).sst_nino34_std_ratio)
+                 for k in (0, 60, 120, 180)]  # fmt: skip
+    np.testing.assert_allclose(ratio, np.mean(deviation), rtol=1e-6)
     # years that begin in September have their months in the order of time, too
     later = report(sst["truth"].isel(time=slice(8, None)), sst["truth"])
     assert abs(float(later.sst_nino34_autocorrelation) - float(same.sst_nino34_autocorrelation)) < 0.02
+
+
+def test_overlapping_means_are_refused(truth):
+    running = sc.metrics.time_mean(truth, "5D")
+    with pytest.raises(ValueError, match=r"means over 5 days at steps of 1 days.*slice\(None, None, 5\)"):
+        report(running, truth)
+    selected = running.isel(time=slice(None, None, 5))
+    np.testing.assert_allclose(report(selected, truth).t2m_rmse, 0, atol=0.02)
 
 
 def test_errors_name_the_rule_and_the_fix(truth, known):

@@ -64,6 +64,10 @@ def find_spans(dataset: xr.Dataset, role: str, is_point: bool) -> Spans:
     if bounds in dataset.variables and not is_point:
         begin, end = (type(times)(edge) for edge in dataset[bounds].values.T)
         days = np.asarray(end - begin).astype("timedelta64[s]") / np.timedelta64(86400, "s")
+        if step < 0.9 * float(np.median(days)):
+            size, rule = f"{np.median(days):g} days at steps of {step:g} days", "Periods must not overlap"
+            fix = f".isel(time=slice(None, None, {round(float(np.median(days)) / step)}))"
+            raise ValueError(f"{role} has means over {size}. {rule}. Select some of them: {fix}")
         return Spans(begin + (end - begin) / 2, days)
     if 28 <= step <= 31:
         begin = _at_midnight(times) - pd.to_timedelta(times.day - 1, unit="D")

@@ -80,16 +80,18 @@ def climate_report(
     `quantiles`: of all values, weighted by area, to 1/2000 of the range of the first true values.
 
     `return_levels`: the area mean of the values that annual maxima of daily values exceed every 2, 5 and 10 years,
-    empirical quantiles, where both series have as many years.
+    empirical quantiles, averages over blocks of L years, for periods up to L. Their range in the truth is that of
+    values with one year left out.
 
     `wet_day_frequency`: the share of days with at least 1 mm of precipitation.
 
     `eof_variance`, `eof_correlation`: of monthly anomalies, the explained variance of the leading three EOFs and
-    the absolute pattern correlation with those of the truth; `eof_correlation_truth` is that of the halves of the
-    truth.
+    the absolute pattern correlation with those of the truth, averages over blocks of L years. The range of the
+    explained variance in the truth is that of its halves, `eof_correlation_truth` the correlation between them.
 
     `nino34`, `nao`, `sam` where the variable is the sea surface temperature, the pressure at sea level or the
-    geopotential at 500 hPa: `_std_ratio`, and `_autocorrelation` at a lag of a month.
+    geopotential at 500 hPa: `_std_ratio`, and `_autocorrelation` at a lag of a month, averages over blocks of L
+    years.
 
     The attribute `notes` says what is missing and why.
 
@@ -186,8 +188,10 @@ def _report(pair: Pair, edges: np.ndarray, alpha: float, eofs: bool, notes: list
         first_months = pair.timelines[0].first_month, pair.timelines[1].first_month
         values |= index_statistics(run, truth, first_months, grid, pair.truth, notes)
     if periods:
-        values["return_levels"] = statistics.return_levels(run, grid, periods)
-        values["return_levels_truth"] = statistics.return_levels(truth, grid, periods)
+        for sums, suffix in ((run, ""), (truth, "_truth")):
+            values[f"return_levels{suffix}"] = statistics.return_levels(sums, grid, periods, shared)
+        low, high = statistics.return_level_range(truth, grid, periods)
+        values |= {"return_levels_truth_min": low, "return_levels_truth_max": high}
     return label(values, pair, grid, bands, periods)
 
 

@@ -135,14 +135,25 @@ def _quantiles(density: np.ndarray, grid: Grid) -> np.ndarray:
     return result
 
 
-def return_levels(sums: Sums, grid: Grid, periods: tuple[int, ...]) -> np.ndarray:
-    """Return the area mean of the values that annual maxima exceed every so many years, (member, level, period)."""
-    shares = [1 - 1 / period for period in periods]
+def return_levels(sums: Sums, grid: Grid, periods: tuple[int, ...], length: int) -> np.ndarray:
+    """Return the area mean of the values that annual maxima exceed every so many years, (member, level, period).
+
+    Means over blocks of `length` years: empirical quantiles of more years are larger or smaller, so only blocks of the
+    same length compare.
+    """
     highest = np.where(grid.weights > 0, sums.highest, 0)
-    members = np.quantile(highest, shares, axis=0)
-    together = np.quantile(highest.reshape(-1, 1, *highest.shape[2:]), shares, axis=0)
-    levels = np.stack([join_all(*pair) for pair in zip(members, together, strict=True)])
-    return np.moveaxis(grid.mean(levels), 0, -1)
+    shares = [1 - 1 / period for period in periods]
+    blocks = [highest[start : start + length] for start in block_starts(len(highest), length)]
+    levels = grid.mean(np.mean([np.quantile(block, shares, axis=0) for block in blocks], 0))  # (period, member, level)
+    members = np.moveaxis(levels, 0, -1)
+    return join_all(members, members.mean(0, keepdims=True))
+
+
+def return_level_range(sums: Sums, grid: Grid, periods: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the smallest and the largest return levels, each with one of the years left out."""
+    years = np.arange(len(sums.count))
+    levels = [return_levels(sums.select(years != year), grid, periods, len(years) - 1) for year in years]
+    return np.min(levels, 0), np.max(levels, 0)
 
 
 def interannual_noise(sums: Sums, grid: Grid, length: int) -> np.ndarray:

@@ -56,7 +56,7 @@ class Sums:
     highest: np.ndarray  # (..., latitude, longitude)
     wet: np.ndarray  # (...,), area
 
-    def select(self, years: slice) -> "Sums":
+    def select(self, years: slice | np.ndarray) -> "Sums":
         return Sums(*(getattr(self, field.name)[years] for field in fields(self)))
 
 
