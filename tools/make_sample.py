@@ -7,12 +7,16 @@ conditions, so nothing is downloaded. It pins jax, so use a separate environment
     python tools/make_sample.py sample.zarr --years 3.333 --start 2001-01-01 --spinup-days 244
 
 --recipes adds the variables of the recipes: temperature at 850 hPa, wind at 10 m, humidity, cloud and precipitation.
+--warming and --mountains change the climate, for tests on one that no setting was chosen on (`docs/rivals.md`):
+
+    python tools/make_sample.py second.zarr --years 5 --recipes --warming 4 --mountains 0
 """
 
 import argparse
 import lzma
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -240,16 +244,41 @@ class Regridder:
         return np.swapaxes(extended @ self.weights.T, -1, -2)
 
 
+@dataclass(frozen=True)
+class Changes:
+    """Changes of the boundary conditions, which make another climate."""
+
+    warming: float = 0.0  # of the surface, K
+    mountains: float = 1.0  # factor of the height of the surface
+
+    def apply(self, fields: xr.Dataset) -> xr.Dataset:
+        """Return changed boundary conditions."""
+        changed = {name: fields[name] + self.warming for name in ("sst", "stl") if name in fields}
+        if "orog" in fields:
+            changed["orog"] = self.mountains * fields["orog"]
+        return fields.assign({name: value.assign_attrs(fields[name].attrs) for name, value in changed.items()})
+
+    def __str__(self) -> str:
+        surface = f"surface {self.warming:+g} K, " if self.warming else ""
+        return surface + (f"mountains times {self.mountains:g}, " if self.mountains != 1 else "")
+
+
 class Simulation:
     """The model with climatological boundary conditions, and the interpolation of its output."""
 
-    def __init__(self, begin: np.datetime64, variables: dict[str, Variable] = VARIABLES):
+    def __init__(
+        self, begin: np.datetime64, variables: dict[str, Variable] = VARIABLES, changes: Changes | None = None
+    ):
         """Start the model at `begin`; its first output is six hours later."""
-        self.variables = variables
+        self.variables, changes = variables, changes or Changes()
         boundary = Path(jcm.__file__).parent / "data/bc/t30/clim"
         grid = get_speedy_coords(spectral_truncation=TRUNCATION)
-        self.terrain = TerrainData.from_file(str(boundary / "terrain.nc"), coords=grid)
-        self.forcing = ForcingData.from_file(str(boundary / "forcing.nc"), coords=grid, align_mode="wrap_year")
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("terrain", "forcing"):
+                with xr.open_dataset(boundary / f"{name}.nc") as fields:
+                    changes.apply(fields).to_netcdf(f"{folder}/{name}.nc")
+            self.terrain = TerrainData.from_file(f"{folder}/terrain.nc", coords=grid)
+            self.forcing = ForcingData.from_file(f"{folder}/forcing.nc", coords=grid, align_mode="wrap_year")
         # the model's default diffusion, del^4, damps the weather too strongly at this resolution
         diffusion = DiffusionFilter(
             div_timescale=2 * HOUR,
@@ -289,11 +318,14 @@ class Simulation:
         return xr.Dataset({"orography": (dims, orography), "land_sea_mask": (dims, land)}).astype("float32")
 
 
-def simulate(times: pd.DatetimeIndex, spinup_days: int, variables: dict[str, Variable] = VARIABLES) -> xr.Dataset:
+def simulate(
+    times: pd.DatetimeIndex, spinup_days: int, variables: dict[str, Variable] = VARIABLES,
+    changes: Changes | None = None,
+) -> xr.Dataset:  # fmt: skip
     """Simulate the states at `times`, after a spin-up that is discarded."""
     # the first output is one step after the start, so start one step earlier
     begin = times[0] - pd.Timedelta(days=spinup_days) - pd.Timedelta(days=1) / STEPS_PER_DAY
-    simulation = Simulation(begin.to_datetime64(), variables)
+    simulation = Simulation(begin.to_datetime64(), variables, changes)
     days = spinup_days + len(times) / STEPS_PER_DAY
     blocks = []
     for _ in range(int(np.ceil(days / BLOCK_DAYS))):
@@ -344,11 +376,11 @@ def describe_precision(variable: Variable) -> str:
     return f"rounded to multiples of {variable.step:g} {variable.attributes['units']}"
 
 
-def write(data: xr.Dataset, path: Path) -> None:
+def write(data: xr.Dataset, path: Path, changes: Changes) -> None:
     """Write the sample in Zarr format 2, under a temporary name until it is complete."""
     temporary = path.with_name(f"{path.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
-    group = zarr.create_group(temporary, zarr_format=2, attributes=global_attributes(data))
+    group = zarr.create_group(temporary, zarr_format=2, attributes=global_attributes(data, changes))
     hours = (data.indexes["time"] - pd.Timestamp(EPOCH)) // pd.Timedelta(hours=1)
     data = data.assign_coords(time=("time", hours.to_numpy("int32")))
     for name, array in data.variables.items():
@@ -366,7 +398,7 @@ def write(data: xr.Dataset, path: Path) -> None:
     temporary.rename(path)
 
 
-def global_attributes(data: xr.Dataset) -> dict[str, str]:
+def global_attributes(data: xr.Dataset, changes: Changes) -> dict[str, str]:
     """Return the attributes of the sample, which say that it is simulated."""
     first, last = (str(instant)[:13] for instant in data.time.values[[0, -1]])
     variables = {name: variable for name, variable in (VARIABLES | FOR_RECIPES).items() if name in data}
@@ -375,7 +407,7 @@ def global_attributes(data: xr.Dataset) -> dict[str, str]:
         "Conventions": "CF-1.11",
         "title": f"SIMULATED climate, 6-hourly on a 5.625 degree grid, {first} to {last}",
         "source": f"circulation model jcm {jcm.__version__} (SPEEDY physics, Dinosaur dynamical core) "
-        f"T{TRUNCATION}L8, del^8 diffusion, climatological sea surface temperature",
+        f"T{TRUNCATION}L8, del^8 diffusion, {changes}climatological sea surface temperature",
         "comment": "SIMULATED by a general circulation model: neither observations nor a reanalysis. "
         "The dates are the model's own and tell nothing of the weather on those days. "
         "The sea surface temperature is the same every year, and there is no diurnal cycle. "
@@ -395,13 +427,16 @@ def main() -> None:
     parser.add_argument("--start", default="2001-01-01", help="first time of the sample, in UTC")
     parser.add_argument("--spinup-days", type=int, default=244, help="days simulated before the start, then discarded")
     parser.add_argument("--recipes", action="store_true", help="add the variables of the recipes")
+    parser.add_argument("--warming", type=float, default=0.0, help="added to surface temperatures, K")
+    parser.add_argument("--mountains", type=float, default=1.0, help="factor of the height of the surface")
     options = parser.parse_args()
     if options.out.exists():
         parser.error(f"{options.out} already exists: choose another path")
     end = pd.Timestamp(options.start) + pd.DateOffset(months=round(12 * options.years))
     times = pd.date_range(options.start, end, freq=pd.Timedelta(days=1) / STEPS_PER_DAY, inclusive="left")
     variables = VARIABLES | (FOR_RECIPES if options.recipes else {})
-    write(simulate(times, options.spinup_days, variables), options.out)
+    changes = Changes(options.warming, options.mountains)
+    write(simulate(times, options.spinup_days, variables, changes), options.out, changes)
     size = sum(file.stat().st_size for file in options.out.rglob("*") if file.is_file())
     print(f"{options.out}: {len(times)} states, {size / 1e6:.1f} MB")
 

@@ -322,6 +322,7 @@ def test_monthly_steps():
     [
         ({"until": None}, "until is missing"),
         ({"until": "soon"}, "until='soon' must be a date"),
+        ({"until": "2300-01-01"}, "until='2300-01-01' must be before 2262-04-11.*use_cftime=True"),
         ({"until": "2001-01-01"}, "at least one step of 6h after the start 2001-01-05"),
         ({"outputs": "1MS"}, "no period of outputs='1MS' is complete"),
         ({"outputs": "9h"}, "outputs='9h' must be a multiple of the step"),
