@@ -35,7 +35,7 @@ class SimVPSphereConfig:
         Gated blocks of the translator.
     spectral_blocks
         Blocks that mix the spherical harmonics of the whole globe, spread evenly among the gated ones. `None`: one, but
-        none with `padding="zeros"`, for regional grids.
+        none with `padding="zeros"`, and none if `train` finds a grid that does not cover the globe.
     position_field
         Add a learned value for every channel and cell of the halved grid to the input of the translator. It tells the
         network where on the globe a cell lies: coasts, mountains, the equator.
@@ -107,7 +107,7 @@ class SimVPSphere(nn.Module):
     def __init__(self, config: SimVPSphereConfig, shape: NetworkShape):
         super().__init__()
         if config.padding == "auto":
-            fix = "set padding='sphere' for a global grid, padding='zeros' for a regional one"
+            fix = "set padding='periodic' for a global grid, padding='zeros' for a regional one"
             raise ValueError(f"padding='auto' is resolved by train() from the grid. To build the network alone, {fix}.")
         self.config, self.grid = config, shape.grid
         self.history, self.channels, self.forcings = shape.history, shape.channels, shape.forcings

@@ -31,7 +31,10 @@ _COMPUTE = "compute them from the new data, TrainConfig(statistics='compute')"
 def choose_model(
     model: ModelConfig | NetworkBuilder | None, pretrained: Forecaster | None
 ) -> ModelConfig | NetworkBuilder:
-    """Return the model to train; relative to a pretrained one, `model` may change only padding and drop path."""
+    """Return the model to train; relative to a pretrained one, `model` may change only what the grid decides.
+
+    These are the padding and whether there are spectral blocks; besides, drop path, and noise may be added.
+    """
     if pretrained is None:
         return model or SimVPSphereConfig()
     network = pretrained.network
@@ -47,6 +50,8 @@ def choose_model(
     assert isinstance(trained, ModelConfig)  # for the type checker: all others are custom
     if model is None:
         return dataclasses.replace(trained, padding="auto")
+    if getattr(model, "spectral_blocks", 0) is None:
+        model = dataclasses.replace(model, spectral_blocks=trained.spectral_blocks)
     if type(model) is not type(trained):
         message = f"model is a {type(model).__name__}, and the network of start_from has a {type(trained).__name__}"
         raise ValueError(f"{message}: leave model out")
@@ -56,6 +61,7 @@ def choose_model(
         if value != getattr(trained, name)
         and name not in ("padding", "drop_path")
         and (name, getattr(trained, name)) != ("noise", 0)  # it may be added
+        and (name, value) != ("spectral_blocks", 0)  # they may be left out, on a regional grid
     ]
     if differences:
         fix = "change only padding (or drop_path; noise may be added): dataclasses.replace(start.network.config, ...)"
@@ -89,11 +95,15 @@ def choose_padding(
         return model
     is_global, poles = closes_longitude(setup.longitude), reaches_poles(setup.latitude)
     south, north, west, east = *setup.latitude[[0, -1]], *setup.longitude[[0, -1]]
+    if isinstance(model, SimVPSphereConfig) and not (is_global and poles != "no"):
+        if model.spectral_blocks is None or (pretrained is not None and model.padding == "auto"):
+            model = dataclasses.replace(model, spectral_blocks=0)  # start_network says so
+        elif model.spectral_blocks and is_global:
+            rule = f"needs rows from pole to pole, and these latitudes go from {south:g} to {north:g}"
+            raise ValueError(f"spectral_blocks={model.spectral_blocks} {rule}: set spectral_blocks=0")
     if model.padding == "auto" and pretrained is not None and closes_longitude(pretrained.longitude) == is_global:
         model = dataclasses.replace(model, padding=pretrained.network.config.padding)
     if model.padding == "auto":
-        if pretrained is not None and not is_global and isinstance(model, SimVPSphereConfig):
-            model = dataclasses.replace(model, spectral_blocks=0)  # start_network says so
         return dataclasses.replace(model, padding="periodic" if is_global else "zeros")
     if model.padding != "zeros" and not is_global:
         rule = f"needs longitudes around the whole globe, and these {setup.longitude.size} go from {west:g} to {east:g}"
@@ -179,8 +189,8 @@ def copy_weights(network: nn.Module, pretrained: Forecaster, roles: tensors.Chan
     if is_custom or getattr(pretrained.network.config, "predict", "change") == "state":
         redefined = []
     for name, value in weights.items():
-        if name in ("change_scale_TC", "mean_field_CHW") or name.endswith(TRANSFORMS):  # of the data and their grid
-            continue
+        if name in ("change_scale_TC", "mean_field_CHW") or (not is_custom and name.endswith(TRANSFORMS)):
+            continue  # of the data and their grid
         if name not in trained and (is_of_noise(name) or "spectral_blocks" in name):
             continue  # noise has no effect until it is trained; total wavenumbers of a finer grid are new
         if is_custom:
