@@ -93,7 +93,8 @@ class Forecaster:
         members
             Number of members of an ensemble, for a network with noise (trained with `loss="crps"`). Each has noise of
             its own at every call of the network, which depends only on the seed, the number of the member and the
-            initialization. `None`: one forecast, the first member with seed 0.
+            initialization. `None`: one forecast, the first member with seed 0; if `dataset` has members, each has
+            noise of its own.
         seed
             Of the noise of `members`, an integer of at least 0.
         progress
@@ -288,8 +289,9 @@ class Forecaster:
         """The training curve: one row per `epoch` from 1, one column per recorded quantity.
 
         `loss` is the mean over the training windows, `valid_loss` over the validation windows; `valid_rmse_...` are in
-        physical units. After training on the CRPS, `valid_loss` is the CRPS of 8 members, `valid_rmse_...` is of their
-        mean, and there are `valid_crps_...`, `valid_spread_skill_...` and `valid_small_scales_...`; `loss` is the
+        physical units. With `TrainConfig(loss="crps")` the validation has 8 members: `valid_loss` is their almost fair
+        CRPS, over all leads and normalized as the training loss, `valid_rmse_...` is of their mean, and there are
+        `valid_crps_...` (fair, in physical units), `valid_spread_skill_...` and `valid_small_scales_...`; `loss` is the
         squared error in the steps before those on the CRPS, which begin after `attrs["crps_after"]` epochs.
         With `TrainConfig(select="rollout")` there is `valid_rollout_bias`, see there.
         `attrs["units"]` maps columns to units, `attrs["kept"]` is the epoch of the weights.

@@ -17,6 +17,8 @@ from simvp_climate.processing import tensors
 
 _MAX_RATIO = 3.0  # a lead counts no more, also where the spread alone explains more than the error
 _FACTORS = 0.25, 4.0
+_ATTEMPTS = 10
+_TOLERANCE = 0.01  # of the mean ratio from 1
 
 
 def calibrate_noise(
@@ -25,9 +27,10 @@ def calibrate_noise(
 ) -> Forecaster:  # fmt: skip
     """Return a forecaster with noise scaled so that, on average over leads, spread equals the error of the mean.
 
-    A network knows the weather it was trained on better than new weather, so after training its members spread too
-    little. This multiplies the weights that take in the noise by one factor, for which `spread_skill_ratio` on a
-    validation period is one on average over variables, levels and leads. The ratio of a single lead may still differ.
+    After training, the spread of the members is mostly smaller than their error, probably because a network knows the
+    weather it was trained on better than new weather. This multiplies the weights that take in the noise by one factor,
+    for which `spread_skill_ratio` on a validation period is one on average over variables, levels and leads. The ratio
+    of a single lead may still differ.
 
     Parameters
     ----------
@@ -43,13 +46,14 @@ def calibrate_noise(
     Returns
     -------
     Forecaster
-        With the factor as `noise_factor` in its provenance, and the period as `noise_calibration`.
+        With the factor as `noise_factor` in its provenance, times that of an earlier calibration, and the period as
+        `noise_calibration`.
 
     Raises
     ------
     ValueError
-        As for a call of the forecaster; if there are fewer than 2 members, the network has no noise or is one of
-        your own, or no factor from 1/4 to 4 gives the spread that is needed.
+        As for a call of the forecaster; if there are fewer than 2 members, the network is one of your own or has no
+        noise, the noise has no effect, or no factor from 1/4 to 4 makes the mean ratio one to within 1 %.
     """
     if tensors.is_custom(forecaster.network):
         kind = f"a {type(forecaster.network).__name__} of your own"
@@ -59,16 +63,22 @@ def calibrate_noise(
     horizon = 5 * forecaster.task.horizon if horizon is None else horizon
     inits = _complete_inits(forecaster, valid, every, horizon)
     factor = 1.0
-    for _ in range(6):
+    for _ in range(_ATTEMPTS):
         scaled = _scale_noise(forecaster, factor)
         forecast = scaled(valid, init_times=inits, horizon=horizon, members=members, seed=seed)
         ratio = _mean_ratio(spread_skill_ratio(forecast, valid))
-        if abs(ratio - 1) < 0.01:
+        if abs(ratio - 1) < _TOLERANCE:
             break
+        if ratio == 0:
+            raise ValueError("The noise has no effect: all members are equal. Train with loss='crps' for longer.")
         factor /= ratio  # the spread is about proportional to the noise
         if not _FACTORS[0] <= factor <= _FACTORS[1]:
             allowed = "a factor from {:g} to {:g}".format(*_FACTORS)
             raise ValueError(f"The noise needs {allowed}, not {factor:.2f}. Train with loss='crps' for longer.")
+    else:
+        result = f"After {_ATTEMPTS} factors of the noise, spread over error is {ratio:.3g} and not 1"
+        raise ValueError(f"{result} to within {_TOLERANCE:.0%}. Pass more members or a longer period.")
+    factor *= forecaster.provenance.get("noise_factor", 1)  # of an earlier calibration
     period = f"{inits[0]} to {shift(inits, forecaster.task.step, horizon)[-1]}"
     provenance = forecaster.provenance | {"noise_factor": round(factor, 4), "noise_calibration": period}
     return replace(scaled, provenance=provenance)

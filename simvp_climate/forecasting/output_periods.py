@@ -98,7 +98,9 @@ def parse_time(name: str, value: object, like: pd.Index) -> object:
             return xr.date_range(value, periods=1, calendar=like.calendar, use_cftime=True)[0]
     except pd.errors.OutOfBoundsDatetime as error:
         last, fix = f"{pd.Timestamp.max:%Y-%m-%d}", "ds.convert_calendar('standard', use_cftime=True)"
-        raise ValueError(f"{name}={value!r} must be before {last}, where the times of the data end. Use {fix}") from error
+        raise ValueError(
+            f"{name}={value!r} must be before {last}, where the times of the data end. Use {fix}"
+        ) from error
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name}={value!r} must be a date, such as '2034-01-01': {error}") from error
     value = getattr(value, "item", lambda: value)()

@@ -18,9 +18,13 @@ def parameter_millions(network: nn.Module) -> float:
 
 
 def kept_epoch(table: pd.DataFrame) -> int:
-    """Return the epoch whose weights were kept: the best one, or without a validation or a finite rollout the last."""
+    """Return the epoch whose weights were kept: the best one, or without a validation or a finite rollout the last.
+
+    Epochs that end before the training on the CRPS begins are never kept.
+    """
+    candidates = table[table.index > table.attrs.get("crps_after", 0)]
     measures = [name for name in ("valid_rollout_bias", "valid_loss") if name in table]
-    values = table[measures[0]].dropna() if measures else pd.Series()
+    values = candidates[measures[0]].dropna() if measures else pd.Series()
     return int(values.idxmin()) if len(values) else int(table.index[-1])
 
 
@@ -34,11 +38,10 @@ def training_curve(provenance: dict, normalizer: Normalizer) -> pd.DataFrame:
         prefixes = (f"valid_rmse_{name}_", f"valid_crps_{name}_")
         units |= {column: unit for column in table if f"{column}_".startswith(prefixes)}
     table.attrs["units"] = units
+    if "crps_after" in provenance:
+        table.attrs["crps_after"] = provenance["crps_after"]
     if len(table):
         table.attrs["kept"] = kept_epoch(table)
-    config = provenance.get("config", {})
-    if config.get("loss") == "crps" and 0 < (share := config.get("crps_share") or 1) < 1:
-        table.attrs["crps_after"] = (1 - share) * config["epochs"]
     return table
 
 

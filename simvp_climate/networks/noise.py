@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def is_of_noise(name: str) -> bool:
-    """Return whether a weight of a network, by its name, is one that only a network with noise has."""
+    """Return whether this weight belongs to the noise layers."""
     return "noise_field" in name or "scale_and_shift" in name
 
 

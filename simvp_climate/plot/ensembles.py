@@ -102,7 +102,9 @@ def reliability(
         for index, text, color in leads:
             _draw_reliability(panel, inset, row.isel(lead_time=index), text, color)
         share, frequency = row.sel(quantity="share"), row.sel(quantity="observed_frequency")
-        panel.axhline(float((share * frequency).sum("probability").mean()), color="0.6", linewidth=1, linestyle="--")
+        # empty bins have no frequency, and leads without truth no share
+        frequencies = (share * frequency.fillna(0)).sum("probability").where(share.sum("probability") > 0)
+        panel.axhline(float(frequencies.mean()), color="0.6", linewidth=1, linestyle="--")
         _finish_shares(inset, panels.size)
     _add_lead_legend(panels)
     return panels.figure
@@ -149,8 +151,9 @@ def spread_skill(
 
     Returns
     -------
-    Figure. On the left the RMSE of the mean (solid) and the spread (dashed), on the right their ratio, corrected for
-    the number of members and up to 2: 1 for a reliable ensemble (dotted), below 1 with too little spread. Intervals are
+    Figure. On the left the RMSE of the mean (solid) and the spread (dashed), on the right their ratio, up to 2: 1 for a
+    reliable ensemble (dotted), below 1 with too little spread. Only the ratio is corrected for the number of members M:
+    on the left, the spread of a reliable ensemble lies below its RMSE by the factor sqrt(M / (M + 1)). Intervals are
     shaded. ValueError as in `scores`, or if a metric is missing or no system has members.
     """
     scores = check_scores(scores)

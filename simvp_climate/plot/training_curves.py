@@ -33,11 +33,12 @@ def training_curve(histories: object, *, width: float | None = None, ax: Axes | 
     -------
     Figure. The first panel has the losses, training thin and validation thick, on a logarithmic axis if they span a
     factor of ten; then each variable has a panel of its errors at the recorded leads. After training on the CRPS these
-    are the errors of the mean of members, and two more panels have the spread of members over that error and their
-    variance in small scales over that of the truth, both 1 in a good ensemble; a dotted line in the first panel shows
-    where the training loss changes from the squared error to the CRPS. A ring marks the epoch whose
-    weights were kept: the first with the smallest validation loss, or the last without validation. ValueError if there
-    is no history, or one without epochs.
+    are the errors of the mean of members, each variable has another panel of its CRPS, and two more panels have the
+    spread of members over that error and their variance in small scales over that of the truth, both 1 in a good
+    ensemble; a dotted line in the first panel shows where the training loss changes from the squared error to the CRPS.
+    A ring marks the epoch whose weights were kept: the first with the smallest validation loss (on the CRPS, once it is
+    trained), or the last without validation. ValueError if there is no history, one without epochs, or more than 36
+    panels to draw.
     """
     runs = histories if isinstance(histories, Mapping) else {"": histories}
     tables = {str(name): _history_table(str(name), run) for name, run in runs.items()}
@@ -57,12 +58,12 @@ def training_curve(histories: object, *, width: float | None = None, ax: Axes | 
 
     _draw_losses(panels.axes[0], tables, colors)
     _finish_panel(panels, 0, "Training", "Loss", last_epoch)
-    for index, (variable, leads) in enumerate(leads_of.items(), start=1):
+    for index, ((variable, metric), leads) in enumerate(leads_of.items(), start=1):
         _draw_errors(panels.axes[index], tables, leads, colors)
         units = {table.attrs.get("units", {}).get(column, "") for table in tables.values() for column in leads} - {""}
         if len(units) > 1:
             raise ValueError(f"the errors of {variable} have units {sorted(units)}: draw the runs one at a time.")
-        label = f"RMSE [{style.pretty_units(units.pop())}]" if units else "RMSE"
+        label = f"{metric} [{style.pretty_units(units.pop())}]" if units else metric
         _finish_panel(panels, index, f"Validation, {variable}", label, last_epoch)
     for index, (kind, columns) in enumerate(ratios.items(), start=1 + len(leads_of)):
         _draw_ratios(panels.axes[index], tables, columns)
@@ -81,12 +82,13 @@ def _history_table(name: str, history: object) -> pd.DataFrame:
     return table.set_index("epoch") if "epoch" in table.columns else table
 
 
-def _leads_by_variable(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, str]]:
-    """Return the columns of errors by variable, each with its lead as text: "24 h", "3 M" or ""."""
-    leads: dict[str, dict[str, str]] = {}
+def _leads_by_variable(tables: Mapping[str, pd.DataFrame]) -> dict[tuple[str, str], dict[str, str]]:
+    """Return the columns by variable and "RMSE" or "CRPS", each with its lead as text: "24 h", "3 M" or ""."""
+    leads: dict[tuple[str, str], dict[str, str]] = {}
     for column in dict.fromkeys(column for table in tables.values() for column in table):
-        if match := re.fullmatch(r"valid_rmse_(.+?)(?:_([\d.]+(?:h|M)))?", column):
-            leads.setdefault(match[1], {})[column] = re.sub(r"(\d)([hM])", r"\1 \2", match[2] or "")
+        if match := re.fullmatch(r"valid_(rmse|crps)_(.+?)(?:_([\d.]+(?:h|M)))?", column):
+            columns = leads.setdefault((match[2], match[1].upper()), {})
+            columns[column] = re.sub(r"(\d)([hM])", r"\1 \2", match[3] or "")
     return leads
 
 
@@ -154,7 +156,8 @@ def _draw_epochs(
     panel.plot(table.index, table[column], label=label or None, **options)
     if ring:
         measures = [name for name in ("valid_rollout_bias", "valid_loss") if name in table]
-        values = table[measures[0]].dropna() if measures else []
+        candidates = table[table.index > table.attrs.get("crps_after", 0)]
+        values = candidates[measures[0]].dropna() if measures else []
         kept = values.idxmin() if len(values) else table.index[-1]
         panel.plot([kept], [table.loc[kept, column]], "o", color=color, markerfacecolor="none", markersize=9)
 

@@ -198,7 +198,8 @@ class TrainConfig:
     select
         Which epoch is the best: that with the lowest "loss" on the validation windows, or, for long runs, that whose
         "rollout" over the whole validation period has the smallest bias (root mean square over cells and channels, in
-        standard deviations; the rule of LUCIE, arXiv:2405.16297).
+        standard deviations; the rule of LUCIE, arXiv:2405.16297). With `loss="crps"`, only epochs with steps on the
+        CRPS can be the best: before them the noise has no effect.
     select_every
         With `select="rollout"`, the number of epochs between two rollouts; the last epoch always has one.
     precision

@@ -96,13 +96,14 @@ class TrainingLoop:
         if self.config.loss == "crps":
             starts.append(self.crps_start // self.steps_per_epoch)
         patience_start = max(starts)
+        first_candidate = self.crps_start // self.steps_per_epoch if self.config.loss == "crps" else 0
         windows = int(self.sizes.sum())  # in an epoch
         trained = len(records) * windows + int(self.sizes[: len(self.state.losses.values)].sum())
         shown = self.config.progress and self.fabric.is_global_zero
         show = self.epochs, windows, trained, self.loss, self.run.directory, shown
         with TrainingProgress(*show) as self.progress:
             for epoch in range(len(records), self.epochs):
-                if _out_of_patience(records, self.config.patience, patience_start):
+                if _out_of_patience(records, self.config.patience, patience_start, first_candidate):
                     break
                 self.epoch = epoch
                 self._finish_epoch(self._train_epoch())
@@ -235,12 +236,12 @@ class TrainingLoop:
 
     def _measure(self, record: dict) -> float:
         """Return what chooses the epoch, the smaller the better; a rollout's bias is added to the record."""
+        if self.config.loss == "crps" and (self.epoch + 1) * self.steps_per_epoch <= self.crps_start:
+            return math.inf  # its noise has no effect yet
         if self.config.select == "loss":
             return record["valid_loss"]
         if (self.epoch + 1) % self.config.select_every and self.epoch + 1 < self.epochs:
             return math.inf
-        if self.config.loss == "crps" and (self.epoch + 1) * self.steps_per_epoch <= self.crps_start:
-            return math.inf  # its noise has no effect yet
         assert self.valid_split is not None
         current = _copy_weights(self.network)
         self.network.load_state_dict(self.state.ema)
@@ -561,9 +562,12 @@ def _copy_weights(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
 
-def _out_of_patience(records: list[dict], patience: int | None, first_epoch: int) -> bool:
-    """Return whether `patience` epochs have passed since the best one, counted from `first_epoch` on."""
+def _out_of_patience(records: list[dict], patience: int | None, first_epoch: int, first_candidate: int = 0) -> bool:
+    """Return whether `patience` epochs have passed since the best one, counted from `first_epoch` on.
+
+    Epochs before `first_candidate` cannot be the best.
+    """
     if patience is None or len(records) <= first_epoch:
         return False
-    best = int(np.argmin([record["valid_loss"] for record in records]))
+    best = first_candidate + int(np.argmin([record["valid_loss"] for record in records[first_candidate:]]))
     return len(records) - 1 - max(best, first_epoch - 1) >= patience

@@ -158,6 +158,8 @@ def train(
             with memory.explain_errors(config):
                 loop = TrainingLoop(fabric, network, config, loss, splits, run, stop)
                 provenance["epochs"] = loop.fit()
+            if 0 < loop.crps_start < loop.total_steps:
+                provenance["crps_after"] = loop.crps_start / loop.steps_per_epoch  # epochs
             if config.strategy == "fsdp":
                 planned = _plan_network(model, shape, config, fabric)  # the parts of `network` stay in the processes
                 network = planned.to_empty(device=fabric.device).to(memory_format=torch.channels_last)

@@ -1,11 +1,14 @@
 """Calibrated noise: the spread of members equals the error of their mean, and only the noise changes."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from factories import run, tiny_model
 
 import simvp_climate as sc
+from simvp_climate.forecasting import noise
 from simvp_climate.forecasting.noise import _scale_noise
 from simvp_climate.networks.simvp_v2 import SimVPv2
 
@@ -64,6 +67,23 @@ def test_the_provenance_survives_a_file(calibrated, tmp_path):
     loaded = sc.Forecaster.load(tmp_path / "calibrated.safetensors", device="cpu")
     assert loaded.provenance["noise_factor"] == calibrated.provenance["noise_factor"]
     assert loaded.digest == calibrated.digest
+
+
+def test_a_second_calibration_records_the_factor_of_both(calibrated, valid):
+    again = sc.calibrate_noise(calibrated, valid, **PERIOD)  # the noise is right: another factor of one
+    assert again.digest == calibrated.digest
+    assert again.provenance["noise_factor"] == calibrated.provenance["noise_factor"]
+
+
+def test_noise_that_cannot_be_calibrated_is_an_error(noisy, valid, monkeypatch):
+    with pytest.raises(ValueError, match="The noise has no effect: all members are equal. Train with loss='crps'"):
+        sc.calibrate_noise(_scale_noise(noisy, 0), valid, **PERIOD)
+    monkeypatch.setattr(noise, "_ATTEMPTS", 2)
+    # from below and from above, without end
+    ratios = itertools.cycle([0.8, 1 / 0.8])
+    monkeypatch.setattr(noise, "_mean_ratio", lambda ratios_of_leads: next(ratios))
+    with pytest.raises(ValueError, match="After 2 factors of the noise, spread over error is 1.25 and not 1"):
+        sc.calibrate_noise(noisy, valid, every="16D", horizon=1, members=2)
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,12 @@ class TestReliability:
         assert any(list(line.get_xdata()) == list(line.get_ydata()) == [0, 1] for line in panel.lines)
         assert len(panel.collections) == 2  # the intervals
 
+    def test_the_frequency_of_the_event_leaves_out_leads_without_truth(self):
+        partial = reliability().where(reliability().lead_time != LEADS[-1])
+        (panel,) = plot.reliability(partial, lead="6h").axes
+        (line,) = [line for line in panel.lines if line.get_linestyle() == "--"]
+        assert list(line.get_ydata()) == pytest.approx([0.42, 0.42])
+
     def test_a_small_panel_has_the_shares(self):
         (panel,) = plot.reliability(reliability(), lead="6h").axes
         (inset,) = panel.child_axes

@@ -36,6 +36,23 @@ def test_a_line_marks_where_the_crps_begins():
     assert panel.get_yscale() == "log", "the line must not count as a loss"
 
 
+def test_epochs_before_the_crps_have_no_ring():
+    table = some_history()  # with the smallest validation loss in the third epoch
+    table.attrs["crps_after"] = 3.0
+    assert rings(plot.training_curve(table).axes[0]) == [(4, 8.0)]
+
+
+def test_the_crps_has_panels_of_its_own():
+    table = some_history()
+    table["valid_crps_z500_6h"] = table["valid_loss"]
+    table["valid_crps_z500_24h"] = 2 * table["valid_loss"]
+    table.attrs["units"] |= {"valid_crps_z500_6h": "m2 s-2", "valid_crps_z500_24h": "m2 s-2"}
+    panel = plot.training_curve(table).axes[3]
+    assert (panel.get_title(), panel.get_ylabel()) == ("Validation, z500", "CRPS [m² s⁻²]")
+    np.testing.assert_array_equal(curves(panel)["24 h"].get_ydata(), [24, 12, 6, 16])
+    assert set(curves(panel)) == {"24 h", "6 h"} and rings(panel) == [(3, 6.0), (3, 3.0)]
+
+
 def test_several_histories_share_the_panels():
     first, second = some_history(4.0), some_history(40.0, epochs=6)
     figure = plot.training_curve({"zeros": first, "sphere": second.reset_index()})  # as read from a CSV file

@@ -16,6 +16,7 @@ from simvp_climate.forecasting.predict import draw_noise
 from simvp_climate.forecasting.reproduce import reproduce
 from simvp_climate.networks.simvp_v2 import SimVPv2
 from simvp_climate.training import checkpoint
+from simvp_climate.training.loop import TrainingLoop
 from simvp_climate.training.loss import _crps
 
 CONFIG = quick(loss="crps", epochs=2, learning_rate=1e-2)
@@ -156,6 +157,23 @@ def test_the_training_curve_says_when_the_crps_begins():
     assert run(model=tiny_sphere(noise=4), config=config).training_curve.attrs["crps_after"] == 1
     whole = quick(loss="crps", epochs=1, limit_train_batches=2, crps_share=1.0)
     assert "crps_after" not in run(model=tiny_sphere(noise=4), config=whole).training_curve.attrs
+
+
+def test_the_beginning_of_the_crps_is_counted_in_epochs_that_are_trained():
+    """Four steps, half an epoch on the squared error, although fifty epochs are allowed."""
+    curve = run(model=tiny_sphere(noise=4), config=quick(loss="crps", epochs=50, max_steps=4)).training_curve
+    assert len(curve) == 1 and curve.attrs["crps_after"] == 0.5
+
+
+def test_epochs_before_the_crps_are_not_kept(monkeypatch):
+    """Their noise has no effect, so that all members would be the same."""
+    losses = iter([1.0, 2.0, 4.0, 3.0])  # on the CRPS from the third epoch on
+    validate = TrainingLoop._validate
+    monkeypatch.setattr(TrainingLoop, "_validate", lambda self: {**validate(self), "valid_loss": next(losses)})
+    config = quick(loss="crps", epochs=4, patience=1, learning_rate=1e-2)
+    forecaster = run(noisy_waves(), valid=noisy_waves(20, "2001-03-01"), model=tiny_sphere(noise=4), config=config)
+    assert len(forecaster.training_curve) == 4 and forecaster.training_curve.attrs["kept"] == 4
+    assert float(forecaster(LATER, members=2)["z500"].std("number").max()) > 0
 
 
 def test_adamw_does_not_count_the_steps_without_noise(tmp_path):

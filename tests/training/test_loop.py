@@ -28,6 +28,10 @@ def test_patience_counts_from_the_start_of_the_rollout():
     # the rollout begins with the fourth epoch: two epochs of it are waited for
     assert [stale(records[:count], 2, 3) for count in range(6)] == [False] * 5 + [True]
     assert not stale(records, None, 0)
+    # the second epoch is no candidate: the third is the best, with two epochs after it
+    assert [stale(records[:count], 2, 2, 2) for count in range(6)] == [False] * 5 + [True]
+    improving = [{"valid_loss": loss} for loss in (1.0, 4.0, 3.0, 2.0)]
+    assert not stale(improving, 1, 1, 1)
 
 
 def test_weights_that_are_not_finite_are_not_blamed_on_validation_data(monkeypatch):
