@@ -79,6 +79,25 @@ def half_resolution_resnet(shape) -> nn.Module:
     return ChangeNetwork(nn.Sequential(read, *residual_blocks(8, 64), write, nn.PixelShuffle(2)), shape, multiple=2)
 
 
+def positioned_resnet(shape) -> nn.Module:
+    """Return the ResNet on patches with a learned field added before the blocks, as this package's network has it."""
+    network = half_resolution_resnet(shape)
+    grid = [size // 2 for size in padded_grid(shape, 2)]
+    network.fields.insert(1, PositionField(64, *grid))
+    return network
+
+
+class PositionField(nn.Module):
+    """A learned value for every channel and cell."""
+
+    def __init__(self, width: int, rows: int, columns: int):
+        super().__init__()
+        self.position_Dhw = nn.Parameter(torch.zeros(width, rows, columns))
+
+    def forward(self, x_BDhw: Tensor) -> Tensor:
+        return x_BDhw + self.position_Dhw
+
+
 def residual_blocks(count: int, width: int) -> list[nn.Module]:
     return [ResidualBlock(width) for _ in range(count)]
 

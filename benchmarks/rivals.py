@@ -60,7 +60,7 @@ class Network:
     variables: tuple[str, ...] = ablation.FIVE_VARIABLES
     config: sc.TrainConfig = TRAINING
     is_own: bool = False  # one of this package, to be compared with the best of the others
-    rate: float = 8e-3  # of Muon, the best on the simulated climate
+    rate: float = 16e-3  # of Muon, the best on the simulated climate
     needs: str | None = None  # a module that must be installed
 
     @property
@@ -70,13 +70,14 @@ class Network:
 
 NETWORKS = {
     "ours": Network(sc.SimVPSphereConfig(padding="periodic"), is_own=True),
-    "ResNet": Network(rival_networks.resnet, rate=16e-3),
-    "ResNet, half resolution": Network(rival_networks.half_resolution_resnet, rate=16e-3),
+    "ResNet": Network(rival_networks.resnet),
+    "ResNet, half resolution": Network(rival_networks.half_resolution_resnet, rate=32e-3),
+    "ResNet, half resolution, position field": Network(rival_networks.positioned_resnet, rate=32e-3),
     "ConvNeXt U-Net": Network(rival_networks.convnext_unet),
     "SFNO": Network(rival_networks.sfno, needs="torch_harmonics"),
-    "ViT": Network(rival_networks.vit),
-    "ViT, windows": Network(rival_networks.window_vit),
-    "SimVPv2 as published": Network(ablation.PUBLISHED.model),
+    "ViT": Network(rival_networks.vit, rate=8e-3),
+    "ViT, windows": Network(rival_networks.window_vit, rate=8e-3),
+    "SimVPv2 as published": Network(ablation.PUBLISHED.model, rate=8e-3),
     "SimVPv2 as published, its own loss and training, tuned": Network(
         ablation.TUNED.model,
         ablation.TUNED.variables,
@@ -86,6 +87,7 @@ NETWORKS = {
             weight_decay=None,
             validation_windows=TRAINING.validation_windows,
         ),
+        rate=8e-3,
     ),
 }
 
@@ -527,6 +529,8 @@ def own(
 
     torch.set_num_threads(1)
     names = choose_networks([against, network])
+    if network not in names:
+        raise typer.BadParameter(f"{network} cannot be run, as said above", param_hint="--network")
     ds = sc.open_dataset(data, variables.split(","))
     times = ds.indexes["time"]
     train = (

@@ -17,7 +17,8 @@ from simvp_climate.processing import tensors
 ROOT = Path(__file__).parents[1]
 GRID = (32, 64)
 NAMES = [
-    "ours", "ResNet", "ResNet, half resolution", "ConvNeXt U-Net", "SFNO", "ViT", "ViT, windows",
+    "ours", "ResNet", "ResNet, half resolution", "ResNet, half resolution, position field", "ConvNeXt U-Net", "SFNO",
+    "ViT", "ViT, windows",
     "SimVPv2 as published", "SimVPv2 as published, its own loss and training, tuned",
 ]  # fmt: skip
 # learned positions tell longitudes apart, zeros beyond the edges too

@@ -264,3 +264,35 @@ def test_spectral_blocks_go_to_a_finer_grid_and_are_left_out_on_a_regional_one(c
     assert run(regional, model=tiny_sphere()).network.config.spectral_blocks == 0
     with pytest.raises(ValueError, match="spectral_blocks=1 needs a grid around the globe"):
         run(regional, model=tiny_sphere(spectral_blocks=1))
+
+
+def test_spectral_blocks_need_rows_from_pole_to_pole():
+    trained = run(model=tiny_sphere(blocks=2))
+    belt = waves(latitude=np.arange(-28.125, 30, 11.25), times=30)
+    assert run(belt, model=tiny_sphere()).network.config.spectral_blocks == 0
+    assert run(belt, start_from=trained, config=quick(statistics="compute")).network.config.spectral_blocks == 0
+    with pytest.raises(ValueError, match="needs rows from pole to pole, .* from -28.125 to 28.125: set spectral"):
+        run(belt, model=tiny_sphere(padding="periodic"))
+
+
+def test_the_settings_that_it_was_trained_with_are_accepted(start):
+    settings = tiny_sphere(blocks=2)
+    trained = run(model=settings)
+    assert run(start_from=trained, model=settings).network.config == trained.network.config
+    regional, config = waves(longitude=np.arange(0, 180, 22.5), times=30), quick(statistics="compute")
+    without = tiny_sphere(blocks=2, padding="zeros")
+    assert run(regional, start_from=trained, model=without, config=config).network.config.spectral_blocks == 0
+
+
+def test_a_weight_of_another_network_may_have_any_name():
+    class Wave(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.waves = torch.nn.Parameter(torch.randn(1))
+
+        def forward(self, x, f=None):
+            return x * (1 + 0.01 * self.waves)
+
+    first = run(model=lambda shape: Wave())
+    again = run(model=lambda shape: Wave(), start_from=first, config=quick(learning_rate=1e-12, ema_decay=0))
+    torch.testing.assert_close(again.network.waves, first.network.waves, rtol=1e-6, atol=1e-8)
