@@ -1,4 +1,4 @@
-"""The tables and the figure of `rivals.py`: docs/rivals.md and docs/rivals.png."""
+"""The tables of `rivals.py`, sections of docs/rivals.md, and its figure, docs/rivals.png."""
 
 import csv
 import math
@@ -11,32 +11,6 @@ BEST_OF = 600.0  # the budget whose best rival is to be reached in less time
 TITLES = {"run": "Validation year 2004", "test": "Test year 2005"}
 COLUMNS = {"mae": "MAE", "acc": "ACC", "activity": "activity", "small_scale_variance": "small scales",
            "effective_resolution": "effective resolution"}  # fmt: skip
-INTRODUCTION = """# Compare networks at equal processor time
-
-All numbers are from `python benchmarks/rivals.py costs | rates | run | test | report`. The climate is simulated,
-6-hourly, 5.625 degrees. 2001 to 2003 trained; learning rates and all other choices were made on 2004. On your own data,
-`python benchmarks/rivals.py own --data mine.zarr --variables z500,t2m` compares the default network with one of these.
-
-Every network has 4 states in and 4 out of five variables, trains with `sc.train` (loader, loss, schedule and running
-average of the weights the same), and has the learning rate that was best on 2004 among those at the end of this page.
-The weight decay is the default of the optimizer for all; it was chosen for this package's network, not for the others.
-All but SimVPv2 as published predict changes in units of the typical change; "its own loss and training" has two
-variables, the published loss and no rollout. A run is a process with one thread; it takes as many steps as fit into its
-budget of processor time, loader included, and keeps the last weights. The time of a step was measured with nothing else
-running; "CPU s" is what the run took beside another one.
-
-- **RMSE** is in m2 s-2 for z500 and in K for t2m: the mean over seeds, ± their standard deviation, and in brackets the
-  95 % interval of the first seed over initializations.
-- **Ratio to the best rival**: RMSE divided by that of the rival that is best at this lead, the mean over seeds. The
-  interval is that of the ratio for the same initializations, from the lowest to the highest end of all seeds.
-- **Small scales**: variance in zonal wavenumbers 10 to 19 of the forecast, divided by that of the truth; **activity**:
-  standard deviation of the anomalies of the forecast, divided by that of the truth.
-- **Effective resolution**: the largest zonal wavenumber up to which the forecast has more than half of the variance of
-  the truth.
-
-![Error against processor time and sharpness](rivals.png)
-"""
-
 DRIFT = """Forecasts from 15 January, 1 April, 1 July and 1 October, and the truth, both in the last 30 of 90 days.
 **Drift** is the largest difference of their global means over starts and seeds, in units of the variable; **variance**
 is that along time and longitude, forecast divided by truth."""
@@ -142,6 +116,8 @@ def ratio_table(
         for variable in variables:
             rivals = [rival] * len(LEADS) if rival else best_rivals(groups, budget, variable, own)
             cells = [ratio_cell(by_seed, other, variable, lead) for lead, other in enumerate(rivals)]
+            if not rival:
+                cells = [f"{cell}, {other}" if cell else "" for cell, other in zip(cells, rivals, strict=True)]
             if any(cells):
                 rows.append([name, f"{budget:g}", variable, *cells])
     return as_table(["", "CPU s", "variable", *(f"{lead} h" for lead in LEADS)], rows) if rows else ""
@@ -154,7 +130,7 @@ def ratio_cell(by_seed: list[dict], rival: str, variable: str, lead: int) -> str
         return ""
     low, high = min(values[1] for values in ratios), max(values[2] for values in ratios)
     interval = "" if math.isnan(low) else f" ({low:.2f} to {high:.2f})"
-    return f"{statistics.mean(values[0] for values in ratios):.2f}{interval}, {rival}"
+    return f"{statistics.mean(values[0] for values in ratios):.3f}{interval}"
 
 
 def time_table(groups: Results, own: list[str], variables: tuple[str, ...]) -> str:
@@ -217,33 +193,48 @@ def rate_table(results: list[dict], names: list[str], variables: tuple[str, ...]
     return as_table(["", "optimizer and learning rate", *errors], rows)
 
 
-def write_page(
-    path: Path, stages: dict[str, Results], comparisons: dict[str, dict], rates: list[dict], names: list[str],
+def describe(
+    stages: dict[str, Results], comparisons: dict[str, dict], rates: list[dict], names: list[str],
     own: list[str], variables: tuple[str, ...], note: str = "",
-) -> None:  # fmt: skip
-    """Write the page: for each stage ratios, times to reach the best rival, and the tables of every budget."""
-    parts = [INTRODUCTION.rstrip(), *([note] if note else [])]
+) -> str:  # fmt: skip
+    """Return, for each stage, ratios, times to reach the best rival and the tables of every budget, as Markdown.
+
+    The validation year has only the ratios where the test year was scored.
+    """
+    parts = [note] if note else []
+    is_tested = bool(stages.get("test"))
     for stage in ("test", "run"):
         groups = stages.get(stage)
         if not groups:
             continue
-        parts.append(f"## {TITLES[stage]}")
-        parts.append(f"### {TITLES[stage]}: ratio to the best rival")
-        parts.append(ratio_table(comparisons[stage], groups, own, variables))
+        parts.append(f"### {TITLES[stage]}")
+        parts += ["RMSE divided by that of the best rival:", ratio_table(comparisons[stage], groups, own, variables)]
+        if stage == "run" and is_tested:
+            continue
         if published := ratio_table(comparisons[stage], groups, own, variables, PUBLISHED):
             parts += ["The same for SimVPv2 as published, tuned:", published]
         if times := time_table(groups, own, variables):
             parts += [f"Processor time in s to reach the best rival's error of {BEST_OF:g} CPU-s:", times]
         if drifts := drift_table(groups, names, variables):
-            parts += [f"### {TITLES[stage]}: forecasts of 90 days", DRIFT, drifts]
+            parts += [f"#### {TITLES[stage]}: forecasts of 90 days", DRIFT, drifts]
         for budget in budgets_of(groups):
-            parts.append(f"### {TITLES[stage]}: {budget:g} CPU-s")
+            parts.append(f"#### {TITLES[stage]}: {budget:g} CPU-s")
             parts += budget_tables(groups, budget, names, variables)
     if rates:
         seconds = sorted({result["budget"] for result in rates})
-        parts.append(f"## Learning rates (2004, {' and '.join(f'{x:g}' for x in seconds)} CPU-s, one seed)")
+        parts.append(f"### Learning rates (2004, {' and '.join(f'{x:g}' for x in seconds)} CPU-s, one seed)")
         parts.append(rate_table(rates, names, variables))
-    path.write_text("\n\n".join(parts) + "\n")
+    return "\n\n".join(parts)
+
+
+def write_section(page: Path, name: str, text: str) -> None:
+    """Put a text between the two marks of a section of a page, or at its end; the rest of the page stays."""
+    begin, end = (f"<!-- {edge} of the report {name} -->" for edge in ("begin", "end"))
+    before, after = (page.read_text() if page.exists() else "") + f"\n{begin}\n", "\n"
+    if page.exists() and begin in page.read_text():
+        before, rest = page.read_text().split(begin)
+        before, after = f"{before}{begin}\n", rest.split(end)[1]
+    page.write_text(f"{before}\n{text}\n\n{end}{after}")
 
 
 def write_csv(path: Path, stages: dict[str, Results]) -> None:

@@ -4,7 +4,7 @@
     python benchmarks/rivals.py rates --data gcm.zarr --out runs     learning rates of each network, scored on 2004
     python benchmarks/rivals.py run --data gcm.zarr --out runs       four budgets, three seeds, scored on 2004
     python benchmarks/rivals.py test --data gcm.zarr --out runs      the same forecasters, scored on 2005
-    python benchmarks/rivals.py report --data gcm.zarr --out runs    docs/rivals.md and docs/rivals.png
+    python benchmarks/rivals.py report --data gcm.zarr --out runs    a section of docs/rivals.md, and docs/rivals.png
     python benchmarks/rivals.py own --data mine.zarr --variables z500,t2m --network "ResNet, half resolution"
 
 The climate is five years of a general circulation model, 6-hourly on 32 x 64 cells: 2001 to 2003 train, 2004 decides,
@@ -476,7 +476,7 @@ def report(
     data: Folder, out: Folder, docs: Folder = DOCS, precision: Precision = "32-true",
     note: Annotated[str, typer.Option(help="Machine, date and options of the runs, for the page.")] = "",
 ):  # fmt: skip
-    """Write the page and the figure from all results."""
+    """Write the section of the page that belongs to a precision, and the figure, from all results."""
     own = [name for name, network in NETWORKS.items() if network.is_own]
     stages, comparisons = {}, {}
     for stage in ("run", "test"):
@@ -484,7 +484,8 @@ def report(
         stages[stage] = rival_report.group(results)
         comparisons[stage] = compare_all(stage, stages[stage], own, data, out)
     rates = [result for result in read_results(out, "rates") if result["precision"] == precision]
-    rival_report.write_page(docs / "rivals.md", stages, comparisons, rates, list(NETWORKS), own, VARIABLES, note)
+    text = rival_report.describe(stages, comparisons, rates, list(NETWORKS), own, VARIABLES, note)
+    rival_report.write_section(docs / "rivals.md", precision, text)
     rival_report.write_csv(out / "scores.csv", stages)
     rival_report.draw(docs / "rivals.png", stages["test"] or stages["run"], list(NETWORKS), own, VARIABLES)
     print(f"wrote {docs / 'rivals.md'}, {docs / 'rivals.png'} and {out / 'scores.csv'}")

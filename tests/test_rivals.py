@@ -155,9 +155,16 @@ def test_the_report_compares_with_the_rival_that_is_best_at_each_lead(rivals, tm
     runs[0]["long_forecasts"], runs[1]["long_forecasts"] = long, longer
     page = tmp_path / "rivals.md"
     arguments = ["ours", "ResNet", "SFNO", "ViT"], ["ours"], ("z500", "t2m")
-    report.write_page(page, {"run": groups}, {"run": comparisons}, runs[:2], *arguments)
+    text = report.describe({"run": groups}, {"run": comparisons}, runs[:2], *arguments)
+    for written in ("an older text", text):
+        page.write_text(page.read_text() if page.exists() else "# By hand\n")
+        report.write_section(page, "32-true", written)
+    page.write_text(page.read_text() + "more by hand\n")
+    report.write_section(page, "32-true", text)
     lines = page.read_text().splitlines()
-    assert "| ours | 100 | z500 |" + " 0.95 (0.80 to 1.10), ResNet |" * 5 in lines
+    assert (lines[0], lines[-1]) == ("# By hand", "more by hand") and "an older text" not in lines
+    assert sum("of the report 32-true" in line for line in lines) == 2
+    assert "| ours | 100 | z500 |" + " 0.950 (0.80 to 1.10), ResNet |" * 5 in lines
     assert any(line.startswith("| ours | 100 ± 0.0 (90 to 110) | 200 ± 0.0") for line in lines)
     # halfway between 100 and 50 on a logarithmic axis is 70.7; 75 is reached after share log(4/3) / log(2)
     expected = math.exp(math.log(100) + math.log(6) * math.log(4 / 3) / math.log(2))
