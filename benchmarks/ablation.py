@@ -16,6 +16,7 @@ choice 2004; only `headline` and `drift` use 2005. Each run is a process with on
 included, is its wall time on a quiet machine; two runs share the machine. Runs with a result in the folder are skipped.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -28,13 +29,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
+from unittest import mock
 
 import ablation_networks
 import numpy as np
+import torch
 import typer
 import xarray as xr
+from lightning_fabric import Fabric
+from torch import nn
 
 import simvp_climate as sc
+from simvp_climate.training import loop
 
 LEADS = (24, 72, 120, 168, 240)  # hours
 BASELINES = ("persistence", "damped persistence", "climatology")
@@ -55,6 +61,7 @@ class Setup:
     config: sc.TrainConfig
     share: float = 1.0
     pretrained: str | None = None
+    soap: bool = False  # the optimizer, in place of that of the configuration
 
     @property
     def task(self) -> sc.Task:
@@ -138,6 +145,8 @@ NETWORK_PARTS = {
     "default": DEFAULT,
     "AdamW": DEFAULT.change(optimizer="adamw"),
     "AdamW, learning rate 0.004": DEFAULT.change(optimizer="adamw", learning_rate=4e-3),
+    "SOAP, learning rate 0.003": DEFAULT.change(soap=True, learning_rate=3e-3),
+    "SOAP, learning rate 0.008": DEFAULT.change(soap=True, learning_rate=8e-3),
     "learning rate 0.016": DEFAULT.change(learning_rate=16e-3),
     "weight decay 0.01": DEFAULT.change(weight_decay=0.01),
     "batches of 2": DEFAULT.change(batch_size=2),
@@ -358,9 +367,10 @@ def measure(experiment: str, name: str, seed: int, data: Path, out: Path) -> dic
         setup = setup.change(statistics="compute")
     before = time.process_time()
     model = None if pretrained else setup.model
-    forecaster = sc.train(
-        setup.task, train, valid=valid, model=model, config=setup.config, start_from=pretrained, device="cpu"
-    )
+    with mock.patch.object(loop, "_make_optimizer", make_soap) if setup.soap else contextlib.nullcontext():
+        forecaster = sc.train(
+            setup.task, train, valid=valid, model=model, config=setup.config, start_from=pretrained, device="cpu"
+        )
     seconds = time.process_time() - before
     forecaster.save(out / f"{file_name(experiment, name, seed)}.safetensors")
     truth, every = (test, "12h") if real else (test, "1D") if experiment == "headline" else (valid, "2D")
@@ -380,6 +390,13 @@ def measure(experiment: str, name: str, seed: int, data: Path, out: Path) -> dic
     }
 
 
+def make_soap(network: nn.Module, config: sc.TrainConfig, fabric: Fabric) -> torch.optim.Optimizer:
+    """Return the optimizer of N. Vyas et al. (arXiv:2409.11321); needs pip install pytorch-optimizer."""
+    from pytorch_optimizer import SOAP
+
+    return SOAP(network.parameters(), lr=config.learning_rate, weight_decay=0.01)
+
+
 def file_name(experiment: str, name: str, seed: int) -> str:
     return "-".join([experiment, "".join(c if c.isalnum() else "_" for c in name), str(seed)])
 
@@ -387,8 +404,6 @@ def file_name(experiment: str, name: str, seed: int) -> str:
 @app.command()
 def run(experiment: str, name: str, seed: int, data: Path, out: Path):
     """Do one run and write its result."""
-    import torch
-
     torch.set_num_threads(1)
     result = measure(experiment, name, seed, data, out)
     path = out / f"{file_name(experiment, name, seed)}.json"
