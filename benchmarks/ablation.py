@@ -171,6 +171,11 @@ NETWORK_PARTS = {
     "two spectral blocks in place of two gated ones": DEFAULT.change(model=replace(SPECTRAL, spectral_blocks=2)),
     "16 channels in the skip connection": DEFAULT.change(hidden_space=16),
     "96 channels in the translator": DEFAULT.change(hidden_time=96),
+    # for `drift`, of the default network of today
+    "spectral block, time of year": DEFAULT.change(model=SPECTRAL, forcings=("time_of_year",)),
+    "spectral block, time of year, noise on the inputs, three calls in the last 40 %": DEFAULT.change(
+        model=SPECTRAL, forcings=("time_of_year",), input_noise=0.25, rollout=3, rollout_share=0.4
+    ),
     "sphere padding": DEFAULT.change(padding="sphere"),
     "sphere padding with the sign of winds": DEFAULT.change(model=ablation_networks.with_wind_signs),
 }
