@@ -21,16 +21,17 @@ import simvp_climate as sc
 
 TASK = sc.Task(["z500", "t2m"], history=4, horizon=4, forcings=["time_of_year", "coordinates"])
 CONFIG = sc.TrainConfig(
-    epochs=4, limit_train_batches=400, rollout=3, rollout_share=0.4, input_noise=0.25, select="rollout",
-    validation_windows=64, precision="bf16-mixed", progress=False,
+    epochs=4, limit_train_batches=400, input_noise=0.25, select="rollout", validation_windows=64,
+    precision="bf16-mixed", progress=False,
 )  # fmt: skip
+ALL = replace(CONFIG, rollout=3, rollout_share=0.4)
 TRAININGS = {
-    "all parts": (TASK, CONFIG),
-    "without the season": (replace(TASK, forcings=("coordinates",)), CONFIG),
-    "without noise on the inputs": (TASK, replace(CONFIG, input_noise=0.0)),
-    "one call": (TASK, replace(CONFIG, rollout=1)),
-    "epoch chosen by the loss": (TASK, replace(CONFIG, select="loss")),
-    "AMSE in place of the squared error": (TASK, replace(CONFIG, loss="amse")),
+    "all parts": (TASK, ALL),
+    "without the season": (replace(TASK, forcings=("coordinates",)), ALL),
+    "without noise on the inputs": (TASK, replace(ALL, input_noise=0.0)),
+    "one call": (TASK, CONFIG),
+    "epoch chosen by the loss": (TASK, replace(ALL, select="loss")),
+    "AMSE in place of the squared error": (TASK, replace(ALL, loss="amse")),
 }
 YEARS = 5
 
