@@ -36,7 +36,10 @@ TRAININGS = {
 YEARS = 5
 
 
-def main(out: Path, only: Annotated[list[str] | None, typer.Option(help="A training; may be repeated.")] = None):
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the results.")],
+    only: Annotated[list[str] | None, typer.Option(help="A training; may be repeated.")] = None,
+) -> None:
     """Train, run and report, and print a row for each training."""
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
