@@ -195,11 +195,11 @@ def rate_table(results: list[dict], names: list[str], variables: tuple[str, ...]
 
 def describe(
     stages: dict[str, Results], comparisons: dict[str, dict], rates: list[dict], names: list[str],
-    own: list[str], variables: tuple[str, ...], note: str = "",
+    own: list[str], variables: tuple[str, ...], variants: tuple[str, ...] = (), note: str = "",
 ) -> str:  # fmt: skip
     """Return, for each stage, ratios, times to reach the best rival and the tables of every budget, as Markdown.
 
-    The validation year has only the ratios where the test year was scored.
+    The validation year has only the ratios where the test year was scored. `variants` are not among the best rivals.
     """
     parts = [note] if note else []
     is_tested = bool(stages.get("test"))
@@ -207,13 +207,15 @@ def describe(
         groups = stages.get(stage)
         if not groups:
             continue
+        natural = {key: runs for key, runs in groups.items() if key[0] not in variants}
         parts.append(f"### {TITLES[stage]}")
-        parts += ["RMSE divided by that of the best rival:", ratio_table(comparisons[stage], groups, own, variables)]
+        parts += ["RMSE divided by that of the best rival:", ratio_table(comparisons[stage], natural, own, variables)]
         if stage == "run" and is_tested:
             continue
-        if published := ratio_table(comparisons[stage], groups, own, variables, PUBLISHED):
-            parts += ["The same for SimVPv2 as published, tuned:", published]
-        if times := time_table(groups, own, variables):
+        for name in (*variants, PUBLISHED):
+            if ratios := ratio_table(comparisons[stage], groups, own, variables, name):
+                parts += [f"Divided by that of {name}:", ratios]
+        if times := time_table(natural, own, variables):
             parts += [f"Processor time in s to reach the best rival's error of {BEST_OF:g} CPU-s:", times]
         if drifts := drift_table(groups, names, variables):
             parts += [f"#### {TITLES[stage]}: forecasts of 90 days", DRIFT, drifts]

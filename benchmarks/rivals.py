@@ -62,6 +62,7 @@ class Network:
     is_own: bool = False  # one of this package, to be compared with the best of the others
     rate: float = 16e-3  # of Muon, the best on the simulated climate
     needs: str | None = None  # a module that must be installed
+    is_variant: bool = False  # a rival with a part of this package's network, not counted as the best of the others
 
     @property
     def task(self) -> sc.Task:
@@ -72,7 +73,7 @@ NETWORKS = {
     "ours": Network(sc.SimVPSphereConfig(padding="periodic"), is_own=True),
     "ResNet": Network(rival_networks.resnet),
     "ResNet, half resolution": Network(rival_networks.half_resolution_resnet, rate=32e-3),
-    "ResNet, half resolution, position field": Network(rival_networks.positioned_resnet, rate=32e-3),
+    "ResNet, half resolution, position field": Network(rival_networks.positioned_resnet, rate=32e-3, is_variant=True),
     "ConvNeXt U-Net": Network(rival_networks.convnext_unet),
     "SFNO": Network(rival_networks.sfno, needs="torch_harmonics"),
     "ViT": Network(rival_networks.vit, rate=8e-3),
@@ -484,7 +485,8 @@ def report(
         stages[stage] = rival_report.group(results)
         comparisons[stage] = compare_all(stage, stages[stage], own, data, out)
     rates = [result for result in read_results(out, "rates") if result["precision"] == precision]
-    text = rival_report.describe(stages, comparisons, rates, list(NETWORKS), own, VARIABLES, note)
+    variants = tuple(name for name, network in NETWORKS.items() if network.is_variant)
+    text = rival_report.describe(stages, comparisons, rates, list(NETWORKS), own, VARIABLES, variants, note)
     rival_report.write_section(docs / "rivals.md", precision, text)
     rival_report.write_csv(out / "scores.csv", stages)
     rival_report.draw(docs / "rivals.png", stages["test"] or stages["run"], list(NETWORKS), own, VARIABLES)
