@@ -13,8 +13,8 @@ Geopotential and temperature have weight 2. The exponential moving average of th
 Target: z500 RMSE of 200 and 390 m2 s-2 at 3 and 5 days, in a day on one GPU. Rasp and Thuerey (2021) publish 314 and
 561 trained on ERA5 alone; with pretraining on CMIP one network has 268 and 523, another 284 and 499. Not verified here:
 neither errors nor time were measured, for want of the data. Network and optimizer are those that were best on a
-simulated climate (docs/ablation.md), at a larger size. For so many steps and data, the learning rate, half of the best
-one there, and the weight decay, the default, are guesses.
+simulated climate (docs/ablation.md), at a larger size. For so many steps and data, the learning rate, a quarter of the
+best one there, and the weight decay, the default, are guesses.
 
 Run it on one GPU, or on several with `torchrun --nproc-per-node=4 recipes/weatherbench.py ...`. After a time limit,
 repeat the command with --resume. Copy remote stores, and stores with 13 levels in a chunk, with `sc.cache` first.
