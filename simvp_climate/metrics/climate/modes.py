@@ -58,9 +58,9 @@ def eof_statistics(run: Sums, truth: Sums, grid: Grid, notes: list[str]) -> dict
             true_values[1, 0, level] = np.abs((first * second).sum(1))
             ranges[:, 0, level] = np.minimum(first_share, second_share), np.maximum(first_share, second_share)
         for member in range(members):
-            found = [eofs(block, member) for block in _blocks(run, length)]
-            values[0, member, level] = np.mean([share for _, share in found], 0)
-            values[1, member, level] = np.mean([np.abs((patterns * others).sum(1)) for others, _ in found], 0)
+            by_block = [eofs(block, member) for block in _blocks(run, length)]
+            values[0, member, level] = np.mean([share for _, share in by_block], 0)
+            values[1, member, level] = np.mean([np.abs((patterns * others).sum(1)) for others, _ in by_block], 0)
     result = {name: join_all(each, each.mean(0, keepdims=True)) for name, each in zip(_EOF_NAMES, values, strict=True)}
     result |= {f"{name}_truth": each for name, each in zip(_EOF_NAMES, true_values, strict=True)}
     return result | {f"eof_variance_truth_{end}": each for end, each in zip(("min", "max"), ranges, strict=True)}
